@@ -1,0 +1,217 @@
+"""The types that travel from the worker to the store: plain data, SI units, JSON in and out, no torch, no pyarrow.
+
+A worker process fills one `Measurement` and one `System` per rank; rank 0 gathers them into an `Outcome`, which is
+`result.json`. The supervisor adds what only it knows (attempt, suite, exit status) and that is a `Record`. One record
+becomes one Parquet row per rank (`schema.py`). Raw samples are kept; every statistic is derived from them later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+SCHEMA_VERSION = 1
+#: ok: met its confidence target; unstable: kept, but stopped at a cap; the others have an error and may have no samples.
+STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
+#: Statuses with usable samples: such a case counts as done and is not measured again.
+DONE_STATUSES = ("ok", "unstable")
+#: Statuses that are an answer in themselves and would only repeat: not measured again either, unless asked.
+FINAL_STATUSES = (*DONE_STATUSES, "oom")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Everything one rank measured. None means that it was not or could not be measured, never 0.
+
+    Step i runs from event i to event i+1, so that the steps sum to the device's window; forward, backward (with the
+    loss) and optimizer lie inside the same steps. Energy is that of the whole window, gross.
+    """
+
+    # Who measured.
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    device_name: str | None = None
+    device_uuid: str | None = None
+    # Raw samples, one per timed step [s].
+    step_s: tuple[float, ...] = ()
+    forward_s: tuple[float, ...] = ()
+    backward_s: tuple[float, ...] = ()
+    optimizer_s: tuple[float, ...] = ()
+    clock: str | None = None  # "cuda_event" | "host"
+    # The window.
+    window_s: float | None = None  # host clock, synchronised at both ends
+    device_window_s: float | None = None  # sum of the steps by the device's clock
+    warmup_steps: int | None = None
+    warmup_s: float | None = None
+    warmup_step_s: tuple[float, ...] = ()
+    steady: bool | None = None  # the drift test was passed before the window opened
+    stop_reason: str | None = None  # "target" | "max_time" | "max_steps"
+    # Getting there [s].
+    import_s: float | None = None
+    build_s: float | None = None
+    first_step_s: float | None = None  # holds compilation and algorithm search
+    # Work. MAC and FLOP per image, so that the batch cannot be counted twice.
+    parameters: int | None = None
+    forward_macs: int | None = None
+    forward_flop: int | None = None
+    backward_flop: int | None = None
+    pytorch_forward_flop: int | None = None  # PyTorch's own counter, as a check
+    pytorch_backward_flop: int | None = None
+    # Energy.
+    energy_j: float | None = None
+    energy_source: str = "none"  # nvml_counter | nvml_power | rapl | amdsmi | none
+    energy_scope: str | None = None  # device | module | package | node
+    energy_window_s: float | None = None
+    energy_counter_j: float | None = None
+    energy_integral_j: float | None = None
+    energy_note: str | None = None  # why there is none, or what to know about it
+    idle_power_w: float | None = None
+    power_time_s: tuple[float, ...] = ()  # from the opening of the window
+    power_w: tuple[float, ...] = ()
+    # Memory [bytes].
+    memory_allocated_peak_bytes: int | None = None
+    memory_reserved_peak_bytes: int | None = None
+    memory_device_used_bytes: int | None = None
+    memory_device_total_bytes: int | None = None
+    memory_rss_peak_bytes: int | None = None
+    parameter_bytes: int | None = None
+    gradient_bytes: int | None = None
+    optimizer_state_bytes: int | None = None
+    activation_bytes: int | None = None  # saved for backward
+    # State of the device, before, during (lowest clock, highest temperature) and after.
+    sm_clock_before_mhz: float | None = None
+    sm_clock_min_mhz: float | None = None
+    sm_clock_after_mhz: float | None = None
+    sm_clock_max_mhz: float | None = None  # the highest the device can do
+    memory_clock_mhz: float | None = None
+    temperature_before_c: float | None = None
+    temperature_max_c: float | None = None
+    temperature_after_c: float | None = None
+    power_limit_w: float | None = None
+    throttle_reasons: tuple[str, ...] = ()
+    other_processes: int | None = None  # on the same device
+    # Sanity.
+    loss_first: float | None = None
+    loss_last: float | None = None
+    warnings: tuple[str, ...] = ()  # "code: sentence"
+
+
+@dataclass(frozen=True)
+class System:
+    """The machine, container and software that one rank ran on, as far as they can be known."""
+
+    hostname: str = ""
+    cpu_model: str | None = None
+    cpu_cores: int | None = None  # physical, as this process may use
+    cpu_threads: int | None = None  # logical, as this process may use
+    memory_bytes: int | None = None
+    device_kind: str = "cpu"  # cuda | cpu
+    device_name: str | None = None
+    device_count: int = 0
+    driver_version: str | None = None
+    os: str | None = None
+    kernel: str | None = None
+    python_version: str | None = None
+    torch_version: str | None = None
+    torchvision_version: str | None = None
+    cuda_version: str | None = None
+    cudnn_version: str | None = None
+    nccl_version: str | None = None
+    torch_threads: int | None = None
+    container_runtime: str | None = None
+    container_image: str | None = None
+    dlbench_version: str | None = None
+    git_commit: str | None = None
+    git_dirty: bool | None = None
+    slurm_job_id: str | None = None
+    #: Everything else: devices with their limits, loaded libraries, environment, Slurm job; JSON types only.
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker leaves behind as `result.json`: per rank a system and a measurement, and how it ended."""
+
+    status: str
+    error: str | None = None
+    ranks: tuple[tuple[System, Measurement], ...] = ()
+
+    def to_json(self) -> str:
+        """The outcome as JSON text; NaN and infinities become null."""
+        ranks = [{"system": dataclasses.asdict(s), "measurement": dataclasses.asdict(m)} for s, m in self.ranks]
+        return dump_json({"status": self.status, "error": self.error, "ranks": ranks})
+
+    @staticmethod
+    def from_json(text: str) -> Outcome:
+        """The outcome that `to_json` wrote; keys from a newer version are passed over.
+
+        Raises:
+            ValueError: not JSON, or not such an outcome.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict) or values.get("status") not in STATUSES:
+            raise ValueError("not an outcome of a dlbench worker")
+        ranks = tuple((from_dict(System, r["system"]), from_dict(Measurement, r["measurement"])) for r in values["ranks"])
+        return Outcome(values["status"], values.get("error"), ranks)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One attempt at one case, whatever came of it."""
+
+    attempt_id: str
+    case_id: str
+    suite: str
+    suite_version: int
+    case: dict[str, Any]  # as Case.to_dict gives it
+    started_at: str  # ISO 8601, UTC
+    finished_at: str
+    status: str
+    error: str | None = None
+    exit_code: int | None = None
+    wall_s: float | None = None  # of the whole attempt: start-up, warm-up, window, writing
+    system_key: str | None = None  # names the hardware and software stack
+    ranks: tuple[tuple[System, Measurement], ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The record as JSON text without its ranks, which stand in `result.json` beside it."""
+        return dump_json({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "ranks"})
+
+    @staticmethod
+    def from_json(text: str) -> Record:
+        """The record that `to_json` wrote, without ranks.
+
+        Raises:
+            ValueError: not JSON, or not a record.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict) or "attempt_id" not in values:
+            raise ValueError("not a record")
+        record: Record = from_dict(Record, values)
+        return record
+
+
+def from_dict(cls: type, values: dict[str, Any]) -> Any:
+    """An instance of the dataclass `cls`; keys it does not know are passed over, lists become tuples."""
+    known = {f.name for f in dataclasses.fields(cls)}
+    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+
+
+def dump_json(values: Any) -> str:
+    """JSON text in which NaN and infinities are null, since JSON has neither."""
+    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return value

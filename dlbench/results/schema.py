@@ -1,0 +1,84 @@
+"""The explicit Arrow schema of the store: one row per rank of one attempt.
+
+The columns are the fields of `Record`, `Case`, `Measurement` and (prefixed `system_`) `System`; their types are those
+written in the dataclasses, never guessed from data. Units stand in the field metadata. `tests/golden/schema.txt` holds
+the whole schema, so that no column changes by accident; a new column is added with a default of null and old parts
+stay readable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from dlbench.results.records import SCHEMA_VERSION, Measurement, Record, System, dump_json
+from dlbench.spec.case import Case
+
+_ARROW_TYPES = {
+    "str": pa.string(),
+    "int": pa.int64(),
+    "float": pa.float64(),
+    "bool": pa.bool_(),
+    "tuple[float, ...]": pa.list_(pa.float64()),
+    "tuple[int, ...]": pa.list_(pa.int64()),
+    "tuple[str, ...]": pa.list_(pa.string()),
+    "dict[str, Any]": pa.string(),  # JSON text
+    "Protocol": pa.string(),  # JSON text
+}
+_UNITS = {"s": "s", "j": "J", "w": "W", "bytes": "B", "mhz": "MHz", "c": "°C", "flop": "FLOP", "macs": "MAC"}
+_TIMES = ("started_at", "finished_at")
+
+
+def unit_of(column: str) -> str:
+    """The unit that a column's name ends in, or "" where it has none: ``unit_of("step_s") == "s"``."""
+    return _UNITS.get(column.rpartition("_")[2], "")
+
+
+def _field(column: str, annotation: str) -> pa.Field:
+    if column in _TIMES:
+        return pa.field(column, pa.timestamp("ms", tz="UTC"))
+    arrow_type = _ARROW_TYPES[annotation.removesuffix(" | None")]
+    unit = unit_of(column) if arrow_type not in (pa.string(), pa.bool_()) else ""
+    return pa.field(column, arrow_type, metadata={"unit": unit} if unit else None)
+
+
+def _fields(cls: type, prefix: str = "", without: tuple[str, ...] = ()) -> list[pa.Field]:
+    return [_field(prefix + f.name, str(f.type)) for f in dataclasses.fields(cls) if f.name not in without]
+
+
+SCHEMA: pa.Schema = pa.schema(
+    _fields(Record, without=("case", "ranks"))
+    + _fields(Case)
+    + _fields(Measurement)
+    + _fields(System, prefix="system_"),
+    metadata={"dlbench_schema_version": str(SCHEMA_VERSION)},
+)
+
+
+def rows(record: Record) -> list[dict[str, Any]]:
+    """The rows of one record: one per rank, and one with an empty measurement where no rank lived to report."""
+    head = {f.name: getattr(record, f.name) for f in dataclasses.fields(Record) if f.name not in ("case", "ranks")}
+    case = {**record.case, "protocol": json.dumps(record.case.get("protocol", {}), sort_keys=True)}
+    return [head | case | _measured(s, m) for s, m in record.ranks or ((System(), Measurement(rank=0)),)]
+
+
+def _measured(system: System, measurement: Measurement) -> dict[str, Any]:
+    values = dataclasses.asdict(measurement)
+    values |= {f"system_{name}": value for name, value in dataclasses.asdict(system).items()}
+    values["system_details"] = dump_json(system.details)
+    return values
+
+
+def to_table(records: list[Record]) -> pa.Table:
+    """The records as one Arrow table of `SCHEMA`."""
+    return pa.Table.from_pylist([_with_times(row) for record in records for row in rows(record)], schema=SCHEMA)
+
+
+def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+    # Arrow takes datetime objects, JSON carries texts.
+    from datetime import datetime
+
+    return row | {name: datetime.fromisoformat(row[name]) for name in _TIMES if row.get(name)}

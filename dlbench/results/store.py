@@ -1,0 +1,177 @@
+"""The store: a folder of Parquet parts, one per attempt, each written once under a name nobody else can choose.
+
+    results/
+      <attempt_id>.parquet          rows of one attempt, one per rank
+      merged-<digest>.parquet       many attempts, after `dlbench collect --merge`
+      attempts/<attempt_id>/        what the attempt left behind (see `dlbench.launch.attempts`)
+
+Any reader of Parquet can open the parts: ``duckdb -c "select * from 'results/*.parquet'"``.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dlbench.errors import StoreError
+from dlbench.results.records import SCHEMA_VERSION, Record
+from dlbench.results.schema import SCHEMA, to_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class SkippedPart(UserWarning):
+    """A part of a store could not be read and was passed over; the others were read."""
+
+
+def append(root: Path, record: Record) -> Path:
+    """Write one record as a part of its own, whole or not at all; gives the part's path.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    return _write(root / f"{record.attempt_id}.parquet", to_table([record]))
+
+
+def attempt_ids(root: Path) -> set[str]:
+    """The attempts that the Parquet parts of `root` already hold."""
+    known: set[str] = set()
+    for part in parts(root):
+        if part.stem.startswith("merged-"):
+            known.update(read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
+        else:
+            known.add(part.stem)
+    return known
+
+
+def merge(root: Path) -> Path | None:
+    """Put all readable parts of `root` into one, which reads much faster; None when there are fewer than two.
+
+    The merged part is in place before the first small one goes, and a reader drops rows it sees twice: whatever
+    happens in between, no row is lost or doubled.
+    """
+    readable = [(part, table) for part in parts(root) if (table := _read_or_warn(part)) is not None]
+    if len(readable) < 2:
+        return None
+    table = _without_doubles(pa.concat_tables([t for _, t in readable]))
+    names = "\n".join(sorted(set(table["attempt_id"].to_pylist())))
+    target = root / f"merged-{hashlib.sha256(names.encode()).hexdigest()[:12]}.parquet"
+    _write(target, table)
+    for part, _ in readable:
+        if part != target:
+            part.unlink()
+    return target
+
+
+def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
+    """All rows of the given files, folders or glob patterns, each row once, in the order of their attempts.
+
+    A part that cannot be read is passed over with a `SkippedPart` warning.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    tables = [table for s in sources for part in parts(s) if (table := _read_or_warn(part)) is not None]
+    if not tables:
+        return SCHEMA.empty_table()
+    return _without_doubles(pa.concat_tables(tables)).sort_by([("attempt_id", "ascending"), ("rank", "ascending")])
+
+
+def load(sources: str | Path | Sequence[str | Path] = "results") -> pd.DataFrame:
+    """All rows as a pandas DataFrame: one row per rank of each attempt, raw samples as arrays.
+
+    Args:
+        sources: a store's folder, a Parquet file, a glob pattern, or several of them.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    return read(sources).to_pandas()
+
+
+def parts(source: str | Path) -> list[Path]:
+    """The Parquet files that `source` names: itself, those inside the folder, or those matching the pattern.
+
+    Raises:
+        StoreError: nothing is there.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*.parquet") if not p.name.startswith("."))
+    if path.is_file():
+        return [path]
+    matching = sorted(glob.glob(str(source), recursive=True))
+    if not matching:
+        raise StoreError(f"no results at '{source}': no such file or folder; `dlbench run` makes one")
+    return [part for match in matching for part in parts(match)]
+
+
+def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
+    """One part in the current schema: columns that it lacks are null.
+
+    Raises:
+        StoreError: the file is corrupt, or is not one of ours.
+    """
+    try:
+        table = pq.ParquetFile(part).read(columns=list(columns) if columns else None)
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"cannot read {part}: {str(error).splitlines()[0]}") from error
+    if "attempt_id" not in table.column_names:
+        raise StoreError(f"cannot read {part}: it has no column 'attempt_id', so it is no part of a dlbench store")
+    return table if columns else _in_current_schema(part, table)
+
+
+def _in_current_schema(part: Path, table: pa.Table) -> pa.Table:
+    version = int((table.schema.metadata or {}).get(b"dlbench_schema_version", b"0"))
+    if version > SCHEMA_VERSION:
+        message = f"{part} has schema {version}, newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"
+        warnings.warn(message, SkippedPart, stacklevel=4)
+    present = set(table.column_names)
+    try:
+        columns = [
+            table[f.name].cast(f.type) if f.name in present else pa.nulls(table.num_rows, f.type) for f in SCHEMA
+        ]
+    except pa.ArrowException as error:
+        raise StoreError(f"cannot read {part}: {str(error).splitlines()[0]}") from error
+    return pa.table(columns, schema=SCHEMA)
+
+
+def _read_or_warn(part: Path) -> pa.Table | None:
+    try:
+        return read_part(part)
+    except StoreError as error:
+        message = f"{error}; passed over (move it away, and `dlbench collect` rebuilds it from the attempt's folder)"
+        warnings.warn(message, SkippedPart, stacklevel=3)
+        return None
+
+
+def _without_doubles(table: pa.Table) -> pa.Table:
+    keys = list(zip(table["attempt_id"].to_pylist(), table["rank"].to_pylist(), strict=True))
+    first = {key: index for index, key in reversed(list(enumerate(keys)))}
+    return table if len(first) == len(keys) else table.take(pa.array(sorted(first.values())))
+
+
+def _write(target: Path, table: pa.Table) -> Path:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            pq.write_table(table, file, compression="zstd")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
+    return target

@@ -1,0 +1,182 @@
+"""One case: what is to be measured, and how long to look. Plain data, no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from dlbench.errors import BadInput, UnknownName
+
+MODES = ("training", "inference")
+PRECISIONS = ("fp32", "tf32", "amp_bf16", "amp_fp16")
+MEMORY_FORMATS = ("channels_first", "channels_last")
+COMPILE_MODES = ("off", "default", "max-autotune")
+OPTIMIZERS = ("sgd", "adam", "adagrad", "rmsprop")
+#: "synthetic": one random batch, already on the device; "synthetic_host": pinned host batches copied in each step.
+DATA_SOURCES = ("synthetic", "synthetic_host")
+#: "auto" becomes "cuda" or "cpu" before a case is made, so that a case always says where it ran.
+DEVICES = ("auto", "cuda", "cpu")
+ENERGY_CHOICES = ("auto", "none")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a case is measured: warm-up, window, stopping, limits.
+
+    A window ends when it has lasted `min_time_s`, has `min_steps` steps, and the half-width of the `confidence`
+    interval of the median step time is at most `target_half_width` of that median; at `max_time_s` or `max_steps` it
+    ends anyway and the case is recorded as unstable.
+    """
+
+    warmup_min_steps: int = 5
+    warmup_min_time_s: float = 1.0
+    warmup_max_time_s: float = 60.0
+    min_time_s: float = 5.0
+    min_steps: int = 30
+    max_time_s: float = 60.0
+    max_steps: int = 100_000
+    confidence: float = 0.95
+    target_half_width: float = 0.005
+    timeout_s: float = 900.0
+    energy: str = "auto"
+    idle_time_s: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_min_steps", "min_steps", "max_steps"):
+            _require(getattr(self, name) >= 1, f"protocol.{name}", getattr(self, name), "at least 1")
+        for name in ("warmup_min_time_s", "warmup_max_time_s", "min_time_s", "idle_time_s"):
+            _require(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
+        for name in ("max_time_s", "timeout_s"):
+            _require(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
+        _require(0.5 <= self.confidence < 1, "protocol.confidence", self.confidence, "from 0.5 to below 1")
+        _require(0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1")
+        _require(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
+        _require(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
+        if self.energy not in ENERGY_CHOICES:
+            raise UnknownName("energy choice", self.energy, ENERGY_CHOICES, "protocol.energy")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is measured in one process (per device): one network, one pass, one setting of every axis."""
+
+    model: str
+    mode: str = "training"
+    precision: str = "fp32"
+    memory_format: str = "channels_first"
+    batch_size: int = 32
+    device: str = "cpu"
+    nodes: int = 1
+    devices_per_node: int = 1
+    compile: str = "off"
+    optimizer: str = "sgd"
+    data: str = "synthetic"
+    repeat: int = 0
+    protocol: Protocol = field(default_factory=Protocol)
+
+    def __post_init__(self) -> None:
+        for axis, known in CHOICES.items():
+            if getattr(self, axis) not in known:
+                raise UnknownName(axis, getattr(self, axis), known)
+        for axis in ("batch_size", "nodes", "devices_per_node"):
+            _require(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
+        _require(self.repeat >= 0, "repeat", self.repeat, "at least 0")
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks: one per device over all nodes."""
+        return self.nodes * self.devices_per_node
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that name this case; equal cases have equal ids, on any machine, in any version.
+
+        Values equal to their default are left out, so an axis added later leaves the ids of older cases as they were.
+        """
+        canonical = json.dumps(_without_defaults(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as plain JSON types, the protocol as a nested dictionary."""
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Case:
+        """The case that `to_dict` described; keys that this version does not know are an error.
+
+        Raises:
+            BadInput: a key is unknown or a value has the wrong type or range.
+        """
+        rest = dict(values)
+        protocol = make_protocol(rest.pop("protocol", {}))
+        return Case(protocol=protocol, **check_types(Case, rest, "case"))
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": MODES,
+    "precision": PRECISIONS,
+    "memory_format": MEMORY_FORMATS,
+    "device": DEVICES,
+    "compile": COMPILE_MODES,
+    "optimizer": OPTIMIZERS,
+    "data": DATA_SOURCES,
+}
+#: The names of all axes, in the order in which they multiply and are listed.
+AXES: tuple[str, ...] = tuple(f.name for f in fields(Case) if f.name != "protocol")
+
+
+def make_protocol(values: dict[str, Any], where: str = "protocol") -> Protocol:
+    """A protocol from plain values; unknown keys and wrong types are errors that name `where`."""
+    return Protocol(**check_types(Protocol, values, where))
+
+
+def check_types(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
+    """`values` with integers widened where a float is meant.
+
+    Raises:
+        UnknownName: a key that `cls` has no field for.
+        BadInput: a value of another type than the field's.
+    """
+    types = {f.name: str(f.type) for f in fields(cls) if str(f.type) in ("str", "int", "float")}
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in types:
+            kind = "axis" if cls is Case else "protocol key"
+            raise UnknownName(kind, key, types, where)
+        checked[key] = _as(types[key], value, f"{key} in {where}")
+    return checked
+
+
+def _as(wanted: str, value: Any, what: str) -> Any:
+    if wanted == "float" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    if wanted == "int" and isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if wanted == "str" and isinstance(value, str):
+        return value
+    names = {"int": "a whole number", "float": "a number", "str": "a text"}
+    raise BadInput(f"{what} must be {names[wanted]}, not {value!r}")
+
+
+def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+    if not condition:
+        raise BadInput(f"{name} is {value}; it must be {wanted}")
+
+
+def _without_defaults(value: Any) -> dict[str, Any]:
+    """The dataclass `value` as a dictionary of what differs from its defaults, nested ones included."""
+    differing: dict[str, Any] = {}
+    for f in fields(value):
+        current = getattr(value, f.name)
+        if dataclasses.is_dataclass(current):
+            nested = _without_defaults(current)
+            if nested:
+                differing[f.name] = nested
+        elif f.default is dataclasses.MISSING or current != f.default:
+            differing[f.name] = current
+    return differing

@@ -1,0 +1,98 @@
+"""Quantities as people read them: SI prefixes, three significant digits, a unit that is never left out."""
+
+from __future__ import annotations
+
+import math
+
+from dlbench.errors import BadInput
+
+_PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1.0, ""))
+_SMALL_PREFIXES = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
+_BINARY_PREFIXES = ((2**50, "PiB"), (2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+#: What stands in a table where there is no value.
+MISSING = "–"
+#: A thin non-breaking space between groups of digits, and one between a number and its unit.
+GROUP = "\u202f"
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """`value` with so many significant digits and never an exponent; groups of three from 10 000 on."""
+    if value == 0:
+        return "0"
+    decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
+    rounded = round(value, significant - 1 - math.floor(math.log10(abs(value))))
+    text = f"{rounded:,.{decimals}f}"
+    return text.replace(",", GROUP) if abs(rounded) >= 10_000 else text.replace(",", "")
+
+
+def quantity(value: float | None, unit: str, significant: int = 3) -> str:
+    """`value` with an SI prefix before `unit`: ``quantity(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if math.isinf(value):
+        return f"{'-' if value < 0 else ''}∞ {unit}"
+    factor, prefix = _prefix(value)
+    return f"{digits(value / factor, significant)} {prefix}{unit}".rstrip()
+
+
+def _prefix(value: float) -> tuple[float, str]:
+    magnitude = abs(value)
+    if magnitude == 0:
+        return 1.0, ""
+    for factor, prefix in _PREFIXES:
+        # 999.5 k would print as 1000 k: take the next prefix already there.
+        if magnitude >= factor * 0.9995:
+            return factor, prefix
+    for factor, prefix in _SMALL_PREFIXES:
+        if magnitude >= factor * 0.9995:
+            return factor, prefix
+    return _SMALL_PREFIXES[-1]
+
+
+def seconds(value: float | None, significant: int = 3) -> str:
+    """A duration: ns, µs, ms or s below two minutes, then minutes, hours and days."""
+    if value is None or math.isnan(value):
+        return MISSING
+    if abs(value) < 120 or math.isinf(value):
+        return quantity(value, "s", significant)
+    if abs(value) < 2 * 3600:
+        return f"{digits(value / 60, significant)} min"
+    if abs(value) < 2 * 86400:
+        return f"{digits(value / 3600, significant)} h"
+    return f"{digits(value / 86400, significant)} d"
+
+
+def bytes_(value: float | None, significant: int = 3) -> str:
+    """A size in memory with binary prefixes: ``bytes_(2**30) == "1.00 GiB"``."""
+    if value is None or math.isnan(value):
+        return MISSING
+    for factor, name in _BINARY_PREFIXES:
+        if abs(value) >= factor * 0.9995:
+            return f"{digits(value / factor, significant)} {name}"
+    return f"{value:.0f} B"
+
+
+def percent(fraction: float | None, significant: int = 2) -> str:
+    """A fraction as percent: ``percent(0.0042) == "0.42 %"``."""
+    if fraction is None or math.isnan(fraction):
+        return MISSING
+    return f"{digits(100 * fraction, significant)} %"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in a text such as "90", "1.5 h" or "20min".
+
+    Raises:
+        BadInput: the text is no number, or its unit is unknown.
+    """
+    stripped = text.strip()
+    number = stripped.rstrip("abcdefghijklmnopqrstuvwxyz ")
+    unit = stripped[len(number) :].strip() or "s"
+    try:
+        value = float(number)
+    except ValueError:
+        raise BadInput(f"not a duration: '{text}'; write for instance '90 s', '20 min' or '1.5 h'") from None
+    if unit not in _DURATION_UNITS or not math.isfinite(value):
+        raise BadInput(f"not a duration: '{text}'; units are {', '.join(_DURATION_UNITS)}")
+    return value * _DURATION_UNITS[unit]
