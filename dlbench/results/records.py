@@ -18,8 +18,6 @@ SCHEMA_VERSION = 1
 STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
 #: Statuses with usable samples: such a case counts as done and is not measured again.
 DONE_STATUSES = ("ok", "unstable")
-#: Statuses that are an answer in themselves and would only repeat: not measured again either, unless asked.
-FINAL_STATUSES = (*DONE_STATUSES, "oom")
 
 
 @dataclass(frozen=True)

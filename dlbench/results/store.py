@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
-from dlbench.results.records import SCHEMA_VERSION, Record
+from dlbench.results.records import DONE_STATUSES, SCHEMA_VERSION, Record
 from dlbench.results.schema import SCHEMA, to_table
 
 if TYPE_CHECKING:
@@ -43,14 +43,31 @@ def append(root: Path, record: Record) -> Path:
 
 
 def attempt_ids(root: Path) -> set[str]:
-    """The attempts that the Parquet parts of `root` already hold."""
+    """The attempts that the readable Parquet parts of `root` hold; those of a corrupt part are missing here."""
     known: set[str] = set()
     for part in parts(root):
-        if part.stem.startswith("merged-"):
+        try:
             known.update(read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
-        else:
-            known.add(part.stem)
+        except StoreError:
+            continue  # `read` warns of it
     return known
+
+
+def done_keys(root: Path) -> set[tuple[str, int, str, str]]:
+    """Suite, suite version, case and system of what the Parquet parts of `root` hold as measured."""
+    columns = ["suite", "suite_version", "case_id", "system_key", "status", "attempt_id"]
+    done = set()
+    for part in parts(root):
+        try:
+            rows = read_part(part, columns).to_pylist()
+        except StoreError:
+            continue  # `read` warns of it
+        done |= {
+            (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "")
+            for row in rows
+            if row["status"] in DONE_STATUSES
+        }
+    return done
 
 
 def merge(root: Path) -> Path | None:

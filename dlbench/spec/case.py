@@ -178,5 +178,6 @@ def _without_defaults(value: Any) -> dict[str, Any]:
             if nested:
                 differing[f.name] = nested
         elif f.default is dataclasses.MISSING or current != f.default:
-            differing[f.name] = current
+            # 20 and 20.0 seconds are the same protocol.
+            differing[f.name] = float(current) if f.type == "float" else current
     return differing

@@ -1,0 +1,45 @@
+# make bench   measure the six classic networks on this machine and write the report
+# make test    prove that the project works
+#
+# Both set up .venv on first use; Python >= 3.11, pip and make are all they need. On a machine whose Python already has
+# the packages (a container, a cluster's module): make bench PY=python3
+
+PYTHON  ?= python3
+VENV    ?= .venv
+PY      ?= $(VENV)/bin/python
+SUITE   ?= quick
+RESULTS ?= results
+REPORT  ?= reports/latest
+ARGS    ?=
+
+READY := $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.ready,)
+
+.PHONY: help bench test check format clean
+
+help:
+	@sed -n 's/^# //p' Makefile | head -n 5
+
+bench: $(READY)
+	@$(PY) -m dlbench run $(SUITE) --results $(RESULTS) $(ARGS); status=$$?; \
+	if [ $$status -le 1 ]; then $(PY) -m dlbench report $(RESULTS) -o $(REPORT) || exit $$?; fi; exit $$status
+
+test: $(READY)
+	$(PY) -m pytest $(ARGS)
+
+check: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+	git ls-files -z '*.sh' '.ci/run' 'slurm/*.sh' | xargs -0 -r $(VENV)/bin/shellcheck
+
+format: $(READY)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
+
+$(VENV)/.ready: pyproject.toml scripts/make-venv.sh
+	bash scripts/make-venv.sh $(PYTHON) $(VENV)
+	touch $@

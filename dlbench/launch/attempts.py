@@ -1,0 +1,154 @@
+"""Attempt folders: the durable truth of a campaign. Every path inside a results folder is made here.
+
+    results/attempts/<attempt_id>/
+      owner.json     who measures (host, process), written first
+      case.json      what is to be measured; the worker's input
+      stdout.txt  stderr.txt
+      result.json    the worker's outcome, written last by the worker, by rename
+      record.json    how the attempt ended, written last of all by the supervisor, by rename
+
+Standard library only: planning, watching and collecting work on a login node without any install.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dlbench.errors import StoreError
+from dlbench.results.records import DONE_STATUSES, Outcome, Record
+from dlbench.spec.case import Case
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One try at one case: a folder and what it is for."""
+
+    folder: Path
+    case: Case
+    suite: str
+    suite_version: int
+    system_key: str
+    started_at: str
+
+    @property
+    def id(self) -> str:
+        """The name of the folder and of the Parquet part: time, case and chance, so that no two are ever equal."""
+        return self.folder.name
+
+
+#: What names a measurement that need not be made again: suite, suite version, case, hardware and software.
+DoneKey = tuple[str, int, str, str]
+
+
+def key_of(record: Record) -> DoneKey:
+    """Under which key the record counts as done."""
+    return record.suite, record.suite_version, record.case_id, record.system_key or ""
+
+
+def attempts_folder(root: Path) -> Path:
+    """Where the attempts of the results folder `root` lie."""
+    return root / "attempts"
+
+
+def create(root: Path, case: Case, suite: str, suite_version: int, system_key: str, owner: dict[str, Any]) -> Attempt:
+    """Make the folder of a new attempt with its `owner.json` and `case.json`.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    now = datetime.now(UTC)
+    name = f"{now:%Y%m%dT%H%M%S}-{case.id}-{secrets.token_hex(3)}"
+    attempt = Attempt(attempts_folder(root) / name, case, suite, suite_version, system_key, now.isoformat())
+    try:
+        attempt.folder.mkdir(parents=True)
+        head = {"suite": suite, "suite_version": suite_version, "system_key": system_key, "started_at": attempt.started_at}
+        write_atomically(attempt.folder / "owner.json", json.dumps(owner | head, indent=1))
+        write_atomically(attempt.folder / "case.json", json.dumps(case.to_dict(), indent=1))
+    except OSError as error:
+        raise StoreError(f"cannot write {attempt.folder}: {error.strerror or error}") from error
+    return attempt
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write the whole text or nothing: temporary name, flush to disk, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def outcome_of(folder: Path) -> Outcome | None:
+    """What the worker left in `folder`, or None where it left nothing whole."""
+    try:
+        return Outcome.from_json((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Close an attempt.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    try:
+        write_atomically(folder / "record.json", record.to_json())
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def heads(root: Path) -> Iterator[tuple[Path, Record]]:
+    """The closed attempts of `root`, oldest first, each with its record without samples."""
+    for folder in _folders(root):
+        try:
+            yield folder, Record.from_json((folder / "record.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, TypeError):
+            continue
+
+
+def full_record(folder: Path, head: Record) -> Record:
+    """The record with the samples of all ranks."""
+    outcome = outcome_of(folder)
+    return dataclasses.replace(head, ranks=outcome.ranks if outcome else ())
+
+
+def done_keys(root: Path) -> set[DoneKey]:
+    """What has been measured, successfully, in `root`."""
+    return {key_of(record) for _, record in heads(root) if record.status in DONE_STATUSES}
+
+
+def unclosed(root: Path) -> Iterator[tuple[Attempt, dict[str, Any]]]:
+    """Attempts without a record, and their owners: running now, or left behind by a supervisor that was killed."""
+    for folder in _folders(root):
+        if (folder / "record.json").exists():
+            continue
+        try:
+            owner = json.loads((folder / "owner.json").read_text(encoding="utf-8"))
+            case = Case.from_dict(json.loads((folder / "case.json").read_text(encoding="utf-8")))
+            started_at = owner["started_at"]
+            attempt = Attempt(folder, case, owner["suite"], owner["suite_version"], owner["system_key"], started_at)
+        except (OSError, ValueError, KeyError, TypeError):
+            # Killed between making the folder and writing its two files: nothing was measured there.
+            continue
+        yield attempt, owner
+
+
+def _folders(root: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in attempts_folder(root).iterdir() if entry.is_dir())
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,92 @@
+"""What a person sees while a campaign runs: one line per case on stderr, and on a terminal a line that moves."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from dlbench import stats, units
+from dlbench.results.records import DONE_STATUSES, Measurement, Record
+from dlbench.spec.case import Case
+from dlbench.spec.peaks import peak_flop_per_s
+
+
+@dataclass
+class Progress:
+    """Counts cases and writes their lines."""
+
+    total: int
+    model_width: int = 12
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    number: int = 0
+
+    def case_line(self, record: Record) -> str:
+        """The line of one finished case: what it was, how it ended, and the numbers a person wants."""
+        case = Case.from_dict(record.case)
+        head = f"[{self.number:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
+        figures = _figures(case, record) if record.status in DONE_STATUSES else (record.error or "").splitlines()[:1]
+        return f"{head}  {record.status:<8}  {'  '.join(figures)}".rstrip()
+
+    def finished(self, record: Record) -> None:
+        """Write the line of a finished case."""
+        self.number += 1
+        self._clear()
+        print(self.case_line(record), file=self.stream, flush=True)
+
+    def tick(self, case: Case, elapsed_s: float, phase: str) -> None:
+        """Show on a terminal what is being measured; nothing anywhere else."""
+        if not self.stream.isatty():
+            return
+        head = f"[{self.number + 1:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
+        line = f"{head}  {phase or 'start'} {elapsed_s:.0f} s"
+        self._clear()
+        self.stream.write(line[: shutil.get_terminal_size().columns - 1])
+        self.stream.flush()
+
+    def _clear(self) -> None:
+        if self.stream.isatty():
+            self.stream.write("\r\x1b[2K")
+
+
+def setting(case: Case, model_width: int = 0) -> str:
+    """A case in a few words: ``resnet50  training   fp32      32 x 1 CPU``; axes at their usual value are left out."""
+    devices = f"{case.world_size} {'GPU' if case.device == 'cuda' else case.device.upper()}"
+    extra = [
+        value
+        for value, usual in (
+            (case.memory_format, "channels_first"),
+            (f"compile {case.compile}", "compile off"),
+            (case.optimizer, "sgd"),
+            (case.data, "synthetic"),
+            (f"repeat {case.repeat}", "repeat 0"),
+        )
+        if value != usual
+    ]
+    words = f"{case.model:<{model_width}}  {case.mode:<9}  {case.precision:<8}  {case.batch_size:>5} x {devices}"
+    return "  ".join([words, *extra])
+
+
+def _figures(case: Case, record: Record) -> list[str]:
+    measured = [m for _, m in record.ranks]
+    slowest = max(measured, key=lambda m: sum(m.step_s) / max(1, len(m.step_s)), default=Measurement())
+    interval = stats.median_interval(slowest.step_s, case.protocol.confidence) if slowest.step_s else None
+    median_s = stats.percentile(slowest.step_s, 50) if slowest.step_s else None
+    if not median_s:
+        return ["no samples"]
+    images = case.batch_size * case.world_size
+    spread = f"±{units.percent(interval.relative_half_width)}" if interval else "±?"
+    words = [f"{units.quantity(images / median_s, 'img/s'):>12} {spread:<7}"]
+    energy_j = [m.energy_j for m in measured]
+    if measured and all(e is not None for e in energy_j):
+        words.append(f"{units.quantity(sum(e or 0 for e in energy_j) / images / len(slowest.step_s), 'J/img'):>12}")
+    flop = (slowest.forward_flop or 0) + ((slowest.backward_flop or 0) if case.mode == "training" else 0)
+    if flop:
+        rate = flop * images / median_s
+        peak = peak_flop_per_s(slowest.device_name, case.precision)
+        share = f"  {units.percent(rate / (peak * case.world_size))} of peak" if peak else ""
+        words.append(f"{units.quantity(rate, 'FLOP/s'):>13}{share}")
+    if slowest.warnings:
+        words.append(f"({', '.join(dict.fromkeys(w.partition(':')[0] for w in slowest.warnings))})")
+    return words

@@ -1,0 +1,38 @@
+"""The plan of a suite as a table; needs no install, so that it works on a login node."""
+
+from __future__ import annotations
+
+from dlbench import units
+from dlbench.report.render import Cell, Column, Table
+from dlbench.spec.case import AXES, Case
+from dlbench.spec.plan import predicted_memory_bytes, step_flop
+from dlbench.spec.suite import Suite
+
+#: Axes that are listed even when they never vary.
+_ALWAYS = ("model", "mode", "precision", "batch_size")
+
+
+def plan_table(suite: Suite, cases: list[Case]) -> Table:
+    """One row per case: its id, the axes that vary, FLOP of one step and predicted memory per device."""
+    axes = [a for a in AXES if a in _ALWAYS or len({getattr(case, a) for case in cases}) > 1]
+    columns = [
+        Column("case_id", "case"),
+        *(Column(axis, axis.replace("_", " ")) for axis in axes),
+        Column("step_flop", "FLOP/step", "right", lambda cell: units.quantity(_number(cell), "FLOP")),
+        Column("predicted_memory_bytes", "memory", "right", lambda cell: units.bytes_(_number(cell))),
+    ]
+    rows: list[list[Cell]] = [
+        [case.id, *(getattr(case, axis) for axis in axes), step_flop(case), predicted_memory_bytes(case)]
+        for case in cases
+    ]
+    notes = [
+        f"{len(cases)} cases; each takes at most {units.seconds(cases[0].protocol.timeout_s)}.",
+        "FLOP and memory are per device; memory is the framework's own, libraries and the device's context come on top.",
+    ]
+    if any(row[-1] is None for row in rows):
+        notes.append("Networks outside the catalogue are counted when they run.")
+    return Table(columns, rows, f"{suite.name}: {suite.description}" if suite.description else suite.name, notes)
+
+
+def _number(cell: Cell) -> float | None:
+    return float(cell) if isinstance(cell, int | float) else None

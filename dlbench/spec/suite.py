@@ -1,0 +1,210 @@
+"""Suites: TOML files whose axes multiply into cases.
+
+    name = "quick"
+    version = 1                      # raise it when the suite's meaning changes: versions are never compared
+    description = "..."
+
+    [axes]                           # every combination is a case
+    model = ["lenet5", "resnet50"]
+    batch_size = [16, 32]
+
+    [[exclude]]                      # except those that match all keys of one such table
+    model = "resnet50"
+    batch_size = 32
+
+    [protocol]                       # how each case is measured; see `dlbench.spec.case.Protocol`
+    min_time_s = 5.0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import re
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlbench.errors import BadInput, UnknownName
+from dlbench.spec.case import AXES, Case, Protocol, check_types, make_protocol
+
+_KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named set of cases and the protocol they share."""
+
+    name: str
+    version: int
+    description: str
+    axes: dict[str, tuple[Any, ...]]
+    exclude: tuple[dict[str, tuple[Any, ...]], ...]
+    protocol: Protocol
+    source: str  # the file it was read from, for messages
+
+    def cases(self, device: str = "auto") -> list[Case]:
+        """All cases, each once, the last axis varying fastest.
+
+        Args:
+            device: what the device "auto" stands for on this machine.
+
+        Raises:
+            BadInput: a value is not valid for its axis, or nothing is left after the exclusions.
+        """
+        names = [axis for axis in AXES if axis in self.axes]
+        found: dict[str, Case] = {}
+        for values in itertools.product(*(self.axes[name] for name in names)):
+            setting = dict(zip(names, values, strict=True))
+            if any(_matches(setting, pattern) for pattern in self.exclude):
+                continue
+            case = self._case(setting, device)
+            found.setdefault(case.id, case)
+        if not found:
+            raise BadInput(f"{self.source} has no cases: every combination is excluded")
+        return list(found.values())
+
+    def _case(self, setting: dict[str, Any], device: str) -> Case:
+        if setting.get("device", "auto") == "auto":
+            setting = setting | {"device": device}
+        if setting.get("mode") == "inference":
+            # No optimizer runs: cases that differ in it alone are one case.
+            setting = {axis: value for axis, value in setting.items() if axis != "optimizer"}
+        try:
+            return Case(protocol=self.protocol, **check_types(Case, setting, "axes"))
+        except UnknownName as error:
+            raise BadInput(f"{error} [{self.source}]") from None
+        except BadInput as error:
+            raise BadInput(f"{self.source}: {error}") from None
+
+
+def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
+    """Read a suite and apply overrides such as ``model=lenet5,resnet50`` or ``protocol.min_time_s=1``.
+
+    Args:
+        path: a TOML file; a bare name means `benchmarks/NAME.toml`.
+        overrides: each replaces the values of one axis or one protocol key.
+
+    Raises:
+        BadInput: the file cannot be read or is no valid suite; the message names file, line and key.
+    """
+    file = _find(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        end = f"(at its end, line {text.count(chr(10)) + 1})"
+        raise BadInput(f"{file} is not valid TOML: {str(error).replace('(at end of document)', end)}") from None
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file} is not valid TOML: it is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {file}: {error.strerror}") from None
+    for key in values:
+        if key not in _KEYS:
+            raise UnknownName("key", key, _KEYS, _place(file, text, key))
+    return _suite(file, text, values, overrides)
+
+
+def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[str]) -> Suite:
+    name = _typed(values.get("name", file.stem), str, "name", file)
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"name '{name}' in {file} must be letters, digits, '.', '_' and '-'")
+    axes = {}
+    for axis, value in _typed(values.get("axes", {}), dict, "axes", file).items():
+        axes[axis] = _axis_values(axis, value, _place(file, text, axis))
+    exclude = []
+    for index, pattern in enumerate(_typed(values.get("exclude", []), list, "exclude", file), start=1):
+        where = f"exclude {index} of {file}"
+        table = _typed(pattern, dict, f"exclude {index}", file)
+        exclude.append({axis: _axis_values(axis, value, where) for axis, value in table.items()})
+    protocol = _typed(values.get("protocol", {}), dict, "protocol", file)
+    for override in overrides:
+        _apply(override, axes, protocol)
+    if not axes.get("model"):
+        raise BadInput(f"{file} names no model; write for instance: [axes] model = [\"resnet50\"]")
+    try:
+        checked = make_protocol(protocol, f"[protocol] of {file}")
+    except UnknownName:
+        raise
+    except BadInput as error:
+        raise BadInput(f"{file}: {error}" if str(file) not in str(error) else str(error)) from None
+    version = _typed(values.get("version", 1), int, "version", file)
+    description = _typed(values.get("description", ""), str, "description", file)
+    return Suite(name, version, description, axes, tuple(exclude), checked, str(file))
+
+
+def _find(path: str | Path) -> Path:
+    file = Path(path)
+    if file.suffix == ".toml" or file.exists():
+        if not file.is_file():
+            raise BadInput(f"no suite at '{path}': there is no such file")
+        return file
+    folders = (Path("benchmarks"), Path(__file__).parents[2] / "benchmarks")
+    for folder in folders:
+        if (folder / f"{path}.toml").is_file():
+            return folder / f"{path}.toml"
+    names = {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.toml")}
+    raise UnknownName("suite", path, names, hint="A suite is a TOML file, or the name of one in benchmarks/.")
+
+
+def _axis_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
+    if axis not in AXES:
+        raise UnknownName("axis", axis, AXES, where)
+    values = tuple(value) if isinstance(value, list) else (value,)
+    if not values:
+        raise BadInput(f"axis '{axis}' in {where} has no values")
+    return values
+
+
+def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, Any]) -> None:
+    key, equals, text = override.partition("=")
+    key, where = key.strip(), f"-P {override}"
+    if not equals or not text.strip():
+        raise BadInput(f"cannot use {where}: write axis=value,value or protocol.key=value")
+    if key.startswith("protocol."):
+        protocol[key.removeprefix("protocol.")] = _value(text.strip(), _field_type(Protocol, key.partition(".")[2]))
+    elif key in AXES:
+        axes[key] = tuple(_value(part.strip(), _field_type(Case, key)) for part in text.split(",") if part.strip())
+    else:
+        raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where)
+
+
+def _field_type(cls: type, name: str) -> str:
+    return next((str(f.type) for f in dataclasses.fields(cls) if f.name == name), "str")
+
+
+def _value(text: str, wanted: str) -> Any:
+    """The text as the type of its field; what does not fit stays a text, and the check of types says so."""
+    try:
+        return {"int": int, "float": float}.get(wanted, str)(text)
+    except ValueError:
+        return text
+
+
+def _matches(setting: dict[str, Any], pattern: dict[str, tuple[Any, ...]]) -> bool:
+    defaults = {f.name: f.default for f in dataclasses.fields(Case)}
+    return bool(pattern) and all(setting.get(axis, defaults[axis]) in values for axis, values in pattern.items())
+
+
+def _typed(value: Any, wanted: type, key: str, file: Path) -> Any:
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        names = {str: "a text", int: "a whole number", dict: "a table", list: "a list of tables ([[exclude]])"}
+        raise BadInput(f"{key} in {file} must be {names[wanted]}, not {value!r}")
+    return value
+
+
+def _place(file: Path, text: str, key: str) -> str:
+    """`file:line` of the first line that defines `key`, or the file alone."""
+    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*[\]=.]")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if pattern.match(line):
+            return f"{file}:{number}"
+    return str(file)
+
+
+def models_of(cases: Iterable[Case]) -> list[str]:
+    """The models of the cases, each once, in their order."""
+    return list(dict.fromkeys(case.model for case in cases))

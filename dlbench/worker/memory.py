@@ -1,0 +1,142 @@
+"""Memory of a case in bytes: its peaks, and what it is made of. Nothing here runs inside the window.
+
+- Peak allocated and reserved: on CUDA the framework's own counters over warm-up and window. On the CPU PyTorch keeps
+  none; there one more step runs under its profiler, which reports each allocation and release of PyTorch's allocator,
+  and the peak is what was alive before that step (weights, buffers, optimizer state, batch) plus the highest sum of
+  those reports. Workspace that oneDNN allocates by itself is in neither, but in the resident set.
+- The split: weights, their gradients, the optimizer's state, and the activations that forward keeps for backward.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlbench.worker.workload import Workload
+
+
+def reset_peaks(device: torch.device) -> None:
+    """Starts the framework's peak counters anew, so that what building took is not in them."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def read_peaks(device: torch.device) -> dict[str, int | None]:
+    """Peak memory so far; allocated and reserved are None on the CPU."""
+    cuda = device.type == "cuda"
+    return {
+        "memory_allocated_peak_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
+        "memory_reserved_peak_bytes": torch.cuda.max_memory_reserved(device) if cuda else None,
+        "memory_rss_peak_bytes": rss_peak_bytes(),
+    }
+
+
+def rss_peak_bytes() -> int:
+    """Peak resident set of this process; VmHWM, since ru_maxrss is inherited through fork and exec on Linux."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def static_split(workload: Workload) -> dict[str, int | None]:
+    """Bytes of weights, gradients, optimizer state and saved activations; runs one training step.
+
+    Raises:
+        RuntimeError: the extra step does not fit into memory any more.
+    """
+    parameters = list(workload.module.parameters())
+    split: dict[str, int | None] = {"parameter_bytes": storage_bytes(parameters)}
+    if workload.optimizer is None:
+        return split
+    split["activation_bytes"] = activation_bytes(workload)
+    split["gradient_bytes"] = storage_bytes(p.grad for p in parameters if p.grad is not None)
+    split["optimizer_state_bytes"] = storage_bytes(_state_tensors(workload.optimizer))
+    return split
+
+
+def activation_bytes(workload: Workload) -> int | None:
+    """Bytes that forward saves for backward: each storage once, without weights and the input.
+
+    None where the module is compiled: a compiled graph keeps what it needs out of sight of the hooks.
+    """
+    if workload.case.compile != "off":
+        return None
+    saved: dict[int, int] = {}
+    keep_alive: list[Tensor] = []
+    known = {_address(t) for t in (*workload.module.parameters(), *workload.module.buffers())}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if _address(tensor) not in known:
+            saved[_address(tensor)] = tensor.untyped_storage().nbytes()
+            # A freed storage's address may be given out again within the same step.
+            keep_alive.append(tensor)
+        return tensor
+
+    batch = next(workload.batches)
+    known |= {_address(t) for t in batch}
+    batches, workload.batches = workload.batches, iter([batch])
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            workload.step()
+    finally:
+        workload.batches = batches
+    return sum(saved.values())
+
+
+def cpu_allocated_peak_bytes(workload: Workload) -> int | None:
+    """Peak of PyTorch's CPU allocator in one more step; None where the profiler reports nothing."""
+    from torch.profiler import ProfilerActivity, profile
+
+    if workload.optimizer is not None:
+        # What the profiler has not seen allocated it does not see released either.
+        workload.optimizer.zero_grad(set_to_none=True)
+    workload.loss = None
+    alive = storage_bytes(_alive_tensors(workload))
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        workload.step()
+    results = profiler.profiler.kineto_results if profiler.profiler else None
+    if results is None:
+        return None
+    changes = sorted((e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]")
+    return alive + _highest_sum(change for _, change in changes) if changes else None
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the storages behind `tensors`, each storage once."""
+    return sum({_address(t): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def _highest_sum(changes: Iterable[int]) -> int:
+    current = highest = 0
+    for change in changes:
+        current += change
+        highest = max(highest, current)
+    return highest
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _alive_tensors(workload: Workload) -> Iterable[Tensor]:
+    yield from workload.module.parameters()
+    yield from workload.module.buffers()
+    if workload.optimizer is not None:
+        yield from _state_tensors(workload.optimizer)
+    if workload.case.data == "synthetic":
+        yield from next(workload.batches)
+
+
+def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:
+    for state in optimizer.state.values():
+        values: Iterable[Any] = state.values()
+        yield from (value for value in values if isinstance(value, Tensor))

@@ -1,0 +1,163 @@
+"""One NVIDIA device through NVML, found by UUID, each reading None where the driver or our rights do not give it.
+
+Used by the measuring process (before and after the window) and by the sampler's (during it). Imports no torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pynvml
+
+#: Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h). Idle is none of them: an idle device is not throttled.
+THROTTLE_NAMES = {
+    0x002: "applications_clocks",
+    0x004: "sw_power_cap",
+    0x008: "hw_slowdown",
+    0x010: "sync_boost",
+    0x020: "sw_thermal_slowdown",
+    0x040: "hw_thermal_slowdown",
+    0x080: "hw_power_brake",
+    0x100: "display_clocks",
+}
+#: A clock that somebody chose is recorded, but it is no throttling.
+CHOSEN_CLOCKS = ("applications_clocks", "display_clocks")
+
+
+class MeterUnavailable(Exception):
+    """There is no reading, for the reason in the message. Never reaches the user as an error."""
+
+
+@dataclass(frozen=True)
+class DeviceState:
+    """Clocks, temperature, limits and memory at one moment; None is unknown."""
+
+    sm_clock_mhz: float | None
+    memory_clock_mhz: float | None
+    sm_clock_max_mhz: float | None
+    temperature_c: float | None
+    power_limit_w: float | None
+    throttle_bits: int | None
+    memory_used_bytes: int | None
+    memory_total_bytes: int | None
+
+
+class NvmlDevice:
+    """The device with `uuid`, as torch gives it (without prefix) or as NVML does ("GPU-...").
+
+    Raises:
+        MeterUnavailable: no NVML, no such device, or a MIG instance: NVML meters only the whole GPU around it.
+    """
+
+    def __init__(self, uuid: str) -> None:
+        try:
+            pynvml.nvmlInit()
+            self._handle = _find(uuid)
+            if _is_mig(self._handle):
+                raise MeterUnavailable("the device is a MIG instance; NVML can only meter the whole GPU")
+        except pynvml.NVMLError as error:
+            raise MeterUnavailable(f"NVML: {error} (device {uuid})") from error
+
+    def energy_j(self) -> float:
+        """The device's energy since the driver was loaded [J]; NVMLError where it cannot be read."""
+        return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
+
+    def power_w(self) -> float:
+        """Power now [W]: the instantaneous field, since the plain call averages over 1 s from Ampere (but GA100) on."""
+        instant_w = self._field_w(pynvml.NVML_POWER_SCOPE_GPU)
+        return instant_w if instant_w is not None else float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
+
+    def module_power_w(self) -> float | None:
+        """Power now of the whole module, CPU included [W]; None on devices that are no superchips."""
+        return self._field_w(pynvml.NVML_POWER_SCOPE_MODULE)
+
+    def state(self) -> DeviceState:
+        handle = self._handle
+        memory = optional(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        limit_mw = optional(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        return DeviceState(
+            sm_clock_mhz=self.sm_clock_mhz(),
+            memory_clock_mhz=optional(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
+            sm_clock_max_mhz=optional(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
+            temperature_c=self.temperature_c(),
+            power_limit_w=None if limit_mw is None else limit_mw / 1e3,
+            throttle_bits=self.throttle_bits(),
+            memory_used_bytes=None if memory is None else int(memory.used),
+            memory_total_bytes=None if memory is None else int(memory.total),
+        )
+
+    def sm_clock_mhz(self) -> float | None:
+        return optional(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+
+    def temperature_c(self) -> float | None:
+        return optional(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
+
+    def throttle_bits(self) -> int | None:
+        bits = optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle)
+        # The older name of the same call: drivers before 535 know only this one.
+        return bits if bits is not None else optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+
+    def process_ids(self) -> list[int] | None:
+        """Processes with a context on the device; host process ids, so that inside a container none may be ours."""
+        processes = optional(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
+        return None if processes is None else [int(p.pid) for p in processes]
+
+    def _field_w(self, scope: int) -> float | None:
+        values = optional(pynvml.nvmlDeviceGetFieldValues, self._handle, [(pynvml.NVML_FI_DEV_POWER_INSTANT, scope)])
+        if not values or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
+            return None
+        return float(values[0].value.uiVal) / 1e3
+
+
+def optional(read: Callable[..., Any], *arguments: Any) -> Any:
+    """What `read` returns, None where NVML refuses it."""
+    try:
+        return read(*arguments)
+    except pynvml.NVMLError:
+        return None
+
+
+def throttle_names(bits: int | None) -> tuple[str, ...]:
+    """The reasons in `bits`, in the order of the bits."""
+    return tuple(name for bit, name in THROTTLE_NAMES.items() if bits is not None and bits & bit)
+
+
+def count_others(before: list[int] | None, after: list[int] | None) -> int | None:
+    """Other processes on the device, from those before this process had a context there and those afterwards.
+
+    Where our own id is not among the later ones (process ids of a container are not the host's), one of them is taken
+    to be us.
+    """
+    if before is None or after is None:
+        return None
+    others_after = len(after) - 1 if after and os.getpid() not in after else len([p for p in after if p != os.getpid()])
+    return max(len([p for p in before if p != os.getpid()]), others_after)
+
+
+def driver_version() -> str | None:
+    """Version of the NVIDIA driver; None without one."""
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlSystemGetDriverVersion())
+    except pynvml.NVMLError:
+        return None
+
+
+def _find(uuid: str) -> Any:
+    if uuid.startswith(("GPU-", "MIG-")):
+        return pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    try:
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except (pynvml.NVMLError_NotFound, pynvml.NVMLError_InvalidArgument):
+        return pynvml.nvmlDeviceGetHandleByUUID(f"MIG-{uuid}")
+
+
+def _is_mig(handle: Any) -> bool:
+    """A MIG instance, or a GPU split into some: what this process sees of it is then one of its instances."""
+    if optional(pynvml.nvmlDeviceIsMigDeviceHandle, handle):
+        return True
+    mode = optional(pynvml.nvmlDeviceGetMigMode, handle)
+    return mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE

@@ -1,0 +1,163 @@
+"""One case as something that steps: network, batch, loss, optimizer, in the asked precision and layout."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlbench.errors import BadInput
+from dlbench.models import build, training_loss
+from dlbench.spec.case import Case
+from dlbench.worker.precision import autocast, set_precision
+from dlbench.worker.timing import Clock
+
+#: Different host batches that synthetic_host goes through; more than one, so that no cache keeps the batch.
+NUM_HOST_BATCHES = 4
+
+#: Usual hyperparameters. Weight decay is the 5e-4 of AlexNet's and VGG's papers with SGD, and 0 with the adaptive ones,
+#: where L2 decay is not what their papers describe. It costs one more pass over the weights: SGD shows that cost.
+#: Learning rates are low enough for random labels not to diverge; they do not change the work of a step.
+OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=5e-4),
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-4, betas=(0.9, 0.999), eps=1e-8),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-4, eps=1e-10),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-5, alpha=0.99, eps=1e-8),
+}
+
+
+@dataclass
+class Workload:
+    """The parts of a case; `step` does one training or inference step and returns the stamps between its phases."""
+
+    case: Case
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    num_classes: int
+    device: torch.device
+    run: Callable[..., Any]  # the module, compiled where the case asks for it
+    batches: Iterator[tuple[Tensor, Tensor]]
+    optimizer: torch.optim.Optimizer | None
+    scaler: torch.amp.GradScaler
+    #: Of the latest step, on the device: reading it waits for the device.
+    loss: Tensor | None = None
+
+    def step(self, clock: Clock | None = None) -> tuple[Any, ...]:
+        """One step; with a clock, the stamps behind forward and behind backward (training), or none (inference)."""
+        return self._train(clock) if self.optimizer is not None else self._infer()
+
+    def _train(self, clock: Clock | None) -> tuple[Any, ...]:
+        assert self.optimizer is not None
+        images, labels = next(self.batches)
+        # Here rather than at the end: gradients of the last step are freed before activations need room, and
+        # set_to_none makes backward write them instead of adding to zeros.
+        self.optimizer.zero_grad(set_to_none=True)
+        with autocast(self.case.precision, self.device.type):
+            output = self.run(images)
+        forward_end = clock.stamp() if clock else None
+        with autocast(self.case.precision, self.device.type):
+            loss = training_loss(output, labels)
+        self.scaler.scale(loss).backward()
+        backward_end = clock.stamp() if clock else None
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.loss = loss.detach()
+        return (forward_end, backward_end) if clock else ()
+
+    def _infer(self) -> tuple[Any, ...]:
+        images, _ = next(self.batches)
+        with torch.inference_mode(), autocast(self.case.precision, self.device.type):
+            self.run(images)
+        return ()
+
+    def num_parameters(self) -> int:
+        """Trainable and frozen weights and biases, each once."""
+        return sum(p.numel() for p in self.module.parameters())
+
+    def read_loss(self) -> float | None:
+        """Loss of the latest training step; waits for the device. None in inference."""
+        return None if self.loss is None else float(self.loss)
+
+
+def build_workload(case: Case, device: torch.device) -> Workload:
+    """Everything `case` needs, on `device`, seeded by the protocol; no step has run yet.
+
+    Raises:
+        BadInput: the precision or compile mode cannot be had on this device, or the model's name is unknown.
+    """
+    set_precision(case.precision, device.type)
+    torch.manual_seed(case.protocol.seed)
+    # Lets cuDNN time its algorithms in the first steps, as training does in practice; shapes never change here.
+    torch.backends.cudnn.benchmark = True
+    built = build(case.model)
+    layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
+    training = case.mode == "training"
+    # nn.Module.to has no overload for memory_format alone with a device in torch's annotations.
+    module: nn.Module = built.module.to(device=device, memory_format=layout).train(training)  # type: ignore[call-overload]
+    return Workload(
+        case=case,
+        module=module,
+        input_shape=built.input_shape,
+        num_classes=built.num_classes,
+        device=device,
+        run=_compiled(module, case.compile),
+        batches=_make_batches(case, built.input_shape, built.num_classes, device, layout),
+        optimizer=OPTIMIZERS[case.optimizer](module.parameters()) if training else None,
+        # Small gradients vanish in fp16 without it; bf16 has the range of fp32.
+        scaler=torch.amp.GradScaler(device.type, enabled=case.precision == "amp_fp16"),
+    )
+
+
+def _compiled(module: nn.Module, mode: str) -> Callable[..., Any]:
+    if mode == "off":
+        return module
+    _require_compiler()
+    return torch.compile(module) if mode == "default" else torch.compile(module, mode=mode)
+
+
+def _require_compiler() -> None:
+    """Inductor emits C++ for the CPU and for the host side on CUDA: without a compiler it fails late and at length.
+
+    Raises:
+        BadInput: no C++ compiler is found.
+    """
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except (InvalidCxxCompiler, OSError) as error:
+        raise BadInput("compile asked for, but no C++ compiler is found; install g++, or set compile = \"off\".") from error
+
+
+def _make_batches(
+    case: Case, input_shape: tuple[int, ...], num_classes: int, device: torch.device, layout: torch.memory_format
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Standard normal images and uniform labels, without end; random because zeros draw less power and clock higher."""
+    if case.data == "synthetic":
+        return itertools.repeat(_random_batch(case.batch_size, input_shape, num_classes, device, layout))
+    host = torch.device("cpu")
+    on_host = [_random_batch(case.batch_size, input_shape, num_classes, host, layout) for _ in range(NUM_HOST_BATCHES)]
+    if device.type == "cuda":
+        # Only from page-locked memory is the copy asynchronous.
+        on_host = [(images.pin_memory(), labels.pin_memory()) for images, labels in on_host]
+    return _copied(on_host, device)
+
+
+def _random_batch(
+    size: int, input_shape: tuple[int, ...], num_classes: int, device: torch.device, layout: torch.memory_format
+) -> tuple[Tensor, Tensor]:
+    layout = layout if len(input_shape) == 3 else torch.contiguous_format
+    images = torch.empty(size, *input_shape, device=device, memory_format=layout)
+    return images.normal_(), torch.randint(num_classes, (size,), device=device)
+
+
+def _copied(on_host: list[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch copied to the device anew."""
+    for images, labels in itertools.cycle(on_host):
+        # copy=True: on the CPU `to` would hand out the host batch itself, and nothing would be measured.
+        yield images.to(device, non_blocking=True, copy=True), labels.to(device, non_blocking=True, copy=True)

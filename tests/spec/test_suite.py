@@ -1,0 +1,150 @@
+from pathlib import Path
+
+import pytest
+
+from dlbench.errors import BadInput, UnknownName
+from dlbench.spec.case import AXES, Case, Protocol
+from dlbench.spec.suite import load_suite
+
+SUITES = Path(__file__).parents[2] / "benchmarks"
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "s.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_axes_multiply_and_the_last_varies_fastest(tmp_path):
+    suite = load_suite(write(tmp_path, "[axes]\nmodel=['lenet5','vgg16']\nbatch_size=[1,2]\n"))
+    assert [(c.model, c.batch_size) for c in suite.cases()] == [
+        ("lenet5", 1),
+        ("lenet5", 2),
+        ("vgg16", 1),
+        ("vgg16", 2),
+    ]
+
+
+def test_an_exclusion_takes_out_what_matches_all_its_keys(tmp_path):
+    text = "[axes]\nmodel=['lenet5','vgg16']\nbatch_size=[1,2]\n[[exclude]]\nmodel='vgg16'\nbatch_size=[2]\n"
+    assert len(load_suite(write(tmp_path, text)).cases()) == 3
+
+
+def test_an_exclusion_by_an_axis_that_the_suite_leaves_at_its_default(tmp_path):
+    text = "[axes]\nmodel=['lenet5','vgg16']\n[[exclude]]\nmodel='vgg16'\nmode='training'\n"
+    assert [c.model for c in load_suite(write(tmp_path, text)).cases()] == ["lenet5"]
+
+
+def test_excluding_everything_is_an_error_that_says_so(tmp_path):
+    path = write(tmp_path, "[axes]\nmodel=['lenet5']\n[[exclude]]\nmodel='lenet5'\n")
+    with pytest.raises(BadInput, match="every combination is excluded"):
+        load_suite(path).cases()
+
+
+def test_inference_cases_do_not_multiply_over_optimizers(tmp_path):
+    text = "[axes]\nmodel=['lenet5']\nmode=['training','inference']\noptimizer=['sgd','adam']\n"
+    cases = load_suite(write(tmp_path, text)).cases()
+    assert [(c.mode, c.optimizer) for c in cases] == [("training", "sgd"), ("training", "adam"), ("inference", "sgd")]
+
+
+def test_auto_becomes_the_device_of_the_machine_and_a_named_device_stays(tmp_path):
+    text = "[axes]\nmodel=['lenet5']\ndevice=['auto','cpu']\n"
+    assert [c.device for c in load_suite(write(tmp_path, text)).cases(device="cuda")] == ["cuda", "cpu"]
+
+
+def test_overrides_replace_axes_and_protocol_keys(tmp_path):
+    path = write(tmp_path, "[axes]\nmodel=['lenet5']\n")
+    suite = load_suite(path, ["model=vgg16, resnet50", "batch_size=8,16", "protocol.min_time_s=0.5"])
+    assert len(suite.cases()) == 4
+    assert suite.protocol.min_time_s == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[axes]\nmodell=['lenet5']\n", "unknown axis 'modell' in .*s.toml:2; did you mean 'model'"),
+        ("axis = 3\n[axes]\nmodel=['lenet5']\n", "unknown key 'axis' in .*s.toml:1; did you mean 'axes'"),
+        ("[axes]\nmodel=['lenet5']\nprecision=['fp23']\n", "unknown precision 'fp23'; did you mean 'fp32'.*s.toml"),
+        ("[axes]\nmodel=['lenet5']\nbatch_size=[0]\n", "batch_size is 0; it must be at least 1"),
+        ("[axes]\nmodel=['lenet5']\nbatch_size=['4']\n", "batch_size in axes must be a whole number, not '4'"),
+        ("[axes]\nmodel=['lenet5']\nbatch_size=[true]\n", "must be a whole number, not True"),
+        ("[axes]\nmodel=[]\n", "axis 'model' in .* has no values"),
+        ("[axes]\nmode=['training']\n", "names no model"),
+        ("[axes]\nmodel=['lenet5'\n", "not valid TOML: .*line"),
+        ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_tme_s=1\n", "unknown protocol key 'min_tme_s'.*did you mean 'min_time_s'"),
+        ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s='long'\n", "min_time_s .* must be a number, not 'long'"),
+        ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s=nan\n", "min_time_s .* must be a number"),
+        ("[axes]\nmodel=['lenet5']\n[protocol]\nconfidence=1.0\n", "protocol.confidence is 1.0"),
+        ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s=70\n", "min_time_s is 70.0; it must be at most max_time_s"),
+        ("axes = 3\n", "axes in .* must be a table"),
+        ("exclude = [3]\n[axes]\nmodel=['lenet5']\n", "exclude 1 in .* must be a table"),
+        ("name = '../x'\n[axes]\nmodel=['lenet5']\n", "must be letters, digits"),
+        ("version = '1'\n[axes]\nmodel=['lenet5']\n", "version in .* must be a whole number"),
+    ],
+)
+def test_bad_suites_are_refused_with_place_and_reason(tmp_path, text, message):
+    with pytest.raises(BadInput, match=message):
+        load_suite(write(tmp_path, text)).cases()
+
+
+def test_a_suite_that_is_not_text_is_refused(tmp_path):
+    (tmp_path / "s.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match="not UTF-8"):
+        load_suite(tmp_path / "s.toml")
+
+
+@pytest.mark.parametrize("override", ["modell=x", "batch_size", "batch_size=", "protocol.min_tme_s=1", "batch_size=x"])
+def test_bad_overrides_are_refused(tmp_path, override):
+    with pytest.raises(BadInput):
+        load_suite(write(tmp_path, "[axes]\nmodel=['lenet5']\n"), [override]).cases()
+
+
+def test_an_unknown_suite_name_offers_a_near_one():
+    with pytest.raises(UnknownName, match="did you mean 'quick'"):
+        load_suite("quik")
+
+
+@pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_suite_of_the_project_has_cases_and_a_description(path):
+    suite = load_suite(path)
+    assert suite.cases()
+    assert suite.description
+    assert suite.name == path.stem
+
+
+def test_quick_runs_the_six_networks_both_ways_in_fp32():
+    cases = load_suite("quick").cases()
+    assert {c.model for c in cases} == {"lenet5", "alexnet", "overfeat_fast", "vgg16", "googlenet", "resnet50"}
+    assert {c.mode for c in cases} == {"training", "inference"}
+    assert {c.precision for c in cases} == {"fp32"}
+
+
+def test_a_case_survives_json():
+    case = Case("vgg16", batch_size=7, protocol=Protocol(min_steps=3))
+    assert Case.from_dict(case.to_dict()) == case
+
+
+def test_the_id_of_a_case_does_not_change_when_an_axis_is_given_its_default():
+    assert Case("vgg16").id == Case("vgg16", mode="training", protocol=Protocol(min_time_s=5.0)).id
+    assert Case("vgg16").id != Case("vgg16", protocol=Protocol(min_time_s=4.0)).id
+    # Written down, so that a change of the ids, which would orphan every stored result, is noticed.
+    assert Case("vgg16").id == "e2388f103ea9"
+
+
+def test_the_id_does_not_depend_on_how_a_number_is_written():
+    case = Case("vgg16", protocol=Protocol(timeout_s=20))
+    assert Case.from_dict(case.to_dict()).id == case.id == Case("vgg16", protocol=Protocol(timeout_s=20.0)).id
+
+
+@pytest.mark.parametrize("axis", [a for a in AXES if a != "model"])
+def test_every_axis_is_part_of_the_id(axis):
+    other = {
+        "mode": "inference",
+        "precision": "tf32",
+        "memory_format": "channels_last",
+        "device": "cuda",
+        "compile": "default",
+        "optimizer": "adam",
+        "data": "synthetic_host",
+    }
+    assert Case("vgg16", **{axis: other.get(axis, 17)}).id != Case("vgg16").id
