@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; each subparser carries its function as `command`."""
     parser = argparse.ArgumentParser(
         prog="dlbench",
-        description="Measure deep-learning networks: time, FLOP, memory, energy and their spread, beside the physical bounds.",
+        description="Measure deep-learning networks: time, FLOP, memory, energy, spread, and the physical bounds.",
     )
     parser.add_argument("--version", action="version", version=f"dlbench {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
@@ -58,7 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add(commands: Any, name: str, function: Callable[..., int], summary: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
     parser.set_defaults(command=function)
     return parser
 

@@ -218,7 +218,7 @@ def checked_times(samples: Sequence[float]) -> list[float]:
         return times
     place, value = next((i, x) for i, x in enumerate(times) if not 0 < x < math.inf)
     raise InvalidMeasurement(
-        f"sample {place + 1} of {len(times)} is {value:g} s; a time is finite and above zero: check the clock it is from"
+        f"sample {place + 1} of {len(times)} is {value:g} s; a time is finite and above zero: check the clock used"
     )
 
 

@@ -27,7 +27,7 @@ def digits(value: float, significant: int = 3) -> str:
 
 
 def quantity(value: float | None, unit: str, significant: int = 3) -> str:
-    """`value` with an SI prefix before `unit`: ``quantity(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN."""
+    """`value` with an SI prefix: ``quantity(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):

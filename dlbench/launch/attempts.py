@@ -12,6 +12,7 @@ Standard library only: planning, watching and collecting work on a login node wi
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -69,7 +70,12 @@ def create(root: Path, case: Case, suite: str, suite_version: int, system_key: s
     attempt = Attempt(attempts_folder(root) / name, case, suite, suite_version, system_key, now.isoformat())
     try:
         attempt.folder.mkdir(parents=True)
-        head = {"suite": suite, "suite_version": suite_version, "system_key": system_key, "started_at": attempt.started_at}
+        head = {
+            "suite": suite,
+            "suite_version": suite_version,
+            "system_key": system_key,
+            "started_at": attempt.started_at,
+        }
         write_atomically(attempt.folder / "owner.json", json.dumps(owner | head, indent=1))
         write_atomically(attempt.folder / "case.json", json.dumps(case.to_dict(), indent=1))
     except OSError as error:
@@ -87,7 +93,8 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
 
 

@@ -35,7 +35,9 @@ def probe(models: Sequence[str] = (), timeout_s: float = 180.0) -> Probe:
         done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False)
         facts = json.loads(done.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
-        raise BadInput(f"the device did not answer within {timeout_s:.0f} s: `{' '.join(argv)}` shows where it hangs") from None
+        raise BadInput(
+            f"the device did not answer within {timeout_s:.0f} s: `{' '.join(argv)}` shows where it hangs"
+        ) from None
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise BadInput(f"cannot measure with {sys.executable}: {last}") from None

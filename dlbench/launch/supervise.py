@@ -9,7 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,7 +72,9 @@ def check_folder(root: Path) -> None:
         probe.unlink()
         status = os.statvfs(root)
     except OSError as error:
-        raise StoreError(f"cannot write results to '{root}': {error.strerror or error}; choose another with --results") from None
+        raise StoreError(
+            f"cannot write results to '{root}': {error.strerror or error}; choose another with --results"
+        ) from None
     free_bytes = status.f_bavail * status.f_frsize
     if free_bytes < MIN_FREE_BYTES:
         raise StoreError(
@@ -118,7 +120,7 @@ def run(cases: list[Case], campaign: Campaign, fresh: bool = False) -> Iterator[
             claim.release()
         yield record
         if record.status == "preempted" and record.error in signal.Signals.__members__:
-            raise Stopped(signal.Signals[record.error])
+            raise Stopped(signal.Signals[str(record.error)])
 
 
 def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
@@ -191,10 +193,8 @@ def _end(process: subprocess.Popen[bytes], waiter: threading.Thread) -> None:
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, number)
-    except ProcessLookupError:
-        pass
 
 
 def _classify(folder: Path, exit_code: int, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:
@@ -205,7 +205,9 @@ def _classify(folder: Path, exit_code: int, ended_by: str | None, case: Case, oo
     ranks = outcome.ranks if outcome else ()
     phase = f" in phase '{phase_of(folder)}'" if phase_of(folder) else ""
     if ended_by == "timeout":
-        return Outcome("timeout", f"no end within {case.protocol.timeout_s:.0f} s{phase}; raise protocol.timeout_s", ranks)
+        return Outcome(
+            "timeout", f"no end within {case.protocol.timeout_s:.0f} s{phase}; raise protocol.timeout_s", ranks
+        )
     if ended_by:
         return Outcome("preempted", ended_by, ranks)
     if outcome and outcome.status not in DONE_STATUSES:
@@ -274,7 +276,7 @@ def _oom_kills() -> int:
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM, SIGHUP and SIGUSR1 into `Stopped`, so that the case in flight is recorded before the end."""
+    """Turn SIGINT, SIGTERM, SIGHUP and SIGUSR1 into `Stopped`, so that the case in flight is still recorded."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         # A second signal must not break the writing of the record that the first one brings about.

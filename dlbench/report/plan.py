@@ -27,7 +27,7 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
     ]
     notes = [
         f"{len(cases)} cases; each takes at most {units.seconds(cases[0].protocol.timeout_s)}.",
-        "FLOP and memory are per device; memory is the framework's own, libraries and the device's context come on top.",
+        "FLOP and memory are per device; memory is the framework's own, libraries and context come on top.",
     ]
     if any(row[-1] is None for row in rows):
         notes.append("Networks outside the catalogue are counted when they run.")

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 SCHEMA_VERSION = 1
-#: ok: met its confidence target; unstable: kept, but stopped at a cap; the others have an error and may have no samples.
+#: ok: met its confidence target; unstable: kept, but stopped at a cap; the others carry an error.
 STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
 #: Statuses with usable samples: such a case counts as done and is not measured again.
 DONE_STATUSES = ("ok", "unstable")
@@ -153,7 +153,9 @@ class Outcome:
         values = json.loads(text)
         if not isinstance(values, dict) or values.get("status") not in STATUSES:
             raise ValueError("not an outcome of a dlbench worker")
-        ranks = tuple((from_dict(System, r["system"]), from_dict(Measurement, r["measurement"])) for r in values["ranks"])
+        ranks = tuple(
+            (from_dict(System, r["system"]), from_dict(Measurement, r["measurement"])) for r in values["ranks"]
+        )
         return Outcome(values["status"], values.get("error"), ranks)
 
 

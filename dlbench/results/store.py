@@ -10,6 +10,7 @@ Any reader of Parquet can open the parts: ``duckdb -c "select * from 'results/*.
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -114,7 +115,8 @@ def load(sources: str | Path | Sequence[str | Path] = "results") -> pd.DataFrame
     Raises:
         StoreError: a source does not exist.
     """
-    return read(sources).to_pandas()
+    frame: pd.DataFrame = read(sources).to_pandas()
+    return frame
 
 
 def parts(source: str | Path) -> list[Path]:
@@ -128,7 +130,7 @@ def parts(source: str | Path) -> list[Path]:
         return sorted(p for p in path.rglob("*.parquet") if not p.name.startswith("."))
     if path.is_file():
         return [path]
-    matching = sorted(glob.glob(str(source), recursive=True))
+    matching = sorted(glob.glob(str(source), recursive=True)  # noqa: PTH207 (an absolute pattern is not for pathlib))
     if not matching:
         raise StoreError(f"no results at '{source}': no such file or folder; `dlbench run` makes one")
     return [part for match in matching for part in parts(match)]
@@ -152,7 +154,9 @@ def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
 def _in_current_schema(part: Path, table: pa.Table) -> pa.Table:
     version = int((table.schema.metadata or {}).get(b"dlbench_schema_version", b"0"))
     if version > SCHEMA_VERSION:
-        message = f"{part} has schema {version}, newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"
+        message = (
+            f"{part} has schema {version}, newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"
+        )
         warnings.warn(message, SkippedPart, stacklevel=4)
     present = set(table.column_names)
     try:
@@ -168,7 +172,7 @@ def _read_or_warn(part: Path) -> pa.Table | None:
     try:
         return read_part(part)
     except StoreError as error:
-        message = f"{error}; passed over (move it away, and `dlbench collect` rebuilds it from the attempt's folder)"
+        message = f"{error}; passed over; `dlbench collect` rebuilds it where the attempt's folder is still there"
         warnings.warn(message, SkippedPart, stacklevel=3)
         return None
 
@@ -189,6 +193,7 @@ def _write(target: Path, table: pa.Table) -> Path:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise StoreError(f"cannot write {target}: {error.strerror or error}") from error
     return target

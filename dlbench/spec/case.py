@@ -54,7 +54,9 @@ class Protocol:
         for name in ("max_time_s", "timeout_s"):
             _require(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
         _require(0.5 <= self.confidence < 1, "protocol.confidence", self.confidence, "from 0.5 to below 1")
-        _require(0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1")
+        _require(
+            0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1"
+        )
         _require(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
         _require(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
         if self.energy not in ENERGY_CHOICES:

@@ -89,7 +89,10 @@ class Anchor:
 def device_peaks() -> dict[str, DevicePeaks]:
     """All rows of `device_peaks.csv` by the device's name there."""
     rows = _rows("device_peaks.csv")
-    return {r["device"]: DevicePeaks(**{k: _number(v) if k not in ("device", "note") else v for k, v in r.items()}) for r in rows}
+    return {
+        r["device"]: DevicePeaks(**{k: _number(v) if k not in ("device", "note") else v for k, v in r.items()})
+        for r in rows
+    }
 
 
 @cache

@@ -1,19 +1,19 @@
 """Suites: TOML files whose axes multiply into cases.
 
-    name = "quick"
-    version = 1                      # raise it when the suite's meaning changes: versions are never compared
-    description = "..."
+name = "quick"
+version = 1                      # raise it when the suite's meaning changes: versions are never compared
+description = "..."
 
-    [axes]                           # every combination is a case
-    model = ["lenet5", "resnet50"]
-    batch_size = [16, 32]
+[axes]                           # every combination is a case
+model = ["lenet5", "resnet50"]
+batch_size = [16, 32]
 
-    [[exclude]]                      # except those that match all keys of one such table
-    model = "resnet50"
-    batch_size = 32
+[[exclude]]                      # except those that match all keys of one such table
+model = "resnet50"
+batch_size = 32
 
-    [protocol]                       # how each case is measured; see `dlbench.spec.case.Protocol`
-    min_time_s = 5.0
+[protocol]                       # how each case is measured; see `dlbench.spec.case.Protocol`
+min_time_s = 5.0
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[st
     for override in overrides:
         _apply(override, axes, protocol)
     if not axes.get("model"):
-        raise BadInput(f"{file} names no model; write for instance: [axes] model = [\"resnet50\"]")
+        raise BadInput(f'{file} names no model; write for instance: [axes] model = ["resnet50"]')
     try:
         checked = make_protocol(protocol, f"[protocol] of {file}")
     except UnknownName:

@@ -13,7 +13,9 @@ from dlbench.spec.case import Case
 def good_outcome(status: str = "ok") -> Outcome:
     """What a worker that measured three steps would leave."""
     steps = (0.010, 0.011, 0.012)
-    return Outcome(status, None, ((System(hostname="h"), Measurement(step_s=steps, window_s=sum(steps), clock="host")),))
+    return Outcome(
+        status, None, ((System(hostname="h"), Measurement(step_s=steps, window_s=sum(steps), clock="host")),)
+    )
 
 
 def script(body: str) -> Launcher:

@@ -153,7 +153,10 @@ with supervise.stopping_on_signals():
 
 def start_supervisor(root, body):
     process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(root), body], cwd=Path(__file__).parents[2], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", SUPERVISOR, str(root), body],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for _ in range(400):
         if list(attempts.attempts_folder(root).glob("*/running")) if attempts.attempts_folder(root).exists() else []:

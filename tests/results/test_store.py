@@ -23,7 +23,10 @@ CASE = Case("lenet5")
 def record(attempt_id="a1", status="ok", ranks=2, **more):
     steps = (0.25, 0.5)
     measured = tuple(
-        (System(hostname=f"n{r}", details={"libraries": ["libm.so.6"]}), Measurement(rank=r, step_s=steps, energy_j=3.0))
+        (
+            System(hostname=f"n{r}", details={"libraries": ["libm.so.6"]}),
+            Measurement(rank=r, step_s=steps, energy_j=3.0),
+        )
         for r in range(ranks)
     )
     times = {"started_at": "2026-11-23T05:00:00+00:00", "finished_at": "2026-11-23T05:01:00+00:00"}

@@ -71,7 +71,10 @@ def test_overrides_replace_axes_and_protocol_keys(tmp_path):
         ("[axes]\nmodel=[]\n", "axis 'model' in .* has no values"),
         ("[axes]\nmode=['training']\n", "names no model"),
         ("[axes]\nmodel=['lenet5'\n", "not valid TOML: .*line"),
-        ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_tme_s=1\n", "unknown protocol key 'min_tme_s'.*did you mean 'min_time_s'"),
+        (
+            "[axes]\nmodel=['lenet5']\n[protocol]\nmin_tme_s=1\n",
+            "unknown protocol key 'min_tme_s'.*did you mean 'min_time_s'",
+        ),
         ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s='long'\n", "min_time_s .* must be a number, not 'long'"),
         ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s=nan\n", "min_time_s .* must be a number"),
         ("[axes]\nmodel=['lenet5']\n[protocol]\nconfidence=1.0\n", "protocol.confidence is 1.0"),

@@ -1,0 +1,117 @@
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlbench.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+
+
+def dlbench(*arguments, cwd=ROOT, **more):
+    return subprocess.run(
+        [sys.executable, "-m", "dlbench", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        **more,
+    )
+
+
+def test_help_answers_at_once_and_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom dlbench.__main__ import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'pandas', 'pyarrow', 'numpy', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+    def cpu_s():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        dlbench("--help")
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    assert min(cpu_s() for _ in range(5)) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "quik"], "unknown suite 'quik'; did you mean 'quick'?"),
+        (["plan", "quick", "-P", "model=resnet5"], "unknown model 'resnet5'"),
+        (["plan", "quick", "-P", "precision=fp23"], "unknown precision 'fp23'"),
+        (["plan", "quick", "-P", "batchsize=2"], "did you mean 'batch_size'?"),
+        (["plan", "quick", "-P", "batch_size=0"], "batch_size is 0"),
+        (["plan", "nothing.toml"], "no suite at 'nothing.toml'"),
+        (["run", "quick", "-P", "batch_size=-1"], "batch_size is -1"),
+        (["report", "nowhere"], "no results at 'nowhere'"),
+        (["layers", "resnet5"], "did you mean 'resnet50'?"),
+    ],
+)
+def test_bad_input_is_one_line_on_stderr_and_exit_status_2(arguments, message, tmp_path):
+    done = dlbench(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_malformed_toml_names_file_and_line(tmp_path):
+    (tmp_path / "s.toml").write_text("[axes]\nmodel = [\n]]\n")
+    done = dlbench("plan", tmp_path / "s.toml")
+    assert done.returncode == 2
+    assert "s.toml is not valid TOML" in done.stderr
+    assert "line 3" in done.stderr
+
+
+def test_plan_lists_each_case_with_flop_and_memory():
+    done = dlbench("plan", "quick")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert sum("vgg16" in line for line in lines) == 2
+    assert any("vgg16" in line and "371 GFLOP" in line for line in lines)
+
+
+def test_plan_needs_no_install(tmp_path):
+    (tmp_path / "dlbench").symlink_to(ROOT / "dlbench")
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+         "from dlbench.__main__ import main; sys.exit(main(['plan', 'quick']))"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "resnet50" in done.stdout
+
+
+def test_an_unwritable_results_folder_is_found_before_anything_runs(tmp_path):
+    (tmp_path / "f").write_text("")
+    done = dlbench("run", "quick", "--results", tmp_path / "f" / "results")
+    assert done.returncode == 2
+    assert "cannot write results to" in done.stderr
+
+
+def test_output_into_a_closed_pipe_is_no_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "dlbench", "plan", "classic"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+        cwd=ROOT,
+    )
+    os.close(writer)
+    assert done.stderr == b""
+
+
+def test_a_command_is_required(capsys):
+    with pytest.raises(SystemExit) as end:
+        main([])
+    assert end.value.code == 2
