@@ -10,7 +10,7 @@ from typing import TextIO
 from dlbench import stats, units
 from dlbench.results.records import DONE_STATUSES, Measurement, Record
 from dlbench.spec.case import Case
-from dlbench.spec.peaks import peak_flop_per_s
+from dlbench.spec.peaks import find_peaks
 
 
 @dataclass
@@ -84,7 +84,8 @@ def _figures(case: Case, record: Record) -> list[str]:
     flop = (slowest.forward_flop or 0) + ((slowest.backward_flop or 0) if case.mode == "training" else 0)
     if flop:
         rate = flop * images / median_s
-        peak = peak_flop_per_s(slowest.device_name, case.precision)
+        peaks = find_peaks(slowest.device_name)
+        peak = peaks.flop_per_s(case.precision) if peaks else None
         share = f"  {units.percent(rate / (peak * case.world_size))} of peak" if peak else ""
         words.append(f"{units.quantity(rate, 'FLOP/s'):>13}{share}")
     if slowest.warnings:

@@ -48,6 +48,7 @@ class Measurement:
     warmup_step_s: tuple[float, ...] = ()
     steady: bool | None = None  # the drift test was passed before the window opened
     stop_reason: str | None = None  # "target" | "max_time" | "max_steps"
+    phase_stride: int = 1  # forward, backward, optimizer were taken in every so many-th step, from the first on
     # Getting there [s].
     import_s: float | None = None
     build_s: float | None = None
@@ -63,13 +64,14 @@ class Measurement:
     energy_j: float | None = None
     energy_source: str = "none"  # nvml_counter | nvml_power | rapl | amdsmi | none
     energy_scope: str | None = None  # device | module | package | node
-    energy_window_s: float | None = None
-    energy_counter_j: float | None = None
-    energy_integral_j: float | None = None
+    energy_window_s: float | None = None  # what energy_j stands for: average power = energy_j / energy_window_s
+    energy_counter_j: float | None = None  # the counter's share in energy_j, before the cross-check
+    energy_integral_j: float | None = None  # of the sampled power, over the same time
     energy_note: str | None = None  # why there is none, or what to know about it
     idle_power_w: float | None = None
     power_time_s: tuple[float, ...] = ()  # from the opening of the window
     power_w: tuple[float, ...] = ()
+    energy_module_j: float | None = None  # superchips: the whole module with its CPU, in the window, by sampled power
     # Memory [bytes].
     memory_allocated_peak_bytes: int | None = None
     memory_reserved_peak_bytes: int | None = None

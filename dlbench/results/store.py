@@ -130,7 +130,8 @@ def parts(source: str | Path) -> list[Path]:
         return sorted(p for p in path.rglob("*.parquet") if not p.name.startswith("."))
     if path.is_file():
         return [path]
-    matching = sorted(glob.glob(str(source), recursive=True)  # noqa: PTH207 (an absolute pattern is not for pathlib))
+    # Not pathlib's: that takes no absolute patterns.
+    matching = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207
     if not matching:
         raise StoreError(f"no results at '{source}': no such file or folder; `dlbench run` makes one")
     return [part for match in matching for part in parts(match)]

@@ -68,11 +68,12 @@ class Sampler:
             [sys.executable, "-m", "dlbench.worker.sampler", backend, device, str(period_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            text=True,
+            # Unbuffered: a buffer here would swallow what communicate() is to read later.
+            bufsize=0,
         )
         assert self._process.stdout is not None
         ready = select.select([self._process.stdout], [], [], READY_TIMEOUT_S)[0]
-        if not ready or self._process.stdout.readline() != "ready\n":
+        if not ready or self._process.stdout.readline() != b"ready\n":
             raise MeterUnavailable(f"the power sampler did not start: {self.stop().error or 'no answer'}")
 
     def stop(self) -> Trace:

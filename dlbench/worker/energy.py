@@ -1,0 +1,285 @@
+"""Energy of the window [J]: which meter, over which time, and when its answer is none.
+
+A meter is opened before the window and closed after it; nothing is read by this process in between.
+
+**NVML counter.** It moves only every tick (about 100 ms), so both of its readings are taken at the moment it moves: the
+meter polls for a tick just before the window opens (while the device is idle for at most one tick) and again after it
+closed. What it counted belongs to its own time, from tick to tick, which is longer than the window by a tail: what is
+left of the last tick. The tail's energy is taken off with the power of the full tick that follows it, read from the
+same counter. Opening costs about 1 ms of idle time, taken off at the idle power where that is known. The result belongs
+to the window exactly: energy_window_s is the window, and average power is the quotient of the two. In error is at most
+the tail's power times its length: under 100 ms in at least 2 s, and about 1 % of that for a window of 5 s.
+
+**Sampled power.** A separate process samples it every 50 ms; its trapezoidal integral over the window is the fallback
+where there is no counter, and the cross-check where there is one.
+
+**RAPL.** Its counters move every millisecond: they are read at both ends of the window, and need no alignment.
+
+What cannot be known is None with its reason in `note` or a warning; a meter that fails on the way never ends a case.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import pynvml
+
+from dlbench.worker.nvml import MeterUnavailable, NvmlDevice
+from dlbench.worker.trace import Sampler, Trace
+
+#: Counter and integral may differ by this share before it is said: the sensors of A100 and H100 see 25 ms in 100 ms.
+TOLERANCE = 0.05
+#: A window of fewer ticks gives no energy; one shorter than this [s] gives it with a warning.
+FEWEST_TICKS = 20
+SHORT_WINDOW_S = 5.0
+#: What a tick lasts where it was not measured [s].
+USUAL_TICK_S = 0.1
+#: A counter that stands still for so long is not working [s].
+TICK_TIMEOUT_S = 3.0
+POLL_S = 0.001
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Energy of one window, with all that was seen on the way; None is unknown."""
+
+    energy_j: float | None = None
+    window_s: float | None = None
+    counter_j: float | None = None
+    integral_j: float | None = None
+    module_j: float | None = None
+    note: str | None = None
+    trace: Trace = Trace()
+    warnings: tuple[str, ...] = ()
+
+
+class Meter(Protocol):
+    """Measures the energy between `start` and `stop`, around a window whose ends the caller tells."""
+
+    @property
+    def source(self) -> str:
+        """nvml_counter, nvml_power, rapl, amdsmi or none."""
+
+    @property
+    def scope(self) -> str | None:
+        """device, module, package, or None without a meter."""
+
+    def idle_power_w(self, time_s: float) -> float | None:
+        """Average power over at least `time_s` from now [W], in which the caller does nothing."""
+
+    def start(self) -> None:
+        """Returns at the moment from which the meter counts; the window opens right after it."""
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        """The energy from `opened_s` to `closed_s` (perf_counter), and ends the meter."""
+
+
+@dataclass(frozen=True)
+class NoMeter:
+    """Where there is nothing to read, with the reason."""
+
+    reason: str
+    source: str = "none"
+    scope: str | None = None
+
+    def idle_power_w(self, time_s: float) -> float | None:
+        return None
+
+    def start(self) -> None:
+        pass
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        return Reading(note=self.reason)
+
+
+class SampledMeter:
+    """Energy as the integral of sampled power: AMD devices, and NVIDIA's before Volta."""
+
+    scope = "device"
+
+    def __init__(self, sampler: Sampler, source: str) -> None:
+        self.source = source
+        self._sampler = sampler
+        self._idle: tuple[float, float] | None = None
+
+    def idle_power_w(self, time_s: float) -> float | None:
+        """None: the rows are not here before the sampler ends; `stop` could not say it earlier either."""
+        return None
+
+    def start(self) -> None:
+        pass
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        trace = _stop_after(self._sampler, closed_s)
+        integral_j = trace.power_j(opened_s, closed_s)
+        reading = Reading(integral_j, closed_s - opened_s, None, integral_j, trace.module_j(opened_s, closed_s), trace=trace)
+        if integral_j is None:
+            return _without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
+        return _checked_length(reading, USUAL_TICK_S)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The moment a counter moved, and where to."""
+
+    at_s: float
+    energy_j: float
+
+
+class NvmlCounterMeter:
+    """Energy by the device's own counter, cross-checked by sampled power."""
+
+    source = "nvml_counter"
+    scope = "device"
+
+    def __init__(self, device: NvmlDevice, sampler: Sampler | None) -> None:
+        self._device = device
+        self._sampler = sampler
+        self._idle_w: float | None = None
+        self._start: Tick | None = None
+        self._failure: str | None = None
+
+    def idle_power_w(self, time_s: float) -> float | None:
+        try:
+            first = next_tick(self._device)
+            time.sleep(time_s)
+            last = next_tick(self._device)
+        except (pynvml.NVMLError, MeterUnavailable):
+            return None
+        if last.energy_j > first.energy_j:
+            self._idle_w = (last.energy_j - first.energy_j) / (last.at_s - first.at_s)
+        return self._idle_w
+
+    def start(self) -> None:
+        try:
+            self._start = next_tick(self._device)
+        except (pynvml.NVMLError, MeterUnavailable) as error:
+            self._failure = str(error)
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        ends: tuple[Tick, Tick] | None = None
+        if self._failure is None:
+            try:
+                ends = next_tick(self._device), next_tick(self._device)
+            except (pynvml.NVMLError, MeterUnavailable) as error:
+                self._failure = str(error)
+        trace = _stop_after(self._sampler, closed_s) if self._sampler else Trace(error="not started")
+        reading = Reading(
+            window_s=closed_s - opened_s,
+            integral_j=trace.power_j(opened_s, closed_s),
+            module_j=trace.module_j(opened_s, closed_s),
+            trace=trace,
+        )
+        if ends is None or self._start is None:
+            return _without_energy(reading, f"meter_lost: the energy counter could not be read: {self._failure}.")
+        return self._energy(reading, self._start, *ends, opened_s, closed_s)
+
+    def _energy(
+        self, reading: Reading, start: Tick, end: Tick, after: Tick, opened_s: float, closed_s: float
+    ) -> Reading:
+        if not start.energy_j <= end.energy_j <= after.energy_j:
+            return _without_energy(reading, "counter_reset: the energy counter went backwards during the measurement.")
+        tick_s = after.at_s - end.at_s
+        tail_w = (after.energy_j - end.energy_j) / tick_s
+        lead_w = self._idle_w if self._idle_w is not None else tail_w
+        counter_j = end.energy_j - start.energy_j
+        counter_j -= tail_w * (end.at_s - closed_s) + lead_w * (opened_s - start.at_s)
+        checked = _checked_length(replace(reading, energy_j=counter_j, counter_j=counter_j), tick_s)
+        return _cross_checked(checked)
+
+
+def next_tick(device: NvmlDevice) -> Tick:
+    """Waits until the device's energy counter moves.
+
+    Raises:
+        MeterUnavailable: it stands still.
+        pynvml.NVMLError: it cannot be read (any more).
+    """
+    before_j = device.energy_j()
+    give_up_s = time.perf_counter() + TICK_TIMEOUT_S
+    while (now_j := device.energy_j()) == before_j:
+        if time.perf_counter() > give_up_s:
+            raise MeterUnavailable(f"the energy counter did not move for {TICK_TIMEOUT_S:.0f} s")
+        time.sleep(POLL_S)
+    return Tick(time.perf_counter(), now_j)
+
+
+def open_meter(choice: str, device_kind: str, uuid: str | None, pci_address: str | None) -> Meter:
+    """The best meter for a device; NoMeter with the reason where there is none.
+
+    Args:
+        choice: protocol.energy.
+        uuid: of a CUDA device, as torch gives it.
+        pci_address: of an AMD device, such as "0000:c1:00.0"; None for NVIDIA's.
+    """
+    if choice == "none":
+        return NoMeter("switched off by protocol.energy")
+    try:
+        if device_kind == "cpu":
+            from dlbench.worker.rapl import RaplMeter
+
+            return RaplMeter()
+        if pci_address is not None:
+            return SampledMeter(Sampler("amdsmi", pci_address), "amdsmi")
+        return _nvml_meter(uuid)
+    except MeterUnavailable as error:
+        return NoMeter(str(error))
+
+
+def _nvml_meter(uuid: str | None) -> Meter:
+    if uuid is None:
+        raise MeterUnavailable("the device's UUID is unknown, and devices are matched by nothing else")
+    device = NvmlDevice(uuid)
+    try:
+        device.energy_j()
+    except pynvml.NVMLError:
+        return SampledMeter(Sampler("nvml", uuid), "nvml_power")
+    try:
+        return NvmlCounterMeter(device, Sampler("nvml", uuid))
+    except MeterUnavailable:
+        return NvmlCounterMeter(device, None)
+
+
+def _stop_after(sampler: Sampler, closed_s: float) -> Trace:
+    return sampler.stop()
+
+
+def _checked_length(reading: Reading, tick_s: float) -> Reading:
+    """Takes the energy away from a window of too few ticks; warns of one that is merely short."""
+    assert reading.window_s is not None
+    if reading.window_s < FEWEST_TICKS * tick_s:
+        return _without_energy(
+            reading,
+            f"short_energy_window: energy window of {reading.window_s:.2f} s is under {FEWEST_TICKS} ticks of the "
+            f"counter ({FEWEST_TICKS * tick_s:.1f} s); raise protocol.min_time_s or set energy = \"none\".",
+        )
+    if reading.window_s < SHORT_WINDOW_S:
+        sentence = f"short_energy_window: {reading.window_s:.2f} s; from {SHORT_WINDOW_S:.0f} s on energy is reliable."
+        return replace(reading, warnings=(*reading.warnings, sentence))
+    return reading
+
+
+def _cross_checked(reading: Reading) -> Reading:
+    """Warns where counter and integral differ by more than the tolerance, or where there is no integral."""
+    if reading.counter_j is None or reading.energy_j is None:
+        return reading
+    if reading.integral_j is None:
+        sentence = f"energy_unchecked: no integral of sampled power ({reading.trace.error or 'the samples have a gap'})."
+        return replace(reading, warnings=(*reading.warnings, sentence))
+    difference = reading.integral_j / reading.counter_j - 1 if reading.counter_j else float("inf")
+    if abs(difference) <= TOLERANCE:
+        return reading
+    sentence = (
+        f"energy_mismatch: sampled power gives {difference:+.1%} of the counter's {reading.counter_j:.1f} J; "
+        f"within {TOLERANCE:.0%} is usual."
+    )
+    return replace(reading, warnings=(*reading.warnings, sentence))
+
+
+def _without_energy(reading: Reading, warning: str) -> Reading:
+    note = warning.split(": ", 1)[1]
+    return replace(
+        reading, energy_j=None, counter_j=None, window_s=None, note=note, warnings=(*reading.warnings, warning)
+    )
