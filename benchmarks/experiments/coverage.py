@@ -20,6 +20,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 from scipy.signal import lfilter
 
+from dlbench.report.compare_stats import compare, compare_pairs
 from dlbench.stats import Interval, drift, is_steady, median_interval
 
 SIZES = (20, 30, 50, 100, 300, 1000, 5000)
@@ -184,6 +185,32 @@ def steady(cell: tuple[float, int, float, int]) -> float:
     return sum(is_steady((normal(rho, n, rng)[0] * ramp).tolist()) for _ in range(repetitions)) / repetitions
 
 
+def between(kind: str, k: int, rng: np.random.Generator) -> np.ndarray:
+    """How the log medians of k pairs of processes deviate, in standard deviations: row 0 for A, row 1 for B."""
+    own = rng.standard_normal((2, k))
+    if kind == "two modes":
+        # Three processes in ten get the slower memory; the same mean and standard deviation as the others.
+        return ((rng.random((2, k)) < 0.3) - 0.3) / math.sqrt(0.3 * 0.7)
+    if kind == "neighbours":
+        return own + (rng.random((2, k)) < 0.1) * rng.uniform(0, 10, (2, k))
+    if kind == "drift":
+        return own + np.cumsum(rng.standard_normal(k))
+    return own
+
+
+def compared(cell: tuple[str, bool, int, float, float, int]) -> tuple[float, float, float, float]:
+    """Shares of faster, slower, same and ambiguous among comparisons with B slower by `change`."""
+    kind, in_pairs, k, spread, change, repetitions = cell
+    rng = seeded("compare", kind, k, spread, change)
+    verdicts = []
+    for _ in range(repetitions):
+        medians = 0.010 * np.exp(spread * between(kind, k, rng)) * np.array([[1], [1 + change]])
+        a, b = ([[m] for m in side] for side in medians.tolist())
+        verdicts.append((compare_pairs if in_pairs else compare)(a, b).verdict)
+    faster, slower, same = (verdicts.count(v) / repetitions for v in ("faster", "slower", "same"))
+    return faster, slower, same, 1 - faster - slower - same
+
+
 def table(corner: str, columns: list[str], rows: list[tuple[str, list[str]]]) -> str:
     """A Markdown table, numbers to the right."""
     lines = [f"| {corner} | {' | '.join(columns)} |", "|---" + "|---:" * len(columns) + "|"]
@@ -253,7 +280,24 @@ def build_page(scale: float, workers: int) -> str:
                 rows.append((f"n = {n}, fall of {100 * change:g} %", [f"{100 * c:.1f}" for c in calls]))
         parts.append(f"## End of warm-up\n\n{STEADY}\n\n" + table("normal", rho_names, rows))
         print(parts[-1], flush=True)
+
+        settings = [(kind, in_pairs, k) for kind in KINDS for in_pairs in (True, False) for k in (3, 5, 7, 10)]
+        trials = max(20, round(2000 * scale))
+        rows = []
+        for kind, in_pairs, k in settings:
+            cells = [(kind, in_pairs, k, spread, 0.0, trials) for spread in (0.003, 0.01)]
+            cells += [(kind, in_pairs, k, spread, 0.03, trials) for spread in (0.005, 0.01, 0.016, 0.03)]
+            results = pool.map(compared, cells, chunksize=1)
+            row = [f"{100 * (faster + slower):.1f} / {100 * same:.0f}" for faster, slower, same, _ in results[:2]]
+            row += [f"{100 * slower:.1f}" for _, slower, _, _ in results[2:]]
+            rows.append((f"{kind}, {k} {'pairs' if in_pairs else '+ ' + str(k)}", row))
+        columns = ["A/A, 0.3 %", "A/A, 1 %", "+3 %, 0.5 %", "+3 %, 1 %", "+3 %, 1.6 %", "+3 %, 3 %"]
+        parts.append(f"## Comparing A with B\n\n{COMPARING}\n\n" + table("processes", columns, rows))
+        print(parts[-1], flush=True)
     return "\n\n".join(parts) + "\n"
+
+
+KINDS = ("normal", "two modes", "neighbours", "drift")
 
 
 INTRODUCTION = """# Do the intervals hold what they promise?
@@ -285,6 +329,13 @@ DRIFT = """Percent of windows that `drift` flags. A rise of 0 % is the rate of f
 STEADY = """Percent of warm-ups that `is_steady` calls steady, times falling by so much over the second half of all
 steps. The rows of 0 % are the right to end (where it is refused, the next look may grant it); the others should be low
 where the fall is large against the noise of 2 %."""
+
+COMPARING = """`dlbench.report.compare_stats`, processes differing by the standard deviation in the column's title.
+A/A: percent of comparisons of A with itself called faster or slower (at most 5 are wanted) / called same. +3 %: percent
+of comparisons with B slower by 3 % called slower (at least 95 are wanted). `two modes`: three processes in ten are
+slower by 2.2 standard deviations; `neighbours`: one process in ten is disturbed, by up to 10; `drift`: the machine
+wanders by one from pair to pair. Ten pairs are the default: they do it up to a standard deviation of about 1.6 %, and
+no drift harms them. Disturbed processes cost power, never a false verdict."""
 
 
 def main() -> int:

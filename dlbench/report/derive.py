@@ -68,7 +68,7 @@ _PHASES = {"forward_time": "forward_s", "backward_time": "backward_s", "optimize
 
 
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per attempt, by time of start: identity, axes, all metrics but the intervals, and the slowest rank's steps.
+    """One row per attempt, by time of start: identity, axes, all metrics but the intervals, and the steps themselves.
 
     Args:
         rows: as `dlbench.load` gives them, one per rank.
@@ -83,19 +83,19 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     cases = pd.concat([first[[*IDENTITY, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
     _add_rates(cases, first)
     cases["step_time_half_width"] = np.nan
-    cases = cases[[*IDENTITY, *AXES, *METRICS, "samples"]]
-    return cases.sort_values(["started_at", "attempt_id"], kind="stable").reset_index(drop=True)
+    cases = cases[[*IDENTITY, *AXES, *METRICS, "samples"]].reset_index(drop=True)
+    return cases.sort_values(["started_at", "attempt_id"], kind="stable", ignore_index=True)
 
 
 def current(cases: pd.DataFrame) -> pd.DataFrame:
-    """Of each case on each system the attempt that counts: the latest with samples, else the latest of all.
+    """Of each case of a suite on each system the attempt that counts: the latest with samples, else the latest of all.
 
-    A failed attempt that never got far enough to know its system gives way to any later success of the same case.
+    A failed attempt that never got far enough to know its system gives way to any success of the same case.
     """
     done = cases["status"].isin(DONE_STATUSES)
     lost = ~done & cases["system_key"].isna() & cases["case_id"].isin(cases.loc[done, "case_id"])
     ranked = cases[~lost].assign(_done=done).sort_values(["_done", "started_at", "attempt_id"], kind="stable")
-    keys = ["case_id", "system_key"]
+    keys = ["suite", "suite_version", "case_id", "system_key"]
     return ranked.drop_duplicates(keys, keep="last").drop(columns="_done").sort_index()
 
 
@@ -190,7 +190,7 @@ def _autocorrelation(steps: Samples) -> float:
 
 def _from_extremes(by_attempt: Any) -> pd.DataFrame:
     """Memory, temperature, start-up and clock gap as the maximum over ranks, the clock as the minimum."""
-    values = by_attempt[list(_MAXIMUM.values())].max()
+    values: pd.DataFrame = by_attempt[list(_MAXIMUM.values())].max()
     values.columns = list(_MAXIMUM)
     rows = by_attempt.obj
     keys = rows["attempt_id"]

@@ -7,6 +7,7 @@ the report prints this table as its list of definitions.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from dlbench import units
@@ -39,7 +40,7 @@ class Metric:
         return f"{units.digits(value, significant)} {self.unit}"
 
 
-_SHOWN_BY = {
+_SHOWN_BY: dict[str, Callable[[float, int], str]] = {
     "s": units.seconds,
     "B": units.bytes_,
     "%": units.percent,
@@ -71,7 +72,7 @@ _ALL = (
         "Forward",
         "s",
         "lower",
-        "Time of the forward pass inside the same steps, with the loss only where the framework computes it there.",
+        "Time of the forward pass inside the same steps; the loss counts as backward.",
         "median over the timed steps; in each step of the rank that was slowest in it",
     ),
     Metric(

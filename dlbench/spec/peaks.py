@@ -18,9 +18,9 @@ DATA = Path(__file__).parent.parent / "data"
 #: Which column of the datasheet bounds a precision of ours. fp32 is strict: no TF32 anywhere.
 _COLUMN_OF_PRECISION = {"fp32": "fp32", "tf32": "tf32", "amp_bf16": "bf16", "amp_fp16": "fp16"}
 
-#: What the driver or PyTorch calls a device (a pattern over the whole name, case ignored), the datasheet's row, and the
-#: share of that row that one such device is. Whatever matches none has no peak: parts that sound alike differ (H200 NVL,
-#: RTX 3090 Ti, L40, MIG slices), and a wrong bound is worse than none.
+#: What the driver or PyTorch calls a device (a pattern over the whole name, case ignored), the datasheet's row, and
+#: the share of that row that one such device is. Whatever matches none has no peak: parts that sound alike differ
+#: (H200 NVL, RTX 3090 Ti, L40, MIG slices), and a wrong bound is worse than none.
 _NAMES: tuple[tuple[str, str, float], ...] = (
     (r"Tesla V100-SXM[23].*", "V100 SXM2", 1.0),
     (r"A100-SXM4-40GB", "A100 SXM4 40GB", 1.0),
@@ -88,11 +88,7 @@ class Anchor:
 @cache
 def device_peaks() -> dict[str, DevicePeaks]:
     """All rows of `device_peaks.csv` by the device's name there."""
-    rows = _rows("device_peaks.csv")
-    return {
-        r["device"]: DevicePeaks(**{k: _number(v) if k not in ("device", "note") else v for k, v in r.items()})
-        for r in rows
-    }
+    return {row["device"]: _peaks(row) for row in _rows("device_peaks.csv")}
 
 
 @cache
@@ -121,16 +117,17 @@ def anchors() -> tuple[Anchor, ...]:
     )
 
 
+def _peaks(row: dict[str, str]) -> DevicePeaks:
+    numbers: dict[str, Any] = {k: float(v) if v else None for k, v in row.items() if k not in ("device", "note")}
+    return DevicePeaks(device=row["device"], note=row["note"], **numbers)
+
+
 def _share(peaks: DevicePeaks, share: float) -> DevicePeaks:
     if share == 1.0:
         return peaks
     numbers = {f.name: getattr(peaks, f.name) for f in fields(peaks) if f.name not in ("device", "note")}
     parts: dict[str, Any] = {name: value * share for name, value in numbers.items() if value is not None}
     return replace(peaks, note=f"{peaks.note}; shown: {share:g} of it", **parts)
-
-
-def _number(text: str) -> float | None:
-    return float(text) if text else None
 
 
 def _rows(name: str) -> list[dict[str, str]]:

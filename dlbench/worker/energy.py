@@ -21,7 +21,7 @@ What cannot be known is None with its reason in `note` or a warning; a meter tha
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pynvml
@@ -50,8 +50,9 @@ class Reading:
     counter_j: float | None = None
     integral_j: float | None = None
     module_j: float | None = None
+    idle_power_w: float | None = None
     note: str | None = None
-    trace: Trace = Trace()
+    trace: Trace = field(default_factory=Trace)
     warnings: tuple[str, ...] = ()
 
 
@@ -66,8 +67,8 @@ class Meter(Protocol):
     def scope(self) -> str | None:
         """device, module, package, or None without a meter."""
 
-    def idle_power_w(self, time_s: float) -> float | None:
-        """Average power over at least `time_s` from now [W], in which the caller does nothing."""
+    def rest(self, time_s: float) -> None:
+        """Lets `time_s` pass with the device idle, to learn its idle power; at once without a meter."""
 
     def start(self) -> None:
         """Returns at the moment from which the meter counts; the window opens right after it."""
@@ -84,8 +85,8 @@ class NoMeter:
     source: str = "none"
     scope: str | None = None
 
-    def idle_power_w(self, time_s: float) -> float | None:
-        return None
+    def rest(self, time_s: float) -> None:
+        pass
 
     def start(self) -> None:
         pass
@@ -102,19 +103,28 @@ class SampledMeter:
     def __init__(self, sampler: Sampler, source: str) -> None:
         self.source = source
         self._sampler = sampler
-        self._idle: tuple[float, float] | None = None
+        self._rest_s = (0.0, 0.0)
 
-    def idle_power_w(self, time_s: float) -> float | None:
-        """None: the rows are not here before the sampler ends; `stop` could not say it earlier either."""
-        return None
+    def rest(self, time_s: float) -> None:
+        begin_s = time.perf_counter()
+        time.sleep(time_s)
+        self._rest_s = (begin_s, time.perf_counter())
 
     def start(self) -> None:
         pass
 
     def stop(self, opened_s: float, closed_s: float) -> Reading:
-        trace = _stop_after(self._sampler, closed_s)
+        trace = self._sampler.stop()
         integral_j = trace.power_j(opened_s, closed_s)
-        reading = Reading(integral_j, closed_s - opened_s, None, integral_j, trace.module_j(opened_s, closed_s), trace=trace)
+        idle_j = trace.power_j(*self._rest_s)
+        reading = Reading(
+            energy_j=integral_j,
+            window_s=closed_s - opened_s,
+            integral_j=integral_j,
+            module_j=trace.module_j(opened_s, closed_s),
+            idle_power_w=None if idle_j is None else idle_j / (self._rest_s[1] - self._rest_s[0]),
+            trace=trace,
+        )
         if integral_j is None:
             return _without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
         return _checked_length(reading, USUAL_TICK_S)
@@ -141,16 +151,17 @@ class NvmlCounterMeter:
         self._start: Tick | None = None
         self._failure: str | None = None
 
-    def idle_power_w(self, time_s: float) -> float | None:
+    def rest(self, time_s: float) -> None:
+        if time_s <= 0:
+            return
         try:
             first = next_tick(self._device)
             time.sleep(time_s)
             last = next_tick(self._device)
         except (pynvml.NVMLError, MeterUnavailable):
-            return None
+            return
         if last.energy_j > first.energy_j:
             self._idle_w = (last.energy_j - first.energy_j) / (last.at_s - first.at_s)
-        return self._idle_w
 
     def start(self) -> None:
         try:
@@ -165,11 +176,12 @@ class NvmlCounterMeter:
                 ends = next_tick(self._device), next_tick(self._device)
             except (pynvml.NVMLError, MeterUnavailable) as error:
                 self._failure = str(error)
-        trace = _stop_after(self._sampler, closed_s) if self._sampler else Trace(error="not started")
+        trace = self._sampler.stop() if self._sampler else Trace(error="not started")
         reading = Reading(
             window_s=closed_s - opened_s,
             integral_j=trace.power_j(opened_s, closed_s),
             module_j=trace.module_j(opened_s, closed_s),
+            idle_power_w=self._idle_w,
             trace=trace,
         )
         if ends is None or self._start is None:
@@ -184,10 +196,15 @@ class NvmlCounterMeter:
         tick_s = after.at_s - end.at_s
         tail_w = (after.energy_j - end.energy_j) / tick_s
         lead_w = self._idle_w if self._idle_w is not None else tail_w
-        counter_j = end.energy_j - start.energy_j
-        counter_j -= tail_w * (end.at_s - closed_s) + lead_w * (opened_s - start.at_s)
-        checked = _checked_length(replace(reading, energy_j=counter_j, counter_j=counter_j), tick_s)
-        return _cross_checked(checked)
+        moved_j = end.energy_j - start.energy_j
+        outside_j = tail_w * (end.at_s - closed_s) + lead_w * (opened_s - start.at_s)
+        note = (
+            f"the counter moved {moved_j:.3f} J in {end.at_s - start.at_s:.4f} s from tick to tick; "
+            f"{outside_j:.3f} J of it lie outside the window ({tail_w:.1f} W after it)"
+        )
+        counter_j = moved_j - outside_j
+        whole = replace(reading, energy_j=counter_j, counter_j=counter_j, note=note)
+        return _cross_checked(_checked_length(whole, tick_s))
 
 
 def next_tick(device: NvmlDevice) -> Tick:
@@ -242,10 +259,6 @@ def _nvml_meter(uuid: str | None) -> Meter:
         return NvmlCounterMeter(device, None)
 
 
-def _stop_after(sampler: Sampler, closed_s: float) -> Trace:
-    return sampler.stop()
-
-
 def _checked_length(reading: Reading, tick_s: float) -> Reading:
     """Takes the energy away from a window of too few ticks; warns of one that is merely short."""
     assert reading.window_s is not None
@@ -253,7 +266,7 @@ def _checked_length(reading: Reading, tick_s: float) -> Reading:
         return _without_energy(
             reading,
             f"short_energy_window: energy window of {reading.window_s:.2f} s is under {FEWEST_TICKS} ticks of the "
-            f"counter ({FEWEST_TICKS * tick_s:.1f} s); raise protocol.min_time_s or set energy = \"none\".",
+            f'counter ({FEWEST_TICKS * tick_s:.1f} s); raise protocol.min_time_s or set energy = "none".',
         )
     if reading.window_s < SHORT_WINDOW_S:
         sentence = f"short_energy_window: {reading.window_s:.2f} s; from {SHORT_WINDOW_S:.0f} s on energy is reliable."
@@ -266,7 +279,9 @@ def _cross_checked(reading: Reading) -> Reading:
     if reading.counter_j is None or reading.energy_j is None:
         return reading
     if reading.integral_j is None:
-        sentence = f"energy_unchecked: no integral of sampled power ({reading.trace.error or 'the samples have a gap'})."
+        sentence = (
+            f"energy_unchecked: no integral of sampled power ({reading.trace.error or 'the samples have a gap'})."
+        )
         return replace(reading, warnings=(*reading.warnings, sentence))
     difference = reading.integral_j / reading.counter_j - 1 if reading.counter_j else float("inf")
     if abs(difference) <= TOLERANCE:

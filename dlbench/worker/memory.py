@@ -26,7 +26,7 @@ def reset_peaks(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
-def read_peaks(device: torch.device) -> dict[str, int | None]:
+def read_peaks(device: torch.device) -> dict[str, Any]:
     """Peak memory so far; allocated and reserved are None on the CPU."""
     cuda = device.type == "cuda"
     return {

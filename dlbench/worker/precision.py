@@ -7,11 +7,14 @@ IEEE single precision in both and tf32 means TF32 in both; what the switches say
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 
 from dlbench.errors import BadInput
 
+#: Untyped, since PyTorch's annotations lag behind its switches.
+_BACKENDS: Any = torch.backends
 AUTOCAST_DTYPES = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
 
 
@@ -29,20 +32,20 @@ def set_precision(precision: str, device_kind: str) -> None:
         raise BadInput(f"precision 'tf32' asked for, but {found} has no TF32; choose fp32, amp_bf16 or amp_fp16.")
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
-    torch.backends.cudnn.allow_tf32 = tf32
-    for backend in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+    _BACKENDS.cudnn.allow_tf32 = tf32
+    for backend in (_BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn):
         backend.fp32_precision = "tf32" if tf32 else "ieee"
-    for backend in (torch.backends.mkldnn.conv, torch.backends.mkldnn.matmul):
+    for backend in (_BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.matmul):
         backend.fp32_precision = "ieee"
 
 
 def read_precision() -> dict[str, str]:
     """The switches as they are now, as PyTorch names their values."""
     return {
-        "convolution": str(torch.backends.cudnn.conv.fp32_precision),
-        "matrix_product": str(torch.backends.cuda.matmul.fp32_precision),
-        "cpu_convolution": str(torch.backends.mkldnn.conv.fp32_precision),
-        "cpu_matrix_product": str(torch.backends.mkldnn.matmul.fp32_precision),
+        "convolution": str(_BACKENDS.cudnn.conv.fp32_precision),
+        "matrix_product": str(_BACKENDS.cuda.matmul.fp32_precision),
+        "cpu_convolution": str(_BACKENDS.mkldnn.conv.fp32_precision),
+        "cpu_matrix_product": str(_BACKENDS.mkldnn.matmul.fp32_precision),
     }
 
 

@@ -52,6 +52,7 @@ class RaplMeter:
         self._domains = find_domains(root)
         self._start_uj: list[int] = []
         self._start_s = 0.0
+        self._idle_w: float | None = None
         try:
             self._read()
         except PermissionError as error:
@@ -59,16 +60,15 @@ class RaplMeter:
         except (OSError, ValueError) as error:
             raise MeterUnavailable(f"RAPL: {error}") from error
 
-    def idle_power_w(self, time_s: float) -> float | None:
+    def rest(self, time_s: float) -> None:
         if time_s <= 0:
-            return None
+            return
         try:
             start_uj, start_s = self._read(), time.perf_counter()
             time.sleep(time_s)
-            energy_j = self._since(start_uj)
+            self._idle_w = self._since(start_uj) / (time.perf_counter() - start_s)
         except (OSError, ValueError):
-            return None
-        return energy_j / (time.perf_counter() - start_s)
+            self._idle_w = None
 
     def start(self) -> None:
         try:
@@ -86,9 +86,11 @@ class RaplMeter:
         window_s = time.perf_counter() - self._start_s
         longest_s = min(domain.range_uj for domain in self._domains) / 1e6 / HIGHEST_POWER_W
         if window_s > longest_s:
-            reason = f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
+            reason = (
+                f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
+            )
             return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
-        return Reading(energy_j=energy_j, window_s=window_s, counter_j=energy_j, note=NOTE)
+        return Reading(energy_j=energy_j, window_s=window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=NOTE)
 
     def _read(self) -> list[int]:
         return [domain.read_uj() for domain in self._domains]

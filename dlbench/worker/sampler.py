@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-#: time [s], power [W], module power [W] or None, SM clock [MHz] or None, temperature [°C] or None, throttle bits or None.
+#: time [s], power [W], then each or None: module power [W], SM clock [MHz], temperature [°C], throttle bits.
 Row = tuple[float, float, float | None, float | None, float | None, int | None]
 
 

@@ -10,7 +10,7 @@ from dlbench.stats import is_steady, median_interval
 
 @dataclass(frozen=True)
 class WarmupRule:
-    """"steady" once the drift test is passed, after a minimum of time and steps; "cap" at the longest warm-up."""
+    """ "steady" once the drift test is passed, after a minimum of time and steps; "cap" at the longest warm-up."""
 
     protocol: Protocol
 
@@ -23,7 +23,7 @@ class WarmupRule:
 
 @dataclass(frozen=True)
 class WindowRule:
-    """"target" once the interval of the median step is narrow enough, after a minimum; "max_time" at the cap."""
+    """ "target" once the interval of the median step is narrow enough, after a minimum; "max_time" at the cap."""
 
     protocol: Protocol
 

@@ -89,7 +89,7 @@ class CudaClock:
         self._pool: list[torch.cuda.Event] = []
 
     def stamp(self) -> torch.cuda.Event:
-        event = self._pool.pop() if self._pool else torch.cuda.Event(enable_timing=True)
+        event = self._pool.pop() if self._pool else torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
@@ -106,7 +106,7 @@ class CudaClock:
         torch.cuda.synchronize()
 
 
-#: Does one step. Given a clock it takes a stamp between its phases and returns them: two in training, none in inference.
+#: Does one step. Given a clock it returns stamps taken between its phases: two in training, none in inference.
 Step = Callable[[Clock | None], tuple[Any, ...]]
 #: Sees all step times so far and the time since the start, both in seconds; a reason to stop, or None.
 Rule = Callable[[list[float], float], str | None]

@@ -41,7 +41,7 @@ class Trace:
 
 
 def integrate(samples: Sequence[tuple[float, float]], start_s: float, end_s: float) -> float | None:
-    """Trapezoidal integral of (time, value) from `start_s` to `end_s`, the ends interpolated; None where it is a guess."""
+    """Trapezoidal integral of (time, value) from `start_s` to `end_s`; None where samples are missing for it."""
     total = 0.0
     covered_s = start_s
     for (t0, v0), (t1, v1) in pairwise(samples):

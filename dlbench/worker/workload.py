@@ -96,8 +96,7 @@ def build_workload(case: Case, device: torch.device) -> Workload:
     built = build(case.model)
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     training = case.mode == "training"
-    # nn.Module.to has no overload for memory_format alone with a device in torch's annotations.
-    module: nn.Module = built.module.to(device=device, memory_format=layout).train(training)  # type: ignore[call-overload]
+    module: nn.Module = built.module.to(device=device, memory_format=layout).train(training)
     return Workload(
         case=case,
         module=module,
@@ -130,8 +129,10 @@ def _require_compiler() -> None:
 
     try:
         get_cpp_compiler()
-    except (InvalidCxxCompiler, OSError) as error:
-        raise BadInput("compile asked for, but no C++ compiler is found; install g++, or set compile = \"off\".") from error
+    except (InvalidCxxCompiler, OSError):
+        raise BadInput(
+            'compile asked for, but no C++ compiler is found; install g++, or set compile = "off".'
+        ) from None
 
 
 def _make_batches(

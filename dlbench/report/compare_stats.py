@@ -1,0 +1,241 @@
+"""Is B slower than A? The statistics of a comparison, from the step times of fresh processes on each side.
+
+What differs from process to process (addresses, clocks, algorithm choice, neighbours) is usually larger than what a
+window can see of itself: ten thousand steps of one process give a narrow interval around that process, not around the
+program. So the unit here is the process, and its value is the logarithm of its median step time (Hoefler & Belli 2015,
+SC15, rules 5 to 8; Kalibera & Jones 2013, ISMM, "Rigorous Benchmarking in Reasonable Time"):
+
+    d = mean log B - mean log A,        ratio B/A = exp d,        interval exp(d ± t · standard error)
+
+- `compare_pairs`: A and B ran in turns; Student's t over the differences within each pair. What drifts over minutes
+  is common to both and cancels. This is the way to measure; `DEFAULT_PAIRS` says how many.
+- `compare`: independent processes; Welch's t, which lets the sides differ in variance and number.
+- Fewer than three processes on a side cannot show how processes differ. The interval is then widened by a spread that
+  is assumed, and the verdict stays `ambiguous`: on a shared machine of two cores, 24 fresh processes of one program had
+  medians from 10 to 30 ms, each with an interval of its own of ±8 %. Only who knows the spread of a machine, from
+  earlier repeats, and states it (`between_processes`) gets a verdict.
+
+Over many comparisons, `correct` applies Holm's correction (1979, Scandinavian J. of Statistics 6(2)): the chance of
+even one false "faster" or "slower" in the whole table stays below 5 %, whatever their dependence. Benjamini-Hochberg
+would find a little more, but lets a share of the findings be false, and each line may be what money is spent by.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, median, stdev
+from typing import Literal
+
+from scipy import stats as scipy_stats
+
+from dlbench.errors import InvalidMeasurement
+from dlbench.stats import checked_times, median_interval, relative_iqr
+
+#: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
+#: least 95 % of runs as long as processes differ by a standard deviation of up to 1.6 %; docs/experiments/coverage.md.
+DEFAULT_PAIRS = 10
+#: Fewer processes than this on a side, and their spread is assumed instead of measured.
+MIN_PROCESSES = 3
+#: Relative standard deviation between processes, assumed at least where it cannot be measured.
+ASSUMED_BETWEEN_PROCESSES = 0.01
+#: A change of less than this counts as none.
+DEFAULT_MARGIN = 0.01
+
+Basis = Literal["pairs", "processes", "stated", "assumed"]
+Verdict = Literal["faster", "slower", "same", "ambiguous"]
+Processes = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """B over A in step time: above 1 means that B is slower. Without interval and p-value nothing can be said."""
+
+    ratio: float
+    low: float | None
+    high: float | None
+    confidence: float
+    p_value: float | None  # two-sided, of "no difference"
+    adjusted_p_value: float | None  # the same until `correct` has seen all comparisons of a table
+    chance_b_slower: float | None  # that a process of B is slower than one of A: 0.5 is no difference
+    num_processes_a: int
+    num_processes_b: int
+    basis: Basis
+    margin: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What may be said of B.
+
+        `same` when the whole interval lies within 1/(1 + margin) and 1 + margin: even a difference that is certain is
+        then too small to matter. Else `faster` or `slower` when the adjusted p-value is below 1 - confidence; without
+        correction that is when the interval excludes 1. Else `ambiguous`, and always where the spread between
+        processes is neither measured nor stated.
+        """
+        if self.low is None or self.high is None or self.adjusted_p_value is None or self.basis == "assumed":
+            return "ambiguous"
+        if 1 / (1 + self.margin) <= self.low and self.high <= 1 + self.margin:
+            return "same"
+        if self.adjusted_p_value < 1 - self.confidence:
+            return "slower" if self.ratio > 1 else "faster"
+        return "ambiguous"
+
+    @property
+    def caveat(self) -> str:
+        """What a reader has to know beside the verdict; "" when there is nothing."""
+        counts = f"{self.num_processes_a} against {self.num_processes_b} processes"
+        if self.low is None:
+            return f"{counts} with too few steps for an interval; run {MIN_PROCESSES} or more on each side"
+        if self.basis == "assumed":
+            return f"{counts}: how processes differ is assumed; run {MIN_PROCESSES} or more on each side for a verdict"
+        if self.basis == "stated":
+            return f"{counts}: how processes differ is stated by the user, not measured"
+        return ""
+
+
+def compare(
+    a: Processes,
+    b: Processes,
+    confidence: float = 0.95,
+    margin: float = DEFAULT_MARGIN,
+    between_processes: float | None = None,
+) -> Comparison:
+    """B against A from independent processes.
+
+    Args:
+        a: for each process of A its step times in order [s], or its median alone as a list of one.
+        b: the same of B; the numbers may differ.
+        confidence: of the interval, between 0 and 1.
+        margin: relative difference that counts as none; 0 turns the verdict `same` off.
+        between_processes: relative standard deviation between processes of one program on this machine, as known from
+            earlier repeats; used only where a side has fewer than three.
+
+    Raises:
+        InvalidMeasurement: a side has no process, a process no step, or a time is NaN, infinite, zero or negative.
+    """
+    logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
+    d = fmean(logs_b) - fmean(logs_a)
+    if min(len(a), len(b)) < MIN_PROCESSES:
+        error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes)
+        basis: Basis = "assumed" if between_processes is None else "stated"
+        return _conclude(d, error, math.inf, logs_a, logs_b, basis, confidence, margin)
+    of_a, of_b = stdev(logs_a) ** 2 / len(a), stdev(logs_b) ** 2 / len(b)
+    # Welch-Satterthwaite; equal medians on both sides leave no variance to divide by.
+    total = of_a + of_b
+    degrees = total**2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1)) if total > 0 else math.inf
+    return _conclude(d, math.sqrt(total), degrees, logs_a, logs_b, "processes", confidence, margin)
+
+
+def compare_pairs(
+    a: Processes,
+    b: Processes,
+    confidence: float = 0.95,
+    margin: float = DEFAULT_MARGIN,
+    between_processes: float | None = None,
+) -> Comparison:
+    """B against A from processes that ran in turns: a[i] and b[i] next to each other, in random order.
+
+    Arguments and errors are those of `compare`; besides, both sides must have the same number of processes.
+    """
+    if len(a) != len(b):
+        raise InvalidMeasurement(
+            f"pairs need as many processes of A as of B, not {len(a)} and {len(b)}: drop the odd one"
+        )
+    if len(a) < MIN_PROCESSES:
+        return compare(a, b, confidence, margin, between_processes)
+    logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
+    differences = [y - x for x, y in zip(logs_a, logs_b, strict=True)]
+    error = stdev(differences) / math.sqrt(len(differences))
+    return _conclude(fmean(differences), error, len(differences) - 1, logs_a, logs_b, "pairs", confidence, margin)
+
+
+def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The same comparisons, their p-values adjusted by Holm for being read together; verdicts follow.
+
+    Intervals stay as they are, each at its own confidence.
+    """
+    adjusted = holm([c.p_value for c in comparisons])
+    return [replace(c, adjusted_p_value=p) for c, p in zip(comparisons, adjusted, strict=True)]
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjusted p-values: the k-th smallest of m times m - k + 1, never below one before it, never above 1.
+
+    None stays None and is not counted: nothing was tested there.
+    """
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(tested):
+        largest = max(largest, min(1.0, (len(tested) - rank) * p))
+        adjusted[i] = largest
+    return adjusted
+
+
+def _conclude(
+    d: float,
+    error: float | None,
+    degrees: float,
+    logs_a: list[float],
+    logs_b: list[float],
+    basis: Basis,
+    confidence: float,
+    margin: float,
+) -> Comparison:
+    """The comparison that follows from a difference of logarithms, its standard error and degrees of freedom."""
+    low = high = p_value = None
+    if error is not None:
+        reach = float(scipy_stats.t.ppf((1 + confidence) / 2, degrees)) * error
+        low, high = math.exp(d - reach), math.exp(d + reach)
+        p_value = float(2 * scipy_stats.t.sf(abs(d) / error, degrees)) if error > 0 else float(d == 0)
+    return Comparison(
+        ratio=math.exp(d),
+        low=low,
+        high=high,
+        confidence=confidence,
+        p_value=p_value,
+        adjusted_p_value=p_value,
+        chance_b_slower=_chance_of_larger(logs_b, logs_a) if basis in ("pairs", "processes") else None,
+        num_processes_a=len(logs_a),
+        num_processes_b=len(logs_b),
+        basis=basis,
+        margin=margin,
+    )
+
+
+def _log_medians(processes: Processes, side: str) -> list[float]:
+    if not processes:
+        raise InvalidMeasurement(f"side {side} of the comparison has no process: nothing was measured")
+    for number, steps in enumerate(processes, 1):
+        if len(steps) == 0:
+            raise InvalidMeasurement(f"process {number} of side {side} has no step: leave a failed process out")
+    return [math.log(median(checked_times(steps))) for steps in processes]
+
+
+def _assumed_standard_error(
+    a: Processes, b: Processes, logs_a: list[float], logs_b: list[float], stated: float | None
+) -> float | None:
+    """Standard error of the difference: a spread between processes, stated or assumed, and what each window shows.
+
+    Assumed is that processes differ as much as the steps within one (interquartile range / 1.35, the standard
+    deviation of a normal distribution), and by `ASSUMED_BETWEEN_PROCESSES` at least. An observed spread that is larger
+    than either counts instead. None when a process has too few steps to show anything of itself.
+    """
+    within = [(relative_iqr(steps) or 0.0) / 1.35 for steps in (*a, *b)]
+    observed = [stdev(logs) for logs in (logs_a, logs_b) if len(logs) >= 2]
+    between = max([ASSUMED_BETWEEN_PROCESSES, *within, *observed] if stated is None else [stated, *observed])
+    variance = between**2 * (1 / len(a) + 1 / len(b))
+    for side in (a, b):
+        for steps in side:
+            interval = median_interval(steps, 0.95)
+            if interval is None:
+                return None
+            variance += (interval.relative_half_width / 1.96) ** 2 / len(side) ** 2
+    return math.sqrt(variance)
+
+
+def _chance_of_larger(these: list[float], those: list[float]) -> float:
+    """Vargha & Delaney's A (2000): the share of all pairs in which the first is larger, ties counting half."""
+    wins = sum((x > y) + 0.5 * (x == y) for x in these for y in those)
+    return wins / (len(these) * len(those))

@@ -1,0 +1,177 @@
+"""How every figure looks, and how it becomes a file: the same bytes for the same data.
+
+Figures are made without pyplot, so that nothing global changes. The palette is that of Okabe and Ito ("Color Universal
+Design", 2008), whose colours people with any colour vision tell apart; no meaning is carried by colour alone where a
+label fits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from dlbench import units
+from dlbench.report.labels import short
+
+INK, MUTED, GRID, PAPER = "#1f2933", "#5f6b7a", "#dfe4ea", "#ffffff"
+BLUE, SKY, GREEN, ORANGE, VERMILION, PINK, GREY = (
+    "#0072b2",
+    "#56b4e9",
+    "#009e73",
+    "#e69f00",
+    "#d55e00",
+    "#cc79a7",
+    "#a9b3be",
+)
+PRECISION_COLOURS = {"fp32": BLUE, "tf32": ORANGE, "amp_bf16": GREEN, "amp_fp16": PINK}
+#: All figures are as wide as this [inch], so that their texts are of one size on the page.
+WIDTH = 9.0
+
+_STYLE: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.6,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    # A model may be called "$\frac": texts are never formulas.
+    "text.parse_math": False,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 9.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 3.0,
+    "figure.facecolor": PAPER,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "savefig.facecolor": PAPER,
+    # Texts stay texts: they can be searched, read aloud and edited, and take the page's font.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dlbench",
+    "pdf.fonttype": 42,
+    "path.simplify": True,
+}
+_METADATA: dict[str, dict[str, str | None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within this context figures are made and saved in the house style, whatever a user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the common width and the given height [inch]; its parts make room for each other."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write `figure` as SVG, PNG and PDF into `folder`; gives the text of the SVG. To be called within `style`."""
+    # Laid out once, so that all three look the same.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    folder.mkdir(parents=True, exist_ok=True)
+    for extension, metadata in _METADATA.items():
+        figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
+    return (folder / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def for_page(svg: str, name: str, label: str) -> str:
+    """`svg` for use inside a page: without prolog, its ids made unique by `name`, its neutral colours left to the page.
+
+    Args:
+        label: what the figure shows, for those who cannot see it; must be escaped for an HTML attribute.
+    """
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'(\sid="|\shref="#|url\(#)', rf"\g<1>{name}-", svg)
+    for variable, colour in (("ink", INK), ("muted", MUTED), ("grid", GRID), ("paper", PAPER), ("line", GREY)):
+        svg = svg.replace(colour, f"var(--figure-{variable})")
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    return svg.replace('role="img">', f'role="img" aria-label="{label}">', 1)
+
+
+def legend(figure: Figure, entries: dict[str, str], marker: str = "o") -> None:
+    """One line of coloured markers with names above all panels; `entries` maps name to colour."""
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], ls="none", marker=marker, color=c, markersize=6) for c in entries.values()]
+    place: Any = "outside upper left"
+    figure.legend(
+        handles, [plain(n) for n in entries], loc=place, ncols=len(entries), handletextpad=0.1, columnspacing=1.4
+    )
+
+
+def plain(text: str, limit: int = 34) -> str:
+    """`text` cut to `limit` characters, with a box for each character that the figures' font lacks."""
+    return "".join(c if _has_glyph(c) else "□" for c in short(" ".join(text.split()), limit))
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return character.isprintable() and font.get_char_index(ord(character)) != 0
+
+
+def log_axis(axes: Axes, which: str, show: Callable[[float], str]) -> None:
+    """Make the axis "x" or "y" logarithmic, with plain labels such as "10 k" at powers of ten."""
+    axis: Any = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(base=10, numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def prefixed(value: float) -> str:
+    """A tick's number with an SI prefix and no zeros that mean nothing: "10 k"."""
+    number, _, prefix = units.quantity(value, "", 3).partition(" ")
+    number = number.rstrip("0").rstrip(".") if "." in number else number
+    return f"{number} {prefix}".strip()
+
+
+def clear_frame(axes: Axes) -> None:
+    """For rows of names: no line and no ticks on the left, no grid across."""
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")

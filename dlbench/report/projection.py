@@ -1,0 +1,201 @@
+"""What a whole training would take: time, energy and money, from measured throughput and power.
+
+A projection is no measurement: it is one multiplied by assumptions, and so they travel with it as sentences.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
+from dlbench.stats import Interval
+
+JOULES_PER_KWH = 3.6e6
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What electricity and devices cost; None is a price that is not counted."""
+
+    currency: str
+    per_kwh: float | None = None
+    per_device_hour: float | None = None
+    pue: float = 1.0  # power usage effectiveness: energy of the whole building over that of its computers
+
+    def __post_init__(self) -> None:
+        if self.currency.strip() == "":
+            raise BadInput("currency is empty; write one such as 'EUR'")
+        for name in ("per_kwh", "per_device_hour"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < math.inf:
+                raise BadInput(f"{name} is {value}; a price is a finite number of at least 0")
+        if not 1 <= self.pue < math.inf:
+            raise BadInput(
+                f"pue is {self.pue}; it is total energy over computing energy, a finite number of at least 1"
+            )
+        if self.per_kwh is None and self.per_device_hour is None:
+            raise BadInput("neither per_kwh nor per_device_hour is given; write at least one of them")
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Time, energy and cost of a training, each with the interval that follows from the measured ones.
+
+    Energy is None when no meter was there, cost when there are no prices or they ask for an energy that is missing.
+    """
+
+    time_s: Interval
+    device_hours: Interval
+    energy_j: Interval | None
+    cost: Interval | None
+    currency: str | None
+    assumptions: tuple[str, ...]
+
+
+def project(
+    num_images: int,
+    num_epochs: float,
+    throughput: Interval,
+    num_devices: int = 1,
+    power_w: Interval | float | None = None,
+    prices: Prices | None = None,
+) -> Projection:
+    """Time, energy and cost to train `num_epochs` epochs on `num_images` images.
+
+        time = images · epochs / throughput             energy = power · time
+        cost = per_kwh · PUE · energy + per_device_hour · devices · time
+
+    Limits are carried through by taking the worst of both: the upper limit of energy is that of power times that of
+    time. All of them hold together at least at confidence 1 - (1 - c₁) - (1 - c₂) (Bonferroni), which is what the
+    interval of energy and cost then says.
+
+    Args:
+        num_images: in one epoch.
+        num_epochs: above 0; need not be whole.
+        throughput: of all devices together [img/s].
+        num_devices: that train together.
+        power_w: average gross power of all devices together [W]; a plain number is taken as exact.
+        prices: None for no cost.
+
+    Raises:
+        BadInput: the number of images, epochs or devices is not above zero.
+        InvalidMeasurement: throughput or power is not finite and above zero.
+    """
+    for name, value in (("images", num_images), ("epochs", num_epochs), ("devices", num_devices)):
+        if not 0 < value < math.inf:
+            raise BadInput(f"the number of {name} is {value}; it must be finite and above 0")
+    _check(throughput, "throughput", "img/s")
+    total = num_images * num_epochs
+    time_s = Interval(total / throughput.value, total / throughput.high, total / throughput.low, throughput.confidence)
+    energy_j = None
+    if power_w is not None:
+        power = power_w if isinstance(power_w, Interval) else Interval(power_w, power_w, power_w, 1.0)
+        _check(power, "power", "W")
+        energy_j = _product(power, time_s)
+    return Projection(
+        time_s=time_s,
+        device_hours=_scaled(time_s, num_devices / 3600),
+        energy_j=energy_j,
+        cost=_cost(time_s, energy_j, num_devices, prices),
+        currency=prices.currency if prices is not None else None,
+        assumptions=tuple(_assumptions(num_images, num_epochs, num_devices, power_w is not None, prices)),
+    )
+
+
+def read_prices(path: Path) -> Prices:
+    """The prices in a TOML file with the keys currency, per_kwh, per_device_hour and pue.
+
+    Raises:
+        BadInput: the file cannot be read or is no TOML, a value has the wrong type or makes no sense.
+        UnknownName: a key is not one of them.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise BadInput(f"{path} is not valid TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not valid TOML: it is not UTF-8 text") from None
+    except OSError as error:
+        raise BadInput(f"price file {path} cannot be read: {error.strerror}") from None
+    try:
+        return make_prices(values, str(path))
+    except UnknownName:
+        raise
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
+
+
+def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
+    """Prices from plain values; unknown keys, wrong types and nonsense are errors."""
+    known = ("currency", "per_kwh", "per_device_hour", "pue")
+    for key, value in values.items():
+        if key not in known:
+            raise UnknownName("price key", key, known, where)
+        if key == "currency":
+            if not isinstance(value, str):
+                raise BadInput(f"currency is {value!r}; it must be a text such as 'EUR'")
+        elif isinstance(value, bool) or not isinstance(value, int | float):
+            raise BadInput(f"{key} is {value!r}; it must be a number")
+    if "currency" not in values:
+        raise BadInput('currency is missing; write one such as currency = "EUR"')
+    return Prices(**values)
+
+
+def _cost(time_s: Interval, energy_j: Interval | None, num_devices: int, prices: Prices | None) -> Interval | None:
+    if prices is None or (prices.per_kwh is not None and energy_j is None):
+        return None
+    cost = _scaled(time_s, num_devices / 3600 * (prices.per_device_hour or 0.0))
+    if prices.per_kwh is None or energy_j is None:
+        return cost
+    of_energy = _scaled(energy_j, prices.per_kwh * prices.pue / JOULES_PER_KWH)
+    return Interval(
+        cost.value + of_energy.value, cost.low + of_energy.low, cost.high + of_energy.high, of_energy.confidence
+    )
+
+
+def _assumptions(
+    num_images: int, num_epochs: float, num_devices: int, with_energy: bool, prices: Prices | None
+) -> list[str]:
+    sentences = [
+        f"{num_epochs:g} epochs of {num_images} images on {num_devices} device{'s' if num_devices > 1 else ''}.",
+        "The measured throughput holds throughout: input, storage and network keep up, clocks stay as they were.",
+        "Validation, checkpoints, start-up and interruptions are not counted.",
+    ]
+    if with_energy:
+        sentences.append("Energy is the devices' gross energy; hosts, network and storage are not in it.")
+    if prices is None:
+        return sentences
+    if prices.per_kwh is not None and with_energy:
+        building = "" if prices.pue == 1 else f", times a PUE of {prices.pue:g} for cooling and losses"
+        sentences.append(f"Electricity costs {prices.per_kwh:g} {prices.currency}/kWh of that energy{building}.")
+    if prices.per_kwh is not None and not with_energy:
+        sentences.append("No cost is given: the price of electricity needs an energy, and no meter was there.")
+    elif prices.per_device_hour is None:
+        sentences.append("The devices themselves cost nothing: no price per device-hour is given.")
+    if prices.per_device_hour is not None:
+        rate = f"{prices.per_device_hour:g} {prices.currency}"
+        if prices.per_kwh is None:
+            sentences.append(f"A device costs {rate} an hour, electricity included.")
+        else:
+            sentences.append(f"A device costs {rate} an hour, electricity not included: it is counted apart.")
+    return sentences
+
+
+def _check(interval: Interval, name: str, unit: str) -> None:
+    for value in (interval.low, interval.value, interval.high):
+        if not 0 < value < math.inf:
+            raise InvalidMeasurement(f"{name} is {value:g} {unit}; a projection needs it finite and above zero")
+
+
+def _scaled(interval: Interval, factor: float) -> Interval:
+    return Interval(interval.value * factor, interval.low * factor, interval.high * factor, interval.confidence)
+
+
+def _product(x: Interval, y: Interval) -> Interval:
+    """The product of two positive intervals, holding at least when both do."""
+    confidence = max(0.0, x.confidence + y.confidence - 1)
+    return Interval(x.value * y.value, x.low * y.low, x.high * y.high, confidence)

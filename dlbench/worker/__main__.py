@@ -1,0 +1,127 @@
+"""`python -m dlbench.worker ATTEMPT_DIR` measures the case in ATTEMPT_DIR/case.json and leaves result.json beside it.
+
+Exit status: 0 with an outcome that is ok or unstable, 3 with any other outcome, 2 without one (no case to read).
+stderr carries "phase: NAME" lines and, of an unexpected error, its traceback. On SIGTERM and SIGUSR1, which a scheduler
+sends before the time limit or a preemption, the outcome is `preempted`.
+
+`python -m dlbench.worker --probe` prints one line of JSON about this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+
+from dlbench.errors import DlbenchError
+from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
+from dlbench.spec.case import Case
+from dlbench.worker.progress import current_phase, enter_phase
+from dlbench.worker.ranks import Place
+
+EXIT_BAD_INPUT = 2
+EXIT_NOT_DONE = 3
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the worker; see the module."""
+    # Kineto greets on stderr, where the last line should be ours.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    if arguments == ["--probe"]:
+        return probe()
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        print("usage: python -m dlbench.worker ATTEMPT_DIR | --probe", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    attempt = Path(arguments[0])
+    try:
+        case = Case.from_dict(json.loads((attempt / "case.json").read_text()))
+    except (OSError, ValueError, DlbenchError) as error:
+        print(f"{attempt / 'case.json'}: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    _install_signals(attempt)
+    outcome = measured_outcome(case, Place())
+    _ignore_signals()
+    write_outcome(attempt, outcome)
+    return 0 if outcome.status in DONE_STATUSES else EXIT_NOT_DONE
+
+
+def probe() -> int:
+    """Prints what `dlbench.worker.system.stack` knows, and its key, as one line of JSON."""
+    from dlbench.worker.system import stack, system_key
+
+    facts = stack()
+    print(json.dumps({**facts, "system_key": system_key(facts)}))
+    return 0
+
+
+def measured_outcome(case: Case, place: Place) -> Outcome:
+    """The outcome of `case`, whatever happens to it."""
+    enter_phase("import")
+    began_s = time.perf_counter()
+    from dlbench.worker.failures import classify
+    from dlbench.worker.measure import measure
+
+    import_s = time.perf_counter() - began_s
+    try:
+        return measure(case, place, import_s)
+    except Exception as error:
+        if not isinstance(error, DlbenchError) or error.__cause__ is not None:
+            traceback.print_exc()
+        status, text = classify(error)
+        print(f"{status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
+        return Outcome(status, text, _known_system(case, place))
+
+
+def _known_system(case: Case, place: Place) -> tuple[tuple[System, Measurement], ...]:
+    """What the record of a failure says about the machine; nothing where that fails as well, as with a lost device."""
+    from dlbench.worker.measure import what_is_known
+
+    try:
+        return what_is_known(case, place)
+    except Exception:
+        return ()
+
+
+def write_outcome(attempt: Path, outcome: Outcome) -> None:
+    """Writes result.json whole or not at all, and so that it outlasts a crash of the node."""
+    partial = attempt / f".result.json.{os.getpid()}"
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(outcome.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(attempt / "result.json")
+    # The rename itself lies in the folder; some file systems refuse to sync one.
+    with contextlib.suppress(OSError):
+        folder = os.open(attempt, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _install_signals(attempt: Path) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        _ignore_signals()
+        text = f"stopped by {signal.Signals(number).name} in phase {current_phase()}"
+        write_outcome(attempt, Outcome("preempted", text))
+        os.write(2, f"preempted: {text}\n".encode())
+        # Not an exception: it would run through C++ frames and other people's handlers, with seconds left to live.
+        os._exit(EXIT_NOT_DONE)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+"""What an exception means for the case: the status and the one line that its record carries."""
+
+from __future__ import annotations
+
+import re
+
+import psutil
+import torch
+
+from dlbench.errors import DlbenchError, InvalidMeasurement
+from dlbench.units import bytes_
+
+#: What PyTorch's CPU allocator says (c10/core/CPUAllocator.cpp); it raises a plain RuntimeError.
+CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
+#: cuDNN, cuBLAS and the driver, when their own workspace finds no room.
+CUDA_OUT_OF_MEMORY = re.compile(
+    r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC"
+)
+
+
+class FactoryFailed(DlbenchError):
+    """Somebody's own network could not be built; the cause keeps its traceback."""
+
+
+def classify(error: BaseException) -> tuple[str, str]:
+    """Status and error of a case that ended in `error`."""
+    for cause in _chain(error):
+        memory = out_of_memory(cause)
+        if memory is not None:
+            return "oom", memory
+    if isinstance(error, InvalidMeasurement):
+        return "invalid", str(error)
+    if isinstance(error, DlbenchError):
+        return "crashed", str(error)
+    return "crashed", f"{type(error).__name__}: {_first_sentence(str(error))}"
+
+
+def _first_sentence(text: str) -> str:
+    """The first line of a message, and the next where the first only announces it ("backend='inductor' raised:")."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no message"
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What was needed and what there was, if `error` says that memory ran out; else None."""
+    text = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and CUDA_OUT_OF_MEMORY.search(text)
+    ):
+        return _cuda_sentence(text)
+    asked = CPU_OUT_OF_MEMORY.search(text) if isinstance(error, RuntimeError) else None
+    if asked:
+        available = psutil.virtual_memory().available
+        return f"out of memory on the CPU: {bytes_(int(asked.group(1)))} more needed, {bytes_(available)} available."
+    if isinstance(error, MemoryError):
+        available = psutil.virtual_memory().available
+        return f"out of memory on the CPU: {text or 'allocation refused'}, {bytes_(available)} available."
+    return None
+
+
+def _cuda_sentence(text: str) -> str:
+    needed = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
+    room = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", text)
+    sentence = "out of memory on the device"
+    if needed:
+        sentence += f": {needed.group(1)} more needed"
+    if room:
+        sentence += f", {room.group(2)} free of {room.group(1)}"
+    return sentence if needed or room else f"{sentence}: {text.splitlines()[0]}"
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """`error` and what it was raised from, the newest first."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain

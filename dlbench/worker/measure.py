@@ -1,0 +1,255 @@
+"""One case in one process, from an empty device to a measurement: build, warm up, open the meters, step, look back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dlbench.errors import DeviceUnavailable, InvalidMeasurement
+from dlbench.results.records import Measurement, Outcome, System
+from dlbench.spec.case import Case
+from dlbench.worker import memory
+from dlbench.worker.device_watch import DeviceWatch
+from dlbench.worker.energy import Meter, Reading, open_meter
+from dlbench.worker.failures import out_of_memory
+from dlbench.worker.progress import enter_phase
+from dlbench.worker.ranks import Place
+from dlbench.worker.stopping import WarmupRule, WindowRule
+from dlbench.worker.system import describe_system, device_facts, load_average
+from dlbench.worker.timing import Clock, CudaClock, HostClock, Window, run_window
+from dlbench.worker.work import count_work
+from dlbench.worker.workload import Workload, build_workload
+
+#: The step time that a window plans with is the median of so many of the last warm-up steps.
+NUM_ESTIMATE_STEPS = 50
+#: A warm-up ends by its rule alone.
+NO_STEP_LIMIT = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """Steps that were thrown away [s], and whether the drift test ended them."""
+
+    step_s: tuple[float, ...]
+    steady: bool
+
+    @property
+    def estimate_s(self) -> float:
+        """Expected time of the next steps [s]."""
+        return statistics.median(self.step_s[-NUM_ESTIMATE_STEPS:])
+
+
+def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
+    """Measures `case` and says how it went: ok, or unstable where a cap ended the window.
+
+    Raises:
+        DeviceUnavailable: the case's device is not there.
+        InvalidMeasurement: the loss is not a number.
+        torch.OutOfMemoryError, RuntimeError, MemoryError: memory ran out (`failures.classify` tells).
+    """
+    load_before = load_average()
+    device = find_device(case, place)
+    clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
+    watch = DeviceWatch(device_uuid(device))
+    meter = _open_meter(case, device)
+
+    enter_phase("build")
+    began_s = time.perf_counter()
+    workload = build_workload(case, device)
+    clock.synchronize()
+    build_s = time.perf_counter() - began_s
+
+    warmup = _warm_up(workload, clock, meter, place)
+    window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, warmup, place)
+    measurement = Measurement(
+        rank=place.rank,
+        local_rank=place.local_rank,
+        world_size=place.world_size,
+        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        device_uuid=device_uuid(device),
+        **_samples(window, clock, warmup),
+        import_s=import_s,
+        build_s=build_s,
+        parameters=workload.num_parameters(),
+        **_energy(reading, meter, window),
+        **watch.facts(reading.trace.within(window.opened_at_s, window.closed_at_s)),
+        **memory.read_peaks(device),
+        loss_first=loss_first,
+        loss_last=loss_last,
+    )
+    enter_phase("memory")
+    measurement = dataclasses.replace(measurement, **_memory_facts(workload, measurement))
+    enter_phase("flop")
+    measurement = dataclasses.replace(measurement, **count_work(case))
+    enter_phase("system")
+    warnings = (*_timing_warnings(warmup), *reading.warnings, *watch.warnings(), *measurement.warnings)
+    measurement = dataclasses.replace(measurement, warnings=warnings)
+    status = "ok" if window.stop_reason == "target" else "unstable"
+    return Outcome(status, None, ((describe_system(device, load_before), measurement),))
+
+
+def what_is_known(case: Case, place: Place) -> tuple[tuple[System, Measurement], ...]:
+    """The system of a case that failed, beside an empty measurement."""
+    device = find_device(case, place)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    found = Measurement(place.rank, place.local_rank, place.world_size, name, device_uuid(device))
+    return ((describe_system(device, None), found),)
+
+
+def find_device(case: Case, place: Place) -> torch.device:
+    """The device of this rank, made the current one.
+
+    Raises:
+        DeviceUnavailable: PyTorch sees no such device.
+    """
+    if case.device == "cpu" or (case.device == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = torch.version.cuda or torch.version.hip
+        reason = "finds no usable one; check the driver and CUDA_VISIBLE_DEVICES" if built else "is built for CPUs only"
+        raise DeviceUnavailable(f"device 'cuda' asked for, but PyTorch {torch.__version__} {reason}.")
+    count = torch.cuda.device_count()
+    if place.local_rank >= count:
+        raise DeviceUnavailable(f"device cuda:{place.local_rank} asked for, but {count} are visible on this node.")
+    torch.cuda.set_device(place.local_rank)
+    return torch.device("cuda", place.local_rank)
+
+
+def device_uuid(device: torch.device) -> str | None:
+    """The UUID of a CUDA device as torch gives it, without NVML's prefix; None for the CPU."""
+    return device_facts(device.index or 0)["uuid"] if device.type == "cuda" else None
+
+
+def _open_meter(case: Case, device: torch.device) -> Meter:
+    amd = device.type == "cuda" and torch.version.hip is not None
+    pci_address = device_facts(device.index or 0)["pci_address"] if amd else None
+    return open_meter(case.protocol.energy, device.type, device_uuid(device), pci_address)
+
+
+def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Warmup:
+    """Steps until the step time no longer falls; the idle power is taken after the first, with all of it in place."""
+    protocol = workload.case.protocol
+    enter_phase("first step")
+    first_s = _timed_step(workload, clock)
+    _require_finite(workload.read_loss(), "the first step")
+    memory.reset_peaks(workload.device)
+    enter_phase("idle")
+    meter.rest(protocol.idle_time_s)
+    enter_phase("warmup")
+    second_s = _timed_step(workload, clock)
+    window = run_window(
+        workload.step,
+        clock,
+        WarmupRule(protocol),
+        step_estimate_s=second_s,
+        first_look_s=protocol.warmup_min_time_s,
+        cap_s=protocol.warmup_max_time_s,
+        max_steps=NO_STEP_LIMIT,
+        agree=place.agree,
+    )
+    return Warmup((first_s, second_s, *window.step_s), window.stop_reason == "steady")
+
+
+def _timed_step(workload: Workload, clock: Clock) -> float:
+    clock.synchronize()
+    began_s = time.perf_counter()
+    workload.step()
+    clock.synchronize()
+    return time.perf_counter() - began_s
+
+
+def _measure_window(
+    workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch, warmup: Warmup, place: Place
+) -> tuple[Window, Reading, float | None, float | None]:
+    """The window between the meters, its energy, and the loss before and after."""
+    protocol = workload.case.protocol
+    loss_first = workload.read_loss()
+    watch.before()
+    enter_phase("window")
+    meter.start()
+    window = run_window(
+        workload.step,
+        clock,
+        WindowRule(protocol),
+        step_estimate_s=warmup.estimate_s,
+        first_look_s=protocol.min_time_s,
+        cap_s=protocol.max_time_s,
+        max_steps=protocol.max_steps,
+        agree=place.agree,
+    )
+    watch.after()
+    reading = meter.stop(window.opened_at_s, window.closed_at_s)
+    loss_last = workload.read_loss()
+    _require_finite(loss_last, f"{len(window.step_s)} timed steps")
+    return window, reading, loss_first, loss_last
+
+
+def _require_finite(loss: float | None, after: str) -> None:
+    if loss is not None and not math.isfinite(loss):
+        raise InvalidMeasurement(
+            f"the loss is {loss} after {after}; numbers that are none take other paths through the hardware. "
+            "Check the model's initialisation and the precision."
+        )
+
+
+def _samples(window: Window, clock: Clock, warmup: Warmup) -> dict[str, Any]:
+    return {
+        "step_s": tuple(window.step_s),
+        "forward_s": tuple(window.forward_s),
+        "backward_s": tuple(window.backward_s),
+        "optimizer_s": tuple(window.optimizer_s),
+        "phase_stride": window.phase_stride,
+        "clock": clock.name,
+        "window_s": window.window_s,
+        "device_window_s": math.fsum(window.step_s),
+        "warmup_steps": len(warmup.step_s),
+        "warmup_s": math.fsum(warmup.step_s),
+        "warmup_step_s": warmup.step_s,
+        "first_step_s": warmup.step_s[0],
+        "steady": warmup.steady,
+        "stop_reason": window.stop_reason,
+    }
+
+
+def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
+    rows = reading.trace.within(window.opened_at_s, window.closed_at_s)
+    return {
+        "energy_j": reading.energy_j,
+        "energy_source": meter.source if reading.energy_j is not None else "none",
+        "energy_scope": meter.scope if reading.energy_j is not None else None,
+        "energy_window_s": reading.window_s,
+        "energy_counter_j": reading.counter_j,
+        "energy_integral_j": reading.integral_j,
+        "energy_module_j": reading.module_j,
+        "energy_note": reading.note,
+        "idle_power_w": reading.idle_power_w,
+        "power_time_s": tuple(row[0] - window.opened_at_s for row in rows),
+        "power_w": tuple(row[1] for row in rows),
+    }
+
+
+def _memory_facts(workload: Workload, measurement: Measurement) -> dict[str, Any]:
+    """The split, and the CPU allocator's peak; where they find no room the case stands all the same."""
+    facts: dict[str, Any] = {}
+    try:
+        facts.update(memory.static_split(workload))
+        if workload.device.type == "cpu":
+            facts["memory_allocated_peak_bytes"] = memory.cpu_allocated_peak_bytes(workload)
+    except (RuntimeError, MemoryError) as error:
+        reason = out_of_memory(error)
+        if reason is None:
+            raise
+        facts["warnings"] = (*measurement.warnings, f"memory_unknown: the extra step for it ran {reason}")
+    return facts
+
+
+def _timing_warnings(warmup: Warmup) -> tuple[str, ...]:
+    if warmup.steady:
+        return ()
+    return (f"not_steady: the step time was still falling after {len(warmup.step_s)} warm-up steps.",)

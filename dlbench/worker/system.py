@@ -1,0 +1,214 @@
+"""Everything known of the machine and its software, for the record; and the key that names such a stack."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from dlbench.results.records import System
+from dlbench.version import __version__
+from dlbench.worker import software
+from dlbench.worker.nvml import driver_version
+from dlbench.worker.precision import read_precision
+
+CPU = Path("/sys/devices/system/cpu")
+NODES = Path("/sys/devices/system/node")
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def describe_system(device: torch.device, load_before: tuple[float, ...] | None) -> System:
+    """The system as this process sees it.
+
+    Args:
+        device: what the case runs on.
+        load_before: load averages from before the measurement, which would only show itself afterwards.
+    """
+    facts = stack()
+    runtime, image = software.container(os.environ)
+    commit, dirty = software.git_state(Path(__file__).parent)
+    cuda = device.type == "cuda"
+    return System(
+        hostname=socket.gethostname(),
+        cpu_model=facts["cpu_model"],
+        cpu_cores=facts["cpu_cores"],
+        cpu_threads=len(os.sched_getaffinity(0)),
+        memory_bytes=memory_bytes(),
+        device_kind=device.type,
+        device_name=torch.cuda.get_device_name(device) if cuda else None,
+        device_count=len(facts["devices"]) if cuda else 0,
+        driver_version=facts["driver_version"],
+        os=software.os_name(),
+        kernel=platform.release(),
+        python_version=platform.python_version(),
+        torch_version=facts["torch_version"],
+        torchvision_version=_version("torchvision"),
+        cuda_version=facts["cuda_version"],
+        cudnn_version=_dotted(_cudnn_version()) if cuda else None,
+        nccl_version=_nccl_version() if cuda else None,
+        torch_threads=torch.get_num_threads(),
+        container_runtime=runtime,
+        container_image=image,
+        dlbench_version=__version__,
+        git_commit=commit,
+        git_dirty=dirty,
+        slurm_job_id=software.slurm_job(),
+        details={
+            "system_key": system_key(facts),
+            "devices": facts["devices"],
+            "precision_switches": read_precision(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cpu_governor": software.read_text(CPU / "cpu0/cpufreq/scaling_governor"),
+            "cpu_frequency_mhz": cpu_frequency_mhz(),
+            "cpu_quota": cpu_quota(),
+            "numa_nodes": software.read_text(NODES / "online"),
+            "load_average_before": None if load_before is None else list(load_before),
+            "libraries": software.loaded_libraries(),
+            "environment": software.environment_of_interest(os.environ),
+            "python": sys.executable,
+        },
+    )
+
+
+def stack() -> dict[str, Any]:
+    """What `--probe` prints, without its key: versions, CPU, and each device that this process may use."""
+    cuda = torch.cuda.is_available()
+    return {
+        "torch_version": torch.__version__,
+        "cuda_version": torch.version.cuda or torch.version.hip,
+        "cuda_available": cuda,
+        "device_kind": "cuda" if cuda else "cpu",
+        "devices": [device_facts(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "cpu_model": cpu_model(),
+        "cpu_cores": cpu_cores(),
+        "driver_version": driver_version() if cuda else None,
+    }
+
+
+def system_key(facts: dict[str, Any]) -> str:
+    """12 hex digits that are equal on nodes of one kind: no host name, and the kinds of device without their number."""
+    kind = {
+        "devices": sorted({device["name"] for device in facts["devices"]}),
+        **{name: facts[name] for name in ("cpu_model", "torch_version", "cuda_version", "driver_version")},
+    }
+    return hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def device_facts(index: int) -> dict[str, Any]:
+    """Name, UUID and limits of the device that torch calls `index`."""
+    properties = torch.cuda.get_device_properties(index)
+    return {
+        "name": properties.name,
+        "uuid": str(uuid) if (uuid := getattr(properties, "uuid", None)) is not None else None,
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "l2_cache_bytes": getattr(properties, "L2_cache_size", None),
+        "pci_address": pci_address(properties),
+    }
+
+
+def pci_address(properties: Any) -> str | None:
+    """The device's address as lspci writes it, such as "0000:c1:00.0"."""
+    try:
+        domain, bus, device = properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id
+    except AttributeError:
+        return None
+    return f"{domain:04x}:{bus:02x}:{device:02x}.0"
+
+
+def cpu_model() -> str | None:
+    """Model name as the kernel gives it; on Arm, where it gives none, the implementer and part numbers."""
+    lines = (software.read_text(Path("/proc/cpuinfo")) or "").splitlines()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if values.get("model name"):
+        return values["model name"]
+    if "CPU part" in values:
+        return f"{platform.machine()} implementer {values.get('CPU implementer')} part {values['CPU part']}"
+    return platform.processor() or None
+
+
+def cpu_cores() -> int | None:
+    """Physical cores among the logical ones that this process may use; None where the kernel tells no topology."""
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        topology = CPU / f"cpu{cpu}/topology"
+        siblings = software.read_text(topology / "thread_siblings_list")
+        if siblings is None:
+            return psutil.cpu_count(logical=False)
+        cores.add(siblings)
+    return len(cores)
+
+
+def cpu_quota() -> float | None:
+    """Logical cores' worth of time that the control group allows; None without a limit."""
+    limit = (software.read_text(CGROUP / "cpu.max") or "").split()
+    if len(limit) == 2 and limit[0] != "max":
+        return int(limit[0]) / int(limit[1])
+    quota = software.read_text(CGROUP / "cpu/cpu.cfs_quota_us")
+    period = software.read_text(CGROUP / "cpu/cpu.cfs_period_us")
+    return int(quota) / int(period) if quota and period and int(quota) > 0 else None
+
+
+def memory_bytes() -> int:
+    """Main memory that this process may use: the node's, or less where the control group says so."""
+    limits = [psutil.virtual_memory().total]
+    for file in (CGROUP / "memory.max", CGROUP / "memory/memory.limit_in_bytes"):
+        text = software.read_text(file)
+        if text and text.isdigit():
+            limits.append(int(text))
+    return min(limits)
+
+
+def cpu_frequency_mhz() -> float | None:
+    """Present frequency of the cores, on average; None where the kernel does not tell."""
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError, ValueError):
+        return None
+    return float(frequency.current) if frequency and frequency.current else None
+
+
+def load_average() -> tuple[float, ...] | None:
+    """Runnable processes over the last 1, 5 and 15 minutes."""
+    try:
+        return os.getloadavg()
+    except OSError:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cudnn_version() -> int | None:
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return version
+
+
+def _nccl_version() -> str | None:
+    try:
+        return ".".join(str(part) for part in torch.cuda.nccl.version())  # type: ignore[no-untyped-call]
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _dotted(cudnn: int | None) -> str | None:
+    """92600 is 9.26.0; before version 9 the major number stood one digit lower: 8907 is 8.9.7."""
+    if cudnn is None:
+        return None
+    major = 10_000 if cudnn >= 90_000 else 1_000
+    return f"{cudnn // major}.{cudnn % major // 100}.{cudnn % 100}"
