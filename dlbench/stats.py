@@ -66,7 +66,9 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     Holds (measured coverage of the nominal 95 % from 93 to 97 %, first-order autocorrelation rho) from n = 30 for
     rho up to 0.5, from 100 up to 0.8, from 300 up to 0.9. Below these n, samples so correlated mostly give None, but
     those that give an interval cover less. A component much slower than a tenth of the window under white noise is not
-    seen; `drift` is there for that.
+    seen; `drift` is there for that. A window that ends at the first look which finds its interval narrow enough covers
+    about 89 %, for it favours windows that look too quiet; two such looks in a row, the second after the window has
+    grown by half, cover about 93 %.
 
     Args:
         samples: step times in the order of measurement [s].

@@ -1,0 +1,100 @@
+"""The networks by name: our own, torchvision's, timm's, and anybody's.
+
+    resnet50                       ours, in the catalogue
+    efficientnet_b0                any torchvision classification model that is not in the catalogue, then any of timm's
+    torchvision:resnet50  timm:resnet50          the other library's, where ours has the same name
+    package.module:factory         a callable without arguments that gives a torch.nn.Module
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from dlbench.errors import UnknownName
+from dlbench.models import alexnet, external, googlenet, lenet, overfeat, resnet, vgg
+from dlbench.models.loss import training_loss
+from dlbench.spec.catalog import CATALOG
+
+__all__ = ["BUILDERS", "BuiltModel", "available", "build", "training_loss"]
+
+BUILDERS: dict[str, Callable[[], nn.Module]] = {
+    "lenet5": lenet.lenet5,
+    "lenet5_sparse_c3": lenet.lenet5_sparse_c3,
+    "alexnet": alexnet.alexnet,
+    "alexnet_owt": alexnet.alexnet_owt,
+    "overfeat_fast": overfeat.overfeat_fast,
+    "vgg11": vgg.vgg11,
+    "vgg13": vgg.vgg13,
+    "vgg16": vgg.vgg16,
+    "vgg19": vgg.vgg19,
+    "googlenet": googlenet.googlenet,
+    "googlenet_floor": googlenet.googlenet_floor,
+    "resnet18": resnet.resnet18,
+    "resnet34": resnet.resnet34,
+    "resnet50": resnet.resnet50,
+    "resnet101": resnet.resnet101,
+    "resnet152": resnet.resnet152,
+    "resnet50_v1_5": resnet.resnet50_v1_5,
+    "resnet101_v1_5": resnet.resnet101_v1_5,
+    "resnet152_v1_5": resnet.resnet152_v1_5,
+}
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A network and what it must be fed."""
+
+    module: nn.Module
+    input_shape: tuple[int, ...]  # (C, H, W) of one image
+    num_classes: int
+    name: str
+
+
+def build(name: str) -> BuiltModel:
+    """The network called `name`, with fresh weights; on the meta device inside ``with torch.device("meta")``.
+
+    Raises:
+        UnknownName: nobody knows the name; a near one is offered.
+        BadInput: somebody's own factory cannot be imported, raises, or gives no network.
+    """
+    if name in BUILDERS:
+        facts = CATALOG[name]
+        return BuiltModel(BUILDERS[name](), facts.input_shape, facts.num_classes, name)
+    library, colon, rest = name.partition(":")
+    if colon and library == "torchvision":
+        module, shape, classes = external.from_torchvision(rest)
+    elif colon and library == "timm":
+        module, shape, classes = external.from_timm(rest)
+    elif colon:
+        module, shape, classes = external.from_factory(library, rest)
+    elif name in external.torchvision_names():
+        module, shape, classes = external.from_torchvision(name)
+    elif name in external.timm_names():
+        module, shape, classes = external.from_timm(name)
+    else:
+        raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
+    return BuiltModel(module, shape, classes, name)
+
+
+def check(name: str) -> None:
+    """See whether `name` can be built, without building what is known by its name alone.
+
+    Raises:
+        UnknownName, BadInput: as `build`.
+    """
+    if name not in BUILDERS and name not in external.torchvision_names():
+        if ":" in name and name.partition(":")[0] not in ("torchvision", "timm"):
+            external.find_factory(*name.split(":", 1))
+        elif name.removeprefix("torchvision:") not in external.torchvision_names() and (
+            name.removeprefix("timm:") not in external.timm_names()
+        ):
+            raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
+
+
+def available() -> list[str]:
+    """All names that `build` takes, factories aside: ours first, then torchvision's, then timm's."""
+    return list(dict.fromkeys((*BUILDERS, *external.torchvision_names(), *external.timm_names())))
+

@@ -18,6 +18,7 @@ import matplotlib
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from dlbench import units
@@ -37,7 +38,7 @@ PRECISION_COLOURS = {"fp32": BLUE, "tf32": ORANGE, "amp_bf16": GREEN, "amp_fp16"
 #: All figures are as wide as this [inch], so that their texts are of one size on the page.
 WIDTH = 9.0
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "font.family": ["DejaVu Sans"],
     "font.size": 9.0,
     "axes.titlesize": 10.0,
@@ -131,15 +132,18 @@ def for_page(svg: str, name: str, label: str) -> str:
     return svg.replace('role="img">', f'role="img" aria-label="{label}">', 1)
 
 
-def legend(figure: Figure, entries: dict[str, str], marker: str = "o") -> None:
-    """One line of coloured markers with names above all panels; `entries` maps name to colour."""
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], ls="none", marker=marker, color=c, markersize=6) for c in entries.values()]
+def legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
+    """One line of names with their marks above all panels; `entries` maps each name to the properties of its mark."""
+    common: dict[str, Any] = {"ls": "none", "marker": "o", "markersize": 6}
+    handles = [Line2D([], [], **(common | mark)) for mark in entries.values()]
     place: Any = "outside upper left"
-    figure.legend(
-        handles, [plain(n) for n in entries], loc=place, ncols=len(entries), handletextpad=0.1, columnspacing=1.4
-    )
+    look: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.6, "handlelength": 1.4}
+    figure.legend(handles, [plain(n) for n in entries], loc=place, ncols=min(5, len(entries)), **look)
+
+
+def squares(entries: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The marks of stacked bars, for `legend`: names with colours."""
+    return {name: {"marker": "s", "color": colour, "markersize": 7} for name, colour in entries.items()}
 
 
 def plain(text: str, limit: int = 34) -> str:
@@ -163,11 +167,11 @@ def log_axis(axes: Axes, which: str, show: Callable[[float], str]) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def prefixed(value: float) -> str:
-    """A tick's number with an SI prefix and no zeros that mean nothing: "10 k"."""
-    number, _, prefix = units.quantity(value, "", 3).partition(" ")
+def prefixed(value: float, unit: str = "") -> str:
+    """A tick's number with an SI prefix and no zeros that mean nothing: "10 k", "1 ms"."""
+    number, _, rest = units.quantity(value, unit, 3).partition(" ")
     number = number.rstrip("0").rstrip(".") if "." in number else number
-    return f"{number} {prefix}".strip()
+    return f"{number} {rest}".strip()
 
 
 def clear_frame(axes: Axes) -> None:

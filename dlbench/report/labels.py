@@ -74,12 +74,17 @@ def system_labels(rows: pd.DataFrame) -> dict[str, str]:
 
     Args:
         rows: the store's rows; those of attempts that died before they could tell their system are passed over.
+
+    Returns:
+        Names by `system_id`.
     """
-    told = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_key")
-    device = told["device_name"].fillna(told["system_device_name"])
-    name = device.fillna(told["system_cpu_model"]).fillna(told["system_hostname"])
-    alike = name.duplicated(keep=False)
-    name = name.where(~alike, name + " (" + told["system_hostname"] + ")")
-    alike = name.duplicated(keep=False)
-    name = name.where(~alike, name + " [" + told["system_key"].fillna("") + "]")
-    return dict(zip(told["system_key"].fillna(""), name, strict=True))
+    told = rows.assign(id=system_ids(rows))[rows["system_hostname"].fillna("") != ""].drop_duplicates("id")
+    name = told["device_name"].fillna(told["system_cpu_model"]).fillna(told["system_hostname"])
+    for more in (told["system_hostname"], told["system_key"].fillna("")):
+        name = name.where(~name.duplicated(keep=False), name + " (" + more + ")")
+    return dict(zip(told["id"], name, strict=True))
+
+
+def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
+    """What tells systems apart: the key of hardware and software, and the kind of device that the case ran on."""
+    return rows["system_key"].fillna("unknown").astype(str) + "/" + rows["device"].astype(str)

@@ -169,19 +169,17 @@ def _assumptions(
         sentences.append("Energy is the devices' gross energy; hosts, network and storage are not in it.")
     if prices is None:
         return sentences
-    if prices.per_kwh is not None and with_energy:
+    if prices.per_kwh is not None and not with_energy:
+        return [*sentences, "No cost is given: the price of electricity needs an energy, and no meter was there."]
+    if prices.per_kwh is not None:
         building = "" if prices.pue == 1 else f", times a PUE of {prices.pue:g} for cooling and losses"
         sentences.append(f"Electricity costs {prices.per_kwh:g} {prices.currency}/kWh of that energy{building}.")
-    if prices.per_kwh is not None and not with_energy:
-        sentences.append("No cost is given: the price of electricity needs an energy, and no meter was there.")
-    elif prices.per_device_hour is None:
+    if prices.per_device_hour is None:
         sentences.append("The devices themselves cost nothing: no price per device-hour is given.")
-    if prices.per_device_hour is not None:
+    else:
+        electricity = "included" if prices.per_kwh is None else "not included: it is counted apart"
         rate = f"{prices.per_device_hour:g} {prices.currency}"
-        if prices.per_kwh is None:
-            sentences.append(f"A device costs {rate} an hour, electricity included.")
-        else:
-            sentences.append(f"A device costs {rate} an hour, electricity not included: it is counted apart.")
+        sentences.append(f"A device costs {rate} an hour, electricity {electricity}.")
     return sentences
 
 

@@ -7,8 +7,8 @@ meter polls for a tick just before the window opens (while the device is idle fo
 closed. What it counted belongs to its own time, from tick to tick, which is longer than the window by a tail: what is
 left of the last tick. The tail's energy is taken off with the power of the full tick that follows it, read from the
 same counter. Opening costs about 1 ms of idle time, taken off at the idle power where that is known. The result belongs
-to the window exactly: energy_window_s is the window, and average power is the quotient of the two. In error is at most
-the tail's power times its length: under 100 ms in at least 2 s, and about 1 % of that for a window of 5 s.
+to the window exactly: energy_window_s is the window, and average power is the quotient of the two. What can be wrong is the tail's
+power, as the device clocks down in it: off by a fifth of the load's over a whole tick, it makes 0.4 % of 5 s.
 
 **Sampled power.** A separate process samples it every 50 ms; its trapezoidal integral over the window is the fallback
 where there is no counter, and the cross-check where there is one.
@@ -21,39 +21,18 @@ What cannot be known is None with its reason in `note` or a warning; a meter tha
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import pynvml
 
 from dlbench.worker.nvml import MeterUnavailable, NvmlDevice
+from dlbench.worker.reading import USUAL_TICK_S, Reading, checked_length, cross_checked, without_energy
 from dlbench.worker.trace import Sampler, Trace
 
-#: Counter and integral may differ by this share before it is said: the sensors of A100 and H100 see 25 ms in 100 ms.
-TOLERANCE = 0.05
-#: A window of fewer ticks gives no energy; one shorter than this [s] gives it with a warning.
-FEWEST_TICKS = 20
-SHORT_WINDOW_S = 5.0
-#: What a tick lasts where it was not measured [s].
-USUAL_TICK_S = 0.1
 #: A counter that stands still for so long is not working [s].
 TICK_TIMEOUT_S = 3.0
 POLL_S = 0.001
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Energy of one window, with all that was seen on the way; None is unknown."""
-
-    energy_j: float | None = None
-    window_s: float | None = None
-    counter_j: float | None = None
-    integral_j: float | None = None
-    module_j: float | None = None
-    idle_power_w: float | None = None
-    note: str | None = None
-    trace: Trace = field(default_factory=Trace)
-    warnings: tuple[str, ...] = ()
 
 
 class Meter(Protocol):
@@ -126,8 +105,8 @@ class SampledMeter:
             trace=trace,
         )
         if integral_j is None:
-            return _without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
-        return _checked_length(reading, USUAL_TICK_S)
+            return without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
+        return checked_length(reading, USUAL_TICK_S)
 
 
 @dataclass(frozen=True)
@@ -185,14 +164,14 @@ class NvmlCounterMeter:
             trace=trace,
         )
         if ends is None or self._start is None:
-            return _without_energy(reading, f"meter_lost: the energy counter could not be read: {self._failure}.")
+            return without_energy(reading, f"meter_lost: the energy counter could not be read: {self._failure}.")
         return self._energy(reading, self._start, *ends, opened_s, closed_s)
 
     def _energy(
         self, reading: Reading, start: Tick, end: Tick, after: Tick, opened_s: float, closed_s: float
     ) -> Reading:
         if not start.energy_j <= end.energy_j <= after.energy_j:
-            return _without_energy(reading, "counter_reset: the energy counter went backwards during the measurement.")
+            return without_energy(reading, "counter_reset: the energy counter went backwards during the measurement.")
         tick_s = after.at_s - end.at_s
         tail_w = (after.energy_j - end.energy_j) / tick_s
         lead_w = self._idle_w if self._idle_w is not None else tail_w
@@ -204,7 +183,7 @@ class NvmlCounterMeter:
         )
         counter_j = moved_j - outside_j
         whole = replace(reading, energy_j=counter_j, counter_j=counter_j, note=note)
-        return _cross_checked(_checked_length(whole, tick_s))
+        return cross_checked(checked_length(whole, tick_s))
 
 
 def next_tick(device: NvmlDevice) -> Tick:
@@ -257,44 +236,3 @@ def _nvml_meter(uuid: str | None) -> Meter:
         return NvmlCounterMeter(device, Sampler("nvml", uuid))
     except MeterUnavailable:
         return NvmlCounterMeter(device, None)
-
-
-def _checked_length(reading: Reading, tick_s: float) -> Reading:
-    """Takes the energy away from a window of too few ticks; warns of one that is merely short."""
-    assert reading.window_s is not None
-    if reading.window_s < FEWEST_TICKS * tick_s:
-        return _without_energy(
-            reading,
-            f"short_energy_window: energy window of {reading.window_s:.2f} s is under {FEWEST_TICKS} ticks of the "
-            f'counter ({FEWEST_TICKS * tick_s:.1f} s); raise protocol.min_time_s or set energy = "none".',
-        )
-    if reading.window_s < SHORT_WINDOW_S:
-        sentence = f"short_energy_window: {reading.window_s:.2f} s; from {SHORT_WINDOW_S:.0f} s on energy is reliable."
-        return replace(reading, warnings=(*reading.warnings, sentence))
-    return reading
-
-
-def _cross_checked(reading: Reading) -> Reading:
-    """Warns where counter and integral differ by more than the tolerance, or where there is no integral."""
-    if reading.counter_j is None or reading.energy_j is None:
-        return reading
-    if reading.integral_j is None:
-        sentence = (
-            f"energy_unchecked: no integral of sampled power ({reading.trace.error or 'the samples have a gap'})."
-        )
-        return replace(reading, warnings=(*reading.warnings, sentence))
-    difference = reading.integral_j / reading.counter_j - 1 if reading.counter_j else float("inf")
-    if abs(difference) <= TOLERANCE:
-        return reading
-    sentence = (
-        f"energy_mismatch: sampled power gives {difference:+.1%} of the counter's {reading.counter_j:.1f} J; "
-        f"within {TOLERANCE:.0%} is usual."
-    )
-    return replace(reading, warnings=(*reading.warnings, sentence))
-
-
-def _without_energy(reading: Reading, warning: str) -> Reading:
-    note = warning.split(": ", 1)[1]
-    return replace(
-        reading, energy_j=None, counter_j=None, window_s=None, note=note, warnings=(*reading.warnings, warning)
-    )

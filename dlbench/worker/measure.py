@@ -14,12 +14,15 @@ import torch
 from dlbench.errors import DeviceUnavailable, InvalidMeasurement
 from dlbench.results.records import Measurement, Outcome, System
 from dlbench.spec.case import Case
+from dlbench.stats import drift
 from dlbench.worker import memory
 from dlbench.worker.device_watch import DeviceWatch
-from dlbench.worker.energy import Meter, Reading, open_meter
+from dlbench.worker.energy import Meter, open_meter
 from dlbench.worker.failures import out_of_memory
+from dlbench.worker.host_watch import HostWatch
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
+from dlbench.worker.reading import Reading
 from dlbench.worker.stopping import WarmupRule, WindowRule
 from dlbench.worker.system import describe_system, device_facts, load_average
 from dlbench.worker.timing import Clock, CudaClock, HostClock, Window, run_window
@@ -57,6 +60,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
     device = find_device(case, place)
     clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
     watch = DeviceWatch(device_uuid(device))
+    host = HostWatch()
     meter = _open_meter(case, device)
 
     enter_phase("build")
@@ -66,7 +70,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
     build_s = time.perf_counter() - began_s
 
     warmup = _warm_up(workload, clock, meter, place)
-    window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, warmup, place)
+    window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, place)
     measurement = Measurement(
         rank=place.rank,
         local_rank=place.local_rank,
@@ -84,11 +88,17 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
         loss_last=loss_last,
     )
     enter_phase("memory")
-    measurement = dataclasses.replace(measurement, **_memory_facts(workload, measurement))
+    measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
     enter_phase("flop")
-    measurement = dataclasses.replace(measurement, **count_work(case))
+    measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
     enter_phase("system")
-    warnings = (*_timing_warnings(warmup), *reading.warnings, *watch.warnings(), *measurement.warnings)
+    warnings = (
+        *_timing_warnings(warmup, window),
+        *reading.warnings,
+        *watch.warnings(),
+        *host.warnings(),
+        *measurement.warnings,
+    )
     measurement = dataclasses.replace(measurement, warnings=warnings)
     status = "ok" if window.stop_reason == "target" else "unstable"
     return Outcome(status, None, ((describe_system(device, load_before), measurement),))
@@ -165,7 +175,13 @@ def _timed_step(workload: Workload, clock: Clock) -> float:
 
 
 def _measure_window(
-    workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch, warmup: Warmup, place: Place
+    workload: Workload,
+    clock: Clock,
+    meter: Meter,
+    watch: DeviceWatch,
+    host: HostWatch,
+    warmup: Warmup,
+    place: Place,
 ) -> tuple[Window, Reading, float | None, float | None]:
     """The window between the meters, its energy, and the loss before and after."""
     protocol = workload.case.protocol
@@ -173,6 +189,7 @@ def _measure_window(
     watch.before()
     enter_phase("window")
     meter.start()
+    host.before()
     window = run_window(
         workload.step,
         clock,
@@ -183,6 +200,7 @@ def _measure_window(
         max_steps=protocol.max_steps,
         agree=place.agree,
     )
+    host.after()
     watch.after()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()
@@ -234,7 +252,12 @@ def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
     }
 
 
-def _memory_facts(workload: Workload, measurement: Measurement) -> dict[str, Any]:
+def _with_warnings(measurement: Measurement, facts: dict[str, Any]) -> dict[str, Any]:
+    """`facts` with their warnings behind those there are."""
+    return {**facts, "warnings": (*measurement.warnings, *facts.get("warnings", ()))}
+
+
+def _memory_facts(workload: Workload) -> dict[str, Any]:
     """The split, and the CPU allocator's peak; where they find no room the case stands all the same."""
     facts: dict[str, Any] = {}
     try:
@@ -245,11 +268,15 @@ def _memory_facts(workload: Workload, measurement: Measurement) -> dict[str, Any
         reason = out_of_memory(error)
         if reason is None:
             raise
-        facts["warnings"] = (*measurement.warnings, f"memory_unknown: the extra step for it ran {reason}")
+        facts["warnings"] = (f"memory_unknown: the extra step for it ran {reason}",)
     return facts
 
 
-def _timing_warnings(warmup: Warmup) -> tuple[str, ...]:
-    if warmup.steady:
-        return ()
-    return (f"not_steady: the step time was still falling after {len(warmup.step_s)} warm-up steps.",)
+def _timing_warnings(warmup: Warmup, window: Window) -> tuple[str, ...]:
+    warnings = []
+    if not warmup.steady:
+        warnings.append(f"not_steady: the drift test was not passed in {len(warmup.step_s)} warm-up steps.")
+    change = drift(window.step_s)
+    if change is not None:
+        warnings.append(f"drift: the median step time changed by {change:+.1%} from the first half to the second.")
+    return tuple(warnings)

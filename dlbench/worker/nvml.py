@@ -90,15 +90,19 @@ class NvmlDevice:
         )
 
     def sm_clock_mhz(self) -> float | None:
-        return optional(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        clock_mhz: float | None = optional(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        return clock_mhz
 
     def temperature_c(self) -> float | None:
-        return optional(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
+        celsius: float | None = optional(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
+        return celsius
 
     def throttle_bits(self) -> int | None:
-        bits = optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle)
-        # The older name of the same call: drivers before 535 know only this one.
-        return bits if bits is not None else optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+        bits: int | None = optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle)
+        if bits is None:
+            # The older name of the same call: drivers before 535 know only this one.
+            bits = optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+        return bits
 
     def process_ids(self) -> list[int] | None:
         """Processes with a context on the device; host process ids, so that inside a container none may be ours."""

@@ -13,8 +13,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlbench.worker.energy import Reading
 from dlbench.worker.nvml import MeterUnavailable
+from dlbench.worker.reading import Reading
 
 POWERCAP = Path("/sys/class/powercap")
 #: No package draws more [W]: a window in which this would wrap a counter twice is not readable.

@@ -61,7 +61,7 @@ class Workload:
         forward_end = clock.stamp() if clock else None
         with autocast(self.case.precision, self.device.type):
             loss = training_loss(output, labels)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         backward_end = clock.stamp() if clock else None
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -96,7 +96,7 @@ def build_workload(case: Case, device: torch.device) -> Workload:
     built = build(case.model)
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     training = case.mode == "training"
-    module: nn.Module = built.module.to(device=device, memory_format=layout).train(training)
+    module: nn.Module = built.module.to(device).to(memory_format=layout).train(training)
     return Workload(
         case=case,
         module=module,

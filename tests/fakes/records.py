@@ -152,7 +152,7 @@ def _of_gpu(values: dict[str, Any], reach: float, window: float, rank: int, rng:
     allocated = int(sum(values[p] or 0 for p in parts) * 1.12) + 200 * 2**20
     watts = 120 + 560 * min(1.0, reach / 0.5)
     times = np.arange(0, window, max(0.1, window / 200))
-    power = watts + rng.normal(0, 6, times.size) - 200 * np.exp(-times / 0.2)
+    power = watts + rng.normal(0, 6, times.size) - (watts - 80) * np.exp(-times / 0.2)
     return {
         "device_uuid": f"GPU-fake-{rank}",
         "energy_j": watts * window,

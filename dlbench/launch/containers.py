@@ -1,0 +1,259 @@
+"""Container runtimes: from an image and what surrounds a command to the words in front of it. Pure functions.
+
+srun stands outside of the container, mpirun and local inside:  srun OPTIONS  PREFIX  python3 -m dlbench ...
+Each runtime loses, hides or copies something else; the comments say what, and where it costs a measurement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from dlbench.errors import BadInput
+from dlbench.launch.sites import RUNTIMES, Mount
+
+Argv = tuple[str, ...]
+
+#: Variables that only exist once a rank runs. Where a runtime starts from an empty environment they go in by name.
+PASSED = (
+    *("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
+    *("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_ARRAY_JOB_ID"),
+    *("SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    *("SLURM_NODEID", "SLURM_CPUS_PER_TASK", "SLURMD_NODENAME"),
+)
+#: Those through which srun's MPI plugins speak to a rank.
+PASSED_MPI = (
+    *("PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_JOBID", "PMIX_RANK", "PMIX_NAMESPACE", "PMIX_HOSTNAME"),
+    *("PMIX_SERVER_URI2", "PMIX_SERVER_URI21", "PMIX_SERVER_URI3", "PMIX_SERVER_URI4", "PMIX_SERVER_URI41"),
+    *("PMIX_SERVER_TMPDIR", "PMIX_SYSTEM_TMPDIR", "PMIX_SECURITY_MODE", "PMIX_GDS_MODULE", "PMIX_BFROP_BUFFER_TYPE"),
+)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a command needs around it, whatever the runtime."""
+
+    workdir: str
+    mounts: tuple[Mount, ...] = ()
+    variables: Argv = ()  # names; their values are in the environment of whoever starts the container
+    gpus: bool = False
+    mpi: bool = False  # srun starts the ranks through an MPI plugin
+    nodes: int = 1
+    user: str = ""  # "uid:gid" of the person, for runtimes that would make root's files
+    name: str = "dlbench"  # of containers made for one job
+    options: Argv = ()  # the profile's own options for the runtime
+
+
+@dataclass(frozen=True)
+class Wrapping:
+    """How a runtime brings a command into the container."""
+
+    srun: Argv = ()  # options of srun itself
+    prefix: Argv = ()  # the words before the command
+    environment: dict[str, str] = field(default_factory=dict)  # to be set outside, before
+    prepare: tuple[Argv, ...] = ()  # commands on every node, before the first step
+    prepare_once: bool = False  # the store is shared: on one node is enough
+    cleanup: tuple[Argv, ...] = ()  # where `prepare` ran, at the end
+    digest: Argv = ()  # prints what the image really is, where only the node can tell
+
+
+Runtime = Callable[[str, Surroundings], Wrapping]
+
+#: Nothing of the host's environment goes in but by name, and a name that is not set goes in as an empty text: an empty
+#: CUDA_VISIBLE_DEVICES hides every GPU. So each rank names what it has. The names are $0, the other words follow.
+_ENROOT_START = 'for name in $0; do [ -z "${!name+set}" ] || set -- --env "$name" "$@"; done; exec enroot start "$@"'
+
+
+def none(image: str, around: Surroundings) -> Wrapping:
+    """No container."""
+    return Wrapping()
+
+
+def docker(image: str, around: Surroundings) -> Wrapping:
+    """`docker run`: on one node only.
+
+    Raises:
+        BadInput: several nodes are asked for.
+    """
+    if around.nodes > 1:
+        raise BadInput(
+            f"docker cannot run {around.nodes} nodes: each engine knows its own node alone, and Slurm neither binds, "
+            "counts nor ends what it starts; take enroot, pyxis or apptainer"
+        )
+    prefix = (
+        *("docker", "run", "--rm"),
+        *(("--gpus", "all") if around.gpus else ()),
+        # NCCL and the loaders of PyTorch need more shared memory than Docker's 64 MB.
+        *("--ipc=host", "--network=host"),
+        # Claims and attempts name their owner by its process id, which must mean the same in every container.
+        "--pid=host",
+        *("--ulimit", "memlock=-1", "--ulimit", "stack=67108864"),
+        *_as_user(around),
+        # Killing the client leaves the container running: the label finds it again.
+        *("--label", f"dlbench={around.name}"),
+        *_volumes(around),
+        *("--workdir", around.workdir),
+        *_by_name("--env", around),
+        *around.options,
+        image,
+    )
+    return Wrapping(prefix=prefix, cleanup=(_remove_labelled("docker", around),), digest=_inspect("docker", image))
+
+
+def podman(image: str, around: Surroundings) -> Wrapping:
+    """`podman run`; GPUs come through the CDI file that `nvidia-ctk cdi generate` writes."""
+    prefix = (
+        *("podman", "run", "--rm"),
+        *(("--device", "nvidia.com/gpu=all") if around.gpus else ()),
+        *("--ipc=host", "--network=host", "--pid=host"),
+        "--security-opt=label=disable",
+        # Without root no limit can be raised: the node's own are as good as it gets.
+        "--ulimit=host",
+        *(() if around.user in ("", "0:0") else ("--userns=keep-id",)),
+        *("--label", f"dlbench={around.name}"),
+        *_volumes(around),
+        *("--workdir", around.workdir),
+        *_by_name("--env", around),
+        *around.options,
+        image,
+    )
+    return Wrapping(prefix=prefix, cleanup=(_remove_labelled("podman", around),), digest=_inspect("podman", image))
+
+
+def enroot(image: str, around: Surroundings) -> Wrapping:
+    """`enroot start` of a container that `enroot create` has unpacked on every node."""
+    prefix = (
+        *("bash", "-c", _ENROOT_START, " ".join(_names(around, _nvidia(around)))),
+        "--rw",
+        *_words("--mount", [_enroot_mount(mount) for mount in around.mounts]),
+        *around.options,
+        around.name,
+    )
+    return Wrapping(
+        prefix=prefix,
+        environment=_nvidia(around),
+        prepare=(("enroot", "create", "--name", around.name, image),),
+        cleanup=(("enroot", "remove", "--force", around.name),),
+    )
+
+
+def pyxis(image: str, around: Surroundings) -> Wrapping:
+    """Options of srun, which the pyxis plugin of Slurm adds; never on sbatch, whose script would run inside."""
+    mounts = ",".join(f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in around.mounts)
+    srun = (
+        f"--container-image={image}",
+        # Named, so that the steps of a job unpack the image once and not once per case.
+        f"--container-name={around.name}",
+        *((f"--container-mounts={mounts}",) if mounts else ()),
+        f"--container-workdir={around.workdir}",
+        # The host's environment passes, but the image's own values win unless named.
+        f"--container-env={','.join((*around.variables, *_nvidia(around)))}",
+        *around.options,
+    )
+    # Where the site keeps named containers beyond the job, they would fill the node's disk.
+    return Wrapping(
+        srun=srun, environment=_nvidia(around), cleanup=(("enroot", "remove", "--force", f"pyxis_{around.name}"),)
+    )
+
+
+def apptainer(image: str, around: Surroundings) -> Wrapping:
+    """`apptainer exec`; the host's environment passes, so never `--cleanenv`, which would drop the ranks."""
+    prefix = (
+        *("apptainer", "exec"),
+        *(("--nv",) if around.gpus else ()),
+        *_words("--bind", [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in around.mounts]),
+        *("--pwd", around.workdir),
+        *around.options,
+        image,
+    )
+    return Wrapping(prefix=prefix)
+
+
+def udocker(image: str, around: Surroundings) -> Wrapping:
+    """`udocker run` in mode F3 (library preload). The driver is copied in at set-up, hence a set-up for each job.
+
+    Raises:
+        BadInput: a mount is read-only, which udocker cannot do.
+    """
+    if any(mount.read_only for mount in around.mounts):
+        raise BadInput("udocker has no read-only mounts; drop ':ro' from container.mounts")
+    prefix = (
+        *("udocker", "run", "--hostenv"),
+        *[f"--volume={mount.source}:{mount.target}" for mount in around.mounts],
+        f"--workdir={around.workdir}",
+        *around.options,
+        around.name,
+    )
+    setup = ("udocker", "setup", "--execmode=F3", *(("--nvidia",) if around.gpus else ()), around.name)
+    return Wrapping(
+        prefix=prefix,
+        prepare=(("udocker", "create", f"--name={around.name}", image), setup),
+        prepare_once=True,
+        cleanup=(("udocker", "rm", around.name),),
+    )
+
+
+FUNCTIONS: dict[str, Runtime] = {
+    "none": none,
+    "docker": docker,
+    "podman": podman,
+    "enroot": enroot,
+    "pyxis": pyxis,
+    "apptainer": apptainer,
+    "udocker": udocker,
+}
+assert tuple(FUNCTIONS) == RUNTIMES
+
+
+def wrap(runtime: str, image: str | None, around: Surroundings) -> Wrapping:
+    """How `runtime`, one of `sites.RUNTIMES`, brings a command into `image`.
+
+    Raises:
+        BadInput: the runtime cannot do what is asked.
+    """
+    return FUNCTIONS[runtime](image or "", around)
+
+
+def _names(around: Surroundings, more: Iterable[str] = ()) -> Argv:
+    return tuple(dict.fromkeys((*around.variables, *more, *PASSED, *(PASSED_MPI if around.mpi else ()))))
+
+
+def _by_name(option: str, around: Surroundings) -> Argv:
+    """The variables by name: their values are then those of each rank, and appear in no process list."""
+    return _words(option, _names(around))
+
+
+def _words(option: str, values: list[str] | Argv) -> Argv:
+    return tuple(word for value in values for word in (option, value))
+
+
+def _volumes(around: Surroundings) -> Argv:
+    return _words("--volume", [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in around.mounts])
+
+
+def _enroot_mount(mount: Mount) -> str:
+    # The fields of fstab, with colons between them.
+    return f"{mount.source}:{mount.target}" + (":none:x-create=auto,rbind,ro" if mount.read_only else "")
+
+
+def _nvidia(around: Surroundings) -> dict[str, str]:
+    """Without the first there is silently no GPU inside; without the second no libcuda."""
+    if not around.gpus:
+        return {"NVIDIA_VISIBLE_DEVICES": "void"}
+    return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+
+
+def _as_user(around: Surroundings) -> Argv:
+    # A user without a home and a name inside: caches go to /tmp, and PyTorch asks for the name.
+    if around.user in ("", "0:0"):
+        return ()
+    return ("--user", around.user, "--env", "HOME=/tmp", "--env", "USER")
+
+
+def _remove_labelled(engine: str, around: Surroundings) -> Argv:
+    script = f'{engine} ps --quiet --filter "label=dlbench=$1" | xargs -r {engine} rm --force'
+    return ("sh", "-c", script, "sh", around.name)
+
+
+def _inspect(engine: str, image: str) -> Argv:
+    return (engine, "image", "inspect", "--format", "{{.Id}}", image)

@@ -1,0 +1,372 @@
+"""Site profiles: how one cluster wants its jobs. TOML files in slurm/, read into frozen dataclasses.
+
+    [slurm]        partition, account, qos, constraint, time_limit, cpus_per_task, ... -> #SBATCH lines
+    [gpus]         request = "gres" | "gpus-per-node" | "none", type, per_node
+    [software]     modules, python, host_python
+    [environment]  variables, set as they stand: `$HOME` in a value is five characters
+    [network]      interface, master_address
+    [container]    runtime, image, source, mounts, options
+    [report]       partition, time_limit of the job that writes the report
+
+Every value is checked here against what it may hold, and quoted again where it is used, so that nothing in a profile
+can become shell code. Standard library only: a bare login node reads profiles.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from dlbench.errors import BadInput, UnknownName
+
+RUNTIMES = ("none", "docker", "podman", "enroot", "pyxis", "apptainer", "udocker")
+#: Runtimes whose image is a file on a shared disk; the others name an image in a store of their own.
+FILE_RUNTIMES = ("enroot", "pyxis", "apptainer")
+GPU_REQUESTS = ("none", "gres", "gpus-per-node")
+#: Variables that tell a process its place; one value for all ranks would make each of them rank 0.
+RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+#: Paths that every tool on the way can carry: Slurm's directives, `-v S:D`, `--container-mounts=S:D,S:D`.
+PLAIN_PATH = re.compile(r"/[\w.+@=/-]*")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.,+@:-]*"
+_DIRECTIVE = re.compile(r"(--[a-z][a-z0-9-]*)(=[A-Za-z0-9_.,:/@%+*&|()\[\]=-]+)?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TIME = r"\d+|\d+:[0-5]?\d(:[0-5]?\d)?|\d+-\d+(:[0-5]?\d){0,2}"
+_LINE_OF_TEXT = r"[^\x00-\x1f\x7f\u0085\u2028\u2029]+"
+#: Directives that dlbench writes itself, and what sets them.
+OWN_DIRECTIVES = {
+    "--job-name": "the suite's name",
+    "--partition": "slurm.partition",
+    "--account": "slurm.account",
+    "--qos": "slurm.qos",
+    "--constraint": "slurm.constraint",
+    "--time": "slurm.time_limit",
+    "--nodes": "the suite's cases",
+    "--ntasks-per-node": "the suite's cases",
+    "--cpus-per-task": "slurm.cpus_per_task",
+    "--mem": "slurm.memory",
+    "--gres": "gpus.request",
+    "--gpus-per-node": "gpus.request",
+    "--exclusive": "slurm.exclusive",
+    "--requeue": "slurm.requeue",
+    "--no-requeue": "slurm.requeue",
+    "--signal": "slurm.warn_before_s",
+    "--open-mode": "dlbench",
+    "--output": "dlbench",
+    "--array": "`dlbench submit --array`",
+    "--dependency": "dlbench",
+    "--wrap": "dlbench",
+}
+
+
+def _text(pattern: str, wanted: str, default: str | None = None) -> Any:
+    return field(default=default, metadata={"pattern": re.compile(pattern), "wanted": wanted})
+
+
+def _texts(pattern: str, wanted: str, default: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"pattern": re.compile(pattern), "wanted": wanted})
+
+
+def _number(least: int, default: int | None = None) -> Any:
+    return field(default=default, metadata={"least": least})
+
+
+def _choice(known: tuple[str, ...], default: str) -> Any:
+    return field(default=default, metadata={"known": known})
+
+
+_PLAIN_NAME = "a name of letters, digits and _ . , + @ : -"
+
+
+@dataclass(frozen=True)
+class Slurm:
+    """What goes into the head of a job script."""
+
+    partition: str | None = _text(_NAME, _PLAIN_NAME)
+    account: str | None = _text(_NAME, _PLAIN_NAME)
+    qos: str | None = _text(_NAME, _PLAIN_NAME)
+    constraint: str | None = _text(r"[A-Za-z0-9_.,:*&|()\[\]!@+-]+", "a Slurm constraint, such as a100|h100")
+    time_limit: str | None = _text(_TIME, "a Slurm time, such as 04:00:00 or 1-12")
+    memory: str | None = _text(r"\d+[KMGT]?", "a size such as 64G (0: all of the node)")
+    max_nodes: int | None = _number(1)
+    cpus_per_task: int | None = _number(1)
+    exclusive: bool = True
+    requeue: bool = True
+    max_requeues: int = _number(0, 20)
+    warn_before_s: int = _number(10, 180)  # signals come up to 80 s early, and a case needs time to end
+    mpi: str | None = _text(r"[a-z0-9_]+", "a type that `srun --mpi=list` names")
+    directives: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "a directive such as --mail-type=END")
+    without: tuple[str, ...] = _texts(r"--[a-z][a-z0-9-]*", "the name of a directive, such as --mem")
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """How GPUs are asked for at this site."""
+
+    request: str = _choice(GPU_REQUESTS, "none")
+    type: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a GPU type, such as a100")
+    per_node: int = _number(0, 0)
+
+
+@dataclass(frozen=True)
+class Software:
+    """What must be loaded, and which Python measures."""
+
+    modules: tuple[str, ...] = _texts(r"[A-Za-z0-9][A-Za-z0-9_.+/@=-]*", "a module name, such as cuda/12.4")
+    python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a command of one line", ("python3",))
+    #: Outside the container, where `python` means the one inside; >= 3.11, nothing installed.
+    host_python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a command of one line", ("python3",))
+
+
+@dataclass(frozen=True)
+class Network:
+    """How the ranks of several nodes find each other."""
+
+    interface: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a network interface, such as ib0")
+    master_address: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "an address or host name")
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder of the host that is seen inside the container."""
+
+    source: str
+    target: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Container:
+    """Which image, and what brings it up."""
+
+    runtime: str = _choice(RUNTIMES, "none")
+    image: str | None = _text(r"[\w.+@=/:#~${}-]+", "an image's absolute path or its reference")
+    #: Where `dlbench image import` fetches the image from.
+    source: str | None = _text(r"[A-Za-z0-9][\w.+@=/:#-]*", "a reference such as docker://nvcr.io#nvidia/pytorch:TAG")
+    mounts: tuple[Mount, ...] = ()
+    options: tuple[str, ...] = _texts(rf"-{_LINE_OF_TEXT}", "an option of the runtime, such as --ipc=host")
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the last job runs, which needs neither GPU nor many cores."""
+
+    partition: str | None = _text(_NAME, _PLAIN_NAME)
+    time_limit: str | None = _text(_TIME, "a Slurm time, such as 00:30:00", "00:30:00")
+
+
+@dataclass(frozen=True)
+class Site:
+    """One cluster, as its profile describes it."""
+
+    name: str
+    file: str
+    description: str = ""
+    slurm: Slurm = field(default_factory=Slurm)
+    gpus: Gpus = field(default_factory=Gpus)
+    software: Software = field(default_factory=Software)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    network: Network = field(default_factory=Network)
+    container: Container = field(default_factory=Container)
+    report: Report = field(default_factory=Report)
+
+    @property
+    def outer_python(self) -> tuple[str, ...]:
+        """The Python of the host, which supervises where the measuring one is inside a container."""
+        return self.software.python if self.container.runtime == "none" else self.software.host_python
+
+
+_TABLES: dict[str, type] = {
+    "slurm": Slurm,
+    "gpus": Gpus,
+    "software": Software,
+    "network": Network,
+    "container": Container,
+    "report": Report,
+}
+_KEYS = ("name", "description", "environment", *_TABLES)
+
+
+def load_site(path: str | Path, environment: Mapping[str, str] | None = None) -> Site:
+    """Read the profile of a site.
+
+    Args:
+        path: a TOML file; a bare name means `slurm/NAME.toml`.
+        environment: what `${NAME}` and `~` in paths of images and mounts stand for; that of this process by default.
+
+    Raises:
+        BadInput: no such file, no valid TOML, a wrong type or a value that could not be used; names file and line.
+        UnknownName: a key that no profile has.
+    """
+    file = _find(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise BadInput(f"cannot read {file}: {error.strerror}") from None
+    return _Reader(file, text, os.environ if environment is None else environment).site(values)
+
+
+def _find(path: str | Path) -> Path:
+    file = Path(path)
+    if file.suffix == ".toml" or file.is_file():
+        if not file.is_file():
+            raise BadInput(f"no site profile at '{path}': there is no such file")
+        return file
+    folders = (Path("slurm"), Path(__file__).parents[2] / "slurm")
+    for folder in folders:
+        if (folder / f"{path}.toml").is_file():
+            return folder / f"{path}.toml"
+    names = {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.toml")}
+    raise UnknownName("site", path, names, hint="A site is a TOML file, or the name of one in slurm/.")
+
+
+class _Reader:
+    """Turns the tables of one file into dataclasses; knows file and lines, for the messages."""
+
+    def __init__(self, file: Path, text: str, environment: Mapping[str, str]) -> None:
+        self._file = file
+        self._lines = text.splitlines()
+        self._environment = environment
+
+    def site(self, values: dict[str, Any]) -> Site:
+        for key in values:
+            if key not in _KEYS:
+                raise UnknownName("key", key, _KEYS, self._place("", key))
+        for name in _TABLES:
+            if not isinstance(values.get(name, {}), dict):
+                raise BadInput(f"{self._place('', name)}: {name} must be a table ([{name}]), not {values[name]!r}")
+        tables = {name: self._table(name, cls, values.get(name, {})) for name, cls in _TABLES.items()}
+        name = self._one_text("", "name", values.get("name", self._file.stem), re.compile(_NAME), _PLAIN_NAME)
+        anything = re.compile(rf"({_LINE_OF_TEXT})?")
+        description = self._one_text("", "description", values.get("description", ""), anything, "one line of text")
+        tables["container"] = self._container(tables["container"])
+        variables = self._variables(values.get("environment", {}))
+        site = Site(name, str(self._file), description, environment=variables, **tables)
+        self._check_directives(site)
+        return site
+
+    def _table(self, table: str, cls: type, values: dict[str, Any]) -> Any:
+        known = {f.name: f for f in fields(cls)}
+        made: dict[str, Any] = {}
+        for key, value in values.items():
+            if key not in known:
+                raise UnknownName(f"key in [{table}]", key, known, self._place(table, key))
+            made[key] = self._value(table, key, value, str(known[key].type), known[key].metadata)
+        return cls(**made)
+
+    def _value(self, table: str, key: str, value: Any, kind: str, rule: Mapping[str, Any]) -> Any:
+        if key == "mounts":
+            return tuple(self._mount(item) for item in self._list(table, key, value))
+        if "known" in rule:
+            if value not in rule["known"]:
+                raise UnknownName(key, value, rule["known"], self._place(table, key))
+            return value
+        if "least" in rule:
+            if isinstance(value, bool) or not isinstance(value, int) or value < rule["least"]:
+                self._refuse(table, key, value, f"a whole number, at least {rule['least']}")
+            return value
+        if kind == "bool":
+            if not isinstance(value, bool):
+                self._refuse(table, key, value, "true or false")
+            return value
+        if kind.startswith("tuple"):
+            items = [value] if isinstance(value, str) and key.endswith("python") else self._list(table, key, value)
+            return tuple(self._one_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items)
+        return self._one_text(table, key, value, rule["pattern"], rule["wanted"])
+
+    def _list(self, table: str, key: str, value: Any) -> list[Any]:
+        if not isinstance(value, list):
+            self._refuse(table, key, value, 'a list, such as ["..."]')
+        return list(value)
+
+    def _one_text(self, table: str, key: str, value: Any, pattern: re.Pattern[str], wanted: str) -> str:
+        if not isinstance(value, str) or not pattern.fullmatch(value):
+            self._refuse(table, key, value, wanted)
+        return str(value)
+
+    def _variables(self, values: Any) -> dict[str, str]:
+        if not isinstance(values, dict):
+            self._refuse("", "environment", values, "a table ([environment])")
+        for name, value in values.items():
+            if not _VARIABLE.fullmatch(name):
+                self._refuse("environment", name, name, "the name of a variable")
+            if name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_")):
+                where = self._place("environment", name)
+                raise BadInput(f"{where}: {name} is set by the launcher for each rank; a profile must not set it")
+            self._one_text("environment", name, value, re.compile(rf"({_LINE_OF_TEXT})?"), "one line of text")
+        return dict(values)
+
+    def _mount(self, item: Any) -> Mount:
+        parts = item.split(":") if isinstance(item, str) else []
+        read_only = len(parts) == 3 and parts[2] == "ro"
+        if not 1 <= len(parts) <= 3 or (len(parts) == 3 and not read_only):
+            self._refuse("container", "mounts", item, "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro")
+        source = self._path("mounts", parts[0])
+        return Mount(source, self._path("mounts", parts[1]) if len(parts) > 1 else source, read_only)
+
+    def _path(self, key: str, text: str) -> str:
+        """An absolute path, its `~` and `${NAME}` replaced now, in Python: no shell ever sees them."""
+        where = self._place("container", key)
+
+        def value(match: re.Match[str]) -> str:
+            name = match.group(1) or "HOME"
+            if name not in self._environment:
+                raise BadInput(f"{where}: '{text}' uses ${{{name}}}, which is not set here")
+            return self._environment[name]
+
+        path = re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", value, text)
+        if not PLAIN_PATH.fullmatch(path):
+            raise BadInput(f"{where}: '{path}' must be an absolute path of letters, digits and . _ + @ = / -")
+        return path
+
+    def _check_directives(self, site: Site) -> None:
+        for directive in site.slurm.directives:
+            name = directive.partition("=")[0]
+            if name in OWN_DIRECTIVES:
+                where = self._place("slurm", "directives")
+                raise BadInput(f"{where}: {name} is set by {OWN_DIRECTIVES[name]}, not under directives")
+        for name in site.slurm.without:
+            if name not in OWN_DIRECTIVES:
+                raise UnknownName("directive", name, OWN_DIRECTIVES, self._place("slurm", "without"))
+        if site.gpus.request != "none" and site.gpus.per_node < 1:
+            raise BadInput(f"{self._place('gpus', 'request')}: gpus.per_node says how many a node has; it is missing")
+
+    def _container(self, container: Container) -> Container:
+        if container.runtime == "none":
+            return container
+        where = self._place("container", "image" if container.image else "runtime")
+        if not container.image:
+            raise BadInput(f"{where}: the runtime {container.runtime} needs container.image")
+        if container.runtime in FILE_RUNTIMES:
+            return dataclasses.replace(container, image=self._path("image", container.image))
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./:@-]*", container.image):
+            raise BadInput(f"{where}: '{container.image}' must be an image reference such as dlbench:latest")
+        return container
+
+    def _refuse(self, table: str, key: str, value: Any, wanted: str) -> None:
+        name = f"{table}.{key}" if table else key
+        raise BadInput(f"{self._place(table, key)}: {name} is {value!r}; it must be {wanted}")
+
+    def _place(self, table: str, key: str) -> str:
+        """`file:line` of the key inside its table, of the table, or the file alone."""
+        current, table_line = "", 0
+        for number, line in enumerate(self._lines, start=1):
+            head = re.match(r"\s*\[\s*([\w.-]+)\s*\]", line)
+            if head:
+                current = head.group(1)
+                if current in (table, key):
+                    table_line = number
+                    if not table:
+                        return f"{self._file}:{number}"
+            elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
+                return f"{self._file}:{number}"
+        return f"{self._file}:{table_line}" if table_line else str(self._file)

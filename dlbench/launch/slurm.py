@@ -1,0 +1,408 @@
+"""Job scripts for Slurm: pure functions from a site and a job to text that a person can read and run by hand.
+
+A case of one rank needs no help between processes, so the whole campaign runs inside the container, as one step:
+
+    srun --ntasks=1  [container]  python3 -m dlbench run SUITE --results RESULTS
+
+Cases of several ranks are supervised from the job's first node, outside of the container, each a step of its own:
+
+    python3 -m dlbench run SUITE --results RESULTS --launcher srun --  srun {ranks}  [container]  python3
+
+Either way the claims in the results folder share the cases out among all jobs and array tasks that run at the time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlbench.errors import BadInput
+from dlbench.launch.containers import Surroundings, Wrapping, wrap
+from dlbench.launch.launchers import Launcher
+from dlbench.launch.sites import PLAIN_PATH, Mount, Site
+from dlbench.spec.case import Case
+
+#: Stands in a word for the job's number, which only the running script knows. No checked value can hold it.
+JOB_ID = "\x1f"
+#: Stands in the words of a step for the case's nodes and ranks.
+RANKS = "{ranks}"
+#: `dlbench run` was told to stop.
+STOPPED = 130
+
+_SIGNALS = r"""
+# Shortly before the limit Slurm sends USR1 to this script alone, and a shell runs its traps only while it waits. The
+# campaign ends the case in flight as preempted then; all finished ones are safe.
+child='' received='' signals=0
+# shellcheck disable=SC2329
+pass_on() {
+  received=$1 signals=$((signals + 1))
+  [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null || true
+}
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM INT
+watched() {
+  local status=0 seen=$signals
+  [ "$seen" -eq 0 ] || return 130
+  "$@" &
+  child=$!
+  wait "$child" || status=$?
+  while [ "$seen" -ne "$signals" ]; do # a signal ends `wait`, not the child
+    seen=$signals status=0
+    wait "$child" || status=$?
+  done
+  child=''
+  return "$status"
+}
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One campaign, or the part of it that one job (or array) measures."""
+
+    suite: str  # its name
+    suite_file: str  # absolute
+    results: str  # absolute
+    overrides: tuple[str, ...] = ()
+    checkout: str | None = None  # absolute; where dlbench itself lies, unless it is installed
+    nodes: int = 1
+    ranks_per_node: int = 1
+    array: int = 1  # how many tasks share the cases
+    throttle: int | None = None  # how many of them run at a time
+    user: str = ""  # "uid:gid"
+    image_digest: str | None = None  # of an image file, as `dlbench image import` recorded it
+
+    @property
+    def several_ranks(self) -> bool:
+        """Whether some case needs more than one rank."""
+        return self.nodes * self.ranks_per_node > 1
+
+
+def campaign_script(site: Site, job: Job) -> str:
+    """The script of the job, or array of jobs, that measures.
+
+    Raises:
+        BadInput: the site cannot give what the job needs, or a path cannot be carried into it.
+    """
+    _check(site, job)
+    wrapping = _wrapping(site, job, gpus=site.gpus.request != "none", nodes=job.nodes)
+    if job.several_ranks:
+        supervisor = f'watched {words(site.outer_python)} -m dlbench run "$suite"{_overrides(job)} --results "$results"'
+        run = [
+            "# The supervisor stays out here; each case is a step, with {ranks} replaced by its nodes and ranks.",
+            f'{supervisor} \\\n  --launcher srun -- "${{step[@]}}" \'{RANKS}\' "${{inside[@]}}" || status=$?',
+        ]
+    else:
+        run = [
+            f'watched "${{step[@]}}" --nodes=1 --ntasks=1 "${{inside[@]}}" \\\n'
+            f'  -m dlbench run "$suite"{_overrides(job)} --results "$results" || status=$?',
+        ]
+    return _script(
+        f"The suite {job.suite} at the site {site.name}",
+        _campaign_directives(site, job),
+        _surroundings(site, job, wrapping),
+        [f"suite={quote(job.suite_file)}"],
+        _rendezvous(site) if job.several_ranks else [],
+        _step(site, wrapping),
+        _SIGNALS.strip().splitlines(),
+        _prepare(wrapping),
+        [
+            "# Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.",
+            '"${step[@]}" "${each_node[@]}" "${inside[@]}" -m dlbench doctor --node --results "$results"',
+        ],
+        ["status=0", *run],
+        _requeue(site),
+        ['exit "$status"'],
+    )
+
+
+def report_script(site: Site, job: Job) -> str:
+    """The script of the job that brings the results together at the end; it needs no GPU and one node."""
+    wrapping = _wrapping(site, job, gpus=False, nodes=1)
+    return _script(
+        f"The report of the suite {job.suite}",
+        _report_directives(site, job),
+        _surroundings(site, job, wrapping),
+        [],
+        [],
+        _step(site, wrapping),
+        [],
+        _prepare(wrapping),
+        [
+            '"${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench collect --results "$results"',
+            '"${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench report "$results" -o "$results/report"',
+        ],
+    )
+
+
+def through_step(step: Sequence[str]) -> Launcher:
+    """A launcher that starts each case as the words of a step say, `{ranks}` replaced by the case's nodes and ranks.
+
+    Args:
+        step: such as ``srun --mpi=none {ranks} apptainer exec x.sif python3``; the worker's module and folder follow.
+
+    Raises:
+        BadInput: there is no word `{ranks}`, so that every case would get whatever the job has.
+    """
+    if RANKS not in step:
+        raise BadInput(f"the step '{shlex.join(step)}' has no word {RANKS}, which stands for a case's nodes and ranks")
+
+    def launcher(case: Case, folder: Path) -> list[str]:
+        ranks = [f"--nodes={case.nodes}", f"--ntasks={case.world_size}", f"--ntasks-per-node={case.devices_per_node}"]
+        at = list(step).index(RANKS)
+        return [*step[:at], *ranks, *step[at + 1 :], "-m", "dlbench.worker", str(folder)]
+
+    return launcher
+
+
+def quote(word: str) -> str:
+    """The word as the shell must read it; `JOB_ID` becomes the job's number."""
+    # shlex leaves commas bare, which shellcheck takes for a slip inside of arrays.
+    parts = [f"'{part}'" if "," in (quoted := shlex.quote(part)) == part else quoted for part in word.split(JOB_ID)]
+    return '"$SLURM_JOB_ID"'.join("" if part == "''" and len(parts) > 1 else part for part in parts)
+
+
+def words(argv: Iterable[str]) -> str:
+    """Quoted words with blanks between them."""
+    return " ".join(quote(word) for word in argv)
+
+
+def check_path(path: str, what: str) -> None:
+    """Refuse a path that Slurm's directives and the runtimes' options cannot carry.
+
+    Raises:
+        BadInput: there is something else in it than letters, digits and . _ + @ = / -
+    """
+    if not PLAIN_PATH.fullmatch(path):
+        raise BadInput(f"{what} '{path}' cannot go through Slurm: only letters, digits and . _ + @ = / - may be in it")
+
+
+def _check(site: Site, job: Job) -> None:
+    for path, what in ((job.results, "the results folder"), (job.checkout or "/", "the folder of dlbench")):
+        check_path(path, what)
+    if site.slurm.max_nodes is not None and job.nodes > site.slurm.max_nodes:
+        raise BadInput(
+            f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.slurm.max_nodes} (slurm.max_nodes)"
+        )
+    if site.slurm.cpus_per_task is None:
+        raise BadInput(f"{site.file} has no slurm.cpus_per_task: without it Slurm binds each rank to a single core")
+    if site.gpus.request != "none" and job.ranks_per_node > site.gpus.per_node:
+        raise BadInput(
+            f"{job.suite} needs {job.ranks_per_node} GPUs per node; "
+            f"{site.file} has {site.gpus.per_node} (gpus.per_node)"
+        )
+    if site.container.runtime in ("docker", "podman") and site.gpus.request != "none" and not site.slurm.exclusive:
+        raise BadInput(
+            f"{site.container.runtime} sees every GPU of a node, whatever Slurm gave the job; "
+            f"set slurm.exclusive = true in {site.file}"
+        )
+
+
+def _script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
+    head = [
+        "#!/bin/bash",
+        f"# {title}, written by `dlbench submit`.",
+        "# By hand: salloc with the options below, then bash this file inside the allocation.",
+        *(f"#SBATCH {directive}" for directive in directives),
+        "set -euo pipefail",
+        ': "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"',
+    ]
+    return "\n\n".join("\n".join(lines) for lines in (head, *sections) if lines) + "\n"
+
+
+def _campaign_directives(site: Site, job: Job) -> list[str]:
+    slurm, gpus = site.slurm, site.gpus
+    amount = f"{gpus.type}:{job.ranks_per_node}" if gpus.type else f"{job.ranks_per_node}"
+    memory = slurm.memory or ("0" if slurm.exclusive else None)
+    throttle = f"%{job.throttle}" if job.throttle else ""
+    return _directives(
+        site,
+        [
+            ("--job-name", job.suite),
+            ("--partition", slurm.partition),
+            ("--account", slurm.account),
+            ("--qos", slurm.qos),
+            ("--constraint", slurm.constraint),
+            ("--nodes", str(job.nodes)),
+            ("--ntasks-per-node", str(job.ranks_per_node)),
+            ("--cpus-per-task", str(slurm.cpus_per_task)),
+            ("--gres", f"gpu:{amount}" if gpus.request == "gres" else None),
+            ("--gpus-per-node", amount if gpus.request == "gpus-per-node" else None),
+            ("--exclusive", "" if slurm.exclusive else None),
+            # An exclusive node gives all its cores, but only the default share of its memory.
+            ("--mem", memory),
+            ("--time", slurm.time_limit),
+            ("--signal", f"B:USR1@{slurm.warn_before_s}"),
+            ("--requeue" if slurm.requeue else "--no-requeue", ""),
+            ("--open-mode", "append"),
+            ("--array", f"0-{job.array - 1}{throttle}" if job.array > 1 else None),
+            ("--output", f"{job.results}/jobs/{'%x-%A_%a.out' if job.array > 1 else '%x-%j.out'}"),
+        ],
+    )
+
+
+def _report_directives(site: Site, job: Job) -> list[str]:
+    return _directives(
+        site,
+        [
+            ("--job-name", f"{job.suite}-report"),
+            ("--partition", site.report.partition or site.slurm.partition),
+            ("--account", site.slurm.account),
+            ("--qos", site.slurm.qos),
+            ("--nodes", "1"),
+            ("--ntasks-per-node", "1"),
+            ("--time", site.report.time_limit),
+            ("--open-mode", "append"),
+            ("--output", f"{job.results}/jobs/%x-%j.out"),
+        ],
+    )
+
+
+def _directives(site: Site, wanted: list[tuple[str, str | None]]) -> list[str]:
+    lines = [
+        f"{name}={value}" if value else name
+        for name, value in wanted
+        if value is not None and name not in site.slurm.without
+    ]
+    return [*lines, *site.slurm.directives]
+
+
+def _wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> Wrapping:
+    variables = [name for name, _ in _exports(site, job)]
+    if site.container.runtime != "none":
+        variables += ["DLBENCH_CONTAINER_RUNTIME", "DLBENCH_CONTAINER_IMAGE"]
+    around = Surroundings(
+        workdir=job.checkout or job.results,
+        mounts=_mounts(site, job),
+        variables=tuple(variables),
+        gpus=gpus,
+        mpi=site.slurm.mpi not in (None, "none"),
+        nodes=nodes,
+        user=job.user,
+        name=f"dlbench-{JOB_ID}",
+        options=site.container.options,
+    )
+    return wrap(site.container.runtime, site.container.image, around)
+
+
+def _mounts(site: Site, job: Job) -> tuple[Mount, ...]:
+    """The site's mounts, then results and checkout at their own places, unless they are in one of them already."""
+    mounts = list(site.container.mounts)
+    for path in (job.results, job.checkout):
+        if path and not any(m.source == m.target and Path(path).is_relative_to(m.source) for m in mounts):
+            mounts.append(Mount(path, path))
+    return tuple(mounts)
+
+
+def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
+    exports = dict(site.environment)
+    if job.checkout:
+        exports["PYTHONPATH"] = job.checkout
+    if site.network.interface:
+        exports |= {"NCCL_SOCKET_IFNAME": site.network.interface, "GLOO_SOCKET_IFNAME": site.network.interface}
+    return list(exports.items())
+
+
+def _surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
+    lines = [f"results={quote(job.results)}"]
+    if site.software.modules:
+        lines += [
+            "# `module` is a function that a batch shell may not have yet, and it reads variables that are not set.",
+            "set +u",
+            "# shellcheck disable=SC1091",
+            "type module >/dev/null 2>&1 || . /etc/profile",
+            f"module load {words(site.software.modules)}",
+            "set -u",
+        ]
+    exports = [*_exports(site, job), *wrapping.environment.items()]
+    container = site.container
+    if container.runtime != "none":
+        exports.append(("DLBENCH_CONTAINER_RUNTIME", container.runtime))
+    lines += [f"export {name}={quote(value)}" for name, value in exports]
+    if wrapping.digest:
+        lines += [
+            f"digest=$({words(wrapping.digest)})",
+            f'export DLBENCH_CONTAINER_IMAGE={quote(container.image or "")}@"$digest"',
+        ]
+    elif container.runtime != "none":
+        digest = f"@{job.image_digest}" if job.image_digest else ""
+        lines.append(f"export DLBENCH_CONTAINER_IMAGE={quote(f'{container.image}{digest}')}")
+    return lines
+
+
+def _rendezvous(site: Site) -> list[str]:
+    if site.network.master_address:
+        lines = [f"export MASTER_ADDR={quote(site.network.master_address)}"]
+    else:
+        lines = [
+            'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
+            'export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"',
+        ]
+    return [
+        "# Where the ranks find each other; jobs that share a node get different ports.",
+        *lines,
+        'export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"',
+    ]
+
+
+def _step(site: Site, wrapping: Wrapping) -> list[str]:
+    mpi = [f"--mpi={site.slurm.mpi}"] if site.slurm.mpi else []
+    step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *wrapping.srun]
+    return [
+        "# From Slurm 22.05 on srun no longer takes this from the job.",
+        '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
+        _bash_array("step", step),
+        _bash_array("inside", [*wrapping.prefix, *site.software.python]),
+        'each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)',
+    ]
+
+
+def _bash_array(name: str, argv: Sequence[str]) -> str:
+    """`name=(...)`; where it is long, a line for each option with its value, and one for the words that follow."""
+    if len(line := f"{name}=({words(argv)})") <= 120:
+        return line
+    lines: list[list[str]] = []
+    for word in argv:
+        awaits_value = lines and len(lines[-1]) == 1 and lines[-1][0].startswith("-") and "=" not in lines[-1][0]
+        follows_words = lines and not lines[-1][0].startswith("-")
+        if word.startswith("-") or not (awaits_value or follows_words):
+            lines.append([])
+        lines[-1].append(word)
+    # What a quoted script expands is meant for the shell that gets it.
+    hint = "# shellcheck disable=SC2016\n" if any("$" in word for word in argv) else ""
+    return f"{hint}{name}=(\n" + "\n".join(f"  {words(line)}" for line in lines) + "\n)"
+
+
+def _prepare(wrapping: Wrapping) -> list[str]:
+    where = "--overlap --nodes=1 --ntasks=1" if wrapping.prepare_once else '"${each_node[@]}"'
+    lines = []
+    if wrapping.cleanup:
+        commands = [f"  srun {where} {words(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
+        lines += ["# shellcheck disable=SC2016,SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
+    return lines + [f"srun {where} {words(argv)}" for argv in wrapping.prepare]
+
+
+def _requeue(site: Site) -> list[str]:
+    if not site.slurm.requeue or site.slurm.max_requeues == 0:
+        return []
+    return [
+        "# Told of the limit, not cancelled: the same job goes on later with what is missing.",
+        f'if [ "$status" -eq {STOPPED} ] && [ "$received" = USR1 ] && '
+        f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {site.slurm.max_requeues} ]; then',
+        '  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2',
+        "fi",
+    ]
+
+
+def _overrides(job: Job) -> str:
+    return "".join(f" -P {quote(override)}" for override in job.overrides)
+
+
+def part(job: Job, nodes: int, ranks_per_node: int) -> Job:
+    """The part of a campaign that measures its cases of `nodes` nodes."""
+    return dataclasses.replace(
+        job, nodes=nodes, ranks_per_node=ranks_per_node, overrides=(*job.overrides, f"nodes={nodes}")
+    )

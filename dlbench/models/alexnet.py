@@ -1,0 +1,56 @@
+"""AlexNet: Krizhevsky, Sutskever, Hinton, "ImageNet classification with deep convolutional neural networks", 2012,
+Section 3 and Figure 2; and the one tower of Krizhevsky, "One weird trick for parallelizing convolutional neural
+networks", 2014, Section 5.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def alexnet() -> nn.Module:
+    """AlexNet of 2012 for 227x227 images: two groups of filters, local response normalisation."""
+    features = nn.Sequential(
+        *(nn.Conv2d(3, 96, 11, stride=4), nn.ReLU(inplace=True), _response_norm(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(inplace=True), _response_norm(), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+    )
+    network = nn.Sequential(features, nn.Flatten(), _classifier())
+    _initialise(network)
+    return network
+
+
+def alexnet_owt() -> nn.Module:
+    """The one-tower AlexNet of 2014 for 224x224 images; no groups, no normalisation; layers as in torchvision."""
+    features = nn.Sequential(
+        *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+    )
+    return nn.Sequential(features, nn.Flatten(), _classifier())
+
+
+def _classifier() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Dropout(0.5), nn.Linear(9216, 4096), nn.ReLU(inplace=True)),
+        *(nn.Dropout(0.5), nn.Linear(4096, 4096), nn.ReLU(inplace=True)),
+        nn.Linear(4096, 1000),
+    )
+
+
+def _response_norm() -> nn.Module:
+    # The paper's alpha of 1e-4 multiplies the sum over n = 5 maps; PyTorch's multiplies their mean.
+    return nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
+
+
+def _initialise(network: nn.Module) -> None:
+    """Section 5 of the paper: weights N(0, 0.01); biases 1 in convolutions 2, 4, 5 and the hidden FC, else 0."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for number, layer in enumerate(layers, start=1):
+        nn.init.normal_(layer.weight, std=0.01)
+        if layer.bias is not None:
+            nn.init.constant_(layer.bias, 1.0 if number in (2, 4, 5, 6, 7) else 0.0)

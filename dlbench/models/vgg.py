@@ -1,0 +1,58 @@
+"""VGG: Simonyan, Zisserman, "Very deep convolutional networks for large-scale image recognition", 2015, Table 1."""
+
+from __future__ import annotations
+
+from torch import nn
+
+#: 3x3 convolutions in each of the five stages: configurations A, B, D, E of Table 1.
+_DEPTHS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+_WIDTHS = (64, 128, 256, 512, 512)
+
+
+def vgg11() -> nn.Module:
+    """Configuration A for 224x224 images."""
+    return _vgg(11)
+
+
+def vgg13() -> nn.Module:
+    """Configuration B for 224x224 images."""
+    return _vgg(13)
+
+
+def vgg16() -> nn.Module:
+    """Configuration D for 224x224 images."""
+    return _vgg(16)
+
+
+def vgg19() -> nn.Module:
+    """Configuration E for 224x224 images."""
+    return _vgg(19)
+
+
+def _vgg(num_layers: int) -> nn.Module:
+    layers: list[nn.Module] = []
+    channels = 3
+    for depth, width in zip(_DEPTHS[num_layers], _WIDTHS, strict=True):
+        for _ in range(depth):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    classifier = nn.Sequential(
+        *(nn.Linear(25088, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+        *(nn.Linear(4096, 4096), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+        nn.Linear(4096, 1000),
+    )
+    network = nn.Sequential(nn.Sequential(*layers), nn.Flatten(), classifier)
+    _initialise(network)
+    return network
+
+
+def _initialise(network: nn.Module) -> None:
+    # The paper starts deep configurations from trained shallow ones; He et al. 2015 made that unnecessary.
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.01)
+        if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+            nn.init.zeros_(layer.bias)

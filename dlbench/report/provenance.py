@@ -1,0 +1,120 @@
+"""Where every number comes from: systems, software, protocol, and each attempt with its folder and command."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report import tables
+from dlbench.report.content import MAX_SHOWN, Block, Content, Section
+from dlbench.report.labels import system_ids
+from dlbench.report.render import Cell, Column, Table
+
+#: The properties of a system in the order in which they are listed.
+_PROPERTIES = {
+    "hostname": "Host",
+    "device_name": "Accelerator",
+    "device_count": "Accelerators",
+    "cpu_model": "Processor",
+    "cpu_cores": "Cores",
+    "cpu_threads": "Threads",
+    "memory_bytes": "Memory",
+    "os": "Operating system",
+    "kernel": "Kernel",
+    "driver_version": "Driver",
+    "python_version": "Python",
+    "torch_version": "PyTorch",
+    "torchvision_version": "torchvision",
+    "cuda_version": "CUDA",
+    "cudnn_version": "cuDNN",
+    "nccl_version": "NCCL",
+    "torch_threads": "PyTorch threads",
+    "container_runtime": "Container runtime",
+    "container_image": "Container image",
+    "dlbench_version": "dlbench",
+    "git_commit": "dlbench commit",
+    "git_dirty": "Changes not committed",
+    "slurm_job_id": "Slurm job",
+}
+
+
+def provenance(content: Content) -> Section:
+    """The chapter that leads from each figure back to its records."""
+    stores = ", ".join(content.sources)
+    count = f"{len(content.rows)} rows of {len(content.attempts)} attempts"
+    blocks = [Block(words=f"Read from {stores}: {count}. Folders below are relative to the store.")]
+    if content.system_names:
+        blocks.append(Block(heading="Systems and software", table=_systems(content)))
+    if len(content.attempts):
+        blocks.append(Block(heading="Suites and protocols", table=_protocols(content.attempts)))
+        heading = "Every attempt, and how to repeat it"
+        newest = content.attempts.tail(MAX_SHOWN)
+        blocks.append(Block(heading=heading, table=tables.attempts(newest), folded=True))
+    blocks += [
+        Block(heading=f"All that is known of {name}", table=_details(content.rows, system), folded=True)
+        for system, name in content.system_names.items()
+    ]
+    return Section("provenance", "Provenance", blocks)
+
+
+def _systems(content: Content) -> Table:
+    rows = content.rows.assign(id=system_ids(content.rows))
+    known = rows[rows["system_hostname"].fillna("") != ""]
+    columns = [Column("property", "Property")]
+    columns += [Column(f"system_{i}", name, "left") for i, name in enumerate(content.system_names.values(), 1)]
+    cells: list[list[Cell]] = []
+    for name, title in _PROPERTIES.items():
+        values: list[Cell] = [
+            _values(known.loc[known["id"] == s, f"system_{name}"], name) for s in content.system_names
+        ]
+        if any(v != units.MISSING for v in values):
+            cells.append([title, *values])
+    return Table(columns, cells)
+
+
+def _values(values: pd.Series, name: str) -> str:
+    """All different values of one property, as one text."""
+    distinct = values.dropna().unique()
+    shown = [_shown(value, name) for value in distinct]
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    return ", ".join(shown[:8]) + more if shown else units.MISSING
+
+
+def _shown(value: object, name: str) -> str:
+    if name == "memory_bytes" and isinstance(value, int | float):
+        return units.bytes_(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def _protocols(attempts: pd.DataFrame) -> Table:
+    """Suite by suite the protocol's values; a value that differs between cases is listed with all it took."""
+    columns = [Column("suite", "Suite"), Column("attempts", "Attempts"), Column("protocol", "Protocol")]
+    cells: list[list[Cell]] = []
+    for (suite, version), of_suite in attempts.groupby(["suite", "suite_version"], sort=True):
+        taken: dict[str, list[str]] = {}
+        for text in of_suite["protocol"].dropna().unique():
+            for key, value in json.loads(text).items():
+                taken.setdefault(key, []).append(f"{value:g}" if isinstance(value, float) else str(value))
+        words = "; ".join(f"{key} = {' or '.join(dict.fromkeys(values))}" for key, values in taken.items())
+        cells.append([f"{suite} (version {version})", len(of_suite), words])
+    return Table(columns, cells)
+
+
+def _details(rows: pd.DataFrame, system: str) -> Table:
+    """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
+    of_system = rows[(system_ids(rows) == system) & (rows["system_hostname"].fillna("") != "")]
+    details = json.loads(of_system["system_details"].iloc[0] or "{}")
+    cells: list[list[Cell]] = [[str(key), _flat(value)] for key, value in details.items()]
+    return Table([Column("name", "Name"), Column("value", "Value", "left")], cells)
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, list):
+        return "\n".join(_flat(v).replace("\n", ", ") for v in value) or units.MISSING
+    if isinstance(value, dict):
+        return "\n".join(f"{k} = {_flat(v)}".replace("\n", ", ") for k, v in value.items()) or units.MISSING
+    return units.MISSING if value is None else str(value)

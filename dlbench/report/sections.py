@@ -1,0 +1,154 @@
+"""The chapters of a report, each a function from `Content` to a `Section`, listed in `SECTIONS`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pandas as pd
+
+from dlbench.report import method, plots, plots_samples, tables
+from dlbench.report.content import Block, Content, Section
+from dlbench.report.findings import findings
+from dlbench.report.plots import Plot
+from dlbench.report.provenance import provenance
+from dlbench.report.summary import summary
+
+NOTHING = "No case was measured successfully, so there is nothing to show here."
+#: Figures are drawn for so many systems; the tables hold all.
+MAX_SYSTEMS = 6
+
+
+def comparison(content: Content) -> Section:
+    """All measured cases with all that is known of them, to sort and to filter."""
+    if content.shown.empty:
+        return Section("comparison", "Comparison", [Block(words=NOTHING)])
+    table = tables.comparison(content.shown, content.system_names)
+    words = (
+        "Every measured case. Throughput is over all devices, ± is the half-width of the confidence interval of the "
+        "median step time; every metric is defined under Method."
+    )
+    filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
+    return Section("comparison", "Comparison", [Block(words=words), Block(table=table, filters=filters)])
+
+
+def throughput(content: Content) -> Section:
+    """Throughput, over the batch and by precision where there are several."""
+    several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
+    several_precisions = content.shown["precision"].nunique() > 1
+    blocks = _plots(content, plots.throughput)
+    blocks += _plots(content, plots.batch_curves) if several_batches else []
+    blocks += _plots(content, plots.precisions) if several_precisions else []
+    return Section("throughput", "Throughput", blocks)
+
+
+def step_time(content: Content) -> Section:
+    """Where the time of a step goes."""
+    return Section("step-time", "Step time by phase", _plots(content, plots.step_breakdown))
+
+
+def memory(content: Content) -> Section:
+    """Memory by kind and its peaks."""
+    return Section("memory", "Memory", _plots(content, plots.memory))
+
+
+def energy(content: Content) -> Section:
+    """Energy per image, and the power behind it."""
+    blocks = _plots(content, plots.energy)
+    if content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).any():
+        blocks += _plots(content, plots_samples.power)
+    return Section("energy", "Energy", blocks)
+
+
+def flop_time(content: Content) -> Section:
+    """Time against work and its bound."""
+    words = (
+        "The execution time of a pass is bounded from below by its floating-point operations: time is at least FLOP "
+        "over peak. The distance between a point and its line is what a network leaves unused on this device."
+    )
+    return Section("flop-time", "FLOP against time", [Block(words=words), *_plots(content, plots.flop_time)])
+
+
+def variability(content: Content) -> Section:
+    """How step times scatter and run."""
+    blocks = _plots(content, plots_samples.distribution) + _plots(content, plots_samples.time_series)
+    return Section("variability", "Variability", blocks)
+
+
+def published(content: Content) -> Section:
+    """Published throughputs beside which ours may be held."""
+    table = tables.published(content.shown)
+    words = (
+        "Published throughputs of the same networks, to hold those above against. They differ in framework, data, "
+        "batch, precision and often in the variant of the network: a figure far from its anchor deserves a look, a "
+        "figure near it proves nothing."
+    )
+    if not table.rows:
+        return Section(
+            "published", "Published results", [Block(words="None are known for the networks of this report.")]
+        )
+    return Section("published", "Published results", [Block(words=words), Block(table=table)])
+
+
+def failures(content: Content) -> Section:
+    """What failed, and what to know about what did not."""
+    blocks = [Block(words="Every case was measured.")]
+    if len(content.failed):
+        words = f"{len(content.failed)} cases gave no result; the same command tries them again."
+        blocks = [Block(heading="Failed cases", words=words, table=tables.failures(content.failed))]
+    elif content.attempts.empty:
+        blocks = [Block(words="The store is empty: nothing has been run yet.")]
+    found = findings(content)
+    if found.rows:
+        blocks.append(Block(heading="Warnings", table=found))
+    elif len(content.shown):
+        blocks.append(Block(words="No measured case has a warning."))
+    return Section("failures", "Failures and warnings", blocks)
+
+
+def how(content: Content) -> Section:
+    """The rules, how far they are met, and the definition of every metric."""
+    blocks = [
+        Block(
+            words="Raw samples are stored, one per step; every number here is derived from them and can be derived "
+            "again. Medians and their intervals are over consecutive steps of one process."
+        ),
+        Block(heading="The twelve rules of measurement", table=method.own_rules(content)),
+        Block(heading="The twelve rules of Hoefler and Belli (SC15)", table=method.sc15_rules(), folded=True),
+        Block(heading="Definition of every metric", table=tables.definitions(), folded=True),
+    ]
+    return Section("method", "Method", blocks)
+
+
+#: The chapters in their order. A new one is a function and an entry.
+SECTIONS: tuple[Callable[[Content], Section], ...] = (
+    summary,
+    comparison,
+    throughput,
+    step_time,
+    memory,
+    energy,
+    flop_time,
+    variability,
+    published,
+    failures,
+    how,
+    provenance,
+)
+
+
+def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:
+    """One figure per system, named by it where there are several."""
+    systems = [(s, name) for s, name in content.system_names.items() if len(content.of_system(s))]
+    if not systems:
+        return [Block(words=NOTHING)]
+    blocks = []
+    for number, (system, name) in enumerate(systems[:MAX_SYSTEMS], 1):
+        plot = draw(content.of_system(system))
+        if len(systems) > 1:
+            plot = dataclasses.replace(plot, name=f"{plot.name}-{number}")
+        blocks.append(Block(plot=plot, heading=name if len(systems) > 1 else ""))
+    if len(systems) > MAX_SYSTEMS:
+        left = ", ".join(name for _, name in systems[MAX_SYSTEMS:])
+        blocks.append(Block(words=f"Not drawn, but in the tables: {left}."))
+    return blocks

@@ -1,0 +1,96 @@
+"""The first page of a report: key figures, what they say in words, and each network at its fastest."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report import plots, tables
+from dlbench.report.content import Block, Content, KeyFigure, Section
+from dlbench.report.labels import network, setting, varying_axes
+from dlbench.report.metrics import METRICS
+
+
+def summary(content: Content) -> Section:
+    """One page: the key figures, what they say in words, and the fastest setting of each network."""
+    blocks = [Block(figures=_key_figures(content)), Block(words=_in_words(content))]
+    for system, name in content.system_names.items():
+        cases = content.of_system(system)
+        if len(cases):
+            heading = name if len(content.system_names) > 1 else "Each network at its fastest"
+            blocks.append(Block(heading=heading, table=tables.summary(cases)))
+    return Section("summary", "Summary", blocks)
+
+
+def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
+    shown, failed = content.shown, content.failed
+    unstable = int(shown["status"].eq("unstable").sum())
+    counted = KeyFigure(
+        f"{len(shown)} of {len(shown) + len(failed)}",
+        "cases measured",
+        f"{len(failed)} failed, {unstable} of those measured unstable",
+    )
+    if shown.empty:
+        return (counted,)
+    best = shown.iloc[shown["throughput"].where(shown["model"] == _reference(shown)).argmax()]
+    width = units.percent(best["step_time_half_width"])
+    figures = [
+        KeyFigure(
+            METRICS["throughput"].show(best["throughput"]),
+            f"{network(best['model'])}, {best['mode']}",
+            f"± {width}; {_setting(best, shown)}" if width != units.MISSING else _setting(best, shown),
+        )
+    ]
+    if shown["flop_rate"].notna().any():
+        top = shown.iloc[shown["flop_rate"].argmax()]
+        of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
+        label = f"highest rate: {network(top['model'])}, {top['mode']}"
+        figures.append(KeyFigure(METRICS["flop_rate"].show(top["flop_rate"]), label, of_peak))
+    energy_ = best["energy_per_image"]
+    if energy_ > 0:
+        figures.append(
+            KeyFigure(
+                METRICS["energy_per_image"].show(energy_),
+                f"energy of {network(best['model'])}, {best['mode']}",
+                "gross",
+            )
+        )
+    return (*figures, counted)
+
+
+def _reference(shown: pd.DataFrame) -> str:
+    """The network that stands for all at the head of a report: ResNet-50, or the one with the most work per image."""
+    names = list(shown["model"])
+    return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
+
+
+def _setting(case: pd.Series, shown: pd.DataFrame) -> str:
+    return setting(case.to_dict(), ["precision", "batch_size", *varying_axes(shown)])
+
+
+def _in_words(content: Content) -> str:
+    shown = content.shown
+    if content.attempts.empty:
+        return "The store is empty. `dlbench run` fills it."
+    if shown.empty:
+        return "No case gave a result. What went wrong stands under Failures and warnings."
+    sentences = []
+    for mode in ("training", "inference"):
+        best = plots.fastest(shown[shown["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
+        if len(best) > 1:
+            slow, fast = best.iloc[best["throughput"].argmin()], best.iloc[best["throughput"].argmax()]
+            show = METRICS["throughput"].show
+            sentences.append(
+                f"{mode.capitalize()} runs at {show(slow['throughput'])} ({network(slow['model'])}) to "
+                f"{show(fast['throughput'])} ({network(fast['model'])}) over {len(best)} networks."
+            )
+    if shown["mfu"].notna().any():
+        top = shown.iloc[shown["mfu"].argmax()]
+        name = f"{network(top['model'])}, {top['mode']}, {_setting(top, shown)}"
+        sentences.append(f"The largest share of the datasheet peak is {units.percent(top['mfu'])} ({name}).")
+    widths = shown["step_time_half_width"].dropna()
+    if len(widths):
+        sentences.append(f"Half of all intervals are narrower than ± {units.percent(widths.median())}.")
+    if shown["energy_per_image"].isna().all():
+        sentences.append(plots.no_meter(shown))
+    return " ".join(sentences)

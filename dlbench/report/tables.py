@@ -1,0 +1,242 @@
+"""The tables of a report, for every format that `dlbench.report.render` knows."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
+from dlbench.report.metrics import METRICS
+from dlbench.report.plots import fastest
+from dlbench.report.render import Cell, Column, Table
+from dlbench.spec.case import AXES, MODES, PRECISIONS, Case
+from dlbench.spec.peaks import anchors
+
+#: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
+COMPARED = (
+    "throughput",
+    "step_time_half_width",
+    "step_time",
+    "latency_p99",
+    "flop_per_image",
+    "flop_rate",
+    "mfu",
+    "distance_to_bound",
+    "memory_allocated",
+    "memory_device",
+    "memory_rss",
+    "energy_per_image",
+    "average_power",
+    "iqr",
+)
+#: Above a column, where the metric's own title is too long.
+_SHORT_TITLES = {
+    "step_time_half_width": "±",
+    "flop_per_image": "Work",
+    "flop_rate": "Achieved",
+    "mfu": "Of peak",
+    "distance_to_bound": "Over bound",
+    "memory_allocated": "Peak mem.",
+    "memory_device": "Device mem.",
+    "memory_rss": "Host mem.",
+    "energy_per_image": "Energy",
+    "average_power": "Power",
+    "iqr": "Spread",
+}
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+
+def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
+    """Every measured case with its metrics, each column in one unit so that its numbers can be compared by eye."""
+    shown = in_order(shown)
+    axes = ["model", "mode", "precision", "batch_size", *varying_axes(shown)]
+    known = [name for name in COMPARED if shown[name].notna().any()]
+    columns = [Column("system", "System")] if len(system_names) > 1 else []
+    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    # A fourth digit only where the interval is narrow enough to mean something.
+    sharp = shown["step_time_half_width"].median() < 0.005
+    columns += [_metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
+    columns.append(Column("status", "Status"))
+    rows: list[list[Cell]] = []
+    for case in shown.to_dict("records"):
+        cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
+        cells += [network(case[a]) if a == "model" else case[a] for a in axes]
+        cells += [_number(case[name]) for name in known]
+        rows.append([*cells, case["status"]])
+    missing = [METRICS[name].title.lower() for name in COMPARED if name not in known]
+    notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
+    return Table(columns, rows, notes=notes)
+
+
+def summary(shown: pd.DataFrame) -> Table:
+    """One row per network: its fastest training and inference of one system, with what they cost."""
+    best = fastest(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
+    columns = [Column("model", "Network")]
+    wanted = [
+        (mode, name)
+        for name in ("throughput", "mfu", "energy_per_image")
+        for mode in MODES
+        if mode in best.index.get_level_values("mode") and best.xs(mode, level="mode")[name].notna().any()
+    ]
+    for mode, name in wanted:
+        title = f"{mode.capitalize()}: {METRICS[name].title.lower()}"
+        columns.append(Column(f"{mode}_{name}", title, "right", _shower(name)))
+    rows: list[list[Cell]] = []
+    for model in network_order(best.index.get_level_values("model")):
+        values = [best[name].get((model, mode)) for mode, name in wanted]
+        rows.append([network(model), *(_number(v) for v in values)])
+    return Table(columns, rows)
+
+
+def failures(cases: pd.DataFrame) -> Table:
+    """Every attempt without a result: which, how it ended, why, and where to look."""
+    axes = ["model", "mode", "precision", "batch_size", *varying_axes(cases)]
+    columns = [Column(a, axis_title(a)) for a in axes]
+    columns += [Column("status", "Status"), Column("error", "Reason"), Column("folder", "Output in")]
+    rows = [
+        [
+            *(network(c[a]) if a == "model" else c[a] for a in axes),
+            c["status"],
+            _text(c["error"]),
+            folder(c["attempt_id"]),
+        ]
+        for c in in_order(cases).to_dict("records")
+    ]
+    return Table(columns, rows)
+
+
+def published(shown: pd.DataFrame) -> Table:
+    """Published throughputs of networks that were measured here: per device, with what they were measured on."""
+    names = set(shown["model"])
+    columns = [
+        Column("model", "Network"),
+        Column("mode", "Mode"),
+        Column("device", "Device"),
+        Column("devices", "Devices"),
+        Column("img_per_s_per_device", "Per device [img/s]", "right", _show_number),
+        Column("precision", "Precision"),
+        Column("batch_per_device", "Batch/device", "right"),
+        Column("framework", "Framework"),
+        Column("data", "Data"),
+        Column("source", "Source"),
+    ]
+    rows: list[list[Cell]] = [
+        [network(a.model), a.mode, a.device, a.devices, a.img_per_s_total / a.devices, a.precision, a.batch_per_device,
+         a.framework, a.data, a.source]
+        for a in anchors() if a.model in names
+    ]  # fmt: skip
+    return Table(columns, rows)
+
+
+def attempts(cases: pd.DataFrame) -> Table:
+    """Every attempt: when, where its raw output lies, and the command that measures the same case again."""
+    columns = [
+        Column("attempt_id", "Attempt"),
+        Column("case_id", "Case"),
+        Column("status", "Status"),
+        Column("started_at", "Started (UTC)"),
+        Column("wall_s", "Took", "right", _show_seconds),
+        Column("folder", "Folder"),
+        Column("command", "Measure it again"),
+    ]
+    rows: list[list[Cell]] = [
+        [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}", _number(c["wall_s"]),
+         folder(c["attempt_id"]), rerun(c)]
+        for c in cases.to_dict("records")
+    ]  # fmt: skip
+    return Table(columns, rows)
+
+
+def definitions() -> Table:
+    """Every metric with its unit, meaning and derivation."""
+    columns = [Column("title", "Metric"), Column("unit", "Unit"), Column("description", "What it is")]
+    columns += [Column("derivation", "How it is derived"), Column("name", "Column in metrics.csv")]
+    rows = [[m.title, "" if m.unit == "1" else m.unit, m.description, m.derivation, m.name] for m in METRICS.values()]
+    return Table(columns, rows)
+
+
+def tidy_csv(cases: pd.DataFrame) -> str:
+    """All attempts with all metrics as CSV, in SI units; fractions as fractions; a missing value is an empty field."""
+    hidden = ("samples", "system_id", "protocol")
+    lists = cases[["warnings", "throttle_reasons"]].map(lambda v: "; ".join(v) if v is not None else "")
+    text: str = cases.assign(**lists).drop(columns=[c for c in hidden if c in cases]).to_csv(
+        index=False, float_format="%.6g", lineterminator="\n"
+    )  # fmt: skip
+    return text
+
+
+def rerun(case: Mapping[Hashable, Any]) -> str:
+    """The command that measures a case again; every axis that differs from the default is spelt out."""
+    defaults = Case("")
+    words = ["dlbench", "run", str(case["suite"])]
+    for axis in AXES:
+        if axis in ("model", "mode", "precision", "batch_size", "device") or case[axis] != getattr(defaults, axis):
+            words += ["-P", f"{axis}={case[axis]}"]
+    return shlex.join([*words, "--fresh"])
+
+
+def folder(attempt_id: object) -> str:
+    """Where an attempt left its output, relative to the store."""
+    return f"attempts/{attempt_id}/"
+
+
+def in_order(cases: pd.DataFrame) -> pd.DataFrame:
+    """Cases in the order of networks, modes and precisions, and then by batch."""
+    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    return cases.sort_values(
+        ["system_id", "model", "mode", "precision", "batch_size", "attempt_id"],
+        key=lambda column: column.map(lambda v: order.get(v, v)) if column.name in AXIS_TITLES else column,
+        kind="stable",
+    )
+
+
+def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
+    """The factor and the unit in which a column of this metric is printed: one for all, after its median."""
+    unit = METRICS[name].unit
+    middle = float(values.dropna().abs().median())
+    if unit == "%":
+        return 0.01, "%"
+    if unit == "B":
+        return (2**30, "GiB") if middle >= 2**30 else (2**20, "MiB")
+    if unit not in ("s", "FLOP", "FLOP/s", "J/img"):
+        return 1.0, "" if unit == "1" else unit
+    factor, prefix = next((p for p in _PREFIXES if middle >= p[0]), _PREFIXES[-1])
+    if unit == "s" and factor > 1:
+        factor, prefix = 1.0, ""
+    return factor, prefix + unit
+
+
+def _metric_column(name: str, values: pd.Series[float], significant: int) -> Column:
+    factor, unit = scale(name, values)
+    title = _SHORT_TITLES.get(name, METRICS[name].title)
+    significant = 2 if METRICS[name].unit == "%" else significant
+    return Column(
+        name,
+        f"{title} [{unit}]" if unit else title,
+        "right",
+        lambda cell: units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING,
+    )
+
+
+def _shower(name: str) -> Callable[[Cell], str]:
+    return lambda cell: METRICS[name].show(cell if isinstance(cell, int | float) else None)
+
+
+def _show_number(cell: Cell) -> str:
+    return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING
+
+
+def _show_seconds(cell: Cell) -> str:
+    return units.seconds(cell if isinstance(cell, int | float) else None)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and value == value else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else units.MISSING

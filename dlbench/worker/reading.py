@@ -1,0 +1,72 @@
+"""What a meter found in one window, and whether it can be believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from dlbench.worker.trace import Trace
+
+#: Counter and integral may differ by this share before it is said: the sensors of A100 and H100 see 25 ms in 100 ms.
+TOLERANCE = 0.05
+#: A window of fewer ticks gives no energy; one shorter than this [s] gives it with a warning.
+FEWEST_TICKS = 20
+SHORT_WINDOW_S = 5.0
+#: What a tick lasts where it was not measured [s].
+USUAL_TICK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Energy of one window, with all that was seen on the way; None is unknown."""
+
+    energy_j: float | None = None
+    window_s: float | None = None
+    counter_j: float | None = None
+    integral_j: float | None = None
+    module_j: float | None = None
+    idle_power_w: float | None = None
+    note: str | None = None
+    trace: Trace = field(default_factory=Trace)
+    warnings: tuple[str, ...] = ()
+
+
+def checked_length(reading: Reading, tick_s: float) -> Reading:
+    """Takes the energy away from a window of too few ticks; warns of one that is merely short."""
+    assert reading.window_s is not None
+    if reading.window_s < FEWEST_TICKS * tick_s:
+        return without_energy(
+            reading,
+            f"short_energy_window: energy window of {reading.window_s:.2f} s is under {FEWEST_TICKS} ticks of the "
+            f'counter ({FEWEST_TICKS * tick_s:.1f} s); raise protocol.min_time_s or set energy = "none".',
+        )
+    if reading.window_s < SHORT_WINDOW_S:
+        sentence = f"short_energy_window: {reading.window_s:.2f} s; from {SHORT_WINDOW_S:.0f} s on energy is reliable."
+        return replace(reading, warnings=(*reading.warnings, sentence))
+    return reading
+
+
+def cross_checked(reading: Reading) -> Reading:
+    """Warns where counter and integral differ by more than the tolerance, or where there is no integral."""
+    if reading.counter_j is None or reading.energy_j is None:
+        return reading
+    if reading.integral_j is None:
+        sentence = (
+            f"energy_unchecked: no integral of sampled power ({reading.trace.error or 'the samples have a gap'})."
+        )
+        return replace(reading, warnings=(*reading.warnings, sentence))
+    difference = reading.integral_j / reading.counter_j - 1 if reading.counter_j else float("inf")
+    if abs(difference) <= TOLERANCE:
+        return reading
+    sentence = (
+        f"energy_mismatch: the integral of sampled power differs by {difference:+.1%} from the counter's "
+        f"{reading.counter_j:.1f} J; {TOLERANCE:.0%} is usual."
+    )
+    return replace(reading, warnings=(*reading.warnings, sentence))
+
+
+def without_energy(reading: Reading, warning: str) -> Reading:
+    """Takes the energy away for the reason in `warning`, which becomes the note as well."""
+    note = warning.split(": ", 1)[1]
+    return replace(
+        reading, energy_j=None, counter_j=None, window_s=None, note=note, warnings=(*reading.warnings, warning)
+    )

@@ -1,0 +1,254 @@
+"""The intervals hold what they promise, and nonsense in gives one clear line out."""
+
+from __future__ import annotations
+
+import math
+import random
+import subprocess
+import sys
+import time
+from statistics import NormalDist, fmean, median
+
+import pytest
+from scipy import stats as scipy_stats
+
+from dlbench import stats
+from dlbench.errors import InvalidMeasurement
+
+
+def first_order(rho: float, n: int, rng: random.Random) -> list[float]:
+    """A stationary first-order autoregressive series with standard normal values."""
+    values = [rng.gauss(0, 1)]
+    shock = math.sqrt(1 - rho * rho)
+    for _ in range(n - 1):
+        values.append(rho * values[-1] + rng.gauss(0, shock))
+    return values
+
+
+def skewed(rho: float, n: int, rng: random.Random) -> list[float]:
+    """Step times with a median of 10 ms: a floor with a heavy tail above it."""
+    return [0.0098 + 0.0002 * math.exp(1.5 * x) for x in first_order(rho, n, rng)]
+
+
+def coverage(rho: float, n: int, repetitions: int, outlier_share: float = 0.0) -> tuple[float, float]:
+    """Share of given intervals that hold the true median; share of windows with an interval."""
+    rng = random.Random(f"{rho} {n}")
+    truth = 0.0098 + 0.0002 * math.exp(1.5 * NormalDist().inv_cdf(0.5 / (1 - outlier_share)))
+    held = given = 0
+    for _ in range(repetitions):
+        times = [10 * x if rng.random() < outlier_share else x for x in skewed(rho, n, rng)]
+        interval = stats.median_interval(times)
+        if interval is not None:
+            given += 1
+            held += interval.low <= truth <= interval.high
+    return held / given, given / repetitions
+
+
+@pytest.mark.parametrize(
+    ("rho", "n", "repetitions"),
+    [
+        (0.0, 30, 1500),
+        (0.5, 30, 1500),
+        (0.0, 100, 1000),
+        (0.8, 100, 1000),
+        (0.5, 300, 800),
+        (0.9, 300, 800),
+        (0.0, 1000, 400),
+        (0.9, 1000, 400),
+        (0.7, 5000, 150),
+    ],
+)
+def test_a_95_percent_interval_holds_the_median_in_93_to_97_percent_of_windows(rho, n, repetitions):
+    held, _ = coverage(rho, n, repetitions)
+    # Three standard errors beyond the promised band: the full experiment narrows this to a few tenths.
+    noise = 3 * math.sqrt(0.95 * 0.05 / repetitions)
+    assert 0.95 - noise - 0.005 <= held <= 0.95 + noise + 0.02
+
+
+def test_rare_outliers_do_not_spoil_the_coverage():
+    held, given = coverage(0.3, 300, 800, outlier_share=0.02)
+    assert given == 1
+    assert 0.92 <= held <= 0.98
+
+
+def test_a_short_and_strongly_correlated_window_mostly_gets_no_interval():
+    _, given = coverage(0.9, 30, 500)
+    assert given < 0.2
+
+
+def test_correlated_steps_get_a_wider_interval_than_independent_ones():
+    rng = random.Random(3)
+    independent = stats.median_interval(skewed(0.0, 1000, rng))
+    correlated = stats.median_interval(skewed(0.9, 1000, rng))
+    assert correlated.half_width > 2 * independent.half_width
+
+
+def test_the_interval_shrinks_with_the_root_of_the_number_of_steps():
+    rng = random.Random(4)
+    few, many = (fmean(stats.median_interval(skewed(0.2, n, rng)).half_width for _ in range(40)) for n in (200, 3200))
+    assert few / many == pytest.approx(4, rel=0.25)
+
+
+def test_the_interval_is_the_same_in_any_unit_and_for_any_monotone_scale():
+    rng = random.Random(5)
+    times = skewed(0.5, 501, rng)
+    seconds, milliseconds = stats.median_interval(times), stats.median_interval([1000 * x for x in times])
+    assert milliseconds.low == pytest.approx(1000 * seconds.low)
+    assert milliseconds.relative_half_width == pytest.approx(seconds.relative_half_width)
+
+
+def test_a_higher_confidence_gives_a_wider_interval():
+    times = skewed(0.3, 400, random.Random(6))
+    assert stats.median_interval(times, 0.99).half_width > stats.median_interval(times, 0.90).half_width
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 19])
+def test_too_few_samples_give_no_interval(n):
+    assert stats.median_interval([0.01] * n) is None
+
+
+def test_equal_samples_give_an_interval_of_no_width():
+    assert stats.median_interval([0.01] * 50) == stats.Interval(0.01, 0.01, 0.01, 0.95)
+
+
+def test_a_steady_trend_over_the_whole_window_leaves_no_narrow_interval():
+    interval = stats.median_interval([0.01 * (1 + 0.1 * i / 200) for i in range(200)])
+    assert interval is None or interval.half_width > 0.0001
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 0.0, -0.001])
+@pytest.mark.parametrize(
+    "function",
+    [
+        stats.median_interval,
+        stats.is_steady,
+        stats.drift,
+        stats.outliers,
+        stats.autocorrelation,
+        stats.relative_iqr,
+        stats.coefficient_of_variation,
+        lambda samples: stats.percentile(samples, 50),
+    ],
+)
+def test_a_time_that_is_none_is_named_by_place_and_value(function, bad):
+    with pytest.raises(InvalidMeasurement, match=f"{bad:g} s; a time is finite and above zero"):
+        function([0.01] * 30 + [bad] + [0.01] * 29)
+
+
+def test_the_interval_is_fast_enough_for_a_stop_rule():
+    rng = random.Random(7)
+    for n, limit_s in ((1000, 0.005), (100_000, 0.2)):
+        times = skewed(0.0, n, rng)
+        taken = []
+        for _ in range(5):
+            start = time.perf_counter()
+            stats.median_interval(times)
+            taken.append(time.perf_counter() - start)
+        assert min(taken) < limit_s
+
+
+def test_the_t_quantile_agrees_with_scipy():
+    for probability in (0.9, 0.95, 0.975, 0.995):
+        expected = scipy_stats.t.ppf(probability, 8)
+        assert stats._student_quantile(probability, 8) == pytest.approx(expected, rel=1e-4)
+    assert stats._student_quantile(0.9995, 8) == pytest.approx(scipy_stats.t.ppf(0.9995, 8), rel=1e-3)
+
+
+def test_warm_up_goes_on_while_steps_get_faster_and_ends_when_they_do_not():
+    rng = random.Random(8)
+    falling = [0.01 * (1 + math.exp(-i / 20)) * (1 + 0.01 * rng.random()) for i in range(400)]
+    assert not stats.is_steady(falling[:12])
+    assert not stats.is_steady(falling[:60])
+    assert stats.is_steady(falling)
+
+
+def test_one_slow_first_step_does_not_prolong_warm_up():
+    assert stats.is_steady([5.0, 0.0102, 0.0099, 0.0100, 0.0101, 0.0100])
+
+
+def test_outliers_do_not_decide_the_end_of_warm_up():
+    steps = [0.0100, 0.0101] * 20
+    steps[22] = 1.0
+    assert stats.is_steady(steps)
+
+
+def test_steps_that_get_slower_count_as_warmed_up():
+    assert stats.is_steady([0.01 + 0.0001 * i for i in range(40)])
+
+
+def test_a_change_below_the_tolerance_is_no_warm_up_however_many_steps_show_it():
+    steps = [0.010000] * 3000 + [0.009999] * 1000
+    assert stats.is_steady(steps)
+    assert not stats.is_steady(steps, tolerance=0.0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_fewer_than_six_steps_are_never_steady(n):
+    assert not stats.is_steady([0.01] * n)
+
+
+def test_independent_steady_steps_end_warm_up_in_at_least_nine_cases_of_ten():
+    rng = random.Random(9)
+    calls = [stats.is_steady([0.01 * (1 + 0.02 * rng.gauss(0, 1)) for _ in range(100)]) for _ in range(300)]
+    assert sum(calls) >= 270
+
+
+def test_a_window_that_slows_down_shows_its_drift():
+    rng = random.Random(10)
+    steps = [0.01 * (1 + 0.02 * rng.gauss(0, 1)) * (1.05 if i >= 250 else 1.0) for i in range(500)]
+    assert stats.drift(steps) == pytest.approx(0.05, abs=0.01)
+    assert stats.drift(steps[::-1]) == pytest.approx(-0.05, abs=0.01)
+
+
+def test_quiet_windows_are_hardly_ever_called_drifting():
+    rng = random.Random(11)
+    flagged = sum(stats.drift(skewed(0.6, 400, rng)) is not None for _ in range(300))
+    assert flagged <= 9
+
+
+def test_a_short_window_has_no_drift():
+    assert stats.drift([0.01] * 10 + [0.02] * 10) is None
+
+
+def test_percentiles_interpolate_as_numpy_does():
+    assert stats.percentile([4.0, 1.0, 3.0, 2.0], 50) == 2.5
+    assert stats.percentile([1.0, 2.0], 95) == pytest.approx(1.95)
+    assert stats.percentile([3.0], 99) == 3.0
+    assert stats.percentile([1.0, 2.0], 100) == 2.0
+    with pytest.raises(InvalidMeasurement, match="no samples"):
+        stats.percentile([], 50)
+
+
+def test_dispersion_by_quartiles_ignores_an_outlier_and_the_coefficient_of_variation_does_not():
+    calm = [0.0098, 0.0099, 0.0100, 0.0101, 0.0102] * 10
+    assert stats.relative_iqr([*calm, 10.0]) == pytest.approx(stats.relative_iqr(calm), abs=0.002)
+    assert stats.coefficient_of_variation([*calm, 10.0]) > 10 * stats.coefficient_of_variation(calm)
+    assert stats.relative_iqr([1.0]) is None
+    assert stats.coefficient_of_variation([1.0]) is None
+
+
+def test_autocorrelation_finds_what_was_put_in():
+    steps = [0.01 * (1 + 0.01 * x) for x in first_order(0.8, 5000, random.Random(12))]
+    assert stats.autocorrelation(steps) == pytest.approx(0.8, abs=0.05)
+    assert stats.autocorrelation(steps, lag=2) == pytest.approx(0.64, abs=0.08)
+    assert stats.autocorrelation([0.01, 0.02] * 50) == pytest.approx(-1, abs=0.05)
+    assert stats.autocorrelation([0.1] * 30) is None
+    assert stats.autocorrelation([0.1, 0.2]) is None
+
+
+def test_outliers_are_counted_and_stay_in_the_samples():
+    steps = [0.0098, 0.0099, 0.0100, 0.0101, 0.0102] * 20 + [0.05, 0.001]
+    assert stats.outliers(steps) == 2
+    assert len(steps) == 102
+    assert stats.outliers([]) == 0
+
+
+def test_the_median_itself_is_the_plain_one():
+    times = skewed(0.4, 100, random.Random(13))
+    assert stats.median_interval(times).value == median(times)
+
+
+def test_the_module_loads_nothing_but_the_standard_library():
+    code = "import sys, dlbench.stats; print([m for m in ('numpy', 'scipy', 'torch', 'pandas') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,172 @@
+"""The timed loop: what it counts, when it stops, and that it never waits for an idle device inside the window."""
+
+from __future__ import annotations
+
+import gc
+import time
+
+import pytest
+
+from dlbench.spec.case import Protocol
+from dlbench.worker import timing
+from dlbench.worker.stopping import WarmupRule, WindowRule
+from dlbench.worker.timing import CudaClock, HostClock, run_window
+
+
+class FakeDevice:
+    """A device with a queue: the host goes on at once, the work of a step ends `step_s` after the one before."""
+
+    def __init__(self, step_s: float) -> None:
+        self.step_s = step_s
+        self.free_at_s = time.perf_counter()
+        self.num_synchronisations = 0
+        self.num_events = 0
+        self.most_ahead_s = 0.0
+
+    def submit(self) -> None:
+        self.free_at_s = max(self.free_at_s, time.perf_counter()) + self.step_s
+        self.most_ahead_s = max(self.most_ahead_s, self.free_at_s - time.perf_counter())
+
+    def synchronize(self) -> None:
+        self.num_synchronisations += 1
+        time.sleep(max(0.0, self.free_at_s - time.perf_counter()))
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """A device of 2 ms per step under torch.cuda.Event and torch.cuda.synchronize, which behave like the real ones."""
+    fake = FakeDevice(0.002)
+
+    class Event:
+        def __init__(self, enable_timing=False):
+            assert enable_timing, "an event without timing cannot be measured"
+            fake.num_events += 1
+            self.done_at_s = None
+
+        def record(self):
+            self.done_at_s = max(fake.free_at_s, time.perf_counter())
+
+        def synchronize(self):
+            time.sleep(max(0.0, self.done_at_s - time.perf_counter()))
+
+        def elapsed_time(self, end):
+            if time.perf_counter() < end.done_at_s:
+                raise RuntimeError("CUDA error: device not ready")
+            return (end.done_at_s - self.done_at_s) * 1e3
+
+    monkeypatch.setattr("torch.cuda.Event", Event)
+    monkeypatch.setattr("torch.cuda.synchronize", fake.synchronize)
+    return fake
+
+
+def cuda_step(device, clock):
+    def step(with_clock):
+        device.submit()
+        return (with_clock.stamp(), with_clock.stamp()) if with_clock else ()
+
+    return step
+
+
+def run(step, clock, rule, **changes):
+    options = {"step_estimate_s": 0.002, "first_look_s": 0.1, "cap_s": 10.0, "max_steps": 100_000, **changes}
+    return run_window(step, clock, rule, **options)
+
+
+def stop_after(time_s):
+    return lambda step_s, elapsed_s: "target" if elapsed_s >= time_s else None
+
+
+def test_device_steps_sum_to_the_window_and_the_device_is_waited_for_only_at_its_ends(device):
+    clock = CudaClock()
+    window = run(cuda_step(device, clock), clock, stop_after(0.3))
+    assert device.num_synchronisations == 2
+    assert sum(window.step_s) == pytest.approx(window.window_s, rel=0.02)
+    assert sorted(window.step_s)[len(window.step_s) // 2] == pytest.approx(0.002, rel=0.01)
+
+
+def test_the_host_stays_a_bounded_time_ahead_and_events_are_used_again(device):
+    clock = CudaClock()
+    window = run(cuda_step(device, clock), clock, stop_after(0.5))
+    assert len(window.step_s) > 150
+    assert device.most_ahead_s < 0.06
+    assert device.num_events < 100
+
+
+def test_phases_of_short_steps_are_shown_only_in_some_of_them(device):
+    device.step_s = 0.0005
+    clock = CudaClock()
+    window = run(cuda_step(device, clock), clock, stop_after(0.2), step_estimate_s=0.0005)
+    assert window.phase_stride == 4
+    assert len(window.forward_s) == -(-len(window.step_s) // 4)
+
+
+def test_on_the_host_every_step_shows_its_phases_and_they_sum_to_the_step():
+    def step(clock):
+        first = clock.stamp()
+        time.sleep(0.001)
+        return first, clock.stamp()
+
+    window = run(step, HostClock(), stop_after(0.05), step_estimate_s=0.001, first_look_s=0.05)
+    phases = zip(window.forward_s, window.backward_s, window.optimizer_s, window.step_s, strict=True)
+    assert all(f + b + o == pytest.approx(s) for f, b, o, s in phases)
+    assert sum(window.step_s) == pytest.approx(window.window_s, rel=0.01)
+
+
+def test_a_window_ends_at_its_last_step_whatever_the_rule_says():
+    window = run(lambda clock: (), HostClock(), lambda step_s, elapsed_s: None, max_steps=17)
+    assert (window.stop_reason, len(window.step_s)) == ("max_steps", 17)
+
+
+def test_a_slow_rule_is_asked_seldom_but_not_after_the_cap():
+    asked_at_s = []
+
+    def rule(step_s, elapsed_s):
+        asked_at_s.append(elapsed_s)
+        time.sleep(0.01)
+        return "max_time" if elapsed_s >= 0.6 else None
+
+    def step(clock):
+        time.sleep(0.001)
+        return ()
+
+    window = run(step, HostClock(), rule, step_estimate_s=0.001, first_look_s=0.1, cap_s=0.6)
+    assert len(asked_at_s) <= 4
+    assert window.window_s < 1.0
+
+
+def test_no_garbage_is_collected_inside_the_window():
+    seen = []
+    run(lambda clock: seen.append(gc.isenabled()) or (), HostClock(), lambda *_: None, max_steps=3)
+    assert seen == [False] * 3
+    assert gc.isenabled()
+
+
+def test_all_ranks_take_the_decision_of_rank_0():
+    decisions = iter([(None, 5), (None, 9), ("target", 99)])
+    window = run(lambda clock: (), HostClock(), lambda *_: None, agree=lambda mine: next(decisions))
+    assert (window.stop_reason, len(window.step_s)) == ("target", 9)
+
+
+def test_a_lapse_of_the_estimate_does_not_reach_zero_steps():
+    assert timing._steps_in(0.2, 0.0, 1, 50) == 50
+    assert timing._steps_in(0.0, 1.0, 1, 50) == 1
+
+
+def test_warm_up_goes_on_while_steps_get_faster_and_ends_at_its_cap():
+    rule = WarmupRule(Protocol(warmup_min_steps=5, warmup_min_time_s=1.0, warmup_max_time_s=60.0))
+    falling = [1.0 / (i + 1) for i in range(40)]
+    assert rule(falling, 5.0) is None
+    assert rule([0.5, 0.1] + [0.1, 0.1001] * 20, 5.0) == "steady"
+    assert rule([0.1, 0.1001] * 20, 0.5) is None
+    assert rule(falling, 60.0) == "cap"
+
+
+def test_a_window_needs_its_minimum_before_the_target_counts():
+    rule = WindowRule(Protocol(min_time_s=5.0, min_steps=30, max_time_s=60.0, target_half_width=0.005))
+    even = [0.1 + 1e-6 * (i % 7) for i in range(60)]
+    wide = [0.1 * (1 + i % 2) for i in range(60)]
+    assert rule(even, 4.0) is None
+    assert rule(even[:29], 6.0) is None
+    assert rule(even, 6.0) == "target"
+    assert rule(wide, 6.0) is None
+    assert rule(wide, 60.0) == "max_time"

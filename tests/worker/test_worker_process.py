@@ -1,0 +1,133 @@
+"""The worker as the supervisor runs it: a process that leaves a result, whatever happens."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import resource
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from dlbench.results.records import Outcome
+from dlbench.spec.case import Case
+from tests.worker.conftest import TINY, run_worker, start_worker
+
+LENET = Case("lenet5", batch_size=4, protocol=TINY)
+#: Every value of every axis that the CPU has, in as few processes as that takes.
+CASES = {
+    "sgd": LENET,
+    "adam, bf16": dataclasses.replace(LENET, optimizer="adam", precision="amp_bf16"),
+    "adagrad, channels_last": dataclasses.replace(LENET, optimizer="adagrad", memory_format="channels_last"),
+    "rmsprop, host batches, fp16": dataclasses.replace(
+        LENET, optimizer="rmsprop", data="synthetic_host", precision="amp_fp16"
+    ),
+    "inference": dataclasses.replace(LENET, mode="inference"),
+    "inference, channels_last, bf16": dataclasses.replace(
+        LENET, mode="inference", memory_format="channels_last", precision="amp_bf16"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_is_measured(tmp_path, name):
+    status, outcome, stderr = run_worker(tmp_path, CASES[name])
+    assert (status, outcome.error) == (0, None), stderr
+    assert outcome.status in ("ok", "unstable")
+    ((system, found),) = outcome.ranks
+    training = CASES[name].mode == "training"
+    assert len(found.step_s) >= TINY.min_steps
+    assert len(found.forward_s) == len(found.optimizer_s) == (len(found.step_s) if training else 0)
+    assert found.device_window_s == pytest.approx(found.window_s, rel=0.02)
+    assert found.clock == "host"
+    assert found.warmup_steps == len(found.warmup_step_s) >= 2
+    assert found.energy_j is None or found.energy_source == "rapl"
+    assert found.energy_note
+    assert found.parameters == 61_706
+    assert found.memory_allocated_peak_bytes > found.parameter_bytes == 4 * 61_706
+    assert (found.activation_bytes is not None) == training
+    assert (found.loss_last is not None) == training
+    assert found.forward_flop == 2 * 416_520
+    assert (found.backward_flop is not None) == training
+    assert system.details["system_key"]
+    assert "phase: window" in stderr
+
+
+def expect_failure(folder, case, status, **options):
+    code, outcome, stderr = run_worker(folder, case, **options)
+    assert (code, outcome.status) == (3, status), stderr
+    assert outcome.error
+    assert "\n" not in outcome.error
+    return outcome, stderr
+
+
+def test_a_loss_that_is_no_number_makes_the_case_invalid(tmp_path):
+    outcome, _ = expect_failure(tmp_path, dataclasses.replace(LENET, model="odd_networks:nan_loss"), "invalid")
+    assert "loss is nan" in outcome.error
+
+
+def test_a_factory_that_raises_is_a_crash_with_its_traceback(tmp_path):
+    outcome, stderr = expect_failure(tmp_path, dataclasses.replace(LENET, model="odd_networks:raising"), "crashed")
+    assert "no weights in /nowhere" in outcome.error
+    assert "Traceback" in stderr
+    assert "odd_networks.py" in stderr
+    assert outcome.ranks[0][0].cpu_model
+
+
+def test_too_much_memory_is_an_answer(tmp_path):
+    outcome, _ = expect_failure(tmp_path, dataclasses.replace(LENET, model="odd_networks:absurd"), "oom")
+    assert "4.00 PiB more needed" in outcome.error
+    assert "available" in outcome.error
+
+
+def test_a_limit_on_memory_is_an_answer_too(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, 8 * 2**30))
+
+    case = dataclasses.replace(LENET, batch_size=4_000_000)
+    expect_failure(tmp_path, case, "oom", preexec_fn=limit)
+
+
+@pytest.mark.parametrize(
+    ("change", "part"), [({"device": "cuda"}, "device 'cuda' asked for"), ({"precision": "tf32"}, "has no TF32")]
+)
+def test_what_the_machine_does_not_have_is_one_line(tmp_path, change, part):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has it")
+    outcome, stderr = expect_failure(tmp_path, dataclasses.replace(LENET, **change), "crashed")
+    assert part in outcome.error
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_leaves_a_preempted_case(tmp_path, number):
+    long = dataclasses.replace(LENET, protocol=dataclasses.replace(TINY, min_time_s=60.0, max_time_s=60.0))
+    with start_worker(tmp_path, long) as process:
+        for line in process.stderr:
+            if line == "phase: window\n":
+                break
+        process.send_signal(number)
+        process.communicate(timeout=30)
+    outcome = Outcome.from_json((tmp_path / "result.json").read_text())
+    assert (process.returncode, outcome.status) == (3, "preempted")
+    assert outcome.error == f"stopped by {signal.Signals(number).name} in phase window"
+    assert [f.name for f in tmp_path.iterdir() if f.name.startswith(".")] == []
+
+
+def test_without_a_case_nothing_is_written(tmp_path):
+    (tmp_path / "case.json").write_text(json.dumps({"model": "lenet5", "colour": "red"}))
+    done = subprocess.run([sys.executable, "-m", "dlbench.worker", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "unknown axis 'colour'" in done.stderr
+    assert not (tmp_path / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_measured(tmp_path):
+    _, outcome, stderr = run_worker(tmp_path, dataclasses.replace(LENET, compile="default"))
+    assert outcome.status in ("ok", "unstable"), stderr
+    assert outcome.ranks[0][1].activation_bytes is None
