@@ -68,7 +68,7 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     those that give an interval cover less. A component much slower than a tenth of the window under white noise is not
     seen; `drift` is there for that. A window that ends at the first look which finds its interval narrow enough covers
     about 89 %, for it favours windows that look too quiet; two such looks in a row, the second after the window has
-    grown by half, cover about 93 %.
+    grown by half, cover about 92 %.
 
     Args:
         samples: step times in the order of measurement [s].

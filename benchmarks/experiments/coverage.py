@@ -1,6 +1,6 @@
 """How often the intervals of `dlbench.stats` hold the truth: simulated step times with a known median.
 
-    python benchmarks/experiments/coverage.py         # all, 10 min on 2 cores; writes docs/experiments/coverage.md
+    python benchmarks/experiments/coverage.py         # all, 15 min on 2 cores; writes docs/experiments/coverage.md
     python benchmarks/experiments/coverage.py --quick # a tenth of the repetitions, prints only
 
 Every random number comes from a fixed seed, one per cell of a table, so that each cell can be run again alone.
@@ -315,7 +315,8 @@ The promise is 93 to 97 %. It is kept from n = 30 for ρ up to 0.5, from n = 100
 to 0.9. Below, where a window holds only a handful of independent steps, most windows get no interval, and the few that
 do look less correlated than they are and cover less; counted over all windows, an interval that misses stays rare, for
 it has to be given first. With a coarse clock many steps tie with the median, and the intervals hold it more often than
-promised; at n = 30 without correlation they are a trifle wide. Where slow correlation hides under white noise (`two_speeds`), longer windows are needed."""
+promised; at n = 30 without correlation they are a trifle wide. Where slow correlation hides under white noise
+(`two_speeds`), longer windows are needed."""
 
 ALTERNATIVES = """Coverage, and the mean half-width. Intervals that take steps as independent are too narrow as soon
 as they are not; t over block medians needs long blocks, and is biased where times are skewed; the moving-block
@@ -324,10 +325,10 @@ bootstrap with the usual block length sees only part of a strong correlation."""
 STOPPING = """The window ends when one look, or two in a row, find a half-width of at most 0.5 %
 (`protocol.target_half_width`), looking at 30 steps and then whenever the window has grown by the factor given. Stopping
 on a width that is itself estimated favours windows that look quieter than they are, and so the interval of a window
-that ended at its first narrow look covers less than it says; two looks in a row, each after growing by half, give
-nearly all of it back for about 1.8 times the steps. Windows held open longer by `min_time_s` are not affected. Coverage
-among the windows that reached the target, the mean number of steps, and in brackets the share that reached it within
-20 000 steps."""
+that ended at its first narrow look covers about 89 % instead of 95 %; two looks in a row, the second after growing by
+half, cover about 92 % for 2.3 times the steps. A window that `min_time_s` holds open long after its interval is narrow
+did not stop by its width, and is not affected. Coverage among the windows that reached the target, the mean number of
+steps, and in brackets the share that reached it within 20 000 steps."""
 
 DRIFT = """Percent of windows that `drift` flags. A rise of 0 % is the rate of false alarms, meant to be at most 1 %."""
 

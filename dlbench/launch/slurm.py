@@ -13,7 +13,6 @@ Either way the claims in the results folder share the cases out among all jobs a
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -207,6 +206,7 @@ def _script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
         f"# {title}, written by `dlbench submit`.",
         "# By hand: salloc with the options below, then bash this file inside the allocation.",
         *(f"#SBATCH {directive}" for directive in directives),
+        "# shellcheck disable=SC2016 # what stands in single quotes is meant as it stands",
         "set -euo pipefail",
         ': "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"',
     ]
@@ -371,9 +371,7 @@ def _bash_array(name: str, argv: Sequence[str]) -> str:
         if word.startswith("-") or not (awaits_value or follows_words):
             lines.append([])
         lines[-1].append(word)
-    # What a quoted script expands is meant for the shell that gets it.
-    hint = "# shellcheck disable=SC2016\n" if any("$" in word for word in argv) else ""
-    return f"{hint}{name}=(\n" + "\n".join(f"  {words(line)}" for line in lines) + "\n)"
+    return f"{name}=(\n" + "\n".join(f"  {words(line)}" for line in lines) + "\n)"
 
 
 def _prepare(wrapping: Wrapping) -> list[str]:
@@ -381,7 +379,7 @@ def _prepare(wrapping: Wrapping) -> list[str]:
     lines = []
     if wrapping.cleanup:
         commands = [f"  srun {where} {words(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
-        lines += ["# shellcheck disable=SC2016,SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
+        lines += ["# shellcheck disable=SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
     return lines + [f"srun {where} {words(argv)}" for argv in wrapping.prepare]
 
 
@@ -399,10 +397,3 @@ def _requeue(site: Site) -> list[str]:
 
 def _overrides(job: Job) -> str:
     return "".join(f" -P {quote(override)}" for override in job.overrides)
-
-
-def part(job: Job, nodes: int, ranks_per_node: int) -> Job:
-    """The part of a campaign that measures its cases of `nodes` nodes."""
-    return dataclasses.replace(
-        job, nodes=nodes, ranks_per_node=ranks_per_node, overrides=(*job.overrides, f"nodes={nodes}")
-    )

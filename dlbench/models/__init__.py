@@ -8,9 +8,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
 from dlbench.errors import UnknownName
@@ -18,7 +21,7 @@ from dlbench.models import alexnet, external, googlenet, lenet, overfeat, resnet
 from dlbench.models.loss import training_loss
 from dlbench.spec.catalog import CATALOG
 
-__all__ = ["BUILDERS", "BuiltModel", "available", "build", "training_loss"]
+__all__ = ["BUILDERS", "BuiltModel", "available", "build", "build_on_meta", "check", "training_loss"]
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "lenet5": lenet.lenet5,
@@ -54,7 +57,7 @@ class BuiltModel:
 
 
 def build(name: str) -> BuiltModel:
-    """The network called `name`, with fresh weights; on the meta device inside ``with torch.device("meta")``.
+    """The network called `name`, with fresh weights.
 
     Raises:
         UnknownName: nobody knows the name; a near one is offered.
@@ -77,6 +80,34 @@ def build(name: str) -> BuiltModel:
     else:
         raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
     return BuiltModel(module, shape, classes, name)
+
+
+def build_on_meta(name: str) -> BuiltModel:
+    """As `build`, on the meta device: shapes without data, and at most one layer's weights allocated at a time."""
+    try:
+        with torch.device("meta"):
+            return build(name)
+    except NotImplementedError:
+        # Some constructors compute with tensors (RegNet's widths), which meta cannot: there, only parameters go to meta.
+        with _parameters_on_meta():
+            built = build(name)
+        return dataclasses.replace(built, module=built.module.to("meta"))
+
+
+@contextmanager
+def _parameters_on_meta() -> Iterator[None]:
+    register = nn.Module.register_parameter
+
+    def register_on_meta(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if parameter is not None:
+            parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+        register(module, name, parameter)
+
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = register  # type: ignore[method-assign]
 
 
 def check(name: str) -> None:

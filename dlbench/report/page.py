@@ -26,8 +26,8 @@ TEMPLATES = Path(__file__).parent
 TERMINAL_WIDTH = 100
 #: Columns of the comparison that a terminal does without, the first ones first.
 _DISPENSABLE = (
-    *("iqr", "average_power", "latency_p99", "memory_device", "distance_to_bound", "flop_per_image", "step_time"),
-    *("memory_rss", "flop_rate", "memory_allocated", "energy_per_image"),
+    *("iqr", "distance_to_bound", "flop_per_image", "step_time", "memory_rss"),
+    *("flop_rate", "memory_allocated", "energy_per_image"),
 )
 
 
@@ -106,6 +106,7 @@ def _html(content: Content, sections: list[Section], svgs: dict[str, str], title
         sections=sections,
         drawn=lambda block: _inline(block, svgs),
         cells=_cells,
+        heading=_heading,
         alignments=_alignments,
         choices=_choices,
         version=__version__,
@@ -125,6 +126,12 @@ def _inline(block: Block, svgs: dict[str, str]) -> Markup:
 def _cells(table: Table, row: Sequence[Cell]) -> list[tuple[str, Cell]]:
     """Of each cell the shown text, and the value to sort by."""
     return [((column.show or shown)(cell), cell) for column, cell in zip(table.columns, row, strict=True)]
+
+
+def _heading(column: Column) -> tuple[str, str]:
+    """A column's title and its unit, which the page puts below it."""
+    title, bracket, unit = column.heading.partition(" [")
+    return title, unit.removesuffix("]") if bracket else ""
 
 
 def _alignments(table: Table) -> list[str]:

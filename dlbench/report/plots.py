@@ -258,6 +258,11 @@ def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
     # Room for the labels on the right: they take about as much of a panel as the points.
     span = max(0.7, math.log10(high / low))
     panels[0].set_xlim(low / 10 ** (0.1 * span), high * 10 ** ((0.95 if len(modes) > 1 else 0.4) * span))
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [10.0**p for p in powers[:: 1 + len(powers) // 6] if 10.0**p >= panels[0].get_xlim()[0]]
+    for axes in panels:
+        axes.set_xticks(ticks)
+        axes.spines["bottom"].set_bounds(axes.get_xlim()[0], max(high, ticks[-1]))
     _precision_legend(figure, shown)
     return Plot(name, f"{METRICS[metric].description} {_choice(known, shown)}", figure)
 

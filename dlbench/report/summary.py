@@ -7,13 +7,14 @@ import pandas as pd
 from dlbench import units
 from dlbench.report import plots, tables
 from dlbench.report.content import Block, Content, KeyFigure, Section
-from dlbench.report.labels import network, setting, varying_axes
+from dlbench.report.labels import network, setting, system_ids, varying_axes
 from dlbench.report.metrics import METRICS
 
 
 def summary(content: Content) -> Section:
     """One page: the key figures, what they say in words, and the fastest setting of each network."""
     blocks = [Block(figures=_key_figures(content)), Block(words=_in_words(content))]
+    blocks += [Block(words=words) for words in _machines(content)]
     for system, name in content.system_names.items():
         cases = content.of_system(system)
         if len(cases):
@@ -28,11 +29,13 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
     counted = KeyFigure(
         f"{len(shown)} of {len(shown) + len(failed)}",
         "cases measured",
-        f"{len(failed)} failed, {unstable} of those measured unstable",
+        f"{len(failed)} failed, {unstable} unstable",
     )
     if shown.empty:
         return (counted,)
-    best = shown.iloc[shown["throughput"].where(shown["model"] == _reference(shown)).argmax()]
+    of_reference = shown[shown["model"] == _reference(shown)]
+    training = of_reference[of_reference["mode"] == "training"]
+    best = plots.fastest(training if len(training) else of_reference, ["model"]).iloc[0]
     width = units.percent(best["step_time_half_width"])
     figures = [
         KeyFigure(
@@ -56,6 +59,33 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
             )
         )
     return (*figures, counted)
+
+
+def _machines(content: Content) -> list[str]:
+    """Each system in one sentence: hardware, then software."""
+    rows = content.rows.assign(id=system_ids(content.rows))
+    sentences = []
+    for system, name in content.system_names.items():
+        of_system = rows[(rows["id"] == system) & (rows["system_hostname"].fillna("") != "")]
+        one = of_system.iloc[0].to_dict()
+        hosts = of_system["system_hostname"].nunique()
+        parts = [
+            f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
+            f"{one['system_cpu_cores']:.0f} cores" if one["system_cpu_cores"] > 0 else "",
+            units.bytes_(one["system_memory_bytes"]) if one["system_memory_bytes"] > 0 else "",
+            f"{hosts} hosts" if hosts > 1 else str(one["system_hostname"]),
+            *(f"{title} {one[key]}" for key, title in _SOFTWARE.items() if isinstance(one[key], str)),
+        ]
+        sentences.append(f"{name}: {', '.join(part for part in parts if part and part != name)}.")
+    return sentences
+
+
+_SOFTWARE = {
+    "system_torch_version": "PyTorch",
+    "system_cuda_version": "CUDA",
+    "system_cudnn_version": "cuDNN",
+    "system_driver_version": "driver",
+}
 
 
 def _reference(shown: pd.DataFrame) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -21,16 +21,13 @@ COMPARED = (
     "throughput",
     "step_time_half_width",
     "step_time",
-    "latency_p99",
     "flop_per_image",
     "flop_rate",
     "mfu",
     "distance_to_bound",
     "memory_allocated",
-    "memory_device",
     "memory_rss",
     "energy_per_image",
-    "average_power",
     "iqr",
 )
 #: Above a column, where the metric's own title is too long.
@@ -41,12 +38,12 @@ _SHORT_TITLES = {
     "mfu": "Of peak",
     "distance_to_bound": "Over bound",
     "memory_allocated": "Peak mem.",
-    "memory_device": "Device mem.",
     "memory_rss": "Host mem.",
     "energy_per_image": "Energy",
-    "average_power": "Power",
     "iqr": "Spread",
 }
+#: What stands for the unit in the summary, where the title is the mode.
+_SUMMARY_UNITS = {"mfu": "% of peak"}
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
@@ -83,8 +80,8 @@ def summary(shown: pd.DataFrame) -> Table:
         if mode in best.index.get_level_values("mode") and best.xs(mode, level="mode")[name].notna().any()
     ]
     for mode, name in wanted:
-        title = f"{mode.capitalize()}: {METRICS[name].title.lower()}"
-        columns.append(Column(f"{mode}_{name}", title, "right", _shower(name)))
+        title = f"{mode.capitalize()} [{_SUMMARY_UNITS.get(name, '{}').format(scale(name, best[name])[1])}]"
+        columns.append(_metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
         values = [best[name].get((model, mode)) for mode, name in wanted]
@@ -210,20 +207,16 @@ def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
     return factor, prefix + unit
 
 
-def _metric_column(name: str, values: pd.Series[float], significant: int) -> Column:
+def _metric_column(name: str, values: pd.Series[float], significant: int, key: str = "", title: str = "") -> Column:
     factor, unit = scale(name, values)
-    title = _SHORT_TITLES.get(name, METRICS[name].title)
+    short_title = _SHORT_TITLES.get(name, METRICS[name].title)
     significant = 2 if METRICS[name].unit == "%" else significant
     return Column(
-        name,
-        f"{title} [{unit}]" if unit else title,
+        key or name,
+        title or (f"{short_title} [{unit}]" if unit else short_title),
         "right",
         lambda cell: units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING,
     )
-
-
-def _shower(name: str) -> Callable[[Cell], str]:
-    return lambda cell: METRICS[name].show(cell if isinstance(cell, int | float) else None)
 
 
 def _show_number(cell: Cell) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlbench.models import BuiltModel, build, training_loss
+from dlbench.models import BuiltModel, build_on_meta, training_loss
 
 aten = torch.ops.aten
 
@@ -69,13 +69,13 @@ def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
     Raises:
         UnknownName, BadInput: as `build`.
     """
-    with quietly(), torch.device("meta"):
-        return count_model(build(name), training, batch_size)
+    with quietly():
+        return count_model(build_on_meta(name), training, batch_size)
 
 
 def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2) -> Counted:
     """Count a network that lies on the meta device."""
-    module = model.module.train(training).to("meta")
+    module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
     with CountingMode(module) as mode, FlopCounterMode(display=False) as pytorch, quietly():
         loss = run_forward(model, training, batch_size)
@@ -135,6 +135,7 @@ class CountingMode(TorchDispatchMode):
         self.backward = False
         self._module = module
         self._inside: list[str] = []
+        self._owner_of_node: dict[int, str] = {}  # by autograd's number of the node
         self._handles: list[Any] = []
 
     def __enter__(self) -> CountingMode:
@@ -177,10 +178,22 @@ class CountingMode(TorchDispatchMode):
                 macs=_MACS[packet](*args, **kwargs, result=result),
                 bytes=sum(t.numel() * t.element_size() for t in (*tensors, *outputs)),
                 backward=self.backward,
-                module=self._inside[-1] if self._inside else "",
+                module=self._owner(),
                 shapes=tuple(tuple(t.shape) for t in tensors),
             )
         )
+
+
+    def _owner(self) -> str:
+        """The module that runs the operation now, or whose gradient it is."""
+        if self.backward:
+            node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+            return self._owner_of_node.get(node._sequence_nr(), "") if node else ""
+        path = self._inside[-1] if self._inside else ""
+        if torch.is_grad_enabled():
+            # Autograd has just made this operation's node, and numbers them upwards.
+            self._owner_of_node[torch.autograd._get_sequence_nr() - 1] = path  # type: ignore[attr-defined]
+        return path
 
 
 def _product(left: Tensor, right: Tensor, *, result: Tensor, **_: Any) -> int:

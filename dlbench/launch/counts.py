@@ -1,0 +1,64 @@
+"""How far a suite's cases are, counted from the attempts' folders; works on a login node while jobs run elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlbench.launch import attempts, claims
+from dlbench.results.records import DONE_STATUSES
+from dlbench.spec.suite import Suite
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How far a submission's cases are, on one kind of machine. They sum to `total`."""
+
+    total: int
+    done: int = 0
+    running: int = 0
+    failed: int = 0
+    system_key: str = ""
+
+    @property
+    def missing(self) -> int:
+        """Neither done, nor running, nor failed: never tried, or preempted."""
+        return self.total - self.done - self.running - self.failed
+
+
+def count(results: Path, suite: Suite) -> list[Counts]:
+    """How far the cases of a suite are, once for each kind of machine that took part.
+
+    The device a case runs on and the machine's key are only known where it runs, so both are read from the attempts.
+    """
+    tried: dict[tuple[str, str], dict[str, str]] = {}  # (device, system) -> case id -> how its latest attempt stands
+    for _, record in attempts.heads(results):
+        if (record.suite, record.suite_version) == (suite.name, suite.version):
+            place = (str(record.case.get("device")), record.system_key or "")
+            _note(tried.setdefault(place, {}), record.case_id, record.status)
+    for attempt, owner in attempts.unclosed(results):
+        if (attempt.suite, attempt.suite_version) == (suite.name, suite.version):
+            alive = claims.is_alive(owner, attempt.folder.stat().st_mtime)
+            place = (attempt.case.device, attempt.system_key)
+            _note(tried.setdefault(place, {}), attempt.case.id, "running" if alive else "preempted")
+    counts = [_tally(suite, device, system_key, known) for (device, system_key), known in sorted(tried.items())]
+    counts = [one for one in counts if one.done + one.running + one.failed or len(counts) == 1]
+    return counts or [Counts(len(suite.cases()))]
+
+
+def _note(known: dict[str, str], case_id: str, status: str) -> None:
+    # Done stays done: `--fresh` may add attempts of another outcome later.
+    if known.get(case_id) not in DONE_STATUSES:
+        known[case_id] = status
+
+
+def _tally(suite: Suite, device: str, system_key: str, known: dict[str, str]) -> Counts:
+    cases = suite.cases(device=device)
+    stands = [known.get(case.id, "missing") for case in cases]
+    return Counts(
+        total=len(cases),
+        done=sum(s in DONE_STATUSES for s in stands),
+        running=stands.count("running"),
+        failed=sum(s not in (*DONE_STATUSES, "running", "missing", "preempted") for s in stands),
+        system_key=system_key,
+    )

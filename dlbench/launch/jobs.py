@@ -1,0 +1,369 @@
+"""Campaigns handed to the batch system: what was submitted, what became of it, what is still missing.
+
+    results/jobs/<suite>-<digest>/   one submission: the suite and the scripts as they were submitted
+      <suite>.toml  submission.json  job.sh  (job-nodes2.sh ...)  report.sh
+    results/jobs/<job_id>.json       one job that Slurm took
+    results/jobs/<name>-<job_id>.out what it printed
+
+The truth about cases is in the attempts' folders, never in a job's state: an OOM-killed step can end as COMPLETED.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import getpass
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dlbench
+from dlbench.errors import BadInput, StoreError
+from dlbench.launch import attempts, images, scheduler, slurm
+from dlbench.launch.counts import Counts, count
+from dlbench.launch.scheduler import JobState
+from dlbench.launch.sites import Site
+from dlbench.spec.case import Case
+from dlbench.spec.suite import Suite, load_suite
+
+
+@dataclass(frozen=True)
+class Script:
+    """One job script of a submission."""
+
+    name: str  # of its file
+    text: str
+    kind: str  # "campaign" | "report"
+    nodes: int = 1
+    array: int = 1
+    throttle: int | None = None
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A suite with the scripts that measure it at one site. Equal questions make equal submissions."""
+
+    folder: Path  # absolute
+    suite: str
+    suite_file: Path  # the copy inside the folder
+    suite_text: str
+    overrides: tuple[str, ...]
+    site: str
+    num_cases: int
+    scripts: tuple[Script, ...]
+
+    @property
+    def results(self) -> Path:
+        """The results folder that the submission writes to."""
+        return self.folder.parents[1]
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """A job that Slurm has taken."""
+
+    job_id: str
+    kind: str
+    script: str  # relative to results/jobs
+    suite: str
+    site: str
+    submitted_at: str
+    submitted_by: str
+    submitted_from: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `dlbench status` shows of one submission."""
+
+    submission: str
+    suite: str
+    counts: tuple[Counts, ...]
+    jobs: tuple[tuple[SubmittedJob, JobState], ...] = field(default=())
+
+
+def jobs_folder(results: Path) -> Path:
+    """Where the submissions and jobs of a results folder lie."""
+    return results / "jobs"
+
+
+def prepare(
+    suite: Suite,
+    overrides: Sequence[str],
+    site: Site,
+    results: Path,
+    *,
+    array: int = 1,
+    throttle: int | None = None,
+    by_nodes: bool = False,
+    report: bool = True,
+) -> Submission:
+    """Everything that a submission consists of; nothing is written or submitted.
+
+    Args:
+        suite: what to measure, already with the overrides.
+        overrides: the same `-P` options, for the job's own command line.
+        site: where.
+        results: the results folder, on a disk that every node sees.
+        array: how many jobs share the cases; at most one per case.
+        throttle: how many of them run at a time.
+        by_nodes: a job of its own for the cases of each node count.
+        report: one more job at the end, that writes the report.
+
+    Raises:
+        BadInput: the site cannot give what the suite needs.
+    """
+    results = results.resolve()
+    cases = suite.cases()
+    text = Path(suite.source).read_text(encoding="utf-8")
+    node_counts = sorted({case.nodes for case in cases}) if by_nodes else [0]
+    whole = slurm.Job(
+        suite=suite.name,
+        suite_file="",
+        results=str(results),
+        overrides=tuple(overrides),
+        checkout=_checkout(),
+        user=f"{os.getuid()}:{os.getgid()}",
+        image_digest=images.recorded_digest(site.container),
+    )
+    question = [text, repr(site), repr(whole), array, throttle, node_counts, report]
+    digest = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:8]
+    folder = jobs_folder(results) / f"{suite.name}-{digest}"
+    whole = dataclasses.replace(whole, suite_file=str(folder / f"{suite.name}.toml"))
+    scripts = [_campaign_script(site, whole, cases, nodes, array, throttle) for nodes in node_counts]
+    if report:
+        scripts.append(Script("report.sh", slurm.report_script(site, whole), "report"))
+    return Submission(
+        folder, suite.name, Path(whole.suite_file), text, tuple(overrides), site.name, len(cases), tuple(scripts)
+    )
+
+
+def _campaign_script(
+    site: Site, whole: slurm.Job, cases: list[Case], nodes: int, array: int, throttle: int | None
+) -> Script:
+    """The script for the cases of `nodes` nodes; 0 stands for all of them."""
+    chosen = [case for case in cases if nodes in (0, case.nodes)]
+    array = min(array, len(chosen))
+    job = dataclasses.replace(
+        whole,
+        nodes=max(case.nodes for case in chosen),
+        ranks_per_node=max(case.devices_per_node for case in chosen),
+        overrides=(*whole.overrides, f"nodes={nodes}") if nodes else whole.overrides,
+        array=array,
+        throttle=throttle if throttle and throttle < array else None,
+    )
+    name = f"job-nodes{nodes}.sh" if nodes else "job.sh"
+    return Script(name, slurm.campaign_script(site, job), "campaign", job.nodes, job.array, job.throttle)
+
+
+def _checkout() -> str | None:
+    """The folder of the git checkout that this dlbench runs from; None where it is installed among the packages."""
+    folder = Path(dlbench.__file__).resolve().parents[1]
+    return str(folder) if (folder / "pyproject.toml").is_file() else None
+
+
+def submit(submission: Submission) -> list[SubmittedJob]:
+    """Write the submission's folder and hand its scripts to Slurm, the report after all the others.
+
+    Raises:
+        StoreError: the results folder cannot be written.
+        SchedulerError: Slurm refused a script; those it took before are recorded.
+    """
+    _write(submission)
+    taken: list[SubmittedJob] = []
+    for script in submission.scripts:
+        after = "afterany:" + ":".join(job.job_id for job in taken) if script.kind == "report" else None
+        taken.append(_hand_over(submission.folder, submission.suite, submission.site, script.name, script.kind, after))
+    return taken
+
+
+def _write(submission: Submission) -> None:
+    about = {
+        "suite": submission.suite,
+        "suite_file": submission.suite_file.name,
+        "overrides": list(submission.overrides),
+        "site": submission.site,
+        "num_cases": submission.num_cases,
+        "scripts": [{k: v for k, v in dataclasses.asdict(s).items() if k != "text"} for s in submission.scripts],
+    }
+    try:
+        submission.folder.mkdir(parents=True, exist_ok=True)
+        attempts.write_atomically(submission.suite_file, submission.suite_text)
+        for script in submission.scripts:
+            attempts.write_atomically(submission.folder / script.name, script.text)
+        attempts.write_atomically(submission.folder / "submission.json", json.dumps(about, indent=1))
+    except OSError as error:
+        raise StoreError(f"cannot write {submission.folder}: {error.strerror or error}") from error
+
+
+def _hand_over(
+    folder: Path, suite: str, site: str, script: str, kind: str, dependency: str | None, array: str | None = None
+) -> SubmittedJob:
+    job = SubmittedJob(
+        job_id=scheduler.submit(folder / script, dependency, array),
+        kind=kind,
+        script=f"{folder.name}/{script}",
+        suite=suite,
+        site=site,
+        submitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        submitted_by=_user(),
+        submitted_from=socket.gethostname(),
+    )
+    attempts.write_atomically(folder.parent / f"{job.job_id}.json", json.dumps(dataclasses.asdict(job), indent=1))
+    return job
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def submitted(results: Path) -> list[SubmittedJob]:
+    """All jobs that were ever submitted for a results folder, oldest first."""
+    known = {f.name for f in dataclasses.fields(SubmittedJob)}
+    found = []
+    for file in jobs_folder(results).glob("*.json"):
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            found.append(SubmittedJob(**{k: v for k, v in values.items() if k in known}))
+        except (OSError, ValueError, TypeError, AttributeError):
+            continue
+    return sorted(found, key=lambda job: (job.submitted_at, int(job.job_id) if job.job_id.isdigit() else 0))
+
+
+def submissions(results: Path) -> list[Path]:
+    """The folders of all submissions, in the order of their first jobs.
+
+    Raises:
+        BadInput: nothing was ever submitted for this results folder.
+    """
+    folders = [jobs_folder(results) / job.script.partition("/")[0] for job in submitted(results)]
+    known = [folder for folder in dict.fromkeys(folders) if (folder / "submission.json").is_file()]
+    if not known:
+        raise BadInput(f"nothing was submitted for '{results}'; `dlbench submit SUITE --site SITE --results {results}`")
+    return known
+
+
+def status(results: Path) -> list[Status]:
+    """Queue state and counts of cases for every submission of a results folder.
+
+    Raises:
+        BadInput: nothing was submitted.
+        SchedulerError: Slurm does not answer.
+    """
+    jobs = submitted(results)
+    seen = scheduler.states([job.job_id for job in jobs]) if jobs else []
+    found = []
+    for folder in submissions(results):
+        about = _about(folder)
+        own = {job.job_id: job for job in jobs if job.script.startswith(f"{folder.name}/")}
+        states = [(own[scheduler.base_id(s.id)], s) for s in seen if scheduler.base_id(s.id) in own]
+        found.append(Status(folder.name, about["suite"], tuple(count(results, _suite(folder, about))), tuple(states)))
+    return found
+
+
+def _about(folder: Path) -> dict[str, Any]:
+    try:
+        about: dict[str, Any] = json.loads((folder / "submission.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {folder / 'submission.json'}: {error}") from error
+    return about
+
+
+def _suite(folder: Path, about: dict[str, Any]) -> Suite:
+    return load_suite(folder / about["suite_file"], about["overrides"])
+
+
+def cancel(results: Path) -> list[str]:
+    """Cancel what is queued or running for a results folder; gives the ids.
+
+    Raises:
+        BadInput: nothing was submitted.
+        SchedulerError: Slurm does not answer.
+    """
+    submissions(results)
+    active = active_jobs(results)
+    if active:
+        scheduler.cancel(active)
+    return active
+
+
+def active_jobs(results: Path) -> list[str]:
+    """Ids of the jobs that are queued or running."""
+    states = scheduler.states([job.job_id for job in submitted(results)])
+    return list(dict.fromkeys(scheduler.base_id(state.id) for state in states if not state.ended))
+
+
+def resume(results: Path, dry_run: bool = False) -> list[SubmittedJob]:
+    """Submit again what has cases left and no job in the queue; the jobs themselves skip what is done.
+
+    Args:
+        results: the results folder.
+        dry_run: find out what would be submitted, and submit nothing; the jobs have the id "".
+
+    Raises:
+        BadInput: nothing was submitted, or everything is done or on its way.
+        SchedulerError: Slurm does not answer or refused.
+    """
+    folders = submissions(results)
+    active = set(active_jobs(results))
+    taken: list[SubmittedJob] = []
+    for folder in folders:
+        if any(job.job_id in active for job in submitted(results) if job.script.startswith(f"{folder.name}/")):
+            continue
+        about = _about(folder)
+        left = max(c.missing + c.failed for c in count(results, _suite(folder, about)))
+        if left:
+            taken += _again(folder, about, left, dry_run)
+    if not taken:
+        waiting = f"jobs {', '.join(sorted(active))} are still on their way" if active else "every case is measured"
+        raise BadInput(f"nothing to resume for '{results}': {waiting}")
+    return taken
+
+
+def _again(folder: Path, about: dict[str, Any], left: int, dry_run: bool) -> list[SubmittedJob]:
+    taken: list[SubmittedJob] = []
+    for script in about["scripts"]:
+        name, kind = script["name"], script["kind"]
+        if dry_run:
+            taken.append(SubmittedJob("", kind, f"{folder.name}/{name}", about["suite"], about["site"], "", "", ""))
+            continue
+        after = "afterany:" + ":".join(job.job_id for job in taken) if kind == "report" else None
+        # No more tasks than cases left; an array of one stays an array, so that its output keeps its name.
+        array = array_option(min(script["array"], left), script["throttle"]) if script["array"] > 1 else None
+        taken.append(_hand_over(folder, about["suite"], about["site"], name, kind, after, array))
+    return taken
+
+
+def array_option(tasks: int, throttle: int | None) -> str:
+    """`0-3%2`: so many tasks, so many at a time."""
+    return f"0-{tasks - 1}{f'%{throttle}' if throttle and throttle < tasks else ''}"
+
+
+def parse_array(text: str) -> tuple[int, int | None]:
+    """Tasks and throttle of ``8`` or ``8%2``.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    tasks, percent, throttle = text.partition("%")
+    if not tasks.isdigit() or int(tasks) < 1 or (percent and (not throttle.isdigit() or int(throttle) < 1)):
+        raise BadInput(f"--array {text}: write the number of jobs, and after % how many run at a time, such as 8%2")
+    return int(tasks), int(throttle) if throttle else None
+
+
+def check_array(tasks: int, limit: int | None) -> None:
+    """Refuse an array that Slurm would refuse.
+
+    Raises:
+        BadInput: there are more tasks than `limit`, which is Slurm's MaxArraySize.
+    """
+    if limit is not None and tasks > limit:
+        raise BadInput(f"--array {tasks}: this Slurm takes {limit} tasks in an array at most (MaxArraySize)")

@@ -1,0 +1,158 @@
+"""Slurm's commands, called and read: sbatch, squeue, scontrol, scancel, and sacct where accounting is on."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlbench.errors import DlbenchError
+
+#: Slurm's client commands can block while the controller is away [s].
+TIMEOUT_S = 60.0
+#: States of a job that will not run any more.
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+         "REVOKED", "TIMEOUT", "GONE")  # fmt: skip
+
+
+class SchedulerError(DlbenchError):
+    """Slurm is not there, or refused what it was asked."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What Slurm says of a job, or of one task of an array."""
+
+    id: str  # 17, or 17_3, or 17_[4-9%2]
+    state: str  # PENDING, RUNNING, ...; GONE where Slurm remembers nothing
+    reason: str = ""
+    elapsed: str = ""
+    limit: str = ""
+    nodes: str = ""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job will not run any more."""
+        return self.state in ENDED
+
+
+def submit(script: Path, dependency: str | None = None, array: str | None = None) -> str:
+    """Hand a script to sbatch; gives the job's id.
+
+    Args:
+        script: the file.
+        dependency: such as ``afterany:17``.
+        array: replaces the script's own array, such as ``0-3%2``.
+
+    Raises:
+        SchedulerError: sbatch refused it.
+    """
+    options = [f"--dependency={dependency}"] if dependency else []
+    options += [f"--array={array}"] if array else []
+    # Submitted from inside a job, sbatch would take that job's settings for its own.
+    answer = call(["sbatch", "--parsable", *options, str(script)], environment=without_job(os.environ))
+    job_id = answer.strip().splitlines()[-1].partition(";")[0] if answer.strip() else ""
+    if not job_id.isdigit():
+        raise SchedulerError(f"sbatch gave no job id for {script}, but: {answer.strip() or 'nothing'}")
+    return job_id
+
+
+def states(job_ids: Sequence[str]) -> list[JobState]:
+    """The state of these jobs, one entry per queued or running array task; an ended job is one entry.
+
+    Raises:
+        SchedulerError: squeue does not answer.
+    """
+    if not job_ids:
+        return []
+    answer = call(["squeue", "--noheader", "--user", str(os.getuid()), "--format=%i|%T|%r|%M|%l|%N"])
+    queued = [JobState(*line.strip().split("|", 5)) for line in answer.splitlines() if line.count("|") >= 5]
+    found = []
+    for job_id in job_ids:
+        tasks = [job for job in queued if base_id(job.id) == job_id]
+        found += tasks or [ended_state(job_id)]
+    return found
+
+
+def ended_state(job_id: str) -> JobState:
+    """What is still known of a job that has left the queue: from scontrol, then from sacct, then nothing."""
+    try:
+        # The controller forgets a job after some minutes (MinJobAge).
+        answer = call(["scontrol", "-o", "show", "job", job_id])
+    except SchedulerError:
+        return _accounted(job_id)
+    seen = re.findall(r"\bJobState=(\w+)", answer)
+    worst = next((state for state in seen if state != "COMPLETED"), "COMPLETED")
+    return JobState(job_id, worst if seen else "GONE")
+
+
+def _accounted(job_id: str) -> JobState:
+    try:
+        answer = call(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", "--jobs", job_id])
+    except SchedulerError:
+        return JobState(job_id, "GONE")
+    # Such as "CANCELLED by 1000".
+    seen = [line.split()[0] for line in answer.splitlines() if line.strip()]
+    return JobState(job_id, next((state for state in seen if state != "COMPLETED"), seen[0] if seen else "GONE"))
+
+
+def cancel(job_ids: Iterable[str]) -> None:
+    """End these jobs, queued or running.
+
+    Raises:
+        SchedulerError: scancel refused.
+    """
+    call(["scancel", *job_ids])
+
+
+def max_array_size() -> int | None:
+    """One more than the highest index of an array's task; None where Slurm does not say."""
+    try:
+        answer = call(["scontrol", "show", "config"])
+    except SchedulerError:
+        return None
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
+    return int(found.group(1)) if found else None
+
+
+def base_id(job_id: str) -> str:
+    """`17` of `17_3` and of `17_[4-9%2]`."""
+    return job_id.partition("_")[0]
+
+
+def without_job(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what a surrounding job has put into it; where Slurm's configuration is, stays."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name == "SLURM_CONF" or not name.startswith(("SLURM_", "SRUN_", "SBATCH_"))
+    }
+
+
+def call(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """What a command of Slurm prints.
+
+    Raises:
+        SchedulerError: it is not installed, does not answer or refuses; in Slurm's own words.
+    """
+    try:
+        done = subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+        )
+    except FileNotFoundError:
+        raise SchedulerError(f"{argv[0]} is not on PATH: run this on a login node of the cluster") from None
+    except subprocess.TimeoutExpired:
+        raise SchedulerError(f"{argv[0]} gave no answer within {TIMEOUT_S:.0f} s: is Slurm's controller up?") from None
+    if done.returncode != 0:
+        said = " ".join(line.removeprefix(f"{argv[0]}: error: ") for line in done.stderr.strip().splitlines())
+        raise SchedulerError(f"{argv[0]} failed: {said or f'exit status {done.returncode}'}")
+    return done.stdout
