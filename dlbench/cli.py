@@ -45,11 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
     table.add_argument("--format", choices=TABLE_FORMATS, default="text")
 
     layers = _add(commands, "layers", _layers, "every convolution and fully connected layer of a network")
-    layers.add_argument("model")
+    layers.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
+    layers.add_argument("--auxiliary", action="store_true", help="with layers that run in training alone")
     layers.add_argument("--format", choices=TABLE_FORMATS, default="text")
 
     models = _add(commands, "models", _models, "the networks that can be named in a suite")
     models.add_argument("--all", action="store_true", help="also those of torchvision and timm, where installed")
+    models.add_argument("--format", choices=TABLE_FORMATS, default="text")
 
     collect = _add(commands, "collect", _collect, "rebuild missing Parquet parts from the attempts' folders")
     collect.add_argument("--results", type=Path, default=Path("results"))
@@ -173,15 +175,37 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _table(options: argparse.Namespace) -> int:
-    raise SystemExit("to come")
+    from dlbench.report.audit import COUNTED_MODELS, audit_table
+    from dlbench.spec.catalog import CATALOG
+    from dlbench.spec.facts import facts_from_layers
+    from dlbench.worker.layers import layers
+
+    counted = {name: facts_from_layers(layers(name), CATALOG[name].input_shape) for name in COUNTED_MODELS}
+    print(audit_table(counted, options.format), end="")
+    return 0
 
 
 def _layers(options: argparse.Namespace) -> int:
-    raise SystemExit("to come")
+    from dlbench.report.layers import layers_table
+    from dlbench.report.render import render
+    from dlbench.worker.layers import layers
+
+    print(render(layers_table(options.model, layers(options.model, options.auxiliary)), options.format), end="")
+    return 0
 
 
 def _models(options: argparse.Namespace) -> int:
-    raise SystemExit("to come")
+    from dlbench.report.models import models_table
+    from dlbench.report.render import render
+
+    print(render(models_table(), options.format), end="")
+    if options.all:
+        from dlbench.models import external
+
+        for library, names in (("torchvision", external.torchvision_names()), ("timm", external.timm_names())):
+            print(f"\n{library}, {len(names)} models:" if names else f"\n{library} is not installed")
+            print(*names, sep="\n")
+    return 0
 
 
 def _collect(options: argparse.Namespace) -> int:

@@ -126,7 +126,14 @@ def for_page(svg: str, name: str, label: str) -> str:
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'(\sid="|\shref="#|url\(#)', rf"\g<1>{name}-", svg)
-    for variable, colour in (("ink", INK), ("muted", MUTED), ("grid", GRID), ("paper", PAPER), ("line", GREY)):
+    for variable, colour in (
+        ("ink", INK),
+        ("muted", MUTED),
+        ("grid", GRID),
+        ("paper", PAPER),
+        ("line", GREY),
+        ("blue", BLUE),
+    ):
         svg = svg.replace(colour, f"var(--figure-{variable})")
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
     return svg.replace('role="img">', f'role="img" aria-label="{label}">', 1)

@@ -19,6 +19,7 @@ from dlbench.report.content import Block, Content, Section, read
 from dlbench.report.labels import short
 from dlbench.report.render import Cell, Column, Table, csv_text, escape_markdown, markdown, shown, text
 from dlbench.report.sections import SECTIONS
+from dlbench.spec.case import AXES
 from dlbench.version import __version__
 
 TEMPLATES = Path(__file__).parent
@@ -26,8 +27,8 @@ TEMPLATES = Path(__file__).parent
 TERMINAL_WIDTH = 100
 #: Columns of the comparison that a terminal does without, the first ones first.
 _DISPENSABLE = (
-    *("iqr", "distance_to_bound", "flop_per_image", "step_time", "memory_rss"),
-    *("flop_rate", "memory_allocated", "energy_per_image"),
+    *("distance_to_bound", "iqr", "flop_per_image", "memory_rss", "step_time", "flop_rate"),
+    *("memory_allocated", "energy_per_image"),
 )
 
 
@@ -192,15 +193,28 @@ def _subtitle(content: Content) -> str:
 
 
 def _fitted(table: Table) -> str:
-    """`table` as text, without as many of the dispensable columns as it takes to fit a terminal."""
-    names = {"model": lambda name: short(str(name), 18)}
-    narrow = [Column(c.key, c.heading, c.align, names.get(c.key, c.show)) for c in table.columns]
-    table = Table(narrow, table.rows, table.title)
+    """`table` as text: what is the same in all rows goes to the title, and columns go until it fits a terminal."""
+    same = [i for i, c in enumerate(table.columns) if c.key in AXES and len({row[i] for row in table.rows}) == 1]
+    values = [f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same]
+    table = _without(Table([_terminal(c) for c in table.columns], table.rows, " · ".join([table.title, *values])), same)
     for key in (None, *_DISPENSABLE):
-        kept = [i for i, column in enumerate(table.columns) if column.key != key]
-        rows = [[row[i] for i in kept] for row in table.rows]
-        table = Table([table.columns[i] for i in kept], rows, table.title)
+        table = _without(table, [i for i, column in enumerate(table.columns) if column.key == key])
         printed = text(table)
         if max(map(len, printed.splitlines())) <= TERMINAL_WIDTH:
             return printed
     return printed
+
+
+def _without(table: Table, indices: Sequence[int]) -> Table:
+    kept = [i for i in range(len(table.columns)) if i not in indices]
+    return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], table.title)
+
+
+def _terminal(column: Column) -> Column:
+    """`column` under a shorter heading: the unit says enough."""
+    title, unit = _heading(column)
+    if column.key == "model":
+        return Column(column.key, title, "left", lambda name: short(str(name), 18))
+    if column.key in ("throughput", "flop_rate", "energy_per_image"):
+        return Column(column.key, unit, column.align, column.show)
+    return column

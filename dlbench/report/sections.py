@@ -7,12 +7,15 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from dlbench.report import method, plots, plots_samples, tables
+from dlbench.report import audit, method, plots, plots_samples, tables
 from dlbench.report.content import Block, Content, Section
 from dlbench.report.findings import findings
 from dlbench.report.plots import Plot
 from dlbench.report.provenance import provenance
+from dlbench.report.render import Table
 from dlbench.report.summary import summary
+from dlbench.spec.catalog import CATALOG
+from dlbench.spec.facts import CountedFacts
 
 NOTHING = "No case was measured successfully, so there is nothing to show here."
 #: Figures are drawn for so many systems; the tables hold all.
@@ -90,6 +93,20 @@ def published(content: Content) -> Section:
     return Section("published", "Published results", [Block(words=words), Block(table=table)])
 
 
+def cnn_table(content: Content) -> Section:
+    """The published table of CNNs beside what is counted: the facts behind every FLOP of this report."""
+    rows = audit.audit_rows(_counted(), _without_filters())
+    words = (
+        f"What the literature prints ({audit.SOURCE}) beside what dlbench counts from the networks that it runs. "
+        "Weights are without biases; one MAC is one use of a weight. `dlbench table` counts anew, filters included."
+    )
+    differences = audit.differences_table(rows)
+    blocks = [Block(words=words), Block(table=_plain(audit.side_by_side_table(rows)))]
+    if differences.rows:
+        blocks.append(Block(heading=differences.title, table=_plain(differences)))
+    return Section("cnn-table", "Published CNN table", blocks)
+
+
 def failures(content: Content) -> Section:
     """What failed, and what to know about what did not."""
     blocks = [Block(words="Every case was measured.")]
@@ -131,10 +148,30 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     flop_time,
     variability,
     published,
+    cnn_table,
     failures,
     how,
     provenance,
 )
+
+
+def _counted() -> dict[str, CountedFacts]:
+    """The counts of the catalogue, which a test holds against the actual modules."""
+    networks = [CATALOG[name] for name in audit.COUNTED_MODELS]
+    shared = [f.name for f in dataclasses.fields(CountedFacts) if f.name not in ("filter_sizes", "num_filters")]
+    return {
+        m.name: CountedFacts(**{f: getattr(m, f) for f in shared}, filter_sizes=(), num_filters=()) for m in networks
+    }
+
+
+def _without_filters() -> dict[str, dict[str, str]]:
+    """The published table without the lines that the catalogue knows nothing of."""
+    return {k: v for k, v in audit.read_published().items() if k not in ("filter_sizes", "num_filters")}
+
+
+def _plain(table: Table) -> Table:
+    """`table` without its title, which the section gives."""
+    return dataclasses.replace(table, title="")
 
 
 def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:

@@ -47,17 +47,11 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
     if shown["flop_rate"].notna().any():
         top = shown.iloc[shown["flop_rate"].argmax()]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
-        label = f"highest rate: {network(top['model'])}, {top['mode']}"
-        figures.append(KeyFigure(METRICS["flop_rate"].show(top["flop_rate"]), label, of_peak))
-    energy_ = best["energy_per_image"]
-    if energy_ > 0:
-        figures.append(
-            KeyFigure(
-                METRICS["energy_per_image"].show(energy_),
-                f"energy of {network(best['model'])}, {best['mode']}",
-                "gross",
-            )
-        )
+        note = f"{network(top['model'])}, {top['mode']}; {of_peak}"
+        figures.append(KeyFigure(METRICS["flop_rate"].show(top["flop_rate"]), "highest rate of arithmetic", note))
+    if best["energy_per_image"] > 0:
+        note = f"{network(best['model'])}, {best['mode']}; gross, by {best['energy_source']}"
+        figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", note))
     return (*figures, counted)
 
 

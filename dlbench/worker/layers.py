@@ -3,24 +3,33 @@ H x W input, R x S filter, P x Q output."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.conv import _ConvNd
 
-from dlbench.models import BuiltModel, build
-from dlbench.worker.flops import Counted, Operation, count_model, quietly
+from dlbench.models import BuiltModel, build_on_meta
+from dlbench.worker.flops import Operation, count_model, quietly
+
+#: Two batches tell what part of the bytes grows with the images and what part is there once.
+_BATCHES = (2, 3)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One convolution or fully connected layer (or other module with matrix products); work is per image."""
+    """One layer. MAC and FLOP are per image; the bytes of a batch of N are N times `..._per_image` plus `..._fixed`.
+
+    Bytes count every operand and result of the layer's own operations as moved once, in fp32: input, weights and
+    output forward; gradients, input and weights backward. Caches may save some, libraries may move more.
+    """
 
     name: str
-    kind: str  # conv | conv_transposed | fc | other
+    kind: str  # conv | conv_transposed | fc | other (such as attention, whose products have no layer of their own)
     M: int | None
     C: int | None
     H: int | None
@@ -36,67 +45,100 @@ class LayerRow:
     macs: int
     forward_flop: int
     backward_flop: int  # gradients to the weights and, where one is needed, to the input
-    forward_bytes: int  # input, weights and output each moved once, fp32
-    backward_bytes: int
-    calls: int  # how often one pass runs it
+    forward_bytes_per_image: int
+    forward_bytes_fixed: int
+    backward_bytes_per_image: int
+    backward_bytes_fixed: int
 
 
-def layers(name: str, training: bool = False) -> list[LayerRow]:
+def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
     """Every layer of a network that multiplies and adds, in the order in which they run.
 
-    The backward columns are those of a training pass in any case; without `training`, layers that only training runs
-    (auxiliary heads) are left out.
+    Args:
+        name: as `dlbench.models.build` takes it.
+        auxiliary: with the layers that run in training alone, such as GoogLeNet's auxiliary heads.
 
     Raises:
         UnknownName, BadInput: as `dlbench.models.build`.
     """
-    with quietly(), torch.device("meta"):
-        return layers_of(build(name), training)
+    with quietly():
+        return layers_of(build_on_meta(name), auxiliary)
 
 
-def layers_of(model: BuiltModel, training: bool = False, batch_size: int = 2) -> list[LayerRow]:
+def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     """As `layers`, of a network on the meta device."""
-    shapes = _Shapes(model.module)
-    counted = count_model(model, training=True, batch_size=batch_size)
-    shapes.remove()
-    main = {o.module for o in count_model(model, training=False, batch_size=batch_size).operations}
+    small, large = _BATCHES
+    with _shapes(model.module) as shapes:
+        fewer = count_model(model, training=True, batch_size=small).operations
+    more = count_model(model, training=True, batch_size=large).operations
+    main = {o.module for o in count_model(model, training=False, batch_size=small).operations}
+    pairs: dict[str, list[tuple[Operation, Operation]]] = {}
+    for pair in zip(fewer, more, strict=True):
+        pairs.setdefault(pair[0].module, []).append(pair)
     modules = dict(model.module.named_modules())
-    owners = _owners(counted, modules)
     return [
-        _row(path, modules[path], operations, shapes, batch_size)
-        for path, operations in owners.items()
-        if training or path in main
+        LayerRow(path, **_letters(modules[path], *shapes.get(path, ((), ()))), **_work(operations))
+        for path, operations in pairs.items()
+        if auxiliary or path in main
     ]
 
 
-def _owners(counted: Counted, modules: dict[str, nn.Module]) -> dict[str, list[Operation]]:
-    """Operations by the module that ran them. Backward ones run outside of modules; autograd's order is the reverse
-    of the forward one, and `backward_of` tells whose gradient each of them is."""
-    owners: dict[str, list[Operation]] = defaultdict(list)
-    for operation in counted.operations:
-        owners[operation.module].append(operation)
-    return owners
+@contextmanager
+def _shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """The shapes that go into and come out of every module, by its path, of the passes run inside."""
+    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
-
-class _Shapes:
-    """Remembers the (C, H, W) that goes into and comes out of every module."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.inputs: dict[str, tuple[int, ...]] = {}
-        self.outputs: dict[str, tuple[int, ...]] = {}
-        self._handles = [m.register_forward_hook(self._hook(path)) for path, m in module.named_modules()]
-
-    def _hook(self, path: str) -> Any:
+    def hook(path: str) -> Any:
         def remember(module: nn.Module, args: Any, result: Any) -> None:
             if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):
-                self.inputs[path], self.outputs[path] = tuple(args[0].shape), tuple(result.shape)
+                found[path] = (tuple(args[0].shape), tuple(result.shape))
 
         return remember
 
-    def remove(self) -> None:
-        for handle in self._handles:
+    handles = [module.register_forward_hook(hook(path)) for path, module in network.named_modules()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
             handle.remove()
 
 
-def _row(path: str, module: nn.Module, operations: list[Operation], shapes: _Shapes, batch_size: int) -> LayerRow:
-    raise NotImplementedError
+def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
+    """Kind, shape parameters and weights of one module."""
+    weights = sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)
+    if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
+        kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
+        (h, w), (r, s), (p, q) = _last_two(x[2:]), _last_two(module.kernel_size), _last_two(out[2:])
+        shape = {"M": module.out_channels, "C": module.in_channels, "H": h, "W": w, "R": r, "S": s, "P": p, "Q": q}
+        padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
+        more = {"groups": module.groups, "stride": tuple(module.stride), "padding": padding}
+    elif isinstance(module, nn.Linear):
+        kind = "fc"
+        # On a sequence of tokens, a fully connected layer is a 1x1 convolution along it.
+        tokens = x[1] if len(x) == 3 else 1
+        h, w = x[1:3] if len(x) == 4 else (1, tokens)
+        sides = {"H": h, "W": w, "R": 1, "S": 1, "P": h, "Q": w}
+        shape = {"M": module.out_features, "C": module.in_features, **sides}
+        more = {"groups": 1, "stride": (1, 1), "padding": (0, 0)}
+    else:
+        kind, shape = "other", dict.fromkeys("MCHWRSPQ")
+        more = {"groups": None, "stride": None, "padding": None}
+    return {"kind": kind, **shape, **more, "weights": weights}
+
+
+def _last_two(sizes: tuple[int, ...]) -> tuple[int, int]:
+    height, width = ((1,) * 2 + tuple(sizes))[-2:]
+    return height, width
+
+
+def _work(operations: list[tuple[Operation, Operation]]) -> dict[str, int]:
+    """MACs, FLOP and bytes of one layer from its operations at two batch sizes."""
+    small, large = _BATCHES
+    work = {}
+    for direction, backward in (("forward", False), ("backward", True)):
+        pairs = [(few, many) for few, many in operations if few.backward == backward]
+        per_image = sum(many.bytes - few.bytes for few, many in pairs) // (large - small)
+        work[f"{direction}_flop"] = 2 * sum(few.macs for few, _ in pairs) // small
+        work[f"{direction}_bytes_per_image"] = per_image
+        work[f"{direction}_bytes_fixed"] = sum(few.bytes for few, _ in pairs) - small * per_image
+    return {"macs": work["forward_flop"] // 2, **work}

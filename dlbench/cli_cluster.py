@@ -1,0 +1,172 @@
+"""The commands for clusters: submit, status, cancel, resume, image, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlbench.launch.jobs import Status, SubmittedJob
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands to argparse's subparsers; each carries its function as `command`."""
+    submit = _add(commands, "submit", _submit, "put a campaign through Slurm, in the site's container")
+    submit.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
+    submit.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
+    submit.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
+                        help="replace an axis or a protocol key, as in `dlbench run`; may be repeated")  # fmt: skip
+    _results(submit)
+    submit.add_argument("--array", default="1", metavar="N[%M]", help="N jobs share the cases, M of them at a time")
+    submit.add_argument("--by-nodes", action="store_true", help="a job of its own for each node count")
+    submit.add_argument("--no-report", dest="report", action="store_false", help="no last job that writes the report")
+    submit.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
+
+    status = _add(commands, "status", _status, "show the queue, and the cases done, running, failed and missing")
+    _results(status)
+    status.add_argument("--json", action="store_true", help="the same for programs")
+
+    cancel = _add(commands, "cancel", _cancel, "end the queued and running jobs of a results folder")
+    _results(cancel)
+
+    resume = _add(commands, "resume", _resume, "submit again what is missing and has no job in the queue")
+    _results(resume)
+    resume.add_argument("--dry-run", action="store_true", help="say what would be submitted, and submit nothing")
+
+    image = _add(commands, "image", _image, "fetch the site's container image, once, verified, its digest recorded")
+    image.add_argument("action", choices=("import",))
+    image.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
+    image.add_argument("--force", action="store_true", help="fetch it again")
+
+    doctor = _add(commands, "doctor", _doctor, "check this machine, and say what is wrong and how to mend it")
+    doctor.add_argument("--site", help="a site profile, or the name of one in slurm/")
+    doctor.add_argument("--results", type=Path, help="the results folder that is meant")
+    doctor.add_argument("--node", action="store_true", help="only what a node must have before a job's first case")
+    doctor.add_argument("--json", action="store_true", help="for a support ticket")
+
+
+def _add(commands: Any, name: str, function: Callable[..., int], summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder for the results, on a disk that all nodes see"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from dlbench.launch import jobs, scheduler
+    from dlbench.launch.sites import load_site
+    from dlbench.launch.supervise import check_folder
+    from dlbench.spec.suite import load_suite
+
+    site = load_site(options.site)
+    suite = load_suite(options.suite, options.overrides)
+    array, throttle = jobs.parse_array(options.array)
+    submission = jobs.prepare(
+        suite,
+        options.overrides,
+        site,
+        options.results,
+        array=array,
+        throttle=throttle,
+        by_nodes=options.by_nodes,
+        report=options.report,
+    )
+    if options.dry_run:
+        for script in submission.scripts:
+            print(f"# ---- {submission.folder / script.name}\n{script.text}")
+        return 0
+    check_folder(options.results)
+    jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
+    taken = jobs.submit(submission)
+    _say(f"{suite.name}: {submission.num_cases} cases -> {options.results}/ at {site.name}")
+    _list(taken)
+    _say(f"`dlbench status --results {options.results}` shows how far they are")
+    return 0
+
+
+def _list(taken: Sequence[SubmittedJob]) -> None:
+    for job in taken:
+        print(f"{job.job_id or '(not submitted)':<10} {job.kind:<9} {job.script}")
+
+
+def _status(options: argparse.Namespace) -> int:
+    from dlbench.launch import jobs
+
+    found = jobs.status(options.results)
+    if options.json:
+        import dataclasses
+        import json
+
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+        return 0
+    for one in found:
+        _print_status(one)
+    return 0
+
+
+def _print_status(status: Status) -> None:
+    for count in status.counts:
+        system = f" on {count.system_key}" if count.system_key else ""
+        print(
+            f"{status.submission}{system}: {count.total} cases: {count.done} done, {count.running} running, "
+            f"{count.failed} failed, {count.missing} missing"
+        )
+    for job, state in status.jobs:
+        used = f"{state.elapsed} of {state.limit}" if state.state == "RUNNING" else ""
+        reason = f"({state.reason})" if state.state == "PENDING" and state.reason not in ("", "None") else ""
+        words = [f"  {state.id:<14} {job.kind:<9} {state.state:<10}", state.nodes, used, reason]
+        print(" ".join(word for word in words if word).rstrip())
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    from dlbench.launch import jobs
+
+    ended = jobs.cancel(options.results)
+    _say(f"cancelled: {', '.join(ended)}" if ended else "nothing is queued or running")
+    return 0
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from dlbench.launch import jobs
+
+    _list(jobs.resume(options.results, options.dry_run))
+    return 0
+
+
+def _image(options: argparse.Namespace) -> int:
+    from dlbench.launch import images
+    from dlbench.launch.sites import load_site
+
+    found = images.import_image(load_site(options.site).container, options.force, _say)
+    print(f"{found.image} {found.digest}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from dlbench.launch import doctor
+    from dlbench.launch.sites import load_site
+
+    site = load_site(options.site) if options.site else None
+    place = doctor.Place(site=site, results=options.results)
+    findings = doctor.examine(place, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
+    if options.node and not options.json:
+        # One line for each thing that is wrong: a job of many nodes would drown in what is well.
+        findings = [finding for finding in findings if finding.level in ("warn", "fail")]
+    text = doctor.as_json(findings) if options.json else doctor.as_text(findings)
+    if text:
+        print(text)
+    return doctor.exit_status(findings)
