@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +150,18 @@ def as_json(findings: Iterable[Finding]) -> str:
 
 def check_python(place: Place) -> Iterator[Finding]:
     """The interpreter that runs this."""
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info >= (3, 11):
-        yield Finding("python", "ok", f"{version} ({sys.executable})")
-    else:
+    yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
+
+
+def check_packages(place: Place) -> Iterator[Finding]:
+    """Whether this Python can measure and keep, told without the seconds that importing takes."""
+    missing = [name for name in ("torch", "torchvision", "pyarrow") if find_spec(name) is None]
+    if missing:
         yield Finding(
-            "python", "fail", f"{version} is too old", "dlbench needs 3.11 or newer; see `module avail python`"
+            "packages",
+            "fail",
+            f"{sys.executable} has no {', '.join(missing)}",
+            "software.python in the profile must name the Python that has them; a container's image must bring them",
         )
 
 
@@ -546,4 +553,4 @@ CHECKS: tuple[Check, ...] = (
     check_mounts,
 )
 #: What each node of a job looks at before the first case, inside of its container; no torch, so that it takes a moment.
-NODE_CHECKS: tuple[Check, ...] = (check_python, check_folders)
+NODE_CHECKS: tuple[Check, ...] = (check_python, check_packages, check_folders)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
+from dlbench.errors import BadInput, DeviceUnavailable
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,7 @@ def probe(models: Sequence[str] = (), timeout_s: float = 180.0) -> Probe:
     """Ask for the devices, and whether these models can be built.
 
     Raises:
-        UnknownName: a model that nobody knows.
-        BadInput: torch is missing or broken in this Python.
+        BadInput: a model that nobody knows, or torch is missing or broken in this Python.
     """
     argv = [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     try:
@@ -41,10 +40,8 @@ def probe(models: Sequence[str] = (), timeout_s: float = 180.0) -> Probe:
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or ["no output"])[-1]
         raise BadInput(f"cannot measure with {sys.executable}: {last}") from None
-    for name, near in facts.get("unknown_models", {}).items():
-        raise UnknownName("model", name, near, hint="`dlbench models` lists all.")
-    for name, reason in facts.get("broken_models", {}).items():
-        raise BadInput(f"model '{name}': {reason}")
+    for reason in facts["broken_models"].values():
+        raise BadInput(reason)
     return Probe(facts["device_kind"], facts["system_key"], _describe(facts), len(facts["devices"]), facts)
 
 

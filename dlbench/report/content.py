@@ -58,12 +58,12 @@ def read(sources: Sequence[Path | str]) -> Content:
     latest = derive.current(attempts)
     done = latest["status"].isin(DONE_STATUSES) & latest["steps"].gt(0)
     shown = derive.with_intervals(latest[done].head(MAX_SHOWN))
-    traces = rows.drop_duplicates("attempt_id").set_index("attempt_id")[list(_TRACES)]
+    traces = rows.drop_duplicates("attempt_id").set_index("attempt_id").reindex(shown["attempt_id"])
     return Content(
         sources=tuple(str(source) for source in sources),
         rows=rows,
         attempts=attempts,
-        shown=shown.join(traces, on="attempt_id"),
+        shown=shown.assign(**{name: traces[name].to_numpy() for name in _TRACES}),
         failed=latest[~latest["status"].isin(DONE_STATUSES)],
         system_names=system_labels(rows),
         skipped=tuple(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart)),

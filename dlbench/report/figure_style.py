@@ -80,7 +80,8 @@ _STYLE: Any = {
     "pdf.fonttype": 42,
     "path.simplify": True,
 }
-_METADATA: dict[str, dict[str, str | None]] = {
+#: Each figure is written in these formats, with metadata that tell no date and no version.
+FORMATS: dict[str, dict[str, str | None]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
@@ -110,7 +111,7 @@ def save(figure: Figure, folder: Path, name: str) -> str:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     folder.mkdir(parents=True, exist_ok=True)
-    for extension, metadata in _METADATA.items():
+    for extension, metadata in FORMATS.items():
         figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
 

@@ -4,7 +4,8 @@ Exit status: 0 with an outcome that is ok or unstable, 3 with any other outcome,
 stderr carries "phase: NAME" lines and, of an unexpected error, its traceback. On SIGTERM and SIGUSR1, which a scheduler
 sends before the time limit or a preemption, the outcome is `preempted`.
 
-`python -m dlbench.worker --probe` prints one line of JSON about this machine.
+`python -m dlbench.worker --probe [MODEL ...]` prints one line of JSON about this machine, and what keeps it from
+building these networks.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ def main(arguments: list[str]) -> int:
     """Runs the worker; see the module."""
     # Kineto greets on stderr, where the last line should be ours.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    if arguments == ["--probe"]:
-        return probe()
+    if arguments[:1] == ["--probe"]:
+        return probe(arguments[1:])
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m dlbench.worker ATTEMPT_DIR | --probe", file=sys.stderr)
+        print("usage: python -m dlbench.worker ATTEMPT_DIR | --probe [MODEL ...]", file=sys.stderr)
         return EXIT_BAD_INPUT
     attempt = Path(arguments[0])
     try:
@@ -51,12 +52,19 @@ def main(arguments: list[str]) -> int:
     return 0 if outcome.status in DONE_STATUSES else EXIT_NOT_DONE
 
 
-def probe() -> int:
-    """Prints what `dlbench.worker.system.stack` knows, and its key, as one line of JSON."""
+def probe(models: list[str]) -> int:
+    """Prints what `dlbench.worker.system.stack` knows, its key, and the models that cannot be built, as JSON."""
+    from dlbench.models import check
     from dlbench.worker.system import stack, system_key
 
     facts = stack()
-    print(json.dumps({**facts, "system_key": system_key(facts)}))
+    broken = {}
+    for name in models:
+        try:
+            check(name)
+        except DlbenchError as error:
+            broken[name] = str(error)
+    print(json.dumps({**facts, "system_key": system_key(facts), "broken_models": broken}))
     return 0
 
 

@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# A real Slurm of four nodes on this one machine, for tests: cluster.sh up FOLDER | down FOLDER | node-up FOLDER NODE
+#
+# Everything lies in FOLDER, the munge key, sockets and logs too; the system's own munge and Slurm are not touched.
+# `export SLURM_CONF=FOLDER/slurm.conf` makes Slurm's commands use it. Needs root, slurm-wlm and munge.
+set -euo pipefail
+
+action=$1
+folder=$2
+nodes=(n1 n2 n3 n4)
+
+start() { # NAME COMMAND...: in the background, its process id in FOLDER/pids/NAME
+  local name=$1
+  shift
+  setsid "$@" >"$folder/log/$name.txt" 2>&1 </dev/null &
+  echo $! >"$folder/pids/$name"
+}
+
+start_node() {
+  # slurmd puts its children into process groups of their own; LimitNOFILE and such come from here.
+  start "$1" slurmd -D -N "$1" -f "$folder/slurm.conf"
+}
+
+write_configuration() {
+  local host
+  host=$(hostname -s)
+  # The ports lie apart from Slurm's own, so that a real one on the machine does not notice.
+  cat >"$folder/slurm.conf" <<END
+ClusterName=test
+SlurmctldHost=$host(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$folder/munge.socket
+CredType=cred/munge
+SlurmctldPort=16817
+StateSaveLocation=$folder/state
+SlurmctldPidFile=$folder/slurmctld.pid
+SlurmdPidFile=$folder/slurmd-%n.pid
+SlurmdSpoolDir=$folder/spool-%n
+SlurmctldTimeout=10
+SlurmdTimeout=10
+KillWait=5
+MinJobAge=300
+MaxArraySize=101
+OverTimeLimit=0
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=1,bf_interval=1,requeue_delay=1,batch_sched_delay=0
+ReturnToService=2
+JobRequeue=1
+MpiDefault=none
+SlurmdParameters=config_overrides
+GresTypes=gpu
+NodeName=n[1-4] NodeHostname=$host NodeAddr=127.0.0.1 Port=17001-17004 CPUs=4 RealMemory=4000 Gres=gpu:fake:4 State=UNKNOWN
+PartitionName=debug Nodes=n[1-4] Default=YES MaxTime=INFINITE State=UP
+END
+  echo "NodeName=n[1-4] Name=gpu Type=fake File=$folder/gpu[0-3]" >"$folder/gres.conf"
+}
+
+up() {
+  if [ -e "$folder" ]; then
+    echo "$folder is there already: $0 down $folder" >&2
+    exit 2
+  fi
+  (umask 022 && mkdir -p "$folder"/{log,pids,state})
+  local number
+  for number in 0 1 2 3; do
+    mknod "$folder/gpu$number" c 1 3 # as /dev/null: a device to be counted, bound and shown
+  done
+  dd if=/dev/urandom of="$folder/munge.key" bs=1024 count=1 status=none
+  chmod 400 "$folder/munge.key"
+  write_configuration
+  start munged munged --foreground --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
+    --pid-file="$folder/munged.pid" --log-file="$folder/log/munged.log" --seed-file="$folder/munge.seed"
+  wait_for 10 test -S "$folder/munge.socket"
+  start slurmctld slurmctld -D -f "$folder/slurm.conf"
+  local node
+  for node in "${nodes[@]}"; do
+    start_node "$node"
+  done
+  export SLURM_CONF="$folder/slurm.conf"
+  wait_for 30 all_idle
+}
+
+all_idle() {
+  [ "$(sinfo --noheader --Node --states=idle 2>/dev/null | wc -l)" -eq "${#nodes[@]}" ]
+}
+
+wait_for() { # SECONDS COMMAND...
+  local left=$(($1 * 5))
+  shift
+  until "$@"; do
+    left=$((left - 1))
+    if [ "$left" -le 0 ]; then
+      echo "gave up waiting for: $*" >&2
+      tail -n 5 "$folder"/log/*.txt >&2
+      exit 1
+    fi
+    sleep 0.2
+  done
+}
+
+down() {
+  [ -d "$folder/pids" ] || exit 0
+  local file
+  # The controller last: jobs still running are told to end.
+  SLURM_CONF="$folder/slurm.conf" timeout 10 scancel --user=root 2>/dev/null || true
+  sleep 1
+  for file in "$folder"/pids/*; do
+    kill "$(cat "$file")" 2>/dev/null || true
+  done
+  sleep 1
+  for file in "$folder"/pids/*; do
+    kill -KILL "$(cat "$file")" 2>/dev/null || true
+  done
+  rm -rf "$folder"
+}
+
+case $action in
+  up) up ;;
+  down) down ;;
+  node-up) start_node "$3" ;;
+  *) echo "usage: $0 up|down FOLDER | node-up FOLDER NODE" >&2 && exit 2 ;;
+esac

@@ -1,0 +1,199 @@
+"""Metrics against values worked out by hand."""
+
+import dataclasses
+import math
+
+import pandas as pd
+import pytest
+
+from dlbench import stats
+from dlbench.report import derive
+from dlbench.report.metrics import METRICS
+from dlbench.results.schema import SCHEMA, to_table
+from dlbench.spec.case import Case
+from tests.fakes import records as fakes
+
+
+def tidy(*records):
+    return derive.tidy(to_table(list(records)).to_pandas())
+
+
+def only(*records):
+    cases = tidy(*records)
+    assert len(cases) == 1
+    return cases.iloc[0]
+
+
+def training(**changes):
+    case = Case("alexnet", precision="tf32", batch_size=10, device="cuda")
+    plain = {"step_s": (0.1, 0.2, 0.4), "window_s": 0.8, "device_window_s": 0.7, "energy_window_s": 0.8}
+    return fakes.record(case, **(plain | changes))
+
+
+def test_every_metric_has_a_unit_and_a_description():
+    for name, metric in METRICS.items():
+        assert metric.name == name
+        assert metric.unit
+        assert metric.better in ("higher", "lower", "none")
+        assert len(metric.title) > 3
+        assert metric.description.endswith(".")
+        assert metric.derivation
+
+
+def test_the_tidy_frame_holds_every_metric_and_nothing_undocumented():
+    columns = set(tidy(training()).columns)
+    assert set(METRICS) <= columns
+    assert columns - set(METRICS) - set(derive.IDENTITY) - set(derive.AXES) == {"samples"}
+
+
+def test_throughput_is_the_global_batch_over_the_median_step():
+    case = only(training())
+    assert case["step_time"] == 0.2
+    assert case["throughput"] == 10 / 0.2
+    assert case["sustained_throughput"] == pytest.approx(10 * 3 / 0.8)
+
+
+def test_flop_of_training_is_forward_and_backward_and_of_inference_forward_alone():
+    work = {"forward_flop": 1_000_000, "backward_flop": 1_900_000}
+    case = only(training(**work))
+    assert case["flop_per_image"] == 2_900_000
+    assert case["flop_per_step"] == 29_000_000
+    assert case["flop_rate"] == pytest.approx(29_000_000 / 0.2)
+    inference = only(fakes.record(Case("alexnet", "inference", batch_size=10, device="cuda"), forward_flop=1_000_000))
+    assert inference["flop_per_image"] == 1_000_000
+
+
+def test_share_of_peak_and_distance_to_the_bound_are_reciprocal():
+    case = only(training(forward_flop=10**12, backward_flop=2 * 10**12))
+    assert case["device_peak"] == 494.5e12
+    assert case["time_bound"] == pytest.approx(30e12 / 494.5e12)
+    assert case["mfu"] == pytest.approx(30e12 / 0.2 / 494.5e12)
+    assert case["distance_to_bound"] * case["mfu"] == pytest.approx(1)
+
+
+def test_energy_per_image_is_power_over_sustained_throughput():
+    case = only(training(energy_j=160.0, forward_flop=10**9, backward_flop=10**9))
+    assert case["average_power"] == pytest.approx(200)
+    assert case["energy_per_image"] == pytest.approx(160 / 30)
+    assert case["energy_per_gflop"] == pytest.approx(160 / 30 / 2)
+    assert case["images_per_wh"] == pytest.approx(3600 / (160 / 30))
+
+
+def test_over_ranks_time_and_memory_are_the_maximum_and_energy_the_sum():
+    case = Case("alexnet", precision="tf32", batch_size=10, device="cuda", devices_per_node=2)
+    one = fakes.record(case, step_s=(0.1, 0.3), forward_s=(0.01, 0.03), window_s=0.4, energy_window_s=0.4)
+    (system, a), (_, b) = one.ranks
+    a = dataclasses.replace(a, energy_j=40.0, memory_allocated_peak_bytes=100)
+    b = dataclasses.replace(
+        b, step_s=(0.2, 0.2), forward_s=(0.05, 0.05), window_s=0.5, energy_window_s=0.5, energy_j=100.0,
+        memory_allocated_peak_bytes=70,
+    )  # fmt: skip
+    found = only(dataclasses.replace(one, ranks=((system, a), (system, b))))
+    assert list(found["samples"]) == [0.2, 0.3]
+    assert found["step_time"] == 0.25
+    assert found["forward_time"] == pytest.approx((0.05 + 0.03) / 2)
+    assert found["throughput"] == 20 / 0.25
+    assert found["sustained_throughput"] == pytest.approx(40 / 0.5)
+    assert found["average_power"] == pytest.approx(100 + 200)
+    assert found["memory_allocated"] == 100
+
+
+def test_a_meter_that_ranks_share_is_counted_once_and_a_missing_one_gives_no_energy():
+    case = Case("alexnet", batch_size=10, device="cuda", devices_per_node=2)
+    shared = only(fakes.record(case, energy_scope="node", energy_j=100.0, energy_window_s=1.0))
+    assert shared["average_power"] == pytest.approx(100)
+    half = fakes.record(case)
+    (system, a), (_, b) = half.ranks
+    half = dataclasses.replace(half, ranks=((system, a), (system, dataclasses.replace(b, energy_j=None))))
+    assert math.isnan(only(half)["energy_per_image"])
+
+
+def test_dispersion_is_what_dlbench_stats_says():
+    steps = fakes.noisy_steps(0.1, 200, seed=1)
+    case = only(training(step_s=steps))
+    assert case["cv"] == pytest.approx(stats.coefficient_of_variation(steps))
+    assert case["iqr"] == pytest.approx(stats.relative_iqr(steps))
+    assert case["autocorrelation"] == pytest.approx(stats.autocorrelation(steps))
+    assert case["outliers"] == stats.outliers(steps)
+    assert math.isnan(only(training(step_s=(0.1,) * 30))["autocorrelation"])
+
+
+def test_latency_is_for_inference_only():
+    assert math.isnan(only(training())["latency_p99"])
+    inference = only(fakes.record(Case("alexnet", "inference"), fakes.CPU, step_s=tuple(range(1, 102))))
+    assert (inference["latency_p50"], inference["latency_p95"], inference["latency_p99"]) == (51, 96, 100)
+
+
+def test_clock_gap_and_start_up():
+    case = only(training(import_s=2.0, build_s=0.5, first_step_s=1.0))
+    assert case["clock_gap"] == pytest.approx(0.1 / 0.8)
+    assert case["time_to_first_step"] == 3.5
+
+
+def test_what_is_missing_is_nan_and_never_zero():
+    case = only(fakes.record(Case("alexnet"), status="crashed"))
+    for name in METRICS:
+        assert math.isnan(case[name]), name
+    cpu = only(fakes.record(Case("alexnet"), fakes.CPU))
+    for name in ("mfu", "device_peak", "energy_per_image", "average_power", "memory_allocated", "sm_clock_min"):
+        assert math.isnan(cpu[name]), name
+
+
+@pytest.mark.parametrize("bad", [0.0, -0.1, math.nan, math.inf])
+def test_a_time_that_cannot_be_gives_no_statistics(bad):
+    assert math.isnan(only(training(step_s=(0.1, bad, 0.1)))["throughput"])
+
+
+def test_the_interval_of_the_throughput_is_that_of_the_step_time():
+    steps = fakes.noisy_steps(0.1, 300, seed=2)
+    case = derive.with_intervals(tidy(training(step_s=steps))).iloc[0]
+    interval = stats.median_interval(steps, 0.95)
+    assert case["step_time_low"] == interval.low
+    assert case["throughput_low"] == pytest.approx(10 / interval.high)
+    assert case["throughput_high"] == pytest.approx(10 / interval.low)
+    assert case["step_time_half_width"] == pytest.approx(interval.relative_half_width)
+    few = derive.with_intervals(tidy(training())).iloc[0]
+    assert math.isnan(few["throughput_low"])
+
+
+def test_the_latest_success_counts_and_else_the_latest_attempt():
+    case = Case("alexnet", device="cuda")
+    success, later = fakes.record(case, number=1), fakes.record(case, number=2)
+    failure = fakes.record(case, number=3, status="timeout")
+    assert list(derive.current(tidy(success, later, failure))["attempt_id"]) == [later.attempt_id]
+    first = fakes.record(case, number=0, status="crashed")
+    assert list(derive.current(tidy(first, failure))["attempt_id"]) == [failure.attempt_id]
+    lost = fakes.record(case, number=4, status="crashed", system_key=None)
+    assert list(derive.current(tidy(success, lost))["attempt_id"]) == [success.attempt_id]
+
+
+def test_an_empty_store_has_no_cases_but_all_columns():
+    cases = derive.with_intervals(derive.current(derive.tidy(SCHEMA.empty_table().to_pandas())))
+    assert len(cases) == 0
+    assert set(METRICS) <= set(cases.columns)
+
+
+def test_values_are_shown_with_their_units():
+    shown = {
+        "throughput": (5812.0, "5810 img/s"),
+        "step_time": (0.0123, "12.3 ms"),
+        "mfu": (0.41, "41 %"),
+        "flop_rate": (4.1e14, "410 TFLOP/s"),
+        "memory_allocated": (2**30, "1.00 GiB"),
+        "energy_per_image": (0.0318, "31.8 mJ/img"),
+        "autocorrelation": (0.25, "0.250"),
+        "steps": (math.nan, "–"),
+    }
+    assert {name: METRICS[name].show(value) for name, (value, _) in shown.items()} == {
+        name: text for name, (_, text) in shown.items()
+    }
+
+
+def test_a_hundred_thousand_rows_would_be_derived_in_seconds():
+    rows = to_table([fakes.record(c, number=i) for i, c in enumerate([Case("alexnet")] * 200)]).to_pandas()
+    many = pd.concat([rows.assign(attempt_id=rows["attempt_id"] + str(i)) for i in range(10)], ignore_index=True)
+    import time
+
+    start = time.process_time()
+    assert len(derive.tidy(many)) == 2000
+    assert time.process_time() - start < 3

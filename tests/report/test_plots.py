@@ -1,0 +1,118 @@
+"""Figures: each drawn from made-up cases, empty ones explained, the same bytes for the same data."""
+
+import pandas as pd
+import pytest
+
+from dlbench.report import figure_style, plots, plots_samples
+from dlbench.report.content import read
+from dlbench.spec.case import Case
+from tests.fakes import records as fakes
+
+ALL = {
+    **plots.FIGURES,
+    "distribution": plots_samples.distribution,
+    "time_series": plots_samples.time_series,
+    "power": plots_samples.power,
+}
+#: The figures that a machine without meter, other batches and other precisions cannot have.
+NEED_MORE = {"batch_curves", "precisions", "energy", "power"}
+
+
+def cases_of(tmp_path, records):
+    return read([fakes.fill(tmp_path / "store", records)]).shown
+
+
+@pytest.fixture(scope="module")
+def gpu_cases(tmp_path_factory):
+    return cases_of(tmp_path_factory.mktemp("gpu"), fakes.classic())
+
+
+@pytest.fixture
+def only_svg(monkeypatch):
+    """PNG and PDF take most of the time; one test of them is enough."""
+    monkeypatch.setattr(figure_style, "FORMATS", {"svg": figure_style.FORMATS["svg"]})
+
+
+@pytest.mark.usefixtures("only_svg")
+@pytest.mark.parametrize("name", ALL)
+def test_every_figure_is_drawn_from_a_gpu_campaign(name, gpu_cases, tmp_path):
+    with figure_style.style():
+        plot = ALL[name](gpu_cases)
+        svg = figure_style.save(plot.figure, tmp_path, name)
+    assert plot.name == name
+    assert len(svg) < 300_000
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_cpu_has_fewer_figures_and_says_why(name, tmp_path):
+    with figure_style.style():
+        plot = ALL[name](cases_of(tmp_path, fakes.quick()))
+    assert (plot.figure is None) == (name in NEED_MORE)
+    assert plot.caption.endswith((".", "cases."))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_cases_give_a_sentence_and_no_figure(name, gpu_cases):
+    with figure_style.style():
+        plot = ALL[name](gpu_cases.iloc[:0])
+    assert plot.figure is None
+    assert plot.caption.endswith(".")
+
+
+def test_without_a_meter_the_reason_is_given(tmp_path):
+    plot = plots.energy(cases_of(tmp_path, fakes.quick()))
+    assert plot.caption == "No energy meter on this system: RAPL is not readable in this virtual machine."
+
+
+def test_the_same_data_give_the_same_bytes(gpu_cases, tmp_path):
+    for folder in ("a", "b"):
+        with figure_style.style():
+            figure_style.save(plots.throughput(gpu_cases).figure, tmp_path / folder, "throughput")
+    assert {p.suffix for p in (tmp_path / "a").iterdir()} == {".svg", ".png", ".pdf"}
+    for one in sorted((tmp_path / "a").iterdir()):
+        assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes(), one.name
+
+
+@pytest.mark.usefixtures("only_svg")
+def test_names_that_are_long_odd_or_formulas_are_drawn_as_texts(tmp_path):
+    names = ["my.package:" + "very_long_name_" * 8, "$\\frac{1}", "网络", fakes.HOSTILE, "a\nb\tc"]
+    records = [fakes.record(Case(name, device="cuda"), number=i) for i, name in enumerate(names)]
+    cases = cases_of(tmp_path, records)
+    with figure_style.style():
+        for name, draw in ALL.items():
+            plot = draw(cases)
+            if plot.figure:
+                svg = figure_style.save(plot.figure, tmp_path / "figures", name)
+                assert "<script" not in svg
+                assert "<img" not in svg
+
+
+@pytest.mark.usefixtures("only_svg")
+def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_path):
+    with figure_style.style():
+        svg = figure_style.save(plots.throughput(gpu_cases).figure, tmp_path, "throughput")
+    inline = figure_style.for_page(svg, "throughput", "what it shows")
+    assert inline.startswith('<svg viewBox="')
+    assert 'aria-label="what it shows"' in inline
+    assert "http" not in inline
+    assert ' id="figure_1"' not in inline
+    assert ' id="throughput-figure_1"' in inline
+
+
+def test_many_cases_are_limited_and_the_caption_says_so(gpu_cases):
+    with figure_style.style():
+        plot = plots.memory(gpu_cases)
+    assert "the table holds all" in plot.caption
+
+
+def test_bound_lines_are_the_datasheet_or_else_the_best_that_was_reached(gpu_cases, tmp_path):
+    with figure_style.style():
+        assert "datasheet peak" in plots.flop_time(gpu_cases).caption
+        assert "No datasheet peak is known" in plots.flop_time(cases_of(tmp_path, fakes.quick())).caption
+
+
+def test_the_fastest_of_each_group_in_the_order_of_history():
+    cases = pd.DataFrame(
+        {"model": ["vgg16", "alexnet", "alexnet"], "mode": "training", "throughput": [3.0, 1.0, 2.0], "id": [0, 1, 2]}
+    )
+    assert list(plots.fastest(cases, ["model"])["id"]) == [2, 0]
