@@ -70,7 +70,8 @@ def _submit(options: argparse.Namespace) -> int:
     from dlbench.launch import jobs, scheduler
     from dlbench.launch.sites import load_site
     from dlbench.launch.supervise import check_folder
-    from dlbench.spec.suite import load_suite
+    from dlbench.spec.catalog import CATALOG
+    from dlbench.spec.suite import load_suite, models_of
 
     site = load_site(options.site)
     suite = load_suite(options.suite, options.overrides)
@@ -89,6 +90,9 @@ def _submit(options: argparse.Namespace) -> int:
         for script in submission.scripts:
             print(f"# ---- {submission.folder / script.name}\n{script.text}")
         return 0
+    for model in models_of(suite.cases()):
+        if model not in CATALOG and ":" not in model:
+            _say(f"model '{model}' is not one of dlbench's own; the job will look for it in torchvision and timm")
     check_folder(options.results)
     jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
     taken = jobs.submit(submission)

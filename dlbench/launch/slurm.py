@@ -28,8 +28,6 @@ from dlbench.spec.case import Case
 JOB_ID = "\x1f"
 #: Stands in the words of a step for the case's nodes and ranks.
 RANKS = "{ranks}"
-#: `dlbench run` was told to stop.
-STOPPED = 130
 
 _SIGNALS = r"""
 # Shortly before the limit Slurm sends USR1 to this script alone, and a shell runs its traps only while it waits. The
@@ -388,7 +386,7 @@ def _requeue(site: Site) -> list[str]:
         return []
     return [
         "# Told of the limit, not cancelled: the same job goes on later with what is missing.",
-        f'if [ "$status" -eq {STOPPED} ] && [ "$received" = USR1 ] && '
+        'if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && '
         f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {site.slurm.max_requeues} ]; then',
         '  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2',
         "fi",

@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from dlbench.report import derive
+from dlbench.report.figure_parts import Plot
 from dlbench.report.labels import system_ids, system_labels
-from dlbench.report.plots import Plot
 from dlbench.report.render import Table
 from dlbench.results import store
 from dlbench.results.records import DONE_STATUSES

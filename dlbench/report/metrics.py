@@ -43,7 +43,8 @@ class Metric:
 _SHOWN_BY: dict[str, Callable[[float, int], str]] = {
     "s": units.seconds,
     "B": units.bytes_,
-    "%": units.percent,
+    # The digits of a share beyond the second mean little.
+    "%": lambda value, significant: units.percent(value, min(2, significant)),
     "FLOP": lambda value, significant: units.quantity(value, "FLOP", significant),
     "FLOP/s": lambda value, significant: units.quantity(value, "FLOP/s", significant),
     "J/img": lambda value, significant: units.quantity(value, "J/img", significant),

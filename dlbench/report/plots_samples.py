@@ -9,8 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench.report import figure_style as look
+from dlbench.report.figure_parts import Plot, fastest, grid, label_outer, name_rows, time_scale
 from dlbench.report.labels import network, setting
-from dlbench.report.plots import Plot, _grid, _outer_labels, _rows, fastest, time_scale
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12
@@ -38,7 +38,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
     for y, values in enumerate(deviations):
         _beyond(axes, values, y, reach)
     axes.axvline(0, color=look.GREY, lw=0.8)
-    _rows(axes, shown, ["model", "mode", "precision", "batch_size"])
+    name_rows(axes, shown, ["model", "mode", "precision", "batch_size"])
     axes.set_xlim(-reach, 1.18 * reach)
     axes.set_xlabel("Step time over its median, deviation [%]")
     words = (
@@ -53,13 +53,13 @@ def time_series(cases: pd.DataFrame) -> Plot:
     shown = fastest(cases[cases["steps"].gt(1)], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
         return Plot("time_series", "No case has more than one timed step.")
-    figure, panels = _grid(len(shown), height=1.45)
+    figure, panels = grid(len(shown), height=1.45)
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
         factor, unit = time_scale(pd.Series([case["step_time"]]))
         _series(axes, case["samples"] / factor)
         axes.set_title(f"{look.plain(network(str(case['model'])), 20)} · {case['mode']} [{unit}]", fontsize=9)
         axes.margins(x=0.02, y=0.15)
-    _outer_labels(panels, "Step", "Step time")
+    label_outer(panels, "Step", "Step time")
     words = "Step times through the window; a trend or a regular pattern here would be invisible in any average."
     return Plot("time_series", words, figure)
 
@@ -73,7 +73,7 @@ def power(cases: pd.DataFrame) -> Plot:
     shown = fastest(cases[cases["power_w"].map(_length).gt(1)], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
         return Plot("power", "No case has a trace of its power.")
-    figure, panels = _grid(len(shown), height=1.45, sharey=True)
+    figure, panels = grid(len(shown), height=1.45, sharey=True)
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
         axes.plot(case["power_time_s"], case["power_w"], color=look.VERMILION, lw=0.9)
         for level, name in ((case["idle_power"], "idle"), (case["power_limit_w"], "limit")):
@@ -83,7 +83,7 @@ def power(cases: pd.DataFrame) -> Plot:
                               ha="right", fontsize=7.5, color=look.MUTED)  # fmt: skip
         axes.set_title(f"{look.plain(network(str(case['model'])), 20)} · {setting(case, ['mode'])}", fontsize=9)
     panels[0].set_ylim(bottom=0)
-    _outer_labels(panels, "Time in the window [s]", "Power [W]")
+    label_outer(panels, "Time in the window [s]", "Power [W]")
     return Plot("power", "Sampled power of the first rank's device; energies are gross, idle power included.", figure)
 
 

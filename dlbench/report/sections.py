@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from dlbench.report import audit, method, plots, plots_samples, tables
+from dlbench.report import audit, method, plots_rates, plots_samples, plots_time, tables
 from dlbench.report.content import Block, Content, Section
+from dlbench.report.figure_parts import Plot
 from dlbench.report.findings import findings
-from dlbench.report.plots import Plot
 from dlbench.report.provenance import provenance
 from dlbench.report.render import Table
 from dlbench.report.summary import summary
@@ -39,25 +39,25 @@ def throughput(content: Content) -> Section:
     """Throughput, over the batch and by precision where there are several."""
     several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
     several_precisions = content.shown["precision"].nunique() > 1
-    blocks = _plots(content, plots.throughput)
-    blocks += _plots(content, plots.batch_curves) if several_batches else []
-    blocks += _plots(content, plots.precisions) if several_precisions else []
+    blocks = _plots(content, plots_rates.throughput)
+    blocks += _plots(content, plots_rates.batch_curves) if several_batches else []
+    blocks += _plots(content, plots_rates.precisions) if several_precisions else []
     return Section("throughput", "Throughput", blocks)
 
 
 def step_time(content: Content) -> Section:
     """Where the time of a step goes."""
-    return Section("step-time", "Step time by phase", _plots(content, plots.step_breakdown))
+    return Section("step-time", "Step time by phase", _plots(content, plots_time.step_breakdown))
 
 
 def memory(content: Content) -> Section:
     """Memory by kind and its peaks."""
-    return Section("memory", "Memory", _plots(content, plots.memory))
+    return Section("memory", "Memory", _plots(content, plots_time.memory))
 
 
 def energy(content: Content) -> Section:
     """Energy per image, and the power behind it."""
-    blocks = _plots(content, plots.energy)
+    blocks = _plots(content, plots_rates.energy)
     if content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).any():
         blocks += _plots(content, plots_samples.power)
     return Section("energy", "Energy", blocks)
@@ -69,7 +69,7 @@ def flop_time(content: Content) -> Section:
         "The execution time of a pass is bounded from below by its floating-point operations: time is at least FLOP "
         "over peak. The distance between a point and its line is what a network leaves unused on this device."
     )
-    return Section("flop-time", "FLOP against time", [Block(words=words), *_plots(content, plots.flop_time)])
+    return Section("flop-time", "FLOP against time", [Block(words=words), *_plots(content, plots_time.flop_time)])
 
 
 def variability(content: Content) -> Section:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from dlbench import units
-from dlbench.report import plots, tables
+from dlbench.report import plots_rates, tables
 from dlbench.report.content import Block, Content, KeyFigure, Section
+from dlbench.report.figure_parts import fastest
 from dlbench.report.labels import network, setting, system_ids, varying_axes
 from dlbench.report.metrics import METRICS
 
@@ -35,7 +36,7 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
         return (counted,)
     of_reference = shown[shown["model"] == _reference(shown)]
     training = of_reference[of_reference["mode"] == "training"]
-    best = plots.fastest(training if len(training) else of_reference, ["model"]).iloc[0]
+    best = fastest(training if len(training) else of_reference, ["model"]).iloc[0]
     width = units.percent(best["step_time_half_width"])
     figures = [
         KeyFigure(
@@ -100,7 +101,7 @@ def _in_words(content: Content) -> str:
         return "No case gave a result. What went wrong stands under Failures and warnings."
     sentences = []
     for mode in ("training", "inference"):
-        best = plots.fastest(shown[shown["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
+        best = fastest(shown[shown["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
         if len(best) > 1:
             slow, fast = best.iloc[best["throughput"].argmin()], best.iloc[best["throughput"].argmax()]
             show = METRICS["throughput"].show
@@ -116,5 +117,5 @@ def _in_words(content: Content) -> str:
     if len(widths):
         sentences.append(f"Half of all intervals are narrower than ± {units.percent(widths.median())}.")
     if shown["energy_per_image"].isna().all():
-        sentences.append(plots.no_meter(shown))
+        sentences.append(plots_rates.no_meter(shown))
     return " ".join(sentences)

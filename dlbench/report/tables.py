@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.figure_parts import fastest
 from dlbench.report.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.metrics import METRICS
-from dlbench.report.plots import fastest
 from dlbench.report.render import Cell, Column, Table
 from dlbench.spec.case import AXES, MODES, PRECISIONS, Case
 from dlbench.spec.peaks import anchors

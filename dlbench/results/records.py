@@ -65,7 +65,7 @@ class Measurement:
     energy_source: str = "none"  # nvml_counter | nvml_power | rapl | amdsmi | none
     energy_scope: str | None = None  # device | module | package | node
     energy_window_s: float | None = None  # what energy_j stands for: average power = energy_j / energy_window_s
-    energy_counter_j: float | None = None  # the counter's share in energy_j, before the cross-check
+    energy_counter_j: float | None = None  # by the counter alone, in the same window
     energy_integral_j: float | None = None  # of the sampled power, over the same time
     energy_note: str | None = None  # why there is none, or what to know about it
     idle_power_w: float | None = None

@@ -28,8 +28,9 @@ class Protocol:
     """How a case is measured: warm-up, window, stopping, limits.
 
     A window ends when it has lasted `min_time_s`, has `min_steps` steps, and the half-width of the `confidence`
-    interval of the median step time is at most `target_half_width` of that median; at `max_time_s` or `max_steps` it
-    ends anyway and the case is recorded as unstable.
+    interval of the median step time is at most `target_half_width` of that median (`dlbench.worker.stopping` says how
+    often it looks); at `max_time_s` or `max_steps` it ends anyway and the case is recorded as unstable. Fewer than 20
+    steps carry no interval.
     """
 
     warmup_min_steps: int = 5

@@ -23,7 +23,7 @@ from dlbench.worker.host_watch import HostWatch
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
 from dlbench.worker.reading import Reading
-from dlbench.worker.stopping import WarmupRule, WindowRule
+from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, WarmupRule, WindowRule
 from dlbench.worker.system import describe_system, device_facts, load_average
 from dlbench.worker.timing import Clock, CudaClock, HostClock, Window, run_window
 from dlbench.worker.work import count_work
@@ -161,6 +161,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Wa
         first_look_s=protocol.warmup_min_time_s,
         cap_s=protocol.warmup_max_time_s,
         max_steps=NO_STEP_LIMIT,
+        growth=WARMUP_GROWTH,
         agree=place.agree,
     )
     return Warmup((first_s, second_s, *window.step_s), window.stop_reason == "steady")
@@ -198,6 +199,7 @@ def _measure_window(
         first_look_s=protocol.min_time_s,
         cap_s=protocol.max_time_s,
         max_steps=protocol.max_steps,
+        growth=WINDOW_GROWTH,
         agree=place.agree,
     )
     host.after()

@@ -139,6 +139,7 @@ def run_window(
     first_look_s: float,
     cap_s: float,
     max_steps: int,
+    growth: float,
     agree: Agree = lambda decision: decision,
 ) -> Window:
     """Runs `step` until `rule` gives a reason or `max_steps` are done.
@@ -148,6 +149,8 @@ def run_window(
         first_look_s: time before which `rule` has nothing to say [s].
         cap_s: time at which the rule stops in any case, so that its turn is not put off beyond it [s].
         max_steps: the rule is asked at this step at the latest, and the window closes there whatever it says.
+        growth: from one turn of `rule` to the next, the window grows by this factor at least: a rule that is asked often
+            enough says yes by luck.
         agree: see `Agree`; called with the same step number on every rank.
     """
     window = Window(phase_stride=_phase_stride(clock, step_estimate_s))
@@ -167,7 +170,7 @@ def run_window(
             if done % lag == 0 or done == look_at:
                 reader.read(keep=0 if done == max_steps else behind)
             if done == look_at:
-                window.stop_reason, look_at = agree(_look(window, rule, done, cap_s, max_steps))
+                window.stop_reason, look_at = agree(_look(window, rule, done, cap_s, max_steps, growth))
         clock.synchronize()
         window.closed_at_s = time.perf_counter()
         reader.read(keep=0)
@@ -175,14 +178,17 @@ def run_window(
     return window
 
 
-def _look(window: Window, rule: Rule, done: int, cap_s: float, max_steps: int) -> tuple[str | None, int]:
+def _look(
+    window: Window, rule: Rule, done: int, cap_s: float, max_steps: int, growth: float
+) -> tuple[str | None, int]:
     """The rule's answer, and the step of its next turn: so far off that the rule costs less than its budget."""
     elapsed_s = time.perf_counter() - window.opened_at_s
     reason = rule(window.step_s, elapsed_s)
     if reason is None and done >= max_steps:
         reason = "max_steps"
     rule_s = time.perf_counter() - window.opened_at_s - elapsed_s
-    interval_s = max(RULE_INTERVAL_S, min(rule_s / RULE_BUDGET, cap_s - elapsed_s))
+    wished_s = max(rule_s / RULE_BUDGET, (growth - 1) * elapsed_s)
+    interval_s = max(RULE_INTERVAL_S, min(wished_s, cap_s - elapsed_s))
     return reason, _steps_in(interval_s, elapsed_s / done, done + 1, max_steps)
 
 

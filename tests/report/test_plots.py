@@ -3,16 +3,19 @@
 import pandas as pd
 import pytest
 
-from dlbench.report import figure_style, plots, plots_samples
+from dlbench.report import figure_style, plots_rates, plots_samples, plots_time
 from dlbench.report.content import read
+from dlbench.report.figure_parts import fastest
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 
 ALL = {
-    **plots.FIGURES,
-    "distribution": plots_samples.distribution,
-    "time_series": plots_samples.time_series,
-    "power": plots_samples.power,
+    draw.__name__: draw
+    for draw in (
+        *(plots_rates.throughput, plots_rates.energy, plots_rates.batch_curves, plots_rates.precisions),
+        *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
+        *(plots_samples.distribution, plots_samples.time_series, plots_samples.power),
+    )
 }
 #: The figures that a machine without meter, other batches and other precisions cannot have.
 NEED_MORE = {"batch_curves", "precisions", "energy", "power"}
@@ -60,14 +63,14 @@ def test_no_cases_give_a_sentence_and_no_figure(name, gpu_cases):
 
 
 def test_without_a_meter_the_reason_is_given(tmp_path):
-    plot = plots.energy(cases_of(tmp_path, fakes.quick()))
+    plot = plots_rates.energy(cases_of(tmp_path, fakes.quick()))
     assert plot.caption == "No energy meter on this system: RAPL is not readable in this virtual machine."
 
 
 def test_the_same_data_give_the_same_bytes(gpu_cases, tmp_path):
     for folder in ("a", "b"):
         with figure_style.style():
-            figure_style.save(plots.throughput(gpu_cases).figure, tmp_path / folder, "throughput")
+            figure_style.save(plots_rates.throughput(gpu_cases).figure, tmp_path / folder, "throughput")
     assert {p.suffix for p in (tmp_path / "a").iterdir()} == {".svg", ".png", ".pdf"}
     for one in sorted((tmp_path / "a").iterdir()):
         assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes(), one.name
@@ -90,7 +93,7 @@ def test_names_that_are_long_odd_or_formulas_are_drawn_as_texts(tmp_path):
 @pytest.mark.usefixtures("only_svg")
 def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_path):
     with figure_style.style():
-        svg = figure_style.save(plots.throughput(gpu_cases).figure, tmp_path, "throughput")
+        svg = figure_style.save(plots_rates.throughput(gpu_cases).figure, tmp_path, "throughput")
     inline = figure_style.for_page(svg, "throughput", "what it shows")
     assert inline.startswith('<svg viewBox="')
     assert 'aria-label="what it shows"' in inline
@@ -101,18 +104,18 @@ def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_pat
 
 def test_many_cases_are_limited_and_the_caption_says_so(gpu_cases):
     with figure_style.style():
-        plot = plots.memory(gpu_cases)
+        plot = plots_time.memory(gpu_cases)
     assert "the table holds all" in plot.caption
 
 
 def test_bound_lines_are_the_datasheet_or_else_the_best_that_was_reached(gpu_cases, tmp_path):
     with figure_style.style():
-        assert "datasheet peak" in plots.flop_time(gpu_cases).caption
-        assert "No datasheet peak is known" in plots.flop_time(cases_of(tmp_path, fakes.quick())).caption
+        assert "datasheet peak" in plots_time.flop_time(gpu_cases).caption
+        assert "No datasheet peak is known" in plots_time.flop_time(cases_of(tmp_path, fakes.quick())).caption
 
 
 def test_the_fastest_of_each_group_in_the_order_of_history():
     cases = pd.DataFrame(
         {"model": ["vgg16", "alexnet", "alexnet"], "mode": "training", "throughput": [3.0, 1.0, 2.0], "id": [0, 1, 2]}
     )
-    assert list(plots.fastest(cases, ["model"])["id"]) == [2, 0]
+    assert list(fastest(cases, ["model"])["id"]) == [2, 0]

@@ -68,7 +68,7 @@ def cuda_step(device, clock):
 
 
 def run(step, clock, rule, **changes):
-    options = {"step_estimate_s": 0.002, "first_look_s": 0.1, "cap_s": 10.0, "max_steps": 100_000, **changes}
+    options = {"step_estimate_s": 0.002, "first_look_s": 0.1, "cap_s": 10.0, "max_steps": 100_000, "growth": 1.1, **changes}
     return run_window(step, clock, rule, **options)
 
 
@@ -170,3 +170,10 @@ def test_a_window_needs_its_minimum_before_the_target_counts():
     assert rule(even, 6.0) == "target"
     assert rule(wide, 6.0) is None
     assert rule(wide, 60.0) == "max_time"
+
+
+def test_a_window_that_is_only_just_narrow_must_be_so_at_two_looks_in_a_row(monkeypatch):
+    rule = WindowRule(Protocol(min_time_s=5.0, min_steps=30, max_time_s=60.0, target_half_width=0.005))
+    widths = iter([0.004, 0.006, 0.004, 0.004])
+    monkeypatch.setattr(WindowRule, "_relative_half_width", lambda self, step_s: next(widths))
+    assert [rule([0.1] * 30, t) for t in (5.0, 7.5, 11.0, 17.0)] == [None, None, None, "target"]

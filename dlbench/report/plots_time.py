@@ -1,0 +1,176 @@
+"""Figures of what a step takes: its time by phase, its memory by kind, and its time against the counted work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from dlbench import units
+from dlbench.report import figure_style as look
+from dlbench.report.figure_parts import (
+    SMALL,
+    Plot,
+    choice,
+    fastest,
+    height_of,
+    name_rows,
+    precision_legend,
+    stack,
+    time_scale,
+    varying_settings,
+)
+from dlbench.report.labels import network
+from dlbench.report.metrics import METRICS
+from dlbench.spec.case import MODES
+
+
+def step_breakdown(cases: pd.DataFrame) -> Plot:
+    """Training steps split into forward, backward, optimizer and rest: as times, and as shares of the step."""
+    training = cases[(cases["mode"] == "training") & cases["forward_time"].notna()]
+    shown = fastest(training, ["model", "precision"])
+    if shown.empty:
+        return Plot("step_breakdown", "No training case has the times of its phases.")
+    parts = {
+        "forward_time": look.SKY,
+        "backward_time": look.BLUE,
+        "optimizer_time": look.ORANGE,
+        "rest_time": look.GREY,
+    }
+    figure = look.new_figure(height_of(len(shown)))
+    left, right = figure.subplots(1, 2, sharey=True)
+    values = shown[list(parts)].fillna(0.0)
+    factor, unit = time_scale(shown["step_time"])
+    stack(left, values / factor, parts)
+    stack(right, 100 * values.div(values.sum(axis=1), axis=0), parts)
+    for y, step in enumerate(shown["step_time"]):
+        left.annotate(units.seconds(step), (step / factor, y), (4, 0), textcoords="offset points", **SMALL)
+    name_rows(left, shown, ["model", "precision", "batch_size"])
+    left.set_xlim(0, 1.2 * shown["step_time"].max() / factor)
+    left.set_xlabel(f"{METRICS['step_time'].title} [{unit}]")
+    right.set_xlim(0, 100)
+    right.set_xlabel("Share of the step [%]")
+    look.legend(figure, look.squares({METRICS[name].title: colour for name, colour in parts.items()}))
+    return Plot("step_breakdown", f"Where the time of a training step goes. {choice(training, shown)}", figure)
+
+
+def memory(cases: pd.DataFrame) -> Plot:
+    """What a case keeps in memory by kind, stacked, and the measured peaks as marks."""
+    known = cases[cases[[*_MEMORY_PARTS, *_MEMORY_MARKS]].notna().any(axis=1)]
+    shown = fastest(known, ["model", "mode"])
+    if shown.empty:
+        return Plot("memory", "No case has a reading of memory.")
+    # Host memory says something about the network only where there is no memory of a device.
+    marks = [n for n in ("memory_allocated", "memory_device") if shown[n].notna().any()] or ["memory_rss"]
+    figure = look.new_figure(height_of(len(shown)))
+    axes = figure.subplots()
+    top = shown[[*_MEMORY_PARTS, *marks]].max().max()
+    factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
+    stack(axes, shown[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS)
+    entries = look.squares({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
+    for name in marks:
+        axes.plot(shown[name] / factor, range(len(shown)), ls="none", **_MEMORY_MARKS[name])
+        entries[METRICS[name].title] = _MEMORY_MARKS[name]
+    name_rows(axes, shown, ["model", "mode", *varying_settings(shown)])
+    axes.set_xlim(0, 1.05 * top / factor)
+    axes.set_xlabel(f"Memory per device [{unit}]")
+    look.legend(figure, entries)
+    return Plot("memory", f"Memory by kind, and the measured peaks. {choice(known, shown)}", figure)
+
+
+def flop_time(cases: pd.DataFrame) -> Plot:
+    """Step time against counted FLOP, with the datasheet peak as the line below which nothing can lie."""
+    known = cases[cases["flop_per_step"].gt(0) & cases["step_time"].notna()]
+    if known.empty:
+        return Plot("flop_time", "No case has both a step time and a count of its FLOP.")
+    modes = [m for m in MODES if (known["mode"] == m).any()]
+    figure = look.new_figure(4.6)
+    panels = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
+    lines = _bound_lines(known)
+    x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
+    y = (known["step_time"].min() / 8, known["step_time"].max() * 4)
+    for axes, mode in zip(panels, modes, strict=True):
+        look.log_axis(axes, "x", look.prefixed)
+        look.log_axis(axes, "y", lambda value: look.prefixed(value, "s"))
+        axes.set_xlim(*x)
+        axes.set_ylim(*y)
+        _draw_bounds(axes, x, lines)
+        _draw_cases(axes, known[known["mode"] == mode])
+        axes.set_title(mode.capitalize())
+        axes.set_xlabel("FLOP per step and device")
+    panels[0].set_ylabel("Step time")
+    figure.draw_without_rendering()
+    for axes, mode in zip(panels, modes, strict=True):
+        _name_networks(axes, known[known["mode"] == mode])
+    precision_legend(figure, known)
+    if "highest rate reached here" in lines:
+        bound = "No datasheet peak is known for this device: the dashed line is the highest rate that any case reached."
+    else:
+        bound = "The line is the dense datasheet peak of one device: nothing can lie in the shaded region below it."
+    return Plot("flop_time", f"Step time against the counted work. {bound}", figure)
+
+
+_MEMORY_PARTS = {
+    "memory_parameters": look.BLUE,
+    "memory_gradients": look.SKY,
+    "memory_optimizer": look.ORANGE,
+    "memory_activations": look.GREEN,
+    "memory_workspace": look.GRID,
+}
+_MEMORY_MARKS: dict[str, dict[str, Any]] = {
+    "memory_allocated": {"marker": "|", "markersize": 11, "markeredgewidth": 2.2, "color": look.INK},
+    "memory_device": {"marker": "D", "markersize": 4.5, "markerfacecolor": look.PAPER, "color": look.INK},
+    "memory_rss": {"marker": "o", "markersize": 4.5, "markerfacecolor": look.PAPER, "color": look.VERMILION},
+}
+
+
+def _bound_lines(known: pd.DataFrame) -> dict[str, float]:
+    """Rates [FLOP/s] to draw as lines, by name: the datasheet peak per precision, else the best that was reached."""
+    peaks = known.dropna(subset="device_peak").drop_duplicates("precision")
+    if len(peaks):
+        by_rate: dict[float, list[str]] = {}
+        for precision, rate in zip(peaks["precision"], peaks["device_peak"], strict=True):
+            by_rate.setdefault(rate, []).append(precision)
+        return {f"peak {', '.join(names)}": rate for rate, names in by_rate.items()}
+    return {"highest rate reached here": float((known["flop_per_step"] / known["step_time"]).max())}
+
+
+def _draw_bounds(axes: Axes, x: Any, lines: dict[str, float]) -> None:
+    datasheet = "highest rate reached here" not in lines
+    if datasheet:
+        axes.fill_between(x, x / max(lines.values()), axes.get_ylim()[0], color=look.GRID, lw=0, zorder=0)
+    for name, rate in lines.items():
+        colour = look.PRECISION_COLOURS.get(name.removeprefix("peak ").split(",")[0], look.MUTED)
+        axes.plot(x, x / rate, color=colour, lw=1.2, ls="-" if datasheet else (0, (4, 3)), zorder=1)
+    if datasheet:
+        axes.text(0.98, 0.07, "faster than\nthe peak", transform=axes.transAxes, ha="right", **SMALL)
+
+
+def _draw_cases(axes: Axes, cases: pd.DataFrame) -> None:
+    colours = [look.PRECISION_COLOURS[p] for p in cases["precision"]]
+    alpha = 0.9 if len(cases) <= 12 else 0.5
+    axes.scatter(cases["flop_per_step"], cases["step_time"], c=colours, s=22, alpha=alpha, lw=0, zorder=3)
+
+
+def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:
+    """Each network's name beside its slowest case, above which there is room for it."""
+    shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
+    placed: list[tuple[float, float]] = []
+    for name, x, y in zip(shown["model"], shown["flop_per_step"], shown["step_time"], strict=True):
+        px, py = axes.transData.transform((x, y)) * 72 / _dpi(axes)
+        left = px - axes.bbox.x0 * 72 / _dpi(axes) > 75
+        target = py + 4
+        while any(abs(px - ox) < 75 and abs(target - oy) < 11 for ox, oy in placed):
+            target += 1
+        placed.append((px, target))
+        words: Any = {"ha": "right" if left else "left", "va": "center", "fontsize": 8.5}
+        offset = (-7 if left else 7, target - py)
+        axes.annotate(look.plain(network(name), 20), (x, y), offset, textcoords="offset points", **words)
+
+
+def _dpi(axes: Axes) -> float:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure.dpi

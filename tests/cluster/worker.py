@@ -1,0 +1,73 @@
+"""A worker that measures nothing: it waits `protocol.min_time_s` and leaves a result, as `dlbench.worker` would.
+
+Some models stand for things that happen to a real one: `hog` takes memory until it is stopped.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from dlbench.results.records import Outcome
+from dlbench.spec.case import Case
+from tests.fakes.workers import good_outcome
+
+FACTS = {
+    "device_kind": "cpu",
+    "system_key": "standin",
+    "devices": [],
+    "cpu_model": "stand-in",
+    "cpu_cores": 1,
+    "unknown_models": {},
+    "broken_models": {},
+}
+
+
+def main(arguments):
+    if arguments[0] == "--probe":
+        print(json.dumps(FACTS))
+        return 0
+    folder = Path(arguments[0])
+    case = Case.from_dict(json.loads((folder / "case.json").read_text()))
+
+    def stop(number, frame):
+        write(folder, Outcome("preempted", signal.Signals(number).name))
+        os._exit(3)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGUSR1, stop)
+    if case.model == "hog":
+        kept = []
+        while True:
+            kept.append(bytearray(os.urandom(2**20) * 16))
+    time.sleep(case.protocol.min_time_s)
+    write(folder, outcome())
+    return 0
+
+
+def outcome():
+    """A good one, which also says on which node and with which GPUs, and where in which container."""
+    good = good_outcome()
+    ((system, measurement),) = good.ranks
+    environment = {name: os.environ.get(name) for name in ("SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
+    system = dataclasses.replace(
+        system,
+        slurm_job_id=os.environ.get("SLURM_JOB_ID"),
+        container_runtime=os.environ.get("DLBENCH_CONTAINER_RUNTIME"),
+        container_image=os.environ.get("DLBENCH_CONTAINER_IMAGE"),
+        details={"environment": environment},
+    )
+    return Outcome("ok", None, ((system, measurement),))
+
+
+def write(folder, what):
+    partial = folder / ".result.json.partial"
+    partial.write_text(what.to_json())
+    partial.replace(folder / "result.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
