@@ -76,7 +76,7 @@ def test_plan_lists_each_case_with_flop_and_memory():
     assert done.returncode == 0
     lines = done.stdout.splitlines()
     assert sum("vgg16" in line for line in lines) == 2
-    assert any("vgg16" in line and "371 GFLOP" in line for line in lines)
+    assert any("vgg16" in line and "185 GFLOP" in line for line in lines)
 
 
 def test_plan_needs_no_install(tmp_path):

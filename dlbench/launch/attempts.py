@@ -38,6 +38,7 @@ class Attempt:
     suite_version: int
     system_key: str
     started_at: str
+    label: str | None = None
 
     @property
     def id(self) -> str:
@@ -59,7 +60,15 @@ def attempts_folder(root: Path) -> Path:
     return root / "attempts"
 
 
-def create(root: Path, case: Case, suite: str, suite_version: int, system_key: str, owner: dict[str, Any]) -> Attempt:
+def create(
+    root: Path,
+    case: Case,
+    suite: str,
+    suite_version: int,
+    system_key: str,
+    owner: dict[str, Any],
+    label: str | None = None,
+) -> Attempt:
     """Make the folder of a new attempt with its `owner.json` and `case.json`.
 
     Raises:
@@ -67,7 +76,7 @@ def create(root: Path, case: Case, suite: str, suite_version: int, system_key: s
     """
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{case.id}-{secrets.token_hex(3)}"
-    attempt = Attempt(attempts_folder(root) / name, case, suite, suite_version, system_key, now.isoformat())
+    attempt = Attempt(attempts_folder(root) / name, case, suite, suite_version, system_key, now.isoformat(), label)
     try:
         attempt.folder.mkdir(parents=True)
         head = {
@@ -75,6 +84,7 @@ def create(root: Path, case: Case, suite: str, suite_version: int, system_key: s
             "suite_version": suite_version,
             "system_key": system_key,
             "started_at": attempt.started_at,
+            "label": label,
         }
         write_atomically(attempt.folder / "owner.json", json.dumps(owner | head, indent=1))
         write_atomically(attempt.folder / "case.json", json.dumps(case.to_dict(), indent=1))
@@ -146,8 +156,15 @@ def unclosed(root: Path) -> Iterator[tuple[Attempt, dict[str, Any]]]:
         try:
             owner = json.loads((folder / "owner.json").read_text(encoding="utf-8"))
             case = Case.from_dict(json.loads((folder / "case.json").read_text(encoding="utf-8")))
-            started_at = owner["started_at"]
-            attempt = Attempt(folder, case, owner["suite"], owner["suite_version"], owner["system_key"], started_at)
+            attempt = Attempt(
+                folder,
+                case,
+                owner["suite"],
+                owner["suite_version"],
+                owner["system_key"],
+                owner["started_at"],
+                owner.get("label"),
+            )
         except (OSError, ValueError, KeyError, TypeError):
             # Killed between making the folder and writing its two files: nothing was measured there.
             continue

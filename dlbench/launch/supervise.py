@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -53,6 +53,10 @@ class Campaign:
     on_tick: Callable[[Case, float, str], None] = field(default=lambda case, elapsed_s, phase: None)
     #: What the Parquet parts already hold, besides the attempt folders.
     stored: frozenset[attempts.DoneKey] = frozenset()
+    #: Goes into each record: what sets this campaign apart from another of the same suite.
+    label: str | None = None
+    #: Environment variables of the workers, over those of this process.
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, case: Case) -> attempts.DoneKey:
         """Under which key the case counts as done."""
@@ -125,10 +129,10 @@ def run(cases: list[Case], campaign: Campaign, fresh: bool = False) -> Iterator[
 
 def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
     suite, version, _, system_key = campaign.key(case)
-    attempt = attempts.create(campaign.root, case, suite, version, system_key, claims.owner())
+    attempt = attempts.create(campaign.root, case, suite, version, system_key, claims.owner(), campaign.label)
     started = time.monotonic()
     oom_kills = _oom_kills()
-    process = _start(campaign.launcher(case, attempt.folder), attempt.folder)
+    process = _start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
     ended_by = _wait(process, case, attempt, campaign, claim)
     outcome = _classify(attempt.folder, process.returncode, ended_by, case, _oom_kills() > oom_kills)
     record = _close(attempt, outcome, process.returncode, time.monotonic() - started)
@@ -136,7 +140,7 @@ def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
     return record
 
 
-def _start(argv: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def _start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
         # A session of its own, so that a time limit can end the worker's children too; and it dies with us, since a
         # worker that outlives a killed supervisor would disturb the next measurement.
@@ -147,7 +151,7 @@ def _start(argv: list[str], folder: Path) -> subprocess.Popen[bytes]:
             stderr=err,
             start_new_session=True,
             preexec_fn=_die_with_parent,  # safe: no other thread runs yet, `_wait` starts its own
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment),
         )
 
 
@@ -239,6 +243,7 @@ def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: fl
         wall_s=wall_s,
         system_key=attempt.system_key,
         ranks=outcome.ranks,
+        label=attempt.label,
     )
     attempts.write_record(attempt.folder, record)
     return record

@@ -1,9 +1,9 @@
 """The networks by name: our own, torchvision's, timm's, and anybody's.
 
-    resnet50                       ours, in the catalogue
-    efficientnet_b0                any torchvision classification model that is not in the catalogue, then any of timm's
-    torchvision:resnet50  timm:resnet50          the other library's, where ours has the same name
-    package.module:factory         a callable without arguments that gives a torch.nn.Module
+- ``resnet50``: ours, in the catalogue.
+- ``efficientnet_b0``: any torchvision classification model that is not in the catalogue, then any of timm's.
+- ``torchvision:resnet50``, ``timm:resnet50``: the other library's, where ours has the same name.
+- ``package.module:factory``: a callable without arguments that gives a `torch.nn.Module`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dlbench.errors import UnknownName
+from dlbench.errors import BadInput, UnknownName
 from dlbench.models import alexnet, external, googlenet, lenet, overfeat, resnet, vgg
 from dlbench.models.loss import training_loss
 from dlbench.spec.catalog import CATALOG
@@ -56,8 +56,12 @@ class BuiltModel:
     name: str
 
 
-def build(name: str) -> BuiltModel:
+def build(name: str, training: bool = True) -> BuiltModel:
     """The network called `name`, with fresh weights.
+
+    Args:
+        name: as the head of this module says.
+        training: with the auxiliary heads that only training has; without them inference needs less memory.
 
     Raises:
         UnknownName: nobody knows the name; a near one is offered.
@@ -65,32 +69,25 @@ def build(name: str) -> BuiltModel:
     """
     if name in BUILDERS:
         facts = CATALOG[name]
-        return BuiltModel(BUILDERS[name](), facts.input_shape, facts.num_classes, name)
-    library, colon, rest = name.partition(":")
-    if colon and library == "torchvision":
-        module, shape, classes = external.from_torchvision(rest)
-    elif colon and library == "timm":
-        module, shape, classes = external.from_timm(rest)
-    elif colon:
-        module, shape, classes = external.from_factory(library, rest)
-    elif name in external.torchvision_names():
-        module, shape, classes = external.from_torchvision(name)
-    elif name in external.timm_names():
-        module, shape, classes = external.from_timm(name)
-    else:
-        raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
-    return BuiltModel(module, shape, classes, name)
+        module = BUILDERS[name]()
+        return BuiltModel(
+            module if training else _without_auxiliary(module), facts.input_shape, facts.num_classes, name
+        )
+    return BuiltModel(*_finder(name)(training), name)
 
 
-def build_on_meta(name: str) -> BuiltModel:
+def build_on_meta(name: str, training: bool = True) -> BuiltModel:
     """As `build`, on the meta device: shapes without data, and at most one layer's weights allocated at a time."""
     try:
         with torch.device("meta"):
-            return build(name)
-    except NotImplementedError:
-        # Some constructors compute with tensors (RegNet's widths), which meta cannot: there, only parameters go to meta.
+            return build(name, training)
+    except UnknownName:
+        raise
+    except (BadInput, NotImplementedError, RuntimeError):
+        # Some constructors compute with tensors (RegNet's widths), which meta cannot: there, only parameters go to
+        # meta. What is wrong for another reason is wrong again.
         with _parameters_on_meta():
-            built = build(name)
+            built = build(name, training)
         return dataclasses.replace(built, module=built.module.to("meta"))
 
 
@@ -103,7 +100,7 @@ def _parameters_on_meta() -> Iterator[None]:
             parameter = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
         register(module, name, parameter)
 
-    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign]
+    nn.Module.register_parameter = register_on_meta  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
@@ -111,21 +108,37 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def check(name: str) -> None:
-    """See whether `name` can be built, without building what is known by its name alone.
+    """See whether `name` can be built, without building it.
 
     Raises:
-        UnknownName, BadInput: as `build`.
+        UnknownName, BadInput: as `build`; that a factory raises or gives no network is only seen when it is built.
     """
-    if name not in BUILDERS and name not in external.torchvision_names():
-        if ":" in name and name.partition(":")[0] not in ("torchvision", "timm"):
-            external.find_factory(*name.split(":", 1))
-        elif name.removeprefix("torchvision:") not in external.torchvision_names() and (
-            name.removeprefix("timm:") not in external.timm_names()
-        ):
-            raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
+    if name not in BUILDERS:
+        _finder(name)
+
+
+def _finder(name: str) -> Callable[[bool], external.Found]:
+    """What builds a network that is not ours, for training or not."""
+    library, colon, rest = name.partition(":")
+    if colon and library == "torchvision":
+        return external.torchvision_builder(rest)
+    if colon and library == "timm":
+        return external.timm_builder(rest)
+    if colon:
+        return external.factory_builder(library, rest)
+    if name in external.torchvision_names():
+        return external.torchvision_builder(name)
+    if external.is_timm_name(name):
+        return external.timm_builder(name)
+    raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
+
+
+def _without_auxiliary(module: nn.Module) -> nn.Module:
+    if isinstance(module, googlenet.GoogLeNet):
+        module.drop_auxiliary()
+    return module
 
 
 def available() -> list[str]:
     """All names that `build` takes, factories aside: ours first, then torchvision's, then timm's."""
     return list(dict.fromkeys((*BUILDERS, *external.torchvision_names(), *external.timm_names())))
-

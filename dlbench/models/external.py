@@ -5,17 +5,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from dlbench.errors import BadInput, UnknownName
+from dlbench.models.loss import main_scores
 
-#: What a factory's network is fed when neither it nor its module says otherwise.
+#: What a factory's network is fed when neither says otherwise; its outputs tell the number of classes, if they can.
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 DEFAULT_NUM_CLASSES = 1000
 
@@ -39,28 +41,24 @@ def timm_names() -> tuple[str, ...]:
     return tuple(timm.list_models())
 
 
-def from_torchvision(name: str) -> Found:
-    """A torchvision classification model without weights.
+def is_timm_name(name: str) -> bool:
+    """Whether timm has such a model; a dot and the tag of pretrained weights may follow its name."""
+    return name.partition(".")[0] in timm_names()
+
+
+def torchvision_builder(name: str) -> Callable[[bool], Found]:
+    """What builds a torchvision classification model without weights, for training or not.
 
     Raises:
         UnknownName: torchvision has none of that name.
     """
     if name not in torchvision_names():
         raise UnknownName("torchvision model", name, torchvision_names())
-    # Their own initialisation of these two draws truncated normals one by one, for seconds, and warns of it.
-    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-    module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
-    weights = torchvision.models.get_model_weights(name).DEFAULT
-    size = weights.transforms().crop_size[0]
-    smallest = weights.meta.get("min_size", (1, 1))
-    # ViT and Swin are built for one size; the rest take 224, at which they are compared everywhere, if it is enough.
-    fixed = getattr(module, "image_size", None)
-    side = fixed if isinstance(fixed, int) else (size if name == "inception_v3" else max(224, *smallest))
-    return module, (3, side, side), len(weights.meta["categories"])
+    return lambda training: _from_torchvision(name, training)
 
 
-def from_timm(name: str) -> Found:
-    """A timm model without weights.
+def timm_builder(name: str) -> Callable[[bool], Found]:
+    """What builds a timm model without weights.
 
     Raises:
         BadInput: timm is not installed.
@@ -68,8 +66,39 @@ def from_timm(name: str) -> Found:
     """
     if not timm_names():
         raise BadInput(f"model 'timm:{name}' needs timm, which is not installed; pip install timm")
-    if name.partition(".")[0] not in timm_names():
+    if not is_timm_name(name):
         raise UnknownName("timm model", name, timm_names())
+    return lambda _: _from_timm(name)
+
+
+def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], Found]:
+    """What calls somebody's own `module_name:factory_name`, which is looked for in the current folder too.
+
+    Raises:
+        BadInput: the module cannot be imported, or has no such callable; later, if the factory raises, gives no
+            network, or one that does not take or give what it says.
+    """
+    factory = _find_factory(module_name, factory_name)
+    return lambda _: _from_factory(f"{module_name}:{factory_name}", factory)
+
+
+def _from_torchvision(name: str, training: bool) -> Found:
+    options: dict[str, bool] = {}
+    if name in ("googlenet", "inception_v3"):
+        # Their own initialisation draws truncated normals one by one, for seconds, and warns of it.
+        options = {"init_weights": False, "aux_logits": training}
+    module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    # ViT and Swin are built for one size; the rest take 224, at which they are compared everywhere, if it is enough.
+    side = getattr(module, "image_size", None)
+    if name == "inception_v3":
+        side = weights.transforms().crop_size[0]
+    elif not isinstance(side, int):
+        side = max(224, *weights.meta.get("min_size", (1, 1)))
+    return module, (3, side, side), len(weights.meta["categories"])
+
+
+def _from_timm(name: str) -> Found:
     import timm
 
     module: nn.Module = timm.create_model(name, pretrained=False)
@@ -77,31 +106,7 @@ def from_timm(name: str) -> Found:
     return module, tuple(config["input_size"]), int(config["num_classes"])
 
 
-def from_factory(module_name: str, factory_name: str) -> Found:
-    """What somebody's own callable gives; `input_shape` and `num_classes` are taken from the network or the callable.
-
-    Raises:
-        BadInput: it cannot be imported, raises, or gives no network.
-    """
-    name = f"{module_name}:{factory_name}"
-    factory = find_factory(module_name, factory_name)
-    try:
-        module = factory()
-    except Exception as error:  # whatever somebody's code raises is theirs, and one line of it helps them most
-        raise BadInput(f"model '{name}': the factory raised {type(error).__name__}: {error}") from error
-    if not isinstance(module, nn.Module):
-        raise BadInput(f"model '{name}': the factory gave a {type(module).__name__}, not a torch.nn.Module")
-    shape = getattr(module, "input_shape", getattr(factory, "input_shape", DEFAULT_INPUT_SHAPE))
-    classes = getattr(module, "num_classes", getattr(factory, "num_classes", DEFAULT_NUM_CLASSES))
-    return module, tuple(shape), int(classes)
-
-
-def find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
-    """The callable `module_name:factory_name`, looked for in the current folder too.
-
-    Raises:
-        BadInput: the module cannot be imported, or has no such callable.
-    """
+def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
     name = f"{module_name}:{factory_name}"
     here = str(Path.cwd())
     if here not in sys.path:
@@ -116,3 +121,61 @@ def find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
         raise UnknownName("factory", factory_name, callables, where=f"module '{module_name}'")
     found: Callable[[], object] = factory
     return found
+
+
+def _from_factory(name: str, factory: Callable[[], object]) -> Found:
+    """`input_shape` and `num_classes` are those of the network, else of the factory."""
+    try:
+        module = factory()
+    except Exception as error:  # whatever somebody's code raises is theirs, and one line of it helps them most
+        raise BadInput(f"model '{name}': the factory raised {type(error).__name__}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise BadInput(f"model '{name}': the factory gave a {type(module).__name__}, not a torch.nn.Module")
+    said_shape = getattr(module, "input_shape", getattr(factory, "input_shape", DEFAULT_INPUT_SHAPE))
+    if not isinstance(said_shape, Sequence) or not said_shape or not all(map(_is_positive, said_shape)):
+        raise BadInput(
+            f"model '{name}': input_shape is {said_shape!r}; it must be whole numbers above zero, such as (3, 224, 224)"
+        )
+    said_classes = getattr(module, "num_classes", getattr(factory, "num_classes", None))
+    if said_classes is not None and not _is_positive(said_classes):
+        raise BadInput(f"model '{name}': num_classes is {said_classes!r}; it must be a whole number above zero")
+    shape = tuple(said_shape)
+    return module, shape, _num_classes(name, module, shape, said_classes)
+
+
+def _is_positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _num_classes(name: str, module: nn.Module, shape: tuple[int, ...], said: int | None) -> int:
+    """The classes that labels are drawn from: what is said, held against a batch on meta, or else what comes out.
+
+    A label beyond the outputs is an error that on CUDA says nothing and takes the whole process with it.
+    """
+    batch_size = 2
+    try:
+        outputs = _outputs_on_meta(module, torch.empty(batch_size, *shape, device="meta"))
+    except Exception:  # not every network runs on meta; the first step will show what is wrong with this one
+        return said or DEFAULT_NUM_CLASSES
+    scores = main_scores(outputs)
+    if scores is None or scores.dim() != 2 or len(scores) != batch_size:
+        found = type(outputs).__name__ if scores is None else f"a tensor of shape {tuple(scores.shape)}"
+        raise BadInput(
+            f"model '{name}' gives {found} for {batch_size} images of {shape}; "
+            f"class scores of shape ({batch_size}, num_classes) are needed"
+        )
+    if said is not None and said > scores.shape[1]:
+        raise BadInput(f"model '{name}' says num_classes = {said}, but gives scores of {scores.shape[1]} classes")
+    return said or scores.shape[1]
+
+
+def _outputs_on_meta(module: nn.Module, images: Tensor) -> Any:
+    modes = {m: m.training for m in module.modules()}
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    on_meta = {key: tensor.to("meta") for key, tensor in tensors.items()}
+    try:
+        with torch.no_grad():
+            return torch.func.functional_call(module.eval(), on_meta, (images,))
+    finally:
+        for part, training in modes.items():
+            part.training = training

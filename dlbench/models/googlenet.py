@@ -66,17 +66,21 @@ class GoogLeNet(nn.Module):
         self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), nn.Linear(1024, 1000))
         # Average pooling 5/3 leaves 4x4 of 14x14, and 3x3 of the 13x13 that rounding down leads to.
         side = 4 if ceil_mode else 3
-        self.auxiliary1 = _auxiliary(512, side)
-        self.auxiliary2 = _auxiliary(528, side)
+        self.auxiliary1: nn.Module | None = _auxiliary(512, side)
+        self.auxiliary2: nn.Module | None = _auxiliary(528, side)
 
     def forward(self, x: Tensor) -> Tensor | GoogLeNetOutputs:
         """Images, N x 3 x 224 x 224, to class scores, N x 1000."""
         after_4a = self.stage4a(self.stage3(self.stem(x)))
         after_4d = self.stage4bcd(after_4a)
         logits: Tensor = self.classifier(self.stage5(self.stage4e(after_4d)))
-        if not self.training:
+        if not self.training or self.auxiliary1 is None or self.auxiliary2 is None:
             return logits
         return GoogLeNetOutputs(logits, self.auxiliary1(after_4a), self.auxiliary2(after_4d))
+
+    def drop_auxiliary(self) -> None:
+        """Let go of the auxiliary heads, which inference never runs."""
+        self.auxiliary1 = self.auxiliary2 = None
 
 
 def googlenet() -> nn.Module:

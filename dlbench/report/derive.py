@@ -138,7 +138,8 @@ def _statistics(ranks: dict[str, list[Any]]) -> dict[str, Any]:
     steps, slowest = _slowest(ranks["step_s"])
     if steps.size == 0:
         return {"samples": steps}
-    p25, p50, p75, p95, p99 = np.percentile(steps, (25, 50, 75, 95, 99))
+    ordered = np.sort(steps)
+    p25, p50, p75, p95, p99 = (_at(ordered, share) for share in (0.25, 0.5, 0.75, 0.95, 0.99))
     far = 3 * (p75 - p25)
     values = {
         "samples": steps,
@@ -172,7 +173,15 @@ def _phase(ranks: list[Any], slowest: NDArray[np.intp]) -> float:
     if min(a.size for a in arrays) < slowest.size:
         return np.nan
     table = np.stack([a[: slowest.size] for a in arrays])
-    return float(np.median(table[slowest, np.arange(slowest.size)]))
+    return _at(np.sort(table[slowest, np.arange(slowest.size)]), 0.5)
+
+
+def _at(ordered: Samples, share: float) -> float:
+    """The value below which `share` of the ordered samples lie, interpolated linearly; numpy.percentile is slower."""
+    place = share * (ordered.size - 1)
+    below = int(place)
+    above = min(below + 1, ordered.size - 1)
+    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
 
 
 def _array(values: Any) -> Samples:

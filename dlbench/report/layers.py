@@ -5,24 +5,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from dlbench import units
-from dlbench.report.render import Cell, Column, Table
+from dlbench.report.render import Cell, Column, Table, bytes_of, quantity_of
+from dlbench.spec import facts
 
 
-class Layer(Protocol):
-    """What the table needs of a row of `dlbench.worker.layers`."""
+class Layer(facts.LayerRow, Protocol):
+    """What the table needs of a row of `dlbench.worker.layers`, besides the letters."""
 
-    name: str
-    kind: str
-    stride: tuple[int, ...] | None
-    weights: int
-    macs: int
-    forward_flop: int
-    backward_flop: int
-    forward_bytes_per_image: int
-    forward_bytes_fixed: int
-    backward_bytes_per_image: int
-    backward_bytes_fixed: int
+    @property
+    def name(self) -> str:
+        """The path of its module."""
+
+    @property
+    def stride(self) -> tuple[int, ...] | None:
+        """Along each spatial axis; None where the layer has none."""
+
+    @property
+    def forward_flop(self) -> int:
+        """Per image."""
+
+    @property
+    def backward_flop(self) -> int:
+        """Per image."""
+
+    @property
+    def forward_bytes_per_image(self) -> int:
+        """What is moved for each image of a batch."""
+
+    @property
+    def forward_bytes_fixed(self) -> int:
+        """What is moved once for the whole batch."""
+
+    @property
+    def backward_bytes_per_image(self) -> int:
+        """What is moved for each image of a batch."""
+
+    @property
+    def backward_bytes_fixed(self) -> int:
+        """What is moved once for the whole batch."""
 
 
 _LETTERS = ("M", "C", "H", "W", "R", "S", "P", "Q", "groups")
@@ -37,17 +57,17 @@ def layers_table(model: str, rows: Sequence[Layer]) -> Table:
         Column("stride", align="right"),
         Column("weights", align="right"),
         Column("macs", "MACs", "right"),
-        Column("forward_flop", "FLOP fwd", "right", lambda c: units.quantity(_number(c), "FLOP")),
-        Column("backward_flop", "FLOP bwd", "right", lambda c: units.quantity(_number(c), "FLOP")),
-        Column("forward_bytes", "bytes fwd", "right", lambda c: units.bytes_(_number(c))),
-        Column("backward_bytes", "bytes bwd", "right", lambda c: units.bytes_(_number(c))),
+        Column("forward_flop", "FLOP fwd", "right", quantity_of("FLOP")),
+        Column("backward_flop", "FLOP bwd", "right", quantity_of("FLOP")),
+        Column("forward_bytes", "bytes fwd", "right", bytes_of),
+        Column("backward_bytes", "bytes bwd", "right", bytes_of),
     ]
     cells: list[list[Cell]] = [
         [
             row.name,
             row.kind,
             *(getattr(row, letter) for letter in _LETTERS),
-            None if row.stride is None else row.stride[0] if len(set(row.stride)) == 1 else "x".join(map(str, row.stride)),
+            _stride(row.stride),
             row.weights,
             row.macs,
             row.forward_flop,
@@ -67,5 +87,7 @@ def layers_table(model: str, rows: Sequence[Layer]) -> Table:
     return Table(columns, cells, f"{model}: {len(rows)} layers", notes)
 
 
-def _number(cell: Cell) -> float | None:
-    return float(cell) if isinstance(cell, int | float) else None
+def _stride(stride: tuple[int, ...] | None) -> Cell:
+    if stride is None or len(set(stride)) == 1:
+        return stride[0] if stride else None
+    return "x".join(map(str, stride))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlbench import units
-from dlbench.report.render import Cell, Column, Table
+from dlbench.report.render import Cell, Column, Table, bytes_of, quantity_of
 from dlbench.spec.case import AXES, Case
 from dlbench.spec.plan import predicted_memory_bytes, step_flop
 from dlbench.spec.suite import Suite
@@ -18,8 +18,8 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
     columns = [
         Column("case_id", "case"),
         *(Column(axis, axis.replace("_", " ")) for axis in axes),
-        Column("step_flop", "FLOP/step", "right", lambda cell: units.quantity(_number(cell), "FLOP")),
-        Column("predicted_memory_bytes", "memory", "right", lambda cell: units.bytes_(_number(cell))),
+        Column("step_flop", "FLOP/step", "right", quantity_of("FLOP")),
+        Column("predicted_memory_bytes", "memory", "right", bytes_of),
     ]
     rows: list[list[Cell]] = [
         [case.id, *(getattr(case, axis) for axis in axes), step_flop(case), predicted_memory_bytes(case)]
@@ -32,7 +32,3 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
     if any(row[-1] is None for row in rows):
         notes.append("Networks outside the catalogue are counted when they run.")
     return Table(columns, rows, f"{suite.name}: {suite.description}" if suite.description else suite.name, notes)
-
-
-def _number(cell: Cell) -> float | None:
-    return float(cell) if isinstance(cell, int | float) else None

@@ -166,7 +166,7 @@ def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:
             target += 1
         placed.append((px, target))
         words: Any = {"ha": "right" if left else "left", "va": "center", "fontsize": 8.5}
-        offset = (-7 if left else 7, target - py)
+        offset = (-7, target - py) if left else (-4, target - py + 7)
         axes.annotate(look.plain(network(name), 20), (x, y), offset, textcoords="offset points", **words)
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from dlbench import units
 from dlbench.errors import UnknownName
 from dlbench.results.records import dump_json
 from dlbench.units import GROUP, MISSING, digits
@@ -86,6 +87,16 @@ def shown(value: Cell) -> str:
     return value
 
 
+def quantity_of(unit: str) -> Callable[[Cell], str]:
+    """How a column shows numbers of `unit`: with an SI prefix."""
+    return lambda cell: units.quantity(_number(cell), unit)
+
+
+def bytes_of(cell: Cell) -> str:
+    """How a column shows sizes in memory."""
+    return units.bytes_(_number(cell))
+
+
 def text(table: Table) -> str:
     """`table` for the terminal: columns two spaces apart under a rule."""
     headings, body = [c.heading for c in table.columns], _body(table)
@@ -149,6 +160,10 @@ def escape_markdown(text: str) -> str:
 def escape_latex(text: str) -> str:
     """`text` so that LaTeX prints it as it is, with any engine."""
     return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _number(cell: Cell) -> float | None:
+    return float(cell) if isinstance(cell, int | float) else None
 
 
 def _body(table: Table) -> list[list[str]]:

@@ -111,7 +111,8 @@ def failures(content: Content) -> Section:
     """What failed, and what to know about what did not."""
     blocks = [Block(words="Every case was measured.")]
     if len(content.failed):
-        words = f"{len(content.failed)} cases gave no result; the same command tries them again."
+        count = len(content.failed)
+        words = f"Cases without a result: {count}. `dlbench run` tries them again, those out of memory excepted."
         blocks = [Block(heading="Failed cases", words=words, table=tables.failures(content.failed))]
     elif content.attempts.empty:
         blocks = [Block(words="The store is empty: nothing has been run yet.")]

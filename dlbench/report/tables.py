@@ -113,19 +113,18 @@ def published(shown: pd.DataFrame) -> Table:
         Column("model", "Network"),
         Column("mode", "Mode"),
         Column("device", "Device"),
-        Column("devices", "Devices"),
         Column("img_per_s_per_device", "Per device [img/s]", "right", _show_number),
         Column("precision", "Precision"),
-        Column("batch_per_device", "Batch/device", "right"),
-        Column("framework", "Framework"),
-        Column("data", "Data"),
+        Column("conditions", "Conditions"),
         Column("source", "Source"),
     ]
-    rows: list[list[Cell]] = [
-        [network(a.model), a.mode, a.device, a.devices, a.img_per_s_total / a.devices, a.precision, a.batch_per_device,
-         a.framework, a.data, a.source]
-        for a in anchors() if a.model in names
-    ]  # fmt: skip
+    rows: list[list[Cell]] = []
+    for a in (a for a in anchors() if a.model in names):
+        device = a.device if a.devices == 1 else f"{a.devices} × {a.device}"
+        batch = f"batch {a.batch_per_device}" if a.batch_per_device else "batch not given"
+        conditions = ", ".join((a.framework, batch, a.data))
+        rate = a.img_per_s_total / a.devices
+        rows.append([network(a.model), a.mode, device, rate, a.precision, conditions, a.source])
     return Table(columns, rows)
 
 

@@ -179,6 +179,7 @@ class Record:
     system_key: str | None = None  # names the hardware and software stack
     ranks: tuple[tuple[System, Measurement], ...] = ()
     schema_version: int = SCHEMA_VERSION
+    label: str | None = None  # what sets its side of `dlbench ab` apart, such as "b: env.OMP_NUM_THREADS=1"
 
     def to_json(self) -> str:
         """The record as JSON text without its ranks, which stand in `result.json` beside it."""

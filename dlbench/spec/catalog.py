@@ -24,11 +24,17 @@ class Model:
     fc_layers: int
     fc_weights: int
     fc_macs: int
-    parameters: int  # with those of auxiliary heads
+    parameters: int  # in training, with those of auxiliary heads
     training_flop: int  # forward and backward, auxiliary heads included
     saved_elements: int  # saved by the forward pass for the backward one, fp32
     peak_elements: int  # activations alive at once in inference
     source: str
+    auxiliary_parameters: int = 0  # of heads that only training has
+
+    @property
+    def inference_parameters(self) -> int:
+        """Parameters of the network without auxiliary heads."""
+        return self.parameters - self.auxiliary_parameters
 
     @property
     def forward_macs(self) -> int:
@@ -221,6 +227,7 @@ _MODELS = (
         saved_elements=11_932_267,
         peak_elements=2_408_448,
         source="Szegedy et al. 2015, CVPR, table 1",
+        auxiliary_parameters=6_379_728,
     ),
     Model(
         name="googlenet_floor",
@@ -239,6 +246,7 @@ _MODELS = (
         saved_elements=10_997_427,
         peak_elements=2_323_200,
         source="Szegedy et al. 2015, CVPR, table 1; pooled sizes rounded down",
+        auxiliary_parameters=4_544_720,
     ),
     Model(
         name="resnet18",

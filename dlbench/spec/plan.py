@@ -30,6 +30,6 @@ def predicted_memory_bytes(case: Case) -> int | None:
     input_elements = model.input_shape[0] * model.input_shape[1] * model.input_shape[2]
     element = _BYTES[case.precision]
     if case.mode == "inference":
-        return 4 * model.parameters + case.batch_size * (4 * input_elements + element * model.peak_elements)
+        return 4 * model.inference_parameters + case.batch_size * (4 * input_elements + element * model.peak_elements)
     copies = 2 + OPTIMIZER_STATES[case.optimizer]
     return 4 * model.parameters * copies + case.batch_size * (4 * input_elements + element * model.saved_elements)

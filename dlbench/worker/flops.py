@@ -1,8 +1,8 @@
 """Counts MACs and bytes of the operations that a network really runs, forward and backward, on the meta device.
 
-PyTorch's own counter ignores `groups` in the weight gradient of a convolution; here every gradient is counted as what it
-is. A MAC is one multiply and one add: FLOP = 2 x MAC. Pooling, normalisation and activation are left out, as in every
-published count; they are 0.04 to 2.3 % of the operations, but most of the bytes.
+PyTorch's own counter ignores `groups` in the weight gradient of a convolution; here every gradient is counted as what
+it is. A MAC is one multiply and one add: FLOP = 2 x MAC. Pooling, normalisation and activation are left out, as in
+every published count; they are 0.04 to 2.3 % of the operations, but most of the bytes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from fractions import Fraction
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Operation:
 class Counted:
     """The work of one network, per image unless said otherwise."""
 
-    parameters: int  # of the whole network
+    parameters: int  # of the network as it is built for training, with auxiliary heads, or for inference, without
     forward_macs: int
     backward_macs: int
     pytorch_forward_flop: int
@@ -70,7 +71,7 @@ def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
         UnknownName, BadInput: as `build`.
     """
     with quietly():
-        return count_model(build_on_meta(name), training, batch_size)
+        return count_model(build_on_meta(name, training), training, batch_size)
 
 
 def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2) -> Counted:
@@ -115,14 +116,11 @@ def quietly() -> Iterator[None]:
 
 
 def _per_image(macs: Iterator[int], batch_size: int) -> int:
-    total = sum(macs)
-    if total % batch_size:
-        # Work that does not depend on the batch, such as a product of parameters, is shared by its images.
-        return round(total / batch_size)
-    return total // batch_size
+    # Work that does not depend on the batch, such as a product of parameters, is shared by its images.
+    return round(Fraction(sum(macs), batch_size))
 
 
-class CountingMode(TorchDispatchMode):
+class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down every operation that multiplies and adds, with the module it belongs to.
 
     Args:
@@ -130,23 +128,24 @@ class CountingMode(TorchDispatchMode):
     """
 
     def __init__(self, module: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self.backward = False
         self._module = module
         self._inside: list[str] = []
         self._owner_of_node: dict[int, str] = {}  # by autograd's number of the node
+        self._next_node: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._handles: list[Any] = []
 
-    def __enter__(self) -> CountingMode:
+    def __enter__(self) -> Self:
         for path, module in self._module.named_modules():
             self._handles.append(module.register_forward_pre_hook(self._entering(path)))
             self._handles.append(module.register_forward_hook(self._leaving, always_call=True))
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
 
@@ -183,16 +182,17 @@ class CountingMode(TorchDispatchMode):
             )
         )
 
-
     def _owner(self) -> str:
         """The module that runs the operation now, or whose gradient it is."""
         if self.backward:
-            node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+            node = torch._C._current_autograd_node()
             return self._owner_of_node.get(node._sequence_nr(), "") if node else ""
         path = self._inside[-1] if self._inside else ""
-        if torch.is_grad_enabled():
-            # Autograd has just made this operation's node, and numbers them upwards.
-            self._owner_of_node[torch.autograd._get_sequence_nr() - 1] = path  # type: ignore[attr-defined]
+        newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        if newest > self._next_node:
+            # Autograd has just made this operation's node, and numbers them upwards; of frozen weights it makes none.
+            self._owner_of_node[newest - 1] = path
+            self._next_node = newest
         return path
 
 
@@ -208,7 +208,10 @@ def convolution_macs(x: Sequence[int], weight: Sequence[int], out: Sequence[int]
     """MACs of a convolution: each weight is used once per output position, or, transposed, once per input position.
 
     Args:
-        x, weight, out: shapes (N, C, *spatial), (M, C/groups, *kernel) or transposed (C, M/groups, *kernel), (N, M, ...).
+        x: shape (N, C, *spatial).
+        weight: shape (M, C/groups, *kernel), or transposed (C, M/groups, *kernel).
+        out: shape (N, M, *spatial).
+        transposed: whether it is one.
     """
     positions = x if transposed else out
     return math.prod(weight) * positions[0] * math.prod(positions[2:])
@@ -222,7 +225,8 @@ def _convolution(x: Tensor, weight: Tensor, *args: Any, result: Tensor, **_: Any
 def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *args: Any, result: Any, **_: Any) -> int:
     transposed, output_mask = args[4], args[7]  # after bias sizes, stride, padding, dilation
     # The gradient to the input and that to the weights use each weight as often as the forward pass did.
-    return (output_mask[0] + output_mask[1]) * convolution_macs(x.shape, weight.shape, gradient.shape, transposed)
+    num_gradients: int = output_mask[0] + output_mask[1]
+    return num_gradients * convolution_macs(x.shape, weight.shape, gradient.shape, transposed)
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
@@ -237,6 +241,9 @@ def _attention_backward(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *_
 
 
 _MACS: dict[Any, Callable[..., int]] = {
+    aten.dot: _product,
+    aten.mv: _product,
+    aten.addmv: _product_added,
     aten.mm: _product,
     aten.bmm: _product,
     aten.addmm: _product_added,

@@ -13,14 +13,14 @@ from torch.utils._pytree import tree_leaves
 from dlbench.models import BuiltModel, training_loss
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Follows every storage that an operation makes until it is freed; `peak` is the most that lived at once [bytes].
 
     This is what the framework's allocator would be asked for; its rounding and the libraries' workspace come on top.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
         self._known: dict[int, int] = {}  # storage by identity -> bytes
@@ -80,7 +80,8 @@ def saved_elements(model: BuiltModel, batch_size: int = 2) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         training_loss(module(x), torch.zeros(batch_size, dtype=torch.long, device="meta"))
-    return sum(t.untyped_storage().nbytes() for t in saved.values()) // (x.element_size() * batch_size)
+    saved_bytes: int = sum(t.untyped_storage().nbytes() for t in saved.values())
+    return saved_bytes // (x.element_size() * batch_size)
 
 
 def _storage(tensor: Tensor | nn.Parameter) -> int:

@@ -109,9 +109,18 @@ def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dic
     if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
         kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
         (h, w), (r, s), (p, q) = _last_two(x[2:]), _last_two(module.kernel_size), _last_two(out[2:])
-        shape = {"M": module.out_channels, "C": module.in_channels, "H": h, "W": w, "R": r, "S": s, "P": p, "Q": q}
+        shape: dict[str, int | None] = {
+            "M": module.out_channels,
+            "C": module.in_channels,
+            "H": h,
+            "W": w,
+            "R": r,
+            "S": s,
+            "P": p,
+            "Q": q,
+        }
         padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
-        more = {"groups": module.groups, "stride": tuple(module.stride), "padding": padding}
+        more: dict[str, Any] = {"groups": module.groups, "stride": tuple(module.stride), "padding": padding}
     elif isinstance(module, nn.Linear):
         kind = "fc"
         # On a sequence of tokens, a fully connected layer is a 1x1 convolution along it.
@@ -131,10 +140,10 @@ def _last_two(sizes: tuple[int, ...]) -> tuple[int, int]:
     return height, width
 
 
-def _work(operations: list[tuple[Operation, Operation]]) -> dict[str, int]:
+def _work(operations: list[tuple[Operation, Operation]]) -> dict[str, Any]:
     """MACs, FLOP and bytes of one layer from its operations at two batch sizes."""
     small, large = _BATCHES
-    work = {}
+    work: dict[str, Any] = {}
     for direction, backward in (("forward", False), ("backward", True)):
         pairs = [(few, many) for few, many in operations if few.backward == backward]
         per_image = sum(many.bytes - few.bytes for few, many in pairs) // (large - small)

@@ -1,0 +1,275 @@
+"""The commands that compare: `compare` two stores, `ab` two settings in turns."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlbench.launch.turns import Experiment
+    from dlbench.report.comparison import Found, Rules
+    from dlbench.results.records import Record
+
+_FORMATS = ("text", "markdown", "csv", "latex", "json")
+_METRICS = ("step_time", "energy_per_image")
+
+
+def add(commands: Any) -> None:
+    """Add the commands to argparse's subparsers; each carries its function as `command`."""
+    compare = _add(commands, "compare", _compare, "say per case whether TARGET is slower than BASE, and how sure it is")
+    compare.add_argument("base", metavar="BASE", help="a results folder, Parquet file or pattern")
+    compare.add_argument("target", metavar="TARGET", help="the same; a ratio above 1 means that it is slower")
+    compare.add_argument(
+        "--fail-on-regression",
+        type=_percent,
+        metavar="PERCENT",
+        help="exit status 1 if a case is called slower, by more than this in the best estimate, or fails in TARGET",
+    )
+    compare.add_argument(
+        "--ignore",
+        type=lambda text: frozenset(filter(None, text.replace(" ", "").split(","))),
+        default=frozenset(),
+        metavar="NAME,...",
+        help="compare although these differ: axes, suite, suite_version, protocol",
+    )
+    for side in ("base", "target"):
+        compare.add_argument(
+            f"--{side}-where",
+            action="append",
+            default=[],
+            metavar="COLUMN=VALUE",
+            help=f"take from {side.upper()} only the records with this value; may be repeated",
+        )
+    compare.add_argument("--all", action="store_true", help="with attempts that a later one of the same case replaced")
+    _rules_arguments(compare)
+
+    ab = _add(commands, "ab", _ab, "measure two settings in turns, in fresh processes, and compare them pair by pair")
+    ab.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
+    for side in ("a", "b"):
+        ab.add_argument(
+            f"--{side}",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE,...",
+            help=f"what {side.upper()} changes: axes, protocol.NAME, env.NAME of its processes (default: nothing)",
+        )
+    ab.add_argument("--pairs", type=_count, metavar="N", help="processes of each side for each case (default: 10)")
+    ab.add_argument("--seed", type=int, default=0, help="of the random order (default: 0); part of the experiment")
+    ab.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
+                    help="replace an axis or a protocol key on both sides; may be repeated")  # fmt: skip
+    ab.add_argument("--results", type=Path, default=Path("results"), help="folder for the results (default: results)")
+    ab.add_argument("--dry-run", action="store_true", help="list the processes in their order and run none")
+    _rules_arguments(ab)
+
+
+def _add(commands: Any, name: str, function: Callable[..., int], summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _rules_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metric", choices=_METRICS, default="step_time", help="what is compared (default: step_time)")
+    parser.add_argument("--confidence", type=_share, default=0.95, help="of intervals and verdicts (default: 0.95)")
+    parser.add_argument("--margin", type=_percent, default=1.0, metavar="PERCENT",
+                        help="a difference within this is `same` (default: 1)")  # fmt: skip
+    parser.add_argument("--between-processes", type=_percent, metavar="PERCENT",
+                        help="standard deviation between processes on this machine, known from earlier repeats; "
+                        "used where a side has fewer than three")  # fmt: skip
+    parser.add_argument("--format", choices=_FORMATS, default="text")
+
+
+def _percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 on")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0.5 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0.5 to below 1")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _rules(options: argparse.Namespace, **more: Any) -> Rules:
+    from dlbench.report.comparison import Rules
+
+    spread = options.between_processes
+    margin = options.margin / 100
+    return Rules(
+        metric=options.metric,
+        confidence=options.confidence,
+        between_processes=None if spread is None else spread / 100,
+        **{"margin": margin} | more,
+    )
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from dlbench.report.comparison import compare_stores, regressions
+    from dlbench.results import store
+
+    gate: float | None = options.fail_on_regression
+    margin = options.margin / 100
+    if gate is not None:
+        # Else a certain slowdown between gate and margin would be called `same`.
+        margin = min(margin, gate / 100)
+    found = compare_stores(
+        store.load(options.base),
+        store.load(options.target),
+        _rules(options, ignore=options.ignore, margin=margin),
+        options.base_where,
+        options.target_where,
+        options.all,
+    )
+    _print(found, ("BASE", "TARGET"), options.format)
+    if gate is None:
+        return 0 if found.num_compared else 2
+    failed = regressions(found, gate)
+    for line in failed:
+        setting = " ".join(str(line.setting[name]) for name in ("model", "mode", "precision", "batch_size"))
+        more = f"{100 * (line.comparison.ratio - 1):.1f} % more" if line.comparison else line.note
+        _say(f"regression: {setting}: {more}")
+    if not found.can_decide:
+        _say("no case has enough processes for a verdict, so --fail-on-regression can find no slowdown: run repeats")
+    return 1 if failed else 0 if found.num_compared else 2
+
+
+def _print(found: Found, names: tuple[str, str], form: str) -> None:
+    from dlbench.report.comparison import summary, tables
+    from dlbench.report.render import render_all
+
+    systems, comparison = tables(found, names)
+    if form == "csv":
+        # One table per file; what belongs to it is said beside it.
+        for row in systems.rows:
+            _say(f"systems differ in {row[0]}: {row[1]} in {names[0]}, {row[2]} in {names[1]}")
+        print(render_all([comparison], form), end="")
+        _say(summary(found))
+        return
+    shown = [systems, comparison] if systems.rows or form == "json" else [comparison]
+    print(render_all(shown, form), end="")
+
+
+def _ab(options: argparse.Namespace) -> int:
+    from dlbench.launch import probe, supervise, turns
+    from dlbench.report.compare_stats import DEFAULT_PAIRS
+    from dlbench.spec.suite import load_suite, models_of
+
+    a, b = turns.parse_setting(options.a, "--a"), turns.parse_setting(options.b, "--b")
+    suites = [load_suite(options.suite, [*options.overrides, *side.overrides]) for side in (a, b)]
+    pairs = options.pairs or DEFAULT_PAIRS
+    if options.dry_run:
+        for pair in turns.plan(suites[0], suites[1], a, b, options.seed, "auto").order(pairs):
+            for turn in pair:
+                print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
+        return 0
+    turns.plan(suites[0], suites[1], a, b, options.seed, "cpu")  # wrong values are found before the device is asked
+    supervise.check_folder(options.results)
+    found = probe.probe(models_of([case for suite in suites for case in suite.cases()]))
+    experiment = turns.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
+    for kind in {case.device for match in experiment.matches for case in match}:
+        probe.require_device(kind, found)
+    _say(f"A: {a.text}\nB: {b.text}")
+    with supervise.stopping_on_signals():
+        try:
+            failed = measure_in_turns(experiment, pairs, options.results, found.system_key)
+        except supervise.Stopped as stop:
+            _say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
+            return 130
+    _print(
+        compare_turns(experiment, pairs, options.results, found.system_key, _rules(options)),
+        ("A", "B"),
+        options.format,
+    )
+    return 1 if failed else 0
+
+
+def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key: str, **campaign: Any) -> int:
+    """Measure the pairs that are not whole yet; a pair of which half is missing is measured as a whole.
+
+    Args:
+        campaign: further fields of `supervise.Campaign`, such as the launcher.
+
+    Returns:
+        How many processes failed.
+    """
+    from dlbench.launch import attempts, supervise
+    from dlbench.launch.progress import Progress
+    from dlbench.report.comparison import whole_pairs
+    from dlbench.results import store
+
+    for record in supervise.recover(root):
+        _say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
+    stored = store.attempt_ids(root)
+    for folder, head in attempts.heads(root):
+        if head.attempt_id not in stored:
+            store.append(root, attempts.full_record(folder, head))
+    whole = whole_pairs(_rows(root, experiment, system_key), experiment.sides, experiment.matches, pairs)
+    order = experiment.order(pairs)
+    waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
+    progress = Progress(
+        2 * len(order), model_width=max(len(case.model) for match in experiment.matches for case in match)
+    )
+    progress.number = 2 * (len(order) - len(waiting))
+    _say(f"{experiment.sides[0][:-2]}: {len(experiment.matches)} cases x {pairs} pairs -> {root}/")
+    if whole:
+        _say(f"{len(whole)} pairs are measured already")
+
+    def keep(record: Record) -> None:
+        store.append(root, record)
+        progress.finished(record)
+
+    of_side = {
+        side: supervise.Campaign(
+            root=root,
+            suite=suite,
+            suite_version=experiment.suite_version,
+            system_key=system_key,
+            on_record=keep,
+            on_tick=progress.tick,
+            label=experiment.label(side),
+            environment=experiment.setting(side).environment,
+            **campaign,
+        )
+        for side, suite in zip(("a", "b"), experiment.sides, strict=True)
+    }
+    return sum(
+        record.status not in ("ok", "unstable")
+        for pair in waiting
+        for turn in pair
+        for record in supervise.run([turn.case], of_side[turn.side], fresh=True)
+    )
+
+
+def compare_turns(experiment: Experiment, pairs: int, root: Path, system_key: str, rules: Rules) -> Found:
+    """What the pairs measured so far say."""
+    from dlbench.report.comparison import compare_sides
+
+    return compare_sides(_rows(root, experiment, system_key), experiment.sides, experiment.matches, pairs, rules)
+
+
+def _rows(root: Path, experiment: Experiment, system_key: str) -> Any:
+    """The store's rows of this experiment on this system."""
+    from dlbench.results import store
+
+    rows = store.load(root)
+    mine = (rows["suite_version"] == experiment.suite_version) & (rows["system_key"] == system_key)
+    return rows[mine & rows["suite"].isin(experiment.sides)]

@@ -1,0 +1,130 @@
+"""What `dlbench ceilings` and `dlbench profile` leave behind: plain data, SI units, JSON in and out, no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlbench.results.records import dump_json, from_dict
+
+BOUNDS_VERSION = 1
+#: Kinds of ceiling: the first two in FLOP/s, the others in bytes read and written per second.
+FLOP_KINDS = ("matmul", "conv")
+BYTE_KINDS = ("copy", "triad")
+
+
+@dataclass(frozen=True)
+class Where:
+    """The device that was measured, as far as bounds must tell devices apart."""
+
+    system_key: str  # as the records of `dlbench run` have it
+    device_kind: str  # cuda | cpu
+    device_name: str | None = None
+    device_uuid: str | None = None
+    hostname: str = ""
+    cpu_model: str | None = None
+    torch_version: str = ""
+    torch_threads: int | None = None
+    dlbench_version: str = ""
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """One operation of one shape, repeated. `time_s` are the samples: seconds per call, each over `calls` calls."""
+
+    kind: str  # matmul | conv | copy | triad
+    precision: str | None  # as a case names it; None for copy and triad, which move fp32
+    shape: str  # matmul: "M x N x K"; conv: "N C H W -> M, R x S / stride, layout"; copy and triad: "n MiB"
+    flop: int | None = None  # of one call
+    bytes: int | None = None  # of one call, read + written, each operand and result once
+    calls: int = 1
+    time_s: tuple[float, ...] = ()
+    error: str | None = None  # why there are no samples
+
+
+@dataclass(frozen=True)
+class CeilingRun:
+    """All ceilings of one device, measured in one process."""
+
+    where: Where
+    ceilings: tuple[Ceiling, ...]
+    run_id: str = ""
+    started_at: str = ""
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """One module of a network: own time per step (of its children only what is its own), and the work of one step.
+
+    Work is counted for the whole batch. Moved bytes are `elements` times the size of the precision, plus `fixed_bytes`
+    of tensors that hold no floating-point numbers.
+    """
+
+    layer: str
+    kind: str  # the class of the module
+    forward_s: tuple[float, ...] = ()  # one per profiled step
+    backward_s: tuple[float, ...] = ()
+    forward_flop: int = 0
+    backward_flop: int = 0
+    forward_elements: int = 0
+    backward_elements: int = 0
+    forward_fixed_bytes: int = 0
+    backward_fixed_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class ProfileRun:
+    """One profiled case: its layers, what of the step is no layer, and steps with and without the hooks [s]."""
+
+    where: Where
+    case: dict[str, Any]
+    layers: tuple[LayerTime, ...]
+    #: Own time per profiled step of what is no layer: "input", "loss", "optimizer", "measuring",
+    #: and "between" of containers that run nothing themselves.
+    parts_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    #: Bytes that the optimizer must at least move in one step: its parameters, gradients and state.
+    optimizer_bytes: int = 0
+    step_s: tuple[float, ...] = ()  # without hooks
+    hooked_step_s: tuple[float, ...] = ()  # the profiled ones, between the steps without
+    clock: str = ""
+    run_id: str = ""
+    started_at: str = ""
+
+
+def to_json(run: CeilingRun | ProfileRun) -> str:
+    """`run` as JSON text; NaN and infinities become null."""
+    return dump_json({"dlbench_bounds_version": BOUNDS_VERSION, **dataclasses.asdict(run)})
+
+
+def ceiling_run(text: str) -> CeilingRun:
+    """The run that `to_json` wrote.
+
+    Raises:
+        ValueError: not JSON, or not such a run.
+    """
+    values = _values(text, "ceilings")
+    ceilings = tuple(from_dict(Ceiling, c) for c in values["ceilings"])
+    return CeilingRun(from_dict(Where, values["where"]), ceilings, values["run_id"], values["started_at"])
+
+
+def profile_run(text: str) -> ProfileRun:
+    """The run that `to_json` wrote.
+
+    Raises:
+        ValueError: not JSON, or not such a run.
+    """
+    values = _values(text, "layers")
+    values["where"] = from_dict(Where, values["where"])
+    values["layers"] = [from_dict(LayerTime, layer) for layer in values["layers"]]
+    values["parts_s"] = {name: tuple(samples) for name, samples in values["parts_s"].items()}
+    run: ProfileRun = from_dict(ProfileRun, values)
+    return run
+
+
+def _values(text: str, key: str) -> dict[str, Any]:
+    values = json.loads(text)
+    if not isinstance(values, dict) or key not in values or "where" not in values:
+        raise ValueError(f"no run with {key}")
+    return values

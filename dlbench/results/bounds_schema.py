@@ -1,0 +1,167 @@
+"""Ceilings and profiled layers in Parquet, with an explicit Arrow schema; raw samples beside what is read off them.
+
+    results/ceilings/ceilings-<id>.parquet      one row per operation and shape
+    results/profiles/<id>/layers.parquet        one row per layer
+
+They lie in folders of their own, which readers of the store of cases leave out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dlbench.errors import StoreError
+from dlbench.results.bounds_records import BOUNDS_VERSION, Ceiling, CeilingRun, LayerTime, ProfileRun
+from dlbench.results.store import _write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CEILINGS_FOLDER = "ceilings"
+PROFILES_FOLDER = "profiles"
+
+_HEAD: list[pa.Field] = [
+    pa.field("run_id", pa.string()),
+    pa.field("started_at", pa.timestamp("ms", tz="UTC")),
+    *(pa.field(n, pa.string()) for n in ("system_key", "device_kind", "device_name", "device_uuid", "hostname")),
+    *(pa.field(n, pa.string()) for n in ("cpu_model", "torch_version", "dlbench_version")),
+    pa.field("torch_threads", pa.int64()),
+]
+_VERSION = {"dlbench_bounds_version": str(BOUNDS_VERSION)}
+
+
+def _unit(name: str, kind: pa.DataType, unit: str) -> pa.Field:
+    return pa.field(name, kind, metadata={"unit": unit})
+
+
+#: Rates are of the fastest sample and of the median one; `spread` is the interquartile range over the median.
+CEILINGS_SCHEMA: pa.Schema = pa.schema(
+    [
+        *_HEAD,
+        *(pa.field(n, pa.string()) for n in ("kind", "precision", "shape", "error")),
+        _unit("flop", pa.int64(), "FLOP"),
+        _unit("bytes", pa.int64(), "B"),
+        pa.field("calls", pa.int64()),
+        _unit("time_s", pa.list_(pa.float64()), "s"),
+        _unit("best_flop_per_s", pa.float64(), "FLOP/s"),
+        _unit("median_flop_per_s", pa.float64(), "FLOP/s"),
+        _unit("best_bytes_per_s", pa.float64(), "B/s"),
+        _unit("median_bytes_per_s", pa.float64(), "B/s"),
+        pa.field("spread", pa.float64()),
+    ],
+    metadata=_VERSION,
+)
+
+_CASE = ("model", "mode", "precision", "memory_format", "optimizer")
+LAYERS_SCHEMA: pa.Schema = pa.schema(
+    [
+        *_HEAD,
+        *(pa.field(n, pa.string()) for n in _CASE),
+        pa.field("batch_size", pa.int64()),
+        pa.field("layer", pa.string()),
+        pa.field("kind", pa.string()),
+        _unit("forward_s", pa.list_(pa.float64()), "s"),
+        _unit("backward_s", pa.list_(pa.float64()), "s"),
+        *(_unit(f"{way}_flop", pa.int64(), "FLOP") for way in ("forward", "backward")),
+        *(pa.field(f"{way}_elements", pa.int64()) for way in ("forward", "backward")),
+        *(_unit(f"{way}_fixed_bytes", pa.int64(), "B") for way in ("forward", "backward")),
+    ],
+    metadata=_VERSION,
+)
+
+
+def write_ceilings(root: Path, run: CeilingRun) -> Path:
+    """Write one run into the results folder `root`; gives the file.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    rows = [_head(run) | _ceiling_row(ceiling) for ceiling in run.ceilings]
+    target = root / CEILINGS_FOLDER / f"ceilings-{run.run_id}.parquet"
+    return _write(target, pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA))
+
+
+def write_layers(folder: Path, run: ProfileRun) -> Path:
+    """Write the layers of one profile as `layers.parquet` into its folder; gives the file.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    case = {name: run.case[name] for name in (*_CASE, "batch_size")}
+    rows = [_head(run) | case | dataclasses.asdict(layer) for layer in run.layers]
+    return _write(folder / "layers.parquet", pa.Table.from_pylist(rows, schema=LAYERS_SCHEMA))
+
+
+def read_ceilings(root: Path) -> pd.DataFrame:
+    """All rows of all runs below the results folder `root`; no rows where nothing was measured there.
+
+    Raises:
+        StoreError: a file is corrupt, or none of ours.
+    """
+    files = sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet"))
+    tables = [_read(file, CEILINGS_SCHEMA) for file in files]
+    frame: pd.DataFrame = pa.concat_tables(tables or [CEILINGS_SCHEMA.empty_table()]).to_pandas()
+    return frame
+
+
+def read_layers(file: Path) -> pd.DataFrame:
+    """The rows that `write_layers` wrote.
+
+    Raises:
+        StoreError: the file is missing, corrupt, or none of ours.
+    """
+    frame: pd.DataFrame = _read(file, LAYERS_SCHEMA).to_pandas()
+    return frame
+
+
+def layers_frame(layers: tuple[LayerTime, ...]) -> pd.DataFrame:
+    """Layers as a frame with the columns of `LayerTime`."""
+    names = {f.name for f in dataclasses.fields(LayerTime)}
+    schema = pa.schema([f for f in LAYERS_SCHEMA if f.name in names])
+    frame: pd.DataFrame = pa.Table.from_pylist([dataclasses.asdict(x) for x in layers], schema=schema).to_pandas()
+    return frame
+
+
+def ceilings_frame(run: CeilingRun) -> pd.DataFrame:
+    """One run as `read_ceilings` would give it."""
+    rows = [_head(run) | _ceiling_row(ceiling) for ceiling in run.ceilings]
+    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA).to_pandas()
+    return frame
+
+
+def _head(run: CeilingRun | ProfileRun) -> dict[str, Any]:
+    started_at = datetime.fromisoformat(run.started_at) if run.started_at else None
+    return {"run_id": run.run_id, "started_at": started_at, **dataclasses.asdict(run.where)}
+
+
+def _ceiling_row(ceiling: Ceiling) -> dict[str, Any]:
+    row = dataclasses.asdict(ceiling)
+    times = [t for t in ceiling.time_s if t is not None and math.isfinite(t) and t > 0]
+    if not times:
+        # A sample of zero or no number means nothing: no rate, never one that is infinite.
+        return row | {"error": ceiling.error or "no usable sample"}
+    best, median = min(times), statistics.median(times)
+    for name in ("flop", "bytes"):
+        work = row[name]
+        row[f"best_{name}_per_s"] = None if work is None else work / best
+        row[f"median_{name}_per_s"] = None if work is None else work / median
+    if len(times) > 1:
+        quartiles = statistics.quantiles(times, n=4, method="inclusive")
+        row["spread"] = (quartiles[2] - quartiles[0]) / median
+    return row
+
+
+def _read(file: Path, schema: pa.Schema) -> pa.Table:
+    try:
+        table = pq.ParquetFile(file).read()
+        return pa.table([table[f.name].cast(f.type) for f in schema], schema=schema)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise StoreError(f"cannot read {file}: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,129 @@
+"""Counts, module by module, the FLOP and the moved elements of everything that a network runs, on the meta device.
+
+`flops` counts multiply-add operations alone, as every published FLOP count does. The time bound of normalisation,
+activation and pooling is their bytes, so here all operations are counted: every operand and result of an ATen operation
+moves once. Views move nothing, what is broadcast moves once. Each operation belongs to the innermost module that runs it
+(a residual addition to its block), its gradient to the same; so do the times of `profile`.
+
+What makes this a lower bound in eager mode: caches that keep an operand are not allowed for (bytes may be saved, where
+tensors fit into them), and neither is what libraries move beyond it (workspaces, casts of autocast, second passes of
+normalisation). A compiler that fuses operations saves bytes that are counted here.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlbench.models import BuiltModel, build_on_meta
+from dlbench.worker.flops import _MACS, CountingMode, quietly, run_forward
+
+#: Owner of what runs behind the network: the loss and its gradient.
+LOSS = "(loss)"
+_aten = torch.ops.aten
+#: Give new names or fresh memory, and move nothing; the views among ATen's operations say so themselves.
+_FREE = (_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided)
+
+
+@dataclass
+class Work:
+    """The work of one module in one step of the whole batch."""
+
+    forward_flop: int = 0
+    backward_flop: int = 0
+    forward_elements: int = 0
+    backward_elements: int = 0
+    forward_fixed_bytes: int = 0
+    backward_fixed_bytes: int = 0
+
+
+def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Work]:
+    """The work of every module of a network, by its path; "" is the network itself, `LOSS` the loss.
+
+    Args:
+        name: as `dlbench.models.build` takes it.
+        training: forward and backward; else the forward pass of inference.
+        batch_size: images in the step.
+
+    Raises:
+        UnknownName, BadInput: as `build`.
+    """
+    with quietly():
+        return traffic_of(build_on_meta(name), training, batch_size)
+
+
+def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, Work]:
+    """As `count_traffic`, of a network on the meta device."""
+    module = model.module.train(training)
+    with TrafficMode(module) as mode, quietly():
+        loss = run_forward(model, training, batch_size)
+        if loss is not None:
+            mode.backward = True
+            loss.backward()  # type: ignore[no-untyped-call]
+    module.zero_grad(set_to_none=True)
+    return mode.work
+
+
+class TrafficMode(CountingMode):
+    """Adds up FLOP and moved elements of every operation, per module."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__(module)
+        self.work: dict[str, Work] = {}
+        self._next_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        self._last_owner = LOSS
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        owner, packet = self._owner(), func.overloadpacket
+        macs = _MACS[packet](*args, **kwargs, result=result) if packet in _MACS else 0
+        if macs or not (func.is_view or packet in _FREE):
+            self._add(owner, macs, [*args, *kwargs.values()], result)
+        return result
+
+    def _add(self, owner: str, macs: int, arguments: list[Any], result: Any) -> None:
+        work = self.work.setdefault(owner, Work())
+        way = "backward" if self.backward else "forward"
+        elements = fixed_bytes = 0
+        for tensor in _tensors([*arguments, result]):
+            if tensor.is_floating_point() or tensor.is_complex():
+                elements += _distinct(tensor)
+            else:
+                fixed_bytes += _distinct(tensor) * tensor.element_size()
+        for name, value in (("flop", 2 * macs), ("elements", elements), ("fixed_bytes", fixed_bytes)):
+            setattr(work, f"{way}_{name}", getattr(work, f"{way}_{name}") + value)
+
+    def _owner(self) -> str:
+        if self.backward:
+            node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+            if node is not None:
+                # A parameter's own node has no module: it follows the one that made its gradient. So does the sum
+                # where gradients of several paths meet, which has no node.
+                self._last_owner = self._owner_of_node.get(node._sequence_nr(), self._last_owner)
+            return self._last_owner
+        owner = self._inside[-1] if self._inside else LOSS
+        newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        # Only what autograd has numbered since the last operation: some operations make no node.
+        self._owner_of_node.update(dict.fromkeys(range(self._next_node, newest), owner))
+        self._next_node = newest
+        return owner
+
+
+def _tensors(values: list[Any]) -> list[Tensor]:
+    found = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, list | tuple):
+            found += _tensors(list(value))
+    return found
+
+
+def _distinct(tensor: Tensor) -> int:
+    """Elements in memory: a broadcast dimension holds one."""
+    return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or size == 0)

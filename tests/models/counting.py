@@ -1,0 +1,33 @@
+"""Networks built and counted once for all tests of one run; everything lies on the meta device."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from dlbench.models import BuiltModel, build_on_meta
+from dlbench.spec.facts import CountedFacts, facts_from_layers
+from dlbench.worker.flops import Counted, count_model, quietly
+from dlbench.worker.layers import LayerRow, layers_of
+
+
+@cache
+def built(name: str) -> BuiltModel:
+    with quietly():
+        return build_on_meta(name)
+
+
+@cache
+def counted(name: str) -> Counted:
+    """Forward and backward of a training step, auxiliary heads included."""
+    return count_model(built(name))
+
+
+@cache
+def counted_layers(name: str) -> tuple[LayerRow, ...]:
+    """Without auxiliary heads."""
+    return tuple(layers_of(built(name)))
+
+
+@cache
+def counted_facts(name: str) -> CountedFacts:
+    return facts_from_layers(counted_layers(name), built(name).input_shape)
