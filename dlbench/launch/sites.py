@@ -198,7 +198,7 @@ def load_site(path: str | Path, environment: Mapping[str, str] | None = None) ->
 
     Args:
         path: a TOML file; a bare name means `slurm/NAME.toml`.
-        environment: what `${NAME}` and `~` in paths of images and mounts stand for; that of this process by default.
+        environment: what `${NAME}` and `~` in paths of images, mounts and Pythons stand for; ours by default.
 
     Raises:
         BadInput: no such file, no valid TOML, a wrong type or a value that could not be used; names file and line.
@@ -280,7 +280,12 @@ class _Reader:
             return value
         if kind.startswith("tuple"):
             items = [value] if isinstance(value, str) and key.endswith("python") else self._list(table, key, value)
-            return tuple(self._one_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items)
+            texts = [self._one_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items]
+            if key.endswith("python"):
+                if not texts:
+                    self._refuse(table, key, value, "a command, such as python3")
+                texts[0] = self._expanded(self._place(table, key), texts[0])
+            return tuple(texts)
         return self._one_text(table, key, value, rule["pattern"], rule["wanted"])
 
     def _list(self, table: str, key: str, value: Any) -> list[Any]:
@@ -314,8 +319,14 @@ class _Reader:
         return Mount(source, self._path("mounts", parts[1]) if len(parts) > 1 else source, read_only)
 
     def _path(self, key: str, text: str) -> str:
-        """An absolute path, its `~` and `${NAME}` replaced now, in Python: no shell ever sees them."""
         where = self._place("container", key)
+        path = self._expanded(where, text)
+        if not PLAIN_PATH.fullmatch(path):
+            raise BadInput(f"{where}: '{path}' must be an absolute path of letters, digits and . _ + @ = / -")
+        return path
+
+    def _expanded(self, where: str, text: str) -> str:
+        """The text with its `~` and `${NAME}` replaced now, in Python: no shell ever sees them."""
 
         def value(match: re.Match[str]) -> str:
             name = match.group(1) or "HOME"
@@ -323,10 +334,7 @@ class _Reader:
                 raise BadInput(f"{where}: '{text}' uses ${{{name}}}, which is not set here")
             return self._environment[name]
 
-        path = re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", value, text)
-        if not PLAIN_PATH.fullmatch(path):
-            raise BadInput(f"{where}: '{path}' must be an absolute path of letters, digits and . _ + @ = / -")
-        return path
+        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", value, text)
 
     def _check_directives(self, site: Site) -> None:
         for directive in site.slurm.directives:

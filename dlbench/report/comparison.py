@@ -440,7 +440,9 @@ def _caveat(result: Comparison) -> str:
     """What has to be known beside the verdict. An interval from an assumed spread is no measurement: none is shown."""
     if result.low is None or result.basis == "assumed":
         counts = f"{result.num_processes_a} against {result.num_processes_b} processes"
-        return f"{counts} show too little of how processes differ for an interval; run {MIN_PROCESSES} or more on each side"
+        return (
+            f"{counts} are too few to see how processes differ: no interval; run {MIN_PROCESSES} or more on each side"
+        )
     return result.caveat
 
 

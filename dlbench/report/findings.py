@@ -14,6 +14,8 @@ from dlbench.report.render import Cell, Column, Table
 
 #: Counter and integral of the power that differ by more than this deserve no trust.
 ENERGY_DISAGREEMENT_LIMIT = 0.05
+#: Warnings of the worker that the records' metrics show as well.
+_REVEALED = ("not steady", "throttled", "shared device")
 #: So many cases are named for each finding; the others are counted.
 _MAX_NAMED = 4
 
@@ -63,8 +65,15 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 
 def _warned(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """The records' own warnings, equal ones together."""
-    single = shown["warnings"].explode().dropna()
-    for text, same in single.groupby(single, sort=True):
-        code, _, sentence = str(text).partition(": ")
-        yield (code, sentence, shown.loc[same.index]) if sentence else ("warning", code, shown.loc[same.index])
+    """The records' own warnings, those of one kind together; kinds that the metrics reveal are not said twice."""
+    single = shown["warnings"].explode().dropna().astype(str)
+    if single.empty:
+        return
+    parted = single.str.partition(": ")
+    code = parted[0].where(parted[2] != "", "warning").str.replace("_", " ")
+    sentence = parted[2].where(parted[2] != "", parted[0])
+    for kind, same in sentence.groupby(code, sort=True):
+        if kind in _REVEALED:
+            continue
+        words = same.iloc[0] if same.nunique() == 1 else f"For instance: {same.iloc[0]}"
+        yield str(kind), words, shown.loc[same.index.unique()]

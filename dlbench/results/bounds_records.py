@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from dlbench.results.records import dump_json, from_dict
 
@@ -93,9 +93,17 @@ class ProfileRun:
     started_at: str = ""
 
 
+Run = TypeVar("Run", CeilingRun, ProfileRun)
+
+
 def to_json(run: CeilingRun | ProfileRun) -> str:
     """`run` as JSON text; NaN and infinities become null."""
     return dump_json({"dlbench_bounds_version": BOUNDS_VERSION, **dataclasses.asdict(run)})
+
+
+def named(run: Run, run_id: str, started_at: str) -> Run:
+    """`run` under the name and time that whoever started it gave."""
+    return dataclasses.replace(run, run_id=run_id, started_at=started_at)
 
 
 def ceiling_run(text: str) -> CeilingRun:

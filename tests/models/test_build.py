@@ -120,7 +120,7 @@ def test_ours_comes_first_where_torchvision_has_the_same_name():
     assert type(build_on_meta("torchvision:resnet18").module).__module__ == "torchvision.models.resnet"
 
 
-@pytest.mark.parametrize(("name", "side"), [("inception_v3", 299), ("vit_h_14", 224), ("swin_v2_t", 224)])
+@pytest.mark.parametrize(("name", "side"), [("inception_v3", 299), ("vit_h_14", 224), ("swin_v2_t", 256)])
 def test_torchvisions_models_get_images_of_their_size(name, side):
     assert built(name).input_shape == (3, side, side)
 

@@ -1,0 +1,389 @@
+"""Does `dlbench ab` call equal things equal, and a slowdown of 3 % slower? Measured here, in fresh processes.
+
+    python benchmarks/experiments/aa.py --minutes 25   # goes on from what docs/experiments/data/aa.parquet holds
+    python benchmarks/experiments/aa.py --page         # writes docs/experiments/aa.md again from what is there
+
+A round of a case is three processes in random order: the network, the same network once more, and the network made 3 %
+slower by a busy wait in each step (`benchmarks/experiments/slow.py`). Rounds of both cases alternate. Each process
+measures one case, once, with `dlbench.worker.measure.measure`, as `python -m dlbench.worker` does, in a short window.
+Importing torch takes longer than that window, so the processes of two rounds are started together and import at the
+same time; then each is given its turn, one at a time, while the others are blocked in a read. They compute with one
+thread unless --threads says otherwise, which leaves a core of two to the system and to this script.
+
+Run it on a quiet machine: what else runs is part of what is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from dlbench.report.compare_stats import Comparison, compare_pairs  # noqa: E402
+from dlbench.results.records import Measurement, Outcome, Record  # noqa: E402
+from dlbench.spec.case import Case, Protocol  # noqa: E402
+
+PAGE = ROOT / "docs" / "experiments" / "aa.md"
+DATA = ROOT / "docs" / "experiments" / "data" / "aa.parquet"
+PROTOCOL = Protocol(
+    warmup_min_time_s=0.2, warmup_max_time_s=1.0, min_time_s=0.5, max_time_s=0.8, energy="none", idle_time_s=0.0
+)
+CASES = (
+    Case("lenet5", "training", batch_size=64, protocol=PROTOCOL),
+    Case("squeezenet1_1", "inference", batch_size=1, protocol=PROTOCOL),
+)
+#: The processes of a round. Apart from their name the first two are the same.
+ROLES = ("first", "second", "slow")
+#: Pairs in one comparison: what `dlbench ab` runs by default.
+NUM_PAIRS = 10
+SUITE = "experiment-aa"
+SEED = 20261123
+#: Columns of a record that this experiment has no use for; they would make the file ten times as large.
+_LEFT_OUT = ("forward_s", "backward_s", "optimizer_s", "warmup_step_s", "power_time_s", "power_w")
+
+#: Median step times [s] by case (index into `CASES`), round and role.
+Medians = dict[tuple[int, int, str], float]
+
+
+# ---- one process -----------------------------------------------------------------------------------------------------
+
+
+def work() -> int:
+    """The process itself: import, say so, wait for a case on stdin, measure it, print the outcome."""
+    import contextlib
+
+    from dlbench.worker.measure import measure
+    from dlbench.worker.ranks import Place
+
+    answers = os.fdopen(os.dup(1), "w")
+    with contextlib.redirect_stdout(sys.stderr):
+        answers.write("ready\n")
+        answers.flush()
+        case = Case.from_dict(json.loads(sys.stdin.readline()))
+        answers.write(json.dumps(json.loads(measure(case, Place()).to_json())) + "\n")
+        answers.flush()
+    return 0
+
+
+def start(threads: int) -> subprocess.Popen[str]:
+    """A fresh process that imports what it needs and then waits."""
+    return subprocess.Popen(
+        [sys.executable, str(Path(__file__).resolve()), "--work"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
+
+
+def measure_in(process: subprocess.Popen[str], case: Case) -> Outcome:
+    """Give a waiting process its turn; returns when it has ended."""
+    answer, _ = process.communicate(json.dumps(case.to_dict()) + "\n", timeout=120)
+    if process.returncode != 0 or not answer.strip():
+        raise RuntimeError(f"a process ended with exit status {process.returncode} while it measured {case.model}")
+    return Outcome.from_json(answer.strip().splitlines()[-1])
+
+
+# ---- collecting ------------------------------------------------------------------------------------------------------
+
+
+def collect(minutes: float, threads: int) -> None:
+    """Measure rounds until the time is used up, and keep each as soon as it is whole."""
+    records = load()
+    rounds = {index: 1 + max((r for i, r, _ in medians_of(records) if i == index), default=-1) for index in range(2)}
+    until = time.monotonic() + 60 * minutes
+    longest = 0.0
+    while time.monotonic() + longest < until:
+        began = time.monotonic()
+        chance = random.Random(f"{SEED}/{rounds[0]}/{rounds[1]}")
+        turns = [
+            (index, rounds[index], role)
+            for index in chance.sample(range(len(CASES)), len(CASES))
+            for role in chance.sample(ROLES, len(ROLES))
+        ]
+        processes = [start(threads) for _ in turns]
+        try:
+            for process in processes:
+                assert process.stdout is not None
+                if process.stdout.readline() != "ready\n":
+                    raise RuntimeError(
+                        "a process ended before its turn; try `python benchmarks/experiments/aa.py --work`"
+                    )
+            found = [record_of(turn, process) for turn, process in zip(turns, processes, strict=True)]
+        finally:
+            for process in processes:
+                if process.poll() is None:
+                    process.kill()
+                process.wait()
+        records += found
+        save(records)
+        for index in rounds:
+            rounds[index] += 1
+        longest = max(longest, time.monotonic() - began)
+        shown = ", ".join(f"{r.case['model'].rpartition('.')[2]} {1e3 * _median(r):.3f} ms" for r in found)
+        load_1 = os.getloadavg()[0]
+        print(f"round {rounds[0]}: {shown}; {time.monotonic() - began:.1f} s, load {load_1:.1f}", flush=True)
+
+
+def record_of(turn: tuple[int, int, str], process: subprocess.Popen[str]) -> Record:
+    """Measure one turn; everything about it as a record of the store."""
+    index, number, role = turn
+    model = CASES[index].model if role != "slow" else f"benchmarks.experiments.slow:{CASES[index].model}"
+    case = dataclasses.replace(CASES[index], model=model, repeat=number)
+    started = datetime.now(UTC)
+    outcome = measure_in(process, case)
+    finished = datetime.now(UTC)
+    (system, measured), = outcome.ranks  # fmt: skip
+    kept = dataclasses.replace(measured, **dict.fromkeys(_LEFT_OUT, ()))
+    # To 10 ns, far below the clock's own jitter: the file is half as large.
+    kept = dataclasses.replace(kept, step_s=tuple(round(s, 8) for s in measured.step_s))
+    system = dataclasses.replace(system, details={"load": os.getloadavg()[0]})
+    return Record(
+        attempt_id=f"aa-{number:04d}-{index}-{role}",
+        case_id=case.id,
+        suite=SUITE,
+        suite_version=1,
+        case=case.to_dict(),
+        started_at=started.isoformat(),
+        finished_at=finished.isoformat(),
+        status=outcome.status,
+        error=outcome.error,
+        wall_s=(finished - started).total_seconds(),
+        ranks=((system, kept),),
+        label=role,
+    )
+
+
+def load() -> list[Record]:
+    """What has been measured so far."""
+    if not DATA.exists():
+        return []
+    from dlbench.results.store import read_part
+
+    rows = read_part(DATA).to_pylist()
+    return [_record_from(row) for row in rows]
+
+
+def _record_from(row: dict[str, Any]) -> Record:
+    from dlbench.results.records import System, from_dict
+
+    system = from_dict(System, {k.removeprefix("system_"): v for k, v in row.items() if k.startswith("system_")})
+    system = dataclasses.replace(system, details=json.loads(row["system_details"] or "{}"))
+    case = {f.name: row[f.name] for f in dataclasses.fields(Case) if f.name != "protocol"}
+    times = {name: row[name].isoformat() for name in ("started_at", "finished_at")}
+    head = {f.name: row[f.name] for f in dataclasses.fields(Record) if f.name in row}
+    case["protocol"] = json.loads(row["protocol"])
+    return Record(**(head | times | {"case": case, "ranks": ((system, from_dict(Measurement, row)),)}))
+
+
+def save(records: list[Record]) -> None:
+    """All records in one Parquet file, whole or not at all."""
+    import pyarrow.parquet as pq
+
+    from dlbench.results.schema import to_table
+
+    DATA.parent.mkdir(parents=True, exist_ok=True)
+    partial = DATA.with_suffix(".tmp")
+    pq.write_table(to_table(records), partial, compression="zstd", compression_level=15)
+    partial.replace(DATA)
+
+
+# ---- comparing -------------------------------------------------------------------------------------------------------
+
+
+def _median(record: Record) -> float:
+    return median(record.ranks[0][1].step_s)
+
+
+def medians_of(records: list[Record]) -> Medians:
+    """The value of each process: the median of its step times [s]."""
+    names = [case.model for case in CASES]
+    return {
+        (names.index(str(r.case["model"]).rpartition(":")[2]), int(r.case["repeat"]), str(r.label)): _median(r)
+        for r in records
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """Ten consecutive rounds of a case, and all comparisons made of them."""
+
+    case: int
+    first_round: int
+    equal: list[Comparison]
+    slower: list[Comparison]
+
+
+def blocks(medians: Medians) -> list[Block]:
+    """All blocks that are whole."""
+    whole = []
+    for index in range(len(CASES)):
+        rounds = sorted({r for i, r, _ in medians if i == index and all((i, r, role) in medians for role in ROLES)})
+        groups = [rounds[k : k + NUM_PAIRS] for k in range(0, len(rounds) - NUM_PAIRS + 1, NUM_PAIRS)]
+        whole += [(index, group) for group in groups]
+    return [_block(medians, index, group) for index, group in whole]
+
+
+def _block(medians: Medians, index: int, rounds: list[int]) -> Block:
+    """A coin for each pair says which of the two equal processes is A: 2^10 throws, all of them are evaluated."""
+    equal, slower = [], []
+    for pattern in range(2**NUM_PAIRS):
+        coins = [(pattern >> k) & 1 for k in range(NUM_PAIRS)]
+        a = [[medians[index, r, ROLES[coin]]] for r, coin in zip(rounds, coins, strict=True)]
+        b = [[medians[index, r, ROLES[1 - coin]]] for r, coin in zip(rounds, coins, strict=True)]
+        slow = [[medians[index, r, "slow"]] for r in rounds]
+        equal.append(compare_pairs(a, b))
+        slower.append(compare_pairs(a, slow))
+    return Block(index, rounds[0], equal, slower)
+
+
+def excludes_one(comparison: Comparison) -> bool:
+    """Different at the 95 % level, however small the difference."""
+    return comparison.low is not None and comparison.high is not None and not comparison.low <= 1 <= comparison.high
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
+
+
+INTRODUCTION = """# Are equal things called equal, and slower ones slower?
+
+Written by `benchmarks/experiments/aa.py`; do not edit. Everything here was measured in fresh processes on one machine;
+the step times of each are in `data/aa.parquet`, which `dlbench.load` opens.
+
+**How.** A round is three processes of one case in random order: the network, the same network again, and the network
+with a busy wait of 3 % of its own step time in every step. The cases take turns. Ten consecutive rounds make a block,
+and a block is what `dlbench ab` with its ten pairs would have run: `compare_pairs` over the medians, verdict at 95 %
+with the margin of 1 %.
+
+**Why a block gives more than one comparison.** In an A/A comparison the two programs are one program; which process of
+a pair is A is a coin thrown by `ab` that no process can notice. So the coins may as well be thrown afterwards, and each
+of the 2^10 throws of a block is a comparison that could have happened, with the machine's drift and disturbances as
+they were; all of them are evaluated. The shares below are therefore unbiased. But the comparisons of one block share its processes: they are not
+independent, and the shares are less certain than as many separate comparisons would make them; the table by block shows
+how much they vary. With the slowdown, the coin says which of the two plain processes of the round is A.
+"""
+
+
+def page(records: list[Record]) -> str:
+    """The outcome, in Markdown."""
+    medians = medians_of(records)
+    found = blocks(medians)
+    lines = [INTRODUCTION, _machine(records), "## Outcome", ""]
+    if not found:
+        return "\n".join([*lines, f"Not enough rounds yet: a block needs {NUM_PAIRS} of a case.", ""])
+    equal = [c for block in found for c in block.equal]
+    slower = [c for block in found for c in block.slower]
+    different = sum(map(excludes_one, equal))
+    called = sum(c.verdict in ("faster", "slower") for c in equal)
+    caught = sum(c.verdict == "slower" for c in slower)
+    lines += [
+        f"- Of {len(equal)} A/A comparisons {called} ({called / len(equal):.1%}) were called faster or slower; wanted: "
+        f"at most 5 %. The 95 % interval excluded 1 in {different} ({different / len(equal):.1%}), "
+        "however small the difference.",
+        f"- Of {len(slower)} comparisons with the network that is 3 % slower {caught} ({caught / len(slower):.1%}) "
+        "were called slower; wanted: at least 95 %.",
+        "",
+        "| case | blocks | A/A called different | interval excludes 1 | called same | +3 % called slower "
+        "| +3 % measured as | between processes | within pairs |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+        *(_case_row(medians, [b for b in found if b.case == index], index) for index in range(len(CASES))),
+        "",
+        "*Between processes* is the standard deviation of the logarithm of the medians of the plain processes, *within "
+        "pairs* that of the difference within a pair over √2: smaller where pairs share what drifts.",
+        "",
+        "## By block",
+        "",
+        "| case | rounds | A/A: ratio, widest | called different | +3 %: ratio | called slower |",
+        "|---|---:|---:|---:|---:|---:|",
+        *(_block_row(block) for block in found),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _machine(records: list[Record]) -> str:
+    system, loads = records[0].ranks[0][0], [float(r.ranks[0][0].details.get("load", math.nan)) for r in records]
+    minutes = sum(r.wall_s or 0 for r in records) / 60
+    return (
+        f"**Where and when.** {system.cpu_model}, {system.cpu_cores} cores, {system.torch_threads} thread(s), torch "
+        f"{system.torch_version}, {records[0].started_at[:16]} to {records[-1].started_at[:16]} UTC: {len(records)} "
+        f"processes, {minutes:.0f} min of measuring, load average {min(loads):.1f} to {max(loads):.1f} (about one is "
+        f"this experiment). Window: {PROTOCOL.min_time_s:g} to {PROTOCOL.max_time_s:g} s.\n"
+    )
+
+
+def _case_row(medians: Medians, found: list[Block], index: int) -> str:
+    case = CASES[index]
+    name = f"{case.model}, {case.mode}, batch {case.batch_size}"
+    if not found:
+        return f"| {name} | 0 |" + " |" * 7
+    equal, slower = [c for b in found for c in b.equal], [c for b in found for c in b.slower]
+    rounds = [b.first_round + k for b in found for k in range(NUM_PAIRS)]
+    logs = {role: [math.log(medians[index, r, role]) for r in rounds] for role in ROLES}
+    triples = list(zip(*logs.values(), strict=True))
+    injected = fmean(slow - (first + second) / 2 for first, second, slow in triples)
+    within = stdev(first - second for first, second, _ in triples) / math.sqrt(2)
+    cells = [
+        name,
+        len(found),
+        f"{sum(c.verdict in ('faster', 'slower') for c in equal)} of {len(equal)}",
+        sum(map(excludes_one, equal)),
+        sum(c.verdict == "same" for c in equal),
+        f"{sum(c.verdict == 'slower' for c in slower)} of {len(slower)}",
+        f"{math.exp(injected) - 1:+.2%}",
+        f"{stdev([*logs['first'], *logs['second']]):.2%}",
+        f"{within:.2%}",
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _block_row(block: Block) -> str:
+    widest = max(block.equal, key=lambda c: abs(math.log(c.ratio)))
+    typical = sorted(block.slower, key=lambda c: c.ratio)[len(block.slower) // 2]
+    return (
+        f"| {CASES[block.case].model} | {block.first_round}–{block.first_round + NUM_PAIRS - 1} "
+        f"| {widest.ratio:.4f} ({widest.low:.4f} to {widest.high:.4f}) "
+        f"| {sum(c.verdict in ('faster', 'slower') for c in block.equal)} of {len(block.equal)} "
+        f"| {typical.ratio:.4f} ({typical.low:.4f} to {typical.high:.4f}) "
+        f"| {sum(c.verdict == 'slower' for c in block.slower)} of {len(block.slower)} |"
+    )
+
+
+def main() -> int:
+    """Collects for so many minutes, then writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=25.0, help="how long to measure; goes on from what is there")
+    parser.add_argument("--threads", type=int, default=1, help="of torch in each process (default: 1)")
+    parser.add_argument("--page", action="store_true", help="measure nothing")
+    parser.add_argument("--data", type=Path, help="another Parquet file, for trials; the page goes beside it")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        return work()
+    global DATA, PAGE
+    if options.data:
+        DATA, PAGE = options.data, options.data.with_suffix(".md")
+    if not options.page:
+        collect(options.minutes, options.threads)
+    records = load()
+    if not records:
+        parser.error(f"nothing in {DATA}")
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(page(records), encoding="utf-8")
+    print(f"{len(records)} processes in {DATA}; see {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""`dlbench ceilings` and `dlbench profile`: what a device can reach, and how far from it each layer is."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlbench.results.bounds_records import ProfileRun
+    from dlbench.spec.case import Case
+
+_FORMATS = ("text", "markdown", "csv", "latex", "json")
+#: What a worker may take beyond its time for measuring [s]: start-up, warm-up, counting, the trace.
+_MARGIN_S = 300.0
+
+
+def add(commands: Any) -> None:
+    """Register both commands on argparse's subparsers."""
+    ceilings = _add(commands, "ceilings", _ceilings, "measure the peak FLOP/s and bandwidth that a device reaches")
+    ceilings.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
+    ceilings.add_argument("--results", type=Path, default=Path("results"), help="folder for the results")
+    ceilings.add_argument("--budget", default="45s", metavar="TIME", help="time to measure (default: 45s)")
+    ceilings.add_argument("--all", action="store_true", help="every shape, not only the best of each kind")
+    ceilings.add_argument("--format", choices=_FORMATS, default="text")
+
+    profile = _add(commands, "profile", _profile, "measure each layer's time, forward and backward, against its bound")
+    profile.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
+    profile.add_argument(
+        "-P",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="set an axis (-P batch_size=64) or a protocol key (-P protocol.seed=1); may be repeated",
+    )
+    profile.add_argument("--results", type=Path, default=Path("results"), help="where the ceilings are")
+    profile.add_argument("-o", "--output", type=Path, help="folder to make (default: in the results, profiles/<id>)")
+    profile.add_argument("--time", default="10s", metavar="TIME", help="time to take steps (default: 10s)")
+    profile.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes none (default: 3)")
+    profile.add_argument("--all", action="store_true", help="every layer, not only the 20 that lose most")
+    profile.add_argument("--format", choices=_FORMATS, default="text")
+
+
+def _add(commands: Any, name: str, function: Callable[..., int], summary: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _ceilings(options: argparse.Namespace) -> int:
+    from dlbench.errors import UnknownName
+    from dlbench.launch.supervise import check_folder
+    from dlbench.report.bounds import ceilings_table
+    from dlbench.report.render import render
+    from dlbench.results import bounds_records, bounds_schema
+    from dlbench.spec.case import DEVICES
+
+    if options.device not in DEVICES:
+        raise UnknownName("device", options.device, DEVICES, "--device")
+    budget_s = _time(options.budget, "--budget")
+    check_folder(options.results)
+    request = {"device": options.device, "budget_s": budget_s}
+    run_id, started_at = _name("ceilings")
+    folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
+    text = _run_worker("dlbench.worker.ceilings", folder, request, 2 * budget_s + _MARGIN_S)
+    if text is None:
+        return 1
+    run = bounds_records.named(bounds_records.ceiling_run(text), run_id, started_at)
+    part = bounds_schema.write_ceilings(options.results, run)
+    print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")
+    _say(f"\nceilings: {part}")
+    return 0
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from dlbench.errors import BadInput
+    from dlbench.launch.supervise import check_folder
+    from dlbench.report.bounds import find_roof, profile_table
+    from dlbench.report.render import render
+    from dlbench.results import bounds_records, bounds_schema
+
+    case = _case(options.model, options.overrides)
+    time_s = _time(options.time, "--time")
+    if options.trace_steps < 0:
+        raise BadInput(f"--trace-steps is {options.trace_steps}; it must be at least 0")
+    run_id, started_at = _name(case.id)
+    folder = options.output or options.results / bounds_schema.PROFILES_FOLDER / run_id
+    if folder.exists():
+        raise BadInput(f"'{folder}' exists; choose another folder with -o")
+    check_folder(folder.parent)
+    request = {"case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
+    text = _run_worker("dlbench.worker.profile", folder, request, max(case.protocol.timeout_s, 3 * time_s + _MARGIN_S))
+    if text is None:
+        return 1
+    run = bounds_records.named(bounds_records.profile_run(text), run_id, started_at)
+    ceilings = bounds_schema.read_ceilings(options.results)
+    roof = find_roof(ceilings, run.where, case.precision)
+    bounds_schema.write_layers(folder, run)
+    _write_outputs(folder, run, roof)
+    print(render(profile_table(run, roof, None if options.all else 20), options.format), end="")
+    if roof.flop_source != "measured":
+        _say(f"\nno ceilings of this system in {options.results}/: `dlbench ceilings` measures them")
+    _say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures, trace.json.gz)")
+    return 0
+
+
+def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
+    """The table for machines and people, the raw run, and the figures."""
+    from dlbench.report import bounds, plots_bounds
+    from dlbench.report.render import render
+    from dlbench.results.bounds_records import to_json
+
+    table = bounds.profile_table(run, roof, limit=None)
+    (folder / "layers.csv").write_text(render(table, "csv"), encoding="utf-8")
+    (folder / "layers.md").write_text(render(table, "markdown"), encoding="utf-8")
+    (folder / "profile.json").write_text(to_json(run), encoding="utf-8")
+    (folder / "result.json").unlink(missing_ok=True)  # the same, without its name
+    plots_bounds.write_figures(folder, run, roof)
+
+
+def _case(model: str, overrides: list[str]) -> Case:
+    """The one case that the options describe.
+
+    Raises:
+        BadInput: an option is wrong, or has several values.
+    """
+    from dlbench.errors import BadInput
+    from dlbench.spec.case import make_protocol
+    from dlbench.spec.suite import Suite, _apply
+
+    axes: dict[str, tuple[Any, ...]] = {"model": (model,)}
+    protocol: dict[str, Any] = {}
+    for override in overrides:
+        _apply(override, axes, protocol)
+    if axes["model"] != (model,):
+        raise BadInput("name the model once: `dlbench profile MODEL`, without -P model=")
+    suite = Suite("profile", 1, "", axes, (), make_protocol(protocol, "-P"), "-P")
+    # The worker finds out what "auto" is here: the supervisor does not know torch.
+    cases = suite.cases(device="auto")
+    if len(cases) != 1:
+        several = ", ".join(axis for axis, values in axes.items() if len(values) > 1)
+        raise BadInput(f"a profile is of one case, but {several} has several values; run it once for each")
+    return cases[0]
+
+
+def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: float) -> str | None:
+    """The worker's result; None, with the reason on stderr, where it failed."""
+    from dlbench.launch import errand
+
+    def tick(elapsed_s: float, phase: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K{elapsed_s:.0f} s  {phase[:70]}", end="", file=sys.stderr, flush=True)
+
+    try:
+        return errand.run(module, folder, request, timeout_s, tick)
+    except errand.ErrandFailed as error:
+        _say(f"dlbench: {error}")
+        return None
+    finally:
+        if sys.stderr.isatty():
+            print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
+
+
+def _time(text: str, option: str) -> float:
+    from dlbench.errors import BadInput
+    from dlbench.units import parse_duration
+
+    time_s = parse_duration(text)
+    if time_s <= 0:
+        raise BadInput(f"{option} is {text}; it must be above 0 s")
+    return time_s
+
+
+def _name(what: str) -> tuple[str, str]:
+    """A name that nothing else has, and the time now."""
+    import secrets
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%dT%H%M%S}-{what}-{secrets.token_hex(3)}".replace("-ceilings-", "-"), now.isoformat()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

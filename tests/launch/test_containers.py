@@ -1,0 +1,170 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from dlbench.errors import BadInput
+from dlbench.launch.containers import PASSED, Surroundings, wrap
+from dlbench.launch.sites import RUNTIMES, Mount
+from tests.fakes import runtimes
+
+AROUND = Surroundings(
+    workdir="/home/anna/dlbench",
+    mounts=(Mount("/scratch", "/scratch"), Mount("/opt/data", "/data", read_only=True)),
+    variables=("NCCL_DEBUG",),
+    gpus=True,
+    user="1000:1000",
+    name="dlbench-17",
+    options=("--extra",),
+)
+IMAGES = {"enroot": "/scratch/x.sqsh", "pyxis": "/scratch/x.sqsh", "apptainer": "/scratch/x.sif"}
+BY_NAME = ("NCCL_DEBUG", *PASSED)
+NVIDIA = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
+
+
+def wrapping(runtime, **changes):
+    import dataclasses
+
+    return wrap(runtime, IMAGES.get(runtime, "dlbench:latest"), dataclasses.replace(AROUND, **changes))
+
+
+def line(argv):
+    return " ".join(argv)
+
+
+def test_none_changes_nothing():
+    assert wrapping("none") == wrap("none", None, Surroundings("/"))
+    assert wrapping("none").prefix == wrapping("none").srun == ()
+
+
+def test_docker():
+    env = " ".join(f"--env {name}" for name in BY_NAME)
+    assert line(wrapping("docker").prefix) == (
+        "docker run --rm --gpus all --ipc=host --network=host --pid=host --ulimit memlock=-1 --ulimit stack=67108864 "
+        "--user 1000:1000 --env HOME=/tmp --env USER --label dlbench=dlbench-17 --volume /scratch:/scratch "
+        f"--volume /opt/data:/data:ro --workdir /home/anna/dlbench {env} --extra dlbench:latest"
+    )
+    assert wrapping("docker").environment == {}
+    assert line(wrapping("docker").digest) == "docker image inspect --format {{.Id}} dlbench:latest"
+    assert "dlbench-17" in wrapping("docker").cleanup[0]
+
+
+def test_docker_refuses_several_nodes_and_says_why():
+    with pytest.raises(BadInput, match="docker cannot run 2 nodes: each engine knows its own node alone"):
+        wrapping("docker", nodes=2)
+
+
+def test_podman():
+    env = " ".join(f"--env {name}" for name in BY_NAME)
+    assert line(wrapping("podman").prefix) == (
+        "podman run --rm --device nvidia.com/gpu=all --ipc=host --network=host --pid=host "
+        "--security-opt=label=disable --ulimit=host --userns=keep-id --label dlbench=dlbench-17 "
+        f"--volume /scratch:/scratch --volume /opt/data:/data:ro --workdir /home/anna/dlbench {env} --extra dlbench:latest"
+    )
+    assert "--userns=keep-id" not in wrapping("podman", user="0:0").prefix
+
+
+def test_enroot():
+    made = wrapping("enroot")
+    bash, option, script, names, *rest = made.prefix
+    assert (bash, option) == ("bash", "-c")
+    assert script.endswith('exec enroot start "$@"')
+    assert set(names.split()) == {*BY_NAME, *NVIDIA}
+    assert line(rest) == (
+        "--rw --mount /scratch:/scratch --mount /opt/data:/data:none:x-create=auto,rbind,ro --extra dlbench-17"
+    )
+    assert made.environment == NVIDIA
+    assert made.prepare == (("enroot", "create", "--name", "dlbench-17", "/scratch/x.sqsh"),)
+    assert made.cleanup == (("enroot", "remove", "--force", "dlbench-17"),)
+    assert not made.prepare_once
+
+
+def test_pyxis():
+    made = wrapping("pyxis")
+    assert line(made.srun) == (
+        "--container-image=/scratch/x.sqsh --container-name=dlbench-17 "
+        "--container-mounts=/scratch:/scratch,/opt/data:/data:ro --container-workdir=/home/anna/dlbench "
+        "--container-env=NCCL_DEBUG,NVIDIA_VISIBLE_DEVICES,NVIDIA_DRIVER_CAPABILITIES --extra"
+    )
+    assert made.prefix == ()
+    assert made.environment == NVIDIA
+
+
+def test_apptainer():
+    assert line(wrapping("apptainer").prefix) == (
+        "apptainer exec --nv --bind /scratch:/scratch --bind /opt/data:/data:ro --pwd /home/anna/dlbench --extra /scratch/x.sif"
+    )
+    assert "--cleanenv" not in wrapping("apptainer").prefix
+
+
+def test_udocker():
+    made = wrapping("udocker", mounts=AROUND.mounts[:1])
+    assert line(made.prefix) == (
+        "udocker run --hostenv --volume=/scratch:/scratch --workdir=/home/anna/dlbench --extra dlbench-17"
+    )
+    assert [line(argv) for argv in made.prepare] == [
+        "udocker create --name=dlbench-17 dlbench:latest",
+        "udocker setup --execmode=F3 --nvidia dlbench-17",
+    ]
+    assert made.prepare_once
+    with pytest.raises(BadInput, match="udocker has no read-only mounts"):
+        wrapping("udocker")
+
+
+@pytest.mark.parametrize("runtime", [name for name in RUNTIMES if name != "none"])
+def test_without_gpus_none_is_asked_for(runtime):
+    made = wrapping(runtime, gpus=False, mounts=AROUND.mounts[:1])
+    words = line((*made.srun, *made.prefix, *(word for argv in made.prepare for word in argv)))
+    assert not {"--gpus", "--nv", "--nvidia", "nvidia.com/gpu=all"} & set(words.split())
+    assert made.environment.get("NVIDIA_VISIBLE_DEVICES", "void") == "void"
+
+
+def test_what_srun_s_mpi_plugins_say_goes_into_an_empty_environment_only_where_they_are_used():
+    assert "PMI_RANK" not in wrapping("enroot").prefix[3].split()
+    assert {"PMI_RANK", "PMIX_RANK"} <= set(wrapping("enroot", mpi=True).prefix[3].split())
+
+
+@pytest.fixture
+def inside(tmp_path, monkeypatch):
+    """Runs a command through a runtime's stand-in, and gives the environment that it found inside."""
+    runtimes.install(tmp_path / "bin", "srun", "enroot", "apptainer", "udocker")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("STANDIN_STORE", str(tmp_path / "store"))
+    (tmp_path / "x.sqsh").write_bytes(runtimes.SQUASHFS)
+    (tmp_path / "x.sif").write_bytes(runtimes.SIF)
+    images = {"enroot": "x.sqsh", "pyxis": "x.sqsh", "apptainer": "x.sif"}
+
+    def inside(runtime, environment):
+        around = Surroundings(
+            str(tmp_path), (Mount(str(tmp_path), str(tmp_path)),), ("PYTHONPATH",), gpus=True, name="dlbench-17"
+        )
+        made = wrap(runtime, str(tmp_path / images.get(runtime, "image")), around)
+        given = os.environ | environment | made.environment | {"SLURMD_NODENAME": "n1"}
+        for argv in made.prepare:
+            subprocess.run(argv, env=given, check=True)
+        show = [sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
+        command = ["srun", *made.srun, *made.prefix, *show]
+        done = subprocess.run(command, env=given, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return inside
+
+
+@pytest.mark.parametrize("runtime", ["none", "enroot", "pyxis", "apptainer", "udocker"])
+def test_the_ranks_and_our_own_variables_arrive_inside_and_what_is_not_set_stays_unset(inside, runtime):
+    found = inside(runtime, {"SLURM_JOB_ID": "17", "PYTHONPATH": "/ours"})
+    assert (found["SLURM_PROCID"], found["SLURM_NTASKS"], found["SLURM_JOB_ID"]) == ("0", "1", "17")
+    assert found["PYTHONPATH"] == "/ours"
+    # Set to nothing it would hide every GPU.
+    assert "CUDA_VISIBLE_DEVICES" not in found
+    assert "RANK" not in found
+    if runtime in ("enroot", "pyxis"):
+        assert found["NVIDIA_VISIBLE_DEVICES"] == "all"
+
+
+@pytest.mark.parametrize("runtime", ["enroot", "pyxis", "apptainer", "udocker"])
+def test_values_with_blanks_and_quotes_arrive_as_they_are(inside, runtime):
+    assert inside(runtime, {"PYTHONPATH": "/a b:$(x) 'y' \"z\""})["PYTHONPATH"] == "/a b:$(x) 'y' \"z\""
