@@ -267,11 +267,12 @@ and a block is what `dlbench ab` with its ten pairs would have run: `compare_pai
 with the margin of 1 %.
 
 **Why a block gives more than one comparison.** In an A/A comparison the two programs are one program; which process of
-a pair is A is a coin thrown by `ab` that no process can notice. So the coins may as well be thrown afterwards, and each
-of the 2^10 throws of a block is a comparison that could have happened, with the machine's drift and disturbances as
-they were; all of them are evaluated. The shares below are therefore unbiased. But the comparisons of one block share its processes: they are not
-independent, and the shares are less certain than as many separate comparisons would make them; the table by block shows
-how much they vary. With the slowdown, the coin says which of the two plain processes of the round is A.
+a pair is A is a coin thrown by `ab` that no process can notice. So the coins may as well be thrown afterwards: each of
+the 2^10 throws of a block is a comparison that could have happened, with the machine's drift and disturbances as they
+were, and all of them are evaluated. The shares below are therefore unbiased. But the comparisons of one block share its
+processes: they are not independent, and the shares are less certain than as many separate comparisons would make them;
+the table by block shows how much they vary. With the slowdown, the coin says which of the two plain processes of the
+round is A.
 """
 
 

@@ -151,6 +151,7 @@ def _case(model: str, overrides: list[str]) -> Case:
 def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: float) -> str | None:
     """The worker's result; None, with the reason on stderr, where it failed."""
     from dlbench.launch import errand
+    from dlbench.launch.supervise import Stopped
 
     def tick(elapsed_s: float, phase: str) -> None:
         if sys.stderr.isatty():
@@ -160,6 +161,9 @@ def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: f
         return errand.run(module, folder, request, timeout_s, tick)
     except errand.ErrandFailed as error:
         _say(f"dlbench: {error}")
+        return None
+    except Stopped as stop:
+        _say(f"stopped by {stop.signal_name}; nothing was kept but {folder}")
         return None
     finally:
         if sys.stderr.isatty():

@@ -45,7 +45,7 @@ def run(
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}; choose another with --results") from None
     with stopping_on_signals():
-        process = _start([sys.executable, "-m", module, str(folder)], folder)
+        process = _start([sys.executable, "-m", module, str(folder)], folder, {})
         waiter = threading.Thread(target=process.wait, daemon=True)
         waiter.start()
         began, timed_out = time.monotonic(), False

@@ -378,6 +378,7 @@ def _prepare(wrapping: Wrapping) -> list[str]:
     if wrapping.cleanup:
         commands = [f"  srun {where} {words(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
         lines += ["# shellcheck disable=SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
+        lines.append("tidy # what an earlier run of this job left, if it was killed and requeued")
     return lines + [f"srun {where} {words(argv)}" for argv in wrapping.prepare]
 
 

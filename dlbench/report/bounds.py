@@ -261,7 +261,7 @@ def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
         Column("backward_s", "backward", "right", _seconds),
         Column("bound_s", "bound", "right", _seconds),
         Column("limited_by", "limited by", "left"),
-        Column("distance", "over bound", "right", lambda c: f"{units.digits(c)} ×" if _known(c) else units.MISSING),
+        Column("distance", "over bound", "right", _times),
         Column("lost_s", "lost", "right", _seconds),
         Column("share", "of step", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
         Column("note", "", "left"),
@@ -279,13 +279,16 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     step = f"Step {_seconds(network.step_s)}"
     if network.bound_s is not None:
         step += (
-            f", bound {_seconds(network.bound_s)} (FLOP {_seconds(network.flop_s)} + memory {_seconds(network.memory_s)}"
-            f" + optimizer {_seconds(network.optimizer_s)}): {units.digits(network.distance or math.nan)} × the bound"
+            f", bound {_seconds(network.bound_s)} (FLOP {_seconds(network.flop_s)} + memory "
+            f"{_seconds(network.memory_s)} + optimizer {_seconds(network.optimizer_s)}): {_times(network.distance)} "
+            "the bound"
         )
     notes.append(f"{step}.")
     own = {name: median_time(samples) for name, samples in run.parts_s.items()}
     parts = ", ".join(f"{name} {_seconds(s)}" for name, s in own.items())
-    notes.append(f"Layers cover {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}.")
+    notes.append(
+        f"Layers cover {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}."
+    )
     longer = hook_overhead(run)
     notes.append(
         f"The hooks make a step {units.percent(longer)} longer ({_seconds(median_time(run.hooked_step_s))}); "
@@ -307,20 +310,16 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     columns = [
         Column("kind", "ceiling", "left"),
         Column("precision", "precision", "left"),
-        Column("best", "best", "right"),
-        Column("median", "median", "right"),
+        Column("best", "best", "right", _rate_text),
+        Column("median", "median", "right", _rate_text),
         Column("spread", "IQR", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
         Column("samples", "samples", "right"),
         Column("shape", "at", "left"),
-        Column("datasheet", "datasheet", "right"),
+        Column("datasheet", "datasheet", "right", _rate_text),
         Column("of_datasheet", "reached", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
         *([Column("error", "", "left")] if every_shape else []),
     ]
     cells = [_ceiling_cells(row, every_shape) for row in _chosen(rows, every_shape)]
-    for column in (columns[2], columns[3], columns[7]):
-        assert column.key
-    shown = [_show_rate(c) if c.key in ("best", "median", "datasheet") else c for c in columns]
-    # The unit of a rate stands in its row's kind, so the cell carries both.
     failed = int(rows["error"].notna().sum())
     notes = [
         "best: the fastest sample, and what bounds are taken from. IQR: middle half of the samples over their median.",
@@ -328,14 +327,11 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     ]
     if failed and not every_shape:
         notes.append(f"{failed} of {len(rows)} shapes were not measured; --all says which and why.")
-    return Table(shown, cells, _ceilings_title(rows), notes)
+    return Table(columns, cells, _ceilings_title(rows), notes)
 
 
-def _show_rate(column: Column) -> Column:
-    def show(cell: Cell) -> str:
-        return units.quantity(float(cell), "") if _known(cell) else units.MISSING
-
-    return Column(column.key, column.title, column.align, show)
+def _rate_text(cell: Any) -> str:
+    return units.quantity(float(cell), "") if _known(cell) else units.MISSING
 
 
 def _chosen(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
@@ -344,7 +340,7 @@ def _chosen(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
         return records
     best: dict[tuple[str, str], dict[Any, Any]] = {}
     for row in records:
-        key = (row["kind"], row["precision"] or "")
+        key = (row["kind"], str(row["precision"]))
         rate = _rate(row)
         if key not in best or (rate or 0.0) > (_rate(best[key]) or 0.0):
             best[key] = row
@@ -368,20 +364,20 @@ def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
     flop = row["kind"] in FLOP_KINDS
     best = _rate(row)
     median = row["median_flop_per_s"] if flop else row["median_bytes_per_s"]
-    peaks = find_peaks(row["device_name"]) if row["device_kind"] != "cpu" else None
+    peaks = find_peaks(row["device_name"]) if isinstance(row["device_name"], str) else None
     sheet = (peaks.flop_per_s(row["precision"]) if flop else datasheet_bytes_per_s(peaks)) if peaks else None
     samples = 0 if row["time_s"] is None else len(row["time_s"])
     share = best / sheet if best and sheet else None
     kind = f"{row['kind']} [{'FLOP/s' if flop else 'B/s'}]"
     cells = [kind, row["precision"], best, median, row["spread"], samples, row["shape"], sheet, share]
-    return [_plain(c) for c in (cells + [row["error"]] if with_error else cells)]
+    return [_plain(c) for c in ([*cells, row["error"]] if with_error else cells)]
 
 
 def _ceilings_title(rows: pd.DataFrame) -> str:
     if rows.empty:
         return "No ceilings"
     first = rows.iloc[0]
-    name = first["device_name"] or first["cpu_model"] or first["device_kind"]
+    name = next(n for n in (first["device_name"], first["cpu_model"], first["device_kind"]) if isinstance(n, str))
     threads = f", {first['torch_threads']} threads" if first["device_kind"] == "cpu" else ""
     return f"What {name}{threads} reaches (PyTorch {first['torch_version']})"
 
@@ -395,6 +391,10 @@ def _plain(cell: Any) -> Cell:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     return cell.item() if isinstance(cell, np.generic) else cell  # type: ignore[no-any-return]
+
+
+def _times(cell: Any) -> str:
+    return f"{units.digits(float(cell))} ×" if _known(cell) else units.MISSING
 
 
 def _seconds(cell: Any) -> str:

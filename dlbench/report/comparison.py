@@ -503,8 +503,9 @@ def _why_none(lines: list[Line]) -> str:
         return "they have no network and mode in common"
     reason = Counter(line.note for line in refused).most_common(1)[0][0]
     names = [name for name in IDENTITY if f"{name} is" in reason or (name == "protocol" and "protocol." in reason)]
-    option = "" if "choose with" in reason else f"; `--ignore {','.join(names)}` compares them nevertheless"
-    return f"{reason}{option}"
+    if not names or "choose with" in reason:
+        return reason
+    return f"{reason}; `--ignore {','.join(names)}` compares them nevertheless"
 
 
 def _differences(base: pd.DataFrame, target: pd.DataFrame) -> list[tuple[str, str, str]]:

@@ -70,10 +70,10 @@ def _warned(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     if single.empty:
         return
     parted = single.str.partition(": ")
-    code = parted[0].where(parted[2] != "", "warning").str.replace("_", " ")
+    code = parted[0].where(parted[2] != "", "warning")
     sentence = parted[2].where(parted[2] != "", parted[0])
     for kind, same in sentence.groupby(code, sort=True):
-        if kind in _REVEALED:
+        if str(kind).replace("_", " ") in _REVEALED:
             continue
         words = same.iloc[0] if same.nunique() == 1 else f"For instance: {same.iloc[0]}"
         yield str(kind), words, shown.loc[same.index.unique()]

@@ -3,6 +3,7 @@
     results/
       <attempt_id>.parquet          rows of one attempt, one per rank
       merged-<digest>.parquet       many attempts, after `dlbench collect --merge`
+      ceilings/  profiles/          of another kind, and left out here (see `bounds_schema`)
       attempts/<attempt_id>/        what the attempt left behind (see `dlbench.launch.attempts`)
 
 Any reader of Parquet can open the parts: ``duckdb -c "select * from 'results/*.parquet'"``.
@@ -28,6 +29,10 @@ from dlbench.results.schema import SCHEMA, to_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+#: Folders inside a store that hold Parquet of another kind (see `bounds_schema`): no cases are looked for in them.
+NOT_CASES = frozenset(("ceilings", "profiles"))
 
 
 class SkippedPart(UserWarning):
@@ -127,7 +132,8 @@ def parts(source: str | Path) -> list[Path]:
     """
     path = Path(source)
     if path.is_dir():
-        return sorted(p for p in path.rglob("*.parquet") if not p.name.startswith("."))
+        found = (p for p in path.rglob("*.parquet") if not p.name.startswith("."))
+        return sorted(p for p in found if not NOT_CASES.intersection(p.relative_to(path).parts))
     if path.is_file():
         return [path]
     # Not pathlib's: that takes no absolute patterns.

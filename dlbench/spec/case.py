@@ -21,6 +21,11 @@ DATA_SOURCES = ("synthetic", "synthetic_host")
 #: "auto" becomes "cuda" or "cpu" before a case is made, so that a case always says where it ran.
 DEVICES = ("auto", "cuda", "cpu")
 ENERGY_CHOICES = ("auto", "none")
+#: "auto": NCCL between GPUs, Gloo between CPUs, and none for a single rank; a name makes a group of one rank as well.
+BACKENDS = ("auto", "nccl", "gloo", "mpi")
+SWITCHES = ("off", "on")
+#: In what gradients travel: as they are, or compressed to 16 bits.
+COMM_HOOKS = ("none", "fp16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -80,13 +85,19 @@ class Case:
     optimizer: str = "sgd"
     data: str = "synthetic"
     repeat: int = 0
+    #: Data-parallel training: how DistributedDataParallel brings the gradients together.
+    backend: str = "auto"
+    bucket_cap_mb: int = 25
+    gradient_as_bucket_view: str = "off"
+    static_graph: str = "off"
+    comm_hook: str = "none"
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:
         for axis, known in CHOICES.items():
             if getattr(self, axis) not in known:
                 raise UnknownName(axis, getattr(self, axis), known)
-        for axis in ("batch_size", "nodes", "devices_per_node"):
+        for axis in ("batch_size", "nodes", "devices_per_node", "bucket_cap_mb"):
             _require(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
         _require(self.repeat >= 0, "repeat", self.repeat, "at least 0")
 
@@ -94,6 +105,11 @@ class Case:
     def world_size(self) -> int:
         """Number of ranks: one per device over all nodes."""
         return self.nodes * self.devices_per_node
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether a process group is made: for several ranks, or because a backend is named."""
+        return self.world_size > 1 or self.backend != "auto"
 
     @property
     def id(self) -> str:
@@ -128,6 +144,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "compile": COMPILE_MODES,
     "optimizer": OPTIMIZERS,
     "data": DATA_SOURCES,
+    "backend": BACKENDS,
+    "gradient_as_bucket_view": SWITCHES,
+    "static_graph": SWITCHES,
+    "comm_hook": COMM_HOOKS,
 }
 #: The names of all axes, in the order in which they multiply and are listed.
 AXES: tuple[str, ...] = tuple(f.name for f in fields(Case) if f.name != "protocol")

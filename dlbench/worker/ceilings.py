@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,9 @@ def _measure(trial: Trial, device: torch.device, clock: Clock, share_s: float, d
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
     expected_s = _expected_s(ceiling, done)
     if expected_s > MAX_SHARES * share_s:
-        return replace(ceiling, error=f"left out: one call takes about {expected_s:.2g} s of a share of {share_s:.2g} s")
+        return replace(
+            ceiling, error=f"left out: one call takes about {expected_s:.2g} s of a share of {share_s:.2g} s"
+        )
     try:
         time_s, calls = sample(trial.prepare(), clock, SAMPLE_S[device.type], share_s)
     except (RuntimeError, MemoryError) as error:
@@ -281,7 +284,7 @@ def sample(call: Callable[[], Any], clock: Clock, sample_s: float, share_s: floa
             call()
         stamps.append(clock.stamp())
     clock.wait(stamps[-1])
-    times = tuple(clock.elapsed_s(a, b) / calls for a, b in zip(stamps, stamps[1:], strict=False))
+    times = tuple(clock.elapsed_s(a, b) / calls for a, b in pairwise(stamps))
     for stamp in stamps:
         clock.release(stamp)
     return times, calls

@@ -1,4 +1,4 @@
-"""A worker that measures no case of a suite: reads FOLDER/request.json, leaves result.json, or error.json, beside it."""
+"""A worker that measures no case of a suite: reads FOLDER/request.json, leaves result.json or error.json beside it."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 `python -m dlbench.worker.profile FOLDER` reads request.json there: {"case": {...}, "time_s": 10, "trace_steps": 3}.
 
 Hooks on every module, and on every node that autograd made, take one stamp each: the time between two stamps belongs to
-the innermost module that was running, so that the layers and the few parts that are none sum to the step. A node belongs
-to the module during whose forward pass autograd numbered it; a residual addition so belongs to its block. Full-backward
+the innermost module that was running, so that the layers and the few parts that are none sum to the step. A node is
+of the module during whose forward pass autograd numbered it; a residual addition so belongs to its block. Full-backward
 hooks of modules are not used: they forbid in-place activations and see nothing of functions.
 
 Blocks of steps with and without hooks alternate. Nothing waits for the device inside a block. On a GPU the time between
@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +157,7 @@ def graph_of(output: Any) -> list[Any]:
 def own_times(marks: list[Mark], clock: Clock) -> OwnTimes:
     """Seconds of one step by owner and direction: from each mark to the next."""
     times: OwnTimes = {}
-    for (owner, way, start), (_, _, end) in zip(marks, marks[1:], strict=False):
+    for (owner, way, start), (_, _, end) in pairwise(marks):
         times[owner, way] = times.get((owner, way), 0.0) + clock.elapsed_s(start, end)
     return times
 
@@ -320,15 +321,13 @@ def _plain_block(workload: Workload, clock: Clock, block: int) -> list[float]:
             clock.release(stamp)
         stamps.append(clock.stamp())
     clock.synchronize()
-    times = [clock.elapsed_s(a, b) for a, b in zip(stamps, stamps[1:], strict=False)]
+    times = [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
     for stamp in stamps:
         clock.release(stamp)
     return times
 
 
-def _hooked_block(
-    workload: Workload, clock: Clock, hooks: LayerHooks, block: int
-) -> list[tuple[float, OwnTimes]]:
+def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: int) -> list[tuple[float, OwnTimes]]:
     """The whole and the own times of each step [s]."""
     clock.synchronize()
     steps = []

@@ -2,7 +2,7 @@
 
 `flops` counts multiply-add operations alone, as every published FLOP count does. The time bound of normalisation,
 activation and pooling is their bytes, so here all operations are counted: every operand and result of an ATen operation
-moves once. Views move nothing, what is broadcast moves once. Each operation belongs to the innermost module that runs it
+moves once. Views move nothing, what is broadcast moves once. An operation belongs to the innermost module that runs it
 (a residual addition to its block), its gradient to the same; so do the times of `profile`.
 
 What makes this a lower bound in eager mode: caches that keep an operand are not allowed for (bytes may be saved, where
@@ -68,7 +68,7 @@ def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, 
     return mode.work
 
 
-class TrafficMode(CountingMode):
+class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
     """Adds up FLOP and moved elements of every operation, per module."""
 
     def __init__(self, module: torch.nn.Module) -> None:
@@ -100,7 +100,7 @@ class TrafficMode(CountingMode):
 
     def _owner(self) -> str:
         if self.backward:
-            node = torch._C._current_autograd_node()  # type: ignore[attr-defined]
+            node = torch._C._current_autograd_node()
             if node is not None:
                 # A parameter's own node has no module: it follows the one that made its gradient. So does the sum
                 # where gradients of several paths meet, which has no node.

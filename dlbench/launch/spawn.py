@@ -1,0 +1,121 @@
+"""`python -m dlbench.launch.spawn N -- ARGV` starts ARGV N times as ranks of one machine and ends them together.
+
+Each gets RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT. When one fails, stderr says which
+and how; the others get a moment to say what they saw of it, then they are ended. Signals go on to all of them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import FrameType
+
+#: After one rank failed, the others may go on for so long [s]: usually they fail at once, at the lost connection.
+GRACE_S = 3.0
+#: After they were asked to end, this long until they are killed [s].
+TERM_S = 3.0
+_PR_SET_PDEATHSIG = 1
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the ranks; the exit status is that of the first that failed, 128 + signal where one was killed."""
+    if len(arguments) < 3 or not arguments[0].isdigit() or arguments[1] != "--":
+        print("usage: python -m dlbench.launch.spawn N -- ARGV...", file=sys.stderr)
+        return 2
+    size = int(arguments[0])
+    port = free_port(os.environ)
+    processes = [_start(arguments[2:], rank, size, port) for rank in range(size)]
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            with suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    for number in _FORWARDED:
+        signal.signal(number, forward)
+    return _wait(processes)
+
+
+def environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """What tells a rank who it is."""
+    address = os.environ.get("DLBENCH_MASTER_ADDR", "127.0.0.1")
+    values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
+    return {name: str(value) for name, value in values.items()} | {"MASTER_ADDR": address}
+
+
+def free_port(environ: Mapping[str, str]) -> int:
+    """The first free port of DLBENCH_MASTER_PORTS, such as "29500,29510-29520", or any."""
+    for port in ports(environ.get("DLBENCH_MASTER_PORTS", "")) or [0]:
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise SystemExit(f"no free port among DLBENCH_MASTER_PORTS={environ.get('DLBENCH_MASTER_PORTS')}")
+
+
+def ports(text: str) -> list[int]:
+    """The ports that a list such as "29500,29510-29520" names."""
+    found: list[int] = []
+    for part in filter(None, (word.strip() for word in text.split(","))):
+        low, _, high = part.partition("-")
+        if not low.isdigit() or (high and not high.isdigit()):
+            raise SystemExit(f"'{part}' in the list of ports '{text}' is no port and no range such as 29500-29510")
+        found += range(int(low), int(high or low) + 1)
+    return found
+
+
+def _start(argv: list[str], rank: int, size: int, port: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(argv, env=os.environ | environment(rank, size, port), preexec_fn=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
+    """Blocks without polling as long as all is well."""
+    failed = 0
+    while failed == 0 and any(process.returncode is None for process in processes):
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
+        failed = _collect(processes)
+    if failed == 0:
+        return 0
+    for pause_s, number in ((GRACE_S, signal.SIGTERM), (TERM_S, signal.SIGKILL)):
+        deadline = time.monotonic() + pause_s
+        while time.monotonic() < deadline and any(process.poll() is None for process in processes):
+            time.sleep(0.05)
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(number)
+    for process in processes:
+        process.wait()
+    return failed
+
+
+def _collect(processes: list[subprocess.Popen[bytes]]) -> int:
+    """Takes note of the ranks that have ended; the exit status of one that failed, said on stderr."""
+    for rank, process in enumerate(processes):
+        if process.returncode is None and process.poll():
+            code = process.returncode
+            print(f"spawn: rank {rank} (pid {process.pid}) {_how(code)}", file=sys.stderr, flush=True)
+            return code if code > 0 else 128 - code
+    return 0
+
+
+def _how(code: int) -> str:
+    if code > 0:
+        return f"ended with exit status {code}"
+    names = {s.value: s.name for s in signal.Signals}
+    return f"was killed by signal {-code} ({names.get(-code, 'unknown')})"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,79 @@
+#!/bin/bash
+# The suite classic at the site cpu, written by `dlbench submit`.
+# By hand: salloc with the options below, then bash this file inside the allocation.
+#SBATCH --job-name=classic
+#SBATCH --partition=compute
+#SBATCH --account=myproject
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=64
+#SBATCH --exclusive
+#SBATCH --mem=0
+#SBATCH --time=04:00:00
+#SBATCH --signal=B:USR1@180
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --array=0-7%2
+#SBATCH --output=/scratch/anna/results/jobs/%x-%A_%a.out
+# shellcheck disable=SC2016 # what stands in single quotes is meant as it stands
+set -euo pipefail
+: "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
+
+results=/scratch/anna/results
+# `module` is a function that a batch shell may not have yet, and it reads variables that are not set.
+set +u
+# shellcheck disable=SC1091
+type module >/dev/null 2>&1 || . /etc/profile
+module load python/3.11
+set -u
+export OMP_PROC_BIND=close
+export OMP_PLACES=cores
+export PYTHONPATH=/home/anna/dlbench
+export NCCL_SOCKET_IFNAME=ib0
+export GLOO_SOCKET_IFNAME=ib0
+
+suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
+
+# From Slurm 22.05 on srun no longer takes this from the job.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+step=(srun --kill-on-bad-exit=1 --wait=60)
+inside=(/home/anna/dlbench/.venv/bin/python)
+each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
+
+# Shortly before the limit Slurm sends USR1 to this script alone, and a shell runs its traps only while it waits. The
+# campaign ends the case in flight as preempted then; all finished ones are safe.
+child='' received='' signals=0
+# shellcheck disable=SC2329
+pass_on() {
+  received=$1 signals=$((signals + 1))
+  [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null || true
+}
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM INT
+watched() {
+  local status=0 seen=$signals
+  [ "$seen" -eq 0 ] || return 130
+  "$@" &
+  child=$!
+  wait "$child" || status=$?
+  while [ "$seen" -ne "$signals" ]; do # a signal ends `wait`, not the child
+    seen=$signals status=0
+    wait "$child" || status=$?
+  done
+  child=''
+  return "$status"
+}
+
+# Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.
+"${step[@]}" "${each_node[@]}" "${inside[@]}" -m dlbench doctor --node --results "$results"
+
+status=0
+watched "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" \
+  -m dlbench run "$suite" -P 'model=lenet5,vgg16' -P protocol.min_time_s=1 --results "$results" || status=$?
+
+# Told of the limit, not cancelled: the same job goes on later with what is missing.
+if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
+  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2
+fi
+
+exit "$status"

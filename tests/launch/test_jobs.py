@@ -1,0 +1,338 @@
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dlbench.errors import BadInput, StoreError
+from dlbench.launch import attempts, claims, jobs, scheduler
+from dlbench.launch.attempts import write_record
+from dlbench.launch.counts import Counts, count
+from dlbench.launch.scheduler import JobState, SchedulerError
+from dlbench.launch.sites import Container, Report, Site, Slurm
+from dlbench.results.records import Record
+from dlbench.spec.suite import load_suite
+
+SITE = Site("here", "here.toml", slurm=Slurm(cpus_per_task=1), report=Report(time_limit="10"))
+
+
+class FakeSlurm:
+    """Takes the calls; jobs stay in the queue until `ended` has them."""
+
+    def __init__(self):
+        self.calls, self.environments, self.queue, self.refuse = [], [], {}, None
+
+    def __call__(self, argv, environment=None):
+        self.calls.append(list(argv))
+        self.environments.append(environment)
+        if argv[0] == self.refuse:
+            raise SchedulerError(f"{argv[0]} failed: no")
+        if argv[0] == "sbatch":
+            number = str(100 + sum(call[0] == "sbatch" for call in self.calls))
+            self.queue[number] = "RUNNING"
+            return f"{number};cluster\n"
+        if argv[0] == "squeue":
+            return "".join(f"{n}|{state}|None|0:05|10:00|n1\n" for n, state in self.queue.items())
+        if argv[0] == "scancel":
+            for number in argv[1:]:
+                del self.queue[number]
+            return ""
+        if argv[:2] == ["scontrol", "-o"]:
+            return f"JobId={argv[-1]} JobState=COMPLETED Reason=None"
+        raise SchedulerError(f"{argv[0]} failed: not here")
+
+    def submitted(self):
+        return [call for call in self.calls if call[0] == "sbatch"]
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    fake = FakeSlurm()
+    monkeypatch.setattr(scheduler, "call", fake)
+    return fake
+
+
+@pytest.fixture
+def suite(tmp_path):
+    file = tmp_path / "my suite.toml"
+    file.write_text('name = "mine"\n[axes]\nmodel = ["lenet5"]\nbatch_size = [1, 2, 3]\nnodes = [1, 2]\n')
+    return load_suite(file)
+
+
+def prepare(suite, tmp_path, **more):
+    return jobs.prepare(suite, (), SITE, tmp_path / "results", **more)
+
+
+def finish(root, suite, number, status="ok", device="cpu", system="sys"):
+    case = suite.cases(device=device)[number]
+    attempt = attempts.create(root, case, suite.name, suite.version, system, claims.owner())
+    write_record(
+        attempt.folder,
+        Record(attempt.id, case.id, suite.name, suite.version, case.to_dict(), attempt.started_at, "", status,
+               system_key=system),
+    )  # fmt: skip
+
+
+def test_a_submission_is_the_campaign_and_a_report_that_comes_after_it_whatever_happens(slurm, suite, tmp_path):
+    taken = jobs.submit(prepare(suite, tmp_path))
+    assert [(job.job_id, job.kind) for job in taken] == [("101", "campaign"), ("102", "report")]
+    assert slurm.submitted()[0][:2] == ["sbatch", "--parsable"]
+    assert "--dependency=afterany:101" in slurm.submitted()[1]
+    assert Path(slurm.submitted()[0][-1]).read_text().startswith("#!/bin/bash")
+
+
+def test_nothing_is_written_before_submitting(slurm, suite, tmp_path):
+    prepare(suite, tmp_path)
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_suite_is_kept_as_it_was_submitted(slurm, suite, tmp_path):
+    submission = prepare(suite, tmp_path)
+    jobs.submit(submission)
+    Path(suite.source).write_text("changed")
+    assert load_suite(submission.suite_file).cases() == suite.cases()
+    assert str(submission.suite_file) in submission.scripts[0].text
+
+
+def test_the_same_question_makes_the_same_submission_and_another_another(suite, tmp_path):
+    assert prepare(suite, tmp_path) == prepare(suite, tmp_path)
+    assert prepare(suite, tmp_path).folder != prepare(suite, tmp_path, array=2).folder
+
+
+def test_a_job_for_each_node_count_measures_its_own_cases(slurm, suite, tmp_path):
+    submission = prepare(suite, tmp_path, by_nodes=True)
+    one, two, report = submission.scripts
+    assert "#SBATCH --nodes=1\n" in one.text
+    assert "-P nodes=1 " in one.text
+    assert "#SBATCH --nodes=2\n" in two.text
+    assert "-P nodes=2 " in two.text
+    jobs.submit(submission)
+    assert "--dependency=afterany:101:102" in slurm.submitted()[2]
+
+
+def test_an_array_has_at_most_a_task_for_each_case(suite, tmp_path):
+    assert "#SBATCH --array=0-5\n" in prepare(suite, tmp_path, array=50, throttle=9).scripts[0].text
+    assert "#SBATCH --array=0-3%2\n" in prepare(suite, tmp_path, array=4, throttle=2).scripts[0].text
+
+
+def test_a_script_that_slurm_refuses_is_an_error_and_earlier_ones_are_on_record(slurm, suite, tmp_path, monkeypatch):
+    answers = iter(["7\n", "sbatch: told you\n"])
+    monkeypatch.setattr(scheduler, "call", lambda argv, environment=None: next(answers))
+    with pytest.raises(SchedulerError, match="gave no job id"):
+        jobs.submit(prepare(suite, tmp_path))
+    assert [job.job_id for job in jobs.submitted(tmp_path / "results")] == ["7"]
+
+
+def test_a_results_folder_that_cannot_be_written_is_an_error_before_slurm_is_asked(slurm, suite, tmp_path):
+    (tmp_path / "results").write_text("a file")
+    with pytest.raises(StoreError, match="cannot write"):
+        jobs.submit(prepare(suite, tmp_path))
+    assert slurm.submitted() == []
+
+
+def test_status_shows_the_queue_and_the_cases(slurm, suite, tmp_path):
+    jobs.submit(prepare(suite, tmp_path))
+    root = tmp_path / "results"
+    finish(root, suite, 0)
+    finish(root, suite, 1, "crashed")
+    finish(root, suite, 2, "preempted")
+    attempts.create(root, suite.cases(device="cpu")[3], suite.name, suite.version, "sys", claims.owner())
+    del slurm.queue["101"]
+    (status,) = jobs.status(root)
+    assert status.counts == (Counts(6, done=1, running=1, failed=1, system_key="sys"),)
+    assert status.counts[0].missing == 3
+    assert [(job.kind, state.state) for job, state in status.jobs] == [("campaign", "COMPLETED"), ("report", "RUNNING")]
+
+
+def test_status_of_a_folder_without_submissions_says_how_to_make_one(slurm, tmp_path):
+    with pytest.raises(BadInput, match="nothing was submitted for .*dlbench submit"):
+        jobs.status(tmp_path)
+
+
+def test_a_case_that_failed_once_and_was_measured_then_is_done(suite, tmp_path):
+    for status in ("crashed", "ok"):
+        finish(tmp_path, suite, 0, status)
+    assert count(tmp_path, suite)[0].done == 1
+    assert count(tmp_path, suite)[0].failed == 0
+
+
+def test_two_kinds_of_machine_are_counted_apart(suite, tmp_path):
+    finish(tmp_path, suite, 0, system="a")
+    finish(tmp_path, suite, 1, system="b", device="cuda")
+    assert [(c.system_key, c.done, c.missing) for c in count(tmp_path, suite)] == [("a", 1, 5), ("b", 1, 5)]
+
+
+def test_before_the_first_case_all_are_missing(suite, tmp_path):
+    assert count(tmp_path, suite) == [Counts(6)]
+
+
+def test_an_attempt_whose_owner_is_dead_is_missing_not_running(suite, tmp_path):
+    dead = claims.owner() | {"pid": 2**22 - 1}
+    attempts.create(tmp_path, suite.cases(device="cpu")[0], suite.name, suite.version, "sys", dead)
+    (counts,) = count(tmp_path, suite)
+    assert (counts.running, counts.missing) == (0, 6)
+
+
+def test_cancel_ends_what_is_in_the_queue(slurm, suite, tmp_path):
+    jobs.submit(prepare(suite, tmp_path))
+    del slurm.queue["102"]
+    assert jobs.cancel(tmp_path / "results") == ["101"]
+    assert slurm.calls[-1] == ["scancel", "101"]
+    assert jobs.cancel(tmp_path / "results") == []
+
+
+def test_resume_submits_again_only_what_has_cases_left_and_no_job(slurm, suite, tmp_path):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path, array=4, throttle=1))
+    with pytest.raises(BadInput, match="jobs 101, 102 are still on their way"):
+        jobs.resume(root)
+    slurm.queue.clear()
+    for number in range(4):
+        finish(root, suite, number)
+    assert [job.job_id for job in jobs.resume(root, dry_run=True)] == ["", ""]
+    assert len(slurm.submitted()) == 2
+    assert [job.kind for job in jobs.resume(root)] == ["campaign", "report"]
+    assert "--array=0-1%1" in slurm.submitted()[2]
+    assert "--dependency=afterany:103" in slurm.submitted()[3]
+    slurm.queue.clear()
+    for number in (4, 5):
+        finish(root, suite, number)
+    with pytest.raises(BadInput, match="every case is measured"):
+        jobs.resume(root)
+
+
+@pytest.mark.parametrize(("text", "parsed"), [("8", (8, None)), ("8%2", (8, 2)), ("1", (1, None))])
+def test_array_option(text, parsed):
+    assert jobs.parse_array(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "8%", "8%0", "8%%2", "a", "1-8"])
+def test_an_array_that_is_none_is_refused(text):
+    with pytest.raises(BadInput, match="such as 8%2"):
+        jobs.parse_array(text)
+
+
+def test_an_array_that_slurm_would_refuse_is_refused_before(slurm):
+    jobs.check_array(1001, None)
+    with pytest.raises(BadInput, match="MaxArraySize"):
+        jobs.check_array(1002, 1001)
+
+
+def test_the_digest_of_an_imported_image_goes_into_the_script(suite, tmp_path):
+    image = tmp_path / "x.sqsh"
+    image.write_bytes(b"hsqs")
+    image.with_name("x.sqsh.json").write_text(json.dumps({"digest": "sha256:abc", "bytes": 4}))
+    site = Site("s", "s.toml", slurm=Slurm(cpus_per_task=1), container=Container("enroot", str(image)))
+    text = jobs.prepare(suite, (), site, tmp_path / "results").scripts[0].text
+    assert f"DLBENCH_CONTAINER_IMAGE={image}@sha256:abc" in text
+
+
+# --- Slurm's own programs: how they are called, and what is made of their answers.
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+
+    def program(name, script):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    return program
+
+
+def test_sbatch_is_called_without_what_a_surrounding_job_has_set(program, tmp_path, monkeypatch):
+    for name in ("SLURM_JOB_ID", "SRUN_CPUS_PER_TASK", "SBATCH_PARTITION", "SLURM_CONF"):
+        monkeypatch.setenv(name, "x")
+    program("sbatch", f'env >{tmp_path}/env; echo "$@" >{tmp_path}/args; echo 42')
+    assert scheduler.submit(Path("/r/job.sh"), dependency="afterany:41") == "42"
+    seen = (tmp_path / "env").read_text()
+    assert "SLURM_CONF=x" in seen
+    assert not any(name in seen for name in ("SLURM_JOB_ID", "SRUN_", "SBATCH_"))
+    assert (tmp_path / "args").read_text() == "--parsable --dependency=afterany:41 /r/job.sh\n"
+
+
+def test_a_refusal_is_told_in_slurm_s_words_on_one_line(program):
+    program(
+        "sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; echo 'sbatch: error: Batch no' >&2; exit 1"
+    )
+    with pytest.raises(SchedulerError, match="^sbatch failed: invalid partition specified: x Batch no$"):
+        scheduler.submit(Path("/r/job.sh"))
+
+
+def test_without_slurm_the_message_says_where_to_go(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SchedulerError, match="sbatch is not on PATH: run this on a login node"):
+        scheduler.submit(Path("/r/job.sh"))
+
+
+def test_a_controller_that_does_not_answer_is_said_to_be_away(program, monkeypatch):
+    program("squeue", "exec sleep 10")
+    monkeypatch.setattr(scheduler, "TIMEOUT_S", 0.2)
+    with pytest.raises(SchedulerError, match="is Slurm's controller up"):
+        scheduler.states(["1"])
+
+
+def test_states_of_array_tasks_and_of_jobs_that_have_left(program):
+    program("squeue", "echo '7_1|RUNNING|None|1:00|5:00|n2'; echo '7_[2-9%1]|PENDING|JobArrayTaskLimit|0:00|5:00|'; "
+            "echo '99|RUNNING|None|0:00|5:00|n1'")  # fmt: skip
+    program("scontrol", 'case "$4" in 8) echo JobState=COMPLETED; echo JobState=NODE_FAIL;; *) exit 1;; esac')
+    program("sacct", 'case "$*" in *" 9") echo "CANCELLED by 1000";; *) exit 1;; esac')
+    assert scheduler.states(["7", "8", "9", "10"]) == [
+        JobState("7_1", "RUNNING", "None", "1:00", "5:00", "n2"),
+        JobState("7_[2-9%1]", "PENDING", "JobArrayTaskLimit", "0:00", "5:00", ""),
+        JobState("8", "NODE_FAIL"),
+        JobState("9", "CANCELLED"),
+        JobState("10", "GONE"),
+    ]
+    assert [state.ended for state in scheduler.states(["7", "10"])] == [False, False, True]
+
+
+def test_max_array_size(program):
+    program("scontrol", "echo 'MaxArraySize            = 1001'")
+    assert scheduler.max_array_size() == 1001
+    program("scontrol", "exit 1")
+    assert scheduler.max_array_size() is None
+
+
+# --- The commands.
+
+
+def command(*arguments, path, cwd):
+    root = Path(__file__).parents[2]
+    import sys
+
+    return subprocess.run(
+        [sys.executable, "-m", "dlbench", *map(str, arguments)],
+        env=os.environ | {"PATH": f"{path}:{os.environ['PATH']}", "PYTHONPATH": str(root)},
+        cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_dry_run_prints_the_scripts_and_needs_no_slurm(suite, tmp_path):
+    (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
+    done = command("submit", suite.source, "--site", "site.toml", "--dry-run", path=tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("#!/bin/bash") == 2
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_a_dry_run_prints_is_what_is_submitted(suite, tmp_path, program):
+    (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
+    program("sbatch", "echo 5")
+    program("scontrol", "exit 1")
+    shown = command("submit", suite.source, "--site", "site.toml", "--dry-run", path=tmp_path, cwd=tmp_path).stdout
+    done = command("submit", suite.source, "--site", "site.toml", path=tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] == "5"
+    (job,) = (tmp_path / "results" / "jobs").glob("*/job.sh")
+    assert job.read_text() in shown
+
+
+def test_a_model_that_is_not_ours_is_pointed_out_before_it_costs_a_wait_in_the_queue(tmp_path, program):
+    (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
+    (tmp_path / "s.toml").write_text('[axes]\nmodel = ["resnet5"]\n')
+    program("sbatch", "echo 5")
+    done = command("submit", "s.toml", "--site", "site.toml", path=tmp_path, cwd=tmp_path)
+    assert "model 'resnet5' is not one of dlbench's own" in done.stderr

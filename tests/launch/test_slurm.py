@@ -1,0 +1,327 @@
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dlbench.errors import BadInput
+from dlbench.launch import slurm
+from dlbench.launch.sites import Container, Gpus, Mount, Site, load_site
+from dlbench.launch.sites import Slurm as SlurmTable
+from dlbench.spec.case import Case
+from tests.fakes import runtimes
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+JOB = slurm.Job(
+    suite="classic",
+    suite_file="/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml",
+    results="/scratch/anna/results",
+    checkout="/home/anna/dlbench",
+    user="1000:1000",
+)
+MANY = dataclasses.replace(JOB, nodes=2, ranks_per_node=4, image_digest="sha256:0123")
+ARRAY = dataclasses.replace(JOB, array=8, throttle=2, overrides=("model=lenet5,vgg16", "protocol.min_time_s=1"))
+DOCKER = Site(
+    "workstation", "workstation.toml", slurm=SlurmTable(cpus_per_task=8), gpus=Gpus("gres", None, 2),
+    container=Container("docker", "dlbench:latest"),
+)  # fmt: skip
+
+
+def site(name):
+    return load_site(ROOT / "slurm" / f"{name}.toml", {"HOME": "/home/anna", "SCRATCH": "/scratch/anna"})
+
+
+def plain(**changes):
+    return Site("here", "here.toml", slurm=SlurmTable(cpus_per_task=1, **changes))
+
+
+SCRIPTS = {
+    "job-cpu-array.sh": lambda: slurm.campaign_script(site("cpu"), ARRAY),
+    "job-pyxis-2x4.sh": lambda: slurm.campaign_script(site("nvidia-pyxis"), MANY),
+    "job-enroot-2x4.sh": lambda: slurm.campaign_script(site("nvidia-enroot"), MANY),
+    "job-apptainer.sh": lambda: slurm.campaign_script(site("nvidia-apptainer"), JOB),
+    "job-docker.sh": lambda: slurm.campaign_script(DOCKER, JOB),
+    "report-enroot.sh": lambda: slurm.report_script(site("nvidia-enroot"), JOB),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_as_they_were_read_and_approved(name):
+    text = SCRIPTS[name]()
+    if os.environ.get("DLBENCH_WRITE_GOLDEN"):
+        (GOLDEN / name).write_text(text)
+    assert text == (GOLDEN / name).read_text(), "read the difference; DLBENCH_WRITE_GOLDEN=1 makes it the new truth"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_pass_shellcheck(name):
+    shellcheck = Path(sys.executable).with_name("shellcheck")
+    done = subprocess.run([shellcheck, "-"], input=SCRIPTS[name](), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", ["job-pyxis-2x4.sh", "job-enroot-2x4.sh"])
+def test_two_nodes_with_four_gpus_have_none_of_the_known_traps(name):
+    text = SCRIPTS[name]()
+    directives = [line for line in text.splitlines() if line.startswith("#SBATCH")]
+    assert "#SBATCH --nodes=2" in directives
+    assert "#SBATCH --ntasks-per-node=4" in directives
+    assert any("gpu" in line and line.endswith("4") for line in directives)
+    assert "--gpus-per-task" not in text  # hides the neighbours' GPUs from NCCL
+    assert not any("container" in line for line in directives)  # the script itself runs on the host
+    assert "SRUN_CPUS_PER_TASK" in text
+    assert "#SBATCH --open-mode=append" in directives
+    assert "#SBATCH --signal=B:USR1@180" in directives
+    assert "--export=" not in text  # without ALL it loses PATH
+    assert "| head" not in text  # a closed pipe would end the script
+    assert "--kill-on-bad-exit=1" in text
+    assert "NVIDIA_VISIBLE_DEVICES=all" in text
+    assert "set -euo pipefail" in text
+    assert "--overlap" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "job", "message"),
+    [
+        (
+            {},
+            dataclasses.replace(JOB, results="/scratch/my results"),
+            "the results folder '/scratch/my results' cannot go",
+        ),
+        ({}, dataclasses.replace(JOB, results="/scratch/$(touch x)"), "cannot go through Slurm"),
+        ({}, dataclasses.replace(JOB, checkout="/home/a;b"), "the folder of dlbench"),
+        ({"max_nodes": 1}, MANY, r"classic needs 2 nodes; here.toml allows 1 \(slurm.max_nodes\)"),
+        ({"cpus_per_task": None}, JOB, "without it Slurm binds each rank to a single core"),
+    ],
+)
+def test_what_cannot_be_carried_or_given_is_refused(change, job, message):
+    base = plain()
+    with pytest.raises(BadInput, match=message):
+        slurm.campaign_script(dataclasses.replace(base, slurm=dataclasses.replace(base.slurm, **change)), job)
+
+
+def test_more_gpus_than_a_node_has_are_refused():
+    with pytest.raises(BadInput, match=r"classic needs 4 GPUs per node; .* has 2"):
+        slurm.campaign_script(DOCKER, dataclasses.replace(JOB, ranks_per_node=4))
+
+
+def test_docker_on_a_shared_node_is_refused_since_it_sees_every_gpu():
+    shared = dataclasses.replace(DOCKER, slurm=dataclasses.replace(DOCKER.slurm, exclusive=False))
+    with pytest.raises(BadInput, match="sees every GPU of a node"):
+        slurm.campaign_script(shared, JOB)
+
+
+def test_directives_can_be_left_out_and_added():
+    text = slurm.campaign_script(plain(without=("--exclusive", "--mem"), directives=("--reservation=x",)), JOB)
+    assert "--exclusive" not in text
+    assert "--mem" not in text
+    assert "#SBATCH --reservation=x\n" in text
+
+
+def test_a_folder_inside_of_a_mount_is_not_mounted_again():
+    inside = Container("apptainer", "/scratch/x.sif", mounts=(Mount("/scratch", "/scratch"), Mount("/home", "/users")))
+    text = slurm.campaign_script(dataclasses.replace(plain(), container=inside), JOB)
+    assert "--bind /scratch/anna/results" not in text
+    assert "--bind /home/anna/dlbench:/home/anna/dlbench" in text
+
+
+def test_a_step_gets_the_nodes_and_ranks_of_each_case():
+    launcher = slurm.through_step(["srun", "--mpi=none", "{ranks}", "apptainer", "exec", "x.sif", "python3"])
+    case = Case("resnet50", nodes=2, devices_per_node=4)
+    assert launcher(case, Path("/r/attempts/a")) == [
+        *("srun", "--mpi=none", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4"),
+        *("apptainer", "exec", "x.sif", "python3", "-m", "dlbench.worker", "/r/attempts/a"),
+    ]
+
+
+def test_a_step_that_ignores_the_case_is_refused():
+    with pytest.raises(BadInput, match=r"has no word \{ranks\}"):
+        slurm.through_step(["srun", "python3"])
+
+
+# --- The scripts, run as a person would run them by hand, with stand-ins for Slurm's programs.
+
+
+#: In the place of `python3`: says how it was called, and does what the test wants of `dlbench run`.
+PYTHON = """#!/usr/bin/env {python}
+import os, signal, sys, time
+with open({log!r}, "a") as file:
+    file.write(repr((sys.argv[1:], dict(os.environ))) + "\\n")
+if "run" in sys.argv:
+{run}
+"""
+
+
+@pytest.fixture
+def by_hand(tmp_path):
+    """Runs a campaign's script with bash; gives its process, and what was called in it."""
+    runtimes.install(tmp_path / "bin", "srun", "scontrol")
+    (tmp_path / "results" / "jobs").mkdir(parents=True)
+
+    class Run:
+        log = tmp_path / "calls.txt"
+        folder = tmp_path
+        job = dataclasses.replace(JOB, results=str(tmp_path / "results"), checkout=str(tmp_path))
+
+        def start(self, site, job=None, run="pass", environment=(), python=None):
+            program = tmp_path / "bin" / "python3"
+            body = "\n".join(f"    {line}" for line in run.splitlines())
+            program.write_text(PYTHON.format(python=sys.executable, log=str(self.log), run=body))
+            program.chmod(0o755)
+            script = tmp_path / "job.sh"
+            script.write_text(slurm.campaign_script(site, job or self.job))
+            given = {
+                "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "17", "SLURM_JOB_NUM_NODES": "1",
+                "SLURM_JOB_NODELIST": "n1,n2", "STANDIN_LOG": str(tmp_path / "slurm.txt"), "HOME": "/root",
+            } | dict(environment)  # fmt: skip
+            return subprocess.Popen(
+                ["bash", script], cwd=tmp_path, env=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+
+        def calls(self):
+            return [eval(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+        def slurm(self):
+            return (tmp_path / "slurm.txt").read_text()
+
+        def wait_for_run(self):
+            for _ in range(200):
+                if any("run" in argv for argv, _ in self.calls()):
+                    return
+                time.sleep(0.05)
+            raise AssertionError("the campaign did not start")
+
+    return Run()
+
+
+def test_a_script_looks_at_every_node_and_then_runs_the_campaign(by_hand):
+    job = dataclasses.replace(by_hand.job, overrides=("model=lenet5",))
+    process = by_hand.start(plain(), job)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 0
+    results = str(by_hand.folder / "results")
+    assert [argv for argv, _ in by_hand.calls()] == [
+        ["-m", "dlbench", "doctor", "--node", "--results", results],
+        ["-m", "dlbench", "run", job.suite_file, "-P", "model=lenet5", "--results", results],
+    ]
+    assert by_hand.calls()[1][1]["PYTHONPATH"] == str(by_hand.folder)
+
+
+def test_cases_of_several_ranks_are_supervised_outside_and_started_through_the_step(by_hand):
+    job = dataclasses.replace(by_hand.job, nodes=2, ranks_per_node=2)
+    process = by_hand.start(plain(), job, environment={"SLURM_JOB_NUM_NODES": "2"})
+    process.communicate()
+    doctors = [argv for argv, _ in by_hand.calls() if "doctor" in argv]
+    assert len(doctors) == 2
+    ((argv, environment),) = [(argv, env) for argv, env in by_hand.calls() if "run" in argv]
+    step = argv[argv.index("--") + 1 :]
+    assert argv[argv.index("--launcher") + 1] == "srun"
+    assert step == ["srun", "--kill-on-bad-exit=1", "--wait=60", "{ranks}", "python3"]
+    assert slurm.through_step(step)
+    assert environment["MASTER_ADDR"] == "n1"
+    assert environment["MASTER_PORT"] == "20017"
+    assert "SLURM_PROCID" not in environment
+
+
+def test_a_node_that_is_not_fit_ends_the_job_before_the_first_case(by_hand):
+    process = by_hand.start(plain(), run="pass", python=None)
+    process.communicate()
+    by_hand.log.unlink()
+    (by_hand.folder / "bin" / "python3").write_text('#!/bin/sh\necho "$@" >>calls.txt\nexit 1\n')
+    again = subprocess.run(
+        ["bash", by_hand.folder / "job.sh"], cwd=by_hand.folder, capture_output=True, check=False,
+        env={"PATH": f"{by_hand.folder / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": "1", "SLURM_JOB_NUM_NODES": "1"},
+    )  # fmt: skip
+    assert again.returncode == 1
+    assert "run" not in by_hand.log.read_text().split()
+
+
+def test_outside_of_an_allocation_the_script_says_what_to_do(by_hand):
+    process = by_hand.start(plain(), environment={"SLURM_JOB_ID": ""})
+    assert "submit this with sbatch, or run it with bash inside an allocation" in process.communicate()[1]
+    assert process.returncode != 0
+
+
+def test_the_exit_status_of_the_campaign_is_that_of_the_job(by_hand):
+    process = by_hand.start(plain(), run="sys.exit(1)")
+    process.communicate()
+    assert process.returncode == 1
+    assert "requeue" not in by_hand.slurm()
+
+
+ENDS_ON_SIGNAL = """signal.signal(signal.SIGUSR1, lambda *_: sys.exit(130))
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+time.sleep(60)"""
+#: The step itself in the place of srun, which passes signals on to its tasks.
+STEP = '#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n'
+REQUEUE = '#!/bin/sh\necho "$@" >>requeue.txt\n'
+
+
+@pytest.fixture
+def signalled(by_hand):
+    def signalled(number, site, environment=()):
+        process = by_hand.start(site, run=ENDS_ON_SIGNAL, environment=environment)
+        (by_hand.folder / "bin" / "srun").write_text(STEP)
+        (by_hand.folder / "bin" / "scontrol").write_text(REQUEUE)
+        by_hand.wait_for_run()
+        time.sleep(0.5)
+        process.send_signal(number)
+        process.communicate(timeout=20)
+        asked = by_hand.folder / "requeue.txt"
+        return process.returncode, asked.read_text() if asked.exists() else ""
+
+    return signalled
+
+
+def test_the_warning_before_the_limit_reaches_the_campaign_and_the_job_asks_to_go_on_later(signalled):
+    assert signalled(signal.SIGUSR1, plain()) == (130, "requeue 17\n")
+
+
+def test_a_job_that_is_cancelled_does_not_come_back(signalled):
+    assert signalled(signal.SIGTERM, plain()) == (130, "")
+
+
+def test_a_job_that_was_requeued_often_enough_stays_away(signalled):
+    assert signalled(signal.SIGUSR1, plain(max_requeues=3), {"SLURM_RESTART_COUNT": "3"}) == (130, "")
+
+
+def test_a_site_without_requeue_gets_none(signalled):
+    assert signalled(signal.SIGUSR1, plain(requeue=False)) == (130, "")
+
+
+POISON = """$(touch MARK) `touch MARK` '; touch MARK; ' "; touch MARK; " \\'; touch MARK; # ${x} !! * ~"""
+
+
+def test_nothing_in_a_profile_or_an_override_is_ever_executed(by_hand):
+    base = plain()
+    poisoned = dataclasses.replace(
+        base,
+        environment={"POISON": POISON},
+        software=dataclasses.replace(base.software, python=("python3", POISON)),
+        container=Container("apptainer", "/x.sif", options=(f"-{POISON}",)),
+    )
+    (by_hand.folder / "bin" / "apptainer").write_text(
+        f"#!{sys.executable}\nimport os, sys\nos.execvp('python3', sys.argv[sys.argv.index('python3'):])\n"
+    )
+    (by_hand.folder / "bin" / "apptainer").chmod(0o755)
+    job = dataclasses.replace(by_hand.job, overrides=(f"model={POISON}",), suite_file=f"/{POISON}/s.toml")
+    process = by_hand.start(poisoned, job)
+    process.communicate()
+    (doctor, _), (run, environment) = by_hand.calls()
+    assert environment["POISON"] == POISON
+    assert doctor[0] == run[0] == POISON
+    assert run[run.index("-P") + 1] == f"model={POISON}"
+    assert run[run.index("run") + 1] == f"/{POISON}/s.toml"
+    assert not list(by_hand.folder.rglob("MARK"))
+
+
+def test_the_job_number_stands_in_a_word_where_the_script_will_know_it():
+    assert slurm.quote(f"dlbench-{slurm.JOB_ID}") == 'dlbench-"$SLURM_JOB_ID"'
+    assert slurm.quote("") == "''"
+    assert slurm.quote("a,b") == "'a,b'"
+    assert slurm.quote("a'b,c") == """'a'"'"'b,c'"""

@@ -1,0 +1,141 @@
+import csv
+import io
+import json
+
+import pytest
+
+from dlbench.__main__ import main
+from dlbench.spec.case import Case
+from tests.fakes import records as fake
+from tests.report.test_comparison import CASE, OTHER, processes
+
+
+@pytest.fixture
+def stores(tmp_path):
+    """Stores of the same two cases; in `slower` the first takes 5 % longer."""
+    fake.fill(tmp_path / "base", [*processes(CASE), *processes(OTHER)])
+    fake.fill(tmp_path / "same", [*processes(CASE, side="b"), *processes(OTHER, side="b")])
+    fake.fill(tmp_path / "slower", [*processes(CASE, 1.05, side="c"), *processes(OTHER, side="c")])
+    fake.fill(tmp_path / "few", processes(CASE, 1.5, 1, side="d"))
+    fake.fill(tmp_path / "failed", [*processes(CASE, count=1, side="e", status="oom"), *processes(OTHER, side="e")])
+    fake.fill(tmp_path / "bf16", processes(Case("lenet5", precision="amp_bf16", batch_size=8), side="f"))
+    fake.fill(tmp_path / "else", processes(Case("vgg16", batch_size=8), side="g"))
+    return tmp_path
+
+
+def run(capsys, stores, *arguments):
+    words = [str(stores / a) if (stores / a).exists() else a for a in arguments]
+    status = main(["compare", *words])
+    output = capsys.readouterr()
+    return status, output.out, output.err
+
+
+def test_the_table_ends_with_its_sum(stores, capsys):
+    status, out, _ = run(capsys, stores, "base", "slower")
+    assert status == 0
+    assert out.splitlines()[-1] == "2 compared: 1 slower, 0 faster, 1 same, 0 ambiguous"
+    assert "1.05" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["base", "same", "--fail-on-regression", "2"], 0),
+        (["base", "slower", "--fail-on-regression", "2"], 1),
+        (["base", "slower", "--fail-on-regression", "10"], 0),
+        (["slower", "base", "--fail-on-regression", "0"], 0),
+        (["base", "failed", "--fail-on-regression", "50"], 1),
+        (["failed", "base", "--fail-on-regression", "50"], 0),
+        (["base", "few", "--fail-on-regression", "2"], 0),
+        (["base", "failed"], 0),
+        (["few", "failed"], 2),
+    ],
+)
+def test_exit_statuses(stores, capsys, arguments, status):
+    assert run(capsys, stores, *arguments)[0] == status
+
+
+def test_a_regression_is_named_on_stderr(stores, capsys):
+    _, _, err = run(capsys, stores, "base", "slower", "--fail-on-regression", "2")
+    assert "regression: lenet5 training fp32 8: 5." in err
+
+
+def test_a_gate_that_can_never_close_says_so(stores, capsys):
+    _, _, err = run(capsys, stores, "base", "few", "--fail-on-regression", "2")
+    assert "can find no slowdown: run repeats" in err
+
+
+def test_a_gate_below_the_margin_is_not_hidden_by_it(stores, capsys):
+    assert run(capsys, stores, "base", "slower", "--margin", "20")[1].count("same") >= 2
+    assert run(capsys, stores, "base", "slower", "--margin", "20", "--fail-on-regression", "2")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["base", "else"], "no network and mode in common"),
+        (["base", "bf16"], "precision is fp32 in BASE and amp_bf16 in TARGET; `--ignore precision`"),
+        (["base", "base"], "share 8 attempts"),
+        (["base", "nowhere"], "no results at 'nowhere'"),
+        (["base", "same", "--ignore", "precison"], "did you mean 'precision'?"),
+        (["base", "same", "--base-where", "precision=tf32"], "BASE holds no records with precision=tf32"),
+        (["base", "same", "--base-where", "precison=tf32"], "unknown column 'precison'"),
+        (["base", "same", "--target-where", "tf32"], "write column=value"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line_and_exit_status_2(stores, capsys, arguments, message):
+    status, out, err = run(capsys, stores, *arguments)
+    assert status == 2
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert out == ""
+
+
+def test_what_is_asked_for_is_compared_nevertheless(stores, capsys):
+    status, out, _ = run(capsys, stores, "base", "bf16", "--ignore", "precision")
+    assert status == 0
+    assert "fp32 → amp_bf16" in out
+
+
+@pytest.mark.parametrize("option", [["--fail-on-regression", "-1"], ["--confidence", "1"], ["--metric", "loss"]])
+def test_wrong_numbers_are_refused(stores, option):
+    with pytest.raises(SystemExit) as end:
+        main(["compare", str(stores / "base"), str(stores / "same"), *option])
+    assert end.value.code == 2
+
+
+def test_csv_is_one_table_and_json_has_everything(stores, capsys):
+    _, out, err = run(capsys, stores, "base", "slower", "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(out)))
+    assert [line["verdict"] for line in lines] == ["slower", "same"]
+    assert float(lines[0]["ratio"]) == pytest.approx(1.05, rel=5e-3)
+    assert "2 compared" in err
+    systems, compared = json.loads(run(capsys, stores, "base", "slower", "--format", "json")[1])
+    assert systems["title"] == "Systems"
+    assert {row["base_processes"] for row in compared["rows"]} == {4}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--b", "env.1X=2"], "no name of an environment variable"),
+        (["--b", "precision"], "write axis=value"),
+        (["--b", "repeat=2"], "see --pairs"),
+        (["--b", "precision=fp23"], "unknown precision 'fp23'"),
+        (["--b", "batch_size=1,2"], "a side has one value of each axis"),
+        (["--b", "batchsize=1"], "did you mean 'batch_size'?"),
+        (["--b", "mode=inference"], "A has 2 cases of lenet5 that differ in mode alone"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_before_anything_runs(tmp_path, capsys, arguments, message):
+    status = main(["ab", "smoke", "--results", str(tmp_path / "r"), *arguments])
+    output = capsys.readouterr()
+    assert status == 2
+    assert message in output.err
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_order_can_be_seen_without_measuring(capsys):
+    assert main(["ab", "smoke", "--pairs", "3", "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 * 3 * 2
