@@ -212,7 +212,7 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
         How many processes failed.
     """
     from dlbench.launch import attempts, supervise
-    from dlbench.launch.progress import Progress
+    from dlbench.launch.turns import TurnsProgress
     from dlbench.report.comparison import whole_pairs
     from dlbench.results import store
 
@@ -225,7 +225,7 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
     whole = whole_pairs(_rows(root, experiment, system_key), experiment.sides, experiment.matches, pairs)
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
-    progress = Progress(
+    progress = TurnsProgress(
         2 * len(order), model_width=max(len(case.model) for match in experiment.matches for case in match)
     )
     progress.number = 2 * (len(order) - len(waiting))

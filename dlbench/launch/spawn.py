@@ -17,6 +17,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from types import FrameType
 
+from dlbench.errors import BadInput
+from dlbench.spec.ports import ports_of
+
 #: After one rank failed, the others may go on for so long [s]: usually they fail at once, at the lost connection.
 GRACE_S = 3.0
 #: After they were asked to end, this long until they are killed [s].
@@ -31,7 +34,11 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m dlbench.launch.spawn N -- ARGV...", file=sys.stderr)
         return 2
     size = int(arguments[0])
-    port = free_port(os.environ)
+    try:
+        port = free_port(os.environ)
+    except BadInput as error:
+        print(f"spawn: {error}", file=sys.stderr)
+        return 2
     processes = [_start(arguments[2:], rank, size, port) for rank in range(size)]
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -52,24 +59,17 @@ def environment(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def free_port(environ: Mapping[str, str]) -> int:
-    """The first free port of DLBENCH_MASTER_PORTS, such as "29500,29510-29520", or any."""
-    for port in ports(environ.get("DLBENCH_MASTER_PORTS", "")) or [0]:
+    """The first free port of DLBENCH_MASTER_PORTS, such as "29500,29510-29520", or any.
+
+    Raises:
+        BadInput: none of them is free, or the list cannot be read.
+    """
+    for port in ports_of(environ.get("DLBENCH_MASTER_PORTS", "")) or [0]:
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
-    raise SystemExit(f"no free port among DLBENCH_MASTER_PORTS={environ.get('DLBENCH_MASTER_PORTS')}")
-
-
-def ports(text: str) -> list[int]:
-    """The ports that a list such as "29500,29510-29520" names."""
-    found: list[int] = []
-    for part in filter(None, (word.strip() for word in text.split(","))):
-        low, _, high = part.partition("-")
-        if not low.isdigit() or (high and not high.isdigit()):
-            raise SystemExit(f"'{part}' in the list of ports '{text}' is no port and no range such as 29500-29510")
-        found += range(int(low), int(high or low) + 1)
-    return found
+    raise BadInput(f"no free port among DLBENCH_MASTER_PORTS={environ.get('DLBENCH_MASTER_PORTS')}")
 
 
 def _start(argv: list[str], rank: int, size: int, port: int) -> subprocess.Popen[bytes]:

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from dlbench.errors import StoreError
-from dlbench.launch import attempts, claims
+from dlbench.launch import aftermath, attempts, claims
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
 from dlbench.results.records import DONE_STATUSES, Outcome, Record
@@ -134,6 +134,8 @@ def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
     oom_kills = _oom_kills()
     process = _start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
     ended_by = _wait(process, case, attempt, campaign, claim)
+    if case.is_distributed:
+        aftermath.end_leftovers(attempt.folder)
     outcome = _classify(attempt.folder, process.returncode, ended_by, case, _oom_kills() > oom_kills)
     record = _close(attempt, outcome, process.returncode, time.monotonic() - started)
     campaign.on_record(record)
@@ -180,6 +182,8 @@ def _wait(
             if now - started > case.protocol.timeout_s and waiter.is_alive():
                 ended_by = "timeout"
                 break
+            if case.is_distributed and waiter.is_alive() and aftermath.has_failed(attempt.folder):
+                break  # its launcher should have ended it by now
     except Stopped as stop:
         ended_by = stop.signal_name
     finally:
@@ -209,13 +213,17 @@ def _classify(folder: Path, exit_code: int, ended_by: str | None, case: Case, oo
     ranks = outcome.ranks if outcome else ()
     phase = f" in phase '{phase_of(folder)}'" if phase_of(folder) else ""
     if ended_by == "timeout":
+        stood = f" ({aftermath.where_they_stood(folder, case.world_size)})" if case.is_distributed else ""
         return Outcome(
-            "timeout", f"no end within {case.protocol.timeout_s:.0f} s{phase}; raise protocol.timeout_s", ranks
+            "timeout", f"no end within {case.protocol.timeout_s:.0f} s{phase}{stood}; raise protocol.timeout_s", ranks
         )
     if ended_by:
         return Outcome("preempted", ended_by, ranks)
     if outcome and outcome.status not in DONE_STATUSES:
         return outcome
+    found = aftermath.verdict(folder, case.world_size, oom_kill) if case.is_distributed else None
+    if found:
+        return Outcome(*found, ranks)
     if oom_kill and exit_code == -signal.SIGKILL:
         return Outcome("oom", f"ended by the kernel for want of memory{phase}", ranks)
     return Outcome("crashed", f"{_how_it_ended(exit_code)}{phase}; {last_words(folder)}", ranks)

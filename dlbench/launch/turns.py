@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlbench.errors import BadInput
+from dlbench.launch.progress import Progress
+from dlbench.results.records import Record
 from dlbench.spec.case import Case
 from dlbench.spec.suite import Suite
 
@@ -129,6 +131,14 @@ class Experiment:
                 chance.shuffle(halves)
                 found.append((halves[0], halves[1]))
         return found
+
+
+class TurnsProgress(Progress):
+    """Lines of finished cases that begin with their side."""
+
+    def case_line(self, record: Record) -> str:
+        """As of any campaign, behind "A" or "B"."""
+        return f"{(record.label or '?')[0].upper()} {super().case_line(record)}"
 
 
 def plan(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed: int, device: str) -> Experiment:

@@ -568,7 +568,7 @@ def _notes(found: Found) -> list[str]:
         *found.remarks,
         f"Ratio of the geometric means over processes (n) of their medians; above 1 is more {more}.",
         "Effect: the chance that a process of the second side has the larger value; 0.5 is no difference.",
-        f"Verdicts hold for all {found.num_tested} intervals together at {_percent(rules.confidence)} (Holm); "
+        f"Verdicts hold for all of this table's intervals ({found.num_tested}) together at {_percent(rules.confidence)} (Holm); "
         f"within ±{100 * rules.margin:g} % is the same.",
         summary(found),
     ]

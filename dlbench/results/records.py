@@ -94,6 +94,10 @@ class Measurement:
     power_limit_w: float | None = None
     throttle_reasons: tuple[str, ...] = ()
     other_processes: int | None = None  # on the same device
+    # Communication, where several ranks train together.
+    communicator: str | None = None  # nccl | gloo | mpi: what carried the gradients
+    transport: str | None = None  # nvlink | p2p | shared_memory | infiniband | libfabric | sockets: the slowest in use
+    unsynced_step_s: tuple[float, ...] = ()  # the same step without gradient synchronisation, after the window
     # Sanity.
     loss_first: float | None = None
     loss_last: float | None = None

@@ -24,7 +24,7 @@ from dlbench.errors import DlbenchError
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
 from dlbench.spec.case import Case
 from dlbench.worker.progress import current_phase, enter_phase
-from dlbench.worker.ranks import Place
+from dlbench.worker.ranks import Place, detect
 
 EXIT_BAD_INPUT = 2
 EXIT_NOT_DONE = 3
@@ -45,6 +45,16 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError, DlbenchError) as error:
         print(f"{attempt / 'case.json'}: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    try:
+        found = detect(os.environ, case.world_size)
+    except DlbenchError as error:
+        print(error, file=sys.stderr, flush=True)
+        write_outcome(attempt, Outcome("crashed", str(error)))
+        return EXIT_NOT_DONE
+    if case.is_distributed:
+        from dlbench.worker import distributed
+
+        return distributed.run(case, attempt, found, write_outcome)
     _install_signals(attempt)
     outcome = measured_outcome(case, Place())
     _ignore_signals()

@@ -182,9 +182,14 @@ def last_cache_bytes() -> int:
     return max((int(s[:-1]) * units[s[-1]] for s in sizes if s[:-1].isdigit() and s[-1] in units), default=0)
 
 
+def _random_array(size: int, device: torch.device) -> torch.Tensor:
+    """fp32 of `size` bytes: one random MiB over and over, since a CPU draws numbers far slower than it moves them."""
+    return torch.randn(2**18, device=device).repeat(size // 2**20)
+
+
 def _copy(size: int, device: torch.device) -> Trial:
     def prepare() -> Callable[[], Any]:
-        source = torch.randn(size // 4, device=device)
+        source = _random_array(size, device)
         target = torch.empty_like(source)
         return lambda: target.copy_(source)
 
@@ -195,7 +200,7 @@ def _triad(size: int, device: torch.device) -> Trial:
     """a = b + s c, counted as in McCalpin's STREAM: two arrays read, one written, no write-allocate."""
 
     def prepare() -> Callable[[], Any]:
-        b, c = (torch.randn(size // 4, device=device) for _ in range(2))
+        b, c = _random_array(size, device), _random_array(size, device)
         a = torch.empty_like(b)
         return lambda: torch.add(b, c, alpha=3.0, out=a)
 

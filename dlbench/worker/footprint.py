@@ -56,7 +56,8 @@ def inference_peak_elements(model: BuiltModel, batch_size: int = 2) -> int:
     """
     module = model.module.eval()
     x = torch.empty(batch_size, *model.input_shape, device="meta")
-    with torch.inference_mode(), LiveBytes() as memory:
+    memory = LiveBytes()
+    with torch.inference_mode(), memory:
         module(x)
     return memory.peak // (x.element_size() * batch_size)
 

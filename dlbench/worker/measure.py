@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import socket
 import statistics
 import time
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
 
     enter_phase("build")
     began_s = time.perf_counter()
-    workload = build_workload(case, device)
+    workload = build_workload(case, device, place)
     clock.synchronize()
     build_s = time.perf_counter() - began_s
 
@@ -87,10 +88,14 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
         loss_first=loss_first,
         loss_last=loss_last,
     )
+    measurement = dataclasses.replace(
+        measurement, **_with_warnings(measurement, _communication(workload, clock, place, window))
+    )
     enter_phase("memory")
     measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
-    enter_phase("flop")
-    measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
+    if place.rank == 0:  # the same for all
+        enter_phase("flop")
+        measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
     enter_phase("system")
     warnings = (
         *_timing_warnings(warmup, window),
@@ -150,6 +155,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Wa
     _require_finite(workload.read_loss(), "the first step")
     memory.reset_peaks(workload.device)
     enter_phase("idle")
+    place.align()
     meter.rest(protocol.idle_time_s)
     enter_phase("warmup")
     second_s = _timed_step(workload, clock)
@@ -188,6 +194,7 @@ def _measure_window(
     protocol = workload.case.protocol
     loss_first = workload.read_loss()
     watch.before()
+    place.align()
     enter_phase("window")
     meter.start()
     host.before()
@@ -254,6 +261,24 @@ def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
     }
 
 
+def _communication(workload: Workload, clock: Clock, place: Place, window: Window) -> dict[str, Any]:
+    """What carries the gradients, and the steps without it; nothing for a single process."""
+    if place.group is None:
+        return {}
+    from dlbench.worker import communication
+
+    hosts = place.gather(socket.gethostname())
+    backend = place.group.backend
+    found = communication.find_transport(backend, workload.device, place.world_size, len(set(hosts)) == 1)
+    step_s = statistics.median(window.step_s)
+    return {
+        "communicator": backend,
+        "transport": found.used,
+        "unsynced_step_s": communication.unsynced_steps(workload, clock, place, step_s, window.window_s),
+        "warnings": (found.warning,) if found.warning else (),
+    }
+
+
 def _with_warnings(measurement: Measurement, facts: dict[str, Any]) -> dict[str, Any]:
     """`facts` with their warnings behind those there are."""
     return {**facts, "warnings": (*measurement.warnings, *facts.get("warnings", ()))}
@@ -263,9 +288,11 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
     """The split, and the CPU allocator's peak; where they find no room the case stands all the same."""
     facts: dict[str, Any] = {}
     try:
-        facts.update(memory.static_split(workload))
-        if workload.device.type == "cpu":
-            facts["memory_allocated_peak_bytes"] = memory.cpu_allocated_peak_bytes(workload)
+        # Each rank for itself: one that runs out of memory here must not leave the others waiting.
+        with workload.unsynchronised():
+            facts.update(memory.static_split(workload))
+            if workload.device.type == "cpu":
+                facts["memory_allocated_peak_bytes"] = memory.cpu_allocated_peak_bytes(workload)
     except (RuntimeError, MemoryError) as error:
         reason = out_of_memory(error)
         if reason is None:

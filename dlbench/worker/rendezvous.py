@@ -20,6 +20,7 @@ from typing import Any
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from dlbench.errors import BadInput
+from dlbench.spec.ports import ports_of
 from dlbench.worker.ranks import Found
 
 #: How long a rank waits for the others [s], unless DLBENCH_RENDEZVOUS_S says something else.
@@ -128,21 +129,6 @@ def address_of(interface: str | None) -> str | None:
         except OSError:
             known = ", ".join(name for _, name in socket.if_nameindex())
             raise Unreachable(f"DLBENCH_INTERFACE={interface}: no such interface with an address; known: {known}.") from None
-
-
-def ports_of(text: str) -> list[int]:
-    """The ports that a list such as "29500,29510-29520" names.
-
-    Raises:
-        Unreachable: a part of it is no port.
-    """
-    found: list[int] = []
-    for part in filter(None, (word.strip() for word in text.split(","))):
-        low, _, high = part.partition("-")
-        if not low.isdigit() or (high and not high.isdigit()):
-            raise Unreachable(f"'{part}' in the list of ports '{text}' is no port and no range such as 29500-29510.")
-        found += range(int(low), int(high or low) + 1)
-    return found
 
 
 def _serve(found: Found, address: str, ports: list[int], limit_s: float) -> TCPStore:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from dlbench.errors import BadInput
 from dlbench.models import build, training_loss
 from dlbench.spec.case import Case
 from dlbench.worker.precision import autocast, set_precision
+from dlbench.worker.ranks import Place
 from dlbench.worker.timing import Clock
 
 #: Different host batches that synthetic_host goes through; more than one, so that no cache keeps the batch.
@@ -45,6 +47,8 @@ class Workload:
     scaler: torch.amp.GradScaler
     #: Of the latest step, on the device: reading it waits for the device.
     loss: Tensor | None = None
+    #: The module under DistributedDataParallel, where several ranks train together.
+    parallel: Any = None
 
     def step(self, clock: Clock | None = None) -> tuple[Any, ...]:
         """One step; with a clock, the stamps behind forward and behind backward (training), or none (inference)."""
@@ -74,6 +78,15 @@ class Workload:
             self.run(images)
         return ()
 
+    @property
+    def synchronises(self) -> bool:
+        """Whether a step brings the gradients of several ranks together."""
+        return self.parallel is not None
+
+    def unsynchronised(self) -> AbstractContextManager[object]:
+        """Steps in here leave the gradients to each rank, so that a rank may take one alone."""
+        return nullcontext() if self.parallel is None else self.parallel.no_sync()  # type: ignore[no-any-return]
+
     def num_parameters(self) -> int:
         """Trainable and frozen weights and biases, each once."""
         return sum(p.numel() for p in self.module.parameters())
@@ -83,8 +96,11 @@ class Workload:
         return None if self.loss is None else float(self.loss)
 
 
-def build_workload(case: Case, device: torch.device) -> Workload:
+def build_workload(case: Case, device: torch.device, place: Place | None = None) -> Workload:
     """Everything `case` needs, on `device`, seeded by the protocol; no step has run yet.
+
+    Args:
+        place: among several ranks, which have equal weights and different images.
 
     Raises:
         BadInput: the precision or compile mode cannot be had on this device, or the model's name is unknown.
@@ -93,21 +109,28 @@ def build_workload(case: Case, device: torch.device) -> Workload:
     torch.manual_seed(case.protocol.seed)
     # Lets cuDNN time its algorithms in the first steps, as training does in practice; shapes never change here.
     torch.backends.cudnn.benchmark = True
-    built = build(case.model)
-    layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     training = case.mode == "training"
+    built = build(case.model, training)
+    layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     module: nn.Module = built.module.to(device).to(memory_format=layout).train(training)
+    parallel = None
+    if place is not None and place.group is not None:
+        from dlbench.worker.distributed import wrap
+
+        parallel = wrap(module, case, device) if training else None
+        torch.manual_seed(case.protocol.seed + place.rank)
     return Workload(
         case=case,
         module=module,
         input_shape=built.input_shape,
         num_classes=built.num_classes,
         device=device,
-        run=_compiled(module, case.compile),
+        run=_compiled(module if parallel is None else parallel, case.compile),
         batches=_make_batches(case, built.input_shape, built.num_classes, device, layout),
         optimizer=OPTIMIZERS[case.optimizer](module.parameters()) if training else None,
         # Small gradients vanish in fp16 without it; bf16 has the range of fp32.
         scaler=torch.amp.GradScaler(device.type, enabled=case.precision == "amp_fp16"),
+        parallel=parallel,
     )
 
 

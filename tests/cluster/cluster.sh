@@ -24,14 +24,15 @@ start_node() {
 write_configuration() {
   local host
   host=$(hostname -s)
-  # The ports lie apart from Slurm's own, so that a real one on the machine does not notice.
+  # The ports lie apart from Slurm's own, so that a real one on the machine does not notice. A requeued job waits until
+  # its first run's credential has expired: 120 s by default.
   cat >"$folder/slurm.conf" <<END
 ClusterName=test
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$folder/munge.socket
+AuthInfo=socket=$folder/munge.socket,cred_expire=5
 CredType=cred/munge
 SlurmctldPort=16817
 StateSaveLocation=$folder/state
@@ -48,7 +49,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SchedulerParameters=sched_interval=1,bf_interval=1,requeue_delay=1,batch_sched_delay=0
+SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 ReturnToService=2
 JobRequeue=1
 MpiDefault=none

@@ -58,6 +58,12 @@ class Cluster:
         """Until no job of the results folder is queued or running."""
         self.wait(lambda: not self.queue(results), "the end of all jobs", seconds)
 
+    def all_nodes_back(self):
+        """Nodes that a test has set down serve again; slurmd itself may have been quicker."""
+        for node in self.slurm("sinfo", "--noheader", "--Node", "--states=down,drain", "--format=%N").split():
+            self.slurm("scontrol", "update", f"nodename={node}", "state=resume")
+        self.wait(lambda: len(self.slurm("sinfo", "--noheader", "--Node", "--states=idle").split("\n")) == 5, "nodes")
+
     def queue(self, results):
         ids = {file.stem for file in (results / "jobs").glob("*.json")}
         lines = self.slurm("squeue", "--noheader", "--format=%F %T").splitlines()

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -25,9 +26,7 @@ def environments(results):
     return [environment for environment in found if environment]
 
 
-def test_the_whole_path_from_submit_to_report_with_the_real_worker(cluster, results, site, tmp_path):
-    import sys
-
+def test_the_whole_path_from_submit_to_report_with_the_real_worker(cluster, results, site):
     profile = site(python=sys.executable)
     jobs = cluster.submit("smoke", profile, results, "-P", "model=lenet5", "--array", "2%1")
     assert len(jobs) == 2
@@ -77,33 +76,33 @@ def test_a_warning_before_the_limit_ends_in_preempted_and_the_requeued_job_goes_
 
 
 def test_a_job_that_meets_its_time_limit_is_resumed(cluster, results, site, suite):
-    profile = site("requeue = false").read_text().replace('time_limit = "5"', 'time_limit = "1"')
-    file = results.parent / "short.toml"
-    file.write_text(profile)
-    cluster.submit(suite(3, 25.0), file, results, "--no-report")
-    cluster.wait_for_end(results, 150)
-    assert 1 <= len(done(results)) < 3
-    assert "preempted" in [record.status for record in records(results)]
+    # Slurm counts limits in minutes, and warns some time in the second half of this one.
+    profile = site("requeue = false")
+    profile.write_text(profile.read_text().replace('time_limit = "5"', 'time_limit = "1"'))
+    cluster.submit(suite(5, 12.0), profile, results, "--no-report")
+    cluster.wait_for_end(results, 120)
+    statuses = [record.status for record in records(results)]
+    assert statuses.count("preempted") == 1
+    assert statuses.count("ok") == len(statuses) - 1 > 0
     (count,) = cluster.status(results)["counts"]
-    assert count["failed"] == 0
-    subprocess.run(["sed", "-i", "s/min_time_s = 25.0/min_time_s = 25.0/", str(file)], check=True)
-    cluster.dlbench("resume", "--results", results)
-    cluster.wait_for_end(results, 150)
-    cluster.dlbench("resume", "--results", results, status=0 if len(done(results)) < 3 else 2)
-    cluster.wait_for_end(results, 150)
-    measured_once(results, 3)
+    assert (count["done"], count["failed"]) == (len(statuses) - 1, 0)
+    for _ in range(2):
+        if len(done(results)) < 5:
+            cluster.dlbench("resume", "--results", results)
+            cluster.wait_for_end(results, 120)
+    measured_once(results, 5)
 
 
 def test_a_node_that_goes_down_costs_only_the_case_in_flight(cluster, results, site, suite):
-    cluster.submit(suite(4, 3.0), site(), results, "--no-report")
+    (job,) = cluster.submit(suite(4, 3.0), site(), results, "--no-report")
     cluster.wait_for_running_case(results, after=1)
-    node = cluster.slurm("squeue", "--noheader", "--format=%N").split()[0]
+    node = cluster.slurm("squeue", "--noheader", "--jobs", job, "--format=%N").strip()
     cluster.slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    try:
-        cluster.wait_for_end(results, 120)
-    finally:
-        cluster.slurm("scontrol", "update", f"nodename={node}", "state=resume")
+    cluster.wait_for_end(results, 120)
+    cluster.all_nodes_back()
     measured_once(results, 4)
+    assert "Restarts=1" in cluster.slurm("scontrol", "show", "job", job)
+    assert len(records(results)) == 5
 
 
 def test_cancelled_jobs_lose_nothing_and_resume_measures_only_what_is_missing(cluster, results, site, suite):

@@ -59,7 +59,7 @@ def test_the_import_goes_to_a_temporary_name_on_the_same_disk(programs, tmp_path
 def test_what_is_no_image_is_not_kept(programs, tmp_path, monkeypatch, runtime):
     monkeypatch.setenv("STANDIN_IMPORT", "broken")
     profile = container(tmp_path, runtime)
-    with pytest.raises(StoreError, match="no (squashfs|SIF) image .*<html"):
+    with pytest.raises(StoreError, match=r"no (squashfs|SIF) image .*<html"):
         images.import_image(profile)
     assert not [p for p in Path(profile.image).parent.iterdir() if p.is_file()]
 

@@ -102,7 +102,7 @@ def test_the_same_question_makes_the_same_submission_and_another_another(suite, 
 
 def test_a_job_for_each_node_count_measures_its_own_cases(slurm, suite, tmp_path):
     submission = prepare(suite, tmp_path, by_nodes=True)
-    one, two, report = submission.scripts
+    one, two, _ = submission.scripts
     assert "#SBATCH --nodes=1\n" in one.text
     assert "-P nodes=1 " in one.text
     assert "#SBATCH --nodes=2\n" in two.text
@@ -146,7 +146,7 @@ def test_status_shows_the_queue_and_the_cases(slurm, suite, tmp_path):
 
 
 def test_status_of_a_folder_without_submissions_says_how_to_make_one(slurm, tmp_path):
-    with pytest.raises(BadInput, match="nothing was submitted for .*dlbench submit"):
+    with pytest.raises(BadInput, match=r"nothing was submitted for .*dlbench submit"):
         jobs.status(tmp_path)
 
 
@@ -257,7 +257,7 @@ def test_a_refusal_is_told_in_slurm_s_words_on_one_line(program):
     program(
         "sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; echo 'sbatch: error: Batch no' >&2; exit 1"
     )
-    with pytest.raises(SchedulerError, match="^sbatch failed: invalid partition specified: x Batch no$"):
+    with pytest.raises(SchedulerError, match=r"^sbatch failed: invalid partition specified: x Batch no$"):
         scheduler.submit(Path("/r/job.sh"))
 
 

@@ -197,9 +197,12 @@ def test_a_fresh_network_is_as_good_as_guessing(name):
 @pytest.mark.parametrize("name", ["alexnet", "vgg16", "overfeat_fast"])
 def test_large_networks_initialise_every_weight_as_their_papers_say(name):
     """As the test above, without their gigabytes: which values are asked for, not drawn."""
-    with torch.device("meta"), mock.patch.multiple(
-        nn.init, normal_=mock.DEFAULT, kaiming_normal_=mock.DEFAULT, zeros_=mock.DEFAULT, constant_=mock.DEFAULT
-    ) as drawn:
+    with (
+        torch.device("meta"),
+        mock.patch.multiple(
+            nn.init, normal_=mock.DEFAULT, kaiming_normal_=mock.DEFAULT, zeros_=mock.DEFAULT, constant_=mock.DEFAULT
+        ) as drawn,
+    ):
         layers = [m for m in BUILDERS[name]().modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     initialised = {id(call.args[0]) for function in drawn.values() for call in function.call_args_list}
     assert {id(p) for layer in layers for p in (layer.weight, layer.bias)} <= initialised

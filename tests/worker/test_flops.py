@@ -218,14 +218,21 @@ class Frozen(nn.Module):
 def test_a_frozen_branch_takes_no_others_gradient():
     with torch.device("meta"):
         found = count_model(BuiltModel(Frozen(), (8,), 10, "frozen"))
-    assert [(o.module, o.backward) for o in found.operations] == [("trained", False), ("frozen", False), ("trained", True)]
+    assert [(o.module, o.backward) for o in found.operations] == [
+        ("trained", False),
+        ("frozen", False),
+        ("trained", True),
+    ]
     assert (found.forward_macs, found.backward_macs) == (160, 80)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
 def test_figures_are_per_image_whatever_the_batch(batch_size):
     found = count_model(built("lenet5"), batch_size=batch_size)
-    assert (found.forward_macs, found.backward_macs) == (counted("lenet5").forward_macs, counted("lenet5").backward_macs)
+    assert (found.forward_macs, found.backward_macs) == (
+        counted("lenet5").forward_macs,
+        counted("lenet5").backward_macs,
+    )
 
 
 def test_operations_say_what_they_are():

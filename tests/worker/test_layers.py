@@ -12,11 +12,10 @@ from dlbench.worker.flops import count_model
 from dlbench.worker.layers import layers, layers_of
 from tests.models.counting import built, counted, counted_layers
 
-#: One or two of each way of building in torchvision; `test_flops` has all of them.
+#: One of each way of building in torchvision; `test_flops` has all models.
 TORCHVISION = (
-    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_v2_s", "googlenet", "inception_v3"),
-    *("maxvit_t", "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_x_400mf", "regnet_y_400mf", "resnet18"),
-    *("resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t", "vgg11_bn", "vit_b_32"),
+    *("convnext_tiny", "googlenet", "inception_v3", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf"),
+    *("resnext50_32x4d", "shufflenet_v2_x0_5", "squeezenet1_0", "swin_t", "swin_v2_t", "vit_b_32"),
 )
 
 
@@ -102,7 +101,17 @@ def test_a_transposed_convolution():
     with torch.device("meta"):
         upsample = nn.ConvTranspose2d(4, 6, (3, 2), stride=2, groups=2)
     row, _ = rows_of(upsample, nn.Flatten(), nn.Linear(6 * 11 * 10, 10, device="meta"), shape=(4, 5, 5))
-    assert (row.kind, row.M, row.C, row.H, row.W, row.R, row.S, row.P, row.Q) == ("conv_transposed", 6, 4, 5, 5, 3, 2, 11, 10)
+    assert (row.kind, row.M, row.C, row.H, row.W, row.R, row.S, row.P, row.Q) == (
+        "conv_transposed",
+        6,
+        4,
+        5,
+        5,
+        3,
+        2,
+        11,
+        10,
+    )
     assert (row.groups, row.stride, row.weights) == (2, (2, 2), 4 * 3 * 6)
     assert row.macs == row.weights * 25
 

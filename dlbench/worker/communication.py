@@ -1,0 +1,257 @@
+"""What communication between ranks costs and which way it takes: exposed time, all-reduce over message sizes, transport.
+
+**Exposed time.** After the window the same step runs for a while without gradient synchronisation (DDP's `no_sync`).
+What a step takes longer with it is the part of communication that backward does not hide, and the wait for the slowest.
+
+**All-reduce.** `python -m dlbench.worker.communication FOLDER`, started like a case, times all-reduces of 4 B upwards.
+Algorithm bandwidth is the message over the time; bus bandwidth is that times 2(n-1)/n, which compares with what a link
+can do whatever the number of ranks (nccl-tests, doc/PERFORMANCE.md).
+
+**Transport.** NCCL tells in its log which way each channel takes; NVML and sysfs tell which fast ways there are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dlbench.results.records import Outcome
+from dlbench.spec.case import Case
+from dlbench.worker.progress import enter_phase
+from dlbench.worker.ranks import Place, detect
+from dlbench.worker.timing import Clock
+from dlbench.worker.workload import Workload
+
+#: Steps without synchronisation: for a tenth of the window and at least so long [s] and so many.
+UNSYNCED_SHARE = 0.1
+UNSYNCED_MIN_S = 0.2
+UNSYNCED_MIN_STEPS = 10
+UNSYNCED_MAX_STEPS = 2000
+#: Thrown away at its start: buckets and caches settle.
+UNSYNCED_WARMUP_STEPS = 2
+INFINIBAND = Path("/sys/class/infiniband")
+_WAYS = (
+    ("P2P", "p2p"),
+    ("SHM", "shared_memory"),
+    ("NET/IB", "infiniband"),
+    ("NET/OFI", "libfabric"),
+    ("NET/Socket", "sockets"),
+    ("COLLNET", "collnet"),
+    ("NVLS", "nvlink"),
+)
+_VIA = re.compile(r"via (P2P|SHM|NET/[A-Za-z]+|COLLNET|NVLS)")
+
+
+def unsynced_steps(workload: Workload, clock: Clock, place: Place, step_s: float, window_s: float) -> tuple[float, ...]:
+    """Times of steps without gradient synchronisation [s]; none where the case has none to leave out.
+
+    Args:
+        step_s: the step time with it [s], by which all ranks agree on the number of steps.
+        window_s: length of the window [s].
+    """
+    if not workload.synchronises:
+        return ()
+    enter_phase("no_sync")
+    wished_s = max(UNSYNCED_MIN_S, UNSYNCED_SHARE * window_s)
+    count = place.agree(min(UNSYNCED_MAX_STEPS, max(UNSYNCED_MIN_STEPS, int(wished_s / max(step_s, 1e-9)))))
+    with workload.unsynchronised():
+        for _ in range(UNSYNCED_WARMUP_STEPS):
+            workload.step()
+        clock.synchronize()
+        place.align()
+        stamps = [clock.stamp()]
+        for _ in range(count):
+            workload.step()
+            stamps.append(clock.stamp())
+        clock.synchronize()
+    return tuple(clock.elapsed_s(a, b) for a, b in zip(stamps, stamps[1:], strict=False))
+
+
+@dataclass(frozen=True)
+class Transport:
+    """The way that messages take, the fast one that is there, and a warning when they differ."""
+
+    used: str | None
+    ways: tuple[str, ...] = ()
+    links: dict[str, Any] | None = None
+    warning: str | None = None
+
+
+def prepare_debug(token: str) -> None:
+    """Lets NCCL write a log that says which way it takes, unless the user has asked for one already."""
+    if "NCCL_DEBUG" in os.environ:
+        return
+    folder = tempfile.gettempdir()
+    os.environ.update(
+        NCCL_DEBUG="INFO",
+        NCCL_DEBUG_SUBSYS="INIT,GRAPH,NET,P2P,SHM",
+        NCCL_DEBUG_FILE=f"{folder}/dlbench-nccl-{token}-{os.getpid()}.log",
+    )
+
+
+def find_transport(backend: str, device: torch.device, world_size: int, one_node: bool) -> Transport:
+    """The way that `backend` takes between the ranks of this case."""
+    if backend != "nccl":
+        interface = os.environ.get("GLOO_SOCKET_IFNAME") if backend == "gloo" else None
+        used = "sockets" if backend == "gloo" else None
+        return Transport(used, links={"interface": interface} if interface else None)
+    text = _take_log()
+    links = {"nvlink_active": nvlinks(device), "infiniband": infiniband_devices()}
+    return judge(nccl_ways(text), links, world_size, one_node)
+
+
+def nccl_ways(log: str) -> tuple[str, ...]:
+    """The ways named in an NCCL log, such as ("p2p", "infiniband"), each once."""
+    found = {way for match in _VIA.finditer(log) for sign, way in _WAYS if match.group(1).startswith(sign)}
+    if "NVLS" in log and re.search(r"NVLS (multicast|comm|Creating)", log):
+        found.add("nvlink")
+    return tuple(sorted(found))
+
+
+def judge(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_node: bool) -> Transport:
+    """Name the slowest way in use, and warn where a faster one is there."""
+    if world_size == 1 or not ways:
+        return Transport(None, ways, links)
+    order = ("sockets", "libfabric", "infiniband", "shared_memory", "p2p", "collnet", "nvlink")
+    used = next(way for way in order if way in ways)
+    nvlink = bool(links.get("nvlink_active"))
+    if used == "p2p" and nvlink:
+        used = "nvlink"
+    warning = None
+    if nvlink and "shared_memory" in ways:
+        warning = (
+            "transport_lost: NCCL goes through shared memory although the GPUs have NVLink; let every rank see all GPUs "
+            "of its node (no --gpus-per-task), and see NCCL_P2P_DISABLE and NCCL_P2P_LEVEL."
+        )
+    elif links.get("infiniband") and "sockets" in ways and not one_node:
+        warning = (
+            "transport_lost: NCCL goes through sockets although there is InfiniBand; see NCCL_IB_DISABLE, NCCL_IB_HCA, "
+            "the memlock limit, and whether the container has the InfiniBand libraries."
+        )
+    elif one_node and "sockets" in ways:
+        warning = "transport_lost: NCCL goes through sockets inside of one node; is /dev/shm large enough?"
+    return Transport(used, ways, links, warning)
+
+
+def infiniband_devices() -> list[str]:
+    """Names of the InfiniBand devices of this node."""
+    try:
+        return sorted(entry.name for entry in INFINIBAND.iterdir())
+    except OSError:
+        return []
+
+
+def nvlinks(device: torch.device) -> int | None:
+    """How many NVLinks of this rank's GPU are active, by NVML; None where it does not say."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        count = 0
+        for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
+            try:
+                count += bool(pynvml.nvmlDeviceGetNvLinkState(handle, link))
+            except pynvml.NVMLError:
+                break
+        return count
+    except (pynvml.NVMLError, AttributeError):
+        return None
+
+
+def _take_log() -> str:
+    file = os.environ.get("NCCL_DEBUG_FILE", "")
+    path = Path(file)
+    if not path.name.startswith("dlbench-nccl-"):
+        return ""
+    try:
+        text = path.read_text(errors="replace")
+        path.unlink()
+    except OSError:
+        return ""
+    return text
+
+
+def all_reduce_times(
+    sizes_bytes: list[int], device: torch.device, clock: Clock, place: Place, seconds_each: float = 0.3
+) -> list[dict[str, Any]]:
+    """For each message size the time of an all-reduce of fp32 sums [s], of each repetition that of the slowest rank.
+
+    Args:
+        sizes_bytes: multiples of 4.
+        seconds_each: how long each size is repeated [s]; at least 5 and at most 200 times.
+    """
+    results = []
+    for size in sizes_bytes:
+        data = torch.ones(max(1, size // 4), device=device)
+        first_s = _all_reduce(data, clock, 3)[-1]
+        count = place.agree(max(5, min(200, int(seconds_each / max(first_s, 1e-6)))))
+        place.align()
+        times = [max(column) for column in zip(*place.gather(_all_reduce(data, clock, count)), strict=True)]
+        time_s = statistics.median(times)
+        ranks = place.world_size
+        bytes_ = data.numel() * 4
+        row = {"size_bytes": bytes_, "time_s": time_s, "low_s": min(times), "high_s": max(times), "count": count}
+        row["algorithm_bytes_per_s"] = bytes_ / time_s
+        row["bus_bytes_per_s"] = bus_bandwidth(bytes_, time_s, ranks)
+        results.append(row)
+    return results
+
+
+def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float:
+    """Bytes per second that each link must have carried in an all-reduce: 2(n-1)/n of the message over the time."""
+    return size_bytes / time_s * 2 * (ranks - 1) / ranks
+
+
+def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
+    clock.synchronize()
+    stamps = [clock.stamp()]
+    for _ in range(count):
+        dist.all_reduce(data)
+        stamps.append(clock.stamp())
+    clock.synchronize()
+    data.fill_(1.0)
+    return [clock.elapsed_s(a, b) for a, b in zip(stamps, stamps[1:], strict=False)]
+
+
+def main(arguments: list[str]) -> int:
+    """Times all-reduces as FOLDER/case.json and FOLDER/sizes.json say; rank 0 writes FOLDER/allreduce.json."""
+    from dlbench.worker import distributed
+    from dlbench.worker.measure import find_device
+    from dlbench.worker.timing import CudaClock, HostClock
+
+    folder = Path(arguments[0])
+    case = Case.from_dict(json.loads((folder / "case.json").read_text()))
+    sizes = json.loads((folder / "sizes.json").read_text())
+
+    def work(case: Case, place: Place) -> Outcome:
+        device = find_device(case, place)
+        clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
+        enter_phase("all-reduce")
+        began_s = time.perf_counter()
+        rows = all_reduce_times(sizes, device, clock, place)
+        group = place.group.backend if place.group else "none"
+        transport = find_transport(group, device, place.world_size, case.nodes == 1)
+        answer = {"ranks": place.world_size, "backend": group, "transport": transport.used, "rows": rows}
+        answer |= {"warning": transport.warning, "device": device.type, "seconds": time.perf_counter() - began_s}
+        if place.rank == 0:
+            (folder / "allreduce.json").write_text(json.dumps(answer, indent=1))
+        return Outcome("ok")
+
+    return distributed.serve(case, folder, detect(os.environ, case.world_size), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

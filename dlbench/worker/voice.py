@@ -1,0 +1,116 @@
+"""What each rank of a case leaves in the attempt's folder, so that its end can be told even when the others' is seen.
+
+    ranks/3.pid.json    host and process of rank 3, written first
+    ranks/3.err         its stderr (rank 0 keeps that of the launcher)
+    ranks/3.end.json    how it ended, in its own words; a rank without one was killed, or still hangs
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+from dlbench.worker.progress import current_phase
+
+EXIT_NOT_DONE = 3
+#: What a rank says whose own work was well, when another one is gone.
+LOST_PEER = re.compile(
+    r"closed by peer|connection reset|broken pipe|remote process exited|socket timeout|ncclRemoteError|"
+    r"ncclSystemError|timed out waiting|Connect timeout|Connection refused|application timeout|not connected|"
+    r"failed to recv|Watchdog caught|connection was (likely )?closed",
+    re.IGNORECASE,
+)
+_PR_SET_PDEATHSIG = 1
+
+
+class Voice:
+    """Writes the files of one rank."""
+
+    def __init__(self, attempt: Path, rank: int) -> None:
+        self.rank = rank
+        self.folder = attempt / "ranks"
+        self._said = False
+        self.folder.mkdir(exist_ok=True)
+        self._write("pid", {"host": socket.gethostname(), "pid": os.getpid()})
+        if rank > 0:
+            # Launchers mix what ranks say; a rank's last words should be its own.
+            file = os.open(self.folder / f"{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.dup2(file, 2)
+            os.close(file)
+
+    def ended(self, status: str, error: str | None) -> None:
+        """Says how this rank ended; only the first time counts."""
+        if self._said:
+            return
+        self._said = True
+        lost = status == "crashed" and bool(LOST_PEER.search(error or ""))
+        values = {"status": status, "error": error, "phase": current_phase(), "lost_peer": lost, "at_s": time.time()}
+        with contextlib.suppress(OSError):
+            self._write("end", values | {"host": socket.gethostname()})
+
+    def _write(self, kind: str, values: dict[str, object]) -> None:
+        partial = self.folder / f".{self.rank}.{kind}.{os.getpid()}"
+        partial.write_text(json.dumps(values), encoding="utf-8")
+        partial.replace(self.folder / f"{self.rank}.{kind}.json")
+
+    def watch_signals(self) -> None:
+        """On SIGTERM and SIGUSR1 says where this rank stands, and exits, even while it waits inside of a collective.
+
+        A handler in Python would only run when the collective returns, which it may never do; the interpreter writes
+        the signal's number to a pipe at once, and a thread reads it.
+        """
+        reading, writing = os.pipe()
+        os.set_blocking(writing, False)
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, lambda number, frame: None)
+        main = threading.main_thread().ident
+
+        def wait() -> None:
+            number = os.read(reading, 1)[0]
+            place = _place(main)
+            self.ended("preempted", f"stopped by {signal.Signals(number).name} in phase {current_phase()}, at {place}")
+            os._exit(EXIT_NOT_DONE)
+
+        threading.Thread(target=wait, daemon=True, name="signals").start()
+
+
+def _place(thread: int | None) -> str:
+    """The innermost line of Python that the main thread is in, such as "workload.py:58 in _train"."""
+    frame = sys._current_frames().get(thread or 0)
+    if frame is None:
+        return "?"
+    last = traceback.extract_stack(frame)[-1]
+    return f"{Path(last.filename).name}:{last.lineno} in {last.name}"
+
+
+def die_with_launcher() -> None:
+    """Ends this process when the one that started it ends: torchrun and mpirun put ranks out of reach of our session."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if parent == 1 or os.getppid() != parent:
+        # In a container the launcher may truly be process 1; then it takes us along when it ends.
+        if os.getppid() != parent:
+            os._exit(EXIT_NOT_DONE)
+
+
+def leave_at_once(code: int) -> None:
+    """Ends this process without the teardown of process groups, which may wait for ranks that are gone; never returns."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
+
+        if MPI.Is_initialized() and not MPI.Is_finalized():
+            MPI.COMM_WORLD.Abort(code)
+    os._exit(code)

@@ -1,0 +1,328 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dlbench.launch import doctor
+from dlbench.launch.doctor import Answer, Place
+from dlbench.launch.sites import Container, Gpus, Mount, Network, Site, Slurm
+
+ROOT = Path(__file__).parents[2]
+PROBE = {"torch_version": "2.12", "cuda_version": "13.0", "devices": [{"name": "NVIDIA H100"}, {"name": "NVIDIA H100"}]}
+GPU = "0, NVIDIA H100, 575.1, 70.1, 700.00, 1980, 1980, 0x0000000000000001, 40, 1, Disabled"
+
+
+class Machine:
+    """A machine made of files and of programs that give fixed answers."""
+
+    def __init__(self, root):
+        self.root, self.answers, self.programs, self.environment = root, {}, set(), {}
+
+    def file(self, path, text=""):
+        target = self.root / path.lstrip("/")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+
+    def program(self, command, out="", status=0, err=""):
+        """What a command that begins so answers."""
+        self.answers[command] = Answer(status, out, err)
+        self.programs.add(command.split()[0])
+
+    def probe(self, **facts):
+        self.answers[f"{sys.executable} -m dlbench.worker --probe"] = Answer(0, json.dumps(PROBE | facts))
+
+    def run(self, argv, timeout_s=30.0):
+        line = " ".join(argv)
+        known = [command for command in self.answers if line.startswith(command)]
+        return self.answers[max(known, key=len)] if known else None
+
+    def place(self, site=None, results=None):
+        which = {name: f"/usr/bin/{name}" for name in self.programs}.get
+        return Place(site, results, self.root, self.environment, self.run, which)
+
+    def look(self, check, **more):
+        return list(check(self.place(**more)))
+
+
+@pytest.fixture
+def machine(tmp_path):
+    machine = Machine(tmp_path / "root")
+    machine.root.mkdir()
+    return machine
+
+
+def levels(findings):
+    return [(finding.check, finding.level) for finding in findings]
+
+
+def gpu_site(**more):
+    return Site("s", "s.toml", gpus=Gpus("gres", None, 4), **more)
+
+
+def test_torch_that_sees_the_gpus_is_well(machine):
+    machine.probe()
+    machine.file("/dev/nvidia0")
+    (finding,) = machine.look(doctor.check_torch)
+    assert finding.text == "2.12, built for CUDA 13.0; sees 2 x NVIDIA H100"
+
+
+@pytest.mark.parametrize(
+    ("facts", "environment", "mend"),
+    [
+        ({"cuda_version": None}, {}, "built without CUDA: install one that is"),
+        ({}, {"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES is '', which hides all"),
+        ({}, {}, "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
+    ],
+)
+def test_torch_that_is_blind_to_gpus_is_told_why(machine, facts, environment, mend):
+    machine.probe(devices=[], **facts)
+    machine.file("/dev/nvidia0")
+    machine.environment = environment
+    findings = machine.look(doctor.check_torch)
+    assert levels(findings) == [("torch", "ok"), ("torch", "fail")]
+    assert mend in findings[1].mend
+
+
+def test_no_torch_on_a_login_node_is_a_note_and_in_a_job_a_failure(machine):
+    machine.answers[sys.executable] = Answer(1, "", "Traceback\nModuleNotFoundError: No module named 'torch'\n")
+    (finding,) = machine.look(doctor.check_torch)
+    assert finding.level == "note"
+    assert "No module named 'torch'" in finding.text
+    machine.environment = {"SLURM_JOB_ID": "1"}
+    assert machine.look(doctor.check_torch)[0].level == "fail"
+    inside = Site("s", "s.toml", container=Container("enroot", "/x.sqsh"))
+    assert machine.look(doctor.check_torch, site=inside)[0].level == "note"
+
+
+def test_a_job_without_the_gpus_that_the_site_promises_fails(machine):
+    assert levels(machine.look(doctor.check_gpu, site=gpu_site())) == [("gpu", "note")]
+    machine.environment = {"SLURM_JOB_ID": "1"}
+    assert levels(machine.look(doctor.check_gpu, site=gpu_site())) == [("gpu", "fail")]
+
+
+def test_a_gpu_that_is_well(machine):
+    machine.file("/dev/nvidia0")
+    machine.program("nvidia-smi --query-gpu", GPU)
+    machine.program("nvidia-smi --query-compute-apps", "")
+    findings = machine.look(doctor.check_gpu)
+    assert levels(findings) == [("gpu", "ok")]
+    assert findings[0].text == "GPU 0: NVIDIA H100, driver 575.1, limit 700.00 W"
+
+
+@pytest.mark.parametrize(
+    ("change", "finding", "text"),
+    [
+        (("70.1", "[Insufficient Permissions]"), ("nvml", "warn"), "does not let this user read power.draw"),
+        (("70.1", "[N/A]"), ("nvml", "warn"), "no power reading"),
+        (("0x0000000000000001", "0x0000000000000024"), ("clocks", "warn"), "held back by power cap, thermal at 1980"),
+        (("Disabled", "Enabled"), ("gpu", "warn"), "MIG is on"),
+    ],
+)
+def test_what_spoils_a_measurement_is_seen(machine, change, finding, text):
+    machine.file("/dev/nvidia0")
+    machine.program("nvidia-smi --query-gpu", GPU.replace(*change))
+    findings = machine.look(doctor.check_gpu)
+    assert levels(findings) == [("gpu", "ok"), finding]
+    assert text in findings[1].text
+
+
+def test_other_users_of_the_gpu_are_named(machine):
+    machine.file("/dev/nvidia0")
+    machine.program("nvidia-smi --query-gpu", GPU)
+    machine.program("nvidia-smi --query-compute-apps", "4711, /usr/bin/python, 900 MiB\n")
+    assert "1 other processes compute on these GPUs: 4711, /usr/bin/python" in machine.look(doctor.check_gpu)[1].text
+
+
+def test_a_driver_that_does_not_answer_fails(machine):
+    machine.file("/dev/nvidia0")
+    assert "nvidia-smi is not there" in machine.look(doctor.check_gpu)[0].text
+    machine.program("nvidia-smi", "Failed to initialize NVML: Driver/library version mismatch", 18)
+    (finding,) = machine.look(doctor.check_gpu)
+    assert (finding.check, finding.level) == ("driver", "fail")
+    assert "version mismatch" in finding.text
+
+
+def test_energy_of_the_processor(machine):
+    assert levels(machine.look(doctor.check_energy)) == [("cpu energy", "note")]
+    machine.file("/sys/class/powercap/intel-rapl:0/energy_uj", "1")
+    assert levels(machine.look(doctor.check_energy)) == [("cpu energy", "ok")]
+
+
+def test_an_interface_that_is_not_there_fails_in_a_job(machine):
+    for name in ("lo", "eth0"):
+        machine.file(f"/sys/class/net/{name}")
+    site = Site("s", "s.toml", network=Network("ib0"))
+    assert levels(machine.look(doctor.check_network, site=site))[0] == ("network", "note")
+    machine.environment = {"SLURM_JOB_ID": "1"}
+    findings = machine.look(doctor.check_network, site=site)
+    assert findings[0].level == "fail"
+    assert "no interface ib0 here, only eth0" in findings[0].text
+
+
+def test_an_mpi_type_that_srun_does_not_know_fails(machine):
+    machine.program("srun --mpi=list", "", err="MPI plugin types are...\n\tcray_shasta\n\tnone\n\tpmi2\n")
+    assert levels(machine.look(doctor.check_mpi, site=Site("s", "f", slurm=Slurm(mpi="pmi2")))) == [("mpi", "note")]
+    findings = machine.look(doctor.check_mpi, site=Site("s", "f", slurm=Slurm(mpi="pmix")))
+    assert levels(findings)[1] == ("mpi", "fail")
+    assert "pmi2" in findings[1].mend
+
+
+def slurm_machine(machine):
+    machine.program("sbatch --version", "slurm 25.05")
+    machine.program("scontrol ping", "Slurmctld(primary) at a is UP\n")
+    machine.program("scontrol show partition gpu", "PartitionName=gpu")
+    machine.program("scontrol show partition", "", 1)
+    machine.program("sacct", "")
+    return machine
+
+
+def test_slurm_that_is_well(machine):
+    findings = slurm_machine(machine).look(doctor.check_slurm, site=Site("s", "f", slurm=Slurm("gpu")))
+    assert levels(findings) == [("slurm", "ok")]
+    assert findings[0].text == "slurm 25.05; Slurmctld(primary) at a is UP"
+
+
+def test_what_slurm_lacks_is_said(machine):
+    assert levels(machine.look(doctor.check_slurm)) == [("slurm", "note")]
+    slurm_machine(machine).program("srun --help", "--mpi")
+    site = Site("s", "f", slurm=Slurm("gpu,cpu"), container=Container("pyxis", "/x.sqsh"))
+    findings = machine.look(doctor.check_slurm, site=site)
+    assert levels(findings) == [("slurm", "ok"), ("slurm", "fail"), ("pyxis", "fail")]
+    assert "no partition 'cpu'" in findings[1].text
+    machine.program("srun --help", "--container-image=...")
+    assert levels(machine.look(doctor.check_slurm, site=site))[2] == ("pyxis", "ok")
+    machine.program("sacct", "", 1, "Slurm accounting storage is disabled")
+    assert levels(machine.look(doctor.check_slurm))[-1] == ("slurm", "note")
+    machine.program("scontrol ping", "Slurmctld(primary) at a is DOWN")
+    assert levels(machine.look(doctor.check_slurm)) == [("slurm", "fail")]
+
+
+@pytest.mark.parametrize(
+    ("err", "mend"),
+    [("permission denied while trying to connect", "group docker"), ("Cannot connect to the Docker daemon", "start")],
+)
+def test_an_engine_that_cannot_be_used_fails(machine, err, mend):
+    machine.program("docker info", "", 1, err)
+    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=Container("docker", "x")))
+    assert levels(findings) == [("runtimes", "ok"), ("runtimes", "fail")]
+    assert mend in findings[1].mend
+
+
+def test_podman_without_its_cdi_file_fails(machine):
+    machine.program("podman", "")
+    site = gpu_site(container=Container("podman", "x"))
+    assert ("runtimes", "fail") in levels(machine.look(doctor.check_runtimes, site=site))
+    machine.file("/etc/cdi/nvidia.yaml")
+    assert ("runtimes", "fail") not in levels(machine.look(doctor.check_runtimes, site=site))
+
+
+def test_user_namespaces_that_are_off_fail(machine):
+    machine.program("enroot", "")
+    machine.file("/x.sqsh")
+    site = Site("s", "f", container=Container("enroot", "/x.sqsh"))
+    assert levels(machine.look(doctor.check_runtimes, site=site))[1:] == [("user namespaces", "ok"), ("image", "ok")]
+    machine.file("/proc/sys/user/max_user_namespaces", "0\n")
+    findings = machine.look(doctor.check_runtimes, site=site)
+    assert levels(findings)[1] == ("user namespaces", "fail")
+    assert "sysctl -w user.max_user_namespaces=1" in findings[1].mend
+
+
+def test_an_image_that_is_not_there_fails_and_the_mend_fetches_it(machine):
+    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=Container("pyxis", "/x.sqsh")))
+    assert levels(findings)[-1] == ("image", "fail")
+    assert "dlbench image import" in findings[-1].mend
+
+
+def test_folders_that_are_well(tmp_path):
+    found = list(
+        doctor.check_folders(Place(results=tmp_path / "new" / "results", environment={"TMPDIR": str(tmp_path)}))
+    )
+    assert all(finding.level in ("ok", "warn") for finding in found)
+    assert levels(found)[:2] == [("results", "ok"), ("temporary", "ok")]
+    assert list((tmp_path / "new" / "results").iterdir()) == []
+
+
+def test_a_full_disk_fails(tmp_path, monkeypatch):
+    usage = type("S", (), {"f_bavail": 10, "f_blocks": 10, "f_frsize": 4096})()
+    monkeypatch.setattr(os, "statvfs", lambda path: usage)
+    found = list(doctor.check_folders(Place(results=tmp_path, environment={"TMPDIR": str(tmp_path)})))
+    assert levels(found)[:2] == [("results", "fail"), ("temporary", "warn")]
+    assert "only 0 MiB free" in found[0].text
+    assert levels(found)[2] == ("shared memory", "warn")
+
+
+def test_a_results_folder_that_cannot_be_written_fails(tmp_path):
+    (tmp_path / "file").write_text("")
+    found = list(doctor.check_folders(Place(results=tmp_path / "file" / "results")))
+    assert found[0].level == "fail"
+    assert "cannot write in" in found[0].text
+
+
+def test_a_server_whose_clock_is_off_fails_since_claims_would_be_taken_over(tmp_path, monkeypatch):
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 400)
+    found = list(doctor.check_folders(Place(results=tmp_path)))
+    assert ("clock", "fail") in levels(found)
+
+
+def test_mounts_are_looked_for_on_every_node_of_the_allocation(machine):
+    site = Site("s", "f", container=Container(mounts=(Mount("/data", "/data"),)))
+    assert levels(machine.look(doctor.check_mounts, site=site)) == [("mounts", "warn")]
+    machine.environment = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "1"}
+    step = "srun --overlap --nodes=2 --ntasks=2 --ntasks-per-node=1"
+    machine.program(step, "n1 seen\nn2 seen\n")
+    assert levels(machine.look(doctor.check_mounts, site=site)) == [("mounts", "ok")]
+    machine.program(step, "n1 seen\nn2 lacks /data\nn2 seen\n")
+    (finding,) = machine.look(doctor.check_mounts, site=site)
+    assert (finding.level, finding.text) == ("fail", "n2 lacks /data")
+    machine.program(step, "n1 seen\n", 1, "srun: error: n2: no route")
+    (finding,) = machine.look(doctor.check_mounts, site=site)
+    assert "only 1 of 2 nodes answer: srun: error: n2" in finding.text
+
+
+def test_a_python_that_cannot_measure_stops_the_job_before_the_first_case(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "torch" else True)
+    (finding,) = doctor.check_packages(Place())
+    assert finding.level == "fail"
+    assert "has no torch" in finding.text
+
+
+def test_a_check_that_breaks_is_a_finding_and_the_others_go_on():
+    def check_broken(place):
+        raise ValueError("x")
+        yield
+
+    findings = doctor.examine(Place(), [check_broken, doctor.check_python])
+    assert levels(findings) == [("broken", "warn"), ("python", "ok")]
+    assert "ValueError: x" in findings[0].text
+
+
+def test_what_is_wrong_stands_above_how_to_mend_it():
+    text = doctor.as_text([doctor.Finding("gpu", "fail", "none", "buy one")])
+    assert text.splitlines() == ["fail  gpu              none", "                       -> buy one"]
+
+
+def command(*arguments):
+    argv = [sys.executable, "-m", "dlbench", "doctor", *map(str, arguments)]
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command_looks_at_this_machine_and_its_exit_status_says_whether_something_fails(tmp_path):
+    done = command("--json", "--results", tmp_path)
+    found = json.loads(done.stdout)
+    assert found["host"]
+    checks = {finding["check"] for finding in found["findings"]}
+    assert {"python", "torch", "gpu", "network", "mpi", "slurm", "runtimes", "results", "temporary"} <= checks
+    assert done.returncode == any(finding["level"] == "fail" for finding in found["findings"])
+
+
+def test_on_a_node_nothing_is_said_unless_something_is_wrong(tmp_path):
+    assert command("--node", "--results", tmp_path).returncode == 0
+    (tmp_path / "file").write_text("")
+    done = command("--node", "--results", tmp_path / "file" / "results")
+    assert done.returncode == 1
+    assert "cannot write in" in done.stdout

@@ -1,0 +1,304 @@
+"""Profiles: every stamp belongs to somebody, in place and shared modules too; counted work goes with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import math
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
+from dlbench.launch import errand
+from dlbench.models import BuiltModel
+from dlbench.results.bounds_records import profile_run, to_json
+from dlbench.results.bounds_schema import LAYERS_SCHEMA, read_layers, write_layers
+from dlbench.spec.case import Case
+from dlbench.worker import profile as profiling
+from dlbench.worker.flops import count
+from dlbench.worker.traffic import LOSS, Work, count_traffic, traffic_of
+from tests.worker.conftest import TINY
+
+LENET = Case("lenet5", batch_size=2, protocol=TINY)
+
+
+class CountingClock:
+    """A stamp is its own number, so that the time between two is how many stamps lie between them."""
+
+    name, runs_ahead = "fake", True
+
+    def __init__(self):
+        self.count, self.released = 0, 0
+
+    def stamp(self):
+        self.count += 1
+        return self.count
+
+    def wait(self, stamp):
+        pass
+
+    def elapsed_s(self, start, end):
+        return float(end - start)
+
+    def release(self, stamp):
+        self.released += 1
+
+    def synchronize(self):
+        pass
+
+
+class Block(nn.Module):
+    """A convolution, an activation in place that is used twice, and an addition of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1, bias=False)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.relu(self.relu(self.conv(x)) + x)
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 3, 1, bias=False), Block(), nn.Flatten(), nn.Linear(48, 5, bias=False))
+
+
+def marks_of_one_step(clock):
+    module = network()
+    hooks = profiling.LayerHooks(module, clock)
+    with hooks.attached():
+        hooks.begin()
+        loss = module(torch.randn(2, 3, 4, 4)).sum()
+        forward_end = clock.stamp()
+        loss.backward()
+        return hooks.end((forward_end, clock.stamp()))
+
+
+def test_marks_follow_the_step():
+    owners = [(owner, way) for owner, way, _ in marks_of_one_step(CountingClock())]
+    forward = [owner for owner, way in owners if way == "forward"]
+    assert forward == [
+        *("(input)", "(network)", "0", "(network)", "1", "1.conv", "1", "1.relu", "1", "1.relu", "1"),
+        *("(network)", "2", "(network)", "3", "(network)", "(measuring)", "(loss)"),
+    ]
+    backward = [owner for owner, way in owners if way == "backward"]
+    assert backward == ["3", "2", "1.relu", "1", "1.relu", "1.conv", "0", "(optimizer)"]
+    assert owners[-1] == ("", "")
+
+
+def test_own_times_sum_to_the_step():
+    clock = CountingClock()
+    marks = marks_of_one_step(clock)
+    times = profiling.own_times(marks, clock)
+    assert sum(times.values()) == marks[-1][2] - marks[0][2]
+    assert times["1.relu", "forward"] == 2.0  # used twice
+
+
+def test_no_hook_stays_behind():
+    module = network()
+    with profiling.LayerHooks(module, CountingClock()).attached():
+        pass
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
+def test_a_step_that_fails_inside_a_layer_leaves_the_next_one_right():
+    clock, module = CountingClock(), network()
+    hooks = profiling.LayerHooks(module, clock)
+    with hooks.attached():
+        hooks.begin()
+        with pytest.raises(RuntimeError):
+            module(torch.randn(2, 7, 4, 4))
+        hooks.begin()
+        module(torch.randn(2, 3, 4, 4)).sum().backward()
+        owners = [owner for owner, _, _ in hooks.end(())]
+    assert owners[:3] == ["(input)", "(network)", "0"]
+    assert owners[-2] == "0"
+
+
+def test_work_by_hand():
+    with torch.device("meta"):
+        built = BuiltModel(network(), (3, 4, 4), 5, "own")
+    work = traffic_of(built, training=True, batch_size=2)
+    image = 2 * 3 * 4 * 4  # elements of the batch
+    first = work["0"]
+    assert (first.forward_flop, first.forward_elements) == (2 * 9 * 32, image + 9 + image)
+    # No gradient to the input: gradient, input and weights in, gradient of the weights out.
+    assert (first.backward_flop, first.backward_elements) == (2 * 9 * 32, 2 * image + 9 + 9)
+    # Both activations: read and written; backward: gradient, result, gradient.
+    assert (work["1.relu"].forward_elements, work["1.relu"].backward_elements) == (4 * image, 6 * image)
+    assert work["1"].forward_elements == 3 * image  # the block's own addition
+    assert (work["3"].forward_flop, work["3"].backward_flop) == (2 * 2 * 48 * 5, 2 * 2 * 2 * 48 * 5)
+    assert work["2"] == Work() if "2" in work else True  # a view moves nothing
+    assert work[LOSS].forward_flop == 0
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet18", "googlenet"])
+def test_layers_have_all_the_flop_of_the_network(name):
+    counted, work = count(name), count_traffic(name, True, 2).values()
+    assert sum(w.forward_flop for w in work) == 2 * counted.forward_flop
+    assert sum(w.backward_flop for w in work) == 2 * counted.backward_flop
+
+
+def test_normalisation_owns_its_gradient_though_it_counts_its_batches_first():
+    work = count_traffic("resnet18", True, 2)
+    image = 2 * 64 * 112 * 112
+    assert work["bn1"].backward_elements == pytest.approx(3 * image, rel=1e-3)
+    assert work["conv1"].backward_flop == work["conv1"].forward_flop
+
+
+@pytest.fixture(scope="module")
+def lenet(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("lenet")
+    return profiling.profile(LENET, folder, time_s=0.2, trace_steps=2), folder
+
+
+def test_a_profile_covers_the_step_and_survives_json_and_parquet(lenet, tmp_path):
+    run = lenet[0]
+    assert profile_run(to_json(run)) == run
+    assert len(run.hooked_step_s) >= profiling.MIN_STEPS
+    assert {x.kind for x in run.layers} == {"Conv2d", "Tanh", "AvgPool2d", "Flatten", "Linear"}
+    assert all(len(x.forward_s) == len(run.hooked_step_s) for x in run.layers)
+    for i, step_s in enumerate(run.hooked_step_s):
+        layers = sum(x.forward_s[i] + (x.backward_s[i] if x.backward_s else 0) for x in run.layers)
+        assert layers + sum(part[i] for part in run.parts_s.values()) == pytest.approx(step_s, rel=1e-6)
+    assert set(run.parts_s) == {"input", "loss", "optimizer", "measuring", "between"}
+    # SGD with momentum: weights and momentum read and written, gradients read.
+    assert run.optimizer_bytes == 5 * 4 * sum(p.numel() for p in _lenet_parameters())
+    write_layers(tmp_path, run)
+    rows = read_layers(tmp_path / "layers.parquet")
+    assert list(rows.columns) == LAYERS_SCHEMA.names
+    assert rows["forward_flop"].sum() == 2 * count("lenet5").forward_flop
+
+
+def _lenet_parameters():
+    from dlbench.models import build
+
+    return build("lenet5").module.parameters()
+
+
+def test_the_trace_is_what_perfetto_and_tensorboard_open(lenet):
+    _, folder = lenet
+    with gzip.open(folder / "trace.json.gz") as file:
+        events = json.load(file)["traceEvents"]
+    names = {event.get("name") for event in events}
+    assert {"step 0", "step 1", "(network)", "aten::convolution"} <= names
+    assert (folder / "tensorboard" / "lenet5.pt.trace.json.gz").exists()
+
+
+def test_inference_has_no_backward(tmp_path):
+    case = dataclasses.replace(LENET, mode="inference", precision="amp_bf16")
+    run = profiling.profile(case, tmp_path, time_s=0.05, trace_steps=0)
+    assert all(x.backward_s == () and x.backward_elements == 0 for x in run.layers)
+    assert run.optimizer_bytes == 0
+    assert not (tmp_path / "trace.json.gz").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"compile": "default"}, 'compile "default"'), ({"devices_per_node": 2}, "2 devices")],
+)
+def test_what_cannot_be_profiled_is_refused(change, words, tmp_path):
+    with pytest.raises(BadInput, match=words):
+        profiling.profile(dataclasses.replace(LENET, **change), tmp_path, 1.0, 0)
+
+
+@pytest.mark.parametrize("time_s", [0.0, math.nan])
+def test_no_time_is_refused(time_s, tmp_path):
+    with pytest.raises(BadInput, match="time to profile"):
+        profiling.profile(LENET, tmp_path, time_s, 0)
+
+
+def test_an_unknown_model_comes_back_from_the_worker_as_one_line(tmp_path):
+    request = {"case": Case("resnet5").to_dict(), "time_s": 1.0}
+    with pytest.raises(BadInput, match="unknown model 'resnet5'"):
+        errand.run("dlbench.worker.profile", tmp_path / "x", request, 60.0)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_missing_gpu_comes_back_from_the_worker(tmp_path):
+    with pytest.raises(DeviceUnavailable, match="'cuda' asked for"):
+        errand.run("dlbench.worker.ceilings", tmp_path / "x", {"device": "cuda"}, 60.0)
+
+
+def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):
+    (tmp_path / "hangs.py").write_text(
+        "import sys, time\nprint('phase: asleep', file=sys.stderr, flush=True)\ntime.sleep(60)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(errand.ErrandFailed, match="no end within 2 s, in phase 'asleep'"):
+        errand.run("hangs", tmp_path / "x", {}, 1.5)
+
+
+def test_a_worker_that_dies_is_said_to_have(tmp_path, monkeypatch):
+    (tmp_path / "dies.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(errand.ErrandFailed, match="SIGKILL"):
+        errand.run("dies", tmp_path / "x", {}, 30.0)
+
+
+def test_an_unknown_device_is_unknown_to_the_command(capsys):
+    from dlbench.commands import bounds
+
+    with pytest.raises(UnknownName, match="unknown device 'gpu'"):
+        bounds._ceilings(_options(bounds, ["ceilings", "--device", "gpu"]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-P", "batch_size=2,4"], "batch_size has several values"),
+        (["-P", "bach_size=2"], "did you mean 'batch_size'"),
+        (["-P", "batch_size=0"], "at least 1"),
+        (["-P", "model=vgg16"], "name the model once"),
+        (["--time", "0s"], "above 0"),
+        (["--time", "soon"], "not a duration"),
+        (["--trace-steps", "-1"], "at least 0"),
+    ],
+)
+def test_bad_options_end_before_a_worker_starts(arguments, words):
+    from dlbench.commands import bounds
+
+    with pytest.raises(BadInput, match=words):
+        bounds._profile(_options(bounds, ["profile", "lenet5", *arguments]))
+
+
+def test_the_commands_do_not_load_torch_to_say_their_help():
+    import subprocess
+
+    code = (
+        "import argparse, sys; from dlbench.commands import bounds; p = argparse.ArgumentParser();"
+        "bounds.add(p.add_subparsers()); print(sorted({'torch', 'pandas', 'pyarrow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_both_commands_from_end_to_end(tmp_path, capsys):
+    from dlbench.commands import bounds
+
+    results = ["--results", str(tmp_path)]
+    assert bounds._ceilings(_options(bounds, ["ceilings", "--device", "cpu", "--budget", "3s", *results])) == 0
+    assert "conv [FLOP/s]" in capsys.readouterr().out
+    axes = ["-P", "batch_size=2", "-P", "protocol.warmup_max_time_s=1", "-o", str(tmp_path / "profiles" / "x")]
+    assert bounds._profile(_options(bounds, ["profile", "lenet5", "--time", "1s", *axes, *results])) == 0
+    captured = capsys.readouterr()
+    assert "Bound: FLOP at" in captured.out
+    assert "(measured)" in captured.out
+    written = {p.name for p in (tmp_path / "profiles" / "x").iterdir()}
+    assert {"layers.parquet", "layers.csv", "profile.json", "trace.json.gz", "roofline.svg", "roofline.png"} <= written
+
+    from dlbench.results import store
+
+    assert store.parts(tmp_path) == []
+
+
+def _options(bounds, arguments):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    bounds.add(parser.add_subparsers())
+    return parser.parse_args(arguments)
