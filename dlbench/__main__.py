@@ -11,7 +11,14 @@ from dlbench.errors import DlbenchError
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a `DlbenchError` becomes one line on stderr and exit status 2."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    step: list[str] = []
+    if arguments[:1] == ["run"] and "--" in arguments:
+        # argparse would give these words to the suite.
+        at = arguments.index("--")
+        arguments, step = arguments[:at], arguments[at + 1 :]
     options = build_parser().parse_args(arguments)
+    options.step = step
     try:
         status: int = options.command(options)
         sys.stdout.flush()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dlbench.version import __version__
 
 if TYPE_CHECKING:
+    from dlbench.launch.launchers import Launcher
     from dlbench.spec.case import Case
     from dlbench.spec.suite import Suite
 
@@ -31,6 +32,12 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--results", type=Path, default=Path("results"), help="folder for the results (default: results)")
     run.add_argument("--fresh", action="store_true", help="measure everything anew; older results are kept beside")
     run.add_argument("--dry-run", action="store_true", help="list the cases and measure nothing")
+    run.add_argument(
+        "--launcher",
+        default="local",
+        help="who starts the ranks of a case: local, torchrun, mpirun or srun (default: local); words after a last "
+        "`--` replace its command, with {ranks} where a case's nodes and ranks go",
+    )
 
     plan = _add(commands, "plan", _plan, "list the cases of a suite with their FLOP and predicted memory")
     _suite_arguments(plan)
@@ -84,13 +91,16 @@ def _say(text: str) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dlbench.launch import probe, supervise
+    from dlbench.launch import launchers, probe, slurm, supervise
     from dlbench.spec.suite import load_suite, models_of
 
     suite = load_suite(options.suite, options.overrides)
     if options.dry_run:
         return _print_plan(suite, "text")
     suite.cases()  # wrong values are found before the device is asked
+    step = getattr(options, "step", [])
+    launcher = slurm.through_step(step) if step else launchers.find(options.launcher)
+    launchers.check(launcher, suite.cases())
     supervise.check_folder(options.results)
     found = probe.probe(models_of(suite.cases()))
     cases = suite.cases(device=found.device_kind)
@@ -99,13 +109,13 @@ def _run(options: argparse.Namespace) -> int:
     _say(f"{suite.name}: {len(cases)} cases on {found.description} -> {options.results}/")
     with supervise.stopping_on_signals():
         try:
-            return _measure(suite, cases, found.system_key, options.results, options.fresh)
+            return _measure(suite, cases, found.system_key, options.results, options.fresh, launcher)
         except supervise.Stopped as stop:
             _say(f"stopped by {stop.signal_name}; what was measured is kept, and the same command goes on from here")
             return 130
 
 
-def _measure(suite: Suite, cases: list[Case], system_key: str, root: Path, fresh: bool) -> int:
+def _measure(suite: Suite, cases: list[Case], system_key: str, root: Path, fresh: bool, launcher: Launcher) -> int:
     from dlbench.launch import attempts, supervise
     from dlbench.launch.progress import Progress
     from dlbench.results import store
@@ -124,6 +134,7 @@ def _measure(suite: Suite, cases: list[Case], system_key: str, root: Path, fresh
         suite=suite.name,
         suite_version=suite.version,
         system_key=system_key,
+        launcher=launcher,
         on_record=keep,
         on_tick=progress.tick,
         stored=frozenset(store.done_keys(root)),

@@ -6,7 +6,7 @@ description = "..."
 
 [axes]                           # every combination is a case
 model = ["lenet5", "resnet50"]
-batch_size = [16, 32]
+batch_size = [16, 32]           # per device; or global_batch = [64, 128], over all devices of a case
 
 [[exclude]]                      # except those that match all keys of one such table
 model = "resnet50"
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,9 @@ from dlbench.errors import BadInput, UnknownName
 from dlbench.spec.case import AXES, Case, Protocol, check_types, make_protocol
 
 _KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
+#: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
+GLOBAL_BATCH = "global_batch"
+_SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -55,7 +59,9 @@ class Suite:
         Raises:
             BadInput: a value is not valid for its axis, or nothing is left after the exclusions.
         """
-        names = [axis for axis in AXES if axis in self.axes]
+        if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
+            raise BadInput(f"{self.source} has batch_size and global_batch; a case takes its batch from one of them")
+        names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
         found: dict[str, Case] = {}
         for values in itertools.product(*(self.axes[name] for name in names)):
             setting = dict(zip(names, values, strict=True))
@@ -70,6 +76,11 @@ class Suite:
     def _case(self, setting: dict[str, Any], device: str) -> Case:
         if setting.get("device", "auto") == "auto":
             setting = setting | {"device": device}
+        if GLOBAL_BATCH in setting:
+            setting = self._divided(setting)
+        if setting.get("mode") == "inference" or _ranks(setting) == 1:
+            # Nothing is brought together: cases that differ in how are one case.
+            setting = {axis: value for axis, value in setting.items() if axis not in _SYNCHRONISATION}
         if setting.get("mode") == "inference":
             # No optimizer runs: cases that differ in it alone are one case.
             setting = {axis: value for axis, value in setting.items() if axis != "optimizer"}
@@ -79,6 +90,25 @@ class Suite:
             raise BadInput(f"{error} [{self.source}]") from None
         except BadInput as error:
             raise BadInput(f"{self.source}: {error}") from None
+
+    def _divided(self, setting: dict[str, Any]) -> dict[str, Any]:
+        """`setting` with the batch per device instead of that over all devices."""
+        batch, ranks = setting[GLOBAL_BATCH], _ranks(setting)
+        if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+            raise BadInput(f"{self.source}: global_batch is {batch!r}; it must be a whole number from 1 on")
+        if batch % ranks:
+            raise BadInput(
+                f"{self.source}: a global batch of {batch} cannot be divided evenly by {ranks} devices; choose "
+                f"{batch // ranks * ranks or ranks} or {(batch // ranks + 1) * ranks}, or exclude this combination"
+            )
+        rest = {axis: value for axis, value in setting.items() if axis != GLOBAL_BATCH}
+        return rest | {"batch_size": batch // ranks}
+
+
+def _ranks(setting: dict[str, Any]) -> int:
+    """Number of devices of a setting; 1 where it cannot be told, since the check of types comes later."""
+    counts = [setting.get(axis, 1) for axis in ("nodes", "devices_per_node")]
+    return math.prod(n for n in counts if isinstance(n, int) and n >= 1)
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
@@ -151,8 +181,8 @@ def _find(path: str | Path) -> Path:
 
 
 def _axis_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
-    if axis not in AXES:
-        raise UnknownName("axis", axis, AXES, where)
+    if axis not in (*AXES, GLOBAL_BATCH):
+        raise UnknownName("axis", axis, (*AXES, GLOBAL_BATCH), where)
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:
         raise BadInput(f"axis '{axis}' in {where} has no values")
@@ -166,8 +196,9 @@ def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, 
         raise BadInput(f"cannot use {where}: write axis=value,value or protocol.key=value")
     if key.startswith("protocol."):
         protocol[key.removeprefix("protocol.")] = _value(text.strip(), _field_type(Protocol, key.partition(".")[2]))
-    elif key in AXES:
-        axes[key] = tuple(_value(part.strip(), _field_type(Case, key)) for part in text.split(",") if part.strip())
+    elif key in (*AXES, GLOBAL_BATCH):
+        wanted = "int" if key == GLOBAL_BATCH else _field_type(Case, key)
+        axes[key] = tuple(_value(part.strip(), wanted) for part in text.split(",") if part.strip())
     else:
         raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where)
 
@@ -186,7 +217,7 @@ def _value(text: str, wanted: str) -> Any:
 
 def _matches(setting: dict[str, Any], pattern: dict[str, tuple[Any, ...]]) -> bool:
     defaults = {f.name: f.default for f in dataclasses.fields(Case)}
-    return bool(pattern) and all(setting.get(axis, defaults[axis]) in values for axis, values in pattern.items())
+    return bool(pattern) and all(setting.get(axis, defaults.get(axis)) in values for axis, values in pattern.items())
 
 
 def _typed(value: Any, wanted: type, key: str, file: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What communication between ranks costs and which way it takes: exposed time, all-reduce over message sizes, transport.
+"""What communication between ranks costs, and which way it takes.
 
 **Exposed time.** After the window the same step runs for a while without gradient synchronisation (DDP's `no_sync`).
 What a step takes longer with it is the part of communication that backward does not hide, and the wait for the slowest.
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def unsynced_steps(workload: Workload, clock: Clock, place: Place, step_s: float
             workload.step()
             stamps.append(clock.stamp())
         clock.synchronize()
-    return tuple(clock.elapsed_s(a, b) for a, b in zip(stamps, stamps[1:], strict=False))
+    return tuple(clock.elapsed_s(a, b) for a, b in pairwise(stamps))
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def judge(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_nod
     warning = None
     if nvlink and "shared_memory" in ways:
         warning = (
-            "transport_lost: NCCL goes through shared memory although the GPUs have NVLink; let every rank see all GPUs "
-            "of its node (no --gpus-per-task), and see NCCL_P2P_DISABLE and NCCL_P2P_LEVEL."
+            "transport_lost: NCCL goes through shared memory although the GPUs have NVLink; let every rank see all "
+            "GPUs of its node (no --gpus-per-task), and see NCCL_P2P_DISABLE and NCCL_P2P_LEVEL."
         )
     elif links.get("infiniband") and "sockets" in ways and not one_node:
         warning = (
@@ -223,7 +224,7 @@ def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
         stamps.append(clock.stamp())
     clock.synchronize()
     data.fill_(1.0)
-    return [clock.elapsed_s(a, b) for a, b in zip(stamps, stamps[1:], strict=False)]
+    return [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
 
 
 def main(arguments: list[str]) -> int:

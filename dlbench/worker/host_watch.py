@@ -5,6 +5,7 @@ Two threads that wait for each other on two cores, one of them taken, are slower
 
 from __future__ import annotations
 
+import math
 import os
 import time
 
@@ -21,16 +22,27 @@ class HostWatch:
         self._cores = sorted(os.sched_getaffinity(0))
         self._before: tuple[float, float] | None = None
         self._share: float | None = None
+        #: CPU seconds of this process in the window.
+        self.own_s = 0.0
+        self._elapsed_s = math.inf
 
     def before(self) -> None:
         """To be called right before the window."""
+        self.own_s = -time.process_time()
         self._before = (time.perf_counter(), self._others_s())
 
     def after(self) -> None:
         """To be called right after it."""
         assert self._before is not None
-        elapsed_s = (time.perf_counter() - self._before[0]) * len(self._cores)
+        elapsed_s = self._elapsed_s = (time.perf_counter() - self._before[0]) * len(self._cores)
         self._share = (self._others_s() - self._before[1]) / elapsed_s
+        self.own_s += time.process_time()
+
+    def excuse(self, peers_s: float) -> None:
+        """Takes off what the other ranks of the same case took [CPU s], once the window is over."""
+        if self._share is not None and self._before is not None:
+            # Their cores may be others than ours; never less than nothing.
+            self._share = max(0.0, self._share - peers_s / self._elapsed_s)
 
     def warnings(self) -> tuple[str, ...]:
         """Says how much others took, if it was too much."""

@@ -91,6 +91,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
     measurement = dataclasses.replace(
         measurement, **_with_warnings(measurement, _communication(workload, clock, place, window))
     )
+    host.excuse(_peers_s(place, host.own_s))
     enter_phase("memory")
     measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
     if place.rank == 0:  # the same for all
@@ -259,6 +260,12 @@ def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
         "power_time_s": tuple(row[0] - window.opened_at_s for row in rows),
         "power_w": tuple(row[1] for row in rows),
     }
+
+
+def _peers_s(place: Place, own_s: float) -> float:
+    """CPU time that the other ranks on this node took in the window [s]."""
+    here = socket.gethostname()
+    return sum(taken for host, taken in place.gather((here, own_s)) if host == here) - own_s
 
 
 def _communication(workload: Workload, clock: Clock, place: Place, window: Window) -> dict[str, Any]:

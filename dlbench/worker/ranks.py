@@ -87,7 +87,9 @@ def detect(environ: Mapping[str, str], asked: int) -> Found:
     if found.world_size == asked and 0 <= found.rank < asked:
         return found
     if found.source == "none":
-        reason = "nothing in the environment says that there is more than one: start it with --launcher local, torchrun, "
+        reason = (
+            "nothing in the environment says that there is more than one: start it with --launcher local, torchrun, "
+        )
         reason += "mpirun or srun; under srun, `srun --mpi=list` shows what may be wrong"
     else:
         reason = f"{found.source} says that this is rank {found.rank} of {found.world_size}"

@@ -76,7 +76,9 @@ def _address(found: Found, environ: Mapping[str, str], limit_s: float) -> tuple[
 
 def mpi_world() -> Any | None:
     """mpi4py's COMM_WORLD in a process that `python -m mpi4py` or an MPI launcher started; else None."""
-    started = "mpi4py.MPI" in sys.modules or any(n in os.environ for n in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"))
+    started = "mpi4py.MPI" in sys.modules or any(
+        n in os.environ for n in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
+    )
     if not started:
         return None
     try:
@@ -128,7 +130,9 @@ def address_of(interface: str | None) -> str | None:
             return socket.inet_ntoa(fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)[20:24])
         except OSError:
             known = ", ".join(name for _, name in socket.if_nameindex())
-            raise Unreachable(f"DLBENCH_INTERFACE={interface}: no such interface with an address; known: {known}.") from None
+            raise Unreachable(
+                f"DLBENCH_INTERFACE={interface}: no such interface with an address; known: {known}."
+            ) from None
 
 
 def _serve(found: Found, address: str, ports: list[int], limit_s: float) -> TCPStore:

@@ -1,8 +1,8 @@
 """What each rank of a case leaves in the attempt's folder, so that its end can be told even when the others' is seen.
 
-    ranks/3.pid.json    host and process of rank 3, written first
-    ranks/3.err         its stderr (rank 0 keeps that of the launcher)
-    ranks/3.end.json    how it ended, in its own words; a rank without one was killed, or still hangs
+ranks/3.pid.json    host and process of rank 3, written first
+ranks/3.err         its stderr (rank 0 keeps that of the launcher)
+ranks/3.end.json    how it ended, in its own words; a rank without one was killed, or still hangs
 """
 
 from __future__ import annotations
