@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.commands.compare import add as compare_commands
 from dlbench.version import __version__
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def build_parser() -> argparse.ArgumentParser:
     collect = _add(commands, "collect", _collect, "rebuild missing Parquet parts from the attempts' folders")
     collect.add_argument("--results", type=Path, default=Path("results"))
     collect.add_argument("--merge", action="store_true", help="put all parts into one file, which reads faster")
+
+    compare_commands(commands)
     return parser
 
 
@@ -169,9 +172,12 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _print_plan(suite: Suite, form: str) -> int:
+    from dlbench.launch import probe
     from dlbench.report.plan import plan_table
     from dlbench.report.render import render
+    from dlbench.spec.suite import models_of
 
+    probe.check_models(models_of(suite.cases()))
     print(render(plan_table(suite, suite.cases()), form), end="")
     return 0
 

@@ -43,10 +43,9 @@ class Rank:
     phase: str
     last_words: str
 
-    @property
-    def name(self) -> str:
-        """Such as "rank 3 on node07"."""
-        return f"rank {self.number} on {self.host}" if self.host else f"rank {self.number}"
+    def name(self, world_size: int) -> str:
+        """Such as "rank 3 of 8 on node07"."""
+        return f"rank {self.number} of {world_size}" + (f" on {self.host}" if self.host else "")
 
 
 def ranks_of(folder: Path) -> list[Rank]:
@@ -91,13 +90,13 @@ def verdict(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | 
     own = [r for r in failed if not r.end.get("lost_peer") and r.end["status"] != "preempted"]
     if own:
         first = own[0]
-        return first.end["status"], f"{first.name} of {world_size} in phase '{first.phase}': {first.end['error']}"
+        return first.end["status"], f"{first.name(world_size)} in phase '{first.phase}': {first.end['error']}"
     killed = _said_killed(folder, ranks) or ([r for r in ranks if not r.end] if failed else [])
     if killed:
         return _killed(killed, world_size, oom_kill)
     if failed:
         first = failed[0]
-        return first.end["status"], f"{first.name} of {world_size} in phase '{first.phase}': {first.end['error']}"
+        return first.end["status"], f"{first.name(world_size)} in phase '{first.phase}': {first.end['error']}"
     if ranks and len(ranks) < world_size:
         came = {r.number for r in ranks}
         missing = ", ".join(str(n) for n in range(world_size) if n not in came)
@@ -139,12 +138,12 @@ def end_leftovers(folder: Path) -> int:
 
 
 def _killed(killed: list[Rank], world_size: int, oom_kill: bool) -> tuple[str, str]:
-    names = ", ".join(rank.name for rank in killed[:4])
+    names = ", ".join(rank.name(world_size) for rank in killed[:4])
     phase = f" in phase '{killed[0].phase}'" if killed[0].phase else ""
-    words = f"; last words: {killed[0].last_words}" if killed[0].last_words else "; it said nothing"
+    words = f"; last words: {killed[0].last_words}" if killed[0].last_words else "; it left no last words"
     if oom_kill:
-        return "oom", f"{names} of {world_size} was ended by the kernel for want of memory{phase}{words}"
-    return "crashed", f"{names} of {world_size} was killed{phase}{words}"
+        return "oom", f"{names} was ended by the kernel for want of memory{phase}{words}"
+    return "crashed", f"{names} was killed{phase}{words}"
 
 
 def _said_killed(folder: Path, ranks: list[Rank]) -> list[Rank]:

@@ -12,7 +12,6 @@ Every rank sees all devices of its node and takes that of its local rank. `dlben
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import subprocess
@@ -126,7 +125,8 @@ def find(name: str, environment: Mapping[str, str] | None = None, module: str = 
         options = Options(**{**vars(options), "mpirun": program, "mpi": mpi_of(_version_of(program))})
     if name == "srun":
         _program("srun", "run inside of a Slurm allocation")
-    return functools.partial(LAUNCHERS[name], options=options)
+    start = LAUNCHERS[name]
+    return lambda case, folder: start(case, folder, options)
 
 
 def check(launcher: Launcher, cases: list[Case]) -> None:

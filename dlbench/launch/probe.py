@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlbench.errors import BadInput, DeviceUnavailable
+from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
+from dlbench.spec.catalog import CATALOG
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,22 @@ def probe(models: Sequence[str] = (), timeout_s: float = 180.0) -> Probe:
     for reason in facts["broken_models"].values():
         raise BadInput(reason)
     return Probe(facts["device_kind"], facts["system_key"], _describe(facts), len(facts["devices"]), facts)
+
+
+def check_models(models: Sequence[str]) -> None:
+    """See that these networks exist: the catalogue's at once, others with the help of torch, where it is installed.
+
+    Raises:
+        BadInput: somebody knows better.
+        UnknownName: a plain name that is not in the catalogue, on a machine without torch.
+    """
+    others = [name for name in models if name not in CATALOG]
+    if others and importlib.util.find_spec("torch"):
+        probe(others)
+    for name in others:
+        if ":" not in name and not importlib.util.find_spec("torch"):
+            hint = "Without torch only the catalogue is known; write torchvision:NAME or timm:NAME for theirs."
+            raise UnknownName("model", name, CATALOG, hint=hint)
 
 
 def require_device(kind: str, found: Probe) -> None:

@@ -103,8 +103,8 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
 def _collect(processes: list[subprocess.Popen[bytes]]) -> int:
     """Takes note of the ranks that have ended; the exit status of one that failed, said on stderr."""
     for rank, process in enumerate(processes):
-        if process.returncode is None and process.poll():
-            code = process.returncode
+        code = process.poll() if process.returncode is None else None
+        if code:
             print(f"spawn: rank {rank} (pid {process.pid}) {_how(code)}", file=sys.stderr, flush=True)
             return code if code > 0 else 128 - code
     return 0

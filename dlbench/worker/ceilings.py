@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import socket
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -43,6 +42,8 @@ SAMPLE_S = {"cuda": 0.002, "cpu": 0.01}
 MIN_SAMPLES, MAX_SAMPLES = 5, 50
 #: A shape whose single call is expected to take longer than so many shares of the time is left out.
 MAX_SHARES = 0.7
+#: Each shape may take this long [s] even where the budget is spent: one sample is no measurement.
+MIN_SHARE_S = 0.05
 #: Arrays for copy and triad are so many times the last cache, and at most this part of the free memory.
 CACHES, MEMORY_SHARE = 4, 1 / 8
 MIN_ARRAY_BYTES = 64 * 2**20
@@ -117,7 +118,7 @@ def measure_ceilings(device_name: str, budget_s: float) -> CeilingRun:
     done: list[Ceiling] = []
     with torch.inference_mode():
         while waiting:
-            share_s = max(ends_s - time.perf_counter(), 0.0) / len(waiting)
+            share_s = max(MIN_SHARE_S, (ends_s - time.perf_counter()) / len(waiting))
             done.append(_measure(waiting.pop(0), device, clock, share_s, done))
     return CeilingRun(where_of(device), tuple(done))
 
@@ -260,7 +261,7 @@ def _expected_s(ceiling: Ceiling, done: Sequence[Ceiling]) -> float:
     if not ceiling.flop:
         return 0.0
     alike = [c for c in done if (c.kind, c.precision) == (ceiling.kind, ceiling.precision) and c.time_s and c.flop]
-    return min((ceiling.flop * statistics.median(c.time_s) / (c.flop or 1) for c in alike), default=0.0)
+    return min((ceiling.flop * min(c.time_s) / (c.flop or 1) for c in alike), default=0.0)
 
 
 def sample(call: Callable[[], Any], clock: Clock, sample_s: float, share_s: float) -> tuple[tuple[float, ...], int]:

@@ -43,7 +43,7 @@ class TorchGroup:
     def __init__(self, backend: str, rank: int) -> None:
         self.backend = backend
         self._rank = rank
-        self._words = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
+        self._words: Any = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
 
     def agree(self, value: Any) -> Any:
         """The value of rank 0."""

@@ -28,6 +28,11 @@ from dlbench.worker.workload import OPTIMIZERS, Workload
 _CPU = torch.device("cpu")
 #: Channels that oneDNN keeps together, by the width of the vector registers; a copy is padded to whole blocks.
 _CHANNEL_BLOCK = {"AVX512": 16, "AVX2": 8}
+#: Under inference mode a convolution is seen by its own name.
+_CONVOLUTIONS = (
+    *(torch.ops.aten.convolution.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding),
+    *(torch.ops.aten.conv1d.default, torch.ops.aten.conv3d.default),
+)
 #: What PyTorch gives each cuBLAS handle: ":4096:2:16:8", and on Hopper and later 32 MiB
 #: (aten/src/ATen/cuda/CublasHandlePool.cpp). The thread of forward has a handle, and that of backward another.
 _CUBLAS_BYTES, _CUBLAS_BYTES_FROM_HOPPER = 8_519_680, 33_554_432
@@ -136,7 +141,7 @@ class _Step(LiveBytes):
         Seen in the allocator's reports: input, weights and output in blocks of channels side by side, then the output
         alone beside what it is copied to. A layer's few input channels (images) are read as they are.
         """
-        if func is torch.ops.aten.convolution.default:
+        if func in _CONVOLUTIONS:
             x, weight = args[0], args[1]
             if _channels_last(x, weight):
                 return _size(result) + self._blocked(weight, 0)

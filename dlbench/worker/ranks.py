@@ -1,9 +1,9 @@
 """Who this process is among those that measure one case together.
 
 Found in the environment, in this order (`detect`): explicit RANK and WORLD_SIZE (torchrun, `dlbench.launch.spawn`);
-Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SLURM_PROCID, and that only if SLURM_NTASKS
-is the number of ranks asked for: under mpirun inside of a job it is the daemon's. A number of ranks other than the one
-asked for stops the case: with the wrong `srun --mpi` every rank silently believes that it is 0 of 1.
+Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SLURM_PROCID, and that only if
+SLURM_NTASKS is the number of ranks asked for: under mpirun inside of a job it is the daemon's. A number of ranks other
+than the one asked for stops the case: with the wrong `srun --mpi` every rank silently believes that it is 0 of 1.
 
 Everything that a group of processes must agree on goes through `Place.agree`, and what rank 0 must know of all through
 `Place.gather`; `dlbench.worker.distributed` gives a Place its group.

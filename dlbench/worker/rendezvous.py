@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from torch.distributed import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from dlbench.errors import BadInput
 from dlbench.spec.ports import ports_of
@@ -76,10 +76,8 @@ def _address(found: Found, environ: Mapping[str, str], limit_s: float) -> tuple[
 
 def mpi_world() -> Any | None:
     """mpi4py's COMM_WORLD in a process that `python -m mpi4py` or an MPI launcher started; else None."""
-    started = "mpi4py.MPI" in sys.modules or any(
-        n in os.environ for n in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
-    )
-    if not started:
+    by_launcher = any(name in os.environ for name in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"))
+    if not by_launcher and "mpi4py.MPI" not in sys.modules:
         return None
     try:
         from mpi4py import MPI

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 from dlbench.worker.progress import current_phase
@@ -58,7 +59,7 @@ class Voice:
         with contextlib.suppress(OSError):
             self._write("end", values | {"host": socket.gethostname()})
 
-    def _write(self, kind: str, values: dict[str, object]) -> None:
+    def _write(self, kind: str, values: Mapping[str, object]) -> None:
         partial = self.folder / f".{self.rank}.{kind}.{os.getpid()}"
         partial.write_text(json.dumps(values), encoding="utf-8")
         partial.replace(self.folder / f"{self.rank}.{kind}.json")
@@ -95,17 +96,15 @@ def _place(thread: int | None) -> str:
 
 
 def die_with_launcher() -> None:
-    """Ends this process when the one that started it ends: torchrun and mpirun put ranks out of reach of our session."""
+    """Ends this process when the one that started it ends: torchrun and mpirun put ranks beyond our session."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if parent == 1 or os.getppid() != parent:
-        # In a container the launcher may truly be process 1; then it takes us along when it ends.
-        if os.getppid() != parent:
-            os._exit(EXIT_NOT_DONE)
+    if os.getppid() != parent:  # it ended in between
+        os._exit(EXIT_NOT_DONE)
 
 
 def leave_at_once(code: int) -> None:
-    """Ends this process without the teardown of process groups, which may wait for ranks that are gone; never returns."""
+    """Ends this process without the teardown of process groups, which may wait for those that are gone."""
     sys.stdout.flush()
     sys.stderr.flush()
     if "mpi4py.MPI" in sys.modules:

@@ -85,7 +85,7 @@ class Workload:
 
     def unsynchronised(self) -> AbstractContextManager[object]:
         """Steps in here leave the gradients to each rank, so that a rank may take one alone."""
-        return nullcontext() if self.parallel is None else self.parallel.no_sync()  # type: ignore[no-any-return]
+        return nullcontext() if self.parallel is None else self.parallel.no_sync()
 
     def num_parameters(self) -> int:
         """Trainable and frozen weights and biases, each once."""

@@ -1,0 +1,298 @@
+"""`dlbench maxbatch`: the largest batch that fits, by prediction and then by real runs, each in a fresh process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlbench.spec.case import Case
+
+_FORMATS = ("text", "markdown", "csv", "latex", "json")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+#: The batches that are predicted; memory grows with the batch along the line through them.
+_PREDICTED = (8, 16)
+#: From the predicted batch on, the first step up or down; each next one is its square.
+_FIRST_STEP = 1.1
+#: Whoever has so much memory has another limit first.
+_LARGEST = 2**24
+_WORKER = "dlbench.worker.trial"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One real run of a batch."""
+
+    batch_size: int
+    fits: bool
+    predicted_bytes: int | None = None
+    allocated_peak_bytes: int | None = None  # by the framework's allocator; None on the CPU, which keeps no count
+    rss_peak_bytes: int | None = None
+    seconds: float | None = None
+    reason: str | None = None  # why it does not fit
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers; it carries its function as `command`."""
+    summary = "find the largest batch that fits into memory, by prediction and real runs"
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "maxbatch", help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    parser.set_defaults(command=_maxbatch)
+    parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
+    parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
+                        help="set an axis (-P mode=inference -P precision=amp_bf16); may be repeated")  # fmt: skip
+    parser.add_argument("--memory", type=_bytes, metavar="SIZE",
+                        help="CPU: what the process may use, such as 2GiB (default: what is available now)")  # fmt: skip
+    parser.add_argument("--within", type=_percent, default=1.0, metavar="PERCENT",
+                        help="stop when the batches that fit and do not are so close (default: 1; 0: exactly)")  # fmt: skip
+    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one run (default: 600)")
+    parser.add_argument("--format", choices=_FORMATS, default="text")
+
+
+def find_largest(
+    trial: Callable[[int], Trial], predicted: Callable[[int], float] | None, limit_bytes: int, within: float = 0.0
+) -> list[Trial]:
+    """Real runs until the largest batch that fits is known; the runs in their order.
+
+    From the predicted batch in growing steps until one fits and one does not, then bisection.
+
+    Args:
+        trial: runs a batch.
+        predicted: memory of a batch [bytes]; None starts at a batch of 1.
+        limit_bytes: what the prediction is held against.
+        within: relative distance of the two batches at which it ends; 0 for neighbours.
+    """
+    trials: list[Trial] = []
+    largest, smallest_failing = 0, _LARGEST + 1
+    batch, step = _guess(predicted, limit_bytes), _FIRST_STEP
+    while smallest_failing - largest > max(1, int(within * largest)):
+        done = trial(batch)
+        trials.append(done)
+        if done.fits:
+            largest = batch
+        else:
+            smallest_failing = batch
+        if largest and smallest_failing <= _LARGEST:
+            batch = (largest + smallest_failing) // 2
+        elif largest:
+            batch = min(_LARGEST, max(batch + 1, int(batch * step)))
+        else:
+            batch = max(1, min(batch - 1, int(batch / step)))
+        step = min(step * step, 16.0)
+    return trials
+
+
+def _guess(predicted: Callable[[int], float] | None, limit_bytes: int) -> int:
+    """The largest batch that is predicted to fit, from 1 on."""
+    if predicted is None:
+        return 1
+    low, high = 1, _LARGEST
+    while high > low:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if predicted(middle) <= limit_bytes else (low, middle - 1)
+    return low
+
+
+def make_case(model: str, overrides: list[str], device: str) -> Case:
+    """The case that `-P` describes, its batch size still to be found.
+
+    Raises:
+        BadInput: an axis is unknown or has several values, or sets the batch.
+    """
+    from dlbench.errors import BadInput
+    from dlbench.spec import suite
+    from dlbench.spec.case import make_protocol
+
+    axes: dict[str, tuple[Any, ...]] = {"model": (model,)}
+    protocol: dict[str, Any] = {}
+    for override in overrides:
+        suite._apply(override, axes, protocol)
+    if "batch_size" in axes:
+        raise BadInput("cannot use -P batch_size: the batch is what maxbatch looks for")
+    several = [name for name, values in axes.items() if len(values) > 1]
+    if several:
+        raise BadInput(f"cannot use several values of {several[0]}: maxbatch looks at one setting")
+    found = suite.Suite("maxbatch", 1, "", axes, (), make_protocol(protocol), "-P").cases(device)[0]
+    if found.world_size > 1:
+        raise BadInput("maxbatch looks at one device: leave nodes and devices_per_node at 1; each device is alike")
+    return found
+
+
+def available_bytes() -> int:
+    """Memory that a new process on this machine may still use: the kernel's estimate, or less by its control group."""
+    found = [_meminfo("MemAvailable")]
+    for root, current in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):  # fmt: skip
+        try:
+            limit = (Path("/sys/fs/cgroup") / root).read_text().strip()
+            used = int((Path("/sys/fs/cgroup") / current).read_text())
+        except (OSError, ValueError):
+            continue
+        if limit.isdigit():
+            found.append(max(0, int(limit) - used))
+    return min(found)
+
+
+def _meminfo(name: str) -> int:
+    from dlbench.errors import DeviceUnavailable
+
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    raise DeviceUnavailable(f"/proc/meminfo does not say {name}; give a limit with --memory")
+
+
+def _maxbatch(options: argparse.Namespace) -> int:
+    from dlbench.errors import BadInput
+    from dlbench.launch import probe, supervise
+    from dlbench.units import bytes_
+
+    make_case(options.model, options.overrides, "cpu")  # wrong values are found before the device is asked
+    found = probe.probe([options.model])
+    case = make_case(options.model, options.overrides, found.device_kind)
+    probe.require_device(case.device, found)
+    if case.device == "cuda" and options.memory is not None:
+        raise BadInput("--memory limits the CPU's memory; on a GPU the limit is what it has")
+    limit_bytes = _device_bytes(found.facts) if case.device == "cuda" else options.memory or available_bytes()
+    _say(f"{case.model} {case.mode} {case.precision} on {found.description}: at most {bytes_(limit_bytes)}")
+    with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
+        try:
+            runs = Runs(case, Path(folder), limit_bytes, options.timeout)
+            line = runs.prediction()
+            trials = find_largest(lambda batch: runs.trial(batch, line), line, limit_bytes, options.within / 100)
+        except supervise.Stopped as stop:
+            _say(f"stopped by {stop.signal_name}")
+            return 130
+    _print(case, trials, limit_bytes, options.format)
+    return 0 if any(t.fits for t in trials) else 1
+
+
+class Runs:
+    """Real runs of one case with different batches, each in a process of its own that ends with it."""
+
+    def __init__(self, case: Case, folder: Path, limit_bytes: int, timeout_s: float, worker: str = _WORKER) -> None:
+        self._case = case
+        self._folder = folder
+        self._limit_bytes = limit_bytes
+        self._timeout_s = timeout_s
+        self._worker = worker
+        self._count = 0
+
+    def prediction(self) -> Callable[[int], float] | None:
+        """Memory by batch [bytes]; None where the network cannot be followed without data."""
+        cases = [replace(self._case, batch_size=batch).to_dict() for batch in _PREDICTED]
+        first, second = self._run({"predict": cases})
+        if first is None or second is None:
+            return None
+        slope = max(0.0, (second - first) / (_PREDICTED[1] - _PREDICTED[0]))
+        return lambda batch: float(first + slope * (batch - _PREDICTED[0]))
+
+    def trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
+        """Whether a batch fits; says so on stderr.
+
+        Raises:
+            ErrandFailed: it failed for another reason than memory.
+        """
+        from dlbench.launch.errand import ErrandFailed
+
+        began_s = time.monotonic()
+        on_cpu = self._case.device == "cpu"
+        request = {
+            "case": replace(self._case, batch_size=batch).to_dict(),
+            "limit_bytes": self._limit_bytes if on_cpu else None,
+        }
+        expected = None if predicted is None else round(predicted(batch))
+        try:
+            peaks = self._run(request)
+        except ErrandFailed as error:
+            if not _is_memory(str(error)):
+                raise
+            reason = str(error).removeprefix("oom: ").partition("; see ")[0]
+            done = Trial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
+        else:
+            done = Trial(
+                batch,
+                True,
+                expected,
+                peaks["memory_allocated_peak_bytes"],
+                peaks["memory_rss_peak_bytes"],
+                time.monotonic() - began_s,
+            )
+        _say(f"batch {batch}: {'fits' if done.fits else 'does not fit'}, {done.seconds:.1f} s")
+        return done
+
+    def _run(self, request: dict[str, Any]) -> Any:
+        from dlbench.launch import errand
+
+        self._count += 1
+        return json.loads(errand.run(self._worker, self._folder / str(self._count), request, self._timeout_s))
+
+
+def _is_memory(text: str) -> bool:
+    # The kernel ends whoever takes too much by SIGKILL, without a word.
+    return text.startswith("oom: ") or "(SIGKILL)" in text
+
+
+def _device_bytes(facts: dict[str, Any]) -> int:
+    devices = facts["devices"]
+    return int(devices[0].get("memory_bytes") or devices[0].get("total_memory") or 0) or 2**36
+
+
+def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:
+    from dlbench.report.render import Cell, Column, Table, bytes_of, render
+
+    largest = max((t.batch_size for t in trials if t.fits), default=None)
+    failing = min((t for t in trials if not t.fits), key=lambda t: t.batch_size, default=None)
+    if form == "json":
+        axes = {name: value for name, value in case.to_dict().items() if name not in ("batch_size", "protocol")}
+        values = {
+            "case": axes,
+            "limit_bytes": limit_bytes,
+            "largest_batch": largest,
+            "smallest_failing_batch": failing.batch_size if failing else None,
+            "trials": [asdict(t) for t in trials],
+        }
+        print(json.dumps(values, indent=1))
+        return
+    columns = [
+        Column("batch_size", "batch"),
+        Column("fits"),
+        Column("predicted_bytes", "predicted", "right", bytes_of),
+        Column("allocated_peak_bytes", "allocated", "right", bytes_of),
+        Column("rss_peak_bytes", "resident", "right", bytes_of),
+        Column("seconds", "time [s]"),
+        Column("reason", "", "left"),
+    ]
+    rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in trials]
+    result = "no batch fits" if largest is None else f"largest batch that fits: {largest}"
+    after = f"; {failing.batch_size} does not" if failing and largest else ""
+    print(render(Table(columns, rows, f"{case.model}, {case.mode}, {case.precision}", [result + after]), form), end="")
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?i?)b?", text.strip().lower())
+    if match is None or match.group(2) not in _UNITS or float(match.group(1)) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 2GiB or 500MB")
+    return int(float(match.group(1)) * _UNITS[match.group(2)])
+
+
+def _percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 <= value < 100:
+        raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 to below 100")
+    return value
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

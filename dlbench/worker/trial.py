@@ -1,0 +1,68 @@
+"""`python -m dlbench.worker.trial FOLDER`: does a case fit into memory? A few real steps of it, or its prediction.
+
+request.json holds either {"predict": [CASE, ...]}, answered by the predicted peaks [bytes], null where there is none;
+or {"case": CASE, "limit_bytes": N | null}, answered by the peaks that were reached. On the CPU the limit is that on the
+process's data (RLIMIT_DATA): all private memory it may write to, of tensors, libraries, threads and the interpreter. An
+allocation beyond it fails, and nothing else on the machine is in danger.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+from dlbench.errors import BadInput
+from dlbench.spec.case import Case
+from dlbench.worker.errand import serve
+from dlbench.worker.progress import enter_phase
+from dlbench.worker.ranks import Place
+
+#: The optimizer makes its state at the end of the first step; the second has everything in place.
+_NUM_STEPS = 2
+
+
+def work(request: dict[str, Any], folder: Path) -> str:
+    """The text of result.json."""
+    if "predict" in request:
+        return json.dumps([_predicted(Case.from_dict(values)) for values in request["predict"]])
+    return json.dumps(_try(Case.from_dict(request["case"]), request["limit_bytes"]))
+
+
+def _predicted(case: Case) -> int | None:
+    from dlbench.worker.predict import predict
+
+    enter_phase("predict")
+    try:
+        return predict(case).peak_bytes
+    except BadInput:
+        # Somebody's own network may not run without data; whether it can be built at all is seen by the real run.
+        return None
+
+
+def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
+    enter_phase("import")
+    from dlbench.worker.measure import find_device
+    from dlbench.worker.memory import read_peaks, reset_peaks
+    from dlbench.worker.workload import build_workload
+
+    if limit_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
+    device = find_device(case, Place())
+    enter_phase("build")
+    workload = build_workload(case, device)
+    reset_peaks(device)
+    enter_phase("steps")
+    for _ in range(_NUM_STEPS):
+        workload.step()
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.synchronize(device)
+    return read_peaks(device)
+
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.argv[1:], work))
