@@ -24,6 +24,11 @@ _PREDICTED = (8, 16)
 _FIRST_STEP = 1.1
 #: Whoever has so much memory has another limit first.
 _LARGEST = 2**24
+_CGROUP = Path("/sys/fs/cgroup")
+_CGROUP_FILES = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
 _WORKER = "dlbench.worker.trial"
 
 
@@ -51,9 +56,9 @@ def add(commands: Any) -> None:
     parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
                         help="set an axis (-P mode=inference -P precision=amp_bf16); may be repeated")  # fmt: skip
     parser.add_argument("--memory", type=_bytes, metavar="SIZE",
-                        help="CPU: what the process may use, such as 2GiB (default: what is available now)")  # fmt: skip
+                        help="CPU: what the process may use, such as 2GiB (default: what is free)")  # fmt: skip
     parser.add_argument("--within", type=_percent, default=1.0, metavar="PERCENT",
-                        help="stop when the batches that fit and do not are so close (default: 1; 0: exactly)")  # fmt: skip
+                        help="how near a batch that fits must be to one that does not (default: 1)")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one run (default: 600)")
     parser.add_argument("--format", choices=_FORMATS, default="text")
 
@@ -130,10 +135,10 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
 def available_bytes() -> int:
     """Memory that a new process on this machine may still use: the kernel's estimate, or less by its control group."""
     found = [_meminfo("MemAvailable")]
-    for root, current in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):  # fmt: skip
+    for limit_file, used_file in _CGROUP_FILES:
         try:
-            limit = (Path("/sys/fs/cgroup") / root).read_text().strip()
-            used = int((Path("/sys/fs/cgroup") / current).read_text())
+            limit = (_CGROUP / limit_file).read_text().strip()
+            used = int((_CGROUP / used_file).read_text())
         except (OSError, ValueError):
             continue
         if limit.isdigit():
@@ -192,11 +197,14 @@ class Runs:
     def prediction(self) -> Callable[[int], float] | None:
         """Memory by batch [bytes]; None where the network cannot be followed without data."""
         cases = [replace(self._case, batch_size=batch).to_dict() for batch in _PREDICTED]
-        first, second = self._run({"predict": cases})
+        answer = self._run({"predict": cases})
+        first, second = answer["peak_bytes"]
+        # The CPU's limit is on the whole process.
+        own = answer["process_bytes"] if self._case.device == "cpu" else 0
         if first is None or second is None:
             return None
         slope = max(0.0, (second - first) / (_PREDICTED[1] - _PREDICTED[0]))
-        return lambda batch: float(first + slope * (batch - _PREDICTED[0]))
+        return lambda batch: float(own + first + slope * (batch - _PREDICTED[0]))
 
     def trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
         """Whether a batch fits; says so on stderr.
@@ -245,8 +253,7 @@ def _is_memory(text: str) -> bool:
 
 
 def _device_bytes(facts: dict[str, Any]) -> int:
-    devices = facts["devices"]
-    return int(devices[0].get("memory_bytes") or devices[0].get("total_memory") or 0) or 2**36
+    return int(facts["devices"][0]["memory_bytes"])
 
 
 def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:

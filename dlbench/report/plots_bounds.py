@@ -164,9 +164,8 @@ def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
         slope = np.minimum(x * roof.bytes_per_s, roof.flop_per_s or np.inf)
         axes.plot(x, slope, color=look.INK, lw=1.2)
         text = f"{units.quantity(roof.bytes_per_s, 'B/s')} {roof.bytes_source}"
-        axes.annotate(
-            text, (x[0], slope[0]), (14, -2), textcoords="offset points", va="top", fontsize=8, color=look.MUTED
-        )
+        below: dict[str, Any] = {"va": "top", "fontsize": 8, "color": look.MUTED}
+        axes.annotate(text, (x[0], slope[0]), (14, -2), textcoords="offset points", **below)
     if roof.flop_per_s:
         axes.axhline(
             roof.flop_per_s, color=look.INK, lw=1.2, ls="-" if not roof.bytes_per_s else (0, (4, 3)), alpha=0.7

@@ -5,8 +5,10 @@
 
 b images per device on n devices. An all-reduce moves 2(n-1)/n of the gradients over each link (Patarasuk and Yuan, J.
 Parallel Distrib. Comput. 69, 2009), so `transfer` is twice the gradients' bytes over the bandwidth. Its latency grows
-with the hops: 2(n-1) around a ring, 2 log2(n) up and down a tree; the one that fits better is taken. What backward hides
-is a share `overlap` of the computation. One kind of link is assumed: a fit within a node says nothing beyond it.
+with the hops: 2(n-1) around a ring, 2 log2(n) up and down a tree; the one that fits better is taken. Both are fitted to
+the all-reduce of all gradients by itself, which each case times after its window: from the step alone one cannot tell
+less communication from more that is hidden. What backward hides is a share `overlap` of the computation. One kind of
+link is assumed: a fit within a node says nothing beyond it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares, nnls
+from scipy.optimize import nnls
 
 _Array = NDArray[np.float64]
 
@@ -30,6 +32,8 @@ def _tree(devices: _Array) -> _Array:
     return 2 * np.log2(devices)
 
 
+#: Exposed communication below this share of the computation is noise.
+SEEN = 0.005
 HOPS: dict[str, Callable[[_Array], _Array]] = {"ring": _ring, "tree": _tree}
 
 
@@ -41,6 +45,7 @@ class Sample:
     batch_size: int
     step_s: float
     compute_s: float | None = None
+    communication_s: float | None = None  # an all-reduce of all gradients by itself
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class ScalingModel:
     overlap: float
     algorithm: str
     fitted: tuple[int, ...]  # numbers of devices
+    overlap_known: bool = True  # False: all communication was hidden, and `overlap` is what it was at least
     left_out_error: float | None = None  # largest relative error at a size that the fit did not see; None: not tested
 
     def compute_s(self, batch_size: float) -> float:
@@ -72,6 +78,10 @@ class ScalingModel:
         """Time of a step [s]."""
         return self.compute_s(batch_size) + self.exposed_s(devices, batch_size)
 
+    def best_step_s(self, devices: int, batch_size: float) -> float:
+        """The same if what is not known of the overlap were in our favour [s]; a step is between the two."""
+        return self.step_s(devices, batch_size) if self.overlap_known else self.compute_s(batch_size)
+
 
 def fit(samples: Sequence[Sample]) -> ScalingModel | None:
     """The model of these samples with its error at left-out ones; None with fewer than two sizes beyond one device."""
@@ -81,7 +91,6 @@ def fit(samples: Sequence[Sample]) -> ScalingModel | None:
     errors = []
     for i, left_out in enumerate(samples):
         rest = [*samples[:i], *samples[i + 1 :]]
-        # A size that both neighbours bracket is the easy half; the largest is an extrapolation, as the use will be.
         other = _fit(rest) if left_out.devices > 1 and _enough(rest) else None
         if other is not None:
             errors.append(abs(other.step_s(left_out.devices, left_out.batch_size) / left_out.step_s - 1))
@@ -102,11 +111,18 @@ def _fit(samples: Sequence[Sample]) -> ScalingModel | None:
     devices = np.array([float(s.devices) for s in several])
     steps = np.array([s.step_s for s in several])
     compute = np.array([fixed_s + per_image_s * s.batch_size for s in several])
-    with_overlap = len({s.devices for s in several}) > 2
-    fits = [(*_fit_exposed(devices, steps, compute, name, with_overlap), name) for name in HOPS]
-    cost, (transfer_s, latency_s, overlap), algorithm = min(fits, key=lambda f: f[0])
+    own = np.array([compute[i] if s.compute_s is None else s.compute_s for i, s in enumerate(several)])
+    exposed = np.maximum(0.0, steps - own)
+    totals = np.array([math.nan if s.communication_s is None else s.communication_s for s in several])
+    if np.isfinite(totals).all():
+        # Weighted by themselves: a time is known to a percentage.
+        algorithm, transfer_s, latency_s = _fit_communication(devices, totals, 1 / totals)
+        overlap, known = _overlap(totals, exposed, compute)
+    else:
+        algorithm, transfer_s, latency_s = _fit_communication(devices, exposed, 1 / steps)
+        overlap, known = 0.0, True
     fitted = tuple(sorted({s.devices for s in samples}))
-    return ScalingModel(fixed_s, per_image_s, transfer_s, latency_s, overlap, algorithm, fitted)
+    return ScalingModel(fixed_s, per_image_s, transfer_s, latency_s, overlap, algorithm, fitted, known)
 
 
 def _fit_compute(samples: Sequence[Sample]) -> tuple[float, float]:
@@ -123,30 +139,21 @@ def _fit_compute(samples: Sequence[Sample]) -> tuple[float, float]:
     return float(fixed_s), float(per_image_s)
 
 
-def _fit_exposed(
-    devices: _Array, steps: _Array, compute: _Array, algorithm: str, with_overlap: bool
-) -> tuple[float, tuple[float, float, float]]:
-    """Sum of squared relative errors, and transfer [s], latency [s] and overlap that make it smallest."""
-    share, hops = (devices - 1) / devices, HOPS[algorithm](devices)
-    matrix = np.stack([share, hops, -compute], axis=1)[:, : 3 if with_overlap else 2]
-    scale = float(steps.max())
+def _fit_communication(devices: _Array, times: _Array, weights: _Array) -> tuple[str, float, float]:
+    """The algorithm with the smaller error, and its transfer and latency [s], by least weighted squares from 0 on."""
+    best = (math.inf, "ring", 0.0, 0.0)
+    for name, hops in HOPS.items():
+        matrix = np.stack([(devices - 1) / devices, hops(devices)], axis=1) * weights[:, None]
+        (transfer_s, latency_s), error = nnls(matrix, times * weights)
+        best = min(best, (float(error), name, float(transfer_s), float(latency_s)))
+    return best[1:]
 
-    def errors(x: _Array) -> _Array:
-        # In units of the longest step, so that all three are of one size.
-        exposed = matrix @ (np.append(x[:2] * scale, x[2:])[: matrix.shape[1]])
-        found: _Array = (compute + np.maximum(0.0, exposed)) / steps - 1
-        return found
 
-    # Where nothing is hidden altogether the problem is linear; beside it, starts from which hidden ones are reached.
-    linear, _ = nnls(matrix / steps[:, None], (steps - compute) / steps)
-    starts = [np.append(linear[:2] / scale, linear[2:])]
-    starts += [np.array([t, l, o])[: matrix.shape[1]] for t in (0.1, 1.0) for l in (1e-4, 1e-2) for o in (0.1, 0.5)]
-    limits = (np.zeros(matrix.shape[1]), np.array([np.inf, np.inf, 1.0])[: matrix.shape[1]])
-    best = min(
-        (least_squares(errors, np.clip(s, *limits), bounds=limits, x_scale=[1.0, 1e-2, 1.0][: len(s)]) for s in starts),
-        key=lambda result: float(result.cost),
-    )
-    candidates = [best.x, np.clip(starts[0], *limits)]
-    x = min(candidates, key=lambda c: float(errors(c) @ errors(c)))
-    overlap = float(x[2]) if with_overlap else 0.0
-    return float(errors(x) @ errors(x)), (float(x[0]) * scale, float(x[1]) * scale, overlap)
+def _overlap(totals: _Array, exposed: _Array, compute: _Array) -> tuple[float, bool]:
+    """The share of the computation behind which communication hides, and whether that is more than a lower bound.
+
+    Where some of it is seen, the hidden part is the rest; where all is hidden the share is at least that large.
+    """
+    seen = exposed > SEEN * compute
+    hidden = np.clip((totals - exposed) / compute, 0.0, 1.0)
+    return (float(np.median(hidden[seen])), True) if seen.any() else (float(hidden.max()), False)

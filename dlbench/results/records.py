@@ -97,6 +97,7 @@ class Measurement:
     # Communication, where several ranks train together.
     communicator: str | None = None  # nccl | gloo | mpi: what carried the gradients
     transport: str | None = None  # nvlink | p2p | shared_memory | infiniband | libfabric | sockets: the slowest in use
+    gradient_allreduce_s: float | None = None  # one all-reduce of all gradients, in DDP's buckets, by itself
     unsynced_step_s: tuple[float, ...] = ()  # the same step without gradient synchronisation, after the window
     # Sanity.
     loss_first: float | None = None

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
@@ -185,9 +186,11 @@ def _read_or_warn(part: Path) -> pa.Table | None:
 
 
 def _without_doubles(table: pa.Table) -> pa.Table:
-    keys = list(zip(table["attempt_id"].to_pylist(), table["rank"].to_pylist(), strict=True))
-    first = {key: index for index, key in reversed(list(enumerate(keys)))}
-    return table if len(first) == len(keys) else table.take(pa.array(sorted(first.values())))
+    """Of the rows with the same attempt and rank the first."""
+    # Only the keys are grouped: the samples stay where they are unless there is a double.
+    keys = table.select(["attempt_id", "rank"]).append_column("index", pa.array(range(table.num_rows), pa.int64()))
+    first = keys.group_by(["attempt_id", "rank"]).aggregate([("index", "min")])["index_min"]
+    return table if len(first) == table.num_rows else table.take(first.take(pc.sort_indices(first)))
 
 
 def _write(target: Path, table: pa.Table) -> Path:

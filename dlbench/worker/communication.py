@@ -79,6 +79,35 @@ def unsynced_steps(workload: Workload, clock: Clock, place: Place, step_s: float
     return tuple(clock.elapsed_s(a, b) for a, b in pairwise(stamps))
 
 
+def gradient_all_reduce(workload: Workload, clock: Clock, place: Place, repetitions: int = 10) -> float | None:
+    """Time of an all-reduce of all gradients in buckets as large as DDP's, with nothing beside it [s].
+
+    The median over repetitions of the slowest rank's; None where a step brings nothing together.
+    """
+    if not workload.synchronises or place.world_size == 1:
+        return None
+    enter_phase("all-reduce")
+    dtypes = {"none": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    dtype = dtypes[workload.case.comm_hook]
+    left = sum(p.numel() for p in workload.module.parameters() if p.requires_grad)
+    most = workload.case.bucket_cap_mb * 2**20 // 4
+    buckets = []
+    while left > 0:
+        buckets.append(torch.zeros(min(left, most), dtype=dtype, device=workload.device))
+        left -= most
+    times = []
+    for _ in range(repetitions + 2):
+        clock.synchronize()
+        place.align()
+        begin = clock.stamp()
+        for bucket in buckets:
+            dist.all_reduce(bucket)
+        end = clock.stamp()
+        clock.synchronize()
+        times.append(clock.elapsed_s(begin, end))
+    return statistics.median(max(column) for column in zip(*place.gather(times[2:]), strict=True))
+
+
 @dataclass(frozen=True)
 class Transport:
     """The way that messages take, the fast one that is there, and a warning when they differ."""

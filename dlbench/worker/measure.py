@@ -281,6 +281,7 @@ def _communication(workload: Workload, clock: Clock, place: Place, window: Windo
     return {
         "communicator": backend,
         "transport": found.used,
+        "gradient_allreduce_s": communication.gradient_all_reduce(workload, clock, place),
         "unsynced_step_s": communication.unsynced_steps(workload, clock, place, step_s, window.window_s),
         "warnings": (found.warning,) if found.warning else (),
     }

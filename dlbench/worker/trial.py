@@ -1,7 +1,7 @@
 """`python -m dlbench.worker.trial FOLDER`: does a case fit into memory? A few real steps of it, or its prediction.
 
-request.json holds either {"predict": [CASE, ...]}, answered by the predicted peaks [bytes], null where there is none;
-or {"case": CASE, "limit_bytes": N | null}, answered by the peaks that were reached. On the CPU the limit is that on the
+request.json holds either {"predict": [CASE, ...]}, answered by the predicted peaks [bytes], null where there is none,
+and by what this process takes before it has any tensor; or {"case": CASE, "limit_bytes": N | null}, answered by the peaks that were reached. On the CPU the limit is that on the
 process's data (RLIMIT_DATA): all private memory it may write to, of tensors, libraries, threads and the interpreter. An
 allocation beyond it fails, and nothing else on the machine is in danger.
 """
@@ -27,8 +27,21 @@ _NUM_STEPS = 2
 def work(request: dict[str, Any], folder: Path) -> str:
     """The text of result.json."""
     if "predict" in request:
-        return json.dumps([_predicted(Case.from_dict(values)) for values in request["predict"]])
+        process_bytes = _data_bytes()
+        peaks = [_predicted(Case.from_dict(values)) for values in request["predict"]]
+        return json.dumps({"peak_bytes": peaks, "process_bytes": process_bytes})
     return json.dumps(_try(Case.from_dict(request["case"]), request["limit_bytes"]))
+
+
+def _data_bytes() -> int:
+    """What counts against RLIMIT_DATA of a process that has imported all and computed nothing."""
+    enter_phase("import")
+    import dlbench.worker.measure  # noqa: F401
+
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmData:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def _predicted(case: Case) -> int | None:

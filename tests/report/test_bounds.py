@@ -144,7 +144,7 @@ def test_no_ceilings_in_the_store_is_no_error_and_says_what_to_do(tmp_path):
 def test_a_corrupt_part_is_named(tmp_path):
     (tmp_path / "ceilings").mkdir()
     (tmp_path / "ceilings" / "ceilings-x.parquet").write_bytes(b"no parquet")
-    with pytest.raises(StoreError, match="ceilings-x.parquet"):
+    with pytest.raises(StoreError, match=r"ceilings-x\.parquet"):
         read_ceilings(tmp_path)
 
 

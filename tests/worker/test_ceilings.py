@@ -52,9 +52,11 @@ def few(monkeypatch):
 
 
 def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):
-    run = ceiling_run(to_json(ceilings.measure_ceilings("cpu", 1.0)))
-    assert {c.kind for c in run.ceilings} == {"matmul", "conv", "copy", "triad"}
-    assert all(c.time_s and min(c.time_s) > 0 for c in run.ceilings), [c.error for c in run.ceilings]
+    run = ceiling_run(to_json(ceilings.measure_ceilings("cpu", 2.0)))
+    assert len(run.ceilings) == 2 * 2 + 2 * (2 + 2)
+    # On a machine busy with something else a shape may be left out, but no kind.
+    assert {c.kind for c in run.ceilings if c.time_s} == {"matmul", "conv", "copy", "triad"}
+    assert all(bool(c.time_s) != bool(c.error) for c in run.ceilings)
     assert run.where.device_kind == "cpu"
     assert len(run.where.system_key) == 12
     write_ceilings(tmp_path, run)

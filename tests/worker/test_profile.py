@@ -18,7 +18,9 @@ from dlbench.models import BuiltModel
 from dlbench.results.bounds_records import profile_run, to_json
 from dlbench.results.bounds_schema import LAYERS_SCHEMA, read_layers, write_layers
 from dlbench.spec.case import Case
+from dlbench.worker import ceilings
 from dlbench.worker import profile as profiling
+from dlbench.worker.errand import serve
 from dlbench.worker.flops import count
 from dlbench.worker.traffic import LOSS, Work, count_traffic, traffic_of
 from tests.worker.conftest import TINY
@@ -212,16 +214,39 @@ def test_no_time_is_refused(time_s, tmp_path):
         profiling.profile(LENET, tmp_path, time_s, 0)
 
 
-def test_an_unknown_model_comes_back_from_the_worker_as_one_line(tmp_path):
-    request = {"case": Case("resnet5").to_dict(), "time_s": 1.0}
-    with pytest.raises(BadInput, match="unknown model 'resnet5'"):
-        errand.run("dlbench.worker.profile", tmp_path / "x", request, 60.0)
+@pytest.mark.parametrize(
+    ("worker", "asked", "status", "words"),
+    [
+        (profiling, {"case": Case("resnet5").to_dict()}, "bad_input", "unknown model 'resnet5'"),
+        (profiling, {"case": {"modle": "resnet50"}}, "bad_input", "unknown axis 'modle'"),
+        (ceilings, {"device": "tpu"}, "bad_input", "unknown device 'tpu'"),
+        pytest.param(
+            *(ceilings, {"device": "cuda"}, "no_device", "'cuda' asked for"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here"),
+        ),
+    ],
+)
+def test_a_worker_that_cannot_begin_leaves_the_reason(worker, asked, status, words, tmp_path):
+    (tmp_path / "request.json").write_text(json.dumps(asked))
+    assert serve([str(tmp_path)], worker._work) == 3
+    left = json.loads((tmp_path / "error.json").read_text())
+    assert left["status"] == status
+    assert words in left["text"]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_a_missing_gpu_comes_back_from_the_worker(tmp_path):
-    with pytest.raises(DeviceUnavailable, match="'cuda' asked for"):
-        errand.run("dlbench.worker.ceilings", tmp_path / "x", {"device": "cuda"}, 60.0)
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [("bad_input", BadInput), ("no_device", DeviceUnavailable), ("oom", errand.ErrandFailed)],
+)
+def test_the_reason_of_a_worker_is_an_error_of_ours(status, error, tmp_path, monkeypatch):
+    (tmp_path / "refuses.py").write_text(
+        "import json, pathlib, sys\n"
+        f"text = json.dumps({{'status': {status!r}, 'text': 'so it is'}})\n"
+        "pathlib.Path(sys.argv[1], 'error.json').write_text(text)\nsys.exit(3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(error, match="so it is"):
+        errand.run("refuses", tmp_path / "x", {}, 60.0)
 
 
 def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):

@@ -1,0 +1,182 @@
+"""`dlbench project`: time, energy and cost of a whole training, from what a store measured."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dlbench.report.projection import Prices, Projection
+    from dlbench.report.render import Cell, Table
+    from dlbench.stats import Interval
+
+_FORMATS = ("text", "markdown", "csv", "latex", "json")
+_AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", "batch_size")
+#: Always shown, even when all cases agree in them.
+_ALWAYS = ("model", "precision", "batch_size")
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers; it carries its function as `command`."""
+    summary = "project time, energy and cost of a whole training from measured throughput and power"
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "project", help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    parser.set_defaults(command=_project)
+    parser.add_argument("results", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    parser.add_argument("--model", action="append", metavar="NAME", help="only this network; may be repeated")
+    parser.add_argument("--images", type=int, required=True, metavar="M", help="images of an epoch (ImageNet: 1281167)")
+    parser.add_argument("--epochs", type=float, required=True, metavar="N", help="epochs of the training")
+    parser.add_argument("--prices", type=Path, metavar="FILE", help="TOML; see benchmarks/prices.example.toml")
+    parser.add_argument("--format", choices=_FORMATS, default="text")
+
+
+def _project(options: argparse.Namespace) -> int:
+    from dlbench.report.projection import read_prices
+    from dlbench.report.render import render
+    from dlbench.results import store
+
+    prices = read_prices(options.prices) if options.prices is not None else None
+    rows = store.load(options.results)
+    table = projection_table(rows, options.images, options.epochs, options.model, prices)
+    print(render(table, options.format), end="")
+    if options.format == "csv":
+        for note in table.notes:
+            print(note, file=sys.stderr)
+    return 0
+
+
+def projection_table(
+    rows: pd.DataFrame, num_images: int, num_epochs: float, models: list[str] | None, prices: Prices | None
+) -> Table:
+    """One row per measured training; the assumptions as notes.
+
+    Args:
+        rows: of a store, one per rank.
+        models: None for all.
+
+    Raises:
+        BadInput: there is no measured training of these networks, or images or epochs are not above zero.
+    """
+    from dlbench.errors import BadInput
+    from dlbench.report import derive
+    from dlbench.report.projection import project
+    from dlbench.report.render import Table
+    from dlbench.stats import Interval
+
+    cases = _measured_trainings(rows, models)
+    cases = derive.with_intervals(cases)
+    systems = list(dict.fromkeys(cases["system_key"]))
+    names = {key: _system_name(rows[rows["system_key"] == key]) for key in systems}
+    found: list[list[Cell]] = []
+    axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
+    assumptions: dict[str, None] = {}
+    without_interval = 0
+    for case in cases.to_dict("records"):
+        value, low, high = (_number(case[name]) for name in ("throughput", "throughput_low", "throughput_high"))
+        if value is None:
+            continue
+        known = low is not None and high is not None
+        without_interval += not known
+        confidence = _confidence(case["protocol"])
+        interval = Interval(value, low, high, confidence) if known else Interval(value, value, value, confidence)  # type: ignore[arg-type]
+        num_devices = int(case["nodes"] * case["devices_per_node"])
+        projection = project(num_images, num_epochs, interval, num_devices, _number(case["average_power"]), prices)
+        assumptions |= dict.fromkeys(projection.assumptions)
+        setting = [names[case["system_key"]], *(case[a] for a in axes), num_devices]
+        found.append([*setting, value, *_cells(projection, known)])
+    if not found:
+        raise BadInput("the trainings in there have no step times: nothing can be projected from them")
+    notes = list(assumptions)
+    if without_interval:
+        notes.append(f"{without_interval} cases have too few steps for an interval: theirs is left out.")
+    if any(row[-6] is not None for row in found):
+        notes.append("The intervals of energy and cost are that of the time; the average power is taken as exact.")
+    title = f"{num_epochs:g} epochs of {num_images} images"
+    return Table(_columns(axes, prices), found, title, notes)
+
+
+def _confidence(protocol: str | None) -> float:
+    """The confidence of a record's intervals, as its protocol says."""
+    import json
+
+    return float(json.loads(protocol or "{}").get("confidence", 0.95))
+
+
+def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
+    from dlbench.errors import BadInput, UnknownName
+    from dlbench.report import derive
+    from dlbench.results.records import DONE_STATUSES
+
+    if rows.empty:
+        raise BadInput("the store is empty: nothing can be projected; `dlbench run` measures")
+    known = sorted(set(rows["model"].dropna()))
+    for name in models or ():
+        if name not in known:
+            raise UnknownName("model", name, known, "the results")
+    wanted = rows[rows["model"].isin(models)] if models else rows
+    wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
+    if wanted.empty:
+        raise BadInput(f"no training of {', '.join(models or known)} is measured in there; a projection needs one")
+    return derive.current(derive.tidy(wanted))
+
+
+def _system_name(rows: pd.DataFrame) -> str:
+    """The device of a system, or its CPU."""
+    if rows.empty:
+        return "unknown"
+    row = rows.iloc[0]
+    for name in ("device_name", "system_cpu_model", "system_hostname"):
+        if isinstance(row.get(name), str) and row[name]:
+            return str(row[name])
+    return "unknown"
+
+
+def _cells(projection: Projection, with_interval: bool) -> list[Cell]:
+    from dlbench.report.projection import JOULES_PER_KWH
+
+    def three(interval: Interval | None, factor: float) -> list[Cell]:
+        if interval is None:
+            return [None, None, None]
+        limits: list[Cell] = [interval.low * factor, interval.high * factor] if with_interval else [None, None]
+        return [interval.value * factor, *limits]
+
+    return [
+        *three(projection.time_s, 1.0),
+        *three(projection.energy_j, 1 / JOULES_PER_KWH),
+        *three(projection.cost, 1.0),
+    ]
+
+
+def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
+    from dlbench import units
+    from dlbench.report.render import Column
+
+    def seconds(cell: Cell) -> str:
+        return units.seconds(float(cell) if isinstance(cell, int | float) else None)
+
+    cost = f"cost [{prices.currency}]" if prices is not None else "cost"
+    return [
+        Column("system"),
+        *(Column(axis, axis.replace("_", " ")) for axis in axes),
+        Column("devices"),
+        Column("throughput", "img/s"),
+        Column("time_s", "time", "right", seconds),
+        Column("time_low_s", "from", "right", seconds),
+        Column("time_high_s", "to", "right", seconds),
+        Column("energy_kwh", "energy [kWh]", "right"),
+        Column("energy_low_kwh", "from", "right"),
+        Column("energy_high_kwh", "to", "right"),
+        Column("cost", cost, "right"),
+        Column("cost_low", "from", "right"),
+        Column("cost_high", "to", "right"),
+    ]
+
+
+def _number(value: Any) -> float | None:
+    """None for NaN, as a table of measurements marks what is missing."""
+    return float(value) if isinstance(value, int | float) and value == value else None
