@@ -14,7 +14,7 @@ ARGS    ?=
 
 READY := $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.ready,)
 
-.PHONY: help bench test check format clean
+.PHONY: help bench test check format clean overhead
 
 help:
 	@sed -n 's/^# //p' Makefile | head -n 5
@@ -25,6 +25,10 @@ bench: $(READY)
 
 test: $(READY)
 	$(PY) -m pytest $(ARGS)
+
+# What measuring costs; on a quiet machine. ARGS=--write puts the outcome into docs/experiments/overhead.md.
+overhead: $(READY)
+	$(PY) benchmarks/experiments/overhead.py $(ARGS)
 
 check: $(READY)
 	$(PY) -m ruff check .

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.commands.bounds import add as bounds_commands
 from dlbench.commands.compare import add as compare_commands
 from dlbench.version import __version__
 
@@ -26,6 +27,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Measure deep-learning networks: time, FLOP, memory, energy, spread, and the physical bounds.",
     )
     parser.add_argument("--version", action="version", version=f"dlbench {__version__}")
+    from dlbench.commands import distributed
+
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
 
     run = _add(commands, "run", _run, "measure the cases of a suite that are not measured yet")
@@ -66,6 +69,8 @@ def build_parser() -> argparse.ArgumentParser:
     collect.add_argument("--merge", action="store_true", help="put all parts into one file, which reads faster")
 
     compare_commands(commands)
+    bounds_commands(commands)
+    distributed.add(commands)
     return parser
 
 

@@ -237,7 +237,8 @@ class Runs:
                 peaks["memory_rss_peak_bytes"],
                 time.monotonic() - began_s,
             )
-        _say(f"batch {batch}: {'fits' if done.fits else 'does not fit'}, {done.seconds:.1f} s")
+        answer = "fits" if done.fits else f"does not fit ({done.reason})"
+        _say(f"batch {batch}: {answer}, {done.seconds:.1f} s")
         return done
 
     def _run(self, request: dict[str, Any]) -> Any:

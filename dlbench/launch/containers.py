@@ -87,7 +87,8 @@ def docker(image: str, around: Surroundings) -> Wrapping:
         *("--ipc=host", "--network=host"),
         # Claims and attempts name their owner by its process id, which must mean the same in every container.
         "--pid=host",
-        *("--ulimit", "memlock=-1", "--ulimit", "stack=67108864"),
+        # NCCL registers memory with the network card; an engine inside of a container itself may not raise limits.
+        *(("--ulimit", "memlock=-1", "--ulimit", "stack=67108864") if around.gpus else ()),
         *_as_user(around),
         # Killing the client leaves the container running: the label finds it again.
         *("--label", f"dlbench={around.name}"),

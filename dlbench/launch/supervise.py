@@ -200,6 +200,30 @@ def _end(process: subprocess.Popen[bytes], waiter: threading.Thread) -> None:
     waiter.join()
 
 
+def run_ranks(argv: list[str], folder: Path, case: Case) -> tuple[int, str | None]:
+    """Run the ranks of something that is no case of a suite under its time limit; gives exit status and what failed."""
+    process = _start(argv, folder, {})
+    waiter = threading.Thread(target=process.wait, daemon=True)
+    waiter.start()
+    began = time.monotonic()
+    with stopping_on_signals():
+        try:
+            while waiter.is_alive() and time.monotonic() - began < case.protocol.timeout_s:
+                waiter.join(timeout=1.0)
+                if waiter.is_alive() and aftermath.has_failed(folder):
+                    break
+            late = waiter.is_alive()
+        finally:
+            _end(process, waiter)
+            aftermath.end_leftovers(folder)
+    if process.returncode == 0 and not late:
+        return 0, None
+    found = aftermath.verdict(folder, case.world_size, oom_kill=False)
+    if found is None and late:
+        found = "timeout", f"no end within {case.protocol.timeout_s:.0f} s"
+    return process.returncode, found[1] if found else f"{_how_it_ended(process.returncode)}; {last_words(folder)}"
+
+
 def _signal_group(group: int, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(group, number)

@@ -1,4 +1,4 @@
-"""Figures of scaling, weak and strong apart: throughput with the ideal line, speedup, efficiency, communication, energy.
+"""Figures of scaling, weak and strong apart: throughput, speedup, efficiency, communication, energy over devices.
 
 Measured points are filled, with their intervals; what the model predicts beyond them is dashed and hollow.
 """
@@ -93,6 +93,8 @@ def _bars(points: list[Point], name: str) -> list[list[float]] | None:
         elif name in ("speedup", "efficiency") and p.speedup and p.speedup_low and p.speedup_high:
             by = 1 if name == "speedup" else p.devices
             limits.append((p.speedup / by, p.speedup_low / by, p.speedup_high / by))
+        elif name == "share" and p.share is not None and p.share_limits:
+            limits.append((p.share, *p.share_limits))
         else:
             return None
     return [[max(0.0, v - low) for v, low, _ in limits], [max(0.0, high - v) for v, _, high in limits]]

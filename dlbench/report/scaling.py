@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench import units
+from dlbench import stats, units
 from dlbench.report.content import Block, Content, Section
 from dlbench.report.labels import network
 from dlbench.report.render import Cell, Column, Table
@@ -27,6 +27,8 @@ SYNCHRONISATION = ("backend", "bucket_cap_mb", "gradient_as_bucket_view", "stati
 _SIZES = ("nodes", "devices_per_node", "batch_size")
 #: The model is asked about sizes up to so many times the largest measured one.
 PREDICTED_TIMES = 8
+#: A model that misses a point it was fitted to by more than this describes something else, and predicts nothing.
+MAX_FIT_ERROR = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Point:
     speedup_low: float | None = None
     speedup_high: float | None = None
     exposed_s: float | None = None
+    exposed_low_s: float | None = None
+    exposed_high_s: float | None = None
     compute_s: float | None = None
     communication_s: float | None = None
     energy_j: float | None = None  # per image
@@ -57,6 +61,13 @@ class Point:
     def share(self) -> float | None:
         """Exposed communication over the step."""
         return None if self.exposed_s is None else self.exposed_s / self.step_s
+
+    @property
+    def share_limits(self) -> tuple[float, float] | None:
+        """Interval of `share`, from the unfavourable ends of the two step times."""
+        if self.exposed_low_s is None or self.exposed_high_s is None:
+            return None
+        return self.exposed_low_s / self.step_s, self.exposed_high_s / self.step_s
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,10 @@ class Curve:
         return last.batch_size if self.kind == "weak" else last.batch_size * last.devices / devices
 
     def predictions(self) -> list[tuple[int, float, float]]:
-        """Beyond the measured range: devices, throughput, and that if all that is unknown were in our favour [img/s]."""
+        """Beyond the measured range: devices, throughput, and that with what is unknown in our favour [img/s]."""
         found = []
+        if self.model and self.model.fit_error > MAX_FIT_ERROR:
+            return []
         devices = self.points[-1].devices * 2
         while self.model and devices <= self.points[-1].devices * PREDICTED_TIMES:
             batch = self.batch_size(devices)
@@ -117,15 +130,28 @@ def curves(cases: pd.DataFrame, rows: pd.DataFrame) -> list[Curve]:
 
 
 def communication(cases: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    """Per attempt the step without synchronisation of the slowest rank, and the all-reduce by itself [s]; NaN if none."""
+    """Per attempt the slowest rank's step without synchronisation, and the all-reduce by itself [s]; NaN if none."""
     if "unsynced_step_s" not in rows:
         missing = np.full(len(cases), np.nan)
-        return {"unsynced": missing, "allreduce": missing}
-    own = rows["unsynced_step_s"].map(lambda v: float(np.median(v)) if v is not None and len(v) else math.nan)
-    slowest = own.groupby(rows["attempt_id"]).max()
+        return dict.fromkeys(("unsynced", "unsynced_low", "unsynced_high", "allreduce"), missing)
+    limits = rows["unsynced_step_s"].map(_median_limits)
+    parts = {
+        name: limits.map(lambda v, i=i: v[i]) for i, name in enumerate(("unsynced", "unsynced_low", "unsynced_high"))
+    }
+    slowest = {name: part.groupby(rows["attempt_id"]).max() for name, part in parts.items()}
     total = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
     attempts = cases["attempt_id"]
-    return {"unsynced": attempts.map(slowest).to_numpy(), "allreduce": attempts.map(total).to_numpy(dtype=float)}
+    found = {name: attempts.map(values).to_numpy(dtype=float) for name, values in slowest.items()}
+    return found | {"allreduce": attempts.map(total).to_numpy(dtype=float)}
+
+
+def _median_limits(steps: Any) -> tuple[float, float, float]:
+    """Median of the steps and its interval; NaN without steps, the median alone where they are too few."""
+    if steps is None or len(steps) == 0:
+        return math.nan, math.nan, math.nan
+    interval = stats.median_interval([float(s) for s in steps])
+    median = float(np.median(steps))
+    return (median, interval.low, interval.high) if interval else (median, math.nan, math.nan)
 
 
 def _points(sizes: pd.DataFrame) -> list[Point]:
@@ -143,6 +169,11 @@ def _points(sizes: pd.DataFrame) -> list[Point]:
             speedup["speedup_low"] = 1.0 if own else low / b_high
             speedup["speedup_high"] = 1.0 if own else high / b_low
         compute = _number(case["unsynced"])
+        ends = [_number(case[name]) for name in ("step_time_low", "unsynced_high", "step_time_high", "unsynced_low")]
+        known = [end for end in ends if end is not None]
+        exposed_limits: tuple[float | None, float | None] = (None, None)
+        if len(known) == 4:
+            exposed_limits = (max(0.0, known[0] - known[1]), max(0.0, known[2] - known[3]))
         points.append(
             Point(
                 devices=int(case["devices"]),
@@ -155,6 +186,8 @@ def _points(sizes: pd.DataFrame) -> list[Point]:
                 compute_s=compute,
                 # Below zero it is noise: nothing was seen.
                 exposed_s=None if compute is None else max(0.0, float(case["step_time"]) - compute),
+                exposed_low_s=exposed_limits[0],
+                exposed_high_s=exposed_limits[1],
                 communication_s=_number(case["allreduce"]),
                 energy_j=_number(case["energy_per_image"]),
                 **speedup,
@@ -195,18 +228,23 @@ def table(found: list[Curve]) -> Table:
         for p in curve.points:
             width = (p.throughput_high - p.throughput_low) / 2 / p.throughput
             speed = None if p.speedup is None else round(p.speedup, 3)
+            shares = None if p.share_limits is None else " to ".join(f"{100 * s:.1f}" for s in p.share_limits) + " %"
             limits = None if p.speedup_low is None else f"{p.speedup_low:.2f} to {p.speedup_high:.2f}"
             rows.append(
-                [curve.kind, curve.name, "measured", p.devices, p.nodes, p.batch_size, p.throughput, width, single]
-                + [speed, limits, p.efficiency, p.exposed_s, p.share, p.energy_j]
+                [
+                    *(curve.kind, curve.name, "measured", p.devices, p.nodes, p.batch_size, p.throughput, width),
+                    *(single, speed, limits, p.efficiency, p.exposed_s, p.share, shares, p.energy_j),
+                ]
             )
         for devices, throughput, _ in curve.predictions():
             speed = None if single is None else round(throughput / single, 3)
             efficiency = None if single is None else throughput / single / devices
             batch = curve.batch_size(devices)
             rows.append(
-                [curve.kind, curve.name, "predicted", devices, None, batch, throughput, None, single]
-                + [speed, None, efficiency, None, None, None]
+                [
+                    *(curve.kind, curve.name, "predicted", devices, None, batch, throughput, None),
+                    *(single, speed, None, efficiency, None, None, None, None),
+                ]
             )
     columns = [
         Column("scaling"),
@@ -223,6 +261,7 @@ def table(found: list[Curve]) -> Table:
         Column("efficiency", "", "right", _percent),
         Column("exposed_s", "exposed communication", "right", _shown("s")),
         Column("communication_share", "share of step", "right", _percent),
+        Column("share_interval", "interval of share", "right"),
         Column("energy_per_image_j", "energy per image", "right", _shown("J")),
     ]
     return Table(columns, rows)
@@ -233,18 +272,25 @@ def model_sentence(curve: Curve) -> str:
     model = curve.model
     if model is None:
         return f"{curve.name} ({curve.kind}): no prediction, which needs two sizes beyond one device."
+    if model.fit_error > MAX_FIT_ERROR:
+        return (
+            f"{curve.name} ({curve.kind}): no prediction. The model misses a point that it was fitted to by "
+            f"{100 * model.fit_error:.0f} %: these ranks share something that it does not know of, such as cores."
+        )
     error = (
         "not tested on left-out points, of which it has too few"
         if model.left_out_error is None
         else f"off by at most {model.left_out_error:.1%} at points left out of the fit".replace("%", " %")
     )
     bound = "" if model.overlap_known else "at least "
+    times = (model.compute_s(curve.batch_size(1)), model.transfer_s, model.latency_s)
+    compute, transfer, latency = (units.quantity(time_s, "s", 3) for time_s in times)
     return (
-        f"{curve.name} ({curve.kind}): computation {units.quantity(model.compute_s(curve.batch_size(1)), 's', 3)} on one "
-        f"device, transfer {units.quantity(model.transfer_s, 's', 3)}, latency {units.quantity(model.latency_s, 's', 3)} "
-        f"per hop ({model.algorithm}), {bound}{model.overlap:.0%} of the computation hides communication; {error}. "
+        f"{curve.name} ({curve.kind}): computation {compute} on one device, "
+        f"transfer {transfer}, latency {latency} per hop ({model.algorithm}), "
+        f"{bound}{100 * model.overlap:.0f} % of the computation hides communication; {error}. "
         f"Fitted to {', '.join(map(str, model.fitted))} devices; anything beyond is a prediction."
-    ).replace("% of", " % of")
+    )
 
 
 def section(content: Content) -> Section:

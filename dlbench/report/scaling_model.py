@@ -60,6 +60,7 @@ class ScalingModel:
     algorithm: str
     fitted: tuple[int, ...]  # numbers of devices
     overlap_known: bool = True  # False: all communication was hidden, and `overlap` is what it was at least
+    fit_error: float = 0.0  # largest relative error at a fitted size
     left_out_error: float | None = None  # largest relative error at a size that the fit did not see; None: not tested
 
     def compute_s(self, batch_size: float) -> float:
@@ -94,7 +95,8 @@ def fit(samples: Sequence[Sample]) -> ScalingModel | None:
         other = _fit(rest) if left_out.devices > 1 and _enough(rest) else None
         if other is not None:
             errors.append(abs(other.step_s(left_out.devices, left_out.batch_size) / left_out.step_s - 1))
-    return replace(model, left_out_error=max(errors) if errors else None)
+    own = [abs(model.step_s(s.devices, s.batch_size) / s.step_s - 1) for s in samples]
+    return replace(model, fit_error=max(own), left_out_error=max(errors) if errors else None)
 
 
 def _enough(samples: Sequence[Sample]) -> bool:

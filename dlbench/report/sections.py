@@ -13,6 +13,7 @@ from dlbench.report.figure_parts import Plot
 from dlbench.report.findings import findings
 from dlbench.report.provenance import provenance
 from dlbench.report.render import Table
+from dlbench.report.scaling import section as scaling
 from dlbench.report.summary import summary
 from dlbench.spec.catalog import CATALOG
 from dlbench.spec.facts import CountedFacts
@@ -148,6 +149,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     energy,
     flop_time,
     variability,
+    scaling,
     published,
     cnn_table,
     failures,

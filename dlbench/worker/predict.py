@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,7 +63,7 @@ def predict(case: Case) -> Prediction:
     """
     built = build_on_meta(case.model, case.mode == "training")
     # On the meta device, since fake parameters refuse it.
-    built.module.to(memory_format=_layout(case))  # type: ignore[call-overload]
+    built.module.to(memory_format=_layout(case))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             return _follow(case, built)
@@ -105,7 +105,7 @@ def _follow(case: Case, built: BuiltModel) -> Prediction:
     )
 
 
-class _Step(LiveBytes):
+class _Step(LiveBytes):  # type: ignore[no-untyped-call]
     """Follows one step; as its clock it learns where forward and backward end."""
 
     def __init__(self, device_kind: str) -> None:
@@ -240,7 +240,7 @@ def _state(workload: Workload) -> list[Tensor]:
     return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
 
-def _bytes(tensors: list[Tensor] | tuple[Tensor, ...]) -> int:
+def _bytes(tensors: Sequence[Tensor]) -> int:
     return sum({_storage(t): t.untyped_storage().nbytes() for t in tensors}.values())
 
 

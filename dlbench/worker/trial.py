@@ -1,9 +1,10 @@
 """`python -m dlbench.worker.trial FOLDER`: does a case fit into memory? A few real steps of it, or its prediction.
 
 request.json holds either {"predict": [CASE, ...]}, answered by the predicted peaks [bytes], null where there is none,
-and by what this process takes before it has any tensor; or {"case": CASE, "limit_bytes": N | null}, answered by the peaks that were reached. On the CPU the limit is that on the
-process's data (RLIMIT_DATA): all private memory it may write to, of tensors, libraries, threads and the interpreter. An
-allocation beyond it fails, and nothing else on the machine is in danger.
+and by what this process takes before it has any tensor; or {"case": CASE, "limit_bytes": N | null}, answered by the
+peaks that were reached. On the CPU the limit is that on the process's data (RLIMIT_DATA): all private memory it may
+write to, of tensors, libraries, threads and the interpreter. An allocation beyond it fails, and nothing else on the
+machine is in danger.
 """
 
 from __future__ import annotations

@@ -27,12 +27,15 @@ up() {
 
 base() { # TAG
   local root=$folder/base
+  # In memory: a package manager that waits for the disk after every file takes minutes.
+  mkdir -p "$root"
+  mount -t tmpfs none "$root"
   debootstrap --variant=minbase --include=ca-certificates "$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)" \
     "$root" >"$folder/log/debootstrap.txt"
   # The host's certificates, so that pip inside trusts what it trusts out here.
   cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
   tar -C "$root" --create . | docker import - "$1" >/dev/null
-  rm -rf "$root"
+  umount "$root"
 }
 
 down() {
@@ -44,7 +47,10 @@ down() {
     left=$((left - 1))
     sleep 0.2
   done
-  umount "$folder"/data/overlay2/*/merged "$folder"/data/overlay2 2>/dev/null || true
+  local mounted
+  for mounted in "$folder/base" "$folder"/exec/netns/* "$folder"/data/overlay2/*/merged "$folder/data/overlay2"; do
+    umount "$mounted" 2>/dev/null || true
+  done
   rm -rf "$folder"
 }
 

@@ -33,7 +33,7 @@ def image(cluster):
             subprocess.run([HERE / "engine.sh", "base", folder, "plain-debian"], check=True)
             build = ["docker", "build", "--quiet", "--network=host", "--tag", tag, "--build-arg", "BASE=plain-debian"]
             # What is large comes from the mounted packages of this Python, see below.
-            build += ["--build-arg", "PACKAGES=pyarrow psutil", ROOT / "containers"]
+            build += ["--build-arg", "PACKAGES=psutil", ROOT / "containers"]
             subprocess.run(build, check=True, env=os.environ | {"DOCKER_BUILDKIT": "0"})
             yield tag
         finally:

@@ -15,7 +15,7 @@ from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 
 IDS = [
-    *("summary", "comparison", "throughput", "step-time", "memory", "energy", "flop-time", "variability"),
+    *("summary", "comparison", "throughput", "step-time", "memory", "energy", "flop-time", "variability", "scaling"),
     *("published", "cnn-table", "failures", "method", "provenance"),
 ]
 

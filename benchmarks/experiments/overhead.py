@@ -1,0 +1,204 @@
+"""What measuring costs: the same step by dlbench and by a bare PyTorch loop, and where the time of a campaign goes.
+
+    make overhead                            (or: python benchmarks/experiments/overhead.py [--write])
+    python benchmarks/experiments/overhead.py --results FOLDER      of a store alone: where its time went
+
+Both loops step the same workload in one process, in blocks, in random order within each pair of blocks; the ratio of
+a pair is that of the blocks' mean steps, the interval that of the median of all pairs' ratios (order statistics). A
+machine must be quiet for 1 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+DOC = ROOT / "docs" / "experiments" / "overhead.md"
+_BLOCK_S = 0.5
+_MIN_STEPS = 10
+
+
+def main() -> int:
+    """Run both parts and print them as Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", default="lenet5,resnet50")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--pairs", type=int, default=40, help="pairs of blocks for each model")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", help="take the campaign's times from this store instead of an own run")
+    parser.add_argument("--write", action="store_true", help=f"also write {DOC.relative_to(ROOT)}")
+    options = parser.parse_args()
+    if options.pairs < 6:
+        parser.error("an interval of 95 % needs at least 6 pairs")
+    parts = ["# What measuring costs", ""]
+    if not options.results or options.write:
+        parts += _loops(options)
+    if options.results:
+        parts += _campaign(options.results)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            parts += _campaign(_own_run(options, Path(folder)))
+    text = "\n".join(parts) + "\n"
+    print(text, end="")
+    if options.write:
+        DOC.parent.mkdir(parents=True, exist_ok=True)
+        DOC.write_text(text, encoding="utf-8")
+    return 0
+
+
+def _loops(options: argparse.Namespace) -> list[str]:
+    """The ratio of dlbench's step time to that of the bare loop, per model."""
+    lines = [
+        "## The same step in dlbench's loop and in a bare one",
+        "",
+        f"Pairs of blocks of at least {_BLOCK_S:g} s, `--pairs {options.pairs} --seed {options.seed}`; dlbench's loop "
+        "takes its stamps and looks at its stopping rule, the bare one takes the time once around the block.",
+        "",
+        "| network | batch | bare step [ms] | dlbench / bare | 95 % interval |",
+        "|---|---:|---:|---:|---|",
+    ]
+    for model in options.models.split(","):
+        bare_s, ratios = measure_ratios(model, options.batch, options.device, options.pairs, options.seed)
+        low, high = median_limits(ratios)
+        lines.append(
+            f"| {model} | {options.batch} | {bare_s * 1e3:.3f} | {statistics.median(ratios):.4f} "
+            f"| {low:.4f} to {high:.4f} |"
+        )
+    return [*lines, ""]
+
+
+def measure_ratios(model: str, batch: int, device_name: str, pairs: int, seed: int) -> tuple[float, list[float]]:
+    """Median step time of the bare loop [s], and per pair dlbench's mean step over the bare one's."""
+    from dlbench.models import training_loss
+    from dlbench.spec.case import Case, Protocol
+    from dlbench.worker.measure import find_device
+    from dlbench.worker.ranks import Place
+    from dlbench.worker.stopping import WINDOW_GROWTH, WindowRule
+    from dlbench.worker.timing import Clock, CudaClock, HostClock, run_window
+    from dlbench.worker.workload import build_workload
+
+    case = Case(model, batch_size=batch, device=device_name, protocol=Protocol(min_steps=20))
+    place = Place()
+    device = find_device(case, place)
+    case = Case(model, batch_size=batch, device=device.type, protocol=case.protocol)
+    clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
+    workload = build_workload(case, device)
+    images, labels = next(workload.batches)
+    module, optimizer = workload.module, workload.optimizer
+    assert optimizer is not None
+
+    def bare_step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        training_loss(module(images), labels).backward()
+        optimizer.step()
+
+    def bare(count: int) -> float:
+        clock.synchronize()
+        began_s = time.perf_counter()
+        for _ in range(count):
+            bare_step()
+        clock.synchronize()
+        return (time.perf_counter() - began_s) / count
+
+    def ours(count: int) -> float:
+        window = run_window(
+            workload.step,
+            clock,
+            WindowRule(case.protocol),
+            step_estimate_s=estimate_s,
+            first_look_s=_BLOCK_S / 2,
+            cap_s=1e6,
+            max_steps=count,
+            growth=WINDOW_GROWTH,
+            agree=place.agree,
+        )
+        return window.window_s / len(window.step_s)
+
+    for _ in range(_MIN_STEPS):
+        bare_step()
+    estimate_s = bare(_MIN_STEPS)
+    count = max(_MIN_STEPS, math.ceil(_BLOCK_S / estimate_s))
+    chance = random.Random(seed)
+    loops: list[tuple[str, Callable[[int], float]]] = [("bare", bare), ("ours", ours)]
+    bare_times, ratios = [], []
+    for _ in range(pairs):
+        chance.shuffle(loops)
+        found = {name: loop(count) for name, loop in loops}
+        bare_times.append(found["bare"])
+        ratios.append(found["ours"] / found["bare"])
+    return statistics.median(bare_times), ratios
+
+
+def median_limits(values: list[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Interval of the median of independent values by order statistics (Le Boudec 2010, §2.2)."""
+    ordered = sorted(values)
+    reach = NormalDist().inv_cdf((1 + confidence) / 2) * math.sqrt(len(ordered)) / 2
+    low = max(0, math.floor(len(ordered) / 2 - reach) - 1)
+    return ordered[low], ordered[len(ordered) - 1 - low]
+
+
+def _own_run(options: argparse.Namespace, folder: Path) -> str:
+    """A short campaign with the usual protocol; gives its store."""
+    suite = folder / "overhead.toml"
+    models = ", ".join(f'"{name}"' for name in options.models.split(","))
+    suite.write_text(f'name = "overhead"\n[axes]\nmodel = [{models}]\nbatch_size = {options.batch}\n')
+    argv = [sys.executable, "-m", "dlbench", "run", str(suite), "--results", str(folder / "results")]
+    argv += ["-P", f"device={options.device}"]
+    subprocess.run(argv, check=False, stdout=sys.stderr, cwd=ROOT)
+    return str(folder / "results")
+
+
+def _campaign(results: str) -> list[str]:
+    """Where the wall time of a store's attempts went."""
+    import dlbench
+
+    rows = dlbench.load(results)
+    rows = rows[rows["status"].isin(("ok", "unstable")) & rows["window_s"].notna() & rows["wall_s"].notna()]
+    rows = rows.drop_duplicates("attempt_id")
+    lines = ["## Where a campaign's time goes", ""]
+    if rows.empty:
+        return [*lines, "No measured attempt in the store."]
+    startup = rows["import_s"] + rows["build_s"] + rows["first_step_s"]
+    after_first = rows["warmup_s"] - rows["first_step_s"]
+    rest = rows["wall_s"] - rows["window_s"] - startup - after_first
+
+    def spread(values: Any) -> str:
+        low, middle, high = (float(values.quantile(q)) for q in (0.0, 0.5, 1.0))
+        return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+    wall = float(rows["wall_s"].sum())
+    reached = rows[rows["stop_reason"] == "target"]
+    lines += [
+        f"{len(rows)} attempts, {wall:.0f} s. Median over attempts, and from the least to the most.",
+        "",
+        "| part | seconds per attempt | share of all wall time |",
+        "|---|---|---:|",
+    ]
+    for name, values in (
+        ("import, build, first step", startup),
+        ("rest of the warm-up", after_first),
+        ("window", rows["window_s"]),
+        ("process, idle power, memory, FLOP, writing", rest),
+    ):
+        lines.append(f"| {name} | {spread(values)} | {100 * float(values.sum()) / wall:.1f} % |")
+    lines += ["", f"{len(reached)} of {len(rows)} reached their confidence target"]
+    if len(reached):
+        lines[-1] += f", after {spread(reached['window_s'])} s of window"
+    lines[-1] += "."
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The command that measures between ranks: `allreduce`, over message sizes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    summary = "time all-reduces over message sizes: algorithm and bus bandwidth, as nccl-tests define them"
+    allreduce = commands.add_parser("allreduce", help=summary, description=summary[0].upper() + summary[1:] + ".")
+    allreduce.set_defaults(command=_allreduce)
+    allreduce.add_argument("--nodes", type=_count, default=1)
+    allreduce.add_argument("--devices-per-node", type=_count, default=2, help="ranks on each node (default: 2)")
+    allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
+    allreduce.add_argument("--backend", choices=("auto", "nccl", "gloo", "mpi"), default="auto")
+    allreduce.add_argument("--launcher", default="local", help="local, torchrun, mpirun or srun (default: local)")
+    allreduce.add_argument("--min-bytes", type=_count, default=4 * 2**10, help="smallest message (default: 4 KiB)")
+    allreduce.add_argument("--max-bytes", type=_count, default=64 * 2**20, help="largest message (default: 64 MiB)")
+    allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS")
+    allreduce.add_argument("--folder", type=Path, help="keep the request and the answer here, on a disk all nodes see")
+    allreduce.add_argument("--format", choices=("text", "markdown", "csv", "latex", "json"), default="text")
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _allreduce(options: argparse.Namespace) -> int:
+    from dlbench.errors import DlbenchError
+    from dlbench.launch import launchers, supervise
+    from dlbench.spec.case import Case, Protocol
+
+    case = Case(
+        "lenet5",  # none is built; a case says how many ranks there are and on what
+        device=options.device,
+        nodes=options.nodes,
+        devices_per_node=options.devices_per_node,
+        backend=options.backend
+        if options.backend != "auto" or options.nodes * options.devices_per_node > 1
+        else "gloo",
+        protocol=Protocol(timeout_s=options.timeout),
+    )
+    launcher = launchers.find(options.launcher, module="dlbench.worker.communication")
+    launchers.check(launcher, [case])
+    sizes = [options.min_bytes * 2**i for i in range(64) if options.min_bytes * 2**i <= options.max_bytes]
+    with tempfile.TemporaryDirectory(prefix="dlbench-allreduce-") as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "case.json").write_text(json.dumps(case.to_dict()), encoding="utf-8")
+        (folder / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
+        code, error = supervise.run_ranks(launcher(case, folder), folder, case)
+        if error is not None or code != 0:
+            raise DlbenchError(f"no all-reduce was measured: {error or f'exit status {code}'}")
+        answer = json.loads((folder / "allreduce.json").read_text(encoding="utf-8"))
+    _print(answer, options.format)
+    if answer["warning"]:
+        print(answer["warning"], file=sys.stderr)
+    return 0
+
+
+def _print(answer: dict[str, Any], form: str) -> None:
+    from dlbench.report.render import Column, Table, render
+    from dlbench.units import quantity
+
+    def shown(unit: str) -> Any:
+        return lambda value: quantity(value, unit, 3)
+
+    columns = [
+        Column("size_bytes", "message", "right", shown("B")),
+        Column("time_s", "time", "right", shown("s")),
+        Column("low_s", "fastest", "right", shown("s")),
+        Column("high_s", "slowest", "right", shown("s")),
+        Column("algorithm_bytes_per_s", "algorithm bandwidth", "right", shown("B/s")),
+        Column("bus_bytes_per_s", "bus bandwidth", "right", shown("B/s")),
+        Column("count", "repetitions"),
+    ]
+    title = f"All-reduce of fp32 sums over {answer['ranks']} ranks, {answer['backend']} on {answer['device']}"
+    way = f", through {answer['transport']}" if answer["transport"] else ""
+    rows = [[row[column.key] for column in columns] for row in answer["rows"]]
+    notes = ("Time is the median over repetitions of the slowest rank; bus bandwidth is 2(n-1)/n of the algorithm's.",)
+    print(render(Table(columns, rows, title + way, notes), form), end="")

@@ -1,0 +1,124 @@
+"""The search for the largest batch, with stand-ins for the runs; and its processes, with stand-in workers."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import pytest
+
+from dlbench.commands import memory
+from dlbench.commands.memory import Runs, Trial, available_bytes, find_largest, make_case
+from dlbench.errors import BadInput, UnknownName
+from dlbench.launch.errand import ErrandFailed
+from dlbench.spec.case import Case
+
+
+def outcome(limit, predicted, within=0.0, budget=1000):
+    trials = find_largest(lambda batch: Trial(batch, batch <= limit), predicted, budget, within)
+    fitting = max((t.batch_size for t in trials if t.fits), default=0)
+    failing = min((t.batch_size for t in trials if not t.fits), default=None)
+    assert len({t.batch_size for t in trials}) == len(trials)
+    return fitting, failing, len(trials)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 99, 100, 101, 150, 1000, 123_456])
+@pytest.mark.parametrize("scale", [0.5, 1.0, 10.0])
+def test_the_largest_batch_is_found_whatever_was_predicted(limit, scale):
+    fitting, failing, _ = outcome(limit, lambda batch: batch * scale)
+    assert (fitting, failing) == (limit, limit + 1)
+
+
+def test_without_a_prediction_it_starts_at_one():
+    assert outcome(37, None)[:2] == (37, 38)
+
+
+def test_where_not_even_one_image_fits_it_ends():
+    fitting, failing, runs = outcome(0, lambda batch: batch * 0.5)
+    assert (fitting, failing) == (0, 1)
+    assert runs < 20
+
+
+def test_a_good_prediction_needs_few_runs():
+    assert outcome(990, lambda batch: float(batch), within=0.01)[2] <= 6
+
+
+def test_the_setting_comes_from_axes():
+    case = make_case("lenet5", ["mode=inference", "precision=amp_bf16"], "cpu")
+    assert (case.mode, case.precision, case.device) == ("inference", "amp_bf16", "cpu")
+
+
+@pytest.mark.parametrize("override", ["batch_size=4", "mode=training,inference", "devices_per_node=2"])
+def test_what_cannot_be_looked_for_is_one_line(override):
+    with pytest.raises(BadInput, match="maxbatch"):
+        make_case("lenet5", [override], "cpu")
+
+
+def test_an_unknown_axis_is_named():
+    with pytest.raises(UnknownName, match="colour"):
+        make_case("lenet5", ["colour=red"], "cpu")
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GiB", 2 * 2**30), ("1.5 MB", 1_500_000), ("512", 512), ("4g", 4 * 10**9)]
+)
+def test_sizes_are_read(text, size):
+    assert memory._bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "much", "-1GiB", "0", "3 elephants"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        memory._bytes(text)
+
+
+def test_this_machine_has_memory():
+    assert available_bytes() > 0
+
+
+WORKER = """
+import json, os, sys
+from pathlib import Path
+from dlbench.worker.errand import serve
+
+def work(request, folder):
+    Path({pids!r}).open("a").write(f"{{os.getpid()}}\\n")
+    if "predict" in request:
+        return json.dumps({{"peak_bytes": [c["batch_size"] * 100 for c in request["predict"]], "process_bytes": 50}})
+    batch = request["case"]["batch_size"]
+    assert request["limit_bytes"] == 1000
+    if {kind!r} == "killed" and batch > 7:
+        os.kill(os.getpid(), 9)
+    if {kind!r} == "broken":
+        raise ValueError("no weights")
+    if batch > 7:
+        raise MemoryError("no room")
+    return json.dumps({{"memory_allocated_peak_bytes": None, "memory_rss_peak_bytes": 100 * batch}})
+
+sys.exit(serve(sys.argv[1:], work))
+"""
+
+
+def runs_of(tmp_path, monkeypatch, kind):
+    (tmp_path / "stand_in.py").write_text(WORKER.format(kind=kind, pids=str(tmp_path / "pids")))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return Runs(Case("lenet5"), tmp_path / "runs", 1000, 60.0, "stand_in")
+
+
+@pytest.mark.parametrize("kind", ["full", "killed"])
+def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, kind):
+    runs = runs_of(tmp_path, monkeypatch, kind)
+    line = runs.prediction()
+    assert line(10) == 50 + 1000
+    trials = find_largest(lambda batch: runs.trial(batch, line), line, 1000)
+    assert max(t.batch_size for t in trials if t.fits) == 7
+    failed = next(t for t in trials if not t.fits)
+    assert failed.reason
+    for pid in map(int, (tmp_path / "pids").read_text().split()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_another_failure_is_no_answer(tmp_path, monkeypatch):
+    with pytest.raises(ErrandFailed, match="no weights"):
+        runs_of(tmp_path, monkeypatch, "broken").trial(1, None)

@@ -1,0 +1,156 @@
+"""Curves of made-up clusters, and predictions for sizes that were not measured, where the truth is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dlbench.report import derive, figure_style
+from dlbench.report.plots_scaling import plots
+from dlbench.report.scaling import curves, model_sentence, table
+from dlbench.report.scaling_model import HOPS, Sample, ScalingModel, fit
+from dlbench.results import store
+from dlbench.spec.case import Case
+from tests.fakes import records as fakes
+
+FITTED = (1, 2, 4, 8, 16)
+STRONG_BATCH = 4096
+
+
+def truth(algorithm: str, latency_s: float, transfer_s: float, overlap: float) -> ScalingModel:
+    return ScalingModel(0.005, 0.001, transfer_s, latency_s, overlap, algorithm, ())
+
+
+def total_s(model: ScalingModel, devices: int) -> float:
+    hops = float(HOPS[model.algorithm](np.array([float(devices)]))[0])
+    return model.transfer_s * (devices - 1) / devices + model.latency_s * hops
+
+
+def measured(model: ScalingModel, kind: str, seed: int = 1, noise: float = 0.001) -> list[Sample]:
+    rng = np.random.default_rng(seed)
+
+    def read(time_s: float) -> float:
+        return time_s * (1 + rng.normal(0, noise))
+
+    return [
+        Sample(n, b, read(model.step_s(n, b)), read(model.compute_s(b)), read(total_s(model, n)) if n > 1 else None)
+        for n in FITTED
+        for b in [64 if kind == "weak" else STRONG_BATCH // n]
+    ]
+
+
+@pytest.mark.parametrize("kind", ["weak", "strong"])
+@pytest.mark.parametrize("algorithm", HOPS)
+@pytest.mark.parametrize(
+    ("latency_s", "transfer_s", "overlap"),
+    [(5e-6, 0.02, 0.0), (2e-5, 0.1, 0.0), (1e-4, 0.02, 0.0), (2e-5, 0.2, 0.3), (1e-4, 0.3, 0.5), (5e-6, 0.002, 0.0)],
+)
+def test_eight_times_the_largest_fitted_size_is_predicted_within_5_percent(
+    kind, algorithm, latency_s, transfer_s, overlap
+):
+    model = truth(algorithm, latency_s, transfer_s, overlap)
+    found = fit(measured(model, kind))
+    devices = 8 * FITTED[-1]
+    batch = 64 if kind == "weak" else STRONG_BATCH // devices
+    if found.overlap_known:
+        assert found.step_s(devices, batch) == pytest.approx(model.step_s(devices, batch), rel=0.05)
+    else:
+        # Nothing was seen of communication that hides: only limits can be given.
+        low, high = found.best_step_s(devices, batch), found.step_s(devices, batch)
+        assert low * 0.95 <= model.step_s(devices, batch) <= high * 1.05
+
+
+def test_communication_that_was_all_hidden_gives_limits_only():
+    model = truth("ring", 1e-6, 0.002, 0.5)
+    found = fit(measured(model, "weak"))
+    assert not found.overlap_known
+    assert found.best_step_s(128, 64) <= model.step_s(128, 64) * 1.01 <= found.step_s(128, 64) * 1.02
+
+
+def test_the_error_at_left_out_points_is_small_where_the_model_holds_and_large_where_it_does_not():
+    model = truth("ring", 1e-4, 0.1, 0.0)
+    samples = measured(model, "weak")
+    assert fit(samples).left_out_error < 0.02
+    broken = [dataclasses.replace(s, step_s=s.step_s * (3 if s.devices == 16 else 1)) for s in samples]
+    assert fit(broken).left_out_error > 0.3
+
+
+def test_two_sizes_are_too_few_for_a_model():
+    assert fit(measured(truth("ring", 1e-4, 0.1, 0.0), "weak")[:2]) is None
+
+
+def cluster(kind: str) -> list:
+    """Records of a made-up cluster: 10 ms of computation for 16 images, and communication that grows."""
+    made = []
+    for number, devices in enumerate((1, 2, 4, 8)):
+        batch = 16 if kind == "weak" else 64 // devices
+        compute = 0.01 * batch / 16
+        step = compute + (0.002 * (devices - 1) / devices if devices > 1 else 0)
+        case = Case("lenet5", batch_size=batch, device="cuda", devices_per_node=devices)
+        made.append(
+            fakes.record(
+                case,
+                fakes.GPU,
+                number + (10 if kind == "strong" else 0),
+                step_s=fakes.noisy_steps(step, 200, number),
+                forward_s=(),
+                backward_s=(),
+                optimizer_s=(),
+                unsynced_step_s=fakes.noisy_steps(compute, 50, number) if devices > 1 else (),
+                gradient_allreduce_s=0.002 * (devices - 1) / devices if devices > 1 else None,
+            )
+        )
+    return made
+
+
+def content(tmp_path, records):
+    rows = store.load([str(fakes.fill(tmp_path / "s", records))])
+    return derive.with_intervals(derive.current(derive.tidy(rows))), rows
+
+
+@pytest.mark.parametrize("kind", ["weak", "strong"])
+def test_a_curve_has_speedup_efficiency_and_the_share_of_communication(tmp_path, kind):
+    (curve,) = [c for c in curves(*content(tmp_path, cluster(kind))) if len(c.points) == 4]
+    assert curve.kind == kind
+    assert [p.devices for p in curve.points] == [1, 2, 4, 8]
+    one, *_, eight = curve.points
+    assert one.speedup == 1
+    compute = 0.01 if kind == "weak" else 0.005
+    ideal = 8 * 0.01 / (compute + 0.00175) if kind == "weak" else 0.04 / (0.005 + 0.00175)
+    assert eight.speedup == pytest.approx(ideal, rel=0.02)
+    assert eight.speedup_low < eight.speedup < eight.speedup_high
+    assert eight.efficiency == pytest.approx(ideal / 8, rel=0.02)
+    assert eight.share == pytest.approx(0.00175 / (compute + 0.00175), rel=0.1)
+
+
+def test_weak_and_strong_are_told_apart(tmp_path):
+    found = curves(*content(tmp_path, cluster("weak") + cluster("strong")[:2] + cluster("strong")[3:]))
+    assert {c.kind for c in found if len(c.points) >= 3} == {"weak", "strong"}
+
+
+def test_without_a_single_device_there_is_no_speedup_but_the_absolute_figure(tmp_path):
+    (curve,) = curves(*content(tmp_path, cluster("weak")[1:]))
+    assert curve.points[0].speedup is None
+    assert curve.points[0].throughput > 0
+
+
+def test_what_is_predicted_is_marked_and_goes_to_eight_times_the_measured(tmp_path):
+    found = curves(*content(tmp_path, cluster("weak")))
+    records = table(found).records()
+    assert [r["devices"] for r in records if r["origin"] == "predicted"] == [16, 32, 64]
+    assert all(r["single_device_img_per_s"] for r in records)
+    assert "anything beyond is a prediction" in model_sentence(found[0])
+    assert "left out of the fit" in model_sentence(found[0])
+
+
+def test_each_kind_has_its_figure(tmp_path):
+    found = curves(*content(tmp_path, cluster("weak") + cluster("strong")))
+    with figure_style.style():
+        drawn = plots(found)
+        names = [p.name for p in drawn]
+        svg = figure_style.save(drawn[0].figure, tmp_path, drawn[0].name)
+    assert names == ["scaling_weak", "scaling_strong"]
+    assert "Efficiency" in svg
+    assert "on one device" in drawn[0].caption

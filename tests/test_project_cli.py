@@ -1,0 +1,95 @@
+"""`dlbench project` on made-up stores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+
+from dlbench.commands import project
+from dlbench.errors import BadInput, UnknownName
+from dlbench.spec.case import Case
+from tests.fakes import records
+
+
+def run(*arguments):
+    parser = argparse.ArgumentParser()
+    project.add(parser.add_subparsers())
+    options = parser.parse_args(["project", *map(str, arguments)])
+    return options.command(options)
+
+
+@pytest.fixture
+def root(tmp_path):
+    trainings = [Case("resnet50", batch_size=n, device="cuda") for n in (64, 128)]
+    cases = [*trainings, Case("resnet50", "inference", device="cuda"), Case("vgg16", device="cuda")]
+    return records.fill(tmp_path / "results", [records.record(c, number=i) for i, c in enumerate(cases)])
+
+
+def rows_of(capsys):
+    found = json.loads(capsys.readouterr().out)
+    return found["rows"], " ".join(found["notes"])
+
+
+def test_each_training_has_time_energy_and_cost_with_limits(root, tmp_path, capsys):
+    prices = tmp_path / "prices.toml"
+    prices.write_text('currency = "EUR"\nper_kwh = 0.3\nper_device_hour = 2.0\npue = 1.2\n')
+    task = ("--images", 1_281_167, "--epochs", 90, "--prices", prices, "--format", "json")
+    assert run(root, "--model", "resnet50", *task) == 0
+    rows, notes = rows_of(capsys)
+    assert [row["batch_size"] for row in rows] == [64, 128]
+    for row in rows:
+        assert row["time_s"] == pytest.approx(1_281_167 * 90 / row["throughput"])
+        for name, unit in (("time", "_s"), ("energy", "_kwh"), ("cost", "")):
+            assert row[f"{name}_low{unit}"] <= row[f"{name}{unit}"] <= row[f"{name}_high{unit}"]
+        expected = row["time_s"] / 3600 * 2.0 + row["energy_kwh"] * 0.3 * 1.2
+        assert row["cost"] == pytest.approx(expected)
+    assert "PUE of 1.2" in notes
+    assert "Validation" in notes
+
+
+def test_without_a_meter_there_is_no_energy_and_no_cost_of_it(tmp_path, capsys):
+    root = records.fill(tmp_path / "results", [records.record(Case("lenet5"), records.CPU)])
+    assert run(root, "--images", 60_000, "--epochs", 10, "--format", "json") == 0
+    (row,), _ = rows_of(capsys)
+    assert row["energy_kwh"] is None
+    assert row["cost"] is None
+    assert row["time_s"] > 0
+
+
+def test_a_single_sample_has_no_made_up_interval(tmp_path, capsys):
+    record = records.record(Case("lenet5"), records.CPU, step_s=(0.01,), window_s=0.01)
+    root = records.fill(tmp_path / "results", [record])
+    assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
+    (row,), notes = rows_of(capsys)
+    assert (row["time_low_s"], row["time_high_s"]) == (None, None)
+    assert "too few steps" in notes
+
+
+def test_an_example_of_prices_can_be_read():
+    from pathlib import Path
+
+    from dlbench.report.projection import read_prices
+
+    assert read_prices(Path(__file__).parents[1] / "benchmarks" / "prices.example.toml").currency
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "reason"),
+    [
+        (("--model", "resnet51", "--images", 1, "--epochs", 1), UnknownName, "did you mean 'resnet50'"),
+        (("--images", 0, "--epochs", 1), BadInput, "number of images is 0"),
+        (("--images", 1, "--epochs", "nan"), BadInput, "number of epochs is nan"),
+        (("--images", 1, "--epochs", 1, "--prices", "/nowhere.toml"), BadInput, "cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line(root, arguments, error, reason):
+    with pytest.raises(error, match=reason):
+        run(root, *arguments)
+
+
+def test_inference_alone_is_no_training(tmp_path):
+    root = records.fill(tmp_path / "results", [records.record(Case("lenet5", "inference"), records.CPU)])
+    with pytest.raises(BadInput, match="no training of lenet5"):
+        run(root, "--images", 1, "--epochs", 1)

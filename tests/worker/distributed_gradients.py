@@ -1,0 +1,59 @@
+"""Run on every rank: the gradients of a distributed step are those of one process on the joint batch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from dlbench.models import build, training_loss
+from dlbench.spec.case import Case
+from dlbench.worker.distributed import join, wrap
+from dlbench.worker.ranks import detect
+from dlbench.worker.workload import build_workload
+
+SETTINGS = [
+    {},
+    {"bucket_cap_mb": 1, "gradient_as_bucket_view": "on"},
+    {"static_graph": "on"},
+    {"comm_hook": "fp16"},
+    {"comm_hook": "bf16"},
+]
+
+
+def main(folder: Path) -> None:
+    torch.set_default_dtype(torch.float32)
+    found = detect(os.environ, 2)
+    place = join(Case("lenet5", devices_per_node=2), found, folder.name)
+    for setting in SETTINGS:
+        case = Case("lenet5", devices_per_node=2, batch_size=4, **setting)
+        torch.manual_seed(7)
+        alone, shared = build("lenet5").module, build("lenet5").module
+        shared.load_state_dict(alone.state_dict())
+        images, labels = torch.randn(8, 1, 28, 28), torch.randint(10, (8,))
+        training_loss(alone(images), labels).backward()
+        wrapped = wrap(shared, case, torch.device("cpu"))
+        mine = slice(4 * place.rank, 4 * place.rank + 4)
+        training_loss(wrapped(images[mine]), labels[mine]).backward()
+        tolerance = {"none": 1e-6, "fp16": 1e-3, "bf16": 1e-2}[case.comm_hook]
+        for one, other in zip(alone.parameters(), shared.parameters(), strict=True):
+            torch.testing.assert_close(other.grad, one.grad, rtol=tolerance, atol=tolerance)
+    workload = build_workload(Case("lenet5", devices_per_node=2, batch_size=4), torch.device("cpu"), place)
+    images = next(workload.batches)[0]
+    both = place.gather(images)
+    assert not torch.equal(both[0], both[1]), "ranks must not train on the same images"
+    with workload.unsynchronised():
+        workload.step()
+    gradients = place.gather(next(workload.module.parameters()).grad)
+    assert not torch.equal(gradients[0], gradients[1]), "no_sync must leave gradients to each rank"
+    workload.step()
+    gradients = place.gather(next(workload.module.parameters()).grad)
+    assert torch.equal(gradients[0], gradients[1])
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
