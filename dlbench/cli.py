@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.bounds import add as bounds_commands
 from dlbench.commands.compare import add as compare_commands
+from dlbench.commands.memory import add as memory_commands
+from dlbench.commands.project import add as project_commands
 from dlbench.version import __version__
 
 if TYPE_CHECKING:
@@ -70,6 +72,8 @@ def build_parser() -> argparse.ArgumentParser:
 
     compare_commands(commands)
     bounds_commands(commands)
+    memory_commands(commands)
+    project_commands(commands)
     distributed.add(commands)
     return parser
 

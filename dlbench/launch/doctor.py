@@ -189,6 +189,13 @@ def check_torch(place: Place) -> Iterator[Finding]:
     yield Finding("torch", "ok", f"{facts.get('torch_version')}, built {built}; sees {sees}")
     if not devices and _nvidia_devices(place):
         yield _blind_torch(place, bool(facts.get("cuda_version")))
+    if devices and facts.get("nccl_version"):
+        yield Finding("nccl", "ok", str(facts["nccl_version"]))
+    elif devices:
+        mend = (
+            "this PyTorch is built without it, or its library is missing: torch.distributed.is_nccl_available() tells"
+        )
+        yield Finding("nccl", "warn", "PyTorch names no version of NCCL: several GPUs cannot work together", mend)
 
 
 def _blind_torch(place: Place, with_cuda: bool) -> Finding:
@@ -377,8 +384,9 @@ def check_slurm(place: Place) -> Iterator[Finding]:
         return
     answer = place.run(["scontrol", "ping"])
     if answer is None or "UP" not in answer.out:
-        said = " ".join((answer.out + answer.err).split()) if answer else "no answer"
-        yield Finding("slurm", "fail", f"Slurm's controller is not up: {said}", "wait, or ask the site")
+        said = ((answer.out + answer.err).strip().splitlines() or ["nothing said"])[-1] if answer else "no answer"
+        level = "fail" if place.site else "warn"
+        yield Finding("slurm", level, f"Slurm's controller is not up: {said}", "wait, or ask the site")
         return
     version = place.run(["sbatch", "--version"])
     yield Finding("slurm", "ok", f"{version.out.strip() if version else 'Slurm'}; {answer.out.strip().splitlines()[0]}")

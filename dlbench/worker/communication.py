@@ -105,7 +105,8 @@ def gradient_all_reduce(workload: Workload, clock: Clock, place: Place, repetiti
         end = clock.stamp()
         clock.synchronize()
         times.append(clock.elapsed_s(begin, end))
-    return statistics.median(max(column) for column in zip(*place.gather(times[2:]), strict=True))
+    slowest: list[float] = [max(column) for column in zip(*place.gather(times[2:]), strict=True)]
+    return statistics.median(slowest)
 
 
 @dataclass(frozen=True)

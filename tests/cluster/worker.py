@@ -1,6 +1,7 @@
 """A worker that measures nothing: it waits `protocol.min_time_s` and leaves a result, as `dlbench.worker` would.
 
-Some models stand for things that happen to a real one: `hog` takes memory until it is stopped.
+Some models stand for things that happen to a real one: `hog` takes memory until it is stopped; of several ranks of
+`dies` one ends in the middle, and of `hangs` none ends at all.
 """
 
 import dataclasses
@@ -43,16 +44,33 @@ def main(arguments):
         kept = []
         while True:
             kept.append(bytearray(os.urandom(2**20) * 16))
+    rank = int(os.environ.get("SLURM_PROCID", "0")) if case.world_size > 1 else 0
+    if case.model == "dies" and rank == case.world_size - 1:
+        raise SystemExit("the last rank dies")
+    while case.model in ("dies", "hangs"):
+        time.sleep(1)
     time.sleep(case.protocol.min_time_s)
-    write(folder, outcome())
+    (folder / f"rank-{rank}.json").write_text(outcome().to_json())
+    if rank == 0:
+        write(folder, Outcome("ok", None, tuple(gathered(folder, case.world_size))))
     return 0
+
+
+def gathered(folder, world_size):
+    """What the ranks have left, as rank 0 of a real worker gathers it."""
+    for rank in range(world_size):
+        file = folder / f"rank-{rank}.json"
+        while not file.exists() or not file.read_text():
+            time.sleep(0.05)
+        yield from Outcome.from_json(file.read_text()).ranks
 
 
 def outcome():
     """A good one, which also says on which node and with which GPUs, and where in which container."""
     good = good_outcome()
     ((system, measurement),) = good.ranks
-    environment = {name: os.environ.get(name) for name in ("SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID")}
+    names = ("SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+    environment = {name: os.environ.get(name) for name in names}
     system = dataclasses.replace(
         system,
         slurm_job_id=os.environ.get("SLURM_JOB_ID"),

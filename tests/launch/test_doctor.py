@@ -12,7 +12,12 @@ from dlbench.launch.doctor import Answer, Place
 from dlbench.launch.sites import Container, Gpus, Mount, Network, Site, Slurm
 
 ROOT = Path(__file__).parents[2]
-PROBE = {"torch_version": "2.12", "cuda_version": "13.0", "devices": [{"name": "NVIDIA H100"}, {"name": "NVIDIA H100"}]}
+PROBE = {
+    "torch_version": "2.12",
+    "cuda_version": "13.0",
+    "nccl_version": "2.29.3",
+    "devices": [{"name": "NVIDIA H100"}, {"name": "NVIDIA H100"}],
+}
 GPU = "0, NVIDIA H100, 575.1, 70.1, 700.00, 1980, 1980, 0x0000000000000001, 40, 1, Disabled"
 
 
@@ -66,8 +71,14 @@ def gpu_site(**more):
 def test_torch_that_sees_the_gpus_is_well(machine):
     machine.probe()
     machine.file("/dev/nvidia0")
-    (finding,) = machine.look(doctor.check_torch)
-    assert finding.text == "2.12, built for CUDA 13.0; sees 2 x NVIDIA H100"
+    torch, nccl = machine.look(doctor.check_torch)
+    assert torch.text == "2.12, built for CUDA 13.0; sees 2 x NVIDIA H100"
+    assert (nccl.level, nccl.text) == ("ok", "2.29.3")
+
+
+def test_gpus_without_nccl_are_a_warning(machine):
+    machine.probe(nccl_version=None)
+    assert levels(machine.look(doctor.check_torch)) == [("torch", "ok"), ("nccl", "warn")]
 
 
 @pytest.mark.parametrize(
@@ -198,7 +209,8 @@ def test_what_slurm_lacks_is_said(machine):
     machine.program("sacct", "", 1, "Slurm accounting storage is disabled")
     assert levels(machine.look(doctor.check_slurm))[-1] == ("slurm", "note")
     machine.program("scontrol ping", "Slurmctld(primary) at a is DOWN")
-    assert levels(machine.look(doctor.check_slurm)) == [("slurm", "fail")]
+    assert levels(machine.look(doctor.check_slurm, site=site)) == [("slurm", "fail")]
+    assert levels(machine.look(doctor.check_slurm)) == [("slurm", "warn")]
 
 
 @pytest.mark.parametrize(
