@@ -48,6 +48,17 @@ def add_commands(commands: Any) -> None:
     doctor.add_argument("--json", action="store_true", help="for a support ticket")
 
 
+def add_step(run: argparse.ArgumentParser) -> None:
+    """Add to `dlbench run` the option by which a job script says how each case is to be started."""
+    run.add_argument(
+        "--step",
+        nargs=argparse.REMAINDER,
+        default=[],
+        metavar="WORD",
+        help="start each case by these words, the last option of all: srun {ranks} [container] python3",
+    )
+
+
 def _add(commands: Any, name: str, function: Callable[..., int], summary: str) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + "."

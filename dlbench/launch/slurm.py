@@ -6,7 +6,7 @@ A case of one rank needs no help between processes, so the whole campaign runs i
 
 Cases of several ranks are supervised from the job's first node, outside of the container, each a step of its own:
 
-    python3 -m dlbench run SUITE --results RESULTS --launcher srun --  srun {ranks}  [container]  python3
+    python3 -m dlbench run SUITE --results RESULTS --step  srun {ranks}  [container]  python3
 
 Either way the claims in the results folder share the cases out among all jobs and array tasks that run at the time.
 """
@@ -90,7 +90,7 @@ def campaign_script(site: Site, job: Job) -> str:
         supervisor = f'watched {words(site.outer_python)} -m dlbench run "$suite"{_overrides(job)} --results "$results"'
         run = [
             "# The supervisor stays out here; each case is a step, with {ranks} replaced by its nodes and ranks.",
-            f'{supervisor} \\\n  --launcher srun -- "${{step[@]}}" \'{RANKS}\' "${{inside[@]}}" || status=$?',
+            f'{supervisor} \\\n  --step "${{step[@]}}" \'{RANKS}\' "${{inside[@]}}" || status=$?',
         ]
     else:
         run = [
@@ -135,24 +135,39 @@ def report_script(site: Site, job: Job) -> str:
     )
 
 
-def through_step(step: Sequence[str]) -> Launcher:
+def through_step(step: Sequence[str], module: str = "dlbench.worker") -> Launcher:
     """A launcher that starts each case as the words of a step say, `{ranks}` replaced by the case's nodes and ranks.
 
     Args:
         step: such as ``srun --mpi=none {ranks} apptainer exec x.sif python3``; the worker's module and folder follow.
+        module: the worker.
 
     Raises:
         BadInput: there is no word `{ranks}`, so that every case would get whatever the job has.
     """
-    if RANKS not in step:
-        raise BadInput(f"the step '{shlex.join(step)}' has no word {RANKS}, which stands for a case's nodes and ranks")
+    _with_ranks(step, [])
 
     def launcher(case: Case, folder: Path) -> list[str]:
         ranks = [f"--nodes={case.nodes}", f"--ntasks={case.world_size}", f"--ntasks-per-node={case.devices_per_node}"]
-        at = list(step).index(RANKS)
-        return [*step[:at], *ranks, *step[at + 1 :], "-m", "dlbench.worker", str(folder)]
+        return [*_with_ranks(step, ranks), "-m", module, str(folder)]
 
     return launcher
+
+
+def probe_argv(step: Sequence[str], models: Sequence[str] = (), module: str = "dlbench.worker") -> list[str]:
+    """The words that ask the Python inside of a step what it sees, on one node; see `dlbench.launch.probe`.
+
+    Raises:
+        BadInput: there is no word `{ranks}` in the step.
+    """
+    return [*_with_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"]), "-m", module, "--probe", *models]
+
+
+def _with_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
+    if RANKS not in step:
+        raise BadInput(f"the step '{shlex.join(step)}' has no word {RANKS}, which stands for a case's nodes and ranks")
+    at = list(step).index(RANKS)
+    return [*step[:at], *ranks, *step[at + 1 :]]
 
 
 def quote(word: str) -> str:

@@ -139,6 +139,13 @@ def test_a_step_gets_the_nodes_and_ranks_of_each_case():
     ]
 
 
+def test_the_probe_goes_through_the_step_too_as_one_task():
+    assert slurm.probe_argv(["srun", "{ranks}", "python3"], ["lenet5"]) == [
+        *("srun", "--nodes=1", "--ntasks=1", "--ntasks-per-node=1", "python3"),
+        *("-m", "dlbench.worker", "--probe", "lenet5"),
+    ]
+
+
 def test_a_step_that_ignores_the_case_is_refused():
     with pytest.raises(BadInput, match=r"has no word \{ranks\}"):
         slurm.through_step(["srun", "python3"])
@@ -219,8 +226,7 @@ def test_cases_of_several_ranks_are_supervised_outside_and_started_through_the_s
     doctors = [argv for argv, _ in by_hand.calls() if "doctor" in argv]
     assert len(doctors) == 2
     ((argv, environment),) = [(argv, env) for argv, env in by_hand.calls() if "run" in argv]
-    step = argv[argv.index("--") + 1 :]
-    assert argv[argv.index("--launcher") + 1] == "srun"
+    step = argv[argv.index("--step") + 1 :]
     assert step == ["srun", "--kill-on-bad-exit=1", "--wait=60", "{ranks}", "python3"]
     assert slurm.through_step(step)
     assert environment["MASTER_ADDR"] == "n1"
