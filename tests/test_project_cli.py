@@ -72,7 +72,7 @@ def test_an_example_of_prices_can_be_read():
 
     from dlbench.report.projection import read_prices
 
-    assert read_prices(Path(__file__).parents[1] / "benchmarks" / "prices.example.toml").currency
+    assert read_prices(Path(__file__).parents[1] / "benchmarks" / "prices/example.toml").currency
 
 
 @pytest.mark.parametrize(

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import add_command, add_format, say
 
 if TYPE_CHECKING:
     from dlbench.results.bounds_records import ProfileRun
     from dlbench.spec.case import Case
 
-_FORMATS = ("text", "markdown", "csv", "latex", "json")
 #: What a worker may take beyond its time for measuring [s]: start-up, warm-up, counting, the trace.
 _MARGIN_S = 300.0
 
 
 def add(commands: Any) -> None:
     """Register both commands on argparse's subparsers."""
-    ceilings = _add(commands, "ceilings", _ceilings, "measure the peak FLOP/s and bandwidth that a device reaches")
+    ceilings = add_command(
+        commands, "ceilings", _ceilings, "measure the peak FLOP/s and bandwidth that a device reaches"
+    )
     ceilings.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
     ceilings.add_argument("--results", type=Path, default=Path("results"), help="folder for the results")
     ceilings.add_argument("--budget", default="45s", metavar="TIME", help="time to measure (default: 45s)")
     ceilings.add_argument("--all", action="store_true", help="every shape, not only the best of each kind")
-    ceilings.add_argument("--format", choices=_FORMATS, default="text")
+    add_format(ceilings)
 
-    profile = _add(commands, "profile", _profile, "measure each layer's time, forward and backward, against its bound")
+    profile = add_command(
+        commands, "profile", _profile, "measure each layer's time, forward and backward, against its bound"
+    )
     profile.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
     profile.add_argument(
         "-P",
@@ -41,15 +45,7 @@ def add(commands: Any) -> None:
     profile.add_argument("--time", default="10s", metavar="TIME", help="time to take steps (default: 10s)")
     profile.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes none (default: 3)")
     profile.add_argument("--all", action="store_true", help="every layer, not only the 20 that lose most")
-    profile.add_argument("--format", choices=_FORMATS, default="text")
-
-
-def _add(commands: Any, name: str, function: Callable[..., int], summary: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
-    parser.set_defaults(command=function)
-    return parser
+    add_format(profile)
 
 
 def _ceilings(options: argparse.Namespace) -> int:
@@ -73,7 +69,7 @@ def _ceilings(options: argparse.Namespace) -> int:
     run = bounds_records.named(bounds_records.ceiling_run(text), run_id, started_at)
     part = bounds_schema.write_ceilings(options.results, run)
     print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")
-    _say(f"\nceilings: {part}")
+    say(f"\nceilings: {part}")
     return 0
 
 
@@ -104,8 +100,8 @@ def _profile(options: argparse.Namespace) -> int:
     _write_outputs(folder, run, roof)
     print(render(profile_table(run, roof, None if options.all else 20), options.format), end="")
     if roof.flop_source != "measured":
-        _say(f"\nno ceilings of this system in {options.results}/: `dlbench ceilings` measures them")
-    _say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures, trace.json.gz)")
+        say(f"\nno ceilings of this system in {options.results}/: `dlbench ceilings` measures them")
+    say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures, trace.json.gz)")
     return 0
 
 
@@ -160,10 +156,10 @@ def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: f
     try:
         return errand.run(module, folder, request, timeout_s, tick)
     except errand.ErrandFailed as error:
-        _say(f"dlbench: {error}")
+        say(f"dlbench: {error}")
         return None
     except Stopped as stop:
-        _say(f"stopped by {stop.signal_name}; nothing was kept but {folder}")
+        say(f"stopped by {stop.signal_name}; nothing was kept but {folder}")
         return None
     finally:
         if sys.stderr.isatty():
@@ -187,7 +183,3 @@ def _name(what: str) -> tuple[str, str]:
 
     now = datetime.now(UTC)
     return f"{now:%Y%m%dT%H%M%S}-{what}-{secrets.token_hex(3)}".replace("-ceilings-", "-"), now.isoformat()
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

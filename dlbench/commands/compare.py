@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import add_command, add_format, say
 
 if TYPE_CHECKING:
     from dlbench.launch.turns import Experiment
     from dlbench.report.comparison import Found, Rules
     from dlbench.results.records import Record
 
-_FORMATS = ("text", "markdown", "csv", "latex", "json")
 _METRICS = ("step_time", "energy_per_image")
 
 
 def add(commands: Any) -> None:
     """Add the commands to argparse's subparsers; each carries its function as `command`."""
-    compare = _add(commands, "compare", _compare, "say per case whether TARGET is slower than BASE, and how sure it is")
+    compare = add_command(
+        commands, "compare", _compare, "say per case whether TARGET is slower than BASE, and how sure it is"
+    )
     compare.add_argument("base", metavar="BASE", help="a results folder, Parquet file or pattern")
     compare.add_argument("target", metavar="TARGET", help="the same; a ratio above 1 means that it is slower")
     compare.add_argument(
@@ -46,7 +47,9 @@ def add(commands: Any) -> None:
     compare.add_argument("--all", action="store_true", help="with attempts that a later one of the same case replaced")
     _rules_arguments(compare)
 
-    ab = _add(commands, "ab", _ab, "measure two settings in turns, in fresh processes, and compare them pair by pair")
+    ab = add_command(
+        commands, "ab", _ab, "measure two settings in turns, in fresh processes, and compare them pair by pair"
+    )
     ab.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
     for side in ("a", "b"):
         ab.add_argument(
@@ -65,14 +68,6 @@ def add(commands: Any) -> None:
     _rules_arguments(ab)
 
 
-def _add(commands: Any, name: str, function: Callable[..., int], summary: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
-    parser.set_defaults(command=function)
-    return parser
-
-
 def _rules_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", choices=_METRICS, default="step_time", help="what is compared (default: step_time)")
     parser.add_argument("--confidence", type=_share, default=0.95, help="of intervals and verdicts (default: 0.95)")
@@ -81,7 +76,7 @@ def _rules_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--between-processes", type=_percent, metavar="PERCENT",
                         help="standard deviation between processes on this machine, known from earlier repeats; "
                         "used where a side has fewer than three")  # fmt: skip
-    parser.add_argument("--format", choices=_FORMATS, default="text")
+    add_format(parser)
 
 
 def _percent(text: str) -> float:
@@ -103,10 +98,6 @@ def _count(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _rules(options: argparse.Namespace, **more: Any) -> Rules:
@@ -146,9 +137,9 @@ def _compare(options: argparse.Namespace) -> int:
     for line in failed:
         setting = " ".join(str(line.setting[name]) for name in ("model", "mode", "precision", "batch_size"))
         more = f"{100 * (line.comparison.ratio - 1):.1f} % more" if line.comparison else line.note
-        _say(f"regression: {setting}: {more}")
+        say(f"regression: {setting}: {more}")
     if not found.can_decide:
-        _say("no case has enough processes for a verdict, so --fail-on-regression can find no slowdown: run repeats")
+        say("no case has enough processes for a verdict, so --fail-on-regression can find no slowdown: run repeats")
     return 1 if failed else 0 if found.num_compared else 2
 
 
@@ -160,9 +151,9 @@ def _print(found: Found, names: tuple[str, str], form: str) -> None:
     if form == "csv":
         # One table per file; what belongs to it is said beside it.
         for row in systems.rows:
-            _say(f"systems differ in {row[0]}: {row[1]} in {names[0]}, {row[2]} in {names[1]}")
+            say(f"systems differ in {row[0]}: {row[1]} in {names[0]}, {row[2]} in {names[1]}")
         print(render_all([comparison], form), end="")
-        _say(summary(found))
+        say(summary(found))
         return
     shown = [systems, comparison] if systems.rows or form == "json" else [comparison]
     print(render_all(shown, form), end="")
@@ -187,12 +178,12 @@ def _ab(options: argparse.Namespace) -> int:
     experiment = turns.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
     for kind in {case.device for match in experiment.matches for case in match}:
         probe.require_device(kind, found)
-    _say(f"A: {a.text}\nB: {b.text}")
+    say(f"A: {a.text}\nB: {b.text}")
     with supervise.stopping_on_signals():
         try:
             failed = measure_in_turns(experiment, pairs, options.results, found.system_key)
         except supervise.Stopped as stop:
-            _say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
+            say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
             return 130
     _print(
         compare_turns(experiment, pairs, options.results, found.system_key, _rules(options)),
@@ -217,7 +208,7 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
     from dlbench.results import store
 
     for record in supervise.recover(root):
-        _say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
+        say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
     stored = store.attempt_ids(root)
     for folder, head in attempts.heads(root):
         if head.attempt_id not in stored:
@@ -229,9 +220,9 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
         2 * len(order), model_width=max(len(case.model) for match in experiment.matches for case in match)
     )
     progress.number = 2 * (len(order) - len(waiting))
-    _say(f"{experiment.sides[0][:-2]}: {len(experiment.matches)} cases x {pairs} pairs -> {root}/")
+    say(f"{experiment.sides[0][:-2]}: {len(experiment.matches)} cases x {pairs} pairs -> {root}/")
     if whole:
-        _say(f"{len(whole)} pairs are measured already")
+        say(f"{len(whole)} pairs are measured already")
 
     def keep(record: Record) -> None:
         store.append(root, record)

@@ -9,12 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from dlbench.commands.arguments import add_command, add_format
+
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     summary = "time all-reduces over message sizes: algorithm and bus bandwidth, as nccl-tests define them"
-    allreduce = commands.add_parser("allreduce", help=summary, description=summary[0].upper() + summary[1:] + ".")
-    allreduce.set_defaults(command=_allreduce)
+    allreduce = add_command(commands, "allreduce", _allreduce, summary)
     allreduce.add_argument("--nodes", type=_count, default=1)
     allreduce.add_argument("--devices-per-node", type=_count, default=2, help="ranks on each node (default: 2)")
     allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
@@ -24,7 +25,7 @@ def add(commands: Any) -> None:
     allreduce.add_argument("--max-bytes", type=_count, default=64 * 2**20, help="largest message (default: 64 MiB)")
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS")
     allreduce.add_argument("--folder", type=Path, help="keep the request and the answer here, on a disk all nodes see")
-    allreduce.add_argument("--format", choices=("text", "markdown", "csv", "latex", "json"), default="text")
+    add_format(allreduce)
 
 
 def _count(text: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.commands.arguments import add_command, add_format, say
+
 if TYPE_CHECKING:
     from dlbench.spec.case import Case
 
-_FORMATS = ("text", "markdown", "csv", "latex", "json")
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 #: The batches that are predicted; memory grows with the batch along the line through them.
 _PREDICTED = (8, 16)
@@ -48,10 +48,7 @@ class Trial:
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers; it carries its function as `command`."""
     summary = "find the largest batch that fits into memory, by prediction and real runs"
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "maxbatch", help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
-    parser.set_defaults(command=_maxbatch)
+    parser = add_command(commands, "maxbatch", _maxbatch, summary)
     parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
     parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
                         help="set an axis (-P mode=inference -P precision=amp_bf16); may be repeated")  # fmt: skip
@@ -60,7 +57,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--within", type=_percent, default=1.0, metavar="PERCENT",
                         help="how near a batch that fits must be to one that does not (default: 1)")  # fmt: skip
     parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one run (default: 600)")
-    parser.add_argument("--format", choices=_FORMATS, default="text")
+    add_format(parser)
 
 
 def find_largest(
@@ -170,14 +167,14 @@ def _maxbatch(options: argparse.Namespace) -> int:
     if case.device == "cuda" and options.memory is not None:
         raise BadInput("--memory limits the CPU's memory; on a GPU the limit is what it has")
     limit_bytes = _device_bytes(found.facts) if case.device == "cuda" else options.memory or available_bytes()
-    _say(f"{case.model} {case.mode} {case.precision} on {found.description}: at most {bytes_(limit_bytes)}")
+    say(f"{case.model} {case.mode} {case.precision} on {found.description}: at most {bytes_(limit_bytes)}")
     with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
         try:
             runs = Runs(case, Path(folder), limit_bytes, options.timeout)
             line = runs.prediction()
             trials = find_largest(lambda batch: runs.trial(batch, line), line, limit_bytes, options.within / 100)
         except supervise.Stopped as stop:
-            _say(f"stopped by {stop.signal_name}")
+            say(f"stopped by {stop.signal_name}")
             return 130
     _print(case, trials, limit_bytes, options.format)
     return 0 if any(t.fits for t in trials) else 1
@@ -238,7 +235,7 @@ class Runs:
                 time.monotonic() - began_s,
             )
         answer = "fits" if done.fits else f"does not fit ({done.reason})"
-        _say(f"batch {batch}: {answer}, {done.seconds:.1f} s")
+        say(f"batch {batch}: {answer}, {done.seconds:.1f} s")
         return done
 
     def _run(self, request: dict[str, Any]) -> Any:
@@ -300,7 +297,3 @@ def _percent(text: str) -> float:
     if not 0 <= value < 100:
         raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 to below 100")
     return value
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench.commands.arguments import add_command, add_format
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
     from dlbench.report.render import Cell, Table
     from dlbench.stats import Interval
 
-_FORMATS = ("text", "markdown", "csv", "latex", "json")
 _AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", "batch_size")
 #: Always shown, even when all cases agree in them.
 _ALWAYS = ("model", "precision", "batch_size")
@@ -23,16 +24,13 @@ _ALWAYS = ("model", "precision", "batch_size")
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers; it carries its function as `command`."""
     summary = "project time, energy and cost of a whole training from measured throughput and power"
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "project", help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
-    parser.set_defaults(command=_project)
+    parser = add_command(commands, "project", _project, summary)
     parser.add_argument("results", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
     parser.add_argument("--model", action="append", metavar="NAME", help="only this network; may be repeated")
     parser.add_argument("--images", type=int, required=True, metavar="M", help="images of an epoch (ImageNet: 1281167)")
     parser.add_argument("--epochs", type=float, required=True, metavar="N", help="epochs of the training")
-    parser.add_argument("--prices", type=Path, metavar="FILE", help="TOML; see benchmarks/prices.example.toml")
-    parser.add_argument("--format", choices=_FORMATS, default="text")
+    parser.add_argument("--prices", type=Path, metavar="FILE", help="TOML; see benchmarks/prices/example.toml")
+    add_format(parser)
 
 
 def _project(options: argparse.Namespace) -> int:

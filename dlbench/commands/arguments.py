@@ -1,0 +1,45 @@
+"""What several commands share on the command line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+#: The forms in which every table can be printed.
+TABLE_FORMATS = ("text", "markdown", "csv", "latex", "json")
+
+
+def add_command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int], summary: str
+) -> argparse.ArgumentParser:
+    """A subparser that carries its function as `command`; `summary` is a sentence without capital and full stop."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    parser.set_defaults(command=function)
+    return parser
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    """`--format`, for a command that prints a table."""
+    parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="(default: text)")
+
+
+def add_suite(parser: argparse.ArgumentParser) -> None:
+    """A suite and what replaces its values."""
+    parser.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
+    parser.add_argument(
+        "-P",
+        dest="overrides",
+        metavar="KEY=VALUE,...",
+        action="append",
+        default=[],
+        help="replace an axis (-P model=lenet5,vgg16) or a protocol key (-P protocol.min_time_s=1); may be repeated",
+    )
+
+
+def say(text: str) -> None:
+    """Talk: to stderr, so that stdout holds data alone."""
+    print(text, file=sys.stderr, flush=True)
