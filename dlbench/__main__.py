@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 
 from dlbench.cli import build_parser
+from dlbench.commands.arguments import say
 from dlbench.errors import DlbenchError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a `DlbenchError` becomes one line on stderr and exit status 2."""
+    _prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     step: list[str] = []
     if arguments[:1] == ["run"] and "--" in arguments:
@@ -23,15 +26,43 @@ def main(arguments: list[str] | None = None) -> int:
         status: int = options.command(options)
         sys.stdout.flush()
     except DlbenchError as error:
-        print(f"dlbench: {error}", file=sys.stderr)
+        say(f"dlbench: {error}")
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "dlbench").partition(".")[0] == "dlbench":
+            raise
+        say(
+            f"dlbench: this needs the package '{error.name}', which {sys.executable} does not have; try .venv/bin/dlbench"
+        )
         return 2
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader of our output (`| head`) has gone; nothing is left to say, not even at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our output (`| head`) has gone; nothing is left to say.
+        _silence_stdout()
         return 0
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        say(f"dlbench: cannot write the output: {error.strerror or error}")
+        _silence_stdout()
+        return 1
     return status
+
+
+def _prepare_streams() -> None:
+    """Streams that are closed lead nowhere, what cannot be encoded is replaced, and warnings are one line each."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 (for as long as the process lives)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    warnings.showwarning = lambda message, *_, **__: say(f"dlbench: warning: {message}")
+
+
+def _silence_stdout() -> None:
+    """Python would flush at exit, and complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import argparse
 
-from dlbench.commands import bounds, campaign, compare, distributed, memory, project, show
+from dlbench.commands import bounds, campaign, cluster, compare, distributed, memory, project, show
 from dlbench.version import __version__
 
 #: In the order of the help.
-_ROOMS = (campaign, show, compare, bounds, memory, project, distributed)
+_ROOMS = (campaign, show, compare, bounds, memory, project, distributed, cluster)
 
 
 def build_parser() -> argparse.ArgumentParser:

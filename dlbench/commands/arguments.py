@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -42,4 +43,6 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
 
 def say(text: str) -> None:
     """Talk: to stderr, so that stdout holds data alone."""
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        # Nobody may listen any more (`2>&1 | head`): that is no reason to stop measuring.
+        print(text, file=sys.stderr, flush=True)

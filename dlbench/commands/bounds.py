@@ -147,7 +147,7 @@ def _case(model: str, overrides: list[str]) -> Case:
 def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: float) -> str | None:
     """The worker's result; None, with the reason on stderr, where it failed."""
     from dlbench.launch import errand
-    from dlbench.launch.supervise import Stopped
+    from dlbench.launch.processes import Stopped
 
     def tick(elapsed_s: float, phase: str) -> None:
         if sys.stderr.isatty():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import add_command, add_format, add_suite, say
 
 if TYPE_CHECKING:
-    from dlbench.launch.launchers import Launcher
+    from dlbench.launch.supervise import Campaign
     from dlbench.spec.case import Case
     from dlbench.spec.suite import Suite
 
@@ -38,102 +39,130 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dlbench.launch import launchers, probe, slurm, supervise
+    from dlbench.launch import launchers, probe, processes, slurm, supervise
     from dlbench.spec.suite import load_suite, models_of
 
     suite = load_suite(options.suite, options.overrides)
-    if options.dry_run:
-        return _print_plan(suite, "text")
     suite.cases()  # wrong values are found before the device is asked
     step = getattr(options, "step", [])
     launcher = slurm.through_step(step) if step else launchers.find(options.launcher)
     launchers.check(launcher, suite.cases())
-    supervise.check_folder(options.results)
-    found = probe.probe(models_of(suite.cases()))
-    cases = suite.cases(device=found.device_kind)
-    for kind in {case.device for case in cases}:
-        probe.require_device(kind, found)
-    say(f"{suite.name}: {len(cases)} cases on {found.description} -> {options.results}/")
-    with supervise.stopping_on_signals():
+    if not options.dry_run:
+        supervise.check_folder(options.results)
+    with processes.stopping_on_signals():
         try:
-            return _measure(suite, cases, found.system_key, options.results, options.fresh, launcher)
-        except supervise.Stopped as stop:
+            found = probe.probe(models_of(suite.cases()))
+            cases = suite.cases(device=found.device_kind)
+            probe.require_devices(cases, found)
+            campaign = supervise.Campaign(options.results, suite.name, suite.version, found.system_key, launcher)
+            say(f"{suite.name}: {len(cases)} cases on {found.description} -> {options.results}/")
+            if options.dry_run:
+                return _print_plan(suite, _waiting(campaign, cases, options.fresh), "text")
+            supervise.check_folder(options.results)
+            return _measure(campaign, cases, options.fresh)
+        except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; what was measured is kept, and the same command goes on from here")
             return 130
 
 
-def _measure(suite: Suite, cases: list[Case], system_key: str, root: Path, fresh: bool, launcher: Launcher) -> int:
-    from dlbench.launch import attempts, supervise
-    from dlbench.launch.progress import Progress
+def _waiting(campaign: Campaign, cases: list[Case], fresh: bool) -> list[Case]:
+    """The cases that are not measured yet, or all."""
+    from dlbench.launch import attempts
     from dlbench.results import store
 
+    if fresh or not campaign.root.is_dir():
+        return cases
+    done = store.done_keys(campaign.root) | attempts.done_keys(campaign.root)
+    waiting = [case for case in cases if campaign.key(case) not in done]
+    if len(waiting) < len(cases):
+        say(f"{len(cases) - len(waiting)} measured already (--fresh measures all anew)")
+    return waiting
+
+
+def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
+    from dlbench.errors import StoreError
+    from dlbench.launch import supervise
+    from dlbench.launch.progress import Progress
+    from dlbench.results import store
+    from dlbench.results.records import DONE_STATUSES
+
+    root = campaign.root
     for record in supervise.recover(root):
         say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
     _rebuild_parts(root)
+    waiting = _waiting(campaign, cases, fresh)
     progress = Progress(len(cases), model_width=max(len(case.model) for case in cases))
 
     def keep(record: Any) -> None:
         store.append(root, record)
         progress.finished(record)
 
-    campaign = supervise.Campaign(
-        root=root,
-        suite=suite.name,
-        suite_version=suite.version,
-        system_key=system_key,
-        launcher=launcher,
-        on_record=keep,
-        on_tick=progress.tick,
-        stored=frozenset(store.done_keys(root)),
-    )
-    done = campaign.stored | attempts.done_keys(root)
-    waiting = [case for case in cases if fresh or campaign.key(case) not in done]
+    stored = frozenset(store.done_keys(root))
+    campaign = dataclasses.replace(campaign, on_record=keep, on_tick=progress.tick, stored=stored)
     progress.number = len(cases) - len(waiting)
-    if progress.number:
-        say(f"{progress.number} of them are measured already (--fresh measures them anew)")
-    failed = sum(record.status not in ("ok", "unstable") for record in supervise.run(waiting, campaign, fresh))
+    ended: list[str] = []
+    try:
+        for record in supervise.run(waiting, campaign, fresh):
+            ended.append(record.status)
+    except StoreError as error:
+        say(f"dlbench: {error}\nstopped there; what was measured is kept, and the same command goes on from here")
+        return 1
+    failed = sum(status not in DONE_STATUSES for status in ended)
     if failed:
-        say(f"{failed} of {len(waiting)} cases failed; the same command tries them again")
+        say(f"failed: {failed} of {len(waiting)}; the same command tries them again")
+    left = len(waiting) - len(ended)
+    if left:
+        say(f"left to another process that measures, or has measured, them: {left} of {len(waiting)}")
     return 1 if failed else 0
 
 
-def _rebuild_parts(root: Path) -> int:
+def _rebuild_parts(root: Path, thorough: bool = False) -> int:
     """Write the Parquet parts that are missing; what a killed run had measured comes back this way."""
+    from dlbench.errors import StoreError
     from dlbench.launch import attempts
     from dlbench.results import store
 
-    stored = store.attempt_ids(root)
-    missing = [(folder, head) for folder, head in attempts.heads(root) if head.attempt_id not in stored]
-    for folder, head in missing:
-        store.append(root, attempts.full_record(folder, head))
-    return len(missing)
+    store.drop_doubles(root)
+    stored = store.attempt_ids(root, thorough)
+    rebuilt = 0
+    for folder, head in attempts.heads(root):
+        if head.attempt_id not in stored:
+            try:
+                store.append(root, attempts.full_record(folder, head))
+                rebuilt += 1
+            except StoreError as error:
+                say(f"{error}; passed over")
+    return rebuilt
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from dlbench.spec.suite import load_suite
-
-    return _print_plan(load_suite(options.suite, options.overrides), options.format)
-
-
-def _print_plan(suite: Suite, form: str) -> int:
     from dlbench.launch import probe
+    from dlbench.spec.suite import load_suite, models_of
+
+    suite = load_suite(options.suite, options.overrides)
+    probe.check_models(models_of(suite.cases()))
+    return _print_plan(suite, suite.cases(), options.format)
+
+
+def _print_plan(suite: Suite, cases: list[Case], form: str) -> int:
     from dlbench.report.plan import plan_table
     from dlbench.report.render import render
-    from dlbench.spec.suite import models_of
 
-    probe.check_models(models_of(suite.cases()))
-    print(render(plan_table(suite, suite.cases()), form), end="")
+    print(render(plan_table(suite, cases), form), end="")
     return 0
 
 
 def _collect(options: argparse.Namespace) -> int:
+    from dlbench.errors import BadInput
     from dlbench.launch import supervise
     from dlbench.results import store
 
+    if not options.results.is_dir():
+        raise BadInput(f"no results at '{options.results}': there is no such folder")
     supervise.check_folder(options.results)
     closed = supervise.recover(options.results)
-    rebuilt = _rebuild_parts(options.results)
-    say(f"{len(closed)} attempts closed, {rebuilt} Parquet parts rebuilt in {options.results}/")
+    rebuilt = _rebuild_parts(options.results, thorough=True)
+    say(f"{options.results}/: attempts closed: {len(closed)}; Parquet parts rebuilt: {rebuilt}")
     if options.merge and (merged := store.merge(options.results)):
         say(f"all parts are now in {merged}")
     return 0

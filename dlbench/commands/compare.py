@@ -160,7 +160,7 @@ def _print(found: Found, names: tuple[str, str], form: str) -> None:
 
 
 def _ab(options: argparse.Namespace) -> int:
-    from dlbench.launch import probe, supervise, turns
+    from dlbench.launch import probe, processes, supervise, turns
     from dlbench.report.compare_stats import DEFAULT_PAIRS
     from dlbench.spec.suite import load_suite, models_of
 
@@ -176,13 +176,12 @@ def _ab(options: argparse.Namespace) -> int:
     supervise.check_folder(options.results)
     found = probe.probe(models_of([case for suite in suites for case in suite.cases()]))
     experiment = turns.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
-    for kind in {case.device for match in experiment.matches for case in match}:
-        probe.require_device(kind, found)
+    probe.require_devices([case for match in experiment.matches for case in match], found)
     say(f"A: {a.text}\nB: {b.text}")
-    with supervise.stopping_on_signals():
+    with processes.stopping_on_signals():
         try:
             failed = measure_in_turns(experiment, pairs, options.results, found.system_key)
-        except supervise.Stopped as stop:
+        except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
             return 130
     _print(

@@ -157,13 +157,13 @@ def _meminfo(name: str) -> int:
 
 def _maxbatch(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
-    from dlbench.launch import probe, supervise
+    from dlbench.launch import probe, processes
     from dlbench.units import bytes_
 
     make_case(options.model, options.overrides, "cpu")  # wrong values are found before the device is asked
     found = probe.probe([options.model])
     case = make_case(options.model, options.overrides, found.device_kind)
-    probe.require_device(case.device, found)
+    probe.require_devices([case], found)
     if case.device == "cuda" and options.memory is not None:
         raise BadInput("--memory limits the CPU's memory; on a GPU the limit is what it has")
     limit_bytes = _device_bytes(found.facts) if case.device == "cuda" else options.memory or available_bytes()
@@ -173,7 +173,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
             runs = Runs(case, Path(folder), limit_bytes, options.timeout)
             line = runs.prediction()
             trials = find_largest(lambda batch: runs.trial(batch, line), line, limit_bytes, options.within / 100)
-        except supervise.Stopped as stop:
+        except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}")
             return 130
     _print(case, trials, limit_bytes, options.format)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlbench.launch.processes import MARK
 from dlbench.results.records import DONE_STATUSES
 
 #: What launchers say about a process that was killed: (pattern, what its group names).
@@ -123,15 +124,20 @@ def where_they_stood(folder: Path, world_size: int) -> str:
 def end_leftovers(folder: Path) -> int:
     """Kill what still runs of this attempt on this machine, wherever its launcher put it; gives how many there were.
 
-    Ranks carry the attempt's folder, which is named by time and chance, among their arguments.
+    Ranks carry the attempt's folder, which is named by time and chance, among their arguments, and what they start in
+    its environment.
     """
     wanted = os.fsencode(str(folder))
+    mark = os.fsencode(f"{MARK}={folder}")
     count = 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with suppress(OSError):
-            if entry.stat().st_uid == os.geteuid() and wanted in (entry / "cmdline").read_bytes().split(b"\0"):
+            if entry.stat().st_uid != os.geteuid():
+                continue
+            said = (entry / "cmdline").read_bytes().split(b"\0"), (entry / "environ").read_bytes().split(b"\0")
+            if wanted in said[0] or mark in said[1]:
                 os.kill(int(entry.name), signal.SIGKILL)
                 count += 1
     return count

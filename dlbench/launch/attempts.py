@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dlbench.errors import StoreError
+from dlbench.errors import DlbenchError, StoreError
 from dlbench.results.records import DONE_STATUSES, Outcome, Record
 from dlbench.spec.case import Case
 
@@ -123,6 +123,7 @@ def write_record(folder: Path, record: Record) -> None:
         StoreError: the folder cannot be written.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)  # somebody's network may have removed it
         write_atomically(folder / "record.json", record.to_json())
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
@@ -132,9 +133,11 @@ def heads(root: Path) -> Iterator[tuple[Path, Record]]:
     """The closed attempts of `root`, oldest first, each with its record without samples."""
     for folder in _folders(root):
         try:
-            yield folder, Record.from_json((folder / "record.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, TypeError):
-            continue
+            record = Record.from_json((folder / "record.json").read_text(encoding="utf-8"))
+            Case.from_dict(record.case)
+        except (OSError, ValueError, TypeError, DlbenchError):
+            continue  # cut off, damaged, or of a version that knows other axes: not ours to judge
+        yield folder, record
 
 
 def full_record(folder: Path, head: Record) -> Record:
@@ -165,8 +168,9 @@ def unclosed(root: Path) -> Iterator[tuple[Attempt, dict[str, Any]]]:
                 owner["started_at"],
                 owner.get("label"),
             )
-        except (OSError, ValueError, KeyError, TypeError):
-            # Killed between making the folder and writing its two files: nothing was measured there.
+        except (OSError, ValueError, KeyError, TypeError, DlbenchError):
+            # Killed between making the folder and writing its two files: nothing was measured there. Or of a version
+            # that knows other axes, which will close it.
             continue
         yield attempt, owner
 

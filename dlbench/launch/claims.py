@@ -37,7 +37,8 @@ def is_alive(who: dict[str, Any], touched: float) -> bool:
         touched: when its claim was last touched [s since the epoch].
     """
     if who.get("host") == socket.gethostname():
-        started = _start_time(int(who.get("pid", -1)))
+        pid = who.get("pid")
+        started = _start_time(pid) if isinstance(pid, int) else None
         return started is not None and started == who.get("pid_started")
     return time.time() - touched < SILENCE_S
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, StoreError
 from dlbench.launch.attempts import write_atomically
-from dlbench.launch.supervise import _end, _how_it_ended, _start, last_words, phase_of, stopping_on_signals
+from dlbench.launch.processes import end, how_it_ended, last_words, phase_of, start, stopping_on_signals
 
 
 class ErrandFailed(InvalidMeasurement):
@@ -45,7 +45,7 @@ def run(
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}; choose another with --results") from None
     with stopping_on_signals():
-        process = _start([sys.executable, "-m", module, str(folder)], folder, {})
+        process = start([sys.executable, "-m", module, str(folder)], folder, {})
         waiter = threading.Thread(target=process.wait, daemon=True)
         waiter.start()
         began, timed_out = time.monotonic(), False
@@ -55,7 +55,7 @@ def run(
                 on_tick(time.monotonic() - began, phase_of(folder))
                 timed_out = waiter.is_alive() and time.monotonic() - began > timeout_s
         finally:
-            _end(process, waiter)
+            end(process)
     if timed_out:
         raise ErrandFailed(f"no end within {timeout_s:.0f} s, in phase '{phase_of(folder)}'; see {folder}")
     if process.returncode == 0 and (folder / "result.json").exists():
@@ -68,7 +68,7 @@ def _reason(folder: Path, exit_code: int) -> Exception:
         values = json.loads((folder / "error.json").read_text(encoding="utf-8"))
         status, text = str(values["status"]), str(values["text"])
     except (OSError, ValueError, KeyError, TypeError):
-        return ErrandFailed(f"{_how_it_ended(exit_code)} in phase '{phase_of(folder)}'; {last_words(folder)}")
+        return ErrandFailed(f"{how_it_ended(exit_code)} in phase '{phase_of(folder)}'; {last_words(folder)}")
     if status == "bad_input":
         return BadInput(text)
     return DeviceUnavailable(text) if status == "no_device" else ErrandFailed(f"{status}: {text}; see {folder}")

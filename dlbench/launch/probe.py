@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
+from dlbench.launch.processes import die_with_parent
+from dlbench.spec.case import Case
 from dlbench.spec.catalog import CATALOG
 
 
@@ -33,15 +35,18 @@ def probe(models: Sequence[str] = (), timeout_s: float = 180.0) -> Probe:
     """
     argv = [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = subprocess.run(
+            argv, capture_output=True, text=True, timeout=timeout_s, check=False, preexec_fn=die_with_parent
+        )
         facts = json.loads(done.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
         raise BadInput(
             f"the device did not answer within {timeout_s:.0f} s: `{' '.join(argv)}` shows where it hangs"
         ) from None
     except (ValueError, IndexError):
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise BadInput(f"cannot measure with {sys.executable}: {last}") from None
+        last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode} and no output"])[-1]
+        of = f" (asked for {', '.join(models)})" if models else ""
+        raise BadInput(f"cannot measure with {sys.executable}: {last}{of}") from None
     for reason in facts["broken_models"].values():
         raise BadInput(reason)
     return Probe(facts["device_kind"], facts["system_key"], _describe(facts), len(facts["devices"]), facts)
@@ -63,15 +68,18 @@ def check_models(models: Sequence[str]) -> None:
             raise UnknownName("model", name, CATALOG, hint=hint)
 
 
-def require_device(kind: str, found: Probe) -> None:
-    """Stop before the first case when a device is asked for that is not there.
+def require_devices(cases: Sequence[Case], found: Probe) -> None:
+    """Stop before the first case when one asks for what is not there.
 
     Raises:
-        DeviceUnavailable: CUDA is asked for and there is none.
+        DeviceUnavailable: a case asks for CUDA, and there is none.
+        BadInput: a case asks for TF32 on a CPU.
     """
-    if kind == "cuda" and found.device_kind != "cuda":
+    if found.device_kind != "cuda" and any(case.device == "cuda" for case in cases):
         reason = found.facts.get("cuda_error") or "no NVIDIA or AMD GPU is visible to PyTorch"
         raise DeviceUnavailable(f"the suite asks for device 'cuda', but {reason}; take device 'cpu' or 'auto'")
+    if any(case.device == "cpu" and case.precision == "tf32" for case in cases):
+        raise BadInput("precision 'tf32' needs a GPU; on a CPU take fp32, amp_bf16 or amp_fp16, or exclude these cases")
 
 
 def _describe(facts: dict[str, Any]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -32,22 +34,25 @@ class Progress:
     def finished(self, record: Record) -> None:
         """Write the line of a finished case."""
         self.number += 1
-        self._clear()
-        print(self.case_line(record), file=self.stream, flush=True)
+        self._write(f"{self.case_line(record)}\n")
 
     def tick(self, case: Case, elapsed_s: float, phase: str) -> None:
         """Show on a terminal what is being measured; nothing anywhere else."""
-        if not self.stream.isatty():
+        if not self._moving:
             return
         head = f"[{self.number + 1:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
         line = f"{head}  {phase or 'start'} {elapsed_s:.0f} s"
-        self._clear()
-        self.stream.write(line[: shutil.get_terminal_size().columns - 1])
-        self.stream.flush()
+        self._write(line[: shutil.get_terminal_size().columns - 1])
 
-    def _clear(self) -> None:
-        if self.stream.isatty():
-            self.stream.write("\r\x1b[2K")
+    @property
+    def _moving(self) -> bool:
+        return self.stream.isatty() and os.environ.get("TERM") != "dumb"
+
+    def _write(self, text: str) -> None:
+        """Nobody may listen any more (`2>&1 | head`): that is no reason to stop measuring."""
+        with contextlib.suppress(OSError, ValueError):
+            self.stream.write(("\r\x1b[2K" if self._moving else "") + text)
+            self.stream.flush()
 
 
 def setting(case: Case, model_width: int = 0) -> str:

@@ -6,7 +6,7 @@ A case of one rank needs no help between processes, so the whole campaign runs i
 
 Cases of several ranks are supervised from the job's first node, outside of the container, each a step of its own:
 
-    python3 -m dlbench run SUITE --results RESULTS --step  srun {ranks}  [container]  python3
+    python3 -m dlbench run SUITE --results RESULTS --launcher srun --  srun {ranks}  [container]  python3
 
 Either way the claims in the results folder share the cases out among all jobs and array tasks that run at the time.
 """
@@ -90,7 +90,7 @@ def campaign_script(site: Site, job: Job) -> str:
         supervisor = f'watched {words(site.outer_python)} -m dlbench run "$suite"{_overrides(job)} --results "$results"'
         run = [
             "# The supervisor stays out here; each case is a step, with {ranks} replaced by its nodes and ranks.",
-            f'{supervisor} \\\n  --step "${{step[@]}}" \'{RANKS}\' "${{inside[@]}}" || status=$?',
+            f'{supervisor} \\\n  --launcher srun -- "${{step[@]}}" \'{RANKS}\' "${{inside[@]}}" || status=$?',
         ]
     else:
         run = [

@@ -6,7 +6,6 @@ and how; the others get a moment to say what they saw of it, then they are ended
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -18,13 +17,13 @@ from contextlib import suppress
 from types import FrameType
 
 from dlbench.errors import BadInput
+from dlbench.launch.processes import die_with_parent
 from dlbench.spec.ports import ports_of
 
 #: After one rank failed, the others may go on for so long [s]: usually they fail at once, at the lost connection.
 GRACE_S = 3.0
 #: After they were asked to end, this long until they are killed [s].
 TERM_S = 3.0
-_PR_SET_PDEATHSIG = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -73,11 +72,7 @@ def free_port(environ: Mapping[str, str]) -> int:
 
 
 def _start(argv: list[str], rank: int, size: int, port: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, env=os.environ | environment(rank, size, port), preexec_fn=_die_with_parent)
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    return subprocess.Popen(argv, env=os.environ | environment(rank, size, port), preexec_fn=die_with_parent)
 
 
 def _wait(processes: list[subprocess.Popen[bytes]]) -> int:

@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 from dlbench.errors import StoreError
-from dlbench.launch import aftermath, attempts, claims
+from dlbench.launch import aftermath, attempts, claims, processes
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
-from dlbench.results.records import DONE_STATUSES, Outcome, Record
+from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, stopping_on_signals
+from dlbench.results.records import DONE_STATUSES, Outcome, Record, printable
 from dlbench.spec.case import Case
 
-#: How long a worker may take to write its result after it was asked to stop [s].
-GRACE_S = 10.0
 #: The free space that a campaign must start with [bytes].
 MIN_FREE_BYTES = 64 * 2**20
-_PR_SET_PDEATHSIG = 1
-
-
-class Stopped(BaseException):
-    """The supervisor was told to stop: by Ctrl-C, by the batch system before the limit, or at shutdown."""
-
-    def __init__(self, signal_number: int) -> None:
-        self.signal_name = signal.Signals(signal_number).name
-        super().__init__(self.signal_name)
 
 
 @dataclass(frozen=True)
@@ -132,77 +119,51 @@ def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
     attempt = attempts.create(campaign.root, case, suite, version, system_key, claims.owner(), campaign.label)
     started = time.monotonic()
     oom_kills = _oom_kills()
-    process = _start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
-    ended_by = _wait(process, case, attempt, campaign, claim)
-    if case.is_distributed:
+    process: subprocess.Popen[bytes] | None = None
+    ended_by = None
+    try:
+        process = processes.start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
+        ended_by = _wait(process, case, attempt, campaign, claim)
+    except Stopped as stop:
+        ended_by = stop.signal_name
+    finally:
+        if process:
+            processes.end(process)
         aftermath.end_leftovers(attempt.folder)
-    outcome = _classify(attempt.folder, process.returncode, ended_by, case, _oom_kills() > oom_kills)
-    record = _close(attempt, outcome, process.returncode, time.monotonic() - started)
+    exit_code = process.returncode if process else None
+    outcome = _classify(attempt.folder, exit_code, ended_by, case, _oom_kills() > oom_kills)
+    record = _close(attempt, outcome, exit_code, time.monotonic() - started)
     campaign.on_record(record)
     return record
-
-
-def _start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
-        # A session of its own, so that a time limit can end the worker's children too; and it dies with us, since a
-        # worker that outlives a killed supervisor would disturb the next measurement.
-        return subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-            preexec_fn=_die_with_parent,  # safe: no other thread runs yet, `_wait` starts its own
-            env=os.environ | {"PYTHONUNBUFFERED": "1"} | dict(environment),
-        )
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _wait(
     process: subprocess.Popen[bytes], case: Case, attempt: Attempt, campaign: Campaign, claim: claims.Claim
 ) -> str | None:
-    """Wait for the worker; gives "timeout" or the signal's name when it had to be ended."""
+    """Wait for the worker; gives "timeout" when it must be ended for that."""
     # A thread blocks in waitpid and this one in the join: nothing polls while the worker measures.
     waiter = threading.Thread(target=process.wait, daemon=True)
     waiter.start()
     started = touched = time.monotonic()
-    ended_by = None
-    try:
-        while waiter.is_alive():
-            waiter.join(timeout=1.0)
-            now = time.monotonic()
-            campaign.on_tick(case, now - started, phase_of(attempt.folder))
-            if now - touched > claims.TOUCH_EVERY_S:
-                claim.touch()
+    while waiter.is_alive():
+        waiter.join(timeout=1.0)
+        now = time.monotonic()
+        campaign.on_tick(case, now - started, phase_of(attempt.folder))
+        if now - touched > claims.TOUCH_EVERY_S:
+            claim.touch()
+            with suppress(OSError):
                 os.utime(attempt.folder)
-                touched = now
-            if now - started > case.protocol.timeout_s and waiter.is_alive():
-                ended_by = "timeout"
-                break
-            if case.is_distributed and waiter.is_alive() and aftermath.has_failed(attempt.folder):
-                break  # its launcher should have ended it by now
-    except Stopped as stop:
-        ended_by = stop.signal_name
-    finally:
-        _end(process, waiter)
-    return ended_by
-
-
-def _end(process: subprocess.Popen[bytes], waiter: threading.Thread) -> None:
-    """Leave no process of the worker's session behind: first asked, then forced."""
-    if waiter.is_alive():
-        _signal_group(process.pid, signal.SIGTERM)
-        waiter.join(GRACE_S)
-    _signal_group(process.pid, signal.SIGKILL)
-    waiter.join()
+            touched = now
+        if now - started > case.protocol.timeout_s and waiter.is_alive():
+            return "timeout"
+        if case.is_distributed and waiter.is_alive() and aftermath.has_failed(attempt.folder):
+            break  # its launcher should have ended it by now
+    return None
 
 
 def run_ranks(argv: list[str], folder: Path, case: Case) -> tuple[int, str | None]:
     """Run the ranks of something that is no case of a suite under its time limit; gives exit status and what failed."""
-    process = _start(argv, folder, {})
+    process = processes.start(argv, folder, {})
     waiter = threading.Thread(target=process.wait, daemon=True)
     waiter.start()
     began = time.monotonic()
@@ -214,28 +175,25 @@ def run_ranks(argv: list[str], folder: Path, case: Case) -> tuple[int, str | Non
                     break
             late = waiter.is_alive()
         finally:
-            _end(process, waiter)
+            processes.end(process)
             aftermath.end_leftovers(folder)
     if process.returncode == 0 and not late:
         return 0, None
     found = aftermath.verdict(folder, case.world_size, oom_kill=False)
     if found is None and late:
         found = "timeout", f"no end within {case.protocol.timeout_s:.0f} s"
-    return process.returncode, found[1] if found else f"{_how_it_ended(process.returncode)}; {last_words(folder)}"
+    return process.returncode, found[1] if found else f"{how_it_ended(process.returncode)}; {last_words(folder)}"
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(group, number)
-
-
-def _classify(folder: Path, exit_code: int, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:
+def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:
     """What became of a case. A result counts as done only if the worker also ended well."""
     outcome = attempts.outcome_of(folder)
     if outcome and outcome.status in DONE_STATUSES and exit_code == 0:
         return outcome
     ranks = outcome.ranks if outcome else ()
     phase = f" in phase '{phase_of(folder)}'" if phase_of(folder) else ""
+    if outcome and outcome.status not in (*DONE_STATUSES, "preempted"):
+        return outcome  # it had said so before it was ended for any other reason
     if ended_by == "timeout":
         stood = f" ({aftermath.where_they_stood(folder, case.world_size)})" if case.is_distributed else ""
         return Outcome(
@@ -250,14 +208,8 @@ def _classify(folder: Path, exit_code: int, ended_by: str | None, case: Case, oo
         return Outcome(*found, ranks)
     if oom_kill and exit_code == -signal.SIGKILL:
         return Outcome("oom", f"ended by the kernel for want of memory{phase}", ranks)
-    return Outcome("crashed", f"{_how_it_ended(exit_code)}{phase}; {last_words(folder)}", ranks)
-
-
-def _how_it_ended(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"worker ended with exit status {exit_code}"
-    names = {s.value: s.name for s in signal.Signals}
-    return f"worker was killed by signal {-exit_code} ({names.get(-exit_code, 'unknown')})"
+    how = "worker did not start" if exit_code is None else how_it_ended(exit_code)
+    return Outcome("crashed", f"{how}{phase}; {last_words(folder)}", ranks)
 
 
 def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: float | None) -> Record:
@@ -270,7 +222,7 @@ def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: fl
         started_at=attempt.started_at,
         finished_at=datetime.now(UTC).isoformat(),
         status=outcome.status,
-        error=outcome.error,
+        error=printable(outcome.error),
         exit_code=exit_code,
         wall_s=wall_s,
         system_key=attempt.system_key,
@@ -281,27 +233,6 @@ def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: fl
     return record
 
 
-def phase_of(folder: Path) -> str:
-    """The phase that a worker last said it is in, or ""."""
-    phases = [line.partition(":")[2].strip() for line in _tail(folder / "stderr.txt") if line.startswith("phase:")]
-    return phases[-1] if phases else ""
-
-
-def last_words(folder: Path) -> str:
-    """The last line a worker wrote on stderr, apart from its phases, and where to read the rest."""
-    lines = [line.strip() for line in _tail(folder / "stderr.txt") if line.strip() and not line.startswith("phase:")]
-    return f"last words: {lines[-1][:300]}" if lines else f"it said nothing; see {folder}"
-
-
-def _tail(path: Path, size: int = 16_384) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
-
-
 def _oom_kills() -> int:
     """How often the kernel has ended a process for want of memory, since it started."""
     try:
@@ -309,22 +240,3 @@ def _oom_kills() -> int:
         return int(counters[counters.index("oom_kill") + 1])
     except (OSError, ValueError):
         return 0
-
-
-@contextmanager
-def stopping_on_signals() -> Iterator[None]:
-    """Turn SIGINT, SIGTERM, SIGHUP and SIGUSR1 into `Stopped`, so that the case in flight is still recorded."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        # A second signal must not break the writing of the record that the first one brings about.
-        for other in handled:
-            signal.signal(other, signal.SIG_IGN)
-        raise Stopped(number)
-
-    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-    before: dict[int, Any] = {number: signal.signal(number, stop) for number in handled}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

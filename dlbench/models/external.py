@@ -113,7 +113,7 @@ def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # an import runs somebody's code
+    except (Exception, SystemExit) as error:  # an import runs somebody's code
         raise BadInput(f"model '{name}': cannot import '{module_name}': {type(error).__name__}: {error}") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
@@ -127,7 +127,7 @@ def _from_factory(name: str, factory: Callable[[], object]) -> Found:
     """`input_shape` and `num_classes` are those of the network, else of the factory."""
     try:
         module = factory()
-    except Exception as error:  # whatever somebody's code raises is theirs, and one line of it helps them most
+    except (Exception, SystemExit) as error:  # whatever somebody's code raises, one line of it helps them most
         raise BadInput(f"model '{name}': the factory raised {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise BadInput(f"model '{name}': the factory gave a {type(module).__name__}, not a torch.nn.Module")

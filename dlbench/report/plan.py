@@ -13,7 +13,12 @@ _ALWAYS = ("model", "mode", "precision", "batch_size")
 
 
 def plan_table(suite: Suite, cases: list[Case]) -> Table:
-    """One row per case: its id, the axes that vary, FLOP of one step and predicted memory per device."""
+    """One row per case: its id, the axes that vary, FLOP of one step and predicted memory per device.
+
+    A case whose device is still "auto" has no id yet.
+    """
+    if not cases:
+        return Table([Column("model")], [], suite.name, ["Nothing is left to measure."])
     axes = [a for a in AXES if a in _ALWAYS or len({getattr(case, a) for case in cases}) > 1]
     columns = [
         Column("case_id", "case"),
@@ -22,11 +27,18 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
         Column("predicted_memory_bytes", "memory", "right", bytes_of),
     ]
     rows: list[list[Cell]] = [
-        [case.id, *(getattr(case, axis) for axis in axes), step_flop(case), predicted_memory_bytes(case)]
+        [
+            None if case.device == "auto" else case.id,
+            *(getattr(case, axis) for axis in axes),
+            step_flop(case),
+            predicted_memory_bytes(case),
+        ]
         for case in cases
     ]
     notes = [
-        f"{len(cases)} cases; each takes at most {units.seconds(cases[0].protocol.timeout_s)}.",
+        f"Cases: {len(cases)}. Each window lasts {units.seconds(cases[0].protocol.min_time_s)} to "
+        f"{units.seconds(cases[0].protocol.max_time_s)}; start-up and warm-up come on top, "
+        f"and the time limit is {units.seconds(cases[0].protocol.timeout_s)}.",
         "FLOP and memory are per device; memory is the framework's own, libraries and context come on top.",
     ]
     if any(row[-1] is None for row in rows):

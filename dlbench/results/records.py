@@ -210,6 +210,14 @@ def from_dict(cls: type, values: dict[str, Any]) -> Any:
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
 
+def printable(text: str | None, limit: int = 2000) -> str | None:
+    """A text from somebody else's code, made fit for terminals and reports: no control characters, not without end."""
+    if text is None:
+        return None
+    clean = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[: 2 * limit])
+    return clean if len(clean) <= limit else f"{clean[:limit]} ... ({len(text)} characters)"
+
+
 def dump_json(values: Any) -> str:
     """JSON text in which NaN and infinities are null, since JSON has neither."""
     return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False)
@@ -218,6 +226,8 @@ def dump_json(values: Any) -> str:
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
     if isinstance(value, dict):
         return {str(k): _finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

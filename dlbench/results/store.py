@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 NOT_CASES = frozenset(("ceilings", "profiles"))
 
 
+_MERGED = "merged-"
+
+
 class SkippedPart(UserWarning):
     """A part of a store could not be read and was passed over; the others were read."""
 
@@ -44,19 +47,28 @@ def append(root: Path, record: Record) -> Path:
     """Write one record as a part of its own, whole or not at all; gives the part's path.
 
     Raises:
-        StoreError: the folder cannot be written.
+        StoreError: the folder cannot be written, or the record holds what its columns cannot.
     """
-    return _write(root / f"{record.attempt_id}.parquet", to_table([record]))
+    try:
+        table = to_table([record])
+    except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
+        raise StoreError(f"cannot store {record.attempt_id}: {error}") from error
+    return _write(root / f"{record.attempt_id}.parquet", table)
 
 
-def attempt_ids(root: Path) -> set[str]:
-    """The attempts that the readable Parquet parts of `root` hold; those of a corrupt part are missing here."""
+def attempt_ids(root: Path, thorough: bool = False) -> set[str]:
+    """The attempts that the readable Parquet parts of `root` hold; those of a corrupt part are missing here.
+
+    Args:
+        thorough: read each part whole, so that damage in any column is found.
+    """
     known: set[str] = set()
     for part in parts(root):
         try:
-            known.update(read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
+            table = read_part(part) if thorough else read_part(part, ["attempt_id"])
         except StoreError:
             continue  # `read` warns of it
+        known.update(table["attempt_id"].to_pylist())
     return known
 
 
@@ -72,28 +84,58 @@ def done_keys(root: Path) -> set[tuple[str, int, str, str]]:
         done |= {
             (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "")
             for row in rows
-            if row["status"] in DONE_STATUSES
+            if row.keys() >= set(columns) and row["status"] in DONE_STATUSES
         }
     return done
 
 
 def merge(root: Path) -> Path | None:
-    """Put all readable parts of `root` into one, which reads much faster; None when there are fewer than two.
+    """Put the parts that lie directly in `root` into one, which reads much faster; None when there are fewer than two.
 
-    The merged part is in place before the first small one goes, and a reader drops rows it sees twice: whatever
-    happens in between, no row is lost or doubled.
+    Parts that hold more than this version knows (other columns, a newer schema) and parts that cannot be read are left
+    alone. The merged part is in place before the first small one goes; what a kill leaves between is put right by
+    `drop_doubles`.
     """
-    readable = [(part, table) for part in parts(root) if (table := _read_or_warn(part)) is not None]
-    if len(readable) < 2:
+    found = [(part, table) for part in _own_parts(root) if (table := _read_or_warn(part)) is not None]
+    if len(found) < 2:
         return None
-    table = _without_doubles(pa.concat_tables([t for _, t in readable]))
+    table = _without_doubles(pa.concat_tables([t for _, t in found]))
     names = "\n".join(sorted(set(table["attempt_id"].to_pylist())))
-    target = root / f"merged-{hashlib.sha256(names.encode()).hexdigest()[:12]}.parquet"
+    target = root / f"{_MERGED}{hashlib.sha256(names.encode()).hexdigest()[:12]}.parquet"
     _write(target, table)
-    for part, _ in readable:
+    for part, _ in found:
         if part != target:
-            part.unlink()
+            part.unlink(missing_ok=True)
     return target
+
+
+def drop_doubles(root: Path) -> int:
+    """Remove the parts whose rows a merged part holds as well: a merge was cut off there. Gives how many they were."""
+    held: dict[Path, set[str]] = {}
+    for part in _own_parts(root):
+        with contextlib.suppress(StoreError):
+            held[part] = set(read_part(part)["attempt_id"].to_pylist())
+    dropped: set[Path] = set()
+    for merged in held:
+        if merged.name.startswith(_MERGED) and merged not in dropped:
+            dropped |= {part for part in held if part != merged and held[part] <= held[merged]}
+    for part in dropped:
+        part.unlink(missing_ok=True)
+    return len(dropped)
+
+
+def _own_parts(root: Path) -> list[Path]:
+    """The parts directly in `root` that can be written again without loss."""
+    own = []
+    for part in sorted(root.glob("*.parquet")):
+        try:
+            schema = pq.read_schema(part)
+            newer = not 1 <= _schema_version(part, schema) <= SCHEMA_VERSION
+        except (pa.ArrowException, OSError, StoreError):
+            continue
+        if not part.name.startswith(".") and not newer and set(schema.names) <= set(SCHEMA.names):
+            own.append(part)
+    return own
 
 
 def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
@@ -102,10 +144,13 @@ def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     A part that cannot be read is passed over with a `SkippedPart` warning.
 
     Raises:
-        StoreError: a source does not exist.
+        StoreError: a source does not exist, or is a file that cannot be read.
     """
     if isinstance(sources, str | Path):
         sources = [sources]
+    for source in sources:
+        if Path(source).is_file():
+            read_part(Path(source))  # somebody who names one file wants that one
     tables = [table for s in sources for part in parts(s) if (table := _read_or_warn(part)) is not None]
     if not tables:
         return SCHEMA.empty_table()
@@ -159,8 +204,16 @@ def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
     return table if columns else _in_current_schema(part, table)
 
 
+def _schema_version(part: Path, schema: pa.Schema) -> int:
+    text = (schema.metadata or {}).get(b"dlbench_schema_version", b"0")
+    try:
+        return int(text)
+    except ValueError:
+        raise StoreError(f"cannot read {part}: its schema version is {text!r}") from None
+
+
 def _in_current_schema(part: Path, table: pa.Table) -> pa.Table:
-    version = int((table.schema.metadata or {}).get(b"dlbench_schema_version", b"0"))
+    version = _schema_version(part, table.schema)
     if version > SCHEMA_VERSION:
         message = (
             f"{part} has schema {version}, newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"

@@ -176,6 +176,8 @@ def check_types(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]
 
 
 def _as(wanted: str, value: Any, what: str) -> Any:
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise BadInput(f"{what} has {len(str(abs(value)))} digits; no store holds such a number")
     if wanted == "float" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if wanted == "int" and isinstance(value, int) and not isinstance(value, bool):

@@ -21,8 +21,10 @@ def step_flop(case: Case) -> int | None:
 def predicted_memory_bytes(case: Case) -> int | None:
     """Peak memory that the framework will allocate on one device; None for a network that is not in the catalogue.
 
-    Training: parameters, gradients and optimizer state, and the activations saved for backward; inference: parameters
-    and the largest set of activations alive at once. Workspace of libraries and the CUDA context come on top.
+    Training: parameters, gradients and optimizer state, and on top the activations saved for backward or, where it is
+    more, what the optimizer copies while it steps: on CPUs the largest tensor of weights, on GPUs (which step all
+    tensors at once) the size of all. Inference: parameters and the largest set of activations alive at once.
+    Workspace of libraries and the CUDA context come on top. `dlbench maxbatch` predicts more closely, with torch.
     """
     model = CATALOG.get(case.model)
     if model is None:
@@ -31,5 +33,6 @@ def predicted_memory_bytes(case: Case) -> int | None:
     element = _BYTES[case.precision]
     if case.mode == "inference":
         return 4 * model.inference_parameters + case.batch_size * (4 * input_elements + element * model.peak_elements)
-    copies = 2 + OPTIMIZER_STATES[case.optimizer]
-    return 4 * model.parameters * copies + case.batch_size * (4 * input_elements + element * model.saved_elements)
+    kept = 4 * model.parameters * (2 + OPTIMIZER_STATES[case.optimizer]) + case.batch_size * 4 * input_elements
+    copied = 4 * (model.parameters if case.device == "cuda" else model.largest_parameter)
+    return kept + max(case.batch_size * element * model.saved_elements, copied)

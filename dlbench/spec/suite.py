@@ -35,7 +35,7 @@ _KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
 #: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
 GLOBAL_BATCH = "global_batch"
 _SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,8 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     except tomllib.TOMLDecodeError as error:
         end = f"(at its end, line {text.count(chr(10)) + 1})"
         raise BadInput(f"{file} is not valid TOML: {str(error).replace('(at end of document)', end)}") from None
+    except RecursionError:
+        raise BadInput(f"{file} is nested too deeply to be a suite") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file} is not valid TOML: it is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
@@ -141,7 +143,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[str]) -> Suite:
     name = _typed(values.get("name", file.stem), str, "name", file)
     if not _NAME.fullmatch(name):
-        raise BadInput(f"name '{name}' in {file} must be letters, digits, '.', '_' and '-'")
+        raise BadInput(f"name '{name}' in {file} must be up to 100 letters, digits, '.', '_' and '-'")
     axes = {}
     for axis, value in _typed(values.get("axes", {}), dict, "axes", file).items():
         axes[axis] = _axis_values(axis, value, _place(file, text, axis))
@@ -162,12 +164,16 @@ def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[st
     except BadInput as error:
         raise BadInput(f"{file}: {error}" if str(file) not in str(error) else str(error)) from None
     version = _typed(values.get("version", 1), int, "version", file)
+    if not 0 <= version < 2**31:
+        raise BadInput(f"version in {file} must be from 0 to {2**31 - 1}")
     description = _typed(values.get("description", ""), str, "description", file)
     return Suite(name, version, description, axes, tuple(exclude), checked, str(file))
 
 
 def _find(path: str | Path) -> Path:
     file = Path(path)
+    if len(file.name) > 255:
+        raise BadInput(f"no suite has a name of {len(file.name)} characters")
     if file.suffix == ".toml" or file.exists():
         if not file.is_file():
             raise BadInput(f"no suite at '{path}': there is no such file")
@@ -199,6 +205,8 @@ def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, 
     elif key in (*AXES, GLOBAL_BATCH):
         wanted = "int" if key == GLOBAL_BATCH else _field_type(Case, key)
         axes[key] = tuple(_value(part.strip(), wanted) for part in text.split(",") if part.strip())
+        if not axes[key]:
+            raise BadInput(f"cannot use {where}: it names no value")
     else:
         raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where)
 

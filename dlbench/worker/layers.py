@@ -3,7 +3,7 @@ H x W input, R x S filter, P x Q output."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -77,7 +77,12 @@ def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
         pairs.setdefault(pair[0].module, []).append(pair)
     modules = dict(model.module.named_modules())
     return [
-        LayerRow(path, **_letters(modules[path], *shapes.get(path, ((), ()))), **_work(operations))
+        LayerRow(
+            path,
+            **_letters(modules[path], *shapes.get(path, ((), ()))),
+            weights=_weights(path, modules, pairs.keys()),
+            **_work(operations),
+        )
         for path, operations in pairs.items()
         if auxiliary or path in main
     ]
@@ -104,8 +109,7 @@ def _shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ...], tup
 
 
 def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
-    """Kind, shape parameters and weights of one module."""
-    weights = sum(p.numel() for p in module.parameters(recurse=False) if p.dim() > 1)
+    """Kind and shape parameters of one module."""
     if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
         kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
         (h, w), (r, s), (p, q) = _last_two(x[2:]), _last_two(module.kernel_size), _last_two(out[2:])
@@ -132,7 +136,18 @@ def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dic
     else:
         kind, shape = "other", dict.fromkeys("MCHWRSPQ")
         more = {"groups": None, "stride": None, "padding": None}
-    return {"kind": kind, **shape, **more, "weights": weights}
+    return {"kind": kind, **shape, **more}
+
+
+def _weights(path: str, modules: dict[str, nn.Module], rows: Collection[str]) -> int:
+    """Weights of a module and of those below it that have no row of their own (attention's output projection)."""
+    others = tuple(f"{row}." for row in rows if row != path)
+    below = (
+        module
+        for name, module in modules.items()
+        if name == path or (name.startswith(f"{path}.") and not f"{name}.".startswith(others))
+    )
+    return sum(p.numel() for module in below for p in module.parameters(recurse=False) if p.dim() > 1)
 
 
 def _last_two(sizes: tuple[int, ...]) -> tuple[int, int]:

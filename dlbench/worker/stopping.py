@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from dlbench.spec.case import Protocol
 from dlbench.stats import is_steady, median_interval
 
-
 #: From look to look a warm-up and a window grow by these factors at least.
 WARMUP_GROWTH = 1.2
 WINDOW_GROWTH = 1.5
+#: A window has so many steps even where they outlast its cap: of fewer, nothing can be said.
+MIN_STEPS_AT_CAP = 3
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class WindowRule:
             self.narrow_looks = self.narrow_looks + 1 if width <= self.protocol.target_half_width else 0
             if self.narrow_looks >= 2 or width <= self.protocol.target_half_width / 2:
                 return "target"
-        return "max_time" if elapsed_s >= self.protocol.max_time_s else None
+        too_long = elapsed_s >= self.protocol.max_time_s and len(step_s) >= MIN_STEPS_AT_CAP
+        return "max_time" if too_long else None
 
     def _relative_half_width(self, step_s: list[float]) -> float:
         interval = median_interval(step_s, self.protocol.confidence)

@@ -149,8 +149,8 @@ def run_window(
         first_look_s: time before which `rule` has nothing to say [s].
         cap_s: time at which the rule stops in any case, so that its turn is not put off beyond it [s].
         max_steps: the rule is asked at this step at the latest, and the window closes there whatever it says.
-        growth: from one turn of `rule` to the next, the window grows by this factor at least: a rule that is asked often
-            enough says yes by luck.
+        growth: from one turn of `rule` to the next, the window grows by this factor at least: a rule that is asked
+            often enough says yes by luck.
         agree: see `Agree`; called with the same step number on every rank.
     """
     window = Window(phase_stride=_phase_stride(clock, step_estimate_s))
@@ -178,9 +178,7 @@ def run_window(
     return window
 
 
-def _look(
-    window: Window, rule: Rule, done: int, cap_s: float, max_steps: int, growth: float
-) -> tuple[str | None, int]:
+def _look(window: Window, rule: Rule, done: int, cap_s: float, max_steps: int, growth: float) -> tuple[str | None, int]:
     """The rule's answer, and the step of its next turn: so far off that the rule costs less than its budget."""
     elapsed_s = time.perf_counter() - window.opened_at_s
     reason = rule(window.step_s, elapsed_s)

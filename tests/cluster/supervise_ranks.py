@@ -1,4 +1,4 @@
-"""Runs one case of several ranks from inside an allocation, as `dlbench run --step` does on a job's first node.
+"""Runs one case of several ranks from inside an allocation, as `dlbench run --launcher srun` does on a job's first node.
 
 supervise_ranks RESULTS MODEL NODES RANKS_PER_NODE TIMEOUT_S STEP...
 """

@@ -58,8 +58,6 @@ def test_ranks_that_hang_are_ended_at_the_time_limit_of_the_case_and_none_is_lef
 
 @pytest.mark.parametrize(("nodes", "ranks_per_node"), [(4, 1), (2, 2)])
 def test_a_campaign_of_four_ranks_goes_through_sbatch(cluster, results, site, suite, nodes, ranks_per_node):
-    if "--step" not in cluster.dlbench("run", "--help"):
-        pytest.skip("`dlbench run` starts one rank only")
     axes = ("-P", f"nodes={nodes}", "-P", f"devices_per_node={ranks_per_node}")
     cluster.submit(suite(2, 0.5), site(rest='[network]\nmaster_address = "127.0.0.1"'), results, *axes, "--no-report")
     cluster.wait_for_end(results)

@@ -154,9 +154,9 @@ def test_a_worker_that_the_kernel_ends_for_want_of_memory_is_a_row_and_the_other
 ):
     slurmd = (cluster.folder / "pids" / "n4").read_text().strip()
     (little_memory / "cgroup.procs").write_text(slurmd)
-    cluster.submit(suite(1, 0.5, ("hog", "lenet5")), site('directives = ["--nodelist=n4"]'), results, "--no-report")
+    cluster.submit(suite(1, 0.5, ("vgg19", "lenet5")), site('directives = ["--nodelist=n4"]'), results, "--no-report")
     cluster.wait_for_end(results)
-    assert {record.case["model"]: record.status for record in records(results)} == {"hog": "oom", "lenet5": "ok"}
+    assert {record.case["model"]: record.status for record in records(results)} == {"vgg19": "oom", "lenet5": "ok"}
     (count,) = cluster.status(results)["counts"]
     assert (count["done"], count["failed"]) == (1, 1)
 

@@ -1,6 +1,6 @@
 """A worker that measures nothing: it waits `protocol.min_time_s` and leaves a result, as `dlbench.worker` would.
 
-Some models stand for things that happen to a real one: `hog` takes memory until it is stopped; of several ranks of
+Some models stand for things that happen to a real one: `vgg19` takes memory until it is stopped; of several ranks of
 `dies` one ends in the middle, and of `hangs` none ends at all.
 """
 
@@ -35,12 +35,12 @@ def main(arguments):
     case = Case.from_dict(json.loads((folder / "case.json").read_text()))
 
     def stop(number, frame):
-        write(folder, Outcome("preempted", signal.Signals(number).name))
+        write(folder, Outcome("preempted", f"stopped by {signal.Signals(number).name} in phase window"))
         os._exit(3)
 
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGUSR1, stop)
-    if case.model == "hog":
+    if case.model == "vgg19":
         kept = []
         while True:
             kept.append(bytearray(os.urandom(2**20) * 16))

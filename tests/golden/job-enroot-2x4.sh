@@ -89,7 +89,7 @@ srun "${each_node[@]}" enroot create --name dlbench-"$SLURM_JOB_ID" /scratch/ann
 status=0
 # The supervisor stays out here; each case is a step, with {ranks} replaced by its nodes and ranks.
 watched python3 -m dlbench run "$suite" --results "$results" \
-  --step "${step[@]}" '{ranks}' "${inside[@]}" || status=$?
+  --launcher srun -- "${step[@]}" '{ranks}' "${inside[@]}" || status=$?
 
 # Told of the limit, not cancelled: the same job goes on later with what is missing.
 if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then

@@ -7,7 +7,7 @@ import pytest
 
 from dlbench.commands.compare import compare_turns, measure_in_turns
 from dlbench.errors import BadInput
-from dlbench.launch import attempts, supervise, turns
+from dlbench.launch import attempts, processes, turns
 from dlbench.launch.turns import parse_setting
 from dlbench.report.comparison import Rules, whole_pairs
 from dlbench.results import store
@@ -142,7 +142,7 @@ def test_a_signal_ends_the_experiment_and_the_same_command_goes_on(suite_file, t
     body = MEASURE + "\nif not (Path(sys.argv[1]).parents[1] / 'told').exists():\n"
     body += " (Path(sys.argv[1]).parents[1] / 'told').touch(); (folder / 'result.json').unlink()\n"
     body += f" os.kill({os.getpid()}, signal.SIGTERM); time.sleep(30)"
-    with supervise.stopping_on_signals(), pytest.raises(supervise.Stopped) as stop:
+    with processes.stopping_on_signals(), pytest.raises(processes.Stopped) as stop:
         run(what, tmp_path / "r", pairs=1, body=body)
     assert stop.value.signal_name == signal.SIGTERM.name
     assert run(what, tmp_path / "r", pairs=1) == 0

@@ -330,9 +330,11 @@ def test_what_a_dry_run_prints_is_what_is_submitted(suite, tmp_path, program):
     assert job.read_text() in shown
 
 
-def test_a_model_that_is_not_ours_is_pointed_out_before_it_costs_a_wait_in_the_queue(tmp_path, program):
+def test_a_misspelt_network_is_found_before_it_costs_a_wait_in_the_queue(tmp_path, program):
     (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
     (tmp_path / "s.toml").write_text('[axes]\nmodel = ["resnet5"]\n')
-    program("sbatch", "echo 5")
+    program("sbatch", f"touch {tmp_path}/called")
     done = command("submit", "s.toml", "--site", "site.toml", path=tmp_path, cwd=tmp_path)
-    assert "model 'resnet5' is not one of dlbench's own" in done.stderr
+    assert done.returncode == 2
+    assert "unknown model 'resnet5'" in done.stderr
+    assert not (tmp_path / "called").exists()

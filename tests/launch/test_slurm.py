@@ -197,8 +197,8 @@ def by_hand(tmp_path):
             return (tmp_path / "slurm.txt").read_text()
 
         def wait_for_run(self):
-            for _ in range(200):
-                if any("run" in argv for argv, _ in self.calls()):
+            for _ in range(600):
+                if (tmp_path / "ready").exists():
                     return
                 time.sleep(0.05)
             raise AssertionError("the campaign did not start")
@@ -226,7 +226,8 @@ def test_cases_of_several_ranks_are_supervised_outside_and_started_through_the_s
     doctors = [argv for argv, _ in by_hand.calls() if "doctor" in argv]
     assert len(doctors) == 2
     ((argv, environment),) = [(argv, env) for argv, env in by_hand.calls() if "run" in argv]
-    step = argv[argv.index("--step") + 1 :]
+    step = argv[argv.index("--") + 1 :]
+    assert argv[argv.index("--launcher") + 1] == "srun"
     assert step == ["srun", "--kill-on-bad-exit=1", "--wait=60", "{ranks}", "python3"]
     assert slurm.through_step(step)
     assert environment["MASTER_ADDR"] == "n1"
@@ -262,6 +263,7 @@ def test_the_exit_status_of_the_campaign_is_that_of_the_job(by_hand):
 
 ENDS_ON_SIGNAL = """signal.signal(signal.SIGUSR1, lambda *_: sys.exit(130))
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+open("ready", "w").close()
 time.sleep(60)"""
 #: The step itself in the place of srun, which passes signals on to its tasks.
 STEP = '#!/bin/bash\nwhile [[ $1 == -* ]]; do shift; done\nexec "$@"\n'
@@ -271,13 +273,12 @@ REQUEUE = '#!/bin/sh\necho "$@" >>requeue.txt\n'
 @pytest.fixture
 def signalled(by_hand):
     def signalled(number, site, environment=()):
-        process = by_hand.start(site, run=ENDS_ON_SIGNAL, environment=environment)
         (by_hand.folder / "bin" / "srun").write_text(STEP)
         (by_hand.folder / "bin" / "scontrol").write_text(REQUEUE)
+        process = by_hand.start(site, run=ENDS_ON_SIGNAL, environment=environment)
         by_hand.wait_for_run()
-        time.sleep(0.5)
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
         asked = by_hand.folder / "requeue.txt"
         return process.returncode, asked.read_text() if asked.exists() else ""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import StoreError
-from dlbench.launch import attempts, claims, supervise
+from dlbench.launch import attempts, claims, processes, supervise
 from dlbench.spec.case import Case, Protocol
 from tests.fakes.workers import script
 
@@ -82,7 +82,7 @@ def test_a_worker_that_hangs_is_ended_with_its_children_and_recorded_as_timeout(
 
 
 def test_a_worker_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypatch):
-    monkeypatch.setattr(supervise, "GRACE_S", 0.5)
+    monkeypatch.setattr(processes, "GRACE_S", 0.5)
     case = Case("lenet5", protocol=Protocol(timeout_s=0.5))
     record = run_one(tmp_path, "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(100)", case)
     assert record.status == "timeout"

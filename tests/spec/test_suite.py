@@ -81,7 +81,7 @@ def test_overrides_replace_axes_and_protocol_keys(tmp_path):
         ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s=70\n", "min_time_s is 70.0; it must be at most max_time_s"),
         ("axes = 3\n", "axes in .* must be a table"),
         ("exclude = [3]\n[axes]\nmodel=['lenet5']\n", "exclude 1 in .* must be a table"),
-        ("name = '../x'\n[axes]\nmodel=['lenet5']\n", "must be letters, digits"),
+        ("name = '../x'\n[axes]\nmodel=['lenet5']\n", "must be up to 100 letters, digits"),
         ("version = '1'\n[axes]\nmodel=['lenet5']\n", "version in .* must be a whole number"),
     ],
 )
@@ -149,5 +149,9 @@ def test_every_axis_is_part_of_the_id(axis):
         "compile": "default",
         "optimizer": "adam",
         "data": "synthetic_host",
+        "backend": "gloo",
+        "gradient_as_bucket_view": "on",
+        "static_graph": "on",
+        "comm_hook": "fp16",
     }
     assert Case("vgg16", **{axis: other.get(axis, 17)}).id != Case("vgg16").id

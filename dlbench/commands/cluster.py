@@ -3,68 +3,50 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import add_command, add_suite, say
 
 if TYPE_CHECKING:
     from dlbench.launch.jobs import Status, SubmittedJob
 
 
-def add_commands(commands: Any) -> None:
-    """Add the commands to argparse's subparsers; each carries its function as `command`."""
-    submit = _add(commands, "submit", _submit, "put a campaign through Slurm, in the site's container")
-    submit.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
+def add(commands: Any) -> None:
+    """Add the commands to argparse's subparsers."""
+    submit = add_command(commands, "submit", _submit, "put a campaign through Slurm, in the site's container")
+    add_suite(submit)
     submit.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
-    submit.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
-                        help="replace an axis or a protocol key, as in `dlbench run`; may be repeated")  # fmt: skip
     _results(submit)
     submit.add_argument("--array", default="1", metavar="N[%M]", help="N jobs share the cases, M of them at a time")
     submit.add_argument("--by-nodes", action="store_true", help="a job of its own for each node count")
     submit.add_argument("--no-report", dest="report", action="store_false", help="no last job that writes the report")
     submit.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
 
-    status = _add(commands, "status", _status, "show the queue, and the cases done, running, failed and missing")
+    status = add_command(commands, "status", _status, "show the queue, and the cases done, running, failed and missing")
     _results(status)
     status.add_argument("--json", action="store_true", help="the same for programs")
 
-    cancel = _add(commands, "cancel", _cancel, "end the queued and running jobs of a results folder")
+    cancel = add_command(commands, "cancel", _cancel, "end the queued and running jobs of a results folder")
     _results(cancel)
 
-    resume = _add(commands, "resume", _resume, "submit again what is missing and has no job in the queue")
+    resume = add_command(commands, "resume", _resume, "submit again what is missing and has no job in the queue")
     _results(resume)
     resume.add_argument("--dry-run", action="store_true", help="say what would be submitted, and submit nothing")
 
-    image = _add(commands, "image", _image, "fetch the site's container image, once, verified, its digest recorded")
+    image = add_command(
+        commands, "image", _image, "fetch the site's container image, once, verified, its digest recorded"
+    )
     image.add_argument("action", choices=("import",))
     image.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
     image.add_argument("--force", action="store_true", help="fetch it again")
 
-    doctor = _add(commands, "doctor", _doctor, "check this machine, and say what is wrong and how to mend it")
+    doctor = add_command(commands, "doctor", _doctor, "check this machine, and say what is wrong and how to mend it")
     doctor.add_argument("--site", help="a site profile, or the name of one in slurm/")
     doctor.add_argument("--results", type=Path, help="the results folder that is meant")
     doctor.add_argument("--node", action="store_true", help="only what a node must have before a job's first case")
     doctor.add_argument("--json", action="store_true", help="for a support ticket")
-
-
-def add_step(run: argparse.ArgumentParser) -> None:
-    """Add to `dlbench run` the option by which a job script says how each case is to be started."""
-    run.add_argument(
-        "--step",
-        nargs=argparse.REMAINDER,
-        default=[],
-        metavar="WORD",
-        help="start each case by these words, the last option of all: srun {ranks} [container] python3",
-    )
-
-
-def _add(commands: Any, name: str, function: Callable[..., int], summary: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
-    parser.set_defaults(command=function)
-    return parser
 
 
 def _results(parser: argparse.ArgumentParser) -> None:
@@ -73,19 +55,16 @@ def _results(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def _submit(options: argparse.Namespace) -> int:
-    from dlbench.launch import jobs, scheduler
+    from dlbench.launch import jobs, probe, scheduler
     from dlbench.launch.sites import load_site
     from dlbench.launch.supervise import check_folder
-    from dlbench.spec.catalog import CATALOG
     from dlbench.spec.suite import load_suite, models_of
 
     site = load_site(options.site)
     suite = load_suite(options.suite, options.overrides)
+    # A misspelt network would only be found after hours in the queue.
+    probe.check_models(models_of(suite.cases()))
     array, throttle = jobs.parse_array(options.array)
     submission = jobs.prepare(
         suite,
@@ -101,15 +80,12 @@ def _submit(options: argparse.Namespace) -> int:
         for script in submission.scripts:
             print(f"# ---- {submission.folder / script.name}\n{script.text}")
         return 0
-    for model in models_of(suite.cases()):
-        if model not in CATALOG and ":" not in model:
-            _say(f"model '{model}' is not one of dlbench's own; the job will look for it in torchvision and timm")
     check_folder(options.results)
     jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
     taken = jobs.submit(submission)
-    _say(f"{suite.name}: {submission.num_cases} cases -> {options.results}/ at {site.name}")
+    say(f"{suite.name}: {submission.num_cases} cases -> {options.results}/ at {site.name}")
     _list(taken)
-    _say(f"`dlbench status --results {options.results}` shows how far they are")
+    say(f"`dlbench status --results {options.results}` shows how far they are")
     return 0
 
 
@@ -151,7 +127,7 @@ def _cancel(options: argparse.Namespace) -> int:
     from dlbench.launch import jobs
 
     ended = jobs.cancel(options.results)
-    _say(f"cancelled: {', '.join(ended)}" if ended else "nothing is queued or running")
+    say(f"cancelled: {', '.join(ended)}" if ended else "nothing is queued or running")
     return 0
 
 
@@ -166,7 +142,7 @@ def _image(options: argparse.Namespace) -> int:
     from dlbench.launch import images
     from dlbench.launch.sites import load_site
 
-    found = images.import_image(load_site(options.site).container, options.force, _say)
+    found = images.import_image(load_site(options.site).container, options.force, say)
     print(f"{found.image} {found.digest}")
     return 0
 

@@ -1,0 +1,116 @@
+"""Worker processes: started so that they cannot outlive us, ended with all their children, and read for last words."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+#: How long a worker may take to write its result after it was asked to stop [s].
+GRACE_S = 10.0
+#: Set to the attempt's folder in everything that a worker starts, so that none of it is left behind.
+MARK = "DLBENCH_ATTEMPT_FOLDER"
+_PR_SET_PDEATHSIG = 1
+
+
+class Stopped(BaseException):
+    """The supervisor was told to stop: by Ctrl-C, by the batch system before the limit, or at shutdown."""
+
+    def __init__(self, signal_number: int) -> None:
+        self.signal_name = signal.Signals(signal_number).name
+        super().__init__(self.signal_name)
+
+
+def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start a worker whose output goes into `folder`.
+
+    Args:
+        environment: variables over those of this process.
+    """
+    with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
+        # A session of its own, so that a time limit can end the worker's children too; and it dies with us, since a
+        # worker that outlives a killed supervisor would disturb the next measurement.
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            preexec_fn=die_with_parent,  # safe while no other thread runs here
+            env=os.environ | {"PYTHONUNBUFFERED": "1", MARK: str(folder)} | dict(environment),
+        )
+
+
+def die_with_parent() -> None:
+    """In a child before exec: the kernel ends it when the thread that started it ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Leave no process of the worker's session behind: first asked, then forced."""
+    if process.poll() is None:
+        _signal_group(process.pid, signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(GRACE_S)
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(group, number)
+
+
+def how_it_ended(exit_code: int) -> str:
+    """An exit status, or the signal's name, in words."""
+    if exit_code >= 0:
+        return f"worker ended with exit status {exit_code}"
+    names = {s.value: s.name for s in signal.Signals}
+    return f"worker was killed by signal {-exit_code} ({names.get(-exit_code, 'unknown')})"
+
+
+def phase_of(folder: Path) -> str:
+    """The phase that a worker last said it is in, or ""."""
+    phases = [line.partition(":")[2].strip() for line in tail(folder / "stderr.txt") if line.startswith("phase:")]
+    return phases[-1] if phases else ""
+
+
+def last_words(folder: Path) -> str:
+    """The last line a worker wrote on stderr, apart from its phases, and where to read the rest."""
+    lines = [line.strip() for line in tail(folder / "stderr.txt") if line.strip() and not line.startswith("phase:")]
+    return f"last words: {lines[-1][:300]}" if lines else f"it said nothing; see {folder}"
+
+
+def tail(path: Path, size: int = 16_384) -> list[str]:
+    """The lines in the last bytes of a file; none where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Turn SIGINT, SIGTERM, SIGHUP and SIGUSR1 into `Stopped`, so that the case in flight is still recorded."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        # A second signal must not break the writing of the record that the first one brings about.
+        for other in handled:
+            signal.signal(other, signal.SIG_IGN)
+        raise Stopped(number)
+
+    handled = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+    before: dict[int, Any] = {number: signal.signal(number, stop) for number in handled}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
