@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         if (error.name or "dlbench").partition(".")[0] == "dlbench":
             raise
         say(
-            f"dlbench: this needs the package '{error.name}', which {sys.executable} does not have; try .venv/bin/dlbench"
+            f"dlbench: no package '{error.name}' in {sys.executable}; try .venv/bin/dlbench"
         )
         return 2
     except KeyboardInterrupt:

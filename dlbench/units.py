@@ -36,6 +36,18 @@ def quantity(value: float | None, unit: str, significant: int = 3) -> str:
     return f"{digits(value / factor, significant)} {prefix}{unit}".rstrip()
 
 
+def rate(value: float | None, unit: str, significant: int = 3) -> str:
+    """`quantity` for counts and rates, of which there are no thousandths: ``rate(0.386, "img/s") == "0.386 img/s"``."""
+    if value is not None and 0 < abs(value) < 1:
+        return f"{digits(value, significant)} {unit}".rstrip()
+    return quantity(value, unit, significant)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: ``counted(1, "case") == "1 case"``, ``counted(2, "case") == "2 cases"``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _prefix(value: float) -> tuple[float, str]:
     magnitude = abs(value)
     if magnitude == 0:

@@ -82,7 +82,7 @@ def _figures(case: Case, record: Record) -> list[str]:
         return ["no samples"]
     images = case.batch_size * case.world_size
     spread = f"±{units.percent(interval.relative_half_width)}" if interval else "±?"
-    words = [f"{units.quantity(images / median_s, 'img/s'):>12} {spread:<7}"]
+    words = [f"{units.rate(images / median_s, 'img/s'):>12} {spread:<7}"]
     energy_j = [m.energy_j for m in measured]
     if measured and all(e is not None for e in energy_j):
         words.append(f"{units.quantity(sum(e or 0 for e in energy_j) / images / len(slowest.step_s), 'J/img'):>12}")

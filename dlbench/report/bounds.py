@@ -331,7 +331,7 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
 
 
 def _rate_text(cell: Any) -> str:
-    return units.quantity(float(cell), "") if _known(cell) else units.MISSING
+    return units.rate(float(cell), "") if _known(cell) else units.MISSING
 
 
 def _chosen(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:

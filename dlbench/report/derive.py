@@ -51,6 +51,10 @@ _PROPORTIONAL = ("step_time",)
 _INVERSE = ("throughput", "flop_rate", "mfu")
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
 WITH_INTERVAL = _PROPORTIONAL + _INVERSE
+#: Fewer steps than these have no spread.
+MIN_STEPS = 4
+#: Steps are uneven where the sustained throughput is so much below that of the median step.
+UNEVEN_LIMIT = 0.1
 
 _MAXIMUM = {
     "memory_allocated": "memory_allocated_peak_bytes",
@@ -120,6 +124,12 @@ def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(**added)
 
 
+def uneven(cases: pd.DataFrame) -> pd.Series[bool]:
+    """Which cases did notably fewer images per second over the whole window than their median step promises."""
+    found: pd.Series[bool] = cases["sustained_throughput"] < (1 - UNEVEN_LIMIT) * cases["throughput"]
+    return found
+
+
 def _from_samples(rows: pd.DataFrame) -> pd.DataFrame:
     """Statistics of each attempt's samples, over ranks the slowest."""
     columns = {name: rows[name].to_numpy() for name in ("step_s", *_PHASES.values())}
@@ -148,9 +158,10 @@ def _statistics(ranks: dict[str, list[Any]]) -> dict[str, Any]:
         "latency_p50": p50,
         "latency_p95": p95,
         "latency_p99": p99,
-        "iqr": (p75 - p25) / p50,
         "outliers": np.count_nonzero((steps < p25 - far) | (steps > p75 + far)),
     }
+    if steps.size >= MIN_STEPS:
+        values["iqr"] = (p75 - p25) / p50
     if steps.size > 1:
         values["cv"] = steps.std(ddof=1) / steps.mean()
         values["autocorrelation"] = _autocorrelation(steps)

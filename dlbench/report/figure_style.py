@@ -146,7 +146,9 @@ def legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
     handles = [Line2D([], [], **(common | mark)) for mark in entries.values()]
     place: Any = "outside upper left"
     look: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.6, "handlelength": 1.4}
-    figure.legend(handles, [plain(n) for n in entries], loc=place, ncols=min(5, len(entries)), **look)
+    if len(entries) > 5:
+        look |= {"columnspacing": 0.9, "handlelength": 1.0, "fontsize": 8.0}
+    figure.legend(handles, [plain(n) for n in entries], loc=place, ncols=len(entries), **look)
 
 
 def squares(entries: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -176,8 +178,9 @@ def log_axis(axes: Axes, which: str, show: Callable[[float], str]) -> None:
 
 
 def prefixed(value: float, unit: str = "") -> str:
-    """A tick's number with an SI prefix and no zeros that mean nothing: "10 k", "1 ms"."""
-    number, _, rest = units.quantity(value, unit, 3).partition(" ")
+    """A tick's number with an SI prefix and no zeros that mean nothing: "10 k", "1 ms"; rates and counts stay "0.1"."""
+    show = units.quantity if unit in ("s", "J") else units.rate
+    number, _, rest = show(value, unit, 3).partition(" ")
     number = number.rstrip("0").rstrip(".") if "." in number else number
     return f"{number} {rest}".strip()
 

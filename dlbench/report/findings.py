@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
 
 import pandas as pd
 
 from dlbench import units
+from dlbench.report import derive
 from dlbench.report.content import Content
 from dlbench.report.labels import network, setting, varying_axes
 from dlbench.report.method import CLOCK_GAP_LIMIT
+from dlbench.report.metrics import METRICS
 from dlbench.report.render import Cell, Column, Table
 
 #: Counter and integral of the power that differ by more than this deserve no trust.
@@ -18,6 +21,7 @@ ENERGY_DISAGREEMENT_LIMIT = 0.05
 _REVEALED = ("not steady", "throttled", "shared device")
 #: So many cases are named for each finding; the others are counted.
 _MAX_NAMED = 4
+_UNEVEN = "uneven steps"
 
 
 def findings(content: Content) -> Table:
@@ -30,11 +34,21 @@ def findings(content: Content) -> Table:
         words = "Cases beyond the limit of the tables and figures; metrics.csv holds them."
         rows.append(["too many cases", words, content.left_out, ""])
     for code, sentence, concerned in [*_revealed(shown), *_warned(shown)]:
-        names = [f"{network(c['model'])} ({setting(c, axes)})" for c in concerned.head(_MAX_NAMED).to_dict("records")]
+        both = code == _UNEVEN
+        names = [
+            network(c["model"]) + (f" ({setting(c, axes)})" if axes else "") + (_two_rates(c) if both else "")
+            for c in concerned.head(_MAX_NAMED).to_dict("records")
+        ]
         more = [f"and {len(concerned) - _MAX_NAMED} more"] if len(concerned) > _MAX_NAMED else []
         rows.append([code, sentence, len(concerned), "; ".join([*names, *more])])
     columns = [Column("code", "Finding"), Column("sentence", "What it means"), Column("cases", "Cases", "right")]
     return Table([*columns, Column("which", "Which")], rows)
+
+
+def _two_rates(case: Mapping[Hashable, Any]) -> str:
+    """By the median step and over the whole window."""
+    show = METRICS["throughput"].show
+    return f": {show(case['throughput'])} by the median, {show(case['sustained_throughput'])} sustained"
 
 
 def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -45,6 +59,12 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         ("unstable", unstable, "The interval did not reach its target before the protocol's cap: see ±."),
         ("no interval", no_interval, "Too few steps, or too correlated ones, for an honest interval."),
         ("not steady", shown["steady"].eq(False), "Warm-up ended at its cap: steps may still have become faster."),
+        (
+            _UNEVEN,
+            derive.uneven(shown),
+            "Over the whole window throughput is more than "
+            f"{units.percent(derive.UNEVEN_LIMIT)} below that of the median step: slow steps take much of the time.",
+        ),
         ("throttled", throttled, "The device lowered its clock during the window (power, heat or a limit)."),
         (
             "clock gap",

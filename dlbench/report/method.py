@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from dlbench import units
 from dlbench.report.content import Content
 from dlbench.report.render import Column, Table
 
@@ -19,8 +20,8 @@ def own_rules(content: Content) -> Table:
     shown = content.shown
     rows = [
         (1, "No throughput without its context", _context(), "met"),
-        (2, "Warm-up ends by a drift test", _warm_up(shown), "met"),
-        (3, "Stop at a target for the interval of the median", _stopping(shown), "met"),
+        (2, "Warm-up ends by a drift test", *_warm_up(shown)),
+        (3, "Stop at a target for the interval of the median", *_stopping(shown)),
         (
             4,
             "Intervals that allow for autocorrelation; outliers stay",
@@ -32,9 +33,10 @@ def own_rules(content: Content) -> Table:
         (
             5,
             "Comparisons interleaved, in random order, in fresh processes",
-            "Each case has a process of its own, but the cases ran one after the other. Differences between two cases "
-            "of this report that are about as small as their intervals mean nothing.",
-            "not yet",
+            "Each case has a process of its own, but the cases of a campaign run one after the other: differences "
+            "between two cases of this report that are about as small as their intervals mean nothing. `dlbench ab` "
+            "measures two settings in turns, in random order and fresh processes; `dlbench compare` judges them.",
+            "partly",
         ),
         (6, "Device events and host clock both; maximum over ranks", _clocks(shown), "met"),
         (
@@ -67,7 +69,7 @@ def sc15_rules() -> Table:
         (4, "No averages of ratios", "None is formed; no score over networks is given."),
         (5, "Confidence intervals for what varies", "On each step time and what follows from it."),
         (6, "No normality assumed", "Nonparametric intervals; the distributions are shown."),
-        (7, "Sound comparisons", "This report compares nothing by itself; `dlbench compare` does."),
+        (7, "Sound comparisons", "This report compares nothing by itself; `dlbench compare` and `dlbench ab` do."),
         (8, "Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
         (9, "All factors documented", "Case, protocol, system, libraries and git state; see Provenance."),
         (10, "Parallel timing explained", "Maximum over ranks per step; no synchronisation inside the window."),
@@ -84,18 +86,19 @@ def _context() -> str:
     )
 
 
-def _warm_up(shown: pd.DataFrame) -> str:
+def _warm_up(shown: pd.DataFrame) -> tuple[str, str]:
     unsteady = int(shown["steady"].eq(False).sum())
     words = "Warm-up steps are recorded and discarded; the window opens when a rank test sees no further speed-up."
-    return f"{words} {unsteady} of {len(shown)} cases reached the warm-up's cap before that."
+    words += f" {unsteady} of {units.counted(len(shown), 'case')} reached the warm-up's cap before that."
+    return words, "partly" if unsteady else "met"
 
 
-def _stopping(shown: pd.DataFrame) -> str:
+def _stopping(shown: pd.DataFrame) -> tuple[str, str]:
     met = int(shown["stop_reason"].eq("target").sum())
-    return (
-        f"{met} of {len(shown)} cases met the protocol's target for the half-width of the interval; the others ended "
-        "at a cap and are marked unstable."
-    )
+    words = f"{met} of {units.counted(len(shown), 'case')} met the protocol's target for the half-width of the interval"
+    if met == len(shown):
+        return f"{words}.", "met"
+    return f"{words}; the others ended at a cap and are marked unstable.", "partly"
 
 
 def _clocks(shown: pd.DataFrame) -> str:
@@ -115,7 +118,7 @@ def _throttling(shown: pd.DataFrame) -> str:
     if not _has_clock(shown):
         return "This device tells neither clock nor throttling."
     throttled = int(shown["throttle_reasons"].map(lambda reasons: reasons is not None and len(reasons) > 0).sum())
-    return f"Read before, during and after; {throttled} of {len(shown)} cases were throttled and are listed."
+    return f"Read before, during and after; of {units.counted(len(shown), 'case')} {throttled} throttled, and listed."
 
 
 def _energy_windows(rows: pd.DataFrame) -> tuple[str, str]:
@@ -123,7 +126,7 @@ def _energy_windows(rows: pd.DataFrame) -> tuple[str, str]:
     if windows.empty:
         return "No energy was measured.", "no meter"
     short = int((windows < 5).sum())
-    return f"{short} of {len(windows)} windows were shorter than 5 s.", "partly" if short else "met"
+    return f"Shorter than 5 s: {short} of {units.counted(len(windows), 'window')}.", "partly" if short else "met"
 
 
 def _meters(shown: pd.DataFrame) -> tuple[str, str]:
@@ -147,12 +150,16 @@ def _counts(rows: pd.DataFrame) -> tuple[str, str]:
     if checked.empty:
         return f"{words} These records hold no count by PyTorch to check it against.", "partly"
     agree = int((checked["pytorch_forward_flop"] == checked["forward_flop"]).sum())
-    return f"{words} PyTorch's own counter gives the same forward FLOP in {agree} of {len(checked)} records.", "met"
+    records = units.counted(len(checked), "record")
+    return f"{words} PyTorch's own counter gives the same forward FLOP in {agree} of {records}.", "met"
 
 
 def _bounds(shown: pd.DataFrame) -> tuple[str, str]:
     known = int(shown["device_peak"].notna().sum())
     if known == 0:
-        return "No datasheet peak is known for this device, and its own peak has not been measured.", "not yet"
-    words = f"{known} of {len(shown)} cases stand beside the datasheet peak and published figures"
-    return f"{words}; the peak measured on the same device is not there yet.", "partly"
+        return (
+            "No datasheet peak is known for this device. `dlbench ceilings` measures its own; it is not in here.",
+            "no",
+        )
+    words = f"Beside the datasheet peak and published figures: {known} of {units.counted(len(shown), 'case')}"
+    return f"{words}. The peak that the device reaches is measured by `dlbench ceilings`; it is not in here.", "partly"

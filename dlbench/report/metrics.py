@@ -45,8 +45,8 @@ _SHOWN_BY: dict[str, Callable[[float, int], str]] = {
     "B": units.bytes_,
     # The digits of a share beyond the second mean little.
     "%": lambda value, significant: units.percent(value, min(2, significant)),
-    "FLOP": lambda value, significant: units.quantity(value, "FLOP", significant),
-    "FLOP/s": lambda value, significant: units.quantity(value, "FLOP/s", significant),
+    "FLOP": lambda value, significant: units.rate(value, "FLOP", significant),
+    "FLOP/s": lambda value, significant: units.rate(value, "FLOP/s", significant),
     "J/img": lambda value, significant: units.quantity(value, "J/img", significant),
     "J/GFLOP": lambda value, significant: units.quantity(value, "J/GFLOP", significant),
 }
@@ -339,7 +339,7 @@ _ALL = (
         "%",
         "lower",
         "Spread of the middle half of the step times, which outliers don't move.",
-        "(75th - 25th percentile) / median",
+        "(75th - 25th percentile) / median; missing with fewer than 4 steps",
     ),
     Metric(
         "autocorrelation",

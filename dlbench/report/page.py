@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from dlbench import units
 from dlbench.errors import StoreError
 from dlbench.report import figure_style, tables
 from dlbench.report.content import Block, Content, Section, read
@@ -28,7 +29,7 @@ TERMINAL_WIDTH = 100
 #: Columns of the comparison that a terminal does without, the first ones first.
 _DISPENSABLE = (
     *("distance_to_bound", "iqr", "flop_per_image", "memory_rss", "step_time", "flop_rate"),
-    *("memory_allocated", "energy_per_image"),
+    *("sustained_throughput", "memory_allocated", "energy_per_image", "steps"),
 )
 
 
@@ -59,7 +60,7 @@ def summary_table(sources: Sequence[Path | str]) -> str:
     """
     content = read(sources)
     if content.shown.empty:
-        failed = f"{len(content.failed)} cases failed" if len(content.failed) else "the store is empty"
+        failed = f"{units.counted(len(content.failed), 'case')} failed" if len(content.failed) else "the store is empty"
         return f"no measured case: {failed}\n"
     parts = []
     for system, name in content.system_names.items():
@@ -68,7 +69,7 @@ def summary_table(sources: Sequence[Path | str]) -> str:
             table = tables.comparison(cases, {})
             parts.append(_fitted(Table(table.columns, table.rows, name)))
     if len(content.failed):
-        parts.append(f"{len(content.failed)} cases failed; the report says why.\n")
+        parts.append(f"{units.counted(len(content.failed), 'case')} failed; the report says why.\n")
     return "\n".join(parts)
 
 

@@ -15,20 +15,21 @@ _ALWAYS = ("model", "mode", "precision", "batch_size")
 def plan_table(suite: Suite, cases: list[Case]) -> Table:
     """One row per case: its id, the axes that vary, FLOP of one step and predicted memory per device.
 
-    A case whose device is still "auto" has no id yet.
+    Cases whose device is still "auto" have no id yet.
     """
     if not cases:
         return Table([Column("model")], [], suite.name, ["Nothing is left to measure."])
     axes = [a for a in AXES if a in _ALWAYS or len({getattr(case, a) for case in cases}) > 1]
+    known = all(case.device != "auto" for case in cases)
     columns = [
-        Column("case_id", "case"),
+        *([Column("case_id", "case")] if known else []),
         *(Column(axis, axis.replace("_", " ")) for axis in axes),
         Column("step_flop", "FLOP/step", "right", quantity_of("FLOP")),
         Column("predicted_memory_bytes", "memory", "right", bytes_of),
     ]
     rows: list[list[Cell]] = [
         [
-            None if case.device == "auto" else case.id,
+            *([case.id] if known else []),
             *(getattr(case, axis) for axis in axes),
             step_flop(case),
             predicted_memory_bytes(case),

@@ -128,7 +128,9 @@ def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
         look.log_axis(axes, "x", look.prefixed if metric == "throughput" else lambda value: look.prefixed(value, "J"))
         for case in shown[(shown["mode"] == mode) & shown["model"].isin(names)].to_dict("records"):
             offset = 0.72 / len(used) * (used.index(case["precision"]) - (len(used) - 1) / 2)
-            _dot(axes, case, metric, names.index(case["model"]) + offset, known["batch_size"].nunique() > 1)
+            # The label stands where there is room: left of the points in the right half.
+            left = bool(case[metric] > math.sqrt(shown[metric].min() * shown[metric].max()))
+            _dot(axes, case, metric, names.index(case["model"]) + offset, known["batch_size"].nunique() > 1, left)
         for y in range(len(names) - 1):
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
         axes.set_title(mode.capitalize())
@@ -137,27 +139,38 @@ def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
     panels[0].set_yticks(range(len(names)), [look.plain(network(n)) for n in names])
     panels[0].set_ylim(len(names) - 0.5, -0.5)
     low, high = shown[metric].min(), shown[metric].max()
-    # Room for the labels on the right: they take about as much of a panel as the points.
-    span = max(0.7, math.log10(high / low))
-    panels[0].set_xlim(low / 10 ** (0.1 * span), high * 10 ** ((0.95 if len(modes) > 1 else 0.4) * span))
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [10.0**p for p in powers[:: 1 + len(powers) // 6] if 10.0**p >= panels[0].get_xlim()[0]]
+    margin = 10 ** (0.1 * max(0.7, math.log10(high / low)))
+    panels[0].set_xlim(low / margin, high * margin)
+    ticks = _ticks(low / margin, high * margin)
     for axes in panels:
         axes.set_xticks(ticks)
-        axes.spines["bottom"].set_bounds(axes.get_xlim()[0], max(high, ticks[-1]))
     precision_legend(figure, shown)
     return Plot(name, f"{METRICS[metric].description} {choice(known, shown)}", figure)
 
 
-def _dot(axes: Axes, case: dict[Any, Any], metric: str, y: float, with_batch: bool) -> None:
+def _dot(axes: Axes, case: dict[Any, Any], metric: str, y: float, with_batch: bool, left: bool) -> None:
     value, colour = case[metric], look.PRECISION_COLOURS[case["precision"]]
     low, high = case.get(f"{metric}_low", math.nan), case.get(f"{metric}_high", math.nan)
     if low > 0:
         axes.plot([low, high], [y, y], color=colour, lw=4, alpha=0.45, solid_capstyle="butt")
     axes.plot([value], [y], "o", color=colour, markersize=5.5)
     text = METRICS[metric].show(value) + (f" · batch {case['batch_size']}" if with_batch else "")
-    end = max(value, high) if high > 0 else value
-    axes.annotate(text, (end, y), (7, 0), textcoords="offset points", **SMALL).set_in_layout(False)
+    if left:
+        end, place, side = (min(value, low) if low > 0 else value), (-7, 0), "right"
+    else:
+        end, place, side = (max(value, high) if high > 0 else value), (7, 0), "left"
+    axes.annotate(text, (end, y), place, textcoords="offset points", ha=side, **SMALL).set_in_layout(False)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers over the whole of a logarithmic axis: powers of ten, finer ones where they are few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]
+        if len(found) >= 3:
+            break
+    return found[:: 1 + len(found) // 7]
 
 
 def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullLocator
 
+from dlbench import units
 from dlbench.report import figure_style as look
+from dlbench.report.derive import MIN_STEPS
 from dlbench.report.figure_parts import Plot, fastest, grid, label_outer, name_rows, time_scale
 from dlbench.report.labels import network, setting
 
@@ -20,13 +25,24 @@ _MAX_POINTS = 100
 
 def distribution(cases: pd.DataFrame) -> Plot:
     """Step times of each case around their median: box, whiskers to the 5th and 95th percentile, the rest as points."""
-    shown = fastest(cases[cases["steps"].gt(1)], ["model", "mode"])
+    enough = cases["steps"] >= MIN_STEPS
+    shown = fastest(cases[enough], ["model", "mode"])
     if shown.empty:
-        return Plot("distribution", "No case has more than one timed step.")
+        return Plot("distribution", f"No case has {MIN_STEPS} timed steps.")
     deviations = [100 * (s / np.median(s) - 1) for s in shown["samples"]]
     figure = look.new_figure(1.25 + 0.3 * len(shown))
     axes = figure.subplots()
-    reach = max(1.0, 2 * max(float(np.percentile(np.abs(d), 95)) for d in deviations))
+    ordinary = [float(np.percentile(np.abs(d), 95)) for d in deviations]
+    # Nothing is below -100 %. Above, the axis holds 95 % of the steps of 95 % of the cases; the rest is counted.
+    reach = max(1.0, 2 * float(np.percentile(ordinary, 95)))
+    wide = reach > 100
+    low, high = -min(100.0, reach), reach * (2 * (reach / 10) ** 0.3 if wide else 1.18)
+    if wide:
+        axes.set_xscale("symlog", linthresh=10, linscale=0.6)
+        decades = [10.0**p for p in range(1, math.floor(math.log10(high)) + 1)]
+        axes.set_xticks([-100, -10, 0, *decades])
+        axes.xaxis.set_major_formatter(lambda value, _: units.digits(value, 1))
+        axes.xaxis.set_minor_locator(NullLocator())
     boxes = axes.boxplot(
         deviations, orientation="horizontal", whis=(5, 95), showfliers=False, patch_artist=True, widths=0.5,
         positions=range(len(shown)), manage_ticks=False,
@@ -39,12 +55,21 @@ def distribution(cases: pd.DataFrame) -> Plot:
         _beyond(axes, values, y, reach)
     axes.axvline(0, color=look.GREY, lw=0.8)
     name_rows(axes, shown, ["model", "mode", "precision", "batch_size"])
-    axes.set_xlim(-reach, 1.18 * reach)
+    axes.set_xlim(low, high)
     axes.set_xlabel("Step time over its median, deviation [%]")
     words = (
         "Each box holds the middle half of the steps, the whiskers reach to the 5th and 95th percentile, points lie "
         "beyond; what exceeds the frame is counted at its edge, with the largest deviation."
     )
+    if wide:
+        words += " The axis is linear up to 10 % and logarithmic beyond."
+    if len(few := cases[~enough]):
+        names = [
+            f"{network(str(c['model']))} {c['mode']} ({c['steps']:.0f})"
+            for c in few.sort_values("steps").to_dict("records")
+        ]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        words += f" Too few steps to be drawn (fewer than {MIN_STEPS}): {', '.join(names[:8])}{more}."
     return Plot("distribution", words, figure)
 
 
@@ -55,10 +80,11 @@ def time_series(cases: pd.DataFrame) -> Plot:
         return Plot("time_series", "No case has more than one timed step.")
     figure, panels = grid(len(shown), height=1.45)
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
-        factor, unit = time_scale(pd.Series([case["step_time"]]))
+        factor, unit = time_scale(pd.Series(case["samples"]))
         _series(axes, case["samples"] / factor)
         axes.set_title(f"{look.plain(network(str(case['model'])), 20)} · {case['mode']} [{unit}]", fontsize=9)
         axes.margins(x=0.02, y=0.15)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     label_outer(panels, "Step", "Step time")
     words = "Step times through the window; a trend or a regular pattern here would be invisible in any average."
     return Plot("time_series", words, figure)
@@ -91,10 +117,13 @@ def _beyond(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]], y:
     low, high = np.percentile(values, (5, 95))
     points = values[((values < low) | (values > high)) & (np.abs(values) <= reach)]
     axes.plot(points, np.full(points.size, y), "o", color=look.BLUE, markersize=2.2, alpha=0.5, markeredgewidth=0)
-    outside = values[np.abs(values) > reach]
+    outside = values[values > reach]
     if outside.size:
-        text = f"▸ {outside.size}, up to {outside[np.abs(outside).argmax()]:+.0f} %"
-        axes.annotate(text, (1.17 * reach, y), ha="right", va="center", fontsize=7.5, color=look.VERMILION)
+        text = f"▸ {outside.size}, up to +{units.digits(outside.max())} %"
+        place: Any = ("axes fraction", "data")
+        look_of: Any = {"fontsize": 7.5, "color": look.VERMILION, "ha": "right", "va": "center"}
+        behind = {"facecolor": look.PAPER, "edgecolor": "none", "pad": 1.0}
+        axes.annotate(text, (0.995, y), xycoords=place, bbox=behind, **look_of)
 
 
 def _series(axes: Axes, steps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:

@@ -77,7 +77,15 @@ def memory(cases: pd.DataFrame) -> Plot:
     axes.set_xlim(0, 1.05 * top / factor)
     axes.set_xlabel(f"Memory per device [{unit}]")
     look.legend(figure, entries)
-    return Plot("memory", f"Memory by kind, and the measured peaks. {choice(known, shown)}", figure)
+    words = f"Memory by kind, and the measured peaks. {choice(known, shown)}"
+    beyond = shown[shown[list(_MEMORY_PARTS)].sum(axis=1) > shown["memory_allocated"]]
+    if len(beyond):
+        names = ", ".join(f"{network(c['model'])} {c['mode']}" for c in beyond.to_dict("records"))
+        words += (
+            " Each part is its own largest amount, and they are not all held at once: activations are freed while "
+            f"gradients appear. So the parts add up to more than the measured peak for {names}."
+        )
+    return Plot("memory", words, figure)
 
 
 def flop_time(cases: pd.DataFrame) -> Plot:
@@ -157,17 +165,43 @@ def _draw_cases(axes: Axes, cases: pd.DataFrame) -> None:
 def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:
     """Each network's name beside its slowest case, above which there is room for it."""
     shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
-    placed: list[tuple[float, float]] = []
+    points = axes.transData.transform(cases[["flop_per_step", "step_time"]].to_numpy()) * 72 / _dpi(axes)
+    # What a label must not cover, as left, bottom, right, top in points: the marks, then the labels before it.
+    marks: list[_Box] = [(px - 3.0, py - 3.0, px + 3.0, py + 3.0) for px, py in points]
+    labels: list[_Box] = []
+    panel: _Box = tuple(v * 72 / _dpi(axes) for v in axes.bbox.extents)
     for name, x, y in zip(shown["model"], shown["flop_per_step"], shown["step_time"], strict=True):
         px, py = axes.transData.transform((x, y)) * 72 / _dpi(axes)
-        left = px - axes.bbox.x0 * 72 / _dpi(axes) > 75
-        target = py + 4
-        while any(abs(px - ox) < 75 and abs(target - oy) < 11 for ox, oy in placed):
-            target += 1
-        placed.append((px, target))
-        words: Any = {"ha": "right" if left else "left", "va": "center", "fontsize": 8.5}
-        offset = (-7, target - py) if left else (-4, target - py + 7)
-        axes.annotate(look.plain(network(name), 20), (x, y), offset, textcoords="offset points", **words)
+        text = look.plain(network(name), 20)
+        dx, dy, box = _room(px, py, 5.4 * len(text), marks, labels, panel)
+        labels.append(box)
+        far: Any = {"arrowstyle": "-", "color": look.MUTED, "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(
+            text, (x, y), (dx, dy), textcoords="offset points", ha="right" if dx < 0 else "left", va="center",
+            fontsize=8.5, arrowprops=far if abs(dy) > 12 else None,
+        )  # fmt: skip
+
+
+_Box = tuple[float, ...]
+
+
+def _room(
+    px: float, py: float, width: float, marks: list[_Box], labels: list[_Box], panel: _Box
+) -> tuple[float, float, _Box]:
+    """The nearest place beside a point for a label of this width: its offset and its box; marks may be covered last."""
+    places = [(dx, sign * dy) for dy in range(0, 120, 3) for sign in (1, -1) for dx in (-7, 7)]
+    for taken in ([*labels, *marks], labels, []):
+        for dx, dy in places:
+            left = px + dx - (width if dx < 0 else 0)
+            box = (left, py + dy - 5.5, left + width, py + dy + 5.5)
+            inside = panel[0] <= box[0] and panel[1] <= box[1] and box[2] <= panel[2] and box[3] <= panel[3]
+            if inside and not any(_overlap(box, other) for other in taken):
+                return dx, dy, box
+    return -7, 0, (px - 7 - width, py - 5.5, px - 7, py + 5.5)
+
+
+def _overlap(a: _Box, b: _Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def _dpi(axes: Axes) -> float:

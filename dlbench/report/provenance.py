@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pandas as pd
 
 from dlbench import units
@@ -39,11 +40,14 @@ _PROPERTIES = {
     "slurm_job_id": "Slurm job",
 }
 
+#: A list with more entries than these is folded away by itself.
+_LONG = 8
+
 
 def provenance(content: Content) -> Section:
     """The chapter that leads from each figure back to its records."""
     stores = ", ".join(content.sources)
-    count = f"{len(content.rows)} rows of {len(content.attempts)} attempts"
+    count = f"{units.counted(len(content.rows), 'row')} of {units.counted(len(content.attempts), 'attempt')}"
     blocks = [Block(words=f"Read from {stores}: {count}. Folders below are relative to the store.")]
     if content.system_names:
         blocks.append(Block(heading="Systems and software", table=_systems(content)))
@@ -51,11 +55,16 @@ def provenance(content: Content) -> Section:
         blocks.append(Block(heading="Suites and protocols", table=_protocols(content.attempts)))
         heading = "Every attempt, and how to repeat it"
         newest = content.attempts.tail(MAX_SHOWN)
-        blocks.append(Block(heading=heading, table=tables.attempts(newest), folded=True))
-    blocks += [
-        Block(heading=f"All that is known of {name}", table=_details(content.rows, system), folded=True)
-        for system, name in content.system_names.items()
-    ]
+        blocks.append(Block(heading=heading, table=tables.attempts(newest, content.sources), folded=True))
+    for system, name in content.system_names.items():
+        details = _details(content.rows, system)
+        long = {key: value for key, value in details.items() if isinstance(value, list) and len(value) > _LONG}
+        short = {key: value for key, value in details.items() if key not in long}
+        blocks.append(Block(heading=f"All that is known of {name}", table=_listed(short), folded=True))
+        blocks += [
+            Block(heading=f"{key.capitalize()} of {name} ({len(value)})", table=_listed({key: value}), folded=True)
+            for key, value in long.items()
+        ]
     return Section("provenance", "Provenance", blocks)
 
 
@@ -83,10 +92,11 @@ def _values(values: pd.Series, name: str) -> str:
 
 
 def _shown(value: object, name: str) -> str:
-    if name == "memory_bytes" and isinstance(value, int | float):
-        return units.bytes_(value)
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if name == "memory_bytes" and isinstance(value, int | float):
+        return units.bytes_(value)
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
@@ -104,11 +114,14 @@ def _protocols(attempts: pd.DataFrame) -> Table:
     return Table(columns, cells)
 
 
-def _details(rows: pd.DataFrame, system: str) -> Table:
+def _details(rows: pd.DataFrame, system: str) -> dict[str, object]:
     """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
     of_system = rows[(system_ids(rows) == system) & (rows["system_hostname"].fillna("") != "")]
-    details = json.loads(of_system["system_details"].iloc[0] or "{}")
-    cells: list[list[Cell]] = [[str(key), _flat(value)] for key, value in details.items()]
+    return {str(k): v for k, v in json.loads(of_system["system_details"].iloc[0] or "{}").items()}
+
+
+def _listed(details: dict[str, object]) -> Table:
+    cells: list[list[Cell]] = [[key, _flat(value)] for key, value in details.items()]
     return Table([Column("name", "Name"), Column("value", "Value", "left")], cells)
 
 
@@ -117,4 +130,6 @@ def _flat(value: object) -> str:
         return "\n".join(_flat(v).replace("\n", ", ") for v in value) or units.MISSING
     if isinstance(value, dict):
         return "\n".join(f"{k} = {_flat(v)}".replace("\n", ", ") for k, v in value.items()) or units.MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return units.MISSING if value is None else str(value)

@@ -27,7 +27,7 @@ def comparison(content: Content) -> Section:
     """All measured cases with all that is known of them, to sort and to filter."""
     if content.shown.empty:
         return Section("comparison", "Comparison", [Block(words=NOTHING)])
-    table = tables.comparison(content.shown, content.system_names)
+    table = tables.without_common(tables.comparison(content.shown, content.system_names))
     words = (
         "Every measured case. Throughput is over all devices, ± is the half-width of the confidence interval of the "
         "median step time; every metric is defined under Method."
@@ -66,10 +66,16 @@ def energy(content: Content) -> Section:
 
 def flop_time(content: Content) -> Section:
     """Time against work and its bound."""
-    words = (
-        "The execution time of a pass is bounded from below by its floating-point operations: time is at least FLOP "
-        "over peak. The distance between a point and its line is what a network leaves unused on this device."
-    )
+    if content.shown["device_peak"].notna().any():
+        words = (
+            "The execution time of a pass is bounded from below by its floating-point operations: time is at least "
+            "FLOP over peak. The distance between a point and its line is what a network leaves unused on this device."
+        )
+    else:
+        words = (
+            "The more work, the longer a pass takes. No peak of this device is known, so there is no bound here: the "
+            "line is only the highest rate among these very cases. `dlbench ceilings` measures the device's own peak."
+        )
     return Section("flop-time", "FLOP against time", [Block(words=words), *_plots(content, plots_time.flop_time)])
 
 
@@ -97,9 +103,13 @@ def published(content: Content) -> Section:
 def cnn_table(content: Content) -> Section:
     """The published table of CNNs beside what is counted: the facts behind every FLOP of this report."""
     rows = audit.audit_rows(_counted(), _without_filters())
+    filters = sum(map(len, audit.read_published().values())) - len(rows)
     words = (
         f"What the literature prints ({audit.SOURCE}) beside what dlbench counts from the networks that it runs. "
-        "Weights are without biases; one MAC is one use of a weight. `dlbench table` counts anew, filters included."
+        "Weights are without biases; one MAC is one use of a weight. "
+        f"These {len(rows)} figures are held against the catalogue, which knows no sizes and numbers of filters. "
+        f"`dlbench table` builds the networks and counts those {filters} as well: of its {len(rows) + filters} figures "
+        "more agree, and more differ, than of the ones here."
     )
     differences = audit.differences_table(rows)
     blocks = [Block(words=words), Block(table=_plain(audit.side_by_side_table(rows)))]

@@ -7,6 +7,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report import plots_rates, tables
 from dlbench.report.content import Block, Content, KeyFigure, Section
+from dlbench.report.derive import MIN_STEPS
 from dlbench.report.figure_parts import fastest
 from dlbench.report.labels import network, setting, system_ids, varying_axes
 from dlbench.report.metrics import METRICS
@@ -34,26 +35,44 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
     )
     if shown.empty:
         return (counted,)
-    of_reference = shown[shown["model"] == _reference(shown)]
+    sound = _sound(shown)
+    of_reference = sound[sound["model"] == _reference(sound)]
     training = of_reference[of_reference["mode"] == "training"]
-    best = fastest(training if len(training) else of_reference, ["model"]).iloc[0]
+    candidates = training if len(training) else of_reference
+    # Of unstable cases the one with the most steps, of good ones the fastest.
+    by = "throughput" if candidates["status"].eq("ok").all() else "steps"
+    best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
     width = units.percent(best["step_time_half_width"])
+    note = [f"± {width}"] if width != units.MISSING else []
     figures = [
         KeyFigure(
             METRICS["throughput"].show(best["throughput"]),
             f"{network(best['model'])}, {best['mode']}",
-            f"± {width}; {_setting(best, shown)}" if width != units.MISSING else _setting(best, shown),
+            "; ".join([*note, _setting(best, shown), _standing(best)]),
         )
     ]
-    if shown["flop_rate"].notna().any():
-        top = shown.iloc[shown["flop_rate"].argmax()]
+    if sound["flop_rate"].notna().any():
+        top = sound.iloc[sound["flop_rate"].argmax()]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
-        note = f"{network(top['model'])}, {top['mode']}; {of_peak}"
-        figures.append(KeyFigure(METRICS["flop_rate"].show(top["flop_rate"]), "highest rate of arithmetic", note))
+        words = f"{network(top['model'])}, {top['mode']}; {of_peak}; {_standing(top)}"
+        figures.append(KeyFigure(METRICS["flop_rate"].show(top["flop_rate"]), "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
-        note = f"{network(best['model'])}, {best['mode']}; gross, by {best['energy_source']}"
-        figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", note))
+        words = f"{network(best['model'])}, {best['mode']}; gross, by {best['energy_source']}; {_standing(best)}"
+        figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", words))
     return (*figures, counted)
+
+
+def _sound(shown: pd.DataFrame) -> pd.DataFrame:
+    """The cases that may stand at the head: those that are ok, else those with some steps, else all."""
+    for good in (shown["status"] == "ok", shown["steps"] >= MIN_STEPS):
+        if good.any():
+            return shown[good]
+    return shown
+
+
+def _standing(case: pd.Series) -> str:
+    steps = units.counted(int(case["steps"]), "step")
+    return steps if case["status"] == "ok" else f"{case['status']}, {steps}"
 
 
 def _machines(content: Content) -> list[str]:
@@ -113,9 +132,20 @@ def _in_words(content: Content) -> str:
         top = shown.iloc[shown["mfu"].argmax()]
         name = f"{network(top['model'])}, {top['mode']}, {_setting(top, shown)}"
         sentences.append(f"The largest share of the datasheet peak is {units.percent(top['mfu'])} ({name}).")
-    widths = shown["step_time_half_width"].dropna()
-    if len(widths):
-        sentences.append(f"Half of all intervals are narrower than ± {units.percent(widths.median())}.")
+    sentences.append(_intervals(shown["step_time_half_width"]))
     if shown["energy_per_image"].isna().all():
         sentences.append(plots_rates.no_meter(shown))
     return " ".join(sentences)
+
+
+def _intervals(widths: pd.Series[float]) -> str:
+    """How many cases have an interval, and how narrow these are."""
+    known = widths.dropna()
+    cases = units.counted(len(widths), "case")
+    if known.empty:
+        return f"None of {cases} has an interval: too few or too uneven steps."
+    if len(known) == 1:
+        return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])}."
+    return (
+        f"{len(known)} of {cases} have an interval; half of these are narrower than ± {units.percent(known.median())}."
+    )

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import shlex
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.derive import uneven
 from dlbench.report.figure_parts import fastest
 from dlbench.report.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.metrics import METRICS
 from dlbench.report.render import Cell, Column, Table
+from dlbench.report.render import shown as shown_cell
 from dlbench.spec.case import AXES, MODES, PRECISIONS, Case
 from dlbench.spec.peaks import anchors
 
@@ -20,6 +25,8 @@ from dlbench.spec.peaks import anchors
 COMPARED = (
     "throughput",
     "step_time_half_width",
+    "steps",
+    "sustained_throughput",
     "step_time",
     "flop_per_image",
     "flop_rate",
@@ -33,7 +40,9 @@ COMPARED = (
 #: Above a column, where the metric's own title is too long.
 _SHORT_TITLES = {
     "step_time_half_width": "±",
-    "flop_per_image": "Work",
+    "steps": "Steps",
+    "sustained_throughput": "Sustained",
+    "flop_per_image": "Work per image",
     "flop_rate": "Achieved",
     "mfu": "Of peak",
     "distance_to_bound": "Over bound",
@@ -42,6 +51,7 @@ _SHORT_TITLES = {
     "energy_per_image": "Energy",
     "iqr": "Spread",
 }
+_COMMON = ("precision", "batch_size")
 #: What stands for the unit in the summary, where the title is the mode.
 _SUMMARY_UNITS = {"mfu": "% of peak"}
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
@@ -51,22 +61,37 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     """Every measured case with its metrics, each column in one unit so that its numbers can be compared by eye."""
     shown = in_order(shown)
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(shown)]
-    known = [name for name in COMPARED if shown[name].notna().any()]
+    # Where steps are even, sustained throughput says nothing more.
+    hidden = () if uneven(shown).any() else ("sustained_throughput",)
+    known = [name for name in COMPARED if shown[name].notna().any() and name not in hidden]
     columns = [Column("system", "System")] if len(system_names) > 1 else []
     columns += [Column(axis, axis_title(axis)) for axis in axes]
     # A fourth digit only where the interval is narrow enough to mean something.
     sharp = shown["step_time_half_width"].median() < 0.005
     columns += [_metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
-    columns.append(Column("status", "Status"))
+    # Behind the throughput and its interval, so that nobody reads these without it.
+    place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
+    columns.insert(place, Column("status", "Status"))
     rows: list[list[Cell]] = []
     for case in shown.to_dict("records"):
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
         cells += [network(case[a]) if a == "model" else case[a] for a in axes]
         cells += [_number(case[name]) for name in known]
-        rows.append([*cells, case["status"]])
-    missing = [METRICS[name].title.lower() for name in COMPARED if name not in known]
+        rows.append([*cells[:place], case["status"], *cells[place:]])
+    missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
     notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
     return Table(columns, rows, notes=notes)
+
+
+def without_common(table: Table) -> Table:
+    """`table` without the axes that have one value in all rows, which go to a note: it fits a page then."""
+    same = [i for i, c in enumerate(table.columns) if c.key in _COMMON and len({row[i] for row in table.rows}) == 1]
+    if not same:
+        return table
+    words = ", ".join(f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same)
+    kept = [i for i in range(len(table.columns)) if i not in same]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return Table([table.columns[i] for i in kept], rows, table.title, [f"The same for all: {words}.", *table.notes])
 
 
 def summary(shown: pd.DataFrame) -> Table:
@@ -85,7 +110,11 @@ def summary(shown: pd.DataFrame) -> Table:
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
         values = [best[name].get((model, mode)) for mode, name in wanted]
-        rows.append([network(model), *(_number(v) for v in values)])
+        unstable = [m for m in MODES if best["status"].get((model, m)) == "unstable"]
+        rows.append([network(model), *(_number(v) for v in values), ", ".join(unstable)])
+    columns.append(Column("unstable", "Unstable", "left"))
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(columns, rows)
 
 
@@ -128,7 +157,7 @@ def published(shown: pd.DataFrame) -> Table:
     return Table(columns, rows)
 
 
-def attempts(cases: pd.DataFrame) -> Table:
+def attempts(cases: pd.DataFrame, sources: Sequence[str]) -> Table:
     """Every attempt: when, where its raw output lies, and the command that measures the same case again."""
     columns = [
         Column("attempt_id", "Attempt"),
@@ -141,7 +170,7 @@ def attempts(cases: pd.DataFrame) -> Table:
     ]
     rows: list[list[Cell]] = [
         [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}", _number(c["wall_s"]),
-         folder(c["attempt_id"]), rerun(c)]
+         folder(c["attempt_id"]), rerun(c, _store(c["attempt_id"], sources))]
         for c in cases.to_dict("records")
     ]  # fmt: skip
     return Table(columns, rows)
@@ -165,14 +194,29 @@ def tidy_csv(cases: pd.DataFrame) -> str:
     return text
 
 
-def rerun(case: Mapping[Hashable, Any]) -> str:
-    """The command that measures a case again; every axis that differs from the default is spelt out."""
+def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:
+    """The command that measures a case again; every axis and protocol key that differs from its default is spelt out.
+
+    Args:
+        results: the folder that the new attempt goes to; "" for the default one.
+    """
     defaults = Case("")
     words = ["dlbench", "run", str(case["suite"])]
     for axis in AXES:
         if axis in ("model", "mode", "precision", "batch_size", "device") or case[axis] != getattr(defaults, axis):
             words += ["-P", f"{axis}={case[axis]}"]
-    return shlex.join([*words, "--fresh"])
+    usual = dataclasses.asdict(defaults.protocol)
+    for key, value in json.loads(case["protocol"] or "{}").items():
+        if value != usual.get(key):
+            words += ["-P", f"protocol.{key}={value}"]
+    return shlex.join([*words, "--fresh", *(["--results", results] if results else [])])
+
+
+def _store(attempt_id: object, sources: Sequence[str]) -> str:
+    """The results folder that holds an attempt's output; the only source, where none does; "" where nobody knows."""
+    folders = [s for s in sources if Path(s).is_dir()]
+    holding = [s for s in folders if (Path(s) / "attempts" / str(attempt_id)).is_dir()]
+    return next(iter(holding), folders[0] if len(folders) == 1 else "")
 
 
 def folder(attempt_id: object) -> str:
@@ -201,7 +245,8 @@ def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
     if unit not in ("s", "FLOP", "FLOP/s", "J/img"):
         return 1.0, "" if unit == "1" else unit
     factor, prefix = next((p for p in _PREFIXES if middle >= p[0]), _PREFIXES[-1])
-    if unit == "s" and factor > 1:
+    # Seconds have no thousands, counts and rates no thousandths.
+    if (unit == "s" and factor > 1) or (unit in ("FLOP", "FLOP/s") and factor < 1):
         factor, prefix = 1.0, ""
     return factor, prefix + unit
 
@@ -210,6 +255,8 @@ def _metric_column(name: str, values: pd.Series[float], significant: int, key: s
     factor, unit = scale(name, values)
     short_title = _SHORT_TITLES.get(name, METRICS[name].title)
     significant = 2 if METRICS[name].unit == "%" else significant
+    if name == "steps":
+        return Column(name, short_title, "right", _show_count)
     return Column(
         key or name,
         title or (f"{short_title} [{unit}]" if unit else short_title),
@@ -220,6 +267,10 @@ def _metric_column(name: str, values: pd.Series[float], significant: int, key: s
 
 def _show_number(cell: Cell) -> str:
     return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING
+
+
+def _show_count(cell: Cell) -> str:
+    return shown_cell(int(cell)) if isinstance(cell, int | float) else units.MISSING
 
 
 def _show_seconds(cell: Cell) -> str:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests.cluster.conftest import ROOT, measured_once
-from tests.cluster.test_slurm import environments
+from tests.cluster.test_slurm import environments, outcomes
 
 pytestmark = pytest.mark.cluster
 
@@ -47,7 +47,8 @@ def test_a_case_takes_only_the_ranks_it_asks_for(one_case, results):
 
 
 def test_when_a_rank_dies_the_others_are_ended_and_its_last_words_are_kept(one_case):
-    assert one_case("dies").startswith("crashed worker ended with exit status")
+    said = one_case("dies")
+    assert said.startswith("crashed worker ended with exit status")
 
 
 def test_ranks_that_hang_are_ended_at_the_time_limit_of_the_case_and_none_is_left(one_case, cluster):
@@ -63,3 +64,15 @@ def test_a_campaign_of_four_ranks_goes_through_sbatch(cluster, results, site, su
     cluster.wait_for_end(results)
     measured_once(results, 2)
     assert len(environments(results)) == 8
+
+
+def test_four_ranks_on_four_nodes_measure_with_the_real_worker(cluster, results, site):
+    # The names of these nodes do not resolve, so the ranks are told where to meet.
+    profile = site(rest='[network]\nmaster_address = "127.0.0.1"', python=sys.executable)
+    axes = ("-P", "model=lenet5", "-P", "mode=training", "-P", "nodes=4")
+    cluster.submit("smoke", profile, results, *axes, "--no-report")
+    cluster.wait_for_end(results, 180)
+    measured_once(results, 1)
+    (outcome,) = outcomes(results)
+    assert [rank["measurement"]["rank"] for rank in outcome["ranks"]] == [0, 1, 2, 3]
+    assert {rank["measurement"]["world_size"] for rank in outcome["ranks"]} == {4}

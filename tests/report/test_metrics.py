@@ -6,7 +6,7 @@ import math
 import pandas as pd
 import pytest
 
-from dlbench import stats
+from dlbench import stats, units
 from dlbench.report import derive
 from dlbench.report.metrics import METRICS
 from dlbench.results.schema import SCHEMA, to_table
@@ -197,3 +197,19 @@ def test_a_hundred_thousand_rows_would_be_derived_in_seconds():
     start = time.process_time()
     assert len(derive.tidy(many)) == 2000
     assert time.process_time() - start < 3
+
+
+def test_fewer_than_four_steps_have_no_spread():
+    assert math.isnan(only(training(step_s=(0.1, 0.1, 0.1)))["iqr"])
+    assert only(training(step_s=(0.1,) * 4))["iqr"] == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(0.386, "0.386 img/s"), (0.00042, "0.000420 img/s"), (38_600, "38.6 kimg/s"), (0.0, "0 img/s")]
+)
+def test_a_rate_has_no_thousandths(value, words):
+    assert units.rate(value, "img/s") == words
+
+
+def test_a_number_agrees_with_its_noun():
+    assert (units.counted(1, "case"), units.counted(0, "case")) == ("1 case", "0 cases")

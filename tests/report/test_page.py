@@ -118,7 +118,8 @@ def test_a_failure_is_listed_with_reason_and_folder(gpu_page):
 def test_every_record_has_a_command_to_repeat_it(cpu_page):
     text = " ".join(parse(cpu_page.read_text()).text)
     wanted = (
-        "dlbench run fake -P model=resnet50 -P mode=inference -P precision=fp32 -P batch_size=4 -P device=cpu --fresh"
+        "dlbench run fake -P model=resnet50 -P mode=inference -P precision=fp32 -P batch_size=4 -P device=cpu "
+        f"-P protocol.min_time_s=1.0 --fresh --results {cpu_page.parent.parent / 'store'}"
     )
     assert wanted in text
 
@@ -129,6 +130,65 @@ def test_every_metric_is_defined_and_every_rule_answered(cpu_page):
         assert metric.description in text
     assert "No meter could be read: energies are missing, not 0." in text
     assert "12 of 12 cases met the protocol's target" in text
+
+
+def noisy(tmp_path):
+    """A store of a noisy machine: few steps, uneven ones, nothing that met its target."""
+    few = dict.fromkeys(("backward_s", "optimizer_s", "forward_s"), ())
+    steps = {"vgg16": (3.0,), "alexnet": (2.0, 2.1, 2.2), "resnet50": (0.5, 0.5, 0.5, 0.5, 4.0), "lenet5": (9.0,) * 6}
+    return [
+        fakes.record(
+            Case(name, device="cpu", batch_size=1), fakes.CPU, i, "unstable", step_s=step_s, window_s=sum(step_s),
+            steady=False, **few,
+        )
+        for i, (name, step_s) in enumerate(steps.items())
+    ]  # fmt: skip
+
+
+def test_of_a_noisy_machine_nothing_sounds_surer_than_it_is(tmp_path):
+    path = built(tmp_path, noisy(tmp_path))
+    text = " ".join(" ".join(parse(path.read_text()).text).split())
+    assert "2.00 img/s fp32, batch 1; unstable, 5 steps" in text
+    assert "None of 4 cases has an interval" in text
+    assert "uneven steps" in text
+    assert "ResNet-50: 2.00 img/s by the median, 0.833 img/s sustained" in text
+    assert "0 of 4 cases met the protocol's target" in text
+    assert "4 of 4 cases reached the warm-up's cap before that. partly" in text
+    assert "time is at least FLOP over peak" not in text
+    assert "Too few steps to be drawn (fewer than 4): VGG-16 training (1), AlexNet training (3)." in text
+    assert not re.search(r"\d m(img|FLOP)", text)
+    rows = pd.read_csv(path.parent / "comparison.csv").set_index("model")
+    assert list(rows["steps"]) == [6, 3, 1, 5]
+    assert list(rows.columns[2:7]) == ["batch_size", "throughput", "status", "steps", "sustained_throughput"]
+    assert rows.loc[["VGG-16", "AlexNet"], "iqr"].isna().all()
+
+
+def test_the_summary_marks_what_is_unstable(tmp_path):
+    records = [fakes.record(Case(n, device="cuda"), number=i, status=s) for i, (n, s) in enumerate(_STANDING)]
+    text = " ".join(" ".join(parse(built(tmp_path, records).read_text()).text).split())
+    assert "AlexNet, training" in text  # ResNet-50 is unstable, AlexNet has the most work of the others
+    assert "Unstable" in text
+
+
+_STANDING = (("resnet50", "unstable"), ("alexnet", "ok"), ("lenet5", "ok"))
+
+
+def test_provenance_has_units_words_and_long_lists_apart(tmp_path):
+    libraries = [f"/lib/{i}.so" for i in range(20)]
+    system = dataclasses.replace(fakes.CPU, details={"libraries": libraries, "cudnn_benchmark": True})
+    page_ = built(tmp_path, [fakes.record(Case("vgg16", device="cpu"), system)])
+    text = " ".join(" ".join(parse(page_.read_text()).text).split())
+    assert "Memory 8.00 GiB" in text
+    assert "Changes not committed no" in text
+    assert "cudnn_benchmark yes" in text
+    assert "Libraries of AMD EPYC 7B13 (20)" in text
+    assert "1 row of 1 attempt." in text
+
+
+def test_the_page_says_why_the_audit_has_fewer_figures_than_the_terminal(cpu_page):
+    text = " ".join(parse(cpu_page.read_text()).text)
+    assert "`dlbench table` builds the networks and counts those 12 as well: of its 71 figures" in text
+    assert "46 of 59 published figures agree" in text
 
 
 def test_a_cpu_without_meter_says_so(cpu_page):

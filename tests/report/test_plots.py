@@ -108,6 +108,49 @@ def test_many_cases_are_limited_and_the_caption_says_so(gpu_cases):
     assert "the table holds all" in plot.caption
 
 
+def test_parts_that_exceed_the_peak_are_explained(tmp_path):
+    case = fakes.record(Case("vgg16", device="cuda"), memory_allocated_peak_bytes=2**20)
+    with figure_style.style():
+        assert (
+            "more than the measured peak for VGG-16 training" in plots_time.memory(cases_of(tmp_path, [case])).caption
+        )
+
+
+def test_one_case_with_huge_outliers_leaves_the_others_readable(tmp_path):
+    wild = (1.0,) * 40 + (90.0,) * 10
+    records = [fakes.record(Case("vgg16", device="cpu"), fakes.CPU, step_s=wild), *fakes.quick()]
+    with figure_style.style():
+        axes = plots_samples.distribution(cases_of(tmp_path, records)).figure.axes[0]
+    assert axes.get_xlim()[0] == -100
+    assert axes.get_xscale() == "symlog"
+
+
+def test_the_ticks_of_a_throughput_figure_span_its_points(tmp_path):
+    records = [
+        fakes.record(Case(n, device="cpu", batch_size=1), fakes.CPU, i, step_s=(t,) * 30)
+        for i, (n, t) in enumerate((("vgg16", 2.6), ("alexnet", 1.1)))
+    ]
+    with figure_style.style():
+        axes = plots_rates.throughput(cases_of(tmp_path, records)).figure.axes[0]
+        labels = [axes.xaxis.get_major_formatter()(tick, None) for tick in axes.get_xticks()]
+    assert labels[0] == "0.4"
+    assert len(labels) >= 3
+    assert axes.get_xticks()[-1] >= 0.8
+
+
+def test_networks_with_alike_work_have_labels_apart(tmp_path):
+    records = [
+        fakes.record(Case(n, device="cpu", batch_size=1), fakes.CPU, i, step_s=(1.0 + i / 100,) * 30)
+        for i, n in enumerate(("googlenet", "overfeat_fast", "vgg16", "resnet50", "alexnet"))
+    ]
+    with figure_style.style():
+        figure = plots_time.flop_time(cases_of(tmp_path, records)).figure
+        figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 5
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
 def test_bound_lines_are_the_datasheet_or_else_the_best_that_was_reached(gpu_cases, tmp_path):
     with figure_style.style():
         assert "datasheet peak" in plots_time.flop_time(gpu_cases).caption

@@ -25,6 +25,7 @@ LOSS = 10 + 2
 @pytest.mark.parametrize("name", BUILDERS)
 def test_the_catalogue_has_what_is_counted(name):
     assert saved_elements(built(name)) == CATALOG[name].saved_elements
+    assert max(p.numel() for p in built(name).module.parameters()) == CATALOG[name].largest_parameter
     assert inference_peak_elements(built(name)) == CATALOG[name].peak_elements
 
 
