@@ -14,7 +14,7 @@ ARGS    ?=
 
 READY := $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.ready,)
 
-.PHONY: help bench test check format clean overhead
+.PHONY: help bench test test-cluster check format clean overhead
 
 help:
 	@sed -n 's/^# //p' Makefile | head -n 5
@@ -25,6 +25,11 @@ bench: $(READY)
 
 test: $(READY)
 	$(PY) -m pytest $(ARGS)
+
+# Installs Debian's slurm-wlm, munge and docker.io, starts a four-node Slurm and a Docker engine on this machine, and takes
+# them down again; needs root.
+test-cluster: $(READY)
+	bash scripts/test-cluster.sh $(PY) $(ARGS)
 
 # What measuring costs; on a quiet machine. ARGS=--write puts the outcome into docs/experiments/overhead.md.
 overhead: $(READY)

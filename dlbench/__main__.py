@@ -31,9 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "dlbench").partition(".")[0] == "dlbench":
             raise
-        say(
-            f"dlbench: no package '{error.name}' in {sys.executable}; try .venv/bin/dlbench"
-        )
+        say(f"dlbench: no package '{error.name}' in {sys.executable}; try .venv/bin/dlbench")
         return 2
     except KeyboardInterrupt:
         return 130

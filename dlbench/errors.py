@@ -5,6 +5,7 @@
     │   └── UnknownName          ... and a near name is offered
     ├── StoreError               a results folder or part cannot be read or written
     ├── InvalidMeasurement       a measurement that means nothing (zero steps, NaN loss, window too short)
+    ├── SchedulerError           Slurm refused or could not be asked (dlbench.launch.scheduler)
     └── DeviceUnavailable        the device asked for is not there
 
 Anything else that escapes is a defect in dlbench and keeps its traceback.

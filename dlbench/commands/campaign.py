@@ -51,7 +51,8 @@ def _run(options: argparse.Namespace) -> int:
         supervise.check_folder(options.results)
     with processes.stopping_on_signals():
         try:
-            found = probe.probe(models_of(suite.cases()))
+            models = models_of(suite.cases())
+            found = probe.probe(models, argv=slurm.probe_argv(step, models) if step else ())
             cases = suite.cases(device=found.device_kind)
             probe.require_devices(cases, found)
             campaign = supervise.Campaign(options.results, suite.name, suite.version, found.system_key, launcher)

@@ -27,13 +27,18 @@ class Probe:
     facts: dict[str, Any]
 
 
-def probe(models: Sequence[str] = (), timeout_s: float = 180.0) -> Probe:
+def probe(models: Sequence[str] = (), timeout_s: float = 180.0, argv: Sequence[str] = ()) -> Probe:
     """Ask for the devices, and whether these models can be built.
+
+    Args:
+        models: to look at.
+        timeout_s: how long the answer may take [s].
+        argv: the whole command to ask with, where the workers run in another place, such as a step's container.
 
     Raises:
         BadInput: a model that nobody knows, or torch is missing or broken in this Python.
     """
-    argv = [sys.executable, "-m", "dlbench.worker", "--probe", *models]
+    argv = list(argv) or [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, timeout=timeout_s, check=False, preexec_fn=die_with_parent
@@ -46,7 +51,7 @@ def probe(models: Sequence[str] = (), timeout_s: float = 180.0) -> Probe:
     except (ValueError, IndexError):
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode} and no output"])[-1]
         of = f" (asked for {', '.join(models)})" if models else ""
-        raise BadInput(f"cannot measure with {sys.executable}: {last}{of}") from None
+        raise BadInput(f"cannot measure with {argv[0]}: {last}{of}") from None
     for reason in facts["broken_models"].values():
         raise BadInput(reason)
     return Probe(facts["device_kind"], facts["system_key"], _describe(facts), len(facts["devices"]), facts)

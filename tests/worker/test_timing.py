@@ -68,7 +68,14 @@ def cuda_step(device, clock):
 
 
 def run(step, clock, rule, **changes):
-    options = {"step_estimate_s": 0.002, "first_look_s": 0.1, "cap_s": 10.0, "max_steps": 100_000, "growth": 1.1, **changes}
+    options = {
+        "step_estimate_s": 0.002,
+        "first_look_s": 0.1,
+        "cap_s": 10.0,
+        "max_steps": 100_000,
+        "growth": 1.1,
+        **changes,
+    }
     return run_window(step, clock, rule, **options)
 
 
