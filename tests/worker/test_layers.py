@@ -133,7 +133,7 @@ def test_a_fully_connected_layer_on_tokens_is_a_convolution_along_them():
     assert (attention.kind, attention.M, attention.stride) == ("other", None, None)
     assert attention.macs == 50 * 768 * (3 * 768 + 768) + 2 * 50 * 50 * 768
     assert attention.backward_flop == 2 * attention.forward_flop
-    assert attention.weights == 3 * 768 * 768
+    assert attention.weights == 4 * 768 * 768
 
 
 def test_a_layer_that_runs_twice_is_one_row_with_the_work_of_both():
