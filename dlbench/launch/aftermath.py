@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlbench.launch.processes import MARK
+from dlbench.launch.processes import MARK, tail
 from dlbench.results.records import DONE_STATUSES
 
 #: What launchers say about a process that was killed: (pattern, what its group names).
@@ -57,7 +57,7 @@ def ranks_of(folder: Path) -> list[Rank]:
         begun = _read(file)
         end = _read(folder / "ranks" / f"{number}.end.json")
         text = folder / "stderr.txt" if number == 0 else folder / "ranks" / f"{number}.err"
-        lines = [line.strip() for line in _tail(text) if line.strip()]
+        lines = [line.strip() for line in tail(text) if line.strip()]
         phases = [line.partition(":")[2].strip() for line in lines if line.startswith("phase:")]
         words = [line for line in lines if not line.startswith(("phase:", "spawn:"))]
         found.append(
@@ -154,7 +154,7 @@ def _killed(killed: list[Rank], world_size: int, oom_kill: bool) -> tuple[str, s
 
 def _said_killed(folder: Path, ranks: list[Rank]) -> list[Rank]:
     """The ranks that the launcher found killed, the first named alone: later ones it killed itself."""
-    text = "\n".join(_tail(folder / "stderr.txt", 65_536) + _tail(folder / "stdout.txt", 65_536))
+    text = "\n".join(tail(folder / "stderr.txt", 65_536) + tail(folder / "stdout.txt", 65_536))
     for pattern, kind in _KILLED:
         match = pattern.search(text)
         if match is None:
@@ -180,12 +180,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def _tail(path: Path, size: int = 16_384) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return []
