@@ -28,8 +28,6 @@ from dlbench.report.render import Cell, Column, Table
 from dlbench.results.records import DONE_STATUSES
 from dlbench.spec.case import AXES, Case, Protocol
 
-#: What can be compared; both are better when lower.
-COMPARABLE_METRICS = ("step_time", "energy_per_image")
 #: What has to agree between two processes for them to be compared, by the names that `ignore` takes.
 IDENTITY = ("suite", "suite_version", *(axis for axis in AXES if axis != "repeat"), "protocol")
 #: Keys of the protocol that do not touch what a process measures.

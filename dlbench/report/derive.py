@@ -47,10 +47,9 @@ IDENTITY = (
     "other_processes",
 )
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
+#: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
 _PROPORTIONAL = ("step_time",)
 _INVERSE = ("throughput", "flop_rate", "mfu")
-#: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
-WITH_INTERVAL = _PROPORTIONAL + _INVERSE
 #: Fewer steps than these have no spread.
 MIN_STEPS = 4
 #: Steps are uneven where the sustained throughput is so much below that of the median step.
