@@ -24,7 +24,7 @@ from typing import Any
 
 from dlbench.launch.sites import FILE_RUNTIMES, Site
 
-# Levels of a finding: ok, as it should be; note, worth knowing; warn, measures, but less, or worse; fail, will not work.
+# Levels of a finding: ok, as it should be; note, worth knowing; warn, measures but less or worse; fail, will not work.
 MIB = 2**20
 #: A campaign needs so much in its results folder, and PyTorch's compilers so much in the temporary one [bytes].
 MIN_RESULTS_BYTES = 64 * MIB
