@@ -2,6 +2,8 @@
 
 benchmarks.experiments.slow:lenet5          LeNet-5, 3 % slower per step
 benchmarks.experiments.slow:squeezenet1_1   torchvision's SqueezeNet 1.1, 3 % slower per step
+benchmarks.experiments.slow:metronome       waits 10 ms a step by the clock, whatever the machine does
+benchmarks.experiments.slow:late_metronome  the same, 3 % slower per step
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import time
 from collections import deque
 from statistics import median
 
+import torch
 from torch import Tensor, nn
 
 from dlbench.models import build
@@ -19,6 +22,7 @@ from dlbench.models import build
 SHARE = 0.03
 #: The wait follows the median of so many steps, so that it is 3 % of the step as it is now, on this machine.
 NUM_REMEMBERED = 51
+BEAT_S = 0.01
 
 
 class Slowed(nn.Module):
@@ -52,6 +56,26 @@ class Slowed(nn.Module):
         return output
 
 
+class Metronome(nn.Module):
+    """Each forward pass waits the same time by the clock, whatever else the machine does, then does next to nothing."""
+
+    input_shape = (1, 1, 1)
+    num_classes = 2
+
+    def __init__(self, beat_s: float) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, self.num_classes)
+        self._beat_s = beat_s
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Two numbers per image."""
+        until_s = time.perf_counter() + self._beat_s
+        while time.perf_counter() < until_s:
+            pass
+        output: Tensor = self.layer(torch.flatten(x, 1))
+        return output
+
+
 def lenet5() -> nn.Module:
     """LeNet-5 with every step 3 % longer."""
     return Slowed("lenet5", _share())
@@ -60,6 +84,16 @@ def lenet5() -> nn.Module:
 def squeezenet1_1() -> nn.Module:
     """SqueezeNet 1.1 with every step 3 % longer."""
     return Slowed("squeezenet1_1", _share())
+
+
+def metronome() -> nn.Module:
+    """A step of 10 ms."""
+    return Metronome(BEAT_S)
+
+
+def late_metronome() -> nn.Module:
+    """A step of 10.3 ms."""
+    return Metronome((1 + _share()) * BEAT_S)
 
 
 def _share() -> float:

@@ -94,6 +94,9 @@ class Measurement:
     power_limit_w: float | None = None
     throttle_reasons: tuple[str, ...] = ()
     other_processes: int | None = None  # on the same device
+    # What the kernel did for this process in the window.
+    page_faults: int | None = None  # without disk: memory that was given back and taken again, mostly
+    kernel_time_s: float | None = None  # of its CPU time
     # Communication, where several ranks train together.
     communicator: str | None = None  # nccl | gloo | mpi: what carried the gradients
     transport: str | None = None  # nvlink | p2p | shared_memory | infiniband | libfabric | sockets: the slowest in use

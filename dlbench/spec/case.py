@@ -21,6 +21,8 @@ DATA_SOURCES = ("synthetic", "synthetic_host")
 #: "auto" becomes "cuda" or "cpu" before a case is made, so that a case always says where it ran.
 DEVICES = ("auto", "cuda", "cpu")
 ENERGY_CHOICES = ("auto", "none")
+#: On a CPU: "keep" freed memory for the next step, or leave it to the "system", whose page faults make steps uneven.
+HEAPS = ("keep", "system")
 #: "auto": NCCL between GPUs, Gloo between CPUs, and none for a single rank; a name makes a group of one rank as well.
 BACKENDS = ("auto", "nccl", "gloo", "mpi")
 SWITCHES = ("off", "on")
@@ -51,6 +53,7 @@ class Protocol:
     energy: str = "auto"
     idle_time_s: float = 2.0
     seed: int = 0
+    heap: str = "keep"
 
     def __post_init__(self) -> None:
         for name in ("warmup_min_steps", "min_steps", "max_steps"):
@@ -67,6 +70,8 @@ class Protocol:
         _require(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
         if self.energy not in ENERGY_CHOICES:
             raise UnknownName("energy choice", self.energy, ENERGY_CHOICES, "protocol.energy")
+        if self.heap not in HEAPS:
+            raise UnknownName("heap", self.heap, HEAPS, "protocol.heap")
 
 
 @dataclass(frozen=True)

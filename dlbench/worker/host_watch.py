@@ -1,18 +1,25 @@
-"""What other processes take of this process's cores during the window: on a busy host a step time means little.
+"""What other processes and the kernel take of this process's cores during the window.
 
-Two threads that wait for each other on two cores, one of them taken, are slower by a factor of a hundred, not by two.
+On a busy host a step time means little: two threads that wait for each other on two cores, one of them taken, are
+slower by a factor of a hundred, not by two.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import resource
 import time
+from typing import Any
 
 import psutil
 
 #: Others may take this share of the cores without a word.
 TOLERANCE = 0.05
+#: Page faults may take this share of the process's own CPU time without a word.
+FAULTS_TOLERANCE = 0.1
+#: One takes the kernel less than this [s]; where it worked longer for each, it did something else.
+_FAULT_S = 10e-6
 
 
 class HostWatch:
@@ -25,10 +32,14 @@ class HostWatch:
         #: CPU seconds of this process in the window.
         self.own_s = 0.0
         self._elapsed_s = math.inf
+        self._page_faults = 0
+        self._kernel_s = 0.0
 
     def before(self) -> None:
         """To be called right before the window."""
         self.own_s = -time.process_time()
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self._page_faults, self._kernel_s = -used.ru_minflt, -used.ru_stime
         self._before = (time.perf_counter(), self._others_s())
 
     def after(self) -> None:
@@ -37,6 +48,9 @@ class HostWatch:
         elapsed_s = self._elapsed_s = (time.perf_counter() - self._before[0]) * len(self._cores)
         self._share = (self._others_s() - self._before[1]) / elapsed_s
         self.own_s += time.process_time()
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self._page_faults += used.ru_minflt
+        self._kernel_s += used.ru_stime
 
     def excuse(self, peers_s: float) -> None:
         """Takes off what the other ranks of the same case took [CPU s], once the window is over."""
@@ -44,11 +58,20 @@ class HostWatch:
             # Their cores may be others than ours; never less than nothing.
             self._share = max(0.0, self._share - peers_s / self._elapsed_s)
 
+    def facts(self) -> dict[str, Any]:
+        """The columns of `Measurement` about the kernel's part."""
+        return {"page_faults": self._page_faults, "kernel_time_s": self._kernel_s}
+
     def warnings(self) -> tuple[str, ...]:
-        """Says how much others took, if it was too much."""
-        if self._share is None or self._share <= TOLERANCE:
-            return ()
-        return (f"busy_host: other processes took {self._share:.0%} of this process's {len(self._cores)} cores.",)
+        """Says how much others took, and the kernel, if it was too much."""
+        found = []
+        if self._share is not None and self._share > TOLERANCE:
+            cores = len(self._cores)
+            found.append(f"busy_host: other processes took {self._share:.0%} of this process's {cores} cores.")
+        if FAULTS_TOLERANCE * self.own_s < self._kernel_s < self._page_faults * _FAULT_S:
+            share = self._kernel_s / self.own_s
+            found.append(f"page_faults: {self._page_faults} of them took {share:.0%} of the process's CPU time.")
+        return tuple(found)
 
     def _others_s(self) -> float:
         """Busy seconds of the cores so far, less our own; the kernel counts both in ticks of 10 ms."""

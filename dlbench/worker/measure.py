@@ -20,6 +20,7 @@ from dlbench.worker import memory
 from dlbench.worker.device_watch import DeviceWatch
 from dlbench.worker.energy import Meter, open_meter
 from dlbench.worker.failures import out_of_memory
+from dlbench.worker.heap import keep_freed_memory
 from dlbench.worker.host_watch import HostWatch
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
@@ -85,6 +86,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
         **_energy(reading, meter, window),
         **watch.facts(reading.trace.within(window.opened_at_s, window.closed_at_s)),
         **memory.read_peaks(device),
+        **host.facts(),
         loss_first=loss_first,
         loss_last=loss_last,
     )
@@ -119,12 +121,14 @@ def what_is_known(case: Case, place: Place) -> tuple[tuple[System, Measurement],
 
 
 def find_device(case: Case, place: Place) -> torch.device:
-    """The device of this rank, made the current one.
+    """The device of this rank, made the current one; for a CPU the heap is set up as the protocol says.
 
     Raises:
         DeviceUnavailable: PyTorch sees no such device.
     """
     if case.device == "cpu" or (case.device == "auto" and not torch.cuda.is_available()):
+        if case.protocol.heap == "keep":
+            keep_freed_memory()
         return torch.device("cpu")
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip

@@ -1,0 +1,43 @@
+"""The heap as a protocol sets it up, in fresh processes: it stays as it was set for the life of one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+#: Takes and frees six tensors of 8 MB, as large as activations are, and counts the page faults of each round.
+_PROGRAM = """
+import resource, sys, torch
+from dlbench.spec.case import Case, Protocol
+from dlbench.worker.measure import find_device
+from dlbench.worker.ranks import Place
+
+find_device(Case("none", device="cpu", protocol=Protocol(heap=sys.argv[1])), Place())
+
+def round_():
+    tensors = [torch.ones(2**21) for _ in range(6)]
+    del tensors
+
+for _ in range(20):
+    round_()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    round_()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 50)
+"""
+
+
+def faults_per_round(heap: str) -> float:
+    """Page faults of a round after twenty."""
+    done = subprocess.run([sys.executable, "-c", _PROGRAM, heap], capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is the C library's of Linux")
+def test_freed_memory_is_kept_unless_it_is_left_to_the_system() -> None:
+    # Six blocks of 8 MB are 12,288 pages; where the kernel gives huge ones they are few in both cases.
+    kept, given_back = faults_per_round("keep"), faults_per_round("system")
+    assert kept < 1
+    assert given_back >= 8, "a C library that keeps freed memory by itself makes this protocol key needless"
