@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 import dlbench
+from dlbench import units
 
 ROOT = Path(__file__).resolve().parents[2]
 DOC = ROOT / "docs" / "experiments" / "launchers.md"
@@ -121,16 +122,16 @@ def page(options: argparse.Namespace, found: dict[str, list[dict[str, Any]]], sa
     for i, case in enumerate(one):
         cells = []
         for rows in found.values():
-            mine = rows[i] if i < len(rows) else None
-            cells.append(
-                "missing" if mine is None
-                else f"{mine['rate']:.0f} ({mine['ranks']} ranks)" if mine["good"] else str(mine["status"])
-            )  # fmt: skip
+            cells.append(_cell(rows[i]) if i < len(rows) else "missing")
         lines.append(f"| {case['model']} | {case['asked']} | {' | '.join(cells)} |")
     sources = {name: sorted({r["by"] for r in rows if r["asked"] > 1}) for name, rows in found.items()}
     lines += ["", "Who told the ranks their number: "]
     lines[-1] += "; ".join(f"{name}: {', '.join(by)}" for name, by in sources.items()) + "."
     return "\n".join([*lines, ""])
+
+
+def _cell(case: dict[str, Any]) -> str:
+    return f"{case['rate']:.0f} ({units.counted(case['ranks'], 'rank')})" if case["good"] else str(case["status"])
 
 
 if __name__ == "__main__":
