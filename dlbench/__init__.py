@@ -1,19 +1,23 @@
 """dlbench: benchmarking and profiling of deep-learning networks on supercomputers.
 
-`dlbench.load("results")` gives all results as a pandas DataFrame. Importing the package loads neither torch nor pandas
-nor pyarrow; what needs them is imported when it is first used.
+    dlbench.load("results")       all results as a pandas DataFrame, raw samples included
+    dlbench.metrics("results")    every metric of every case with its interval
+    dlbench.plots                 the figures of the report, as functions that give matplotlib Figures
+
+Importing the package loads neither torch nor pandas nor pyarrow; what needs them is imported when it is first used.
 """
 
-from __future__ import annotations
-
+# Read by the old Python of a login node as well, see `__main__.py`: no `from __future__ import annotations`.
 from typing import TYPE_CHECKING, Any
 
 from dlbench.version import __version__
 
 if TYPE_CHECKING:
+    from dlbench.report import notebook as plots
+    from dlbench.report.frames import metrics
     from dlbench.results.store import load
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "load", "metrics", "plots"]
 
 
 def __getattr__(name: str) -> Any:
@@ -21,4 +25,12 @@ def __getattr__(name: str) -> Any:
         from dlbench.results.store import load
 
         return load
+    if name == "metrics":
+        from dlbench.report.frames import metrics
+
+        return metrics
+    if name == "plots":
+        from dlbench.report import notebook
+
+        return notebook
     raise AttributeError(f"module 'dlbench' has no attribute '{name}'")

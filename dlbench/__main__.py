@@ -1,67 +1,19 @@
-"""`python -m dlbench`, and the `dlbench` command."""
+"""`python -m dlbench`, and the `dlbench` command.
 
-from __future__ import annotations
+The old Python of a login node reads this file and `dlbench/__init__.py` too, and must get as far as the refusal below:
+nothing in them may be newer than Python 3.6, so no `from __future__ import annotations` either.
+"""
 
-import os
 import sys
-import warnings
 
-from dlbench.cli import build_parser
-from dlbench.commands.arguments import say
-from dlbench.errors import DlbenchError
+if sys.version_info < (3, 11):  # noqa: UP036 (pip would refuse; `python3 -m dlbench` in a checkout does not ask pip)
+    sys.stderr.write(
+        "dlbench: needs Python 3.11 or newer, and {} is {}.{}.{}; "
+        "on a cluster `module avail python` may list others\n".format(sys.executable, *sys.version_info[:3])
+    )
+    sys.exit(2)
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; a `DlbenchError` becomes one line on stderr and exit status 2."""
-    _prepare_streams()
-    arguments = sys.argv[1:] if arguments is None else arguments
-    step: list[str] = []
-    if arguments[:1] == ["run"] and "--" in arguments:
-        # argparse would give these words to the suite.
-        at = arguments.index("--")
-        arguments, step = arguments[:at], arguments[at + 1 :]
-    options = build_parser().parse_args(arguments)
-    options.step = step
-    try:
-        status: int = options.command(options)
-        sys.stdout.flush()
-    except DlbenchError as error:
-        say(f"dlbench: {error}")
-        return 2
-    except ModuleNotFoundError as error:
-        if (error.name or "dlbench").partition(".")[0] == "dlbench":
-            raise
-        say(f"dlbench: no package '{error.name}' in {sys.executable}; try .venv/bin/dlbench")
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader of our output (`| head`) has gone; nothing is left to say.
-        _silence_stdout()
-        return 0
-    except OSError as error:
-        if error.filename is not None:
-            raise
-        say(f"dlbench: cannot write the output: {error.strerror or error}")
-        _silence_stdout()
-        return 1
-    return status
-
-
-def _prepare_streams() -> None:
-    """Streams that are closed lead nowhere, what cannot be encoded is replaced, and warnings are one line each."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 (for as long as the process lives)
-    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
-    warnings.showwarning = lambda message, *_, **__: say(f"dlbench: warning: {message}")
-
-
-def _silence_stdout() -> None:
-    """Python would flush at exit, and complain again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
+from dlbench.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

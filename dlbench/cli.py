@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+import warnings
 
-from dlbench.commands import bounds, campaign, cluster, compare, distributed, memory, project, show
+from dlbench.commands import bounds, campaign, cluster, compare, data, distributed, memory, project, show
+from dlbench.commands.arguments import say
+from dlbench.errors import DlbenchError
 from dlbench.version import __version__
 
 #: In the order of the help.
-_ROOMS = (campaign, show, compare, bounds, memory, project, distributed, cluster)
+_ROOMS = (campaign, show, data, compare, bounds, memory, project, distributed, cluster)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -23,3 +28,55 @@ def build_parser() -> argparse.ArgumentParser:
     for room in _ROOMS:
         room.add(commands)
     return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; a `DlbenchError` becomes one line on stderr and exit status 2."""
+    _prepare_streams()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    step: list[str] = []
+    if arguments[:1] == ["run"] and "--" in arguments:
+        # argparse would give these words to the suite.
+        at = arguments.index("--")
+        arguments, step = arguments[:at], arguments[at + 1 :]
+    options = build_parser().parse_args(arguments)
+    options.step = step
+    try:
+        status: int = options.command(options)
+        sys.stdout.flush()
+    except DlbenchError as error:
+        say(f"dlbench: {error}")
+        return 2
+    except ModuleNotFoundError as error:
+        if (error.name or "dlbench").partition(".")[0] == "dlbench":
+            raise
+        say(f"dlbench: no package '{error.name}' in {sys.executable}; try .venv/bin/dlbench")
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (`| head`) has gone; nothing is left to say.
+        _silence_stdout()
+        return 0
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        say(f"dlbench: cannot write the output: {error.strerror or error}")
+        _silence_stdout()
+        return 1
+    return status
+
+
+def _prepare_streams() -> None:
+    """Streams that are closed lead nowhere, what cannot be encoded is replaced, and warnings are one line each."""
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 (for as long as the process lives)
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    warnings.showwarning = lambda message, *_, **__: say(f"dlbench: warning: {message}")
+
+
+def _silence_stdout() -> None:
+    """Python would flush at exit, and complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

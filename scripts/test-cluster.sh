@@ -7,6 +7,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=$1
 shift
 
+folder=$(mktemp -d /tmp/dlbench-cluster-XXXXXX)
+policy=''
+tidy() {
+  # The tests take down what they have brought up; this is for those that were killed.
+  bash tests/cluster/engine.sh down "$folder/docker" || true
+  bash tests/cluster/cluster.sh down "$folder/slurm" || true
+  rm -rf "$folder"
+  [ -z "$policy" ] || rm -f "$policy"
+}
+trap tidy EXIT
+
 missing=()
 need() { command -v "$1" >/dev/null || missing+=("$2"); }
 need slurmctld slurm-wlm
@@ -20,13 +31,13 @@ if [ "${#missing[@]}" -gt 0 ]; then
   fi
   echo "installing ${missing[*]}" >&2
   # Nothing may start by itself: the tests bring up daemons of their own, in folders of their own.
-  policy=/usr/sbin/policy-rc.d
-  if [ ! -e "$policy" ]; then
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    policy=/usr/sbin/policy-rc.d
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
-    trap 'rm -f "$policy"' EXIT
   fi
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
-DLBENCH_TEST_CLUSTER=1 "$python" -m pytest tests/cluster -m cluster "$@"
+# Signals end the tests first, so that they tidy up.
+DLBENCH_TEST_CLUSTER=$folder "$python" -m pytest tests/cluster -m cluster --timeout=900 "$@"

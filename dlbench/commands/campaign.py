@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import add_command, add_format, add_suite, say
@@ -67,38 +69,47 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _waiting(campaign: Campaign, cases: list[Case], fresh: bool) -> list[Case]:
-    """The cases that are not measured yet, or all."""
+    """The cases that are not measured yet, or all; what was tried before in vain comes last."""
     from dlbench.launch import attempts
-    from dlbench.results import store
 
     if fresh or not campaign.root.is_dir():
         return cases
-    done = store.done_keys(campaign.root) | attempts.done_keys(campaign.root)
+    store = _store()
+    done = attempts.done_keys(campaign.root) | (store.done_keys(campaign.root) if store else set())
     waiting = [case for case in cases if campaign.key(case) not in done]
     if len(waiting) < len(cases):
         say(f"{len(cases) - len(waiting)} measured already (--fresh measures all anew)")
-    return waiting
+    # A case that takes the whole job down with it must not keep the others from being measured.
+    tried = attempts.tried_keys(campaign.root)
+    return sorted(waiting, key=lambda case: campaign.key(case) in tried)
 
 
 def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
     from dlbench.errors import StoreError
-    from dlbench.launch import supervise
+    from dlbench.launch import attempts, supervise
     from dlbench.launch.progress import Progress
-    from dlbench.results import store
     from dlbench.results.records import DONE_STATUSES
 
     root = campaign.root
     for record in supervise.recover(root):
         say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
-    _rebuild_parts(root)
+    store = _store()
+    if store:
+        _rebuild_parts(root)
+    else:
+        say(
+            f"no package 'pyarrow' in {sys.executable}: the results stay in {attempts.attempts_folder(root)}/; "
+            f"where it is installed, `dlbench collect --results {root}` makes Parquet of them"
+        )
     waiting = _waiting(campaign, cases, fresh)
     progress = Progress(len(cases), model_width=max(len(case.model) for case in cases))
 
     def keep(record: Any) -> None:
-        store.append(root, record)
+        if store:
+            store.append(root, record)
         progress.finished(record)
 
-    stored = frozenset(store.done_keys(root))
+    stored = frozenset(store.done_keys(root)) if store else frozenset()
     campaign = dataclasses.replace(campaign, on_record=keep, on_tick=progress.tick, stored=stored)
     progress.number = len(cases) - len(waiting)
     ended: list[str] = []
@@ -115,6 +126,20 @@ def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
     if left:
         say(f"left to another process that measures, or has measured, them: {left} of {len(waiting)}")
     return 1 if failed else 0
+
+
+def _store() -> ModuleType | None:
+    """`dlbench.results.store`; None where this Python has no pyarrow, such as that of a node outside of its container.
+
+    The attempts' folders hold everything that is measured; Parquet is made of them, here or later.
+    """
+    try:
+        from dlbench.results import store
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        return None
+    return store
 
 
 def _rebuild_parts(root: Path, thorough: bool = False) -> int:

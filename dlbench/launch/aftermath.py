@@ -27,7 +27,16 @@ _KILLED = (
     (re.compile(r"PID (\d+) RUNNING AT"), "pid"),
     (re.compile(r"exitcode: -(?P<signal>\d+)\) local_rank: (?P<local>\d+)"), "rank"),
     (re.compile(r"failed \(exitcode: -\d+\) local_rank: (\d+) \(pid: \d+\)"), "rank"),
-    (re.compile(r"srun: error: \S+: task (\d+): (?:Killed|Segmentation fault|Aborted|Terminated)"), "rank"),
+    (
+        re.compile(r"srun: error: \S+: task (\d+): (?:Out Of Memory|Killed|Segmentation fault|Aborted|Terminated)"),
+        "rank",
+    ),
+)
+#: Begin of lines in which launchers speak, beside those of the ranks.
+LAUNCHER_WORDS = ("phase:", "spawn:", "srun:", "slurmstepd")
+#: What Slurm says on stderr when the kernel ended a task at the limit of its step's memory, on whichever node.
+_OUT_OF_MEMORY = re.compile(
+    r"^(?:srun|slurmstepd).*(?:Out Of Memory|OUT_OF_MEMORY|oom[-_]kill|OOM Killed)", re.IGNORECASE
 )
 #: The launcher has so long to end the others after one rank said that it failed [s].
 FAILURE_GRACE_S = 15.0
@@ -59,7 +68,7 @@ def ranks_of(folder: Path) -> list[Rank]:
         text = folder / "stderr.txt" if number == 0 else folder / "ranks" / f"{number}.err"
         lines = [line.strip() for line in tail(text) if line.strip()]
         phases = [line.partition(":")[2].strip() for line in lines if line.startswith("phase:")]
-        words = [line for line in lines if not line.startswith(("phase:", "spawn:"))]
+        words = [line for line in lines if not line.startswith(LAUNCHER_WORDS)]
         found.append(
             Rank(
                 number,
@@ -103,6 +112,11 @@ def verdict(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | 
         missing = ", ".join(str(n) for n in range(world_size) if n not in came)
         return "crashed", f"rank {missing} of {world_size} never began; the launcher's words are in {folder}/stderr.txt"
     return None
+
+
+def said_out_of_memory(folder: Path) -> bool:
+    """Whether Slurm has said so; a kernel counts its own victims alone, and the ranks may be on another node."""
+    return any(_OUT_OF_MEMORY.match(line) for line in tail(folder / "stderr.txt", 65_536))
 
 
 def where_they_stood(folder: Path, world_size: int) -> str:

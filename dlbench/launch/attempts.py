@@ -151,6 +151,11 @@ def done_keys(root: Path) -> set[DoneKey]:
     return {key_of(record) for _, record in heads(root) if record.status in DONE_STATUSES}
 
 
+def tried_keys(root: Path) -> set[DoneKey]:
+    """What has been tried in `root`, whatever came of it."""
+    return {key_of(record) for _, record in heads(root)}
+
+
 def unclosed(root: Path) -> Iterator[tuple[Attempt, dict[str, Any]]]:
     """Attempts without a record, and their owners: running now, or left behind by a supervisor that was killed."""
     for folder in _folders(root):

@@ -85,7 +85,7 @@ def docker(image: str, around: Surroundings) -> Wrapping:
         *(("--gpus", "all") if around.gpus else ()),
         # NCCL and the loaders of PyTorch need more shared memory than Docker's 64 MB.
         *("--ipc=host", "--network=host"),
-        # Claims and attempts name their owner by its process id, which must mean the same in every container.
+        # Claims and attempts name their owner by its process id: only where that means something is a dead one seen.
         "--pid=host",
         # NCCL registers memory with the network card; an engine inside of a container itself may not raise limits.
         *(("--ulimit", "memlock=-1", "--ulimit", "stack=67108864") if around.gpus else ()),

@@ -92,7 +92,9 @@ def mpirun(case: Case, folder: Path, options: Options) -> list[str]:
 def srun(case: Case, folder: Path, options: Options) -> list[str]:
     """Slurm starts one task per rank; if one fails it ends the others."""
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.world_size}"]
-    return [*step, f"--ntasks-per-node={case.devices_per_node}", options.python, "-m", options.module, str(folder)]
+    # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
+    step += [f"--ntasks-per-node={case.devices_per_node}", f"--job-name={folder.name}"]
+    return [*step, options.python, "-m", options.module, str(folder)]
 
 
 LAUNCHERS: dict[str, Callable[[Case, Path, Options], list[str]]] = {

@@ -81,10 +81,11 @@ def phase_of(folder: Path) -> str:
     return phases[-1] if phases else ""
 
 
-def last_words(folder: Path) -> str:
-    """The last line a worker wrote on stderr, apart from its phases, and where to read the rest."""
-    lines = [line.strip() for line in tail(folder / "stderr.txt") if line.strip() and not line.startswith("phase:")]
-    return f"last words: {lines[-1][:300]}" if lines else f"it said nothing; see {folder}"
+def last_words(folder: Path, passing_over: tuple[str, ...] = ("phase:",)) -> str:
+    """The last line of a worker's stderr that does not begin like those passed over, and where to read the rest."""
+    lines = [line.strip() for line in tail(folder / "stderr.txt") if line.strip()]
+    words = [line for line in lines if not line.startswith(passing_over)]
+    return f"last words: {words[-1][:300]}" if words else f"it said nothing; see {folder}"
 
 
 def tail(path: Path, size: int = 16_384) -> list[str]:

@@ -108,6 +108,24 @@ def cancel(job_ids: Iterable[str]) -> None:
     call(["scancel", *job_ids])
 
 
+def end_steps(name: str) -> int:
+    """End the steps called `name` of the job around this process, on all of its nodes; gives how many there were.
+
+    A step outlives its srun: were that killed, the ranks on other nodes would go on, and hold the next case's cores.
+    """
+    job_id = os.environ.get("SLURM_JOB_ID")
+    if not job_id:
+        return 0
+    try:
+        answer = call(["squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i|%j"])
+        steps = [line.strip().partition("|")[0] for line in answer.splitlines() if line.strip().endswith(f"|{name}")]
+        if steps:
+            call(["scancel", *steps])
+    except SchedulerError:
+        return 0  # inside of a container there are no commands of Slurm
+    return len(steps)
+
+
 def max_array_size() -> int | None:
     """One more than the highest index of an array's task; None where Slurm does not say."""
     try:

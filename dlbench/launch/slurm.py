@@ -149,6 +149,8 @@ def through_step(step: Sequence[str], module: str = "dlbench.worker") -> Launche
 
     def launcher(case: Case, folder: Path) -> list[str]:
         ranks = [f"--nodes={case.nodes}", f"--ntasks={case.world_size}", f"--ntasks-per-node={case.devices_per_node}"]
+        # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
+        ranks.append(f"--job-name={folder.name}")
         return [*_with_ranks(step, ranks), "-m", module, str(folder)]
 
     return launcher
@@ -357,7 +359,8 @@ def _rendezvous(site: Site) -> list[str]:
     return [
         "# Where the ranks find each other; jobs that share a node get different ports.",
         *lines,
-        'export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"',
+        # From 32768 on a port may be held by any connection that goes out.
+        'export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}"',
     ]
 
 
@@ -367,6 +370,8 @@ def _step(site: Site, wrapping: Wrapping) -> list[str]:
     return [
         "# From Slurm 22.05 on srun no longer takes this from the job.",
         '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
+        "# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.",
+        "unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE",
         _bash_array("step", step),
         _bash_array("inside", [*wrapping.prefix, *site.software.python]),
         'each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)',

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dlbench.errors import StoreError
-from dlbench.launch import aftermath, attempts, claims, processes
+from dlbench.launch import aftermath, attempts, claims, processes, scheduler
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
 from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, stopping_on_signals
@@ -79,11 +79,15 @@ def recover(root: Path) -> list[Record]:
     for attempt, owner in attempts.unclosed(root):
         if claims.is_alive(owner, attempt.folder.stat().st_mtime):
             continue
-        outcome = attempts.outcome_of(attempt.folder)
-        if outcome is None:
-            outcome = Outcome("crashed", "the supervisor was killed before this case ended")
-        closed.append(_close(attempt, outcome, None, None))
+        closed.append(_close_left_open(attempt))
     return closed
+
+
+def _close_left_open(attempt: Attempt) -> Record:
+    outcome = attempts.outcome_of(attempt.folder)
+    if outcome is None:
+        outcome = Outcome("crashed", "the supervisor was killed before this case ended")
+    return _close(attempt, outcome, None, None)
 
 
 def run(cases: list[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
@@ -98,20 +102,54 @@ def run(cases: list[Case], campaign: Campaign, fresh: bool = False) -> Iterator[
         StoreError: results cannot be written any more.
         Stopped: a signal asked for the end; the case in flight has been recorded as preempted.
     """
+    claimed: dict[str, Case] = {}
     for case in cases:
-        claim = claims.take(campaign.root, "-".join(map(str, campaign.key(case))))
+        claim = claims.take(campaign.root, claim_name(case, campaign))
         if claim is None:
-            continue  # another process measures it right now
-        try:
-            # Looked up under the claim, since another process may have finished the case a moment ago.
+            claimed[claim_name(case, campaign)] = case  # another process measures it right now
+        else:
+            yield from _under_claim(case, campaign, claim, fresh)
+    # Or seemed to: a node that failed holds its claims until its silence is long enough.
+    for name in claims.abandoned(campaign.root, claimed):
+        if claim := claims.take(campaign.root, name):
+            yield from _under_claim(claimed[name], campaign, claim, fresh)
+
+
+def claim_name(case: Case, campaign: Campaign) -> str:
+    """What a process that measures the case has claimed."""
+    return "-".join(map(str, campaign.key(case)))
+
+
+def _under_claim(case: Case, campaign: Campaign, claim: claims.Claim, fresh: bool) -> Iterator[Record]:
+    try:
+        # Both looked up under the claim, since another process may have finished the case a moment ago, or have been
+        # killed between its worker's result and its own record.
+        record = _left_open(case, campaign)
+        if record is None or fresh:
             if not fresh and campaign.key(case) in attempts.done_keys(campaign.root) | campaign.stored:
-                continue
+                return
             record = _run_case(case, campaign, claim)
-        finally:
-            claim.release()
-        yield record
-        if record.status == "preempted" and record.error in signal.Signals.__members__:
-            raise Stopped(signal.Signals[str(record.error)])
+    finally:
+        claim.release()
+    yield record
+    if record.status == "preempted" and record.error in signal.Signals.__members__:
+        raise Stopped(signal.Signals[str(record.error)])
+
+
+def _left_open(case: Case, campaign: Campaign) -> Record | None:
+    """Close the case's attempts that are open: their owners must be dead, since the claim is ours.
+
+    Gives the record of one whose worker had finished, handed to `on_record`.
+    """
+    finished = None
+    for attempt, _ in attempts.unclosed(campaign.root):
+        key = attempt.suite, attempt.suite_version, attempt.case.id, attempt.system_key
+        if key == campaign.key(case):
+            record = _close_left_open(attempt)
+            if record.status in DONE_STATUSES:
+                campaign.on_record(record)
+                finished = record
+    return finished
 
 
 def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
@@ -130,8 +168,11 @@ def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
         if process:
             processes.end(process)
         aftermath.end_leftovers(attempt.folder)
+        if process is None or process.returncode != 0:
+            scheduler.end_steps(attempt.id)
     exit_code = process.returncode if process else None
-    outcome = _classify(attempt.folder, exit_code, ended_by, case, _oom_kills() > oom_kills)
+    oom_kill = _oom_kills() > oom_kills or aftermath.said_out_of_memory(attempt.folder)
+    outcome = _classify(attempt.folder, exit_code, ended_by, case, oom_kill)
     record = _close(attempt, outcome, exit_code, time.monotonic() - started)
     campaign.on_record(record)
     return record
@@ -206,8 +247,10 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
     found = aftermath.verdict(folder, case.world_size, oom_kill) if case.is_distributed else None
     if found:
         return Outcome(*found, ranks)
-    if oom_kill and exit_code == -signal.SIGKILL:
-        return Outcome("oom", f"ended by the kernel for want of memory{phase}", ranks)
+    # Killed itself, or in a step of srun, which then ends with a status of its own.
+    if oom_kill and (exit_code == -signal.SIGKILL or aftermath.said_out_of_memory(folder)):
+        words = last_words(folder, aftermath.LAUNCHER_WORDS)
+        return Outcome("oom", f"ended by the kernel for want of memory{phase}; {words}", ranks)
     how = "worker did not start" if exit_code is None else how_it_ended(exit_code)
     return Outcome("crashed", f"{how}{phase}; {last_words(folder)}", ranks)
 

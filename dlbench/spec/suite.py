@@ -24,7 +24,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class Suite:
     exclude: tuple[dict[str, tuple[Any, ...]], ...]
     protocol: Protocol
     source: str  # the file it was read from, for messages
+    options: dict[str, str] = field(default_factory=dict)  # axis -> the option that has replaced its values
 
     def cases(self, device: str = "auto") -> list[Case]:
         """All cases, each once, the last axis varying fastest.
@@ -60,7 +61,8 @@ class Suite:
             BadInput: a value is not valid for its axis, or nothing is left after the exclusions.
         """
         if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
-            raise BadInput(f"{self.source} has batch_size and global_batch; a case takes its batch from one of them")
+            place = self._where(GLOBAL_BATCH, "batch_size")
+            raise BadInput(f"{place}: there are batch_size and global_batch; a case takes its batch from one of them")
         names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
         found: dict[str, Case] = {}
         for values in itertools.product(*(self.axes[name] for name in names)):
@@ -87,18 +89,24 @@ class Suite:
         try:
             return Case(protocol=self.protocol, **check_types(Case, setting, "axes"))
         except UnknownName as error:
-            raise BadInput(f"{error} [{self.source}]") from None
+            raise BadInput(f"{error} [{self._where(*_wrong(setting))}]") from None
         except BadInput as error:
-            raise BadInput(f"{self.source}: {error}") from None
+            raise BadInput(f"{self._where(*_wrong(setting))}: {error}") from None
+
+    def _where(self, *axes: str) -> str:
+        """Where the values of these axes come from: the options that have replaced them, or else the suite's file."""
+        return ", ".join(self.options[axis] for axis in axes if axis in self.options) or self.source
 
     def _divided(self, setting: dict[str, Any]) -> dict[str, Any]:
         """`setting` with the batch per device instead of that over all devices."""
         batch, ranks = setting[GLOBAL_BATCH], _ranks(setting)
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
-            raise BadInput(f"{self.source}: global_batch is {batch!r}; it must be a whole number from 1 on")
+            place = self._where(GLOBAL_BATCH)
+            raise BadInput(f"{place}: global_batch is {batch!r}; it must be a whole number from 1 on")
         if batch % ranks:
+            place = self._where(GLOBAL_BATCH, "nodes", "devices_per_node")
             raise BadInput(
-                f"{self.source}: a global batch of {batch} cannot be divided evenly by {ranks} devices; choose "
+                f"{place}: a global batch of {batch} cannot be divided evenly by {ranks} devices; choose "
                 f"{batch // ranks * ranks or ranks} or {(batch // ranks + 1) * ranks}, or exclude this combination"
             )
         rest = {axis: value for axis, value in setting.items() if axis != GLOBAL_BATCH}
@@ -109,6 +117,17 @@ def _ranks(setting: dict[str, Any]) -> int:
     """Number of devices of a setting; 1 where it cannot be told, since the check of types comes later."""
     counts = [setting.get(axis, 1) for axis in ("nodes", "devices_per_node")]
     return math.prod(n for n in counts if isinstance(n, int) and n >= 1)
+
+
+def _wrong(setting: dict[str, Any]) -> list[str]:
+    """The axes of a setting whose values are not valid, each looked at alone."""
+    found = []
+    for axis, value in setting.items():
+        try:
+            Case(**{"model": "any", **check_types(Case, {axis: value}, "axes")})
+        except BadInput:
+            found.append(axis)
+    return found
 
 
 def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
@@ -152,22 +171,32 @@ def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[st
         where = f"exclude {index} of {file}"
         table = _typed(pattern, dict, f"exclude {index}", file)
         exclude.append({axis: _axis_values(axis, value, where) for axis, value in table.items()})
-    protocol = _typed(values.get("protocol", {}), dict, "protocol", file)
+    own = _typed(values.get("protocol", {}), dict, "protocol", file)
+    checked = _protocol(own, str(file), f"[protocol] of {file}")
+    protocol = dict(own)
+    options: dict[str, str] = {}
     for override in overrides:
-        _apply(override, axes, protocol)
+        options[_apply(override, axes, protocol)] = f"-P {override}"
     if not axes.get("model"):
         raise BadInput(f'{file} names no model; write for instance: [axes] model = ["resnet50"]')
-    try:
-        checked = make_protocol(protocol, f"[protocol] of {file}")
-    except UnknownName:
-        raise
-    except BadInput as error:
-        raise BadInput(f"{file}: {error}" if str(file) not in str(error) else str(error)) from None
+    if protocol != own:
+        place = ", ".join(option for key, option in options.items() if key.startswith("protocol."))
+        checked = _protocol(protocol, place, place)
     version = _typed(values.get("version", 1), int, "version", file)
     if not 0 <= version < 2**31:
         raise BadInput(f"version in {file} must be from 0 to {2**31 - 1}")
     description = _typed(values.get("description", ""), str, "description", file)
-    return Suite(name, version, description, axes, tuple(exclude), checked, str(file))
+    return Suite(name, version, description, axes, tuple(exclude), checked, str(file), options)
+
+
+def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
+    """The checked protocol; `place` begins the message where what is wrong does not name it already."""
+    try:
+        return make_protocol(values, where)
+    except UnknownName:
+        raise
+    except BadInput as error:
+        raise BadInput(str(error) if place in str(error) else f"{place}: {error}") from None
 
 
 def _find(path: str | Path) -> Path:
@@ -195,7 +224,8 @@ def _axis_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
     return values
 
 
-def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, Any]) -> None:
+def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, Any]) -> str:
+    """Puts the values of an override in the place of the suite's; gives the key that it replaced."""
     key, equals, text = override.partition("=")
     key, where = key.strip(), f"-P {override}"
     if not equals or not text.strip():
@@ -209,6 +239,7 @@ def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, 
             raise BadInput(f"cannot use {where}: it names no value")
     else:
         raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where)
+    return key
 
 
 def _field_type(cls: type, name: str) -> str:

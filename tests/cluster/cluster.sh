@@ -18,12 +18,26 @@ start() { # NAME COMMAND...: in the background, its process id in FOLDER/pids/NA
 
 start_node() {
   # slurmd puts its children into process groups of their own; LimitNOFILE and such come from here.
-  start "$1" slurmd -D -N "$1" -f "$folder/slurm.conf"
+  # What it starts for jobs inherits this variable, by which `down` finds it.
+  SLURM_CONF="$folder/slurm.conf" start "$1" slurmd -D -N "$1" -f "$folder/slurm.conf"
+}
+
+# Limits on memory are kept by a cgroup, where the kernel has the version for which this Slurm needs no systemd.
+write_limits() {
+  if [ -w /sys/fs/cgroup/memory/memory.use_hierarchy ]; then
+    task=task/cgroup
+    printf '%s\n' CgroupPlugin=cgroup/v1 CgroupMountpoint=/sys/fs/cgroup CgroupAutomount=no ConstrainRAMSpace=yes \
+      >"$folder/cgroup.conf"
+  else
+    task=task/none
+    echo ConstrainRAMSpace=no >"$folder/cgroup.conf"
+  fi
 }
 
 write_configuration() {
-  local host
+  local host task
   host=$(hostname -s)
+  write_limits
   # The ports lie apart from Slurm's own, so that a real one on the machine does not notice. A requeued job waits until
   # its first run's credential has expired: 120 s by default.
   cat >"$folder/slurm.conf" <<END
@@ -39,16 +53,17 @@ StateSaveLocation=$folder/state
 SlurmctldPidFile=$folder/slurmctld.pid
 SlurmdPidFile=$folder/slurmd-%n.pid
 SlurmdSpoolDir=$folder/spool-%n
-SlurmctldTimeout=10
-SlurmdTimeout=10
-KillWait=5
+SlurmctldTimeout=60
+SlurmdTimeout=60
+KillWait=15
 MinJobAge=300
 MaxArraySize=101
 OverTimeLimit=0
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=$task
 SelectType=select/cons_tres
-SelectTypeParameters=CR_Core
+SelectTypeParameters=CR_Core_Memory
+DefMemPerCPU=500
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 ReturnToService=2
 JobRequeue=1
@@ -76,14 +91,14 @@ up() {
   write_configuration
   start munged munged --foreground --force --key-file="$folder/munge.key" --socket="$folder/munge.socket" \
     --pid-file="$folder/munged.pid" --log-file="$folder/log/munged.log" --seed-file="$folder/munge.seed"
-  wait_for 10 test -S "$folder/munge.socket"
+  wait_for 60 test -S "$folder/munge.socket"
   start slurmctld slurmctld -D -f "$folder/slurm.conf"
   local node
   for node in "${nodes[@]}"; do
     start_node "$node"
   done
   export SLURM_CONF="$folder/slurm.conf"
-  wait_for 30 all_idle
+  wait_for 120 all_idle
 }
 
 all_idle() {
@@ -108,7 +123,7 @@ down() {
   [ -d "$folder/pids" ] || exit 0
   local file
   # The controller last: jobs still running are told to end.
-  SLURM_CONF="$folder/slurm.conf" timeout 10 scancel --user=root 2>/dev/null || true
+  SLURM_CONF="$folder/slurm.conf" timeout 30 scancel --user=root 2>/dev/null || true
   sleep 1
   for file in "$folder"/pids/*; do
     kill "$(cat "$file")" 2>/dev/null || true
@@ -116,6 +131,18 @@ down() {
   sleep 1
   for file in "$folder"/pids/*; do
     kill -KILL "$(cat "$file")" 2>/dev/null || true
+  done
+  # What the jobs have left behind.
+  for file in /proc/[0-9]*; do
+    if grep -qsz "^SLURM_CONF=$folder/" "$file/environ"; then
+      kill -KILL "${file#/proc/}" 2>/dev/null || true
+    fi
+  done
+  local node
+  for node in "${nodes[@]}"; do
+    if [ -d "/sys/fs/cgroup/memory/slurm_$node" ]; then
+      find "/sys/fs/cgroup/memory/slurm_$node" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    fi
   done
   rm -rf "$folder"
 }

@@ -11,9 +11,15 @@ import pytest
 
 from dlbench.launch import attempts, claims
 from dlbench.results.records import DONE_STATUSES
+from tests.fakes.quick import make_python
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+
+#: Where the daemons of the tests keep everything; `scripts/test-cluster.sh` takes down what is left there.
+DAEMONS = Path(os.environ.get("DLBENCH_TEST_CLUSTER", "/nowhere"))
+#: How long to wait for what must come: other things may be running on the machine.
+PATIENCE_S = 400
 
 if not os.environ.get("DLBENCH_TEST_CLUSTER"):
     collect_ignore_glob = ["test_*.py"]
@@ -25,6 +31,7 @@ class Cluster:
     def __init__(self, folder):
         self.folder = folder
         self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        self.limits_memory = "ConstrainRAMSpace=yes" in (folder / "cgroup.conf").read_text()
 
     def dlbench(self, *arguments, status=0):
         done = subprocess.run(
@@ -46,7 +53,7 @@ class Cluster:
         (one,) = json.loads(self.dlbench("status", "--results", results, "--json"))
         return one
 
-    def wait(self, condition, what, seconds=90):
+    def wait(self, condition, what, seconds=PATIENCE_S):
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             if value := condition():
@@ -54,7 +61,7 @@ class Cluster:
             time.sleep(0.3)
         raise AssertionError(f"waited {seconds} s in vain for {what}\n{self.slurm('squeue')}")
 
-    def wait_for_end(self, results, seconds=90):
+    def wait_for_end(self, results, seconds=PATIENCE_S):
         """Until no job of the results folder is queued or running."""
         self.wait(lambda: not self.queue(results), "the end of all jobs", seconds)
 
@@ -99,8 +106,8 @@ def measured_once(results, number):
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory):
-    folder = Path("/tmp") / f"dlbench-cluster-{os.getpid()}"
+def cluster():
+    folder = DAEMONS / "slurm"
     try:
         subprocess.run([HERE / "cluster.sh", "up", folder], check=True)
         yield Cluster(folder)
@@ -121,30 +128,18 @@ def results(cluster, tmp_path):
 
 @pytest.fixture(scope="session")
 def quick_python(tmp_path_factory):
-    """A Python like ours whose `-m dlbench.worker` is the stand-in `tests/cluster/worker.py`."""
-    folder = tmp_path_factory.mktemp("python")
-    base = Path(sys.executable).resolve()
-    (folder / "bin").mkdir()
-    (folder / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
-    (folder / "lib").symlink_to(Path(sys.prefix) / "lib")
-    python = folder / "bin" / "python"
-    python.write_text(
-        "#!/bin/bash\n"
-        'if [ "${1-}" = -m ] && [ "${2-}" = dlbench.worker ]; then shift 2; set -- -m tests.cluster.worker "$@"; fi\n'
-        f'exec -a "$0" {base} "$@"\n'
-    )
-    python.chmod(0o755)
-    return python
+    """A Python whose workers are stand-ins."""
+    return make_python(tmp_path_factory.mktemp("python"))
 
 
 @pytest.fixture
 def site(tmp_path, quick_python):
     """Writes a profile for the cluster: one core, the stand-in worker, and what the test adds."""
 
-    def write(slurm="", rest="", python=quick_python):
+    def write(slurm="", rest="", python=quick_python, without=("--mem",)):
         file = tmp_path / "site.toml"
         file.write_text(
-            '[slurm]\npartition = "debug"\ncpus_per_task = 1\nwithout = ["--mem"]\ntime_limit = "5"\n'
+            f'[slurm]\npartition = "debug"\ncpus_per_task = 1\nwithout = {list(without)}\ntime_limit = "5"\n'
             f"warn_before_s = 10\n{slurm}\n[software]\npython = ['{python}']\n{rest}\n"
         )
         return file

@@ -47,6 +47,11 @@ down() {
     left=$((left - 1))
     sleep 0.2
   done
+  # Both leave by themselves, unless the engine was killed.
+  local file
+  for file in "$folder/pid" "$folder/exec/containerd/containerd.pid"; do
+    [ ! -e "$file" ] || kill -KILL "$(cat "$file")" 2>/dev/null || true
+  done
   local mounted
   for mounted in "$folder/base" "$folder"/exec/netns/* "$folder"/data/overlay2/*/merged "$folder/data/overlay2"; do
     umount "$mounted" 2>/dev/null || true

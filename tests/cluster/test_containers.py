@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import HERE, ROOT, measured_once
+from tests.cluster.conftest import DAEMONS, HERE, ROOT, measured_once
 from tests.cluster.test_slurm import environments, outcomes
 from tests.fakes import runtimes
 
@@ -23,7 +23,7 @@ def systems(results):
 @pytest.fixture(scope="module")
 def image(cluster):
     """An image built from containers/Dockerfile on a plain Debian, in an engine of our own."""
-    folder = Path("/tmp") / f"dlbench-docker-{os.getpid()}"
+    folder = DAEMONS / "docker"
     tag = "dlbench-test:latest"
     with pytest.MonkeyPatch.context() as patch:
         try:
@@ -54,7 +54,7 @@ def test_a_campaign_inside_of_a_docker_image_with_the_real_worker(cluster, resul
         )
     )
     cluster.submit("smoke", profile, results, "-P", "model=lenet5", "-P", "mode=inference")
-    cluster.wait_for_end(results, 240)
+    cluster.wait_for_end(results)
     measured_once(results, 1)
     (system,) = systems(results)
     assert system["container_runtime"] == "docker"
@@ -78,7 +78,32 @@ def test_a_cancelled_job_leaves_no_container_behind(cluster, results, site, suit
     assert len(subprocess.run(show, capture_output=True, text=True, check=True).stdout.split()) == 1
     cluster.dlbench("cancel", "--results", results)
     cluster.wait_for_end(results)
-    cluster.wait(lambda: not subprocess.run(show, capture_output=True, check=True).stdout, "the container's end", 30)
+    cluster.wait(lambda: not subprocess.run(show, capture_output=True, check=True).stdout, "the container's end")
+
+
+def test_four_ranks_of_the_real_worker_in_four_containers_of_one_node(cluster, results, site, image):
+    packages = sysconfig.get_path("purelib")
+    profile = site(
+        rest=f'[network]\nmaster_address = "127.0.0.1"\n'
+        f'[container]\nruntime = "docker"\nimage = "{image}"\nmounts = ["{packages}:/packages:ro"]',
+        python="python3",
+    )
+    profile.write_text(
+        profile.read_text().replace(
+            "python = ['python3']", f'python = ["env", "PYTHONPATH={ROOT}:/packages", "python3"]'
+        )
+    )
+    axes = ("-P", "model=lenet5", "-P", "mode=training", "-P", "devices_per_node=4")
+    cluster.submit("smoke", profile, results, *axes, "--no-report")
+    cluster.wait_for_end(results)
+    measured_once(results, 1)
+    (outcome,) = outcomes(results)
+    assert [rank["measurement"]["rank"] for rank in outcome["ranks"]] == [0, 1, 2, 3]
+    assert {rank["measurement"]["world_size"] for rank in outcome["ranks"]} == {4}
+    assert {system["container_runtime"] for system in systems(results)} == {"docker"}
+    # The supervisor is out here, with the system's Python, which may have no pyarrow.
+    cluster.dlbench("collect", "--results", results)
+    assert len(list(results.glob("*.parquet"))) == 1
 
 
 @pytest.fixture

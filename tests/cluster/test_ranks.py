@@ -71,7 +71,7 @@ def test_four_ranks_on_four_nodes_measure_with_the_real_worker(cluster, results,
     profile = site(rest='[network]\nmaster_address = "127.0.0.1"', python=sys.executable)
     axes = ("-P", "model=lenet5", "-P", "mode=training", "-P", "nodes=4")
     cluster.submit("smoke", profile, results, *axes, "--no-report")
-    cluster.wait_for_end(results, 180)
+    cluster.wait_for_end(results)
     measured_once(results, 1)
     (outcome,) = outcomes(results)
     assert [rank["measurement"]["rank"] for rank in outcome["ranks"]] == [0, 1, 2, 3]

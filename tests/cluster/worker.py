@@ -44,6 +44,7 @@ def main(arguments):
     signal.signal(signal.SIGUSR1, stop)
     if case.model == "vgg19":
         kept = []
+        print("taking memory", file=sys.stderr, flush=True)
         while True:
             kept.append(bytearray(os.urandom(2**20) * 16))
     rank = int(os.environ.get("SLURM_PROCID", "0")) if case.world_size > 1 else 0

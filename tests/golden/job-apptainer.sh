@@ -26,6 +26,7 @@ set +u
 type module >/dev/null 2>&1 || . /etc/profile
 module load apptainer
 set -u
+export PYTHONNOUSERSITE=1
 export PYTHONPATH=/home/anna/dlbench
 export DLBENCH_CONTAINER_RUNTIME=apptainer
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sif
@@ -34,6 +35,8 @@ suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
+unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60 --mpi=pmi2)
 inside=(
   apptainer exec

@@ -34,10 +34,12 @@ suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 # Where the ranks find each other; jobs that share a node get different ports.
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"
-export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 20000))}"
+export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}"
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
+unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(
   srun
   --kill-on-bad-exit=1

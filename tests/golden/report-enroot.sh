@@ -23,6 +23,8 @@ export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sqsh
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
+unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60)
 inside=(
   bash

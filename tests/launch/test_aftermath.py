@@ -19,6 +19,7 @@ SAID = {
     "openmpi": "prterun noticed that process rank 1 with PID 77 on node vm exited on\nsignal 9 (Killed).",
     "torchrun": "E1 api.py:1] failed (exitcode: -9) local_rank: 1 (pid: 77) of binary: /usr/bin/python",
     "srun": "srun: error: node02: task 1: Killed",
+    "srun at a limit": "srun: error: node02: task 1: Out Of Memory",
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.launch import doctor
-from dlbench.launch.doctor import Answer, Place
+from dlbench.launch.doctor import Answer, Place, python
 from dlbench.launch.sites import Container, Gpus, Mount, Network, Site, Slurm
 
 ROOT = Path(__file__).parents[2]
@@ -236,7 +236,9 @@ def test_user_namespaces_that_are_off_fail(machine):
     machine.program("enroot", "")
     machine.file("/x.sqsh")
     site = Site("s", "f", container=Container("enroot", "/x.sqsh"))
-    assert levels(machine.look(doctor.check_runtimes, site=site))[1:] == [("user namespaces", "ok"), ("image", "ok")]
+    machine.program("df", "  Avail Type\n 90000 xfs\n")
+    found = levels(machine.look(doctor.check_runtimes, site=site))[1:]
+    assert found == [("user namespaces", "ok"), ("image storage", "ok"), ("image", "ok")]
     machine.file("/proc/sys/user/max_user_namespaces", "0\n")
     findings = machine.look(doctor.check_runtimes, site=site)
     assert levels(findings)[1] == ("user namespaces", "fail")
@@ -297,10 +299,44 @@ def test_mounts_are_looked_for_on_every_node_of_the_allocation(machine):
 
 
 def test_a_python_that_cannot_measure_stops_the_job_before_the_first_case(monkeypatch):
-    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "torch" else True)
+    monkeypatch.setattr(python, "find_spec", lambda name: None if name == "torch" else True)
     (finding,) = doctor.check_packages(Place())
     assert finding.level == "fail"
     assert "has no torch" in finding.text
+
+
+def test_a_python_without_pyarrow_measures_and_is_told_where_the_results_stay(monkeypatch):
+    monkeypatch.setattr(python, "find_spec", lambda name: None if name == "pyarrow" else True)
+    (finding,) = doctor.check_packages(Place())
+    assert finding.level == "warn"
+    assert "the results stay in their attempts' folders" in finding.text
+    assert "dlbench collect" in finding.mend
+
+
+def test_enroot_unpacks_where_the_profile_the_environment_or_the_site_s_configuration_says(machine):
+    machine.program("enroot", "")
+    machine.environment = {"HOME": "/home/anna", "USER": "anna"}
+    machine.program("df --output=avail,fstype --block-size=1M", "  Avail Type\n 90000 xfs\n")
+
+    def storage(**more):
+        site = Site("s", "f", container=Container("enroot", "/x.sqsh"), **more)
+        return next(f for f in machine.look(doctor.check_runtimes, site=site) if f.check == "image storage")
+
+    assert storage().text == "/home/anna/.local/share/enroot (xfs): 90000 MiB free"
+    machine.file("/etc/enroot/enroot.conf", "#ENROOT_DATA_PATH /no\nENROOT_DATA_PATH   /local/${USER}/enroot\n")
+    assert storage().text.startswith("/local/anna/enroot ")
+    machine.environment["ENROOT_DATA_PATH"] = "/tmp/enroot"
+    assert storage().text.startswith("/tmp/enroot ")
+    assert storage(environment={"ENROOT_DATA_PATH": "/nvme"}).text.startswith("/nvme ")
+    machine.program("df --output=avail,fstype --block-size=1M", "  Avail Type\n 9000 xfs\n")
+    assert (storage().level, "only 9000 MiB free" in storage().text) == ("warn", True)
+
+
+def test_podman_with_its_images_on_nfs_fails(machine):
+    machine.program("podman info", "/home/anna/.local/share/containers\n")
+    machine.program("df", "  Avail Type\n 90000 nfs4\n")
+    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=Container("podman", "x")))
+    assert ("image storage", "fail") in levels(findings)
 
 
 def test_a_check_that_breaks_is_a_finding_and_the_others_go_on():

@@ -1,9 +1,11 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,14 @@ def test_the_command_prints_the_image_and_its_digest(programs, tmp_path):
     done = subprocess.run(argv, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [profile.image, images.recorded_digest(profile)]
+
+
+@pytest.mark.parametrize("recipe", ["Dockerfile", "dlbench.def", "enroot.sh"])
+def test_each_recipe_installs_all_that_the_project_depends_on_besides_pytorch(recipe):
+    root = Path(__file__).parents[2]
+    wanted = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    names = {re.split("[<>=]", requirement)[0] for requirement in wanted}
+    (listed,) = re.findall(
+        r"packages=[\"(]?(pyarrow[\w -]*)", (root / "containers" / recipe).read_text(), re.IGNORECASE
+    )
+    assert set(listed.split()) == names - {"torch", "torchvision", "numpy"}

@@ -289,6 +289,25 @@ def test_states_of_array_tasks_and_of_jobs_that_have_left(program):
     assert [state.ended for state in scheduler.states(["7", "10"])] == [False, False, True]
 
 
+def test_steps_of_a_killed_srun_are_ended_by_their_name(program, tmp_path, monkeypatch):
+    program(
+        "squeue", f"echo \"$@\" >{tmp_path}/asked; echo '7.batch|job'; echo '7.3|the-case'; echo '7.4|another-the-case'"
+    )
+    program("scancel", f'echo "$@" >{tmp_path}/ended')
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert scheduler.end_steps("the-case") == 0
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert scheduler.end_steps("the-case") == 1
+    assert "--jobs=7" in (tmp_path / "asked").read_text()
+    assert (tmp_path / "ended").read_text() == "7.3\n"
+
+
+def test_where_slurm_has_no_commands_there_are_no_steps_to_end(monkeypatch, tmp_path):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert scheduler.end_steps("the-case") == 0
+
+
 def test_max_array_size(program):
     program("scontrol", "echo 'MaxArraySize            = 1001'")
     assert scheduler.max_array_size() == 1001

@@ -36,7 +36,7 @@ GOLDEN = {
         *WORKER,
     ],
     ("mpirun", 8): ["/opt/mpirun", "-n", "8", "-ppn", "4", "py", "-m", "mpi4py", *WORKER],
-    ("srun", 8): [*STEP, "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "py", *WORKER],
+    ("srun", 8): [*STEP, "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--job-name=a1", "py", *WORKER],
 }
 
 

@@ -30,6 +30,7 @@ DOCKER = Site(
     "workstation", "workstation.toml", slurm=SlurmTable(cpus_per_task=8), gpus=Gpus("gres", None, 2),
     container=Container("docker", "dlbench:latest"),
 )  # fmt: skip
+FOUR_GPUS = dataclasses.replace(DOCKER, gpus=Gpus("gres", None, 4))
 
 
 def site(name):
@@ -45,7 +46,9 @@ SCRIPTS = {
     "job-pyxis-2x4.sh": lambda: slurm.campaign_script(site("nvidia-pyxis"), MANY),
     "job-enroot-2x4.sh": lambda: slurm.campaign_script(site("nvidia-enroot"), MANY),
     "job-apptainer.sh": lambda: slurm.campaign_script(site("nvidia-apptainer"), JOB),
+    "job-apptainer-2x4.sh": lambda: slurm.campaign_script(site("nvidia-apptainer"), MANY),
     "job-docker.sh": lambda: slurm.campaign_script(DOCKER, JOB),
+    "job-docker-1x4.sh": lambda: slurm.campaign_script(FOUR_GPUS, dataclasses.replace(JOB, ranks_per_node=4)),
     "report-enroot.sh": lambda: slurm.report_script(site("nvidia-enroot"), JOB),
 }
 
@@ -65,7 +68,7 @@ def test_scripts_pass_shellcheck(name):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", ["job-pyxis-2x4.sh", "job-enroot-2x4.sh"])
+@pytest.mark.parametrize("name", ["job-pyxis-2x4.sh", "job-enroot-2x4.sh", "job-apptainer-2x4.sh"])
 def test_two_nodes_with_four_gpus_have_none_of_the_known_traps(name):
     text = SCRIPTS[name]()
     directives = [line for line in text.splitlines() if line.startswith("#SBATCH")]
@@ -80,7 +83,9 @@ def test_two_nodes_with_four_gpus_have_none_of_the_known_traps(name):
     assert "--export=" not in text  # without ALL it loses PATH
     assert "| head" not in text  # a closed pipe would end the script
     assert "--kill-on-bad-exit=1" in text
-    assert "NVIDIA_VISIBLE_DEVICES=all" in text
+    assert ("--nv" if "apptainer" in name else "NVIDIA_VISIBLE_DEVICES=all") in text
+    assert "--cleanenv" not in text  # drops the ranks
+    assert "unset SLURM_CPU_BIND" in text  # that of an interactive step would bind all ranks to its cores
     assert "set -euo pipefail" in text
     assert "--overlap" in text
 
@@ -134,7 +139,7 @@ def test_a_step_gets_the_nodes_and_ranks_of_each_case():
     launcher = slurm.through_step(["srun", "--mpi=none", "{ranks}", "apptainer", "exec", "x.sif", "python3"])
     case = Case("resnet50", nodes=2, devices_per_node=4)
     assert launcher(case, Path("/r/attempts/a")) == [
-        *("srun", "--mpi=none", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4"),
+        *("srun", "--mpi=none", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--job-name=a"),
         *("apptainer", "exec", "x.sif", "python3", "-m", "dlbench.worker", "/r/attempts/a"),
     ]
 

@@ -55,6 +55,27 @@ def test_a_result_followed_by_a_crash_is_not_ok_but_its_samples_are_kept(tmp_pat
     assert record.ranks[0][1].step_s
 
 
+#: What srun and slurmstepd print when a task has been ended at the limit of its step's memory.
+SLURM_OOM = [
+    "slurmstepd: error: Detected 1 oom_kill event in StepId=5.0. Some of the step tasks have been OOM Killed.",
+    "slurmstepd-n2: error: Detected 1 oom-kill event(s) in StepId=2.2. Some of your processes may have been killed "
+    "by the cgroup out-of-memory handler.",
+    "srun: error: n4: task 0: Out Of Memory",
+]
+
+
+@pytest.mark.parametrize("line", SLURM_OOM)
+def test_a_step_that_slurm_ended_for_want_of_memory_is_oom_with_the_worker_s_last_words(tmp_path, line):
+    body = f"for text in ('phase: warmup', 'my last words', {line!r}): print(text, file=sys.stderr)\nsys.exit(137)"
+    record = run_one(tmp_path, body)
+    assert (record.status, record.exit_code) == ("oom", 137)
+    assert record.error == "ended by the kernel for want of memory in phase 'warmup'; last words: my last words"
+
+
+def test_a_worker_that_only_speaks_of_memory_is_not_taken_for_one_that_slurm_ended(tmp_path):
+    assert run_one(tmp_path, "sys.exit('I was not OOM Killed; srun is Out Of Memory')").status == "crashed"
+
+
 def test_exit_status_0_without_a_result_is_crashed(tmp_path):
     assert run_one(tmp_path, "pass").status == "crashed"
 

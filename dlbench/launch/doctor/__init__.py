@@ -1,0 +1,80 @@
+"""`dlbench doctor`: looks at the place it runs in and says in plain words what is wrong and how to mend it.
+
+Works on a bare login node, inside a job and inside a container. Standard library only; what needs torch is asked of
+the worker's probe, a process of its own. Each check is a function from a `Place` to findings and raises nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterable
+
+from dlbench.launch.doctor.cluster import check_mpi, check_network, check_slurm
+from dlbench.launch.doctor.folders import check_folders, check_mounts
+from dlbench.launch.doctor.gpu import check_energy, check_gpu
+from dlbench.launch.doctor.place import Answer, Check, Finding, Place
+from dlbench.launch.doctor.python import check_packages, check_python, check_torch
+from dlbench.launch.doctor.runtimes import check_runtimes
+
+__all__ = ["CHECKS", "NODE_CHECKS", "Answer", "Finding", "Place", "as_json", "as_text", "examine", "exit_status"]
+
+CHECKS: tuple[Check, ...] = (
+    check_python,
+    check_torch,
+    check_gpu,
+    check_energy,
+    check_network,
+    check_mpi,
+    check_slurm,
+    check_runtimes,
+    check_folders,
+    check_mounts,
+)
+#: What each node of a job looks at before the first case, inside of its container; no torch, so that it takes a moment.
+NODE_CHECKS: tuple[Check, ...] = (check_python, check_packages, check_folders)
+
+
+def examine(place: Place, checks: Iterable[Check] | None = None) -> list[Finding]:
+    """All findings, in the order of the checks. A check that breaks is itself a finding."""
+    found: list[Finding] = []
+    for check in CHECKS if checks is None else checks:
+        try:
+            found.extend(check(place))
+        except Exception as error:
+            name = check.__name__.removeprefix("check_")
+            found.append(Finding(name, "warn", f"could not be looked at: {type(error).__name__}: {error}"))
+    return found
+
+
+def exit_status(findings: Iterable[Finding]) -> int:
+    """1 where something will not work."""
+    return int(any(finding.level == "fail" for finding in findings))
+
+
+def as_text(findings: Iterable[Finding]) -> str:
+    """For people: a line for each finding, and below it how to mend what is not as it should be."""
+    lines = []
+    for finding in findings:
+        lines.append(f"{finding.level:<5} {finding.check:<16} {finding.text}")
+        if finding.mend:
+            lines.append(f"{'':<23}-> {finding.mend}")
+    return "\n".join(lines)
+
+
+def as_json(findings: Iterable[Finding]) -> str:
+    """For a support ticket: where, when and what."""
+    return json.dumps(
+        {
+            "host": socket.gethostname(),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "python": sys.version.split()[0],
+            "slurm_job_id": os.environ.get("SLURM_JOB_ID"),
+            "findings": [dataclasses.asdict(finding) for finding in findings],
+        },
+        indent=1,
+    )

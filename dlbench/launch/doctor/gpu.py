@@ -1,0 +1,109 @@
+"""GPUs, their driver, what NVML may say, clocks and other users; the energy counters of the processor."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from dlbench.launch.doctor.place import Finding, Place
+
+
+def nvidia_devices(place: Place) -> list[str]:
+    return [name for name in place.names("/dev/nvidia*") if re.fullmatch(r"nvidia\d+", name)]
+
+
+def check_gpu(place: Place) -> Iterator[Finding]:
+    """GPU, driver, what NVML may say, clocks, and who else is there."""
+    devices = nvidia_devices(place)
+    if not devices:
+        wanted = place.site is not None and place.site.gpus.request != "none"
+        in_job = bool(place.environment.get("SLURM_JOB_ID"))
+        yield Finding(
+            "gpu",
+            "fail" if wanted and in_job else "note",
+            "no NVIDIA device here",
+            "the job got no GPU: see gpus.request and gpus.per_node in the profile" if wanted and in_job else "",
+        )
+        return
+    answer = place.run(["nvidia-smi", f"--query-gpu={','.join(_GPU_COLUMNS)}", "--format=csv,noheader,nounits"])
+    if answer is None or answer.status != 0:
+        said = (answer.out or answer.err).strip().splitlines()[:1] if answer else ["nvidia-smi is not there"]
+        yield Finding(
+            "driver",
+            "fail",
+            f"{len(devices)} NVIDIA devices, but the driver does not answer: {' '.join(said)}",
+            "on a host: load or mend the driver; in a container: NVIDIA_DRIVER_CAPABILITIES must have 'utility'",
+        )
+        return
+    for line in answer.out.strip().splitlines():
+        values = dict(zip(_GPU_COLUMNS, (value.strip() for value in line.split(",")), strict=False))
+        yield from _gpu_findings(values)
+    yield from _other_users(place)
+
+
+_GPU_COLUMNS = ("index", "name", "driver_version", "power.draw", "power.limit", "clocks.sm", "clocks.max.sm",
+                "clocks_throttle_reasons.active", "temperature.gpu", "memory.used", "mig.mode.current")  # fmt: skip
+#: Bits of NVML's reasons for lower clocks that spoil a measurement; idle (1) and application clocks (2) do not.
+_THROTTLE = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal", 0x40: "hardware thermal", 0x80: "power brake"}
+
+
+def _gpu_findings(gpu: Mapping[str, str]) -> Iterator[Finding]:
+    name = f"GPU {gpu.get('index')}"
+    yield Finding(
+        "gpu", "ok", f"{name}: {gpu.get('name')}, driver {gpu.get('driver_version')}, limit {gpu.get('power.limit')} W"
+    )
+    refused = [key for key, value in gpu.items() if "Insufficient" in value or "No permission" in value]
+    if refused:
+        yield Finding(
+            "nvml",
+            "warn",
+            f"{name}: the driver does not let this user read {', '.join(refused)}",
+            "energy and clocks will be missing from the records; ask the site to allow reading NVML",
+        )
+    elif not _is_number(gpu.get("power.draw", "")):
+        yield Finding("nvml", "warn", f"{name}: no power reading ({gpu.get('power.draw')})", "energy will be missing")
+    bits = gpu.get("clocks_throttle_reasons.active", "")
+    reasons = [text for bit, text in _THROTTLE.items() if re.fullmatch(r"0x[0-9a-fA-F]+", bits) and int(bits, 16) & bit]
+    if reasons:
+        yield Finding(
+            "clocks",
+            "warn",
+            f"{name}: held back by {', '.join(reasons)} at {gpu.get('clocks.sm')} of {gpu.get('clocks.max.sm')} MHz, "
+            f"{gpu.get('temperature.gpu')} °C",
+            "let it cool, or take another node: the records would carry a warning",
+        )
+    if gpu.get("mig.mode.current") == "Enabled":
+        yield Finding(
+            "gpu", "warn", f"{name}: MIG is on: its slices have neither the whole device's speed nor its energy"
+        )
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\d+(\.\d+)?", text) is not None
+
+
+def _other_users(place: Place) -> Iterator[Finding]:
+    answer = place.run(["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"])
+    users = answer.out.strip().splitlines() if answer and answer.status == 0 else []
+    if users:
+        yield Finding(
+            "gpu users",
+            "warn",
+            f"{len(users)} other processes compute on these GPUs: {'; '.join(users[:3])}",
+            "take the node exclusively (slurm.exclusive = true), or wait",
+        )
+
+
+def check_energy(place: Place) -> Iterator[Finding]:
+    """The energy counters of the processor."""
+    if not place.exists("/sys/class/powercap/intel-rapl:0"):
+        yield Finding("cpu energy", "note", "this machine has no RAPL counters: no energy of the processor")
+    elif place.read("/sys/class/powercap/intel-rapl:0/energy_uj") is None:
+        yield Finding(
+            "cpu energy",
+            "note",
+            "the RAPL counters are there, and only root may read them",
+            "chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj, by the site",
+        )
+    else:
+        yield Finding("cpu energy", "ok", "RAPL counters can be read")

@@ -1,0 +1,125 @@
+#!/bin/bash
+# The suite classic at the site workstation, written by `dlbench submit`.
+# By hand: salloc with the options below, then bash this file inside the allocation.
+#SBATCH --job-name=classic
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=4
+#SBATCH --cpus-per-task=8
+#SBATCH --gres=gpu:4
+#SBATCH --exclusive
+#SBATCH --mem=0
+#SBATCH --signal=B:USR1@180
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=/scratch/anna/results/jobs/%x-%j.out
+# shellcheck disable=SC2016 # what stands in single quotes is meant as it stands
+set -euo pipefail
+: "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
+
+results=/scratch/anna/results
+export PYTHONPATH=/home/anna/dlbench
+export DLBENCH_CONTAINER_RUNTIME=docker
+digest=$(docker image inspect --format '{{.Id}}' dlbench:latest)
+export DLBENCH_CONTAINER_IMAGE=dlbench:latest@"$digest"
+
+suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
+
+# Where the ranks find each other; jobs that share a node get different ports.
+mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"
+export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}"
+
+# From Slurm 22.05 on srun no longer takes this from the job.
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
+unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
+step=(srun --kill-on-bad-exit=1 --wait=60)
+inside=(
+  docker run
+  --rm
+  --gpus all
+  --ipc=host
+  --network=host
+  --pid=host
+  --ulimit memlock=-1
+  --ulimit stack=67108864
+  --user 1000:1000
+  --env HOME=/tmp
+  --env USER
+  --label dlbench=dlbench-"$SLURM_JOB_ID"
+  --volume /scratch/anna/results:/scratch/anna/results
+  --volume /home/anna/dlbench:/home/anna/dlbench
+  --workdir /home/anna/dlbench
+  --env PYTHONPATH
+  --env DLBENCH_CONTAINER_RUNTIME
+  --env DLBENCH_CONTAINER_IMAGE
+  --env RANK
+  --env LOCAL_RANK
+  --env WORLD_SIZE
+  --env MASTER_ADDR
+  --env MASTER_PORT
+  --env CUDA_VISIBLE_DEVICES
+  --env OMP_NUM_THREADS
+  --env SLURM_JOB_ID
+  --env SLURM_JOB_PARTITION
+  --env SLURM_JOB_NODELIST
+  --env SLURM_JOB_NUM_NODES
+  --env SLURM_ARRAY_JOB_ID
+  --env SLURM_ARRAY_TASK_ID
+  --env SLURM_RESTART_COUNT
+  --env SLURM_STEP_ID
+  --env SLURM_NTASKS
+  --env SLURM_PROCID
+  --env SLURM_LOCALID
+  --env SLURM_NODEID
+  --env SLURM_CPUS_PER_TASK
+  --env SLURMD_NODENAME
+  dlbench:latest python3
+)
+each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
+
+# Shortly before the limit Slurm sends USR1 to this script alone, and a shell runs its traps only while it waits. The
+# campaign ends the case in flight as preempted then; all finished ones are safe.
+child='' received='' signals=0
+# shellcheck disable=SC2329
+pass_on() {
+  received=$1 signals=$((signals + 1))
+  [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null || true
+}
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM INT
+watched() {
+  local status=0 seen=$signals
+  [ "$seen" -eq 0 ] || return 130
+  "$@" &
+  child=$!
+  wait "$child" || status=$?
+  while [ "$seen" -ne "$signals" ]; do # a signal ends `wait`, not the child
+    seen=$signals status=0
+    wait "$child" || status=$?
+  done
+  child=''
+  return "$status"
+}
+
+# shellcheck disable=SC2329
+tidy() {
+  srun "${each_node[@]}" sh -c 'docker ps --quiet --filter "label=dlbench=$1" | xargs -r docker rm --force' sh dlbench-"$SLURM_JOB_ID" 2>/dev/null || true
+}
+trap tidy EXIT
+tidy # what an earlier run of this job left, if it was killed and requeued
+
+# Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.
+"${step[@]}" "${each_node[@]}" "${inside[@]}" -m dlbench doctor --node --results "$results"
+
+status=0
+# The supervisor stays out here; each case is a step, with {ranks} replaced by its nodes and ranks.
+watched python3 -m dlbench run "$suite" --results "$results" \
+  --launcher srun -- "${step[@]}" '{ranks}' "${inside[@]}" || status=$?
+
+# Told of the limit, not cancelled: the same job goes on later with what is missing.
+if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
+  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2
+fi
+
+exit "$status"
