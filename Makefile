@@ -11,17 +11,23 @@ SUITE   ?= quick
 RESULTS ?= results
 REPORT  ?= reports/latest
 ARGS    ?=
+# What the device reaches at best, in brief: enough for the precision of `quick`.
+QUICKLY ?= --precision fp32 --budget 8s
+NAME    ?=
 
 READY := $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.ready,)
 
-.PHONY: help bench test test-cluster check format clean overhead
+.PHONY: help bench test test-cluster test-browser check format clean overhead reference
 
 help:
 	@sed -n 's/^# //p' Makefile | head -n 5
 
 bench: $(READY)
 	@$(PY) -m dlbench run $(SUITE) --results $(RESULTS) $(ARGS); status=$$?; \
-	if [ $$status -le 1 ]; then $(PY) -m dlbench report $(RESULTS) -o $(REPORT) || exit $$?; fi; exit $$status
+	if [ $$status -le 1 ]; then \
+		ls $(RESULTS)/ceilings/*.parquet >/dev/null 2>&1 || $(PY) -m dlbench ceilings $(QUICKLY) --results $(RESULTS); \
+		$(PY) -m dlbench report $(RESULTS) -o $(REPORT) || exit $$?; \
+	fi; exit $$status
 
 test: $(READY)
 	$(PY) -m pytest $(ARGS)
@@ -30,6 +36,14 @@ test: $(READY)
 # them down again; needs root.
 test-cluster: $(READY)
 	bash scripts/test-cluster.sh $(PY) $(ARGS)
+
+# Installs Debian's chromium and texlive and opens a report in a real browser; installing needs root.
+test-browser: $(READY)
+	bash scripts/test-browser.sh $(PY) $(ARGS)
+
+# Measures this machine and publishes it under reports/reference-NAME: make reference NAME=epyc-7b13 SUITE=quick
+reference: $(READY)
+	bash scripts/reference.sh $(PY) '$(NAME)' $(SUITE) $(RESULTS)
 
 # What measuring costs; on a quiet machine. ARGS=--write puts the outcome into docs/experiments/overhead.md.
 overhead: $(READY)

@@ -14,7 +14,9 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
+from itertools import islice, pairwise
+from operator import mul
 from statistics import NormalDist, fmean, median, pstdev, stdev
 
 from dlbench.errors import InvalidMeasurement
@@ -86,9 +88,9 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     if n < MIN_SAMPLES_FOR_INTERVAL:
         return None
     ordered = sorted(times)
-    middle = median(ordered)
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
     t = _student_quantile((1 + confidence) / 2, _WAVES)
-    reach = t * math.sqrt(n * _variance_inflation(times, middle)) / 2
+    reach = t * math.sqrt(n * _variance_inflation(times, ordered, middle)) / 2
     # From 0 on, where the formula counts ranks from 1.
     low_rank, high_rank = (n - 1) / 2 - reach, (n - 1) / 2 + reach
     if low_rank < 0:
@@ -214,9 +216,9 @@ def checked_times(samples: Sequence[float]) -> list[float]:
     Raises:
         InvalidMeasurement: one is not; the message gives its place and value.
     """
-    times = [float(x) for x in samples]
-    # NaN compares false with everything, so it fails this test as well.
-    if all(0 < x < math.inf for x in times):
+    times = list(map(float, samples))
+    # One NaN makes the sum NaN, and infinity makes it infinite; a sum that is too large is looked at more closely.
+    if not times or (min(times) > 0 and math.isfinite(sum(times))) or all(0 < x < math.inf for x in times):
         return times
     place, value = next((i, x) for i, x in enumerate(times) if not 0 < x < math.inf)
     raise InvalidMeasurement(
@@ -224,26 +226,35 @@ def checked_times(samples: Sequence[float]) -> list[float]:
     )
 
 
-def _variance_inflation(times: list[float], middle: float) -> float:
+def _variance_inflation(times: list[float], ordered: list[float], middle: float) -> float:
     """Long-run variance over variance of the signs around the median: how many steps count as one independent step."""
+    n = len(times)
     signs = [0.5 if x > middle else -0.5 if x < middle else 0.0 for x in times]
-    n = len(signs)
+    below, above = bisect_left(ordered, middle), n - bisect_right(ordered, middle)
     # Ties with the median can leave more signs on one side.
-    mean = fmean(signs)
-    signs = [s - mean for s in signs]
-    variance = sum(s * s for s in signs) / n
+    mean = (above - below) / 2 / n
+    squares = above * (0.5 - mean) ** 2 + below * (0.5 + mean) ** 2 + (n - above - below) * mean * mean
+    variance = squares / n
     if variance < 1e-12:
         return 1.0
     # Sums over cells instead of single samples: the slow waves hardly change within a cell.
     num_cells = min(n, _MAX_CELLS)
     edges = [i * n // num_cells for i in range(num_cells + 1)]
-    cells = [sum(signs[a:b]) for a, b in pairwise(edges)]
-    middles = [(a + b) / 2 / n for a, b in pairwise(edges)]
-    power = 0.0
-    for wave in range(1, _WAVES + 1):
-        power += 2 / n * sum(c * math.cos(math.pi * wave * u) for c, u in zip(cells, middles, strict=True)) ** 2
-    lag1 = sum(a * b for a, b in pairwise(signs)) / (n * variance)
+    cells = [sum(signs[a:b]) - (b - a) * mean for a, b in pairwise(edges)]
+    power: float = sum(sum(map(mul, cells, wave)) ** 2 for wave in _waves(n, num_cells)) * 2 / n
+    # Products of what the signs are from their mean, multiplied out: signs themselves are quick to multiply.
+    ends = signs[0] + signs[-1]
+    products: float = sum(map(mul, signs, islice(signs, 1, None)))
+    lag1 = (products - mean * ((above - below) - ends) + (n - 1) * mean * mean) / squares
     return power / _WAVES / variance / _power_left_by_waves(lag1, n)
+
+
+@lru_cache(maxsize=64)
+def _waves(n: int, num_cells: int) -> list[list[float]]:
+    """The cosine waves over a window of `n` samples, each at the middles of its cells."""
+    edges = [i * n // num_cells for i in range(num_cells + 1)]
+    middles = [(a + b) / 2 / n for a, b in pairwise(edges)]
+    return [[math.cos(math.pi * wave * u) for u in middles] for wave in range(1, _WAVES + 1)]
 
 
 def _power_left_by_waves(lag1: float, n: int) -> float:

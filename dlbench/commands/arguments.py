@@ -46,3 +46,13 @@ def say(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         # Nobody may listen any more (`2>&1 | head`): that is no reason to stop measuring.
         print(text, file=sys.stderr, flush=True)
+
+
+def new_name(what: str = "") -> tuple[str, str]:
+    """A name that no other run has, begun by the time and `what`; and the time itself."""
+    import secrets
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC)
+    words = [f"{now:%Y%m%dT%H%M%S}", *([what] if what else []), secrets.token_hex(3)]
+    return "-".join(words), now.isoformat()

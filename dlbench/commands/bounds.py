@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, say
+from dlbench.commands.arguments import add_command, add_format, new_name, say
 
 if TYPE_CHECKING:
     from dlbench.results.bounds_records import ProfileRun
@@ -25,6 +25,9 @@ def add(commands: Any) -> None:
     ceilings.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
     ceilings.add_argument("--results", type=Path, default=Path("results"), help="folder for the results")
     ceilings.add_argument("--budget", default="45s", metavar="TIME", help="time to measure (default: 45s)")
+    ceilings.add_argument(
+        "--precision", metavar="NAME,...", help="only these, such as fp32,amp_bf16 (default: all that the device has)"
+    )
     ceilings.add_argument("--all", action="store_true", help="every shape, not only the best of each kind")
     add_format(ceilings)
 
@@ -51,7 +54,7 @@ def add(commands: Any) -> None:
 def _ceilings(options: argparse.Namespace) -> int:
     from dlbench.errors import UnknownName
     from dlbench.launch.supervise import check_folder
-    from dlbench.report.bounds import ceilings_table
+    from dlbench.report.bounds_tables import ceilings_table
     from dlbench.report.render import render
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.spec.case import DEVICES
@@ -61,7 +64,9 @@ def _ceilings(options: argparse.Namespace) -> int:
     budget_s = _time(options.budget, "--budget")
     check_folder(options.results)
     request = {"device": options.device, "budget_s": budget_s}
-    run_id, started_at = _name("ceilings")
+    if options.precision:
+        request["precisions"] = options.precision.split(",")
+    run_id, started_at = new_name()
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
     text = _run_worker("dlbench.worker.ceilings", folder, request, 2 * budget_s + _MARGIN_S)
     if text is None:
@@ -76,7 +81,8 @@ def _ceilings(options: argparse.Namespace) -> int:
 def _profile(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
     from dlbench.launch.supervise import check_folder
-    from dlbench.report.bounds import find_roof, profile_table
+    from dlbench.report.bounds import find_roof
+    from dlbench.report.bounds_tables import profile_table
     from dlbench.report.render import render
     from dlbench.results import bounds_records, bounds_schema
 
@@ -84,7 +90,7 @@ def _profile(options: argparse.Namespace) -> int:
     time_s = _time(options.time, "--time")
     if options.trace_steps < 0:
         raise BadInput(f"--trace-steps is {options.trace_steps}; it must be at least 0")
-    run_id, started_at = _name(case.id)
+    run_id, started_at = new_name(case.id)
     folder = options.output or options.results / bounds_schema.PROFILES_FOLDER / run_id
     if folder.exists():
         raise BadInput(f"'{folder}' exists; choose another folder with -o")
@@ -107,11 +113,12 @@ def _profile(options: argparse.Namespace) -> int:
 
 def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
     """The table for machines and people, the raw run, and the figures."""
-    from dlbench.report import bounds, plots_bounds
+    from dlbench.report import plots_bounds
+    from dlbench.report.bounds_tables import profile_table
     from dlbench.report.render import render
     from dlbench.results.bounds_records import to_json
 
-    table = bounds.profile_table(run, roof, limit=None)
+    table = profile_table(run, roof, limit=None)
     (folder / "layers.csv").write_text(render(table, "csv"), encoding="utf-8")
     (folder / "layers.md").write_text(render(table, "markdown"), encoding="utf-8")
     (folder / "profile.json").write_text(to_json(run), encoding="utf-8")
@@ -174,12 +181,3 @@ def _time(text: str, option: str) -> float:
     if time_s <= 0:
         raise BadInput(f"{option} is {text}; it must be above 0 s")
     return time_s
-
-
-def _name(what: str) -> tuple[str, str]:
-    """A name that nothing else has, and the time now."""
-    import secrets
-    from datetime import UTC, datetime
-
-    now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}-{what}-{secrets.token_hex(3)}".replace("-ceilings-", "-"), now.isoformat()

@@ -10,7 +10,8 @@ from dlbench.commands.arguments import add_command, add_format, say
 
 if TYPE_CHECKING:
     from dlbench.launch.turns import Experiment
-    from dlbench.report.comparison import Found, Rules
+    from dlbench.report.comparison import Found
+    from dlbench.report.matching import Rules
     from dlbench.results.records import Record
 
 _METRICS = ("step_time", "energy_per_image")
@@ -101,7 +102,7 @@ def _count(text: str) -> int:
 
 
 def _rules(options: argparse.Namespace, **more: Any) -> Rules:
-    from dlbench.report.comparison import Rules
+    from dlbench.report.matching import Rules
 
     spread = options.between_processes
     margin = options.margin / 100
@@ -144,7 +145,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _print(found: Found, names: tuple[str, str], form: str) -> None:
-    from dlbench.report.comparison import summary, tables
+    from dlbench.report.comparison_tables import summary, tables
     from dlbench.report.render import render_all
 
     systems, comparison = tables(found, names)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format, new_name, say
 
 
 def add(commands: Any) -> None:
@@ -24,6 +23,7 @@ def add(commands: Any) -> None:
     allreduce.add_argument("--min-bytes", type=_count, default=4 * 2**10, help="smallest message (default: 4 KiB)")
     allreduce.add_argument("--max-bytes", type=_count, default=64 * 2**20, help="largest message (default: 64 MiB)")
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS")
+    allreduce.add_argument("--results", type=Path, default=Path("results"), help="folder for the results")
     allreduce.add_argument("--folder", type=Path, help="keep the request and the answer here, on a disk all nodes see")
     add_format(allreduce)
 
@@ -38,8 +38,12 @@ def _count(text: str) -> int:
 def _allreduce(options: argparse.Namespace) -> int:
     from dlbench.errors import DlbenchError
     from dlbench.launch import launchers, supervise
+    from dlbench.report.bounds_tables import all_reduce_table
+    from dlbench.report.render import render
+    from dlbench.results import bounds_records, bounds_schema
     from dlbench.spec.case import Case, Protocol
 
+    supervise.check_folder(options.results)
     case = Case(
         "lenet5",  # none is built; a case says how many ranks there are and on what
         device=options.device,
@@ -61,31 +65,11 @@ def _allreduce(options: argparse.Namespace) -> int:
         code, error = supervise.run_ranks(launcher(case, folder), folder, case)
         if error is not None or code != 0:
             raise DlbenchError(f"no all-reduce was measured: {error or f'exit status {code}'}")
-        answer = json.loads((folder / "allreduce.json").read_text(encoding="utf-8"))
-    _print(answer, options.format)
-    if answer["warning"]:
-        print(answer["warning"], file=sys.stderr)
+        text = (folder / "allreduce.json").read_text(encoding="utf-8")
+    run = bounds_records.named(bounds_records.all_reduce_run(text), *new_name())
+    part = bounds_schema.write_all_reduces(options.results, run)
+    print(render(all_reduce_table(bounds_schema.all_reduce_frame(run)), options.format), end="")
+    if run.warning:
+        say(run.warning)
+    say(f"\nall-reduces: {part}")
     return 0
-
-
-def _print(answer: dict[str, Any], form: str) -> None:
-    from dlbench.report.render import Column, Table, render
-    from dlbench.units import quantity
-
-    def shown(unit: str) -> Any:
-        return lambda value: quantity(value, unit, 3)
-
-    columns = [
-        Column("size_bytes", "message", "right", shown("B")),
-        Column("time_s", "time", "right", shown("s")),
-        Column("low_s", "fastest", "right", shown("s")),
-        Column("high_s", "slowest", "right", shown("s")),
-        Column("algorithm_bytes_per_s", "algorithm bandwidth", "right", shown("B/s")),
-        Column("bus_bytes_per_s", "bus bandwidth", "right", shown("B/s")),
-        Column("count", "repetitions"),
-    ]
-    title = f"All-reduce of fp32 sums over {answer['ranks']} ranks, {answer['backend']} on {answer['device']}"
-    way = f", through {answer['transport']}" if answer["transport"] else ""
-    rows = [[row[column.key] for column in columns] for row in answer["rows"]]
-    notes = ("Time is the median over repetitions of the slowest rank; bus bandwidth is 2(n-1)/n of the algorithm's.",)
-    print(render(Table(columns, rows, title + way, notes), form), end="")

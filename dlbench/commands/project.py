@@ -63,8 +63,8 @@ def projection_table(
     from dlbench.errors import BadInput
     from dlbench.report import derive
     from dlbench.report.projection import project
+    from dlbench.report.projection_section import throughput_interval
     from dlbench.report.render import Table
-    from dlbench.stats import Interval
 
     cases = _measured_trainings(rows, models)
     cases = derive.with_intervals(cases)
@@ -75,13 +75,11 @@ def projection_table(
     assumptions: dict[str, None] = {}
     without_interval = 0
     for case in cases.to_dict("records"):
-        value, low, high = (_number(case[name]) for name in ("throughput", "throughput_low", "throughput_high"))
+        value = _number(case["throughput"])
         if value is None:
             continue
-        known = low is not None and high is not None
+        interval, known = throughput_interval(case)
         without_interval += not known
-        confidence = _confidence(case["protocol"])
-        interval = Interval(value, low, high, confidence) if known else Interval(value, value, value, confidence)  # type: ignore[arg-type]
         num_devices = int(case["nodes"] * case["devices_per_node"])
         projection = project(num_images, num_epochs, interval, num_devices, _number(case["average_power"]), prices)
         assumptions |= dict.fromkeys(projection.assumptions)
@@ -96,13 +94,6 @@ def projection_table(
         notes.append("The intervals of energy and cost are that of the time; the average power is taken as exact.")
     title = f"{num_epochs:g} epochs of {num_images} images"
     return Table(_columns(axes, prices), found, title, notes)
-
-
-def _confidence(protocol: str | None) -> float:
-    """The confidence of a record's intervals, as its protocol says."""
-    import json
-
-    return float(json.loads(protocol or "{}").get("confidence", 0.95))
 
 
 def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from pathlib import Path
 from typing import Any
 
 from dlbench.commands.arguments import add_command, add_format, say
+from dlbench.errors import BadInput
 
 
 def add(commands: Any) -> None:
     """Add the commands to argparse's subparsers."""
     report = add_command(commands, "report", _report, "build the report from results")
-    report.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    report.add_argument(
+        "sources",
+        nargs="*",
+        default=["results"],
+        help="results folders, Parquet files or patterns; NAME=SOURCE names the system (default: results)",
+    )
     report.add_argument("-o", "--output", type=Path, default=Path("reports/latest"), help="folder for the report")
     report.add_argument("--title", help="title of the report")
+    report.add_argument("--baseline", metavar="NAME", help="the system that speedups are over (default: the first)")
+    report.add_argument("--prices", type=Path, metavar="FILE", help="prices (TOML), for the cost of a training")
+    report.add_argument(
+        "--with-reference", action="store_true", help="beside the reference systems that the checkout carries"
+    )
 
     table = add_command(commands, "table", _table, "the published CNN table beside what is counted from the networks")
     add_format(table)
@@ -30,12 +43,43 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from dlbench.report import page
+    from dlbench.report import content, page
+    from dlbench.report.projection import read_prices
 
-    html = page.build(options.sources, options.output, title=options.title)
-    print(page.summary_table(options.sources))
+    references = _references() if options.with_reference else []
+    prices = read_prices(options.prices) if options.prices else None
+    _passing("reading")
+    found = content.read([*options.sources, *references], options.baseline, prices, _passing)
+    html = page.write(found, options.output, options.title, progress=_passing)
+    _passing("")
+    print(page.terminal(found))
     say(f"\nreport: {html}")
     return 0
+
+
+def _passing(what: str) -> None:
+    """Tell a terminal what is being made, each time in the place of what was told before."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{what[:70]}{' ...' if what else ''}", end="", file=sys.stderr, flush=True)
+
+
+def _references() -> list[Path]:
+    """The folders of the published reports, each with the Parquet that it was built from.
+
+    Raises:
+        BadInput: there are none.
+    """
+    import dlbench
+
+    reports = Path(dlbench.__file__).parents[1] / "reports"
+    found = sorted(folder for folder in reports.glob("reference-*") if any(folder.glob("*.parquet")))
+    if not found:
+        raise BadInput(
+            f"no reference systems in {reports}: they come with the checkout (reports/reference-*), not with the "
+            "installed package; name their Parquet files as further sources instead"
+        )
+    return found
 
 
 def _table(options: argparse.Namespace) -> int:

@@ -14,12 +14,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlbench import stats
+from dlbench.report import samples
 from dlbench.report.metrics import METRICS
+from dlbench.results.reader import Lists
 from dlbench.results.records import DONE_STATUSES
 from dlbench.spec.case import AXES
 from dlbench.spec.peaks import find_peaks
-
-Samples = NDArray[np.float64]
 
 #: What names an attempt, beside its axes; taken over from the row of its first rank.
 IDENTITY = (
@@ -50,8 +50,7 @@ IDENTITY = (
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
 _PROPORTIONAL = ("step_time",)
 _INVERSE = ("throughput", "flop_rate", "mfu")
-#: Fewer steps than these have no spread.
-MIN_STEPS = 4
+MIN_STEPS = samples.MIN_STEPS
 #: Steps are uneven where the sustained throughput is so much below that of the median step.
 UNEVEN_LIMIT = 0.1
 
@@ -67,7 +66,6 @@ _MAXIMUM = {
     "temperature_max": "temperature_max_c",
 }
 _SPLIT = ("memory_parameters", "memory_gradients", "memory_optimizer", "memory_activations")
-_PHASES = {"forward_time": "forward_s", "backward_time": "backward_s", "optimizer_time": "optimizer_s"}
 
 
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
@@ -80,14 +78,31 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
         The columns of `IDENTITY`, `AXES` and `METRICS`, and `samples`: step times [s] of the slowest rank in each step.
     """
     rows = rows.sort_values(["attempt_id", "rank"], kind="stable").reset_index(drop=True)
+    ranks = samples.Ranks.of(rows["attempt_id"].tolist())
+    lists = {name: _lists(rows[name]) for name in samples.COLUMNS}
+    found = samples.slowest(lists["step_s"], ranks)
+    cases = assembled(rows, samples.statistics(found, lists, ranks, rows["phase_stride"].to_numpy()))
+    steps = pd.Series([found.steps.of(i) for i in range(len(ranks.attempts))], ranks.attempts, dtype=object)
+    return cases.assign(samples=cases["attempt_id"].map(steps).astype(object))
+
+
+def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
+    """The same without the steps, from rows without samples and the statistics of these.
+
+    Args:
+        rows: by attempt and rank.
+        statistics: of each attempt, as `samples.statistics` gives them.
+    """
     by_attempt = rows.groupby("attempt_id", sort=False)
     first = rows.drop_duplicates("attempt_id").set_index("attempt_id", drop=False)
-    derived = [_from_samples(rows), _from_extremes(by_attempt), _energy(rows)]
+    derived = [statistics, _from_extremes(by_attempt), _energy(rows)]
     cases = pd.concat([first[[*IDENTITY, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
     _add_rates(cases, first)
     cases["step_time_half_width"] = np.nan
-    cases = cases[[*IDENTITY, *AXES, *METRICS, "samples"]].reset_index(drop=True)
-    return cases.sort_values(["started_at", "attempt_id"], kind="stable", ignore_index=True)
+    # What needs more than the rows (`with_intervals`, `dlbench.report.case_bounds`) is missing as yet.
+    cases = cases.reindex(columns=[*IDENTITY, *AXES, *METRICS]).reset_index(drop=True)
+    order = cases[["started_at", "attempt_id"]].sort_values(["started_at", "attempt_id"], kind="stable").index
+    return cases if order.is_monotonic_increasing else cases.take(order.to_numpy()).reset_index(drop=True)
 
 
 def current(cases: pd.DataFrame) -> pd.DataFrame:
@@ -96,10 +111,17 @@ def current(cases: pd.DataFrame) -> pd.DataFrame:
     A failed attempt that never got far enough to know its system gives way to any success of the same case.
     """
     done = cases["status"].isin(DONE_STATUSES)
-    lost = ~done & cases["system_key"].isna() & cases["case_id"].isin(cases.loc[done, "case_id"])
-    ranked = cases[~lost].assign(_done=done).sort_values(["_done", "started_at", "attempt_id"], kind="stable")
-    keys = ["suite", "suite_version", "case_id", "system_key"]
-    return ranked.drop_duplicates(keys, keep="last").drop(columns="_done").sort_index()
+    lost = ~done & cases["system_key"].isna()
+    if "system_id" in cases:
+        # What died early in a source of one system is known to be of that.
+        lost[lost] = cases.loc[lost, "system_id"].str.contains("/unknown/", regex=False)
+    lost[lost] = cases.loc[lost, "case_id"].isin(cases.loc[done, "case_id"].unique())
+    # A report keeps systems apart by the user's names as well.
+    keys = ["suite", "suite_version", "case_id", "system_id" if "system_id" in cases else "system_key"]
+    ranked = cases.loc[~lost, [*keys, "started_at", "attempt_id"]].assign(_done=done)
+    ranked = ranked.sort_values(["_done", "started_at", "attempt_id"], kind="stable")
+    kept = ranked.drop_duplicates(keys, keep="last").index.sort_values()
+    return cases if len(kept) == len(cases) else cases.loc[kept]
 
 
 def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:
@@ -108,9 +130,9 @@ def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:
     Apart from `tidy` because an interval costs a thousand times as much as a median: ask for those that are shown.
     """
     bounds = np.full((len(cases), 2), np.nan)
-    for i, (samples, protocol) in enumerate(zip(cases["samples"], cases["protocol"], strict=True)):
+    for i, (steps, protocol) in enumerate(zip(cases["samples"], cases["protocol"], strict=True)):
         confidence = json.loads(protocol or "{}").get("confidence", 0.95)
-        interval = stats.median_interval(samples.tolist(), confidence)
+        interval = stats.median_interval(steps.tolist(), confidence)
         if interval is not None:
             bounds[i] = interval.low, interval.high
     step = cases["step_time"].to_numpy()
@@ -129,82 +151,11 @@ def uneven(cases: pd.DataFrame) -> pd.Series[bool]:
     return found
 
 
-def _from_samples(rows: pd.DataFrame) -> pd.DataFrame:
-    """Statistics of each attempt's samples, over ranks the slowest."""
-    columns = {name: rows[name].to_numpy() for name in ("step_s", *_PHASES.values())}
-    groups = rows.groupby("attempt_id", sort=False).indices
-    derived = [_statistics({name: [v[i] for i in ranks] for name, v in columns.items()}) for ranks in groups.values()]
-    return pd.DataFrame(derived, index=list(groups), columns=_STATISTICS)
-
-
-_STATISTICS = [
-    *("samples", "steps", "step_time", *_PHASES, "latency_p50", "latency_p95", "latency_p99"),
-    *("cv", "iqr", "autocorrelation", "outliers"),
-]
-
-
-def _statistics(ranks: dict[str, list[Any]]) -> dict[str, Any]:
-    steps, slowest = _slowest(ranks["step_s"])
-    if steps.size == 0:
-        return {"samples": steps}
-    ordered = np.sort(steps)
-    p25, p50, p75, p95, p99 = (_at(ordered, share) for share in (0.25, 0.5, 0.75, 0.95, 0.99))
-    far = 3 * (p75 - p25)
-    values = {
-        "samples": steps,
-        "steps": steps.size,
-        "step_time": p50,
-        "latency_p50": p50,
-        "latency_p95": p95,
-        "latency_p99": p99,
-        "outliers": np.count_nonzero((steps < p25 - far) | (steps > p75 + far)),
-    }
-    if steps.size >= MIN_STEPS:
-        values["iqr"] = (p75 - p25) / p50
-    if steps.size > 1:
-        values["cv"] = steps.std(ddof=1) / steps.mean()
-        values["autocorrelation"] = _autocorrelation(steps)
-    return values | {name: _phase(ranks[column], slowest) for name, column in _PHASES.items()}
-
-
-def _slowest(ranks: list[Any]) -> tuple[Samples, NDArray[np.intp]]:
-    """Per step the time of the slowest rank, and which rank it was; nothing if any rank's times cannot be right."""
-    arrays = [_array(rank) for rank in ranks]
-    num_steps = min(a.size for a in arrays)
-    table = np.stack([a[:num_steps] for a in arrays])
-    if num_steps == 0 or not (np.isfinite(table).all() and (table > 0).all()):
-        return np.empty(0), np.empty(0, dtype=np.intp)
-    return table.max(axis=0), table.argmax(axis=0)
-
-
-def _phase(ranks: list[Any], slowest: NDArray[np.intp]) -> float:
-    """Median time of a phase, of each step in the rank that was slowest in it; NaN where a rank lacks it."""
-    arrays = [_array(rank) for rank in ranks]
-    if min(a.size for a in arrays) < slowest.size:
-        return np.nan
-    table = np.stack([a[: slowest.size] for a in arrays])
-    return _at(np.sort(table[slowest, np.arange(slowest.size)]), 0.5)
-
-
-def _at(ordered: Samples, share: float) -> float:
-    """The value below which `share` of the ordered samples lie, interpolated linearly; numpy.percentile is slower."""
-    place = share * (ordered.size - 1)
-    below = int(place)
-    above = min(below + 1, ordered.size - 1)
-    return float(ordered[below] + (place - below) * (ordered[above] - ordered[below]))
-
-
-def _array(values: Any) -> Samples:
-    return np.empty(0) if values is None else np.asarray(values, dtype=np.float64)
-
-
-def _autocorrelation(steps: Samples) -> float:
-    deviations = steps - steps.mean()
-    total = float(deviations @ deviations)
-    # As in dlbench.stats: what rounding leaves of equal samples is no variation.
-    if steps.size < 3 or total <= steps.size * (1e-12 * steps.mean()) ** 2:
-        return np.nan
-    return float(deviations[:-1] @ deviations[1:]) / total
+def _lists(column: pd.Series) -> Lists:
+    """The arrays of a column in one; what is no array is missing."""
+    arrays = [np.asarray(v, np.float64) if np.ndim(v) else np.empty(0) for v in column]
+    starts = np.cumsum([0, *(a.size for a in arrays)], dtype=np.int64)
+    return Lists(np.concatenate(arrays) if arrays else np.empty(0), starts)
 
 
 def _from_extremes(by_attempt: Any) -> pd.DataFrame:
@@ -247,7 +198,7 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     global_batch = cases["batch_size"] * devices
     inference = cases["mode"] == "inference"
     step = cases["step_time"]
-    phases = cases[list(_PHASES)].sum(axis=1, min_count=1)
+    phases = cases[list(samples.PHASES)].sum(axis=1, min_count=1)
     cases["rest_time"] = (step - phases).clip(lower=0)
     cases["throughput"] = global_batch / step
     cases["sustained_throughput"] = global_batch * cases["steps"] / cases["window_s"]
@@ -266,10 +217,15 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     cases["images_per_wh"] = 3600 / cases["energy_per_image"]
 
 
-def _device_peaks(cases: pd.DataFrame) -> list[float]:
-    peaks = []
-    for name, precision in zip(cases["device_name"], cases["precision"], strict=True):
-        found = find_peaks(name if isinstance(name, str) else None)
-        peak = found.flop_per_s(precision) if found else None
-        peaks.append(np.nan if peak is None else peak)
+def _device_peaks(cases: pd.DataFrame) -> NDArray[np.float64]:
+    device, devices = pd.factorize(cases["device_name"])
+    precision, precisions = pd.factorize(cases["precision"])
+    # A last row and column for those without a name.
+    table = np.full((len(devices) + 1, len(precisions) + 1), np.nan)
+    for i, name in enumerate(devices):
+        found = find_peaks(str(name))
+        for k, kind in enumerate(precisions) if found else ():
+            peak = found.flop_per_s(str(kind)) if found else None
+            table[i, k] = np.nan if peak is None else peak
+    peaks: NDArray[np.float64] = table[device, precision]
     return peaks

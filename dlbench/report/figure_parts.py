@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ class Plot:
     name: str
     caption: str
     figure: Figure | None = None
+    records: tuple[str, ...] = ()  # the attempts that it is drawn from
 
 
 def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS) -> pd.DataFrame:
@@ -107,6 +108,35 @@ def label_outer(panels: Sequence[Axes], x: str, y: str) -> None:
 
 def precision_marks(cases: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {p: {"color": look.PRECISION_COLOURS[p]} for p in PRECISIONS if (cases["precision"] == p).any()}
+
+
+def system_marks(names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Colour and shape of each system by `system_id`; the shape tells more systems apart than there are colours."""
+    marks = {}
+    for i, system in enumerate(names):
+        marks[system] = {"color": _COLOURS[i % len(_COLOURS)], "marker": _SHAPES[i % len(_SHAPES)]}
+    return marks
+
+
+_COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.PINK, look.ORANGE, look.SKY, look.INK)
+_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
+
+
+def system_legend(
+    figure: Figure,
+    names: Mapping[str, str],
+    marks: Mapping[str, dict[str, Any]],
+    more: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    """The marks of the systems under their names, and `more` entries behind them."""
+    titles: dict[str, dict[str, Any]] = {}
+    for system, name in names.items():
+        title = look.plain(name)
+        # Long names may be the same once they are cut.
+        while title in titles:
+            title += "\u200a·"
+        titles[title] = marks[system]
+    look.legend(figure, titles | dict(more or {}))
 
 
 def precision_legend(figure: Figure, cases: pd.DataFrame) -> None:

@@ -8,9 +8,9 @@ label fits.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from dlbench import units
 from dlbench.report.labels import short
+from dlbench.report.parallel import run_all
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#5f6b7a", "#dfe4ea", "#ffffff"
 BLUE, SKY, GREEN, ORANGE, VERMILION, PINK, GREY = (
@@ -107,13 +108,23 @@ def new_figure(height: float) -> Figure:
 
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write `figure` as SVG, PNG and PDF into `folder`; gives the text of the SVG. To be called within `style`."""
-    # Laid out once, so that all three look the same.
+    # Laid out once, so that all three look the same, and without an engine that would do it again.
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    figure.set_layout_engine(None)
     folder.mkdir(parents=True, exist_ok=True)
     for extension, metadata in FORMATS.items():
         figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def save_all(figures: Mapping[str, Figure], folder: Path, told: Callable[[int], object] = int) -> dict[str, str]:
+    """The same for several figures by their names, several at the same time; gives the SVG of each.
+
+    Args:
+        told: is told how many are done.
+    """
+    tasks = [partial(save, figure, folder, name) for name, figure in figures.items()]
+    return dict(zip(figures, run_all(tasks, told), strict=True))
 
 
 def for_page(svg: str, name: str, label: str) -> str:
@@ -141,14 +152,22 @@ def for_page(svg: str, name: str, label: str) -> str:
 
 
 def legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
-    """One line of names with their marks above all panels; `entries` maps each name to the properties of its mark."""
+    """Names with their marks above all panels, in one line if they fit; `entries` maps names to properties of marks."""
     common: dict[str, Any] = {"ls": "none", "marker": "o", "markersize": 6}
     handles = [Line2D([], [], **(common | mark)) for mark in entries.values()]
     place: Any = "outside upper left"
     look: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.6, "handlelength": 1.4}
     if len(entries) > 5:
         look |= {"columnspacing": 0.9, "handlelength": 1.0, "fontsize": 8.0}
-    figure.legend(handles, [plain(n) for n in entries], loc=place, ncols=len(entries), **look)
+    names = [plain(name) for name in entries]
+    line = _LEGEND_LINE if len(entries) > 5 else _LEGEND_LINE - 25
+    fits = sum(len(name) + 5 for name in names) <= line
+    ncols = len(names) if fits else max(1, line // (max(map(len, names)) + 5))
+    figure.legend(handles, names, loc=place, ncols=ncols, **look)
+
+
+#: So many characters of a legend in small print go into one line.
+_LEGEND_LINE = 150
 
 
 def squares(entries: dict[str, str]) -> dict[str, dict[str, Any]]:

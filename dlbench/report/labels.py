@@ -1,4 +1,4 @@
-"""Names as people read them: networks, systems and the settings of a case."""
+"""Names as people read them: networks and the settings of a case."""
 
 from __future__ import annotations
 
@@ -67,24 +67,3 @@ def _value(axis: str, value: Any) -> str:
     if axis in ("nodes", "devices_per_node", "repeat"):
         return f"{axis_title(axis).lower()} {value}"
     return str(value)
-
-
-def system_labels(rows: pd.DataFrame) -> dict[str, str]:
-    """A short and distinct name for each system: its accelerator, else its processor; the host where two are alike.
-
-    Args:
-        rows: the store's rows; those of attempts that died before they could tell their system are passed over.
-
-    Returns:
-        Names by `system_id`.
-    """
-    told = rows.assign(id=system_ids(rows))[rows["system_hostname"].fillna("") != ""].drop_duplicates("id")
-    name = told["device_name"].fillna(told["system_cpu_model"]).fillna(told["system_hostname"])
-    for more in (told["system_hostname"], told["system_key"].fillna("")):
-        name = name.where(~name.duplicated(keep=False), name + " (" + more + ")")
-    return dict(zip(told["id"], name, strict=True))
-
-
-def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
-    """What tells systems apart: the key of hardware and software, and the kind of device that the case ran on."""
-    return rows["system_key"].fillna("unknown").astype(str) + "/" + rows["device"].astype(str)

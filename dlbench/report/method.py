@@ -13,6 +13,7 @@ from dlbench.report.render import Column, Table
 
 #: A host window that differs from the device's by more than this is flagged.
 CLOCK_GAP_LIMIT = 0.01
+_PEAKS = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
 
 
 def own_rules(content: Content) -> Table:
@@ -33,9 +34,7 @@ def own_rules(content: Content) -> Table:
         (
             5,
             "Comparisons interleaved, in random order, in fresh processes",
-            "Each case has a process of its own, but the cases of a campaign run one after the other: differences "
-            "between two cases of this report that are about as small as their intervals mean nothing. `dlbench ab` "
-            "measures two settings in turns, in random order and fresh processes; `dlbench compare` judges them.",
+            _comparisons(content),
             "partly",
         ),
         (6, "Device events and host clock both; maximum over ranks", _clocks(shown), "met"),
@@ -69,11 +68,20 @@ def sc15_rules() -> Table:
         (4, "No averages of ratios", "None is formed; no score over networks is given."),
         (5, "Confidence intervals for what varies", "On each step time and what follows from it."),
         (6, "No normality assumed", "Nonparametric intervals; the distributions are shown."),
-        (7, "Sound comparisons", "This report compares nothing by itself; `dlbench compare` and `dlbench ab` do."),
+        (
+            7,
+            "Sound comparisons",
+            "Systems: by processes, corrected for their number, or called unconfirmed. "
+            "Settings: `dlbench compare` and `dlbench ab`.",
+        ),
         (8, "Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
         (9, "All factors documented", "Case, protocol, system, libraries and git state; see Provenance."),
         (10, "Parallel timing explained", "Maximum over ranks per step; no synchronisation inside the window."),
-        (11, "Upper bounds shown", "Datasheet peak, where one is known for the device."),
+        (
+            11,
+            "Upper bounds shown",
+            "Datasheet peak where one is known; peaks and bandwidth measured on the same system; see Bounds.",
+        ),
         (12, "Plots with enough information", "Lines join only what has an order: batch sizes, steps, time."),
     ]
     return Table([Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here")], rows)
@@ -84,6 +92,20 @@ def _context() -> str:
         "Layout, precision, batch, compile mode and data source stand in the table wherever they vary, and for every "
         "record in metrics.csv. fp32 is strict: no TF32 in convolutions or matrix products."
     )
+
+
+def _comparisons(content: Content) -> str:
+    words = (
+        "Each case has a process of its own, but the cases of a campaign run one after the other: differences between "
+        "two cases of this report that are about as small as their intervals mean nothing. `dlbench ab` measures two "
+        "settings in turns, in random order and fresh processes; `dlbench compare` judges them."
+    )
+    if len(content.system_names) > 1:
+        words += (
+            " Systems cannot take turns: they are compared by independent processes, with an interval where each has "
+            "several, and what one process shows is called unconfirmed."
+        )
+    return words
 
 
 def _warm_up(shown: pd.DataFrame) -> tuple[str, str]:
@@ -155,11 +177,10 @@ def _counts(rows: pd.DataFrame) -> tuple[str, str]:
 
 
 def _bounds(shown: pd.DataFrame) -> tuple[str, str]:
-    known = int(shown["device_peak"].notna().sum())
-    if known == 0:
-        return (
-            "No datasheet peak is known for this device. `dlbench ceilings` measures its own; it is not in here.",
-            "no",
-        )
-    words = f"Beside the datasheet peak and published figures: {known} of {units.counted(len(shown), 'case')}"
-    return f"{words}. The peak that the device reaches is measured by `dlbench ceilings`; it is not in here.", "partly"
+    cases = units.counted(len(shown), "case")
+    known = {title: int(shown[name].notna().sum()) for name, title in _PEAKS.items()}
+    if not any(known.values()):
+        return "No peak of this device is known, from a datasheet or measured; `dlbench ceilings` measures it.", "no"
+    words = "; ".join(f"{title} in {count} of {cases}" for title, count in known.items())
+    words = f"Beside the results stand: {words}. Published figures stand under Published results."
+    return words, "met" if known[_PEAKS["measured_peak"]] == len(shown) else "partly"

@@ -197,6 +197,40 @@ _ALL = (
         "median step time / time bound",
     ),
     Metric(
+        "measured_peak",
+        "Measured peak",
+        "FLOP/s",
+        "none",
+        "Highest rate that a matrix product or a convolution reached on one device of the same system at the case's "
+        "precision.",
+        "fastest sample of `dlbench ceilings`; on a CPU of as many threads",
+    ),
+    Metric(
+        "share_of_measured_peak",
+        "Share of measured peak",
+        "%",
+        "higher",
+        "What share of the peak that was measured on the same system the counted operations reach.",
+        "achieved FLOP/s / (measured peak x devices)",
+    ),
+    Metric(
+        "layer_bound",
+        "Bound with memory",
+        "s",
+        "none",
+        "No step can be faster than this unless caches hold what it moves: of each layer the larger of its FLOP at the "
+        "peak and its bytes at the bandwidth, and the optimizer's bytes.",
+        "work by `dlbench profile` of the same case, on whatever device; rates by `dlbench ceilings`, else datasheet",
+    ),
+    Metric(
+        "distance_to_layer_bound",
+        "Distance to the bound with memory",
+        "×",
+        "lower",
+        "How many times longer a step takes than its bound from floating-point operations and moved bytes.",
+        "median step time / bound with memory",
+    ),
+    Metric(
         "energy_per_image",
         "Energy per image",
         "J/img",

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, filtering and enlarging; the page is complete and readable without any of it.
+// Sorting, filtering, enlarging and finding a record; the page is complete and readable without any of it.
 
 function sortBy(header) {
   const table = header.closest("table");
@@ -33,10 +33,10 @@ function filterTable(form) {
     row.hidden = !(chosen && row.textContent.toLowerCase().includes(wanted));
     visible += row.hidden ? 0 : 1;
   }
-  form.querySelector("output").textContent = `${visible} of ${body.rows.length} cases`;
+  form.querySelector("output").textContent = `${visible} of ${body.rows.length} rows`;
 }
 
-for (const header of document.querySelectorAll("th")) {
+for (const header of document.querySelectorAll("thead th")) {
   header.querySelector("button").addEventListener("click", () => sortBy(header));
 }
 for (const form of document.querySelectorAll(".filters")) {
@@ -44,12 +44,47 @@ for (const form of document.querySelectorAll(".filters")) {
   form.addEventListener("submit", (event) => event.preventDefault());
   filterTable(form);
 }
+
 const dialog = document.querySelector("dialog");
+const canvas = dialog.querySelector(".canvas");
+let scale = 1;
+
+// `factor` 0 makes the whole figure fit.
+function zoom(factor) {
+  const drawing = canvas.querySelector("svg");
+  const { width, height } = drawing.viewBox.baseVal;
+  const fitting = Math.min(canvas.clientWidth, (canvas.clientHeight * width) / height);
+  scale = factor ? Math.min(12, Math.max(0.5, scale * factor)) : 1;
+  drawing.style.width = `${fitting * scale}px`;
+}
+
 for (const button of document.querySelectorAll(".enlarge")) {
   button.addEventListener("click", () => {
-    dialog.querySelector("div").replaceChildren(button.querySelector("svg").cloneNode(true));
+    canvas.replaceChildren(button.querySelector("svg").cloneNode(true));
     dialog.showModal();
+    zoom(0);
   });
 }
+for (const button of dialog.querySelectorAll("[data-zoom]")) {
+  button.addEventListener("click", () => zoom(Number(button.dataset.zoom)));
+}
+dialog.addEventListener("keydown", (event) => {
+  const factor = { "+": 1.25, "=": 1.25, "-": 0.8, 0: 0 }[event.key];
+  if (factor !== undefined) zoom(factor);
+});
 dialog.querySelector(".close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+
+// What a link leads to may be folded away, or filtered out.
+function reveal() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  for (let part = target; part; part = part.parentElement) {
+    if (part.tagName === "DETAILS") part.open = true;
+  }
+  target.hidden = false;
+  target.scrollIntoView({ block: "center", behavior: "instant" });
+  if (target.tagName === "TR") target.focus({ preventScroll: true });
+}
+addEventListener("hashchange", reveal);
+reveal();

@@ -1,4 +1,4 @@
-"""The report as files: one self-contained HTML page, Markdown, CSV and figures; and the short table for a terminal.
+"""The report as files: one self-contained HTML page, PDF, Markdown, LaTeX, CSV, figures; and the table for a terminal.
 
 The same store gives the same bytes: no clock is read, no order is left to chance.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -15,22 +18,38 @@ from markupsafe import Markup, escape
 
 from dlbench import units
 from dlbench.errors import StoreError
-from dlbench.report import figure_style, tables
+from dlbench.report import figure_style, latex, tables
 from dlbench.report.content import Block, Content, Section, read
+from dlbench.report.frames import with_intervals
 from dlbench.report.labels import short
-from dlbench.report.render import Cell, Column, Table, csv_text, escape_markdown, markdown, shown, text
+from dlbench.report.links import Links
+from dlbench.report.parallel import run_all
+from dlbench.report.render import Cell, Column, Table, alignments, csv_text, escape_markdown, markdown, shown, text
 from dlbench.report.sections import SECTIONS
 from dlbench.spec.case import AXES
 from dlbench.version import __version__
 
 TEMPLATES = Path(__file__).parent
+#: A table with more rows than this can be searched.
+MIN_SEARCHED = 12
 #: A terminal is at least so wide.
 TERMINAL_WIDTH = 100
 #: Columns of the comparison that a terminal does without, the first ones first.
 _DISPENSABLE = (
-    *("distance_to_bound", "iqr", "flop_per_image", "memory_rss", "step_time", "flop_rate"),
-    *("sustained_throughput", "memory_allocated", "energy_per_image", "steps"),
+    *("attempt_id", "distance_to_layer_bound", "distance_to_bound", "iqr", "flop_per_image", "memory_rss"),
+    *("step_time", "flop_rate", "sustained_throughput", "memory_allocated", "energy_per_image", "steps"),
 )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the forms of a report are written from."""
+
+    content: Content
+    sections: Sequence[Section]
+    svgs: dict[str, str]  # of each figure by its name
+    title: str
+    folder: Path
 
 
 def build(sources: Sequence[Path | str], out: Path, title: str | None = None) -> Path:
@@ -38,18 +57,37 @@ def build(sources: Sequence[Path | str], out: Path, title: str | None = None) ->
 
     Args:
         sources: results folders, Parquet files or glob patterns.
-        out: made if it is not there; gets index.html, report.md, metrics.csv, comparison.csv and figures/.
+        out: made if it is not there; gets each of `FORMS` and figures/.
         title: above the report; by default it says what was measured on which machine.
 
     Raises:
         StoreError: a source does not exist, or `out` cannot be written.
     """
-    content = read(sources)
+    return write(read(sources), out, title)
+
+
+def write(content: Content, out: Path, title: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
+    """Write the report of what was read already; gives the path of the HTML page.
+
+    Args:
+        progress: is told what is being made.
+
+    Raises:
+        StoreError: `out` cannot be written.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return _write(content, out, title or _title(content))
+        tell = progress or _silent
+        report = _drawn(content, out, title or _title(content), tell)
+        forms = [partial(write_form, report, out / name) for name, write_form in FORMS.items()]
+        run_all(forms, lambda done: tell(f"{done} of {len(forms)} files"))
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
+    return out / "index.html"
+
+
+def _silent(what: str) -> None:
+    """For those who need not be told."""
 
 
 def summary_table(sources: Sequence[Path | str]) -> str:
@@ -58,7 +96,11 @@ def summary_table(sources: Sequence[Path | str]) -> str:
     Raises:
         StoreError: a source does not exist.
     """
-    content = read(sources)
+    return terminal(read(sources))
+
+
+def terminal(content: Content) -> str:
+    """`summary_table` of what was read already."""
     if content.shown.empty:
         failed = f"{units.counted(len(content.failed), 'case')} failed" if len(content.failed) else "the store is empty"
         return f"no measured case: {failed}\n"
@@ -73,26 +115,68 @@ def summary_table(sources: Sequence[Path | str]) -> str:
     return "\n".join(parts)
 
 
-def _write(content: Content, out: Path, title: str) -> Path:
+def _drawn(content: Content, out: Path, title: str, progress: Callable[[str], None]) -> Report:
+    """All sections, their figures written to `out`."""
     with figure_style.style():
-        sections = [section(content) for section in SECTIONS]
-        svgs = {
-            block.plot.name: figure_style.save(block.plot.figure, out / "figures", block.plot.name)
-            for section in sections
-            for block in section.blocks
-            if block.plot and block.plot.figure
-        }
-    (out / "metrics.csv").write_text(tables.tidy_csv(content.attempts), encoding="utf-8")
-    if len(content.shown):
-        comparison = tables.comparison(content.shown, content.system_names)
-        (out / "comparison.csv").write_text(csv_text(comparison), encoding="utf-8")
-    (out / "report.md").write_text(_markdown(sections, title), encoding="utf-8")
-    page = out / "index.html"
-    page.write_text(_html(content, sections, svgs, title), encoding="utf-8")
-    return page
+        sections = []
+        for section in SECTIONS:
+            made = section(content)
+            if made.blocks:
+                sections.append(made)
+                progress(made.title)
+        plots = [block.plot for section in sections for block in section.blocks if block.plot]
+        figures = {plot.name: plot.figure for plot in plots if plot.figure}
+        svgs = figure_style.save_all(
+            figures, out / "figures", lambda done: progress(f"{done} of {len(figures)} figures")
+        )
+    return Report(content, sections, svgs, title, out)
 
 
-def _html(content: Content, sections: list[Section], svgs: dict[str, str], title: str) -> str:
+def _write_page(report: Report, path: Path) -> None:
+    path.write_text(_html(report), encoding="utf-8")
+
+
+def _write_markdown(report: Report, path: Path) -> None:
+    path.write_text(_markdown(report.sections, report.title), encoding="utf-8")
+
+
+def _write_metrics(report: Report, path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(tables.tidy_csv_parts(with_intervals(report.content)))
+
+
+def _write_comparison(report: Report, path: Path) -> None:
+    if len(report.content.shown):
+        table = tables.comparison(report.content.shown, report.content.system_names)
+        path.write_text(csv_text(table), encoding="utf-8")
+
+
+def _write_latex(report: Report, path: Path) -> None:
+    path.write_text(latex.tables(report.sections), encoding="utf-8")
+    path.with_name("report.tex").write_text(latex.document(report.title, path.name), encoding="utf-8")
+
+
+def _write_pdf(report: Report, path: Path) -> None:
+    # fpdf2 takes some time to import, and most uses of this module write no document.
+    from dlbench.report import pdf
+
+    attempts = report.content.attempts
+    when = attempts["started_at"].max().to_pydatetime() if len(attempts) else datetime(1970, 1, 1, tzinfo=UTC)
+    pdf.write(path, report.title, _subtitle(report.content), report.sections, report.folder / "figures", when)
+
+
+#: The files of a report beside its figures, and what writes each. A new form is a function and an entry.
+FORMS: dict[str, Callable[[Report, Path], None]] = {
+    "metrics.csv": _write_metrics,
+    "comparison.csv": _write_comparison,
+    "report.md": _write_markdown,
+    "tables.tex": _write_latex,
+    "report.pdf": _write_pdf,
+    "index.html": _write_page,
+}
+
+
+def _html(report: Report) -> str:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html"]),
@@ -102,15 +186,18 @@ def _html(content: Content, sections: list[Section], svgs: dict[str, str], title
     )
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    links = Links(report.content, report.sections)
     return environment.get_template("page.html").render(
-        title=title,
-        subtitle=_subtitle(content),
-        sections=sections,
-        drawn=lambda block: _inline(block, svgs),
+        title=report.title,
+        subtitle=_subtitle(report.content),
+        sections=report.sections,
+        drawn=lambda block: _inline(block, report.svgs),
         cells=_cells,
         heading=_heading,
-        alignments=_alignments,
+        alignments=alignments,
         choices=_choices,
+        links=links,
+        searchable=lambda block: bool(block.filters) or len(block.table.rows) > MIN_SEARCHED,
         version=__version__,
         css=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -136,16 +223,6 @@ def _heading(column: Column) -> tuple[str, str]:
     return title, unit.removesuffix("]") if bracket else ""
 
 
-def _alignments(table: Table) -> list[str]:
-    """Of each column "left" or "right": numbers to the right, where the column says nothing else."""
-    columns = zip(
-        table.columns, zip(*table.rows, strict=True) if table.rows else ((),) * len(table.columns), strict=True
-    )
-    return [
-        c.align or ("right" if any(isinstance(v, int | float) for v in values) else "left") for c, values in columns
-    ]
-
-
 def _choices(table: Table, filters: Sequence[str]) -> list[tuple[int, str, list[str]]]:
     """Of each column to filter by its index, heading and different values; a column with one value is no choice."""
     found = []
@@ -156,7 +233,7 @@ def _choices(table: Table, filters: Sequence[str]) -> list[tuple[int, str, list[
     return found
 
 
-def _markdown(sections: list[Section], title: str) -> str:
+def _markdown(sections: Sequence[Section], title: str) -> str:
     lines = [f"# {escape_markdown(title)}", ""]
     for section in sections:
         lines += [f"## {escape_markdown(section.title)}", ""]

@@ -64,7 +64,7 @@ def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
     _name_slowest(left, counted)
     look.legend(figure, {way.capitalize(): mark for way, mark in _MARKS.items() if (points["way"] == way).any()})
     words = (
-        f"Every layer of the network, forward and backward apart. {roof.words()} A point's distance to the line above "
+        f"Every layer, forward and backward apart. {roof.words()} A point's distance to the line above "
         "it is what the layer leaves unused; above the slanted line its operands came from a cache."
     )
     return Plot("roofline", words, figure)
@@ -77,8 +77,9 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
         networks: one row each: `label`, and in seconds `flop_s`, `memory_s`, `optimizer_s`, `step_s`.
     """
     parts = ["flop_s", "memory_s", "optimizer_s"]
-    known = networks.dropna(subset=[*parts, "step_s"])
-    known = known[known["step_s"] > 0].head(_MAX_ROWS)
+    usable = networks.dropna(subset=[*parts, "step_s"])
+    usable = usable[usable["step_s"] > 0]
+    known = usable.head(_MAX_ROWS)
     if known.empty:
         return Plot("where_time_goes", "No network has both a measured step and a bound; `dlbench ceilings` gives one.")
     known = known.assign(overhead_s=(known["step_s"] - known[parts].sum(axis=1)).clip(lower=0))
@@ -105,6 +106,8 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
         "Where the time of a step goes: the time that its counted FLOP need at the peak, what the bytes of its layers "
         "add to that, the optimizer's bytes, and the rest. Where caches beat the bound there is no overhead to show."
     )
+    if len(usable) > len(known):
+        words += f" Not drawn: {len(usable) - len(known)} more."
     return Plot("where_time_goes", words, figure)
 
 
@@ -119,6 +122,16 @@ def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
         rows.append({"label": label, **times, "step_s": median_time(run.step_s)})
     frame = pd.DataFrame(rows, columns=["label", "flop_s", "memory_s", "optimizer_s", "step_s"])
     return frame.astype(dict.fromkeys(frame.columns[1:], float))
+
+
+def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
+    """The layers of several profiles under one roof, as `roofline` takes them, named by their networks as well."""
+    frames = []
+    several = len(runs) > 1
+    for run, roof in runs:
+        frame = profile_frame(run, roof)
+        frames.append(frame.assign(layer=network(run.case["model"]) + " " + frame["layer"]) if several else frame)
+    return pd.concat(frames, ignore_index=True)
 
 
 def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:

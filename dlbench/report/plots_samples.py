@@ -96,7 +96,10 @@ def power(cases: pd.DataFrame) -> Plot:
     Args:
         cases: with `power_time_s`, `power_w` and `power_limit_w` of the first rank beside the metrics.
     """
-    shown = fastest(cases[cases["power_w"].map(_length).gt(1)], ["model", "mode"], limit=MAX_PANELS)
+    points = cases["power_w"].map(_length)
+    # A trace whose times are not as many as its readings cannot be drawn.
+    drawable = points.gt(1) & points.eq(cases["power_time_s"].map(_length))
+    shown = fastest(cases[drawable], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
         return Plot("power", "No case has a trace of its power.")
     figure, panels = grid(len(shown), height=1.45, sharey=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def memory(cases: pd.DataFrame) -> Plot:
 
 
 def flop_time(cases: pd.DataFrame) -> Plot:
-    """Step time against counted FLOP, with the datasheet peak as the line below which nothing can lie."""
+    """Step time against counted FLOP, with the device's peaks as lines: of the datasheet, and as it was measured."""
     known = cases[cases["flop_per_step"].gt(0) & cases["step_time"].notna()]
     if known.empty:
         return Plot("flop_time", "No case has both a step time and a count of its FLOP.")
@@ -113,11 +114,15 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     for axes, mode in zip(panels, modes, strict=True):
         _name_networks(axes, known[known["mode"] == mode])
     precision_legend(figure, known)
-    if "highest rate reached here" in lines:
-        bound = "No datasheet peak is known for this device: the dashed line is the highest rate that any case reached."
-    else:
-        bound = "The line is the dense datasheet peak of one device: nothing can lie in the shaded region below it."
-    return Plot("flop_time", f"Step time against the counted work. {bound}", figure)
+    sources = {line.source for line in lines}
+    bound = ""
+    if _DATASHEET in sources:
+        bound = " The solid line is the dense datasheet peak of one device: nothing can lie in the shaded region below."
+    if _MEASURED in sources:
+        bound += " The dashed line is the peak that matrix products and convolutions reached on one device."
+    if _REACHED in sources:
+        bound = " No peak of this device is known: the dotted line is the highest rate that any case reached."
+    return Plot("flop_time", f"Step time against the counted work.{bound}", figure)
 
 
 _MEMORY_PARTS = {
@@ -134,26 +139,45 @@ _MEMORY_MARKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _bound_lines(known: pd.DataFrame) -> dict[str, float]:
-    """Rates [FLOP/s] to draw as lines, by name: the datasheet peak per precision, else the best that was reached."""
-    peaks = known.dropna(subset="device_peak").drop_duplicates("precision")
-    if len(peaks):
+_DATASHEET, _MEASURED, _REACHED = "datasheet", "measured", "reached here"
+_LINES: dict[str, Any] = {_DATASHEET: "-", _MEASURED: (0, (5, 3)), _REACHED: (0, (1, 2))}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A rate [FLOP/s] that bounds the time from below, by who says so."""
+
+    source: str  # of `_LINES`
+    rate: float
+    precisions: tuple[str, ...]
+
+    def name(self) -> str:
+        of = f" {', '.join(self.precisions)}" if self.precisions else ""
+        return f"{self.source}{of}: {units.rate(self.rate, 'FLOP/s')}"
+
+
+def _bound_lines(known: pd.DataFrame) -> list[_Line]:
+    """The lines to draw: datasheet and measured peak per precision; without either, the best that was reached."""
+    lines = []
+    for source, column in ((_DATASHEET, "device_peak"), (_MEASURED, "measured_peak")):
         by_rate: dict[float, list[str]] = {}
-        for precision, rate in zip(peaks["precision"], peaks["device_peak"], strict=True):
-            by_rate.setdefault(rate, []).append(precision)
-        return {f"peak {', '.join(names)}": rate for rate, names in by_rate.items()}
-    return {"highest rate reached here": float((known["flop_per_step"] / known["step_time"]).max())}
+        for precision, rate in known.groupby("precision", sort=False)[column].max().dropna().items():
+            by_rate.setdefault(float(rate), []).append(str(precision))
+        lines += [_Line(source, rate, tuple(names)) for rate, names in by_rate.items()]
+    return lines or [_Line(_REACHED, float((known["flop_per_step"] / known["step_time"]).max()), ())]
 
 
-def _draw_bounds(axes: Axes, x: Any, lines: dict[str, float]) -> None:
-    datasheet = "highest rate reached here" not in lines
+def _draw_bounds(axes: Axes, x: Any, lines: list[_Line]) -> None:
+    datasheet = [line.rate for line in lines if line.source == _DATASHEET]
     if datasheet:
-        axes.fill_between(x, x / max(lines.values()), axes.get_ylim()[0], color=look.GRID, lw=0, zorder=0)
-    for name, rate in lines.items():
-        colour = look.PRECISION_COLOURS.get(name.removeprefix("peak ").split(",")[0], look.MUTED)
-        axes.plot(x, x / rate, color=colour, lw=1.2, ls="-" if datasheet else (0, (4, 3)), zorder=1)
-    if datasheet:
+        axes.fill_between(x, x / max(datasheet), axes.get_ylim()[0], color=look.GRID, lw=0, zorder=0)
         axes.text(0.98, 0.07, "faster than\nthe peak", transform=axes.transAxes, ha="right", **SMALL)
+    for number, line in enumerate(sorted(lines, key=lambda line: line.rate)):
+        colour = look.PRECISION_COLOURS.get(line.precisions[0] if line.precisions else "", look.MUTED)
+        axes.plot(x, x / line.rate, color=colour, lw=1.2, ls=_LINES[line.source], zorder=1)
+        # One below the other at the top left, where no case lies: more FLOP take more time.
+        place: Any = {"xy": (0.02, 0.98), "xytext": (0, -11 * number), "textcoords": "offset points"}
+        axes.annotate(line.name(), xycoords="axes fraction", va="top", fontsize=8, color=colour, **place)
 
 
 def _draw_cases(axes: Axes, cases: pd.DataFrame) -> None:
@@ -166,9 +190,9 @@ def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:
     """Each network's name beside its slowest case, above which there is room for it."""
     shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
     points = axes.transData.transform(cases[["flop_per_step", "step_time"]].to_numpy()) * 72 / _dpi(axes)
-    # What a label must not cover, as left, bottom, right, top in points: the marks, then the labels before it.
+    # What a label must not cover, as left, bottom, right, top in points: the marks, then the texts before it.
     marks: list[_Box] = [(px - 3.0, py - 3.0, px + 3.0, py + 3.0) for px, py in points]
-    labels: list[_Box] = []
+    labels: list[_Box] = [tuple(v * 72 / _dpi(axes) for v in text.get_window_extent().extents) for text in axes.texts]
     panel: _Box = tuple(v * 72 / _dpi(axes) for v in axes.bbox.extents)
     for name, x, y in zip(shown["model"], shown["flop_per_step"], shown["step_time"], strict=True):
         px, py = axes.transData.transform((x, y)) * 72 / _dpi(axes)

@@ -10,7 +10,6 @@ import pandas as pd
 from dlbench import units
 from dlbench.report import tables
 from dlbench.report.content import MAX_SHOWN, Block, Content, Section
-from dlbench.report.labels import system_ids
 from dlbench.report.render import Cell, Column, Table
 
 #: The properties of a system in the order in which they are listed.
@@ -49,8 +48,7 @@ def provenance(content: Content) -> Section:
     stores = ", ".join(content.sources)
     count = f"{units.counted(len(content.rows), 'row')} of {units.counted(len(content.attempts), 'attempt')}"
     blocks = [Block(words=f"Read from {stores}: {count}. Folders below are relative to the store.")]
-    if content.system_names:
-        blocks.append(Block(heading="Systems and software", table=_systems(content)))
+    blocks += _system_blocks(content)
     if len(content.attempts):
         blocks.append(Block(heading="Suites and protocols", table=_protocols(content.attempts)))
         heading = "Every attempt, and how to repeat it"
@@ -68,19 +66,41 @@ def provenance(content: Content) -> Section:
     return Section("provenance", "Provenance", blocks)
 
 
-def _systems(content: Content) -> Table:
-    rows = content.rows.assign(id=system_ids(content.rows))
-    known = rows[rows["system_hostname"].fillna("") != ""]
+def _system_blocks(content: Content) -> list[Block]:
+    """The properties of the systems: of several first what differs, then, folded, what they have in common."""
+    if not content.system_names:
+        return []
+    rows = _properties(content)
+    if len(content.system_names) == 1:
+        return [Block(heading="Systems and software", table=_systems(content, rows))]
+    same = [row for row in rows if len(set(row[1:])) == 1]
+    different = [row for row in rows if row not in same]
+    common = Table([Column("property", "Property"), Column("value", "All systems", "left")], [row[:2] for row in same])
+    return [
+        Block(heading="In what the systems differ", table=_systems(content, different)),
+        Block(heading=f"What is the same for all ({len(same)})", table=common, folded=True),
+    ]
+
+
+def _systems(content: Content, rows: list[list[Cell]]) -> Table:
     columns = [Column("property", "Property")]
     columns += [Column(f"system_{i}", name, "left") for i, name in enumerate(content.system_names.values(), 1)]
+    return Table(columns, rows)
+
+
+def _properties(content: Content) -> list[list[Cell]]:
+    """One row per property that any system tells: its title, and of each system all values."""
+    known = content.rows[content.rows["system_hostname"].fillna("") != ""]
+    of_systems = [known[known["system_id"] == system] for system in content.system_names]
     cells: list[list[Cell]] = []
+    if len({number for rows in of_systems for number in rows["source_number"]}) > 1:
+        read_from = [sorted({content.sources[int(n)] for n in rows["source_number"]}) for rows in of_systems]
+        cells.append(["Read from", *(", ".join(sources) for sources in read_from)])
     for name, title in _PROPERTIES.items():
-        values: list[Cell] = [
-            _values(known.loc[known["id"] == s, f"system_{name}"], name) for s in content.system_names
-        ]
+        values: list[Cell] = [_values(rows[f"system_{name}"], name) for rows in of_systems]
         if any(v != units.MISSING for v in values):
             cells.append([title, *values])
-    return Table(columns, cells)
+    return cells
 
 
 def _values(values: pd.Series, name: str) -> str:
@@ -116,7 +136,7 @@ def _protocols(attempts: pd.DataFrame) -> Table:
 
 def _details(rows: pd.DataFrame, system: str) -> dict[str, object]:
     """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
-    of_system = rows[(system_ids(rows) == system) & (rows["system_hostname"].fillna("") != "")]
+    of_system = rows[(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
     return {str(k): v for k, v in json.loads(of_system["system_details"].iloc[0] or "{}").items()}
 
 

@@ -10,6 +10,7 @@ import csv
 import io
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -99,20 +100,20 @@ def bytes_of(cell: Cell) -> str:
 
 def text(table: Table) -> str:
     """`table` for the terminal: columns two spaces apart under a rule."""
-    headings, body = [c.heading for c in table.columns], _body(table)
-    widths = [max(map(len, cells)) for cells in zip(headings, *body, strict=True)]
-    aligns = [_align(table, i) for i in range(len(widths))]
+    headings, rows = [c.heading for c in table.columns], body(table)
+    widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
+    aligns = alignments(table)
     lines = [table.title, ""] if table.title else []
     lines += [_line(headings, widths, aligns), "  ".join("─" * w for w in widths)]
-    lines += [_line(row, widths, aligns) for row in body]
+    lines += [_line(row, widths, aligns) for row in rows]
     lines += ["", *table.notes] if table.notes else []
     return "\n".join(lines) + "\n"
 
 
 def markdown(table: Table) -> str:
     """`table` as GitHub-flavoured Markdown; characters with a meaning there are escaped."""
-    rules = ["---:" if _align(table, i) == "right" else ":---" for i in range(len(table.columns))]
-    rows = [[c.heading for c in table.columns], *_body(table)]
+    rules = ["---:" if align == "right" else ":---" for align in alignments(table)]
+    rows = [[c.heading for c in table.columns], *body(table)]
     lines = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
     lines.insert(1, "| " + " | ".join(rules) + " |")
     lines = ([f"**{escape_markdown(table.title)}**", ""] if table.title else []) + lines
@@ -132,11 +133,9 @@ def csv_text(table: Table) -> str:
 
 def latex(table: Table) -> str:
     r"""`table` as a LaTeX tabular with booktabs rules; with a title it is a float with that caption."""
-    spec = "".join("r" if _align(table, i) == "right" else "l" for i in range(len(table.columns)))
-    head, *body = [
-        " & ".join(map(escape_latex, row)) + r" \\" for row in [[c.heading for c in table.columns], *_body(table)]
-    ]
-    lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    spec = "".join("r" if align == "right" else "l" for align in alignments(table))
+    head, *rows = [latex_row(row) for row in ([c.heading for c in table.columns], *body(table))]
+    lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
     if table.title:
         caption = rf"\caption{{{escape_latex(table.title)}}}"
         lines = [r"\begin{table}", r"\centering", caption, *lines, r"\end{table}"]
@@ -158,16 +157,46 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """`text` so that LaTeX prints it as it is, with any engine."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """`text` so that LaTeX prints it as it is, with any engine and fonts in T1 encoding.
+
+    A letter that these lack loses its accents; of any other character the code point is printed.
+    """
+    # Two hyphens would become a dash.
+    return re.sub(r"-(?=-)", "-{}", "".join(map(_latex_character, text)))
+
+
+def latex_row(cells: Sequence[str]) -> str:
+    r"""One row of a LaTeX table. What begins with a bracket or an asterisk would be an option of the row above."""
+    row = " & ".join(map(escape_latex, cells))
+    return (f"{{}}{row}" if row.lstrip().startswith(("[", "*")) else row) + r" \\"
+
+
+def body(table: Table) -> list[list[str]]:
+    """The cells of `table` as people read them."""
+    return [[(c.show or shown)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in table.rows]
+
+
+def alignments(table: Table) -> list[str]:
+    """Of each column "left" or "right": numbers to the right, where the column says nothing else."""
+    return [_align(table, i) for i in range(len(table.columns))]
+
+
+def _latex_character(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    if " " <= character <= "~" or "\u00a1" <= character <= "\u00ff" or character in _T1:
+        return character
+    if not character.isprintable():
+        return " "
+    plain = unicodedata.normalize("NFKD", character)
+    kept = "".join(c for c in plain if not unicodedata.combining(c))
+    if kept and kept != character and all(" " <= c <= "~" for c in kept):
+        return "".join(_LATEX.get(c, c) for c in kept)
+    return "" if unicodedata.combining(character) else f"[U+{ord(character):04X}]"
 
 
 def _number(cell: Cell) -> float | None:
     return float(cell) if isinstance(cell, int | float) else None
-
-
-def _body(table: Table) -> list[list[str]]:
-    return [[(c.show or shown)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in table.rows]
 
 
 def _align(table: Table, index: int) -> str:
@@ -201,6 +230,8 @@ FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     "json": _many_json,
 }
 
+#: Letters beyond Latin-1 in LaTeX's T1 encoding.
+_T1 = frozenset("ĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽž")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -217,8 +248,9 @@ _LATEX = {
     "|": r"\textbar{}",
     "\n": " ",
     GROUP: r"\,",
-    "–": "--",
-    "—": "---",
+    "–": r"\textendash{}",
+    "—": r"\textemdash{}",
+    "…": r"\dots{}",
     "×": r"$\times$",
     "±": r"$\pm$",
     "·": r"$\cdot$",
@@ -230,4 +262,16 @@ _LATEX = {
     "−": r"$-$",
     "→": r"$\rightarrow$",
     "²": r"$^2$",
+    "³": r"$^3$",
+    "√": r"$\surd$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "ρ": r"$\rho$",
+    "σ": r"$\sigma$",
+    "Δ": r"$\Delta$",
+    "μ": r"$\mu$",
+    "€": r"\texteuro{}",
+    "\u00a0": "~",
+    "\u00ad": r"\-",
+    "\u200b": r"\allowbreak{}",
 }

@@ -11,10 +11,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from dlbench import stats, units
+from dlbench import units
 from dlbench.report.content import Block, Content, Section
 from dlbench.report.labels import network
 from dlbench.report.render import Cell, Column, Table
@@ -102,16 +101,15 @@ class Curve:
         return found
 
 
-def curves(cases: pd.DataFrame, rows: pd.DataFrame) -> list[Curve]:
+def curves(cases: pd.DataFrame) -> list[Curve]:
     """All curves with at least two sizes; a set of cases may show a weak and a strong one.
 
     Args:
-        cases: of one system, one per attempt, with intervals.
-        rows: as stored, one per rank, for what communication took.
+        cases: of one system, one per attempt, with intervals and what communication took, as `Content.shown` has them.
     """
     if cases.empty:
         return []
-    cases = cases.assign(devices=cases["nodes"] * cases["devices_per_node"], **communication(cases, rows))
+    cases = cases.assign(devices=cases["nodes"] * cases["devices_per_node"])
     cases["global_batch"] = cases["batch_size"] * cases["devices"]
     found = []
     for kind, batch in (("weak", "batch_size"), ("strong", "global_batch")):
@@ -127,31 +125,6 @@ def curves(cases: pd.DataFrame, rows: pd.DataFrame) -> list[Curve]:
                 points = tuple(_points(sizes))
                 found.append(Curve(kind, _name(first, batch, cases), points, fit([_sample(p) for p in points])))
     return found
-
-
-def communication(cases: pd.DataFrame, rows: pd.DataFrame) -> dict[str, Any]:
-    """Per attempt the slowest rank's step without synchronisation, and the all-reduce by itself [s]; NaN if none."""
-    if "unsynced_step_s" not in rows:
-        missing = np.full(len(cases), np.nan)
-        return dict.fromkeys(("unsynced", "unsynced_low", "unsynced_high", "allreduce"), missing)
-    limits = rows["unsynced_step_s"].map(_median_limits)
-    parts = {
-        name: limits.map(lambda v, i=i: v[i]) for i, name in enumerate(("unsynced", "unsynced_low", "unsynced_high"))
-    }
-    slowest = {name: part.groupby(rows["attempt_id"]).max() for name, part in parts.items()}
-    total = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
-    attempts = cases["attempt_id"]
-    found = {name: attempts.map(values).to_numpy(dtype=float) for name, values in slowest.items()}
-    return found | {"allreduce": attempts.map(total).to_numpy(dtype=float)}
-
-
-def _median_limits(steps: Any) -> tuple[float, float, float]:
-    """Median of the steps and its interval; NaN without steps, the median alone where they are too few."""
-    if steps is None or len(steps) == 0:
-        return math.nan, math.nan, math.nan
-    interval = stats.median_interval([float(s) for s in steps])
-    median = float(np.median(steps))
-    return (median, interval.low, interval.high) if interval else (median, math.nan, math.nan)
 
 
 def _points(sizes: pd.DataFrame) -> list[Point]:
@@ -300,7 +273,7 @@ def section(content: Content) -> Section:
     blocks: list[Block] = []
     several = sum(bool(len(content.of_system(s))) for s in content.system_names)
     for number, (system, name) in enumerate(content.system_names.items(), 1):
-        found = curves(content.of_system(system), content.rows)
+        found = curves(content.of_system(system))
         if not found:
             continue
         ending = f"-{number}" if several > 1 else ""

@@ -7,20 +7,26 @@ from collections.abc import Callable
 
 import pandas as pd
 
-from dlbench.report import audit, method, plots_rates, plots_samples, plots_time, tables
+from dlbench.report import audit, method, plots_batch, plots_rates, plots_samples, plots_time, tables
+from dlbench.report.anchors import anchors_table
+from dlbench.report.bounds_section import bounds
 from dlbench.report.content import Block, Content, Section
 from dlbench.report.figure_parts import Plot
 from dlbench.report.findings import findings
+from dlbench.report.projection_section import projection
 from dlbench.report.provenance import provenance
 from dlbench.report.render import Table
 from dlbench.report.scaling import section as scaling
+from dlbench.report.side_by_side import numbered, over_processes, series
 from dlbench.report.summary import summary
+from dlbench.report.systems_blocks import between_processes, drawn, over_systems, trade_off
+from dlbench.report.systems_section import measured, systems
 from dlbench.spec.catalog import CATALOG
 from dlbench.spec.facts import CountedFacts
 
 NOTHING = "No case was measured successfully, so there is nothing to show here."
 #: Figures are drawn for so many systems; the tables hold all.
-MAX_SYSTEMS = 6
+MAX_SYSTEMS = 4
 
 
 def comparison(content: Content) -> Section:
@@ -40,10 +46,21 @@ def throughput(content: Content) -> Section:
     """Throughput, over the batch and by precision where there are several."""
     several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
     several_precisions = content.shown["precision"].nunique() > 1
-    blocks = _plots(content, plots_rates.throughput)
-    blocks += _plots(content, plots_rates.batch_curves) if several_batches else []
+    blocks = over_systems(content, "throughput", "throughput") or _plots(content, plots_rates.throughput)
+    blocks += batches(content) if several_batches else []
     blocks += _plots(content, plots_rates.precisions) if several_precisions else []
     return Section("throughput", "Throughput", blocks)
+
+
+def batches(content: Content) -> list[Block]:
+    """Throughput over the batch with its knees: of one system by precision, of several in one panel per network."""
+    if len(measured(content)) < 2:
+        return _plots(content, plots_batch.batch_curves)
+    cases = series(content)
+    return [
+        drawn(plots_batch.batch_curves_of_systems(cases, content.system_names), content, cases),
+        Block(heading="Knees of the curves", table=plots_batch.knees(cases, content.system_names), folded=True),
+    ]
 
 
 def step_time(content: Content) -> Section:
@@ -57,8 +74,9 @@ def memory(content: Content) -> Section:
 
 
 def energy(content: Content) -> Section:
-    """Energy per image, and the power behind it."""
-    blocks = _plots(content, plots_rates.energy)
+    """Energy per image, what throughput costs of it, and the power behind it."""
+    blocks = over_systems(content, "energy_per_image", "energy") or _plots(content, plots_rates.energy)
+    blocks += trade_off(content)
     if content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).any():
         blocks += _plots(content, plots_samples.power)
     return Section("energy", "Energy", blocks)
@@ -66,7 +84,7 @@ def energy(content: Content) -> Section:
 
 def flop_time(content: Content) -> Section:
     """Time against work and its bound."""
-    if content.shown["device_peak"].notna().any():
+    if content.shown[["device_peak", "measured_peak"]].notna().any(axis=None):
         words = (
             "The execution time of a pass is bounded from below by its floating-point operations: time is at least "
             "FLOP over peak. The distance between a point and its line is what a network leaves unused on this device."
@@ -81,17 +99,18 @@ def flop_time(content: Content) -> Section:
 
 def variability(content: Content) -> Section:
     """How step times scatter and run."""
-    blocks = _plots(content, plots_samples.distribution) + _plots(content, plots_samples.time_series)
+    blocks = between_processes(content)
+    blocks += _plots(content, plots_samples.distribution) + _plots(content, plots_samples.time_series)
     return Section("variability", "Variability", blocks)
 
 
 def published(content: Content) -> Section:
     """Published throughputs beside which ours may be held."""
-    table = tables.published(content.shown)
+    table = anchors_table(_as_cases(content.shown), measured(content))
     words = (
         "Published throughputs of the same networks, to hold those above against. They differ in framework, data, "
         "batch, precision and often in the variant of the network: a figure far from its anchor deserves a look, a "
-        "figure near it proves nothing."
+        "figure near it proves nothing. Beside each stands our nearest case, and what differs: theirs first."
     )
     if not table.rows:
         return Section(
@@ -149,17 +168,20 @@ def how(content: Content) -> Section:
     return Section("method", "Method", blocks)
 
 
-#: The chapters in their order. A new one is a function and an entry.
+#: The chapters in their order. A new one is a function and an entry. Those without blocks are left out of the report.
 SECTIONS: tuple[Callable[[Content], Section], ...] = (
     summary,
+    systems,
     comparison,
     throughput,
     step_time,
     memory,
     energy,
     flop_time,
+    bounds,
     variability,
     scaling,
+    projection,
     published,
     cnn_table,
     failures,
@@ -194,7 +216,9 @@ def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block
         return [Block(words=NOTHING)]
     blocks = []
     for number, (system, name) in enumerate(systems[:MAX_SYSTEMS], 1):
-        plot = draw(content.of_system(system))
+        cases = content.of_system(system)
+        plot = draw(_as_cases(cases) if draw in _OF_CASES else cases)
+        plot = dataclasses.replace(plot, records=plot.records or tuple(cases["attempt_id"]))
         if len(systems) > 1:
             plot = dataclasses.replace(plot, name=f"{plot.name}-{number}")
         blocks.append(Block(plot=plot, heading=name if len(systems) > 1 else ""))
@@ -202,3 +226,15 @@ def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block
         left = ", ".join(name for _, name in systems[MAX_SYSTEMS:])
         blocks.append(Block(words=f"Not drawn, but in the tables: {left}."))
     return blocks
+
+
+#: Figures that need no samples, and so show of several processes of a case their median instead of the fastest.
+_OF_CASES = (
+    *(plots_rates.throughput, plots_rates.energy, plots_rates.precisions, plots_batch.batch_curves),
+    *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
+)
+
+
+def _as_cases(cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per case, where repeats are several processes of it."""
+    return over_processes(numbered(cases)) if cases["repeat"].nunique() > 1 else cases

@@ -9,19 +9,21 @@ from dlbench.report import plots_rates, tables
 from dlbench.report.content import Block, Content, KeyFigure, Section
 from dlbench.report.derive import MIN_STEPS
 from dlbench.report.figure_parts import fastest
-from dlbench.report.labels import network, setting, system_ids, varying_axes
+from dlbench.report.labels import network, setting, varying_axes
 from dlbench.report.metrics import METRICS
+from dlbench.report.side_by_side import numbered, over_processes
+from dlbench.report.systems_section import measured, verdicts
 
 
 def summary(content: Content) -> Section:
     """One page: the key figures, what they say in words, and the fastest setting of each network."""
-    blocks = [Block(figures=_key_figures(content)), Block(words=_in_words(content))]
-    blocks += [Block(words=words) for words in _machines(content)]
-    for system, name in content.system_names.items():
-        cases = content.of_system(system)
-        if len(cases):
-            heading = name if len(content.system_names) > 1 else "Each network at its fastest"
-            blocks.append(Block(heading=heading, table=tables.summary(cases)))
+    figures = Block(figures=_key_figures(content))
+    machines = [Block(words=words) for words in _machines(content)]
+    if len(measured(content)) > 1:
+        return Section("summary", "Summary", [figures, *verdicts(content), *machines])
+    blocks = [figures, Block(words=_in_words(content)), *machines]
+    if len(content.shown):
+        blocks.append(Block(heading="Each network at its fastest", table=tables.summary(content.shown)))
     return Section("summary", "Summary", blocks)
 
 
@@ -35,15 +37,18 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
     )
     if shown.empty:
         return (counted,)
-    sound = _sound(shown)
+    # Of several processes of a case their median: the fastest of them would be luck.
+    sound = _sound(over_processes(numbered(shown)))
+    names = measured(content)
+    where = names if len(names) > 1 else {}
     of_reference = sound[sound["model"] == _reference(sound)]
     training = of_reference[of_reference["mode"] == "training"]
     candidates = training if len(training) else of_reference
     # Of unstable cases the one with the most steps, of good ones the fastest.
     by = "throughput" if candidates["status"].eq("ok").all() else "steps"
     best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
-    width = units.percent(best["step_time_half_width"])
-    note = [f"± {width}"] if width != units.MISSING else []
+    note = [where[best["system_id"]]] if where else []
+    note += _uncertainty(best)
     figures = [
         KeyFigure(
             METRICS["throughput"].show(best["throughput"]),
@@ -54,12 +59,23 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
     if sound["flop_rate"].notna().any():
         top = sound.iloc[sound["flop_rate"].argmax()]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
-        words = f"{network(top['model'])}, {top['mode']}; {of_peak}; {_standing(top)}"
+        on = f" on {where[top['system_id']]}" if where else ""
+        words = f"{network(top['model'])}, {top['mode']}{on}; {of_peak}; {_standing(top)}"
         figures.append(KeyFigure(METRICS["flop_rate"].show(top["flop_rate"]), "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
-        words = f"{network(best['model'])}, {best['mode']}; gross, by {best['energy_source']}; {_standing(best)}"
+        on = f" on {where[best['system_id']]}" if where else ""
+        words = f"{network(best['model'])}, {best['mode']}{on}; gross, by {best['energy_source']}; {_standing(best)}"
         figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", words))
     return (*figures, counted)
+
+
+def _uncertainty(case: pd.Series) -> list[str]:
+    """Half of the range of a case's processes; of a single one the half-width of its interval, where it has one."""
+    if case["processes"] > 1:
+        reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
+        return [f"± {units.percent(reach)} over {case['processes']:.0f} processes"]
+    width = units.percent(case["step_time_half_width"])
+    return [f"± {width}"] if width != units.MISSING else []
 
 
 def _sound(shown: pd.DataFrame) -> pd.DataFrame:
@@ -77,10 +93,10 @@ def _standing(case: pd.Series) -> str:
 
 def _machines(content: Content) -> list[str]:
     """Each system in one sentence: hardware, then software."""
-    rows = content.rows.assign(id=system_ids(content.rows))
+    rows = content.rows
     sentences = []
     for system, name in content.system_names.items():
-        of_system = rows[(rows["id"] == system) & (rows["system_hostname"].fillna("") != "")]
+        of_system = rows[(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
         one = of_system.iloc[0].to_dict()
         hosts = of_system["system_hostname"].nunique()
         parts = [
@@ -109,7 +125,8 @@ def _reference(shown: pd.DataFrame) -> str:
 
 
 def _setting(case: pd.Series, shown: pd.DataFrame) -> str:
-    return setting(case.to_dict(), ["precision", "batch_size", *varying_axes(shown)])
+    axes = [axis for axis in varying_axes(shown) if axis not in ("repeat", "device")]
+    return setting(case.to_dict(), ["precision", "batch_size", *axes])
 
 
 def _in_words(content: Content) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,12 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.derive import uneven
 from dlbench.report.figure_parts import fastest
+from dlbench.report.frame_csv import csv_parts
 from dlbench.report.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.metrics import METRICS
 from dlbench.report.render import Cell, Column, Table
 from dlbench.report.render import shown as shown_cell
 from dlbench.spec.case import AXES, MODES, PRECISIONS, Case
-from dlbench.spec.peaks import anchors
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
 COMPARED = (
@@ -32,6 +33,8 @@ COMPARED = (
     "flop_rate",
     "mfu",
     "distance_to_bound",
+    "share_of_measured_peak",
+    "distance_to_layer_bound",
     "memory_allocated",
     "memory_rss",
     "energy_per_image",
@@ -46,6 +49,8 @@ _SHORT_TITLES = {
     "flop_rate": "Achieved",
     "mfu": "Of peak",
     "distance_to_bound": "Over bound",
+    "share_of_measured_peak": "Of measured",
+    "distance_to_layer_bound": "Over memory bound",
     "memory_allocated": "Peak mem.",
     "memory_rss": "Host mem.",
     "energy_per_image": "Energy",
@@ -77,7 +82,8 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
         cells += [network(case[a]) if a == "model" else case[a] for a in axes]
         cells += [_number(case[name]) for name in known]
-        rows.append([*cells[:place], case["status"], *cells[place:]])
+        rows.append([*cells[:place], case["status"], *cells[place:], case["attempt_id"]])
+    columns.append(Column("attempt_id", "Record", "left", _record))
     missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
     notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
     return Table(columns, rows, notes=notes)
@@ -135,28 +141,6 @@ def failures(cases: pd.DataFrame) -> Table:
     return Table(columns, rows)
 
 
-def published(shown: pd.DataFrame) -> Table:
-    """Published throughputs of networks that were measured here: per device, with what they were measured on."""
-    names = set(shown["model"])
-    columns = [
-        Column("model", "Network"),
-        Column("mode", "Mode"),
-        Column("device", "Device"),
-        Column("img_per_s_per_device", "Per device [img/s]", "right", _show_number),
-        Column("precision", "Precision"),
-        Column("conditions", "Conditions"),
-        Column("source", "Source"),
-    ]
-    rows: list[list[Cell]] = []
-    for a in (a for a in anchors() if a.model in names):
-        device = a.device if a.devices == 1 else f"{a.devices} × {a.device}"
-        batch = f"batch {a.batch_per_device}" if a.batch_per_device else "batch not given"
-        conditions = ", ".join((a.framework, batch, a.data))
-        rate = a.img_per_s_total / a.devices
-        rows.append([network(a.model), a.mode, device, rate, a.precision, conditions, a.source])
-    return Table(columns, rows)
-
-
 def attempts(cases: pd.DataFrame, sources: Sequence[str]) -> Table:
     """Every attempt: when, where its raw output lies, and the command that measures the same case again."""
     columns = [
@@ -186,12 +170,13 @@ def definitions() -> Table:
 
 def tidy_csv(cases: pd.DataFrame) -> str:
     """All attempts with all metrics as CSV, in SI units; fractions as fractions; a missing value is an empty field."""
+    return "".join(tidy_csv_parts(cases))
+
+
+def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:
+    """The same in parts, for it may be large."""
     hidden = ("samples", "system_id", "protocol")
-    lists = cases[["warnings", "throttle_reasons"]].map(lambda v: "; ".join(v) if v is not None else "")
-    text: str = cases.assign(**lists).drop(columns=[c for c in hidden if c in cases]).to_csv(
-        index=False, float_format="%.6g", lineterminator="\n"
-    )  # fmt: skip
-    return text
+    return csv_parts(cases, [str(name) for name in cases if name not in hidden])
 
 
 def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:
@@ -205,11 +190,16 @@ def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:
     for axis in AXES:
         if axis in ("model", "mode", "precision", "batch_size", "device") or case[axis] != getattr(defaults, axis):
             words += ["-P", f"{axis}={case[axis]}"]
-    usual = dataclasses.asdict(defaults.protocol)
+    usual = _usual_protocol()
     for key, value in json.loads(case["protocol"] or "{}").items():
         if value != usual.get(key):
             words += ["-P", f"protocol.{key}={value}"]
     return shlex.join([*words, "--fresh", *(["--results", results] if results else [])])
+
+
+@cache
+def _usual_protocol() -> dict[str, Any]:
+    return dataclasses.asdict(Case("").protocol)
 
 
 def _store(attempt_id: object, sources: Sequence[str]) -> str:
@@ -265,8 +255,10 @@ def _metric_column(name: str, values: pd.Series[float], significant: int, key: s
     )
 
 
-def _show_number(cell: Cell) -> str:
-    return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING
+def _record(cell: Cell) -> str:
+    """An attempt's id without its time, which is enough for `dlbench show`."""
+    text = str(cell)
+    return text.partition("-")[2] or text
 
 
 def _show_count(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""What `dlbench ceilings` and `dlbench profile` leave behind: plain data, SI units, JSON in and out, no torch."""
+"""What `dlbench ceilings`, `profile` and `allreduce` leave behind: plain data, SI units, JSON in and out, no torch."""
 
 from __future__ import annotations
 
@@ -55,6 +55,29 @@ class CeilingRun:
 
 
 @dataclass(frozen=True)
+class AllReduce:
+    """All-reduces of one message size. `time_s`: seconds of each repetition, on the rank that took longest."""
+
+    size_bytes: int
+    time_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class AllReduceRun:
+    """All-reduces of fp32 sums between the same ranks, over message sizes."""
+
+    where: Where  # of the first rank
+    nodes: int
+    ranks: int
+    backend: str
+    transport: str | None  # as `dlbench.worker.communication` finds it
+    sizes: tuple[AllReduce, ...]
+    warning: str | None = None
+    run_id: str = ""
+    started_at: str = ""
+
+
+@dataclass(frozen=True)
 class LayerTime:
     """One module of a network: own time per step (of its children only what is its own), and the work of one step.
 
@@ -93,10 +116,10 @@ class ProfileRun:
     started_at: str = ""
 
 
-Run = TypeVar("Run", CeilingRun, ProfileRun)
+Run = TypeVar("Run", CeilingRun, ProfileRun, AllReduceRun)
 
 
-def to_json(run: CeilingRun | ProfileRun) -> str:
+def to_json(run: CeilingRun | ProfileRun | AllReduceRun) -> str:
     """`run` as JSON text; NaN and infinities become null."""
     return dump_json({"dlbench_bounds_version": BOUNDS_VERSION, **dataclasses.asdict(run)})
 
@@ -115,6 +138,19 @@ def ceiling_run(text: str) -> CeilingRun:
     values = _values(text, "ceilings")
     ceilings = tuple(from_dict(Ceiling, c) for c in values["ceilings"])
     return CeilingRun(from_dict(Where, values["where"]), ceilings, values["run_id"], values["started_at"])
+
+
+def all_reduce_run(text: str) -> AllReduceRun:
+    """The run that `to_json` wrote.
+
+    Raises:
+        ValueError: not JSON, or not such a run.
+    """
+    values = _values(text, "sizes")
+    values["where"] = from_dict(Where, values["where"])
+    values["sizes"] = [from_dict(AllReduce, size) for size in values["sizes"]]
+    run: AllReduceRun = from_dict(AllReduceRun, values)
+    return run
 
 
 def profile_run(text: str) -> ProfileRun:

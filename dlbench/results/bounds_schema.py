@@ -1,6 +1,7 @@
 """Ceilings and profiled layers in Parquet, with an explicit Arrow schema; raw samples beside what is read off them.
 
     results/ceilings/ceilings-<id>.parquet      one row per operation and shape
+    results/ceilings/allreduce-<id>.parquet     one row per message size
     results/profiles/<id>/layers.parquet        one row per layer
 
 They lie in folders of their own, which readers of the store of cases leave out.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
-from dlbench.results.bounds_records import BOUNDS_VERSION, Ceiling, CeilingRun, LayerTime, ProfileRun
+from dlbench.results.bounds_records import BOUNDS_VERSION, AllReduceRun, Ceiling, CeilingRun, LayerTime, ProfileRun
 from dlbench.results.store import _write
 
 if TYPE_CHECKING:
@@ -60,6 +62,21 @@ CEILINGS_SCHEMA: pa.Schema = pa.schema(
     metadata=_VERSION,
 )
 
+#: Bandwidths follow nccl-tests: message over time, and that times 2(n-1)/n.
+ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
+    [
+        *_HEAD,
+        *(pa.field(n, pa.int64()) for n in ("nodes", "ranks")),
+        *(pa.field(n, pa.string()) for n in ("backend", "transport", "warning")),
+        _unit("size_bytes", pa.int64(), "B"),
+        _unit("time_s", pa.list_(pa.float64()), "s"),
+        _unit("median_s", pa.float64(), "s"),
+        _unit("algorithm_bytes_per_s", pa.float64(), "B/s"),
+        _unit("bus_bytes_per_s", pa.float64(), "B/s"),
+    ],
+    metadata=_VERSION,
+)
+
 _CASE = ("model", "mode", "precision", "memory_format", "optimizer")
 LAYERS_SCHEMA: pa.Schema = pa.schema(
     [
@@ -89,6 +106,16 @@ def write_ceilings(root: Path, run: CeilingRun) -> Path:
     return _write(target, pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA))
 
 
+def write_all_reduces(root: Path, run: AllReduceRun) -> Path:
+    """Write one run into the results folder `root`; gives the file.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    target = root / CEILINGS_FOLDER / f"allreduce-{run.run_id}.parquet"
+    return _write(target, pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA))
+
+
 def write_layers(folder: Path, run: ProfileRun) -> Path:
     """Write the layers of one profile as `layers.parquet` into its folder; gives the file.
 
@@ -106,9 +133,17 @@ def read_ceilings(root: Path) -> pd.DataFrame:
     Raises:
         StoreError: a file is corrupt, or none of ours.
     """
-    files = sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet"))
-    tables = [_read(file, CEILINGS_SCHEMA) for file in files]
-    frame: pd.DataFrame = pa.concat_tables(tables or [CEILINGS_SCHEMA.empty_table()]).to_pandas()
+    return read_files(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
+
+
+def read_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
+    """The rows of all files of one kind.
+
+    Raises:
+        StoreError: a file is corrupt, or none of this kind.
+    """
+    tables = [_read(file, schema) for file in files]
+    frame: pd.DataFrame = pa.concat_tables(tables or [schema.empty_table()]).to_pandas()
     return frame
 
 
@@ -137,16 +172,40 @@ def ceilings_frame(run: CeilingRun) -> pd.DataFrame:
     return frame
 
 
-def _head(run: CeilingRun | ProfileRun) -> dict[str, Any]:
+def all_reduce_frame(run: AllReduceRun) -> pd.DataFrame:
+    """One run as `read_files` would give it."""
+    frame: pd.DataFrame = pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA).to_pandas()
+    return frame
+
+
+def _all_reduce_rows(run: AllReduceRun) -> list[dict[str, Any]]:
+    head = _head(run) | {n: getattr(run, n) for n in ("nodes", "ranks", "backend", "transport", "warning")}
+    rows = []
+    for size in run.sizes:
+        row = head | dataclasses.asdict(size)
+        times = _usable(size.time_s)
+        if times:
+            median_s = statistics.median(times)
+            row |= {"median_s": median_s, "algorithm_bytes_per_s": size.size_bytes / median_s}
+            row["bus_bytes_per_s"] = bus_bandwidth(size.size_bytes, median_s, run.ranks)
+        rows.append(row)
+    return rows
+
+
+def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float:
+    """Bytes per second that each link must have carried in an all-reduce: 2(n-1)/n of the message over the time."""
+    return size_bytes / time_s * 2 * (ranks - 1) / ranks
+
+
+def _head(run: CeilingRun | ProfileRun | AllReduceRun) -> dict[str, Any]:
     started_at = datetime.fromisoformat(run.started_at) if run.started_at else None
     return {"run_id": run.run_id, "started_at": started_at, **dataclasses.asdict(run.where)}
 
 
 def _ceiling_row(ceiling: Ceiling) -> dict[str, Any]:
     row = dataclasses.asdict(ceiling)
-    times = [t for t in ceiling.time_s if t is not None and math.isfinite(t) and t > 0]
+    times = _usable(ceiling.time_s)
     if not times:
-        # A sample of zero or no number means nothing: no rate, never one that is infinite.
         return row | {"error": ceiling.error or "no usable sample"}
     best, median = min(times), statistics.median(times)
     for name in ("flop", "bytes"):
@@ -157,6 +216,11 @@ def _ceiling_row(ceiling: Ceiling) -> dict[str, Any]:
         quartiles = statistics.quantiles(times, n=4, method="inclusive")
         row["spread"] = (quartiles[2] - quartiles[0]) / median
     return row
+
+
+def _usable(times_s: Sequence[float | None]) -> list[float]:
+    """The samples that mean something: zero or no number gives no rate, never one that is infinite."""
+    return [t for t in times_s if t is not None and math.isfinite(t) and t > 0]
 
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:

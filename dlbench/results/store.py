@@ -37,6 +37,10 @@ NOT_CASES = frozenset(("ceilings", "profiles"))
 
 
 _MERGED = "merged-"
+#: Rows that are compressed together: a reader of some attempts need not look at the others.
+_ROW_GROUP = 4096
+#: What to do about a part that cannot be read.
+REBUILD = "`dlbench collect` rebuilds it where the attempt's folder is still there"
 
 
 class SkippedPart(UserWarning):
@@ -198,10 +202,55 @@ def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
     try:
         table = pq.ParquetFile(part).read(columns=list(columns) if columns else None)
     except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"cannot read {part}: {str(error).splitlines()[0]}") from error
+        raise unreadable(part, error) from error
     if "attempt_id" not in table.column_names:
-        raise StoreError(f"cannot read {part}: it has no column 'attempt_id', so it is no part of a dlbench store")
-    return table if columns else _in_current_schema(part, table)
+        raise not_ours(part)
+    if columns:
+        return table
+    newer = remark(part, table.schema)
+    if newer:
+        warnings.warn(newer, SkippedPart, stacklevel=3)
+    return fitted(part, table, SCHEMA)
+
+
+def unreadable(part: Path, error: Exception) -> StoreError:
+    """The error that says why a part cannot be read."""
+    return StoreError(f"cannot read {part}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+
+
+def not_ours(part: Path) -> StoreError:
+    """The error about a Parquet file that is somebody else's."""
+    return StoreError(f"cannot read {part}: it has no column 'attempt_id', so it is no part of a dlbench store")
+
+
+def remark(part: Path, schema: pa.Schema) -> str:
+    """What a reader should know of a part with this schema: that it is newer than this dlbench; "" where nothing.
+
+    Raises:
+        StoreError: its version is no number.
+    """
+    version = _schema_version(part, schema)
+    if version <= SCHEMA_VERSION:
+        return ""
+    return f"{part} has schema {version}, newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"
+
+
+def fitted(part: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """`table` with the columns of `schema` in their current types: those that it lacks are null.
+
+    Raises:
+        StoreError: a column holds what its current type cannot.
+    """
+    if table.schema.equals(schema):
+        return table
+    present = set(table.column_names)
+    try:
+        columns = [
+            table[f.name].cast(f.type) if f.name in present else pa.nulls(table.num_rows, f.type) for f in schema
+        ]
+    except pa.ArrowException as error:
+        raise unreadable(part, error) from error
+    return pa.table(columns, schema=schema)
 
 
 def _schema_version(part: Path, schema: pa.Schema) -> int:
@@ -212,29 +261,11 @@ def _schema_version(part: Path, schema: pa.Schema) -> int:
         raise StoreError(f"cannot read {part}: its schema version is {text!r}") from None
 
 
-def _in_current_schema(part: Path, table: pa.Table) -> pa.Table:
-    version = _schema_version(part, table.schema)
-    if version > SCHEMA_VERSION:
-        message = (
-            f"{part} has schema {version}, newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"
-        )
-        warnings.warn(message, SkippedPart, stacklevel=4)
-    present = set(table.column_names)
-    try:
-        columns = [
-            table[f.name].cast(f.type) if f.name in present else pa.nulls(table.num_rows, f.type) for f in SCHEMA
-        ]
-    except pa.ArrowException as error:
-        raise StoreError(f"cannot read {part}: {str(error).splitlines()[0]}") from error
-    return pa.table(columns, schema=SCHEMA)
-
-
 def _read_or_warn(part: Path) -> pa.Table | None:
     try:
         return read_part(part)
     except StoreError as error:
-        message = f"{error}; passed over; `dlbench collect` rebuilds it where the attempt's folder is still there"
-        warnings.warn(message, SkippedPart, stacklevel=3)
+        warnings.warn(f"{error}; passed over; {REBUILD}", SkippedPart, stacklevel=3)
         return None
 
 
@@ -251,7 +282,7 @@ def _write(target: Path, table: pa.Table) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            pq.write_table(table, file, compression="zstd", row_group_size=_ROW_GROUP)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)

@@ -25,10 +25,7 @@ class Model:
     fc_weights: int
     fc_macs: int
     parameters: int  # in training, with those of auxiliary heads
-    largest_parameter: int  # elements of the largest tensor of weights
     training_flop: int  # forward and backward, auxiliary heads included
-    saved_elements: int  # saved by the forward pass for the backward one, fp32
-    peak_elements: int  # activations alive at once in inference
     source: str
     auxiliary_parameters: int = 0  # of heads that only training has
 
@@ -62,10 +59,7 @@ _MODELS = (
         fc_weights=58_920,
         fc_macs=58_920,
         parameters=61_706,
-        largest_parameter=48_000,
         training_flop=2_263_920,
-        saved_elements=8_096,
-        peak_elements=9_408,
         source="LeCun et al. 1998, Proc. IEEE 86(11), figure 2; C3 dense",
     ),
     Model(
@@ -81,10 +75,7 @@ _MODELS = (
         fc_weights=58_920,
         fc_macs=58_920,
         parameters=60_806,
-        largest_parameter=48_000,
         training_flop=1_723_920,
-        saved_elements=18_680,
-        peak_elements=12_360,
         source="LeCun et al. 1998, Proc. IEEE 86(11), figure 2 and table I",
     ),
     Model(
@@ -100,10 +91,7 @@ _MODELS = (
         fc_weights=58_621_952,
         fc_macs=58_621_952,
         parameters=60_965_224,
-        largest_parameter=37_748_736,
         training_flop=4_135_610_496,
-        saved_elements=2_967_186,
-        peak_elements=1_161_600,
         source="Krizhevsky et al. 2012, NIPS, section 3.5 and figure 2",
     ),
     Model(
@@ -119,10 +107,7 @@ _MODELS = (
         fc_weights=58_621_952,
         fc_macs=58_621_952,
         parameters=61_100_840,
-        largest_parameter=37_748_736,
         training_flop=4_144_577_280,
-        saved_elements=776_554,
-        peak_elements=240_256,
         source="Krizhevsky 2014, arXiv:1404.5997",
     ),
     Model(
@@ -138,10 +123,7 @@ _MODELS = (
         fc_weights=129_925_120,
         fc_macs=129_925_120,
         parameters=145_920_872,
-        largest_parameter=113_246_208,
         training_flop=16_589_856_768,
-        saved_elements=1_315_306,
-        peak_elements=376_320,
         source="Sermanet et al. 2014, ICLR, table 1",
     ),
     Model(
@@ -157,10 +139,7 @@ _MODELS = (
         fc_weights=123_633_664,
         fc_macs=123_633_664,
         parameters=132_863_336,
-        largest_parameter=102_760_448,
         training_flop=45_481_132_032,
-        saved_elements=12_042_730,
-        peak_elements=4_014_080,
         source="Simonyan & Zisserman 2015, ICLR, table 1, configuration A",
     ),
     Model(
@@ -176,10 +155,7 @@ _MODELS = (
         fc_weights=123_633_664,
         fc_macs=123_633_664,
         parameters=133_047_848,
-        largest_parameter=102_760_448,
         training_flop=67_677_388_800,
-        saved_elements=16_859_626,
-        peak_elements=6_422_528,
         source="Simonyan & Zisserman 2015, ICLR, table 1, configuration B",
     ),
     Model(
@@ -195,10 +171,7 @@ _MODELS = (
         fc_weights=123_633_664,
         fc_macs=123_633_664,
         parameters=138_357_544,
-        largest_parameter=102_760_448,
         training_flop=92_648_177_664,
-        saved_elements=18_164_202,
-        peak_elements=6_422_528,
         source="Simonyan & Zisserman 2015, ICLR, table 1, configuration D",
     ),
     Model(
@@ -214,10 +187,7 @@ _MODELS = (
         fc_weights=123_633_664,
         fc_macs=123_633_664,
         parameters=143_667_240,
-        largest_parameter=102_760_448,
         training_flop=117_618_966_528,
-        saved_elements=19_468_778,
-        peak_elements=6_422_528,
         source="Simonyan & Zisserman 2015, ICLR, table 1, configuration E",
     ),
     Model(
@@ -233,10 +203,7 @@ _MODELS = (
         fc_weights=1_024_000,
         fc_macs=1_024_000,
         parameters=13_378_280,
-        largest_parameter=2_097_152,
         training_flop=9_310_236_672,
-        saved_elements=11_932_267,
-        peak_elements=2_408_448,
         source="Szegedy et al. 2015, CVPR, table 1",
         auxiliary_parameters=6_379_728,
     ),
@@ -253,10 +220,7 @@ _MODELS = (
         fc_weights=1_024_000,
         fc_macs=1_024_000,
         parameters=11_543_272,
-        largest_parameter=1_179_648,
         training_flop=8_386_942_464,
-        saved_elements=10_997_427,
-        peak_elements=2_323_200,
         source="Szegedy et al. 2015, CVPR, table 1; pooled sizes rounded down",
         auxiliary_parameters=4_544_720,
     ),
@@ -273,10 +237,7 @@ _MODELS = (
         fc_weights=512_000,
         fc_macs=512_000,
         parameters=11_689_512,
-        largest_parameter=2_359_296,
         training_flop=10_648_412_160,
-        saved_elements=5_400_234,
-        peak_elements=1_605_632,
         source="He et al. 2016, CVPR, table 1",
     ),
     Model(
@@ -292,10 +253,7 @@ _MODELS = (
         fc_weights=512_000,
         fc_macs=512_000,
         parameters=21_797_672,
-        largest_parameter=2_359_296,
         training_flop=21_746_540_544,
-        saved_elements=7_912_746,
-        peak_elements=1_605_632,
         source="He et al. 2016, CVPR, table 1",
     ),
     Model(
@@ -311,10 +269,7 @@ _MODELS = (
         fc_weights=2_048_000,
         fc_macs=2_048_000,
         parameters=25_557_032,
-        largest_parameter=2_359_296,
         training_flop=22_911_811_584,
-        saved_elements=20_300_714,
-        peak_elements=2_809_856,
         source="He et al. 2016, CVPR, table 1",
     ),
     Model(
@@ -330,10 +285,7 @@ _MODELS = (
         fc_weights=2_048_000,
         fc_macs=2_048_000,
         parameters=44_549_160,
-        largest_parameter=2_359_296,
         training_flop=45_185_138_688,
-        saved_elements=30_562_730,
-        peak_elements=2_809_856,
         source="He et al. 2016, CVPR, table 1",
     ),
     Model(
@@ -349,10 +301,7 @@ _MODELS = (
         fc_weights=2_048_000,
         fc_macs=2_048_000,
         parameters=60_192_808,
-        largest_parameter=2_359_296,
         training_flop=67_458_465_792,
-        saved_elements=43_230_122,
-        peak_elements=2_809_856,
         source="He et al. 2016, CVPR, table 1",
     ),
     Model(
@@ -368,10 +317,7 @@ _MODELS = (
         fc_weights=2_048_000,
         fc_macs=2_048_000,
         parameters=25_557_032,
-        largest_parameter=2_359_296,
         training_flop=24_299_077_632,
-        saved_elements=21_354_410,
-        peak_elements=2_809_856,
         source="He et al. 2016, CVPR, table 1; stride in the 3x3",
     ),
     Model(
@@ -387,10 +333,7 @@ _MODELS = (
         fc_weights=2_048_000,
         fc_macs=2_048_000,
         parameters=44_549_160,
-        largest_parameter=2_359_296,
         training_flop=46_572_404_736,
-        saved_elements=31_616_426,
-        peak_elements=2_809_856,
         source="He et al. 2016, CVPR, table 1; stride in the 3x3",
     ),
     Model(
@@ -406,10 +349,7 @@ _MODELS = (
         fc_weights=2_048_000,
         fc_macs=2_048_000,
         parameters=60_192_808,
-        largest_parameter=2_359_296,
         training_flop=68_845_731_840,
-        saved_elements=44_283_818,
-        peak_elements=2_809_856,
         source="He et al. 2016, CVPR, table 1; stride in the 3x3",
     ),
 )

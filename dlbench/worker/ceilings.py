@@ -40,8 +40,9 @@ from dlbench.worker.timing import Clock, CudaClock, HostClock
 #: One sample lasts about this long [s], in as many calls as that takes: a stamp costs microseconds.
 SAMPLE_S = {"cuda": 0.002, "cpu": 0.01}
 MIN_SAMPLES, MAX_SAMPLES = 5, 50
-#: A shape whose single call is expected to take longer than so many shares of the time is left out.
-MAX_SHARES = 0.7
+#: A shape whose single call is expected to take longer than so much of its share, and than so much of all the time that
+#: is left, is left out. What small shapes make expect is far too long where starting a call takes most of theirs.
+MAX_SHARES, MAX_OF_LEFT = 0.7, 0.1
 #: Each shape may take this long [s] even where the budget is spent: one sample is no measurement.
 MIN_SHARE_S = 0.05
 #: Arrays for copy and triad are so many times the last cache, and at most this part of the free memory.
@@ -98,11 +99,16 @@ class Trial:
     prepare: Callable[[], Callable[[], Any]]
 
 
-def measure_ceilings(device_name: str, budget_s: float) -> CeilingRun:
+def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = ()) -> CeilingRun:
     """All ceilings of one device, in about `budget_s` seconds.
 
+    Args:
+        device_name: as a case names it.
+        budget_s: time to measure [s].
+        wanted: precisions; none for all that the device computes in.
+
     Raises:
-        UnknownName, BadInput: no such kind of device, or no time.
+        UnknownName, BadInput: no such kind of device or precision, or no time.
         DeviceUnavailable: it is not there.
     """
     if device_name not in DEVICES:
@@ -113,13 +119,19 @@ def measure_ceilings(device_name: str, budget_s: float) -> CeilingRun:
     clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
-    waiting = list(trials(device))
+    computed = precisions(device)
+    for name in wanted:
+        if name not in computed:
+            raise UnknownName("precision", name, computed, f"of this {device.type}")
+    waiting = list(trials(device, wanted or computed))
     ends_s = time.perf_counter() + budget_s
     done: list[Ceiling] = []
     with torch.inference_mode():
         while waiting:
-            share_s = max(MIN_SHARE_S, (ends_s - time.perf_counter()) / len(waiting))
-            done.append(_measure(waiting.pop(0), device, clock, share_s, done))
+            left_s = ends_s - time.perf_counter()
+            share_s = max(MIN_SHARE_S, left_s / len(waiting))
+            most_s = max(MAX_SHARES * share_s, MAX_OF_LEFT * left_s)
+            done.append(_measure(waiting.pop(0), device, clock, share_s, most_s, done))
     return CeilingRun(where_of(device), tuple(done))
 
 
@@ -151,12 +163,12 @@ def precisions(device: torch.device) -> list[str]:
     return [*found, "amp_fp16"]
 
 
-def trials(device: torch.device) -> Iterator[Trial]:
+def trials(device: torch.device, wanted: Sequence[str]) -> Iterator[Trial]:
     """Everything to measure, of each precision the small shapes first: they tell how long the large ones take."""
     for size in array_sizes(device):
         yield _copy(size, device)
         yield _triad(size, device)
-    for precision in precisions(device):
+    for precision in wanted:
         shapes = sorted(MATMULS[device.type], key=math.prod)
         yield from (_matmul(shape, precision, device) for shape in shapes)
         convs = [_conv(shape, layout, precision, device) for shape in CONVS for layout in LAYOUTS]
@@ -240,14 +252,16 @@ def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -
     return Trial(Ceiling("conv", precision, words, flop=flop, bytes=moved), prepare)
 
 
-def _measure(trial: Trial, device: torch.device, clock: Clock, share_s: float, done: Sequence[Ceiling]) -> Ceiling:
+def _measure(
+    trial: Trial, device: torch.device, clock: Clock, share_s: float, most_s: float, done: Sequence[Ceiling]
+) -> Ceiling:
     """One ceiling with its samples, or with the reason why it has none."""
     ceiling = trial.ceiling
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
     expected_s = _expected_s(ceiling, done)
-    if expected_s > MAX_SHARES * share_s:
+    if expected_s > most_s:
         return replace(
-            ceiling, error=f"left out: one call takes about {expected_s:.2g} s of a share of {share_s:.2g} s"
+            ceiling, error=f"left out: one call takes about {expected_s:.2g} s, and there is {most_s:.2g} s for one"
         )
     try:
         time_s, calls = sample(trial.prepare(), clock, SAMPLE_S[device.type], share_s)
@@ -305,7 +319,8 @@ def _timed(call: Callable[[], Any], clock: Clock) -> float:
 
 
 def _work(request: dict[str, Any], folder: Path) -> str:
-    return to_json(measure_ceilings(request.get("device", "auto"), float(request.get("budget_s", 45.0))))
+    device, budget_s = request.get("device", "auto"), float(request.get("budget_s", 45.0))
+    return to_json(measure_ceilings(device, budget_s, request.get("precisions", ())))
 
 
 if __name__ == "__main__":

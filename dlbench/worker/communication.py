@@ -4,8 +4,7 @@
 What a step takes longer with it is the part of communication that backward does not hide, and the wait for the slowest.
 
 **All-reduce.** `python -m dlbench.worker.communication FOLDER`, started like a case, times all-reduces of 4 B upwards.
-Algorithm bandwidth is the message over the time; bus bandwidth is that times 2(n-1)/n, which compares with what a link
-can do whatever the number of ranks (nccl-tests, doc/PERFORMANCE.md).
+Its samples become algorithm and bus bandwidth in `dlbench.results.bounds_schema` (nccl-tests, doc/PERFORMANCE.md).
 
 **Transport.** NCCL tells in its log which way each channel takes; NVML and sysfs tell which fast ways there are.
 """
@@ -18,7 +17,6 @@ import re
 import statistics
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +25,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dlbench.results.bounds_records import AllReduce, AllReduceRun, to_json
 from dlbench.results.records import Outcome
 from dlbench.spec.case import Case
 from dlbench.worker.progress import enter_phase
@@ -217,33 +216,22 @@ def _take_log() -> str:
 
 def all_reduce_times(
     sizes_bytes: list[int], device: torch.device, clock: Clock, place: Place, seconds_each: float = 0.3
-) -> list[dict[str, Any]]:
-    """For each message size the time of an all-reduce of fp32 sums [s], of each repetition that of the slowest rank.
+) -> tuple[AllReduce, ...]:
+    """For each message size the times of all-reduces of fp32 sums, of each repetition that of the slowest rank.
 
     Args:
         sizes_bytes: multiples of 4.
         seconds_each: how long each size is repeated [s]; at least 5 and at most 200 times.
     """
-    results = []
+    found = []
     for size in sizes_bytes:
         data = torch.ones(max(1, size // 4), device=device)
         first_s = _all_reduce(data, clock, 3)[-1]
         count = place.agree(max(5, min(200, int(seconds_each / max(first_s, 1e-6)))))
         place.align()
         times = [max(column) for column in zip(*place.gather(_all_reduce(data, clock, count)), strict=True)]
-        time_s = statistics.median(times)
-        ranks = place.world_size
-        bytes_ = data.numel() * 4
-        row = {"size_bytes": bytes_, "time_s": time_s, "low_s": min(times), "high_s": max(times), "count": count}
-        row["algorithm_bytes_per_s"] = bytes_ / time_s
-        row["bus_bytes_per_s"] = bus_bandwidth(bytes_, time_s, ranks)
-        results.append(row)
-    return results
-
-
-def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float:
-    """Bytes per second that each link must have carried in an all-reduce: 2(n-1)/n of the message over the time."""
-    return size_bytes / time_s * 2 * (ranks - 1) / ranks
+        found.append(AllReduce(data.numel() * data.element_size(), tuple(times)))
+    return tuple(found)
 
 
 def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
@@ -260,6 +248,7 @@ def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
 def main(arguments: list[str]) -> int:
     """Times all-reduces as FOLDER/case.json and FOLDER/sizes.json say; rank 0 writes FOLDER/allreduce.json."""
     from dlbench.worker import distributed
+    from dlbench.worker.ceilings import where_of
     from dlbench.worker.measure import find_device
     from dlbench.worker.timing import CudaClock, HostClock
 
@@ -271,14 +260,13 @@ def main(arguments: list[str]) -> int:
         device = find_device(case, place)
         clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
         enter_phase("all-reduce")
-        began_s = time.perf_counter()
-        rows = all_reduce_times(sizes, device, clock, place)
-        group = place.group.backend if place.group else "none"
-        transport = find_transport(group, device, place.world_size, case.nodes == 1)
-        answer = {"ranks": place.world_size, "backend": group, "transport": transport.used, "rows": rows}
-        answer |= {"warning": transport.warning, "device": device.type, "seconds": time.perf_counter() - began_s}
+        measured = all_reduce_times(sizes, device, clock, place)
+        backend = place.group.backend if place.group else "none"
+        transport = find_transport(backend, device, place.world_size, case.nodes == 1)
         if place.rank == 0:
-            (folder / "allreduce.json").write_text(json.dumps(answer, indent=1))
+            ranks = (case.nodes, place.world_size, backend, transport.used)
+            run = AllReduceRun(where_of(device), *ranks, measured, transport.warning)
+            (folder / "allreduce.json").write_text(to_json(run))
         return Outcome("ok")
 
     return distributed.serve(case, folder, detect(os.environ, case.world_size), work)

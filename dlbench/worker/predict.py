@@ -61,6 +61,18 @@ def predict(case: Case) -> Prediction:
     Raises:
         UnknownName, BadInput: the network cannot be built, or cannot run without data.
     """
+    return _followed(case)[0]
+
+
+def bytes_held(case: Case) -> list[int]:
+    """What `case` holds at once: before its step, and at the most in each of the step's operations [bytes].
+
+    Without the workspace of cuBLAS, which is not the network's. Raises what `predict` raises.
+    """
+    return _followed(case)[1]
+
+
+def _followed(case: Case) -> tuple[Prediction, list[int]]:
     built = build_on_meta(case.model, case.mode == "training")
     # On the meta device, since fake parameters refuse it.
     built.module.to(memory_format=_layout(case))
@@ -76,7 +88,7 @@ def predict(case: Case) -> Prediction:
         ) from error
 
 
-def _follow(case: Case, built: BuiltModel) -> Prediction:
+def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     workload = _fake_workload(case, built)
     activations = _saved_bytes(workload)  # a first step: the optimizer makes its state in it
     if workload.optimizer is not None:
@@ -93,7 +105,7 @@ def _follow(case: Case, built: BuiltModel) -> Prediction:
         workload.step(step)  # type: ignore[arg-type]  # of a clock only the stamps are asked for
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
     cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
-    return Prediction(
+    prediction = Prediction(
         peak_bytes=step.peak + cublas,
         peak_phase=step.peak_phase,
         parameter_bytes=_bytes(parameters),
@@ -103,6 +115,7 @@ def _follow(case: Case, built: BuiltModel) -> Prediction:
         batch_bytes=_bytes(next(workload.batches)),
         workspace_bytes=step.peak_workspace + cublas,
     )
+    return prediction, step.held
 
 
 class _Step(LiveBytes):  # type: ignore[no-untyped-call]
@@ -112,6 +125,7 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
         super().__init__()
         self.peak_phase = "forward"
         self.peak_workspace = 0
+        self.held: list[int] = []
         self._phases = iter(("backward", "optimizer"))
         self._phase = "forward"
         # Of the kinds of CPUs only those whose copies are known.
@@ -120,6 +134,7 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
     def begin(self) -> None:
         """From here on peaks count."""
         self.peak = self.live
+        self.held = [self.live]
 
     def stamp(self) -> None:
         """The next phase begins."""
@@ -130,6 +145,7 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
         result = super().__torch_dispatch__(func, types, args, kwargs)
         needed = self._inside(func, args, result) if self._block else 0
         workspace = max(0, before + needed - self.live)
+        self.held.append(max(self.live, before + needed))
         self.peak = max(self.peak, before + needed)
         if self.peak > peak:
             self.peak_phase, self.peak_workspace = self._phase, workspace

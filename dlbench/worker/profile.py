@@ -221,7 +221,8 @@ def write_trace(workload: Workload, clock: Clock, folder: Path, steps: int) -> N
         activities.append(ProfilerActivity.CUDA)
     with torch_profile(activities=activities, record_shapes=True) as recorded, _named_ranges(workload.module):
         for number in range(steps):
-            with torch.profiler.record_function(f"step {number}"):
+            # TensorBoard's plugin tells steps by this name.
+            with torch.profiler.record_function(f"ProfilerStep#{number}"):
                 workload.step()
         clock.synchronize()
     trace = folder / "trace.json.gz"

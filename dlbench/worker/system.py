@@ -54,7 +54,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         torchvision_version=_version("torchvision"),
         cuda_version=facts["cuda_version"],
         cudnn_version=_dotted(_cudnn_version()) if cuda else None,
-        nccl_version=_nccl_version() if cuda else None,
+        nccl_version=facts["nccl_version"] if cuda else None,
         torch_threads=torch.get_num_threads(),
         container_runtime=runtime,
         container_image=image,
@@ -92,6 +92,7 @@ def stack() -> dict[str, Any]:
         "cpu_model": cpu_model(),
         "cpu_cores": cpu_cores(),
         "driver_version": driver_version() if cuda else None,
+        "nccl_version": _nccl_version() if cuda else None,
     }
 
 

@@ -153,7 +153,8 @@ def srun(argv):
     sys.exit(worst)
 
 
-SRUN_OPTIONS = {"--kill-on-bad-exit", "--wait", "--mpi", "--nodes", "--ntasks", "--ntasks-per-node", "--overlap"}
+SRUN_OPTIONS = {"--kill-on-bad-exit", "--wait", "--mpi", "--nodes", "--ntasks", "--ntasks-per-node", "--overlap",
+                "--job-name"}  # fmt: skip
 PYXIS_OPTIONS = {
     "--container-image",
     "--container-name",

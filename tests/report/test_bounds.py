@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from dlbench.errors import StoreError
-from dlbench.report import bounds
+from dlbench.report import bounds, bounds_tables
 from dlbench.report.bounds import FLOP, MEMORY, NetworkBound, Roof, time_bound
 from dlbench.report.render import FORMATS, render
 from dlbench.results.bounds_records import Ceiling, CeilingRun, LayerTime, ProfileRun, Where
@@ -158,19 +158,19 @@ def test_the_best_run_counts_where_there_are_several(tmp_path):
 
 
 def test_the_table_of_ceilings_has_the_best_of_each_kind():
-    table = bounds.ceilings_table(ceilings_frame(ceilings()))
+    table = bounds_tables.ceilings_table(ceilings_frame(ceilings()))
     rows = {(r["kind"], r["precision"]): r for r in table.records()}
     assert rows["matmul [FLOP/s]", "fp32"]["best"] == 100.0
     assert rows["matmul [FLOP/s]", "fp32"]["shape"] == "1 x 1 x 1"
     assert rows["conv [FLOP/s]", "amp_fp16"]["best"] is None
     assert rows["triad [B/s]", None]["best"] == 30.0
     assert [r["kind"].split()[0] for r in table.records()[-2:]] == ["copy", "triad"]
-    assert table.title == "What A CPU, 2 threads reaches (PyTorch 2.15.0)"
+    assert table.title == "Ceilings of A CPU, 2 threads (PyTorch 2.15.0)"
     assert "1 of 7 shapes were not measured" in table.notes[-1]
 
 
 def test_a_gpu_stands_beside_its_datasheet():
-    table = bounds.ceilings_table(ceilings_frame(ceilings(H200)), every_shape=True)
+    table = bounds_tables.ceilings_table(ceilings_frame(ceilings(H200)), every_shape=True)
     assert len(table.rows) == 7
     row = next(r for r in table.records() if r["precision"] == "amp_bf16")
     assert (row["datasheet"], row["of_datasheet"]) == (989e12, pytest.approx(1000 / 989e12))
@@ -198,7 +198,7 @@ def test_coverage_and_the_cost_of_hooks_by_hand():
     run = profile()
     assert bounds.coverage(run) == pytest.approx((1 + 3 + 2 + 4 + 1) / 13)
     assert bounds.hook_overhead(run) == pytest.approx(6.5 / 5 - 1)
-    table = bounds.profile_table(run, ROOF)
+    table = bounds_tables.profile_table(run, ROOF)
     assert any("Layers cover 85 %" in note for note in table.notes)
     assert any("hooks make a step 30 % longer" in note for note in table.notes)
     assert any("Step 5.00 s, bound 2.90 s" in note and "1.72 × the bound" in note for note in table.notes)
@@ -208,13 +208,13 @@ def test_coverage_and_the_cost_of_hooks_by_hand():
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_table_prints_in_every_format(form):
-    assert "conv" in render(bounds.profile_table(profile(), ROOF, limit=1), form)
-    assert "1 more layers" in " ".join(bounds.profile_table(profile(), ROOF, limit=1).notes)
+    assert "conv" in render(bounds_tables.profile_table(profile(), ROOF, limit=1), form)
+    assert "1 more layers" in " ".join(bounds_tables.profile_table(profile(), ROOF, limit=1).notes)
 
 
 def test_a_profile_of_nothing_but_zeros_says_so_and_invents_nothing():
     run = profile(step_s=(0.0,), hooked_step_s=(0.0, None), layers=(layer("x", (0.0, 0.0), (0.0,), forward_flop=5),))
-    table = bounds.profile_table(run, Roof("fp32"))
+    table = bounds_tables.profile_table(run, Roof("fp32"))
     assert table.records()[0]["lost_s"] is None
     assert any("unknown" in note for note in table.notes)
     assert bounds.coverage(run) is None

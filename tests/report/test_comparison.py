@@ -5,7 +5,9 @@ import pytest
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report import comparison
-from dlbench.report.comparison import Rules, compare_stores, regressions, summary, tables
+from dlbench.report.comparison import compare_stores, regressions
+from dlbench.report.comparison_tables import summary, tables
+from dlbench.report.matching import Rules
 from dlbench.report.render import FORMATS, render_all
 from dlbench.results import store
 from dlbench.results.schema import to_table

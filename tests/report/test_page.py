@@ -15,8 +15,19 @@ from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 
 IDS = [
-    *("summary", "comparison", "throughput", "step-time", "memory", "energy", "flop-time", "variability", "scaling"),
-    *("published", "cnn-table", "failures", "method", "provenance"),
+    *(
+        "summary",
+        "comparison",
+        "throughput",
+        "step-time",
+        "memory",
+        "energy",
+        "flop-time",
+        "bounds",
+        "variability",
+        "scaling",
+    ),
+    *("projection", "published", "cnn-table", "failures", "method", "provenance"),
 ]
 
 
@@ -36,9 +47,10 @@ class Reader(HTMLParser):
 
 @pytest.fixture(autouse=True, scope="module")
 def only_svg():
-    """PNG and PDF take most of the time; `test_plots.py` looks at them."""
+    """PNG and PDF take most of the time; `test_plots.py` and `test_pdf.py` look at them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figure_style, "FORMATS", {"svg": figure_style.FORMATS["svg"]})
+        patch.delitem(page.FORMS, "report.pdf")
         yield
 
 
@@ -68,8 +80,10 @@ def cpu_page(tmp_path_factory):
 def test_all_chapters_are_there_and_led_to(gpu_page):
     tags = parse(gpu_page.read_text()).tags
     assert [a["id"] for t, a in tags if t == "section"] == IDS
-    assert [a["href"] for t, a in tags if t == "a" and a["href"] != "#content"] == [f"#{i}" for i in IDS]
-    assert len(SECTIONS) == len(IDS)
+    links = [a["href"] for t, a in tags if t == "a" and not a["href"].startswith(("#content", "#attempt-"))]
+    assert list(dict.fromkeys(links)) == [f"#{i}" for i in IDS]
+    # One system stands beside no other.
+    assert len(SECTIONS) == len([*IDS, "systems"])
 
 
 def test_the_page_needs_nothing_from_outside(gpu_page, cpu_page):
@@ -84,8 +98,19 @@ def test_figures_are_inline_have_words_and_lie_beside_the_page(gpu_page):
     tags = parse(gpu_page.read_text()).tags
     figures = [a for t, a in tags if t == "svg"]
     names = {p.stem for p in (gpu_page.parent / "figures").iterdir()}
-    assert len(figures) == len(names) == 10
+    assert len(figures) == len(names) == 11
     assert all(a["role"] == "img" and len(a["aria-label"]) > 20 for a in figures)
+
+
+def test_every_case_and_every_figure_leads_to_records_that_are_there(gpu_page):
+    html = gpu_page.read_text()
+    tags = parse(html).tags
+    ids = {a["id"] for _, a in tags if "id" in a}
+    targets = [a["href"].removeprefix("#") for t, a in tags if t == "a" and a["href"].startswith("#attempt-")]
+    assert set(targets) <= ids
+    cases = pd.read_csv(gpu_page.parent / "comparison.csv")["attempt_id"]
+    assert {f"attempt-{case}" for case in cases} <= set(targets)
+    assert html.count("Records behind this figure") == html.count("<figure>")
 
 
 def test_ids_are_unique(gpu_page):
@@ -243,7 +268,9 @@ def test_two_systems_stand_side_by_side(tmp_path):
     path = built(tmp_path, records)
     rows = pd.read_csv(path.parent / "comparison.csv")
     assert set(rows["system"]) == {"NVIDIA H200", "AMD EPYC 7B13"}
-    assert (path.parent / "figures" / "throughput-2.svg").is_file()
+    assert (path.parent / "figures" / "throughput.svg").is_file()
+    assert (path.parent / "figures" / "memory-2.svg").is_file()
+    assert "systems" in [a["id"] for t, a in parse(path.read_text()).tags if t == "section"]
     printed = page.summary_table([tmp_path / "store"])
     assert "NVIDIA H200" in printed
     assert "AMD EPYC 7B13" in printed

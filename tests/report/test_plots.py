@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from dlbench.report import figure_style, plots_rates, plots_samples, plots_time
+from dlbench.report import figure_style, plots_batch, plots_rates, plots_samples, plots_time
 from dlbench.report.content import read
 from dlbench.report.figure_parts import fastest
 from dlbench.spec.case import Case
@@ -12,7 +12,7 @@ from tests.fakes import records as fakes
 ALL = {
     draw.__name__: draw
     for draw in (
-        *(plots_rates.throughput, plots_rates.energy, plots_rates.batch_curves, plots_rates.precisions),
+        *(plots_rates.throughput, plots_rates.energy, plots_batch.batch_curves, plots_rates.precisions),
         *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
         *(plots_samples.distribution, plots_samples.time_series, plots_samples.power),
     )
@@ -147,14 +147,14 @@ def test_networks_with_alike_work_have_labels_apart(tmp_path):
         figure = plots_time.flop_time(cases_of(tmp_path, records)).figure
         figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
-    assert len(boxes) == 5
+    assert len(boxes) == 6  # five networks, and the line
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_bound_lines_are_the_datasheet_or_else_the_best_that_was_reached(gpu_cases, tmp_path):
     with figure_style.style():
         assert "datasheet peak" in plots_time.flop_time(gpu_cases).caption
-        assert "No datasheet peak is known" in plots_time.flop_time(cases_of(tmp_path, fakes.quick())).caption
+        assert "No peak of this device is known" in plots_time.flop_time(cases_of(tmp_path, fakes.quick())).caption
 
 
 def test_the_fastest_of_each_group_in_the_order_of_history():

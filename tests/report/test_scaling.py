@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dlbench.report import derive, figure_style
+from dlbench.report import figure_style
+from dlbench.report.content import read
 from dlbench.report.plots_scaling import plots
 from dlbench.report.scaling import curves, model_sentence, table
 from dlbench.report.scaling_model import HOPS, Sample, ScalingModel, fit
-from dlbench.results import store
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 
@@ -106,13 +106,12 @@ def cluster(kind: str) -> list:
 
 
 def content(tmp_path, records):
-    rows = store.load([str(fakes.fill(tmp_path / "s", records))])
-    return derive.with_intervals(derive.current(derive.tidy(rows))), rows
+    return read([fakes.fill(tmp_path / "s", records)]).shown
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
 def test_a_curve_has_speedup_efficiency_and_the_share_of_communication(tmp_path, kind):
-    (curve,) = [c for c in curves(*content(tmp_path, cluster(kind))) if len(c.points) == 4]
+    (curve,) = [c for c in curves(content(tmp_path, cluster(kind))) if len(c.points) == 4]
     assert curve.kind == kind
     assert [p.devices for p in curve.points] == [1, 2, 4, 8]
     one, *_, eight = curve.points
@@ -126,18 +125,18 @@ def test_a_curve_has_speedup_efficiency_and_the_share_of_communication(tmp_path,
 
 
 def test_weak_and_strong_are_told_apart(tmp_path):
-    found = curves(*content(tmp_path, cluster("weak") + cluster("strong")[:2] + cluster("strong")[3:]))
+    found = curves(content(tmp_path, cluster("weak") + cluster("strong")[:2] + cluster("strong")[3:]))
     assert {c.kind for c in found if len(c.points) >= 3} == {"weak", "strong"}
 
 
 def test_without_a_single_device_there_is_no_speedup_but_the_absolute_figure(tmp_path):
-    (curve,) = curves(*content(tmp_path, cluster("weak")[1:]))
+    (curve,) = curves(content(tmp_path, cluster("weak")[1:]))
     assert curve.points[0].speedup is None
     assert curve.points[0].throughput > 0
 
 
 def test_what_is_predicted_is_marked_and_goes_to_eight_times_the_measured(tmp_path):
-    found = curves(*content(tmp_path, cluster("weak")))
+    found = curves(content(tmp_path, cluster("weak")))
     records = table(found).records()
     assert [r["devices"] for r in records if r["origin"] == "predicted"] == [16, 32, 64]
     assert all(r["single_device_img_per_s"] for r in records)
@@ -146,7 +145,7 @@ def test_what_is_predicted_is_marked_and_goes_to_eight_times_the_measured(tmp_pa
 
 
 def test_each_kind_has_its_figure(tmp_path):
-    found = curves(*content(tmp_path, cluster("weak") + cluster("strong")))
+    found = curves(content(tmp_path, cluster("weak") + cluster("strong")))
     with figure_style.style():
         drawn = plots(found)
         names = [p.name for p in drawn]

@@ -102,6 +102,32 @@ def test_bad_overrides_are_refused(tmp_path, override):
         load_suite(write(tmp_path, "[axes]\nmodel=['lenet5']\n"), [override]).cases()
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["batch_size=x"], r"^-P batch_size=x: batch_size in axes must be a whole number, not 'x'$"),
+        (["batch_size=0"], r"^-P batch_size=0: batch_size is 0; it must be at least 1$"),
+        (["precision=fp23"], r"unknown precision 'fp23'; did you mean 'fp32'\? \[-P precision=fp23\]"),
+        (["nodes=1", "batch_size=0"], r"^-P batch_size=0: "),
+        (["protocol.min_tme_s=1"], r"unknown protocol key 'min_tme_s' in -P protocol.min_tme_s=1; did you mean"),
+        (["protocol.min_time_s=x"], r"min_time_s in -P protocol.min_time_s=x must be a number, not 'x'"),
+        (["protocol.min_time_s=99"], r"^-P protocol.min_time_s=99: protocol.min_time_s is 99.0; it must be at most"),
+        (["global_batch=3", "nodes=2"], r"^-P global_batch=3, -P nodes=2: a global batch of 3 cannot be divided"),
+        (["global_batch=x"], r"^-P global_batch=x: global_batch is 'x'"),
+    ],
+)
+def test_what_is_wrong_with_an_option_names_the_option_and_not_the_file(tmp_path, overrides, message):
+    with pytest.raises(BadInput, match=message) as caught:
+        load_suite(write(tmp_path, "[axes]\nmodel=['lenet5']\n"), overrides).cases()
+    assert "s.toml" not in str(caught.value)
+
+
+def test_what_is_wrong_with_the_file_names_the_file_whatever_the_options(tmp_path):
+    path = write(tmp_path, "[axes]\nmodel=['lenet5']\nbatch_size=[0]\n")
+    with pytest.raises(BadInput, match=r"s.toml: batch_size is 0"):
+        load_suite(path, ["precision=fp32", "protocol.min_time_s=1"]).cases()
+
+
 def test_an_unknown_suite_name_offers_a_near_one():
     with pytest.raises(UnknownName, match="did you mean 'quick'"):
         load_suite("quik")

@@ -67,7 +67,10 @@ def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):
 
 
 def test_work_is_what_a_person_counts(few):
-    by_shape = {(t.ceiling.kind, t.ceiling.precision, t.ceiling.shape): t.ceiling for t in ceilings.trials(CPU)}
+    by_shape = {
+        (t.ceiling.kind, t.ceiling.precision, t.ceiling.shape): t.ceiling
+        for t in ceilings.trials(CPU, ceilings.precisions(CPU))
+    }
     product = by_shape["matmul", "fp32", "31 x 33 x 65"]
     assert product.flop == 2 * 31 * 33 * 65
     assert product.bytes == 4 * (31 * 65 + 65 * 33 + 31 * 33)
@@ -81,12 +84,12 @@ def test_work_is_what_a_person_counts(few):
 
 
 def test_convolutions_have_the_shape_that_their_work_is_counted_for(few):
-    conv = next(t for t in ceilings.trials(CPU) if t.ceiling.kind == "conv")
+    conv = next(t for t in ceilings.trials(CPU, ceilings.precisions(CPU)) if t.ceiling.kind == "conv")
     assert conv.prepare()().shape == (4, 8, 8, 8)
 
 
 def test_random_operands(few):
-    trial = next(t for t in ceilings.trials(CPU) if t.ceiling.kind == "triad")
+    trial = next(t for t in ceilings.trials(CPU, ceilings.precisions(CPU)) if t.ceiling.kind == "triad")
     result = trial.prepare()()
     # b + 3 c of standard normals: variance 10.
     assert float(result.var()) == pytest.approx(10, rel=0.05)
@@ -104,16 +107,18 @@ def test_samples_are_queued_and_waited_for_once():
 def test_a_shape_too_large_for_its_share_is_a_row_with_the_reason():
     done = [Ceiling("matmul", "fp32", "small", flop=1000, time_s=(1.0, 1.0, 1.0))]
     trial = ceilings.Trial(Ceiling("matmul", "fp32", "large", flop=10_000), lambda: pytest.fail("ran"))
-    left_out = ceilings._measure(trial, CPU, HostClock(), 1.0, done)
+    left_out = ceilings._measure(trial, CPU, HostClock(), 1.0, 2.0, done)
     assert left_out.time_s == ()
-    assert left_out.error == "left out: one call takes about 10 s of a share of 1 s"
+    assert left_out.error == "left out: one call takes about 10 s, and there is 2 s for one"
 
 
 def test_what_the_device_cannot_do_is_a_row_with_the_reason():
     def prepare():
         raise RuntimeError('"addmm" not implemented for "Half"\nmore')
 
-    failed = ceilings._measure(ceilings.Trial(Ceiling("matmul", "amp_fp16", "x"), prepare), CPU, HostClock(), 1.0, [])
+    failed = ceilings._measure(
+        ceilings.Trial(Ceiling("matmul", "amp_fp16", "x"), prepare), CPU, HostClock(), 1.0, 1.0, []
+    )
     assert failed.error == 'RuntimeError: "addmm" not implemented for "Half"'
 
 
@@ -137,6 +142,22 @@ def test_median_best_and_spread_by_hand(few):
 def test_an_unknown_device_is_named():
     with pytest.raises(UnknownName, match=r"unknown device 'cudo'; did you mean 'cuda'\?"):
         ceilings.measure_ceilings("cudo", 1.0)
+
+
+def test_only_the_precisions_asked_for(few):
+    run = ceilings.measure_ceilings("cpu", 0.05, ["amp_bf16"])
+    assert {c.precision for c in run.ceilings if c.flop} == {"amp_bf16"}
+    with pytest.raises(UnknownName, match="unknown precision 'fp64'"):
+        ceilings.measure_ceilings("cpu", 0.05, ["fp64"])
+
+
+def test_slow_small_shapes_do_not_keep_large_ones_from_being_tried(few, monkeypatch):
+    asked = []
+    monkeypatch.setattr(ceilings, "_measure", lambda *a: asked.append(a[3:5]) or a[0].ceiling)
+    ceilings.measure_ceilings("cpu", 1000.0)
+    share_s, most_s = asked[0]
+    assert most_s == pytest.approx(100.0, rel=0.01)
+    assert most_s > share_s
 
 
 @pytest.mark.parametrize("budget_s", [0.0, -1.0, math.nan, math.inf])
@@ -172,5 +193,5 @@ class TestOnAGpu:
         assert ceilings.array_sizes(torch.device("cuda")) == [240 * 2**20, 960 * 2**20]
 
     def test_the_sweep_has_square_skinny_and_odd_products(self):
-        shapes = {t.ceiling.shape for t in ceilings.trials(torch.device("cuda")) if t.ceiling.precision == "amp_bf16"}
+        shapes = {t.ceiling.shape for t in ceilings.trials(torch.device("cuda"), ["amp_bf16"])}
         assert {"8192 x 8192 x 8192", "8191 x 8191 x 8191", "128 x 8192 x 8192", "8192 x 8192 x 128"} <= shapes

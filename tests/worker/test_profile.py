@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import json
 import math
+import re
 import sys
 
 import pytest
@@ -187,8 +188,18 @@ def test_the_trace_is_what_perfetto_and_tensorboard_open(lenet):
     with gzip.open(folder / "trace.json.gz") as file:
         events = json.load(file)["traceEvents"]
     names = {event.get("name") for event in events}
-    assert {"step 0", "step 1", "(network)", "aten::convolution"} <= names
-    assert (folder / "tensorboard" / "lenet5.pt.trace.json.gz").exists()
+    assert {"ProfilerStep#0", "ProfilerStep#1", "(network)", "aten::convolution"} <= names
+    spans = [event for event in events if event["ph"] == "X"]
+    assert all(event["dur"] >= 0 and event.keys() >= {"ts", "pid", "tid", "name"} for event in spans)
+    steps = [event for event in spans if event["name"].startswith("ProfilerStep#")]
+    inside = [event for event in spans if event["name"] == "(network)"]
+    # Each pass of the network lies within the span of its step, on the same thread: so viewers nest them.
+    for step, whole in zip(steps, inside, strict=True):
+        assert step["ts"] <= whole["ts"] <= whole["ts"] + whole["dur"] <= step["ts"] + step["dur"]
+        assert (step["pid"], step["tid"]) == (whole["pid"], whole["tid"])
+    # As TensorBoard's plugin looks for it: anything, then .pt.trace.json, maybe compressed.
+    found = [file.name for file in (folder / "tensorboard").iterdir()]
+    assert [bool(re.fullmatch(r".*?(\.\d+)?\.pt\.trace\.json(\.gz)?", name)) for name in found] == [True]
 
 
 def test_inference_has_no_backward(tmp_path):

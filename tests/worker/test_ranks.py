@@ -8,8 +8,9 @@ import time
 import pytest
 
 from dlbench.errors import BadInput
+from dlbench.results.bounds_schema import bus_bandwidth
 from dlbench.results.records import Measurement, System
-from dlbench.worker.communication import bus_bandwidth, judge, nccl_ways
+from dlbench.worker.communication import judge, nccl_ways
 from dlbench.worker.distributed import stragglers
 from dlbench.worker.ranks import Found, Place, detect
 from dlbench.worker.rendezvous import Unreachable, address_of, meet

@@ -34,6 +34,7 @@ def test_the_probe_is_one_line_and_has_the_key_of_a_measurement():
     assert done.stdout.count("\n") == 1
     assert facts["system_key"] == system_key(stack())
     assert {"torch_version", "cuda_version", "cuda_available", "device_kind", "devices", "driver_version"} <= set(facts)
+    assert "nccl_version" in facts
 
 
 def test_the_key_knows_kinds_of_device_and_not_their_number():

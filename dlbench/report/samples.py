@@ -1,0 +1,194 @@
+"""Statistics of the samples of many attempts at once: each array holds the steps of all, one attempt after the other.
+
+A hundred thousand attempts take about a second this way, and minutes when each is looked at by itself. Of each step the
+slowest rank counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlbench.results.reader import Lists
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: The columns of the phases' samples, by metric.
+PHASES = {"forward_time": "forward_s", "backward_time": "backward_s", "optimizer_time": "optimizer_s"}
+#: The columns that `statistics` needs.
+COLUMNS = ("step_s", *PHASES.values())
+STATISTICS = (
+    *("steps", "step_time", *PHASES, "latency_p50", "latency_p95", "latency_p99"),
+    *("cv", "iqr", "autocorrelation", "outliers"),
+)
+#: Fewer steps than these have no spread.
+MIN_STEPS = 4
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which rows belong to which attempt: the rows of one follow each other, by rank."""
+
+    attempts: list[str]
+    first: Ints  # row of each attempt's first rank
+    count: Ints  # of its ranks
+
+    @staticmethod
+    def of(attempt_ids: Sequence[str]) -> Ranks:
+        """From the attempt of each row."""
+        ids = np.asarray(attempt_ids, dtype=object)
+        first = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1]))) if ids.size else np.empty(0, np.int64)
+        return Ranks(list(ids[first]), first, np.diff(np.append(first, ids.size)))
+
+
+@dataclass(frozen=True)
+class Slowest:
+    """Of each attempt the time of every step [s] in its slowest rank, and which rank that was (from 0, by rows)."""
+
+    steps: Lists
+    rank: NDArray[np.int32]
+
+
+def slowest(steps: Lists, ranks: Ranks) -> Slowest:
+    """The steps of all attempts over ranks; none for an attempt with a time that cannot be right.
+
+    Ranks with more steps than others lose the last ones.
+    """
+    counts = _shortest(steps, ranks)
+    begins = np.cumsum(counts) - counts
+    times = steps.values[_places(steps.starts[ranks.first], counts)]
+    rank = np.zeros(times.size, np.int32)
+    good = _possible(times)
+    for number in range(1, int(ranks.count.max(initial=1))):
+        has = np.flatnonzero(ranks.count > number)
+        here = _places(begins[has], counts[has])
+        own = steps.values[_places(steps.starts[ranks.first[has] + number], counts[has])]
+        good[here] &= _possible(own)
+        slower = own > times[here]
+        times[here[slower]] = own[slower]
+        rank[here[slower]] = number
+    if not good.all():
+        owner = np.repeat(np.arange(counts.size), counts)
+        spoilt = np.isin(np.arange(counts.size), owner[~good])
+        kept = ~spoilt[owner]
+        times, rank, counts = times[kept], rank[kept], np.where(spoilt, 0, counts)
+    return Slowest(Lists(times, np.concatenate(([0], np.cumsum(counts)))), rank)
+
+
+def statistics(found: Slowest, lists: Mapping[str, Lists], ranks: Ranks, stride: NDArray[Any]) -> pd.DataFrame:
+    """The metrics of `STATISTICS`, one row per attempt; NaN where there are too few samples.
+
+    Args:
+        found: the steps.
+        lists: of each row the samples of the phases [s].
+        stride: of each row; its phases were taken in every so many-th step, from the first on. NaN is every step.
+    """
+    every = np.where(stride > 1, stride, 1).astype(np.int64)
+    values = _of_steps(found.steps)
+    for name, column in PHASES.items():
+        values[name] = _phase(lists[column], ranks, found, every)
+    return pd.DataFrame(values, index=ranks.attempts, columns=list(STATISTICS))
+
+
+def _of_steps(steps: Lists) -> dict[str, Floats]:
+    counts = steps.lengths
+    full = np.flatnonzero(counts)
+    n, starts, values = counts[full], steps.starts[full], steps.values
+    ordered = _ordered(values, starts, n)
+    p25, p50, p75, p95, p99 = (_at(ordered, starts, n, share) for share in (0.25, 0.5, 0.75, 0.95, 0.99))
+    far = 3 * (p75 - p25)
+    outside = (values < np.repeat(p25 - far, n)) | (values > np.repeat(p75 + far, n))
+    mean = np.add.reduceat(values, starts) / n if n.size else np.empty(0)
+    deviations = values - np.repeat(mean, n)
+    products = np.zeros(values.size)
+    products[:-1] = deviations[:-1] * deviations[1:]
+    products[starts + n - 1] = 0  # the last step of an attempt and the first of the next are no neighbours
+    squares, lagged, outliers = (_sums(x, starts) for x in (deviations**2, products, outside))
+    # As in dlbench.stats: what rounding leaves of equal samples is no variation.
+    varied = (n >= 3) & (squares > n * (1e-12 * mean) ** 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            "steps": n.astype(float),
+            "step_time": p50,
+            "latency_p50": p50,
+            "latency_p95": p95,
+            "latency_p99": p99,
+            "cv": np.where(n > 1, np.sqrt(squares / (n - 1)) / mean, np.nan),
+            "iqr": np.where(n >= MIN_STEPS, (p75 - p25) / p50, np.nan),
+            "autocorrelation": np.where(varied, lagged / squares, np.nan),
+            "outliers": outliers,
+        }
+    return {name: _spread_out(some, full, counts.size) for name, some in found.items()}
+
+
+def _phase(samples: Lists, ranks: Ranks, found: Slowest, stride: Ints) -> Floats:
+    """Median time of a phase, in each step of the rank that was slowest in it; NaN where a rank lacks it."""
+    if ranks.first.size == 0:
+        return np.empty(0)
+    num_steps = found.steps.lengths
+    every = np.maximum.reduceat(stride, ranks.first)
+    taken = -(-num_steps // every)
+    alike = every == np.minimum.reduceat(stride, ranks.first)
+    known = np.flatnonzero((num_steps > 0) & alike & (_shortest(samples, ranks) >= taken))
+    n = taken[known]
+    index = _places(np.zeros_like(n), n)
+    step = np.repeat(found.steps.starts[known], n) + index * np.repeat(every[known], n)
+    row = np.repeat(ranks.first[known], n) + found.rank[step]
+    values = samples.values[samples.starts[row] + index]
+    starts = np.cumsum(n) - n
+    return _spread_out(_at(_ordered(values, starts, n), starts, n, 0.5), known, num_steps.size)
+
+
+def _possible(times: Floats) -> NDArray[np.bool_]:
+    return np.isfinite(times) & (times > 0)
+
+
+def _shortest(lists: Lists, ranks: Ranks) -> Ints:
+    """Of each attempt the length of its ranks' shortest list."""
+    if ranks.first.size == 0:
+        return np.empty(0, np.int64)
+    shortest: Ints = np.minimum.reduceat(lists.lengths, ranks.first)
+    return shortest
+
+
+def _places(starts: Ints, counts: Ints) -> Ints:
+    """Where the elements of stretches lie, stretch after stretch."""
+    before = np.cumsum(counts) - counts
+    places: Ints = np.arange(counts.sum()) + np.repeat(starts - before, counts)
+    return places
+
+
+def _ordered(values: Floats, starts: Ints, counts: Ints) -> Floats:
+    """A copy in which the values of each attempt are sorted."""
+    ordered = values.copy()
+    # Sorting short stretches one by one takes a fraction of the time of sorting all with their attempt as first key.
+    for start, end in zip(starts.tolist(), (starts + counts).tolist(), strict=True):
+        ordered[start:end].sort()
+    return ordered
+
+
+def _at(ordered: Floats, starts: Ints, counts: Ints, share: float) -> Floats:
+    """Of each attempt the value below which `share` of its sorted samples lie, interpolated linearly."""
+    place = share * (counts - 1)
+    below = place.astype(np.int64)
+    above = np.minimum(below + 1, counts - 1)
+    low = ordered[starts + below]
+    value: Floats = low + (place - below) * (ordered[starts + above] - low)
+    return value
+
+
+def _sums(values: NDArray[np.float64] | NDArray[np.bool_], starts: Ints) -> Floats:
+    return np.add.reduceat(values, starts, dtype=np.float64) if starts.size else np.empty(0)
+
+
+def _spread_out(some: Floats, places: Ints, size: int) -> Floats:
+    """`some` at their places among `size`, NaN elsewhere."""
+    values = np.full(size, np.nan)
+    values[places] = some
+    return values

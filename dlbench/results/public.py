@@ -1,0 +1,148 @@
+"""Results without what is private, fit to be published: hosts, users, paths, environment and jobs are taken out.
+
+Of what a system tells in `details` only what is named here stays. Everything measured stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from dlbench.results import bounds_schema, bounds_store, store
+from dlbench.results.schema import SCHEMA
+from dlbench.results.store import _write
+
+#: Texts that people or programs wrote, where anything may stand.
+_TEXTS = ("suite", "error", "label", "warnings", "energy_note", "throttle_reasons", "warning")
+#: What of `system_details` concerns nobody and matters for the figures.
+_DETAILS = (
+    *("system_key", "precision_switches", "cudnn_benchmark", "cpu_capability", "cpu_governor", "cpu_frequency_mhz"),
+    *("cpu_quota", "numa_nodes", "load_average_before"),
+)
+_OF_DEVICES = ("name", "memory_bytes", "multiprocessors", "compute_capability", "l2_cache_bytes")
+#: User names shorter than this are words of other meanings too; paths with them are taken out all the same.
+_HOME = re.compile(r"/(?:home|users?)/([^/\s:'\"]{3,})", re.IGNORECASE)
+_PATH = re.compile(r"(?<![\w.:/])/(?:[^/\s:'\"]+/)+([^/\s:'\"]*)")
+
+
+class Scrubber:
+    """Replaces host and user names and paths in texts; the same name becomes the same word everywhere."""
+
+    def __init__(self, hosts: Iterable[str | None], texts: Iterable[str | None] = ()) -> None:
+        """Learn the names of all hosts, and of the users whose homes are mentioned anywhere in `texts`."""
+        self._users = sorted({user for text in texts for user in _HOME.findall(text or "")}, key=lambda u: (-len(u), u))
+        names = sorted({host for host in hosts if host})
+        self._hosts = {name: f"node{i}" for i, name in enumerate(names, 1)}
+        words = set(self._hosts) | {name.partition(".")[0] for name in names}
+        # The longest first: n10 would otherwise become what n1 becomes, and a 0.
+        alternatives = "|".join(re.escape(word) for word in sorted(words, key=lambda w: (-len(w), w)))
+        self._pattern = re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])") if words else None
+
+    def host(self, name: str | None) -> str | None:
+        """node1, node2, ... by the order of their names."""
+        return self._hosts.get(name, name) if name else name
+
+    def text(self, text: str | None) -> str | None:
+        """`text` with node names for hosts, "user" for users, and of absolute paths the names of files only."""
+        if not text:
+            return text
+        text = _PATH.sub(lambda match: f".../{match[1]}" if "." in match[1] else "...", text)
+        for user in self._users:
+            text = re.sub(rf"(?<![\w-]){re.escape(user)}(?![\w-])", "user", text)
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda match: self._hosts.get(match[0]) or self._short(match[0]), text)
+
+    def _short(self, word: str) -> str:
+        return next(node for name, node in self._hosts.items() if name.partition(".")[0] == word)
+
+    def value(self, value: Any) -> Any:
+        """Every text in a list or dictionary."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self.value(v) for v in value]
+        if isinstance(value, dict):
+            return {k: self.value(v) for k, v in value.items()}
+        return value
+
+
+def hashed(uuid: str | None) -> str | None:
+    """A device's name that tells it apart from others and does not tell which it is."""
+    return f"device-{hashlib.sha256(uuid.encode()).hexdigest()[:12]}" if uuid else uuid
+
+
+def write(sources: Sequence[str | Path], target: Path, private: bool = False) -> int:
+    """Write all records of `sources` into one Parquet file, and the ceilings that lie beside them into `ceilings/`.
+
+    Args:
+        target: the file; its folder is made if it is not there.
+        private: keep everything as it is.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        StoreError: a source does not exist, or `target` cannot be written.
+    """
+    records = store.read(sources)
+    bounds = bounds_store.read(sources)
+    kinds = [(bounds.ceilings, bounds_schema.CEILINGS_SCHEMA, "ceilings-all.parquet")]
+    kinds.append((bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA, "allreduce-all.parquet"))
+    hosts = [*records["system_hostname"].to_pylist(), *(h for frame, _, _ in kinds for h in frame["hostname"])]
+    scrubber = Scrubber(hosts, _texts(records))
+    _write(target, records if private else public_records(records, scrubber))
+    for frame, schema, name in kinds:
+        if len(frame):
+            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+            folder = target.parent / bounds_schema.CEILINGS_FOLDER
+            _write(folder / name, table if private else _scrubbed(table, scrubber, "hostname", "device_uuid"))
+    return int(records.num_rows)
+
+
+def _texts(records: pa.Table) -> Iterator[str | None]:
+    for name in (*_TEXTS, "system_details", "system_container_image"):
+        for value in records[name].to_pylist() if name in records.column_names else ():
+            yield from value if isinstance(value, list) else (value,)
+
+
+def public_records(records: pa.Table, scrubber: Scrubber) -> pa.Table:
+    """The rows of a store without what is private."""
+    table = _scrubbed(records, scrubber, "system_hostname", "device_uuid")
+    images = [image and PurePosixPath(image).name for image in table["system_container_image"].to_pylist()]
+    table = _with(table, "system_container_image", images)
+    table = _with(table, "system_slurm_job_id", [None] * table.num_rows)
+    details = [_details(text, scrubber) for text in table["system_details"].to_pylist()]
+    return _with(table, "system_details", details).cast(SCHEMA)
+
+
+def _scrubbed(table: pa.Table, scrubber: Scrubber, host: str, device: str) -> pa.Table:
+    table = _with(table, host, [scrubber.host(name) for name in table[host].to_pylist()])
+    table = _with(table, device, [hashed(uuid) for uuid in table[device].to_pylist()])
+    for name in (name for name in _TEXTS if name in table.column_names):
+        table = _with(table, name, [scrubber.value(value) for value in table[name].to_pylist()])
+    return table
+
+
+def _with(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+    index = table.column_names.index(name)
+    field = table.schema.field(index)
+    return table.set_column(index, field, pa.array(values, field.type))
+
+
+def _details(text: str | None, scrubber: Scrubber) -> str | None:
+    if not text:
+        return text
+    details = json.loads(text)
+    kept = {name: scrubber.value(details[name]) for name in _DETAILS if name in details}
+    if details.get("devices"):
+        kept["devices"] = [{n: d[n] for n in _OF_DEVICES if n in d} for d in details["devices"] if isinstance(d, dict)]
+    if isinstance(details.get("libraries"), list):
+        kept["libraries"] = sorted({PurePosixPath(str(path)).name for path in details["libraries"]})
+    return json.dumps(kept, sort_keys=True)

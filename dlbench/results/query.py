@@ -1,0 +1,88 @@
+"""SQL over a store, by DuckDB, which sees the tables that it is given and nothing else: no file, no network."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from dlbench.errors import BadInput
+from dlbench.results import bounds_schema, bounds_store, store
+
+#: What can be asked, and what one row of it is.
+VIEWS = {
+    "records": "one row per rank of each attempt, raw samples as lists",
+    "ceilings": "one row per operation and shape that `dlbench ceilings` measured",
+    "all_reduces": "one row per message size that `dlbench allreduce` measured",
+    "layers": "one row per layer that `dlbench profile` measured",
+}
+
+
+#: With these a statement can neither read nor write a file, nor see this program's variables, nor take them back.
+_SETTINGS = (
+    "TimeZone = 'UTC'",
+    "enable_external_access = false",
+    "python_enable_replacements = false",
+    "lock_configuration = true",
+)
+
+
+def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The names of the columns and the rows that `sql` gives; of several statements those of the last.
+
+    Args:
+        sql: DuckDB's SQL over the views of `VIEWS`.
+        sources: results folders, Parquet files or glob patterns.
+
+    Raises:
+        StoreError: a source does not exist.
+        BadInput: DuckDB refuses the statement, or there is none.
+    """
+    connection = duckdb.connect(":memory:")
+    for name, table in _tables(sources).items():
+        connection.register(name, table)
+    for setting in _SETTINGS:
+        connection.execute(f"SET {setting}")
+    try:
+        found = connection.sql(sql)
+        table = found.to_arrow_table() if found is not None else None
+    except duckdb.Error as error:
+        raise BadInput(f"DuckDB refuses the query: {' '.join(str(error).split())[:500]}") from error
+    finally:
+        connection.close()
+    if table is None:
+        raise BadInput(f"the query {sql!r} asks for nothing; there are {', '.join(VIEWS)}")
+    columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns]
+    return table.column_names, list(zip(*columns, strict=True))
+
+
+def _tables(sources: Sequence[str | Path]) -> dict[str, pa.Table]:
+    bounds = bounds_store.read(sources)
+    folders = [Path(source) for source in sources if Path(source).is_dir()]
+    layers = sorted({file for f in folders for file in f.rglob(f"{bounds_schema.PROFILES_FOLDER}/*/layers.parquet")})
+    frames = {
+        "ceilings": (bounds.ceilings, bounds_schema.CEILINGS_SCHEMA),
+        "all_reduces": (bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA),
+        "layers": (bounds_schema.read_files(layers, bounds_schema.LAYERS_SCHEMA), bounds_schema.LAYERS_SCHEMA),
+    }
+    # Explicit types: a column of an empty frame would have none.
+    tables = {name: pa.Table.from_pandas(f, schema, preserve_index=False) for name, (f, schema) in frames.items()}
+    return {"records": store.read(sources), **tables}
+
+
+def _plain(value: Any) -> Any:
+    """A value of DuckDB as JSON knows it."""
+    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, decimal.Decimal):
+        return int(value) if value == int(value) else float(value)
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

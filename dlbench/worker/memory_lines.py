@@ -1,0 +1,47 @@
+"""How the peak memory of each network of the catalogue grows with its batch, for `dlbench plan`, which knows no torch.
+
+    python -m dlbench.worker.memory_lines > dlbench/data/memory_lines.csv
+
+Each operation of a step holds so many bytes at once, some whatever the batch, some for each image: both are read off by
+following the step at two batches. The peak at any batch is the highest of these lines, and few of them ever are.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import sys
+
+from dlbench.spec.case import MODES, Case
+from dlbench.spec.catalog import CATALOG
+from dlbench.worker.predict import bytes_held
+
+COLUMNS = ("model", "mode", "device", "precision", "fixed_bytes", "bytes_per_image")
+_BATCHES = (4, 8)
+#: Lines that are the highest at none of these batches are left out.
+_ASKED = tuple(dict.fromkeys(round(1.05**i) for i in range(230)))
+
+
+def memory_lines(case: Case) -> list[tuple[int, int]]:
+    """Bytes whatever the batch and bytes per image of what `case` holds at its peak, by rising bytes per image."""
+    few, many = (bytes_held(dataclasses.replace(case, batch_size=batch)) for batch in _BATCHES)
+    assert len(few) == len(many), f"{case.model} runs other operations for a batch of {_BATCHES[1]}"
+    low, high = _BATCHES
+    slopes = [(b - a) // (high - low) for a, b in zip(few, many, strict=True)]
+    lines = {(a - low * slope, slope) for a, slope in zip(few, slopes, strict=True)}
+    highest = {max(lines, key=lambda line: (line[0] + batch * line[1], line)) for batch in _ASKED}
+    return sorted(highest, key=lambda line: line[1])
+
+
+def main() -> None:
+    """Prints the table."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for model, mode, device, precision in itertools.product(CATALOG, MODES, ("cpu", "cuda"), ("fp32", "amp_bf16")):
+        for line in memory_lines(Case(model, mode=mode, device=device, precision=precision)):
+            writer.writerow([model, mode, device, precision, *line])
+
+
+if __name__ == "__main__":
+    main()

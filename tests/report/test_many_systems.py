@@ -1,0 +1,267 @@
+"""The report of several systems: its chapters and figures, whatever the systems have in common."""
+
+import dataclasses
+import re
+
+import pandas as pd
+import pytest
+
+from dlbench.report import figure_style, page, plots_batch, plots_systems
+from dlbench.report.anchors import anchors_table
+from dlbench.report.content import read
+from dlbench.report.plots_batch import KNEE_SHARE, knee
+from dlbench.report.projection import Prices
+from dlbench.report.projection_section import projection
+from dlbench.report.provenance import provenance
+from dlbench.report.sections import SECTIONS
+from dlbench.report.side_by_side import numbered, over_processes, series
+from dlbench.report.summary import summary
+from dlbench.report.systems_section import systems
+from dlbench.spec.case import Case
+from tests.fakes import records as fakes
+from tests.fakes import systems as fake
+
+
+@pytest.fixture(autouse=True)
+def only_svg(monkeypatch):
+    """PNG and PDF take most of the time; `test_plots.py` looks at them."""
+    monkeypatch.setattr(figure_style, "FORMATS", {"svg": figure_style.FORMATS["svg"]})
+
+
+CASES = fake.classic_cases(("alexnet", "resnet50"), (16, 64, 256))
+
+
+def three(tmp_path, repeats=1, **options):
+    a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES, repeats=repeats))
+    b = fake.store(tmp_path / "b", fake.campaign(fake.A100, CASES, first=500, repeats=repeats))
+    c = fake.store(tmp_path / "c", fake.campaign(fake.L40S, CASES[:6], first=1500, repeats=repeats))
+    return read([f"H200={a}", f"A100={b}", f"L40S={c}"], **options)
+
+
+def words_of(section):
+    return " ".join(part for block in section.blocks for part in (block.heading, block.words))
+
+
+def every_section(content):
+    with figure_style.style():
+        return {section.id: section for section in (make(content) for make in SECTIONS)}
+
+
+def plots_of(section):
+    return {block.plot.name: block.plot for block in section.blocks if block.plot}
+
+
+def test_the_summary_says_who_is_ahead_with_margin_and_interval(tmp_path):
+    section = summary(three(tmp_path, repeats=3))
+    assert "Throughput: H200 ahead in 4 of 4." in words_of(section)
+    [table] = [block.table for block in section.blocks if block.table]
+    for row in table.records():
+        assert re.fullmatch(r"H200\n\+\d+ % \[\+\d+, \+\d+\] against (A100|L40S)", row["throughput"])
+        assert re.match(r"(H200|A100|L40S)( \?)?\n−[\d.]+ %", row["energy_per_image"])
+    assert section.blocks[0].figures[0].note.startswith("H200; ")
+
+
+def test_without_repeats_the_summary_does_not_claim_a_winner(tmp_path):
+    said = words_of(summary(three(tmp_path)))
+    assert "H200 in front, unconfirmed, in 4 of 4." in said
+    assert "the spread between processes is unknown" in said
+    assert "ahead in" not in said
+
+
+def test_the_tables_of_systems_are_there_for_each_metric(tmp_path):
+    section = systems(three(tmp_path))
+    headings = [block.heading for block in section.blocks if block.table]
+    assert headings == [
+        "Throughput", "Speedup over H200", "Energy per image", "Peak memory, allocated", "Share of peak",
+        "Each system at its fastest",
+    ]  # fmt: skip
+    throughput = section.blocks[1].table
+    assert [c.heading for c in throughput.columns if c.key.startswith("system_")] == [
+        "H200 [img/s]", "A100 [img/s]", "L40S [img/s]",
+    ]  # fmt: skip
+
+
+def test_the_baseline_is_the_users(tmp_path):
+    headings = [block.heading for block in systems(three(tmp_path, baseline="A100")).blocks]
+    assert "Speedup over A100" in headings
+
+
+def test_a_single_system_has_none_of_the_chapters_of_several(tmp_path):
+    content = read([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
+    sections = every_section(content)
+    assert not sections["systems"].blocks
+    assert set(plots_of(sections["throughput"])) == {"throughput", "batch_curves", "precisions"}
+    assert "In what the systems differ" not in words_of(sections["provenance"])
+
+
+def test_systems_without_a_common_case_are_told_so_and_still_drawn(tmp_path):
+    a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES[:6]))
+    b = fake.store(tmp_path / "b", fake.campaign(fake.A100, CASES[6:12], first=500))
+    sections = every_section(read([a, b]))
+    assert "They have no case in common." in words_of(sections["systems"])
+    assert "No case stands on two systems" in words_of(sections["summary"])
+    assert set(plots_of(sections["throughput"])) >= {"throughput-1", "throughput-2"}
+
+
+def test_figures_over_systems_show_every_system_once_per_network(tmp_path):
+    content = three(tmp_path)
+    with figure_style.style():
+        plots = plots_of(every_section(content)["throughput"])
+        panels = plots["throughput"].figure.axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["Training", "Inference"]
+    # AlexNet in training on three systems, ResNet-50 on two.
+    assert len([line for line in panels[0].lines if line.get_marker() in "os^"]) == 5
+    legend = panels[0].get_figure().legends[0]
+    assert [entry.get_text() for entry in legend.get_texts()] == ["H200", "A100", "L40S"]
+    assert plots["throughput"].records
+
+
+def test_the_knee_is_the_smallest_batch_near_the_best():
+    curve = over_knee([100, 180, 195, 200])
+    assert knee(curve)["batch_size"] == 4
+    assert curve["throughput"].max() * KNEE_SHARE <= 195
+
+
+def test_a_curve_that_still_rises_has_no_knee():
+    assert knee(over_knee([100, 150, 180, 200])) is None
+
+
+def over_knee(rates):
+    return pd.DataFrame({"batch_size": [2**i for i in range(len(rates))], "throughput": rates})
+
+
+def test_batch_curves_of_systems_are_of_one_setting(tmp_path):
+    content = three(tmp_path)
+    cases = series(content)
+    assert (
+        set(cases["precision"]) == {"amp_bf16"} or cases.groupby(["model", "mode"])["precision"].nunique().eq(1).all()
+    )
+    with figure_style.style():
+        plot = plots_batch.batch_curves_of_systems(cases, content.system_names)
+    assert len(plot.figure.axes) == 2
+    rows = plots_batch.knees(cases, content.system_names).records()
+    assert {row["system"] for row in rows} == {"H200", "A100", "L40S"}
+
+
+def test_no_point_beats_the_pareto_front_and_each_of_it_beats_its_neighbour(tmp_path):
+    cases = over_processes(numbered(three(tmp_path).shown))
+    for (model, mode), front in plots_systems.fronts(cases):
+        same = cases[(cases["model"] == model) & (cases["mode"] == mode)]
+        for point in front.to_dict("records"):
+            faster = same["throughput"] > point["throughput"]
+            assert not (faster & (same["energy_per_image"] <= point["energy_per_image"])).any()
+        assert front["throughput"].is_monotonic_decreasing
+        assert front["energy_per_image"].is_monotonic_decreasing
+
+
+def test_anchors_stand_beside_our_nearest_case_with_what_differs(tmp_path):
+    content = three(tmp_path)
+    rows = anchors_table(content.shown, content.system_names).records()
+    ours = next(row for row in rows if row["source"].startswith("milabench") and row["device"] == "H200 SXM")
+    assert ours["system"] == "H200"
+    assert ours["ratio"] == pytest.approx(ours["ours"] / ours["published"])
+    assert ours["differs"] == "precision: amp_fp16+tf32, ours amp_bf16"
+    titan = next(row for row in rows if row["device"] == "Titan X")
+    assert titan["ratio"] is None
+    assert "variant: one tower" in titan["differs"]
+    assert "device: Titan X, ours" in titan["differs"]
+
+
+def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(tmp_path):
+    section = projection(three(tmp_path, prices=Prices("EUR", per_kwh=0.2, per_device_hour=2.0)))
+    [table] = [block.table for block in section.blocks if block.table]
+    rows = table.records()
+    assert [(row["model"], row["system"]) for row in rows] == [
+        ("AlexNet", "H200"), ("AlexNet", "A100"), ("AlexNet", "L40S"), ("ResNet-50", "H200"), ("ResNet-50", "A100"),
+    ]  # fmt: skip
+    for row in rows:
+        assert row["cost"] == pytest.approx(0.2 * row["energy_kwh"] + 2.0 * row["device_hours"])
+    said = words_of(section)
+    assert "no training was run to its end" in said
+    assert "Validation, checkpoints, start-up and interruptions are not counted." in said
+
+
+def test_provenance_puts_differences_first_and_folds_the_rest(tmp_path):
+    blocks = provenance(three(tmp_path)).blocks
+    different = next(block for block in blocks if block.heading == "In what the systems differ")
+    same = next(block for block in blocks if block.heading.startswith("What is the same"))
+    names = {row["property"] for row in different.table.records()}
+    assert {"Accelerator", "Driver", "Read from"} <= names
+    assert {row["property"] for row in same.table.records()} >= {"PyTorch", "Python"}
+    assert same.folded
+    assert not different.folded
+
+
+def test_failed_cases_only_on_several_systems_are_told(tmp_path):
+    stores = []
+    for i, system in enumerate((fake.H200, fake.A100)):
+        done = fake.campaign(system, CASES[:1], first=100 * i)
+        failed = [
+            fakes.record(case, number=100 * i + 10 + j, status="oom", system_key=done[0].system_key)
+            for j, case in enumerate(CASES[1:3])
+        ]
+        stores.append(fake.store(tmp_path / str(i), failed))
+    for section in every_section(read(stores)).values():
+        assert section.title
+
+
+def test_hostile_names_reach_figures_and_tables_as_texts(tmp_path):
+    hostile = dataclasses.replace(fake.H200, hostname=fakes.HOSTILE, device_name=fakes.HOSTILE)
+    a = fake.store(tmp_path / "a", fake.campaign(hostile, [*CASES, Case("$x^2$", device="cuda")], repeats=2))
+    b = fake.store(tmp_path / "b", fake.campaign(fake.A100, [*CASES, Case("$x^2$", device="cuda")], first=900))
+    content = read([a, f"$\\frac{{1}}$={b}"])
+    for section in every_section(content).values():
+        for plot in plots_of(section).values():
+            if plot.figure:
+                with figure_style.style():
+                    assert "<script" not in figure_style.save(plot.figure, tmp_path / "figures", plot.name)
+
+
+def test_empty_stores_and_one_that_is_not_give_a_report_that_says_so(tmp_path):
+    empty = fake.store(tmp_path / "empty", [])
+    for section in every_section(read([f"a={empty}", f"b={empty}"])).values():
+        assert section.title
+    full = fake.store(tmp_path / "full", fake.campaign(fake.H200, CASES[:2]))
+    content = read([f"a={empty}", f"b={full}"])
+    assert list(content.system_names.values()) == ["b"]
+    assert not every_section(content)["systems"].blocks
+
+
+def test_a_metric_that_no_system_has_is_named_instead_of_shown(tmp_path):
+    other = dataclasses.replace(fakes.CPU, cpu_model="Ampere Altra", hostname="altra")
+    case = Case("vgg16", batch_size=4)
+    stores = [
+        fake.store(tmp_path / str(i), fake.campaign(system, [case], first=100 * i))
+        for i, system in enumerate((fakes.CPU, other))
+    ]
+    sections = every_section(read(stores))
+    assert "Not compared, for fewer than two systems know it: energy per image" in words_of(sections["summary"])
+    assert "Energy per image: no case that systems share has a value." in words_of(sections["systems"])
+    assert plots_of(sections["energy"])["energy"].caption.startswith("No case that systems share has a value")
+
+
+def test_two_reports_of_the_same_systems_are_the_same(tmp_path, monkeypatch):
+    monkeypatch.delitem(page.FORMS, "report.pdf")
+    sources = [
+        f"{name}={fake.store(tmp_path / name, fake.campaign(system, CASES[:4], repeats=3, first=100 * i))}"
+        for i, (name, system) in enumerate((("x", fake.H200), ("y", fake.A100)))
+    ]
+    for folder in ("1", "2"):
+        page.build(sources, tmp_path / folder)
+    for file in ("index.html", "report.md", "tables.tex", "comparison.csv"):
+        assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
+
+
+def test_ten_systems_fit_one_figure_and_every_one_has_a_mark_of_its_own(tmp_path):
+    sources = []
+    for i in range(10):
+        system = dataclasses.replace(fake.H200, device_name=f"Accelerator number {i} of a rather long name")
+        sources.append(fake.store(tmp_path / str(i), fake.campaign(system, CASES[:2], first=100 * i)))
+    content = read(sources)
+    with figure_style.style():
+        plot = plots_of(every_section(content)["throughput"])["throughput"]
+        plot.figure.canvas.draw()
+        width = plot.figure.get_window_extent().width
+        assert plot.figure.legends[0].get_window_extent().x1 <= width
+    marks = [(line.get_color(), line.get_marker()) for line in plot.figure.axes[0].lines if line.get_marker() != "None"]
+    assert len(set(marks)) == 10

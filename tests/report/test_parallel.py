@@ -1,0 +1,53 @@
+"""Tasks in several processes do what they would do one after the other."""
+
+import os
+
+import pytest
+
+from dlbench.report import parallel
+from dlbench.report.parallel import run_all
+
+
+@pytest.fixture(autouse=True, params=[1, 3])
+def cores(request, monkeypatch):
+    monkeypatch.setattr(parallel, "_num_cores", lambda: request.param)
+    return request.param
+
+
+def test_results_come_in_the_order_of_the_tasks_and_each_is_told(cores):
+    told = []
+    assert run_all([lambda i=i: i * i for i in range(10)], told.append) == [i * i for i in range(10)]
+    assert told == list(range(1, 11))
+
+
+def test_the_work_is_done_elsewhere_where_there_are_several_cores(cores):
+    processes = set(run_all([os.getpid] * 20))
+    assert (os.getpid() in processes) == (cores == 1)
+
+
+def test_what_a_task_raises_is_raised_here(tmp_path):
+    def fails():
+        raise ValueError("no such thing")
+
+    def finds_no_place():
+        (tmp_path / "no" / "folder").write_text("x")
+
+    with pytest.raises(ValueError, match="no such thing"):
+        run_all([int, fails])
+    with pytest.raises(FileNotFoundError):
+        run_all([int, finds_no_place])
+
+
+def test_a_process_that_dies_is_made_up_for_by_this_one(tmp_path, cores):
+    here = os.getpid()
+
+    def dies_elsewhere():
+        if os.getpid() != here:
+            os._exit(9)
+        return "done"
+
+    assert run_all([dies_elsewhere, lambda: "too"]) == ["done", "too"]
+
+
+def test_nothing_to_do_gives_nothing():
+    assert run_all([]) == []

@@ -1,0 +1,203 @@
+"""`show`, `query`, `export` and `report --with-reference`, as a user types them."""
+
+import csv
+import io
+import json
+
+import pytest
+
+import dlbench
+from dlbench.__main__ import main
+from dlbench.report.export import MLPERF_FIELDS
+from dlbench.report.metrics import METRICS
+from dlbench.spec.case import Case
+from tests.fakes import records as fakes
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    records = fakes.quick()
+    failed = fakes.record(Case("vgg16", batch_size=99, device="cpu"), fakes.CPU, 50, "oom")
+    ranks = fakes.record(
+        Case("vgg16", device="cuda", devices_per_node=2), number=60, warnings=("busy_host: \x1b[31mred",)
+    )
+    return fakes.fill(tmp_path_factory.mktemp("data") / "results", [*records, failed, ranks])
+
+
+def ids():
+    return [record.attempt_id for record in fakes.quick()]
+
+
+def run(capsys, *arguments, status=0):
+    assert main([str(a) for a in arguments]) == status
+    return capsys.readouterr()
+
+
+# show
+
+
+def test_show_prints_all_of_one_record_by_a_part_of_its_id(results, capsys):
+    wanted = ids()[0]
+    told = run(capsys, "show", wanted[-12:], "--results", results).out
+    for word in (wanted, "lenet5", "Throughput", "AMD EPYC 7B13", "min_time_s", "dlbench run fake"):
+        assert word in told
+    assert "folder " not in told  # this store has no attempts' folders
+    (results / "attempts" / wanted).mkdir(parents=True)
+    told = run(capsys, "show", wanted, "--results", results).out
+    assert f"{results}/attempts/{wanted}" in told
+    assert f"--fresh --results {results}" in told
+
+
+def test_show_as_json_has_every_metric_its_interval_and_each_ranks_samples(results, capsys):
+    record = json.loads(run(capsys, "show", ids()[1], "--results", results, "--format", "json").out)
+    assert set(record["metrics"]) == set(METRICS)
+    throughput = record["metrics"]["throughput"]
+    assert throughput["low"] < throughput["value"] < throughput["high"]
+    (rank,) = record["ranks"]
+    samples = dlbench.load(results).set_index("attempt_id").loc[ids()[1], "step_s"]
+    assert rank["step_s"]["count"] == len(samples)
+    assert rank["step_s"]["max"] == max(samples)
+    assert record["system"]["cpu_model"] == "AMD EPYC 7B13"
+    assert record["protocol"]["min_time_s"] == 1.0
+    assert record["metrics"]["energy_per_image"] == {"value": None, "unit": "J/img"}
+
+
+def test_show_tells_each_rank_and_lets_no_terminal_code_through(results, capsys):
+    told = run(capsys, "show", "T083000", "--results", results).out
+    assert "Samples of rank 0" in told
+    assert "Samples of rank 1" in told
+    assert "busy_host" in told
+    assert "\x1b" not in told
+
+
+def test_show_of_a_failed_attempt_says_why(results, capsys):
+    told = run(capsys, "show", "T082500", "--results", results).out
+    assert "out of memory: tried to allocate 12.3 GiB" in told
+    assert "Samples" not in told
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [("nothing", "no record 'nothing' in"), ("20261120", "may be any of 14 records")],
+)
+def test_show_says_when_no_or_no_single_record_is_meant(results, capsys, wanted, message):
+    error = run(capsys, "show", wanted, "--results", results, status=2).err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+# query
+
+
+def test_a_query_gives_rows_in_each_format(results, capsys):
+    sql = "select model, count(*) as n, max(started_at) as last from records where status = 'ok' group by 1 order by 1"
+
+    def asked(format):
+        return run(capsys, "query", sql, "--results", results, "--format", format).out
+
+    assert json.loads(asked("json"))[0] == {"model": "alexnet", "n": 2, "last": "2026-11-20T08:01:30+00:00"}
+    assert next(csv.DictReader(io.StringIO(asked("csv"))))["n"] == "2"
+    assert asked("markdown").startswith("| model | n | last |")
+    assert "alexnet        2  2026-11-20" in asked("text")
+
+
+def test_a_query_sees_the_raw_samples(results, capsys):
+    sql = "select list_median(step_s) as m, len(step_s) as n, step_s from records where model = 'lenet5' limit 1"
+    (row,) = json.loads(run(capsys, "query", sql, "--results", results, "--format", "json").out)
+    assert sorted(row["step_s"])[0] <= row["m"] <= sorted(row["step_s"])[-1]
+    assert len(row["step_s"]) == row["n"]
+    assert "in all)]" in run(capsys, "query", sql, "--results", results).out
+
+
+def test_views_without_data_are_empty_and_have_their_columns(results, capsys):
+    for view, column in (("ceilings", "best_flop_per_s"), ("layers", "forward_s"), ("all_reduces", "size_bytes")):
+        assert (
+            run(capsys, "query", f"select {column} from {view}", "--results", results, "--format", "csv").out
+            == f"{column}\n"
+        )
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "copy (select 1) to '{}/out.csv'",
+        "copy (select 1) to '{}/results/merged-fake.parquet' (format parquet)",
+        "select * from read_csv('/etc/passwd')",
+        "select * from '/etc/passwd'",
+        "select * from read_text('{}/secret')",
+        "attach '{}/db.duckdb' as d",
+        "set enable_external_access = true; select * from read_text('/etc/hostname')",
+        "set lock_configuration = false",
+        "install httpfs",
+        "export database '{}/all'",
+        "select * from sources",
+        "select * from connection",
+    ],
+)
+def test_a_query_neither_reads_nor_writes_anything_else(results, capsys, sql):
+    folder = results.parent
+    (folder / "secret").write_text("secret")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    done = run(capsys, "query", sql.format(folder), "--results", results, status=2)
+    assert "DuckDB refuses the query" in done.err
+    assert done.out == ""
+    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == before
+
+
+def test_a_wrong_query_is_one_line(results, capsys):
+    error = run(capsys, "query", "selct 1", "--results", results, status=2).err
+    assert "syntax error" in error
+    assert len(error.splitlines()) == 1
+    assert "no results at 'nowhere'" in run(capsys, "query", "select 1", "--results", "nowhere", status=2).err
+
+
+# export
+
+
+def test_export_as_csv_and_json_has_every_attempt_with_intervals(results, capsys, tmp_path):
+    rows = list(csv.DictReader(io.StringIO(run(capsys, "export", results, "--format", "csv").out)))
+    assert len(rows) == 14
+    assert set(METRICS) <= set(rows[0])
+    run(capsys, "export", results, "--format", "json", "-o", tmp_path / "deep" / "all.json")
+    whole = json.loads((tmp_path / "deep" / "all.json").read_text())
+    assert {m["name"] for m in whole["metrics"]} == set(METRICS)
+    first = whole["attempts"][0]
+    assert first["throughput_low"] < first["throughput"] < first["throughput_high"]
+    assert first["system"] == "AMD EPYC 7B13"
+    assert first["energy_per_image"] is None
+
+
+def test_export_describes_systems_in_mlperfs_fields(results, capsys):
+    systems = json.loads(run(capsys, "export", results, "--format", "mlperf").out)
+    assert [list(system) for system in systems] == [list(MLPERF_FIELDS)] * 2
+    gpu = next(s for s in systems if s["accelerators_per_node"])
+    assert gpu["accelerator_model_name"] == "NVIDIA H200"
+    assert gpu["host_processor_model_name"] == "AMD EPYC 9654 96-Core Processor"
+    assert gpu["framework"] == "PyTorch 2.15.0+cu130"
+    assert "CUDA 13.0" in gpu["other_software_stack"]
+    assert gpu["submitter"] == gpu["division"] == gpu["cooling"] == ""
+    cpu = next(s for s in systems if not s["accelerators_per_node"])
+    assert cpu["accelerator_model_name"] == cpu["accelerator_frequency"] == ""
+
+
+def test_export_as_parquet_is_the_same_store(results, capsys, tmp_path):
+    run(capsys, "export", results, "--format", "parquet", "-o", tmp_path / "all.parquet")
+    assert dlbench.load(tmp_path / "all.parquet").equals(dlbench.load(results))
+    assert "needs -o FILE" in run(capsys, "export", results, "--format", "parquet", status=2).err
+    assert "--public is for" in run(capsys, "export", results, "--format", "csv", "--public", status=2).err
+
+
+# report --with-reference
+
+
+def test_a_report_stands_beside_the_reference_systems(results, capsys, tmp_path, monkeypatch):
+    checkout = tmp_path / "checkout"
+    monkeypatch.setattr(dlbench, "__file__", str(checkout / "dlbench" / "__init__.py"))
+    error = run(capsys, "report", results, "--with-reference", "-o", tmp_path / "out", status=2).err
+    assert "no reference systems in" in error
+    own = fakes.fill(tmp_path / "own", fakes.quick()[:1])
+    fakes.fill(checkout / "reports" / "reference-h200", fakes.quick(fakes.GPU)[:1])
+    run(capsys, "report", own, "--with-reference", "-o", tmp_path / "out")
+    with (tmp_path / "out" / "comparison.csv").open() as file:
+        assert {row["system"] for row in csv.DictReader(file)} == {"NVIDIA H200", "AMD EPYC 7B13"}
+    assert (tmp_path / "out" / "report.pdf").stat().st_size > 10_000
