@@ -18,7 +18,7 @@ from dlbench.results.records import DONE_STATUSES
 from dlbench.spec.case import AXES
 
 #: Confidence intervals are computed for, and tables and figures made of, at most so many cases; metrics.csv has all.
-MAX_SHOWN = 2000
+MAX_SHOWN = 1000
 
 
 @dataclass(frozen=True)
