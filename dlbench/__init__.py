@@ -14,7 +14,7 @@ from dlbench.version import __version__
 
 if TYPE_CHECKING:
     from dlbench.report import notebook as plots
-    from dlbench.report.frames import metrics
+    from dlbench.report.data.frames import metrics
     from dlbench.results.store import load
 
 __all__ = ["__version__", "load", "metrics", "plots"]
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "metrics":
-        from dlbench.report.frames import metrics
+        from dlbench.report.data.frames import metrics
 
         return metrics
     if name == "plots":

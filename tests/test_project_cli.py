@@ -70,7 +70,7 @@ def test_a_single_sample_has_no_made_up_interval(tmp_path, capsys):
 def test_an_example_of_prices_can_be_read():
     from pathlib import Path
 
-    from dlbench.report.projection import read_prices
+    from dlbench.report.chapters.projection import read_prices
 
     assert read_prices(Path(__file__).parents[1] / "benchmarks" / "prices/example.toml").currency
 

@@ -32,7 +32,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from dlbench.report.compare_stats import Comparison, compare_pairs  # noqa: E402
+from dlbench.report.compare.compare_stats import Comparison, compare_pairs  # noqa: E402
 from dlbench.results.records import Measurement, Outcome, Record  # noqa: E402
 from dlbench.spec.case import Case, Protocol  # noqa: E402
 

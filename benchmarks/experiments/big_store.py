@@ -231,7 +231,8 @@ def _aims(store: Store) -> str:
 def _stage(stage: str, folder: Path) -> int:
     """Do it, as `_run` measures from outside."""
     import dlbench
-    from dlbench.report import content, page
+    from dlbench.report.data import content
+    from dlbench.report.forms import page
 
     sources = [folder / "store"]
     if stage == "read":

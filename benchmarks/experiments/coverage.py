@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 from scipy.signal import lfilter
 
-from dlbench.report.compare_stats import compare, compare_pairs
+from dlbench.report.compare.compare_stats import compare, compare_pairs
 from dlbench.stats import Interval, drift, is_steady, median_interval
 
 SIZES = (20, 30, 50, 100, 300, 1000, 5000)
@@ -336,7 +336,7 @@ STEADY = """Percent of warm-ups that `is_steady` calls steady, times falling by 
 steps. The rows of 0 % are the right to end (where it is refused, the next look may grant it); the others should be low
 where the fall is large against the noise of 2 %."""
 
-COMPARING = """`dlbench.report.compare_stats`, processes differing by the standard deviation in the column's title.
+COMPARING = """`compare_stats`, processes differing by the standard deviation in the column's title.
 A/A: percent of comparisons of A with itself called faster or slower (at most 5 are wanted) / called same. +3 %: percent
 of comparisons with B slower by 3 % called slower (at least 95 are wanted). `two modes`: three processes in ten are
 slower by 2.2 standard deviations; `neighbours`: one process in ten is disturbed, by up to 10; `drift`: the machine

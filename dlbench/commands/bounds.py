@@ -54,8 +54,8 @@ def add(commands: Any) -> None:
 def _ceilings(options: argparse.Namespace) -> int:
     from dlbench.errors import UnknownName
     from dlbench.launch.supervise import check_folder
-    from dlbench.report.bounds_tables import ceilings_table
-    from dlbench.report.render import render
+    from dlbench.report.chapters.bounds_tables import ceilings_table
+    from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.spec.case import DEVICES
 
@@ -81,9 +81,9 @@ def _ceilings(options: argparse.Namespace) -> int:
 def _profile(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
     from dlbench.launch.supervise import check_folder
-    from dlbench.report.bounds import find_roof
-    from dlbench.report.bounds_tables import profile_table
-    from dlbench.report.render import render
+    from dlbench.report.chapters.bounds_tables import profile_table
+    from dlbench.report.data.bounds import find_roof
+    from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
 
     case = _case(options.model, options.overrides)
@@ -113,9 +113,9 @@ def _profile(options: argparse.Namespace) -> int:
 
 def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
     """The table for machines and people, the raw run, and the figures."""
-    from dlbench.report import plots_bounds
-    from dlbench.report.bounds_tables import profile_table
-    from dlbench.report.render import render
+    from dlbench.report.chapters.bounds_tables import profile_table
+    from dlbench.report.figures import plots_bounds
+    from dlbench.report.forms.render import render
     from dlbench.results.bounds_records import to_json
 
     table = profile_table(run, roof, limit=None)

@@ -171,8 +171,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _print_plan(suite: Suite, cases: list[Case], form: str) -> int:
-    from dlbench.report.plan import plan_table
-    from dlbench.report.render import render
+    from dlbench.report.forms.render import render
+    from dlbench.report.listings.plan import plan_table
 
     print(render(plan_table(suite, cases), form), end="")
     return 0

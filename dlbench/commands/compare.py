@@ -10,8 +10,8 @@ from dlbench.commands.arguments import add_command, add_format, say
 
 if TYPE_CHECKING:
     from dlbench.launch.turns import Experiment
-    from dlbench.report.comparison import Found
-    from dlbench.report.matching import Rules
+    from dlbench.report.compare.comparison import Found
+    from dlbench.report.compare.matching import Rules
     from dlbench.results.records import Record
 
 _METRICS = ("step_time", "energy_per_image")
@@ -102,7 +102,7 @@ def _count(text: str) -> int:
 
 
 def _rules(options: argparse.Namespace, **more: Any) -> Rules:
-    from dlbench.report.matching import Rules
+    from dlbench.report.compare.matching import Rules
 
     spread = options.between_processes
     margin = options.margin / 100
@@ -115,7 +115,7 @@ def _rules(options: argparse.Namespace, **more: Any) -> Rules:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from dlbench.report.comparison import compare_stores, regressions
+    from dlbench.report.compare.comparison import compare_stores, regressions
     from dlbench.results import store
 
     gate: float | None = options.fail_on_regression
@@ -145,8 +145,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _print(found: Found, names: tuple[str, str], form: str) -> None:
-    from dlbench.report.comparison_tables import summary, tables
-    from dlbench.report.render import render_all
+    from dlbench.report.compare.comparison_tables import summary, tables
+    from dlbench.report.forms.render import render_all
 
     systems, comparison = tables(found, names)
     if form == "csv":
@@ -162,7 +162,7 @@ def _print(found: Found, names: tuple[str, str], form: str) -> None:
 
 def _ab(options: argparse.Namespace) -> int:
     from dlbench.launch import probe, processes, supervise, turns
-    from dlbench.report.compare_stats import DEFAULT_PAIRS
+    from dlbench.report.compare.compare_stats import DEFAULT_PAIRS
     from dlbench.spec.suite import load_suite, models_of
 
     a, b = turns.parse_setting(options.a, "--a"), turns.parse_setting(options.b, "--b")
@@ -204,7 +204,7 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
     """
     from dlbench.launch import attempts, supervise
     from dlbench.launch.turns import TurnsProgress
-    from dlbench.report.comparison import whole_pairs
+    from dlbench.report.compare.comparison import whole_pairs
     from dlbench.results import store
 
     for record in supervise.recover(root):
@@ -252,7 +252,7 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
 
 def compare_turns(experiment: Experiment, pairs: int, root: Path, system_key: str, rules: Rules) -> Found:
     """What the pairs measured so far say."""
-    from dlbench.report.comparison import compare_sides
+    from dlbench.report.compare.comparison import compare_sides
 
     return compare_sides(_rows(root, experiment, system_key), experiment.sides, experiment.matches, pairs, rules)
 

@@ -44,14 +44,14 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def _show(options: argparse.Namespace) -> int:
-    from dlbench.report import record
+    from dlbench.report.listings import record
 
     print(record.show(options.record, options.results or ["results"], options.format), end="")
     return 0
 
 
 def _query(options: argparse.Namespace) -> int:
-    from dlbench.report.asked import answer
+    from dlbench.report.listings.asked import answer
 
     print(answer(options.sql, options.results or ["results"], options.format), end="")
     return 0
@@ -70,7 +70,7 @@ def _export(options: argparse.Namespace) -> int:
         count = public.write(options.sources, options.output, private=not options.public)
         say(f"{count} rows in {options.output}")
         return 0
-    from dlbench.report.export import export
+    from dlbench.report.forms.export import export
 
     text = export(options.sources, options.format)
     if options.output is None:

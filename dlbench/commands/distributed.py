@@ -38,8 +38,8 @@ def _count(text: str) -> int:
 def _allreduce(options: argparse.Namespace) -> int:
     from dlbench.errors import DlbenchError
     from dlbench.launch import launchers, supervise
-    from dlbench.report.bounds_tables import all_reduce_table
-    from dlbench.report.render import render
+    from dlbench.report.chapters.bounds_tables import all_reduce_table
+    from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.spec.case import Case, Protocol
 

@@ -255,7 +255,7 @@ def _device_bytes(facts: dict[str, Any]) -> int:
 
 
 def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:
-    from dlbench.report.render import Cell, Column, Table, bytes_of, render
+    from dlbench.report.forms.render import Cell, Column, Table, bytes_of, render
 
     largest = max((t.batch_size for t in trials if t.fits), default=None)
     failing = min((t for t in trials if not t.fits), key=lambda t: t.batch_size, default=None)

@@ -12,8 +12,8 @@ from dlbench.commands.arguments import add_command, add_format
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dlbench.report.projection import Prices, Projection
-    from dlbench.report.render import Cell, Table
+    from dlbench.report.chapters.projection import Prices, Projection
+    from dlbench.report.forms.render import Cell, Table
     from dlbench.stats import Interval
 
 _AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", "batch_size")
@@ -34,8 +34,8 @@ def add(commands: Any) -> None:
 
 
 def _project(options: argparse.Namespace) -> int:
-    from dlbench.report.projection import read_prices
-    from dlbench.report.render import render
+    from dlbench.report.chapters.projection import read_prices
+    from dlbench.report.forms.render import render
     from dlbench.results import store
 
     prices = read_prices(options.prices) if options.prices is not None else None
@@ -61,10 +61,10 @@ def projection_table(
         BadInput: there is no measured training of these networks, or images or epochs are not above zero.
     """
     from dlbench.errors import BadInput
-    from dlbench.report import derive
-    from dlbench.report.projection import project
-    from dlbench.report.projection_section import throughput_interval
-    from dlbench.report.render import Table
+    from dlbench.report.chapters.projection import project
+    from dlbench.report.chapters.projection_section import throughput_interval
+    from dlbench.report.data import derive
+    from dlbench.report.forms.render import Table
 
     cases = _measured_trainings(rows, models)
     cases = derive.with_intervals(cases)
@@ -98,7 +98,7 @@ def projection_table(
 
 def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
     from dlbench.errors import BadInput, UnknownName
-    from dlbench.report import derive
+    from dlbench.report.data import derive
     from dlbench.results.records import DONE_STATUSES
 
     if rows.empty:
@@ -126,7 +126,7 @@ def _system_name(rows: pd.DataFrame) -> str:
 
 
 def _cells(projection: Projection, with_interval: bool) -> list[Cell]:
-    from dlbench.report.projection import JOULES_PER_KWH
+    from dlbench.report.chapters.projection import JOULES_PER_KWH
 
     def three(interval: Interval | None, factor: float) -> list[Cell]:
         if interval is None:
@@ -143,7 +143,7 @@ def _cells(projection: Projection, with_interval: bool) -> list[Cell]:
 
 def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
     from dlbench import units
-    from dlbench.report.render import Column
+    from dlbench.report.forms.render import Column
 
     def seconds(cell: Cell) -> str:
         return units.seconds(float(cell) if isinstance(cell, int | float) else None)

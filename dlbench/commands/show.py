@@ -43,8 +43,9 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from dlbench.report import content, page
-    from dlbench.report.projection import read_prices
+    from dlbench.report.chapters.projection import read_prices
+    from dlbench.report.data import content
+    from dlbench.report.forms import page
 
     references = _references() if options.with_reference else []
     prices = read_prices(options.prices) if options.prices else None
@@ -83,7 +84,7 @@ def _references() -> list[Path]:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from dlbench.report.audit import COUNTED_MODELS, audit_table
+    from dlbench.report.listings.audit import COUNTED_MODELS, audit_table
     from dlbench.spec.catalog import CATALOG
     from dlbench.spec.facts import facts_from_layers
     from dlbench.worker.layers import layers
@@ -94,8 +95,8 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _layers(options: argparse.Namespace) -> int:
-    from dlbench.report.layers import layers_table
-    from dlbench.report.render import render
+    from dlbench.report.forms.render import render
+    from dlbench.report.listings.layers import layers_table
     from dlbench.worker.layers import layers
 
     print(render(layers_table(options.model, layers(options.model, options.auxiliary)), options.format), end="")
@@ -103,8 +104,8 @@ def _layers(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from dlbench.report.models import models_table
-    from dlbench.report.render import render
+    from dlbench.report.forms.render import render
+    from dlbench.report.listings.models import models_table
 
     print(render(models_table(), options.format), end="")
     if options.all:

@@ -13,9 +13,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report import figure_style, plots_batch, plots_rates, plots_samples, plots_time
-from dlbench.report.figure_parts import Plot
-from dlbench.report.frames import metrics
+from dlbench.report.data.frames import metrics
+from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_time
+from dlbench.report.figures.figure_parts import Plot
 
 Data = str | Path | Sequence[str | Path] | pd.DataFrame
 

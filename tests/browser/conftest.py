@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from dlbench.report import page
+from dlbench.report.forms import page
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 

@@ -9,8 +9,8 @@ from dlbench.commands.compare import compare_turns, measure_in_turns
 from dlbench.errors import BadInput
 from dlbench.launch import attempts, processes, turns
 from dlbench.launch.turns import parse_setting
-from dlbench.report.comparison import whole_pairs
-from dlbench.report.matching import Rules
+from dlbench.report.compare.comparison import whole_pairs
+from dlbench.report.compare.matching import Rules
 from dlbench.results import store
 from dlbench.spec.suite import load_suite
 from tests.fakes.workers import script

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report import audit
-from dlbench.report.audit import (
+from dlbench.report.forms.render import FORMATS, render, shown
+from dlbench.report.listings import audit
+from dlbench.report.listings.audit import (
     COUNTED_MODELS,
     MODELS,
     agrees,
@@ -29,7 +30,6 @@ from dlbench.report.audit import (
     records_table,
     side_by_side_table,
 )
-from dlbench.report.render import FORMATS, render, shown
 from dlbench.spec.facts import CountedFacts, facts_from_layers
 
 GOOGLENET_FILTERS = (16, 24, 32, 48, 64, 96, 112, 128, 144, 160, 192, 208, 224, 256, 288, 320, 384)

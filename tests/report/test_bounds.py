@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from dlbench.errors import StoreError
-from dlbench.report import bounds, bounds_tables
-from dlbench.report.bounds import FLOP, MEMORY, NetworkBound, Roof, time_bound
-from dlbench.report.render import FORMATS, render
+from dlbench.report.chapters import bounds_tables
+from dlbench.report.data import bounds
+from dlbench.report.data.bounds import FLOP, MEMORY, NetworkBound, Roof, time_bound
+from dlbench.report.forms.render import FORMATS, render
 from dlbench.results.bounds_records import Ceiling, CeilingRun, LayerTime, ProfileRun, Where
 from dlbench.results.bounds_schema import ceilings_frame, layers_frame, read_ceilings, write_ceilings
 from dlbench.spec.case import Case

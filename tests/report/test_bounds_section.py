@@ -7,8 +7,10 @@ import math
 
 import pytest
 
-from dlbench.report import content, figure_style, page
-from dlbench.report.bounds_section import bounds
+from dlbench.report.chapters.bounds_section import bounds
+from dlbench.report.data import content
+from dlbench.report.figures import figure_style
+from dlbench.report.forms import page
 from dlbench.results.bounds_records import (
     AllReduce,
     AllReduceRun,

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.report.compare_stats import (
+from dlbench.report.compare.compare_stats import (
     DEFAULT_PAIRS,
     compare,
     compare_pairs,

@@ -4,11 +4,11 @@ import json
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report import comparison
-from dlbench.report.comparison import compare_stores, regressions
-from dlbench.report.comparison_tables import summary, tables
-from dlbench.report.matching import Rules
-from dlbench.report.render import FORMATS, render_all
+from dlbench.report.compare import comparison
+from dlbench.report.compare.comparison import compare_stores, regressions
+from dlbench.report.compare.comparison_tables import summary, tables
+from dlbench.report.compare.matching import Rules
+from dlbench.report.forms.render import FORMATS, render_all
 from dlbench.results import store
 from dlbench.results.schema import to_table
 from dlbench.spec.case import Case, Protocol

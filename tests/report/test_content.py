@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 import dlbench
-from dlbench.report import content, derive, page
-from dlbench.report.content import choose, read
-from dlbench.report.frame_csv import frame_csv
-from dlbench.report.metrics import METRICS
+from dlbench.report.data import content, derive
+from dlbench.report.data.content import choose, read
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.forms import page
+from dlbench.report.forms.frame_csv import frame_csv
 from dlbench.results import reader, store
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.spec.case import Case
@@ -133,7 +134,7 @@ def test_the_csv_is_that_of_pandas(tmp_path, monkeypatch):
     attempts.loc[2, "throughput"] = -0.0
     plain = attempts.drop(columns=["warnings", "throttle_reasons"])
     assert frame_csv(attempts, list(plain)) == as_pandas_says(plain)
-    monkeypatch.setattr("dlbench.report.frame_csv._CHUNK", 7)
+    monkeypatch.setattr("dlbench.report.forms.frame_csv._CHUNK", 7)
     assert frame_csv(attempts, list(plain)) == as_pandas_says(plain)
 
 

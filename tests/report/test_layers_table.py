@@ -8,10 +8,10 @@ import json
 
 import pytest
 
-from dlbench.report.audit import COUNTED_MODELS, audit_rows, audit_table
-from dlbench.report.layers import layers_table
-from dlbench.report.models import models_table
-from dlbench.report.render import FORMATS, bytes_of, quantity_of, render
+from dlbench.report.forms.render import FORMATS, bytes_of, quantity_of, render
+from dlbench.report.listings.audit import COUNTED_MODELS, audit_rows, audit_table
+from dlbench.report.listings.layers import layers_table
+from dlbench.report.listings.models import models_table
 from dlbench.spec.catalog import CATALOG
 from dlbench.units import MISSING
 from dlbench.worker.layers import layers_of

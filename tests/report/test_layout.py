@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from dlbench.report import latex
-from dlbench.report.content import Block, Section
-from dlbench.report.layout import MAX_LINES, left_out, sheets
-from dlbench.report.render import Column, Table, escape_latex, latex_row
+from dlbench.report.data.content import Block, Section
+from dlbench.report.forms import latex
+from dlbench.report.forms.layout import MAX_LINES, left_out, sheets
+from dlbench.report.forms.render import Column, Table, escape_latex, latex_row
 
 
 def table(columns, rows, word="word"):

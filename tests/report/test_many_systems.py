@@ -6,17 +6,18 @@ import re
 import pandas as pd
 import pytest
 
-from dlbench.report import figure_style, page, plots_batch, plots_systems
-from dlbench.report.anchors import anchors_table
-from dlbench.report.content import read
-from dlbench.report.plots_batch import KNEE_SHARE, knee
-from dlbench.report.projection import Prices
-from dlbench.report.projection_section import projection
-from dlbench.report.provenance import provenance
-from dlbench.report.sections import SECTIONS
-from dlbench.report.side_by_side import numbered, over_processes, series
-from dlbench.report.summary import summary
-from dlbench.report.systems_section import systems
+from dlbench.report.chapters.anchors import anchors_table
+from dlbench.report.chapters.projection import Prices
+from dlbench.report.chapters.projection_section import projection
+from dlbench.report.chapters.provenance import provenance
+from dlbench.report.chapters.sections import SECTIONS
+from dlbench.report.chapters.summary import summary
+from dlbench.report.chapters.systems_section import systems
+from dlbench.report.compare.side_by_side import numbered, over_processes, series
+from dlbench.report.data.content import read
+from dlbench.report.figures import figure_style, plots_batch, plots_systems
+from dlbench.report.figures.plots_batch import KNEE_SHARE, knee
+from dlbench.report.forms import page
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from dlbench import stats, units
-from dlbench.report import derive
-from dlbench.report.metrics import METRICS
+from dlbench.report.data import derive
+from dlbench.report.data.metrics import METRICS
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes

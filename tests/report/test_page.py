@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from dlbench.errors import StoreError
-from dlbench.report import figure_style, page
-from dlbench.report.metrics import METRICS
-from dlbench.report.sections import SECTIONS
+from dlbench.report.chapters.sections import SECTIONS
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures import figure_style
+from dlbench.report.forms import page
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 

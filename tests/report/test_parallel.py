@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from dlbench.report import parallel
-from dlbench.report.parallel import run_all
+from dlbench.report.forms import parallel
+from dlbench.report.forms.parallel import run_all
 
 
 @pytest.fixture(autouse=True, params=[1, 3])

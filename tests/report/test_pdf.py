@@ -6,7 +6,7 @@ import re
 import pypdf
 import pytest
 
-from dlbench.report import page, pdf
+from dlbench.report.forms import page, pdf
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 

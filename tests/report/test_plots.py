@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-from dlbench.report import figure_style, plots_batch, plots_rates, plots_samples, plots_time
-from dlbench.report.content import read
-from dlbench.report.figure_parts import fastest
+from dlbench.report.data.content import read
+from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_time
+from dlbench.report.figures.figure_parts import fastest
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 

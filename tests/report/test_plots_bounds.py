@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from dlbench.report import figure_style, plots_bounds
-from dlbench.report.bounds import Roof, layer_bounds
+from dlbench.report.data.bounds import Roof, layer_bounds
+from dlbench.report.figures import figure_style, plots_bounds
 from dlbench.results.bounds_schema import layers_frame
 from tests.report.test_bounds import ROOF, layer, profile
 

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
-from dlbench.report.projection import Prices, make_prices, project, read_prices
+from dlbench.report.chapters.projection import Prices, make_prices, project, read_prices
 from dlbench.stats import Interval
 
 THROUGHPUT = Interval(1000.0, 950.0, 1100.0, 0.95)

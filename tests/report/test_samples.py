@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dlbench import stats
-from dlbench.report import samples
+from dlbench.report.data import samples
 from dlbench.results.reader import Lists
 
 

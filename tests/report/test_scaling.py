@@ -7,11 +7,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dlbench.report import figure_style
-from dlbench.report.content import read
-from dlbench.report.plots_scaling import plots
-from dlbench.report.scaling import curves, model_sentence, table
-from dlbench.report.scaling_model import HOPS, Sample, ScalingModel, fit
+from dlbench.report.chapters.scaling import curves, model_sentence, table
+from dlbench.report.chapters.scaling_model import HOPS, Sample, ScalingModel, fit
+from dlbench.report.data.content import read
+from dlbench.report.figures import figure_style
+from dlbench.report.figures.plots_scaling import plots
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 

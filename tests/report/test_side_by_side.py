@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from dlbench.report import ranking, tables_systems
-from dlbench.report.content import read
-from dlbench.report.render import csv_text, text
-from dlbench.report.side_by_side import left_out, representative, together
+from dlbench.report.chapters import tables_systems
+from dlbench.report.compare import ranking
+from dlbench.report.compare.side_by_side import left_out, representative, together
+from dlbench.report.data.content import read
+from dlbench.report.forms.render import csv_text, text
 from dlbench.spec.case import Case, Protocol
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from dlbench.errors import BadInput, StoreError, UnknownName
-from dlbench.report.content import read
-from dlbench.report.systems import Source, parse_source
+from dlbench.report.data.content import read
+from dlbench.report.data.systems import Source, parse_source
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake

@@ -4,10 +4,11 @@ import dataclasses
 
 import pytest
 
-from dlbench.report import figure_style, variability
-from dlbench.report.content import read
-from dlbench.report.plots_variability import units_plot
-from dlbench.report.systems_blocks import between_processes
+from dlbench.report.chapters import variability
+from dlbench.report.chapters.systems_blocks import between_processes
+from dlbench.report.data.content import read
+from dlbench.report.figures import figure_style
+from dlbench.report.figures.plots_variability import units_plot
 from tests.fakes import systems as fake
 
 CASES = fake.classic_cases(("alexnet", "vgg16"), (64,))

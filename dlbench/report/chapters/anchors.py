@@ -1,0 +1,128 @@
+"""Published throughputs beside ours, each with everything in which the two measurements differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.data.labels import network
+from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.spec.peaks import Anchor, anchors, find_peaks
+
+#: How the sources name a pass over a batch without the optimizer's update: less work than a training step.
+_PASSES = {"forward+backward": "training"}
+_LAYOUTS = {"NHWC": "channels_last", "NCHW": "channels_first"}
+
+
+def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
+    """One row per published result of a network measured here: it, our nearest case, the ratio, and what differs.
+
+    Nearest is, in this order, the same device, as many devices, the same precision, the nearest batch. A ratio stands
+    only where the device is the same: another device is another question.
+    """
+    several = len(names) > 1
+    columns = [
+        Column("model", "Network"),
+        Column("device", "Published on"),
+        Column("published", "Per device [img/s]", "right", _digits),
+        Column("ours", "Ours [img/s]", "right", _digits),
+        *([Column("system", "Ours on")] if several else []),
+        Column("ratio", "Ours over published [×]", "right", _digits),
+        Column("differs", "What differs", "left"),
+        Column("source", "Source"),
+    ]
+    rows: list[list[Cell]] = []
+    for anchor in anchors():
+        case = _nearest(anchor, shown)
+        if case is None:
+            continue
+        ours = case["throughput"] / (case["nodes"] * case["devices_per_node"])
+        published = anchor.img_per_s_total / anchor.devices
+        same = _device(case) == anchor.device
+        device = anchor.device if anchor.devices == 1 else f"{anchor.devices} × {anchor.device}"
+        title = f"{network(_model(anchor))}, {anchor.mode}"
+        row: list[Cell] = [title, device, published, ours]
+        row += [names.get(case["system_id"], "unknown")] if several else []
+        rows.append([*row, ours / published if same else None, "; ".join(_differences(anchor, case)), anchor.source])
+    return Table(columns, rows)
+
+
+def _nearest(anchor: Anchor, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
+    mode = _PASSES.get(anchor.mode, anchor.mode)
+    same = shown[(shown["model"] == _model(anchor)) & (shown["mode"] == mode) & shown["throughput"].gt(0)]
+    cases = same.to_dict("records")
+
+    def distance(case: Mapping[Hashable, Any]) -> tuple[Any, ...]:
+        devices = case["nodes"] * case["devices_per_node"]
+        batch = abs(case["batch_size"] - anchor.batch_per_device) if anchor.batch_per_device else 0
+        other_precision = not _same_precision(anchor, case)
+        return (_device(case) != anchor.device, devices != anchor.devices, other_precision, batch, -case["throughput"])
+
+    return min(cases, key=distance, default=None)
+
+
+def _model(anchor: Anchor) -> str:
+    return anchor.model.partition(" (")[0]
+
+
+def _variant(anchor: Anchor) -> str:
+    return anchor.model.partition(" (")[2].removesuffix(")")
+
+
+def _device(case: Mapping[Hashable, Any]) -> str:
+    """The device as the anchors call it; the processor of a case on a CPU has no name there."""
+    name = case["device_name"] if isinstance(case["device_name"], str) else None
+    peaks = find_peaks(name)
+    return peaks.device if peaks else name or "a CPU"
+
+
+def _differences(anchor: Anchor, case: Mapping[Hashable, Any]) -> list[str]:
+    """Sentences without verbs: published first, ours second."""
+    found = [f"variant: {_variant(anchor)}, ours as in the published table"] if _variant(anchor) else []
+    if _device(case) != anchor.device:
+        found.append(f"device: {anchor.device}, ours {_device(case)}")
+    devices = case["nodes"] * case["devices_per_node"]
+    if devices != anchor.devices:
+        found.append(f"devices: {anchor.devices}, ours {devices}")
+    if anchor.mode in _PASSES:
+        found.append(f"pass: {anchor.mode} alone, ours with the optimizer's update")
+    if not anchor.framework.startswith("PyTorch"):
+        found.append(f"framework: {anchor.framework}, ours PyTorch")
+    elif re.search(r"\d", anchor.framework):
+        found.append(f"version: {anchor.framework}")
+    if not _same_precision(anchor, case):
+        found.append(f"precision: {_words(anchor)}, ours {case['precision']}")
+    if anchor.batch_per_device is None:
+        found.append(f"batch: not published, ours {case['batch_size']}")
+    elif anchor.batch_per_device != case["batch_size"]:
+        found.append(f"batch: {anchor.batch_per_device}, ours {case['batch_size']}")
+    layout = next((ours for word, ours in _LAYOUTS.items() if word in f"{anchor.precision} {anchor.framework}"), None)
+    if layout and layout != case["memory_format"]:
+        found.append(f"layout: {layout}, ours {case['memory_format']}")
+    if ("compiled" in anchor.precision) != (case["compile"] != "off"):
+        found.append(f"compiled: {_yes('compiled' in anchor.precision)}, ours {_yes(case['compile'] != 'off')}")
+    if not anchor.data.startswith("synthetic"):
+        found.append(f"data: {anchor.data}, ours {case['data']}")
+    return found
+
+
+def _words(anchor: Anchor) -> str:
+    """The published precision without layout and compiler, which stand for themselves."""
+    return re.sub(r" (NHWC|NCHW|compiled)", "", anchor.precision)
+
+
+def _same_precision(anchor: Anchor, case: Mapping[Hashable, Any]) -> bool:
+    # Ours with autocast runs what is left of fp32 strictly; the published "+tf32" says that theirs does not.
+    return _words(anchor) == str(case["precision"])
+
+
+def _yes(true: bool) -> str:
+    return "yes" if true else "no"
+
+
+def _digits(cell: Cell) -> str:
+    return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING

@@ -1,0 +1,178 @@
+"""The chapter on bounds: what each device reaches at best, how far from it the networks are, and where they lose time.
+
+All of it is read from what `dlbench ceilings`, `allreduce` and `profile` left beside the cases.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, profile_table
+from dlbench.report.data.bounds import Roof, find_roof
+from dlbench.report.data.content import Block, Content, Section
+from dlbench.report.data.labels import network, network_order
+from dlbench.report.figures import plots_bounds
+from dlbench.report.figures.figure_parts import Plot
+from dlbench.report.figures.plots_all_reduce import all_reduce
+from dlbench.report.forms.render import Table
+from dlbench.results.bounds_records import ProfileRun, Where
+from dlbench.spec.case import MODES, PRECISIONS
+
+#: Figures are drawn for so many devices.
+MAX_DEVICES = 6
+#: So many layers of each profiled case stand in its table, those that lose most.
+MAX_LAYERS = 15
+_INTRODUCTION = (
+    "No layer can be faster than its floating-point operations at the device's peak, nor than its bytes at the "
+    "bandwidth of the memory, unless caches hold them. Peak and bandwidth are the highest that were measured on the "
+    "same system, beside the datasheet where there is one. What a step takes above its bound is what a better "
+    "implementation could win."
+)
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device as bounds tell them apart, with what was measured on it."""
+
+    name: str
+    ceilings: pd.DataFrame
+    profiles: tuple[ProfileRun, ...]  # of each case the latest
+
+    def roof(self, run: ProfileRun) -> Roof:
+        """What the bound of a profile is taken from."""
+        return find_roof(self.ceilings, run.where, run.case["precision"])
+
+
+def bounds(content: Content) -> Section:
+    """Ceilings beside the datasheet, where the time goes, the roofline, and the layers by time lost."""
+    found = devices(content)
+    blocks = [Block(words=_INTRODUCTION)] if found else []
+    blocks += _missing(content, found)
+    many = len(found) > 1
+    for number, device in enumerate(found[:MAX_DEVICES], 1):
+        blocks += _of_device(device, f"-{number}" if many else "")
+    if len(found) > MAX_DEVICES:
+        blocks.append(Block(words=f"Not shown: {', '.join(d.name for d in found[MAX_DEVICES:])}."))
+    return Section("bounds", "Bounds", [*blocks, *_all_reduces(content)])
+
+
+def devices(content: Content) -> list[Device]:
+    """Every device with ceilings or profiles, those with cases in this report first."""
+    stored = content.bounds
+    names: dict[tuple[object, ...], str] = {}
+    ceilings: dict[tuple[object, ...], pd.DataFrame] = {}
+    profiles: dict[tuple[object, ...], dict[str, ProfileRun]] = {}
+    for _, rows in stored.ceilings.groupby("run_id", sort=False):
+        first = rows.iloc[0]
+        where = Where(**{f.name: _known(first[f.name]) for f in dataclasses.fields(Where)})
+        names[_key(where)] = _name(content, where)
+        ceilings[_key(where)] = pd.concat([ceilings.get(_key(where), rows.iloc[:0]), rows])
+    for run in stored.profiles:
+        names[_key(run.where)] = _name(content, run.where)
+        profiles.setdefault(_key(run.where), {})[str(run.case)] = run
+    order = list(content.system_names.values())
+    found = [
+        Device(name, ceilings.get(key, stored.ceilings.iloc[:0]), _in_order(profiles.get(key, {}).values()))
+        for key, name in names.items()
+    ]
+    return sorted(found, key=lambda d: (next((i for i, n in enumerate(order) if n in d.name), len(order)), d.name))
+
+
+def _of_device(device: Device, suffix: str) -> Iterator[Block]:
+    if len(device.ceilings):
+        yield Block(heading=f"Ceilings: {device.name}", table=_untitled(ceilings_table(device.ceilings)))
+    runs = [(run, device.roof(run)) for run in device.profiles]
+    if not runs:
+        return
+    plot = plots_bounds.where_time_goes(plots_bounds.networks_frame(runs))
+    yield Block(heading=f"Where the time goes: {device.name}", plot=_named(plot, suffix))
+    for precision in dict.fromkeys(run.case["precision"] for run in device.profiles):
+        same = [(run, roof) for run, roof in runs if run.case["precision"] == precision]
+        plot = plots_bounds.roofline(plots_bounds.points_frame(same), same[0][1])
+        yield Block(heading=f"Roofline: {device.name}, {precision}", plot=_named(plot, f"-{precision}{suffix}"))
+    for run, roof in runs:
+        case = run.case
+        words = f"{network(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
+        table = _untitled(profile_table(run, roof, MAX_LAYERS))
+        yield Block(heading=f"Layers by time lost: {words} ({device.name})", table=table, folded=True)
+
+
+def _all_reduces(content: Content) -> Iterator[Block]:
+    groups = content.bounds.all_reduces.groupby(["system_key", "device_kind"], sort=False)
+    for number, (_, rows) in enumerate(groups, 1):
+        first = rows.iloc[0]
+        name = _name(content, Where(first["system_key"], first["device_kind"], cpu_model=_known(first["cpu_model"])))
+        suffix = f"-{number}" if groups.ngroups > 1 else ""
+        yield Block(heading=f"All-reduce: {name}", plot=_named(all_reduce(rows), suffix))
+        yield Block(heading=f"All-reduce: {name}, all sizes", table=_untitled(all_reduce_table(rows)), folded=True)
+
+
+def _missing(content: Content, found: Sequence[Device]) -> Iterator[Block]:
+    """What was not measured, and the command that does it."""
+    folder = next((source for source in content.sources if Path(source).is_dir()), "results")
+    to = "" if folder == "results" else f" --results {shlex.quote(folder)}"
+    if not found:
+        yield Block(
+            words="What the device reaches at best was not measured here, so this report holds no bound but the "
+            f"datasheet's, where there is one. `dlbench ceilings{to}` measures it, `dlbench profile resnet50{to}` the "
+            "time of every layer; the next report of the same results shows both."
+        )
+    elif not any(len(device.ceilings) for device in found):
+        yield Block(words=f"No ceilings lie beside these profiles: `dlbench ceilings{to}` measures them.")
+    elif not any(device.profiles for device in found):
+        yield Block(words=f"No network is profiled here: `dlbench profile resnet50{to}` measures every layer's time.")
+    above = int(content.shown["share_of_measured_peak"].gt(1).sum())
+    if above:
+        yield Block(
+            words=f"{units.counted(above, 'case')} did more FLOP/s than any shape among the ceilings: these were "
+            "measured under other conditions, or for too short. `dlbench ceilings` may be run again; the best counts."
+        )
+
+
+def _key(where: Where) -> tuple[object, ...]:
+    """On a CPU the number of threads makes another device."""
+    cpu = where.device_kind == "cpu"
+    return where.system_key, where.device_kind, where.device_name, where.torch_threads if cpu else None
+
+
+def _name(content: Content, where: Where) -> str:
+    """As the report calls the system, else by its hardware."""
+    attempts = content.attempts
+    same = attempts["system_key"].eq(where.system_key) & attempts["device"].eq(where.device_kind)
+    ids = attempts.loc[same, "system_id"].unique()
+    known = [name for system, name in content.system_names.items() if system in ids]
+    name = ", ".join(known) or where.device_name or where.cpu_model or where.hostname or where.device_kind
+    threads = f", {where.torch_threads} threads" if where.device_kind == "cpu" and where.torch_threads else ""
+    return name + threads
+
+
+def _in_order(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:
+    runs = list(runs)
+    places = network_order(run.case["model"] for run in runs)
+    order = {name: i for i, name in enumerate([*places, *MODES, *PRECISIONS])}
+    axes = ("model", "mode", "precision")
+    return tuple(sorted(runs, key=lambda run: (*(order[run.case[a]] for a in axes), run.case["batch_size"])))
+
+
+def _known(value: Any) -> Any:
+    """A cell of a frame without pandas' own missing values."""
+    if value is None or value != value:
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _untitled(table: Table) -> Table:
+    """`table` without its title, which the block's heading gives."""
+    return dataclasses.replace(table, title="")
+
+
+def _named(plot: Plot, suffix: str) -> Plot:
+    return dataclasses.replace(plot, name=plot.name + suffix)

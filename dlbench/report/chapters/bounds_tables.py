@@ -1,0 +1,215 @@
+"""The tables of bounds: the ceilings of a device beside its datasheet, and the layers of a profile by time lost."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.data.bounds import (
+    ELEMENT_BYTES,
+    NetworkBound,
+    Roof,
+    coverage,
+    datasheet_bytes_per_s,
+    hook_overhead,
+    median_time,
+    network_bound,
+    profile_frame,
+)
+from dlbench.report.forms.render import Cell, Column, Table, bytes_of
+from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, ProfileRun
+from dlbench.spec.peaks import find_peaks
+
+
+def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
+    """The layers by time lost to the bound, and below what the numbers mean; all of them where `limit` is None."""
+    frame = profile_frame(run, roof)
+    case, network = run.case, network_bound(frame, roof, run.step_s, run.optimizer_bytes)
+    columns = [
+        Column("layer", "Layer", "left"),
+        Column("kind", "Kind", "left"),
+        Column("forward_s", "Forward", "right", _seconds),
+        Column("backward_s", "Backward", "right", _seconds),
+        Column("bound_s", "Bound", "right", _seconds),
+        Column("limited_by", "Limited by", "left"),
+        Column("distance", "Over bound", "right", _times),
+        Column("lost_s", "Lost", "right", _seconds),
+        Column("share", "Of step", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
+        Column("note", "", "left"),
+    ]
+    shown = frame if limit is None else frame.head(limit)
+    rows = [[_plain(row[c.key]) for c in columns] for row in shown.to_dict("records")]
+    title = f"{case['model']} {case['mode']} {case['precision']} batch {case['batch_size']}: {len(frame)} layers"
+    return Table(columns, rows, title, _notes(run, roof, frame, network, len(shown)))
+
+
+def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBound, shown: int) -> list[str]:
+    hidden = len(frame) - shown
+    notes = []
+    if hidden:
+        lost_s = _total(frame["lost_s"].iloc[shown:])
+        notes.append(f"{hidden} more layers lose {_seconds(lost_s)} (`dlbench profile --all` prints them).")
+    notes.append(roof.words())
+    step = f"Step {_seconds(network.step_s)}"
+    if network.bound_s is not None:
+        step += (
+            f", bound {_seconds(network.bound_s)} (FLOP {_seconds(network.flop_s)} + memory "
+            f"{_seconds(network.memory_s)} + optimizer {_seconds(network.optimizer_s)}): {_times(network.distance)} "
+            "the bound"
+        )
+    notes.append(f"{step}.")
+    own = {name: median_time(samples) for name, samples in run.parts_s.items()}
+    parts = ", ".join(f"{name} {_seconds(s)}" for name, s in own.items())
+    notes.append(
+        f"Layers cover {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}."
+    )
+    longer = hook_overhead(run)
+    notes.append(
+        f"The hooks make a step {units.percent(longer)} longer ({_seconds(median_time(run.hooked_step_s))}); "
+        f"times of layers are with hooks, the step above is without; medians over {len(run.hooked_step_s)} steps."
+        if longer is not None
+        else "What the hooks cost is unknown: there is no usable step."
+    )
+    if (frame["note"] == "from cache").any():
+        notes.append("from cache: faster than memory could deliver the operands, which stayed in a cache.")
+    return notes
+
+
+def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
+    """The ceilings beside the datasheet: of each kind and precision the best shape, or all shapes.
+
+    Args:
+        rows: as `bounds_schema.read_ceilings` gives them, of one system.
+    """
+    columns = [
+        Column("kind", "Ceiling", "left"),
+        Column("precision", "Precision", "left"),
+        Column("best", "Best", "right", _rate_text),
+        Column("median", "Median", "right", _rate_text),
+        Column("spread", "IQR", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
+        Column("samples", "Samples", "right"),
+        Column("shape", "Shape", "left"),
+        Column("datasheet", "Datasheet", "right", _rate_text),
+        Column("of_datasheet", "Reached", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
+        *([Column("error", "", "left")] if every_shape else []),
+    ]
+    cells = [_ceiling_cells(row, every_shape) for row in _chosen(rows, every_shape)]
+    failed = int(rows["error"].notna().sum())
+    notes = [
+        "best: the fastest sample, and what bounds are taken from. IQR: middle half of the samples over their median.",
+        "copy and triad count bytes read and written, without write-allocate; arrays are beyond the caches.",
+    ]
+    if failed and not every_shape:
+        notes.append(f"{failed} of {len(rows)} shapes were not measured; `dlbench ceilings --all` says which and why.")
+    return Table(columns, cells, _title("Ceilings of", rows), notes)
+
+
+def all_reduce_table(rows: pd.DataFrame) -> Table:
+    """All-reduces by ranks and message size: time, algorithm and bus bandwidth.
+
+    Args:
+        rows: as `bounds_store.StoredBounds` has them, of one system.
+    """
+    columns = [
+        Column("ranks", "Ranks", "right"),
+        Column("nodes", "Nodes", "right"),
+        Column("backend", "Through", "left"),
+        Column("size_bytes", "Message", "right", bytes_of),
+        Column("median_s", "Time", "right", _seconds),
+        Column("low_s", "Fastest", "right", _seconds),
+        Column("high_s", "Slowest", "right", _seconds),
+        Column("algorithm_bytes_per_s", "Algorithm [B/s]", "right", _rate_text),
+        Column("bus_bytes_per_s", "Bus [B/s]", "right", _rate_text),
+        Column("repetitions", "Repetitions", "right"),
+    ]
+    cells = []
+    for row in rows.sort_values(["nodes", "ranks", "backend", "size_bytes"], kind="stable").to_dict("records"):
+        times = [t for t in row["time_s"] if t == t] if row["time_s"] is not None else []
+        way = " over ".join(str(row[name]) for name in ("backend", "transport") if row[name])
+        row |= {"backend": way, "repetitions": len(times)}
+        row |= {"low_s": min(times, default=None), "high_s": max(times, default=None)}
+        cells.append([_plain(row[c.key]) for c in columns])
+    notes = [
+        "fp32 sums. Time is the median over repetitions of the slowest rank; bus bandwidth is 2(n-1)/n of the "
+        "algorithm's, which compares with what a link can carry, whatever the number of ranks."
+    ]
+    return Table(columns, cells, _title("All-reduce between ranks of", rows), notes)
+
+
+def _rate_text(cell: Any) -> str:
+    return units.rate(float(cell), "") if _known(cell) else units.MISSING
+
+
+def _chosen(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
+    records = rows.to_dict("records")
+    if every_shape:
+        return records
+    best: dict[tuple[str, str], dict[Any, Any]] = {}
+    for row in records:
+        key = (row["kind"], str(row["precision"]))
+        rate = _rate(row)
+        if key not in best or (rate or 0.0) > (_rate(best[key]) or 0.0):
+            best[key] = row
+    order = {kind: i for i, kind in enumerate((*FLOP_KINDS, *BYTE_KINDS))}
+    precisions = list(ELEMENT_BYTES)
+    return sorted(
+        best.values(),
+        key=lambda r: (
+            precisions.index(r["precision"]) if r["precision"] in precisions else len(precisions),
+            order[r["kind"]],
+        ),
+    )
+
+
+def _rate(row: dict[Any, Any]) -> float | None:
+    value = row["best_flop_per_s"] if row["kind"] in FLOP_KINDS else row["best_bytes_per_s"]
+    return float(value) if _known(value) else None
+
+
+def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
+    flop = row["kind"] in FLOP_KINDS
+    best = _rate(row)
+    median = row["median_flop_per_s"] if flop else row["median_bytes_per_s"]
+    peaks = find_peaks(row["device_name"]) if isinstance(row["device_name"], str) else None
+    sheet = (peaks.flop_per_s(row["precision"]) if flop else datasheet_bytes_per_s(peaks)) if peaks else None
+    samples = 0 if row["time_s"] is None else len(row["time_s"])
+    share = best / sheet if best and sheet else None
+    kind = f"{row['kind']} [{'FLOP/s' if flop else 'B/s'}]"
+    cells = [kind, row["precision"], best, median, row["spread"], samples, row["shape"], sheet, share]
+    return [_plain(c) for c in ([*cells, row["error"]] if with_error else cells)]
+
+
+def _title(words: str, rows: pd.DataFrame) -> str:
+    if rows.empty:
+        return "Nothing was measured"
+    first = rows.iloc[0]
+    name = next(n for n in (first["device_name"], first["cpu_model"], first["device_kind"]) if isinstance(n, str))
+    threads = f", {first['torch_threads']} threads" if first["device_kind"] == "cpu" else ""
+    return f"{words} {name}{threads} (PyTorch {first['torch_version']})"
+
+
+def _known(cell: Any) -> bool:
+    return isinstance(cell, int | float) and not isinstance(cell, bool) and math.isfinite(cell)
+
+
+def _plain(cell: Any) -> Cell:
+    """A cell without pandas' own missing values."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    return cell.item() if isinstance(cell, np.generic) else cell  # type: ignore[no-any-return]
+
+
+def _times(cell: Any) -> str:
+    return f"{units.digits(float(cell))} ×" if _known(cell) else units.MISSING
+
+
+def _seconds(cell: Any) -> str:
+    return units.seconds(float(cell)) if _known(cell) else units.MISSING
+
+
+def _total(values: pd.Series[float]) -> float | None:
+    return float(values.sum()) if values.notna().any() else None

@@ -1,0 +1,99 @@
+"""What a reader must know before trusting a number: the records' own warnings, and what the metrics reveal."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.chapters.method import CLOCK_GAP_LIMIT
+from dlbench.report.data import derive
+from dlbench.report.data.content import Content
+from dlbench.report.data.labels import network, setting, varying_axes
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.forms.render import Cell, Column, Table
+
+#: Counter and integral of the power that differ by more than this deserve no trust.
+ENERGY_DISAGREEMENT_LIMIT = 0.05
+#: Warnings of the worker that the records' metrics show as well.
+_REVEALED = ("not steady", "throttled", "shared device")
+#: So many cases are named for each finding; the others are counted.
+_MAX_NAMED = 4
+_UNEVEN = "uneven steps"
+
+
+def findings(content: Content) -> Table:
+    """One row per kind of finding: what it is, how many cases it concerns, and which."""
+    shown = content.shown
+    axes = ["mode", "precision", "batch_size", *varying_axes(shown)]
+    axes = [axis for axis in axes if shown[axis].nunique() > 1]
+    rows: list[list[Cell]] = [["unreadable part", words, None, ""] for words in content.skipped]
+    if content.left_out:
+        words = "Cases beyond the limit of the tables and figures; metrics.csv holds them."
+        rows.append(["too many cases", words, content.left_out, ""])
+    for code, sentence, concerned in [*_revealed(shown), *_warned(shown)]:
+        both = code == _UNEVEN
+        names = [
+            network(c["model"]) + (f" ({setting(c, axes)})" if axes else "") + (_two_rates(c) if both else "")
+            for c in concerned.head(_MAX_NAMED).to_dict("records")
+        ]
+        more = [f"and {len(concerned) - _MAX_NAMED} more"] if len(concerned) > _MAX_NAMED else []
+        rows.append([code, sentence, len(concerned), "; ".join([*names, *more])])
+    columns = [Column("code", "Finding"), Column("sentence", "What it means"), Column("cases", "Cases", "right")]
+    return Table([*columns, Column("which", "Which")], rows)
+
+
+def _two_rates(case: Mapping[Hashable, Any]) -> str:
+    """By the median step and over the whole window."""
+    show = METRICS["throughput"].show
+    return f": {show(case['throughput'])} by the median, {show(case['sustained_throughput'])} sustained"
+
+
+def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Findings that follow from the metrics, each with the cases that it concerns."""
+    throttled = shown["throttle_reasons"].map(lambda reasons: reasons is not None and len(reasons) > 0)
+    unstable, no_interval = shown["status"] == "unstable", shown["step_time_half_width"].isna()
+    checks = [
+        ("unstable", unstable, "The interval did not reach its target before the protocol's cap: see ±."),
+        ("no interval", no_interval, "Too few steps, or too correlated ones, for an honest interval."),
+        ("not steady", shown["steady"].eq(False), "Warm-up ended at its cap: steps may still have become faster."),
+        (
+            _UNEVEN,
+            derive.uneven(shown),
+            "Over the whole window throughput is more than "
+            f"{units.percent(derive.UNEVEN_LIMIT)} below that of the median step: slow steps take much of the time.",
+        ),
+        ("throttled", throttled, "The device lowered its clock during the window (power, heat or a limit)."),
+        (
+            "clock gap",
+            shown["clock_gap"] > CLOCK_GAP_LIMIT,
+            f"Host and device windows differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)}: time outside the steps.",
+        ),
+        ("shared device", shown["other_processes"].gt(0), "Other processes were on the same device."),
+        (
+            "meters disagree",
+            shown["energy_disagreement"] > ENERGY_DISAGREEMENT_LIMIT,
+            "The energy counter and the integral of the power are far apart: trust neither.",
+        ),
+        ("above the peak", shown["mfu"] > 1, "More than the datasheet peak: count, clock or peak is wrong."),
+    ]
+    for code, concerned, sentence in checks:
+        if concerned.any():
+            yield code, sentence, shown[concerned]
+
+
+def _warned(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """The records' own warnings, those of one kind together; kinds that the metrics reveal are not said twice."""
+    single = shown["warnings"].explode().dropna().astype(str)
+    if single.empty:
+        return
+    parted = single.str.partition(": ")
+    code = parted[0].where(parted[2] != "", "warning")
+    sentence = parted[2].where(parted[2] != "", parted[0])
+    for kind, same in sentence.groupby(code, sort=True):
+        if str(kind).replace("_", " ") in _REVEALED:
+            continue
+        words = same.iloc[0] if same.nunique() == 1 else f"For instance: {same.iloc[0]}"
+        yield str(kind), words, shown.loc[same.index.unique()]

@@ -1,0 +1,186 @@
+"""How far the numbers of a report keep the rules: those of dlbench's measurement contract, and those of SC15.
+
+Honest about what is not met, and counted from the data wherever it can be.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.data.content import Content
+from dlbench.report.forms.render import Column, Table
+
+#: A host window that differs from the device's by more than this is flagged.
+CLOCK_GAP_LIMIT = 0.01
+_PEAKS = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
+
+
+def own_rules(content: Content) -> Table:
+    """The twelve rules of `measurement.md`, what was done about each, and whether that is all of it."""
+    shown = content.shown
+    rows = [
+        (1, "No throughput without its context", _context(), "met"),
+        (2, "Warm-up ends by a drift test", *_warm_up(shown)),
+        (3, "Stop at a target for the interval of the median", *_stopping(shown)),
+        (
+            4,
+            "Intervals that allow for autocorrelation; outliers stay",
+            "The interval of the median is nonparametric, by order statistics of the effective number of samples; "
+            "where no honest one exists, none is shown. Outliers are counted and stay in every statistic. Latency of "
+            "inference has p50, p95 and p99 (metrics.csv).",
+            "met",
+        ),
+        (
+            5,
+            "Comparisons interleaved, in random order, in fresh processes",
+            _comparisons(content),
+            "partly",
+        ),
+        (6, "Device events and host clock both; maximum over ranks", _clocks(shown), "met"),
+        (
+            7,
+            "Clocks, temperature and throttling recorded",
+            _throttling(shown),
+            "met" if _has_clock(shown) else "no sensor",
+        ),
+        (
+            8,
+            "Random inputs, usual initialisation",
+            "Inputs are random and not zero, weights have the usual initialisation; the seed is part of the protocol.",
+            "met",
+        ),
+        (9, "Energy windows of at least 5 s", *_energy_windows(content.rows)),
+        (10, "Counter and sampled power both; source and scope given", *_meters(shown)),
+        (11, "FLOP = 2 x MAC, counted, dense peaks", *_counts(content.rows)),
+        (12, "Every result beside its bounds", *_bounds(shown)),
+    ]
+    columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here"), Column("state", "State")]
+    return Table(columns, rows)
+
+
+def sc15_rules() -> Table:
+    """Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems" (SC15), rule by rule."""
+    rows = [
+        (1, "Base case of a speedup", "Each ratio stands beside its base in images per second."),
+        (2, "Reason for subsets", "Failed and left-out cases are listed with the reason."),
+        (3, "Arithmetic mean for costs only", "Medians and percentiles throughout; no mean of rates."),
+        (4, "No averages of ratios", "None is formed; no score over networks is given."),
+        (5, "Confidence intervals for what varies", "On each step time and what follows from it."),
+        (6, "No normality assumed", "Nonparametric intervals; the distributions are shown."),
+        (
+            7,
+            "Sound comparisons",
+            "Systems: by processes, corrected for their number, or called unconfirmed. "
+            "Settings: `dlbench compare` and `dlbench ab`.",
+        ),
+        (8, "Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
+        (9, "All factors documented", "Case, protocol, system, libraries and git state; see Provenance."),
+        (10, "Parallel timing explained", "Maximum over ranks per step; no synchronisation inside the window."),
+        (
+            11,
+            "Upper bounds shown",
+            "Datasheet peak where one is known; peaks and bandwidth measured on the same system; see Bounds.",
+        ),
+        (12, "Plots with enough information", "Lines join only what has an order: batch sizes, steps, time."),
+    ]
+    return Table([Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here")], rows)
+
+
+def _context() -> str:
+    return (
+        "Layout, precision, batch, compile mode and data source stand in the table wherever they vary, and for every "
+        "record in metrics.csv. fp32 is strict: no TF32 in convolutions or matrix products."
+    )
+
+
+def _comparisons(content: Content) -> str:
+    words = (
+        "Each case has a process of its own, but the cases of a campaign run one after the other: differences between "
+        "two cases of this report that are about as small as their intervals mean nothing. `dlbench ab` measures two "
+        "settings in turns, in random order and fresh processes; `dlbench compare` judges them."
+    )
+    if len(content.system_names) > 1:
+        words += (
+            " Systems cannot take turns: they are compared by independent processes, with an interval where each has "
+            "several, and what one process shows is called unconfirmed."
+        )
+    return words
+
+
+def _warm_up(shown: pd.DataFrame) -> tuple[str, str]:
+    unsteady = int(shown["steady"].eq(False).sum())
+    words = "Warm-up steps are recorded and discarded; the window opens when a rank test sees no further speed-up."
+    words += f" {unsteady} of {units.counted(len(shown), 'case')} reached the warm-up's cap before that."
+    return words, "partly" if unsteady else "met"
+
+
+def _stopping(shown: pd.DataFrame) -> tuple[str, str]:
+    met = int(shown["stop_reason"].eq("target").sum())
+    words = f"{met} of {units.counted(len(shown), 'case')} met the protocol's target for the half-width of the interval"
+    if met == len(shown):
+        return f"{words}.", "met"
+    return f"{words}; the others ended at a cap and are marked unstable.", "partly"
+
+
+def _clocks(shown: pd.DataFrame) -> str:
+    sources = ", ".join(sorted(shown["clock"].dropna().unique())) or "unknown"
+    worst = shown["clock_gap"].max()
+    gap = f"largest gap {100 * worst:.2g} %" if pd.notna(worst) else "gap unknown"
+    return (
+        f"Steps by: {sources}. Host and device windows are both kept: {gap}; above {CLOCK_GAP_LIMIT:.0%} it is flagged."
+    )
+
+
+def _has_clock(shown: pd.DataFrame) -> bool:
+    return bool(shown["sm_clock_min"].notna().any())
+
+
+def _throttling(shown: pd.DataFrame) -> str:
+    if not _has_clock(shown):
+        return "This device tells neither clock nor throttling."
+    throttled = int(shown["throttle_reasons"].map(lambda reasons: reasons is not None and len(reasons) > 0).sum())
+    return f"Read before, during and after; of {units.counted(len(shown), 'case')} {throttled} throttled, and listed."
+
+
+def _energy_windows(rows: pd.DataFrame) -> tuple[str, str]:
+    windows = rows.loc[rows["energy_j"].notna(), "energy_window_s"].dropna()
+    if windows.empty:
+        return "No energy was measured.", "no meter"
+    short = int((windows < 5).sum())
+    return f"Shorter than 5 s: {short} of {units.counted(len(windows), 'window')}.", "partly" if short else "met"
+
+
+def _meters(shown: pd.DataFrame) -> tuple[str, str]:
+    known = shown[shown["energy_per_image"].notna()]
+    if known.empty:
+        return "No meter could be read: energies are missing, not 0.", "no meter"
+    sources = ", ".join(sorted(known["energy_source"].dropna().unique()))
+    scopes = ", ".join(sorted(known["energy_scope"].dropna().unique()))
+    worst = known["energy_disagreement"].max()
+    if pd.isna(worst):
+        return f"Source: {sources}; scope: {scopes}; there was one kind of reading only, so no cross-check.", "partly"
+    return f"Source: {sources}; scope: {scopes}; counter and integral differ by at most {100 * worst:.2g} %.", "met"
+
+
+def _counts(rows: pd.DataFrame) -> tuple[str, str]:
+    words = (
+        "Counted from the network's own convolution and fully connected layers; pooling, normalisation and activations "
+        "are not in the count. Peaks are those of dense arithmetic."
+    )
+    checked = rows[rows["pytorch_forward_flop"].notna() & rows["forward_flop"].notna()]
+    if checked.empty:
+        return f"{words} These records hold no count by PyTorch to check it against.", "partly"
+    agree = int((checked["pytorch_forward_flop"] == checked["forward_flop"]).sum())
+    records = units.counted(len(checked), "record")
+    return f"{words} PyTorch's own counter gives the same forward FLOP in {agree} of {records}.", "met"
+
+
+def _bounds(shown: pd.DataFrame) -> tuple[str, str]:
+    cases = units.counted(len(shown), "case")
+    known = {title: int(shown[name].notna().sum()) for name, title in _PEAKS.items()}
+    if not any(known.values()):
+        return "No peak of this device is known, from a datasheet or measured; `dlbench ceilings` measures it.", "no"
+    words = "; ".join(f"{title} in {count} of {cases}" for title, count in known.items())
+    words = f"Beside the results stand: {words}. Published figures stand under Published results."
+    return words, "met" if known[_PEAKS["measured_peak"]] == len(shown) else "partly"

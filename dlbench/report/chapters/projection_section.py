@@ -1,0 +1,113 @@
+"""What a whole training would take on each system: time, energy and cost, projected from what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.chapters.projection import JOULES_PER_KWH, Prices, Projection, project
+from dlbench.report.compare.side_by_side import numbered, over_processes
+from dlbench.report.data.content import Block, Content, Section
+from dlbench.report.data.labels import network, network_order, setting, varying_axes
+from dlbench.report.figures.figure_parts import fastest
+from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.stats import Interval
+
+#: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
+NUM_IMAGES = 1_281_167
+NUM_EPOCHS = 90.0
+
+
+def projection(content: Content) -> Section:
+    """Time, energy and cost to train each network on each system at its fastest measured setting."""
+    trainings = content.shown[(content.shown["mode"] == "training") & content.shown["throughput"].gt(0)]
+    if trainings.empty:
+        return Section("projection", "Cost to train", [Block(words="No training was measured: nothing to project.")])
+    table, assumptions = projected(trainings, content.system_names, content.prices)
+    words = (
+        f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.digits(NUM_IMAGES, 7)} images) for each network "
+        "at its fastest measured setting, whatever its input size: no training was run to its end. "
+        "`dlbench project` does the same for other numbers of images and epochs."
+    )
+    if content.prices is None:
+        words += " With `--prices FILE` it says what that costs."
+    blocks = [Block(words=words), Block(table=table), Block(words=" ".join(assumptions))]
+    return Section("projection", "Cost to train", blocks)
+
+
+def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices | None) -> tuple[Table, list[str]]:
+    """One row per network and system, and the assumptions behind them."""
+    several = len(names) > 1
+    # Of several processes of a case their median: the fastest of them would be luck.
+    best = fastest(over_processes(numbered(trainings)), ["model", "system_id"], limit=None)
+    place = {system: i for i, system in enumerate(names)}
+    models = {name: i for i, name in enumerate(network_order(best["model"]))}
+    cases = sorted(best.to_dict("records"), key=lambda c: (models[c["model"]], place.get(c["system_id"], len(place))))
+    axes = ["precision", "batch_size", *(a for a in varying_axes(trainings) if a not in ("device", "repeat"))]
+    assumptions: dict[str, None] = {}
+    rows: list[list[Cell]] = []
+    for case in cases:
+        interval, known = throughput_interval(case)
+        num_devices = int(case["nodes"] * case["devices_per_node"])
+        found = project(NUM_IMAGES, NUM_EPOCHS, interval, num_devices, _number(case["average_power"]), prices)
+        # The number of devices is a column here.
+        assumptions |= dict.fromkeys(found.assumptions[1:])
+        row: list[Cell] = [network(case["model"])]
+        row += [names.get(case["system_id"], "unknown")] if several else []
+        rows.append([*row, setting(case, axes), num_devices, *_cells(found, known)])
+    notes = ["±: that of the throughput; where a case ran several times, half of the range of its processes."]
+    return _without_empty(Table(_columns(several, prices), rows, notes=notes)), list(assumptions)
+
+
+def throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
+    """A case's throughput with its interval; without one the plain value, and False."""
+    value, low, high = (_number(case[name]) for name in ("throughput", "throughput_low", "throughput_high"))
+    assert value is not None
+    confidence = float(json.loads(case["protocol"] or "{}").get("confidence", 0.95))
+    if low is None or high is None:
+        return Interval(value, value, value, confidence), False
+    return Interval(value, low, high, confidence), True
+
+
+def _cells(found: Projection, known: bool) -> list[Cell]:
+    energy = None if found.energy_j is None else found.energy_j.value / JOULES_PER_KWH
+    cost = None if found.cost is None else found.cost.value
+    half_width = found.time_s.relative_half_width if known else None
+    return [found.time_s.value, half_width, found.device_hours.value, energy, cost]
+
+
+def _columns(several: bool, prices: Prices | None) -> list[Column]:
+    return [
+        Column("model", "Network"),
+        *([Column("system", "System")] if several else []),
+        Column("setting", "Setting"),
+        Column("devices", "Devices", "right"),
+        Column("time_s", "Time", "right", lambda c: units.seconds(_number(c))),
+        Column("half_width", "±", "right", lambda c: units.percent(_number(c))),
+        Column("device_hours", "Device-hours [h]", "right", _digits),
+        Column("energy_kwh", "Energy [kWh]", "right", _digits),
+        Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", _digits),
+    ]
+
+
+def _without_empty(table: Table) -> Table:
+    """`table` without energy and cost, where no row has them."""
+    kept = [
+        i
+        for i, column in enumerate(table.columns)
+        if column.key not in ("energy_kwh", "cost", "half_width") or any(row[i] is not None for row in table.rows)
+    ]
+    return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], notes=table.notes)
+
+
+def _digits(cell: Cell) -> str:
+    return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,0 +1,155 @@
+"""Where every number comes from: systems, software, protocol, and each attempt with its folder and command."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.chapters import tables
+from dlbench.report.data.content import MAX_SHOWN, Block, Content, Section
+from dlbench.report.forms.render import Cell, Column, Table
+
+#: The properties of a system in the order in which they are listed.
+_PROPERTIES = {
+    "hostname": "Host",
+    "device_name": "Accelerator",
+    "device_count": "Accelerators",
+    "cpu_model": "Processor",
+    "cpu_cores": "Cores",
+    "cpu_threads": "Threads",
+    "memory_bytes": "Memory",
+    "os": "Operating system",
+    "kernel": "Kernel",
+    "driver_version": "Driver",
+    "python_version": "Python",
+    "torch_version": "PyTorch",
+    "torchvision_version": "torchvision",
+    "cuda_version": "CUDA",
+    "cudnn_version": "cuDNN",
+    "nccl_version": "NCCL",
+    "torch_threads": "PyTorch threads",
+    "container_runtime": "Container runtime",
+    "container_image": "Container image",
+    "dlbench_version": "dlbench",
+    "git_commit": "dlbench commit",
+    "git_dirty": "Changes not committed",
+    "slurm_job_id": "Slurm job",
+}
+
+#: A list with more entries than these is folded away by itself.
+_LONG = 8
+
+
+def provenance(content: Content) -> Section:
+    """The chapter that leads from each figure back to its records."""
+    stores = ", ".join(content.sources)
+    count = f"{units.counted(len(content.rows), 'row')} of {units.counted(len(content.attempts), 'attempt')}"
+    blocks = [Block(words=f"Read from {stores}: {count}. Folders below are relative to the store.")]
+    blocks += _system_blocks(content)
+    if len(content.attempts):
+        blocks.append(Block(heading="Suites and protocols", table=_protocols(content.attempts)))
+        heading = "Every attempt, and how to repeat it"
+        newest = content.attempts.tail(MAX_SHOWN)
+        blocks.append(Block(heading=heading, table=tables.attempts(newest, content.sources), folded=True))
+    for system, name in content.system_names.items():
+        details = _details(content.rows, system)
+        long = {key: value for key, value in details.items() if isinstance(value, list) and len(value) > _LONG}
+        short = {key: value for key, value in details.items() if key not in long}
+        blocks.append(Block(heading=f"All that is known of {name}", table=_listed(short), folded=True))
+        blocks += [
+            Block(heading=f"{key.capitalize()} of {name} ({len(value)})", table=_listed({key: value}), folded=True)
+            for key, value in long.items()
+        ]
+    return Section("provenance", "Provenance", blocks)
+
+
+def _system_blocks(content: Content) -> list[Block]:
+    """The properties of the systems: of several first what differs, then, folded, what they have in common."""
+    if not content.system_names:
+        return []
+    rows = _properties(content)
+    if len(content.system_names) == 1:
+        return [Block(heading="Systems and software", table=_systems(content, rows))]
+    same = [row for row in rows if len(set(row[1:])) == 1]
+    different = [row for row in rows if row not in same]
+    common = Table([Column("property", "Property"), Column("value", "All systems", "left")], [row[:2] for row in same])
+    return [
+        Block(heading="In what the systems differ", table=_systems(content, different)),
+        Block(heading=f"What is the same for all ({len(same)})", table=common, folded=True),
+    ]
+
+
+def _systems(content: Content, rows: list[list[Cell]]) -> Table:
+    columns = [Column("property", "Property")]
+    columns += [Column(f"system_{i}", name, "left") for i, name in enumerate(content.system_names.values(), 1)]
+    return Table(columns, rows)
+
+
+def _properties(content: Content) -> list[list[Cell]]:
+    """One row per property that any system tells: its title, and of each system all values."""
+    known = content.rows[content.rows["system_hostname"].fillna("") != ""]
+    of_systems = [known[known["system_id"] == system] for system in content.system_names]
+    cells: list[list[Cell]] = []
+    if len({number for rows in of_systems for number in rows["source_number"]}) > 1:
+        read_from = [sorted({content.sources[int(n)] for n in rows["source_number"]}) for rows in of_systems]
+        cells.append(["Read from", *(", ".join(sources) for sources in read_from)])
+    for name, title in _PROPERTIES.items():
+        values: list[Cell] = [_values(rows[f"system_{name}"], name) for rows in of_systems]
+        if any(v != units.MISSING for v in values):
+            cells.append([title, *values])
+    return cells
+
+
+def _values(values: pd.Series, name: str) -> str:
+    """All different values of one property, as one text."""
+    distinct = values.dropna().unique()
+    shown = [_shown(value, name) for value in distinct]
+    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+    return ", ".join(shown[:8]) + more if shown else units.MISSING
+
+
+def _shown(value: object, name: str) -> str:
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name == "memory_bytes" and isinstance(value, int | float):
+        return units.bytes_(value)
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def _protocols(attempts: pd.DataFrame) -> Table:
+    """Suite by suite the protocol's values; a value that differs between cases is listed with all it took."""
+    columns = [Column("suite", "Suite"), Column("attempts", "Attempts"), Column("protocol", "Protocol")]
+    cells: list[list[Cell]] = []
+    for (suite, version), of_suite in attempts.groupby(["suite", "suite_version"], sort=True):
+        taken: dict[str, list[str]] = {}
+        for text in of_suite["protocol"].dropna().unique():
+            for key, value in json.loads(text).items():
+                taken.setdefault(key, []).append(f"{value:g}" if isinstance(value, float) else str(value))
+        words = "; ".join(f"{key} = {' or '.join(dict.fromkeys(values))}" for key, values in taken.items())
+        cells.append([f"{suite} (version {version})", len(of_suite), words])
+    return Table(columns, cells)
+
+
+def _details(rows: pd.DataFrame, system: str) -> dict[str, object]:
+    """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
+    of_system = rows[(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
+    return {str(k): v for k, v in json.loads(of_system["system_details"].iloc[0] or "{}").items()}
+
+
+def _listed(details: dict[str, object]) -> Table:
+    cells: list[list[Cell]] = [[key, _flat(value)] for key, value in details.items()]
+    return Table([Column("name", "Name"), Column("value", "Value", "left")], cells)
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, list):
+        return "\n".join(_flat(v).replace("\n", ", ") for v in value) or units.MISSING
+    if isinstance(value, dict):
+        return "\n".join(f"{k} = {_flat(v)}".replace("\n", ", ") for k, v in value.items()) or units.MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return units.MISSING if value is None else str(value)

@@ -1,0 +1,242 @@
+"""The chapters of a report, each a function from `Content` to a `Section`, listed in `SECTIONS`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import pandas as pd
+
+from dlbench.report.chapters import method, tables
+from dlbench.report.chapters.anchors import anchors_table
+from dlbench.report.chapters.bounds_section import bounds
+from dlbench.report.chapters.findings import findings
+from dlbench.report.chapters.projection_section import projection
+from dlbench.report.chapters.provenance import provenance
+from dlbench.report.chapters.scaling import section as scaling
+from dlbench.report.chapters.summary import summary
+from dlbench.report.chapters.systems_blocks import between_processes, drawn, over_systems, trade_off
+from dlbench.report.chapters.systems_section import measured, systems
+from dlbench.report.compare.side_by_side import numbered, over_processes, series
+from dlbench.report.data.content import Block, Content, Section
+from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
+from dlbench.report.figures.figure_parts import Plot
+from dlbench.report.forms.render import Table
+from dlbench.report.listings import audit
+from dlbench.spec.catalog import CATALOG
+from dlbench.spec.facts import CountedFacts
+
+NOTHING = "No case was measured successfully, so there is nothing to show here."
+#: Figures are drawn for so many systems; the tables hold all.
+MAX_SYSTEMS = 4
+
+
+def comparison(content: Content) -> Section:
+    """All measured cases with all that is known of them, to sort and to filter."""
+    if content.shown.empty:
+        return Section("comparison", "Comparison", [Block(words=NOTHING)])
+    table = tables.without_common(tables.comparison(content.shown, content.system_names))
+    words = (
+        "Every measured case. Throughput is over all devices, ± is the half-width of the confidence interval of the "
+        "median step time; every metric is defined under Method."
+    )
+    filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
+    return Section("comparison", "Comparison", [Block(words=words), Block(table=table, filters=filters)])
+
+
+def throughput(content: Content) -> Section:
+    """Throughput, over the batch and by precision where there are several."""
+    several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
+    several_precisions = content.shown["precision"].nunique() > 1
+    blocks = over_systems(content, "throughput", "throughput") or _plots(content, plots_rates.throughput)
+    blocks += batches(content) if several_batches else []
+    blocks += _plots(content, plots_rates.precisions) if several_precisions else []
+    return Section("throughput", "Throughput", blocks)
+
+
+def batches(content: Content) -> list[Block]:
+    """Throughput over the batch with its knees: of one system by precision, of several in one panel per network."""
+    if len(measured(content)) < 2:
+        return _plots(content, plots_batch.batch_curves)
+    cases = series(content)
+    return [
+        drawn(plots_batch.batch_curves_of_systems(cases, content.system_names), content, cases),
+        Block(heading="Knees of the curves", table=plots_batch.knees(cases, content.system_names), folded=True),
+    ]
+
+
+def step_time(content: Content) -> Section:
+    """Where the time of a step goes."""
+    return Section("step-time", "Step time by phase", _plots(content, plots_time.step_breakdown))
+
+
+def memory(content: Content) -> Section:
+    """Memory by kind and its peaks."""
+    return Section("memory", "Memory", _plots(content, plots_time.memory))
+
+
+def energy(content: Content) -> Section:
+    """Energy per image, what throughput costs of it, and the power behind it."""
+    blocks = over_systems(content, "energy_per_image", "energy") or _plots(content, plots_rates.energy)
+    blocks += trade_off(content)
+    if content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).any():
+        blocks += _plots(content, plots_samples.power)
+    return Section("energy", "Energy", blocks)
+
+
+def flop_time(content: Content) -> Section:
+    """Time against work and its bound."""
+    if content.shown[["device_peak", "measured_peak"]].notna().any(axis=None):
+        words = (
+            "The execution time of a pass is bounded from below by its floating-point operations: time is at least "
+            "FLOP over peak. The distance between a point and its line is what a network leaves unused on this device."
+        )
+    else:
+        words = (
+            "The more work, the longer a pass takes. No peak of this device is known, so there is no bound here: the "
+            "line is only the highest rate among these very cases. `dlbench ceilings` measures the device's own peak."
+        )
+    return Section("flop-time", "FLOP against time", [Block(words=words), *_plots(content, plots_time.flop_time)])
+
+
+def variability(content: Content) -> Section:
+    """How step times scatter and run."""
+    blocks = between_processes(content)
+    blocks += _plots(content, plots_samples.distribution) + _plots(content, plots_samples.time_series)
+    return Section("variability", "Variability", blocks)
+
+
+def published(content: Content) -> Section:
+    """Published throughputs beside which ours may be held."""
+    table = anchors_table(_as_cases(content.shown), measured(content))
+    words = (
+        "Published throughputs of the same networks, to hold those above against. They differ in framework, data, "
+        "batch, precision and often in the variant of the network: a figure far from its anchor deserves a look, a "
+        "figure near it proves nothing. Beside each stands our nearest case, and what differs: theirs first."
+    )
+    if not table.rows:
+        return Section(
+            "published", "Published results", [Block(words="None are known for the networks of this report.")]
+        )
+    return Section("published", "Published results", [Block(words=words), Block(table=table)])
+
+
+def cnn_table(content: Content) -> Section:
+    """The published table of CNNs beside what is counted: the facts behind every FLOP of this report."""
+    rows = audit.audit_rows(_counted(), _without_filters())
+    filters = sum(map(len, audit.read_published().values())) - len(rows)
+    words = (
+        f"What the literature prints ({audit.SOURCE}) beside what dlbench counts from the networks that it runs. "
+        "Weights are without biases; one MAC is one use of a weight. "
+        f"These {len(rows)} figures are held against the catalogue, which knows no sizes and numbers of filters. "
+        f"`dlbench table` builds the networks and counts those {filters} as well: of its {len(rows) + filters} figures "
+        "more agree, and more differ, than of the ones here."
+    )
+    differences = audit.differences_table(rows)
+    blocks = [Block(words=words), Block(table=_plain(audit.side_by_side_table(rows)))]
+    if differences.rows:
+        blocks.append(Block(heading=differences.title, table=_plain(differences)))
+    return Section("cnn-table", "Published CNN table", blocks)
+
+
+def failures(content: Content) -> Section:
+    """What failed, and what to know about what did not."""
+    blocks = [Block(words="Every case was measured.")]
+    if len(content.failed):
+        count = len(content.failed)
+        words = f"Cases without a result: {count}. `dlbench run` tries them again, those out of memory excepted."
+        blocks = [Block(heading="Failed cases", words=words, table=tables.failures(content.failed))]
+    elif content.attempts.empty:
+        blocks = [Block(words="The store is empty: nothing has been run yet.")]
+    found = findings(content)
+    if found.rows:
+        blocks.append(Block(heading="Warnings", table=found))
+    elif len(content.shown):
+        blocks.append(Block(words="No measured case has a warning."))
+    return Section("failures", "Failures and warnings", blocks)
+
+
+def how(content: Content) -> Section:
+    """The rules, how far they are met, and the definition of every metric."""
+    blocks = [
+        Block(
+            words="Raw samples are stored, one per step; every number here is derived from them and can be derived "
+            "again. Medians and their intervals are over consecutive steps of one process."
+        ),
+        Block(heading="The twelve rules of measurement", table=method.own_rules(content)),
+        Block(heading="The twelve rules of Hoefler and Belli (SC15)", table=method.sc15_rules(), folded=True),
+        Block(heading="Definition of every metric", table=tables.definitions(), folded=True),
+    ]
+    return Section("method", "Method", blocks)
+
+
+#: The chapters in their order. A new one is a function and an entry. Those without blocks are left out of the report.
+SECTIONS: tuple[Callable[[Content], Section], ...] = (
+    summary,
+    systems,
+    comparison,
+    throughput,
+    step_time,
+    memory,
+    energy,
+    flop_time,
+    bounds,
+    variability,
+    scaling,
+    projection,
+    published,
+    cnn_table,
+    failures,
+    how,
+    provenance,
+)
+
+
+def _counted() -> dict[str, CountedFacts]:
+    """The counts of the catalogue, which a test holds against the actual modules."""
+    networks = [CATALOG[name] for name in audit.COUNTED_MODELS]
+    shared = [f.name for f in dataclasses.fields(CountedFacts) if f.name not in ("filter_sizes", "num_filters")]
+    return {
+        m.name: CountedFacts(**{f: getattr(m, f) for f in shared}, filter_sizes=(), num_filters=()) for m in networks
+    }
+
+
+def _without_filters() -> dict[str, dict[str, str]]:
+    """The published table without the lines that the catalogue knows nothing of."""
+    return {k: v for k, v in audit.read_published().items() if k not in ("filter_sizes", "num_filters")}
+
+
+def _plain(table: Table) -> Table:
+    """`table` without its title, which the section gives."""
+    return dataclasses.replace(table, title="")
+
+
+def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:
+    """One figure per system, named by it where there are several."""
+    systems = [(s, name) for s, name in content.system_names.items() if len(content.of_system(s))]
+    if not systems:
+        return [Block(words=NOTHING)]
+    blocks = []
+    for number, (system, name) in enumerate(systems[:MAX_SYSTEMS], 1):
+        cases = content.of_system(system)
+        plot = draw(_as_cases(cases) if draw in _OF_CASES else cases)
+        plot = dataclasses.replace(plot, records=plot.records or tuple(cases["attempt_id"]))
+        if len(systems) > 1:
+            plot = dataclasses.replace(plot, name=f"{plot.name}-{number}")
+        blocks.append(Block(plot=plot, heading=name if len(systems) > 1 else ""))
+    if len(systems) > MAX_SYSTEMS:
+        left = ", ".join(name for _, name in systems[MAX_SYSTEMS:])
+        blocks.append(Block(words=f"Not drawn, but in the tables: {left}."))
+    return blocks
+
+
+#: Figures that need no samples, and so show of several processes of a case their median instead of the fastest.
+_OF_CASES = (
+    *(plots_rates.throughput, plots_rates.energy, plots_rates.precisions, plots_batch.batch_curves),
+    *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
+)
+
+
+def _as_cases(cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per case, where repeats are several processes of it."""
+    return over_processes(numbered(cases)) if cases["repeat"].nunique() > 1 else cases

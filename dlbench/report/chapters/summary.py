@@ -1,0 +1,169 @@
+"""The first page of a report: key figures, what they say in words, and each network at its fastest."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.chapters import tables
+from dlbench.report.chapters.systems_section import measured, verdicts
+from dlbench.report.compare.side_by_side import numbered, over_processes
+from dlbench.report.data.content import Block, Content, KeyFigure, Section
+from dlbench.report.data.derive import MIN_STEPS
+from dlbench.report.data.labels import network, setting, varying_axes
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures import plots_rates
+from dlbench.report.figures.figure_parts import fastest
+
+
+def summary(content: Content) -> Section:
+    """One page: the key figures, what they say in words, and the fastest setting of each network."""
+    figures = Block(figures=_key_figures(content))
+    machines = [Block(words=words) for words in _machines(content)]
+    if len(measured(content)) > 1:
+        return Section("summary", "Summary", [figures, *verdicts(content), *machines])
+    blocks = [figures, Block(words=_in_words(content)), *machines]
+    if len(content.shown):
+        blocks.append(Block(heading="Each network at its fastest", table=tables.summary(content.shown)))
+    return Section("summary", "Summary", blocks)
+
+
+def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
+    shown, failed = content.shown, content.failed
+    unstable = int(shown["status"].eq("unstable").sum())
+    counted = KeyFigure(
+        f"{len(shown)} of {len(shown) + len(failed)}",
+        "cases measured",
+        f"{len(failed)} failed, {unstable} unstable",
+    )
+    if shown.empty:
+        return (counted,)
+    # Of several processes of a case their median: the fastest of them would be luck.
+    sound = _sound(over_processes(numbered(shown)))
+    names = measured(content)
+    where = names if len(names) > 1 else {}
+    of_reference = sound[sound["model"] == _reference(sound)]
+    training = of_reference[of_reference["mode"] == "training"]
+    candidates = training if len(training) else of_reference
+    # Of unstable cases the one with the most steps, of good ones the fastest.
+    by = "throughput" if candidates["status"].eq("ok").all() else "steps"
+    best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
+    note = [where[best["system_id"]]] if where else []
+    note += _uncertainty(best)
+    figures = [
+        KeyFigure(
+            METRICS["throughput"].show(best["throughput"]),
+            f"{network(best['model'])}, {best['mode']}",
+            "; ".join([*note, _setting(best, shown), _standing(best)]),
+        )
+    ]
+    if sound["flop_rate"].notna().any():
+        top = sound.iloc[sound["flop_rate"].argmax()]
+        of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
+        on = f" on {where[top['system_id']]}" if where else ""
+        words = f"{network(top['model'])}, {top['mode']}{on}; {of_peak}; {_standing(top)}"
+        figures.append(KeyFigure(METRICS["flop_rate"].show(top["flop_rate"]), "highest rate of arithmetic", words))
+    if best["energy_per_image"] > 0:
+        on = f" on {where[best['system_id']]}" if where else ""
+        words = f"{network(best['model'])}, {best['mode']}{on}; gross, by {best['energy_source']}; {_standing(best)}"
+        figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", words))
+    return (*figures, counted)
+
+
+def _uncertainty(case: pd.Series) -> list[str]:
+    """Half of the range of a case's processes; of a single one the half-width of its interval, where it has one."""
+    if case["processes"] > 1:
+        reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
+        return [f"± {units.percent(reach)} over {case['processes']:.0f} processes"]
+    width = units.percent(case["step_time_half_width"])
+    return [f"± {width}"] if width != units.MISSING else []
+
+
+def _sound(shown: pd.DataFrame) -> pd.DataFrame:
+    """The cases that may stand at the head: those that are ok, else those with some steps, else all."""
+    for good in (shown["status"] == "ok", shown["steps"] >= MIN_STEPS):
+        if good.any():
+            return shown[good]
+    return shown
+
+
+def _standing(case: pd.Series) -> str:
+    steps = units.counted(int(case["steps"]), "step")
+    return steps if case["status"] == "ok" else f"{case['status']}, {steps}"
+
+
+def _machines(content: Content) -> list[str]:
+    """Each system in one sentence: hardware, then software."""
+    rows = content.rows
+    sentences = []
+    for system, name in content.system_names.items():
+        of_system = rows[(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
+        one = of_system.iloc[0].to_dict()
+        hosts = of_system["system_hostname"].nunique()
+        parts = [
+            f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
+            f"{one['system_cpu_cores']:.0f} cores" if one["system_cpu_cores"] > 0 else "",
+            units.bytes_(one["system_memory_bytes"]) if one["system_memory_bytes"] > 0 else "",
+            f"{hosts} hosts" if hosts > 1 else str(one["system_hostname"]),
+            *(f"{title} {one[key]}" for key, title in _SOFTWARE.items() if isinstance(one[key], str)),
+        ]
+        sentences.append(f"{name}: {', '.join(part for part in parts if part and part != name)}.")
+    return sentences
+
+
+_SOFTWARE = {
+    "system_torch_version": "PyTorch",
+    "system_cuda_version": "CUDA",
+    "system_cudnn_version": "cuDNN",
+    "system_driver_version": "driver",
+}
+
+
+def _reference(shown: pd.DataFrame) -> str:
+    """The network that stands for all at the head of a report: ResNet-50, or the one with the most work per image."""
+    names = list(shown["model"])
+    return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
+
+
+def _setting(case: pd.Series, shown: pd.DataFrame) -> str:
+    axes = [axis for axis in varying_axes(shown) if axis not in ("repeat", "device")]
+    return setting(case.to_dict(), ["precision", "batch_size", *axes])
+
+
+def _in_words(content: Content) -> str:
+    shown = content.shown
+    if content.attempts.empty:
+        return "The store is empty. `dlbench run` fills it."
+    if shown.empty:
+        return "No case gave a result. What went wrong stands under Failures and warnings."
+    sentences = []
+    for mode in ("training", "inference"):
+        best = fastest(shown[shown["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
+        if len(best) > 1:
+            slow, fast = best.iloc[best["throughput"].argmin()], best.iloc[best["throughput"].argmax()]
+            show = METRICS["throughput"].show
+            sentences.append(
+                f"{mode.capitalize()} runs at {show(slow['throughput'])} ({network(slow['model'])}) to "
+                f"{show(fast['throughput'])} ({network(fast['model'])}) over {len(best)} networks."
+            )
+    if shown["mfu"].notna().any():
+        top = shown.iloc[shown["mfu"].argmax()]
+        name = f"{network(top['model'])}, {top['mode']}, {_setting(top, shown)}"
+        sentences.append(f"The largest share of the datasheet peak is {units.percent(top['mfu'])} ({name}).")
+    sentences.append(_intervals(shown["step_time_half_width"]))
+    if shown["energy_per_image"].isna().all():
+        sentences.append(plots_rates.no_meter(shown))
+    return " ".join(sentences)
+
+
+def _intervals(widths: pd.Series[float]) -> str:
+    """How many cases have an interval, and how narrow these are."""
+    known = widths.dropna()
+    cases = units.counted(len(widths), "case")
+    if known.empty:
+        return f"None of {cases} has an interval: too few or too uneven steps."
+    if len(known) == 1:
+        return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])}."
+    return (
+        f"{len(known)} of {cases} have an interval; half of these are narrower than ± {units.percent(known.median())}."
+    )

@@ -1,0 +1,121 @@
+"""Parts of the chapters that look at several systems, hosts or processes at once; empty where there is only one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pandas as pd
+
+from dlbench.report.chapters import variability
+from dlbench.report.chapters.systems_section import measured
+from dlbench.report.compare.side_by_side import numbered, over_processes, representative, together
+from dlbench.report.data.content import Block, Content
+from dlbench.report.data.labels import network, setting
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures import plots_systems, plots_variability
+from dlbench.report.figures.figure_parts import Plot
+from dlbench.report.forms.render import Cell, Column, Table
+
+_CASE = ["model", "mode", "precision", "batch_size", "system_id"]
+
+
+def drawn(plot: Plot, content: Content, cases: pd.DataFrame) -> Block:
+    """A figure of aggregated cases as a block, with the attempts that it is drawn from."""
+    shown = content.shown
+    keys = set(cases[_CASE].itertuples(index=False, name=None)) if len(cases) else set()
+    there = [key in keys for key in shown[_CASE].itertuples(index=False, name=None)]
+    return Block(plot=dataclasses.replace(plot, records=tuple(shown.loc[there, "attempt_id"])))
+
+
+def over_systems(content: Content, metric: str, name: str) -> list[Block]:
+    """One figure of a metric over all systems, where they share any case."""
+    if len(measured(content)) < 2:
+        return []
+    shared = together(content)
+    if shared.cases.empty:
+        return []
+    cases = representative(shared.cases)
+    return [drawn(plots_systems.over_systems(cases, measured(content), metric, name), content, cases)]
+
+
+def trade_off(content: Content) -> list[Block]:
+    """Energy against throughput with the Pareto front, and the points of the front; only where there are energies."""
+    shown = content.shown
+    if not shown["energy_per_image"].gt(0).any():
+        return []
+    cases = over_processes(numbered(shown))
+    names = measured(content)
+    front = _front(cases, names)
+    plot = plots_systems.trade_off(cases, names)
+    return [
+        dataclasses.replace(drawn(plot, content, cases), heading="Energy against throughput"),
+        Block(heading="Points of the Pareto fronts", table=front, folded=True),
+    ]
+
+
+def between_processes(content: Content) -> list[Block]:
+    """How processes of one case differ over repeats, hosts and devices; a sentence where no case ran twice."""
+    cases = variability.processes(content)
+    if cases.empty:
+        if content.shown.empty:
+            return []
+        words = (
+            "No case ran more than once on one kind of system, so nothing is known of how processes, hosts or devices "
+            "differ; below are the steps within each process. `dlbench run SUITE -P repeat=0,1,2` repeats them."
+        )
+        return [Block(words=words)]
+    names = content.system_names
+    found = variability.units_of(cases)
+    blocks = [Block(heading="From process to process", words=variability.ranges(cases))]
+    table = variability.spreads(cases, names)
+    blocks.append(Block(heading="Cases whose processes are furthest apart", table=table, folded=True))
+    hosts, devices = ([unit for unit in found if unit.kind == kind] for kind in ("host", "device"))
+    if hosts:
+        blocks += _units(hosts, cases, names, "host", variability.RULE)
+    # Hosts with one device each have been told apart already.
+    if len(devices) > len(hosts):
+        blocks += _units(devices, cases, names, "device", "" if hosts else variability.RULE)
+    return blocks
+
+
+def _units(
+    units: list[variability.Unit], cases: pd.DataFrame, names: dict[str, str], kind: str, rule: str
+) -> list[Block]:
+    plot = plots_variability.units_plot(units, cases, names, kind)
+    return [
+        Block(heading=f"{kind.capitalize()}s", words=f"{_off_words(units, kind)} {rule}".strip()),
+        Block(plot=dataclasses.replace(plot, records=tuple(cases["attempt_id"]))),
+        Block(heading=f"All {kind}s ({len(units)})", table=variability.units_table(units, names), folded=True),
+    ]
+
+
+def _off_words(units: list[variability.Unit], kind: str) -> str:
+    """Which hosts or devices are slow or fast."""
+    off = [unit for unit in units if unit.off]
+    if off:
+        listed = ", ".join(f"{unit.name} ({100 * unit.deviation:+.1f} %)" for unit in off[:10])
+        more = f" and {len(off) - 10} more" if len(off) > 10 else ""
+        return f"Off from the others in step time: {listed}{more}."
+    if all(unit.spread is None for unit in units):
+        return f"Too few processes to tell whether a {kind} is off."
+    return f"No {kind} is off from the others by more than the spread explains."
+
+
+def _front(cases: pd.DataFrame, names: dict[str, str]) -> Table:
+    several = len(names) > 1
+    columns = [Column("model", "Network"), Column("mode", "Mode"), *([Column("system", "System")] if several else [])]
+    columns += [Column("setting", "Setting")]
+    columns += [_metric_column(name) for name in ("throughput", "energy_per_image")]
+    rows: list[list[Cell]] = []
+    for (model, mode), front in plots_systems.fronts(cases):
+        for case in front.to_dict("records"):
+            row: list[Cell] = [network(model), mode, *([names.get(case["system_id"], "unknown")] if several else [])]
+            axes = ["precision", "batch_size", "devices_per_node", "nodes"]
+            row += [setting(case, axes), float(case["throughput"]), float(case["energy_per_image"])]
+            rows.append(row)
+    return Table(columns, rows)
+
+
+def _metric_column(name: str) -> Column:
+    metric = METRICS[name]
+    return Column(name, metric.title, "right", lambda cell: metric.show(cell if isinstance(cell, float) else None))

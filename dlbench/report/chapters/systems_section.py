@@ -1,0 +1,158 @@
+"""Several systems side by side: the tables of networks by systems, who is ahead, and what is comparable to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.chapters import tables_systems
+from dlbench.report.compare import ranking
+from dlbench.report.compare.ranking import Standing
+from dlbench.report.compare.side_by_side import Together, left_out, numbered, over_processes, representative, together
+from dlbench.report.data.content import Block, Content, Section
+from dlbench.report.data.labels import network
+from dlbench.report.data.metrics import METRICS
+
+TITLE = "Systems side by side"
+_FILTERS = ("model", "mode", "precision", "batch_size")
+
+
+def systems(content: Content) -> Section:
+    """Every case that systems share, a column per system; nothing for a single system."""
+    if len(measured(content)) < 2:
+        return Section("systems", TITLE)
+    shared = together(content)
+    blocks = [Block(words=_how_many(content, shared))]
+    if len(shared.cases):
+        blocks += _tables(content, shared)
+    rest = left_out(content)
+    if rest.rows:
+        words = "Measured, but beside nothing: side by side stands only what agrees in all but system and repeat."
+        blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
+    return Section("systems", TITLE, blocks)
+
+
+def measured(content: Content) -> dict[str, str]:
+    """The systems with at least one measured case, by `system_id`, in the order of the report."""
+    there = set(content.shown["system_id"])
+    return {system: name for system, name in content.system_names.items() if system in there}
+
+
+def standings_of(shared: Together) -> tuple[pd.DataFrame, dict[str, list[Standing]]]:
+    """The representative case of each network and mode, and by metric who is ahead in it."""
+    cases = representative(shared.cases)
+    processes = shared.processes[shared.processes["number"].isin(cases["number"])]
+    return cases, {metric: ranking.standings(processes, metric) for metric in ranking.ranked(processes)}
+
+
+def verdicts(content: Content) -> list[Block]:
+    """Who is ahead per network and metric, in words and as a table, with what keeps it from being certain."""
+    shared = together(content)
+    names = measured(content)
+    if shared.cases.empty:
+        return [Block(words="No case stands on two systems, so no system can be said to be ahead of another.")]
+    cases, found = standings_of(shared)
+    sentences = [_counted(metric, standings, names) for metric, standings in found.items() if standings]
+    missing = [METRICS[metric].title.lower() for metric, standings in found.items() if not standings]
+    if missing:
+        sentences.append(f"Not compared, for fewer than two systems know it: {', '.join(missing)}.")
+    every = [standing for standings in found.values() for standing in standings]
+    return [
+        Block(words=" ".join(sentences)),
+        Block(heading="Who is ahead, per network", table=tables_systems.winners(found, cases, names)),
+        *(Block(words=words) for words in _caveats(content, every, cases)),
+    ]
+
+
+def _tables(content: Content, shared: Together) -> list[Block]:
+    names = measured(content)
+    metrics = ranking.ranked(shared.processes)
+    blocks = []
+    for metric in metrics:
+        known = shared.cases[shared.cases[metric].notna()]
+        if known["system_id"].nunique() == 0:
+            blocks.append(Block(words=f"{METRICS[metric].title}: no case that systems share has a value."))
+            continue
+        table = tables_systems.over_systems(shared.cases, names, metric, shared.failed)
+        heading, folded = METRICS[metric].title, metric != "throughput"
+        blocks.append(Block(heading=heading, table=table, folded=folded, filters=_FILTERS))
+        if metric == "throughput":
+            blocks.append(_speedups(content, shared, names))
+    best = Block(
+        heading="Each system at its fastest",
+        table=tables_systems.at_best(over_processes(numbered(content.shown)), names),
+        folded=True,
+    )
+    return [*blocks, best]
+
+
+def _speedups(content: Content, shared: Together, names: Mapping[str, str]) -> Block:
+    base = next((system for system, name in names.items() if name == content.baseline), next(iter(names)))
+    table = tables_systems.speedups(shared.cases, shared.processes, names, base, shared.failed)
+    heading = f"Speedup over {names[base]}"
+    if not table.rows:
+        return Block(heading=heading, words=f"{names[base]} shares no case with another system.")
+    return Block(heading=heading, table=table, filters=_FILTERS)
+
+
+def _how_many(content: Content, shared: Together) -> str:
+    names = measured(content)
+    numbers = shared.cases["number"].nunique() if len(shared.cases) else 0
+    words = [f"{len(names)} systems: {', '.join(names.values())}."]
+    if not numbers:
+        words.append("They have no case in common.")
+    else:
+        words.append(
+            f"{units.counted(numbers, 'case')} on two or more of them: the same network, pass, precision, batch and "
+            "all other settings, of the same version of the suite, by the same protocol."
+        )
+        alone = [name for system, name in names.items() if not (shared.cases["system_id"] == system).any()]
+        words += [f"{name} shares no case with another." for name in alone]
+    words += [f"{name} has no measured case." for name in content.system_names.values() if name not in names.values()]
+    return " ".join(words)
+
+
+def _counted(metric: str, standings: list[Standing], names: Mapping[str, str]) -> str:
+    """In how many rows of the table below which system is ahead: ``Throughput: A ahead in 10, 2 ties.``"""
+    by_system = {system: [s.outcome for s in standings if s.best == system] for system in names}
+    parts = []
+    for system, outcomes in by_system.items():
+        sure, unsure = outcomes.count(ranking.AHEAD), outcomes.count(ranking.UNCONFIRMED)
+        if sure:
+            parts.append(f"{names[system]} ahead in {sure}")
+        if unsure:
+            parts.append(f"{names[system]} in front, unconfirmed, in {unsure}")
+    ties = sum(s.outcome == ranking.TIE for s in standings)
+    parts += [units.counted(ties, "tie")] if ties else []
+    return f"{METRICS[metric].title}: {', '.join(parts)} of {len(standings)}."
+
+
+def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -> list[str]:
+    words = []
+    tested = sum(s.low is not None for s in standings)
+    if tested:
+        words.append(
+            "Intervals are of the ratio of the best to the next, at 95 %, from three or more processes on each side; "
+            "who is named without a question mark is ahead at 95 % for all rows of a column together (Holm). "
+            "Memory is compared as it was read. A difference within ±1 % is a tie."
+        )
+    unconfirmed = [s for s in standings if s.outcome == ranking.UNCONFIRMED]
+    if any(s.low is None for s in unconfirmed):
+        words.append(
+            "A question mark without an interval: fewer than three processes ran on a side, so that the spread between "
+            f"processes is unknown and the order may be chance. {tables_systems.UNKNOWN_SPREAD}"
+        )
+    if any(s.low is not None for s in unconfirmed):
+        words.append("A question mark behind an interval: it would do for this row alone, not for all rows together.")
+    energies = cases[cases["energy_per_image"].notna()]
+    meters = energies.groupby("system_id")[["energy_source", "energy_scope"]].first().drop_duplicates()
+    if len(meters) > 1:
+        listed = ", ".join(f"{m['energy_source']} ({m['energy_scope']})" for m in meters.to_dict("records"))
+        words.append(f"Energies are read from different meters: {listed}. Only those of one scope are compared.")
+    unstable = cases[cases["status"] != "ok"]
+    if len(unstable):
+        listed = ", ".join(dict.fromkeys(f"{network(c['model'])} {c['mode']}" for c in unstable.to_dict("records")))
+        words.append(f"Unstable on a system: {listed}.")
+    return words

@@ -1,0 +1,277 @@
+"""The tables of a report, for every format that `dlbench.report.forms.render` knows."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.data.derive import uneven
+from dlbench.report.data.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures.figure_parts import fastest
+from dlbench.report.forms.frame_csv import csv_parts
+from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.report.forms.render import shown as shown_cell
+from dlbench.spec.case import AXES, MODES, PRECISIONS, Case
+
+#: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
+COMPARED = (
+    "throughput",
+    "step_time_half_width",
+    "steps",
+    "sustained_throughput",
+    "step_time",
+    "flop_per_image",
+    "flop_rate",
+    "mfu",
+    "distance_to_bound",
+    "share_of_measured_peak",
+    "distance_to_layer_bound",
+    "memory_allocated",
+    "memory_rss",
+    "energy_per_image",
+    "iqr",
+)
+#: Above a column, where the metric's own title is too long.
+_SHORT_TITLES = {
+    "step_time_half_width": "±",
+    "steps": "Steps",
+    "sustained_throughput": "Sustained",
+    "flop_per_image": "Work per image",
+    "flop_rate": "Achieved",
+    "mfu": "Of peak",
+    "distance_to_bound": "Over bound",
+    "share_of_measured_peak": "Of measured",
+    "distance_to_layer_bound": "Over memory bound",
+    "memory_allocated": "Peak mem.",
+    "memory_rss": "Host mem.",
+    "energy_per_image": "Energy",
+    "iqr": "Spread",
+}
+_COMMON = ("precision", "batch_size")
+#: What stands for the unit in the summary, where the title is the mode.
+_SUMMARY_UNITS = {"mfu": "% of peak"}
+_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+
+
+def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
+    """Every measured case with its metrics, each column in one unit so that its numbers can be compared by eye."""
+    shown = in_order(shown)
+    axes = ["model", "mode", "precision", "batch_size", *varying_axes(shown)]
+    # Where steps are even, sustained throughput says nothing more.
+    hidden = () if uneven(shown).any() else ("sustained_throughput",)
+    known = [name for name in COMPARED if shown[name].notna().any() and name not in hidden]
+    columns = [Column("system", "System")] if len(system_names) > 1 else []
+    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    # A fourth digit only where the interval is narrow enough to mean something.
+    sharp = shown["step_time_half_width"].median() < 0.005
+    columns += [_metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
+    # Behind the throughput and its interval, so that nobody reads these without it.
+    place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
+    columns.insert(place, Column("status", "Status"))
+    rows: list[list[Cell]] = []
+    for case in shown.to_dict("records"):
+        cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
+        cells += [network(case[a]) if a == "model" else case[a] for a in axes]
+        cells += [_number(case[name]) for name in known]
+        rows.append([*cells[:place], case["status"], *cells[place:], case["attempt_id"]])
+    columns.append(Column("attempt_id", "Record", "left", _record))
+    missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
+    notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
+    return Table(columns, rows, notes=notes)
+
+
+def without_common(table: Table) -> Table:
+    """`table` without the axes that have one value in all rows, which go to a note: it fits a page then."""
+    same = [i for i, c in enumerate(table.columns) if c.key in _COMMON and len({row[i] for row in table.rows}) == 1]
+    if not same:
+        return table
+    words = ", ".join(f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same)
+    kept = [i for i in range(len(table.columns)) if i not in same]
+    rows = [[row[i] for i in kept] for row in table.rows]
+    return Table([table.columns[i] for i in kept], rows, table.title, [f"The same for all: {words}.", *table.notes])
+
+
+def summary(shown: pd.DataFrame) -> Table:
+    """One row per network: its fastest training and inference of one system, with what they cost."""
+    best = fastest(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
+    columns = [Column("model", "Network")]
+    wanted = [
+        (mode, name)
+        for name in ("throughput", "mfu", "energy_per_image")
+        for mode in MODES
+        if mode in best.index.get_level_values("mode") and best.xs(mode, level="mode")[name].notna().any()
+    ]
+    for mode, name in wanted:
+        title = f"{mode.capitalize()} [{_SUMMARY_UNITS.get(name, '{}').format(scale(name, best[name])[1])}]"
+        columns.append(_metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
+    rows: list[list[Cell]] = []
+    for model in network_order(best.index.get_level_values("model")):
+        values = [best[name].get((model, mode)) for mode, name in wanted]
+        unstable = [m for m in MODES if best["status"].get((model, m)) == "unstable"]
+        rows.append([network(model), *(_number(v) for v in values), ", ".join(unstable)])
+    columns.append(Column("unstable", "Unstable", "left"))
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return Table(columns, rows)
+
+
+def failures(cases: pd.DataFrame) -> Table:
+    """Every attempt without a result: which, how it ended, why, and where to look."""
+    axes = ["model", "mode", "precision", "batch_size", *varying_axes(cases)]
+    columns = [Column(a, axis_title(a)) for a in axes]
+    columns += [Column("status", "Status"), Column("error", "Reason"), Column("folder", "Output in")]
+    rows = [
+        [
+            *(network(c[a]) if a == "model" else c[a] for a in axes),
+            c["status"],
+            _text(c["error"]),
+            folder(c["attempt_id"]),
+        ]
+        for c in in_order(cases).to_dict("records")
+    ]
+    return Table(columns, rows)
+
+
+def attempts(cases: pd.DataFrame, sources: Sequence[str]) -> Table:
+    """Every attempt: when, where its raw output lies, and the command that measures the same case again."""
+    columns = [
+        Column("attempt_id", "Attempt"),
+        Column("case_id", "Case"),
+        Column("status", "Status"),
+        Column("started_at", "Started (UTC)"),
+        Column("wall_s", "Took", "right", _show_seconds),
+        Column("folder", "Folder"),
+        Column("command", "Measure it again"),
+    ]
+    rows: list[list[Cell]] = [
+        [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}", _number(c["wall_s"]),
+         folder(c["attempt_id"]), rerun(c, _store(c["attempt_id"], sources))]
+        for c in cases.to_dict("records")
+    ]  # fmt: skip
+    return Table(columns, rows)
+
+
+def definitions() -> Table:
+    """Every metric with its unit, meaning and derivation."""
+    columns = [Column("title", "Metric"), Column("unit", "Unit"), Column("description", "What it is")]
+    columns += [Column("derivation", "How it is derived"), Column("name", "Column in metrics.csv")]
+    rows = [[m.title, "" if m.unit == "1" else m.unit, m.description, m.derivation, m.name] for m in METRICS.values()]
+    return Table(columns, rows)
+
+
+def tidy_csv(cases: pd.DataFrame) -> str:
+    """All attempts with all metrics as CSV, in SI units; fractions as fractions; a missing value is an empty field."""
+    return "".join(tidy_csv_parts(cases))
+
+
+def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:
+    """The same in parts, for it may be large."""
+    hidden = ("samples", "system_id", "protocol")
+    return csv_parts(cases, [str(name) for name in cases if name not in hidden])
+
+
+def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:
+    """The command that measures a case again; every axis and protocol key that differs from its default is spelt out.
+
+    Args:
+        results: the folder that the new attempt goes to; "" for the default one.
+    """
+    defaults = Case("")
+    words = ["dlbench", "run", str(case["suite"])]
+    for axis in AXES:
+        if axis in ("model", "mode", "precision", "batch_size", "device") or case[axis] != getattr(defaults, axis):
+            words += ["-P", f"{axis}={case[axis]}"]
+    usual = _usual_protocol()
+    for key, value in json.loads(case["protocol"] or "{}").items():
+        if value != usual.get(key):
+            words += ["-P", f"protocol.{key}={value}"]
+    return shlex.join([*words, "--fresh", *(["--results", results] if results else [])])
+
+
+@cache
+def _usual_protocol() -> dict[str, Any]:
+    return dataclasses.asdict(Case("").protocol)
+
+
+def _store(attempt_id: object, sources: Sequence[str]) -> str:
+    """The results folder that holds an attempt's output; the only source, where none does; "" where nobody knows."""
+    folders = [s for s in sources if Path(s).is_dir()]
+    holding = [s for s in folders if (Path(s) / "attempts" / str(attempt_id)).is_dir()]
+    return next(iter(holding), folders[0] if len(folders) == 1 else "")
+
+
+def folder(attempt_id: object) -> str:
+    """Where an attempt left its output, relative to the store."""
+    return f"attempts/{attempt_id}/"
+
+
+def in_order(cases: pd.DataFrame) -> pd.DataFrame:
+    """Cases in the order of networks, modes and precisions, and then by batch."""
+    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    return cases.sort_values(
+        ["system_id", "model", "mode", "precision", "batch_size", "attempt_id"],
+        key=lambda column: column.map(lambda v: order.get(v, v)) if column.name in AXIS_TITLES else column,
+        kind="stable",
+    )
+
+
+def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
+    """The factor and the unit in which a column of this metric is printed: one for all, after its median."""
+    unit = METRICS[name].unit
+    middle = float(values.dropna().abs().median())
+    if unit == "%":
+        return 0.01, "%"
+    if unit == "B":
+        return (2**30, "GiB") if middle >= 2**30 else (2**20, "MiB")
+    if unit not in ("s", "FLOP", "FLOP/s", "J/img"):
+        return 1.0, "" if unit == "1" else unit
+    factor, prefix = next((p for p in _PREFIXES if middle >= p[0]), _PREFIXES[-1])
+    # Seconds have no thousands, counts and rates no thousandths.
+    if (unit == "s" and factor > 1) or (unit in ("FLOP", "FLOP/s") and factor < 1):
+        factor, prefix = 1.0, ""
+    return factor, prefix + unit
+
+
+def _metric_column(name: str, values: pd.Series[float], significant: int, key: str = "", title: str = "") -> Column:
+    factor, unit = scale(name, values)
+    short_title = _SHORT_TITLES.get(name, METRICS[name].title)
+    significant = 2 if METRICS[name].unit == "%" else significant
+    if name == "steps":
+        return Column(name, short_title, "right", _show_count)
+    return Column(
+        key or name,
+        title or (f"{short_title} [{unit}]" if unit else short_title),
+        "right",
+        lambda cell: units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING,
+    )
+
+
+def _record(cell: Cell) -> str:
+    """An attempt's id without its time, which is enough for `dlbench show`."""
+    text = str(cell)
+    return text.partition("-")[2] or text
+
+
+def _show_count(cell: Cell) -> str:
+    return shown_cell(int(cell)) if isinstance(cell, int | float) else units.MISSING
+
+
+def _show_seconds(cell: Cell) -> str:
+    return units.seconds(cell if isinstance(cell, int | float) else None)
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and value == value else None
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else units.MISSING

@@ -1,0 +1,228 @@
+"""The tables that have one column per system: what each reached in the cases they share, and the speedup over one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.chapters import tables
+from dlbench.report.compare import ranking
+from dlbench.report.compare.ranking import Standing
+from dlbench.report.data.labels import MAIN_AXES, axis_title, network, setting, varying_axes
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures.figure_parts import fastest
+from dlbench.report.forms.render import Cell, Column, Table
+
+#: Where a case failed on a system, its status stands in place of the number.
+Failures = Mapping[tuple[int, str], str]
+
+
+def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, failed: Failures) -> Table:
+    """One metric over the shared cases: a row per case, a column per system, and ± where it is known.
+
+    Args:
+        cases: one row per case and system, as `side_by_side.over_processes` gives them, in order.
+        names: of the systems by `system_id`, in the order of the columns.
+    """
+    known = cases[cases[metric].notna()]
+    axes = _axes(known)
+    # To make dictionaries of rows costs time by the column.
+    known = known[["number", "system_id", "processes", *axes, metric, f"{metric}_low", f"{metric}_high"]]
+    present = _present(names, known)
+    unit = tables.scale(metric, known[metric])[1]
+    columns = [Column(axis, axis_title(axis)) for axis in axes]
+    with_spread = bool(known[f"{metric}_low"].notna().any())
+    several = bool(known["processes"].gt(1).any())
+    for i, system in enumerate(present, 1):
+        title = f"{names[system]} [{unit}]" if unit else names[system]
+        columns.append(_values(f"system_{i}", title, metric, known[metric]))
+        columns += [Column(f"spread_{i}", "±", "right", _percent)] if with_spread else []
+    columns += [Column("processes", "Processes", "right")] if several else []
+    rows: list[list[Cell]] = []
+    for number, case in known.groupby("number", sort=False):
+        by_system = case.set_index("system_id").to_dict("index")
+        row: list[Cell] = _setting(case.iloc[0].to_dict(), axes)
+        for system in present:
+            found = by_system.get(system)
+            row.append(_number(found[metric]) if found else failed.get((int(str(number)), system)))
+            row += [_half_width(found, metric) if found else None] if with_spread else []
+        if several:
+            row.append(", ".join(f"{by_system[s]['processes']:.0f}" if s in by_system else "0" for s in present))
+        rows.append(row)
+    return Table(columns, rows, notes=_notes(with_spread, several))
+
+
+def speedups(
+    cases: pd.DataFrame, processes: pd.DataFrame, names: Mapping[str, str], base: str, failed: Failures
+) -> Table:
+    """Throughput over that of the system `base`, whose absolute figure stands beside it.
+
+    Args:
+        cases: one row per case and system, in order.
+        processes: one row per process of the same cases.
+    """
+    numbers = cases.loc[cases["system_id"] == base, "number"]
+    shared = cases[cases["number"].isin(numbers)]
+    others = [s for s in _present(names, shared) if s != base]
+    axes = _axes(shared)
+    throughput = METRICS["throughput"]
+    columns = [Column(axis, axis_title(axis)) for axis in axes]
+    columns.append(_values("base", f"{names[base]} [{throughput.unit}]", "throughput", shared["throughput"]))
+    for i, system in enumerate(others, 1):
+        columns += [Column(f"speedup_{i}", f"{names[system]} [×]", "right", _times)]
+        columns += [Column(f"interval_{i}", "interval", "right")]
+    shared = shared[["number", "system_id", *axes, "throughput"]]
+    sides = dict(iter(processes[["number", "system_id", "step_time", "samples"]].groupby(["number", "system_id"])))
+    rows: list[list[Cell]] = []
+    unmeasured = False
+    for number, case in shared.groupby("number", sort=False):
+        first = case[case["system_id"] == base].iloc[0]
+        row: list[Cell] = [*_setting(first.to_dict(), axes), _number(first["throughput"])]
+        for system in others:
+            side = sides.get((number, system))
+            if side is None:
+                row += [failed.get((int(str(number)), system)), None]
+                continue
+            found = ranking.speedup(sides[number, base], side)
+            unmeasured |= not ranking.is_measured(found)
+            row += [found.ratio, _interval(found.low, found.high) if ranking.is_measured(found) else None]
+        rows.append(row)
+    notes = [
+        "Of each case the ratio of median step times, of several processes that of their geometric means. There is no "
+        "mean over cases: they differ, and no single number stands for all."
+    ]
+    if unmeasured:
+        notes.append(UNKNOWN_SPREAD)
+    used = [i for i, c in enumerate(columns) if not c.key.startswith("interval_") or any(row[i] for row in rows)]
+    return Table([columns[i] for i in used], [[row[i] for i in used] for row in rows], notes=notes)
+
+
+#: Said wherever a difference rests on fewer than three processes.
+UNKNOWN_SPREAD = (
+    "No interval where fewer than three processes ran on a side: how processes differ is then unknown, and it is "
+    "mostly more than what one window shows. `dlbench run SUITE -P repeat=0,1,2` measures it."
+)
+
+
+def winners(found: Mapping[str, Sequence[Standing]], cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
+    """Per network and mode the best system by each metric, with its margin over the next.
+
+    Args:
+        found: the standings by metric.
+        cases: the representative cases, one row per case and system, in order.
+    """
+    shared = cases.drop_duplicates("number")
+    metrics = [metric for metric, standings in found.items() if standings]
+    by_case = {(metric, s.number): s for metric in metrics for s in found[metric]}
+    columns = [Column("model", "Network"), Column("mode", "Mode"), Column("setting", "Setting")]
+    columns += [Column(metric, _WON_BY.get(metric, METRICS[metric].title)) for metric in metrics]
+    axes = ["precision", "batch_size", *varying_axes(shared)]
+    rows: list[list[Cell]] = []
+    for case in shared.to_dict("records"):
+        row: list[Cell] = [network(str(case["model"])), case["mode"], setting(case, axes)]
+        row += [_verdict(by_case.get((metric, case["number"])), names) for metric in metrics]
+        rows.append(row)
+    return Table(columns, rows)
+
+
+_WON_BY = {
+    "throughput": "Fastest",
+    "energy_per_image": "Least energy",
+    "memory_allocated": "Least memory",
+    "memory_device": "Least memory",
+    "memory_rss": "Least host memory",
+    "mfu": "Nearest to its peak",
+    "share_of_measured_peak": "Nearest to its measured peak",
+}
+
+
+def at_best(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
+    """Each network and mode on each system at the fastest setting that was measured there; settings may differ."""
+    best = fastest(shown[shown["throughput"].notna()], ["model", "mode", "system_id"], limit=None)
+    present = _present(names, best)
+    axes = ["precision", "batch_size", *(a for a in varying_axes(best) if a not in ("device", "repeat"))]
+    best = best[["model", "mode", "system_id", "throughput", *axes]]
+    columns = [Column("model", "Network"), Column("mode", "Mode")]
+    for i, system in enumerate(present, 1):
+        columns.append(_values(f"system_{i}", f"{names[system]} [img/s]", "throughput", best["throughput"]))
+        columns.append(Column(f"setting_{i}", "at"))
+    rows: list[list[Cell]] = []
+    for (model, mode), case in best.groupby(["model", "mode"], sort=False):
+        by_system = case.set_index("system_id").to_dict("index")
+        row: list[Cell] = [network(str(model)), str(mode)]
+        for system in present:
+            found = by_system.get(system)
+            row += [_number(found["throughput"]), setting(found, axes)] if found else [None, None]
+        rows.append(row)
+    return Table(columns, rows)
+
+
+def _verdict(standing: Standing | None, names: Mapping[str, str]) -> str:
+    if standing is None:
+        return units.MISSING
+    best, second = names[standing.best], names[standing.runner_up]
+    if standing.outcome == ranking.TIE:
+        equal = abs(standing.ratio - 1) < 0.0005 and standing.low is None
+        return f"tie: {best}, {second}" + ("" if equal else f"\n{standing.margin}")
+    mark = " ?" if standing.outcome == ranking.UNCONFIRMED else ""
+    return f"{best}{mark}\n{standing.margin} against {second}"
+
+
+def _axes(cases: pd.DataFrame) -> list[str]:
+    """The axes that name a row; the repeat is in the number of processes, the device in the system."""
+    return [*MAIN_AXES, *(axis for axis in varying_axes(cases) if axis not in ("repeat", "device"))]
+
+
+def _present(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]:
+    there = set(cases["system_id"])
+    return [system for system in names if system in there]
+
+
+def _setting(case: Mapping[Any, Any], axes: Sequence[str]) -> list[Cell]:
+    return [network(str(case[axis])) if axis == "model" else case[axis] for axis in axes]
+
+
+def _values(key: str, title: str, metric: str, values: pd.Series[float]) -> Column:
+    factor, _ = tables.scale(metric, values)
+    significant = 2 if METRICS[metric].unit == "%" else 3
+
+    def show(cell: Cell) -> str:
+        if isinstance(cell, str):
+            return cell
+        return units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING
+
+    return Column(key, title, "right", show)
+
+
+def _half_width(case: Mapping[Any, Any], metric: str) -> float | None:
+    return _number((case[f"{metric}_high"] - case[f"{metric}_low"]) / 2 / case[metric])
+
+
+def _notes(with_spread: bool, several: bool) -> list[str]:
+    if not with_spread:
+        return []
+    one = "half-width of the confidence interval of the median step"
+    if not several:
+        return [f"±: {one}, within the one process of each system."]
+    return [f"±: of several processes half of their range, of one the {one}."]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return f"{low:.2f} to {high:.2f}" if low is not None and high is not None else ""
+
+
+def _percent(cell: Cell) -> str:
+    return units.percent(float(cell)) if isinstance(cell, int | float) else units.MISSING
+
+
+def _times(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return cell
+    return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and value == value else None

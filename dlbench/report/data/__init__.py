@@ -1,0 +1,1 @@
+"""From the store to what a report shows: rows, statistics, metrics, names, bounds."""

@@ -1,0 +1,144 @@
+"""What a report is made of: the data read from the stores, and the kinds of block that a section holds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from dlbench.report.chapters.projection import Prices
+from dlbench.report.data import case_bounds, derive, loading, systems
+from dlbench.report.figures.figure_parts import Plot
+from dlbench.report.forms.render import Table
+from dlbench.results import bounds_store, store
+from dlbench.results.records import DONE_STATUSES
+from dlbench.spec.case import AXES
+
+#: Confidence intervals are computed for, and tables and figures made of, at most so many cases; metrics.csv has all.
+MAX_SHOWN = 1000
+
+
+@dataclass(frozen=True)
+class Content:
+    """The data behind a report, read once."""
+
+    sources: tuple[str, ...]
+    rows: pd.DataFrame  # as stored, one per rank, without samples; `system_details` in one row of each system
+    attempts: pd.DataFrame  # one per attempt, all metrics
+    shown: pd.DataFrame  # of each case the attempt that counts, with intervals, samples, traces of power, communication
+    failed: pd.DataFrame  # of each case without samples the latest attempt
+    system_names: dict[str, str]  # by system_id
+    skipped: tuple[str, ...]  # parts that could not be read, in words
+    left_out: int = 0  # measured cases beyond `MAX_SHOWN`, which stand in metrics.csv alone
+    baseline: str | None = None  # the name of the system that speedups are over; None for the first
+    prices: Prices | None = None
+    bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
+
+    def of_system(self, system_id: str) -> pd.DataFrame:
+        """The shown cases of one system."""
+        return self.shown[self.shown["system_id"] == system_id]
+
+
+def read(
+    sources: Sequence[Path | str],
+    baseline: str | None = None,
+    prices: Prices | None = None,
+    progress: loading.Progress | None = None,
+) -> Content:
+    """Read the stores and derive everything that a report shows.
+
+    Args:
+        sources: results folders, Parquet files or glob patterns; NAME=SOURCE gives the system its name.
+        baseline: the name of the system that speedups are over; None for the first.
+        prices: of energy and devices, for what a training costs.
+        progress: is told how far the reading is.
+
+    Raises:
+        StoreError: a source does not exist.
+        UnknownName: no system is called as the baseline is.
+    """
+    named = [systems.parse_source(source) for source in sources]
+    loaded = loading.load(named, progress)
+    rows = loaded.rows
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", store.SkippedPart)
+        bounds = bounds_store.read([source.path for source in named])
+    names = systems.system_names(rows)
+    systems.check_baseline(baseline, names.values())
+    attempts = case_bounds.with_bounds(derive.assembled(rows, loaded.statistics), rows, bounds)
+    first = rows.drop_duplicates("attempt_id").set_index("attempt_id")
+    attempts["system_id"] = attempts["attempt_id"].map(first["system_id"]).astype(object)
+    latest = derive.current(attempts)
+    done = latest["status"].isin(DONE_STATUSES)
+    measured = latest[done & latest["steps"].gt(0)]
+    chosen = choose(measured, MAX_SHOWN)
+    # Sections look at these case by case, which columns of Arrow's texts are slow at.
+    chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
+    kept = loaded.samples_of(chosen["attempt_id"].tolist())
+    traces = first.reindex(kept.index)["power_limit_w"].to_numpy()
+    allreduce = kept.index.map(rows.groupby("attempt_id")["gradient_allreduce_s"].max())
+    kept = kept.assign(power_limit_w=traces, allreduce=allreduce.to_numpy(dtype=float))
+    shown = chosen.assign(**{str(name): kept[name].to_numpy() for name in kept})
+    return Content(
+        sources=tuple(source.path for source in named),
+        rows=rows,
+        attempts=attempts,
+        shown=derive.with_intervals(shown).copy(),  # in one piece, which is faster
+        failed=latest[~done],
+        system_names=names,
+        skipped=(*loaded.problems, *(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart))),
+        left_out=len(measured) - len(chosen),
+        baseline=baseline,
+        prices=prices,
+        bounds=bounds,
+    )
+
+
+def choose(cases: pd.DataFrame, limit: int) -> pd.DataFrame:
+    """At most so many cases, of every system and network some: of each setting the latest, and of these the fastest.
+
+    A setting are all axes but `repeat`. Its earlier repeats come only when every setting has had its turn.
+    """
+    if len(cases) <= limit:
+        return cases
+    setting = ["system_id", *(axis for axis in AXES if axis != "repeat")]
+    turn = cases.groupby(setting, dropna=False).cumcount(ascending=False)
+    kind = ["system_id", "model", "mode", "precision"]
+    by_speed = cases[[*kind, "throughput"]].assign(turn=turn).sort_values("throughput", ascending=False, kind="stable")
+    place = by_speed.groupby([*kind, "turn"], dropna=False).cumcount()
+    order = pd.DataFrame({"turn": turn, "place": place}).sort_values(["turn", "place"], kind="stable")
+    return cases.loc[order.index[:limit].sort_values()]
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One large number at the head of a report."""
+
+    value: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One part of a section: words, key figures, a figure or a table, whichever is given."""
+
+    words: str = ""
+    figures: tuple[KeyFigure, ...] = ()
+    plot: Plot | None = None
+    table: Table | None = None
+    heading: str = ""
+    folded: bool = False  # shown on demand
+    filters: tuple[str, ...] = ()  # columns of the table to choose by
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of a report."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block] = field(default=())

@@ -1,0 +1,231 @@
+"""From the store's rows (one per rank) to one row per attempt with every metric; nothing is measured twice, all of it
+can be derived again from the raw samples.
+
+Over ranks time is the maximum, energy the sum, memory the maximum. What is missing is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlbench import stats
+from dlbench.report.data import samples
+from dlbench.report.data.metrics import METRICS
+from dlbench.results.reader import Lists
+from dlbench.results.records import DONE_STATUSES
+from dlbench.spec.case import AXES
+from dlbench.spec.peaks import find_peaks
+
+#: What names an attempt, beside its axes; taken over from the row of its first rank.
+IDENTITY = (
+    "attempt_id",
+    "case_id",
+    "suite",
+    "suite_version",
+    "status",
+    "error",
+    "exit_code",
+    "started_at",
+    "finished_at",
+    "wall_s",
+    "system_key",
+    "device_name",
+    "energy_source",
+    "energy_scope",
+    "energy_note",
+    "stop_reason",
+    "steady",
+    "clock",
+    "protocol",
+    "warnings",
+    "throttle_reasons",
+    "other_processes",
+)
+#: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
+#: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
+_PROPORTIONAL = ("step_time",)
+_INVERSE = ("throughput", "flop_rate", "mfu")
+MIN_STEPS = samples.MIN_STEPS
+#: Steps are uneven where the sustained throughput is so much below that of the median step.
+UNEVEN_LIMIT = 0.1
+
+_MAXIMUM = {
+    "memory_allocated": "memory_allocated_peak_bytes",
+    "memory_reserved": "memory_reserved_peak_bytes",
+    "memory_device": "memory_device_used_bytes",
+    "memory_rss": "memory_rss_peak_bytes",
+    "memory_parameters": "parameter_bytes",
+    "memory_gradients": "gradient_bytes",
+    "memory_optimizer": "optimizer_state_bytes",
+    "memory_activations": "activation_bytes",
+    "temperature_max": "temperature_max_c",
+}
+_SPLIT = ("memory_parameters", "memory_gradients", "memory_optimizer", "memory_activations")
+
+
+def tidy(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per attempt, by time of start: identity, axes, all metrics but the intervals, and the steps themselves.
+
+    Args:
+        rows: as `dlbench.load` gives them, one per rank.
+
+    Returns:
+        The columns of `IDENTITY`, `AXES` and `METRICS`, and `samples`: step times [s] of the slowest rank in each step.
+    """
+    rows = rows.sort_values(["attempt_id", "rank"], kind="stable").reset_index(drop=True)
+    ranks = samples.Ranks.of(rows["attempt_id"].tolist())
+    lists = {name: _lists(rows[name]) for name in samples.COLUMNS}
+    found = samples.slowest(lists["step_s"], ranks)
+    cases = assembled(rows, samples.statistics(found, lists, ranks, rows["phase_stride"].to_numpy()))
+    steps = pd.Series([found.steps.of(i) for i in range(len(ranks.attempts))], ranks.attempts, dtype=object)
+    return cases.assign(samples=cases["attempt_id"].map(steps).astype(object))
+
+
+def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
+    """The same without the steps, from rows without samples and the statistics of these.
+
+    Args:
+        rows: by attempt and rank.
+        statistics: of each attempt, as `samples.statistics` gives them.
+    """
+    by_attempt = rows.groupby("attempt_id", sort=False)
+    first = rows.drop_duplicates("attempt_id").set_index("attempt_id", drop=False)
+    derived = [statistics, _from_extremes(by_attempt), _energy(rows)]
+    cases = pd.concat([first[[*IDENTITY, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
+    _add_rates(cases, first)
+    cases["step_time_half_width"] = np.nan
+    # What needs more than the rows (`with_intervals`, `dlbench.report.data.case_bounds`) is missing as yet.
+    cases = cases.reindex(columns=[*IDENTITY, *AXES, *METRICS]).reset_index(drop=True)
+    order = cases[["started_at", "attempt_id"]].sort_values(["started_at", "attempt_id"], kind="stable").index
+    return cases if order.is_monotonic_increasing else cases.take(order.to_numpy()).reset_index(drop=True)
+
+
+def current(cases: pd.DataFrame) -> pd.DataFrame:
+    """Of each case of a suite on each system the attempt that counts: the latest with samples, else the latest of all.
+
+    A failed attempt that never got far enough to know its system gives way to any success of the same case.
+    """
+    done = cases["status"].isin(DONE_STATUSES)
+    lost = ~done & cases["system_key"].isna()
+    if "system_id" in cases:
+        # What died early in a source of one system is known to be of that.
+        lost[lost] = cases.loc[lost, "system_id"].str.contains("/unknown/", regex=False)
+    lost[lost] = cases.loc[lost, "case_id"].isin(cases.loc[done, "case_id"].unique())
+    # A report keeps systems apart by the user's names as well.
+    keys = ["suite", "suite_version", "case_id", "system_id" if "system_id" in cases else "system_key"]
+    ranked = cases.loc[~lost, [*keys, "started_at", "attempt_id"]].assign(_done=done)
+    ranked = ranked.sort_values(["_done", "started_at", "attempt_id"], kind="stable")
+    kept = ranked.drop_duplicates(keys, keep="last").index.sort_values()
+    return cases if len(kept) == len(cases) else cases.loc[kept]
+
+
+def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:
+    """`cases` with the confidence interval of the median step time, and of all that follows from it.
+
+    Apart from `tidy` because an interval costs a thousand times as much as a median: ask for those that are shown.
+    """
+    bounds = np.full((len(cases), 2), np.nan)
+    for i, (steps, protocol) in enumerate(zip(cases["samples"], cases["protocol"], strict=True)):
+        confidence = json.loads(protocol or "{}").get("confidence", 0.95)
+        interval = stats.median_interval(steps.tolist(), confidence)
+        if interval is not None:
+            bounds[i] = interval.low, interval.high
+    step = cases["step_time"].to_numpy()
+    added: dict[str, Any] = {"step_time_half_width": (bounds[:, 1] - bounds[:, 0]) / 2 / step}
+    for name in _PROPORTIONAL:
+        added |= {f"{name}_low": bounds[:, 0], f"{name}_high": bounds[:, 1]}
+    for name in _INVERSE:
+        work = cases[name].to_numpy() * step
+        added |= {f"{name}_low": work / bounds[:, 1], f"{name}_high": work / bounds[:, 0]}
+    return cases.assign(**added)
+
+
+def uneven(cases: pd.DataFrame) -> pd.Series[bool]:
+    """Which cases did notably fewer images per second over the whole window than their median step promises."""
+    found: pd.Series[bool] = cases["sustained_throughput"] < (1 - UNEVEN_LIMIT) * cases["throughput"]
+    return found
+
+
+def _lists(column: pd.Series) -> Lists:
+    """The arrays of a column in one; what is no array is missing."""
+    arrays = [np.asarray(v, np.float64) if np.ndim(v) else np.empty(0) for v in column]
+    starts = np.cumsum([0, *(a.size for a in arrays)], dtype=np.int64)
+    return Lists(np.concatenate(arrays) if arrays else np.empty(0), starts)
+
+
+def _from_extremes(by_attempt: Any) -> pd.DataFrame:
+    """Memory, temperature, start-up and clock gap as the maximum over ranks, the clock as the minimum."""
+    values: pd.DataFrame = by_attempt[list(_MAXIMUM.values())].max()
+    values.columns = list(_MAXIMUM)
+    rows = by_attempt.obj
+    keys = rows["attempt_id"]
+    startup = rows["import_s"] + rows["build_s"] + rows["first_step_s"]
+    gap = (rows["window_s"] - rows["device_window_s"]).abs() / rows["window_s"]
+    disagreement = (rows["energy_counter_j"] / rows["energy_integral_j"] - 1).abs()
+    values["time_to_first_step"] = startup.groupby(keys).max()
+    values["clock_gap"] = gap.groupby(keys).max()
+    values["energy_disagreement"] = disagreement.groupby(keys).max()
+    values["window_s"] = by_attempt["window_s"].max()
+    values["sm_clock_min"] = by_attempt["sm_clock_min_mhz"].min()
+    static = values[list(_SPLIT)].sum(axis=1, min_count=1)
+    rest = values["memory_allocated"] - static
+    values["memory_workspace"] = rest.where(rest > 0)
+    return values
+
+
+def _energy(rows: pd.DataFrame) -> pd.DataFrame:
+    """Average and idle power over all meters of each attempt, each meter once; NaN if any rank has none."""
+    shared = rows["energy_scope"].isin(("package", "node"))
+    own = rows["device_uuid"].fillna(rows["rank"].astype(str))
+    meter = rows["system_hostname"].fillna("") + "/" + own.where(~shared, "")
+    power = rows["energy_j"] / rows["energy_window_s"].fillna(rows["window_s"])
+    frame = pd.DataFrame({"attempt_id": rows["attempt_id"], "meter": meter, "average_power": power})
+    frame["idle_power"] = rows["idle_power_w"]
+    meters = frame.drop_duplicates(["attempt_id", "meter"]).groupby("attempt_id", sort=False)
+    totals = meters[["average_power", "idle_power"]].sum(min_count=1)
+    known = meters[["average_power", "idle_power"]].count().eq(meters.size(), axis=0)
+    return totals.where(known)
+
+
+def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
+    """Everything that is a quotient or product of what is there already; adds its columns to `cases`."""
+    devices = cases["nodes"] * cases["devices_per_node"]
+    global_batch = cases["batch_size"] * devices
+    inference = cases["mode"] == "inference"
+    step = cases["step_time"]
+    phases = cases[list(samples.PHASES)].sum(axis=1, min_count=1)
+    cases["rest_time"] = (step - phases).clip(lower=0)
+    cases["throughput"] = global_batch / step
+    cases["sustained_throughput"] = global_batch * cases["steps"] / cases["window_s"]
+    for name in ("latency_p50", "latency_p95", "latency_p99"):
+        cases[name] = cases[name].where(inference)
+    backward = first["backward_flop"].where(~inference, 0)
+    cases["flop_per_image"] = (first["forward_flop"] + backward).astype(float)
+    cases["flop_per_step"] = cases["flop_per_image"] * cases["batch_size"]
+    cases["flop_rate"] = cases["flop_per_image"] * global_batch / step
+    cases["device_peak"] = _device_peaks(cases)
+    cases["time_bound"] = cases["flop_per_step"] / cases["device_peak"]
+    cases["distance_to_bound"] = step / cases["time_bound"]
+    cases["mfu"] = cases["flop_rate"] / (cases["device_peak"] * devices)
+    cases["energy_per_image"] = cases["average_power"] / cases["sustained_throughput"]
+    cases["energy_per_gflop"] = cases["energy_per_image"] / (cases["flop_per_image"] / 1e9)
+    cases["images_per_wh"] = 3600 / cases["energy_per_image"]
+
+
+def _device_peaks(cases: pd.DataFrame) -> NDArray[np.float64]:
+    device, devices = pd.factorize(cases["device_name"])
+    precision, precisions = pd.factorize(cases["precision"])
+    # A last row and column for those without a name.
+    table = np.full((len(devices) + 1, len(precisions) + 1), np.nan)
+    for i, name in enumerate(devices):
+        found = find_peaks(str(name))
+        for k, kind in enumerate(precisions) if found else ():
+            peak = found.flop_per_s(str(kind)) if found else None
+            table[i, k] = np.nan if peak is None else peak
+    peaks: NDArray[np.float64] = table[device, precision]
+    return peaks

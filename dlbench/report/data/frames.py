@@ -1,0 +1,37 @@
+"""`dlbench.metrics`: every metric with its interval as one DataFrame, for notebooks and for `dlbench export`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from dlbench.report.data.content import Content, read
+
+
+def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attempt: bool = False) -> pd.DataFrame:
+    """One row per case: what names it, its axes, every metric in SI units, and the intervals as `_low` and `_high`.
+
+    Args:
+        sources: a results folder, a Parquet file, a glob pattern, NAME=SOURCE, or several of them.
+        every_attempt: one row per attempt instead, failed and superseded ones included; intervals stand in the rows of
+            those attempts that count alone.
+
+    Returns:
+        The columns of metrics.csv, and `system` (its name), `samples` (step times [s] of the slowest rank), and the
+        power trace. What is missing is NaN. `dlbench.plots` draws from such a frame, or from a part of it.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    content = read([sources] if isinstance(sources, str | Path) else sources)
+    frame = with_intervals(content) if every_attempt else content.shown
+    return frame.assign(system=frame["system_id"].map(content.system_names)).reset_index(drop=True)
+
+
+def with_intervals(content: Content) -> pd.DataFrame:
+    """All attempts; those that are shown with their intervals, which are too dear to be computed for all."""
+    names = [name for name in content.shown if str(name).endswith(("_low", "_high", "_half_width"))]
+    known = content.shown.set_index("attempt_id")[names].reindex(content.attempts["attempt_id"])
+    return content.attempts.assign(**{str(name): known[name].to_numpy() for name in names})

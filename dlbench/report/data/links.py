@@ -1,0 +1,64 @@
+"""From each figure and each row of a page to the records behind it: the rows of the table of attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import islice
+
+from dlbench.report.data.content import Block, Content, Section
+from dlbench.report.data.labels import network, setting, varying_axes
+from dlbench.report.figures.figure_parts import Plot
+from dlbench.report.forms.render import Cell, Table
+
+#: Below a figure at most so many of its records are listed; the comparison has all.
+MAX_LISTED = 60
+
+
+class Links:
+    """Where on a page each attempt stands with its folder and its command."""
+
+    def __init__(self, content: Content, sections: Sequence[Section]) -> None:
+        tables = [block.table for section in sections for block in section.blocks if block.table]
+        self._home = next((table for table in tables if _is_home(table)), None)
+        self._known = {str(row["attempt_id"]) for row in self._home.records()} if self._home else set()
+        axes = ["mode", "precision", "batch_size", *varying_axes(content.shown)]
+        names = content.system_names if len(content.system_names) > 1 else {}
+        self._labels = {
+            case["attempt_id"]: ", ".join(
+                part for part in (names.get(case["system_id"], ""), network(case["model"]), setting(case, axes)) if part
+            )
+            for case in content.shown[["attempt_id", "system_id", "model", *axes]].to_dict("records")
+        }
+
+    def anchor(self, table: Table, row: Sequence[Cell]) -> str:
+        """The id of a row of the table of attempts; "" for every other table."""
+        return self.target(_attempt(table, row)) if table is self._home else ""
+
+    def target(self, attempt_id: Cell) -> str:
+        """The id of the row that tells all of this attempt; "" where the page does not hold it."""
+        return f"attempt-{attempt_id}" if attempt_id in self._known else ""
+
+    def is_link(self, table: Table, key: str) -> bool:
+        """Whether the cells of this column lead to the table of attempts."""
+        return key == "attempt_id" and table is not self._home
+
+    def records(self, block: Block) -> list[tuple[str, str]]:
+        """Of the attempts that a figure shows the ids of their rows, and what to call them."""
+        listed = (r for r in _of(block.plot) if self.target(r) and r in self._labels)
+        return [(self.target(r), self._labels[r]) for r in islice(listed, MAX_LISTED)]
+
+    def unlisted(self, block: Block) -> int:
+        """How many of a figure's attempts `records` leaves out."""
+        return max(0, len(_of(block.plot)) - len(self.records(block)))
+
+
+def _of(plot: Plot | None) -> tuple[str, ...]:
+    return plot.records if plot else ()
+
+
+def _is_home(table: Table) -> bool:
+    return {"attempt_id", "command"} <= {column.key for column in table.columns}
+
+
+def _attempt(table: Table, row: Sequence[Cell]) -> Cell:
+    return next(cell for column, cell in zip(table.columns, row, strict=True) if column.key == "attempt_id")

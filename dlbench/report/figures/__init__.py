@@ -1,0 +1,1 @@
+"""Every figure, its parts and the house style."""

@@ -1,0 +1,146 @@
+"""What figures are put together from: which cases they show, named rows, stacked bars, grids of panels, captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dlbench.report.data.labels import network, network_order, setting, varying_axes
+from dlbench.report.figures import figure_style as look
+from dlbench.spec.case import MODES, PRECISIONS
+
+#: A figure with one row per case shows at most so many.
+MAX_ROWS = 24
+#: Words beside a point or a bar.
+SMALL: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One figure with its words; without a figure the caption says why there is none."""
+
+    name: str
+    caption: str
+    figure: Figure | None = None
+    records: tuple[str, ...] = ()  # the attempts that it is drawn from
+
+
+def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS) -> pd.DataFrame:
+    """Of each group the case with the highest throughput (the first, where none has one), in the order of networks."""
+    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    best = cases.sort_values("throughput", ascending=False, kind="stable").drop_duplicates(list(by))
+    sorted_ = best.sort_values(list(by), key=lambda c: c.map(lambda v: order.get(v, v)), kind="stable")
+    return sorted_.head(limit) if limit else sorted_
+
+
+def time_scale(values: pd.Series[float]) -> tuple[float, str]:
+    """The unit in which the largest of these times [s] reads well: its length in seconds and its name."""
+    top = values.max()
+    return (1.0, "s") if top >= 2 else (1e-3, "ms") if top >= 2e-3 else (1e-6, "µs")
+
+
+def choice(cases: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """Which of the cases a figure shows, as a sentence, and the precision if all have the same."""
+    same = f"All in {cases['precision'].iloc[0]}." if cases["precision"].nunique() == 1 else ""
+    if len(shown) >= len(cases):
+        return same
+    axes = [a for a in ("precision", "batch_size", *varying_axes(cases)) if cases[a].nunique() > 1]
+    words = ", ".join(a.replace("_", " ") for a in axes)
+    return f"Shown is the fastest of each row over {words}; the table holds all {len(cases)} cases. {same}".strip()
+
+
+def varying_settings(shown: pd.DataFrame) -> list[str]:
+    return [axis for axis in ("precision", "batch_size") if shown[axis].nunique() > 1]
+
+
+def name_rows(axes: Axes, shown: pd.DataFrame, by: Sequence[str]) -> None:
+    """Name the rows of a figure that has one row per case."""
+    labels = []
+    for case in shown.to_dict("records"):
+        rest = setting(case, [a for a in by if a != "model" and shown[a].nunique() > 1])
+        name = look.plain(network(str(case["model"])), 26)
+        labels.append(f"{name} · {rest}" if rest else name)
+    axes.set_yticks(range(len(shown)), labels)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    look.clear_frame(axes)
+
+
+def height_of(num_rows: int, per_row: float = 0.27) -> float:
+    return 1.25 + per_row * num_rows
+
+
+def stack(axes: Axes, values: pd.DataFrame, colours: dict[str, str]) -> None:
+    start = np.zeros(len(values))
+    for name, colour in colours.items():
+        width = values[name].to_numpy()
+        axes.barh(range(len(values)), width, left=start, height=0.62, color=colour, edgecolor=look.PAPER, lw=0.4)
+        start = start + width
+
+
+def grid(count: int, height: float, **sharing: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, three to a row."""
+    columns = min(3, count)
+    num_rows = math.ceil(count / columns)
+    figure = look.new_figure(0.6 + height * num_rows)
+    grid = figure.subplots(num_rows, columns, squeeze=False, **sharing)
+    for spare in grid.flat[count:]:
+        spare.set_visible(False)
+    return figure, list(grid.flat[:count])
+
+
+def label_outer(panels: Sequence[Axes], x: str, y: str) -> None:
+    """Label the axes on the left and at the bottom only."""
+    columns = min(3, len(panels))
+    for i, axes in enumerate(panels):
+        if i % columns == 0:
+            axes.set_ylabel(y)
+        if i + columns >= len(panels):
+            axes.set_xlabel(x)
+            axes.tick_params(labelbottom=True)
+
+
+def precision_marks(cases: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    return {p: {"color": look.PRECISION_COLOURS[p]} for p in PRECISIONS if (cases["precision"] == p).any()}
+
+
+def system_marks(names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Colour and shape of each system by `system_id`; the shape tells more systems apart than there are colours."""
+    marks = {}
+    for i, system in enumerate(names):
+        marks[system] = {"color": _COLOURS[i % len(_COLOURS)], "marker": _SHAPES[i % len(_SHAPES)]}
+    return marks
+
+
+_COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.PINK, look.ORANGE, look.SKY, look.INK)
+_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
+
+
+def system_legend(
+    figure: Figure,
+    names: Mapping[str, str],
+    marks: Mapping[str, dict[str, Any]],
+    more: Mapping[str, dict[str, Any]] | None = None,
+) -> None:
+    """The marks of the systems under their names, and `more` entries behind them."""
+    titles: dict[str, dict[str, Any]] = {}
+    for system, name in names.items():
+        title = look.plain(name)
+        # Long names may be the same once they are cut.
+        while title in titles:
+            title += "\u200a·"
+        titles[title] = marks[system]
+    look.legend(figure, titles | dict(more or {}))
+
+
+def precision_legend(figure: Figure, cases: pd.DataFrame) -> None:
+    """The colours of the precisions, where there is more than one."""
+    marks = precision_marks(cases)
+    if len(marks) > 1:
+        look.legend(figure, marks)

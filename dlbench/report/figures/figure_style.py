@@ -1,0 +1,211 @@
+"""How every figure looks, and how it becomes a file: the same bytes for the same data.
+
+Figures are made without pyplot, so that nothing global changes. The palette is that of Okabe and Ito ("Color Universal
+Design", 2008), whose colours people with any colour vision tell apart; no meaning is carried by colour alone where a
+label fits.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from dlbench import units
+from dlbench.report.data.labels import short
+from dlbench.report.forms.parallel import run_all
+
+INK, MUTED, GRID, PAPER = "#1f2933", "#5f6b7a", "#dfe4ea", "#ffffff"
+BLUE, SKY, GREEN, ORANGE, VERMILION, PINK, GREY = (
+    "#0072b2",
+    "#56b4e9",
+    "#009e73",
+    "#e69f00",
+    "#d55e00",
+    "#cc79a7",
+    "#a9b3be",
+)
+PRECISION_COLOURS = {"fp32": BLUE, "tf32": ORANGE, "amp_bf16": GREEN, "amp_fp16": PINK}
+#: All figures are as wide as this [inch], so that their texts are of one size on the page.
+WIDTH = 9.0
+
+_STYLE: Any = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 9.0,
+    "axes.titlesize": 10.0,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.labelsize": 9.0,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GREY,
+    "axes.linewidth": 0.6,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    # A model may be called "$\frac": texts are never formulas.
+    "text.parse_math": False,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": INK,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 9.0,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3.0,
+    "ytick.major.size": 3.0,
+    "figure.facecolor": PAPER,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "legend.fontsize": 9.0,
+    "savefig.facecolor": PAPER,
+    # Texts stay texts: they can be searched, read aloud and edited, and take the page's font.
+    "svg.fonttype": "none",
+    "svg.hashsalt": "dlbench",
+    "pdf.fonttype": 42,
+    "path.simplify": True,
+}
+#: Each figure is written in these formats, with metadata that tell no date and no version.
+FORMATS: dict[str, dict[str, str | None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within this context figures are made and saved in the house style, whatever a user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def new_figure(height: float) -> Figure:
+    """An empty figure of the common width and the given height [inch]; its parts make room for each other."""
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    engine: Any = figure.get_layout_engine()
+    engine.set(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)
+    return figure
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write `figure` as SVG, PNG and PDF into `folder`; gives the text of the SVG. To be called within `style`."""
+    # Laid out once, so that all three look the same, and without an engine that would do it again.
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)
+    folder.mkdir(parents=True, exist_ok=True)
+    for extension, metadata in FORMATS.items():
+        figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
+    return (folder / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def save_all(figures: Mapping[str, Figure], folder: Path, told: Callable[[int], object] = int) -> dict[str, str]:
+    """The same for several figures by their names, several at the same time; gives the SVG of each.
+
+    Args:
+        told: is told how many are done.
+    """
+    tasks = [partial(save, figure, folder, name) for name, figure in figures.items()]
+    return dict(zip(figures, run_all(tasks, told), strict=True))
+
+
+def for_page(svg: str, name: str, label: str) -> str:
+    """`svg` for use inside a page: without prolog, its ids made unique by `name`, its neutral colours left to the page.
+
+    Args:
+        label: what the figure shows, for those who cannot see it; must be escaped for an HTML attribute.
+    """
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'(\sid="|\shref="#|url\(#)', rf"\g<1>{name}-", svg)
+    for variable, colour in (
+        ("ink", INK),
+        ("muted", MUTED),
+        ("grid", GRID),
+        ("paper", PAPER),
+        ("line", GREY),
+        ("blue", BLUE),
+    ):
+        svg = svg.replace(colour, f"var(--figure-{variable})")
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)
+    return svg.replace('role="img">', f'role="img" aria-label="{label}">', 1)
+
+
+def legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
+    """Names with their marks above all panels, in one line if they fit; `entries` maps names to properties of marks."""
+    common: dict[str, Any] = {"ls": "none", "marker": "o", "markersize": 6}
+    handles = [Line2D([], [], **(common | mark)) for mark in entries.values()]
+    place: Any = "outside upper left"
+    look: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.6, "handlelength": 1.4}
+    if len(entries) > 5:
+        look |= {"columnspacing": 0.9, "handlelength": 1.0, "fontsize": 8.0}
+    names = [plain(name) for name in entries]
+    line = _LEGEND_LINE if len(entries) > 5 else _LEGEND_LINE - 25
+    fits = sum(len(name) + 5 for name in names) <= line
+    ncols = len(names) if fits else max(1, line // (max(map(len, names)) + 5))
+    figure.legend(handles, names, loc=place, ncols=ncols, **look)
+
+
+#: So many characters of a legend in small print go into one line.
+_LEGEND_LINE = 150
+
+
+def squares(entries: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The marks of stacked bars, for `legend`: names with colours."""
+    return {name: {"marker": "s", "color": colour, "markersize": 7} for name, colour in entries.items()}
+
+
+def plain(text: str, limit: int = 34) -> str:
+    """`text` cut to `limit` characters, with a box for each character that the figures' font lacks."""
+    return "".join(c if _has_glyph(c) else "□" for c in short(" ".join(text.split()), limit))
+
+
+@cache
+def _has_glyph(character: str) -> bool:
+    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
+    return character.isprintable() and font.get_char_index(ord(character)) != 0
+
+
+def log_axis(axes: Axes, which: str, show: Callable[[float], str]) -> None:
+    """Make the axis "x" or "y" logarithmic, with plain labels such as "10 k" at powers of ten."""
+    axis: Any = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    axis.set_major_locator(LogLocator(base=10, numticks=8))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def prefixed(value: float, unit: str = "") -> str:
+    """A tick's number with an SI prefix and no zeros that mean nothing: "10 k", "1 ms"; rates and counts stay "0.1"."""
+    show = units.quantity if unit in ("s", "J") else units.rate
+    number, _, rest = show(value, unit, 3).partition(" ")
+    number = number.rstrip("0").rstrip(".") if "." in number else number
+    return f"{number} {rest}".strip()
+
+
+def clear_frame(axes: Axes) -> None:
+    """For rows of names: no line and no ticks on the left, no grid across."""
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")

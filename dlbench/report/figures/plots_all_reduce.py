@@ -1,0 +1,47 @@
+"""The figure of all-reduces: what the ranks of a system carry between them, over message sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import Plot
+
+_COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.ORANGE, look.PINK, look.SKY)
+_MARKS = "os^Dv<"
+
+
+def all_reduce(rows: pd.DataFrame) -> Plot:
+    """Bus bandwidth over message size, one line for each number of ranks and way.
+
+    Args:
+        rows: as `bounds_store.StoredBounds` has them, of one system; of several runs the latest counts.
+    """
+    known = rows[rows["bus_bytes_per_s"].gt(0) & rows["ranks"].gt(1)]
+    by = ["nodes", "ranks", "backend"]
+    known = known.sort_values("started_at", kind="stable").drop_duplicates([*by, "size_bytes"], keep="last")
+    if known.empty:
+        return Plot("all_reduce", "No all-reduce between several ranks has a usable time.")
+    figure = look.new_figure(3.6)
+    axes = figure.subplots()
+    look.log_axis(axes, "x", lambda value: look.prefixed(value, "B"))
+    look.log_axis(axes, "y", lambda value: look.prefixed(value, "B/s"))
+    entries: dict[str, dict[str, Any]] = {}
+    groups: list[tuple[Any, pd.DataFrame]] = list(known.groupby(by))
+    for number, ((nodes, ranks, backend), line) in enumerate(groups[: len(_COLOURS)]):
+        line = line.sort_values("size_bytes")
+        mark: dict[str, Any] = {"color": _COLOURS[number], "marker": _MARKS[number], "markersize": 4.5}
+        axes.plot(line["size_bytes"], line["bus_bytes_per_s"], lw=1.2, **mark)
+        entries[f"{ranks} ranks on {units.counted(nodes, 'node')}, {backend}"] = mark
+    axes.set_xlabel("Message")
+    axes.set_ylabel("Bus bandwidth")
+    look.legend(figure, entries)
+    words = (
+        "All-reduces of fp32 sums: 2(n-1)/n of the message over the median time of the slowest rank, which compares "
+        "with what a link can carry. Small messages are bound by latency, large ones by bandwidth."
+    )
+    left = len(groups) - len(entries)
+    return Plot("all_reduce", words + (f" Not drawn: {left} more numbers of ranks." if left else ""), figure)

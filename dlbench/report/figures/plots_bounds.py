@@ -1,0 +1,238 @@
+"""Figures of bounds: the roofline with every layer as a point, and where the time of a step goes.
+
+Both take plain frames, so that a report can draw them from what `dlbench profile` keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from dlbench import units
+from dlbench.report.data.bounds import WAYS, Roof, median_time, network_bound, profile_frame
+from dlbench.report.data.labels import network
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import Plot, time_scale
+from dlbench.results.bounds_records import ProfileRun
+
+_MARKS: dict[str, dict[str, Any]] = {
+    "forward": {"marker": "o", "color": look.BLUE, "markersize": 5.0, "alpha": 0.85, "markeredgewidth": 0},
+    "backward": {"marker": "^", "color": look.VERMILION, "markersize": 5.0, "alpha": 0.85, "markeredgewidth": 0},
+}
+_PARTS = {
+    "flop_s": ("FLOP bound", look.BLUE),
+    "memory_s": ("Memory bound", look.SKY),
+    "optimizer_s": ("Optimizer's bytes", look.ORANGE),
+    "overhead_s": ("Overhead", look.GREY),
+}
+#: At most so many layers are named in the roofline: those that lose most.
+_NAMED = 6
+#: At most so many networks stand in one figure.
+_MAX_ROWS = 24
+
+
+def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
+    """FLOP/s over arithmetic intensity of every layer that multiplies and adds, under the device's ceilings.
+
+    Layers without counted FLOP (normalisation, activation, pooling) have no intensity: beside them stand the bytes per
+    second that they reach.
+
+    Args:
+        layers: as `bounds.layer_bounds` gives them.
+    """
+    points = pd.concat([_points(layers, way) for way in WAYS], ignore_index=True)
+    counted = points[points["flop"] > 0]
+    if counted.empty:
+        return Plot("roofline", "No layer has both a time and counted floating-point operations.")
+    moving = points[(points["flop"] == 0) & (points["bytes"] > 0)]
+    figure = look.new_figure(4.6)
+    left, right = figure.subplots(1, 2, width_ratios=(3.6, 1))
+    _draw_roof(left, counted, roof)
+    for way, mark in _MARKS.items():
+        here = counted[counted["way"] == way]
+        left.plot(here["intensity"], here["flop_rate"], ls="none", zorder=3, **mark)
+    left.set_xlabel("Arithmetic intensity [FLOP/B]")
+    left.set_ylabel("FLOP/s reached")
+    left.set_title("Convolutions and matrix products")
+    _draw_moving(right, moving, roof)
+    figure.draw_without_rendering()
+    _name_slowest(left, counted)
+    look.legend(figure, {way.capitalize(): mark for way, mark in _MARKS.items() if (points["way"] == way).any()})
+    words = (
+        f"Every layer, forward and backward apart. {roof.words()} A point's distance to the line above "
+        "it is what the layer leaves unused; above the slanted line its operands came from a cache."
+    )
+    return Plot("roofline", words, figure)
+
+
+def where_time_goes(networks: pd.DataFrame) -> Plot:
+    """The step of each network, from what its FLOP need at the peak, over what its bytes add, to overhead.
+
+    Args:
+        networks: one row each: `label`, and in seconds `flop_s`, `memory_s`, `optimizer_s`, `step_s`.
+    """
+    parts = ["flop_s", "memory_s", "optimizer_s"]
+    usable = networks.dropna(subset=[*parts, "step_s"])
+    usable = usable[usable["step_s"] > 0]
+    known = usable.head(_MAX_ROWS)
+    if known.empty:
+        return Plot("where_time_goes", "No network has both a measured step and a bound; `dlbench ceilings` gives one.")
+    known = known.assign(overhead_s=(known["step_s"] - known[parts].sum(axis=1)).clip(lower=0))
+    figure = look.new_figure(1.2 + 0.34 * len(known))
+    left, right = figure.subplots(1, 2, sharey=True)
+    factor, unit = time_scale(known["step_s"])
+    values = known[list(_PARTS)]
+    _stack(left, values / factor)
+    _stack(right, 100 * values.div(values.sum(axis=1), axis=0))
+    for y, (step, bound) in enumerate(zip(known["step_s"], known[parts].sum(axis=1), strict=True)):
+        text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
+        end = max(step, bound) / factor
+        left.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=look.MUTED)
+    left.set_yticks(range(len(known)), [look.plain(str(label)) for label in known["label"]])
+    left.set_ylim(len(known) - 0.5, -0.5)
+    left.set_xlim(0, 1.6 * float(values.sum(axis=1).max()) / factor)
+    left.set_xlabel(f"Step time [{unit}]")
+    right.set_xlim(0, 100)
+    right.set_xlabel("Share [%]")
+    for axes in (left, right):
+        look.clear_frame(axes)
+    look.legend(figure, look.squares(dict(_PARTS.values())))
+    words = (
+        "Where the time of a step goes: the time that its counted FLOP need at the peak, what the bytes of its layers "
+        "add to that, the optimizer's bytes, and the rest. Where caches beat the bound there is no overhead to show."
+    )
+    if len(usable) > len(known):
+        words += f" Not drawn: {len(usable) - len(known)} more."
+    return Plot("where_time_goes", words, figure)
+
+
+def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
+    """One row per profile, as `where_time_goes` takes them."""
+    rows = []
+    for run, roof in runs:
+        found = network_bound(profile_frame(run, roof), roof, run.step_s, run.optimizer_bytes)
+        case = run.case
+        label = f"{network(case['model'])} · {case['mode']} {case['precision']} {case['batch_size']}"
+        times = {name: getattr(found, name) for name in ("flop_s", "memory_s", "optimizer_s")}
+        rows.append({"label": label, **times, "step_s": median_time(run.step_s)})
+    frame = pd.DataFrame(rows, columns=["label", "flop_s", "memory_s", "optimizer_s", "step_s"])
+    return frame.astype(dict.fromkeys(frame.columns[1:], float))
+
+
+def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
+    """The layers of several profiles under one roof, as `roofline` takes them, named by their networks as well."""
+    frames = []
+    several = len(runs) > 1
+    for run, roof in runs:
+        frame = profile_frame(run, roof)
+        frames.append(frame.assign(layer=network(run.case["model"]) + " " + frame["layer"]) if several else frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:
+    """Draw both figures of one profile into `folder`; gives them, those too that could not be drawn and say why."""
+    with look.style():
+        plots = [roofline(profile_frame(run, roof), roof), where_time_goes(networks_frame([(run, roof)]))]
+        for plot in plots:
+            if plot.figure is not None:
+                look.save(plot.figure, folder, plot.name)
+    return plots
+
+
+def _points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
+    """One row per layer with a usable time of this way."""
+    frame = pd.DataFrame(
+        {
+            "layer": layers["layer"],
+            "way": way,
+            "time_s": layers[f"{way}_s"].astype(float),
+            "flop": layers[f"{way}_flop"].astype(float),
+            "bytes": layers[f"{way}_bytes"].astype(float),
+            "bound_s": layers[f"{way}_bound_s"].astype(float),
+        }
+    )
+    frame = frame[(frame["time_s"] > 0) & (frame["bytes"] > 0)]
+    return frame.assign(
+        intensity=frame["flop"] / frame["bytes"],
+        flop_rate=frame["flop"] / frame["time_s"],
+        byte_rate=frame["bytes"] / frame["time_s"],
+        lost_s=frame["time_s"] - frame["bound_s"],
+    )
+
+
+def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
+    look.log_axis(axes, "x", look.prefixed)
+    look.log_axis(axes, "y", look.prefixed)
+    low, high = points["intensity"].min() / 4, points["intensity"].max() * 4
+    top = points["flop_rate"].max()
+    if roof.flop_per_s and roof.bytes_per_s:
+        high = max(high, 4 * roof.flop_per_s / roof.bytes_per_s)
+    x = np.geomspace(low, high, 200)
+    if roof.bytes_per_s:
+        slope = np.minimum(x * roof.bytes_per_s, roof.flop_per_s or np.inf)
+        axes.plot(x, slope, color=look.INK, lw=1.2)
+        text = f"{units.quantity(roof.bytes_per_s, 'B/s')} {roof.bytes_source}"
+        below: dict[str, Any] = {"va": "top", "fontsize": 8, "color": look.MUTED}
+        axes.annotate(text, (x[0], slope[0]), (14, -2), textcoords="offset points", **below)
+    if roof.flop_per_s:
+        axes.axhline(
+            roof.flop_per_s, color=look.INK, lw=1.2, ls="-" if not roof.bytes_per_s else (0, (4, 3)), alpha=0.7
+        )
+        text = f"{units.quantity(roof.flop_per_s, 'FLOP/s')} {roof.flop_source}, {roof.precision}"
+        style: dict[str, Any] = {"ha": "right", "fontsize": 8, "color": look.MUTED}
+        axes.annotate(text, (high, roof.flop_per_s), (-4, 4), textcoords="offset points", **style)
+        top = max(top, roof.flop_per_s)
+    axes.set_xlim(low, high)
+    axes.set_ylim(points["flop_rate"].min() / 4, top * 4)
+
+
+def _draw_moving(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
+    """Bytes per second of layers without counted FLOP, one column each way."""
+    axes.set_title("No counted FLOP")
+    axes.set_xticks(range(len(WAYS)), [way.capitalize() for way in WAYS])
+    axes.set_xlim(-0.6, len(WAYS) - 0.4)
+    if points.empty:
+        axes.set_yticks([])
+        return
+    look.log_axis(axes, "y", lambda value: look.prefixed(value, "B/s"))
+    for column, way in enumerate(WAYS):
+        here = points[points["way"] == way]
+        # Side by side by their order, so that equal ones do not hide each other; the same on every run.
+        offset = np.linspace(-0.25, 0.25, len(here)) if len(here) > 1 else np.zeros(len(here))
+        axes.plot(column + offset, here["byte_rate"], ls="none", zorder=3, **_MARKS[way])
+    rates = [points["byte_rate"].min() / 4, points["byte_rate"].max() * 4]
+    if roof.bytes_per_s:
+        axes.axhline(roof.bytes_per_s, color=look.INK, lw=1.2)
+        rates[1] = max(rates[1], 4 * roof.bytes_per_s)
+    axes.set_ylim(*rates)
+    axes.set_ylabel("Bytes per second reached")
+    axes.grid(visible=False, axis="x")
+
+
+def _name_slowest(axes: Axes, points: pd.DataFrame) -> None:
+    """Names at the points that lose most, where they do not cover each other."""
+    taken: list[tuple[float, float]] = []
+    by = "lost_s" if points["lost_s"].notna().any() else "time_s"
+    for point in points.sort_values(by, ascending=False, kind="stable").to_dict("records"):
+        x, y = axes.transData.transform((point["intensity"], point["flop_rate"]))
+        if len(taken) == _NAMED or any(abs(y - other_y) < 14 and abs(x - other_x) < 130 for other_x, other_y in taken):
+            continue
+        taken.append((x, y))
+        text = look.plain(str(point["layer"]), 22)
+        where = (point["intensity"], point["flop_rate"])
+        right = x > axes.get_window_extent().x1 - 110
+        side: dict[str, Any] = {"ha": "right" if right else "left", "va": "center", "fontsize": 8, "color": look.MUTED}
+        axes.annotate(text, where, (-6 if right else 6, 0), textcoords="offset points", **side).set_in_layout(False)
+
+
+def _stack(axes: Axes, values: pd.DataFrame) -> None:
+    start = np.zeros(len(values))
+    for name, (_, colour) in _PARTS.items():
+        width = values[name].to_numpy(dtype=float)
+        axes.barh(range(len(values)), width, left=start, height=0.62, color=colour, edgecolor=look.PAPER, lw=0.4)
+        start = start + width

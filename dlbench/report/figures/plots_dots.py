@@ -1,0 +1,109 @@
+"""Labelled points over a logarithmic axis: rows are networks, panels modes, and colour tells settings or systems apart.
+
+Points instead of bars: an axis over orders of magnitude has no zero for bars to start from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dlbench.report.data.labels import network, network_order
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import MAX_ROWS, SMALL, height_of
+from dlbench.spec.case import MODES
+
+
+@dataclass(frozen=True)
+class Hue:
+    """What tells the points of a row apart: a column, and the mark of each of its values in their order."""
+
+    column: str
+    marks: Mapping[str, Mapping[str, Any]]
+
+
+def dots(shown: pd.DataFrame, metric: str, hue: Hue, with_batch: bool, with_setting: bool = False) -> Figure:
+    """One point per case with its value as words and its interval as a bar.
+
+    Args:
+        shown: at most one case per network, mode and value of the hue; each has the metric.
+        with_batch: name the batch beside each point.
+        with_setting: `shown` has a column `setting`, one per network and mode, to stand under the network's name.
+    """
+    names = network_order(shown["model"])[:MAX_ROWS]
+    used = [value for value in hue.marks if (shown[hue.column] == value).any()]
+    modes = [m for m in MODES if (shown["mode"] == m).any()]
+    figure = look.new_figure(height_of(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
+    panels = figure.subplots(1, len(modes), sharex=True, sharey=not with_setting, squeeze=False)[0]
+    for axes, mode in zip(panels, modes, strict=True):
+        look.log_axis(axes, "x", look.prefixed if metric == "throughput" else lambda value: look.prefixed(value, "J"))
+        here = shown[(shown["mode"] == mode) & shown["model"].isin(names)]
+        for case in here.to_dict("records"):
+            offset = 0.72 / len(used) * (used.index(case[hue.column]) - (len(used) - 1) / 2)
+            # The label stands where there is room: left of the points in the right half.
+            left = bool(case[metric] > math.sqrt(shown[metric].min() * shown[metric].max()))
+            _dot(axes, case, metric, names.index(case["model"]) + offset, hue.marks[case[hue.column]], with_batch, left)
+        for y in range(len(names) - 1):
+            axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
+        axes.set_title(mode.capitalize())
+        axes.set_xlabel(METRICS[metric].heading)
+        look.clear_frame(axes)
+        axes.set_yticks(range(len(names)), _row_labels(names, here, with_setting, axes is panels[0]))
+        axes.set_ylim(len(names) - 0.5, -0.5)
+    _share_limits(panels, shown[metric])
+    return figure
+
+
+def _row_labels(names: Sequence[str], cases: pd.DataFrame, with_setting: bool, with_name: bool) -> list[str]:
+    if not with_setting:
+        return [look.plain(network(name)) for name in names]
+    settings = cases.drop_duplicates("model").set_index("model")["setting"]
+    labels = []
+    for name in names:
+        parts = [look.plain(network(name), 26)] if with_name else []
+        labels.append("\n".join([*parts, look.plain(settings.get(name, ""), 30)]))
+    return labels
+
+
+def _share_limits(panels: Sequence[Axes], values: pd.Series[float]) -> None:
+    low, high = values.min(), values.max()
+    margin = 10 ** (0.1 * max(0.7, math.log10(high / low)))
+    panels[0].set_xlim(low / margin, high * margin)
+    ticks = _ticks(low / margin, high * margin)
+    for axes in panels:
+        axes.set_xticks(ticks)
+
+
+def _dot(
+    axes: Axes, case: dict[Any, Any], metric: str, y: float, mark: Mapping[str, Any], with_batch: bool, left: bool
+) -> None:
+    value, colour = case[metric], mark["color"]
+    low, high = case.get(f"{metric}_low", math.nan), case.get(f"{metric}_high", math.nan)
+    if low > 0:
+        axes.plot([low, high], [y, y], color=colour, lw=4, alpha=0.45, solid_capstyle="butt")
+    point: dict[str, Any] = {"ls": "none", "marker": "o", "markersize": 5.5, **mark}
+    axes.plot([value], [y], **point)
+    text = METRICS[metric].show(value) + (f" · batch {case['batch_size']}" if with_batch else "")
+    if left:
+        end, place, side = (min(value, low) if low > 0 else value), (-7, 0), "right"
+    else:
+        end, place, side = (max(value, high) if high > 0 else value), (7, 0), "left"
+    axes.annotate(text, (end, y), place, textcoords="offset points", ha=side, **SMALL).set_in_layout(False)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Round numbers over the whole of a logarithmic axis: powers of ten, finer ones where they are few."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    found: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [s * 10.0**p for p in powers for s in steps if low <= s * 10.0**p <= high]
+        if len(found) >= 3:
+            break
+    return found[:: 1 + len(found) // 7]

@@ -1,0 +1,111 @@
+"""Figures of rates: throughput and energy per network, and what lower precision gains.
+
+A figure shows what it can show readably: of many cases it takes the fastest per network, mode and precision, says so,
+and leaves the rest to the table. What is missing gives no figure but a sentence that says why.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import MaxNLocator
+
+from dlbench.report.data.labels import MAIN_AXES, network, network_order, varying_axes
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import (
+    MAX_ROWS,
+    Plot,
+    choice,
+    fastest,
+    height_of,
+    precision_legend,
+    precision_marks,
+)
+from dlbench.report.figures.plots_dots import Hue, dots
+from dlbench.spec.case import MODES
+
+
+def throughput(cases: pd.DataFrame) -> Plot:
+    """Images per second per network, mode and precision."""
+    return _dots(cases, "throughput", "throughput", "No case has a throughput.")
+
+
+def energy(cases: pd.DataFrame) -> Plot:
+    """Joules per image per network, mode and precision; says why where no meter was read."""
+    return _dots(cases, "energy", "energy_per_image", no_meter(cases))
+
+
+def precisions(cases: pd.DataFrame) -> Plot:
+    """Throughput of each precision over that of fp32, at the same batch and everything else equal."""
+    pairs = _precision_pairs(cases)
+    if pairs.empty:
+        return Plot("precisions", "There is no case in fp32 together with the same case in another precision.")
+    shown = pairs.sort_values("batch_size").drop_duplicates(["model", "mode", "precision"], keep="last")
+    modes = [m for m in MODES if (shown["mode"] == m).any()]
+    names = network_order(shown["model"])[:MAX_ROWS]
+    figure = look.new_figure(height_of(len(names), 0.42))
+    panels = figure.subplots(1, len(modes), sharex=True, squeeze=False)[0]
+    for axes, mode in zip(panels, modes, strict=True):
+        here = shown[(shown["mode"] == mode) & shown["model"].isin(names)]
+        y = [names.index(name) for name in here["model"]]
+        errors = np.abs(here[["ratio_low", "ratio_high"]].to_numpy().T - here["ratio"].to_numpy())
+        colours = [look.PRECISION_COLOURS[p] for p in here["precision"]]
+        axes.errorbar(here["ratio"], y, xerr=errors, fmt="none", ecolor=colours, elinewidth=1.2)
+        axes.scatter(here["ratio"], y, c=colours, s=30, zorder=3)
+        axes.axvline(1, color=look.INK, lw=1)
+        base = here.drop_duplicates("model").set_index("model").reindex(names)
+        rows = zip(base.index, base["base"], base["batch_size"], strict=True)
+        axes.set_yticks(range(len(names)), [_base_label(*row) for row in rows])
+        axes.invert_yaxis()
+        axes.set_title(mode.capitalize())
+        axes.set_xlabel("Throughput over that of fp32, same batch")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
+        look.clear_frame(axes)
+    panels[0].set_xlim(0, 1.08 * np.nanmax(shown["ratio_high"].fillna(shown["ratio"])))
+    precision_legend(figure, shown)
+    words = (
+        "Gain from lower precision at the largest batch that fp32 also ran; the base of each ratio stands beside it."
+    )
+    return Plot("precisions", words, figure)
+
+
+def no_meter(cases: pd.DataFrame) -> str:
+    """Why no case has an energy: "No energy meter on this system: ..."."""
+    notes = cases["energy_note"].dropna().unique()
+    return f"No energy meter on this system: {notes[0]}." if len(notes) else "No energy meter on this system."
+
+
+def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
+    """A metric over orders of magnitude as labelled points: rows are networks, panels modes, colours precisions."""
+    known = cases[cases[metric].gt(0)]
+    shown = fastest(known, ["model", "mode", "precision"], limit=None)
+    if shown.empty:
+        return Plot(name, nothing)
+    figure = dots(shown, metric, Hue("precision", precision_marks(shown)), known["batch_size"].nunique() > 1)
+    precision_legend(figure, shown)
+    return Plot(name, f"{METRICS[metric].description} {choice(known, shown)}", figure)
+
+
+def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:
+    """Each case that is not fp32 beside its fp32 twin: the ratio of throughputs with a cautious interval."""
+    keys = [a for a in (*MAIN_AXES, *varying_axes(cases)) if a != "precision"]
+    columns = ["throughput", "throughput_low", "throughput_high"]
+    known = cases[cases["throughput"].notna()]
+    base = known.loc[known["precision"] == "fp32", [*keys, *columns]]
+    other = known.loc[known["precision"] != "fp32", [*keys, "precision", *columns]]
+    pairs = other.merge(base, on=keys, suffixes=("", "_base"))
+    return pairs.assign(
+        base=pairs["throughput_base"],
+        ratio=pairs["throughput"] / pairs["throughput_base"],
+        ratio_low=pairs["throughput_low"] / pairs["throughput_high_base"],
+        ratio_high=pairs["throughput_high"] / pairs["throughput_low_base"],
+    )
+
+
+def _base_label(name: str, base: float, batch: float) -> str:
+    title = look.plain(network(name), 22)
+    return title if math.isnan(base) else f"{title}\n{METRICS['throughput'].show(base)}, batch {batch:.0f}"

@@ -1,0 +1,144 @@
+"""Figures of raw samples: how step times scatter, how they run through the window, and the power beside them."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator, NullLocator
+
+from dlbench import units
+from dlbench.report.data.derive import MIN_STEPS
+from dlbench.report.data.labels import network, setting
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import Plot, fastest, grid, label_outer, name_rows, time_scale
+
+#: Panels of a figure that has one per case.
+MAX_PANELS = 12
+#: A time series with more steps than this is drawn as the median and range of so many bins: no outlier is lost.
+_MAX_POINTS = 100
+
+
+def distribution(cases: pd.DataFrame) -> Plot:
+    """Step times of each case around their median: box, whiskers to the 5th and 95th percentile, the rest as points."""
+    enough = cases["steps"] >= MIN_STEPS
+    shown = fastest(cases[enough], ["model", "mode"])
+    if shown.empty:
+        return Plot("distribution", f"No case has {MIN_STEPS} timed steps.")
+    deviations = [100 * (s / np.median(s) - 1) for s in shown["samples"]]
+    figure = look.new_figure(1.25 + 0.3 * len(shown))
+    axes = figure.subplots()
+    ordinary = [float(np.percentile(np.abs(d), 95)) for d in deviations]
+    # Nothing is below -100 %. Above, the axis holds 95 % of the steps of 95 % of the cases; the rest is counted.
+    reach = max(1.0, 2 * float(np.percentile(ordinary, 95)))
+    wide = reach > 100
+    low, high = -min(100.0, reach), reach * (2 * (reach / 10) ** 0.3 if wide else 1.18)
+    if wide:
+        axes.set_xscale("symlog", linthresh=10, linscale=0.6)
+        decades = [10.0**p for p in range(1, math.floor(math.log10(high)) + 1)]
+        axes.set_xticks([-100, -10, 0, *decades])
+        axes.xaxis.set_major_formatter(lambda value, _: units.digits(value, 1))
+        axes.xaxis.set_minor_locator(NullLocator())
+    boxes = axes.boxplot(
+        deviations, orientation="horizontal", whis=(5, 95), showfliers=False, patch_artist=True, widths=0.5,
+        positions=range(len(shown)), manage_ticks=False,
+    )  # fmt: skip
+    for box in boxes["boxes"]:
+        box.set(facecolor=look.SKY, edgecolor=look.BLUE, lw=0.8)
+    for line in (*boxes["whiskers"], *boxes["caps"], *boxes["medians"]):
+        line.set(color=look.BLUE, lw=1)
+    for y, values in enumerate(deviations):
+        _beyond(axes, values, y, reach)
+    axes.axvline(0, color=look.GREY, lw=0.8)
+    name_rows(axes, shown, ["model", "mode", "precision", "batch_size"])
+    axes.set_xlim(low, high)
+    axes.set_xlabel("Step time over its median, deviation [%]")
+    words = (
+        "Each box holds the middle half of the steps, the whiskers reach to the 5th and 95th percentile, points lie "
+        "beyond; what exceeds the frame is counted at its edge, with the largest deviation."
+    )
+    if wide:
+        words += " The axis is linear up to 10 % and logarithmic beyond."
+    if len(few := cases[~enough]):
+        names = [
+            f"{network(str(c['model']))} {c['mode']} ({c['steps']:.0f})"
+            for c in few.sort_values("steps").to_dict("records")
+        ]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        words += f" Too few steps to be drawn (fewer than {MIN_STEPS}): {', '.join(names[:8])}{more}."
+    return Plot("distribution", words, figure)
+
+
+def time_series(cases: pd.DataFrame) -> Plot:
+    """Step times in the order in which they were measured, one panel per case."""
+    shown = fastest(cases[cases["steps"].gt(1)], ["model", "mode"], limit=MAX_PANELS)
+    if shown.empty:
+        return Plot("time_series", "No case has more than one timed step.")
+    figure, panels = grid(len(shown), height=1.45)
+    for axes, case in zip(panels, shown.to_dict("records"), strict=True):
+        factor, unit = time_scale(pd.Series(case["samples"]))
+        _series(axes, case["samples"] / factor)
+        axes.set_title(f"{look.plain(network(str(case['model'])), 20)} · {case['mode']} [{unit}]", fontsize=9)
+        axes.margins(x=0.02, y=0.15)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
+    label_outer(panels, "Step", "Step time")
+    words = "Step times through the window; a trend or a regular pattern here would be invisible in any average."
+    return Plot("time_series", words, figure)
+
+
+def power(cases: pd.DataFrame) -> Plot:
+    """Sampled power through the window, one panel per case, with idle power and the limit as lines.
+
+    Args:
+        cases: with `power_time_s`, `power_w` and `power_limit_w` of the first rank beside the metrics.
+    """
+    points = cases["power_w"].map(_length)
+    # A trace whose times are not as many as its readings cannot be drawn.
+    drawable = points.gt(1) & points.eq(cases["power_time_s"].map(_length))
+    shown = fastest(cases[drawable], ["model", "mode"], limit=MAX_PANELS)
+    if shown.empty:
+        return Plot("power", "No case has a trace of its power.")
+    figure, panels = grid(len(shown), height=1.45, sharey=True)
+    for axes, case in zip(panels, shown.to_dict("records"), strict=True):
+        axes.plot(case["power_time_s"], case["power_w"], color=look.VERMILION, lw=0.9)
+        for level, name in ((case["idle_power"], "idle"), (case["power_limit_w"], "limit")):
+            if level > 0:
+                axes.axhline(level, color=look.MUTED, lw=0.8, ls=(0, (4, 3)))
+                axes.annotate(name, (1, level), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
+                              ha="right", fontsize=7.5, color=look.MUTED)  # fmt: skip
+        axes.set_title(f"{look.plain(network(str(case['model'])), 20)} · {setting(case, ['mode'])}", fontsize=9)
+    panels[0].set_ylim(bottom=0)
+    label_outer(panels, "Time in the window [s]", "Power [W]")
+    return Plot("power", "Sampled power of the first rank's device; energies are gross, idle power included.", figure)
+
+
+def _beyond(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]], y: int, reach: float) -> None:
+    low, high = np.percentile(values, (5, 95))
+    points = values[((values < low) | (values > high)) & (np.abs(values) <= reach)]
+    axes.plot(points, np.full(points.size, y), "o", color=look.BLUE, markersize=2.2, alpha=0.5, markeredgewidth=0)
+    outside = values[values > reach]
+    if outside.size:
+        text = f"▸ {outside.size}, up to +{units.digits(outside.max())} %"
+        place: Any = ("axes fraction", "data")
+        look_of: Any = {"fontsize": 7.5, "color": look.VERMILION, "ha": "right", "va": "center"}
+        behind = {"facecolor": look.PAPER, "edgecolor": "none", "pad": 1.0}
+        axes.annotate(text, (0.995, y), xycoords=place, bbox=behind, **look_of)
+
+
+def _series(axes: Axes, steps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+    if steps.size <= _MAX_POINTS:
+        axes.plot(np.arange(1, steps.size + 1), steps, color=look.BLUE, lw=0.8, marker="o", markersize=1.5)
+        return
+    edges = np.linspace(0, steps.size, _MAX_POINTS + 1).astype(int)
+    bins = [steps[a:b] for a, b in pairwise(edges)]
+    x = (edges[:-1] + edges[1:] + 1) / 2
+    axes.fill_between(x, [b.min() for b in bins], [b.max() for b in bins], color=look.SKY, alpha=0.5, lw=0)
+    axes.plot(x, [np.median(b) for b in bins], color=look.BLUE, lw=0.8)
+
+
+def _length(values: object) -> int:
+    return len(values) if hasattr(values, "__len__") else 0

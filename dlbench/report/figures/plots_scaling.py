@@ -1,0 +1,116 @@
+"""Figures of scaling, weak and strong apart: throughput, speedup, efficiency, communication, energy over devices.
+
+Measured points are filled, with their intervals; what the model predicts beyond them is dashed and hollow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from dlbench.report.chapters.scaling import KINDS, Curve, Point
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import Plot, grid
+
+#: A figure shows so many curves; the table holds all.
+MAX_CURVES = 6
+_COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
+_TITLES = {
+    "throughput": "Throughput [img/s]",
+    "speedup": "Speedup over one device",
+    "efficiency": "Efficiency",
+    "share": "Communication, share of step",
+    "energy_j": "Energy per image [J]",
+}
+_WORDS = {"weak": "the batch per device fixed", "strong": "the batch over all devices fixed"}
+
+
+def plots(found: list[Curve], ending: str = "") -> list[Plot]:
+    """A figure for each kind of scaling there is."""
+    return [_plot(kind, own, ending) for kind in KINDS if (own := [c for c in found if c.kind == kind])]
+
+
+def _plot(kind: str, found: list[Curve], ending: str) -> Plot:
+    shown = found[:MAX_CURVES]
+    known = [name for name in _TITLES if any(getattr(p, name) is not None for c in shown for p in c.points)]
+    figure, panels = grid(len(known), height=2.4)
+    for axes, name in zip(panels, known, strict=True):
+        for curve, colour in zip(shown, _COLOURS, strict=False):
+            _draw(axes, curve, name, colour)
+        _frame(axes, name, shown)
+    marks: dict[str, dict[str, Any]] = {c.name: {"color": k} for c, k in zip(shown, _COLOURS, strict=False)}
+    look.legend(figure, marks | {"ideal": {"color": look.MUTED, "marker": "", "ls": ":"}})
+    base = "; ".join(
+        f"{c.name}: {look.prefixed(c.points[0].throughput, 'img/s')} on one device"
+        for c in shown
+        if c.points[0].devices == 1
+    )
+    words = (
+        f"{kind.capitalize()} scaling, {_WORDS[kind]}. Bars are confidence intervals; hollow and dashed is predicted."
+    )
+    more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""
+    return Plot(f"scaling_{kind}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)
+
+
+def _draw(axes: Axes, curve: Curve, name: str, colour: str) -> None:
+    points = [p for p in curve.points if getattr(p, name) is not None]
+    if not points:
+        return
+    devices = [p.devices for p in points]
+    values = [getattr(p, name) for p in points]
+    axes.errorbar(devices, values, yerr=_bars(points, name), color=colour, marker="o", ms=4, lw=1.3, capsize=2)
+    first = curve.points[0]
+    if name == "throughput":
+        per_device = first.throughput / first.devices
+        all_devices = [p.devices for p in curve.points] + [d for d, _, _ in curve.predictions()]
+        axes.plot(all_devices, [per_device * d for d in all_devices], color=colour, ls=":", lw=1.0)
+    scale = _scale(curve, name)
+    if scale is not None:
+        beyond = [(d, scale(d, t)) for d, t, _ in curve.predictions()]
+        line = [(devices[-1], values[-1]), *beyond]
+        axes.plot([d for d, _ in line], [v for _, v in line], color=colour, ls="--", lw=1.0)
+        axes.plot([d for d, _ in beyond], [v for _, v in beyond], color=colour, ls="none", marker="o", ms=4, mfc="none")
+
+
+def _scale(curve: Curve, name: str) -> Any:
+    """From devices and predicted throughput to what the panel shows, where it can be predicted."""
+    first = curve.points[0]
+    if name == "throughput":
+        return lambda devices, throughput: throughput
+    if first.devices != 1 or name not in ("speedup", "efficiency"):
+        return None
+    if name == "speedup":
+        return lambda devices, throughput: throughput / first.throughput
+    return lambda devices, throughput: throughput / first.throughput / devices
+
+
+def _bars(points: list[Point], name: str) -> list[list[float]] | None:
+    limits = []
+    for p in points:
+        if name == "throughput":
+            limits.append((p.throughput, p.throughput_low, p.throughput_high))
+        elif name in ("speedup", "efficiency") and p.speedup and p.speedup_low and p.speedup_high:
+            by = 1 if name == "speedup" else p.devices
+            limits.append((p.speedup / by, p.speedup_low / by, p.speedup_high / by))
+        elif name == "share" and p.share is not None and p.share_limits:
+            limits.append((p.share, *p.share_limits))
+        else:
+            return None
+    return [[max(0.0, v - low) for v, low, _ in limits], [max(0.0, high - v) for v, _, high in limits]]
+
+
+def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
+    axes.set_title(_TITLES[name])
+    axes.set_xlabel("Devices")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if name in ("throughput", "speedup"):
+        look.log_axis(axes, "y", look.prefixed)
+    else:
+        axes.set_ylim(bottom=0)
+    most = max([p.devices for c in shown for p in c.points] + [d for c in shown for d, _, _ in c.predictions()])
+    if name == "speedup":
+        axes.plot([1, most], [1, most], color=look.MUTED, ls=":", lw=1.0)
+    if name == "efficiency":
+        axes.axhline(1.0, color=look.MUTED, ls=":", lw=1.0)

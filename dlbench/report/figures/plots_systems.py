@@ -1,0 +1,109 @@
+"""Figures of several systems: what each reaches at the same setting, and what energy its throughput costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter
+
+from dlbench.report.compare.ranking import of_one_meter
+from dlbench.report.data.labels import network, network_order, setting, varying_axes
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import Plot, grid, label_outer, system_legend, system_marks
+from dlbench.report.figures.plots_dots import Hue, dots
+
+_MAX_PANELS = 12
+
+
+def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, name: str) -> Plot:
+    """A metric per network, mode and system, at the setting that the systems share.
+
+    Args:
+        cases: as `side_by_side.representative` gives them, one row per case and system.
+    """
+    known = cases[cases[metric].gt(0)]
+    if known.empty:
+        return Plot(name, f"No case that systems share has a value for: {METRICS[metric].title.lower()}.")
+    axes = ["precision", "batch_size", *(a for a in varying_axes(known) if a not in ("device", "repeat"))]
+    shown = known.assign(setting=[setting(case, axes) for case in known.to_dict("records")])
+    marks = system_marks(names)
+    figure = dots(shown, metric, Hue("system_id", marks), with_batch=False, with_setting=True)
+    system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
+    spread = " Bars: the interval of the median step, or of several processes their range."
+    words = (
+        f"{METRICS[metric].description} Of each network and mode the setting that most systems share, under its name; "
+        f"where several are shared by as many, the one with the highest throughput.{spread}"
+    )
+    return Plot(name, words, figure)
+
+
+def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
+    """Energy per image against throughput, one panel per network, with the Pareto front over all systems.
+
+    Args:
+        cases: one row per case and system, shared or not.
+    """
+    known = _metered(cases)
+    metered = of_one_meter(known)
+    if metered.empty:
+        return Plot("trade_off", "No case has an energy, so there is no trade-off between energy and throughput.")
+    panels_of = network_order(metered["model"])[:_MAX_PANELS]
+    figure, panels = grid(len(panels_of), height=2.4)
+    marks = system_marks(names)
+    for axes, name in zip(panels, panels_of, strict=True):
+        here = metered[metered["model"] == name]
+        look.log_axis(axes, "x", look.prefixed)
+        look.log_axis(axes, "y", lambda value: look.prefixed(value, "J"))
+        for system, of_system in here.groupby("system_id", sort=False):
+            mark: dict[str, Any] = {"ls": "none", "markersize": 4.2, "alpha": 0.75, "markeredgewidth": 0}
+            axes.plot(of_system["throughput"], of_system["energy_per_image"], **mark, **marks[str(system)])
+        _draw_front(axes, pareto(here))
+        mode = "" if (here["mode"] == "training").all() else " · inference"
+        axes.set_title(look.plain(network(name), 24) + mode)
+        axes.margins(0.12)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    label_outer(panels, METRICS["throughput"].heading, METRICS["energy_per_image"].heading)
+    system_legend(figure, {s: n for s, n in names.items() if (metered["system_id"] == s).any()}, marks)
+    words = (
+        "Each point is a measured setting (precision, batch, devices) of a system; right and low is better. The line "
+        "is the Pareto front over all systems: what lies above it is beaten in both by some point on it. The table "
+        "names its points. Different settings do different arithmetic: fp32 and mixed precision are not one work."
+    )
+    left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
+    if left:
+        words += f" Left out, for their meters see something else than a device: {', '.join(left)}."
+    return Plot("trade_off", words, figure)
+
+
+def fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+    """Of each network and its mode in the figure the points of the Pareto front."""
+    metered = of_one_meter(_metered(cases))
+    for name in network_order(metered["model"]):
+        here = metered[metered["model"] == name]
+        yield (name, str(here["mode"].iloc[0])), pareto(here)
+
+
+def _metered(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases with energy and throughput: training where a network has any, for most of its cost is there."""
+    known = cases[cases["energy_per_image"].gt(0) & cases["throughput"].gt(0)]
+    training = set(known.loc[known["mode"] == "training", "model"])
+    return known[(known["mode"] == "training") | ~known["model"].isin(training)]
+
+
+def pareto(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases that no other one beats in both throughput and energy per image, by falling throughput."""
+    ordered = cases.sort_values(["throughput", "energy_per_image"], ascending=[False, True], kind="stable")
+    best_before = ordered["energy_per_image"].cummin().shift(fill_value=np.inf)
+    return ordered[ordered["energy_per_image"] < best_before]
+
+
+def _draw_front(axes: Axes, front: pd.DataFrame) -> None:
+    """The staircase below and right of which nothing lies, and its points ringed."""
+    x, y = front["throughput"].to_numpy(), front["energy_per_image"].to_numpy()
+    axes.step(x, y, where="post", color=look.MUTED, lw=1.0, ls=(0, (3, 2)), zorder=1)
+    axes.plot(x, y, "o", markersize=9, markerfacecolor="none", markeredgecolor=look.INK, markeredgewidth=0.8)

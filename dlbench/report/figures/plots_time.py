@@ -1,0 +1,234 @@
+"""Figures of what a step takes: its time by phase, its memory by kind, and its time against the counted work."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from dlbench import units
+from dlbench.report.data.labels import network
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import (
+    SMALL,
+    Plot,
+    choice,
+    fastest,
+    height_of,
+    name_rows,
+    precision_legend,
+    stack,
+    time_scale,
+    varying_settings,
+)
+from dlbench.spec.case import MODES
+
+
+def step_breakdown(cases: pd.DataFrame) -> Plot:
+    """Training steps split into forward, backward, optimizer and rest: as times, and as shares of the step."""
+    training = cases[(cases["mode"] == "training") & cases["forward_time"].notna()]
+    shown = fastest(training, ["model", "precision"])
+    if shown.empty:
+        return Plot("step_breakdown", "No training case has the times of its phases.")
+    parts = {
+        "forward_time": look.SKY,
+        "backward_time": look.BLUE,
+        "optimizer_time": look.ORANGE,
+        "rest_time": look.GREY,
+    }
+    figure = look.new_figure(height_of(len(shown)))
+    left, right = figure.subplots(1, 2, sharey=True)
+    values = shown[list(parts)].fillna(0.0)
+    factor, unit = time_scale(shown["step_time"])
+    stack(left, values / factor, parts)
+    stack(right, 100 * values.div(values.sum(axis=1), axis=0), parts)
+    for y, step in enumerate(shown["step_time"]):
+        left.annotate(units.seconds(step), (step / factor, y), (4, 0), textcoords="offset points", **SMALL)
+    name_rows(left, shown, ["model", "precision", "batch_size"])
+    left.set_xlim(0, 1.2 * shown["step_time"].max() / factor)
+    left.set_xlabel(f"{METRICS['step_time'].title} [{unit}]")
+    right.set_xlim(0, 100)
+    right.set_xlabel("Share of the step [%]")
+    look.legend(figure, look.squares({METRICS[name].title: colour for name, colour in parts.items()}))
+    return Plot("step_breakdown", f"Where the time of a training step goes. {choice(training, shown)}", figure)
+
+
+def memory(cases: pd.DataFrame) -> Plot:
+    """What a case keeps in memory by kind, stacked, and the measured peaks as marks."""
+    known = cases[cases[[*_MEMORY_PARTS, *_MEMORY_MARKS]].notna().any(axis=1)]
+    shown = fastest(known, ["model", "mode"])
+    if shown.empty:
+        return Plot("memory", "No case has a reading of memory.")
+    # Host memory says something about the network only where there is no memory of a device.
+    marks = [n for n in ("memory_allocated", "memory_device") if shown[n].notna().any()] or ["memory_rss"]
+    figure = look.new_figure(height_of(len(shown)))
+    axes = figure.subplots()
+    top = shown[[*_MEMORY_PARTS, *marks]].max().max()
+    factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
+    stack(axes, shown[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS)
+    entries = look.squares({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
+    for name in marks:
+        axes.plot(shown[name] / factor, range(len(shown)), ls="none", **_MEMORY_MARKS[name])
+        entries[METRICS[name].title] = _MEMORY_MARKS[name]
+    name_rows(axes, shown, ["model", "mode", *varying_settings(shown)])
+    axes.set_xlim(0, 1.05 * top / factor)
+    axes.set_xlabel(f"Memory per device [{unit}]")
+    look.legend(figure, entries)
+    words = f"Memory by kind, and the measured peaks. {choice(known, shown)}"
+    beyond = shown[shown[list(_MEMORY_PARTS)].sum(axis=1) > shown["memory_allocated"]]
+    if len(beyond):
+        names = ", ".join(f"{network(c['model'])} {c['mode']}" for c in beyond.to_dict("records"))
+        words += (
+            " Each part is its own largest amount, and they are not all held at once: activations are freed while "
+            f"gradients appear. So the parts add up to more than the measured peak for {names}."
+        )
+    return Plot("memory", words, figure)
+
+
+def flop_time(cases: pd.DataFrame) -> Plot:
+    """Step time against counted FLOP, with the device's peaks as lines: of the datasheet, and as it was measured."""
+    known = cases[cases["flop_per_step"].gt(0) & cases["step_time"].notna()]
+    if known.empty:
+        return Plot("flop_time", "No case has both a step time and a count of its FLOP.")
+    modes = [m for m in MODES if (known["mode"] == m).any()]
+    figure = look.new_figure(4.6)
+    panels = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
+    lines = _bound_lines(known)
+    x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
+    y = (known["step_time"].min() / 8, known["step_time"].max() * 4)
+    for axes, mode in zip(panels, modes, strict=True):
+        look.log_axis(axes, "x", look.prefixed)
+        look.log_axis(axes, "y", lambda value: look.prefixed(value, "s"))
+        axes.set_xlim(*x)
+        axes.set_ylim(*y)
+        _draw_bounds(axes, x, lines)
+        _draw_cases(axes, known[known["mode"] == mode])
+        axes.set_title(mode.capitalize())
+        axes.set_xlabel("FLOP per step and device")
+    panels[0].set_ylabel("Step time")
+    figure.draw_without_rendering()
+    for axes, mode in zip(panels, modes, strict=True):
+        _name_networks(axes, known[known["mode"] == mode])
+    precision_legend(figure, known)
+    sources = {line.source for line in lines}
+    bound = ""
+    if _DATASHEET in sources:
+        bound = " The solid line is the dense datasheet peak of one device: nothing can lie in the shaded region below."
+    if _MEASURED in sources:
+        bound += " The dashed line is the peak that matrix products and convolutions reached on one device."
+    if _REACHED in sources:
+        bound = " No peak of this device is known: the dotted line is the highest rate that any case reached."
+    return Plot("flop_time", f"Step time against the counted work.{bound}", figure)
+
+
+_MEMORY_PARTS = {
+    "memory_parameters": look.BLUE,
+    "memory_gradients": look.SKY,
+    "memory_optimizer": look.ORANGE,
+    "memory_activations": look.GREEN,
+    "memory_workspace": look.GRID,
+}
+_MEMORY_MARKS: dict[str, dict[str, Any]] = {
+    "memory_allocated": {"marker": "|", "markersize": 11, "markeredgewidth": 2.2, "color": look.INK},
+    "memory_device": {"marker": "D", "markersize": 4.5, "markerfacecolor": look.PAPER, "color": look.INK},
+    "memory_rss": {"marker": "o", "markersize": 4.5, "markerfacecolor": look.PAPER, "color": look.VERMILION},
+}
+
+
+_DATASHEET, _MEASURED, _REACHED = "datasheet", "measured", "reached here"
+_LINES: dict[str, Any] = {_DATASHEET: "-", _MEASURED: (0, (5, 3)), _REACHED: (0, (1, 2))}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A rate [FLOP/s] that bounds the time from below, by who says so."""
+
+    source: str  # of `_LINES`
+    rate: float
+    precisions: tuple[str, ...]
+
+    def name(self) -> str:
+        of = f" {', '.join(self.precisions)}" if self.precisions else ""
+        return f"{self.source}{of}: {units.rate(self.rate, 'FLOP/s')}"
+
+
+def _bound_lines(known: pd.DataFrame) -> list[_Line]:
+    """The lines to draw: datasheet and measured peak per precision; without either, the best that was reached."""
+    lines = []
+    for source, column in ((_DATASHEET, "device_peak"), (_MEASURED, "measured_peak")):
+        by_rate: dict[float, list[str]] = {}
+        for precision, rate in known.groupby("precision", sort=False)[column].max().dropna().items():
+            by_rate.setdefault(float(rate), []).append(str(precision))
+        lines += [_Line(source, rate, tuple(names)) for rate, names in by_rate.items()]
+    return lines or [_Line(_REACHED, float((known["flop_per_step"] / known["step_time"]).max()), ())]
+
+
+def _draw_bounds(axes: Axes, x: Any, lines: list[_Line]) -> None:
+    datasheet = [line.rate for line in lines if line.source == _DATASHEET]
+    if datasheet:
+        axes.fill_between(x, x / max(datasheet), axes.get_ylim()[0], color=look.GRID, lw=0, zorder=0)
+        axes.text(0.98, 0.07, "faster than\nthe peak", transform=axes.transAxes, ha="right", **SMALL)
+    for number, line in enumerate(sorted(lines, key=lambda line: line.rate)):
+        colour = look.PRECISION_COLOURS.get(line.precisions[0] if line.precisions else "", look.MUTED)
+        axes.plot(x, x / line.rate, color=colour, lw=1.2, ls=_LINES[line.source], zorder=1)
+        # One below the other at the top left, where no case lies: more FLOP take more time.
+        place: Any = {"xy": (0.02, 0.98), "xytext": (0, -11 * number), "textcoords": "offset points"}
+        axes.annotate(line.name(), xycoords="axes fraction", va="top", fontsize=8, color=colour, **place)
+
+
+def _draw_cases(axes: Axes, cases: pd.DataFrame) -> None:
+    colours = [look.PRECISION_COLOURS[p] for p in cases["precision"]]
+    alpha = 0.9 if len(cases) <= 12 else 0.5
+    axes.scatter(cases["flop_per_step"], cases["step_time"], c=colours, s=22, alpha=alpha, lw=0, zorder=3)
+
+
+def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:
+    """Each network's name beside its slowest case, above which there is room for it."""
+    shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
+    points = axes.transData.transform(cases[["flop_per_step", "step_time"]].to_numpy()) * 72 / _dpi(axes)
+    # What a label must not cover, as left, bottom, right, top in points: the marks, then the texts before it.
+    marks: list[_Box] = [(px - 3.0, py - 3.0, px + 3.0, py + 3.0) for px, py in points]
+    labels: list[_Box] = [tuple(v * 72 / _dpi(axes) for v in text.get_window_extent().extents) for text in axes.texts]
+    panel: _Box = tuple(v * 72 / _dpi(axes) for v in axes.bbox.extents)
+    for name, x, y in zip(shown["model"], shown["flop_per_step"], shown["step_time"], strict=True):
+        px, py = axes.transData.transform((x, y)) * 72 / _dpi(axes)
+        text = look.plain(network(name), 20)
+        dx, dy, box = _room(px, py, 5.4 * len(text), marks, labels, panel)
+        labels.append(box)
+        far: Any = {"arrowstyle": "-", "color": look.MUTED, "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(
+            text, (x, y), (dx, dy), textcoords="offset points", ha="right" if dx < 0 else "left", va="center",
+            fontsize=8.5, arrowprops=far if abs(dy) > 12 else None,
+        )  # fmt: skip
+
+
+_Box = tuple[float, ...]
+
+
+def _room(
+    px: float, py: float, width: float, marks: list[_Box], labels: list[_Box], panel: _Box
+) -> tuple[float, float, _Box]:
+    """The nearest place beside a point for a label of this width: its offset and its box; marks may be covered last."""
+    places = [(dx, sign * dy) for dy in range(0, 120, 3) for sign in (1, -1) for dx in (-7, 7)]
+    for taken in ([*labels, *marks], labels, []):
+        for dx, dy in places:
+            left = px + dx - (width if dx < 0 else 0)
+            box = (left, py + dy - 5.5, left + width, py + dy + 5.5)
+            inside = panel[0] <= box[0] and panel[1] <= box[1] and box[2] <= panel[2] and box[3] <= panel[3]
+            if inside and not any(_overlap(box, other) for other in taken):
+                return dx, dy, box
+    return -7, 0, (px - 7 - width, py - 5.5, px - 7, py + 5.5)
+
+
+def _overlap(a: _Box, b: _Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _dpi(axes: Axes) -> float:
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    return figure.dpi

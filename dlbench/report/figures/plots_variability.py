@@ -1,0 +1,58 @@
+"""How far processes of one case differ from host to host, or from device to device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from dlbench.report.chapters.variability import Unit
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import MAX_ROWS, SMALL, Plot, height_of
+
+_COLUMN = {"host": "host", "device": "device_uuid"}
+
+
+def units_plot(found: Sequence[Unit], cases: pd.DataFrame, names: Mapping[str, str], kind: str) -> Plot:
+    """One row per host (or device) of all systems, one point per process, the most deviating hosts first.
+
+    Args:
+        found: as `variability.units_of` gives them.
+        cases: as `variability.processes` gives them.
+        kind: "host" or "device".
+    """
+    name = f"{kind}s"
+    shown = [unit for unit in found if unit.kind == kind][:MAX_ROWS]
+    if not shown:
+        return Plot(name, f"No case ran on several {kind}s, so nothing can be said of single ones.")
+    figure = look.new_figure(height_of(len(shown)))
+    axes = figure.subplots()
+    labels = []
+    for y, unit in enumerate(shown):
+        own = cases[(cases["system_id"] == unit.system) & (cases[_COLUMN[kind]] == unit.name)]
+        colour = look.VERMILION if unit.off else look.BLUE
+        values = 100 * own["deviation"]
+        axes.plot(values, [y] * len(values), "o", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0)
+        axes.plot([values.median()], [y], "|", color=colour, markersize=13, markeredgewidth=2)
+        if unit.off:
+            word = "slow" if unit.deviation > 0 else "fast"
+            axes.annotate(
+                f"{word}: {100 * unit.deviation:+.1f} %",
+                (values.max(), y),
+                (8, 0),
+                textcoords="offset points",
+                **SMALL,
+            )
+        system = look.plain(names.get(unit.system, "unknown"), 24)
+        several = len({u.system for u in shown}) > 1
+        labels.append(look.plain(unit.name, 30) + (f" · {system}" if several else ""))
+    axes.axvline(0, color=look.GREY, lw=0.8)
+    axes.set_yticks(range(len(shown)), labels)
+    axes.set_ylim(len(shown) - 0.5, -0.5)
+    axes.margins(x=0.15)
+    axes.set_xlabel("Step time over the median of all processes of the same case, deviation [%]")
+    look.clear_frame(axes)
+    count = sum(unit.kind == kind for unit in found)
+    more = f" The {MAX_ROWS} that deviate most of {count}." if count > MAX_ROWS else ""
+    words = f"Each point is one process, the bar the {kind}'s median.{more}"
+    return Plot(name, words, figure)

@@ -1,0 +1,83 @@
+r"""The tables of a report for a LaTeX document: ``\input{tables.tex}``, or ``pdflatex report.tex`` for all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from dlbench.report.data.content import Section
+from dlbench.report.forms.layout import Sheet, left_out, sheets
+from dlbench.report.forms.render import Table, escape_latex, latex_row
+
+#: A landscape A4 page in \footnotesize holds about so many characters, the gaps between columns counted as `_GAP`.
+_PAGE_WIDTH = 165
+_GAP = 2
+#: LaTeX keeps a long table in memory; further rows are left out, and the table says so.
+MAX_ROWS = 500
+
+#: What a document needs for these tables.
+_PREAMBLE = r"""\documentclass[a4paper]{article}
+\usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{}
+\usepackage[landscape,margin=15mm]{geometry}
+\usepackage{array,booktabs,longtable}
+\setlength{\parindent}{0pt}
+\setlength{\emergencystretch}{3em}
+"""
+
+
+def document(title: str, file: str) -> str:
+    """A LaTeX document of all tables, to be compiled in the folder that holds them in `file`."""
+    lines = [_PREAMBLE + r"\begin{document}", rf"\section*{{{escape_latex(title)}}}", rf"\input{{{file}}}"]
+    return "\n".join([*lines, r"\end{document}"]) + "\n"
+
+
+def tables(sections: Sequence[Section]) -> str:
+    """All tables of a report that its page shows unfolded, as long tables that go on over pages."""
+    lines = [r"% \usepackage{array,booktabs,longtable}, on a landscape page; report.tex does it."]
+    for section in sections:
+        for block in section.blocks:
+            if block.table and block.table.rows and not block.folded:
+                lines += _long_table(block.table, block.heading or block.table.title or section.title)
+    return "\n".join(lines) + "\n"
+
+
+def _long_table(table: Table, caption: str) -> list[str]:
+    width = _PAGE_WIDTH - _GAP * len(table.columns)
+    parts = sheets(table, width, MAX_ROWS)
+    lines = ["", r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}"]
+    for number, sheet in enumerate(parts, 1):
+        part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
+        lines += _sheet(sheet, caption + part)
+    notes = [note for note in (left_out(table, MAX_ROWS), *table.notes) if note]
+    lines += [rf"{escape_latex(note)}\par" for note in notes]
+    return [*lines, r"\endgroup"]
+
+
+def _sheet(sheet: Sheet, caption: str) -> list[str]:
+    columns = zip(sheet.widths, sheet.aligns, sheet.wrapped, strict=True)
+    head = latex_row(sheet.headings)
+    return [
+        rf"\begin{{longtable}}{{{''.join(_column(*column) for column in columns)}}}",
+        rf"\caption{{{escape_latex(caption)}}}\\",
+        *(r"\toprule", head, r"\midrule", r"\endfirsthead"),
+        *(r"\toprule", head, r"\midrule", r"\endhead"),
+        *(r"\bottomrule", r"\endfoot"),
+        *(latex_row(list(map(_breakable, row, sheet.wrapped))) for row in sheet.rows),
+        r"\end{longtable}",
+    ]
+
+
+def _breakable(text: str, wrapped: bool) -> str:
+    """In a column that breaks lines, `text` with an invisible place to do so behind signs and in very long words."""
+    if not wrapped:
+        return text
+    text = re.sub(r"(?<=[_/.:-])(?=\S)", "\u200b", text)
+    return re.sub(r"[^\s\u200b]{20}(?=[^\s\u200b])", "\\g<0>\u200b", text)
+
+
+def _column(width: float, align: str, wrapped: bool) -> str:
+    if not wrapped:
+        return "r" if align == "right" else "l"
+    ragged = r"\raggedleft" if align == "right" else r"\raggedright"
+    return rf">{{{ragged}\arraybackslash}}p{{{width / _PAGE_WIDTH * 0.92:.3f}\linewidth}}"

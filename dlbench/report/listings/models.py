@@ -1,0 +1,33 @@
+"""The catalogue of networks as a table; needs no install."""
+
+from __future__ import annotations
+
+from dlbench.report.forms.render import Cell, Column, Table, quantity_of
+from dlbench.spec.catalog import CATALOG
+
+
+def models_table() -> Table:
+    """One row per network of the catalogue."""
+    columns = [
+        Column("name", "model"),
+        Column("title", "network"),
+        Column("input", align="right"),
+        Column("inference_parameters", "parameters", "right", quantity_of("")),
+        Column("parameters", "in training", "right", quantity_of("")),
+        Column("forward_macs", "MACs", "right", quantity_of("MAC")),
+        Column("training_flop", "FLOP fwd+bwd", "right", quantity_of("FLOP")),
+        Column("source"),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            *(m.name, m.title, "x".join(map(str, m.input_shape)), m.inference_parameters, m.parameters),
+            *(m.forward_macs, m.training_flop, m.source),
+        ]
+        for m in CATALOG.values()
+    ]
+    notes = [
+        "Per image; biases are parameters, too. In training GoogLeNet has two auxiliary heads more.",
+        "Besides: every torchvision and timm classification model by its name (`dlbench models --all`),",
+        "and your own as package.module:factory.",
+    ]
+    return Table(columns, rows, "Networks of the catalogue", notes)

@@ -1,0 +1,47 @@
+"""The plan of a suite as a table; needs no install, so that it works on a login node."""
+
+from __future__ import annotations
+
+from dlbench import units
+from dlbench.report.forms.render import Cell, Column, Table, bytes_of, quantity_of
+from dlbench.spec.case import AXES, Case
+from dlbench.spec.plan import predicted_memory_bytes, step_flop
+from dlbench.spec.suite import Suite
+
+#: Axes that are listed even when they never vary.
+_ALWAYS = ("model", "mode", "precision", "batch_size")
+
+
+def plan_table(suite: Suite, cases: list[Case]) -> Table:
+    """One row per case: its id, the axes that vary, FLOP of one step and predicted memory per device.
+
+    Cases whose device is still "auto" have no id yet.
+    """
+    if not cases:
+        return Table([Column("model")], [], suite.name, ["Nothing is left to measure."])
+    axes = [a for a in AXES if a in _ALWAYS or len({getattr(case, a) for case in cases}) > 1]
+    known = all(case.device != "auto" for case in cases)
+    columns = [
+        *([Column("case_id", "case")] if known else []),
+        *(Column(axis, axis.replace("_", " ")) for axis in axes),
+        Column("step_flop", "FLOP/step", "right", quantity_of("FLOP")),
+        Column("predicted_memory_bytes", "memory", "right", bytes_of),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            *([case.id] if known else []),
+            *(getattr(case, axis) for axis in axes),
+            step_flop(case),
+            predicted_memory_bytes(case),
+        ]
+        for case in cases
+    ]
+    notes = [
+        f"Cases: {len(cases)}. Each window lasts {units.seconds(cases[0].protocol.min_time_s)} to "
+        f"{units.seconds(cases[0].protocol.max_time_s)}; start-up and warm-up come on top, "
+        f"and the time limit is {units.seconds(cases[0].protocol.timeout_s)}.",
+        "FLOP and memory are per device; memory is the framework's own, libraries and context come on top.",
+    ]
+    if any(row[-1] is None for row in rows):
+        notes.append("Networks outside the catalogue are counted when they run.")
+    return Table(columns, rows, f"{suite.name}: {suite.description}" if suite.description else suite.name, notes)

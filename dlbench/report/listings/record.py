@@ -1,0 +1,187 @@
+"""One record with all that is known of it for `dlbench show`: outcome, metrics, samples, system, protocol, warnings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from dlbench import units
+from dlbench.errors import BadInput
+from dlbench.report.chapters import tables
+from dlbench.report.data import derive
+from dlbench.report.data.metrics import METRICS
+from dlbench.report.forms import render
+from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.results import store
+from dlbench.results.records import dump_json
+from dlbench.results.schema import SCHEMA, unit_of
+from dlbench.spec.case import AXES
+
+#: Of each list of samples these are told.
+_SHARES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+_OUTCOME = (
+    *("attempt_id", "case_id", "suite", "suite_version", "label", "status", "error", "exit_code", "started_at"),
+    *("finished_at", "wall_s", "system_key", "schema_version"),
+)
+
+
+def find(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]:
+    """The file that holds an attempt, and the attempt's full id.
+
+    Args:
+        wanted: the id or a part of it that no other attempt's id has.
+
+    Raises:
+        StoreError: a source does not exist.
+        BadInput: no attempt is called so, or several are.
+    """
+    found: dict[str, Path] = {}
+    for part in (part for source in sources for part in store.parts(source)):
+        ids = set(store.read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
+        found |= {attempt: part for attempt in ids if wanted in attempt and attempt not in found}
+    if wanted in found:
+        return found[wanted], wanted
+    if len(found) == 1:
+        return next((part, attempt) for attempt, part in found.items())
+    place = ", ".join(map(str, sources))
+    if not found:
+        raise BadInput(f"no record '{wanted}' in {place}; `dlbench query 'select attempt_id from records'` lists all")
+    names = ", ".join(sorted(found)[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    raise BadInput(f"'{wanted}' may be any of {len(found)} records in {place}: {names}; write more of its id")
+
+
+def show(wanted: str, sources: Sequence[str | Path], format: str = "text") -> str:
+    """The record as text or JSON.
+
+    Raises:
+        StoreError: a source does not exist, or the record's file cannot be read.
+        BadInput: no attempt is called so, or several are.
+    """
+    part, attempt = find(wanted, sources)
+    record = describe(store.read_part(part), attempt, part)
+    return dump_json(record) + "\n" if format == "json" else _text(record)
+
+
+def describe(table: pa.Table, attempt: str, part: Path) -> dict[str, Any]:
+    """All that the rows of one attempt tell, as JSON types: SI units, lists of samples summarised, nothing rounded."""
+    table = table.filter(pc.equal(table["attempt_id"], attempt)).sort_by("rank")
+    rows = table.to_pylist()
+    cases = derive.with_intervals(derive.tidy(table.to_pandas()))
+    case = cases.iloc[0].to_dict()
+    first = rows[0]
+    has_folder = (part.parent / tables.folder(attempt)).is_dir()
+    return {
+        **{name: _plain(first[name]) for name in _OUTCOME},
+        "file": str(part),
+        "folder": str(part.parent / tables.folder(attempt)) if has_folder else None,
+        "command": tables.rerun(case, str(part.parent) if has_folder else ""),
+        "case": {axis: first[axis] for axis in AXES},
+        "protocol": json.loads(first["protocol"] or "{}"),
+        "metrics": {name: _metric(case, name) for name in METRICS if name in case},
+        "ranks": [_rank(row) for row in rows],
+        "system": _system(first),
+    }
+
+
+def _metric(case: dict[Any, Any], name: str) -> dict[str, Any]:
+    values = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
+    known = {key: float(case[column]) for key, column in values.items() if not pd.isna(case.get(column, np.nan))}
+    return {**known, "unit": METRICS[name].unit} if known else {"value": None, "unit": METRICS[name].unit}
+
+
+def _rank(row: dict[str, Any]) -> dict[str, Any]:
+    """What one rank measured: its numbers, and of each list of numbers a summary."""
+    told: dict[str, Any] = {}
+    for field in SCHEMA:
+        own = field.name not in (*_OUTCOME, *AXES, "protocol") and not field.name.startswith("system_")
+        if own and field.name in row:
+            value = row[field.name]
+            told[field.name] = _summary(value) if field.type == pa.list_(pa.float64()) else _plain(value)
+    return told
+
+
+def _summary(samples: list[float | None] | None) -> dict[str, float | int] | None:
+    values = np.array([v for v in samples or () if v is not None], dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return None
+    spread = {"standard_deviation": float(values.std(ddof=1))} if values.size > 1 else {}
+    shares = {name: float(np.quantile(values, share)) for name, share in _SHARES.items()}
+    ends = {"min": float(values.min()), "max": float(values.max()), "mean": float(values.mean())}
+    return {"count": int(values.size), **ends, **shares, **spread}
+
+
+def _system(row: dict[str, Any]) -> dict[str, Any]:
+    facts = {name.removeprefix("system_"): value for name, value in row.items() if name.startswith("system_")}
+    key_and_details = {"key", "details"}
+    told = {name: _plain(value) for name, value in facts.items() if name not in key_and_details}
+    return {**told, "details": json.loads(facts.get("details") or "{}")}
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _text(record: dict[str, Any]) -> str:
+    """The record for the terminal: names with values, and tables; what is not known is left out."""
+    head = {n: record[n] for n in (*_OUTCOME, "file", "folder", "command")}
+    parts = [_pairs("", head), _pairs("Case", record["case"]), _pairs("Protocol", record["protocol"])]
+    metrics = _metrics(record)
+    parts += [render.text(metrics)] if metrics.rows else []
+    several = len(record["ranks"]) > 1
+    for rank in record["ranks"]:
+        of = f" of rank {rank['rank']}" if several else ""
+        samples = {n: v for n, v in rank.items() if isinstance(v, dict)}
+        parts += [render.text(_samples(f"Samples{of}", samples))] if samples else []
+        parts.append(_pairs(f"Measured{of}", {n: v for n, v in rank.items() if n not in samples}))
+    parts.append(_pairs("System", {n: v for n, v in record["system"].items() if n != "details"}))
+    parts.append(_pairs("Details of the system", record["system"]["details"]))
+    return "\n".join(part for part in parts if part)
+
+
+def _pairs(title: str, values: dict[str, Any]) -> str:
+    """One line per value that is known: no table, for some are very long."""
+    known = {name: _shown(name, value) for name, value in values.items() if value not in (None, "", [], {})}
+    width = max(map(len, known), default=0)
+    lines = [f"{name.ljust(width)}  {value}" for name, value in known.items()]
+    return "\n".join([title, "", *lines] if title and lines else lines) + ("\n" if lines else "")
+
+
+def _metrics(record: dict[str, Any]) -> Table:
+    columns = [Column("metric", "Metric"), Column("value", "Value", "right"), Column("low", "From", "right")]
+    columns += [Column("high", "To", "right"), Column("name", "Name")]
+    rows: list[list[Cell]] = []
+    for name, values in record["metrics"].items():
+        if values["value"] is not None:
+            numbers = [METRICS[name].show(values[key], 4) if key in values else "" for key in ("value", "low", "high")]
+            rows.append([METRICS[name].title, *numbers, name])
+    return Table(columns, rows, "Metrics")
+
+
+def _samples(title: str, samples: dict[str, dict[str, float]]) -> Table:
+    names = ("count", "min", "p5", "median", "p95", "p99", "max")
+    columns = [Column("name", "Name"), *(Column(name, name, "right") for name in names)]
+    rows: list[list[Cell]] = [
+        [name, *(str(v["count"]) if key == "count" else _shown(name, v[key]) for key in names)]
+        for name, v in samples.items()
+    ]
+    return Table(columns, rows, title)
+
+
+def _shown(name: str, value: Any) -> str:
+    """A value with its unit, on one line and without what a terminal might obey."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        unit = unit_of(name)
+        known = {"s": units.seconds, "B": units.bytes_}
+        return known[unit](value) if unit in known else f"{render.shown(value)} {unit}".strip()
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return "".join(c if c.isprintable() else " " for c in text)
