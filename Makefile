@@ -41,9 +41,9 @@ test-cluster: $(READY)
 test-browser: $(READY)
 	bash scripts/test-browser.sh $(PY) $(ARGS)
 
-# Measures this machine and publishes it under reports/reference-NAME: make reference NAME=epyc-7b13 SUITE=quick
+# Measures this machine and publishes it under reports/reference-NAME: make reference NAME=epyc-7b13 SUITE='quick scaling_weak'
 reference: $(READY)
-	bash scripts/reference.sh $(PY) '$(NAME)' $(SUITE) $(RESULTS)
+	bash scripts/reference.sh $(PY) '$(NAME)' '$(SUITE)' $(RESULTS)
 
 # What measuring costs; on a quiet machine. ARGS=--write puts the outcome into docs/experiments/overhead.md.
 overhead: $(READY)

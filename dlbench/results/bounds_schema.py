@@ -122,7 +122,7 @@ def write_layers(folder: Path, run: ProfileRun) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    case = {name: run.case[name] for name in (*_CASE, "batch_size")}
+    case = {name: run.case.get(name) for name in (*_CASE, "batch_size")}
     rows = [_head(run) | case | dataclasses.asdict(layer) for layer in run.layers]
     return _write(folder / "layers.parquet", pa.Table.from_pylist(rows, schema=LAYERS_SCHEMA))
 

@@ -5,6 +5,7 @@ Of what a system tells in `details` only what is named here stays. Everything me
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import re
@@ -14,7 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from dlbench.errors import StoreError
 from dlbench.results import bounds_schema, bounds_store, store
+from dlbench.results.bounds_records import ProfileRun, to_json
 from dlbench.results.schema import SCHEMA
 from dlbench.results.store import _write
 
@@ -79,7 +82,7 @@ def hashed(uuid: str | None) -> str | None:
 
 
 def write(sources: Sequence[str | Path], target: Path, private: bool = False) -> int:
-    """Write all records of `sources` into one Parquet file, and the ceilings that lie beside them into `ceilings/`.
+    """Write all records of `sources` into one Parquet file, and beside it the ceilings and profiles that lie with them.
 
     Args:
         target: the file; its folder is made if it is not there.
@@ -96,6 +99,7 @@ def write(sources: Sequence[str | Path], target: Path, private: bool = False) ->
     kinds = [(bounds.ceilings, bounds_schema.CEILINGS_SCHEMA, "ceilings-all.parquet")]
     kinds.append((bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA, "allreduce-all.parquet"))
     hosts = [*records["system_hostname"].to_pylist(), *(h for frame, _, _ in kinds for h in frame["hostname"])]
+    hosts += [run.where.hostname for run in bounds.profiles]
     scrubber = Scrubber(hosts, _texts(records))
     _write(target, records if private else public_records(records, scrubber))
     for frame, schema, name in kinds:
@@ -103,7 +107,27 @@ def write(sources: Sequence[str | Path], target: Path, private: bool = False) ->
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
             folder = target.parent / bounds_schema.CEILINGS_FOLDER
             _write(folder / name, table if private else _scrubbed(table, scrubber, "hostname", "device_uuid"))
+    for number, run in enumerate(bounds.profiles, 1):
+        folder = target.parent / bounds_schema.PROFILES_FOLDER / f"{number:03}"
+        shown = run if private else _public_profile(run, scrubber)
+        _write_text(folder / "profile.json", to_json(shown))
+        bounds_schema.write_layers(folder, shown)
     return int(records.num_rows)
+
+
+def _write_text(file: Path, text: str) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
+
+
+def _public_profile(run: ProfileRun, scrubber: Scrubber) -> ProfileRun:
+    where = dataclasses.replace(
+        run.where, hostname=scrubber.host(run.where.hostname) or "", device_uuid=hashed(run.where.device_uuid)
+    )
+    return dataclasses.replace(run, where=where, case=scrubber.value(run.case), run_id=scrubber.text(run.run_id) or "")
 
 
 def _texts(records: pa.Table) -> Iterator[str | None]:

@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlbench.errors import StoreError
-from dlbench.results import public, store
-from dlbench.results.bounds_records import Ceiling, CeilingRun, Where
+from dlbench.results import bounds_store, public, store
+from dlbench.results.bounds_records import Ceiling, CeilingRun, LayerTime, ProfileRun, Where, to_json
 from dlbench.results.bounds_schema import read_ceilings, write_ceilings
 from dlbench.results.schema import SCHEMA
 from dlbench.spec.case import Case
@@ -57,6 +57,10 @@ def private(tmp_path):
     where = Where("k", "cuda", "NVIDIA H200", "GPU-fake-0", "fat-node", "EPYC", "2.15", 24, "0.1.0")
     ceiling = Ceiling("matmul", "fp32", "64 x 64 x 64", flop=524288, calls=10, time_s=(1e-3, 1.1e-3))
     write_ceilings(root, CeilingRun(where, (ceiling,), "run", "2026-11-20T08:00:00+00:00"))
+    layer = LayerTime("fc", "Linear", forward_flop=2, forward_s=(1e-3,))
+    profile = ProfileRun(where, {"model": "vgg16", "label": "/home/jdoe/x"}, (layer,), run_id="../../gpu-node-01")
+    (root / "profiles" / "p").mkdir(parents=True)
+    (root / "profiles" / "p" / "profile.json").write_text(to_json(profile))
     return root
 
 
@@ -67,7 +71,8 @@ def test_nothing_private_is_left_in_any_byte(private, tmp_path):
     told += json.dumps(read_ceilings(target.parent).to_dict("records"), default=str)
     for secret in SECRETS:
         assert secret not in told, secret
-    for file in target.parent.rglob("*.parquet"):
+    files = [file for pattern in ("*.parquet", "*.json") for file in target.parent.rglob(pattern)]
+    for file in files:
         assert not any(secret.encode() in file.read_bytes() for secret in SECRETS)
 
 
@@ -80,6 +85,16 @@ def test_everything_measured_stays(private, tmp_path):
     touched |= {"system_container_image", "system_slurm_job_id", "system_details", "throttle_reasons"}
     for name in set(SCHEMA.names) - touched:
         assert after[name].equals(before[name]), name
+
+
+def test_profiles_come_along_and_stay_in_their_folder(private, tmp_path):
+    target = tmp_path / "public" / "records.parquet"
+    public.write([private], target)
+    (profile,) = bounds_store.read([target]).profiles
+    assert (profile.layers[0].forward_s, profile.layers[0].forward_flop) == ((1e-3,), 2)
+    assert profile.where.hostname == "node1"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["public", "results"]
+    assert (target.parent / "profiles" / "001" / "layers.parquet").exists()
 
 
 def test_hosts_become_nodes_by_their_names_and_texts_stay_readable(private, tmp_path):
