@@ -33,7 +33,7 @@ def main() -> int:
     """Run both parts and print them as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="lenet5,resnet50")
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--pairs", type=int, default=40, help="pairs of blocks for each model")
     parser.add_argument("--seed", type=int, default=0)

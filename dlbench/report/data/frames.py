@@ -19,8 +19,9 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
             those attempts that count alone.
 
     Returns:
-        The columns of metrics.csv, and `system` (its name), `samples` (step times [s] of the slowest rank), and the
-        power trace. What is missing is NaN. `dlbench.plots` draws from such a frame, or from a part of it.
+        The columns of metrics.csv and `system` (its name); without `every_attempt` also `samples` (step times [s] of
+        the slowest rank) and the power trace. What is missing is NaN. `dlbench.plots` draws from such a frame, or from
+        a part of it; of every attempt only what needs no samples.
 
     Raises:
         StoreError: a source does not exist.
