@@ -25,8 +25,10 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "experiments" / "overhead.md"
-_BLOCK_S = 0.5
-_MIN_STEPS = 10
+#: The shorter a block, the less the machine changes within a pair; what opening a window costs is then part of it.
+_BLOCK_S = 0.1
+_MIN_STEPS = 2
+_MIN_PAIRS = 6
 
 
 def main() -> int:
@@ -35,13 +37,11 @@ def main() -> int:
     parser.add_argument("--models", default="lenet5,resnet50")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--pairs", type=int, default=40, help="pairs of blocks for each model")
+    parser.add_argument("--seconds", type=float, default=120.0, help="time for the pairs of blocks of each model")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", help="take the campaign's times from this store instead of an own run")
     parser.add_argument("--write", action="store_true", help=f"also write {DOC.relative_to(ROOT)}")
     options = parser.parse_args()
-    if options.pairs < 6:
-        parser.error("an interval of 95 % needs at least 6 pairs")
     parts = ["# What measuring costs", ""]
     if not options.results or options.write:
         parts += _loops(options)
@@ -60,32 +60,36 @@ def main() -> int:
 
 def _loops(options: argparse.Namespace) -> list[str]:
     """The ratio of dlbench's step time to that of the bare loop, per model."""
+    from dlbench.worker.timing import RULE_BUDGET
+
     lines = [
         "## The same step in dlbench's loop and in a bare one",
         "",
-        f"Pairs of blocks of at least {_BLOCK_S:g} s, `--pairs {options.pairs} --seed {options.seed}`; dlbench's loop "
-        "takes its stamps and looks at its stopping rule, the bare one takes the time once around the block.",
+        f"Pairs of blocks of at least {_BLOCK_S:g} s and {_MIN_STEPS} steps for {options.seconds:g} s, "
+        f"`--seed {options.seed}`; dlbench's loop opens a window and takes its stamps, the bare one takes the time "
+        f"once around the block. The stopping rule is not asked in so short a window; in a real one it takes at most "
+        f"{100 * RULE_BUDGET:g} % of the time, between steps.",
         "",
-        "| network | batch | bare step [ms] | dlbench / bare | 95 % interval |",
-        "|---|---:|---:|---:|---|",
+        "| network | batch | bare step [ms] | pairs | dlbench / bare | 95 % interval |",
+        "|---|---:|---:|---:|---:|---|",
     ]
     for model in options.models.split(","):
-        bare_s, ratios = measure_ratios(model, options.batch, options.device, options.pairs, options.seed)
+        bare_s, ratios = measure_ratios(model, options.batch, options.device, options.seconds, options.seed)
         low, high = median_limits(ratios)
         lines.append(
-            f"| {model} | {options.batch} | {bare_s * 1e3:.3f} | {statistics.median(ratios):.4f} "
+            f"| {model} | {options.batch} | {bare_s * 1e3:.3f} | {len(ratios)} | {statistics.median(ratios):.4f} "
             f"| {low:.4f} to {high:.4f} |"
         )
     return [*lines, ""]
 
 
-def measure_ratios(model: str, batch: int, device_name: str, pairs: int, seed: int) -> tuple[float, list[float]]:
+def measure_ratios(model: str, batch: int, device_name: str, seconds: float, seed: int) -> tuple[float, list[float]]:
     """Median step time of the bare loop [s], and per pair dlbench's mean step over the bare one's."""
     from dlbench.models import training_loss
     from dlbench.spec.case import Case, Protocol
     from dlbench.worker.measure import find_device
     from dlbench.worker.ranks import Place
-    from dlbench.worker.stopping import WINDOW_GROWTH, WindowRule
+    from dlbench.worker.stopping import WINDOW_GROWTH
     from dlbench.worker.timing import Clock, CudaClock, HostClock, run_window
     from dlbench.worker.workload import build_workload
 
@@ -116,9 +120,9 @@ def measure_ratios(model: str, batch: int, device_name: str, pairs: int, seed: i
         window = run_window(
             workload.step,
             clock,
-            WindowRule(case.protocol),
+            lambda steps, elapsed_s: None,
             step_estimate_s=estimate_s,
-            first_look_s=_BLOCK_S / 2,
+            first_look_s=1e6,
             cap_s=1e6,
             max_steps=count,
             growth=WINDOW_GROWTH,
@@ -126,14 +130,14 @@ def measure_ratios(model: str, batch: int, device_name: str, pairs: int, seed: i
         )
         return window.window_s / len(window.step_s)
 
-    for _ in range(_MIN_STEPS):
-        bare_step()
-    estimate_s = bare(_MIN_STEPS)
+    bare(10)
+    estimate_s = bare(10)
     count = max(_MIN_STEPS, math.ceil(_BLOCK_S / estimate_s))
     chance = random.Random(seed)
     loops: list[tuple[str, Callable[[int], float]]] = [("bare", bare), ("ours", ours)]
     bare_times, ratios = [], []
-    for _ in range(pairs):
+    ends_at = time.perf_counter() + seconds
+    while len(ratios) < _MIN_PAIRS or time.perf_counter() < ends_at:
         chance.shuffle(loops)
         found = {name: loop(count) for name, loop in loops}
         bare_times.append(found["bare"])
