@@ -46,7 +46,9 @@ def test_the_table_ends_with_its_sum(stores, capsys):
         (["slower", "base", "--fail-on-regression", "0"], 0),
         (["base", "failed", "--fail-on-regression", "50"], 1),
         (["failed", "base", "--fail-on-regression", "50"], 0),
-        (["base", "few", "--fail-on-regression", "2"], 0),
+        (["base", "few", "--fail-on-regression", "2"], 2),
+        (["few", "failed", "--fail-on-regression", "2"], 1),
+        (["failed", "few", "--fail-on-regression", "2"], 2),
         (["base", "failed"], 0),
         (["few", "failed"], 2),
     ],
@@ -60,9 +62,14 @@ def test_a_regression_is_named_on_stderr(stores, capsys):
     assert "regression: lenet5 training fp32 8: 5." in err
 
 
-def test_a_gate_that_can_never_close_says_so(stores, capsys):
-    _, _, err = run(capsys, stores, "base", "few", "--fail-on-regression", "2")
-    assert "can find no slowdown: run repeats" in err
+@pytest.mark.parametrize(
+    ("base", "why"),
+    [("base", "no case has enough processes for a verdict; run repeats"), ("failed", "no case has both")],
+)
+def test_a_gate_that_cannot_decide_does_not_pass(stores, capsys, base, why):
+    status, _, err = run(capsys, stores, base, "few", "--fail-on-regression", "2")
+    assert status == 2
+    assert f"--fail-on-regression cannot decide: {why}" in err
 
 
 def test_a_gate_below_the_margin_is_not_hidden_by_it(stores, capsys):

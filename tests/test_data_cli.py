@@ -39,7 +39,7 @@ def run(capsys, *arguments, status=0):
 def test_show_prints_all_of_one_record_by_a_part_of_its_id(results, capsys):
     wanted = ids()[0]
     told = run(capsys, "show", wanted[-12:], "--results", results).out
-    for word in (wanted, "lenet5", "Throughput", "AMD EPYC 7B13", "min_time_s", "dlbench run fake"):
+    for word in (wanted, "lenet5", "Throughput", "AMD EPYC 7B13", "min_time_s", "dlbench run fake.toml"):
         assert word in told
     assert "folder " not in told  # this store has no attempts' folders
     (results / "attempts" / wanted).mkdir(parents=True)

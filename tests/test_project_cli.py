@@ -9,6 +9,8 @@ import pytest
 
 from dlbench.commands import project
 from dlbench.errors import BadInput, UnknownName
+from dlbench.report.chapters.projection_section import projected
+from dlbench.report.data.content import read
 from dlbench.spec.case import Case
 from tests.fakes import records
 
@@ -58,6 +60,16 @@ def test_without_a_meter_there_is_no_energy_and_no_cost_of_it(tmp_path, capsys):
     assert row["time_s"] > 0
 
 
+def test_a_meter_that_stood_still_gives_no_energy_and_ends_nothing(tmp_path, capsys):
+    record = records.record(Case("lenet5", device="cuda"), energy_j=0.0)
+    root = records.fill(tmp_path / "results", [record])
+    assert run(root, "--images", 60_000, "--epochs", 10, "--format", "json") == 0
+    (row,), _ = rows_of(capsys)
+    assert row["energy_kwh"] is None
+    table, _ = projected(read([root]).shown, {}, None)
+    assert "energy_kwh" not in [column.key for column in table.columns]
+
+
 def test_a_single_sample_has_no_made_up_interval(tmp_path, capsys):
     record = records.record(Case("lenet5"), records.CPU, step_s=(0.01,), window_s=0.01)
     root = records.fill(tmp_path / "results", [record])
@@ -80,6 +92,7 @@ def test_an_example_of_prices_can_be_read():
     [
         (("--model", "resnet51", "--images", 1, "--epochs", 1), UnknownName, "did you mean 'resnet50'"),
         (("--images", 0, "--epochs", 1), BadInput, "number of images is 0"),
+        (("--images", 10**400, "--epochs", 1), BadInput, "--images may be at most 1e\\+18"),
         (("--images", 1, "--epochs", "nan"), BadInput, "number of epochs is nan"),
         (("--images", 1, "--epochs", 1, "--prices", "/nowhere.toml"), BadInput, "cannot be read"),
     ],

@@ -47,22 +47,23 @@ def coverage(rho: float, n: int, repetitions: int, outlier_share: float = 0.0) -
 @pytest.mark.parametrize(
     ("rho", "n", "repetitions"),
     [
-        (0.0, 30, 1500),
-        (0.5, 30, 1500),
-        (0.0, 100, 1000),
-        (0.8, 100, 1000),
-        (0.5, 300, 800),
-        (0.9, 300, 800),
-        (0.0, 1000, 400),
-        (0.9, 1000, 400),
-        (0.7, 5000, 150),
+        (0.0, 30, 4000),
+        (0.5, 30, 4000),
+        (0.0, 100, 4000),
+        (0.8, 100, 3000),
+        (0.5, 300, 2000),
+        (0.9, 300, 2000),
+        (0.0, 1000, 1000),
+        (0.9, 1000, 1000),
+        (0.7, 5000, 500),
     ],
 )
 def test_a_95_percent_interval_holds_the_median_in_93_to_97_percent_of_windows(rho, n, repetitions):
     held, _ = coverage(rho, n, repetitions)
-    # Three standard errors beyond the promised band: the full experiment narrows this to a few tenths.
-    noise = 3 * math.sqrt(0.95 * 0.05 / repetitions)
-    assert 0.95 - noise - 0.005 <= held <= 0.95 + noise + 0.02
+    # Beyond the promise by what the number of windows leaves open: an interval a quarter too wide, which holds 98.6 %,
+    # fails as one too narrow does.
+    noise = min(0.007, 2 * math.sqrt(0.95 * 0.05 / repetitions))
+    assert 0.93 - noise <= held <= 0.97 + noise
 
 
 def test_rare_outliers_do_not_spoil_the_coverage():

@@ -69,16 +69,16 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _waiting(campaign: Campaign, cases: list[Case], fresh: bool) -> list[Case]:
-    """The cases that are not measured yet, or all; what was tried before in vain comes last."""
+    """The cases that have not ended yet, or all; what was tried before in vain comes last."""
     from dlbench.launch import attempts
 
     if fresh or not campaign.root.is_dir():
         return cases
     store = _store()
-    done = attempts.done_keys(campaign.root) | (store.done_keys(campaign.root) if store else set())
-    waiting = [case for case in cases if campaign.key(case) not in done]
+    ended = attempts.final_keys(campaign.root) | (store.final_keys(campaign.root) if store else set())
+    waiting = [case for case in cases if campaign.key(case) not in ended]
     if len(waiting) < len(cases):
-        say(f"{len(cases) - len(waiting)} measured already (--fresh measures all anew)")
+        say(f"{len(cases) - len(waiting)} measured already, or out of memory (--fresh measures all anew)")
     # A case that takes the whole job down with it must not keep the others from being measured.
     tried = attempts.tried_keys(campaign.root)
     return sorted(waiting, key=lambda case: campaign.key(case) in tried)
@@ -109,7 +109,7 @@ def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
             store.append(root, record)
         progress.finished(record)
 
-    stored = frozenset(store.done_keys(root)) if store else frozenset()
+    stored = frozenset(store.final_keys(root)) if store else frozenset()
     campaign = dataclasses.replace(campaign, on_record=keep, on_tick=progress.tick, stored=stored)
     progress.number = len(cases) - len(waiting)
     ended: list[str] = []
@@ -121,7 +121,7 @@ def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
         return 1
     failed = sum(status not in DONE_STATUSES for status in ended)
     if failed:
-        say(f"failed: {failed} of {len(waiting)}; the same command tries them again")
+        say(f"failed: {failed} of {len(waiting)}; the same command tries them again, those out of memory excepted")
     left = len(waiting) - len(ended)
     if left:
         say(f"left to another process that measures, or has measured, them: {left} of {len(waiting)}")

@@ -23,8 +23,9 @@ def add(commands: Any) -> None:
     submit.add_argument("--by-nodes", action="store_true", help="a job of its own for each node count")
     submit.add_argument("--no-report", dest="report", action="store_false", help="no last job that writes the report")
     submit.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
+    submit.add_argument("--write", action="store_true", help="with --dry-run: write the scripts, to be run by hand")
 
-    status = add_command(commands, "status", _status, "show the queue, and the cases done, running, failed and missing")
+    status = add_command(commands, "status", _status, "show the queue, and how far the cases are")
     _results(status)
     status.add_argument("--json", action="store_true", help="the same for programs")
 
@@ -77,8 +78,14 @@ def _submit(options: argparse.Namespace) -> int:
         report=options.report,
     )
     if options.dry_run:
-        for script in submission.scripts:
-            print(f"# ---- {submission.folder / script.name}\n{script.text}")
+        print(jobs.shown(submission))
+        if options.write:
+            check_folder(options.results)
+            jobs.write(submission)
+            script = submission.folder / submission.scripts[0].name
+            say(f"written, to be run by hand inside of an allocation: bash {script}")
+        else:
+            say(f"nothing is written; with --write these scripts and their suite go to {submission.folder}/")
         return 0
     check_folder(options.results)
     jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
@@ -114,7 +121,7 @@ def _print_status(status: Status) -> None:
         system = f" on {count.system_key}" if count.system_key else ""
         print(
             f"{status.submission}{system}: {count.total} cases: {count.done} done, {count.running} running, "
-            f"{count.failed} failed, {count.missing} missing"
+            f"{count.failed} failed, {count.out_of_memory} out of memory, {count.missing} missing"
         )
     for job, state in status.jobs:
         used = f"{state.elapsed} of {state.limit}" if state.state == "RUNNING" else ""

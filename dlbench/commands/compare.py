@@ -28,7 +28,8 @@ def add(commands: Any) -> None:
         "--fail-on-regression",
         type=_percent,
         metavar="PERCENT",
-        help="exit status 1 if a case is called slower, by more than this in the best estimate, or fails in TARGET",
+        help="exit status 1 if a case is called slower, by more than this in the best estimate, or fails in TARGET; "
+        "2 if no case has enough processes to be called anything",
     )
     compare.add_argument(
         "--ignore",
@@ -139,9 +140,11 @@ def _compare(options: argparse.Namespace) -> int:
         setting = " ".join(str(line.setting[name]) for name in ("model", "mode", "precision", "batch_size"))
         more = f"{100 * (line.comparison.ratio - 1):.1f} % more" if line.comparison else line.note
         say(f"regression: {setting}: {more}")
-    if not found.can_decide:
-        say("no case has enough processes for a verdict, so --fail-on-regression can find no slowdown: run repeats")
-    return 1 if failed else 0 if found.num_compared else 2
+    if failed or found.can_decide:
+        return 1 if failed else 0
+    why = "no case has enough processes for a verdict; run repeats" if found.num_compared else "no case has both sides"
+    say(f"--fail-on-regression cannot decide: {why}")
+    return 2
 
 
 def _print(found: Found, names: tuple[str, str], form: str) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", "batch_size")
 #: Always shown, even when all cases agree in them.
 _ALWAYS = ("model", "precision", "batch_size")
+#: More than anybody has; what is larger is a slip, and no float holds it.
+MAX_IMAGES = 10**18
 
 
 def add(commands: Any) -> None:
@@ -34,10 +36,13 @@ def add(commands: Any) -> None:
 
 
 def _project(options: argparse.Namespace) -> int:
+    from dlbench.errors import BadInput
     from dlbench.report.chapters.projection import read_prices
     from dlbench.report.forms.render import render
     from dlbench.results import store
 
+    if options.images > MAX_IMAGES:
+        raise BadInput(f"--images may be at most {MAX_IMAGES:.0e}")
     prices = read_prices(options.prices) if options.prices is not None else None
     rows = store.load(options.results)
     table = projection_table(rows, options.images, options.epochs, options.model, prices)
@@ -62,7 +67,7 @@ def projection_table(
     """
     from dlbench.errors import BadInput
     from dlbench.report.chapters.projection import project
-    from dlbench.report.chapters.projection_section import throughput_interval
+    from dlbench.report.chapters.projection_section import named_assumptions, throughput_interval
     from dlbench.report.data import derive
     from dlbench.report.forms.render import Table
 
@@ -81,9 +86,13 @@ def projection_table(
         interval, known = throughput_interval(case)
         without_interval += not known
         num_devices = int(case["nodes"] * case["devices_per_node"])
-        projection = project(num_images, num_epochs, interval, num_devices, _number(case["average_power"]), prices)
-        assumptions |= dict.fromkeys(projection.assumptions)
-        setting = [names[case["system_key"]], *(case[a] for a in axes), num_devices]
+        name = names[case["system_key"]]
+        own = prices.of(name) if prices else None
+        power_w, scope = _number(case["average_power"]), case["energy_scope"]
+        scope = scope if isinstance(scope, str) else None
+        projection = project(num_images, num_epochs, interval, num_devices, power_w, own, scope)
+        assumptions |= dict.fromkeys(named_assumptions(projection.assumptions, name, prices))
+        setting = [name, *(case[a] for a in axes), num_devices]
         found.append([*setting, value, *_cells(projection, known)])
     if not found:
         raise BadInput("the trainings in there have no step times: nothing can be projected from them")

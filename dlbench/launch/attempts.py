@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import DlbenchError, StoreError
-from dlbench.results.records import DONE_STATUSES, Outcome, Record
+from dlbench.results.records import FINAL_STATUSES, Outcome, Record
 from dlbench.spec.case import Case
 
 
@@ -146,9 +146,9 @@ def full_record(folder: Path, head: Record) -> Record:
     return dataclasses.replace(head, ranks=outcome.ranks if outcome else ())
 
 
-def done_keys(root: Path) -> set[DoneKey]:
-    """What has been measured, successfully, in `root`."""
-    return {key_of(record) for _, record in heads(root) if record.status in DONE_STATUSES}
+def final_keys(root: Path) -> set[DoneKey]:
+    """What needs no further attempt in `root`: measured, or out of memory."""
+    return {key_of(record) for _, record in heads(root) if record.status in FINAL_STATUSES}
 
 
 def tried_keys(root: Path) -> set[DoneKey]:

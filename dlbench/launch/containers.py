@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from dlbench.errors import BadInput
-from dlbench.launch.sites import RUNTIMES, Mount
+from dlbench.launch.sites import OVERRIDES, RUNTIMES, Mount
 
 Argv = tuple[str, ...]
 
@@ -19,7 +19,8 @@ PASSED = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
     *("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_ARRAY_JOB_ID"),
     *("SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
-    *("SLURM_NODEID", "SLURM_CPUS_PER_TASK", "SLURMD_NODENAME"),
+    *("SLURM_NODEID", "SLURM_CPUS_PER_TASK", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURMD_NODENAME"),
+    *OVERRIDES,
 )
 #: Those through which srun's MPI plugins speak to a rank.
 PASSED_MPI = (
@@ -60,8 +61,16 @@ class Wrapping:
 Runtime = Callable[[str, Surroundings], Wrapping]
 
 #: Nothing of the host's environment goes in but by name, and a name that is not set goes in as an empty text: an empty
-#: CUDA_VISIBLE_DEVICES hides every GPU. So each rank names what it has. The names are $0, the other words follow.
-_ENROOT_START = 'for name in $0; do [ -z "${!name+set}" ] || set -- --env "$name" "$@"; done; exec enroot start "$@"'
+#: CUDA_VISIBLE_DEVICES hides every GPU. So each rank names what it has. The names are $0, Enroot's options follow up to
+#: `--`, then the container and its command.
+_ENROOT_START = (
+    'options=(); while [ "$1" != -- ]; do options+=("$1"); shift; done; '
+    'for name in $0; do [ -z "${!name+set}" ] || options+=(--env "$name"); done; '
+    'exec enroot start "${options[@]}" "$2-$SLURMD_NODENAME" "${@:3}"'
+)
+#: Enroot keeps unpacked images in the user's home, which all nodes may share: each node's has the node in its name.
+_ENROOT_CREATE = 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"'
+_ENROOT_REMOVE = 'exec enroot remove --force "$0-$SLURMD_NODENAME"'
 
 
 def none(image: str, around: Surroundings) -> Wrapping:
@@ -92,7 +101,8 @@ def docker(image: str, around: Surroundings) -> Wrapping:
         *_as_user(around),
         # Killing the client leaves the container running: the label finds it again.
         *("--label", f"dlbench={around.name}"),
-        *_volumes(around),
+        # Not --volume, which makes a source that is missing as an empty folder of root's.
+        *_words("--mount", [_docker_mount(mount) for mount in around.mounts]),
         *("--workdir", around.workdir),
         *_by_name("--env", around),
         *around.options,
@@ -112,7 +122,7 @@ def podman(image: str, around: Surroundings) -> Wrapping:
         "--ulimit=host",
         *(() if around.user in ("", "0:0") else ("--userns=keep-id",)),
         *("--label", f"dlbench={around.name}"),
-        *_volumes(around),
+        *_words("--volume", [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in around.mounts]),
         *("--workdir", around.workdir),
         *_by_name("--env", around),
         *around.options,
@@ -128,13 +138,13 @@ def enroot(image: str, around: Surroundings) -> Wrapping:
         "--rw",
         *_words("--mount", [_enroot_mount(mount) for mount in around.mounts]),
         *around.options,
-        around.name,
+        *("--", around.name),
     )
     return Wrapping(
         prefix=prefix,
         environment=_nvidia(around),
-        prepare=(("enroot", "create", "--name", around.name, image),),
-        cleanup=(("enroot", "remove", "--force", around.name),),
+        prepare=(("bash", "-c", _ENROOT_CREATE, around.name, image),),
+        cleanup=(("bash", "-c", _ENROOT_REMOVE, around.name),),
     )
 
 
@@ -228,8 +238,8 @@ def _words(option: str, values: list[str] | Argv) -> Argv:
     return tuple(word for value in values for word in (option, value))
 
 
-def _volumes(around: Surroundings) -> Argv:
-    return _words("--volume", [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in around.mounts])
+def _docker_mount(mount: Mount) -> str:
+    return f"type=bind,source={mount.source},target={mount.target}" + (",readonly" if mount.read_only else "")
 
 
 def _enroot_mount(mount: Mount) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.launch import attempts, claims
-from dlbench.results.records import DONE_STATUSES
+from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES
 from dlbench.spec.suite import Suite
 
 
@@ -17,13 +17,19 @@ class Counts:
     total: int
     done: int = 0
     running: int = 0
-    failed: int = 0
+    failed: int = 0  # to be tried again
+    out_of_memory: int = 0  # final
     system_key: str = ""
 
     @property
     def missing(self) -> int:
-        """Neither done, nor running, nor failed: never tried, or preempted."""
-        return self.total - self.done - self.running - self.failed
+        """None of the others: never tried, or preempted."""
+        return self.total - self.done - self.running - self.failed - self.out_of_memory
+
+    @property
+    def left(self) -> int:
+        """What a job that starts now would measure."""
+        return self.missing + self.failed
 
 
 def count(results: Path, suite: Suite) -> list[Counts]:
@@ -42,13 +48,14 @@ def count(results: Path, suite: Suite) -> list[Counts]:
             place = (attempt.case.device, attempt.system_key)
             _note(tried.setdefault(place, {}), attempt.case.id, "running" if alive else "preempted")
     counts = [_tally(suite, device, system_key, known) for (device, system_key), known in sorted(tried.items())]
-    counts = [one for one in counts if one.done + one.running + one.failed or len(counts) == 1]
+    counts = [one for one in counts if one.missing < one.total or len(counts) == 1]
     return counts or [Counts(len(suite.cases()))]
 
 
 def _note(known: dict[str, str], case_id: str, status: str) -> None:
-    # Done stays done: `--fresh` may add attempts of another outcome later.
-    if known.get(case_id) not in DONE_STATUSES:
+    # Done stays done, and final final: `--fresh` may add attempts of another outcome later.
+    before = known.get(case_id)
+    if before not in FINAL_STATUSES or (before not in DONE_STATUSES and status in DONE_STATUSES):
         known[case_id] = status
 
 
@@ -59,6 +66,7 @@ def _tally(suite: Suite, device: str, system_key: str, known: dict[str, str]) ->
         total=len(cases),
         done=sum(s in DONE_STATUSES for s in stands),
         running=stands.count("running"),
-        failed=sum(s not in (*DONE_STATUSES, "running", "missing", "preempted") for s in stands),
+        failed=sum(s not in (*FINAL_STATUSES, "running", "missing", "preempted") for s in stands),
+        out_of_memory=stands.count("oom"),
         system_key=system_key,
     )

@@ -55,7 +55,7 @@ def import_image(container: Container, force: bool = False, say: Callable[[str],
         return _pull(container, say)
     path = Path(container.image)
     if path.is_file() and not force:
-        return Imported(str(path), digest_of(path), _recorded(path).get("source"), fetched=False)
+        return _already_there(path, container.runtime)
     if not container.source:
         raise BadInput(
             f"{path} is not there, and container.source does not say where to fetch it; "
@@ -82,7 +82,7 @@ def _fetch_once(runtime: str, path: Path, source: str, force: bool, say: Callabl
         time.sleep(_POLL_S)
     try:
         if path.is_file() and (waited or not force):
-            return Imported(str(path), digest_of(path), _recorded(path).get("source"), fetched=False)
+            return _already_there(path, runtime)
         for left_over in path.parent.glob(f".{path.stem}.*{path.suffix}"):
             left_over.unlink(missing_ok=True)  # of an import that was killed: we hold the lock now
         temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -93,14 +93,29 @@ def _fetch_once(runtime: str, path: Path, source: str, force: bool, say: Callabl
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        about = {"source": source, "digest": digest, "bytes": path.stat().st_size, "runtime": runtime}
-        about["imported_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-        attempts.write_atomically(_beside(path), json.dumps(about, indent=1))
+        _record(path, digest, source, runtime)
         return Imported(str(path), digest, source, fetched=True)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         claim.release()
+
+
+def _already_there(path: Path, runtime: str) -> Imported:
+    """The image that is there; of one that a person has built, the digest is recorded now."""
+    digest = digest_of(path)
+    recorded = _recorded(path)
+    if recorded.get("digest") == digest:
+        return Imported(str(path), digest, recorded.get("source"), fetched=False)
+    with contextlib.suppress(OSError):  # it may be a colleague's, in a folder where only they can write
+        _record(path, digest, None, runtime)
+    return Imported(str(path), digest, None, fetched=False)
+
+
+def _record(path: Path, digest: str, source: str | None, runtime: str) -> None:
+    about = {"source": source, "digest": digest, "bytes": path.stat().st_size, "runtime": runtime}
+    about["imported_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+    attempts.write_atomically(_beside(path), json.dumps(about, indent=1))
 
 
 def _run(argv: list[str], claim: claims.Claim | None = None) -> str:
@@ -156,11 +171,15 @@ def digest_of(path: Path) -> str:
 
 
 def recorded_digest(container: Container) -> str | None:
-    """The digest that `import_image` recorded for the profile's image file; None where it did not."""
+    """The digest that `import_image` recorded for the profile's image file; None where it did not, or for another."""
     if container.runtime not in FILE_RUNTIMES or not container.image:
         return None
-    digest = _recorded(Path(container.image)).get("digest")
-    return str(digest) if digest else None
+    path = Path(container.image)
+    recorded = _recorded(path)
+    with contextlib.suppress(OSError):
+        if recorded.get("digest") and recorded.get("bytes") == path.stat().st_size:
+            return str(recorded["digest"])
+    return None
 
 
 def _recorded(path: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import getpass
 import hashlib
 import json
 import os
+import shlex
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from typing import Any
 
 import dlbench
 from dlbench.errors import BadInput, StoreError
-from dlbench.launch import attempts, images, scheduler, slurm
+from dlbench.launch import attempts, claims, images, scheduler, slurm
 from dlbench.launch.counts import Counts, count
 from dlbench.launch.scheduler import JobState
 from dlbench.launch.sites import Site
@@ -42,6 +43,7 @@ class Script:
     nodes: int = 1
     array: int = 1
     throttle: int | None = None
+    chosen_nodes: int = 0  # the node count of its cases; 0 where it measures all
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,24 @@ def _campaign_script(
         throttle=throttle if throttle and throttle < array else None,
     )
     name = f"job-nodes{nodes}.sh" if nodes else "job.sh"
-    return Script(name, slurm.campaign_script(site, job), "campaign", job.nodes, job.array, job.throttle)
+    return Script(name, slurm.campaign_script(site, job), "campaign", job.nodes, job.array, job.throttle, nodes)
 
 
 def _checkout() -> str | None:
     """The folder of the git checkout that this dlbench runs from; None where it is installed among the packages."""
     folder = Path(dlbench.__file__).resolve().parents[1]
     return str(folder) if (folder / "pyproject.toml").is_file() else None
+
+
+def shown(submission: Submission) -> str:
+    """Each script below the command that submits it; `ID1` stands for the number that Slurm will give the first."""
+    texts: list[str] = []
+    for number, script in enumerate(submission.scripts):
+        before = ":".join(f"ID{n}" for n in range(1, number + 1))
+        after = f"afterany:{before}" if script.kind == "report" else None
+        argv = scheduler.sbatch_argv(submission.folder / script.name, after)
+        texts.append(f"# ---- {shlex.join(argv)}\n{script.text}")
+    return "\n".join(texts)
 
 
 def submit(submission: Submission) -> list[SubmittedJob]:
@@ -174,7 +187,7 @@ def submit(submission: Submission) -> list[SubmittedJob]:
         StoreError: the results folder cannot be written.
         SchedulerError: Slurm refused a script; those it took before are recorded.
     """
-    _write(submission)
+    write(submission)
     taken: list[SubmittedJob] = []
     for script in submission.scripts:
         after = "afterany:" + ":".join(job.job_id for job in taken) if script.kind == "report" else None
@@ -182,7 +195,12 @@ def submit(submission: Submission) -> list[SubmittedJob]:
     return taken
 
 
-def _write(submission: Submission) -> None:
+def write(submission: Submission) -> None:
+    """Write the submission's folder: the suite and the scripts, which then also run by hand.
+
+    Raises:
+        StoreError: the results folder cannot be written.
+    """
     about = {
         "suite": submission.suite,
         "suite_file": submission.suite_file.name,
@@ -277,8 +295,9 @@ def _about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def _suite(folder: Path, about: dict[str, Any]) -> Suite:
-    return load_suite(folder / about["suite_file"], about["overrides"])
+def _suite(folder: Path, about: dict[str, Any], nodes: int = 0) -> Suite:
+    """The submitted suite, or the part of it with so many nodes."""
+    return load_suite(folder / about["suite_file"], [*about["overrides"], *([f"nodes={nodes}"] if nodes else [])])
 
 
 def cancel(results: Path) -> list[str]:
@@ -315,29 +334,49 @@ def resume(results: Path, dry_run: bool = False) -> list[SubmittedJob]:
     folders = submissions(results)
     active = set(active_jobs(results))
     taken: list[SubmittedJob] = []
+    running = 0
     for folder in folders:
         if any(job.job_id in active for job in submitted(results) if job.script.startswith(f"{folder.name}/")):
             continue
         about = _about(folder)
-        left = max(c.missing + c.failed for c in count(results, _suite(folder, about)))
-        if left:
+        left: dict[str, int] = {}
+        for script in about["scripts"]:
+            if script["kind"] == "campaign":
+                counts = count(results, _suite(folder, about, script.get("chosen_nodes", 0)))
+                left[script["name"]] = max(one.left for one in counts)
+                running += sum(one.running for one in counts)
+        if any(left.values()):
             taken += _again(folder, about, left, dry_run)
     if not taken:
-        waiting = f"jobs {', '.join(sorted(active))} are still on their way" if active else "every case is measured"
-        raise BadInput(f"nothing to resume for '{results}': {waiting}")
+        raise BadInput(f"nothing to resume for '{results}': {_why_nothing(active, running)}")
     return taken
 
 
-def _again(folder: Path, about: dict[str, Any], left: int, dry_run: bool) -> list[SubmittedJob]:
+def _why_nothing(active: set[str], running: int) -> str:
+    if active:
+        return f"jobs {', '.join(sorted(active))} are still on their way"
+    if running:
+        minutes = claims.SILENCE_S / 60
+        return (
+            f"{running} of its cases are running, or were until less than {minutes:.0f} minutes ago, on a node that "
+            "cannot be seen from here; every other case has ended"
+        )
+    return "every case has ended: measured, or out of memory (`dlbench run --fresh` tries those anew)"
+
+
+def _again(folder: Path, about: dict[str, Any], left: dict[str, int], dry_run: bool) -> list[SubmittedJob]:
+    """Submit the scripts that have cases left, by their names, and the report."""
     taken: list[SubmittedJob] = []
     for script in about["scripts"]:
         name, kind = script["name"], script["kind"]
+        if left.get(name) == 0:
+            continue
         if dry_run:
             taken.append(SubmittedJob("", kind, f"{folder.name}/{name}", about["suite"], about["site"], "", "", ""))
             continue
         after = "afterany:" + ":".join(job.job_id for job in taken) if kind == "report" else None
         # No more tasks than cases left; an array of one stays an array, so that its output keeps its name.
-        array = array_option(min(script["array"], left), script["throttle"]) if script["array"] > 1 else None
+        array = array_option(min(script["array"], left[name]), script["throttle"]) if script["array"] > 1 else None
         taken.append(_hand_over(folder, about["suite"], about["site"], name, kind, after, array))
     return taken
 

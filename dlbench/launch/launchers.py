@@ -5,7 +5,7 @@
 | local | this process, or `dlbench.launch.spawn` where a case has several ranks; one machine | RANK, MASTER_ADDR, ... |
 | torchrun | `python -m torch.distributed.run`, on several nodes one per node under srun | its own store |
 | mpirun | Open MPI's or MPICH's mpirun | mpi4py tells rank 0's address and port |
-| srun | Slurm, one task per device | MASTER_ADDR and MASTER_PORT of the job |
+| srun | Slurm, one task per device | MASTER_ADDR and DLBENCH_MASTER_PORTS of the job |
 
 Every rank sees all devices of its node and takes that of its local rank. `dlbench.worker.ranks` finds out who is who.
 """
@@ -22,9 +22,10 @@ from pathlib import Path
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.spec.case import Case
+from dlbench.spec.ports import ports_of
 
 Launcher = Callable[[Case, Path], list[str]]
-#: Where torchrun's ranks of several nodes meet, unless MASTER_PORT says something else.
+#: Where torchrun's ranks of several nodes meet, unless DLBENCH_MASTER_PORTS or MASTER_PORT says something else.
 DEFAULT_PORT = 29_400
 
 
@@ -115,12 +116,13 @@ def find(name: str, environment: Mapping[str, str] | None = None, module: str = 
     environment = os.environ if environment is None else environment
     if name not in LAUNCHERS:
         raise UnknownName("launcher", name, LAUNCHERS, "--launcher")
-    address, port = environment.get("MASTER_ADDR"), environment.get("MASTER_PORT", "")
+    address = environment.get("MASTER_ADDR")
+    ports = ports_of(environment.get("DLBENCH_MASTER_PORTS") or environment.get("MASTER_PORT", ""))
     options = Options(
         module=module,
         as_root=os.geteuid() == 0,
         address=environment.get("DLBENCH_MASTER_ADDR", address),
-        port=int(port) if port.isdigit() else DEFAULT_PORT,
+        port=ports[0] if ports else DEFAULT_PORT,
     )
     if name == "mpirun":
         program = _program("mpirun", "pip install mpich mpi4py, or load the cluster's MPI module")

@@ -39,21 +39,27 @@ class JobState:
         return self.state in ENDED
 
 
-def submit(script: Path, dependency: str | None = None, array: str | None = None) -> str:
-    """Hand a script to sbatch; gives the job's id.
+def sbatch_argv(script: Path, dependency: str | None = None, array: str | None = None) -> list[str]:
+    """The command that submits a script.
 
     Args:
         script: the file.
         dependency: such as ``afterany:17``.
         array: replaces the script's own array, such as ``0-3%2``.
+    """
+    options = [f"--dependency={dependency}"] if dependency else []
+    options += [f"--array={array}"] if array else []
+    return ["sbatch", "--parsable", *options, str(script)]
+
+
+def submit(script: Path, dependency: str | None = None, array: str | None = None) -> str:
+    """Hand a script to sbatch as `sbatch_argv` says; gives the job's id.
 
     Raises:
         SchedulerError: sbatch refused it.
     """
-    options = [f"--dependency={dependency}"] if dependency else []
-    options += [f"--array={array}"] if array else []
     # Submitted from inside a job, sbatch would take that job's settings for its own.
-    answer = call(["sbatch", "--parsable", *options, str(script)], environment=without_job(os.environ))
+    answer = call(sbatch_argv(script, dependency, array), environment=without_job(os.environ))
     job_id = answer.strip().splitlines()[-1].partition(";")[0] if answer.strip() else ""
     if not job_id.isdigit():
         raise SchedulerError(f"sbatch gave no job id for {script}, but: {answer.strip() or 'nothing'}")

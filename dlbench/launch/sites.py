@@ -31,6 +31,8 @@ FILE_RUNTIMES = ("enroot", "pyxis", "apptainer")
 GPU_REQUESTS = ("none", "gres", "gpus-per-node")
 #: Variables that tell a process its place; one value for all ranks would make each of them rank 0.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+#: What a person may set to change how ranks meet, in a profile or around `dlbench submit`; see `worker.rendezvous`.
+OVERRIDES = ("DLBENCH_MASTER_ADDR", "DLBENCH_MASTER_PORTS", "DLBENCH_INTERFACE", "DLBENCH_RENDEZVOUS_S")
 
 #: Paths that every tool on the way can carry: Slurm's directives, `-v S:D`, `--container-mounts=S:D,S:D`.
 PLAIN_PATH = re.compile(r"/[\w.+@=/-]*")
@@ -304,7 +306,7 @@ class _Reader:
         for name, value in values.items():
             if not _VARIABLE.fullmatch(name):
                 self._refuse("environment", name, name, "the name of a variable")
-            if name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_")):
+            if name not in OVERRIDES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
                 where = self._place("environment", name)
                 raise BadInput(f"{where}: {name} is set by the launcher for each rank; a profile must not set it")
             self._one_text("environment", name, value, re.compile(rf"({_LINE_OF_TEXT})?"), "one line of text")

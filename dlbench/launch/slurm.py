@@ -55,6 +55,16 @@ watched() {
 }
 """
 
+_HOST_LIBRARIES = r"""
+# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+DLBENCH_HOST_LIBRARIES=$(
+  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
+    awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
+    xargs -r readlink -f | sort -u | paste -sd : -
+) || true
+export DLBENCH_HOST_LIBRARIES
+"""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -111,7 +121,7 @@ def campaign_script(site: Site, job: Job) -> str:
             '"${step[@]}" "${each_node[@]}" "${inside[@]}" -m dlbench doctor --node --results "$results"',
         ],
         ["status=0", *run],
-        _requeue(site),
+        _requeue(site, wrapping),
         ['exit "$status"'],
     )
 
@@ -288,7 +298,7 @@ def _directives(site: Site, wanted: list[tuple[str, str | None]]) -> list[str]:
 def _wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> Wrapping:
     variables = [name for name, _ in _exports(site, job)]
     if site.container.runtime != "none":
-        variables += ["DLBENCH_CONTAINER_RUNTIME", "DLBENCH_CONTAINER_IMAGE"]
+        variables += ["DLBENCH_CONTAINER_RUNTIME", "DLBENCH_CONTAINER_IMAGE", "DLBENCH_HOST_LIBRARIES"]
     around = Surroundings(
         workdir=job.checkout or job.results,
         mounts=_mounts(site, job),
@@ -315,7 +325,8 @@ def _mounts(site: Site, job: Job) -> tuple[Mount, ...]:
 def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
     exports = dict(site.environment)
     if job.checkout:
-        exports["PYTHONPATH"] = job.checkout
+        # In front of what the site has there.
+        exports["PYTHONPATH"] = ":".join(filter(None, (job.checkout, exports.get("PYTHONPATH"))))
     if site.network.interface:
         exports |= {"NCCL_SOCKET_IFNAME": site.network.interface, "GLOO_SOCKET_IFNAME": site.network.interface}
     return list(exports.items())
@@ -334,6 +345,10 @@ def _surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
         ]
     exports = [*_exports(site, job), *wrapping.environment.items()]
     container = site.container
+    if container.runtime == "none" and job.checkout and "PYTHONPATH" not in site.environment:
+        exports.remove(("PYTHONPATH", job.checkout))
+        # In front of what the modules or the user have there; inside of an image those would be in the way.
+        lines.append(f'export PYTHONPATH={quote(job.checkout)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
     if container.runtime != "none":
         exports.append(("DLBENCH_CONTAINER_RUNTIME", container.runtime))
     lines += [f"export {name}={quote(value)}" for name, value in exports]
@@ -345,7 +360,7 @@ def _surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
     elif container.runtime != "none":
         digest = f"@{job.image_digest}" if job.image_digest else ""
         lines.append(f"export DLBENCH_CONTAINER_IMAGE={quote(f'{container.image}{digest}')}")
-    return lines
+    return lines + (_HOST_LIBRARIES.strip().splitlines() if container.runtime != "none" else [])
 
 
 def _rendezvous(site: Site) -> list[str]:
@@ -357,10 +372,12 @@ def _rendezvous(site: Site) -> list[str]:
             'export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"',
         ]
     return [
-        "# Where the ranks find each other; jobs that share a node get different ports.",
+        "# Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.",
         *lines,
         # From 32768 on a port may be held by any connection that goes out.
-        'export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}"',
+        "port=$((20000 + SLURM_JOB_ID % 1200 * 10))",
+        'export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"',
+        'export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"',
     ]
 
 
@@ -402,13 +419,15 @@ def _prepare(wrapping: Wrapping) -> list[str]:
     return lines + [f"srun {where} {words(argv)}" for argv in wrapping.prepare]
 
 
-def _requeue(site: Site) -> list[str]:
+def _requeue(site: Site, wrapping: Wrapping) -> list[str]:
     if not site.slurm.requeue or site.slurm.max_requeues == 0:
         return []
     return [
         "# Told of the limit, not cancelled: the same job goes on later with what is missing.",
         'if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && '
         f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {site.slurm.max_requeues} ]; then',
+        # Slurm ends the script right then, and the job may come back on other nodes.
+        *(["  tidy"] if wrapping.cleanup else []),
         '  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2',
         "fi",
     ]

@@ -18,7 +18,7 @@ from dlbench.launch import aftermath, attempts, claims, processes, scheduler
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
 from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, stopping_on_signals
-from dlbench.results.records import DONE_STATUSES, Outcome, Record, printable
+from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
 from dlbench.spec.case import Case
 
 #: The free space that a campaign must start with [bytes].
@@ -91,12 +91,14 @@ def _close_left_open(attempt: Attempt) -> Record:
 
 
 def run(cases: list[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
-    """Measure the cases that are not done yet; one record per attempt, closed and handed to `on_record`.
+    """Measure the cases that have not ended yet: neither measured nor out of memory.
+
+    One record per attempt, closed and handed to `on_record`.
 
     Args:
         cases: what to measure, in this order.
         campaign: where the results go.
-        fresh: measure again what is already done.
+        fresh: measure again what has ended.
 
     Raises:
         StoreError: results cannot be written any more.
@@ -126,7 +128,7 @@ def _under_claim(case: Case, campaign: Campaign, claim: claims.Claim, fresh: boo
         # killed between its worker's result and its own record.
         record = _left_open(case, campaign)
         if record is None or fresh:
-            if not fresh and campaign.key(case) in attempts.done_keys(campaign.root) | campaign.stored:
+            if not fresh and campaign.key(case) in attempts.final_keys(campaign.root) | campaign.stored:
                 return
             record = _run_case(case, campaign, claim)
     finally:
@@ -139,14 +141,14 @@ def _under_claim(case: Case, campaign: Campaign, claim: claims.Claim, fresh: boo
 def _left_open(case: Case, campaign: Campaign) -> Record | None:
     """Close the case's attempts that are open: their owners must be dead, since the claim is ours.
 
-    Gives the record of one whose worker had finished, handed to `on_record`.
+    Gives the record of one whose worker had come to an end, handed to `on_record`.
     """
     finished = None
     for attempt, _ in attempts.unclosed(campaign.root):
         key = attempt.suite, attempt.suite_version, attempt.case.id, attempt.system_key
         if key == campaign.key(case):
             record = _close_left_open(attempt)
-            if record.status in DONE_STATUSES:
+            if record.status in FINAL_STATUSES:
                 campaign.on_record(record)
                 finished = record
     return finished

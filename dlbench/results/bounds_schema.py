@@ -192,9 +192,12 @@ def _all_reduce_rows(run: AllReduceRun) -> list[dict[str, Any]]:
     return rows
 
 
-def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float:
-    """Bytes per second that each link must have carried in an all-reduce: 2(n-1)/n of the message over the time."""
-    return size_bytes / time_s * 2 * (ranks - 1) / ranks
+def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float | None:
+    """Bytes per second that each link must have carried in an all-reduce: 2(n-1)/n of the message over the time.
+
+    None for one rank, which has no link.
+    """
+    return None if ranks == 1 else size_bytes / time_s * 2 * (ranks - 1) / ranks
 
 
 def _head(run: CeilingRun | ProfileRun | AllReduceRun) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ class StoredBounds:
     ceilings: pd.DataFrame = field(default_factory=lambda: read_files([], CEILINGS_SCHEMA))
     all_reduces: pd.DataFrame = field(default_factory=lambda: read_files([], ALL_REDUCE_SCHEMA))
     profiles: tuple[ProfileRun, ...] = ()  # by the time of their start
+    files: Mapping[str, Path] = field(default_factory=dict)  # of each run by its id
 
 
 def read(sources: Sequence[str | Path]) -> StoredBounds:
@@ -43,11 +44,13 @@ def read(sources: Sequence[str | Path]) -> StoredBounds:
         sources: as `store.load` takes them. A folder may itself hold stores.
     """
     folders = list(dict.fromkeys(_folders(sources)))
-    profiles = [run for folder in folders for run in _profiles(folder)]
+    files: dict[str, Path] = {}
+    profiles = [run for folder in folders for run in _profiles(folder, files)]
     return StoredBounds(
-        _frame(folders, "ceilings-*.parquet", CEILINGS_SCHEMA),
-        _frame(folders, "allreduce-*.parquet", ALL_REDUCE_SCHEMA),
+        _frame(folders, "ceilings-*.parquet", CEILINGS_SCHEMA, files),
+        _frame(folders, "allreduce-*.parquet", ALL_REDUCE_SCHEMA, files),
         tuple(sorted(profiles, key=lambda run: (run.started_at, run.run_id))),
+        files,
     )
 
 
@@ -61,21 +64,24 @@ def _folders(sources: Sequence[str | Path]) -> Iterator[Path]:
                 yield from sorted(entry for entry in path.iterdir() if entry.is_dir())
 
 
-def _frame(folders: Sequence[Path], pattern: str, schema: pa.Schema) -> pd.DataFrame:
+def _frame(folders: Sequence[Path], pattern: str, schema: pa.Schema, of_runs: dict[str, Path]) -> pd.DataFrame:
+    """The rows of all files of one kind; to `of_runs` goes which run is in which."""
     files = []
     for file in (f for folder in folders for f in sorted((folder / CEILINGS_FOLDER).glob(pattern))):
         try:
-            read_files([file], schema)
+            of_runs.update(dict.fromkeys(read_files([file], schema)["run_id"].dropna(), file))
             files.append(file)
         except StoreError as error:
             warnings.warn(f"{error}; passed over", SkippedPart, stacklevel=3)
     return read_files(files, schema)
 
 
-def _profiles(folder: Path) -> Iterator[ProfileRun]:
+def _profiles(folder: Path, of_runs: dict[str, Path]) -> Iterator[ProfileRun]:
     for file in sorted((folder / PROFILES_FOLDER).glob("*/profile.json")):
         try:
-            yield profile_run(file.read_text(encoding="utf-8"))
+            run = profile_run(file.read_text(encoding="utf-8"))
+            of_runs[run.run_id] = file
+            yield run
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             warnings.warn(f"cannot read {file}: {reason}; passed over", SkippedPart, stacklevel=4)

@@ -109,6 +109,10 @@ class Reader:
 
         yield from self._joined(sorted(wanted), _schema(columns), only, None, wanted)
 
+    def part_of(self, attempt: str) -> Path:
+        """The part in which `batches` found an attempt."""
+        return self.parts[self._holders[attempt]]
+
     def _joined(
         self,
         indices: Sequence[int],

@@ -18,6 +18,8 @@ SCHEMA_VERSION = 1
 STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
 #: Statuses with usable samples: such a case counts as done and is not measured again.
 DONE_STATUSES = ("ok", "unstable")
+#: Statuses that end a case: what is too large for the memory is so the next time too. Only `--fresh` tries it again.
+FINAL_STATUSES = (*DONE_STATUSES, "oom")
 
 
 @dataclass(frozen=True)

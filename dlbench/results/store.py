@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
-from dlbench.results.records import DONE_STATUSES, SCHEMA_VERSION, Record
+from dlbench.results.records import FINAL_STATUSES, SCHEMA_VERSION, Record
 from dlbench.results.schema import SCHEMA, to_table
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Folders inside a store that hold Parquet of another kind (see `bounds_schema`): no cases are looked for in them.
 NOT_CASES = frozenset(("ceilings", "profiles"))
+#: How the files in them are called.
+_NOT_CASES_FILES = ("ceilings-", "allreduce-", "layers.")
 
 
 _MERGED = "merged-"
@@ -76,21 +78,21 @@ def attempt_ids(root: Path, thorough: bool = False) -> set[str]:
     return known
 
 
-def done_keys(root: Path) -> set[tuple[str, int, str, str]]:
-    """Suite, suite version, case and system of what the Parquet parts of `root` hold as measured."""
+def final_keys(root: Path) -> set[tuple[str, int, str, str]]:
+    """Suite, suite version, case and system of what the Parquet parts of `root` hold as ended."""
     columns = ["suite", "suite_version", "case_id", "system_key", "status", "attempt_id"]
-    done = set()
+    ended = set()
     for part in parts(root):
         try:
             rows = read_part(part, columns).to_pylist()
         except StoreError:
             continue  # `read` warns of it
-        done |= {
+        ended |= {
             (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "")
             for row in rows
-            if row.keys() >= set(columns) and row["status"] in DONE_STATUSES
+            if row.keys() >= set(columns) and row["status"] in FINAL_STATUSES
         }
-    return done
+    return ended
 
 
 def merge(root: Path) -> Path | None:
@@ -183,14 +185,19 @@ def parts(source: str | Path) -> list[Path]:
     path = Path(source)
     if path.is_dir():
         found = (p for p in path.rglob("*.parquet") if not p.name.startswith("."))
-        return sorted(p for p in found if not NOT_CASES.intersection(p.relative_to(path).parts))
+        return sorted(p for p in found if not (NOT_CASES.intersection(p.relative_to(path).parts) or _no_cases(p)))
     if path.is_file():
         return [path]
     # Not pathlib's: that takes no absolute patterns.
     matching = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207
     if not matching:
         raise StoreError(f"no results at '{source}': no such file or folder; `dlbench run` makes one")
-    return [part for match in matching for part in parts(match)]
+    return [part for match in matching if not _no_cases(Path(match)) for part in parts(match)]
+
+
+def _no_cases(file: Path) -> bool:
+    """Whether this is a file of ceilings or profiles, which a pattern or the name of their folder may lead to."""
+    return file.name.startswith(_NOT_CASES_FILES) and not NOT_CASES.isdisjoint(file.parts)
 
 
 def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:

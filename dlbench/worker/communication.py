@@ -12,6 +12,7 @@ Its samples become algorithm and bus bandwidth in `dlbench.results.bounds_schema
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import statistics
@@ -50,6 +51,12 @@ _WAYS = (
     ("COLLNET", "collnet"),
     ("NVLS", "nvlink"),
 )
+UNTOLD = (
+    "transport_unknown: NCCL_DEBUG was set already, and NCCL tells the way that it takes in its log alone; "
+    "unset it to have that found."
+)
+#: A sum of ones over ranks may grow to this, far from the largest fp32 number, before it starts anew.
+_LARGEST_SUM = 1e30
 _VIA = re.compile(r"via (P2P|SHM|NET/[A-Za-z]+|COLLNET|NVLS)")
 
 
@@ -92,10 +99,12 @@ def gradient_all_reduce(workload: Workload, clock: Clock, place: Place, repetiti
     most = workload.case.bucket_cap_mb * 2**20 // 4
     buckets = []
     while left > 0:
-        buckets.append(torch.zeros(min(left, most), dtype=dtype, device=workload.device))
+        buckets.append(torch.empty(min(left, most), dtype=dtype, device=workload.device))
         left -= most
     times = []
     for _ in range(repetitions + 2):
+        for bucket in buckets:
+            bucket.fill_(1.0)
         clock.synchronize()
         place.align()
         begin = clock.stamp()
@@ -136,9 +145,10 @@ def find_transport(backend: str, device: torch.device, world_size: int, one_node
         interface = os.environ.get("GLOO_SOCKET_IFNAME") if backend == "gloo" else None
         used = "sockets" if backend == "gloo" else None
         return Transport(used, links={"interface": interface} if interface else None)
-    text = _take_log()
     links = {"nvlink_active": nvlinks(device), "infiniband": infiniband_devices()}
-    return judge(nccl_ways(text), links, world_size, one_node)
+    if world_size > 1 and not _own_log().name:
+        return Transport(None, (), links, UNTOLD)
+    return judge(nccl_ways(_take_log()), links, world_size, one_node)
 
 
 def nccl_ways(log: str) -> tuple[str, ...]:
@@ -201,11 +211,14 @@ def nvlinks(device: torch.device) -> int | None:
         return None
 
 
+def _own_log() -> Path:
+    """The log that `prepare_debug` asked for; a path without a name where the user asked for another."""
+    path = Path(os.environ.get("NCCL_DEBUG_FILE", ""))
+    return path if path.name.startswith("dlbench-nccl-") else Path()
+
+
 def _take_log() -> str:
-    file = os.environ.get("NCCL_DEBUG_FILE", "")
-    path = Path(file)
-    if not path.name.startswith("dlbench-nccl-"):
-        return ""
+    path = _own_log()
     try:
         text = path.read_text(errors="replace")
         path.unlink()
@@ -225,23 +238,30 @@ def all_reduce_times(
     """
     found = []
     for size in sizes_bytes:
-        data = torch.ones(max(1, size // 4), device=device)
+        data = torch.empty(max(1, size // 4), device=device)
         first_s = _all_reduce(data, clock, 3)[-1]
         count = place.agree(max(5, min(200, int(seconds_each / max(first_s, 1e-6)))))
         place.align()
-        times = [max(column) for column in zip(*place.gather(_all_reduce(data, clock, count)), strict=True)]
+        own = [t for part in parts_of(count, place.world_size) for t in _all_reduce(data, clock, part)]
+        times = [max(column) for column in zip(*place.gather(own), strict=True)]
         found.append(AllReduce(data.numel() * data.element_size(), tuple(times)))
     return tuple(found)
 
 
+def parts_of(count: int, world_size: int) -> list[int]:
+    """`count` in parts after which the data start anew: each all-reduce multiplies them by the number of ranks."""
+    most = count if world_size == 1 else max(1, int(math.log(_LARGEST_SUM, world_size)))
+    return [min(most, count - done) for done in range(0, count, most)]
+
+
 def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
+    data.fill_(1.0)
     clock.synchronize()
     stamps = [clock.stamp()]
     for _ in range(count):
         dist.all_reduce(data)
         stamps.append(clock.stamp())
     clock.synchronize()
-    data.fill_(1.0)
     return [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
 
 

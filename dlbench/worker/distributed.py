@@ -161,12 +161,12 @@ def join(case: Case, found: Found, token: str) -> Place:
 
 
 def set_interfaces(master: str, found: Found) -> None:
-    """Binds Gloo and NCCL to the interface asked for; all on this machine, Gloo takes the loopback, always there."""
+    """Binds Gloo and NCCL to the interface asked for; where all ranks are known to be here, Gloo to the loopback."""
     interface = os.environ.get("DLBENCH_INTERFACE")
     if interface:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
-    elif found.local_size == found.world_size or master.startswith(("127.", "localhost")):
+    elif found.world_size == (found.local_size or 1) or master.startswith(("127.", "localhost")):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 

@@ -27,7 +27,15 @@ from typing import Protocol
 import pynvml
 
 from dlbench.worker.nvml import MeterUnavailable, NvmlDevice
-from dlbench.worker.reading import USUAL_TICK_S, Reading, checked_length, cross_checked, without_energy
+from dlbench.worker.reading import (
+    USUAL_TICK_S,
+    Reading,
+    checked_length,
+    checked_positive,
+    cross_checked,
+    positive,
+    without_energy,
+)
 from dlbench.worker.trace import Sampler, Trace
 
 #: A counter that stands still for so long is not working [s].
@@ -79,8 +87,9 @@ class SampledMeter:
 
     scope = "device"
 
-    def __init__(self, sampler: Sampler, source: str) -> None:
+    def __init__(self, sampler: Sampler, source: str, note: str | None = None) -> None:
         self.source = source
+        self._note = note
         self._sampler = sampler
         self._rest_s = (0.0, 0.0)
 
@@ -101,12 +110,13 @@ class SampledMeter:
             window_s=closed_s - opened_s,
             integral_j=integral_j,
             module_j=trace.module_j(opened_s, closed_s),
-            idle_power_w=None if idle_j is None else idle_j / (self._rest_s[1] - self._rest_s[0]),
+            idle_power_w=None if idle_j is None else positive(idle_j / (self._rest_s[1] - self._rest_s[0])),
+            note=self._note,
             trace=trace,
         )
         if integral_j is None:
             return without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
-        return checked_length(reading, USUAL_TICK_S)
+        return checked_positive(checked_length(reading, USUAL_TICK_S))
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,7 @@ class NvmlCounterMeter:
         )
         counter_j = moved_j - outside_j
         whole = replace(reading, energy_j=counter_j, counter_j=counter_j, note=note)
-        return cross_checked(checked_length(whole, tick_s))
+        return cross_checked(checked_positive(checked_length(whole, tick_s)))
 
 
 def next_tick(device: NvmlDevice) -> Tick:
@@ -230,8 +240,9 @@ def _nvml_meter(uuid: str | None) -> Meter:
     device = NvmlDevice(uuid)
     try:
         device.energy_j()
-    except pynvml.NVMLError:
-        return SampledMeter(Sampler("nvml", uuid), "nvml_power")
+    except pynvml.NVMLError as error:
+        note = f"sampled power, as the energy counter cannot be read: {error}"
+        return SampledMeter(Sampler("nvml", uuid), "nvml_power", note)
     try:
         return NvmlCounterMeter(device, Sampler("nvml", uuid))
     except MeterUnavailable:

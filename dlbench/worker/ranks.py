@@ -68,7 +68,7 @@ class Found:
     rank: int
     local_rank: int
     world_size: int
-    local_size: int
+    local_size: int | None  # ranks on this node; None where nothing tells
     source: str  # the variable that told, or "none"
 
 
@@ -101,7 +101,7 @@ def _explicit(environ: Mapping[str, str]) -> Found | None:
     if rank is None or size is None:
         return None
     local, local_size = _number(environ, "LOCAL_RANK"), _number(environ, "LOCAL_WORLD_SIZE")
-    return Found(rank, rank if local is None else local, size, local_size or size, "RANK and WORLD_SIZE")
+    return Found(rank, rank if local is None else local, size, local_size, "RANK and WORLD_SIZE")
 
 
 def _open_mpi(environ: Mapping[str, str]) -> Found | None:
@@ -113,7 +113,7 @@ def _family(environ: Mapping[str, str], rank_name: str, size_name: str, local: s
     if rank is None or size is None:
         return None
     local_rank, local_size = _number(environ, f"{local}RANK"), _number(environ, f"{local}SIZE")
-    return Found(rank, rank if local_rank is None else local_rank, size, local_size or size, rank_name)
+    return Found(rank, rank if local_rank is None else local_rank, size, local_size, rank_name)
 
 
 def _pmi(environ: Mapping[str, str]) -> Found | None:
@@ -136,11 +136,11 @@ def _slurm(environ: Mapping[str, str], asked: int) -> Found | None:
     return Found(rank, rank if local is None else local, size, _tasks_here(environ, size), "SLURM_PROCID")
 
 
-def _tasks_here(environ: Mapping[str, str], size: int) -> int:
-    """Tasks per node, from "4" or "4(x2)"; all of them where Slurm does not say."""
+def _tasks_here(environ: Mapping[str, str], size: int) -> int | None:
+    """Tasks per node, from "4" or "4(x2)"; None where Slurm does not say."""
     text = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_NTASKS_PER_NODE") or ""
     first = text.partition("(")[0].partition(",")[0]
-    return min(size, int(first)) if first.isdigit() else size
+    return min(size, int(first)) if first.isdigit() else None
 
 
 def _first(environ: Mapping[str, str], *names: str) -> int | None:

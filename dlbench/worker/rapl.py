@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.worker.nvml import MeterUnavailable
-from dlbench.worker.reading import Reading
+from dlbench.worker.reading import Reading, checked_length, checked_positive, positive
 
 POWERCAP = Path("/sys/class/powercap")
 #: No package draws more [W]: a window in which this would wrap a counter twice is not readable.
 HIGHEST_POWER_W = 1000.0
+#: What a tick of the counters lasts [s].
+TICK_S = 0.001
 NOTE = "whole CPU packages and their memory, other processes on them included"
 
 
@@ -66,7 +68,7 @@ class RaplMeter:
         try:
             start_uj, start_s = self._read(), time.perf_counter()
             time.sleep(time_s)
-            self._idle_w = self._since(start_uj) / (time.perf_counter() - start_s)
+            self._idle_w = positive(self._since(start_uj) / (time.perf_counter() - start_s))
         except (OSError, ValueError):
             self._idle_w = None
 
@@ -90,7 +92,8 @@ class RaplMeter:
                 f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
             )
             return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
-        return Reading(energy_j=energy_j, window_s=window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=NOTE)
+        reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=NOTE)
+        return checked_positive(checked_length(reading, TICK_S))
 
     def _read(self) -> list[int]:
         return [domain.read_uj() for domain in self._domains]

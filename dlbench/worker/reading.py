@@ -37,12 +37,25 @@ def checked_length(reading: Reading, tick_s: float) -> Reading:
         return without_energy(
             reading,
             f"short_energy_window: energy window of {reading.window_s:.2f} s is under {FEWEST_TICKS} ticks of the "
-            f'counter ({FEWEST_TICKS * tick_s:.1f} s); raise protocol.min_time_s or set energy = "none".',
+            f'counter ({FEWEST_TICKS * tick_s:#.2g} s); raise protocol.min_time_s or set energy = "none".',
         )
     if reading.window_s < SHORT_WINDOW_S:
         sentence = f"short_energy_window: {reading.window_s:.2f} s; from {SHORT_WINDOW_S:.0f} s on energy is reliable."
         return replace(reading, warnings=(*reading.warnings, sentence))
     return reading
+
+
+def checked_positive(reading: Reading) -> Reading:
+    """Takes an energy away that is not above zero: no device runs on nothing, so its meter stands still."""
+    if reading.energy_j is None or reading.energy_j > 0:
+        return reading
+    sentence = f"meter_still: the meter gave {reading.energy_j:g} J for {reading.window_s:.2f} s; it stands still."
+    return without_energy(reading, sentence)
+
+
+def positive(power_w: float | None) -> float | None:
+    """`power_w`, or None where a meter that stands still gave it [W]."""
+    return power_w if power_w is not None and power_w > 0 else None
 
 
 def cross_checked(reading: Reading) -> Reading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 #: Environment variables that can change a result, by prefix.
@@ -28,6 +28,8 @@ RUNTIME_VARIABLES = (
 #: The launcher can say what no marker tells from inside: the image, with its digest.
 IMAGE_VARIABLE = "DLBENCH_CONTAINER_IMAGE"
 RUNTIME_VARIABLE = "DLBENCH_CONTAINER_RUNTIME"
+#: Paths of the driver's and the network's libraries outside of the container, as the job script found them there.
+HOST_LIBRARIES_VARIABLE = "DLBENCH_HOST_LIBRARIES"
 
 
 def container(environment: Mapping[str, str], root: Path = Path("/")) -> tuple[str | None, str | None]:
@@ -77,6 +79,30 @@ def loaded_libraries(maps: Path = Path("/proc/self/maps")) -> list[str]:
     return sorted({str(Path(path).resolve()) for path in paths if "cpython" not in Path(path).name})
 
 
+def linked_libraries(files: Iterable[Path]) -> list[str] | None:
+    """What `ldd` says that these libraries are linked with, as "libcudnn.so.9 => its real path", each once.
+
+    None where there is no ldd or no such file. Beside what is mapped, this shows what was not found.
+    """
+    command = ["ldd", *map(str, files)]
+    if len(command) == 1:
+        return None
+    try:
+        done = subprocess.run(
+            command, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, timeout=30, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.findall(r"^\s*(\S+) => (not found|/.*?)(?: \(0x[0-9a-f]+\))?$", done.stdout, re.MULTILINE)
+    links = {f"{name} => {Path(path).resolve() if path.startswith('/') else path}" for name, path in found}
+    return sorted(links) or None
+
+
+def host_libraries(environment: Mapping[str, str]) -> list[str] | None:
+    """The libraries that the container's runtime brings in from outside, by their paths there; None where unknown."""
+    return environment.get(HOST_LIBRARIES_VARIABLE, "").split(":") if environment.get(HOST_LIBRARIES_VARIABLE) else None
+
+
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """Commit of the checkout that holds `folder`, and whether tracked files differ from it; None outside of one."""
     commit = _git(folder, "rev-parse", "HEAD")
@@ -88,7 +114,8 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 
 def _git(folder: Path, *arguments: str) -> str | None:
     # --no-optional-locks: a status must not touch the index of a checkout that others work in.
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    # safe.directory: in a container the checkout may belong to another user; its Python runs here all the same.
+    command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

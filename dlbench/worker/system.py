@@ -74,6 +74,8 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
             "numa_nodes": software.read_text(NODES / "online"),
             "load_average_before": None if load_before is None else list(load_before),
             "libraries": software.loaded_libraries(),
+            "ldd": software.linked_libraries(sorted((Path(torch.__file__).parent / "lib").glob("libtorch*.so"))),
+            "host_libraries": software.host_libraries(os.environ),
             "environment": software.environment_of_interest(os.environ),
             "python": sys.executable,
         },

@@ -8,6 +8,7 @@ import pytest
 
 from dlbench.report.forms import page
 from dlbench.spec.case import Case
+from tests.fakes import bounds
 from tests.fakes import records as fakes
 
 if not os.environ.get("DLBENCH_TEST_BROWSER"):
@@ -37,14 +38,19 @@ def several_systems():
         fakes.record(Case("vgg16", batch_size=2048 + i, device="cuda"), number=800 + i, status="crashed", error=name)
         for i, name in enumerate(HARD)
     ]
-    return [*some, *fakes.quick(), *odd, *failed]
+    scaling = [
+        fakes.record(Case("resnet50", batch_size=64, device="cuda", devices_per_node=n), number=600 + n)
+        for n in (1, 2, 4)
+    ]
+    return [*some, *fakes.quick(), *scaling, *odd, *failed]
 
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory):
-    """The folder of a report of several systems, built once."""
+    """The folder of a report of several systems with ceilings, profile and scaling, built once."""
     root = tmp_path_factory.mktemp("report")
     store = fakes.fill(root / "store", several_systems())
+    bounds.add(store)
     return page.build([store], root / "report").parent
 
 

@@ -1,7 +1,9 @@
 """The report in a real browser, from file://: quiet, alone, sortable, searchable, printable, and fit for a phone."""
 
+import io
 import re
 
+import pypdf
 import pytest
 
 from tests.browser.conftest import Watched
@@ -41,6 +43,16 @@ def test_every_figure_is_present_and_drawn(opened, report):
     files = {path.stem for path in (report / "figures").iterdir()}
     assert len(drawn) == len(files) > 8
     assert all(width > 300 and height > 60 for width, height in drawn)
+
+
+def test_every_figure_leads_to_records_or_runs_that_are_there(opened):
+    targets = opened.page.eval_on_selector_all(
+        "figure", "all => all.map(f => [...f.querySelectorAll('.records a')].map(a => a.getAttribute('href')))"
+    )
+    ids = set(opened.page.eval_on_selector_all("[id]", "all => all.map(e => '#' + e.id)"))
+    assert all(targets)
+    assert {target for links in targets for target in links} <= ids
+    assert any(target.startswith("#run-") for links in targets for target in links)
 
 
 def test_a_table_sorts_both_ways_and_says_so(opened):
@@ -132,6 +144,19 @@ def test_the_page_prints(opened):
     pdf = opened.page.pdf(format="A4", print_background=True)
     assert pdf.startswith(b"%PDF")
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 5
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_what_is_folded_is_printed_as_well(chromium, report, scripts):
+    context = chromium.new_context(java_script_enabled=scripts)
+    page = context.new_page()
+    page.goto((report / "index.html").as_uri())
+    folded = page.locator("details:not(.records):not([open])").count()
+    printed = pypdf.PdfReader(io.BytesIO(page.pdf(format="A4")))
+    text = " ".join(" ".join(p.extract_text() for p in printed.pages).split())
+    assert "Nonparametric intervals; the distributions are shown." in text
+    assert page.locator("details:not(.records):not([open])").count() == folded > 3
+    context.close()
 
 
 @pytest.mark.parametrize("width", [390, 768])

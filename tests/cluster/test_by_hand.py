@@ -1,8 +1,5 @@
 """The scripts of a dry run, started with bash inside of an allocation, as a person would."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from tests.cluster.conftest import measured_once
@@ -16,14 +13,10 @@ def test_the_script_runs_by_hand_inside_an_allocation(cluster, results, site, su
     file = suite(2, 0.2)
     profile = site(rest='[network]\nmaster_address = "127.0.0.1"')
     axes = ("-P", f"nodes={nodes}")
-    text = cluster.dlbench("submit", file, "--site", profile, "--results", results, *axes, "--no-report", "--dry-run")
-    assert not (results / "jobs").exists()
-    (results / "jobs").mkdir(parents=True)
-    copy = Path(re.search(r"^suite=(\S+)", text, re.MULTILINE).group(1))
-    copy.parent.mkdir()
-    copy.write_text(file.read_text())
-    script = results / "jobs" / "by-hand.sh"
-    script.write_text(text)
+    cluster.dlbench(
+        "submit", file, "--site", profile, "--results", results, *axes, "--no-report", "--dry-run", "--write"
+    )
+    (script,) = (results / "jobs").glob("*/job.sh")
     cluster.slurm("salloc", f"--nodes={nodes}", "--ntasks-per-node=1", "--cpus-per-task=1", "bash", script)
     measured_once(results, 2)
     assert len(environments(results)) == 2 * nodes

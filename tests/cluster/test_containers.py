@@ -1,5 +1,6 @@
 """Campaigns through a real sbatch inside of containers: a real Docker engine, and stand-ins for the others."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -61,6 +62,10 @@ def test_a_campaign_inside_of_a_docker_image_with_the_real_worker(cluster, resul
     assert system["container_image"].startswith(f"{image}@sha256:")
     assert system["os"].startswith("Debian")
     assert any("/packages/" in library for library in system["details"]["libraries"])
+    assert any("=> /packages/" in link for link in system["details"]["ldd"])
+    # The image brings git, for the commit of the mounted checkout.
+    head = subprocess.run(["git", "-C", ROOT, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    assert system["git_commit"] == (head.stdout.strip() or None)
     assert (results / "report" / "index.html").stat().st_size > 10_000
 
 
@@ -141,3 +146,33 @@ def test_a_campaign_through_each_of_the_other_runtimes(cluster, results, site, s
         assert ("@sha256:" in system["container_image"]) == (runtime != "udocker")
     # What was unpacked for the jobs is gone.
     assert list((tmp_path / "store").rglob("dlbench-*")) == []
+
+
+def test_enroot_on_several_nodes_that_share_its_store(cluster, results, site, suite, standins, tmp_path):
+    image = tmp_path / "x.sqsh"
+    image.write_bytes(runtimes.SQUASHFS)
+    profile = site(
+        rest=f'[container]\nruntime = "enroot"\nimage = "{image}"\nmounts = ["{tmp_path}"]\n'
+        '[gpus]\nrequest = "gres"\nper_node = 4\n[environment]\nDLBENCH_RENDEZVOUS_S = "90"'
+    )
+    axes = ("-P", "nodes=2", "-P", "devices_per_node=2")
+    (job,) = cluster.submit(suite(2, 0.5), profile, results, *axes, "--no-report")
+    cluster.wait_for_end(results)
+    measured_once(results, 2)
+    seen = environments(results)
+    # What a rank needs to find its place is inside, where nothing of the host's environment goes but by name.
+    assert [(e["SLURM_PROCID"], e["SLURM_LOCALID"]) for e in seen] == [
+        ("0", "0"),
+        ("1", "1"),
+        ("2", "0"),
+        ("3", "1"),
+    ] * 2
+    assert {e["SLURM_STEP_TASKS_PER_NODE"] for e in seen} == {"2(x2)"}
+    assert {e["DLBENCH_RENDEZVOUS_S"] for e in seen} == {"90"}
+    assert all(e["DLBENCH_MASTER_PORTS"] for e in seen)
+    nodes = {e["SLURMD_NODENAME"] for e in seen}
+    assert len(nodes) == 2
+    calls = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    created = {call["argv"][2] for call in calls if call["argv"][0] == "create"}
+    assert created == {f"dlbench-{job}-{node}" for node in nodes}
+    assert list((tmp_path / "store").iterdir()) == []

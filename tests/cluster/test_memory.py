@@ -47,4 +47,4 @@ def test_what_the_kernel_ends_for_want_of_memory_is_an_oom_with_its_last_words_a
     assert statuses == {"vgg19": "oom", "lenet5": "ok"}, cluster.output(results)
     assert "for want of memory; last words: taking memory" in found["vgg19"].error
     (count,) = cluster.status(results)["counts"]
-    assert (count["done"], count["failed"]) == (1, 1)
+    assert (count["total"], count["done"], count["out_of_memory"]) == (2, 1, 1)

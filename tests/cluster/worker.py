@@ -72,7 +72,8 @@ def outcome():
     """A good one, which also says on which node and with which GPUs, and where in which container."""
     good = good_outcome()
     ((system, measurement),) = good.ranks
-    names = ("SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS")
+    names = ("SLURMD_NODENAME", "CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS",
+             "SLURM_STEP_TASKS_PER_NODE", "DLBENCH_MASTER_PORTS", "DLBENCH_RENDEZVOUS_S")  # fmt: skip
     environment = {name: os.environ.get(name) for name in names}
     system = dataclasses.replace(
         system,

@@ -46,7 +46,8 @@ def log(program, argv):
 
 
 def store():
-    folder = Path(os.environ["STANDIN_STORE"]) / os.environ.get("SLURMD_NODENAME", "here")
+    # One for all nodes, as where it is in a shared home.
+    folder = Path(os.environ["STANDIN_STORE"])
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -147,7 +148,9 @@ def srun(argv):
             "SLURM_PROCID": str(rank),
             "SLURM_LOCALID": str(rank % per_node),
             "SLURM_NTASKS": str(tasks),
-            "SLURMD_NODENAME": f"n{rank // per_node + 1}",
+            "SLURMD_NODENAME": os.environ.get("SLURMD_NODENAME") or f"n{rank // per_node + 1}",
+            "SLURM_STEP_NUM_TASKS": str(tasks),
+            "SLURM_STEP_TASKS_PER_NODE": f"{per_node}(x{tasks // per_node})",
         }
         worst = max(worst, subprocess.run(words, env=os.environ | place, check=False).returncode)
     sys.exit(worst)

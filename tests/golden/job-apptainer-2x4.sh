@@ -30,13 +30,22 @@ export PYTHONNOUSERSITE=1
 export PYTHONPATH=/home/anna/dlbench
 export DLBENCH_CONTAINER_RUNTIME=apptainer
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sif@sha256:0123
+# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+DLBENCH_HOST_LIBRARIES=$(
+  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
+    awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
+    xargs -r readlink -f | sort -u | paste -sd : -
+) || true
+export DLBENCH_HOST_LIBRARIES
 
 suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
-# Where the ranks find each other; jobs that share a node get different ports.
+# Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"
-export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}"
+port=$((20000 + SLURM_JOB_ID % 1200 * 10))
+export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"
+export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"

@@ -30,6 +30,13 @@ export PYTHONNOUSERSITE=1
 export PYTHONPATH=/home/anna/dlbench
 export DLBENCH_CONTAINER_RUNTIME=apptainer
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sif
+# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+DLBENCH_HOST_LIBRARIES=$(
+  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
+    awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
+    xargs -r readlink -f | sort -u | paste -sd : -
+) || true
+export DLBENCH_HOST_LIBRARIES
 
 suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 

@@ -26,9 +26,9 @@ set +u
 type module >/dev/null 2>&1 || . /etc/profile
 module load python/3.11
 set -u
+export PYTHONPATH=/home/anna/dlbench"${PYTHONPATH:+:$PYTHONPATH}"
 export OMP_PROC_BIND=close
 export OMP_PLACES=cores
-export PYTHONPATH=/home/anna/dlbench
 export NCCL_SOCKET_IFNAME=ib0
 export GLOO_SOCKET_IFNAME=ib0
 

@@ -21,13 +21,22 @@ export PYTHONPATH=/home/anna/dlbench
 export DLBENCH_CONTAINER_RUNTIME=docker
 digest=$(docker image inspect --format '{{.Id}}' dlbench:latest)
 export DLBENCH_CONTAINER_IMAGE=dlbench:latest@"$digest"
+# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+DLBENCH_HOST_LIBRARIES=$(
+  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
+    awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
+    xargs -r readlink -f | sort -u | paste -sd : -
+) || true
+export DLBENCH_HOST_LIBRARIES
 
 suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
-# Where the ranks find each other; jobs that share a node get different ports.
+# Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"
-export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}"
+port=$((20000 + SLURM_JOB_ID % 1200 * 10))
+export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"
+export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
@@ -47,12 +56,13 @@ inside=(
   --env HOME=/tmp
   --env USER
   --label dlbench=dlbench-"$SLURM_JOB_ID"
-  --volume /scratch/anna/results:/scratch/anna/results
-  --volume /home/anna/dlbench:/home/anna/dlbench
+  --mount 'type=bind,source=/scratch/anna/results,target=/scratch/anna/results'
+  --mount 'type=bind,source=/home/anna/dlbench,target=/home/anna/dlbench'
   --workdir /home/anna/dlbench
   --env PYTHONPATH
   --env DLBENCH_CONTAINER_RUNTIME
   --env DLBENCH_CONTAINER_IMAGE
+  --env DLBENCH_HOST_LIBRARIES
   --env RANK
   --env LOCAL_RANK
   --env WORLD_SIZE
@@ -73,7 +83,13 @@ inside=(
   --env SLURM_LOCALID
   --env SLURM_NODEID
   --env SLURM_CPUS_PER_TASK
+  --env SLURM_STEP_NUM_TASKS
+  --env SLURM_STEP_TASKS_PER_NODE
   --env SLURMD_NODENAME
+  --env DLBENCH_MASTER_ADDR
+  --env DLBENCH_MASTER_PORTS
+  --env DLBENCH_INTERFACE
+  --env DLBENCH_RENDEZVOUS_S
   dlbench:latest python3
 )
 each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
@@ -119,6 +135,7 @@ watched python3 -m dlbench run "$suite" --results "$results" \
 
 # Told of the limit, not cancelled: the same job goes on later with what is missing.
 if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
+  tidy
   scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2
 fi
 

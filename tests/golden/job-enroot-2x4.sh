@@ -28,13 +28,22 @@ export NVIDIA_VISIBLE_DEVICES=all
 export NVIDIA_DRIVER_CAPABILITIES='compute,utility'
 export DLBENCH_CONTAINER_RUNTIME=enroot
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sqsh@sha256:0123
+# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+DLBENCH_HOST_LIBRARIES=$(
+  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
+    awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
+    xargs -r readlink -f | sort -u | paste -sd : -
+) || true
+export DLBENCH_HOST_LIBRARIES
 
 suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
-# Where the ranks find each other; jobs that share a node get different ports.
+# Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"
-export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}"
+port=$((20000 + SLURM_JOB_ID % 1200 * 10))
+export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"
+export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
@@ -43,13 +52,14 @@ unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERB
 step=(srun --kill-on-bad-exit=1 --wait=60)
 inside=(
   bash
-  -c 'for name in $0; do [ -z "${!name+set}" ] || set -- --env "$name" "$@"; done; exec enroot start "$@"'
-  'PYTHONPATH NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME DLBENCH_CONTAINER_RUNTIME DLBENCH_CONTAINER_IMAGE NVIDIA_VISIBLE_DEVICES NVIDIA_DRIVER_CAPABILITIES RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT CUDA_VISIBLE_DEVICES OMP_NUM_THREADS SLURM_JOB_ID SLURM_JOB_PARTITION SLURM_JOB_NODELIST SLURM_JOB_NUM_NODES SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_RESTART_COUNT SLURM_STEP_ID SLURM_NTASKS SLURM_PROCID SLURM_LOCALID SLURM_NODEID SLURM_CPUS_PER_TASK SLURMD_NODENAME'
+  -c 'options=(); while [ "$1" != -- ]; do options+=("$1"); shift; done; for name in $0; do [ -z "${!name+set}" ] || options+=(--env "$name"); done; exec enroot start "${options[@]}" "$2-$SLURMD_NODENAME" "${@:3}"'
+  'PYTHONPATH NCCL_SOCKET_IFNAME GLOO_SOCKET_IFNAME DLBENCH_CONTAINER_RUNTIME DLBENCH_CONTAINER_IMAGE DLBENCH_HOST_LIBRARIES NVIDIA_VISIBLE_DEVICES NVIDIA_DRIVER_CAPABILITIES RANK LOCAL_RANK WORLD_SIZE MASTER_ADDR MASTER_PORT CUDA_VISIBLE_DEVICES OMP_NUM_THREADS SLURM_JOB_ID SLURM_JOB_PARTITION SLURM_JOB_NODELIST SLURM_JOB_NUM_NODES SLURM_ARRAY_JOB_ID SLURM_ARRAY_TASK_ID SLURM_RESTART_COUNT SLURM_STEP_ID SLURM_NTASKS SLURM_PROCID SLURM_LOCALID SLURM_NODEID SLURM_CPUS_PER_TASK SLURM_STEP_NUM_TASKS SLURM_STEP_TASKS_PER_NODE SLURMD_NODENAME DLBENCH_MASTER_ADDR DLBENCH_MASTER_PORTS DLBENCH_INTERFACE DLBENCH_RENDEZVOUS_S'
   --rw
   --mount /scratch/anna:/scratch/anna
   --mount '/opt/data:/data:none:x-create=auto,rbind,ro'
   --mount /home/anna/dlbench:/home/anna/dlbench
-  dlbench-"$SLURM_JOB_ID" python3
+  -- dlbench-"$SLURM_JOB_ID"
+  python3
 )
 each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
 
@@ -79,11 +89,11 @@ watched() {
 
 # shellcheck disable=SC2329
 tidy() {
-  srun "${each_node[@]}" enroot remove --force dlbench-"$SLURM_JOB_ID" 2>/dev/null || true
+  srun "${each_node[@]}" bash -c 'exec enroot remove --force "$0-$SLURMD_NODENAME"' dlbench-"$SLURM_JOB_ID" 2>/dev/null || true
 }
 trap tidy EXIT
 tidy # what an earlier run of this job left, if it was killed and requeued
-srun "${each_node[@]}" enroot create --name dlbench-"$SLURM_JOB_ID" /scratch/anna/images/dlbench.sqsh
+srun "${each_node[@]}" bash -c 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"' dlbench-"$SLURM_JOB_ID" /scratch/anna/images/dlbench.sqsh
 
 # Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.
 "${step[@]}" "${each_node[@]}" "${inside[@]}" -m dlbench doctor --node --results "$results"
@@ -95,6 +105,7 @@ watched python3 -m dlbench run "$suite" --results "$results" \
 
 # Told of the limit, not cancelled: the same job goes on later with what is missing.
 if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
+  tidy
   scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2
 fi
 

@@ -28,13 +28,22 @@ export NVIDIA_VISIBLE_DEVICES=all
 export NVIDIA_DRIVER_CAPABILITIES='compute,utility'
 export DLBENCH_CONTAINER_RUNTIME=pyxis
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sqsh@sha256:0123
+# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+DLBENCH_HOST_LIBRARIES=$(
+  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
+    awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
+    xargs -r readlink -f | sort -u | paste -sd : -
+) || true
+export DLBENCH_HOST_LIBRARIES
 
 suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
-# Where the ranks find each other; jobs that share a node get different ports.
+# Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"
-export MASTER_PORT="${DLBENCH_MASTER_PORT:-$((20000 + SLURM_JOB_ID % 12000))}"
+port=$((20000 + SLURM_JOB_ID % 1200 * 10))
+export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"
+export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
@@ -49,7 +58,7 @@ step=(
   --container-name=dlbench-"$SLURM_JOB_ID"
   '--container-mounts=/scratch/anna:/scratch/anna,/home/anna/dlbench:/home/anna/dlbench'
   --container-workdir=/home/anna/dlbench
-  '--container-env=PYTHONPATH,NCCL_SOCKET_IFNAME,GLOO_SOCKET_IFNAME,DLBENCH_CONTAINER_RUNTIME,DLBENCH_CONTAINER_IMAGE,NVIDIA_VISIBLE_DEVICES,NVIDIA_DRIVER_CAPABILITIES'
+  '--container-env=PYTHONPATH,NCCL_SOCKET_IFNAME,GLOO_SOCKET_IFNAME,DLBENCH_CONTAINER_RUNTIME,DLBENCH_CONTAINER_IMAGE,DLBENCH_HOST_LIBRARIES,NVIDIA_VISIBLE_DEVICES,NVIDIA_DRIVER_CAPABILITIES'
 )
 inside=(python3)
 each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
@@ -95,6 +104,7 @@ watched python3 -m dlbench run "$suite" --results "$results" \
 
 # Told of the limit, not cancelled: the same job goes on later with what is missing.
 if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
+  tidy
   scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2
 fi
 

@@ -43,8 +43,9 @@ def test_docker():
     env = " ".join(f"--env {name}" for name in BY_NAME)
     assert line(wrapping("docker").prefix) == (
         "docker run --rm --gpus all --ipc=host --network=host --pid=host --ulimit memlock=-1 --ulimit stack=67108864 "
-        "--user 1000:1000 --env HOME=/tmp --env USER --label dlbench=dlbench-17 --volume /scratch:/scratch "
-        f"--volume /opt/data:/data:ro --workdir /home/anna/dlbench {env} --extra dlbench:latest"
+        "--user 1000:1000 --env HOME=/tmp --env USER --label dlbench=dlbench-17 "
+        "--mount type=bind,source=/scratch,target=/scratch --mount type=bind,source=/opt/data,target=/data,readonly "
+        f"--workdir /home/anna/dlbench {env} --extra dlbench:latest"
     )
     assert wrapping("docker").environment == {}
     assert line(wrapping("docker").digest) == "docker image inspect --format {{.Id}} dlbench:latest"
@@ -70,14 +71,21 @@ def test_enroot():
     made = wrapping("enroot")
     bash, option, script, names, *rest = made.prefix
     assert (bash, option) == ("bash", "-c")
-    assert script.endswith('exec enroot start "$@"')
+    assert script.endswith('exec enroot start "${options[@]}" "$2-$SLURMD_NODENAME" "${@:3}"')
     assert set(names.split()) == {*BY_NAME, *NVIDIA}
     assert line(rest) == (
-        "--rw --mount /scratch:/scratch --mount /opt/data:/data:none:x-create=auto,rbind,ro --extra dlbench-17"
+        "--rw --mount /scratch:/scratch --mount /opt/data:/data:none:x-create=auto,rbind,ro --extra -- dlbench-17"
     )
     assert made.environment == NVIDIA
-    assert made.prepare == (("enroot", "create", "--name", "dlbench-17", "/scratch/x.sqsh"),)
-    assert made.cleanup == (("enroot", "remove", "--force", "dlbench-17"),)
+    create, remove = made.prepare[0], made.cleanup[0]
+    assert create == (
+        "bash",
+        "-c",
+        'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"',
+        "dlbench-17",
+        "/scratch/x.sqsh",
+    )
+    assert remove == ("bash", "-c", 'exec enroot remove --force "$0-$SLURMD_NODENAME"', "dlbench-17")
     assert not made.prepare_once
 
 
@@ -141,7 +149,7 @@ def inside(tmp_path, monkeypatch):
             str(tmp_path), (Mount(str(tmp_path), str(tmp_path)),), ("PYTHONPATH",), gpus=True, name="dlbench-17"
         )
         made = wrap(runtime, str(tmp_path / images.get(runtime, "image")), around)
-        given = os.environ | environment | made.environment | {"SLURMD_NODENAME": "n1"}
+        given = os.environ | {"SLURMD_NODENAME": "n1"} | environment | made.environment
         for argv in made.prepare:
             subprocess.run(argv, env=given, check=True)
         show = [sys.executable, "-c", "import json, os; print(json.dumps(dict(os.environ)))"]
@@ -168,3 +176,19 @@ def test_the_ranks_and_our_own_variables_arrive_inside_and_what_is_not_set_stays
 @pytest.mark.parametrize("runtime", ["enroot", "pyxis", "apptainer", "udocker"])
 def test_values_with_blanks_and_quotes_arrive_as_they_are(inside, runtime):
     assert inside(runtime, {"PYTHONPATH": "/a b:$(x) 'y' \"z\""})["PYTHONPATH"] == "/a b:$(x) 'y' \"z\""
+
+
+def test_nodes_that_share_enroot_s_store_unpack_and_remove_each_its_own(inside, tmp_path):
+    for node in ("n1", "n2"):
+        inside("enroot", {"SLURMD_NODENAME": node})
+    assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["dlbench-17-n1", "dlbench-17-n2"]
+    made = wrap("enroot", "x", Surroundings(str(tmp_path), name="dlbench-17"))
+    for argv in made.cleanup:
+        subprocess.run(argv, env=os.environ | {"SLURMD_NODENAME": "n1"}, check=True)
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["dlbench-17-n2"]
+
+
+def test_what_a_person_sets_against_ranks_that_do_not_meet_arrives_inside(inside):
+    given = {"DLBENCH_MASTER_PORTS": "29500,29510-29520", "DLBENCH_INTERFACE": "ib0", "DLBENCH_RENDEZVOUS_S": "90"}
+    found = inside("enroot", given)
+    assert {name: found.get(name) for name in given} == given

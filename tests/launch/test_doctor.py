@@ -1,8 +1,10 @@
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -311,6 +313,29 @@ def test_a_python_without_pyarrow_measures_and_is_told_where_the_results_stay(mo
     assert finding.level == "warn"
     assert "the results stay in their attempts' folders" in finding.text
     assert "dlbench collect" in finding.mend
+
+
+def test_every_package_that_measuring_or_reporting_imports_is_looked_for_and_named_as_pip_knows_it(monkeypatch):
+    monkeypatch.setattr(python, "find_spec", lambda name: None)
+    findings = doctor.check_packages(Place())
+    measuring, keeping, reporting = findings
+    assert [finding.level for finding in (measuring, keeping, reporting)] == ["fail", "warn", "warn"]
+    assert "pip install torch torchvision psutil nvidia-ml-py" in measuring.mend
+    assert "pip install numpy pandas scipy matplotlib jinja2 duckdb fpdf2" in reporting.mend
+    asked = {
+        word for finding in (measuring, keeping, reporting) for word in finding.mend.split("pip install ")[1].split()
+    }
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert asked == {re.split("[<>=]", requirement)[0] for requirement in wanted}
+
+
+def test_enroot_on_a_disk_that_nodes_share_is_a_warning(machine):
+    machine.program("enroot", "")
+    machine.program("df", "  Avail Type\n 90000 lustre\n")
+    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=Container("enroot", "/x.sqsh")))
+    (finding,) = [finding for finding in findings if finding.check == "image storage"]
+    assert (finding.level, "is on lustre" in finding.text) == ("warn", True)
+    assert "ENROOT_DATA_PATH" in finding.mend
 
 
 def test_enroot_unpacks_where_the_profile_the_environment_or_the_site_s_configuration_says(machine):

@@ -48,6 +48,18 @@ def test_an_image_is_fetched_once_and_its_digest_is_recorded_beside_it(programs,
     assert images.import_image(profile, force=True).fetched
 
 
+def test_the_digest_of_an_image_that_a_person_has_built_is_recorded_too(tmp_path):
+    profile = container(tmp_path)
+    path = Path(profile.image)
+    path.parent.mkdir()
+    for content in (runtimes.SQUASHFS, runtimes.SQUASHFS + b"built anew"):
+        path.write_bytes(content)
+        assert images.recorded_digest(profile) is None
+        found = images.import_image(profile)
+        assert (found.fetched, found.source) == (False, None)
+        assert images.recorded_digest(profile) == f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 def test_the_import_goes_to_a_temporary_name_on_the_same_disk(programs, tmp_path):
     profile = container(tmp_path)
     images.import_image(profile)

@@ -198,7 +198,50 @@ def test_resume_submits_again_only_what_has_cases_left_and_no_job(slurm, suite, 
     slurm.queue.clear()
     for number in (4, 5):
         finish(root, suite, number)
-    with pytest.raises(BadInput, match="every case is measured"):
+    with pytest.raises(BadInput, match="every case has ended"):
+        jobs.resume(root)
+
+
+def test_resume_leaves_out_the_scripts_whose_cases_have_all_ended(slurm, suite, tmp_path):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path, by_nodes=True))
+    slurm.queue.clear()
+    for number, case in enumerate(suite.cases(device="cpu")):
+        if case.nodes == 1:
+            finish(root, suite, number, "oom" if case.batch_size == 2 else "ok")
+    assert [job.script.partition("/")[2] for job in jobs.resume(root)] == ["job-nodes2.sh", "report.sh"]
+    assert "--dependency=afterany:104" in slurm.submitted()[-1]
+
+
+def test_what_is_out_of_memory_is_counted_apart_and_not_submitted_again(slurm, suite, tmp_path):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path))
+    slurm.queue.clear()
+    for number, status in enumerate(["ok", "oom", "unstable", "oom", "ok", "crashed"]):
+        finish(root, suite, number, status)
+    assert count(root, suite) == [Counts(6, done=3, failed=1, out_of_memory=2, system_key="sys")]
+    assert len(jobs.resume(root)) == 2
+    slurm.queue.clear()
+    finish(root, suite, 5, "oom")
+    with pytest.raises(BadInput, match=r"measured, or out of memory .*--fresh"):
+        jobs.resume(root)
+
+
+def test_out_of_memory_once_and_measured_with_fresh_is_done(suite, tmp_path):
+    for status in ("oom", "ok", "crashed"):
+        finish(tmp_path, suite, 0, status)
+    (counts,) = count(tmp_path, suite)
+    assert (counts.done, counts.out_of_memory, counts.failed) == (1, 0, 0)
+
+
+def test_resume_says_that_a_case_may_still_be_running_somewhere(slurm, suite, tmp_path):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path))
+    slurm.queue.clear()
+    for number in range(5):
+        finish(root, suite, number)
+    attempts.create(root, suite.cases(device="cpu")[5], suite.name, suite.version, "sys", claims.owner())
+    with pytest.raises(BadInput, match="1 of its cases are running, or were until less than 5 minutes ago"):
         jobs.resume(root)
 
 
@@ -335,6 +378,23 @@ def test_a_dry_run_prints_the_scripts_and_needs_no_slurm(suite, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("#!/bin/bash") == 2
     assert not (tmp_path / "results").exists()
+    commands = [line.split() for line in done.stdout.splitlines() if line.startswith("# ---- ")]
+    assert [words[2:-1] for words in commands] == [
+        ["sbatch", "--parsable"],
+        ["sbatch", "--parsable", "--dependency=afterany:ID1"],
+    ]
+    assert [Path(words[-1]).name for words in commands] == ["job.sh", "report.sh"]
+    assert "with --write these scripts and their suite go to" in done.stderr
+
+
+def test_a_dry_run_that_writes_leaves_all_that_the_script_needs_by_hand(suite, tmp_path):
+    (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
+    done = command("submit", suite.source, "--site", "site.toml", "--dry-run", "--write", path=tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (job,) = (tmp_path / "results" / "jobs").glob("*/job.sh")
+    assert f"bash {job}" in done.stderr
+    (named,) = [line.partition("=")[2] for line in job.read_text().splitlines() if line.startswith("suite=")]
+    assert load_suite(named).cases() == suite.cases()
 
 
 def test_what_a_dry_run_prints_is_what_is_submitted(suite, tmp_path, program):
@@ -346,7 +406,7 @@ def test_what_a_dry_run_prints_is_what_is_submitted(suite, tmp_path, program):
     assert done.returncode == 0, done.stderr
     assert done.stdout.split()[0] == "5"
     (job,) = (tmp_path / "results" / "jobs").glob("*/job.sh")
-    assert job.read_text() in shown
+    assert f"sbatch --parsable {job}\n{job.read_text()}" in shown
 
 
 def test_a_misspelt_network_is_found_before_it_costs_a_wait_in_the_queue(tmp_path, program):

@@ -70,7 +70,7 @@ def wait_for_one(results, kind, chance):
     """A process of that kind after a random while; None when everything is measured already."""
     until = time.monotonic() + 60
     time.sleep(chance.uniform(0.0, 1.0))
-    while time.monotonic() < until and len(attempts.done_keys(results)) < NUM_CASES:
+    while time.monotonic() < until and len(attempts.final_keys(results)) < NUM_CASES:
         if found := [pid for what, pid in victims(results) if what == kind]:
             return chance.choice(found)
         time.sleep(chance.uniform(0.0, 0.1))
@@ -96,7 +96,7 @@ def test_whatever_is_killed_every_case_is_measured_exactly_once(tmp_path, campai
     for _ in range(20):  # as a person would resume: until nothing is left
         for process in running:
             process.wait(timeout=120)
-        if campaign().wait(timeout=120) == 0 and len(attempts.done_keys(results)) == NUM_CASES:
+        if campaign().wait(timeout=120) == 0 and len(attempts.final_keys(results)) == NUM_CASES:
             break
     assert killed >= 6, "little was put to the test"
     subprocess.run([sys.executable, "-m", "dlbench", "collect", "--results", results], cwd=ROOT, check=True)

@@ -139,6 +139,14 @@ def test_values_of_the_environment_stand_as_they_are(load):
     assert load("[environment]\nA = '$HOME; `x`'").environment == {"A": "$HOME; `x`"}
 
 
+def test_how_the_ranks_meet_may_be_set_in_the_environment(load):
+    given = {"DLBENCH_MASTER_PORTS": "29500,29510-29520", "DLBENCH_INTERFACE": "ib0", "DLBENCH_RENDEZVOUS_S": "90"}
+    lines = "".join(f'{name} = "{value}"\n' for name, value in given.items())
+    assert load(f"[environment]\n{lines}").environment == given
+    with pytest.raises(BadInput, match="DLBENCH_TOKEN is set by the launcher"):
+        load('[environment]\nDLBENCH_TOKEN = "x"')
+
+
 def test_a_site_can_be_named_without_its_folder():
     assert load_site("cpu", PLACE).name == "cpu"
     with pytest.raises(UnknownName, match=r"unknown site 'cpuu'; did you mean 'cpu'\?"):

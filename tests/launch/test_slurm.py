@@ -236,8 +236,37 @@ def test_cases_of_several_ranks_are_supervised_outside_and_started_through_the_s
     assert step == ["srun", "--kill-on-bad-exit=1", "--wait=60", "{ranks}", "python3"]
     assert slurm.through_step(step)
     assert environment["MASTER_ADDR"] == "n1"
-    assert environment["MASTER_PORT"] == "20017"
+    assert environment["DLBENCH_MASTER_PORTS"] == "20170-20179"
+    assert environment["MASTER_PORT"] == "20170"
     assert "SLURM_PROCID" not in environment
+
+
+def test_the_overrides_of_a_profile_or_a_person_reach_the_campaign(by_hand):
+    job = dataclasses.replace(by_hand.job, nodes=2, ranks_per_node=2)
+    given = {"SLURM_JOB_NUM_NODES": "2", "DLBENCH_MASTER_PORTS": "29500,29510-29520", "DLBENCH_MASTER_ADDR": "10.0.0.1"}
+    by_hand.start(
+        dataclasses.replace(plain(), environment={"DLBENCH_INTERFACE": "ib0"}), job, environment=given
+    ).communicate()
+    _, environment = next(call for call in by_hand.calls() if "run" in call[0])
+    assert environment["DLBENCH_MASTER_PORTS"] == "29500,29510-29520"
+    assert environment["MASTER_PORT"] == "29500"
+    assert environment["MASTER_ADDR"] == "10.0.0.1"
+    assert environment["DLBENCH_INTERFACE"] == "ib0"
+
+
+@pytest.mark.parametrize(
+    ("profile", "person", "behind"), [({}, "/module", "/module"), ({"PYTHONPATH": "/site"}, "/module", "/site")]
+)
+def test_the_checkout_goes_in_front_of_what_is_in_pythonpath(by_hand, profile, person, behind):
+    by_hand.start(dataclasses.replace(plain(), environment=profile), environment={"PYTHONPATH": person}).communicate()
+    assert by_hand.calls()[1][1]["PYTHONPATH"] == f"{by_hand.folder}:{behind}"
+
+
+def test_the_person_s_pythonpath_stays_out_of_a_container_and_the_profile_s_goes_in():
+    site = dataclasses.replace(plain(), container=Container("apptainer", "/x.sif"))
+    assert "export PYTHONPATH=/home/anna/dlbench\n" in slurm.campaign_script(site, JOB)
+    with_own = dataclasses.replace(site, environment={"PYTHONPATH": "/extra"})
+    assert "export PYTHONPATH=/home/anna/dlbench:/extra\n" in slurm.campaign_script(with_own, JOB)
 
 
 def test_a_node_that_is_not_fit_ends_the_job_before_the_first_case(by_hand):
@@ -294,6 +323,18 @@ def test_the_warning_before_the_limit_reaches_the_campaign_and_the_job_asks_to_g
     assert signalled(signal.SIGUSR1, plain()) == (130, "requeue 17\n")
 
 
+def test_the_unpacked_image_is_removed_before_the_job_goes_back_into_the_queue(by_hand, signalled):
+    (by_hand.folder / "bin" / "enroot").write_text(
+        "#!/bin/sh\nif [ $1 != start ]; then echo enroot $1 >>requeue.txt; exit; fi\n"
+        'while [ "$1" != python3 ]; do shift; done\nexec "$@"\n'
+    )
+    (by_hand.folder / "bin" / "enroot").chmod(0o755)
+    site = dataclasses.replace(plain(), container=Container("enroot", "/x.sqsh"))
+    told = signalled(signal.SIGUSR1, site, {"SLURMD_NODENAME": "n1"})[1].splitlines()
+    assert told.index("requeue 17") == 3
+    assert told[:3] == ["enroot remove", "enroot create", "enroot remove"]
+
+
 def test_a_job_that_is_cancelled_does_not_come_back(signalled):
     assert signalled(signal.SIGTERM, plain()) == (130, "")
 
@@ -307,6 +348,22 @@ def test_a_site_without_requeue_gets_none(signalled):
 
 
 POISON = """$(touch MARK) `touch MARK` '; touch MARK; ' "; touch MARK; " \\'; touch MARK; # ${x} !! * ~"""
+
+
+def test_the_driver_s_libraries_of_the_host_go_into_the_container_by_their_real_paths(by_hand):
+    folder, program = by_hand.folder, by_hand.folder / "bin"
+    (folder / "libcuda.so.575.1").write_text("")
+    (folder / "libcuda.so.1").symlink_to(folder / "libcuda.so.575.1")
+    listed = (
+        f"2 libs found\n\tlibcuda.so.1 (libc6,x86-64) => {folder}/libcuda.so.1\n\tlibc.so.6 (libc6) => /lib/libc.so.6\n"
+    )
+    (program / "ldconfig").write_text(f"#!/bin/sh\ncat <<'END'\n{listed}END\n")
+    (program / "apptainer").write_text('#!/bin/sh\nwhile [ "$1" != python3 ]; do shift; done\nexec "$@"\n')
+    for name in ("ldconfig", "apptainer"):
+        (program / name).chmod(0o755)
+    process = by_hand.start(dataclasses.replace(plain(), container=Container("apptainer", "/x.sif")))
+    assert process.communicate()[1] == ""
+    assert by_hand.calls()[1][1]["DLBENCH_HOST_LIBRARIES"] == f"{folder}/libcuda.so.575.1"
 
 
 def test_nothing_in_a_profile_or_an_override_is_ever_executed(by_hand):

@@ -123,6 +123,14 @@ def test_a_second_run_does_only_what_failed(tmp_path):
     assert list(supervise.run(CASES, campaign(tmp_path, "write_good()"))) == []
 
 
+def test_a_case_out_of_memory_is_not_tried_again_but_with_fresh(tmp_path):
+    body = f"print({SLURM_OOM[0]!r}, file=sys.stderr); sys.exit(137)"
+    assert run_one(tmp_path, body).status == "oom"
+    assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))) == []
+    (again,) = supervise.run(CASES[:1], campaign(tmp_path, "write_good()"), fresh=True)
+    assert again.status == "ok"
+
+
 def test_fresh_measures_everything_again_and_keeps_what_was(tmp_path):
     list(supervise.run(CASES, campaign(tmp_path, "write_good()")))
     list(supervise.run(CASES, campaign(tmp_path, "write_good()"), fresh=True))

@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from dlbench.report.chapters import bounds_section
 from dlbench.report.chapters.bounds_section import bounds
 from dlbench.report.data import content
 from dlbench.report.figures import figure_style
@@ -95,6 +96,19 @@ def test_a_profile_gives_both_figures_and_its_layers(store):
     assert bound_s == {"conv1": pytest.approx(1e-3), "tanh": pytest.approx(4e-4)}
 
 
+def test_devices_beyond_those_that_are_drawn_keep_their_tables(store, monkeypatch):
+    monkeypatch.setattr(bounds_section, "MAX_DEVICES", 1)
+    for number in range(3):
+        where = here(torch_threads=number + 1)
+        add_ceilings(store, where, run_id=f"c{number}")
+        add_profile(store, name=f"p{number}", where=where)
+    section = section_of(store)
+    assert sum(block.plot is not None for block in section.blocks) == 2
+    assert sum(block.heading.startswith("Ceilings: ") for block in section.blocks) == 3
+    assert sum(block.heading.startswith("Layers by time lost: ") for block in section.blocks) == 3
+    assert "No figures, for there are more than 1 device: AMD EPYC 7B13, 2 threads, AMD" in words_of(section)
+
+
 def test_of_two_profiles_of_a_case_the_later_counts(store):
     add_profile(store, name="1")
     add_profile(store, name="2")
@@ -123,6 +137,9 @@ def test_the_bound_with_memory_is_that_of_the_profiled_layers(store):
     assert math.isnan(shown.loc[("lenet5", "training"), "layer_bound"])
     distance = shown.loc[("lenet5", "inference"), "step_time"] / 1.4e-3
     assert shown.loc[("lenet5", "inference"), "distance_to_layer_bound"] == pytest.approx(distance)
+    one = shown.loc[("lenet5", "inference")]
+    assert one["distance_to_layer_bound_low"] == pytest.approx(one["step_time_low"] / 1.4e-3)
+    assert one["share_of_measured_peak_high"] == pytest.approx(one["flop_rate_high"] / one["measured_peak"])
 
 
 def test_a_compiled_case_has_no_bound_from_eager_bytes(tmp_path):
@@ -171,6 +188,18 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(store):
     assert len(found.skipped) == 2
     assert any("ceilings-broken.parquet" in words for words in found.skipped)
     assert found.shown["measured_peak"].notna().all()
+
+
+def test_the_folders_of_a_store_named_one_by_one_give_no_false_problems(store):
+    add_ceilings(store)
+    add_profile(store)
+    (store / "profiles" / "p" / "layers.parquet").write_bytes(b"no cases")
+    (store / "attempts").mkdir()
+    for sources in (sorted(store.iterdir()), [f"{store}/*"], [f"{store}/**/*.parquet"]):
+        found = content.read(sources)
+        assert found.skipped == ()
+        assert len(found.shown) == 4
+        assert found.shown["measured_peak"].notna().all()
 
 
 @pytest.mark.parametrize("pattern", ["{}", "{}/*.parquet", "{}/merged-fake.parquet", "{}/.."])

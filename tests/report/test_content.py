@@ -146,3 +146,14 @@ def test_the_csv_of_little_is_that_of_pandas(frame):
 def test_lists_stand_in_one_field_of_the_csv():
     frame = pd.DataFrame({"a": [np.array(["x", "y"], dtype=object), np.array([]), None], "b": [1, 2, 3]})
     assert frame_csv(frame, ["a", "b"]) == "a,b\nx; y,1\n,2\n,3\n"
+
+
+@pytest.mark.parametrize("time", [np.nan, np.inf, 0.0, -1.0, 1e308, 5e-324])
+def test_a_case_without_a_usable_time_is_named_with_the_failed_ones(tmp_path, time):
+    good, bad = fakes.record(Case("lenet5"), number=0), fakes.record(Case("vgg16"), number=1)
+    system, measurement = bad.ranks[0]
+    steps = tuple([time, *measurement.step_s[1:]])
+    bad = dataclasses.replace(bad, ranks=((system, dataclasses.replace(measurement, step_s=steps)),))
+    found = read([fakes.fill(tmp_path, [good, bad])])
+    assert found.shown["model"].tolist() == ["lenet5"]
+    assert found.failed[["model", "error"]].to_numpy().tolist() == [["vgg16", content.UNUSABLE]]

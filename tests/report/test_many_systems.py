@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 
+from dlbench.report.chapters import sections
 from dlbench.report.chapters.anchors import anchors_table
 from dlbench.report.chapters.projection import Prices
 from dlbench.report.chapters.projection_section import projection
@@ -50,6 +51,15 @@ def every_section(content):
 
 def plots_of(section):
     return {block.plot.name: block.plot for block in section.blocks if block.plot}
+
+
+def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(sections, "MAX_SYSTEMS", 2)
+    with figure_style.style():
+        section = sections.memory(three(tmp_path))
+    assert set(plots_of(section)) == {"memory-1", "memory-2"}
+    words = words_of(section)
+    assert "more than 2 systems, but in the tables and metrics.csv: L40S. A report of their results" in words
 
 
 def test_the_summary_says_who_is_ahead_with_margin_and_interval(tmp_path):
@@ -180,6 +190,17 @@ def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(tmp
     said = words_of(section)
     assert "no training was run to its end" in said
     assert "Validation, checkpoints, start-up and interruptions are not counted." in said
+
+
+def test_each_system_costs_what_its_own_prices_say(tmp_path):
+    own = {"H200": Prices("EUR", per_device_hour=5.0), "L40S": Prices("EUR", per_device_hour=1.0)}
+    section = projection(three(tmp_path, prices=Prices("EUR", systems=own)))
+    [table] = [block.table for block in section.blocks if block.table]
+    for row in table.records():
+        rate = own[row["system"]].per_device_hour if row["system"] in own else None
+        assert row["cost"] == (None if rate is None else pytest.approx(rate * row["device_hours"]))
+    assert "H200: A device costs 5 EUR an hour" in words_of(section)
+    assert "L40S: A device costs 1 EUR an hour" in words_of(section)
 
 
 def test_provenance_puts_differences_first_and_folds_the_rest(tmp_path):

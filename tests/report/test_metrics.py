@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from dlbench import stats, units
+from dlbench.report.chapters import tables
 from dlbench.report.data import derive
+from dlbench.report.data.content import read
 from dlbench.report.data.metrics import METRICS
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.spec.case import Case
@@ -69,6 +71,58 @@ def test_share_of_peak_and_distance_to_the_bound_are_reciprocal():
     assert case["time_bound"] == pytest.approx(30e12 / 494.5e12)
     assert case["mfu"] == pytest.approx(30e12 / 0.2 / 494.5e12)
     assert case["distance_to_bound"] * case["mfu"] == pytest.approx(1)
+
+
+def by_ranks(number, *changes):
+    """An attempt whose ranks differ by `changes`, one for each rank."""
+    case = Case("alexnet", batch_size=10, device="cuda", devices_per_node=len(changes))
+    made = fakes.record(case, number=number)
+    ranks = zip(made.ranks, changes, strict=True)
+    return dataclasses.replace(made, ranks=tuple((s, dataclasses.replace(m, **own)) for (s, m), own in ranks))
+
+
+def test_what_any_rank_has_to_say_against_an_attempt_is_kept():
+    late = {"warnings": ("b: 1.", "c: 1."), "throttle_reasons": ("sw_power_cap",), "other_processes": 2}
+    flagged, fine, alone, unknown = tidy(
+        by_ranks(1, {"warnings": ("a: 1.", "b: 1."), "other_processes": 0}, late | {"steady": False}),
+        by_ranks(2, {}, {}),
+        by_ranks(3, {"warnings": ("d: 1.",), "steady": False}),
+        by_ranks(4, {"steady": None}, {"steady": True}, {"throttle_reasons": ("hw_slowdown", "hw_power_brake")}),
+    ).to_dict("records")
+    assert list(flagged["warnings"]) == ["a: 1.", "b: 1.", "c: 1."]
+    assert list(flagged["throttle_reasons"]) == ["sw_power_cap"]
+    assert (flagged["other_processes"], flagged["steady"]) == (2, False)
+    assert (len(fine["warnings"]), len(fine["throttle_reasons"]), fine["steady"]) == (0, 0, True)
+    assert (list(alone["warnings"]), alone["steady"]) == (["d: 1."], False)
+    assert pd.isna(unknown["steady"])
+    assert list(unknown["throttle_reasons"]) == ["hw_slowdown", "hw_power_brake"]
+
+
+@pytest.mark.parametrize("power", [0.0, -1.0])
+def test_a_meter_that_stood_still_is_no_energy_of_zero(power):
+    case = only(training(energy_j=power, idle_power_w=power))
+    for name in ("average_power", "idle_power", "energy_per_image", "energy_per_gflop", "images_per_wh"):
+        assert math.isnan(case[name]), name
+
+
+def test_the_energy_of_a_superchip_s_module_is_a_metric_of_its_own():
+    case = only(training(energy_j=160.0, energy_module_j=240.0))
+    assert case["module_energy_per_image"] == pytest.approx(240 / 30)
+    assert case["energy_per_image"] == pytest.approx(160 / 30)
+    assert math.isnan(only(training())["module_energy_per_image"])
+    rank = {"energy_j": 60.0, "energy_module_j": 90.0}
+    devices = only(by_ranks(1, rank, rank))
+    assert devices["module_energy_per_image"] == pytest.approx(1.5 * devices["energy_per_image"])
+    assert math.isnan(only(by_ranks(1, rank, rank | {"energy_module_j": None}))["module_energy_per_image"])
+
+
+@pytest.mark.parametrize("module_j", [None, 5000.0])
+def test_the_table_of_all_cases_has_the_module_where_there_is_one(tmp_path, module_j):
+    record = fakes.record(Case("alexnet", device="cuda"), energy_module_j=module_j)
+    content = read([fakes.fill(tmp_path / "store", [record])])
+    table = tables.comparison(content.shown, content.system_names)
+    assert ("module_energy_per_image" in [c.key for c in table.columns]) == (module_j is not None)
+    assert not any("module" in note for note in table.notes)
 
 
 def test_energy_per_image_is_power_over_sustained_throughput():
@@ -152,6 +206,7 @@ def test_the_interval_of_the_throughput_is_that_of_the_step_time():
     assert case["throughput_low"] == pytest.approx(10 / interval.high)
     assert case["throughput_high"] == pytest.approx(10 / interval.low)
     assert case["step_time_half_width"] == pytest.approx(interval.relative_half_width)
+    assert case["distance_to_bound_low"] == pytest.approx(case["distance_to_bound"] * interval.low / interval.value)
     few = derive.with_intervals(tidy(training())).iloc[0]
     assert math.isnan(few["throughput_low"])
 

@@ -13,6 +13,7 @@ from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style
 from dlbench.report.forms import page
 from dlbench.spec.case import Case
+from tests.fakes import bounds
 from tests.fakes import records as fakes
 
 IDS = [
@@ -78,6 +79,19 @@ def cpu_page(tmp_path_factory):
     return built(tmp_path_factory.mktemp("cpu"), fakes.quick())
 
 
+@pytest.fixture(scope="module")
+def whole_page(tmp_path_factory):
+    """With ceilings, all-reduces, a profile and scaling, so with figures of every chapter."""
+    root = tmp_path_factory.mktemp("whole")
+    several = [
+        fakes.record(Case("resnet50", batch_size=64, device="cuda", devices_per_node=n), number=500 + n)
+        for n in (1, 2, 4)
+    ]
+    fakes.fill(root / "store", [*fakes.quick(fakes.GPU), *several])
+    bounds.add(root / "store")
+    return page.build([root / "store"], root / "report")
+
+
 def test_all_chapters_are_there_and_led_to(gpu_page):
     tags = parse(gpu_page.read_text()).tags
     assert [a["id"] for t, a in tags if t == "section"] == IDS
@@ -114,9 +128,41 @@ def test_every_case_and_every_figure_leads_to_records_that_are_there(gpu_page):
     assert html.count("Records behind this figure") == html.count("<figure>")
 
 
-def test_ids_are_unique(gpu_page):
-    ids = [a["id"] for _, a in parse(gpu_page.read_text()).tags if "id" in a]
-    assert len(ids) == len(set(ids))
+def test_every_figure_of_ceilings_profiles_and_scaling_leads_to_records_or_runs(whole_page):
+    html = whole_page.read_text()
+    names = {path.stem for path in (whole_page.parent / "figures").iterdir()}
+    assert {"where_time_goes", "roofline-fp32", "all_reduce", "scaling_weak"} <= names
+    tags = parse(html).tags
+    ids = {a["id"] for _, a in tags if "id" in a}
+    figures = re.findall(r"<figure>.*?</figure>", html, flags=re.DOTALL)
+    assert len(figures) == len(names)
+    for figure in figures:
+        targets = re.findall(r'href="#((?:attempt|run)-[^"]+)"', figure)
+        assert targets, figure[:200]
+        assert set(targets) <= ids
+    text = " ".join(" ".join(parse(html).text).split())
+    store = whole_page.parent.parent / "store"
+    assert f"{store}/ceilings/ceilings-c.parquet dlbench ceilings --device cuda --results {store}" in text
+    assert f"{store}/profiles/p/profile.json dlbench profile resnet50 -P mode=training" in text
+    assert "dlbench allreduce --nodes 1 --devices-per-node 4 --device cuda --backend nccl --min-bytes 4096" in text
+
+
+def test_latex_holds_the_folded_tables_but_no_long_lists_of_provenance(whole_page):
+    tables = (whole_page.parent / "tables.tex").read_text()
+    for caption in (
+        "Layers by time lost: ResNet-50",
+        "Definition of every metric",
+        "All-reduce: NVIDIA H200, all sizes",
+    ):
+        assert rf"\caption{{{caption}" in tables
+    for caption in ("Every attempt, and how to repeat it", "All that is known of"):
+        assert caption not in tables
+
+
+def test_ids_are_unique(gpu_page, whole_page):
+    for built_page in (gpu_page, whole_page):
+        ids = [a["id"] for _, a in parse(built_page.read_text()).tags if "id" in a]
+        assert len(ids) == len(set(ids))
 
 
 def test_the_comparison_has_units_and_every_case(gpu_page):
@@ -144,7 +190,7 @@ def test_a_failure_is_listed_with_reason_and_folder(gpu_page):
 def test_every_record_has_a_command_to_repeat_it(cpu_page):
     text = " ".join(parse(cpu_page.read_text()).text)
     wanted = (
-        "dlbench run fake -P model=resnet50 -P mode=inference -P precision=fp32 -P batch_size=4 -P device=cpu "
+        "dlbench run fake.toml -P model=resnet50 -P mode=inference -P precision=fp32 -P batch_size=4 -P device=cpu "
         f"-P protocol.min_time_s=1.0 --fresh --results {cpu_page.parent.parent / 'store'}"
     )
     assert wanted in text
@@ -326,3 +372,15 @@ def test_the_terminal_table_fits_a_hundred_columns_and_has_units(tmp_path):
     assert max(map(len, printed.splitlines())) <= 100
     for word in ("img/s", "%", "ResNet-50", "amp_bf16"):
         assert word in printed
+
+
+def test_names_in_a_store_cannot_steer_the_terminal(tmp_path):
+    bad = "\x1b[2J\x1b]0;owned\x07\u202e\nfaked row"
+    system = dataclasses.replace(fakes.GPU, hostname=bad, device_name=f"card{bad}", cpu_model=bad)
+    records = [
+        fakes.record(Case(name, device="cuda"), system, number) for number, name in enumerate((f"net{bad}", "resnet50"))
+    ]
+    printed = page.summary_table([fakes.fill(tmp_path / "store", records)])
+    assert "card [2J ]0;owned" in printed
+    assert all(c.isprintable() or c in "\n\N{NARROW NO-BREAK SPACE}" for c in printed)
+    assert not any(line.startswith("faked row") for line in printed.splitlines())

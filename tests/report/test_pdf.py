@@ -2,11 +2,13 @@
 
 import dataclasses
 import re
+import sys
 
 import pypdf
 import pytest
 
-from dlbench.report.forms import page, pdf
+from dlbench.report import forms
+from dlbench.report.forms import page, parallel, pdf
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 
@@ -39,7 +41,7 @@ def test_pages_are_numbered_landscape_and_hold_the_cases(quick_pdf):
         assert one.mediabox.width > one.mediabox.height
         assert f"{number} / {len(reader.pages)}" in one.extract_text()
     text = text_of(quick_pdf)
-    for word in ("LeNet-5", "AlexNet", "img/s", "The twelve rules of measurement", "dlbench run fake"):
+    for word in ("LeNet-5", "AlexNet", "img/s", "The twelve rules of measurement", "dlbench run fake.toml"):
         assert word in text
 
 
@@ -74,3 +76,14 @@ def test_the_same_store_gives_the_same_bytes_in_every_form(tmp_path):
     assert {f.name for f in files} >= {*page.FORMS, "report.tex"}
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_without_its_library_all_but_the_pdf_is_written(tmp_path, monkeypatch, cores):
+    monkeypatch.setattr(parallel, "_num_cores", lambda: cores)
+    monkeypatch.setitem(sys.modules, "fpdf", None)
+    monkeypatch.delitem(sys.modules, "dlbench.report.forms.pdf")
+    monkeypatch.delattr(forms, "pdf")
+    with pytest.warns(page.MissingForm, match=r"no report\.pdf: .*fpdf"):
+        built(tmp_path, fakes.quick()[:1])
+    assert {name for name in page.FORMS if (tmp_path / "report" / name).is_file()} == set(page.FORMS) - {"report.pdf"}

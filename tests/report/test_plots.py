@@ -162,3 +162,33 @@ def test_the_fastest_of_each_group_in_the_order_of_history():
         {"model": ["vgg16", "alexnet", "alexnet"], "mode": "training", "throughput": [3.0, 1.0, 2.0], "id": [0, 1, 2]}
     )
     assert list(fastest(cases, ["model"])["id"]) == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("draw", "metric"), [(plots_batch.batch_curves, "throughput"), (plots_time.flop_time, "step_time")]
+)
+def test_the_points_of_curves_have_their_intervals(gpu_cases, draw, metric):
+    with figure_style.style():
+        plot = draw(gpu_cases)
+    bars = [bar for axes in plot.figure.axes for c in axes.collections for bar in getattr(c, "get_segments", list)()]
+    ends = {tuple(bar[:, 1]) for bar in bars}
+    known = set(zip(gpu_cases[f"{metric}_low"], gpu_cases[f"{metric}_high"], strict=True))
+    assert len(ends & known) > 50
+    assert "interval of the median step" in plot.caption
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (2.0, 4.5, ["2", "3", "4"]),
+        (0.7, 6.0, ["1", "2", "5"]),
+        (900.0, 4e5, ["1 k", "10 k", "100 k"]),
+        (2000.0, 2100.0, ["2 k"]),
+    ],
+)
+def test_a_logarithmic_axis_has_ticks_however_little_it_spans(low, high, labels):
+    axes = figure_style.new_figure(3.0).subplots()
+    figure_style.log_axis(axes, "y", figure_style.prefixed)
+    axes.set_ylim(low, high)
+    shown = [axes.yaxis.get_major_formatter()(tick, None) for tick in axes.get_yticks() if low <= tick <= high]
+    assert shown == labels

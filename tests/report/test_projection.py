@@ -70,6 +70,14 @@ def test_the_assumptions_are_sentences_with_the_numbers_used():
     assert "no price per device-hour" in text
 
 
+@pytest.mark.parametrize(("scope", "words"), [("package", "whole CPU packages"), ("device", "hosts"), (None, "hosts")])
+def test_what_is_in_the_energy_follows_the_scope_of_the_meter(scope, words):
+    found = project(1000, 1, THROUGHPUT, power_w=POWER, energy_scope=scope).assumptions
+    (sentence,) = [s for s in found if s.startswith("Energy is")]
+    assert words in sentence
+    assert ("devices' gross energy" in sentence) == (scope != "package")
+
+
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf])
 def test_a_training_of_nothing_is_refused(bad):
     with pytest.raises(BadInput, match="number of images"):
@@ -142,3 +150,34 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     binary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(BadInput, match="not UTF-8"):
         read_prices(binary)
+
+
+def test_a_system_may_have_prices_of_its_own(tmp_path):
+    file = tmp_path / "prices.toml"
+    file.write_text('currency = "EUR"\nper_kwh = 0.2\nper_device_hour = 2.0\n[systems.H200]\nper_device_hour = 5.0\n')
+    prices = read_prices(file)
+    assert (prices.of("H200").per_device_hour, prices.of("H200").per_kwh) == (5.0, 0.2)
+    assert prices.of("A100").per_device_hour == 2.0
+    assert prices.of("A100").currency == prices.of("H200").currency == "EUR"
+    only = make_prices({"currency": "EUR", "systems": {"H200": {"per_device_hour": 5.0}}})
+    assert only.of("A100") is None
+    assert only.of("H200").per_device_hour == 5.0
+
+
+@pytest.mark.parametrize(
+    ("systems", "message"),
+    [
+        (3, "systems is 3"),
+        ({"H200": 3}, "systems is"),
+        ({"H200": {"pue": 0.5}}, "pue is 0.5"),
+        ({"H200": {}}, "neither"),
+    ],
+)
+def test_wrong_prices_of_a_system_are_clear_errors(systems, message):
+    with pytest.raises(BadInput, match=message):
+        make_prices({"currency": "EUR", "systems": systems})
+
+
+def test_a_system_has_no_currency_of_its_own():
+    with pytest.raises(UnknownName, match=r"systems\.H200"):
+        make_prices({"currency": "EUR", "per_kwh": 1.0, "systems": {"H200": {"currency": "USD"}}})

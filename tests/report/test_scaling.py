@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dlbench.report.chapters.scaling import curves, model_sentence, table
+from dlbench.report.chapters.scaling import model_sentence, table
+from dlbench.report.chapters.scaling_curves import curves
 from dlbench.report.chapters.scaling_model import HOPS, Sample, ScalingModel, fit
 from dlbench.report.data.content import read
 from dlbench.report.figures import figure_style
@@ -54,12 +55,40 @@ def test_eight_times_the_largest_fitted_size_is_predicted_within_5_percent(
     found = fit(measured(model, kind))
     devices = 8 * FITTED[-1]
     batch = 64 if kind == "weak" else STRONG_BATCH // devices
-    if found.overlap_known:
-        assert found.step_s(devices, batch) == pytest.approx(model.step_s(devices, batch), rel=0.05)
+    assert found.overlap_known
+    assert found.step_s(devices, batch) == pytest.approx(model.step_s(devices, batch), rel=0.05)
+
+
+# A strong curve goes on to an eighth of the smallest batch that was measured: noise counts for more there.
+@pytest.mark.parametrize(("kind", "noise"), [("weak", 0.005), ("weak", 0.01), ("strong", 0.005)])
+@pytest.mark.parametrize("algorithm", HOPS)
+@pytest.mark.parametrize(
+    ("latency_s", "transfer_s", "overlap", "visible"),
+    [
+        (2e-5, 0.1, 0.0, True),
+        (5e-6, 0.02, 0.0, True),
+        (1e-4, 0.02, 0.0, True),
+        (2e-5, 0.2, 0.3, True),
+        (2e-5, 0.02, 0.5, False),
+        (1e-4, 0.01, 0.5, False),
+    ],
+)
+def test_noise_is_not_taken_for_communication_and_the_usual_prediction_stays_within_5_percent(
+    kind, algorithm, latency_s, transfer_s, overlap, visible, noise
+):
+    model = truth(algorithm, latency_s, transfer_s, overlap)
+    devices = 8 * FITTED[-1]
+    batch = 64 if kind == "weak" else STRONG_BATCH // devices
+    found = [fit(measured(model, kind, seed, noise)) for seed in range(20)]
+    right = [f for f in found if f.overlap_known == visible]
+    assert len(right) >= 16
+    true_s = model.step_s(devices, batch)
+    if visible:
+        assert np.median([abs(f.step_s(devices, batch) / true_s - 1) for f in found]) < 0.05
     else:
         # Nothing was seen of communication that hides: only limits can be given.
-        low, high = found.best_step_s(devices, batch), found.step_s(devices, batch)
-        assert low * 0.95 <= model.step_s(devices, batch) <= high * 1.05
+        within = [f.best_step_s(devices, batch) * 0.95 <= true_s <= f.step_s(devices, batch) * 1.05 for f in right]
+        assert np.mean(within) >= 0.8
 
 
 def test_communication_that_was_all_hidden_gives_limits_only():
@@ -81,25 +110,32 @@ def test_two_sizes_are_too_few_for_a_model():
     assert fit(measured(truth("ring", 1e-4, 0.1, 0.0), "weak")[:2]) is None
 
 
-def cluster(kind: str) -> list:
-    """Records of a made-up cluster: 10 ms of computation for 16 images, and communication that grows."""
+def cluster(kind: str, sizes=((1, 1), (1, 2), (1, 4), (1, 8)), repeats: int = 1, overlap: float = 0.0) -> list:
+    """Records of a made-up cluster: 10 ms of computation for 16 images, and communication that grows.
+
+    Args:
+        sizes: nodes, and devices on each; between nodes communication takes ten times as long.
+        overlap: the share of the computation that hides communication.
+    """
     made = []
-    for number, devices in enumerate((1, 2, 4, 8)):
+    for number, (nodes, per_node, repeat) in enumerate((*size, r) for size in sizes for r in range(repeats)):
+        devices = nodes * per_node
         batch = 16 if kind == "weak" else 64 // devices
         compute = 0.01 * batch / 16
-        step = compute + (0.002 * (devices - 1) / devices if devices > 1 else 0)
-        case = Case("lenet5", batch_size=batch, device="cuda", devices_per_node=devices)
+        total = 0.002 * (devices - 1) / devices * (10 if nodes > 1 else 1)
+        step = (compute + max(0.0, total - overlap * compute)) * (1 + 0.01 * repeat)
+        case = Case("lenet5", batch_size=batch, device="cuda", nodes=nodes, devices_per_node=per_node, repeat=repeat)
         made.append(
             fakes.record(
                 case,
                 fakes.GPU,
-                number + (10 if kind == "strong" else 0),
+                number + (50 if kind == "strong" else 0),
                 step_s=fakes.noisy_steps(step, 200, number),
                 forward_s=(),
                 backward_s=(),
                 optimizer_s=(),
                 unsynced_step_s=fakes.noisy_steps(compute, 50, number) if devices > 1 else (),
-                gradient_allreduce_s=0.002 * (devices - 1) / devices if devices > 1 else None,
+                gradient_allreduce_s=total if devices > 1 else None,
             )
         )
     return made
@@ -142,6 +178,60 @@ def test_what_is_predicted_is_marked_and_goes_to_eight_times_the_measured(tmp_pa
     assert all(r["single_device_img_per_s"] for r in records)
     assert "anything beyond is a prediction" in model_sentence(found[0])
     assert "left out of the fit" in model_sentence(found[0])
+
+
+GRID = ((1, 1), (1, 2), (2, 1), (1, 4), (2, 2), (4, 1))
+
+
+@pytest.mark.parametrize("kind", ["weak", "strong"])
+def test_no_measured_size_is_dropped_where_a_number_of_devices_was_reached_in_several_ways(tmp_path, kind):
+    found = [c for c in curves(content(tmp_path, cluster(kind, GRID))) if c.kind == kind]
+    sizes = {c.name.split(", ")[-1]: [(p.nodes, p.devices // p.nodes) for p in c.points] for c in found}
+    assert sizes == {
+        "in one node": [(1, 1), (1, 2), (1, 4)],
+        "1 on each node": [(1, 1), (2, 1), (4, 1)],
+        "2 on each node": [(1, 1), (1, 2), (2, 2)],
+    }
+    steps = {c.name.split(", ")[-1]: c.points[1].exposed_s for c in found}
+    assert steps["1 on each node"] == pytest.approx(10 * steps["in one node"], rel=0.1)
+
+
+def test_nodes_that_are_full_make_one_curve(tmp_path):
+    (curve,) = curves(content(tmp_path, cluster("weak", ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4)))))
+    assert [(p.nodes, p.devices) for p in curve.points] == [(1, 1), (1, 2), (1, 4), (2, 8), (4, 16)]
+
+
+def test_repeats_of_a_size_are_one_point_with_their_median_and_range(tmp_path):
+    once = curves(content(tmp_path / "once", cluster("weak")))
+    (curve,) = curves(content(tmp_path / "thrice", cluster("weak", repeats=3)))
+    assert [p.devices for p in curve.points] == [1, 2, 4, 8]
+    for point, single in zip(curve.points, once[0].points, strict=True):
+        assert len(set(point.attempts)) == 3
+        # The second of three repeats takes 1 % longer, the third 2 %.
+        assert point.step_s == pytest.approx(1.01 * single.step_s, rel=0.003)
+        assert point.throughput_low < 0.993 * point.throughput < point.throughput < 0.993 * point.throughput_high
+
+
+def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_the_figure(tmp_path):
+    found = curves(content(tmp_path, cluster("weak", overlap=0.5)))
+    assert not found[0].model.overlap_known
+    rows = [r for r in table(found).records() if r["origin"] == "predicted"]
+    assert [r["devices"] for r in rows] == [16, 32, 64]
+    for row, prediction in zip(rows, found[0].predictions(), strict=True):
+        assert prediction.low < prediction.high
+        assert row["throughput_img_per_s"] is None
+        assert " to " in row["predicted_limits"]
+        assert " to " in row["speedup_interval"]
+    assert "which has limits only" in model_sentence(found[0])
+    with figure_style.style():
+        (plot,) = plots(found)
+        bands = [
+            axes.get_title(loc="left")
+            for axes in plot.figure.axes
+            if any("Fill" in type(c).__name__ for c in axes.collections)
+        ]
+    assert bands == ["Throughput [img/s]", "Speedup over one device", "Efficiency"]
+    assert "where only limits are known" in plot.caption
 
 
 def test_each_kind_has_its_figure(tmp_path):

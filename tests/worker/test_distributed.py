@@ -75,23 +75,42 @@ def test_gradients_of_a_distributed_step_are_those_of_the_joint_batch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_killed_rank_is_named_and_the_next_case_runs(tmp_path):
-    killed_at = []
+def kill_a_rank(root, name, *more):
+    """Records of a case of two ranks, of which rank 1 is killed in its window, and of the cases after it."""
+    killed_at, ended_at = [], []
 
     def kill(case, elapsed_s, phase):
         if phase == "window" and not killed_at:
-            pid = json.loads(next(tmp_path.glob("attempts/*/ranks/1.pid.json")).read_text())["pid"]
+            pid = json.loads(next(root.glob("attempts/*/ranks/1.pid.json")).read_text())["pid"]
             os.kill(pid, signal.SIGKILL)
             killed_at.append(time.monotonic())
 
-    ended_at = []
-    cases = [dataclasses.replace(TWO, protocol=LONG), Case("lenet5", batch_size=4, protocol=QUICK)]
-    first, second = run(tmp_path, cases, on_tick=kill, on_record=lambda record: ended_at.append(time.monotonic()))
+    cases = [dataclasses.replace(TWO, protocol=LONG), *more]
+    first, *rest = run(root, cases, name, on_tick=kill, on_record=lambda record: ended_at.append(time.monotonic()))
     assert first.status == "crashed"
     assert "rank 1 of 2" in first.error
     assert "killed in phase 'window'" in first.error
     assert ended_at[0] - killed_at[0] < 30
+    assert_nothing_is_left(root)
+    return rest
+
+
+def test_a_killed_rank_is_named_and_the_next_case_runs(tmp_path):
+    (second,) = kill_a_rank(tmp_path, "local", Case("lenet5", batch_size=4, protocol=QUICK))
     assert second.status in ("ok", "unstable")
+
+
+@pytest.mark.parametrize("name", ["torchrun", "mpirun"])
+def test_a_killed_rank_is_named_under_other_launchers_and_no_process_is_left(tmp_path, name):
+    assert kill_a_rank(tmp_path, name) == []
+
+
+def test_a_rank_that_hangs_ends_the_case_at_its_time_limit_with_its_name(tmp_path):
+    hanging = dataclasses.replace(TWO, model="odd_ranks:hanging", protocol=dataclasses.replace(QUICK, timeout_s=20.0))
+    (record,) = run(tmp_path, [hanging])
+    assert record.status == "timeout"
+    assert "rank 1 in phase 'warmup' at odd_ranks.py" in record.error
+    assert record.wall_s < 40
     assert_nothing_is_left(tmp_path)
 
 

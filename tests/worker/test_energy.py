@@ -78,8 +78,11 @@ def test_a_sensor_that_reads_another_power_than_the_counter_is_reported(fake_nvm
     assert any(w.startswith("energy_mismatch: the integral of sampled power differs by +") for w in found.warnings)
 
 
-def test_without_a_counter_the_sampled_power_is_the_energy(fake_nvml, short_windows):
-    fake_nvml(device(energy="unsupported"))
+@pytest.mark.parametrize(
+    ("counter", "reason"), [("unsupported", "Not Supported"), ("no_permission", "Insufficient Permissions")]
+)
+def test_without_a_counter_the_sampled_power_is_the_energy_and_says_why(fake_nvml, short_windows, counter, reason):
+    fake_nvml(device(energy=counter))
     meter = open_meter("auto", "cuda", UUID, None)
     assert isinstance(meter, SampledMeter)
     meter.rest(0.2)
@@ -88,6 +91,16 @@ def test_without_a_counter_the_sampled_power_is_the_energy(fake_nvml, short_wind
     assert found.counter_j is None
     assert found.energy_j == pytest.approx(300.0 * found.window_s, rel=0.01)
     assert found.idle_power_w == pytest.approx(300.0, rel=0.02)
+    assert found.note == f"sampled power, as the energy counter cannot be read: {reason}"
+
+
+def test_a_sensor_that_shows_no_power_gives_no_energy(fake_nvml, short_windows):
+    fake_nvml(device(energy="unsupported", power=[[None, 0.0]]))
+    meter = open_meter("auto", "cuda", UUID, None)
+    meter.rest(0.1)
+    found = measure(meter, 0.3)
+    assert (found.energy_j, found.idle_power_w) == (None, None)
+    assert found.warnings[-1].startswith("meter_still: the meter gave 0 J")
 
 
 def test_a_window_of_too_few_ticks_has_no_energy(fake_nvml):
@@ -214,12 +227,18 @@ def powercap(tmp_path):
     return tmp_path
 
 
+@pytest.fixture
+def any_window(monkeypatch):
+    """Lets a window of no length count: what is tested is the sum, not the time."""
+    monkeypatch.setattr(reading, "FEWEST_TICKS", 0)
+
+
 def add_uj(root, name, energy_uj):
     file = root / name / "energy_uj"
     file.write_text(str(int(file.read_text()) + energy_uj))
 
 
-def test_rapl_counts_packages_and_their_memory_once(powercap):
+def test_rapl_counts_packages_and_their_memory_once(powercap, any_window):
     meter = RaplMeter(powercap)
     meter.start()
     for name in ("intel-rapl:0", "intel-rapl:1:1", "intel-rapl:0:0", "intel-rapl:2", "intel-rapl-mmio:0"):
@@ -227,12 +246,29 @@ def test_rapl_counts_packages_and_their_memory_once(powercap):
     assert meter.stop(0.0, 1.0).energy_j == 10.0
 
 
-def test_rapl_counters_wrap(powercap):
+def test_rapl_counters_wrap(powercap, any_window):
     (powercap / "intel-rapl:0" / "energy_uj").write_text("262143000000")
     meter = RaplMeter(powercap)
     meter.start()
     (powercap / "intel-rapl:0" / "energy_uj").write_text("2000000")
     assert meter.stop(0.0, 1.0).energy_j == pytest.approx(2.32885)
+
+
+def test_rapl_that_stands_still_is_no_zero(powercap):
+    meter = RaplMeter(powercap)
+    meter.rest(0.01)
+    found = measure(meter, 0.03)
+    assert (found.energy_j, found.counter_j, found.idle_power_w) == (None, None, None)
+    assert found.warnings[-1].startswith("meter_still: the meter gave 0 J")
+
+
+def test_rapl_over_a_window_of_too_few_ticks_has_no_energy(powercap):
+    meter = RaplMeter(powercap)
+    meter.start()
+    add_uj(powercap, "intel-rapl:0", 5_000_000)
+    found = meter.stop(0.0, 0.001)
+    assert found.energy_j is None
+    assert "is under 20 ticks of the counter (0.020 s)" in found.note
 
 
 def test_rapl_says_when_a_counter_may_have_wrapped_twice(powercap):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 
 import pytest
 
 from dlbench.errors import BadInput
+from dlbench.launch.containers import PASSED
 from dlbench.results.bounds_schema import bus_bandwidth
 from dlbench.results.records import Measurement, System
 from dlbench.worker.communication import judge, nccl_ways
-from dlbench.worker.distributed import stragglers
+from dlbench.worker.distributed import set_interfaces, stragglers
 from dlbench.worker.ranks import Found, Place, detect
 from dlbench.worker.rendezvous import Unreachable, address_of, meet
 
@@ -44,6 +46,50 @@ def test_the_rank_of_a_daemon_is_not_ours():
 
 def test_tasks_per_node_are_read_from_slurm():
     assert detect(SLURM, 4).local_size == 2
+
+
+#: Of the variables that srun sets for the last of 2 x 4 tasks, those that speak of tasks.
+STEP_2X4 = {
+    "SLURM_PROCID": "7", "SLURM_LOCALID": "3", "SLURM_NODEID": "1", "SLURM_NTASKS": "8", "SLURM_NPROCS": "8",
+    "SLURM_JOB_NUM_NODES": "2", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NUM_NODES": "2",
+    "SLURM_STEP_TASKS_PER_NODE": "4(x2)", "SLURM_NTASKS_PER_NODE": "4", "SLURM_TASKS_PER_NODE": "4(x2)",
+}  # fmt: skip
+
+
+def inside_a_container(environ):
+    return {name: value for name, value in environ.items() if name in PASSED}
+
+
+@pytest.mark.parametrize("more", [{}, {"PMIX_RANK": "7"}], ids=["slurm", "pmix"])
+def test_a_step_of_two_nodes_knows_its_node_by_the_variables_that_go_into_a_container_alone(more):
+    found = detect(inside_a_container(STEP_2X4) | more, 8)
+    assert (found.rank, found.local_rank, found.world_size, found.local_size) == (7, 3, 8, 4)
+
+
+def interfaces(monkeypatch, found, master="n1:20170", **environ):
+    for name in ("DLBENCH_INTERFACE", "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        # Set first, so that what the function sets is taken back.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    set_interfaces(master, found)
+    return os.environ.get("GLOO_SOCKET_IFNAME"), os.environ.get("NCCL_SOCKET_IFNAME")
+
+
+def test_gloo_takes_the_loopback_only_where_all_ranks_are_known_to_be_on_this_node(monkeypatch):
+    step = inside_a_container(STEP_2X4)
+    assert interfaces(monkeypatch, detect(step, 8)) == (None, None)
+    assert interfaces(monkeypatch, detect(step | {"SLURM_STEP_TASKS_PER_NODE": "8"}, 8)) == ("lo", None)
+    unknown = detect({name: value for name, value in step.items() if "PER_NODE" not in name}, 8)
+    assert unknown.local_size is None
+    assert interfaces(monkeypatch, unknown) == (None, None)
+    assert interfaces(monkeypatch, unknown, master="127.0.0.1:20170") == ("lo", None)
+
+
+def test_the_interface_that_a_person_names_goes_first(monkeypatch):
+    step = detect(inside_a_container(STEP_2X4), 8)
+    assert interfaces(monkeypatch, step, DLBENCH_INTERFACE="ib0") == ("ib0", "ib0")
 
 
 def test_every_rank_believing_to_be_alone_stops_the_case():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ def test_the_system_of_this_machine_is_plain_json():
     assert system.device_name is None
     assert json.loads(json.dumps(system.details))["load_average_before"] == [1.0, 2.0, 3.0]
     assert any("torch" in library for library in system.details["libraries"])
+    assert any(link.startswith("libc10.so => /") for link in system.details["ldd"])
 
 
 def test_the_probe_is_one_line_and_has_the_key_of_a_measurement():
@@ -86,6 +88,39 @@ def test_libraries_are_listed_once_by_their_real_path(tmp_path):
     ]
     (tmp_path / "maps").write_text("".join(line.format(name) for name in names))
     assert software.loaded_libraries(tmp_path / "maps") == [f"{tmp_path}/libx.so.1.2"]
+
+
+def test_what_ldd_finds_and_what_it_does_not_is_listed_once_by_real_paths(tmp_path, monkeypatch):
+    (tmp_path / "libx.so.1.2").write_text("")
+    (tmp_path / "libx.so.1").symlink_to(tmp_path / "libx.so.1.2")
+    told = f"""/opt/libtorch.so:
+	linux-vdso.so.1 (0x00007f0000000000)
+	libx.so.1 => {tmp_path}/libx.so.1 (0x00007f0000000000)
+	libcuda.so.1 => not found
+	/lib64/ld-linux-x86-64.so.2 (0x00007f0000000000)
+/opt/libtorch_cpu.so:
+	libx.so.1 => {tmp_path}/libx.so.1 (0x00007f0000000000)
+"""
+    (tmp_path / "ldd").write_text(f"#!/bin/sh\ncat <<'END'\n{told}END\n")
+    (tmp_path / "ldd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    expected = ["libcuda.so.1 => not found", f"libx.so.1 => {tmp_path}/libx.so.1.2"]
+    assert software.linked_libraries([Path("/opt/libtorch.so")]) == expected
+
+
+def test_without_ldd_or_files_nothing_is_said_of_links(tmp_path, monkeypatch):
+    assert software.linked_libraries([]) is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert software.linked_libraries([Path("/opt/libtorch.so")]) is None
+
+
+def test_the_driver_s_libraries_outside_of_the_container_are_those_that_the_job_found():
+    assert software.host_libraries({"DLBENCH_HOST_LIBRARIES": "/a/libcuda.so.575.1:/b/libmlx5.so.1"}) == [
+        "/a/libcuda.so.575.1",
+        "/b/libmlx5.so.1",
+    ]
+    assert software.host_libraries({}) is None
+    assert software.host_libraries({"DLBENCH_HOST_LIBRARIES": ""}) is None
 
 
 def test_outside_of_a_checkout_there_is_no_commit(tmp_path):

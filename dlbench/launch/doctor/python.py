@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
 from dlbench.launch.doctor.gpu import nvidia_devices
 from dlbench.launch.doctor.place import Finding, Place
+
+#: Modules by what they are needed for, each with the package that brings it.
+_FOR_MEASURING = {"torch": "torch", "torchvision": "torchvision", "psutil": "psutil", "pynvml": "nvidia-ml-py"}
+_FOR_KEEPING = {"pyarrow": "pyarrow"}
+_FOR_REPORTING = {
+    **{name: name for name in ("numpy", "pandas", "scipy", "matplotlib", "jinja2", "duckdb")},
+    "fpdf": "fpdf2",
+}
 
 
 def check_python(place: Place) -> Iterator[Finding]:
@@ -18,22 +26,37 @@ def check_python(place: Place) -> Iterator[Finding]:
 
 
 def check_packages(place: Place) -> Iterator[Finding]:
-    """Whether this Python can measure and keep, told without the seconds that importing takes."""
-    missing = [name for name in ("torch", "torchvision") if find_spec(name) is None]
-    if missing:
+    """Whether this Python can measure, keep and report, told without the seconds that importing takes."""
+    if missing := _missing(_FOR_MEASURING):
         yield Finding(
             "packages",
             "fail",
             f"{sys.executable} has no {', '.join(missing)}",
-            "software.python in the profile must name the Python that has them; a container's image must bring them",
+            "software.python in the profile must name the Python that has them; a container's image must bring them, "
+            f"see containers/README.md; or: {_pip(missing)}",
         )
-    if find_spec("pyarrow") is None:
+    if missing := _missing(_FOR_KEEPING):
         yield Finding(
             "packages",
             "warn",
-            f"{sys.executable} has no pyarrow: the results stay in their attempts' folders",
-            "`dlbench collect` makes Parquet of them where pyarrow is installed",
+            f"{sys.executable} has no {', '.join(missing)}: the results stay in their attempts' folders",
+            f"`dlbench collect` makes Parquet of them where pyarrow is installed: {_pip(missing)}",
         )
+    if missing := _missing(_FOR_REPORTING):
+        yield Finding(
+            "packages",
+            "warn",
+            f"{sys.executable} has no {', '.join(missing)}: `dlbench report` and its kin need them",
+            f"an image made by containers/ has them; or: {_pip(missing)}",
+        )
+
+
+def _missing(packages: Mapping[str, str]) -> list[str]:
+    return [package for module, package in packages.items() if find_spec(module) is None]
+
+
+def _pip(packages: list[str]) -> str:
+    return f"{sys.executable} -m pip install {' '.join(packages)}"
 
 
 def check_torch(place: Place) -> Iterator[Finding]:
@@ -50,7 +73,11 @@ def check_torch(place: Place) -> Iterator[Finding]:
             "note" if inside or not place.environment.get("SLURM_JOB_ID") else "fail",
             f"this Python cannot measure: {said}",
             "planning, submitting and watching work without; what measures is the Python "
-            + ("in the image" if inside else "of the jobs: pip install torch torchvision pyarrow nvidia-ml-py there"),
+            + (
+                "in the image"
+                if inside
+                else "of the jobs: pip install torch torchvision pyarrow psutil nvidia-ml-py there"
+            ),
         )
         return
     built = f"for CUDA {facts['cuda_version']}" if facts.get("cuda_version") else "without CUDA"

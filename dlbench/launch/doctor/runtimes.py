@@ -82,6 +82,9 @@ def _storage(place: Place) -> Iterator[Finding]:
     mend = _STORAGE[place.runtime]
     if place.runtime == "podman" and kind in _SHARED_DISKS:
         yield Finding("image storage", "fail", f"{folder} is on {kind}, where Podman cannot keep images", mend)
+    elif kind in _SHARED_DISKS:
+        text = f"{folder} is on {kind}: each node of a job unpacks an image of its own there, all at the same time"
+        yield Finding("image storage", "warn", text, mend)
     elif free_mib * MIB < MIN_UNPACKED_BYTES:
         text = f"only {free_mib} MiB free in {folder}, where {place.runtime} unpacks images; NVIDIA's takes 25 GB"
         yield Finding("image storage", "warn", text, mend)

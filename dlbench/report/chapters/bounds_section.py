@@ -26,8 +26,10 @@ from dlbench.report.forms.render import Table
 from dlbench.results.bounds_records import ProfileRun, Where
 from dlbench.spec.case import MODES, PRECISIONS
 
-#: Figures are drawn for so many devices.
+#: Figures are drawn for so many devices; the tables hold all.
 MAX_DEVICES = 6
+#: What to do for the figures of the others.
+HOW_TO_DRAW = "A report of their results alone, or with these named first, draws them."
 #: So many layers of each profiled case stand in its table, those that lose most.
 MAX_LAYERS = 15
 _INTRODUCTION = (
@@ -50,6 +52,11 @@ class Device:
         """What the bound of a profile is taken from."""
         return find_roof(self.ceilings, run.where, run.case["precision"])
 
+    def runs(self, precision: str | None = None) -> tuple[str, ...]:
+        """The runs that its figures are drawn from: profiles, all or those of one precision, and ceilings."""
+        profiles = [run.run_id for run in self.profiles if precision in (None, run.case["precision"])]
+        return (*profiles, *self.ceilings["run_id"].dropna().unique())
+
 
 def bounds(content: Content) -> Section:
     """Ceilings beside the datasheet, where the time goes, the roofline, and the layers by time lost."""
@@ -57,10 +64,12 @@ def bounds(content: Content) -> Section:
     blocks = [Block(words=_INTRODUCTION)] if found else []
     blocks += _missing(content, found)
     many = len(found) > 1
-    for number, device in enumerate(found[:MAX_DEVICES], 1):
-        blocks += _of_device(device, f"-{number}" if many else "")
+    for number, device in enumerate(found, 1):
+        blocks += _of_device(device, f"-{number}" if many else "", drawn=number <= MAX_DEVICES)
     if len(found) > MAX_DEVICES:
-        blocks.append(Block(words=f"Not shown: {', '.join(d.name for d in found[MAX_DEVICES:])}."))
+        left = ", ".join(device.name for device in found[MAX_DEVICES:])
+        words = f"No figures, for there are more than {units.counted(MAX_DEVICES, 'device')}: {left}. {HOW_TO_DRAW}"
+        blocks.append(Block(words=words))
     return Section("bounds", "Bounds", [*blocks, *_all_reduces(content)])
 
 
@@ -86,23 +95,27 @@ def devices(content: Content) -> list[Device]:
     return sorted(found, key=lambda d: (next((i for i, n in enumerate(order) if n in d.name), len(order)), d.name))
 
 
-def _of_device(device: Device, suffix: str) -> Iterator[Block]:
+def _of_device(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
     if len(device.ceilings):
         yield Block(heading=f"Ceilings: {device.name}", table=_untitled(ceilings_table(device.ceilings)))
     runs = [(run, device.roof(run)) for run in device.profiles]
-    if not runs:
-        return
-    plot = plots_bounds.where_time_goes(plots_bounds.networks_frame(runs))
-    yield Block(heading=f"Where the time goes: {device.name}", plot=_named(plot, suffix))
-    for precision in dict.fromkeys(run.case["precision"] for run in device.profiles):
-        same = [(run, roof) for run, roof in runs if run.case["precision"] == precision]
-        plot = plots_bounds.roofline(plots_bounds.points_frame(same), same[0][1])
-        yield Block(heading=f"Roofline: {device.name}, {precision}", plot=_named(plot, f"-{precision}{suffix}"))
+    if runs and drawn:
+        yield from _figures(device, runs, suffix)
     for run, roof in runs:
         case = run.case
         words = f"{network(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
         table = _untitled(profile_table(run, roof, MAX_LAYERS))
         yield Block(heading=f"Layers by time lost: {words} ({device.name})", table=table, folded=True)
+
+
+def _figures(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
+    plot = plots_bounds.where_time_goes(plots_bounds.networks_frame(runs))
+    yield Block(heading=f"Where the time goes: {device.name}", plot=_named(plot, suffix, device.runs()))
+    for precision in dict.fromkeys(run.case["precision"] for run in device.profiles):
+        same = [(run, roof) for run, roof in runs if run.case["precision"] == precision]
+        plot = plots_bounds.roofline(plots_bounds.points_frame(same), same[0][1])
+        plot = _named(plot, f"-{precision}{suffix}", device.runs(precision))
+        yield Block(heading=f"Roofline: {device.name}, {precision}", plot=plot)
 
 
 def _all_reduces(content: Content) -> Iterator[Block]:
@@ -111,7 +124,8 @@ def _all_reduces(content: Content) -> Iterator[Block]:
         first = rows.iloc[0]
         name = _name(content, Where(first["system_key"], first["device_kind"], cpu_model=_known(first["cpu_model"])))
         suffix = f"-{number}" if groups.ngroups > 1 else ""
-        yield Block(heading=f"All-reduce: {name}", plot=_named(all_reduce(rows), suffix))
+        plot = _named(all_reduce(rows), suffix, tuple(rows["run_id"].dropna().unique()))
+        yield Block(heading=f"All-reduce: {name}", plot=plot)
         yield Block(heading=f"All-reduce: {name}, all sizes", table=_untitled(all_reduce_table(rows)), folded=True)
 
 
@@ -174,5 +188,5 @@ def _untitled(table: Table) -> Table:
     return dataclasses.replace(table, title="")
 
 
-def _named(plot: Plot, suffix: str) -> Plot:
-    return dataclasses.replace(plot, name=plot.name + suffix)
+def _named(plot: Plot, suffix: str, runs: tuple[str, ...]) -> Plot:
+    return dataclasses.replace(plot, name=plot.name + suffix, runs=runs)

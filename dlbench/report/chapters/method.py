@@ -27,8 +27,11 @@ def own_rules(content: Content) -> Table:
             4,
             "Intervals that allow for autocorrelation; outliers stay",
             "The interval of the median is nonparametric, by order statistics of the effective number of samples; "
-            "where no honest one exists, none is shown. Outliers are counted and stay in every statistic. Latency of "
-            "inference has p50, p95 and p99 (metrics.csv).",
+            "where no honest one exists, none is shown. Rates, shares of a peak and distances to a bound follow from "
+            "that median and have its interval. Energy, power, memory, and what is sustained over the window have "
+            "none: each is one reading per process, and only repeats (the axis `repeat`) tell how far it varies. "
+            "Outliers are counted and stay in every statistic. Latency of inference has p50, p95 and p99 "
+            "(metrics.csv).",
             "met",
         ),
         (
@@ -173,7 +176,8 @@ def _counts(rows: pd.DataFrame) -> tuple[str, str]:
         return f"{words} These records hold no count by PyTorch to check it against.", "partly"
     agree = int((checked["pytorch_forward_flop"] == checked["forward_flop"]).sum())
     records = units.counted(len(checked), "record")
-    return f"{words} PyTorch's own counter gives the same forward FLOP in {agree} of {records}.", "met"
+    outcome = "met" if agree == len(checked) else "partly" if agree else "no"
+    return f"{words} PyTorch's own counter gives the same forward FLOP in {agree} of {records}.", outcome
 
 
 def _bounds(shown: pd.DataFrame) -> tuple[str, str]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
 from dlbench.stats import Interval
 
 JOULES_PER_KWH = 3.6e6
+#: How the assumptions on money begin.
+ON_MONEY = ("Electricity costs", "A device costs", "The devices themselves", "No cost is given")
+#: What an energy holds and what it does not, by the meter's scope.
+_IN_ENERGY = {
+    "package": "Energy is that of whole CPU packages and their memory; the rest of the hosts is not in it.",
+    "device": "Energy is the devices' gross energy; hosts, network and storage are not in it.",
+}
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class Prices:
     per_kwh: float | None = None
     per_device_hour: float | None = None
     pue: float = 1.0  # power usage effectiveness: energy of the whole building over that of its computers
+    systems: Mapping[str, Prices] = field(default_factory=dict)  # of systems that cost something else, by name
 
     def __post_init__(self) -> None:
         if self.currency.strip() == "":
@@ -37,8 +46,13 @@ class Prices:
             raise BadInput(
                 f"pue is {self.pue}; it is total energy over computing energy, a finite number of at least 1"
             )
-        if self.per_kwh is None and self.per_device_hour is None:
+        if self.per_kwh is None and self.per_device_hour is None and not self.systems:
             raise BadInput("neither per_kwh nor per_device_hour is given; write at least one of them")
+
+    def of(self, system: str) -> Prices | None:
+        """What this system costs: its own prices, else those of all; None where there are neither."""
+        known = self.systems.get(system, self)
+        return known if known.per_kwh is not None or known.per_device_hour is not None else None
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,7 @@ def project(
     num_devices: int = 1,
     power_w: Interval | float | None = None,
     prices: Prices | None = None,
+    energy_scope: str | None = None,
 ) -> Projection:
     """Time, energy and cost to train `num_epochs` epochs on `num_images` images.
 
@@ -80,6 +95,7 @@ def project(
         num_devices: that train together.
         power_w: average gross power of all devices together [W]; a plain number is taken as exact.
         prices: None for no cost.
+        energy_scope: what the meter of that power saw, as in the record; None for the devices.
 
     Raises:
         BadInput: the number of images, epochs or devices is not above zero.
@@ -92,6 +108,7 @@ def project(
     total = num_images * num_epochs
     time_s = Interval(total / throughput.value, total / throughput.high, total / throughput.low, throughput.confidence)
     energy_j = None
+    metered = None if power_w is None else _IN_ENERGY.get(energy_scope or "device", _IN_ENERGY["device"])
     if power_w is not None:
         power = power_w if isinstance(power_w, Interval) else Interval(power_w, power_w, power_w, 1.0)
         _check(power, "power", "W")
@@ -102,12 +119,14 @@ def project(
         energy_j=energy_j,
         cost=_cost(time_s, energy_j, num_devices, prices),
         currency=prices.currency if prices is not None else None,
-        assumptions=tuple(_assumptions(num_images, num_epochs, num_devices, power_w is not None, prices)),
+        assumptions=tuple(_assumptions(num_images, num_epochs, num_devices, metered, prices)),
     )
 
 
 def read_prices(path: Path) -> Prices:
     """The prices in a TOML file with the keys currency, per_kwh, per_device_hour and pue.
+
+    A table [systems.NAME] replaces the last three of these for the system that a report calls so.
 
     Raises:
         BadInput: the file cannot be read or is no TOML, a value has the wrong type or makes no sense.
@@ -131,7 +150,11 @@ def read_prices(path: Path) -> Prices:
 
 def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
     """Prices from plain values; unknown keys, wrong types and nonsense are errors."""
-    known = ("currency", "per_kwh", "per_device_hour", "pue")
+    known = ("currency", "per_kwh", "per_device_hour", "pue", "systems")
+    values = dict(values)
+    own = values.pop("systems", {})
+    if not isinstance(own, dict) or not all(isinstance(of_system, dict) for of_system in own.values()):
+        raise BadInput(f"systems is {own!r}; write a table for each, such as [systems.H200]")
     for key, value in values.items():
         if key not in known:
             raise UnknownName("price key", key, known, where)
@@ -142,7 +165,16 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
             raise BadInput(f"{key} is {value!r}; it must be a number")
     if "currency" not in values:
         raise BadInput('currency is missing; write one such as currency = "EUR"')
-    return Prices(**values)
+    systems = {name: make_prices(_replaced(values, name, prices), where) for name, prices in own.items()}
+    return Prices(**values, systems=systems)
+
+
+def _replaced(values: dict[str, Any], name: str, own: dict[str, Any]) -> dict[str, Any]:
+    """The prices of one system: its own in the place of those of all."""
+    for key in own:
+        if key not in ("per_kwh", "per_device_hour", "pue"):
+            raise UnknownName("price key", key, ("per_kwh", "per_device_hour", "pue"), f"systems.{name}")
+    return {**values, **own}
 
 
 def _cost(time_s: Interval, energy_j: Interval | None, num_devices: int, prices: Prices | None) -> Interval | None:
@@ -158,18 +190,18 @@ def _cost(time_s: Interval, energy_j: Interval | None, num_devices: int, prices:
 
 
 def _assumptions(
-    num_images: int, num_epochs: float, num_devices: int, with_energy: bool, prices: Prices | None
+    num_images: int, num_epochs: float, num_devices: int, metered: str | None, prices: Prices | None
 ) -> list[str]:
     sentences = [
         f"{num_epochs:g} epochs of {num_images} images on {num_devices} device{'s' if num_devices > 1 else ''}.",
         "The measured throughput holds throughout: input, storage and network keep up, clocks stay as they were.",
         "Validation, checkpoints, start-up and interruptions are not counted.",
     ]
-    if with_energy:
-        sentences.append("Energy is the devices' gross energy; hosts, network and storage are not in it.")
+    if metered is not None:
+        sentences.append(metered)
     if prices is None:
         return sentences
-    if prices.per_kwh is not None and not with_energy:
+    if prices.per_kwh is not None and metered is None:
         return [*sentences, "No cost is given: the price of electricity needs an energy, and no meter was there."]
     if prices.per_kwh is not None:
         building = "" if prices.pue == 1 else f", times a PUE of {prices.pue:g} for cooling and losses"

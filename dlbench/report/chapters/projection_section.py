@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.chapters.projection import JOULES_PER_KWH, Prices, Projection, project
+from dlbench.report.chapters.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project
 from dlbench.report.compare.side_by_side import numbered, over_processes
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.data.labels import network, network_order, setting, varying_axes
@@ -54,14 +54,24 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
     for case in cases:
         interval, known = throughput_interval(case)
         num_devices = int(case["nodes"] * case["devices_per_node"])
-        found = project(NUM_IMAGES, NUM_EPOCHS, interval, num_devices, _number(case["average_power"]), prices)
+        name = names.get(case["system_id"], "unknown")
+        own = prices.of(name) if prices else None
+        power_w, scope = _number(case["average_power"]), _text(case["energy_scope"])
+        found = project(NUM_IMAGES, NUM_EPOCHS, interval, num_devices, power_w, own, scope)
         # The number of devices is a column here.
-        assumptions |= dict.fromkeys(found.assumptions[1:])
+        assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
         row: list[Cell] = [network(case["model"])]
-        row += [names.get(case["system_id"], "unknown")] if several else []
+        row += [name] if several else []
         rows.append([*row, setting(case, axes), num_devices, *_cells(found, known)])
     notes = ["±: that of the throughput; where a case ran several times, half of the range of its processes."]
     return _without_empty(Table(_columns(several, prices), rows, notes=notes)), list(assumptions)
+
+
+def named_assumptions(assumptions: Sequence[str], name: str, prices: Prices | None) -> list[str]:
+    """`assumptions`, those on money with the system before them where systems cost differently."""
+    if prices is None or not prices.systems:
+        return list(assumptions)
+    return [f"{name}: {sentence}" if sentence.startswith(ON_MONEY) else sentence for sentence in assumptions]
 
 
 def throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
@@ -107,6 +117,10 @@ def _without_empty(table: Table) -> Table:
 
 def _digits(cell: Cell) -> str:
     return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _number(value: Any) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.chapters import tables
+from dlbench.report.chapters import bounds_runs, tables
 from dlbench.report.data.content import MAX_SHOWN, Block, Content, Section
 from dlbench.report.forms.render import Cell, Column, Table
 
@@ -39,6 +39,12 @@ _PROPERTIES = {
     "slurm_job_id": "Slurm job",
 }
 
+#: Software that may change without making another system of it.
+_SOFTWARE = (
+    *("os", "kernel", "python_version", "cudnn_version", "nccl_version"),
+    *("container_runtime", "container_image", "dlbench_version", "git_commit"),
+)
+
 #: A list with more entries than these is folded away by itself.
 _LONG = 8
 
@@ -47,13 +53,22 @@ def provenance(content: Content) -> Section:
     """The chapter that leads from each figure back to its records."""
     stores = ", ".join(content.sources)
     count = f"{units.counted(len(content.rows), 'row')} of {units.counted(len(content.attempts), 'attempt')}"
-    blocks = [Block(words=f"Read from {stores}: {count}. Folders below are relative to the store.")]
-    blocks += _system_blocks(content)
+    blocks = [
+        Block(
+            words=f"Read from {stores}: {count}. Folders below are relative to the "
+            "store, which is the folder of the Parquet file."
+        )
+    ]
+    blocks += [*_system_blocks(content), *_mixed(content)]
     if len(content.attempts):
         blocks.append(Block(heading="Suites and protocols", table=_protocols(content.attempts)))
         heading = "Every attempt, and how to repeat it"
-        newest = content.attempts.tail(MAX_SHOWN)
-        blocks.append(Block(heading=heading, table=tables.attempts(newest, content.sources), folded=True))
+        table = tables.attempts(_listed_attempts(content), content.sources, content.files)
+        blocks.append(Block(heading=heading, table=table, folded=True))
+    measured = bounds_runs.table(content.bounds)
+    if measured.rows:
+        heading = "Every run of ceilings, profiles and all-reduces, and how to repeat it"
+        blocks.append(Block(heading=heading, table=measured, folded=True))
     for system, name in content.system_names.items():
         details = _details(content.rows, system)
         long = {key: value for key, value in details.items() if isinstance(value, list) and len(value) > _LONG}
@@ -64,6 +79,14 @@ def provenance(content: Content) -> Section:
             for key, value in long.items()
         ]
     return Section("provenance", "Provenance", blocks)
+
+
+def _listed_attempts(content: Content) -> pd.DataFrame:
+    """At most `MAX_SHOWN` attempts by time: those that the report shows, for these are led to, and then the newest."""
+    shown = content.attempts["attempt_id"].isin(content.shown["attempt_id"])
+    others = content.attempts.index[~shown]
+    room = max(0, MAX_SHOWN - int(shown.sum()))
+    return content.attempts[shown | content.attempts.index.isin(others[len(others) - room :])]
 
 
 def _system_blocks(content: Content) -> list[Block]:
@@ -80,6 +103,20 @@ def _system_blocks(content: Content) -> list[Block]:
         Block(heading="In what the systems differ", table=_systems(content, different)),
         Block(heading=f"What is the same for all ({len(same)})", table=common, folded=True),
     ]
+
+
+def _mixed(content: Content) -> list[Block]:
+    """Which software is not the same in all records of one system, a sentence for each."""
+    known = content.rows[content.rows["system_hostname"].fillna("") != ""]
+    said = []
+    for system, name in content.system_names.items():
+        of_system = known[known["system_id"] == system]
+        several = [n for n in _SOFTWARE if of_system[f"system_{n}"].nunique(dropna=False) > 1]
+        if several:
+            parts = [f"{_PROPERTIES[n]} ({_values(of_system[f'system_{n}'], n, missing=True)})" for n in several]
+            said.append(f"{name}: {', '.join(parts)}.")
+    words = "Not the same in all records of one system, and so part of any difference between them: "
+    return [Block(words=words + " ".join(said))] if said else []
 
 
 def _systems(content: Content, rows: list[list[Cell]]) -> Table:
@@ -103,10 +140,11 @@ def _properties(content: Content) -> list[list[Cell]]:
     return cells
 
 
-def _values(values: pd.Series, name: str) -> str:
-    """All different values of one property, as one text."""
+def _values(values: pd.Series, name: str, missing: bool = False) -> str:
+    """All different values of one property, as one text; with `missing` also that some records have none."""
     distinct = values.dropna().unique()
     shown = [_shown(value, name) for value in distinct]
+    shown += ["none"] if missing and values.isna().any() else []
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     return ", ".join(shown[:8]) + more if shown else units.MISSING
 

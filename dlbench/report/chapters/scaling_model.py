@@ -34,6 +34,8 @@ def _tree(devices: _Array) -> _Array:
 
 #: Exposed communication below this share of the computation is noise.
 SEEN = 0.005
+#: What exceeds so many standard deviations of the noise is no noise.
+SIGMAS = 3.0
 HOPS: dict[str, Callable[[_Array], _Array]] = {"ring": _ring, "tree": _tree}
 
 
@@ -116,12 +118,13 @@ def _fit(samples: Sequence[Sample]) -> ScalingModel | None:
     own = np.array([compute[i] if s.compute_s is None else s.compute_s for i, s in enumerate(several)])
     exposed = np.maximum(0.0, steps - own)
     totals = np.array([math.nan if s.communication_s is None else s.communication_s for s in several])
+    noise = _noise(samples, fixed_s, per_image_s)
     if np.isfinite(totals).all():
         # Weighted by themselves: a time is known to a percentage.
-        algorithm, transfer_s, latency_s = _fit_communication(devices, totals, 1 / totals)
-        overlap, known = _overlap(totals, exposed, compute)
+        algorithm, transfer_s, latency_s = _fit_communication(devices, totals, 1 / totals, noise)
+        overlap, known = _overlap(totals, exposed, compute, noise)
     else:
-        algorithm, transfer_s, latency_s = _fit_communication(devices, exposed, 1 / steps)
+        algorithm, transfer_s, latency_s = _fit_communication(devices, exposed, 1 / steps, noise)
         overlap, known = 0.0, True
     fitted = tuple(sorted({s.devices for s in samples}))
     return ScalingModel(fixed_s, per_image_s, transfer_s, latency_s, overlap, algorithm, fitted, known)
@@ -141,21 +144,36 @@ def _fit_compute(samples: Sequence[Sample]) -> tuple[float, float]:
     return float(fixed_s), float(per_image_s)
 
 
-def _fit_communication(devices: _Array, times: _Array, weights: _Array) -> tuple[str, float, float]:
-    """The algorithm with the smaller error, and its transfer and latency [s], by least weighted squares from 0 on."""
+def _fit_communication(devices: _Array, times: _Array, weights: _Array, noise: float) -> tuple[str, float, float]:
+    """The algorithm with the smaller error, and its transfer and latency [s], by least weighted squares from 0 on.
+
+    Latency counts only where it explains more than noise does: made of noise it is a large error at larger sizes.
+    """
+    shares = (devices - 1) / devices * weights
+    (alone_s,), error = nnls(shares[:, None], times * weights)
+    without = (float(error), "ring", float(alone_s), 0.0)
     best = (math.inf, "ring", 0.0, 0.0)
     for name, hops in HOPS.items():
-        matrix = np.stack([(devices - 1) / devices, hops(devices)], axis=1) * weights[:, None]
+        matrix = np.stack([shares, hops(devices) * weights], axis=1)
         (transfer_s, latency_s), error = nnls(matrix, times * weights)
         best = min(best, (float(error), name, float(transfer_s), float(latency_s)))
-    return best[1:]
+    return best[1:] if without[0] > max(noise * math.sqrt(len(times)), 2 * best[0]) else without[1:]
 
 
-def _overlap(totals: _Array, exposed: _Array, compute: _Array) -> tuple[float, bool]:
+def _noise(samples: Sequence[Sample], fixed_s: float, per_image_s: float) -> float:
+    """Relative standard deviation of measured computation around the fitted one; 0 where too little was measured."""
+    known = [(s.batch_size, s.step_s if s.devices == 1 else s.compute_s) for s in samples]
+    errors = [c / (fixed_s + per_image_s * b) - 1 for b, c in known if c is not None and c > 0]
+    free = len(errors) - (1 if per_image_s == 0 else 2)
+    return math.sqrt(sum(e * e for e in errors) / free) if free > 0 else 0.0
+
+
+def _overlap(totals: _Array, exposed: _Array, compute: _Array, noise: float) -> tuple[float, bool]:
     """The share of the computation behind which communication hides, and whether that is more than a lower bound.
 
     Where some of it is seen, the hidden part is the rest; where all is hidden the share is at least that large.
     """
-    seen = exposed > SEEN * compute
+    # The difference of two times that scatter by `noise` each.
+    seen = exposed > max(SEEN, SIGMAS * math.sqrt(2) * noise) * compute
     hidden = np.clip((totals - exposed) / compute, 0.0, 1.0)
     return (float(np.median(hidden[seen])), True) if seen.any() else (float(hidden.max()), False)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from dlbench.report.chapters import method, tables
 from dlbench.report.chapters.anchors import anchors_table
-from dlbench.report.chapters.bounds_section import bounds
+from dlbench.report.chapters.bounds_section import HOW_TO_DRAW, bounds
 from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
@@ -145,7 +145,7 @@ def failures(content: Content) -> Section:
     if len(content.failed):
         count = len(content.failed)
         words = f"Cases without a result: {count}. `dlbench run` tries them again, those out of memory excepted."
-        blocks = [Block(heading="Failed cases", words=words, table=tables.failures(content.failed))]
+        blocks = [Block(heading="Failed cases", words=words, table=tables.failures(content.failed, content.files))]
     elif content.attempts.empty:
         blocks = [Block(words="The store is empty: nothing has been run yet.")]
     found = findings(content)
@@ -226,7 +226,8 @@ def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block
         blocks.append(Block(plot=plot, heading=name if len(systems) > 1 else ""))
     if len(systems) > MAX_SYSTEMS:
         left = ", ".join(name for _, name in systems[MAX_SYSTEMS:])
-        blocks.append(Block(words=f"Not drawn, but in the tables: {left}."))
+        words = f"Not drawn, for there are more than {MAX_SYSTEMS} systems, but in the tables and metrics.csv: {left}."
+        blocks.append(Block(words=f"{words} {HOW_TO_DRAW}"))
     return blocks
 
 

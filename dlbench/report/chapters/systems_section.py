@@ -126,6 +126,8 @@ def _counted(metric: str, standings: list[Standing], names: Mapping[str, str]) -
             parts.append(f"{names[system]} in front, unconfirmed, in {unsure}")
     ties = sum(s.outcome == ranking.TIE for s in standings)
     parts += [units.counted(ties, "tie")] if ties else []
+    undecided = sum(s.outcome == ranking.UNDECIDED for s in standings)
+    parts += [f"{undecided} undecided"] if undecided else []
     return f"{METRICS[metric].title}: {', '.join(parts)} of {len(standings)}."
 
 
@@ -136,7 +138,8 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
         words.append(
             "Intervals are of the ratio of the best to the next, at 95 %, from three or more processes on each side; "
             "who is named without a question mark is ahead at 95 % for all rows of a column together (Holm). "
-            "Memory is compared as it was read. A difference within ±1 % is a tie."
+            "Memory is compared as it was read. A difference within ±1 % is a tie; one that is larger and may be "
+            "chance is undecided."
         )
     unconfirmed = [s for s in standings if s.outcome == ranking.UNCONFIRMED]
     if any(s.low is None for s in unconfirmed):

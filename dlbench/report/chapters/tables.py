@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
+from dlbench.errors import DlbenchError
 from dlbench.report.data.derive import uneven
 from dlbench.report.data.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.data.metrics import METRICS
@@ -21,6 +22,7 @@ from dlbench.report.forms.frame_csv import csv_parts
 from dlbench.report.forms.render import Cell, Column, Table
 from dlbench.report.forms.render import shown as shown_cell
 from dlbench.spec.case import AXES, MODES, PRECISIONS, Case
+from dlbench.spec.suite import GLOBAL_BATCH, Suite, load_suite
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
 COMPARED = (
@@ -38,6 +40,7 @@ COMPARED = (
     "memory_allocated",
     "memory_rss",
     "energy_per_image",
+    "module_energy_per_image",
     "iqr",
 )
 #: Above a column, where the metric's own title is too long.
@@ -54,6 +57,7 @@ _SHORT_TITLES = {
     "memory_allocated": "Peak mem.",
     "memory_rss": "Host mem.",
     "energy_per_image": "Energy",
+    "module_energy_per_image": "Of module",
     "iqr": "Spread",
 }
 _COMMON = ("precision", "batch_size")
@@ -67,7 +71,9 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     shown = in_order(shown)
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(shown)]
     # Where steps are even, sustained throughput says nothing more.
-    hidden = () if uneven(shown).any() else ("sustained_throughput",)
+    hidden = [] if uneven(shown).any() else ["sustained_throughput"]
+    # Only a superchip has a module around its device.
+    hidden += [] if shown["module_energy_per_image"].notna().any() else ["module_energy_per_image"]
     known = [name for name in COMPARED if shown[name].notna().any() and name not in hidden]
     columns = [Column("system", "System")] if len(system_names) > 1 else []
     columns += [Column(axis, axis_title(axis)) for axis in axes]
@@ -124,7 +130,7 @@ def summary(shown: pd.DataFrame) -> Table:
     return Table(columns, rows)
 
 
-def failures(cases: pd.DataFrame) -> Table:
+def failures(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     """Every attempt without a result: which, how it ended, why, and where to look."""
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(cases)]
     columns = [Column(a, axis_title(a)) for a in axes]
@@ -134,30 +140,34 @@ def failures(cases: pd.DataFrame) -> Table:
             *(network(c[a]) if a == "model" else c[a] for a in axes),
             c["status"],
             _text(c["error"]),
-            folder(c["attempt_id"]),
+            _folder(c["attempt_id"], files),
         ]
         for c in in_order(cases).to_dict("records")
     ]
     return Table(columns, rows)
 
 
-def attempts(cases: pd.DataFrame, sources: Sequence[str]) -> Table:
-    """Every attempt: when, where its raw output lies, and the command that measures the same case again."""
+def attempts(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[str, Path]) -> Table:
+    """Every attempt: when, its file, where its raw output lies, and the command that measures the same case again."""
     columns = [
         Column("attempt_id", "Attempt"),
         Column("case_id", "Case"),
         Column("status", "Status"),
         Column("started_at", "Started (UTC)"),
         Column("wall_s", "Took", "right", _show_seconds),
+        Column("file", "File"),
         Column("folder", "Folder"),
         Column("command", "Measure it again"),
     ]
     rows: list[list[Cell]] = [
         [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}", _number(c["wall_s"]),
-         folder(c["attempt_id"]), rerun(c, _store(c["attempt_id"], sources))]
+         str(files.get(c["attempt_id"], units.MISSING)), _folder(c["attempt_id"], files),
+         rerun(c, _store(c["attempt_id"], sources, files))]
         for c in cases.to_dict("records")
     ]  # fmt: skip
-    return Table(columns, rows)
+    elsewhere = sorted({f"{name}.toml" for name in cases["suite"] if not _suite(str(name))})
+    notes = [f"Not in benchmarks/ here, so to be given by its path: {', '.join(elsewhere)}."] if elsewhere else []
+    return Table(columns, rows, notes=notes)
 
 
 def definitions() -> Table:
@@ -180,33 +190,53 @@ def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:
 
 
 def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:
-    """The command that measures a case again; every axis and protocol key that differs from its default is spelt out.
+    """The command that measures this one case again.
+
+    What is not the default, or what the suite itself sets, is spelt out. A suite that is not in benchmarks/ here is
+    named as a file, whose path only its owner knows.
 
     Args:
         results: the folder that the new attempt goes to; "" for the default one.
     """
-    defaults = Case("")
-    words = ["dlbench", "run", str(case["suite"])]
+    name = str(case["suite"])
+    suite, defaults = _suite(name), Case("")
+    words = ["dlbench", "run", name if suite else f"{name}.toml"]
+    named = {"model", "mode", "precision", "batch_size", "device", *(suite.axes if suite else ())}
     for axis in AXES:
-        if axis in ("model", "mode", "precision", "batch_size", "device") or case[axis] != getattr(defaults, axis):
+        if axis == "batch_size" and GLOBAL_BATCH in named:
+            words += ["-P", f"{GLOBAL_BATCH}={case[axis] * case['nodes'] * case['devices_per_node']}"]
+        elif axis in named or case[axis] != getattr(defaults, axis):
             words += ["-P", f"{axis}={case[axis]}"]
-    usual = _usual_protocol()
+    usual = dataclasses.asdict(suite.protocol if suite else defaults.protocol)
     for key, value in json.loads(case["protocol"] or "{}").items():
         if value != usual.get(key):
             words += ["-P", f"protocol.{key}={value}"]
+    words += ["--launcher", "srun"] if case["nodes"] > 1 else []
     return shlex.join([*words, "--fresh", *(["--results", results] if results else [])])
 
 
 @cache
-def _usual_protocol() -> dict[str, Any]:
-    return dataclasses.asdict(Case("").protocol)
+def _suite(name: str) -> Suite | None:
+    """The suite of this name in benchmarks/, if there is one."""
+    try:
+        return load_suite(name)
+    except (DlbenchError, ValueError):  # a name that is no path
+        return None
 
 
-def _store(attempt_id: object, sources: Sequence[str]) -> str:
+def _store(attempt_id: str, sources: Sequence[str], files: Mapping[str, Path]) -> str:
     """The results folder that holds an attempt's output; the only source, where none does; "" where nobody knows."""
+    beside = files[attempt_id].parent if attempt_id in files else None
+    if beside and (beside / folder(attempt_id)).is_dir():
+        return str(beside)
     folders = [s for s in sources if Path(s).is_dir()]
-    holding = [s for s in folders if (Path(s) / "attempts" / str(attempt_id)).is_dir()]
-    return next(iter(holding), folders[0] if len(folders) == 1 else "")
+    return folders[0] if len(folders) == 1 else ""
+
+
+def _folder(attempt_id: str, files: Mapping[str, Path]) -> str:
+    """`folder`, with the store before it where there are several."""
+    several = len({file.parent for file in files.values()}) > 1
+    return f"{files[attempt_id].parent}/{folder(attempt_id)}" if several else folder(attempt_id)
 
 
 def folder(attempt_id: object) -> str:

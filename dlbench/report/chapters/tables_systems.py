@@ -164,9 +164,9 @@ def _verdict(standing: Standing | None, names: Mapping[str, str]) -> str:
     if standing is None:
         return units.MISSING
     best, second = names[standing.best], names[standing.runner_up]
-    if standing.outcome == ranking.TIE:
+    if standing.outcome in (ranking.TIE, ranking.UNDECIDED):
         equal = abs(standing.ratio - 1) < 0.0005 and standing.low is None
-        return f"tie: {best}, {second}" + ("" if equal else f"\n{standing.margin}")
+        return f"{standing.outcome}: {best}, {second}" + ("" if equal else f"\n{standing.margin}")
     mark = " ?" if standing.outcome == ranking.UNCONFIRMED else ""
     return f"{best}{mark}\n{standing.margin} against {second}"
 

@@ -123,7 +123,7 @@ def caveat_of(result: Comparison) -> str:
 
 
 def corrected(lines: list[Line], metric: str) -> list[Line]:
-    """The lines with verdicts that hold for all of them together."""
+    """The lines with verdicts; those of a difference hold for all of them together."""
     # Where the spread between processes is only assumed nothing is tested, and the other tests pay nothing for it.
     results = [line.comparison for line in lines if line.comparison]
     tested = [replace(c, p_value=None, low=None, high=None) if c.basis == "assumed" else c for c in results]

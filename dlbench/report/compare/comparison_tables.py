@@ -77,8 +77,9 @@ def _notes(found: Found) -> list[str]:
         *found.remarks,
         f"Ratio of the geometric means over processes (n) of their medians; above 1 is more {more}.",
         "Effect: the chance that a process of the second side has the larger value; 0.5 is no difference.",
-        f"Verdicts hold for all intervals of this table ({found.num_tested}) together at {_percent(rules.confidence)} "
-        f"(Holm); within ±{100 * rules.margin:g} % is the same.",
+        f"Differences hold for all intervals of this table ({found.num_tested}) together at "
+        f"{_percent(rules.confidence)} (Holm); `same` is said of each by itself: its interval lies within "
+        f"±{100 * rules.margin:g} %.",
         summary(found),
     ]
 

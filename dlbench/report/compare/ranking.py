@@ -1,8 +1,9 @@
 """Who is ahead: of each case and metric the best system, by how much, and whether that may be said at all.
 
-The statistics are those of `compare_stats`. Three answers are possible. `ahead`: several processes on each side, and
+The statistics are those of `compare_stats`. Four answers are possible. `ahead`: several processes on each side, and
 the difference holds at 95 % for all rows of a metric together. `unconfirmed`: the sides are apart, but too few
-processes ran to see how processes differ, or it holds for this row alone. `tie`: neither.
+processes ran to see how processes differ, or it holds for this row alone. `tie`: what was seen differs by 1 % at most.
+`undecided`: it differs by more, and may be chance.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from dlbench import units
 from dlbench.report.compare.compare_stats import DEFAULT_MARGIN, MIN_PROCESSES, Comparison, compare, correct
 from dlbench.report.data.metrics import METRICS
 
-AHEAD, UNCONFIRMED, TIE = "ahead", "unconfirmed", "tie"
+AHEAD, UNCONFIRMED, TIE, UNDECIDED = "ahead", "unconfirmed", "tie", "undecided"
 #: What stands for a share of the bound, and for memory: the metric that most cases have, the first of equals.
 BOUND_METRICS = ("share_of_measured_peak", "mfu")
 MEMORY_METRICS = ("memory_allocated", "memory_device", "memory_rss")
@@ -137,7 +138,7 @@ def _with_outcome(standing: Standing, found: Comparison | None) -> Standing:
     # Medians and geometric means may disagree about which side is better: then neither is.
     same_way = (found.ratio > 1) == (standing.ratio > 1)
     apart = found.low is None or found.high is None or not found.low <= 1 <= found.high
-    outcome = UNCONFIRMED if apart and same_way and not small else TIE
+    outcome = TIE if small else UNCONFIRMED if apart and same_way else UNDECIDED
     if not is_measured(found):
         return replace(standing, outcome=outcome, comparison=found)
     if found.verdict in ("faster", "slower") and same_way:

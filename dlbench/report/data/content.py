@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from dlbench.spec.case import AXES
 
 #: Confidence intervals are computed for, and tables and figures made of, at most so many cases; metrics.csv has all.
 MAX_SHOWN = 1000
+#: What is wrong with a case that is said to be measured and has no time that can be a step's.
+UNUSABLE = "no step time is left: there is none, or one is NaN, infinite, zero, negative or beyond all reason"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Content:
     baseline: str | None = None  # the name of the system that speedups are over; None for the first
     prices: Prices | None = None
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
+    files: Mapping[str, Path] = field(default_factory=dict)  # of each attempt the Parquet file that holds it
 
     def of_system(self, system_id: str) -> pd.DataFrame:
         """The shown cases of one system."""
@@ -73,7 +76,8 @@ def read(
     attempts["system_id"] = attempts["attempt_id"].map(first["system_id"]).astype(object)
     latest = derive.current(attempts)
     done = latest["status"].isin(DONE_STATUSES)
-    measured = latest[done & latest["steps"].gt(0)]
+    usable = done & latest["steps"].gt(0)
+    measured = latest[usable]
     chosen = choose(measured, MAX_SHOWN)
     # Sections look at these case by case, which columns of Arrow's texts are slow at.
     chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
@@ -87,13 +91,14 @@ def read(
         rows=rows,
         attempts=attempts,
         shown=derive.with_intervals(shown).copy(),  # in one piece, which is faster
-        failed=latest[~done],
+        failed=latest.assign(error=latest["error"].mask(done, UNUSABLE))[~usable],
         system_names=names,
         skipped=(*loaded.problems, *(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart))),
         left_out=len(measured) - len(chosen),
         baseline=baseline,
         prices=prices,
         bounds=bounds,
+        files=loaded.files(),
     )
 
 

@@ -1,7 +1,8 @@
 """From the store's rows (one per rank) to one row per attempt with every metric; nothing is measured twice, all of it
 can be derived again from the raw samples.
 
-Over ranks time is the maximum, energy the sum, memory the maximum. What is missing is NaN, never 0.
+Over ranks time is the maximum, energy the sum, memory the maximum; a flag of one rank is a flag of the attempt. What is
+missing is NaN, never 0.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dlbench.results.records import DONE_STATUSES
 from dlbench.spec.case import AXES
 from dlbench.spec.peaks import find_peaks
 
-#: What names an attempt, beside its axes; taken over from the row of its first rank.
+#: What names an attempt, beside its axes; taken over from the row of its first rank, but for `_flags`.
 IDENTITY = (
     "attempt_id",
     "case_id",
@@ -48,8 +49,8 @@ IDENTITY = (
 )
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
-_PROPORTIONAL = ("step_time",)
-_INVERSE = ("throughput", "flop_rate", "mfu")
+_PROPORTIONAL = ("step_time", "distance_to_bound", "distance_to_layer_bound")
+_INVERSE = ("throughput", "flop_rate", "mfu", "share_of_measured_peak")
 MIN_STEPS = samples.MIN_STEPS
 #: Steps are uneven where the sustained throughput is so much below that of the median step.
 UNEVEN_LIMIT = 0.1
@@ -95,6 +96,8 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
     """
     by_attempt = rows.groupby("attempt_id", sort=False)
     first = rows.drop_duplicates("attempt_id").set_index("attempt_id", drop=False)
+    if len(first) < len(rows):
+        first = first.assign(**_flags(rows, first))
     derived = [statistics, _from_extremes(by_attempt), _energy(rows)]
     cases = pd.concat([first[[*IDENTITY, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
     _add_rates(cases, first)
@@ -138,11 +141,13 @@ def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:
     step = cases["step_time"].to_numpy()
     added: dict[str, Any] = {"step_time_half_width": (bounds[:, 1] - bounds[:, 0]) / 2 / step}
     for name in _PROPORTIONAL:
-        added |= {f"{name}_low": bounds[:, 0], f"{name}_high": bounds[:, 1]}
+        factor = cases[name].to_numpy() / step
+        added |= {f"{name}_low": factor * bounds[:, 0], f"{name}_high": factor * bounds[:, 1]}
     for name in _INVERSE:
         work = cases[name].to_numpy() * step
         added |= {f"{name}_low": work / bounds[:, 1], f"{name}_high": work / bounds[:, 0]}
-    return cases.assign(**added)
+    # A copy is in one piece: pandas warns of frames that were put together column by column.
+    return cases.copy().assign(**added)
 
 
 def uneven(cases: pd.DataFrame) -> pd.Series[bool]:
@@ -156,6 +161,27 @@ def _lists(column: pd.Series) -> Lists:
     arrays = [np.asarray(v, np.float64) if np.ndim(v) else np.empty(0) for v in column]
     starts = np.cumsum([0, *(a.size for a in arrays)], dtype=np.int64)
     return Lists(np.concatenate(arrays) if arrays else np.empty(0), starts)
+
+
+def _flags(rows: pd.DataFrame, first: pd.DataFrame) -> dict[str, pd.Series]:
+    """What any rank of an attempt has to say against it, by attempt.
+
+    Steady is an attempt whose ranks all are; it is missing where a rank does not say and no other denies it.
+    """
+    keys = rows["attempt_id"]
+    unsteady = rows["steady"].eq(False).groupby(keys, sort=False).any()
+    unknown = rows["steady"].isna().groupby(keys, sort=False).any() & ~unsteady
+    others = rows["other_processes"].groupby(keys, sort=False).max()
+    flags = {
+        "steady": first["steady"].mask(unknown, None).mask(unsteady, False),
+        "other_processes": others.reindex(first.index),
+    }
+    several = rows[rows.duplicated("attempt_id", keep=False)]
+    for name in ("warnings", "throttle_reasons"):
+        said = several.loc[several[name].str.len() > 0, ["attempt_id", name]].explode(name).drop_duplicates()
+        every = said.groupby("attempt_id", sort=False)[name].agg(list).reindex(first.index)
+        flags[name] = every.where(every.notna(), first[name])
+    return flags
 
 
 def _from_extremes(by_attempt: Any) -> pd.DataFrame:
@@ -179,16 +205,25 @@ def _from_extremes(by_attempt: Any) -> pd.DataFrame:
 
 
 def _energy(rows: pd.DataFrame) -> pd.DataFrame:
-    """Average and idle power over all meters of each attempt, each meter once; NaN if any rank has none."""
+    """Average, idle and module power over all meters of each attempt, each meter once; NaN if any rank has none.
+
+    A power that is not above zero is that of a meter that stood still: unknown.
+    """
     shared = rows["energy_scope"].isin(("package", "node"))
     own = rows["device_uuid"].fillna(rows["rank"].astype(str))
     meter = rows["system_hostname"].fillna("") + "/" + own.where(~shared, "")
-    power = rows["energy_j"] / rows["energy_window_s"].fillna(rows["window_s"])
-    frame = pd.DataFrame({"attempt_id": rows["attempt_id"], "meter": meter, "average_power": power})
-    frame["idle_power"] = rows["idle_power_w"]
+    window_s = rows["energy_window_s"].fillna(rows["window_s"])
+    powers = pd.DataFrame(
+        {
+            "average_power": rows["energy_j"] / window_s,
+            "idle_power": rows["idle_power_w"],
+            "module_power": rows["energy_module_j"] / window_s,
+        }
+    )
+    frame = powers.where(powers > 0).assign(attempt_id=rows["attempt_id"], meter=meter)
     meters = frame.drop_duplicates(["attempt_id", "meter"]).groupby("attempt_id", sort=False)
-    totals = meters[["average_power", "idle_power"]].sum(min_count=1)
-    known = meters[["average_power", "idle_power"]].count().eq(meters.size(), axis=0)
+    totals = meters[list(powers)].sum(min_count=1)
+    known = meters[list(powers)].count().eq(meters.size(), axis=0)
     return totals.where(known)
 
 
@@ -213,6 +248,7 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     cases["distance_to_bound"] = step / cases["time_bound"]
     cases["mfu"] = cases["flop_rate"] / (cases["device_peak"] * devices)
     cases["energy_per_image"] = cases["average_power"] / cases["sustained_throughput"]
+    cases["module_energy_per_image"] = cases["module_power"] / cases["sustained_throughput"]
     cases["energy_per_gflop"] = cases["energy_per_image"] / (cases["flop_per_image"] / 1e9)
     cases["images_per_wh"] = 3600 / cases["energy_per_image"]
 

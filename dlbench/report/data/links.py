@@ -1,4 +1,7 @@
-"""From each figure and each row of a page to the records behind it: the rows of the table of attempts."""
+"""From each figure and each row of a page to the records behind it: the rows of the table of attempts.
+
+A figure of ceilings or profiles leads to the rows of the table of their runs instead.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,11 @@ class Links:
 
     def __init__(self, content: Content, sections: Sequence[Section]) -> None:
         tables = [block.table for section in sections for block in section.blocks if block.table]
-        self._home = next((table for table in tables if _is_home(table)), None)
+        self._home = next((table for table in tables if _is_home(table, "attempt_id")), None)
         self._known = {str(row["attempt_id"]) for row in self._home.records()} if self._home else set()
+        self._home_of_runs = next((table for table in tables if _is_home(table, "run_id")), None)
+        runs = self._home_of_runs.records() if self._home_of_runs else []
+        self._runs = {str(row["run_id"]): f"{row['measured']}, {row['started_at']}" for row in runs}
         axes = ["mode", "precision", "batch_size", *varying_axes(content.shown)]
         names = content.system_names if len(content.system_names) > 1 else {}
         self._labels = {
@@ -31,8 +37,10 @@ class Links:
         }
 
     def anchor(self, table: Table, row: Sequence[Cell]) -> str:
-        """The id of a row of the table of attempts; "" for every other table."""
-        return self.target(_attempt(table, row)) if table is self._home else ""
+        """The id of a row of the table of attempts, or of that of runs; "" for every other table."""
+        if table is self._home_of_runs:
+            return f"run-{_cell(table, row, 'run_id')}"
+        return self.target(_cell(table, row, "attempt_id")) if table is self._home else ""
 
     def target(self, attempt_id: Cell) -> str:
         """The id of the row that tells all of this attempt; "" where the page does not hold it."""
@@ -43,22 +51,25 @@ class Links:
         return key == "attempt_id" and table is not self._home
 
     def records(self, block: Block) -> list[tuple[str, str]]:
-        """Of the attempts that a figure shows the ids of their rows, and what to call them."""
+        """Of the attempts and runs that a figure shows the ids of their rows, and what to call them."""
         listed = (r for r in _of(block.plot) if self.target(r) and r in self._labels)
-        return [(self.target(r), self._labels[r]) for r in islice(listed, MAX_LISTED)]
+        attempts = [(self.target(r), self._labels[r]) for r in islice(listed, MAX_LISTED)]
+        runs = block.plot.runs if block.plot else ()
+        return attempts + [(f"run-{r}", self._runs[r]) for r in runs if r in self._runs]
 
     def unlisted(self, block: Block) -> int:
         """How many of a figure's attempts `records` leaves out."""
-        return max(0, len(_of(block.plot)) - len(self.records(block)))
+        listed = sum(1 for r in _of(block.plot) if self.target(r) and r in self._labels)
+        return len(_of(block.plot)) - min(listed, MAX_LISTED)
 
 
 def _of(plot: Plot | None) -> tuple[str, ...]:
-    return plot.records if plot else ()
+    return tuple(dict.fromkeys(plot.records)) if plot else ()
 
 
-def _is_home(table: Table) -> bool:
-    return {"attempt_id", "command"} <= {column.key for column in table.columns}
+def _is_home(table: Table, key: str) -> bool:
+    return {key, "command"} <= {column.key for column in table.columns}
 
 
-def _attempt(table: Table, row: Sequence[Cell]) -> Cell:
-    return next(cell for column, cell in zip(table.columns, row, strict=True) if column.key == "attempt_id")
+def _cell(table: Table, row: Sequence[Cell], key: str) -> Cell:
+    return next(cell for column, cell in zip(table.columns, row, strict=True) if column.key == key)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,10 @@ class Loaded:
         found = [problem for reader in self.readers for problem in reader.problems]
         more = len(found) - MAX_PROBLEMS
         return [*found[:MAX_PROBLEMS], f"{more} more parts like these"] if more > 0 else found
+
+    def files(self) -> dict[str, Path]:
+        """Of each attempt the Parquet file that it was read from."""
+        return {str(attempt): self.readers[int(n)].part_of(str(attempt)) for attempt, n in self.source_of.items()}
 
     def samples_of(self, attempts: list[str]) -> pd.DataFrame:
         """Of these attempts, in their order: `samples`, `TRACES` and `COMMUNICATION`.

@@ -239,6 +239,14 @@ _ALL = (
         "average power x window / images; summed over ranks, a shared meter counted once",
     ),
     Metric(
+        "module_energy_per_image",
+        "Module energy per image",
+        "J/img",
+        "lower",
+        "Gross energy per image of the whole superchip modules, CPU included; missing on devices that are none.",
+        "integral of the module's sampled power over the window / images; summed over devices",
+    ),
+    Metric(
         "energy_per_gflop",
         "Energy per GFLOP",
         "J/GFLOP",

@@ -27,6 +27,8 @@ STATISTICS = (
     *("steps", "step_time", *PHASES, "latency_p50", "latency_p95", "latency_p99"),
     *("cv", "iqr", "autocorrelation", "outliers"),
 )
+#: A time beyond these [s] is no measurement: no clock resolves the one, and nobody waited for the other.
+SHORTEST_STEP_S, LONGEST_STEP_S = 1e-12, 1e9
 #: Fewer steps than these have no spread.
 MIN_STEPS = 4
 
@@ -146,7 +148,7 @@ def _phase(samples: Lists, ranks: Ranks, found: Slowest, stride: Ints) -> Floats
 
 
 def _possible(times: Floats) -> NDArray[np.bool_]:
-    return np.isfinite(times) & (times > 0)
+    return (times >= SHORTEST_STEP_S) & (times <= LONGEST_STEP_S)
 
 
 def _shortest(lists: Lists, ranks: Ranks) -> Ints:

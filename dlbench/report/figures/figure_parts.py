@@ -30,6 +30,7 @@ class Plot:
     caption: str
     figure: Figure | None = None
     records: tuple[str, ...] = ()  # the attempts that it is drawn from
+    runs: tuple[str, ...] = ()  # the runs of `dlbench ceilings`, `profile` and `allreduce` that it is drawn from
 
 
 def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS) -> pd.DataFrame:

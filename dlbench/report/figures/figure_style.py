@@ -7,6 +7,7 @@ label fits.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -186,11 +187,25 @@ def _has_glyph(character: str) -> bool:
     return character.isprintable() and font.get_char_index(ord(character)) != 0
 
 
+class _RoundTicks(LogLocator):
+    """Powers of ten; where fewer than two of them are in view, round numbers between them as well."""
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        """The ticks of an axis from `vmin` to `vmax`."""
+        found = super().tick_values(vmin, vmax)
+        for steps in ((2.0, 5.0), (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
+            if sum(vmin <= tick <= vmax for tick in found) >= 2:
+                break
+            powers = [10.0 ** math.floor(math.log10(vmin)), 10.0 ** math.floor(math.log10(vmax))]
+            found = sorted({step * power for power in powers for step in (1.0, *steps)})
+        return found
+
+
 def log_axis(axes: Axes, which: str, show: Callable[[float], str]) -> None:
-    """Make the axis "x" or "y" logarithmic, with plain labels such as "10 k" at powers of ten."""
+    """Make the axis "x" or "y" logarithmic, with plain labels such as "10 k" at powers of ten, or at rounds between."""
     axis: Any = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    axis.set_major_locator(LogLocator(base=10, numticks=8))
+    axis.set_major_locator(_RoundTicks(base=10, numticks=8))
     axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())

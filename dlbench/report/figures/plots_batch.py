@@ -27,6 +27,7 @@ from dlbench.spec.case import MODES, PRECISIONS
 
 #: The knee of a curve is its smallest batch with at least this share of its best throughput.
 KNEE_SHARE = 0.95
+INTERVAL_WORDS = "Bars: the interval of the median step, or of several processes their range."
 KNEE_WORDS = f"A ring marks the knee: the smallest batch with at least {KNEE_SHARE:.0%} of the best throughput".replace(
     "%", " %"
 )
@@ -40,16 +41,15 @@ _LINES: dict[str, dict[str, Any]] = {
 def batch_curves(cases: pd.DataFrame) -> Plot:
     """Throughput over the batch per device of one system, one panel per network, one line per mode and precision."""
     known = cases[cases["throughput"].notna()]
-    several = known.groupby("model")["batch_size"].nunique()
-    names = set(several[several > 1].index)
-    if not names:
-        return Plot("batch_curves", "Every network ran with one batch size only.")
-    shown = fastest(known[known["model"].isin(names)], ["model", "mode", "precision", "batch_size"], limit=None)
+    several = known.groupby(["model", "mode", "precision"])["batch_size"].transform("nunique").gt(1)
+    if not several.any():
+        return Plot("batch_curves", "No network ran with several batch sizes at one setting.")
+    shown = fastest(known[several], ["model", "mode", "precision", "batch_size"], limit=None)
     marks = {name: mark | {"marker": "o"} for name, mark in precision_marks(shown).items()}
     plot = _drawn(shown, Hue("precision", marks))
     assert plot.figure
     look.legend(plot.figure, marks | _mode_marks(shown))
-    words = f"Throughput over the batch per device. {KNEE_WORDS} of its line. {choice(known, shown)}"
+    words = f"Throughput over the batch per device. {INTERVAL_WORDS} {KNEE_WORDS} of its line. {choice(known, shown)}"
     return Plot("batch_curves", words.strip(), plot.figure)
 
 
@@ -68,7 +68,8 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     system_legend(plot.figure, there, marks, _mode_marks(cases))
     words = (
         "Throughput over the batch per device: the same setting on all systems, of each network and mode the one that "
-        f"most of them have. {KNEE_WORDS} of its line; a line without one still rises at its last batch."
+        f"most of them have. {INTERVAL_WORDS} {KNEE_WORDS} of its line; a line without one still rises at its last "
+        "batch."
     )
     return Plot("batch_curves", words, plot.figure)
 
@@ -107,6 +108,8 @@ def _drawn(shown: pd.DataFrame, hue: Hue) -> Plot:
     for (model, mode, value), curve in _curves(shown[shown["model"].isin(names)], hue.column):
         axes, mark = panel[model], dict(hue.marks[value])
         axes.plot(curve["batch_size"], curve["throughput"], markersize=3.5, **mark, **_LINES[mode])
+        low, high = (curve[f"throughput_{end}"].fillna(curve["throughput"]) for end in ("low", "high"))
+        axes.vlines(curve["batch_size"], low, high, color=mark["color"], lw=1.1)
         place = knee(curve)
         if place is not None:
             ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.1}

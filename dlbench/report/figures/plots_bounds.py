@@ -216,17 +216,20 @@ def _draw_moving(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
 
 def _name_slowest(axes: Axes, points: pd.DataFrame) -> None:
     """Names at the points that lose most, where they do not cover each other."""
-    taken: list[tuple[float, float]] = []
+    boxes = [text.get_window_extent() for text in axes.texts]
+    taken = [(float(box.x0), float(box.y0 + box.y1) / 2) for box in boxes]
+    full = len(taken) + _NAMED
     by = "lost_s" if points["lost_s"].notna().any() else "time_s"
     for point in points.sort_values(by, ascending=False, kind="stable").to_dict("records"):
         x, y = axes.transData.transform((point["intensity"], point["flop_rate"]))
-        if len(taken) == _NAMED or any(abs(y - other_y) < 14 and abs(x - other_x) < 130 for other_x, other_y in taken):
+        if len(taken) == full or any(abs(y - other_y) < 14 and abs(x - other_x) < 130 for other_x, other_y in taken):
             continue
         taken.append((x, y))
         text = look.plain(str(point["layer"]), 22)
         where = (point["intensity"], point["flop_rate"])
         right = x > axes.get_window_extent().x1 - 110
-        side: dict[str, Any] = {"ha": "right" if right else "left", "va": "center", "fontsize": 8, "color": look.MUTED}
+        side: dict[str, Any] = {"ha": "right" if right else "left", "va": "center", "fontsize": 8, "color": look.INK}
+        side["bbox"] = {"facecolor": look.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
         axes.annotate(text, where, (-6 if right else 6, 0), textcoords="offset points", **side).set_in_layout(False)
 
 

@@ -1,6 +1,7 @@
 """Figures of scaling, weak and strong apart: throughput, speedup, efficiency, communication, energy over devices.
 
-Measured points are filled, with their intervals; what the model predicts beyond them is dashed and hollow.
+Measured points are filled, with their intervals; what the model predicts beyond them is dashed and hollow, and a band
+where it knows limits only.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from dlbench.report.chapters.scaling import KINDS, Curve, Point
+from dlbench.report.chapters.scaling_curves import KINDS, Curve, Point
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import Plot, grid
 
@@ -49,6 +50,8 @@ def _plot(kind: str, found: list[Curve], ending: str) -> Plot:
     words = (
         f"{kind.capitalize()} scaling, {_WORDS[kind]}. Bars are confidence intervals; hollow and dashed is predicted."
     )
+    if any(not p.known for c in shown for p in c.predictions()):
+        words += " A band is predicted too, where only limits are known."
     more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""
     return Plot(f"scaling_{kind}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)
 
@@ -63,14 +66,21 @@ def _draw(axes: Axes, curve: Curve, name: str, colour: str) -> None:
     first = curve.points[0]
     if name == "throughput":
         per_device = first.throughput / first.devices
-        all_devices = [p.devices for p in curve.points] + [d for d, _, _ in curve.predictions()]
+        all_devices = [p.devices for p in curve.points] + [p.devices for p in curve.predictions()]
         axes.plot(all_devices, [per_device * d for d in all_devices], color=colour, ls=":", lw=1.0)
-    scale = _scale(curve, name)
-    if scale is not None:
-        beyond = [(d, scale(d, t)) for d, t, _ in curve.predictions()]
-        line = [(devices[-1], values[-1]), *beyond]
-        axes.plot([d for d, _ in line], [v for _, v in line], color=colour, ls="--", lw=1.0)
-        axes.plot([d for d, _ in beyond], [v for _, v in beyond], color=colour, ls="none", marker="o", ms=4, mfc="none")
+    scale, beyond = _scale(curve, name), curve.predictions()
+    if scale is None or not beyond:
+        return
+    sizes = [p.devices for p in beyond]
+    low, high = [scale(p.devices, p.low) for p in beyond], [scale(p.devices, p.high) for p in beyond]
+    if beyond[0].known:
+        axes.plot([devices[-1], *sizes], [values[-1], *low], color=colour, ls="--", lw=1.0)
+        axes.plot(sizes, low, color=colour, ls="none", marker="o", ms=4, mfc="none")
+    else:
+        ends = [[values[-1], *low], [values[-1], *high]]
+        axes.fill_between([devices[-1], *sizes], ends[0], ends[1], color=colour, alpha=0.2, lw=0)
+        for line in ends:
+            axes.plot([devices[-1], *sizes], line, color=colour, ls="--", lw=0.7)
 
 
 def _scale(curve: Curve, name: str) -> Any:
@@ -109,7 +119,7 @@ def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
         look.log_axis(axes, "y", look.prefixed)
     else:
         axes.set_ylim(bottom=0)
-    most = max([p.devices for c in shown for p in c.points] + [d for c in shown for d, _, _ in c.predictions()])
+    most = max([p.devices for c in shown for p in c.points] + [p.devices for c in shown for p in c.predictions()])
     if name == "speedup":
         axes.plot([1, most], [1, most], color=look.MUTED, ls=":", lw=1.0)
     if name == "efficiency":

@@ -122,7 +122,8 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         bound += " The dashed line is the peak that matrix products and convolutions reached on one device."
     if _REACHED in sources:
         bound = " No peak of this device is known: the dotted line is the highest rate that any case reached."
-    return Plot("flop_time", f"Step time against the counted work.{bound}", figure)
+    bars = " Bars: the interval of the median step, or of several processes their range."
+    return Plot("flop_time", f"Step time against the counted work.{bars}{bound}", figure)
 
 
 _MEMORY_PARTS = {
@@ -184,6 +185,8 @@ def _draw_cases(axes: Axes, cases: pd.DataFrame) -> None:
     colours = [look.PRECISION_COLOURS[p] for p in cases["precision"]]
     alpha = 0.9 if len(cases) <= 12 else 0.5
     axes.scatter(cases["flop_per_step"], cases["step_time"], c=colours, s=22, alpha=alpha, lw=0, zorder=3)
+    low, high = (cases[f"step_time_{end}"].fillna(cases["step_time"]) for end in ("low", "high"))
+    axes.vlines(cases["flop_per_step"], low, high, colors=colours, lw=1.1, zorder=3)
 
 
 def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:

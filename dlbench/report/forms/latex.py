@@ -33,11 +33,12 @@ def document(title: str, file: str) -> str:
 
 
 def tables(sections: Sequence[Section]) -> str:
-    """All tables of a report that its page shows unfolded, as long tables that go on over pages."""
+    """All tables of a report but the long lists of its provenance, as long tables that go on over pages."""
     lines = [r"% \usepackage{array,booktabs,longtable}, on a landscape page; report.tex does it."]
     for section in sections:
         for block in section.blocks:
-            if block.table and block.table.rows and not block.folded:
+            listed = block.folded and section.id == "provenance"
+            if block.table and block.table.rows and not listed:
                 lines += _long_table(block.table, block.heading or block.table.title or section.title)
     return "\n".join(lines) + "\n"
 

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting, filtering, enlarging and finding a record; the page is complete and readable without any of it.
+// Sorting, filtering, enlarging, printing and finding a record; the page is complete and readable without any of it.
 
 function sortBy(header) {
   const table = header.closest("table");
@@ -74,6 +74,16 @@ dialog.addEventListener("keydown", (event) => {
 });
 dialog.querySelector(".close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
+
+// On paper nothing can be unfolded; what was folded before is so again afterwards.
+let unfolded = [];
+addEventListener("beforeprint", () => {
+  unfolded = [...document.querySelectorAll("details:not([open], .records)")];
+  for (const part of unfolded) part.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const part of unfolded) part.open = false;
+});
 
 // What a link leads to may be folded away, or filtered out.
 function reveal() {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -53,6 +54,10 @@ _DISPENSABLE = (
 )
 
 
+class MissingForm(UserWarning):
+    """One file of a report could not be written; the others are there."""
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything that the forms of a report are written from."""
@@ -91,11 +96,22 @@ def write(content: Content, out: Path, title: str | None = None, progress: Calla
         out.mkdir(parents=True, exist_ok=True)
         tell = progress or _silent
         report = _drawn(content, out, title or _title(content), tell)
-        forms = [partial(write_form, report, out / name) for name, write_form in FORMS.items()]
-        run_all(forms, lambda done: tell(f"{done} of {len(forms)} files"))
+        forms = [partial(_form, write_form, report, out / name) for name, write_form in FORMS.items()]
+        for problem in filter(None, run_all(forms, lambda done: tell(f"{done} of {len(forms)} files"))):
+            warnings.warn(problem, MissingForm, stacklevel=2)
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
     return out / "index.html"
+
+
+def _form(write_form: Callable[[Report, Path], None], report: Report, path: Path) -> str:
+    """Write one file; gives why it is not there, where a library that only it needs is missing."""
+    try:
+        write_form(report, path)
+    except ImportError as error:
+        path.unlink(missing_ok=True)  # of an earlier report
+        return f"no {path.name}: {error}; all other files are written"
+    return ""
 
 
 def _silent(what: str) -> None:
@@ -179,12 +195,12 @@ def _write_pdf(report: Report, path: Path) -> None:
 
 #: The files of a report beside its figures, and what writes each. A new form is a function and an entry.
 FORMS: dict[str, Callable[[Report, Path], None]] = {
+    "index.html": _write_page,
     "metrics.csv": _write_metrics,
     "comparison.csv": _write_comparison,
     "report.md": _write_markdown,
     "tables.tex": _write_latex,
     "report.pdf": _write_pdf,
-    "index.html": _write_page,
 }
 
 

@@ -99,14 +99,14 @@ def bytes_of(cell: Cell) -> str:
 
 
 def text(table: Table) -> str:
-    """`table` for the terminal: columns two spaces apart under a rule."""
-    headings, rows = [c.heading for c in table.columns], body(table)
+    """`table` for the terminal: columns two spaces apart under a rule, without what a terminal might obey."""
+    headings, *rows = [list(map(_harmless, row)) for row in ([c.heading for c in table.columns], *body(table))]
     widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
     aligns = alignments(table)
-    lines = [table.title, ""] if table.title else []
+    lines = [_harmless(table.title), ""] if table.title else []
     lines += [_line(headings, widths, aligns), "  ".join("─" * w for w in widths)]
     lines += [_line(row, widths, aligns) for row in rows]
-    lines += ["", *table.notes] if table.notes else []
+    lines += ["", *map(_harmless, table.notes)] if table.notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -179,6 +179,13 @@ def body(table: Table) -> list[list[str]]:
 def alignments(table: Table) -> list[str]:
     """Of each column "left" or "right": numbers to the right, where the column says nothing else."""
     return [_align(table, i) for i in range(len(table.columns))]
+
+
+def _harmless(text: str) -> str:
+    """`text` on one line, with a space for each character that moves, colours or hides others."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else " " for c in text)
 
 
 def _latex_character(character: str) -> str:

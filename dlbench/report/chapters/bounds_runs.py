@@ -1,0 +1,76 @@
+"""The runs of `dlbench ceilings`, `allreduce` and `profile` behind a report: each with its file and its command."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.data.labels import network
+from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.results.bounds_records import ProfileRun
+from dlbench.results.bounds_store import StoredBounds
+from dlbench.spec.case import AXES, Case
+
+#: Axes of a profile that its command always names.
+_NAMED = ("mode", "precision", "batch_size", "device")
+
+
+def table(stored: StoredBounds) -> Table:
+    """One row per run: what it measured, where, when, the file that holds it, and the command that repeats it."""
+    columns = [Column("run_id", "Run"), Column("measured", "What"), Column("hostname", "Host", "left")]
+    columns += [Column("started_at", "Started (UTC)", "left"), Column("file", "File", "left")]
+    columns.append(Column("command", "Measure it again"))
+    # By id, so that each is there once however many sources hold it.
+    found = {str(row[0]): row for row in _rows(stored) if row[0]}
+    return Table(columns, list(found.values()))
+
+
+def _rows(stored: StoredBounds) -> Iterator[list[Cell]]:
+    for frame, describe in ((stored.ceilings, _ceilings), (stored.all_reduces, _all_reduce)):
+        for run_id, rows in frame.groupby("run_id", sort=False):
+            first = rows.iloc[0]
+            what, words = describe(rows)
+            when = f"{first['started_at']:%Y-%m-%d %H:%M:%S}" if pd.notna(first["started_at"]) else ""
+            yield _row(stored, str(run_id), what, first["hostname"], when, words)
+    for run in stored.profiles:
+        when = run.started_at[:19].replace("T", " ")
+        yield _row(stored, run.run_id, _what(run), run.where.hostname, when, _profile(run))
+
+
+def _row(stored: StoredBounds, run_id: str, what: str, host: str, when: str, words: list[str]) -> list[Cell]:
+    file = stored.files.get(run_id)
+    # <results>/ceilings/<file>, <results>/profiles/<id>/<file>
+    results = ["--results", str(file.parents[2 if words[1] == "profile" else 1])] if file else []
+    return [run_id, what, host or None, when, str(file or units.MISSING), shlex.join([*words, *results])]
+
+
+def _ceilings(rows: pd.DataFrame) -> tuple[str, list[str]]:
+    device = str(rows["device_kind"].iloc[0])
+    return f"ceilings, {device}", ["dlbench", "ceilings", "--device", device]
+
+
+def _all_reduce(rows: pd.DataFrame) -> tuple[str, list[str]]:
+    first: dict[Any, Any] = rows.iloc[0].to_dict()
+    nodes, ranks = int(first["nodes"]), int(first["ranks"])
+    words = ["dlbench", "allreduce", "--nodes", str(nodes), "--devices-per-node", str(ranks // nodes)]
+    words += ["--device", str(first["device_kind"]), "--backend", str(first["backend"])]
+    words += ["--min-bytes", str(rows["size_bytes"].min()), "--max-bytes", str(rows["size_bytes"].max())]
+    return f"all-reduce, {ranks} ranks", [*words, *(["--launcher", "srun"] if nodes > 1 else [])]
+
+
+def _what(run: ProfileRun) -> str:
+    case = run.case
+    return f"profile, {network(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
+
+
+def _profile(run: ProfileRun) -> list[str]:
+    words, defaults = ["dlbench", "profile", str(run.case["model"])], Case("")
+    for axis in AXES:
+        value = run.case.get(axis, getattr(defaults, axis))
+        if axis in _NAMED or (axis != "model" and value != getattr(defaults, axis)):
+            words += ["-P", f"{axis}={value}"]
+    return words
