@@ -19,7 +19,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 _Array = NDArray[np.float64]
 
@@ -129,6 +128,9 @@ def _fit(samples: Sequence[Sample]) -> ScalingModel | None:
 
 def _fit_compute(samples: Sequence[Sample]) -> tuple[float, float]:
     """Fixed and per-image time [s] of a step's own work, by least relative squares; constant where the batch is."""
+    # It takes some time to import, and most reports fit no model.
+    from scipy.optimize import nnls
+
     known = [(s.batch_size, s.step_s if s.devices == 1 else s.compute_s) for s in samples]
     pairs = [(float(b), c) for b, c in known if c is not None and c > 0]
     if not pairs:
@@ -143,6 +145,8 @@ def _fit_compute(samples: Sequence[Sample]) -> tuple[float, float]:
 
 def _fit_communication(devices: _Array, times: _Array, weights: _Array) -> tuple[str, float, float]:
     """The algorithm with the smaller error, and its transfer and latency [s], by least weighted squares from 0 on."""
+    from scipy.optimize import nnls
+
     best = (math.inf, "ring", 0.0, 0.0)
     for name, hops in HOPS.items():
         matrix = np.stack([(devices - 1) / devices, hops(devices)], axis=1) * weights[:, None]

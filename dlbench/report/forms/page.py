@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +26,7 @@ from dlbench.report.data.labels import short
 from dlbench.report.data.links import Links
 from dlbench.report.figures import figure_style
 from dlbench.report.forms import latex
-from dlbench.report.forms.parallel import run_all
+from dlbench.report.forms.parallel import Crew, Pending, results
 from dlbench.report.forms.render import (
     Cell,
     Column,
@@ -58,7 +58,7 @@ class Report:
     """Everything that the forms of a report are written from."""
 
     content: Content
-    sections: Sequence[Section]
+    sections: list[Section]
     svgs: dict[str, str]  # of each figure by its name
     title: str
     folder: Path
@@ -87,15 +87,40 @@ def write(content: Content, out: Path, title: str | None = None, progress: Calla
     Raises:
         StoreError: `out` cannot be written.
     """
+    tell = progress or _silent
     try:
         out.mkdir(parents=True, exist_ok=True)
-        tell = progress or _silent
-        report = _drawn(content, out, title or _title(content), tell)
-        forms = [partial(write_form, report, out / name) for name, write_form in FORMS.items()]
-        run_all(forms, lambda done: tell(f"{done} of {len(forms)} files"))
+        # Queued tasks draw figures as well, which takes the style.
+        with figure_style.style(), Crew() as crew:
+            _write(crew, content, out, title or _title(content), tell)
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
     return out / "index.html"
+
+
+def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[str], None]) -> None:
+    """All sections, and beside them what takes long: their figures, and the files."""
+
+    def begun(report: Report, names: Iterable[str]) -> list[Pending]:
+        return [crew.start(partial(FORMS[name], report, out / name)) for name in FORMS if name in names]
+
+    report = Report(content, [], {}, title, out)
+    files = begun(report, _OF_DATA)
+    figures: dict[str, Pending] = {}
+    for section in SECTIONS:
+        made = section(content)
+        if not made.blocks:
+            continue
+        report.sections.append(made)
+        for plot in (block.plot for block in made.blocks if block.plot):
+            if plot.figure:
+                figures[plot.name] = crew.start(partial(figure_style.save, plot.figure, out / "figures", plot.name))
+        tell(made.title)
+    files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
+    drawn = results(list(figures.values()), lambda done: tell(f"{done} of {len(figures)} figures"))
+    report.svgs.update(zip(figures, drawn, strict=True))
+    files += begun(report, _OF_FIGURES)
+    results(files, lambda done: tell(f"{done} of {len(files)} files"))
 
 
 def _silent(what: str) -> None:
@@ -125,23 +150,6 @@ def terminal(content: Content) -> str:
     if len(content.failed):
         parts.append(f"{units.counted(len(content.failed), 'case')} failed; the report says why.\n")
     return "\n".join(parts)
-
-
-def _drawn(content: Content, out: Path, title: str, progress: Callable[[str], None]) -> Report:
-    """All sections, their figures written to `out`."""
-    with figure_style.style():
-        sections = []
-        for section in SECTIONS:
-            made = section(content)
-            if made.blocks:
-                sections.append(made)
-                progress(made.title)
-        plots = [block.plot for section in sections for block in section.blocks if block.plot]
-        figures = {plot.name: plot.figure for plot in plots if plot.figure}
-        svgs = figure_style.save_all(
-            figures, out / "figures", lambda done: progress(f"{done} of {len(figures)} figures")
-        )
-    return Report(content, sections, svgs, title, out)
 
 
 def _write_page(report: Report, path: Path) -> None:
@@ -186,6 +194,9 @@ FORMS: dict[str, Callable[[Report, Path], None]] = {
     "report.pdf": _write_pdf,
     "index.html": _write_page,
 }
+#: What needs no sections, and what needs figures; all others are tables.
+_OF_DATA = {"metrics.csv", "comparison.csv"}
+_OF_FIGURES = {"report.pdf", "index.html"}
 
 
 def _html(report: Report) -> str:
