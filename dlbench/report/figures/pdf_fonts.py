@@ -13,7 +13,7 @@ from functools import cache
 from io import BytesIO
 from typing import Any
 
-from fontTools.ttLib import TTFont
+from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from matplotlib import font_manager
 from matplotlib.backends import _backend_pdf_ps
 
@@ -40,13 +40,15 @@ def shared() -> Iterator[None]:
 def _subset(file: Any, glyphs: Iterable[int]) -> AbstractContextManager[Any]:
     """As matplotlib's: the font with these glyphs and the usual ones, and where each of them is in it."""
     font, places = _made(file, _usual(file) | frozenset(glyphs))
-    return _backend_pdf_ps.SubsetResults(TTFont(BytesIO(font)), places)._as_cm()
+    return _backend_pdf_ps.SubsetResults(TTFont(BytesIO(font), recalcTimestamp=False), places)._as_cm()
 
 
 @cache
 def _made(file: Any, glyphs: frozenset[int]) -> tuple[bytes, dict[int, int]]:
     with _cut(file, set(glyphs)) as made:
-        return _backend_pdf_ps.font_as_file(made.font).getvalue(), made.glyph_index_map
+        font = BytesIO()
+        made.font.save(font, reorderTables=False)
+        return font.getvalue(), made.glyph_index_map
 
 
 @cache

@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -70,7 +70,7 @@ def _numbers(values: pd.Index) -> list[str]:
     return list(map("%.6g".__mod__, values))
 
 
-def _times(values: pd.Index, unit: str) -> list[str]:
+def _times(values: pd.Index, unit: Literal["s", "ms"]) -> list[str]:
     in_utc = pd.DatetimeIndex(values).tz_convert(None).to_numpy()
     return [f"{text.replace('T', ' ')}+00:00" for text in np.datetime_as_string(in_utc, unit=unit).tolist()]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from dlbench import units
 from dlbench.errors import StoreError
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.sections import SECTIONS
+from dlbench.report.chapters.sections import SECTIONS, variability
 from dlbench.report.data.content import Block, Content, Section, read
 from dlbench.report.data.frames import with_intervals
 from dlbench.report.data.labels import short
@@ -58,7 +58,7 @@ class Report:
     """Everything that the forms of a report are written from."""
 
     content: Content
-    sections: list[Section]
+    sections: Sequence[Section]
     svgs: dict[str, str]  # of each figure by its name
     title: str
     folder: Path
@@ -104,22 +104,21 @@ def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[
     def begun(report: Report, names: Iterable[str]) -> list[Pending]:
         return [crew.start(partial(FORMS[name], report, out / name)) for name in FORMS if name in names]
 
-    report = Report(content, [], {}, title, out)
-    files = begun(report, _OF_DATA)
+    files = begun(Report(content, (), {}, title, out), _OF_DATA)
+    found: dict[Callable[[Content], Section], Section] = {}
     figures: dict[str, Pending] = {}
-    for section in SECTIONS:
-        made = section(content)
-        if not made.blocks:
-            continue
-        report.sections.append(made)
-        for plot in (block.plot for block in made.blocks if block.plot):
+    # The figures of raw samples take longest to draw.
+    for section in sorted(SECTIONS, key=lambda section: section is not variability):
+        found[section] = section(content)
+        for plot in (block.plot for block in found[section].blocks if block.plot):
             if plot.figure:
                 figures[plot.name] = crew.start(partial(figure_style.save, plot.figure, out / "figures", plot.name))
-        tell(made.title)
+        if found[section].blocks:
+            tell(found[section].title)
+    report = Report(content, [found[section] for section in SECTIONS if found[section].blocks], {}, title, out)
     files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
     drawn = results(list(figures.values()), lambda done: tell(f"{done} of {len(figures)} figures"))
-    report.svgs.update(zip(figures, drawn, strict=True))
-    files += begun(report, _OF_FIGURES)
+    files += begun(replace(report, svgs=dict(zip(figures, drawn, strict=True))), _OF_FIGURES)
     results(files, lambda done: tell(f"{done} of {len(files)} files"))
 
 

@@ -5,6 +5,7 @@ The processes are forked, for then they have all data already, and figures canno
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from typing import Any, Self
 
 #: More processes than this take more memory than time.
@@ -26,8 +28,6 @@ class Pending:
 
     task: Callable[[], Any]
     crew: Crew
-    process: Any = None  # that does it, while it does
-    answer: Connection | None = None  # where that process writes what it found
     found: tuple[Any, Exception | None] | None = None  # None as long as it is not known
 
     def result(self) -> Any:
@@ -48,16 +48,17 @@ class Crew:
     """
 
     _waiting: deque[Pending] = field(default_factory=deque)
-    _running: list[Pending] = field(default_factory=list)
+    _running: dict[Connection, tuple[Pending, ForkProcess]] = field(default_factory=dict)  # by where each will answer
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._waiting.clear()
-        for pending in self._running:
-            pending.process.kill()
-            self._ended(pending)
+        for answer, (_pending, process) in self._running.items():
+            process.kill()
+            process.join()
+            answer.close()
 
     def start(self, task: Callable[[], Any]) -> Pending:
         """Begin a task, now or when a core is free; sees to those that wait as well.
@@ -72,43 +73,32 @@ class Crew:
 
     def finish(self, wanted: Pending) -> None:
         """Come back when a task is done: by its process, or by this one where there is no other."""
-        while wanted.found is None and (wanted in self._waiting or wanted in self._running):
+        while wanted.found is None and self._running and not self._is_lost(wanted):
             self._see_to(None)
-            if not self._running:
-                break
         if wanted.found is None:
             # No other core, no memory for more processes, or its process died: what fails again says why.
             if wanted in self._waiting:
                 self._waiting.remove(wanted)
             wanted.found = _done(wanted.task)
 
+    def _is_lost(self, wanted: Pending) -> bool:
+        return wanted not in self._waiting and all(pending is not wanted for pending, _ in self._running.values())
+
     def _see_to(self, timeout_s: float | None) -> None:
         """Take what is done, waiting so long for the first of it, and begin what there are cores for."""
-        self._begin()
-        by_answer = {pending.answer: pending for pending in self._running}
-        for answer in wait(list(by_answer), timeout_s) if by_answer else ():
-            pending = by_answer[answer]  # type: ignore[index]
-            try:
-                pending.found = pending.answer.recv() if pending.answer else None
-            except EOFError:
-                pass  # it died
-            self._running.remove(pending)
-            self._ended(pending)
-        self._begin()
-
-    def _begin(self) -> None:
+        ready = wait(list(self._running), timeout_s) if self._running else []
+        for answer in [answer for answer in self._running if answer in ready]:
+            pending, process = self._running.pop(answer)
+            with contextlib.suppress(EOFError):  # it died
+                pending.found = answer.recv()
+            answer.close()
+            process.join()
         while self._waiting and len(self._running) < _num_processes():
-            pending = self._waiting[0]
             try:
-                pending.process, pending.answer = _forked(pending.task)
+                answer, process = _forked(self._waiting[0].task)
             except (ImportError, OSError):
                 return
-            self._running.append(self._waiting.popleft())
-
-    def _ended(self, pending: Pending) -> None:
-        if pending.answer:
-            pending.answer.close()
-        pending.process.join()
+            self._running[answer] = self._waiting.popleft(), process
 
 
 def run_all(tasks: Sequence[Callable[[], Any]], told: Callable[[int], object] = int) -> list[Any]:
@@ -131,7 +121,7 @@ def results(tasks: Sequence[Pending], told: Callable[[int], object] = int) -> li
     return found
 
 
-def _forked(task: Callable[[], Any]) -> tuple[Any, Connection]:
+def _forked(task: Callable[[], Any]) -> tuple[Connection, ForkProcess]:
     """A process that does the task, and where it will write what it found."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
@@ -141,7 +131,7 @@ def _forked(task: Callable[[], Any]) -> tuple[Any, Connection]:
         warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     there.close()
-    return process, here
+    return here, process
 
 
 def _work(task: Callable[[], Any], answer: Connection) -> None:
