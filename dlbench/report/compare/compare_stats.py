@@ -25,11 +25,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean, median, stdev
 from typing import Literal
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.stats import checked_times, median_interval, relative_iqr
+from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
 #: least 95 % of runs as long as processes differ by a standard deviation of up to 1.6 %; docs/experiments/coverage.md.
@@ -223,17 +224,23 @@ def _assumed_standard_error(
     deviation of a normal distribution), and by `ASSUMED_BETWEEN_PROCESSES` at least. An observed spread that is larger
     than either counts instead. None when a process has too few steps to show anything of itself.
     """
-    within = [(relative_iqr(steps) or 0.0) / 1.35 for steps in (*a, *b)]
+    sides = [[_window(tuple(steps)) for steps in side] for side in (a, b)]
+    within = [iqr / 1.35 for side in sides for iqr, _ in side]
     observed = [stdev(logs) for logs in (logs_a, logs_b) if len(logs) >= 2]
     between = max([ASSUMED_BETWEEN_PROCESSES, *within, *observed] if stated is None else [stated, *observed])
     variance = between**2 * (1 / len(a) + 1 / len(b))
-    for side in (a, b):
-        for steps in side:
-            interval = median_interval(steps, 0.95)
+    for side in sides:
+        for _, interval in side:
             if interval is None:
                 return None
             variance += (interval.relative_half_width / 1.96) ** 2 / len(side) ** 2
     return math.sqrt(variance)
+
+
+@lru_cache(maxsize=64)  # in a table of systems each process is held against many
+def _window(steps: tuple[float, ...]) -> tuple[float, Interval | None]:
+    """What one window shows of itself: the relative interquartile range, 0 of a single step, and the interval."""
+    return relative_iqr(steps) or 0.0, median_interval(steps, 0.95)
 
 
 def _chance_of_larger(these: list[float], those: list[float]) -> float:

@@ -21,9 +21,9 @@ from dlbench.spec.case import AXES
 MAX_SHOWN = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Content:
-    """The data behind a report, read once."""
+    """The data behind a report, read once. Each is equal to itself alone, so that what is derived can be remembered."""
 
     sources: tuple[str, ...]
     rows: pd.DataFrame  # as stored, one per rank, without samples; `system_details` in one row of each system

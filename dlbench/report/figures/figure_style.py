@@ -106,13 +106,18 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
-def save(figure: Figure, folder: Path, name: str) -> str:
-    """Write `figure` as SVG, PNG and PDF into `folder`; gives the text of the SVG. To be called within `style`."""
-    # Laid out once, so that all three look the same, and without an engine that would do it again.
+def lay_out(figure: Figure) -> None:
+    """Give the parts of a figure their places, as drawing would, but draw nothing."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
-        figure.set_layout_engine(None)
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write `figure` as SVG, PNG and PDF into `folder`; gives the text of the SVG. To be called within `style`."""
+    # Laid out once, so that all three look the same, and without an engine that would do it again.
+    lay_out(figure)
+    figure.set_layout_engine(None)
     folder.mkdir(parents=True, exist_ok=True)
     with pdf_fonts.shared():
         for extension, metadata in FORMATS.items():
