@@ -17,11 +17,17 @@ from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from matplotlib import font_manager
 from matplotlib.backends import _backend_pdf_ps
 
+from dlbench.units import GROUP
+
 #: What a figure may well hold; another character costs it a cut of its own. The last are ligatures.
-_USUAL = string.printable.strip() + " –—…×±·µ≤≥≈∞−→²³√▸▾□€°" + "ﬀﬁﬂﬃﬄ"
+_USUAL = string.printable.strip() + f" {GROUP}–—…×±·µ≤≥≈∞−→²³√▸▾□€°" + "ﬀﬁﬂﬃﬄ"
+
+#: A font file with some glyphs, and where each of them is in it.
+Cut = tuple[bytes, dict[int, int]]
 
 _cut: Any = getattr(_backend_pdf_ps, "get_glyphs_subset", None)
 _known = _cut is not None and hasattr(_backend_pdf_ps, "SubsetResults")
+_made: dict[tuple[str, frozenset[int]], Cut] = {}
 
 
 @contextmanager
@@ -37,18 +43,33 @@ def shared() -> Iterator[None]:
         _backend_pdf_ps.get_glyphs_subset = _cut
 
 
+def usual() -> dict[tuple[str, frozenset[int]], Cut]:
+    """The cuts that do for most figures; another process may make them, for `remember`."""
+    for weight in ("normal", "bold") if _known else ():
+        file = font_manager.findfont(font_manager.FontProperties(["DejaVu Sans"], weight=weight))
+        _made_of(file, _usual(file))
+    return _made
+
+
+def remember(cuts: dict[tuple[str, frozenset[int]], Cut]) -> None:
+    """Use these cuts from now on."""
+    _made.update(cuts)
+
+
 def _subset(file: Any, glyphs: Iterable[int]) -> AbstractContextManager[Any]:
     """As matplotlib's: the font with these glyphs and the usual ones, and where each of them is in it."""
-    font, places = _made(file, _usual(file) | frozenset(glyphs))
+    font, places = _made_of(file, _usual(file) | frozenset(glyphs))
     return _backend_pdf_ps.SubsetResults(TTFont(BytesIO(font), recalcTimestamp=False), places)._as_cm()
 
 
-@cache
-def _made(file: Any, glyphs: frozenset[int]) -> tuple[bytes, dict[int, int]]:
-    with _cut(file, set(glyphs)) as made:
-        font = BytesIO()
-        made.font.save(font, reorderTables=False)
-        return font.getvalue(), made.glyph_index_map
+def _made_of(file: Any, glyphs: frozenset[int]) -> Cut:
+    key = str(file), glyphs
+    if key not in _made:
+        with _cut(file, set(glyphs)) as made:
+            font = BytesIO()
+            made.font.save(font, reorderTables=False)
+            _made[key] = font.getvalue(), made.glyph_index_map
+    return _made[key]
 
 
 @cache

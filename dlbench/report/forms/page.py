@@ -24,7 +24,7 @@ from dlbench.report.data.content import Block, Content, Section, read
 from dlbench.report.data.frames import with_intervals
 from dlbench.report.data.labels import short
 from dlbench.report.data.links import Links
-from dlbench.report.figures import figure_style
+from dlbench.report.figures import figure_style, pdf_fonts
 from dlbench.report.forms import latex
 from dlbench.report.forms.parallel import Crew, Pending, results
 from dlbench.report.forms.render import (
@@ -104,6 +104,7 @@ def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[
     def begun(report: Report, names: Iterable[str]) -> list[Pending]:
         return [crew.start(partial(FORMS[name], report, out / name)) for name in FORMS if name in names]
 
+    fonts = crew.start(pdf_fonts.usual)
     files = begun(Report(content, (), {}, title, out), _OF_DATA)
     found: dict[Callable[[Content], Section], Section] = {}
     figures: dict[str, Pending] = {}
@@ -112,6 +113,7 @@ def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[
         found[section] = section(content)
         for plot in (block.plot for block in found[section].blocks if block.plot):
             if plot.figure:
+                pdf_fonts.remember(fonts.result())
                 figures[plot.name] = crew.start(partial(figure_style.save, plot.figure, out / "figures", plot.name))
         if found[section].blocks:
             tell(found[section].title)
