@@ -23,6 +23,15 @@ from numpy.typing import NDArray
 _Array = NDArray[np.float64]
 
 
+def nnls(matrix: _Array, values: _Array) -> tuple[_Array, float]:
+    """Least squares without negative coefficients, and the norm of what is left (Lawson & Hanson 1974)."""
+    # It takes some time to import, and most reports fit no model.
+    from scipy import optimize
+
+    found: tuple[_Array, float] = optimize.nnls(matrix, values)
+    return found
+
+
 def _ring(devices: _Array) -> _Array:
     return 2 * (devices - 1)
 
@@ -128,9 +137,6 @@ def _fit(samples: Sequence[Sample]) -> ScalingModel | None:
 
 def _fit_compute(samples: Sequence[Sample]) -> tuple[float, float]:
     """Fixed and per-image time [s] of a step's own work, by least relative squares; constant where the batch is."""
-    # It takes some time to import, and most reports fit no model.
-    from scipy.optimize import nnls
-
     known = [(s.batch_size, s.step_s if s.devices == 1 else s.compute_s) for s in samples]
     pairs = [(float(b), c) for b, c in known if c is not None and c > 0]
     if not pairs:
@@ -145,8 +151,6 @@ def _fit_compute(samples: Sequence[Sample]) -> tuple[float, float]:
 
 def _fit_communication(devices: _Array, times: _Array, weights: _Array) -> tuple[str, float, float]:
     """The algorithm with the smaller error, and its transfer and latency [s], by least weighted squares from 0 on."""
-    from scipy.optimize import nnls
-
     best = (math.inf, "ring", 0.0, 0.0)
     for name, hops in HOPS.items():
         matrix = np.stack([(devices - 1) / devices, hops(devices)], axis=1) * weights[:, None]
