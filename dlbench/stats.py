@@ -170,7 +170,9 @@ def relative_iqr(samples: Sequence[float]) -> float | None:
     """
     if len(samples) < 2:
         return None
-    return (percentile(samples, 75) - percentile(samples, 25)) / median(samples)
+    times = sorted(checked_times(samples))
+    last = len(times) - 1
+    return (_at_rank(times, 0.75 * last) - _at_rank(times, 0.25 * last)) / median(times)
 
 
 def coefficient_of_variation(samples: Sequence[float]) -> float | None:

@@ -202,7 +202,16 @@ def _opened(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> tupl
             return remark, [store.fitted(part, file.read(columns=names, use_threads=False), schema)]
     except (pa.ArrowException, OSError) as error:
         raise store.unreadable(part, error) from error
-    return remark, _streamed(part, file, names, schema, wanted)
+    return remark, _ahead(_streamed(part, file, names, schema, wanted))
+
+
+def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    """The same, each read while the one before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, tables, None)
+        while (table := coming.result()) is not None:
+            coming = pool.submit(next, tables, None)
+            yield table
 
 
 def _streamed(

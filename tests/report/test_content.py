@@ -152,7 +152,7 @@ def test_lists_stand_in_one_field_of_the_csv():
 def test_a_case_without_a_usable_time_is_named_with_the_failed_ones(tmp_path, time):
     good, bad = fakes.record(Case("lenet5"), number=0), fakes.record(Case("vgg16"), number=1)
     system, measurement = bad.ranks[0]
-    steps = tuple([time, *measurement.step_s[1:]])
+    steps = (time, *measurement.step_s[1:])
     bad = dataclasses.replace(bad, ranks=((system, dataclasses.replace(measurement, step_s=steps)),))
     found = read([fakes.fill(tmp_path, [good, bad])])
     assert found.shown["model"].tolist() == ["lenet5"]

@@ -1,11 +1,12 @@
 """Tasks in several processes do what they would do one after the other."""
 
 import os
+import time
 
 import pytest
 
 from dlbench.report.forms import parallel
-from dlbench.report.forms.parallel import run_all
+from dlbench.report.forms.parallel import Crew, results, run_all
 
 
 @pytest.fixture(autouse=True, params=[1, 3])
@@ -51,3 +52,27 @@ def test_a_process_that_dies_is_made_up_for_by_this_one(tmp_path, cores):
 
 def test_nothing_to_do_gives_nothing():
     assert run_all([]) == []
+
+
+def test_tasks_are_done_while_their_starter_does_something_else(tmp_path, cores):
+    with Crew() as crew:
+        pending = crew.start((tmp_path / "made").touch)
+        end = time.monotonic() + 20
+        while cores > 1 and not (tmp_path / "made").exists() and time.monotonic() < end:
+            time.sleep(0.01)
+        assert (tmp_path / "made").exists() == (cores > 1)
+        assert results([pending, crew.start(lambda: 3)]) == [None, 3]
+    assert (tmp_path / "made").exists()
+
+
+def test_what_still_runs_when_something_else_fails_is_stopped(cores):
+    def fails_beside_others():
+        with Crew() as crew:
+            for _ in range(5):
+                crew.start(lambda: time.sleep(60))
+            raise ValueError("no such thing")
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="no such thing"):
+        fails_beside_others()
+    assert time.monotonic() - began < 30

@@ -64,6 +64,14 @@ def test_a_long_table_is_cut_and_says_so(tmp_path):
     assert f"These are the first {pdf.MAX_ROWS} of {pdf.MAX_ROWS + 5} rows" in " ".join(text.split())
 
 
+def test_a_table_over_several_pages_has_its_headings_on_each(tmp_path):
+    cases = [Case("lenet5", device="cuda", batch_size=i + 1) for i in range(pdf.MAX_ROWS)]
+    pages = pypdf.PdfReader(built(tmp_path, [fakes.record(c, number=i) for i, c in enumerate(cases)])).pages
+    holding = [text for text in (p.extract_text() for p in pages) if "-P batch_size=" in text]
+    assert len(holding) > 1
+    assert all("Measure it again" in " ".join(text.split()) for text in holding)
+
+
 def test_a_report_without_any_result_has_a_document_as_well(tmp_path):
     assert "The store is empty" in text_of(built(tmp_path, []))
 

@@ -1,10 +1,11 @@
 """Figures: each drawn from made-up cases, empty ones explained, the same bytes for the same data."""
 
 import pandas as pd
+import pypdf
 import pytest
 
 from dlbench.report.data.content import read
-from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_time
+from dlbench.report.figures import figure_style, pdf_fonts, plots_batch, plots_rates, plots_samples, plots_time
 from dlbench.report.figures.figure_parts import fastest
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
@@ -192,3 +193,14 @@ def test_a_logarithmic_axis_has_ticks_however_little_it_spans(low, high, labels)
     axes.set_ylim(low, high)
     shown = [axes.yaxis.get_major_formatter()(tick, None) for tick in axes.get_yticks() if low <= tick <= high]
     assert shown == labels
+
+
+def test_figures_in_pdf_share_their_fonts_and_keep_unusual_characters(gpu_cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(pdf_fonts, "_made", {})
+    with figure_style.style():
+        for number, title in enumerate(("plain", "efficient", "Ωμέγα"), 1):
+            figure = plots_rates.throughput(gpu_cases).figure
+            figure.axes[0].set_title(title)
+            figure_style.save(figure, tmp_path, title)
+            assert title in pypdf.PdfReader(tmp_path / f"{title}.pdf").pages[0].extract_text()
+            assert len(pdf_fonts._made) == (2 if number < 3 else 3)

@@ -19,9 +19,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 _Array = NDArray[np.float64]
+
+
+def nnls(matrix: _Array, values: _Array) -> tuple[_Array, float]:
+    """Least squares without negative coefficients, and the norm of what is left (Lawson & Hanson 1974)."""
+    # It takes some time to import, and most reports fit no model.
+    from scipy import optimize
+
+    found: tuple[_Array, float] = optimize.nnls(matrix, values)
+    return found
 
 
 def _ring(devices: _Array) -> _Array:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import lru_cache
 
 import pandas as pd
 
@@ -213,13 +214,13 @@ def _plain(table: Table) -> Table:
 
 def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:
     """One figure per system, named by it where there are several."""
-    systems = [(s, name) for s, name in content.system_names.items() if len(content.of_system(s))]
+    systems = list(measured(content).items())
     if not systems:
         return [Block(words=NOTHING)]
     blocks = []
     for number, (system, name) in enumerate(systems[:MAX_SYSTEMS], 1):
-        cases = content.of_system(system)
-        plot = draw(_as_cases(cases) if draw in _OF_CASES else cases)
+        cases, merged = _of_system(content, system)
+        plot = draw(merged if draw in _OF_CASES else cases)
         plot = dataclasses.replace(plot, records=plot.records or tuple(cases["attempt_id"]))
         if len(systems) > 1:
             plot = dataclasses.replace(plot, name=f"{plot.name}-{number}")
@@ -236,6 +237,13 @@ _OF_CASES = (
     *(plots_rates.throughput, plots_rates.energy, plots_rates.precisions, plots_batch.batch_curves),
     *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
 )
+
+
+@lru_cache(maxsize=MAX_SYSTEMS)
+def _of_system(content: Content, system: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The shown cases of a system, process by process and as cases."""
+    cases = content.of_system(system)
+    return cases, _as_cases(cases)
 
 
 def _as_cases(cases: pd.DataFrame) -> pd.DataFrame:

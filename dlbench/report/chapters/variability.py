@@ -102,13 +102,15 @@ def spreads(cases: pd.DataFrame, names: dict[str, str]) -> Table:
         Column("lowest", "Fastest", "right", _signed),
         Column("highest", "Slowest", "right", _signed),
     ]
-    groups = cases.groupby(["system_id", "number"])["deviation"]
-    reach = groups.max() - groups.min()
+    keys = ["system_id", "number"]
+    groups = cases[[*keys, "host", "step_time", "deviation"]].groupby(keys)
+    reach = groups["deviation"].max() - groups["deviation"].min()
     chosen = reach.sort_values(ascending=False, kind="stable").index[:MAX_LISTED]
-    listed = cases.set_index(["system_id", "number"], drop=False).loc[chosen].reset_index(drop=True)
+    firsts = cases.drop_duplicates(keys).set_index(keys, drop=False).loc[chosen].reset_index(drop=True)
     rows: list[list[Cell]] = []
-    for (system, _), same in in_order(listed).groupby(["system_id", "number"], sort=False):
-        first = same.iloc[0]
+    for first in in_order(firsts).to_dict("records"):
+        system = first["system_id"]
+        same = groups.get_group((system, first["number"]))
         deviations = same["deviation"]
         setting: list[Cell] = [network(str(first[a])) if a == "model" else first[a] for a in axes]
         setting = [cell.item() if isinstance(cell, np.generic) else cell for cell in setting]

@@ -25,13 +25,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from statistics import fmean, median, stdev
 from typing import Literal
 
-from scipy import stats as scipy_stats
-
 from dlbench.errors import InvalidMeasurement
-from dlbench.stats import checked_times, median_interval, relative_iqr
+from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
 #: least 95 % of runs as long as processes differ by a standard deviation of up to 1.6 %; docs/experiments/coverage.md.
@@ -186,9 +185,12 @@ def _conclude(
     """The comparison that follows from a difference of logarithms, its standard error and degrees of freedom."""
     low = high = p_value = None
     if error is not None:
-        reach = float(scipy_stats.t.ppf((1 + confidence) / 2, degrees)) * error
+        # It takes some time to import (all of scipy.stats a second), and most reports compare no systems.
+        from scipy.special import stdtr, stdtrit
+
+        reach = float(stdtrit(degrees, (1 + confidence) / 2)) * error
         low, high = math.exp(d - reach), math.exp(d + reach)
-        p_value = float(2 * scipy_stats.t.sf(abs(d) / error, degrees)) if error > 0 else float(d == 0)
+        p_value = float(2 * stdtr(degrees, -abs(d) / error)) if error > 0 else float(d == 0)
     return Comparison(
         ratio=math.exp(d),
         low=low,
@@ -222,17 +224,23 @@ def _assumed_standard_error(
     deviation of a normal distribution), and by `ASSUMED_BETWEEN_PROCESSES` at least. An observed spread that is larger
     than either counts instead. None when a process has too few steps to show anything of itself.
     """
-    within = [(relative_iqr(steps) or 0.0) / 1.35 for steps in (*a, *b)]
+    sides = [[_window(tuple(steps)) for steps in side] for side in (a, b)]
+    within = [iqr / 1.35 for side in sides for iqr, _ in side]
     observed = [stdev(logs) for logs in (logs_a, logs_b) if len(logs) >= 2]
     between = max([ASSUMED_BETWEEN_PROCESSES, *within, *observed] if stated is None else [stated, *observed])
     variance = between**2 * (1 / len(a) + 1 / len(b))
-    for side in (a, b):
-        for steps in side:
-            interval = median_interval(steps, 0.95)
+    for side in sides:
+        for _, interval in side:
             if interval is None:
                 return None
             variance += (interval.relative_half_width / 1.96) ** 2 / len(side) ** 2
     return math.sqrt(variance)
+
+
+@lru_cache(maxsize=64)  # in a table of systems each process is held against many
+def _window(steps: tuple[float, ...]) -> tuple[float, Interval | None]:
+    """What one window shows of itself: the relative interquartile range, 0 of a single step, and the interval."""
+    return relative_iqr(steps) or 0.0, median_interval(steps, 0.95)
 
 
 def _chance_of_larger(these: list[float], those: list[float]) -> float:

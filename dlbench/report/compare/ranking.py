@@ -85,7 +85,7 @@ def speedup(base: pd.DataFrame, target: pd.DataFrame) -> Comparison:
     """Target over base, one row per process each: above 1 means that the target is faster."""
     few = min(len(base), len(target)) < MIN_PROCESSES
     sides = [
-        [list(steps) if few else [float(middle)] for steps, middle in zip(s["samples"], s["step_time"], strict=True)]
+        [steps.tolist() if few else [float(middle)] for steps, middle in zip(s["samples"], s["step_time"], strict=True)]
         for s in (base, target)
     ]
     found = compare(sides[0], sides[1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -34,6 +35,7 @@ class Together:
     failed: dict[tuple[int, str], str]  # by number and system the status of what failed there
 
 
+@lru_cache(maxsize=1)
 def together(content: Content) -> Together:
     """What the systems of a report share; empty for a single one."""
     if content.shown["system_id"].nunique() < 2:

@@ -23,9 +23,9 @@ MAX_SHOWN = 1000
 UNUSABLE = "no step time is left: there is none, or one is NaN, infinite, zero, negative or beyond all reason"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Content:
-    """The data behind a report, read once."""
+    """The data behind a report, read once. Each is equal to itself alone, so that what is derived can be remembered."""
 
     sources: tuple[str, ...]
     rows: pd.DataFrame  # as stored, one per rank, without samples; `system_details` in one row of each system

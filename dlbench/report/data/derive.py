@@ -118,7 +118,8 @@ def current(cases: pd.DataFrame) -> pd.DataFrame:
     if "system_id" in cases:
         # What died early in a source of one system is known to be of that.
         lost[lost] = cases.loc[lost, "system_id"].str.contains("/unknown/", regex=False)
-    lost[lost] = cases.loc[lost, "case_id"].isin(cases.loc[done, "case_id"].unique())
+    if lost.any():
+        lost[lost] = cases.loc[lost, "case_id"].isin(cases.loc[done, "case_id"].unique())
     # A report keeps systems apart by the user's names as well.
     keys = ["suite", "suite_version", "case_id", "system_id" if "system_id" in cases else "system_key"]
     ranked = cases.loc[~lost, [*keys, "started_at", "attempt_id"]].assign(_done=done)

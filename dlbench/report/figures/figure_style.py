@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from dlbench import units
 from dlbench.report.data.labels import short
-from dlbench.report.forms.parallel import run_all
+from dlbench.report.figures import pdf_fonts
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#5f6b7a", "#dfe4ea", "#ffffff"
 BLUE, SKY, GREEN, ORANGE, VERMILION, PINK, GREY = (
@@ -107,25 +107,23 @@ def new_figure(height: float) -> Figure:
     return figure
 
 
+def lay_out(figure: Figure) -> None:
+    """Give the parts of a figure their places, as drawing would, but draw nothing."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+
+
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Write `figure` as SVG, PNG and PDF into `folder`; gives the text of the SVG. To be called within `style`."""
     # Laid out once, so that all three look the same, and without an engine that would do it again.
-    figure.draw_without_rendering()
+    lay_out(figure)
     figure.set_layout_engine(None)
     folder.mkdir(parents=True, exist_ok=True)
-    for extension, metadata in FORMATS.items():
-        figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
+    with pdf_fonts.shared():
+        for extension, metadata in FORMATS.items():
+            figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
-
-
-def save_all(figures: Mapping[str, Figure], folder: Path, told: Callable[[int], object] = int) -> dict[str, str]:
-    """The same for several figures by their names, several at the same time; gives the SVG of each.
-
-    Args:
-        told: is told how many are done.
-    """
-    tasks = [partial(save, figure, folder, name) for name, figure in figures.items()]
-    return dict(zip(figures, run_all(tasks, told), strict=True))
 
 
 def for_page(svg: str, name: str, label: str) -> str:

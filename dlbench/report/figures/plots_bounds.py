@@ -60,7 +60,7 @@ def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
     left.set_ylabel("FLOP/s reached")
     left.set_title("Convolutions and matrix products")
     _draw_moving(right, moving, roof)
-    figure.draw_without_rendering()
+    look.lay_out(figure)
     _name_slowest(left, counted)
     look.legend(figure, {way.capitalize(): mark for way, mark in _MARKS.items() if (points["way"] == way).any()})
     words = (

@@ -110,7 +110,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         axes.set_title(mode.capitalize())
         axes.set_xlabel("FLOP per step and device")
     panels[0].set_ylabel("Step time")
-    figure.draw_without_rendering()
+    look.lay_out(figure)
     for axes, mode in zip(panels, modes, strict=True):
         _name_networks(axes, known[known["mode"] == mode])
     precision_legend(figure, known)

@@ -1,59 +1,83 @@
-"""A large DataFrame as CSV, fast: of each column every different value is written out once."""
+"""A large DataFrame as CSV, fast: whole rows are formatted at a time, and texts once for each different value."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 #: Rows that are written at a time: the texts of all cells of a large frame would not fit in memory.
 _CHUNK = 5000
+#: What a field may hold only in quotation marks.
+_SPECIAL = re.compile(r'[",\r\n]')
 
 
 def frame_csv(frame: pd.DataFrame, columns: Sequence[str]) -> str:
     """These columns as CSV: floats with six significant digits, lists joined by "; ", missing values empty.
 
-    The text is what `DataFrame.to_csv` gives with ``float_format="%.6g"``, in a tenth of the time.
+    The text is what `DataFrame.to_csv` gives with ``float_format="%.6g"``, in a fraction of the time.
     """
     return "".join(csv_parts(frame, columns))
 
 
 def csv_parts(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
     """The same in parts, of which only one need be in memory."""
-    yield _written([columns])
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerow(columns)
+    yield out.getvalue()
     shown = [_shown(frame[name]) for name in columns]
     for start in range(0, len(frame), _CHUNK):
-        chunk = slice(start, start + _CHUNK)
-        texts = [_texts(frame[name].iloc[chunk], show) for name, show in zip(columns, shown, strict=True)]
-        yield _written(zip(*texts, strict=True))
+        chunk = slice(start, min(start + _CHUNK, len(frame)))
+        cells = [_cells(frame[name].iloc[chunk], show) for name, show in zip(columns, shown, strict=True)]
+        pattern = ",".join(field for field, _ in cells) + "\n"
+        varying = [values for _, values in cells if values is not None]
+        rows = zip(*varying, strict=True) if varying else [()] * (chunk.stop - start)
+        yield "".join(map(pattern.__mod__, rows))
 
 
-def _written(rows: Iterable[Iterable[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
-
-
-def _shown(column: pd.Series) -> Callable[[Any], str]:
-    """How the values of a column are written: times to the millisecond, where one of them has any."""
-    if pd.api.types.is_float_dtype(column.dtype):
-        return "{:.6g}".format
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        precise = bool(column.dt.microsecond.any())
-        return lambda time: time.isoformat(" ", "milliseconds" if precise else "seconds")
-    return str
-
-
-def _texts(column: pd.Series, show: Callable[[Any], str]) -> NDArray[Any]:
-    if column.dtype == object:
+def _cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[str, list[Any] | None]:
+    """A field of the pattern of a row, and what goes into it row by row; None where all rows are alike."""
+    if column.dtype == np.float64:
+        numbers = column.to_numpy()
+        if numbers.min() < numbers.max():  # neither holds if one is missing
+            return "%.6g", numbers.tolist()
+    elif column.dtype == object:
         column = column.map(lambda value: "; ".join(value) or None if np.ndim(value) else value)
     codes, values = pd.factorize(column)
     # What is missing has the code -1: the last.
-    texts = np.array([*map(show, values), ""], dtype=object)
-    found: NDArray[Any] = texts[codes]
-    return found
+    texts = np.array([*map(_quoted, show(values)), ""], dtype=object)
+    if (codes == codes[0]).all():
+        return texts[codes[0]].replace("%", "%%"), None
+    return "%s", texts[codes].tolist()
+
+
+def _shown(column: pd.Series) -> Callable[[pd.Index], list[str]]:
+    """How values of a column are written: times to the millisecond, where one of them has any."""
+    if pd.api.types.is_float_dtype(column.dtype):
+        return _numbers
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return partial(_times, unit="ms" if column.dt.microsecond.any() else "s")
+    return _texts
+
+
+def _numbers(values: pd.Index) -> list[str]:
+    return list(map("%.6g".__mod__, values))
+
+
+def _times(values: pd.Index, unit: Literal["s", "ms"]) -> list[str]:
+    in_utc = pd.DatetimeIndex(values).tz_convert(None).to_numpy()
+    return [f"{text.replace('T', ' ')}+00:00" for text in np.datetime_as_string(in_utc, unit=unit).tolist()]
+
+
+def _texts(values: pd.Index) -> list[str]:
+    return list(map(str, values.tolist()))
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text

@@ -8,8 +8,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -20,14 +20,14 @@ from markupsafe import Markup, escape
 from dlbench import units
 from dlbench.errors import StoreError
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.sections import SECTIONS
+from dlbench.report.chapters.sections import SECTIONS, variability
 from dlbench.report.data.content import Block, Content, Section, read
 from dlbench.report.data.frames import with_intervals
 from dlbench.report.data.labels import short
 from dlbench.report.data.links import Links
-from dlbench.report.figures import figure_style
+from dlbench.report.figures import figure_style, pdf_fonts
 from dlbench.report.forms import latex
-from dlbench.report.forms.parallel import run_all
+from dlbench.report.forms.parallel import Crew, Pending, results
 from dlbench.report.forms.render import (
     Cell,
     Column,
@@ -92,15 +92,16 @@ def write(content: Content, out: Path, title: str | None = None, progress: Calla
     Raises:
         StoreError: `out` cannot be written.
     """
+    tell = progress or _silent
     try:
         out.mkdir(parents=True, exist_ok=True)
-        tell = progress or _silent
-        report = _drawn(content, out, title or _title(content), tell)
-        forms = [partial(_form, write_form, report, out / name) for name, write_form in FORMS.items()]
-        for problem in filter(None, run_all(forms, lambda done: tell(f"{done} of {len(forms)} files"))):
-            warnings.warn(problem, MissingForm, stacklevel=2)
+        # Queued tasks draw figures as well, which takes the style.
+        with figure_style.style(), Crew() as crew:
+            problems = _write(crew, content, out, title or _title(content), tell)
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
+    for problem in problems:
+        warnings.warn(problem, MissingForm, stacklevel=2)
     return out / "index.html"
 
 
@@ -112,6 +113,32 @@ def _form(write_form: Callable[[Report, Path], None], report: Report, path: Path
         path.unlink(missing_ok=True)  # of an earlier report
         return f"no {path.name}: {error}; all other files are written"
     return ""
+
+
+def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[str], None]) -> list[str]:
+    """All sections, and beside them what takes long: their figures, and the files; gives what is missing and why."""
+
+    def begun(report: Report, names: Iterable[str]) -> list[Pending]:
+        return [crew.start(partial(_form, FORMS[name], report, out / name)) for name in FORMS if name in names]
+
+    fonts = crew.start(pdf_fonts.usual)
+    files = begun(Report(content, (), {}, title, out), _OF_DATA)
+    found: dict[Callable[[Content], Section], Section] = {}
+    figures: dict[str, Pending] = {}
+    # The figures of raw samples take longest to draw.
+    for section in sorted(SECTIONS, key=lambda section: section is not variability):
+        found[section] = section(content)
+        for plot in (block.plot for block in found[section].blocks if block.plot):
+            if plot.figure:
+                pdf_fonts.remember(fonts.result())
+                figures[plot.name] = crew.start(partial(figure_style.save, plot.figure, out / "figures", plot.name))
+        if found[section].blocks:
+            tell(found[section].title)
+    report = Report(content, [found[section] for section in SECTIONS if found[section].blocks], {}, title, out)
+    files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
+    drawn = results(list(figures.values()), lambda done: tell(f"{done} of {len(figures)} figures"))
+    files += begun(replace(report, svgs=dict(zip(figures, drawn, strict=True))), _OF_FIGURES)
+    return [problem for problem in results(files, lambda done: tell(f"{done} of {len(files)} files")) if problem]
 
 
 def _silent(what: str) -> None:
@@ -141,23 +168,6 @@ def terminal(content: Content) -> str:
     if len(content.failed):
         parts.append(f"{units.counted(len(content.failed), 'case')} failed; the report says why.\n")
     return "\n".join(parts)
-
-
-def _drawn(content: Content, out: Path, title: str, progress: Callable[[str], None]) -> Report:
-    """All sections, their figures written to `out`."""
-    with figure_style.style():
-        sections = []
-        for section in SECTIONS:
-            made = section(content)
-            if made.blocks:
-                sections.append(made)
-                progress(made.title)
-        plots = [block.plot for section in sections for block in section.blocks if block.plot]
-        figures = {plot.name: plot.figure for plot in plots if plot.figure}
-        svgs = figure_style.save_all(
-            figures, out / "figures", lambda done: progress(f"{done} of {len(figures)} figures")
-        )
-    return Report(content, sections, svgs, title, out)
 
 
 def _write_page(report: Report, path: Path) -> None:
@@ -202,6 +212,9 @@ FORMS: dict[str, Callable[[Report, Path], None]] = {
     "tables.tex": _write_latex,
     "report.pdf": _write_pdf,
 }
+#: What needs no sections, and what needs figures; all others are tables.
+_OF_DATA = {"metrics.csv", "comparison.csv"}
+_OF_FIGURES = {"report.pdf", "index.html"}
 
 
 def _html(report: Report) -> str:

@@ -5,54 +5,152 @@ The processes are forked, for then they have all data already, and figures canno
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import multiprocessing
 import os
 import sys
 import warnings
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
+from typing import Any, Self
 
 #: More processes than this take more memory than time.
 MAX_PROCESSES = 8
 
-_tasks: list[Callable[[], Any]] = []
+
+@dataclass(eq=False)
+class Pending:
+    """A task that is done sooner or later, and what it gave."""
+
+    task: Callable[[], Any]
+    crew: Crew
+    found: tuple[Any, Exception | None] | None = None  # None as long as it is not known
+
+    def result(self) -> Any:
+        """What the task gives, waited for; what it raises is raised here."""
+        self.crew.finish(self)
+        assert self.found
+        value, error = self.found
+        if error is not None:
+            raise error
+        return value
+
+
+@dataclass
+class Crew:
+    """Does tasks in processes of their own, one per core, each forked from this one when its turn comes.
+
+    To be used in a `with` statement: what still runs at its end is stopped.
+    """
+
+    _waiting: deque[Pending] = field(default_factory=deque)
+    _running: dict[Connection, tuple[Pending, ForkProcess]] = field(default_factory=dict)  # by where each will answer
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.clear()
+        for answer, (_pending, process) in self._running.items():
+            process.kill()
+            process.join()
+            answer.close()
+
+    def start(self, task: Callable[[], Any]) -> Pending:
+        """Begin a task, now or when a core is free; sees to those that wait as well.
+
+        Args:
+            task: it may write files; what else it changes is lost. What it gives must be plain data.
+        """
+        pending = Pending(task, self)
+        self._waiting.append(pending)
+        self._see_to(0)
+        return pending
+
+    def finish(self, wanted: Pending) -> None:
+        """Come back when a task is done: by its process, or by this one where there is no other."""
+        while wanted.found is None and self._running and not self._is_lost(wanted):
+            self._see_to(None)
+        if wanted.found is None:
+            # No other core, no memory for more processes, or its process died: what fails again says why.
+            if wanted in self._waiting:
+                self._waiting.remove(wanted)
+            wanted.found = _done(wanted.task)
+
+    def _is_lost(self, wanted: Pending) -> bool:
+        return wanted not in self._waiting and all(pending is not wanted for pending, _ in self._running.values())
+
+    def _see_to(self, timeout_s: float | None) -> None:
+        """Take what is done, waiting so long for the first of it, and begin what there are cores for."""
+        ready = wait(list(self._running), timeout_s) if self._running else []
+        for answer in [answer for answer in self._running if answer in ready]:
+            pending, process = self._running.pop(answer)
+            with contextlib.suppress(EOFError):  # it died
+                pending.found = answer.recv()
+            answer.close()
+            process.join()
+        while self._waiting and len(self._running) < _num_processes():
+            try:
+                answer, process = _forked(self._waiting[0].task)
+            except (ImportError, OSError):
+                return
+            self._running[answer] = self._waiting.popleft(), process
 
 
 def run_all(tasks: Sequence[Callable[[], Any]], told: Callable[[int], object] = int) -> list[Any]:
     """What each task gives, in their order.
 
     Args:
-        tasks: they may write files; what else they change is lost. What they give must be plain data.
+        tasks: as for `Crew.start`.
         told: is told how many are done.
     """
-    count = min(len(tasks), MAX_PROCESSES, _num_cores())
-    if count > 1 and sys.platform == "linux":
-        try:
-            return _forked(tasks, count, told)
-        except (ImportError, OSError, BrokenProcessPool):
-            # No semaphores, no memory for more processes: alone it takes longer. What fails again says why.
-            pass
-    return [_told(task(), number, told) for number, task in enumerate(tasks, 1)]
+    with Crew() as crew:
+        return results([crew.start(task) for task in tasks], told)
 
 
-def _forked(tasks: Sequence[Callable[[], Any]], count: int, told: Callable[[int], object]) -> list[Any]:
+def results(tasks: Sequence[Pending], told: Callable[[int], object] = int) -> list[Any]:
+    """The same of tasks that have been begun."""
+    found = []
+    for number, pending in enumerate(tasks, 1):
+        found.append(pending.result())
+        told(number)
+    return found
+
+
+def _forked(task: Callable[[], Any]) -> tuple[Connection, ForkProcess]:
+    """A process that does the task, and where it will write what it found."""
     context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(task, there), daemon=True)
     with warnings.catch_warnings():
         # Newer Pythons warn of forking beside threads: those of pyarrow rest here, and the children need none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
-        with ProcessPoolExecutor(count, context, _tasks.extend, (tasks,)) as pool:
-            return [_told(found, number, told) for number, found in enumerate(pool.map(_run, range(len(tasks))), 1)]
+        process.start()
+    there.close()
+    return here, process
 
 
-def _run(number: int) -> Any:
-    return _tasks[number]()
+def _work(task: Callable[[], Any], answer: Connection) -> None:
+    # To look for garbage among what this process has from its parent would copy all of it.
+    gc.freeze()
+    answer.send(_done(task))
 
 
-def _told(found: Any, number: int, told: Callable[[int], object]) -> Any:
-    told(number)
-    return found
+def _done(task: Callable[[], Any]) -> tuple[Any, Exception | None]:
+    try:
+        return task(), None
+    except Exception as error:
+        return None, error
+
+
+def _num_processes() -> int:
+    """How many processes work beside this one; none where there is one core, or forking is not safe."""
+    count = min(MAX_PROCESSES, _num_cores())
+    return count if count > 1 and sys.platform == "linux" else 0
 
 
 def _num_cores() -> int:

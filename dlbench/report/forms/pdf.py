@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from fpdf import FPDF
@@ -32,6 +34,8 @@ _SMALL, _NORMAL, _LARGE = 6.2, 9.0, 14.0  # points
 #: Width of an average character [mm] in the size of tables, and what a cell keeps free at its sides [mm].
 _CHARACTER = 0.65 * _SMALL * 25.4 / 72
 _PADDING = 1.0
+#: Height of a line in a table, and what a row keeps free above and below [mm].
+_LINE, _ABOVE = 3.1, 0.5
 _RULE, _SHADE = 210, 240  # grey levels
 #: Words below a key figure are no longer than this: its row must fit a page.
 _MAX_NOTE = 160
@@ -55,6 +59,19 @@ def write(path: Path, title: str, subtitle: str, sections: Sequence[Section], fi
         document.output(str(path))
     finally:
         document.close_fonts()
+
+
+#: Of a table: how wide a column is [mm], and to which side its texts stand.
+_Column = tuple[float, str]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table: of each cell the lines, and how high all are [mm]."""
+
+    texts: Sequence[Sequence[str]]
+    bold: bool
+    height: float
 
 
 class _Document(FPDF):
@@ -153,24 +170,52 @@ class _Document(FPDF):
             self.words(note, muted=True)
 
     def _sheet(self, sheet: Sheet, free: float) -> None:
-        self._font(_SMALL)
+        """Rows under headings, which stand on every page. (fpdf2 has tables too, which take several times as long.)"""
         widths = [(width + free) * _CHARACTER for width in sheet.widths]
-        with self.table(
-            align="LEFT",
-            width=min(sum(widths), self.epw),
-            col_widths=widths,
-            text_align=tuple(align.upper() for align in sheet.aligns),
-            headings_style=FontFace(emphasis="BOLD", fill_color=_SHADE),
-            borders_layout="HORIZONTAL_LINES",
-            line_height=3.1,
-            padding=(0.5, _PADDING),
-            v_align="TOP",
-        ) as table:
-            for cells in (sheet.headings, *sheet.rows):
-                row = table.row()
-                for cell in cells:
-                    row.cell(_drawable(cell))
+        shrunk = min(1.0, self.epw / sum(widths))
+        columns = [(shrunk * width, align) for width, align in zip(widths, sheet.aligns, strict=True)]
+        headings = self._row(sheet.headings, columns, bold=True)
+        rows = [self._row(cells, columns) for cells in sheet.rows]
+        # Headings never stand alone.
+        self._keep_together(headings.height + (rows[0].height if rows else 0))
+        self._draw(headings, columns, last=not rows)
+        for number, row in enumerate(rows, 1):
+            if self.will_page_break(row.height):
+                self.add_page()
+                self._draw(headings, columns)
+            self._draw(row, columns, last=number == len(rows))
         self.ln(2.5)
+
+    def _row(self, cells: Sequence[str], columns: Sequence[_Column], bold: bool = False) -> _Row:
+        self._font(_SMALL, bold)
+        texts = [self._broken(_drawable(cell), width) for cell, (width, _) in zip(cells, columns, strict=True)]
+        return _Row(texts, bold, max(map(len, texts)) * _LINE + 2 * _ABOVE)
+
+    def _broken(self, text: str, width: float) -> list[str]:
+        """The lines of a cell's text in a column of this width [mm]."""
+        if "\n" not in text and self.get_string_width(text) <= width - 2 * _PADDING:
+            return [text]
+        margins: Any = (_ABOVE, _PADDING)
+        lines: Any = self.multi_cell(width, _LINE, text, align="L", padding=margins, dry_run=True, output="LINES")
+        return list(lines)
+
+    def _draw(self, row: _Row, columns: Sequence[_Column], last: bool = False) -> None:
+        """A row at the present height, with a rule below it unless it is the last."""
+        self._font(_SMALL, row.bold)
+        x, y = self.l_margin, self.y
+        total = sum(width for width, _ in columns)
+        if row.bold:
+            self.set_fill_color(_SHADE)
+            self.rect(x, y, total, row.height, style="F")
+        for lines, (width, align) in zip(row.texts, columns, strict=True):
+            for number, line in enumerate(lines):
+                left = width - _PADDING - self.get_string_width(line) if align == "right" else _PADDING
+                # Half a line down, and from there to the foot of the letters.
+                self.text(x + left, y + _ABOVE + (number + 0.5) * _LINE + 0.3 * self.font_size, line)
+            x += width
+        self.set_y(y + row.height)
+        if not last:
+            self.line(self.l_margin, self.y, self.l_margin + total, self.y)
 
     def _keep_together(self, height: float) -> None:
         """Begin a new page where less than this [mm] is left of the present one."""
