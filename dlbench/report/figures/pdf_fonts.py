@@ -46,7 +46,7 @@ def shared() -> Iterator[None]:
 def usual() -> dict[tuple[str, frozenset[int]], Cut]:
     """The cuts that do for most figures; another process may make them, for `remember`."""
     for weight in ("normal", "bold") if _known else ():
-        file = font_manager.findfont(font_manager.FontProperties(["DejaVu Sans"], weight=weight))
+        file = font_manager.findfont(font_manager.FontProperties(family=["DejaVu Sans"], weight=weight))
         _made_of(file, _usual(file))
     return _made
 
