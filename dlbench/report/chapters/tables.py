@@ -135,12 +135,13 @@ def failures(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(cases)]
     columns = [Column(a, axis_title(a)) for a in axes]
     columns += [Column("status", "Status"), Column("error", "Reason"), Column("folder", "Output in")]
+    several = _several(files)
     rows = [
         [
             *(network(c[a]) if a == "model" else c[a] for a in axes),
             c["status"],
             _text(c["error"]),
-            _folder(c["attempt_id"], files),
+            _folder(c["attempt_id"], files, several),
         ]
         for c in in_order(cases).to_dict("records")
     ]
@@ -159,9 +160,10 @@ def attempts(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[str, Pa
         Column("folder", "Folder"),
         Column("command", "Measure it again"),
     ]
+    several = _several(files)
     rows: list[list[Cell]] = [
         [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}", _number(c["wall_s"]),
-         str(files.get(c["attempt_id"], units.MISSING)), _folder(c["attempt_id"], files),
+         str(files.get(c["attempt_id"], units.MISSING)), _folder(c["attempt_id"], files, several),
          rerun(c, _store(c["attempt_id"], sources, files))]
         for c in cases.to_dict("records")
     ]  # fmt: skip
@@ -233,10 +235,14 @@ def _store(attempt_id: str, sources: Sequence[str], files: Mapping[str, Path]) -
     return folders[0] if len(folders) == 1 else ""
 
 
-def _folder(attempt_id: str, files: Mapping[str, Path]) -> str:
+def _folder(attempt_id: str, files: Mapping[str, Path], several: bool) -> str:
     """`folder`, with the store before it where there are several."""
-    several = len({file.parent for file in files.values()}) > 1
     return f"{files[attempt_id].parent}/{folder(attempt_id)}" if several else folder(attempt_id)
+
+
+def _several(files: Mapping[str, Path]) -> bool:
+    """Whether the files lie in more than one folder."""
+    return len({file.parent for file in set(files.values())}) > 1
 
 
 def folder(attempt_id: object) -> str:

@@ -125,7 +125,7 @@ def _forked(task: Callable[[], Any]) -> tuple[Connection, ForkProcess]:
     """A process that does the task, and where it will write what it found."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(task, there), daemon=True)
+    process = context.Process(target=_work, args=(task, here, there), daemon=True)
     with warnings.catch_warnings():
         # Newer Pythons warn of forking beside threads: those of pyarrow rest here, and the children need none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -134,7 +134,9 @@ def _forked(task: Callable[[], Any]) -> tuple[Connection, ForkProcess]:
     return here, process
 
 
-def _work(task: Callable[[], Any], answer: Connection) -> None:
+def _work(task: Callable[[], Any], heard: Connection, answer: Connection) -> None:
+    # Held here as well, this end would keep the process waiting for ever once its parent is gone.
+    heard.close()
     # To look for garbage among what this process has from its parent would copy all of it.
     gc.freeze()
     answer.send(_done(task))
