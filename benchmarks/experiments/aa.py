@@ -66,6 +66,7 @@ _LEFT_OUT = ("forward_s", "backward_s", "optimizer_s", "warmup_step_s", "power_t
 #: Median step times [s] by case (index into `CASES`), round and role.
 Medians = dict[tuple[int, int, str], float]
 Steps = dict[tuple[int, int, str], list[float]]
+Loads = dict[tuple[int, int], float]
 
 
 # ---- one process -----------------------------------------------------------------------------------------------------
@@ -223,6 +224,15 @@ def steps_of(records: list[Record]) -> Steps:
     }
 
 
+def loads_of(records: list[Record]) -> Loads:
+    """The load average at each round of each case."""
+    names = {name: i for i, case in enumerate(CASES) for name in (case.model, SLOWER[case.model])}
+    return {
+        (names[str(r.case["model"])], int(r.case["repeat"])): float(r.ranks[0][0].details.get("load", math.nan))
+        for r in records
+    }
+
+
 def whole_rounds(steps: Steps, index: int) -> list[int]:
     """The rounds of a case of which all processes are there."""
     rounds = sorted({r for i, r, _ in steps if i == index})
@@ -306,7 +316,7 @@ distribution fails, and no more. For the slowdown it is a fair average over whic
 
 def page(records: list[Record]) -> str:
     """The outcome, in Markdown."""
-    steps = steps_of(records)
+    steps, loads = steps_of(records), loads_of(records)
     found = blocks(steps)
     lines = [INTRODUCTION, _machine(records), "## Outcome", ""]
     if not found:
@@ -331,11 +341,12 @@ def page(records: list[Record]) -> str:
         "",
         "## By block",
         "",
-        "Ratios as drawn, with their 95 % intervals.",
+        "Ratios as drawn, with their 95 % intervals. *Load* is the mean load average of the block: above 2 the two cores "
+        "had other work as well, and that is no quiet machine.",
         "",
-        "| case | rounds | A/A: ratio | verdict | +3 %: ratio | verdict |",
-        "|---|---:|---|---|---|---|",
-        *(_block_row(block) for block in found),
+        "| case | rounds | load | A/A: ratio | verdict | +3 %: ratio | verdict |",
+        "|---|---:|---:|---|---|---|---|",
+        *(_block_row(block, loads) for block in found),
         "",
     ]
     return "\n".join(lines)
@@ -408,10 +419,11 @@ def _case_row(steps: Steps, found: list[Block], index: int) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _block_row(block: Block) -> str:
+def _block_row(block: Block, loads: Loads) -> str:
     equal, slower = block.equal[0], block.slower[0]
+    load = fmean(loads[block.case, block.first_round + k] for k in range(NUM_PAIRS))
     return (
-        f"| {CASES[block.case].model} | {block.first_round}–{block.first_round + NUM_PAIRS - 1} "
+        f"| {CASES[block.case].model} | {block.first_round}–{block.first_round + NUM_PAIRS - 1} | {load:.1f} "
         f"| {equal.ratio:.4f} ({equal.low:.4f} to {equal.high:.4f}) | {equal.verdict} "
         f"| {slower.ratio:.4f} ({slower.low:.4f} to {slower.high:.4f}) | {slower.verdict} |"
     )
