@@ -341,8 +341,8 @@ def page(records: list[Record]) -> str:
         "",
         "## By block",
         "",
-        "Ratios as drawn, with their 95 % intervals. *Load* is the mean load average of the block: above 2 the two cores "
-        "had other work as well, and that is no quiet machine.",
+        "Ratios as drawn, with their 95 % intervals. *Load* is the mean load average of the block: above 2 the two "
+        "cores had other work as well, and that is no quiet machine.",
         "",
         "| case | rounds | load | A/A: ratio | verdict | +3 %: ratio | verdict |",
         "|---|---:|---:|---|---|---|---|",
