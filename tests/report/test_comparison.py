@@ -42,6 +42,11 @@ def lines_of(base, target, **rules):
     return compare_stores(rows(*base), rows(*target), Rules(**rules)).lines
 
 
+def note_of(found):
+    """The last cell of the first case."""
+    return tables(found)[1].rows[0][-1]
+
+
 def test_repeats_are_processes_of_one_case_and_the_ratio_is_that_of_target_over_base():
     (line,) = lines_of([processes(CASE)], [processes(CASE, 1.05, side="b")])
     assert line.verdict == "slower"
@@ -153,17 +158,19 @@ def test_two_systems_within_one_side_are_not_mixed():
 
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_processes_give_no_interval_and_no_verdict(count):
-    (line,) = lines_of([processes(CASE)], [processes(CASE, 1.5, count, side="b")])
+    found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.5, count, side="b")))
+    (line,) = found.lines
     assert line.verdict == "ambiguous"
     assert line.comparison.ratio == pytest.approx(1.5, rel=5e-3)
     assert (line.comparison.low, line.comparison.high, line.comparison.p_value) == (None, None, None)
-    assert f"4 against {count} processes are too few" in line.note
+    assert f"4 against {count} processes are too few" in note_of(found)
 
 
 def test_a_spread_that_the_user_states_gives_an_interval_and_says_so():
-    (line,) = lines_of([processes(CASE)], [processes(CASE, 1.5, 1, side="b")], between_processes=0.01)
-    assert line.verdict == "slower"
-    assert "stated by the user" in line.note
+    base, target = rows(processes(CASE)), rows(processes(CASE, 1.5, 1, side="b"))
+    found = compare_stores(base, target, Rules(between_processes=0.01))
+    assert found.lines[0].verdict == "slower"
+    assert "stated by the user" in note_of(found)
 
 
 @pytest.mark.parametrize("steps", [(0.0, 0.0), (float("nan"), 0.01), (-1.0, 0.01), ()])
@@ -259,7 +266,21 @@ def test_a_later_attempt_replaces_an_earlier_one_unless_all_are_asked_for():
 def test_unstable_and_throttled_processes_are_flagged():
     hot = processes(CASE, side="b", status="unstable", throttle_reasons=("hw_thermal",))
     (line,) = lines_of([processes(CASE)], [hot])
-    assert "TARGET: 4 of 4 unstable; TARGET: 4 of 4 throttled" in line.note
+    assert line.note == "TARGET: 4 of 4 unstable, 4 of 4 throttled"
+
+
+def test_a_busy_host_is_flagged_and_of_a_single_process_no_number_is_said():
+    busy = processes(CASE, count=1, warnings=("busy_host: other processes took 80% of this process's 2 cores.",))
+    (line,) = lines_of([busy], [processes(CASE, side="b")])
+    assert line.note == "BASE: on a busy host"
+
+
+def test_what_holds_for_all_cases_is_said_once():
+    base, target = ([processes(case, count=1, side=side) for case in (CASE, OTHER)] for side in "ab")
+    found = compare_stores(rows(*base), rows(*target))
+    (_, table) = tables(found)
+    assert [row[-1] for row in table.rows] == ["", ""]
+    assert sum("1 against 1 processes are too few" in note for note in table.notes) == 1
 
 
 def test_every_format_has_the_ratio_and_json_the_differences_too():

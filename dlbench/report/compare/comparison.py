@@ -19,7 +19,6 @@ from dlbench.errors import BadInput
 from dlbench.report.compare.compare_stats import compare_pairs
 from dlbench.report.compare.comparison_lines import (
     Line,
-    caveat_of,
     corrected,
     flags,
     line_of,
@@ -139,11 +138,10 @@ def compare_sides(
             processes_of(frames[0], rules, False), processes_of(frames[1], rules, False),
             rules.confidence, rules.margin, rules.between_processes,
         )  # fmt: skip
-        notes = [caveat_of(result), *flags(frames[0], "A"), *flags(frames[1], "B")]
+        notes = [*flags(frames[0], "A"), *flags(frames[1], "B")]
         if len(whole) < pairs:
             notes.append(f"{pairs - len(whole)} of {pairs} pairs left out: a half failed, or the halves ran apart")
-        note = "; ".join(n for n in notes if n)
-        lines.append(Line(setting, "", result, middle(frames[0], rules), middle(frames[1], rules), note))
+        lines.append(Line(setting, "", result, middle(frames[0], rules), middle(frames[1], rules), "; ".join(notes)))
     return Found(corrected(lines, rules.metric), rules)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from statistics import fmean
 
+import numpy as np
 import pandas as pd
 
 from dlbench.report.compare.compare_stats import MIN_PROCESSES, Comparison, compare, correct
@@ -31,7 +32,7 @@ class Line:
     comparison: Comparison | None = None
     base: float | None = None  # geometric mean over processes of their medians, in the metric's unit
     target: float | None = None
-    note: str = ""
+    note: str = ""  # beside what `caveat_of` the comparison says
     lost: bool = False  # measured in BASE, and failed in TARGET
 
 
@@ -54,13 +55,12 @@ def line_of(base: Group, target: Group, rules: Rules) -> Line:
     few = min(len(base.good), len(target.good)) < MIN_PROCESSES
     a, b = processes_of(base.good, rules, few), processes_of(target.good, rules, few)
     result = compare(a, b, rules.confidence, rules.margin, rules.between_processes)
-    notes = [caveat_of(result)]
+    notes = []
     for side, group in (("BASE", base), ("TARGET", target)):
         notes += flags(group.good, side)
         if not group.bad.empty:
             notes.append(f"{side}: {len(group.bad)} left out, {_failure(group, side, rules).partition(': ')[2]}")
-    note = "; ".join(n for n in notes if n)
-    return Line(setting, "", result, middle(base.good, rules), middle(target.good, rules), note)
+    return Line(setting, "", result, middle(base.good, rules), middle(target.good, rules), "; ".join(notes))
 
 
 def _mixture(group: Group, side: str, rules: Rules) -> str:
@@ -96,8 +96,15 @@ def flags(good: pd.DataFrame, side: str) -> list[str]:
         "throttled": good["throttle_reasons"].map(lambda reasons: reasons is not None and len(reasons) > 0),
         "not warmed up": good["steady"].map(lambda steady: steady is False),
         "on a shared device": good["other_processes"].fillna(0).astype(float) > 0,
+        "on a busy host": good["warnings"].map(_says_busy),
     }
-    return [f"{side}: {int(mask.sum())} of {len(good)} {flag}" for flag, mask in flagged.items() if mask.any()]
+    counts = {flag: int(mask.sum()) for flag, mask in flagged.items()}
+    said = [flag if len(good) == 1 else f"{count} of {len(good)} {flag}" for flag, count in counts.items() if count]
+    return [f"{side}: {', '.join(said)}"] if said else []
+
+
+def _says_busy(warnings: object) -> bool:
+    return isinstance(warnings, list | tuple | np.ndarray) and any(str(w).startswith("busy_host:") for w in warnings)
 
 
 def processes_of(good: pd.DataFrame, rules: Rules, with_steps: bool) -> list[list[float]]:

@@ -6,7 +6,7 @@ from collections import Counter
 
 from dlbench import units
 from dlbench.report.compare.comparison import Found
-from dlbench.report.compare.comparison_lines import NOT_COMPARED, Line, verdict_words
+from dlbench.report.compare.comparison_lines import NOT_COMPARED, Line, caveat_of, verdict_words
 from dlbench.report.data.labels import MAIN_AXES, axis_title, network, network_order
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.forms.render import Cell, Column, Table
@@ -41,8 +41,10 @@ def comparison_table(found: Found, names: tuple[str, str] = ("BASE", "TARGET")) 
         Column("target_processes", "n", "right"),
         Column("note", "Note"),
     ]
-    rows = [[*(line.setting.get(axis) for axis in axes), *_cells(line)] for line in _in_order(found.lines)]
-    return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=_notes(found))
+    common = _common_caveat(found)
+    rows = [[*(line.setting.get(axis) for axis in axes), *_cells(line, common)] for line in _in_order(found.lines)]
+    notes = [f"All cases: {common}.", *_notes(found)] if common else _notes(found)
+    return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
 
 
 def summary(found: Found) -> str:
@@ -60,13 +62,21 @@ def _in_order(lines: list[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: (line.verdict in NOT_COMPARED, order[str(line.setting["model"])]))
 
 
-def _cells(line: Line) -> list[Cell]:
+def _common_caveat(found: Found) -> str:
+    """What has to be known beside all of several verdicts, and so is said once; "" where they differ."""
+    caveats = [caveat_of(line.comparison) for line in found.lines if line.comparison]
+    return caveats[0] if len(caveats) > 1 and len(set(caveats)) == 1 else ""
+
+
+def _cells(line: Line, common: str) -> list[Cell]:
     c = line.comparison
     if c is None:
         return [line.base, line.target, None, None, None, line.verdict, None, None, None, None, line.note]
+    caveat = caveat_of(c)
+    note = "; ".join(said for said in (caveat if caveat != common else "", line.note) if said)
     return [
         line.base, line.target, c.ratio, c.low, c.high, line.verdict, c.adjusted_p_value, c.chance_b_slower,
-        c.num_processes_a, c.num_processes_b, line.note,
+        c.num_processes_a, c.num_processes_b, note,
     ]  # fmt: skip
 
 

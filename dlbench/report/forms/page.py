@@ -6,9 +6,11 @@ The same store gives the same bytes: no clock is read, no order is left to chanc
 from __future__ import annotations
 
 import base64
+import gc
 import hashlib
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -96,7 +98,7 @@ def write(content: Content, out: Path, title: str | None = None, progress: Calla
     try:
         out.mkdir(parents=True, exist_ok=True)
         # Queued tasks draw figures as well, which takes the style.
-        with figure_style.style(), Crew() as crew:
+        with figure_style.style(), _seldom_collected(), Crew() as crew:
             problems = _write(crew, content, out, title or _title(content), tell)
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
@@ -143,6 +145,17 @@ def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[
 
 def _silent(what: str) -> None:
     """For those who need not be told."""
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """In this context garbage is looked for seldom: a figure has thousands of parts, which stay until it is drawn."""
+    usual = gc.get_threshold()
+    gc.set_threshold(50_000, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
 
 
 def summary_table(sources: Sequence[Path | str]) -> str:
