@@ -207,6 +207,23 @@ def test_coverage_and_the_cost_of_hooks_by_hand():
     assert (first["layer"], first["lost_s"], first["share"]) == ("conv", 3.5, pytest.approx(5 / 6.5))
 
 
+def test_interrupted_steps_are_said_where_the_medians_do_not_add_up():
+    quiet, stalled = [0.1] * 3, [0.1, 0.1, 5.0]
+    rows = (LayerTime("a", "Conv2d", tuple(stalled)), LayerTime("b", "Conv2d", tuple(stalled[::-1])))
+    run = profile(layers=rows, parts_s={"loss": (0.1, 5.0, 0.1)}, hooked_step_s=(5.2, 5.2, 5.2))
+    notes = " ".join(bounds_tables.profile_table(run, ROOF).notes)
+    assert "medians above sum to 5.8 % of the median step" in notes
+    rows = (LayerTime("a", "Conv2d", tuple(quiet)), LayerTime("b", "Conv2d", tuple(quiet)))
+    run = profile(layers=rows, parts_s={"loss": (0.1, 0.1, 0.1)}, hooked_step_s=(0.3, 0.3, 0.3))
+    assert "interrupted" not in " ".join(bounds_tables.profile_table(run, ROOF).notes)
+
+
+def test_without_a_roof_the_slowest_layer_comes_first():
+    rows = (LayerTime("flatten", "Flatten", (0.1,)), layer("conv", (2.0,), forward_flop=5, forward_elements=1))
+    frame = bounds.layer_bounds(layers_frame(rows), Roof("fp32"))
+    assert list(frame["layer"]) == ["conv", "flatten"]
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_table_prints_in_every_format(form):
     assert "conv" in render(bounds_tables.profile_table(profile(), ROOF, limit=1), form)

@@ -24,6 +24,9 @@ from dlbench.report.forms.render import Cell, Column, Table, bytes_of
 from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, ProfileRun
 from dlbench.spec.peaks import find_peaks
 
+#: Below this share of the median step the medians of its layers say that it was interrupted.
+INTERRUPTED = 0.9
+
 
 def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
     """The layers by time lost to the bound, and below what the numbers mean; all of them where `limit` is None."""
@@ -67,6 +70,7 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     notes.append(
         f"Layers cover {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}."
     )
+    notes += _interruptions(run, frame, [s for s in own.values() if s is not None])
     longer = hook_overhead(run)
     notes.append(
         f"The hooks make a step {units.percent(longer)} longer ({_seconds(median_time(run.hooked_step_s))}); "
@@ -77,6 +81,20 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     if (frame["note"] == "from cache").any():
         notes.append("from cache: faster than memory could deliver the operands, which stayed in a cache.")
     return notes
+
+
+def _interruptions(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
+    """Says so where the medians of layers and parts are far from adding up to the median step."""
+    step_s, layers_s = median_time(run.hooked_step_s), _total(frame["time_s"])
+    if not step_s or layers_s is None:
+        return []
+    share = (layers_s + sum(parts_s)) / step_s
+    if share > INTERRUPTED:
+        return []
+    return [
+        f"The medians above sum to {units.percent(share)} of the median step: steps were interrupted, each at another "
+        "layer. What a layer takes of the step is then too low; profile on a quiet machine."
+    ]
 
 
 def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:

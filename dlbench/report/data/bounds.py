@@ -138,7 +138,9 @@ def layer_bounds(layers: pd.DataFrame, roof: Roof) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=_COLUMNS)
     for name in _NUMBERS:
         frame[name] = pd.to_numeric(frame[name]).astype(float)
-    return frame.sort_values(["lost_s", "time_s"], ascending=False, kind="stable", ignore_index=True)
+    # Without a roof only what has no work at all has a bound.
+    order = ["time_s"] if roof.flop_per_s is None and roof.bytes_per_s is None else ["lost_s", "time_s"]
+    return frame.sort_values(order, ascending=False, kind="stable", ignore_index=True)
 
 
 _NUMBERS = [f"{way}_{name}" for way in WAYS for name in ("s", "flop", "bytes", "bound_s")]
