@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from dlbench import units
 from dlbench.commands.arguments import add_command, add_format, add_suite, say
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _run(options: argparse.Namespace) -> int:
             cases = suite.cases(device=found.device_kind)
             probe.require_devices(cases, found)
             campaign = supervise.Campaign(options.results, suite.name, suite.version, found.system_key, launcher)
-            say(f"{suite.name}: {len(cases)} cases on {found.description} -> {options.results}/")
+            say(f"{suite.name}: {units.counted(len(cases), 'case')} on {found.description} -> {options.results}/")
             if options.dry_run:
                 return _print_plan(suite, _waiting(campaign, cases, options.fresh), "text")
             supervise.check_folder(options.results)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench import units
 from dlbench.commands.arguments import add_command, add_suite, say
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def _submit(options: argparse.Namespace) -> int:
     check_folder(options.results)
     jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
     taken = jobs.submit(submission)
-    say(f"{suite.name}: {submission.num_cases} cases -> {options.results}/ at {site.name}")
+    say(f"{suite.name}: {units.counted(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
     _list(taken)
     say(f"`dlbench status --results {options.results}` shows how far they are")
     return 0
@@ -120,8 +121,9 @@ def _print_status(status: Status) -> None:
     for count in status.counts:
         system = f" on {count.system_key}" if count.system_key else ""
         print(
-            f"{status.submission}{system}: {count.total} cases: {count.done} done, {count.running} running, "
-            f"{count.failed} failed, {count.out_of_memory} out of memory, {count.missing} missing"
+            f"{status.submission}{system}: {units.counted(count.total, 'case')}: {count.done} done, "
+            f"{count.running} running, {count.failed} failed, {count.out_of_memory} out of memory, "
+            f"{count.missing} missing"
         )
     for job, state in status.jobs:
         used = f"{state.elapsed} of {state.limit}" if state.state == "RUNNING" else ""

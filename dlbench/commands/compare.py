@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench import units
 from dlbench.commands.arguments import add_command, add_format, say
 
 if TYPE_CHECKING:
@@ -223,7 +224,8 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
         2 * len(order), model_width=max(len(case.model) for match in experiment.matches for case in match)
     )
     progress.number = 2 * (len(order) - len(waiting))
-    say(f"{experiment.sides[0][:-2]}: {len(experiment.matches)} cases x {pairs} pairs -> {root}/")
+    cases = units.counted(len(experiment.matches), "case")
+    say(f"{experiment.sides[0][:-2]}: {cases} x {units.counted(pairs, 'pair')} -> {root}/")
     if whole:
         say(f"{len(whole)} pairs are measured already")
 

@@ -164,8 +164,9 @@ def _name(content: Content, where: Where) -> str:
     ids = attempts.loc[same, "system_id"].unique()
     known = [name for system, name in content.system_names.items() if system in ids]
     name = ", ".join(known) or where.device_name or where.cpu_model or where.hostname or where.device_kind
-    threads = f", {where.torch_threads} threads" if where.device_kind == "cpu" and where.torch_threads else ""
-    return name + threads
+    if where.device_kind == "cpu" and where.torch_threads:
+        name += f", {units.counted(where.torch_threads, 'thread')}"
+    return name
 
 
 def _in_order(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:

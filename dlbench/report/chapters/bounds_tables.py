@@ -46,7 +46,8 @@ def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
     ]
     shown = frame if limit is None else frame.head(limit)
     rows = [[_plain(row[c.key]) for c in columns] for row in shown.to_dict("records")]
-    title = f"{case['model']} {case['mode']} {case['precision']} batch {case['batch_size']}: {len(frame)} layers"
+    what = f"{case['model']} {case['mode']} {case['precision']} batch {case['batch_size']}"
+    title = f"{what}: {units.counted(len(frame), 'layer')}"
     return Table(columns, rows, title, _notes(run, roof, frame, network, len(shown)))
 
 
@@ -206,7 +207,7 @@ def _title(words: str, rows: pd.DataFrame) -> str:
         return "Nothing was measured"
     first = rows.iloc[0]
     name = next(n for n in (first["device_name"], first["cpu_model"], first["device_kind"]) if isinstance(n, str))
-    threads = f", {first['torch_threads']} threads" if first["device_kind"] == "cpu" else ""
+    threads = f", {units.counted(first['torch_threads'], 'thread')}" if first["device_kind"] == "cpu" else ""
     return f"{words} {name}{threads} (PyTorch {first['torch_version']})"
 
 

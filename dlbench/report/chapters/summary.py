@@ -102,7 +102,7 @@ def _machines(content: Content) -> list[str]:
         hosts = of_system["system_hostname"].nunique()
         parts = [
             f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
-            f"{one['system_cpu_cores']:.0f} cores" if one["system_cpu_cores"] > 0 else "",
+            units.counted(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",
             units.bytes_(one["system_memory_bytes"]) if one["system_memory_bytes"] > 0 else "",
             f"{hosts} hosts" if hosts > 1 else str(one["system_hostname"]),
             *(f"{title} {one[key]}" for key, title in _SOFTWARE.items() if isinstance(one[key], str)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from dlbench import units
 from dlbench.report.forms.render import Cell, Column, Table, bytes_of, quantity_of
 from dlbench.spec import facts
 
@@ -84,7 +85,7 @@ def layers_table(model: str, rows: Sequence[Layer]) -> Table:
         "Per image, without biases. M filters, C input channels, H x W input, R x S filter, P x Q output.",
         "FLOP = 2 x MAC. Bytes: every operand and result once, fp32, batch of one image.",
     ]
-    return Table(columns, cells, f"{model}: {len(rows)} layers", notes)
+    return Table(columns, cells, f"{model}: {units.counted(len(rows), 'layer')}", notes)
 
 
 def _stride(stride: tuple[int, ...] | None) -> Cell:
