@@ -106,3 +106,17 @@ def test_inference_alone_is_no_training(tmp_path):
     root = records.fill(tmp_path / "results", [records.record(Case("lenet5", "inference"), records.CPU)])
     with pytest.raises(BadInput, match="no training of lenet5"):
         run(root, "--images", 1, "--epochs", 1)
+
+
+def test_repeats_are_one_row_with_their_median_and_range(tmp_path, capsys):
+    made = [
+        records.record(Case("lenet5", repeat=i), records.CPU, number=i, step_s=records.noisy_steps(step_s, 60, i))
+        for i, step_s in enumerate((0.010, 0.012, 0.020))
+    ]
+    root = records.fill(tmp_path / "results", made)
+    assert run(root, "--images", 60_000, "--epochs", 10, "--format", "json") == 0
+    (row,), notes = rows_of(capsys)
+    assert row["processes"] == 3
+    assert row["time_high_s"] / row["time_s"] == pytest.approx(0.020 / 0.012, rel=0.02)
+    assert row["time_low_s"] / row["time_s"] == pytest.approx(0.010 / 0.012, rel=0.02)
+    assert "range" in notes

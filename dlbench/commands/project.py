@@ -68,12 +68,14 @@ def projection_table(
     from dlbench.errors import BadInput
     from dlbench.report.chapters.projection import project
     from dlbench.report.chapters.projection_section import named_assumptions, throughput_interval
+    from dlbench.report.compare.side_by_side import numbered, over_processes
     from dlbench.report.data import derive
     from dlbench.report.forms.render import Table
 
-    cases = _measured_trainings(rows, models)
-    cases = derive.with_intervals(cases)
-    systems = list(dict.fromkeys(cases["system_key"]))
+    cases = derive.with_intervals(_measured_trainings(rows, models))
+    # Repeats are processes of one case: their median, and how far they spread.
+    cases = over_processes(numbered(cases.assign(system_id=cases["system_key"])))
+    systems = list(dict.fromkeys(cases["system_id"]))
     names = {key: _system_name(rows[rows["system_key"] == key]) for key in systems}
     found: list[list[Cell]] = []
     axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
@@ -86,17 +88,20 @@ def projection_table(
         interval, known = throughput_interval(case)
         without_interval += not known
         num_devices = int(case["nodes"] * case["devices_per_node"])
-        name = names[case["system_key"]]
+        name = names[case["system_id"]]
         own = prices.of(name) if prices else None
         power_w, scope = _number(case["average_power"]), case["energy_scope"]
         scope = scope if isinstance(scope, str) else None
         projection = project(num_images, num_epochs, interval, num_devices, power_w, own, scope)
-        assumptions |= dict.fromkeys(named_assumptions(projection.assumptions, name, prices))
-        setting = [name, *(case[a] for a in axes), num_devices]
+        # Images and epochs are the title, the number of devices is a column.
+        assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
+        setting = [name, *(case[a] for a in axes), num_devices, int(case["processes"])]
         found.append([*setting, value, *_cells(projection, known)])
     if not found:
         raise BadInput("the trainings in there have no step times: nothing can be projected from them")
     notes = list(assumptions)
+    if cases["processes"].gt(1).any():
+        notes.append("n: processes of a case, whose median this is; from and to are then the range of them.")
     if without_interval:
         notes.append(f"{without_interval} cases have too few steps for an interval: theirs is left out.")
     if any(row[-6] is not None for row in found):
@@ -162,6 +167,7 @@ def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
         Column("system"),
         *(Column(axis, axis.replace("_", " ")) for axis in axes),
         Column("devices"),
+        Column("processes", "n"),
         Column("throughput", "img/s"),
         Column("time_s", "time", "right", seconds),
         Column("time_low_s", "from", "right", seconds),
