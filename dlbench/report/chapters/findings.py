@@ -9,11 +9,13 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.chapters.method import CLOCK_GAP_LIMIT
+from dlbench.report.compare.side_by_side import numbered
 from dlbench.report.data import derive
 from dlbench.report.data.content import Content
 from dlbench.report.data.labels import network, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.results.records import DONE_STATUSES
 
 #: Counter and integral of the power that differ by more than this deserve no trust.
 ENERGY_DISAGREEMENT_LIMIT = 0.05
@@ -33,7 +35,8 @@ def findings(content: Content) -> Table:
     if content.left_out:
         words = "Cases beyond the limit of the tables and figures; metrics.csv holds them."
         rows.append(["too many cases", words, content.left_out, ""])
-    for code, sentence, concerned in [*_revealed(shown), *_warned(shown)]:
+    mixed = [*_mixed_threads(content), *_in_several_sources(content)]
+    for code, sentence, concerned in [*_revealed(shown), *mixed, *_warned(shown)]:
         both = code == _UNEVEN
         names = [
             network(c["model"]) + (f" ({setting(c, axes)})" if axes else "") + (_two_rates(c) if both else "")
@@ -82,6 +85,38 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     for code, concerned, sentence in checks:
         if concerned.any():
             yield code, sentence, shown[concerned]
+
+
+def _mixed_threads(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Cases of CPUs whose processes computed with different numbers of threads: these are no repeats of one thing."""
+    cases = content.shown[content.shown["device"] == "cpu"]
+    ranks = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")
+    threads = cases["attempt_id"].map(ranks["system_torch_threads"])
+    if threads.nunique() < 2:
+        return
+    key = [numbered(cases)["number"], cases["system_id"]]
+    mixed = threads.groupby(key).transform("nunique").gt(1).astype(bool)
+    if mixed.any():
+        counts = ", ".join(f"{count:.0f}" for count in sorted(threads[mixed].dropna().unique()))
+        words = f"Processes of one case ran with different numbers of threads ({counts}): no repeats of one thing."
+        yield "threads differ", words, cases[mixed]
+
+
+def _in_several_sources(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Cases that several unnamed sources hold, of one kind of system: all but one result of each is hidden."""
+    if len(content.sources) < 2:
+        return
+    done = content.attempts[content.attempts["status"].isin(DONE_STATUSES)]
+    sources = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
+    keys = [done[name] for name in ("suite", "suite_version", "case_id", "system_id")]
+    several = done["attempt_id"].map(sources).groupby(keys).transform("nunique").gt(1).astype(bool)
+    concerned = content.shown[content.shown["attempt_id"].isin(done.loc[several, "attempt_id"])]
+    if len(concerned):
+        words = (
+            "Several sources have them, of systems that look the same: the latest result counts alone. Names keep "
+            "sources apart, as in OLD=results/a NEW=results/b."
+        )
+        yield "in several sources", words, concerned
 
 
 def _warned(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
