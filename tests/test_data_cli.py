@@ -201,3 +201,12 @@ def test_a_report_stands_beside_the_reference_systems(results, capsys, tmp_path,
     with (tmp_path / "out" / "comparison.csv").open() as file:
         assert {row["system"] for row in csv.DictReader(file)} == {"NVIDIA H200", "AMD EPYC 7B13"}
     assert (tmp_path / "out" / "report.pdf").stat().st_size > 10_000
+
+
+def test_a_report_says_on_stderr_what_it_could_not_read(capsys, tmp_path):
+    own = fakes.fill(tmp_path / "own", fakes.quick()[:1])
+    (own / "torn.parquet").write_bytes(b"PAR1")
+    told = run(capsys, "report", own, "-o", tmp_path / "out")
+    assert "dlbench: warning: cannot read" in told.err
+    assert "torn.parquet" in told.err
+    assert "cannot read" not in told.out

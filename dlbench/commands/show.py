@@ -54,6 +54,8 @@ def _report(options: argparse.Namespace) -> int:
     html = page.write(found, options.output, options.title, progress=_passing)
     _passing("")
     print(page.terminal(found))
+    for problem in found.skipped:
+        say(f"dlbench: warning: {problem}")
     say(f"\nreport: {html}")
     return 0
 
