@@ -18,6 +18,7 @@ from dlbench.report.chapters.scaling import section as scaling
 from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.systems_blocks import between_processes, drawn, over_systems, trade_off
 from dlbench.report.chapters.systems_section import measured, systems
+from dlbench.report.chapters.tables_energy import energies
 from dlbench.report.compare.side_by_side import numbered, over_processes, series
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
@@ -82,6 +83,10 @@ def energy(content: Content) -> Section:
     blocks += trade_off(content)
     if content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).any():
         blocks += _plots(content, plots_samples.power)
+    table = energies(content.shown, content.system_names)
+    if table.rows:
+        filters = ("system", "model", "mode", "precision")
+        blocks.append(Block(heading="Energy of each case", table=table, filters=filters, folded=True))
     return Section("energy", "Energy", blocks)
 
 

@@ -58,6 +58,11 @@ _SHORT_TITLES = {
     "memory_rss": "Host mem.",
     "energy_per_image": "Energy",
     "module_energy_per_image": "Of module",
+    "energy_per_gflop": "Per FLOP",
+    "images_per_wh": "Images",
+    "average_power": "Power",
+    "idle_power": "Idle",
+    "energy_disagreement": "Meters apart",
     "iqr": "Spread",
 }
 _COMMON = ("precision", "batch_size")
@@ -79,7 +84,7 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     columns += [Column(axis, axis_title(axis)) for axis in axes]
     # A fourth digit only where the interval is narrow enough to mean something.
     sharp = shown["step_time_half_width"].median() < 0.005
-    columns += [_metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
+    columns += [metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
     columns.insert(place, Column("status", "Status"))
@@ -118,7 +123,7 @@ def summary(shown: pd.DataFrame) -> Table:
     ]
     for mode, name in wanted:
         title = f"{mode.capitalize()} [{_SUMMARY_UNITS.get(name, '{}').format(scale(name, best[name])[1])}]"
-        columns.append(_metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
+        columns.append(metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
         values = [best[name].get((model, mode)) for mode, name in wanted]
@@ -277,7 +282,8 @@ def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
     return factor, prefix + unit
 
 
-def _metric_column(name: str, values: pd.Series[float], significant: int, key: str = "", title: str = "") -> Column:
+def metric_column(name: str, values: pd.Series[float], significant: int, key: str = "", title: str = "") -> Column:
+    """The column of a metric, all its `values` in one unit and with so many significant digits, percents with two."""
     factor, unit = scale(name, values)
     short_title = _SHORT_TITLES.get(name, METRICS[name].title)
     significant = 2 if METRICS[name].unit == "%" else significant

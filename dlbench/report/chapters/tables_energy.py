@@ -1,0 +1,52 @@
+"""The table of energies: what each metered case took, of what, by which meter, and how far two meters are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from dlbench.report.chapters.tables import in_order, metric_column
+from dlbench.report.data.labels import axis_title, network, varying_axes
+from dlbench.report.forms.render import Cell, Column, Table
+
+#: Energies first, then the powers behind them, then what says how far to trust both.
+_METRICS = (
+    "energy_per_image",
+    "module_energy_per_image",
+    "energy_per_gflop",
+    "images_per_wh",
+    "average_power",
+    "idle_power",
+    "energy_disagreement",
+)
+
+
+def energies(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
+    """One row per case that a meter saw; without rows where none did.
+
+    Args:
+        shown: cases as a report shows them.
+        names: of the systems by `system_id`; with several each row says which.
+    """
+    metered = in_order(shown[shown["average_power"].notna()])
+    axes = ["model", "mode", "precision", "batch_size", *varying_axes(metered)]
+    known = [name for name in _METRICS if metered[name].notna().any()]
+    several = len(names) > 1
+    columns = [Column("system", "System")] if several else []
+    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    columns += [metric_column(name, metered[name], 3) for name in known]
+    columns += [Column("energy_source", "Meter"), Column("energy_scope", "Of"), Column("energy_note", "Note")]
+    rows: list[list[Cell]] = []
+    for case in metered.to_dict("records"):
+        cells: list[Cell] = [names.get(case["system_id"], "unknown")] if several else []
+        cells += [network(case[axis]) if axis == "model" else case[axis] for axis in axes]
+        cells += [case[name] if case[name] == case[name] else None for name in known]
+        rows.append([*cells, *(_text(case[name]) for name in ("energy_source", "energy_scope", "energy_note"))])
+    notes = ["Energies are gross: idle power, measured before each case, is in them. A missing value was not measured."]
+    noted = any(row[-1] for row in rows)
+    return Table(columns if noted else columns[:-1], rows if noted else [row[:-1] for row in rows], notes=notes)
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
