@@ -25,6 +25,11 @@ tidy() {
 }
 trap tidy EXIT
 
+# Not there in a job on another node than the login's, and no GPU is needed here.
+[ -w "${XDG_RUNTIME_DIR:-/nowhere}" ] || XDG_RUNTIME_DIR=$(mktemp -d)
+export XDG_RUNTIME_DIR
+export NVIDIA_VISIBLE_DEVICES=void
+
 enroot import --output "$imported" "$base"
 enroot create --name "$name" "$imported"
 # The host's environment does not go in; pip needs a home for nothing and a proxy perhaps.

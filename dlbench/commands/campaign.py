@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +49,8 @@ def _run(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite, options.overrides)
     suite.cases()  # wrong values are found before the device is asked
     step = getattr(options, "step", [])
-    launcher = slurm.through_step(step) if step else launchers.find(options.launcher)
+    nodes = os.environ.get("DLBENCH_JOB_NODES", "").split()
+    launcher = slurm.through_step(step, nodes=nodes) if step else launchers.find(options.launcher)
     launchers.check(launcher, suite.cases())
     if not options.dry_run:
         supervise.check_folder(options.results)

@@ -70,6 +70,12 @@ _ENROOT_START = (
 )
 #: Enroot keeps unpacked images in the user's home, which all nodes may share: each node's has the node in its name.
 _ENROOT_CREATE = 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"'
+#: What a job leaves that was cancelled or ran into its limit: no step starts any more then. Live jobs keep theirs.
+_ENROOT_SWEEP = (
+    'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; '
+    'for name in $(enroot list); do id=${name#dlbench-}; case $name in dlbench-*-"$SLURMD_NODENAME") '
+    'grep -qx "${id%%-*}" <<<"$jobs" || enroot remove --force "$name" ;; esac; done; true'
+)
 _ENROOT_REMOVE = 'exec enroot remove --force "$0-$SLURMD_NODENAME"'
 
 
@@ -142,8 +148,9 @@ def enroot(image: str, around: Surroundings) -> Wrapping:
     )
     return Wrapping(
         prefix=prefix,
-        environment=_nvidia(around),
-        prepare=(("bash", "-c", _ENROOT_CREATE, around.name, image),),
+        # Enroot keeps files of a run there unless the site says where, and a login's folder is on no other node.
+        environment={**_nvidia(around), "XDG_RUNTIME_DIR": f"/tmp/{around.name}"},
+        prepare=(("bash", "-c", _ENROOT_SWEEP), ("bash", "-c", _ENROOT_CREATE, around.name, image)),
         cleanup=(("bash", "-c", _ENROOT_REMOVE, around.name),),
     )
 

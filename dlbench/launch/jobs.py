@@ -122,6 +122,7 @@ def prepare(
     """
     results = results.resolve()
     cases = suite.cases()
+    overrides = (*overrides, *_device(cases, site))
     text = Path(suite.source).read_text(encoding="utf-8")
     node_counts = sorted({case.nodes for case in cases}) if by_nodes else [0]
     whole = slurm.Job(
@@ -143,6 +144,21 @@ def prepare(
     return Submission(
         folder, suite.name, Path(whole.suite_file), text, tuple(overrides), site.name, len(cases), tuple(scripts)
     )
+
+
+def _device(cases: list[Case], site: Site) -> list[str]:
+    """The override that keeps a job at a site with GPUs from measuring the CPU where it finds none.
+
+    Raises:
+        BadInput: cases need GPUs, and the site has none.
+    """
+    devices = {case.device for case in cases}
+    if "cuda" in devices and not site.has_gpus:
+        raise BadInput(
+            f"the suite asks for device 'cuda', and {site.file} has no GPUs (gpus.request, gpus.per_node); "
+            "-P device=cpu measures the CPUs"
+        )
+    return ["device=cuda"] if devices == {"auto"} and site.has_gpus else []
 
 
 def _campaign_script(

@@ -43,6 +43,9 @@ class Options:
     #: torchrun over several nodes: a name or address of the first node, and the port of its rendezvous.
     address: str | None = None
     port: int = DEFAULT_PORT
+    #: Cores of each task of the job, which srun no longer takes from it by itself, and all that it has on this node.
+    cpus_per_task: int | None = None
+    cpus_on_node: int | None = None
 
 
 def local(case: Case, folder: Path, options: Options | None = None) -> list[str]:
@@ -77,6 +80,8 @@ def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
         )
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={options.address}:{options.port}", f"--rdzv-id={folder.name}"]
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.nodes}"]
+    # The agent's cores are those of all its ranks.
+    step += _cores(options, case, case.devices_per_node)
     return [*step, "--ntasks-per-node=1", *agent, *meet, *ranks, *worker]
 
 
@@ -94,8 +99,17 @@ def srun(case: Case, folder: Path, options: Options) -> list[str]:
     """Slurm starts one task per rank; if one fails it ends the others."""
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.world_size}"]
     # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
-    step += [f"--ntasks-per-node={case.devices_per_node}", f"--job-name={folder.name}"]
+    step += [*_cores(options, case, 1), f"--ntasks-per-node={case.devices_per_node}", f"--job-name={folder.name}"]
     return [*step, options.python, "-m", options.module, str(folder)]
+
+
+def _cores(options: Options, case: Case, num_ranks: int) -> list[str]:
+    """The cores of a task that is so many ranks of a case; nothing where the job says nothing of cores."""
+    if not options.cpus_per_task or not options.cpus_on_node:
+        return []
+    # More ranks than the job was made for share what there is.
+    cores = min(options.cpus_per_task, options.cpus_on_node // case.devices_per_node)
+    return [f"--cpus-per-task={cores * num_ranks}"] if cores else []
 
 
 LAUNCHERS: dict[str, Callable[[Case, Path, Options], list[str]]] = {
@@ -123,6 +137,8 @@ def find(name: str, environment: Mapping[str, str] | None = None, module: str = 
         as_root=os.geteuid() == 0,
         address=environment.get("DLBENCH_MASTER_ADDR", address),
         port=ports[0] if ports else DEFAULT_PORT,
+        cpus_per_task=_number(environment.get("SLURM_CPUS_PER_TASK")),
+        cpus_on_node=_number(environment.get("SLURM_CPUS_ON_NODE")),
     )
     if name == "mpirun":
         program = _program("mpirun", "pip install mpich mpi4py, or load the cluster's MPI module")
@@ -155,6 +171,10 @@ def _one_node(case: Case, name: str) -> None:
             f"the launcher '{name}' starts processes on this machine alone, but a case asks for {case.nodes} nodes; "
             "take --launcher srun, mpirun or torchrun"
         )
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None
 
 
 def _program(name: str, hint: str) -> str:

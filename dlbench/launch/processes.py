@@ -14,6 +14,8 @@ from typing import Any
 
 #: How long a worker may take to write its result after it was asked to stop [s].
 GRACE_S = 10.0
+#: How long a killed worker may take to be gone [s].
+KILL_S = 60.0
 #: Set to the attempt's folder in everything that a worker starts, so that none of it is left behind.
 MARK = "DLBENCH_ATTEMPT_FOLDER"
 _PR_SET_PDEATHSIG = 1
@@ -53,13 +55,17 @@ def die_with_parent() -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Leave no process of the worker's session behind: first asked, then forced."""
+    """Leave no process of the worker's session behind: first asked, then forced.
+
+    One that hangs in a driver cannot be forced; the campaign does not wait for it, and its exit status stays None.
+    """
     if process.poll() is None:
         _signal_group(process.pid, signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_S)
     _signal_group(process.pid, signal.SIGKILL)
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(KILL_S)
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

@@ -148,7 +148,12 @@ def base_id(job_id: str) -> str:
 
 
 def without_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what a surrounding job has put into it; where Slurm's configuration is, stays."""
+    """The environment without what a surrounding job has put into it; where Slurm's configuration is, stays.
+
+    Outside of a job all of it stays: SBATCH_ACCOUNT or SLURM_JWT are then the user's own.
+    """
+    if "SLURM_JOB_ID" not in environment:
+        return dict(environment)
     return {
         name: value
         for name, value in environment.items()

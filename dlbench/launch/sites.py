@@ -161,6 +161,9 @@ class Report:
 
     partition: str | None = _text(_NAME, _PLAIN_NAME)
     time_limit: str | None = _text(_TIME, "a Slurm time, such as 00:30:00", "00:30:00")
+    #: In the partition of the measurements those of `Slurm` hold unless given.
+    qos: str | None = _text(_NAME, _PLAIN_NAME)
+    directives: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "a directive such as --mail-type=END")
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,11 @@ class Site:
     network: Network = field(default_factory=Network)
     container: Container = field(default_factory=Container)
     report: Report = field(default_factory=Report)
+
+    @property
+    def has_gpus(self) -> bool:
+        """Whether its nodes have any, asked for by name or not."""
+        return self.gpus.request != "none" or self.gpus.per_node > 0
 
     @property
     def outer_python(self) -> tuple[str, ...]:
@@ -339,10 +347,11 @@ class _Reader:
         return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", value, text)
 
     def _check_directives(self, site: Site) -> None:
-        for directive in site.slurm.directives:
+        given = [("slurm", d) for d in site.slurm.directives] + [("report", d) for d in site.report.directives]
+        for table, directive in given:
             name = directive.partition("=")[0]
             if name in OWN_DIRECTIVES:
-                where = self._place("slurm", "directives")
+                where = self._place(table, "directives")
                 raise BadInput(f"{where}: {name} is set by {OWN_DIRECTIVES[name]}, not under directives")
         for name in site.slurm.without:
             if name not in OWN_DIRECTIVES:

@@ -95,7 +95,7 @@ def campaign_script(site: Site, job: Job) -> str:
         BadInput: the site cannot give what the job needs, or a path cannot be carried into it.
     """
     _check(site, job)
-    wrapping = _wrapping(site, job, gpus=site.gpus.request != "none", nodes=job.nodes)
+    wrapping = _wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
     if job.several_ranks:
         supervisor = f'watched {words(site.outer_python)} -m dlbench run "$suite"{_overrides(job)} --results "$results"'
         run = [
@@ -145,12 +145,14 @@ def report_script(site: Site, job: Job) -> str:
     )
 
 
-def through_step(step: Sequence[str], module: str = "dlbench.worker") -> Launcher:
+def through_step(step: Sequence[str], module: str = "dlbench.worker", nodes: Sequence[str] = ()) -> Launcher:
     """A launcher that starts each case as the words of a step say, `{ranks}` replaced by the case's nodes and ranks.
 
     Args:
         step: such as ``srun --mpi=none {ranks} apptainer exec x.sif python3``; the worker's module and folder follow.
         module: the worker.
+        nodes: of the job, in Slurm's order, where that is known. Cases of fewer nodes run on the first of them, for
+            the ranks meet at the first of all, and Slurm would deal out such steps in turns.
 
     Raises:
         BadInput: there is no word `{ranks}`, so that every case would get whatever the job has.
@@ -159,6 +161,8 @@ def through_step(step: Sequence[str], module: str = "dlbench.worker") -> Launche
 
     def launcher(case: Case, folder: Path) -> list[str]:
         ranks = [f"--nodes={case.nodes}", f"--ntasks={case.world_size}", f"--ntasks-per-node={case.devices_per_node}"]
+        if case.nodes < len(nodes):
+            ranks.append(f"--nodelist={','.join(nodes[: case.nodes])}")
         # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
         ranks.append(f"--job-name={folder.name}")
         return [*_with_ranks(step, ranks), "-m", module, str(folder)]
@@ -213,12 +217,12 @@ def _check(site: Site, job: Job) -> None:
         )
     if site.slurm.cpus_per_task is None:
         raise BadInput(f"{site.file} has no slurm.cpus_per_task: without it Slurm binds each rank to a single core")
-    if site.gpus.request != "none" and job.ranks_per_node > site.gpus.per_node:
+    if site.has_gpus and job.ranks_per_node > site.gpus.per_node:
         raise BadInput(
             f"{job.suite} needs {job.ranks_per_node} GPUs per node; "
             f"{site.file} has {site.gpus.per_node} (gpus.per_node)"
         )
-    if site.container.runtime in ("docker", "podman") and site.gpus.request != "none" and not site.slurm.exclusive:
+    if site.container.runtime in ("docker", "podman") and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
             f"{site.container.runtime} sees every GPU of a node, whatever Slurm gave the job; "
             f"set slurm.exclusive = true in {site.file}"
@@ -266,33 +270,37 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
             ("--array", f"0-{job.array - 1}{throttle}" if job.array > 1 else None),
             ("--output", f"{job.results}/jobs/{'%x-%A_%a.out' if job.array > 1 else '%x-%j.out'}"),
         ],
+        slurm.directives,
     )
 
 
 def _report_directives(site: Site, job: Job) -> list[str]:
+    # What goes for the partition that measures, such as a reservation of GPUs, need not go for another.
+    same = site.report.partition is None
     return _directives(
         site,
         [
             ("--job-name", f"{job.suite}-report"),
             ("--partition", site.report.partition or site.slurm.partition),
             ("--account", site.slurm.account),
-            ("--qos", site.slurm.qos),
+            ("--qos", site.report.qos or (site.slurm.qos if same else None)),
             ("--nodes", "1"),
             ("--ntasks-per-node", "1"),
             ("--time", site.report.time_limit),
             ("--open-mode", "append"),
             ("--output", f"{job.results}/jobs/%x-%j.out"),
         ],
+        site.report.directives or (site.slurm.directives if same else ()),
     )
 
 
-def _directives(site: Site, wanted: list[tuple[str, str | None]]) -> list[str]:
+def _directives(site: Site, wanted: list[tuple[str, str | None]], more: Sequence[str]) -> list[str]:
     lines = [
         f"{name}={value}" if value else name
         for name, value in wanted
         if value is not None and name not in site.slurm.without
     ]
-    return [*lines, *site.slurm.directives]
+    return [*lines, *more]
 
 
 def _wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> Wrapping:
@@ -364,13 +372,13 @@ def _surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
 
 
 def _rendezvous(site: Site) -> list[str]:
-    if site.network.master_address:
-        lines = [f"export MASTER_ADDR={quote(site.network.master_address)}"]
-    else:
-        lines = [
-            'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
-            'export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"',
-        ]
+    given = site.network.master_address
+    master = quote(given) if given else '"${DLBENCH_MASTER_ADDR:-${nodes[0]}}"'
+    lines = [
+        'mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")',
+        'export DLBENCH_JOB_NODES="${nodes[*]}"',
+        f"export MASTER_ADDR={master}",
+    ]
     return [
         "# Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.",
         *lines,
@@ -387,6 +395,8 @@ def _step(site: Site, wrapping: Wrapping) -> list[str]:
     return [
         "# From Slurm 22.05 on srun no longer takes this from the job.",
         '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
+        "# A job that was submitted without any environment would hand none to its steps either.",
+        "export SLURM_EXPORT_ENV=ALL",
         "# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.",
         "unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE",
         _bash_array("step", step),

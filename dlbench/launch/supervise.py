@@ -130,10 +130,14 @@ def _under_claim(case: Case, campaign: Campaign, claim: claims.Claim, fresh: boo
         if record is None or fresh:
             if not fresh and campaign.key(case) in attempts.final_keys(campaign.root) | campaign.stored:
                 return
-            record = _run_case(case, campaign, claim)
+            record, stop = _run_case(case, campaign, claim)
+        else:
+            stop = None
     finally:
         claim.release()
     yield record
+    if stop is not None:
+        raise stop  # also where the worker came to its end before the signal reached it
     if record.status == "preempted" and record.error in signal.Signals.__members__:
         raise Stopped(signal.Signals[str(record.error)])
 
@@ -154,17 +158,20 @@ def _left_open(case: Case, campaign: Campaign) -> Record | None:
     return finished
 
 
-def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
+def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> tuple[Record, Stopped | None]:
+    """The case's record, and the signal that asked for the end meanwhile."""
     suite, version, _, system_key = campaign.key(case)
     attempt = attempts.create(campaign.root, case, suite, version, system_key, claims.owner(), campaign.label)
     started = time.monotonic()
     oom_kills = _oom_kills()
     process: subprocess.Popen[bytes] | None = None
     ended_by = None
+    stopped: Stopped | None = None
     try:
         process = processes.start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
         ended_by = _wait(process, case, attempt, campaign, claim)
     except Stopped as stop:
+        stopped = stop
         ended_by = stop.signal_name
     finally:
         if process:
@@ -177,7 +184,7 @@ def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> Record:
     outcome = _classify(attempt.folder, exit_code, ended_by, case, oom_kill)
     record = _close(attempt, outcome, exit_code, time.monotonic() - started)
     campaign.on_record(record)
-    return record
+    return record, stopped
 
 
 def _wait(
@@ -253,7 +260,7 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
     if oom_kill and (exit_code == -signal.SIGKILL or aftermath.said_out_of_memory(folder)):
         words = last_words(folder, aftermath.LAUNCHER_WORDS)
         return Outcome("oom", f"ended by the kernel for want of memory{phase}; {words}", ranks)
-    how = "worker did not start" if exit_code is None else how_it_ended(exit_code)
+    how = "worker did not start, or cannot be killed" if exit_code is None else how_it_ended(exit_code)
     return Outcome("crashed", f"{how}{phase}; {last_words(folder)}", ranks)
 
 

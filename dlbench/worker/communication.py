@@ -47,6 +47,7 @@ _WAYS = (
     ("SHM", "shared_memory"),
     ("NET/IB", "infiniband"),
     ("NET/OFI", "libfabric"),
+    ("NET/Libfabric", "libfabric"),
     ("NET/Socket", "sockets"),
     ("COLLNET", "collnet"),
     ("NVLS", "nvlink"),
@@ -154,7 +155,7 @@ def find_transport(backend: str, device: torch.device, world_size: int, one_node
 def nccl_ways(log: str) -> tuple[str, ...]:
     """The ways named in an NCCL log, such as ("p2p", "infiniband"), each once."""
     found = {way for match in _VIA.finditer(log) for sign, way in _WAYS if match.group(1).startswith(sign)}
-    if "NVLS" in log and re.search(r"NVLS (multicast|comm|Creating)", log):
+    if re.search(r"NVLS (comm|Creating|multicast support is available)", log):
         found.add("nvlink")
     return tuple(sorted(found))
 

@@ -20,7 +20,7 @@ from dlbench.worker.sampler import Row
 class DeviceWatch:
     """Reads one NVIDIA device around the window; everything is None without NVML.
 
-    Made before this process uses the device, so that the processes it finds there are other ones.
+    Made before this process uses the device, save that it has chosen it.
     """
 
     def __init__(self, uuid: str | None) -> None:

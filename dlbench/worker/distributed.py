@@ -40,10 +40,12 @@ _HOOKS: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": defa
 class TorchGroup:
     """The processes of a case: `backend` carries gradients, a second group over Gloo carries words."""
 
-    def __init__(self, backend: str, rank: int) -> None:
+    def __init__(self, backend: str, rank: int, timeout: timedelta) -> None:
         self.backend = backend
         self._rank = rank
-        self._words: Any = dist.group.WORLD if backend == "gloo" else dist.new_group(backend="gloo")
+        self._words: Any = dist.group.WORLD
+        if backend != "gloo":
+            self._words = dist.new_group(backend="gloo", timeout=timeout)
 
     def agree(self, value: Any) -> Any:
         """The value of rank 0."""
@@ -59,8 +61,8 @@ class TorchGroup:
         return values
 
     def align(self) -> None:
-        """Waits for all ranks."""
-        dist.barrier(group=self._words)
+        """Waits for all ranks. (A barrier would allocate on the device that the group was made with.)"""
+        dist.all_reduce(torch.zeros(1), group=self._words)
 
 
 #: Measures a case at a place among its ranks; gives an outcome with this rank's part.
@@ -146,16 +148,12 @@ def join(case: Case, found: Found, token: str) -> Place:
         prepare_debug(token)
     device = find_device(case, alone)
     # A rank that waits longer than the whole case may last waits for nobody.
+    timeout = timedelta(seconds=case.protocol.timeout_s)
     options: dict[str, Any] = {"device_id": device} if backend == "nccl" else {}
     dist.init_process_group(
-        backend,
-        store=store,
-        rank=found.rank,
-        world_size=found.world_size,
-        timeout=timedelta(seconds=case.protocol.timeout_s),
-        **options,
+        backend, store=store, rank=found.rank, world_size=found.world_size, timeout=timeout, **options
     )
-    place = dataclasses.replace(alone, group=TorchGroup(backend, found.rank))
+    place = dataclasses.replace(alone, group=TorchGroup(backend, found.rank, timeout))
     share_threads(place)
     return place
 

@@ -6,9 +6,10 @@ A meter is opened before the window and closed after it; nothing is read by this
 meter polls for a tick just before the window opens (while the device is idle for at most one tick) and again after it
 closed. What it counted belongs to its own time, from tick to tick, which is longer than the window by a tail: what is
 left of the last tick. The tail's energy is taken off with the power of the full tick that follows it, read from the
-same counter. Opening costs about 1 ms of idle time, taken off at the idle power where that is known. The result belongs
-to the window: energy_window_s is the window, and average power is the quotient of the two. What can be wrong is the
-tail's power, as the device clocks down in it: off by a fifth of the load's for a whole tick, it makes 0.4 % of 5 s.
+same counter. The lead, from the tick to the opening, is taken off at the idle power where that is known: about a
+millisecond alone, among several ranks until the last of them has seen its tick. The result belongs to the window:
+energy_window_s is the window, and average power is the quotient of the two. What can be wrong is the power of lead and
+tail, in which the device clocks up and down: off by a fifth of the load's for a whole tick, each makes 0.4 % of 5 s.
 
 **Sampled power.** A separate process samples it every 50 ms; its trapezoidal integral over the window is the fallback
 where there is no counter, and the cross-check where there is one.

@@ -12,10 +12,14 @@ from dlbench.units import bytes_
 
 #: What PyTorch's CPU allocator says (c10/core/CPUAllocator.cpp); it raises a plain RuntimeError.
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
-#: cuDNN, cuBLAS and the driver, when their own workspace finds no room.
+#: The driver, cuBLAS, cuDNN (also by its newer names, such as CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED), NCCL
+#: and Triton, when what they allocate beside PyTorch's cache finds no room.
 CUDA_OUT_OF_MEMORY = re.compile(
-    r"CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC"
+    r"CUDA out of memory|CUDA (driver )?error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_\w*ALLOC"
+    r"|Cuda failure .*'out of memory'|Failed to CUDA \w*alloc|\[CUDA\]: out of memory"
 )
+#: What is left of it when PyTorch tries cuDNN's algorithms in turn and none finds room: it drops each one's reason.
+NO_ENGINE = re.compile(r"unable to find an engine to execute this computation")
 
 
 class FactoryFailed(DlbenchError):
@@ -48,6 +52,8 @@ def out_of_memory(error: BaseException) -> str | None:
         isinstance(error, RuntimeError) and CUDA_OUT_OF_MEMORY.search(text)
     ):
         return _cuda_sentence(text)
+    if isinstance(error, RuntimeError) and NO_ENGINE.search(text):
+        return f"out of memory on the device, most likely, as no algorithm of cuDNN finds room: {text.splitlines()[0]}"
     asked = CPU_OUT_OF_MEMORY.search(text) if isinstance(error, RuntimeError) else None
     if asked:
         available = psutil.virtual_memory().available

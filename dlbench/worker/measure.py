@@ -27,7 +27,7 @@ from dlbench.worker.ranks import Place
 from dlbench.worker.reading import Reading
 from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, WarmupRule, WindowRule
 from dlbench.worker.system import describe_system, device_facts, load_average
-from dlbench.worker.timing import Clock, CudaClock, HostClock, Window, run_window
+from dlbench.worker.timing import Clock, CudaClock, HostClock, Window, no_garbage_collection, run_window
 from dlbench.worker.work import count_work
 from dlbench.worker.workload import Workload, build_workload
 
@@ -199,22 +199,24 @@ def _measure_window(
     protocol = workload.case.protocol
     loss_first = workload.read_loss()
     watch.before()
-    place.align()
-    enter_phase("window")
-    meter.start()
-    host.before()
-    window = run_window(
-        workload.step,
-        clock,
-        WindowRule(protocol),
-        step_estimate_s=warmup.estimate_s,
-        first_look_s=protocol.min_time_s,
-        cap_s=protocol.max_time_s,
-        max_steps=protocol.max_steps,
-        growth=WINDOW_GROWTH,
-        agree=place.agree,
-    )
-    host.after()
+    # Garbage is collected before the meter starts: the device would idle through it.
+    with no_garbage_collection():
+        place.align()
+        enter_phase("window")
+        meter.start()
+        host.before()
+        window = run_window(
+            workload.step,
+            clock,
+            WindowRule(protocol),
+            step_estimate_s=warmup.estimate_s,
+            first_look_s=protocol.min_time_s,
+            cap_s=protocol.max_time_s,
+            max_steps=protocol.max_steps,
+            growth=WINDOW_GROWTH,
+            agree=place.agree,
+        )
+        host.after()
     watch.after()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()

@@ -132,13 +132,14 @@ def throttle_names(bits: int | None) -> tuple[str, ...]:
 def count_others(before: list[int] | None, after: list[int] | None) -> int | None:
     """Other processes on the device, from those before this process had a context there and those afterwards.
 
-    Where our own id is not among the later ones (process ids of a container are not the host's), one of them is taken
-    to be us.
+    Where our own id is not among the later ones (process ids of a container are not the host's), one of each is taken
+    to be us: choosing a device makes a context there at once, so that we may be among the earlier ones too.
     """
     if before is None or after is None:
         return None
-    others_after = len(after) - 1 if after and os.getpid() not in after else len([p for p in after if p != os.getpid()])
-    return max(len([p for p in before if p != os.getpid()]), others_after)
+    if os.getpid() in after:
+        return max(len(set(pids) - {os.getpid()}) for pids in (before, after))
+    return max(0, len(before) - 1, len(after) - 1)
 
 
 def driver_version() -> str | None:

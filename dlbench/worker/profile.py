@@ -38,7 +38,7 @@ from dlbench.worker.measure import find_device
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
 from dlbench.worker.stopping import WarmupRule
-from dlbench.worker.timing import Clock, CudaClock, HostClock, _no_garbage_collection
+from dlbench.worker.timing import Clock, CudaClock, HostClock, no_garbage_collection
 from dlbench.worker.traffic import LOSS, Work, count_traffic
 from dlbench.worker.workload import Workload, build_workload
 
@@ -301,7 +301,7 @@ def _alternate(
     times: list[OwnTimes] = []
     ends_s = time.perf_counter() + time_s
     first_hooked = True
-    with _no_garbage_collection():
+    with no_garbage_collection():
         while len(hooked) < MIN_STEPS or (time.perf_counter() < ends_s and len(hooked) < MAX_STEPS):
             plain += _plain_block(workload, clock, block)
             with hooks.attached():

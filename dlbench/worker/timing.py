@@ -159,7 +159,7 @@ def run_window(
     behind = lag if clock.runs_ahead else 0
     done = 0
     _, look_at = agree((None, _steps_in(first_look_s, step_estimate_s, 1, max_steps)))
-    with _no_garbage_collection():
+    with no_garbage_collection():
         clock.synchronize()
         window.opened_at_s = time.perf_counter()
         reader.begin()
@@ -240,13 +240,17 @@ class _Reader:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """No collection inside: a pass over torch's objects takes milliseconds and falls into an arbitrary step."""
+def no_garbage_collection() -> Iterator[None]:
+    """No collection inside: a pass over torch's objects takes milliseconds and falls into an arbitrary step.
+
+    It begins with a pass; within another such context nothing is left to do.
+    """
+    if not gc.isenabled():
+        yield
+        return
     gc.collect()
-    enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if enabled:
-            gc.enable()
+        gc.enable()

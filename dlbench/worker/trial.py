@@ -21,8 +21,9 @@ from dlbench.worker.errand import serve
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
 
-#: The optimizer makes its state at the end of the first step; the second has everything in place.
-_NUM_STEPS = 2
+#: The optimizer makes its state at the end of the first step; the second has everything in place. In fp16 the first
+#: steps may be skipped until the gradients are scaled to be finite: so many are tried.
+_NUM_STEPS, _MAX_STEPS = 2, 20
 
 
 def work(request: dict[str, Any], folder: Path) -> str:
@@ -69,13 +70,22 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     workload = build_workload(case, device)
     reset_peaks(device)
     enter_phase("steps")
-    for _ in range(_NUM_STEPS):
-        workload.step()
+    take_steps(workload)
     if device.type == "cuda":
         import torch
 
         torch.cuda.synchronize(device)
     return read_peaks(device)
+
+
+def take_steps(workload: Any) -> None:
+    """Steps of a `Workload` until all that it ever needs at once has been in memory."""
+    for number in range(1, _MAX_STEPS + 1):
+        optimizer = workload.optimizer
+        had_state = optimizer is None or not workload.scaler.is_enabled() or bool(optimizer.state)
+        workload.step()
+        if had_state and number >= _NUM_STEPS:
+            return
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ def suite(tmp_path):
         file = tmp_path / "suite.toml"
         names = ", ".join(f'"{model}"' for model in models)
         file.write_text(
-            f'name = "suite"\n[axes]\nmodel = [{names}]\nbatch_size = {list(range(1, cases + 1))}\n'
+            f'name = "suite"\n[axes]\nmodel = [{names}]\ndevice = ["cpu"]\nbatch_size = {list(range(1, cases + 1))}\n'
             f"[protocol]\nmin_time_s = {seconds}\nmax_time_s = 600\n"
         )
         return file

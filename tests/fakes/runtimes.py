@@ -93,6 +93,8 @@ def enroot(argv):
         _, names = options_of(rest, (), ("--force",))
         for name in names:
             (store() / name).rmdir()
+    elif action == "list":
+        print(*sorted(path.name for path in store().iterdir()), sep="\n")
     elif action == "import":
         options, (uri,) = options_of(rest, ("--output",), ())
         if not uri.startswith(("docker://", "dockerd://")):

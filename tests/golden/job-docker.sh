@@ -33,6 +33,8 @@ suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# A job that was submitted without any environment would hand none to its steps either.
+export SLURM_EXPORT_ENV=ALL
 # By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60)

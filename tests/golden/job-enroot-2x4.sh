@@ -26,6 +26,7 @@ export NCCL_SOCKET_IFNAME=ib0
 export GLOO_SOCKET_IFNAME=ib0
 export NVIDIA_VISIBLE_DEVICES=all
 export NVIDIA_DRIVER_CAPABILITIES='compute,utility'
+export XDG_RUNTIME_DIR=/tmp/dlbench-"$SLURM_JOB_ID"
 export DLBENCH_CONTAINER_RUNTIME=enroot
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sqsh@sha256:0123
 # Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
@@ -40,6 +41,7 @@ suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
 # Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export DLBENCH_JOB_NODES="${nodes[*]}"
 export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"
 port=$((20000 + SLURM_JOB_ID % 1200 * 10))
 export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"
@@ -47,6 +49,8 @@ export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# A job that was submitted without any environment would hand none to its steps either.
+export SLURM_EXPORT_ENV=ALL
 # By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60)
@@ -93,6 +97,7 @@ tidy() {
 }
 trap tidy EXIT
 tidy # what an earlier run of this job left, if it was killed and requeued
+srun "${each_node[@]}" bash -c 'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; for name in $(enroot list); do id=${name#dlbench-}; case $name in dlbench-*-"$SLURMD_NODENAME") grep -qx "${id%%-*}" <<<"$jobs" || enroot remove --force "$name" ;; esac; done; true'
 srun "${each_node[@]}" bash -c 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"' dlbench-"$SLURM_JOB_ID" /scratch/anna/images/dlbench.sqsh
 
 # Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.

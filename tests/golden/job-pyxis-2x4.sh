@@ -40,6 +40,7 @@ suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
 # Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export DLBENCH_JOB_NODES="${nodes[*]}"
 export MASTER_ADDR="${DLBENCH_MASTER_ADDR:-${nodes[0]}}"
 port=$((20000 + SLURM_JOB_ID % 1200 * 10))
 export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"
@@ -47,6 +48,8 @@ export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# A job that was submitted without any environment would hand none to its steps either.
+export SLURM_EXPORT_ENV=ALL
 # By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(

@@ -18,6 +18,7 @@ export PYTHONPATH=/home/anna/dlbench
 export NCCL_SOCKET_IFNAME=ib0
 export GLOO_SOCKET_IFNAME=ib0
 export NVIDIA_VISIBLE_DEVICES=void
+export XDG_RUNTIME_DIR=/tmp/dlbench-"$SLURM_JOB_ID"
 export DLBENCH_CONTAINER_RUNTIME=enroot
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sqsh
 # Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
@@ -30,6 +31,8 @@ export DLBENCH_HOST_LIBRARIES
 
 # From Slurm 22.05 on srun no longer takes this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
+# A job that was submitted without any environment would hand none to its steps either.
+export SLURM_EXPORT_ENV=ALL
 # By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60)
@@ -52,6 +55,7 @@ tidy() {
 }
 trap tidy EXIT
 tidy # what an earlier run of this job left, if it was killed and requeued
+srun "${each_node[@]}" bash -c 'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; for name in $(enroot list); do id=${name#dlbench-}; case $name in dlbench-*-"$SLURMD_NODENAME") grep -qx "${id%%-*}" <<<"$jobs" || enroot remove --force "$name" ;; esac; done; true'
 srun "${each_node[@]}" bash -c 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"' dlbench-"$SLURM_JOB_ID" /scratch/anna/images/dlbench.sqsh
 
 "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench collect --results "$results"

@@ -76,8 +76,8 @@ def test_enroot():
     assert line(rest) == (
         "--rw --mount /scratch:/scratch --mount /opt/data:/data:none:x-create=auto,rbind,ro --extra -- dlbench-17"
     )
-    assert made.environment == NVIDIA
-    create, remove = made.prepare[0], made.cleanup[0]
+    assert made.environment == {**NVIDIA, "XDG_RUNTIME_DIR": "/tmp/dlbench-17"}
+    (_, create), (remove,) = made.prepare, made.cleanup
     assert create == (
         "bash",
         "-c",
@@ -87,6 +87,25 @@ def test_enroot():
     )
     assert remove == ("bash", "-c", 'exec enroot remove --force "$0-$SLURMD_NODENAME"', "dlbench-17")
     assert not made.prepare_once
+
+
+def test_enroot_removes_what_jobs_that_have_ended_left_on_this_node(tmp_path):
+    """The sweep itself, by bash, with stand-ins for squeue and enroot."""
+    programs = {
+        "squeue": "echo 17; echo 18",
+        "enroot": 'if [ "$1" = list ]; then printf "%s\\n" dlbench-{16,17,18}-n1 dlbench-16-n11 mine-n1; else echo "$*" >> log; fi',
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    sweep = wrapping("enroot").prepare[0]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1"}
+    subprocess.run(sweep, check=True, cwd=tmp_path, env=environment)
+    assert (tmp_path / "log").read_text() == "remove --force dlbench-16-n1\n"
+    # Where Slurm does not say which jobs live, nothing is removed.
+    (tmp_path / "squeue").write_text("#!/bin/bash\nexit 1\n")
+    subprocess.run(sweep, check=True, cwd=tmp_path, env=environment)
+    assert (tmp_path / "log").read_text().count("remove") == 1
 
 
 def test_pyxis():

@@ -1,6 +1,7 @@
 import json
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from dlbench.launch import attempts, claims, jobs, scheduler
 from dlbench.launch.attempts import write_record
 from dlbench.launch.counts import Counts, count
 from dlbench.launch.scheduler import JobState, SchedulerError
-from dlbench.launch.sites import Container, Report, Site, Slurm
+from dlbench.launch.sites import Container, Gpus, Report, Site, Slurm
 from dlbench.results.records import Record
 from dlbench.spec.suite import load_suite
 
@@ -109,6 +110,20 @@ def test_a_job_for_each_node_count_measures_its_own_cases(slurm, suite, tmp_path
     assert "-P nodes=2 " in two.text
     jobs.submit(submission)
     assert "--dependency=afterany:101:102" in slurm.submitted()[2]
+
+
+def test_a_site_with_gpus_measures_them_and_one_without_refuses_what_needs_them(suite, tmp_path):
+    with_gpus = replace(SITE, gpus=Gpus("gres", None, 4))
+    unasked = replace(SITE, gpus=Gpus("none", None, 4))
+    for site in (with_gpus, unasked):
+        submission = jobs.prepare(suite, (), site, tmp_path / "results")
+        assert "-P device=cuda" in submission.scripts[0].text
+        assert submission.overrides == ("device=cuda",)
+    assert "-P device" not in prepare(suite, tmp_path).scripts[0].text
+    on_cpu = load_suite(suite.source, ["device=cpu"])
+    assert "device=cuda" not in jobs.prepare(on_cpu, ("device=cpu",), with_gpus, tmp_path / "r").scripts[0].text
+    with pytest.raises(BadInput, match=r"asks for device 'cuda', and here.toml has no GPUs .*-P device=cpu"):
+        jobs.prepare(load_suite(suite.source, ["device=cuda"]), ("device=cuda",), SITE, tmp_path / "r")
 
 
 def test_an_array_has_at_most_a_task_for_each_case(suite, tmp_path):
@@ -417,3 +432,10 @@ def test_a_misspelt_network_is_found_before_it_costs_a_wait_in_the_queue(tmp_pat
     assert done.returncode == 2
     assert "unknown model 'resnet5'" in done.stderr
     assert not (tmp_path / "called").exists()
+
+
+def test_slurms_variables_stay_but_for_those_of_a_surrounding_job():
+    own = {"SBATCH_ACCOUNT": "me", "SLURM_JWT": "token", "HOME": "/h"}
+    assert scheduler.without_job(own) == own
+    inside = own | {"SLURM_JOB_ID": "7", "SLURM_CONF": "/c"}
+    assert scheduler.without_job(inside) == {"SLURM_CONF": "/c", "HOME": "/h"}

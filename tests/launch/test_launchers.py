@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -44,6 +45,17 @@ GOLDEN = {
 def test_the_argv_of_a_launcher(name, ranks):
     case = {1: ONE, 4: FOUR, 8: EIGHT}[ranks]
     assert launchers.LAUNCHERS[name](case, FOLDER, OPTIONS) == GOLDEN[name, ranks]
+
+
+def test_srun_gives_each_rank_the_cores_of_the_jobs_tasks_as_far_as_they_go():
+    roomy = dataclasses.replace(OPTIONS, cpus_per_task=8, cpus_on_node=32)
+    assert "--cpus-per-task=8" in launchers.srun(EIGHT, FOLDER, roomy)
+    assert "--cpus-per-task=32" in launchers.torchrun(EIGHT, FOLDER, roomy)
+    narrow = dataclasses.replace(OPTIONS, cpus_per_task=32, cpus_on_node=32)
+    assert "--cpus-per-task=8" in launchers.srun(FOUR, FOLDER, narrow)
+    assert "--cpus-per-task=32" in launchers.srun(ONE, FOLDER, narrow)
+    tight = dataclasses.replace(OPTIONS, cpus_per_task=1, cpus_on_node=2)
+    assert not any(word.startswith("--cpus-per-task") for word in launchers.srun(FOUR, FOLDER, tight))
 
 
 def test_open_mpi_is_told_that_root_and_more_ranks_than_cores_are_meant():

@@ -96,6 +96,7 @@ PLACES = [
     ("slurm", "partition"), ("slurm", "account"), ("slurm", "qos"), ("slurm", "constraint"), ("slurm", "time_limit"),
     ("slurm", "memory"), ("slurm", "mpi"), ("gpus", "type"), ("network", "interface"), ("network", "master_address"),
     ("container", "image"), ("container", "source"), ("report", "partition"), ("report", "time_limit"),
+    ("report", "qos"), ("report", "directives"),
     ("slurm", "directives"), ("slurm", "without"), ("software", "modules"), ("container", "mounts"),
 ]  # fmt: skip
 

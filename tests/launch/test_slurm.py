@@ -10,7 +10,7 @@ import pytest
 
 from dlbench.errors import BadInput
 from dlbench.launch import slurm
-from dlbench.launch.sites import Container, Gpus, Mount, Site, load_site
+from dlbench.launch.sites import Container, Gpus, Mount, Report, Site, load_site
 from dlbench.launch.sites import Slurm as SlurmTable
 from dlbench.spec.case import Case
 from tests.fakes import runtimes
@@ -81,6 +81,7 @@ def test_two_nodes_with_four_gpus_have_none_of_the_known_traps(name):
     assert "#SBATCH --open-mode=append" in directives
     assert "#SBATCH --signal=B:USR1@180" in directives
     assert "--export=" not in text  # without ALL it loses PATH
+    assert "export SLURM_EXPORT_ENV=ALL" in text
     assert "| head" not in text  # a closed pipe would end the script
     assert "--kill-on-bad-exit=1" in text
     assert ("--nv" if "apptainer" in name else "NVIDIA_VISIBLE_DEVICES=all") in text
@@ -142,6 +143,27 @@ def test_a_step_gets_the_nodes_and_ranks_of_each_case():
         *("srun", "--mpi=none", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--job-name=a"),
         *("apptainer", "exec", "x.sif", "python3", "-m", "dlbench.worker", "/r/attempts/a"),
     ]
+
+
+def test_a_case_of_fewer_nodes_than_the_job_runs_on_the_first_of_them():
+    launcher = slurm.through_step(["srun", "{ranks}", "python3"], nodes=["n7", "n8", "n9"])
+    folder = Path("/r/attempts/a")
+    assert "--nodelist=n7,n8" in launcher(Case("resnet50", nodes=2), folder)
+    assert "--nodelist=n7" in launcher(Case("resnet50", devices_per_node=4), folder)
+    assert not any(word.startswith("--nodelist") for word in launcher(Case("resnet50", nodes=3), folder))
+
+
+def test_a_report_elsewhere_takes_neither_qos_nor_directives_of_the_gpus():
+    gpu = SlurmTable(partition="gpu", qos="fast", cpus_per_task=1, directives=("--reservation=gpus",))
+    here = dataclasses.replace(plain(), slurm=gpu, report=Report())
+    assert "--reservation=gpus" in slurm.report_script(here, JOB)
+    assert "--qos=fast" in slurm.report_script(here, JOB)
+    there = dataclasses.replace(here, report=Report("cpu", qos="slow", directives=("--mail-type=END",)))
+    text = slurm.report_script(there, JOB)
+    assert "--reservation" not in text
+    assert "--qos=slow" in text
+    assert "--mail-type=END" in text
+    assert "--reservation=gpus" in slurm.campaign_script(there, JOB)
 
 
 def test_the_probe_goes_through_the_step_too_as_one_task():

@@ -174,15 +174,15 @@ from tests.launch.test_supervise import CASES, campaign
 root = Path(sys.argv[1])
 with supervise.stopping_on_signals():
     try:
-        list(supervise.run(CASES[:1], campaign(root, sys.argv[2])))
+        list(supervise.run(CASES[:int(sys.argv[3])], campaign(root, sys.argv[2])))
     except supervise.Stopped as stop:
         print("stopped by", stop.signal_name)
 """
 
 
-def start_supervisor(root, body):
+def start_supervisor(root, body, cases=1):
     process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, str(root), body],
+        [sys.executable, "-c", SUPERVISOR, str(root), body, str(cases)],
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
         text=True,
@@ -242,6 +242,15 @@ def test_a_signal_ends_the_case_in_flight_as_preempted(tmp_path, number):
     assert not is_running(pid)
     ((_, head),) = attempts.heads(tmp_path)
     assert (head.status, head.error) == ("preempted", number.name)
+
+
+def test_a_signal_is_not_lost_where_the_case_in_flight_still_ends_well(tmp_path):
+    ignoring = "signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    process = start_supervisor(tmp_path, ignoring + RUNNING + "time.sleep(1); write_good()", cases=2)
+    process.send_signal(signal.SIGUSR1)
+    assert process.communicate(timeout=20)[0].strip() == "stopped by SIGUSR1"
+    ((_, head),) = attempts.heads(tmp_path)
+    assert head.status == "ok"
 
 
 def test_an_attempt_of_a_living_supervisor_is_not_closed_by_another(tmp_path):

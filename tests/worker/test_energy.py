@@ -204,6 +204,11 @@ def test_state_throttling_and_other_processes_are_flagged(fake_nvml):
 def test_in_a_container_one_foreign_process_id_is_our_own():
     assert nvml.count_others([], [4711]) == 0
     assert nvml.count_others([], [4711, 4712]) == 1
+    # In a container process ids are others; ours was there before, for choosing a device makes a context.
+    assert nvml.count_others([4711], [4711]) == 0
+    assert nvml.count_others([4711, 4712], [4711]) == 1
+    assert nvml.count_others([os.getpid()], [os.getpid()]) == 0
+    assert nvml.count_others([4711], [os.getpid()]) == 1
     assert nvml.count_others(None, [4711]) is None
 
 

@@ -147,6 +147,12 @@ def test_an_interface_that_is_not_there_is_named_with_those_that_are():
     assert address_of("lo") == "127.0.0.1"
 
 
+def test_switches_that_are_not_there_are_no_way():
+    log = "node:1:1 [0] NCCL INFO NVLS multicast support is {}available on dev 0\n"
+    assert nccl_ways(log.format("not ")) == ()
+    assert nccl_ways(log.format("")) == ("nvlink",)
+
+
 NCCL_LOG = "node:1:1 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[1] via {way}\n"
 
 

@@ -184,3 +184,14 @@ def test_a_window_that_is_only_just_narrow_must_be_so_at_two_looks_in_a_row(monk
     widths = iter([0.004, 0.006, 0.004, 0.004])
     monkeypatch.setattr(WindowRule, "_relative_half_width", lambda self, step_s: next(widths))
     assert [rule([0.1] * 30, t) for t in (5.0, 7.5, 11.0, 17.0)] == [None, None, None, "target"]
+
+
+def test_a_context_without_collection_inside_another_collects_nothing(monkeypatch):
+    collected = []
+    monkeypatch.setattr(gc, "collect", lambda: collected.append(gc.isenabled()))
+    with timing.no_garbage_collection():
+        with timing.no_garbage_collection():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    assert collected == [True]

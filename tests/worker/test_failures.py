@@ -1,0 +1,40 @@
+"""Which exceptions mean that memory ran out, in the words of PyTorch, cuDNN, NCCL and Triton."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dlbench.worker.failures import classify
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which 1.00 GiB is free.",
+        "CUDA error: out of memory",
+        "CUDA driver error: out of memory",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
+        "NCCL error in: ProcessGroupNCCL.cpp:1, ncclUnhandledCudaError\nLast error:\nCuda failure 2 'out of memory'",
+        "Last error:\nFailed to CUDA calloc async 4194304 bytes",
+        "Triton Error [CUDA]: out of memory",
+        "FIND was unable to find an engine to execute this computation",
+    ],
+)
+def test_memory_that_ran_out_is_oom_in_everybodys_words(text):
+    status, said = classify(RuntimeError(text))
+    assert status == "oom"
+    assert said.startswith("out of memory on the device")
+
+
+@pytest.mark.parametrize("text", ["CUDA error: an illegal memory access was encountered", "NCCL error: invalid usage"])
+def test_other_errors_are_none(text):
+    assert classify(RuntimeError(text))[0] == "crashed"
+
+
+def test_what_was_needed_and_what_there_was_is_said():
+    text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which 1.00 GiB is free."
+    _, said = classify(torch.OutOfMemoryError(text))
+    assert said == "out of memory on the device: 2.00 GiB more needed, 1.00 GiB free of 4.00 GiB"
