@@ -58,6 +58,8 @@ SLOWER = {
 ROLES = ("first", "second", "slow")
 #: Pairs in one comparison: what `dlbench ab` runs by default.
 NUM_PAIRS = 10
+#: The case that disturbances hardly touch, and the load below which nothing much but this experiment ran.
+METRONOME, QUIET_LOAD = 2, 2.5
 SUITE = "experiment-aa"
 SEED = 20261123
 #: Columns of a record that this experiment has no use for; they would make the file ten times as large.
@@ -330,6 +332,8 @@ def page(records: list[Record]) -> str:
         "|---|---|---:|---:|---|---:|",
         *(row for name, cases in _KINDS.items() for row in _judged_rows(steps, found, name, cases)),
         "",
+        _quiet(found, loads),
+        "",
         "| case | blocks | called same, all throws | +3 % called slower, all throws "
         "| +3 % measured as | between processes | within pairs | pairs for 3 % |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -341,8 +345,8 @@ def page(records: list[Record]) -> str:
         "",
         "## By block",
         "",
-        "Ratios as drawn, with their 95 % intervals. *Load* is the mean load average of the block: above 2 the two "
-        "cores had other work as well, and that is no quiet machine.",
+        f"Ratios as drawn, with their 95 % intervals. *Load* is the mean load average of the block: above {QUIET_LOAD:g} "
+        "the two cores had other work as well, and that is no quiet machine.",
         "",
         "| case | rounds | load | A/A: ratio | verdict | +3 %: ratio | verdict |",
         "|---|---:|---:|---|---|---|---|",
@@ -419,9 +423,23 @@ def _case_row(steps: Steps, found: list[Block], index: int) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
+def _quiet(found: list[Block], loads: Loads) -> str:
+    """What became of the slowdown where nothing else ran."""
+    quiet = [b.slower[0] for b in found if b.case == METRONOME and _load(b, loads) < QUIET_LOAD]
+    caught = sum(c.verdict == "slower" for c in quiet)
+    return (
+        f"A quiet machine is most nearly the metronome in blocks with a load below {QUIET_LOAD:g}: there {caught} of "
+        f"{len(quiet)} slowdowns of 3 % were called slower, as drawn."
+    )
+
+
+def _load(block: Block, loads: Loads) -> float:
+    return fmean(loads[block.case, block.first_round + k] for k in range(NUM_PAIRS))
+
+
 def _block_row(block: Block, loads: Loads) -> str:
     equal, slower = block.equal[0], block.slower[0]
-    load = fmean(loads[block.case, block.first_round + k] for k in range(NUM_PAIRS))
+    load = _load(block, loads)
     return (
         f"| {CASES[block.case].model} | {block.first_round}–{block.first_round + NUM_PAIRS - 1} | {load:.1f} "
         f"| {equal.ratio:.4f} ({equal.low:.4f} to {equal.high:.4f}) | {equal.verdict} "
