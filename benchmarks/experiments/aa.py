@@ -345,7 +345,7 @@ def page(records: list[Record]) -> str:
         "",
         "## By block",
         "",
-        f"Ratios as drawn, with their 95 % intervals. *Load* is the mean load average of the block: above {QUIET_LOAD:g} "
+        f"Ratios as drawn, with 95 % intervals. *Load* is the mean load average of the block: above {QUIET_LOAD:g} "
         "the two cores had other work as well, and that is no quiet machine.",
         "",
         "| case | rounds | load | A/A: ratio | verdict | +3 %: ratio | verdict |",
