@@ -345,9 +345,10 @@ def _surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
     if site.software.modules:
         lines += [
             "# `module` is a function that a batch shell may not have yet, and it reads variables that are not set.",
-            "set +u",
+            "set +eu",
             "# shellcheck disable=SC1091",
             "type module >/dev/null 2>&1 || . /etc/profile",
+            "set -e",
             f"module load {words(site.software.modules)}",
             "set -u",
         ]

@@ -21,9 +21,10 @@ set -euo pipefail
 
 results=/scratch/anna/results
 # `module` is a function that a batch shell may not have yet, and it reads variables that are not set.
-set +u
+set +eu
 # shellcheck disable=SC1091
 type module >/dev/null 2>&1 || . /etc/profile
+set -e
 module load apptainer
 set -u
 export PYTHONNOUSERSITE=1
