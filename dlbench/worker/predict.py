@@ -210,7 +210,7 @@ def _fake_workload(case: Case, built: BuiltModel) -> Workload:
         batches=_batches(case, built),
         optimizer=optimizer,
         # Its factor is read back in each step, and here there is nothing to read.
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        scaler=None,
     )
 
 

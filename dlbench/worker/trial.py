@@ -82,7 +82,7 @@ def take_steps(workload: Any) -> None:
     """Steps of a `Workload` until all that it ever needs at once has been in memory."""
     for number in range(1, _MAX_STEPS + 1):
         optimizer = workload.optimizer
-        had_state = optimizer is None or not workload.scaler.is_enabled() or bool(optimizer.state)
+        had_state = optimizer is None or workload.scaler is None or bool(optimizer.state)
         workload.step()
         if had_state and number >= _NUM_STEPS:
             return

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dlbench.errors import BadInput
 from dlbench.models import build, training_loss
 from dlbench.spec.case import Case
-from dlbench.worker.precision import autocast, set_precision
+from dlbench.worker.precision import AUTOCAST_DTYPES, autocast, set_precision
 from dlbench.worker.ranks import Place
 from dlbench.worker.timing import Clock
 
@@ -44,7 +44,8 @@ class Workload:
     run: Callable[..., Any]  # the module, compiled where the case asks for it
     batches: Iterator[tuple[Tensor, Tensor]]
     optimizer: torch.optim.Optimizer | None
-    scaler: torch.amp.GradScaler
+    #: Of the gradients, where they are fp16.
+    scaler: torch.amp.GradScaler | None
     #: Of the latest step, on the device: reading it waits for the device.
     loss: Tensor | None = None
     #: The module under DistributedDataParallel, where several ranks train together.
@@ -60,15 +61,26 @@ class Workload:
         # Here rather than at the end: gradients of the last step are freed before activations need room, and
         # set_to_none makes backward write them instead of adding to zeros.
         self.optimizer.zero_grad(set_to_none=True)
-        with autocast(self.case.precision, self.device.type):
+        # Branches, for even a context that does nothing takes microseconds, and a step may be a thousand of them.
+        mixed = self.case.precision in AUTOCAST_DTYPES
+        if mixed:
+            with autocast(self.case.precision, self.device.type):
+                output = self.run(images)
+        else:
             output = self.run(images)
         forward_end = clock.stamp() if clock else None
-        with autocast(self.case.precision, self.device.type):
+        if mixed:
+            with autocast(self.case.precision, self.device.type):
+                loss = training_loss(output, labels)
+        else:
             loss = training_loss(output, labels)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         backward_end = clock.stamp() if clock else None
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
         self.loss = loss.detach()
         return (forward_end, backward_end) if clock else ()
 
@@ -129,7 +141,7 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
         batches=_make_batches(case, built.input_shape, built.num_classes, device, layout),
         optimizer=OPTIMIZERS[case.optimizer](module.parameters()) if training else None,
         # Small gradients vanish in fp16 without it; bf16 has the range of fp32.
-        scaler=torch.amp.GradScaler(device.type, enabled=case.precision == "amp_fp16"),
+        scaler=torch.amp.GradScaler(device.type) if case.precision == "amp_fp16" else None,
         parallel=parallel,
     )
 

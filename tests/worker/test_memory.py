@@ -24,7 +24,7 @@ def make_workload(layers: nn.Module, batch: torch.Tensor, optimizer: str = "adam
         run=layers,
         batches=itertools.repeat((batch, labels)),
         optimizer=OPTIMIZERS[optimizer](layers.parameters()),
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        scaler=None,
     )
 
 
