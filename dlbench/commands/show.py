@@ -43,10 +43,13 @@ def add(commands: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from dlbench.heap import keep_freed_memory
     from dlbench.report.chapters.projection import read_prices
     from dlbench.report.data import content
     from dlbench.report.forms import page
 
+    # A large store's columns come and go by hundreds of megabytes, and page faults would take a fifth of the time.
+    keep_freed_memory()
     references = _references() if options.with_reference else []
     prices = read_prices(options.prices) if options.prices else None
     _passing("reading")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dlbench.errors import DeviceUnavailable, InvalidMeasurement
+from dlbench.heap import keep_freed_memory
 from dlbench.results.records import Measurement, Outcome, System
 from dlbench.spec.case import Case
 from dlbench.stats import drift
@@ -20,7 +21,6 @@ from dlbench.worker import memory
 from dlbench.worker.device_watch import DeviceWatch
 from dlbench.worker.energy import Meter, open_meter
 from dlbench.worker.failures import out_of_memory
-from dlbench.worker.heap import keep_freed_memory
 from dlbench.worker.host_watch import HostWatch
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -124,6 +124,11 @@ def save(figure: Figure, folder: Path, name: str) -> str:
         for extension, metadata in FORMATS.items():
             figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
+
+
+def save_all(figures: Mapping[str, Figure], folder: Path) -> dict[str, str]:
+    """`save` of several figures by their names."""
+    return {name: save(figure, folder, name) for name, figure in figures.items()}
 
 
 def for_page(svg: str, name: str, label: str) -> str:

@@ -126,20 +126,23 @@ def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[
     fonts = crew.start(pdf_fonts.usual)
     files = begun(Report(content, (), {}, title, out), _OF_DATA)
     found: dict[Callable[[Content], Section], Section] = {}
-    figures: dict[str, Pending] = {}
+    figures: list[Pending] = []
     # The figures of raw samples take longest to draw.
     for section in sorted(SECTIONS, key=lambda section: section is not variability):
         found[section] = section(content)
-        for plot in (block.plot for block in found[section].blocks if block.plot):
-            if plot.figure:
-                pdf_fonts.remember(fonts.result())
-                figures[plot.name] = crew.start(partial(figure_style.save, plot.figure, out / "figures", plot.name))
+        plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
+        if plots:
+            pdf_fonts.remember(fonts.result())
+        for names in crew.shares(list(plots)):
+            some = {name: plots[name] for name in names}
+            figures.append(crew.start(partial(figure_style.save_all, some, out / "figures")))
         if found[section].blocks:
             tell(found[section].title)
     report = Report(content, [found[section] for section in SECTIONS if found[section].blocks], {}, title, out)
     files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
-    drawn = results(list(figures.values()), lambda done: tell(f"{done} of {len(figures)} figures"))
-    files += begun(replace(report, svgs=dict(zip(figures, drawn, strict=True))), _OF_FIGURES)
+    drawn = results(figures, lambda done: tell(f"{done} of {len(figures)} shares of the figures"))
+    # The document takes longest.
+    files += begun(replace(report, svgs={name: svg for share in drawn for name, svg in share.items()}), _OF_FIGURES)
     return [problem for problem in results(files, lambda done: tell(f"{done} of {len(files)} files")) if problem]
 
 
@@ -218,12 +221,12 @@ def _write_pdf(report: Report, path: Path) -> None:
 
 #: The files of a report beside its figures, and what writes each. A new form is a function and an entry.
 FORMS: dict[str, Callable[[Report, Path], None]] = {
+    "report.pdf": _write_pdf,
     "index.html": _write_page,
     "metrics.csv": _write_metrics,
     "comparison.csv": _write_comparison,
     "report.md": _write_markdown,
     "tables.tex": _write_latex,
-    "report.pdf": _write_pdf,
 }
 #: What needs no sections, and what needs figures; all others are tables.
 _OF_DATA = {"metrics.csv", "comparison.csv"}

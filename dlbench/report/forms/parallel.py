@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkProcess
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+T = TypeVar("T")
 #: More processes than this take more memory than time.
 MAX_PROCESSES = 8
 
@@ -70,6 +71,11 @@ class Crew:
         self._waiting.append(pending)
         self._see_to(0)
         return pending
+
+    def shares(self, things: Sequence[T]) -> list[Sequence[T]]:
+        """`things` dealt out to as many tasks as can run at a time: each process that is forked has its price."""
+        count = max(1, min(len(things), _num_processes()))
+        return [things[first::count] for first in range(count) if things[first::count]]
 
     def finish(self, wanted: Pending) -> None:
         """Come back when a task is done: by its process, or by this one where there is no other."""
@@ -137,8 +143,9 @@ def _forked(task: Callable[[], Any]) -> tuple[Connection, ForkProcess]:
 def _work(task: Callable[[], Any], heard: Connection, answer: Connection) -> None:
     # Held here as well, this end would keep the process waiting for ever once its parent is gone.
     heard.close()
-    # To look for garbage among what this process has from its parent would copy all of it.
+    # To look for garbage among what this process has from its parent would copy all of it; and it will not live long.
     gc.freeze()
+    gc.disable()
     answer.send(_done(task))
 
 

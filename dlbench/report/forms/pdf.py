@@ -79,6 +79,7 @@ class _Document(FPDF):
 
     def __init__(self, title: str, when: datetime) -> None:
         super().__init__(orientation="landscape", format="A4", unit="mm")
+        self._broken_before: dict[tuple[str, float, bool], list[str]] = {}
         self.add_font("DejaVu", "", _FONTS / "DejaVuSans.ttf")
         self.add_font("DejaVu", "B", _FONTS / "DejaVuSans-Bold.ttf")
         self.set_margin(_MARGIN)
@@ -188,8 +189,15 @@ class _Document(FPDF):
 
     def _row(self, cells: Sequence[str], columns: Sequence[_Column], bold: bool = False) -> _Row:
         self._font(_SMALL, bold)
-        texts = [self._broken(_drawable(cell), width) for cell, (width, _) in zip(cells, columns, strict=True)]
+        texts = [self._lines_of(cell, width, bold) for cell, (width, _) in zip(cells, columns, strict=True)]
         return _Row(texts, bold, max(map(len, texts)) * _LINE + 2 * _ABOVE)
+
+    def _lines_of(self, cell: str, width: float, bold: bool) -> list[str]:
+        """`_broken`, once for each text: the cells of a column are often alike."""
+        key = cell, width, bold
+        if key not in self._broken_before:
+            self._broken_before[key] = self._broken(_drawable(cell), width)
+        return self._broken_before[key]
 
     def _broken(self, text: str, width: float) -> list[str]:
         """The lines of a cell's text in a column of this width [mm]."""

@@ -1,4 +1,4 @@
-"""What the C library does with the memory of freed tensors, on a CPU.
+"""What the C library does with the memory of freed tensors on a CPU, and of large arrays in a report.
 
 By default glibc gives large blocks back to the kernel when they are freed and takes them again in the next step. Then
 every step pays for thousands of page faults, how many depends on where the heap happens to lie, and so the same network
