@@ -65,10 +65,10 @@ class Point:
 
     @property
     def share_limits(self) -> tuple[float, float] | None:
-        """Interval of `share`, from the unfavourable ends of the two step times."""
+        """Interval of `share`, from the unfavourable ends of the two step times; never beyond the whole step."""
         if self.exposed_low_s is None or self.exposed_high_s is None:
             return None
-        return self.exposed_low_s / self.step_s, self.exposed_high_s / self.step_s
+        return self.exposed_low_s / self.step_s, min(1.0, self.exposed_high_s / self.step_s)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def curves(cases: pd.DataFrame) -> list[Curve]:
         for _, group in several.groupby(full, sort=False, dropna=False):
             first = group.iloc[0]
             base = single[(single[plain] == first[plain]).all(axis=1)].tail(1)
-            name = _name(first, batch, cases)
+            name = _name(first, batch, several)
             for way, own in _ways(group.drop_duplicates(["nodes", "devices_per_node"], keep="last")):
                 sizes = pd.concat([base, own]).sort_values("devices")
                 if len(sizes) > 1:

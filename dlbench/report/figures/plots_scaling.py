@@ -16,6 +16,8 @@ from dlbench.report.figures.figure_parts import Plot, grid
 
 #: A figure shows so many curves; the table holds all.
 MAX_CURVES = 6
+#: So many sizes are each named at the axis; more are named by powers of two.
+MAX_TICKS = 5
 _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
 _TITLES = {
     "throughput": "Throughput [img/s]",
@@ -115,6 +117,9 @@ def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
     axes.set_xlabel("Devices")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    measured = sorted({p.devices for c in shown for p in c.points})
+    if len(measured) <= MAX_TICKS and not any(c.predictions() for c in shown):
+        axes.set_xticks(measured)
     if name in ("throughput", "speedup"):
         look.log_axis(axes, "y", look.prefixed)
     else:
