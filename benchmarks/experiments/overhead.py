@@ -80,9 +80,16 @@ def _loops(options: argparse.Namespace) -> list[str]:
         (low, high), ratio = median_limits(ratios), statistics.median(ratios)
         lines.append(
             f"| {model} | {options.batch} | {bare_s * 1e3:.3f} | {len(ratios)} | {ratio:.4f} "
-            f"| {low:.4f} to {high:.4f} | {'yes' if abs(ratio - 1) <= 0.01 else 'no'} |"
+            f"| {low:.4f} to {high:.4f} | {_within(low, high)} |"
         )
     return [*lines, ""]
+
+
+def _within(low: float, high: float) -> str:
+    """Whether the interval lies within 1 % of one, beyond it, or tells neither."""
+    if 0.99 <= low and high <= 1.01:
+        return "yes"
+    return "no" if low > 1.01 or high < 0.99 else "undecided"
 
 
 def measure_ratios(model: str, batch: int, device_name: str, seconds: float, seed: int) -> tuple[float, list[float]]:

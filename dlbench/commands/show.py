@@ -70,8 +70,8 @@ def _passing(what: str) -> None:
             print(f"\r\x1b[K{what[:70]}{' ...' if what else ''}", end="", file=sys.stderr, flush=True)
 
 
-def _references() -> list[Path]:
-    """The folders of the published reports, each with the Parquet that it was built from.
+def _references() -> list[str]:
+    """The folders of the published reports, each under its name: one's own machine may be of the same kind.
 
     Raises:
         BadInput: there are none.
@@ -85,7 +85,7 @@ def _references() -> list[Path]:
             f"no reference systems in {reports}: they come with the checkout (reports/reference-*), not with the "
             "installed package; name their Parquet files as further sources instead"
         )
-    return found
+    return [f"{folder.name}={folder}" for folder in found]
 
 
 def _table(options: argparse.Namespace) -> int:

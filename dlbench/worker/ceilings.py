@@ -122,7 +122,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
     computed = precisions(device)
     for name in wanted:
         if name not in computed:
-            raise UnknownName("precision", name, computed, f"of this {device.type}")
+            raise UnknownName("precision", name, computed, "--precision")
     waiting = list(trials(device, wanted or computed))
     ends_s = time.perf_counter() + budget_s
     done: list[Ceiling] = []

@@ -70,7 +70,13 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     workload = build_workload(case, device)
     reset_peaks(device)
     enter_phase("steps")
-    take_steps(workload)
+    try:
+        take_steps(workload)
+    except RuntimeError as error:
+        # oneDNN does not say why; under a limit it is memory.
+        if limit_bytes is not None and "could not create a " in str(error):
+            raise MemoryError(str(error)) from error
+        raise
     if device.type == "cuda":
         import torch
 

@@ -74,7 +74,8 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     notes += _interruptions(run, frame, [s for s in own.values() if s is not None])
     longer = hook_overhead(run)
     notes.append(
-        f"The hooks make a step {units.percent(longer)} longer ({_seconds(median_time(run.hooked_step_s))}); "
+        f"The hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
+        f"({_seconds(median_time(run.hooked_step_s))}); "
         f"times of layers are with hooks, the step above is without; medians over {len(run.hooked_step_s)} steps."
         if longer is not None
         else "What the hooks cost is unknown: there is no usable step."

@@ -24,7 +24,11 @@ def summary(content: Content) -> Section:
         return Section("summary", "Summary", [figures, *verdicts(content), *machines])
     blocks = [figures, Block(words=_in_words(content)), *machines]
     if len(content.shown):
-        blocks.append(Block(heading="Each network at its fastest", table=tables.summary(content.shown)))
+        # Of several processes of a case their median: the fastest of them would be luck.
+        processes = over_processes(numbered(content.shown))
+        heading = "Each network at its fastest setting"
+        heading += ", the median of its processes" if processes["processes"].gt(1).any() else ""
+        blocks.append(Block(heading=heading, table=tables.summary(processes)))
     return Section("summary", "Summary", blocks)
 
 
@@ -38,13 +42,12 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
     )
     if shown.empty:
         return (counted,)
-    # Of several processes of a case their median: the fastest of them would be luck.
-    sound = _sound(over_processes(numbered(shown)))
+    cases = over_processes(numbered(shown))
     names = measured(content)
     where = names if len(names) > 1 else {}
-    of_reference = sound[sound["model"] == _reference(sound)]
+    of_reference = cases[cases["model"] == _reference(cases)]
     training = of_reference[of_reference["mode"] == "training"]
-    candidates = training if len(training) else of_reference
+    candidates = _sound(training if len(training) else of_reference)
     # Of unstable cases the one with the most steps, of good ones the fastest.
     by = "throughput" if candidates["status"].eq("ok").all() else "steps"
     best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
@@ -57,8 +60,8 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
             "; ".join([*note, _setting(best, shown), _standing(best)]),
         )
     ]
-    if sound["flop_rate"].notna().any():
-        top = sound.iloc[sound["flop_rate"].argmax()]
+    if cases["flop_rate"].notna().any():
+        top = cases.iloc[cases["flop_rate"].argmax()]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
         on = f" on {where[top['system_id']]}" if where else ""
         words = f"{network(top['model'])}, {top['mode']}{on}; {of_peak}; {_standing(top)}"

@@ -197,10 +197,16 @@ def system_differences(base: pd.DataFrame, target: pd.DataFrame) -> list[tuple[s
     columns = {f"system_{name}": title for name, title in SYSTEM_FACTS.items()} | {"clock": "clock"}
     found = []
     for column, title in columns.items():
-        values = [sorted({str(_plain(v)) for v in side[column] if is_known(v)}) for side in (base, target)]
+        values = [sorted({_said(v) for v in side[column] if is_known(v)}) for side in (base, target)]
         if values[0] != values[1]:
             found.append((title, *(", ".join(v) or units.MISSING for v in values)))
     return found  # type: ignore[return-value]  # three texts each
+
+
+def _said(value: Any) -> str:
+    # A column of whole numbers in which some are missing holds floats.
+    plain = _plain(value)
+    return str(int(plain)) if isinstance(plain, float) and plain.is_integer() else str(plain)
 
 
 def _plain(value: Any) -> Cell:
