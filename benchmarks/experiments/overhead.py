@@ -87,7 +87,7 @@ def _loops(options: argparse.Namespace) -> list[str]:
 
 def _within(low: float, high: float) -> str:
     """Whether the interval lies within 1 % of one, beyond it, or tells neither."""
-    if 0.99 <= low and high <= 1.01:
+    if low >= 0.99 and high <= 1.01:
         return "yes"
     return "no" if low > 1.01 or high < 0.99 else "undecided"
 

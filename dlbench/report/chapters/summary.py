@@ -140,8 +140,9 @@ def _in_words(content: Content) -> str:
     if shown.empty:
         return "No case gave a result. What went wrong stands under Failures and warnings."
     sentences = []
+    cases = over_processes(numbered(shown))
     for mode in ("training", "inference"):
-        best = fastest(shown[shown["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
+        best = fastest(cases[cases["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
         if len(best) > 1:
             slow, fast = best.iloc[best["throughput"].argmin()], best.iloc[best["throughput"].argmax()]
             show = METRICS["throughput"].show
@@ -149,8 +150,8 @@ def _in_words(content: Content) -> str:
                 f"{mode.capitalize()} runs at {show(slow['throughput'])} ({network(slow['model'])}) to "
                 f"{show(fast['throughput'])} ({network(fast['model'])}) over {len(best)} networks."
             )
-    if shown["mfu"].notna().any():
-        top = shown.iloc[shown["mfu"].argmax()]
+    if cases["mfu"].notna().any():
+        top = cases.iloc[cases["mfu"].argmax()]
         name = f"{network(top['model'])}, {top['mode']}, {_setting(top, shown)}"
         sentences.append(f"The largest share of the datasheet peak is {units.percent(top['mfu'])} ({name}).")
     sentences.append(_intervals(shown["step_time_half_width"]))
