@@ -54,6 +54,8 @@ SLOWER = {
     "squeezenet1_1": "benchmarks.experiments.slow:squeezenet1_1",
     "benchmarks.experiments.slow:metronome": "benchmarks.experiments.slow:late_metronome",
 }
+#: The place of each network's case, the slower twins' too.
+INDEX = {name: i for i, case in enumerate(CASES) for name in (case.model, SLOWER[case.model])}
 #: The processes of a round. Apart from their name the first two are the same.
 ROLES = ("first", "second", "slow")
 #: Pairs in one comparison: what `dlbench ab` runs by default.
@@ -220,17 +222,15 @@ def save(records: list[Record]) -> None:
 
 def steps_of(records: list[Record]) -> Steps:
     """The step times [s] of each process."""
-    names = {name: i for i, case in enumerate(CASES) for name in (case.model, SLOWER[case.model])}
     return {
-        (names[str(r.case["model"])], int(r.case["repeat"]), str(r.label)): list(r.ranks[0][1].step_s) for r in records
+        (INDEX[str(r.case["model"])], int(r.case["repeat"]), str(r.label)): list(r.ranks[0][1].step_s) for r in records
     }
 
 
 def loads_of(records: list[Record]) -> Loads:
     """The load average at each round of each case."""
-    names = {name: i for i, case in enumerate(CASES) for name in (case.model, SLOWER[case.model])}
     return {
-        (names[str(r.case["model"])], int(r.case["repeat"])): float(r.ranks[0][0].details.get("load", math.nan))
+        (INDEX[str(r.case["model"])], int(r.case["repeat"])): float(r.ranks[0][0].details.get("load", math.nan))
         for r in records
     }
 

@@ -128,7 +128,7 @@ def podman(image: str, around: Surroundings) -> Wrapping:
         "--ulimit=host",
         *(() if around.user in ("", "0:0") else ("--userns=keep-id",)),
         *("--label", f"dlbench={around.name}"),
-        *_words("--volume", [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in around.mounts]),
+        *_words("--volume", [_volume(mount) for mount in around.mounts]),
         *("--workdir", around.workdir),
         *_by_name("--env", around),
         *around.options,
@@ -157,7 +157,7 @@ def enroot(image: str, around: Surroundings) -> Wrapping:
 
 def pyxis(image: str, around: Surroundings) -> Wrapping:
     """Options of srun, which the pyxis plugin of Slurm adds; never on sbatch, whose script would run inside."""
-    mounts = ",".join(f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in around.mounts)
+    mounts = ",".join(_volume(mount) for mount in around.mounts)
     srun = (
         f"--container-image={image}",
         # Named, so that the steps of a job unpack the image once and not once per case.
@@ -179,7 +179,7 @@ def apptainer(image: str, around: Surroundings) -> Wrapping:
     prefix = (
         *("apptainer", "exec"),
         *(("--nv",) if around.gpus else ()),
-        *_words("--bind", [f"{m.source}:{m.target}{':ro' if m.read_only else ''}" for m in around.mounts]),
+        *_words("--bind", [_volume(mount) for mount in around.mounts]),
         *("--pwd", around.workdir),
         *around.options,
         image,
@@ -243,6 +243,10 @@ def _by_name(option: str, around: Surroundings) -> Argv:
 
 def _words(option: str, values: list[str] | Argv) -> Argv:
     return tuple(word for value in values for word in (option, value))
+
+
+def _volume(mount: Mount) -> str:
+    return f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"
 
 
 def _docker_mount(mount: Mount) -> str:

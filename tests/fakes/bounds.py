@@ -39,6 +39,11 @@ def add(store: Path, system: System = fakes.GPU) -> None:
         LayerTime("relu", "ReLU", (4e-4,), (5e-4,), forward_elements=10**8, backward_elements=2 * 10**8),
     )
     run = ProfileRun(where, case.to_dict(), layers, {}, 10**8, (0.014,), (0.0142,), run_id="p", started_at=STARTED)
-    folder = store / "profiles" / "p"
+    write_profile(store, run)
+
+
+def write_profile(store: Path, run: ProfileRun) -> None:
+    """Leave a profile where `dlbench profile` does."""
+    folder = store / "profiles" / run.run_id
     folder.mkdir(parents=True)
     (folder / "profile.json").write_text(to_json(run), encoding="utf-8")

@@ -20,11 +20,11 @@ from dlbench.results.bounds_records import (
     LayerTime,
     ProfileRun,
     Where,
-    to_json,
 )
 from dlbench.results.bounds_schema import write_all_reduces, write_ceilings
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
+from tests.fakes.bounds import write_profile
 
 CASE = Case("lenet5", mode="inference", batch_size=64, device="cpu")
 
@@ -54,9 +54,7 @@ def add_profile(store, case=CASE, name="p", where=None):
         LayerTime("tanh", "Tanh", (0.001, 0.002), (), forward_elements=10**6),
     )
     run = ProfileRun(where or here(), case.to_dict(), layers, {}, 0, (0.005,), (0.006, 0.007), run_id=name)
-    folder = store / "profiles" / name
-    folder.mkdir(parents=True)
-    (folder / "profile.json").write_text(to_json(run))
+    write_profile(store, run)
 
 
 def words_of(section):

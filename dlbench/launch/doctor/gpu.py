@@ -16,7 +16,7 @@ def check_gpu(place: Place) -> Iterator[Finding]:
     """GPU, driver, what NVML may say, clocks, and who else is there."""
     devices = nvidia_devices(place)
     if not devices:
-        wanted = place.site is not None and place.site.gpus.request != "none"
+        wanted = place.site is not None and place.site.has_gpus
         in_job = bool(place.environment.get("SLURM_JOB_ID"))
         yield Finding(
             "gpu",

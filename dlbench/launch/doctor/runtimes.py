@@ -36,7 +36,7 @@ def check_runtimes(place: Place) -> Iterator[Finding]:
             denied = "permission denied" in said.lower()
             mend = "ask to be in the group docker" if denied else "start the engine: systemctl start docker"
             yield Finding("runtimes", "fail", f"the Docker engine cannot be used: {said}", mend)
-    gpus = place.site is not None and place.site.gpus.request != "none"
+    gpus = place.site is not None and place.site.has_gpus
     if runtime == "podman" and gpus and not (place.names("/etc/cdi/*") + place.names("/var/run/cdi/*")):
         mend = "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, by the site"
         yield Finding("runtimes", "fail", "Podman finds no GPU without a CDI file in /etc/cdi", mend)

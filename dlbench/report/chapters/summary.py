@@ -18,21 +18,21 @@ from dlbench.report.figures.figure_parts import fastest
 
 def summary(content: Content) -> Section:
     """One page: the key figures, what they say in words, and the fastest setting of each network."""
-    figures = Block(figures=_key_figures(content))
+    # Of several processes of a case their median: the fastest of them would be luck.
+    cases = over_processes(numbered(content.shown))
+    figures = Block(figures=_key_figures(content, cases))
     machines = [Block(words=words) for words in _machines(content)]
     if len(measured(content)) > 1:
         return Section("summary", "Summary", [figures, *verdicts(content), *machines])
-    blocks = [figures, Block(words=_in_words(content)), *machines]
-    if len(content.shown):
-        # Of several processes of a case their median: the fastest of them would be luck.
-        processes = over_processes(numbered(content.shown))
+    blocks = [figures, Block(words=_in_words(content, cases)), *machines]
+    if len(cases):
         heading = "Each network at its fastest setting"
-        heading += ", the median of its processes" if processes["processes"].gt(1).any() else ""
-        blocks.append(Block(heading=heading, table=tables.summary(processes)))
+        heading += ", the median of its processes" if cases["processes"].gt(1).any() else ""
+        blocks.append(Block(heading=heading, table=tables.summary(cases)))
     return Section("summary", "Summary", blocks)
 
 
-def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
+def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]:
     shown, failed = content.shown, content.failed
     unstable = int(shown["status"].eq("unstable").sum())
     counted = KeyFigure(
@@ -42,7 +42,6 @@ def _key_figures(content: Content) -> tuple[KeyFigure, ...]:
     )
     if shown.empty:
         return (counted,)
-    cases = over_processes(numbered(shown))
     names = measured(content)
     where = names if len(names) > 1 else {}
     of_reference = cases[cases["model"] == _reference(cases)]
@@ -133,14 +132,13 @@ def _setting(case: pd.Series, shown: pd.DataFrame) -> str:
     return setting(case.to_dict(), ["precision", "batch_size", *axes])
 
 
-def _in_words(content: Content) -> str:
+def _in_words(content: Content, cases: pd.DataFrame) -> str:
     shown = content.shown
     if content.attempts.empty:
         return "The store is empty. `dlbench run` fills it."
     if shown.empty:
         return "No case gave a result. What went wrong stands under Failures and warnings."
     sentences = []
-    cases = over_processes(numbered(shown))
     for mode in ("training", "inference"):
         best = fastest(cases[cases["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
         if len(best) > 1:

@@ -140,7 +140,7 @@ def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[
             tell(found[section].title)
     report = Report(content, [found[section] for section in SECTIONS if found[section].blocks], {}, title, out)
     files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
-    drawn = results(figures, lambda done: tell(f"{done} of {len(figures)} shares of the figures"))
+    drawn = results(figures, lambda done: tell(f"{done} of {len(figures)} batches of figures"))
     # The document takes longest.
     files += begun(replace(report, svgs={name: svg for share in drawn for name, svg in share.items()}), _OF_FIGURES)
     return [problem for problem in results(files, lambda done: tell(f"{done} of {len(files)} files")) if problem]
