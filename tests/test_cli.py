@@ -40,6 +40,14 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
     assert min(cpu_s() for _ in range(5)) < 0.15
 
 
+def test_a_folder_without_a_name_is_not_the_one_we_are_in(tmp_path):
+    for arguments in (["run", "quick", "--results", ""], ["ceilings", "--results", ""], ["report", "-o", ""]):
+        done = dlbench(*arguments, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "the name of a folder is empty" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

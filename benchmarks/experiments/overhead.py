@@ -3,9 +3,9 @@
     make overhead                            (or: python benchmarks/experiments/overhead.py [--write])
     python benchmarks/experiments/overhead.py --results FOLDER      of a store alone: where its time went
 
-Both loops step the same workload in one process, in blocks, in random order within each pair of blocks; the ratio of
-a pair is that of the blocks' mean steps, the interval that of the median of all pairs' ratios (order statistics). A
-machine must be quiet for 1 %.
+Both loops step the same workload in one process, in blocks as short as a step or a few, in random order within each
+pair of blocks; the ratio of a pair is that of the blocks' mean steps, the interval that of the median of all pairs'
+ratios (order statistics). A machine must be quiet for 1 %.
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "experiments" / "overhead.md"
-#: The shorter a block, the less the machine changes within a pair.
-_BLOCK_S = 0.1
-_MIN_STEPS = 2
-#: Steps at the head of each block that are not counted, in both loops: collecting garbage, which a window does once,
-#: leaves the caches cold.
+#: The shorter a block, the less the machine changes within a pair; long enough that dlbench's loop reads stamps in it.
+_BLOCK_S = 0.05
+#: Garbage is collected this often [s], outside of the blocks; the steps behind it, which find cold caches, are in none.
+_COLLECT_S = 2.0
 _COLD_STEPS = 2
-_MIN_PAIRS = 6
+#: Half the width of the interval at which a network has been measured long enough.
+_WANTED_WIDTH = 0.003
+_MIN_PAIRS = 30
 
 
 def main() -> int:
     """Run both parts and print them as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default="lenet5,resnet50")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=1, help="the smaller, the more pairs")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=120.0, help="time for the pairs of blocks of each model")
+    parser.add_argument("--seconds", type=float, default=1200.0, help="at most so long for the pairs of each network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", help="take the campaign's times from this store instead of an own run")
     parser.add_argument("--write", action="store_true", help=f"also write {DOC.relative_to(ROOT)}")
@@ -66,11 +67,11 @@ def _loops(options: argparse.Namespace) -> list[str]:
     lines = [
         "## The same step in dlbench's loop and in a bare one",
         "",
-        f"Pairs of blocks of at least {_BLOCK_S:g} s and {_MIN_STEPS} steps for {options.seconds:g} s, "
-        f"`--seed {options.seed}`; dlbench's loop opens a window and takes its stamps, the bare one takes the time "
-        f"once around the block, both behind {_COLD_STEPS} steps that warm the caches. The stopping rule is not asked "
-        "in so short a window; in a real one it is asked now and then, and its time falls on single steps, which a "
-        "median does not see. Wanted: 1.00 within 1 %.",
+        f"Pairs of blocks of at least {_BLOCK_S:g} s, until the interval is {200 * _WANTED_WIDTH:g} % wide or "
+        f"{options.seconds:g} s are over, `--seed {options.seed}`; dlbench's loop opens a window and takes its stamps, "
+        "the bare one takes the time once around the block. The stopping rule is not asked in so short a window; in a "
+        "real one it is asked now and then, and its time falls on single steps, which a median does not see. Wanted: "
+        "1.00 within 1 %.",
         "",
         "| network | batch | bare step [ms] | pairs | dlbench / bare | 95 % interval | within 1 % |",
         "|---|---:|---:|---:|---:|---|---|",
@@ -99,7 +100,7 @@ def measure_ratios(model: str, batch: int, device_name: str, seconds: float, see
     from dlbench.worker.measure import find_device
     from dlbench.worker.ranks import Place
     from dlbench.worker.stopping import WINDOW_GROWTH
-    from dlbench.worker.timing import Clock, CudaClock, HostClock, run_window
+    from dlbench.worker.timing import Clock, CudaClock, HostClock, no_garbage_collection, run_window
     from dlbench.worker.workload import build_workload
 
     case = Case(model, batch_size=batch, device=device_name, protocol=Protocol(min_steps=20))
@@ -118,8 +119,6 @@ def measure_ratios(model: str, batch: int, device_name: str, seconds: float, see
         optimizer.step()
 
     def bare(count: int) -> float:
-        for _ in range(_COLD_STEPS):
-            bare_step()
         clock.synchronize()
         began_s = time.perf_counter()
         for _ in range(count):
@@ -135,25 +134,36 @@ def measure_ratios(model: str, batch: int, device_name: str, seconds: float, see
             step_estimate_s=estimate_s,
             first_look_s=1e6,
             cap_s=1e6,
-            max_steps=_COLD_STEPS + count,
+            max_steps=count,
             growth=WINDOW_GROWTH,
             agree=place.agree,
         )
-        return statistics.fmean(window.step_s[_COLD_STEPS:])
+        # Its graph keeps alive what the bare loop makes anew in each step, as this one does.
+        workload.loss = None
+        return statistics.fmean(window.step_s)
 
     bare(10)
     estimate_s = bare(10)
-    count = max(_MIN_STEPS, math.ceil(_BLOCK_S / estimate_s))
+    count = math.ceil(_BLOCK_S / estimate_s)
     chance = random.Random(seed)
     loops: list[tuple[str, Callable[[int], float]]] = [("bare", bare), ("ours", ours)]
     bare_times, ratios = [], []
     ends_at = time.perf_counter() + seconds
-    while len(ratios) < _MIN_PAIRS or time.perf_counter() < ends_at:
-        chance.shuffle(loops)
-        found = {name: loop(count) for name, loop in loops}
-        bare_times.append(found["bare"])
-        ratios.append(found["ours"] / found["bare"])
+    while len(ratios) < _MIN_PAIRS or (time.perf_counter() < ends_at and not _narrow(ratios)):
+        with no_garbage_collection():
+            bare(_COLD_STEPS)
+            collect_at = time.perf_counter() + _COLLECT_S
+            while time.perf_counter() < collect_at:
+                chance.shuffle(loops)
+                found = {name: loop(count) for name, loop in loops}
+                bare_times.append(found["bare"])
+                ratios.append(found["ours"] / found["bare"])
     return statistics.median(bare_times), ratios
+
+
+def _narrow(ratios: list[float]) -> bool:
+    low, high = median_limits(ratios)
+    return high - low <= 2 * _WANTED_WIDTH
 
 
 def median_limits(values: list[float], confidence: float = 0.95) -> tuple[float, float]:

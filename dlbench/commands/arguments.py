@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 #: The forms in which every table can be printed.
@@ -26,6 +27,13 @@ def add_command(
 def add_format(parser: argparse.ArgumentParser) -> None:
     """`--format`, for a command that prints a table."""
     parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="(default: text)")
+
+
+def any_folder(text: str) -> Path:
+    """For `type=`: the path of a folder, which "" is not, though `Path` takes it for the one we are in."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name of a folder is empty; '.' is the one you are in")
+    return Path(text)
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, add_suite, say
+from dlbench.commands.arguments import add_command, add_suite, any_folder, say
 
 if TYPE_CHECKING:
     from dlbench.launch.jobs import Status, SubmittedJob
@@ -46,14 +46,17 @@ def add(commands: Any) -> None:
 
     doctor = add_command(commands, "doctor", _doctor, "check this machine, and say what is wrong and how to mend it")
     doctor.add_argument("--site", help="a site profile, or the name of one in slurm/")
-    doctor.add_argument("--results", type=Path, help="the results folder that is meant")
+    doctor.add_argument("--results", type=any_folder, help="the results folder that is meant")
     doctor.add_argument("--node", action="store_true", help="only what a node must have before a job's first case")
     doctor.add_argument("--json", action="store_true", help="for a support ticket")
 
 
 def _results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder for the results, on a disk that all nodes see"
+        "--results",
+        type=any_folder,
+        default=Path("results"),
+        help="folder for the results, on a disk that all nodes see",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, add_format, say
+from dlbench.commands.arguments import add_command, add_format, any_folder, say
 
 if TYPE_CHECKING:
     from dlbench.launch.turns import Experiment
@@ -66,7 +66,9 @@ def add(commands: Any) -> None:
     ab.add_argument("--seed", type=int, default=0, help="of the random order (default: 0); part of the experiment")
     ab.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
                     help="replace an axis or a protocol key on both sides; may be repeated")  # fmt: skip
-    ab.add_argument("--results", type=Path, default=Path("results"), help="folder for the results (default: results)")
+    ab.add_argument(
+        "--results", type=any_folder, default=Path("results"), help="folder for the results (default: results)"
+    )
     ab.add_argument("--dry-run", action="store_true", help="list the processes in their order and run none")
     _rules_arguments(ab)
 

@@ -31,7 +31,8 @@ _DETAILS = (
 _OF_DEVICES = ("name", "memory_bytes", "multiprocessors", "compute_capability", "l2_cache_bytes")
 #: User names shorter than this are words of other meanings too; paths with them are taken out all the same.
 _HOME = re.compile(r"/(?:home|users?)/([^/\s:'\"]{3,})", re.IGNORECASE)
-_PATH = re.compile(r"(?<![\w.:/])/(?:[^/\s:'\"]+/)+([^/\s:'\"]*)")
+#: What the kernel calls its classes of devices names nobody.
+_PATH = re.compile(r"(?<![\w.:/])/(?!sys/class/)(?:[^/\s:'\"]+/)+([^/\s:'\"]*)")
 
 
 class Scrubber:

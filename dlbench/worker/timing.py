@@ -4,9 +4,9 @@ Step i runs from stamp i to stamp i+1, so that the steps sum to the device's win
 the device to become idle. To apply a stopping rule while it runs, the loop reads stamps that lie a few steps back
 (`lag`), with newer steps already queued: the device always has work, and the host is never more than two lags ahead.
 
-What measuring costs: one stamp per step (a CUDA event from a pool, about 2 µs; perf_counter, 0.05 µs), two more in
-those steps that also show their phases, and the rule, whose next turn is put off until its last one is under 0.1 % of
-the time between them.
+What measuring costs: one stamp per step, two more in those steps that also show their phases, and the rule, whose next
+turn is put off until its last one is under 0.1 % of the time between them. A CUDA event from a pool takes about 2 µs;
+perf_counter takes 0.05 µs in a loop of its own, and some more between steps that leave the caches full of theirs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ MAX_LAG_STEPS = 32
 #: Time between two turns of the stopping rule is at least this [s], and at least the rule's own time over the budget.
 RULE_INTERVAL_S = 0.2
 RULE_BUDGET = 0.001
-#: Two more CUDA events cost the host this [s]; phases are shown in so many steps that they cost at most the budget.
+#: Two more stamps cost the host about this [s], whatever the clock; phases are shown in so many steps that they cost at
+#: most the budget.
 PHASE_COST_S = 4e-6
 PHASE_BUDGET = 0.002
 
@@ -63,8 +64,8 @@ class HostClock:
     name = "host"
     runs_ahead = False
 
-    def stamp(self) -> float:
-        return time.perf_counter()
+    # Itself and not a method that calls it: fewer steps of the interpreter between the network's.
+    stamp = staticmethod(time.perf_counter)
 
     def wait(self, stamp: float) -> None:
         pass
@@ -153,7 +154,7 @@ def run_window(
             often enough says yes by luck.
         agree: see `Agree`; called with the same step number on every rank.
     """
-    window = Window(phase_stride=_phase_stride(clock, step_estimate_s))
+    window = Window(phase_stride=_phase_stride(step_estimate_s))
     reader = _Reader(clock, window)
     lag = min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_estimate_s, 1e-9))))
     behind = lag if clock.runs_ahead else 0
@@ -195,9 +196,7 @@ def _steps_in(time_s: float, step_s: float, lowest: int, highest: int) -> int:
     return min(highest, lowest + int(time_s / max(step_s, 1e-9)))
 
 
-def _phase_stride(clock: Clock, step_s: float) -> int:
-    if not clock.runs_ahead:
-        return 1
+def _phase_stride(step_s: float) -> int:
     return max(1, math.ceil(PHASE_COST_S / (PHASE_BUDGET * max(step_s, 1e-9))))
 
 
@@ -223,20 +222,18 @@ class _Reader:
         if count <= 0:
             return
         self._clock.wait(self._pending[count - 1][1])
+        between, release, window = self._clock.elapsed_s, self._clock.release, self._window
         for _ in range(count):
-            self._take(*self._pending.popleft())
-
-    def _take(self, shown: tuple[Any, ...], end: Any) -> None:
-        between, window = self._clock.elapsed_s, self._window
-        window.step_s.append(between(self._start, end))
-        if len(shown) == 2:
-            forward_end, backward_end = shown
-            window.forward_s.append(between(self._start, forward_end))
-            window.backward_s.append(between(forward_end, backward_end))
-            window.optimizer_s.append(between(backward_end, end))
-        for stamp in (self._start, *shown):
-            self._clock.release(stamp)
-        self._start = end
+            shown, end = self._pending.popleft()
+            window.step_s.append(between(self._start, end))
+            if len(shown) == 2:
+                forward_end, backward_end = shown
+                window.forward_s.append(between(self._start, forward_end))
+                window.backward_s.append(between(forward_end, backward_end))
+                window.optimizer_s.append(between(backward_end, end))
+            for stamp in (self._start, *shown):
+                release(stamp)
+            self._start = end
 
 
 @contextmanager

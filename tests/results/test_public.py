@@ -104,6 +104,7 @@ def test_hosts_become_nodes_by_their_names_and_texts_stay_readable(private, tmp_
     assert rows["vgg16"]["system_hostname"] == "node2"
     assert rows["alexnet"]["system_hostname"] == "node3"
     assert rows["vgg16"]["warnings"] == ["busy: user runs on node2, see .../log.txt"]
+    assert rows["vgg16"]["energy_note"] == "not readable: /sys/class/powercap/intel-rapl:0"
     assert rows["lenet5"]["error"] == "cannot open .../x.bin on node3"
     assert rows["vgg16"]["system_container_image"] == "dlbench.sif"
     details = json.loads(rows["vgg16"]["system_details"])

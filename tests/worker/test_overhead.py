@@ -7,7 +7,7 @@ from benchmarks.experiments import overhead
 
 def test_a_step_takes_as_long_in_our_loop_as_in_a_bare_one():
     bare_s, ratios = overhead.measure_ratios("lenet5", 4, "cpu", seconds=2.0, seed=1)
-    assert len(ratios) >= 6
+    assert len(ratios) >= 30
     assert 0 < bare_s < 1
     assert 0.8 < statistics.median(ratios) < 1.25
 

@@ -107,13 +107,14 @@ def test_phases_of_short_steps_are_shown_only_in_some_of_them(device):
     assert len(window.forward_s) == -(-len(window.step_s) // 4)
 
 
-def test_on_the_host_every_step_shows_its_phases_and_they_sum_to_the_step():
+def test_the_phases_of_a_step_sum_to_the_step_and_the_steps_to_the_window():
     def step(clock):
         first = clock.stamp()
-        time.sleep(0.001)
+        time.sleep(0.002)
         return first, clock.stamp()
 
-    window = run(step, HostClock(), stop_after(0.05), step_estimate_s=0.001, first_look_s=0.05)
+    window = run(step, HostClock(), stop_after(0.1), step_estimate_s=0.002, first_look_s=0.1)
+    assert window.phase_stride == 1
     phases = zip(window.forward_s, window.backward_s, window.optimizer_s, window.step_s, strict=True)
     assert all(f + b + o == pytest.approx(s) for f, b, o, s in phases)
     assert sum(window.step_s) == pytest.approx(window.window_s, rel=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from dlbench.report.data.content import Content, read
 from dlbench.report.data.frames import with_intervals
 from dlbench.report.data.metrics import METRICS
 from dlbench.results.records import dump_json
+from dlbench.results.store import SkippedPart
 from dlbench.version import __version__
 
 #: Columns that are for drawing, and say nothing more than the others.
@@ -43,10 +45,15 @@ MLPERF_FIELDS = (
 def export(sources: Sequence[str | Path], format: str) -> str:
     """All results of `sources` in one of `FORMATS`.
 
+    A part that cannot be read is passed over with a `SkippedPart` warning.
+
     Raises:
         StoreError: a source does not exist.
     """
-    return FORMATS[format](read(sources))
+    content = read(sources)
+    for problem in content.skipped:
+        warnings.warn(problem, SkippedPart, stacklevel=2)
+    return FORMATS[format](content)
 
 
 def _csv(content: Content) -> str:
