@@ -60,8 +60,8 @@ INDEX = {name: i for i, case in enumerate(CASES) for name in (case.model, SLOWER
 ROLES = ("first", "second", "slow")
 #: Pairs in one comparison: what `dlbench ab` runs by default.
 NUM_PAIRS = 10
-#: The case that disturbances hardly touch, and the load below which nothing much but this experiment ran.
-METRONOME, QUIET_LOAD = 2, 2.5
+#: The spread within pairs at which ten of them call a slowdown of 3 % slower in 95 of 100 comparisons.
+_ENOUGH = math.log(1.03) * math.sqrt(NUM_PAIRS / 2) / (1.96 + 1.645)
 SUITE = "experiment-aa"
 SEED = 20261123
 #: Columns of a record that this experiment has no use for; they would make the file ten times as large.
@@ -332,7 +332,7 @@ def page(records: list[Record]) -> str:
         "|---|---|---:|---:|---|---:|",
         *(row for name, cases in _KINDS.items() for row in _judged_rows(steps, found, name, cases)),
         "",
-        _quiet(found, loads),
+        _quiet(steps, found),
         "",
         "| case | blocks | called same, all throws | +3 % called slower, all throws "
         "| +3 % measured as | between processes | within pairs | pairs for 3 % |",
@@ -345,12 +345,12 @@ def page(records: list[Record]) -> str:
         "",
         "## By block",
         "",
-        f"Ratios as drawn, with 95 % intervals. *Load* is the mean load average of the block: above {QUIET_LOAD:g} "
-        "the two cores had other work as well, and that is no quiet machine.",
+        "Ratios as drawn, with 95 % intervals. *Within*: as above, of the block's pairs. *Load* is the mean load "
+        "average of the block: about two is this experiment, whose processes import at the same time.",
         "",
-        "| case | rounds | load | A/A: ratio | verdict | +3 %: ratio | verdict |",
-        "|---|---:|---:|---|---|---|---|",
-        *(_block_row(block, loads) for block in found),
+        "| case | rounds | load | within | A/A: ratio | verdict | +3 %: ratio | verdict |",
+        "|---|---:|---:|---:|---|---|---|---|",
+        *(_block_row(steps, block, loads) for block in found),
         "",
     ]
     return "\n".join(lines)
@@ -394,7 +394,7 @@ def _machine(records: list[Record]) -> str:
     return (
         f"**Where and when.** {system.cpu_model}, {system.cpu_cores} cores, {system.torch_threads} thread(s), torch "
         f"{system.torch_version}, {records[0].started_at[:16]} to {records[-1].started_at[:16]} UTC: {len(records)} "
-        f"processes, {minutes:.0f} min of measuring, load average {min(loads):.1f} to {max(loads):.1f} (about one is "
+        f"processes, {minutes:.0f} min of measuring, load average {min(loads):.1f} to {max(loads):.1f} (about two is "
         f"this experiment). Window: {PROTOCOL.min_time_s:g} to {PROTOCOL.max_time_s:g} s.\n"
     )
 
@@ -405,11 +405,11 @@ def _case_row(steps: Steps, found: list[Block], index: int) -> str:
     if not found:
         return f"| {name} | 0 |" + " |" * 6
     equal, slower = [c for b in found for c in b.equal], [c for b in found for c in b.slower]
-    rounds = [b.first_round + k for b in found for k in range(NUM_PAIRS)]
+    rounds = [r for b in found for r in _rounds(b)]
     logs = {role: [math.log(median(steps[index, r, role])) for r in rounds] for role in ROLES}
     triples = list(zip(*logs.values(), strict=True))
     injected = fmean(slow - (first + second) / 2 for first, second, slow in triples)
-    within = stdev(first - second for first, second, _ in triples) / math.sqrt(2)
+    within = _within(steps, index, rounds)
     cells = [
         name,
         len(found),
@@ -418,30 +418,51 @@ def _case_row(steps: Steps, found: list[Block], index: int) -> str:
         f"{math.exp(injected) - 1:+.2%}",
         f"{stdev([*logs['first'], *logs['second']]):.2%}",
         f"{within:.2%}",
-        max(NUM_PAIRS, math.ceil(((1.96 + 1.645) * within * math.sqrt(2) / math.log(1.03)) ** 2)),
+        _pairs_needed(within),
     ]
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _quiet(found: list[Block], loads: Loads) -> str:
-    """What became of the slowdown where nothing else ran."""
-    quiet = [b.slower[0] for b in found if b.case == METRONOME and _load(b, loads) < QUIET_LOAD]
-    caught = sum(c.verdict == "slower" for c in quiet)
+def _quiet(steps: Steps, found: list[Block]) -> str:
+    """What became of the slowdown where the machine was quiet enough for ten pairs to show it."""
+    quiet = [b for b in found if _pairs_needed(_within(steps, b.case, _rounds(b))) <= NUM_PAIRS]
+    caught, told = 0, []
+    for index, case in enumerate(CASES):
+        slower = [b.slower[0].verdict == "slower" for b in quiet if b.case == index]
+        caught += sum(slower)
+        told.append(f"{sum(slower)} of {len(slower)} of {case.model.partition(':')[2] or case.model}")
     return (
-        f"A quiet machine is most nearly the metronome in blocks with a load below {QUIET_LOAD:g}: there {caught} of "
-        f"{len(quiet)} slowdowns of 3 % were called slower, as drawn."
+        "A quiet machine is one on which ten pairs are enough, by the spread within the pairs of equal processes in "
+        f"the block: at most {_ENOUGH:.1%}. In such blocks {caught} of {len(quiet)} slowdowns of 3 % were called "
+        f"slower, as drawn: {', '.join(told)}."
     )
 
 
+def _rounds(block: Block) -> list[int]:
+    return [block.first_round + k for k in range(NUM_PAIRS)]
+
+
+def _within(steps: Steps, index: int, rounds: list[int]) -> float:
+    """Standard deviation of the logarithm within pairs of equal processes; the slow ones have no say in it."""
+    pairs = [[math.log(median(steps[index, r, role])) for role in ROLES[:2]] for r in rounds]
+    return stdev(first - second for first, second in pairs) / math.sqrt(2)
+
+
+def _pairs_needed(within: float) -> int:
+    """How many pairs call a slowdown of 3 % slower in 95 of 100 comparisons, where they spread so."""
+    return math.ceil(((1.96 + 1.645) * within * math.sqrt(2) / math.log(1.03)) ** 2)
+
+
 def _load(block: Block, loads: Loads) -> float:
-    return fmean(loads[block.case, block.first_round + k] for k in range(NUM_PAIRS))
+    return fmean(loads[block.case, r] for r in _rounds(block))
 
 
-def _block_row(block: Block, loads: Loads) -> str:
+def _block_row(steps: Steps, block: Block, loads: Loads) -> str:
     equal, slower = block.equal[0], block.slower[0]
     load = _load(block, loads)
     return (
         f"| {CASES[block.case].model} | {block.first_round}–{block.first_round + NUM_PAIRS - 1} | {load:.1f} "
+        f"| {_within(steps, block.case, _rounds(block)):.1%} "
         f"| {equal.ratio:.4f} ({equal.low:.4f} to {equal.high:.4f}) | {equal.verdict} "
         f"| {slower.ratio:.4f} ({slower.low:.4f} to {slower.high:.4f}) | {slower.verdict} |"
     )
