@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 import dlbench
 from dlbench.errors import BadInput, StoreError, UnknownName
+from dlbench.results.store import SkippedPart
 from tests.fakes import records as fakes
 
 GUIDE = Path(__file__).parents[1] / "docs" / "api.md"
@@ -55,6 +56,13 @@ def test_every_attempt_counts_the_failed_ones_as_well(tmp_path):
     assert len(everything) == 13
     assert pd.isna(everything.loc[failed.attempt_id, "throughput_low"])
     assert everything["throughput_low"].notna().sum() == 12
+
+
+def test_metrics_warn_of_what_they_cannot_read(tmp_path):
+    results = fakes.fill(tmp_path / "results", fakes.quick()[:1])
+    (results / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.warns(SkippedPart, match=r"cannot read .*torn\.parquet"):
+        assert len(dlbench.metrics(results)) == 1
 
 
 def test_figures_come_from_sources_and_from_frames(results):

@@ -40,11 +40,21 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
     assert min(cpu_s() for _ in range(5)) < 0.15
 
 
-def test_a_folder_without_a_name_is_not_the_one_we_are_in(tmp_path):
-    for arguments in (["run", "quick", "--results", ""], ["ceilings", "--results", ""], ["report", "-o", ""]):
-        done = dlbench(*arguments, cwd=tmp_path)
-        assert done.returncode == 2
-        assert "the name of a folder is empty" in done.stderr
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "quick", "--results", ""],
+        ["report", "-o", ""],
+        ["report", ""],
+        ["export", "--format", "parquet", "-o", ""],
+        ["query", "select 1", "--results", ""],
+    ],
+)
+def test_a_path_without_a_name_is_not_the_folder_we_are_in(arguments, tmp_path):
+    done = dlbench(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "is empty; '.' is the folder that you are in" in done.stderr
+    assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
+import itertools
 import json
 import math
 import os
@@ -32,7 +34,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from scipy.stats import binomtest  # noqa: E402
+from scipy import stats  # noqa: E402
 
 from dlbench.report.compare.compare_stats import Comparison, compare, compare_pairs  # noqa: E402
 from dlbench.results.records import Measurement, Outcome, Record  # noqa: E402
@@ -60,8 +62,8 @@ INDEX = {name: i for i, case in enumerate(CASES) for name in (case.model, SLOWER
 ROLES = ("first", "second", "slow")
 #: Pairs in one comparison: what `dlbench ab` runs by default.
 NUM_PAIRS = 10
-#: The spread within pairs at which ten of them call a slowdown of 3 % slower in 95 of 100 comparisons.
-_ENOUGH = math.log(1.03) * math.sqrt(NUM_PAIRS / 2) / (1.96 + 1.645)
+#: A block is measured in one go: after a pause of this [s] another one begins, and so it does at another commit.
+PAUSE_S = 600.0
 SUITE = "experiment-aa"
 SEED = 20261123
 #: Columns of a record that this experiment has no use for; they would make the file ten times as large.
@@ -71,6 +73,8 @@ _LEFT_OUT = ("forward_s", "backward_s", "optimizer_s", "warmup_step_s", "power_t
 Medians = dict[tuple[int, int, str], float]
 Steps = dict[tuple[int, int, str], list[float]]
 Loads = dict[tuple[int, int], float]
+#: Of each case the rounds that were measured in one go.
+Runs = dict[int, list[list[int]]]
 
 
 # ---- one process -----------------------------------------------------------------------------------------------------
@@ -235,6 +239,27 @@ def loads_of(records: list[Record]) -> Loads:
     }
 
 
+def runs_of(records: list[Record]) -> Runs:
+    """The whole rounds of each case, apart where somebody paused or changed dlbench."""
+    steps = steps_of(records)
+    first = {(INDEX[str(r.case["model"])], int(r.case["repeat"])): r for r in reversed(records)}
+    runs: Runs = {}
+    for index in range(len(CASES)):
+        runs[index], last = [], None
+        for number in whole_rounds(steps, index):
+            record = first[index, number]
+            if last is None or _apart(last, record):
+                runs[index].append([])
+            runs[index][-1].append(number)
+            last = record
+    return runs
+
+
+def _apart(before: Record, after: Record) -> bool:
+    pause = datetime.fromisoformat(after.started_at) - datetime.fromisoformat(before.started_at)
+    return pause.total_seconds() > PAUSE_S or before.ranks[0][0].git_commit != after.ranks[0][0].git_commit
+
+
 def whole_rounds(steps: Steps, index: int) -> list[int]:
     """The rounds of a case of which all processes are there."""
     rounds = sorted({r for i, r, _ in steps if i == index})
@@ -257,23 +282,23 @@ def single_pairs(steps: Steps, index: int, role: str) -> list[Comparison]:
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """Ten consecutive rounds of a case, and all comparisons made of them; the first of each is as it was drawn."""
+    """Ten rounds of a case in one go, and all comparisons made of them; the first of each is as it was drawn."""
 
     case: int
-    first_round: int
+    rounds: list[int]
     equal: list[Comparison]
     slower: list[Comparison]
 
 
-def blocks(steps: Steps) -> list[Block]:
+def blocks(steps: Steps, runs: Runs) -> list[Block]:
     """All blocks that are whole."""
     medians = {key: median(values) for key, values in steps.items()}
-    whole = []
-    for index in range(len(CASES)):
-        rounds = whole_rounds(steps, index)
-        groups = [rounds[k : k + NUM_PAIRS] for k in range(0, len(rounds) - NUM_PAIRS + 1, NUM_PAIRS)]
-        whole += [(index, group) for group in groups]
-    return [_block(medians, index, group) for index, group in whole]
+    return [
+        _block(medians, index, rounds[k : k + NUM_PAIRS])
+        for index in range(len(CASES))
+        for rounds in runs[index]
+        for k in range(0, len(rounds) - NUM_PAIRS + 1, NUM_PAIRS)
+    ]
 
 
 def _block(medians: Medians, index: int, rounds: list[int]) -> Block:
@@ -286,7 +311,7 @@ def _block(medians: Medians, index: int, rounds: list[int]) -> Block:
         slow = [[medians[index, r, "slow"]] for r in rounds]
         equal.append(compare_pairs(a, b))
         slower.append(compare_pairs(a, slow))
-    return Block(index, rounds[0], equal, slower)
+    return Block(index, rounds, equal, slower)
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
@@ -298,9 +323,9 @@ Written by `benchmarks/experiments/aa.py`; do not edit. Everything here was meas
 the step times of each are in `data/aa.parquet`, which `dlbench.load` opens.
 
 **How.** A round is three processes of one case in random order: the network, the same network again, and the network
-with a busy wait of 3 % of its own step time in every step. The cases take turns. Ten consecutive rounds make a block,
-and a block is what `dlbench ab` with its ten pairs would have run: `compare_pairs` over the medians, verdict at 95 %
-with the margin of 1 %.
+with a busy wait of 3 % of its own step time in every step. The cases take turns. Ten rounds in one go make a block (a
+pause of ten minutes or another commit of dlbench begins a new one), and a block is what `dlbench ab` with its ten pairs
+would have run: `compare_pairs` over the medians, verdict at 95 % with the margin of 1 %.
 
 **The metronome.** A machine is never quite quiet, and a disturbed one hides a difference of 3 % from ten pairs however
 they are judged. The third case waits 10 ms a step by the clock, the slower one 10.3 ms, so that disturbances hardly
@@ -319,7 +344,7 @@ distribution fails, and no more. For the slowdown it is a fair average over whic
 def page(records: list[Record]) -> str:
     """The outcome, in Markdown."""
     steps, loads = steps_of(records), loads_of(records)
-    found = blocks(steps)
+    found = blocks(steps, runs_of(records))
     lines = [INTRODUCTION, _machine(records), "## Outcome", ""]
     if not found:
         return "\n".join([*lines, f"Not enough rounds yet: a block needs {NUM_PAIRS} of a case.", ""])
@@ -346,7 +371,7 @@ def page(records: list[Record]) -> str:
         "## By block",
         "",
         "Ratios as drawn, with 95 % intervals. *Within*: as above, of the block's pairs. *Load* is the mean load "
-        "average of the block: about two is this experiment, whose processes import at the same time.",
+        "average of the block: up to about two is this experiment, whose processes import at the same time.",
         "",
         "| case | rounds | load | within | A/A: ratio | verdict | +3 %: ratio | verdict |",
         "|---|---:|---:|---:|---|---|---|---|",
@@ -375,7 +400,9 @@ def _judged_rows(steps: Steps, found: list[Block], name: str, cases: tuple[int, 
         called, caught = sum(map(called_different, equal)), sum(c.verdict == "slower" for c in slower)
         # The throws of one block share its processes: an interval would take them for independent.
         limits = (
-            "" if way == "all throws" else "{:.1%} to {:.1%}".format(*binomtest(called, len(equal)).proportion_ci())
+            ""
+            if way == "all throws"
+            else "{:.1%} to {:.1%}".format(*stats.binomtest(called, len(equal)).proportion_ci())
         )
         rows.append(
             f"| {name} | {way} | {len(equal)} | {called} ({called / len(equal):.1%}) | {limits} "
@@ -394,8 +421,8 @@ def _machine(records: list[Record]) -> str:
     return (
         f"**Where and when.** {system.cpu_model}, {system.cpu_cores} cores, {system.torch_threads} thread(s), torch "
         f"{system.torch_version}, {records[0].started_at[:16]} to {records[-1].started_at[:16]} UTC: {len(records)} "
-        f"processes, {minutes:.0f} min of measuring, load average {min(loads):.1f} to {max(loads):.1f} (about two is "
-        f"this experiment). Window: {PROTOCOL.min_time_s:g} to {PROTOCOL.max_time_s:g} s.\n"
+        f"processes, {minutes:.0f} min of measuring, load average {min(loads):.1f} to {max(loads):.1f} (up to about "
+        f"two is this experiment). Window: {PROTOCOL.min_time_s:g} to {PROTOCOL.max_time_s:g} s.\n"
     )
 
 
@@ -405,7 +432,7 @@ def _case_row(steps: Steps, found: list[Block], index: int) -> str:
     if not found:
         return f"| {name} | 0 |" + " |" * 6
     equal, slower = [c for b in found for c in b.equal], [c for b in found for c in b.slower]
-    rounds = [r for b in found for r in _rounds(b)]
+    rounds = [r for b in found for r in b.rounds]
     logs = {role: [math.log(median(steps[index, r, role])) for r in rounds] for role in ROLES}
     triples = list(zip(*logs.values(), strict=True))
     injected = fmean(slow - (first + second) / 2 for first, second, slow in triples)
@@ -425,44 +452,52 @@ def _case_row(steps: Steps, found: list[Block], index: int) -> str:
 
 def _quiet(steps: Steps, found: list[Block]) -> str:
     """What became of the slowdown where the machine was quiet enough for ten pairs to show it."""
-    quiet = [b for b in found if _pairs_needed(_within(steps, b.case, _rounds(b))) <= NUM_PAIRS]
+    enough = next(s for s in (k * 1e-4 for k in range(1000, 0, -1)) if _pairs_needed(s) <= NUM_PAIRS)
+    quiet = [b for b in found if _within(steps, b.case, b.rounds) <= enough]
     caught, told = 0, []
     for index, case in enumerate(CASES):
         slower = [b.slower[0].verdict == "slower" for b in quiet if b.case == index]
         caught += sum(slower)
         told.append(f"{sum(slower)} of {len(slower)} of {case.model.partition(':')[2] or case.model}")
     return (
-        "A quiet machine is one on which ten pairs are enough, by the spread within the pairs of equal processes in "
-        f"the block: at most {_ENOUGH:.1%}. In such blocks {caught} of {len(quiet)} slowdowns of 3 % were called "
-        f"slower, as drawn: {', '.join(told)}."
+        f"**On a quiet machine.** Ten pairs are enough where equal processes spread by at most {enough:.1%} within "
+        f"them. In the blocks of which that holds {caught} of {len(quiet)} slowdowns of 3 % were called slower, as "
+        f"drawn (95 % interval {_limits(caught, len(quiet))}): {', '.join(told)}. The slow processes have no say in "
+        "which blocks these are; the first of each pair has, as it has in the ratio, which flatters the share a little."
     )
 
 
-def _rounds(block: Block) -> list[int]:
-    return [block.first_round + k for k in range(NUM_PAIRS)]
+def _limits(count: int, of: int) -> str:
+    return "{:.1%} to {:.1%}".format(*stats.binomtest(count, of).proportion_ci()) if of else "none"
 
 
 def _within(steps: Steps, index: int, rounds: list[int]) -> float:
-    """Standard deviation of the logarithm within pairs of equal processes; the slow ones have no say in it."""
+    """Standard deviation of the logarithm within pairs of equal processes."""
     pairs = [[math.log(median(steps[index, r, role])) for role in ROLES[:2]] for r in rounds]
     return stdev(first - second for first, second in pairs) / math.sqrt(2)
 
 
+@functools.cache
 def _pairs_needed(within: float) -> int:
-    """How many pairs call a slowdown of 3 % slower in 95 of 100 comparisons, where they spread so."""
-    return math.ceil(((1.96 + 1.645) * within * math.sqrt(2) / math.log(1.03)) ** 2)
+    """How many pairs call a slowdown of 3 % slower in 95 of 100 comparisons, by the power of the t test."""
+    for pairs in itertools.count(3):
+        limit = stats.t.ppf(0.975, pairs - 1)
+        shift = math.log(1.03) / (within * math.sqrt(2 / pairs))
+        if stats.nct.sf(limit, pairs - 1, shift) >= 0.95:
+            return pairs
+    raise AssertionError
 
 
 def _load(block: Block, loads: Loads) -> float:
-    return fmean(loads[block.case, r] for r in _rounds(block))
+    return fmean(loads[block.case, r] for r in block.rounds)
 
 
 def _block_row(steps: Steps, block: Block, loads: Loads) -> str:
     equal, slower = block.equal[0], block.slower[0]
     load = _load(block, loads)
     return (
-        f"| {CASES[block.case].model} | {block.first_round}–{block.first_round + NUM_PAIRS - 1} | {load:.1f} "
-        f"| {_within(steps, block.case, _rounds(block)):.1%} "
+        f"| {CASES[block.case].model} | {block.rounds[0]}–{block.rounds[-1]} | {load:.1f} "
+        f"| {_within(steps, block.case, block.rounds):.1%} "
         f"| {equal.ratio:.4f} ({equal.low:.4f} to {equal.high:.4f}) | {equal.verdict} "
         f"| {slower.ratio:.4f} ({slower.low:.4f} to {slower.high:.4f}) | {slower.verdict} |"
     )

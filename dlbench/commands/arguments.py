@@ -29,10 +29,10 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="(default: text)")
 
 
-def any_folder(text: str) -> Path:
-    """For `type=`: the path of a folder, which "" is not, though `Path` takes it for the one we are in."""
+def some_path(text: str) -> Path:
+    """For `type=`: a path, which "" is not, though `Path` takes it for the folder we are in."""
     if not text:
-        raise argparse.ArgumentTypeError("the name of a folder is empty; '.' is the one you are in")
+        raise argparse.ArgumentTypeError("it is empty; '.' is the folder that you are in")
     return Path(text)
 
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, any_folder, new_name, say
+from dlbench.commands.arguments import add_command, add_format, new_name, say, some_path
 
 if TYPE_CHECKING:
     from dlbench.results.bounds_records import ProfileRun
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         commands, "ceilings", _ceilings, "measure the peak FLOP/s and bandwidth that a device reaches"
     )
     ceilings.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
-    ceilings.add_argument("--results", type=any_folder, default=Path("results"), help="folder for the results")
+    ceilings.add_argument("--results", type=some_path, default=Path("results"), help="folder for the results")
     ceilings.add_argument("--budget", default="45s", metavar="TIME", help="time to measure (default: 45s)")
     ceilings.add_argument(
         "--precision", metavar="NAME,...", help="only these, such as fp32,amp_bf16 (default: all that the device has)"
@@ -43,9 +43,9 @@ def add(commands: Any) -> None:
         default=[],
         help="set an axis (-P batch_size=64) or a protocol key (-P protocol.seed=1); may be repeated",
     )
-    profile.add_argument("--results", type=any_folder, default=Path("results"), help="where the ceilings are")
+    profile.add_argument("--results", type=some_path, default=Path("results"), help="where the ceilings are")
     profile.add_argument(
-        "-o", "--output", type=any_folder, help="folder to make (default: in the results, profiles/<id>)"
+        "-o", "--output", type=some_path, help="folder to make (default: in the results, profiles/<id>)"
     )
     profile.add_argument("--time", default="10s", metavar="TIME", help="time to take steps (default: 10s)")
     profile.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes none (default: 3)")

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, add_format, add_suite, any_folder, say
+from dlbench.commands.arguments import add_command, add_format, add_suite, say, some_path
 
 if TYPE_CHECKING:
     from dlbench.launch.supervise import Campaign
@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     run = add_command(commands, "run", _run, "measure the cases of a suite that are not measured yet")
     add_suite(run)
     run.add_argument(
-        "--results", type=any_folder, default=Path("results"), help="folder for the results (default: results)"
+        "--results", type=some_path, default=Path("results"), help="folder for the results (default: results)"
     )
     run.add_argument("--fresh", action="store_true", help="measure everything anew; older results are kept beside")
     run.add_argument("--dry-run", action="store_true", help="list the cases and measure nothing")
@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     add_format(plan)
 
     collect = add_command(commands, "collect", _collect, "rebuild missing Parquet parts from the attempts' folders")
-    collect.add_argument("--results", type=any_folder, default=Path("results"), help="(default: results)")
+    collect.add_argument("--results", type=some_path, default=Path("results"), help="(default: results)")
     collect.add_argument("--merge", action="store_true", help="put all parts into one file, which reads faster")
 
 

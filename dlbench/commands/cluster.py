@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, add_suite, any_folder, say
+from dlbench.commands.arguments import add_command, add_suite, say, some_path
 
 if TYPE_CHECKING:
     from dlbench.launch.jobs import Status, SubmittedJob
@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
 
     doctor = add_command(commands, "doctor", _doctor, "check this machine, and say what is wrong and how to mend it")
     doctor.add_argument("--site", help="a site profile, or the name of one in slurm/")
-    doctor.add_argument("--results", type=any_folder, help="the results folder that is meant")
+    doctor.add_argument("--results", type=some_path, help="the results folder that is meant")
     doctor.add_argument("--node", action="store_true", help="only what a node must have before a job's first case")
     doctor.add_argument("--json", action="store_true", help="for a support ticket")
 
@@ -54,7 +54,7 @@ def add(commands: Any) -> None:
 def _results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--results",
-        type=any_folder,
+        type=some_path,
         default=Path("results"),
         help="folder for the results, on a disk that all nodes see",
     )

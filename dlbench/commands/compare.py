@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, add_format, any_folder, say
+from dlbench.commands.arguments import add_command, add_format, say, some_path
 
 if TYPE_CHECKING:
     from dlbench.launch.turns import Experiment
@@ -67,7 +67,7 @@ def add(commands: Any) -> None:
     ab.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
                     help="replace an axis or a protocol key on both sides; may be repeated")  # fmt: skip
     ab.add_argument(
-        "--results", type=any_folder, default=Path("results"), help="folder for the results (default: results)"
+        "--results", type=some_path, default=Path("results"), help="folder for the results (default: results)"
     )
     ab.add_argument("--dry-run", action="store_true", help="list the processes in their order and run none")
     _rules_arguments(ab)

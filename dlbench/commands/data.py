@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, say
+from dlbench.commands.arguments import add_command, say, some_path
 
 _EXPORTS = ("csv", "json", "mlperf", "parquet")
 
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
     export = add_command(commands, "export", _export, "give all results to other programs")
     export.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
     export.add_argument("--format", choices=_EXPORTS, required=True, help="mlperf describes the systems alone")
-    export.add_argument("-o", "--output", type=Path, help="the file to write (default: stdout; parquet needs one)")
+    export.add_argument("-o", "--output", type=some_path, help="the file to write (default: stdout; parquet needs one)")
     export.add_argument(
         "--public",
         action="store_true",

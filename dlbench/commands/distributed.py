@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, any_folder, new_name, say
+from dlbench.commands.arguments import add_command, add_format, new_name, say, some_path
 
 
 def add(commands: Any) -> None:
@@ -23,9 +23,9 @@ def add(commands: Any) -> None:
     allreduce.add_argument("--min-bytes", type=_count, default=4 * 2**10, help="smallest message (default: 4 KiB)")
     allreduce.add_argument("--max-bytes", type=_count, default=64 * 2**20, help="largest message (default: 64 MiB)")
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS")
-    allreduce.add_argument("--results", type=any_folder, default=Path("results"), help="folder for the results")
+    allreduce.add_argument("--results", type=some_path, default=Path("results"), help="folder for the results")
     allreduce.add_argument(
-        "--folder", type=any_folder, help="keep the request and the answer here, on a disk all nodes see"
+        "--folder", type=some_path, help="keep the request and the answer here, on a disk all nodes see"
     )
     add_format(allreduce)
 

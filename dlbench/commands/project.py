@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format, some_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +30,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--model", action="append", metavar="NAME", help="only this network; may be repeated")
     parser.add_argument("--images", type=int, required=True, metavar="M", help="images of an epoch (ImageNet: 1281167)")
     parser.add_argument("--epochs", type=float, required=True, metavar="N", help="epochs of the training")
-    parser.add_argument("--prices", type=Path, metavar="FILE", help="TOML; see benchmarks/prices/example.toml")
+    parser.add_argument("--prices", type=some_path, metavar="FILE", help="TOML; see benchmarks/prices/example.toml")
     add_format(parser)
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, any_folder, say
+from dlbench.commands.arguments import add_command, add_format, say, some_path
 from dlbench.errors import BadInput
 
 
@@ -21,10 +21,10 @@ def add(commands: Any) -> None:
         default=["results"],
         help="results folders, Parquet files or patterns; NAME=SOURCE names the system (default: results)",
     )
-    report.add_argument("-o", "--output", type=any_folder, default=Path("reports/latest"), help="folder for the report")
+    report.add_argument("-o", "--output", type=some_path, default=Path("reports/latest"), help="folder for the report")
     report.add_argument("--title", help="title of the report")
     report.add_argument("--baseline", metavar="NAME", help="the system that speedups are over (default: the first)")
-    report.add_argument("--prices", type=Path, metavar="FILE", help="prices (TOML), for the cost of a training")
+    report.add_argument("--prices", type=some_path, metavar="FILE", help="prices (TOML), for the cost of a training")
     report.add_argument(
         "--with-reference", action="store_true", help="beside the reference systems that the checkout carries"
     )

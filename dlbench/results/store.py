@@ -182,6 +182,8 @@ def parts(source: str | Path) -> list[Path]:
     Raises:
         StoreError: nothing is there.
     """
+    if source == "":
+        raise StoreError("no results at '': the name is empty; '.' is the folder that you are in")
     path = Path(source)
     if path.is_dir():
         found = (p for p in path.rglob("*.parquet") if not p.name.startswith("."))

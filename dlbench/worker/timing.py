@@ -154,7 +154,9 @@ def run_window(
             often enough says yes by luck.
         agree: see `Agree`; called with the same step number on every rank.
     """
-    window = Window(phase_stride=_phase_stride(step_estimate_s))
+    # Where ranks show their phases in different steps, nothing can be said of them.
+    _, stride = agree((None, _phase_stride(step_estimate_s)))
+    window = Window(phase_stride=stride)
     reader = _Reader(clock, window)
     lag = min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_estimate_s, 1e-9))))
     behind = lag if clock.runs_ahead else 0

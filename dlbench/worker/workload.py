@@ -46,8 +46,8 @@ class Workload:
     optimizer: torch.optim.Optimizer | None
     #: Of the gradients, where they are fp16.
     scaler: torch.amp.GradScaler | None
-    #: Of the latest step, on the device: reading it waits for the device. With its graph, whose tensors backward has
-    #: freed: to detach it costs half a percent of LeNet-5's step.
+    #: Of the latest step, on the device: reading it waits for the device. With its graph, of which backward has freed
+    #: the saved tensors, until the next step begins: to detach it costs half a percent of LeNet-5's step.
     loss: Tensor | None = None
     #: The module under DistributedDataParallel, where several ranks train together.
     parallel: Any = None

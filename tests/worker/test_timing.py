@@ -150,9 +150,9 @@ def test_no_garbage_is_collected_inside_the_window():
 
 
 def test_all_ranks_take_the_decision_of_rank_0():
-    decisions = iter([(None, 5), (None, 9), ("target", 99)])
+    decisions = iter([(None, 3), (None, 5), (None, 9), ("target", 99)])
     window = run(lambda clock: (), HostClock(), lambda *_: None, agree=lambda mine: next(decisions))
-    assert (window.stop_reason, len(window.step_s)) == ("target", 9)
+    assert (window.phase_stride, window.stop_reason, len(window.step_s)) == (3, "target", 9)
 
 
 def test_a_lapse_of_the_estimate_does_not_reach_zero_steps():

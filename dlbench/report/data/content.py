@@ -44,6 +44,11 @@ class Content:
         """The shown cases of one system."""
         return self.shown[self.shown["system_id"] == system_id]
 
+    def warn_of_skipped(self) -> None:
+        """A `SkippedPart` warning for each part that could not be read, for those who show nothing but figures."""
+        for problem in self.skipped:
+            warnings.warn(problem, store.SkippedPart, stacklevel=3)
+
 
 def read(
     sources: Sequence[Path | str],

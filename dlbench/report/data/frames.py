@@ -23,10 +23,13 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
         the slowest rank) and the power trace. What is missing is NaN. `dlbench.plots` draws from such a frame, or from
         a part of it; of every attempt only what needs no samples.
 
+    A part that cannot be read is passed over with a `SkippedPart` warning.
+
     Raises:
         StoreError: a source does not exist.
     """
     content = read([sources] if isinstance(sources, str | Path) else sources)
+    content.warn_of_skipped()
     frame = with_intervals(content) if every_attempt else content.shown
     return frame.assign(system=frame["system_id"].map(content.system_names)).reset_index(drop=True)
 

@@ -73,8 +73,9 @@ _ALL = (
         "Forward",
         "s",
         "lower",
-        "Time of the forward pass inside the same steps; the loss counts as backward.",
-        "median over the timed steps; in each step of the rank that was slowest in it",
+        "Time from the beginning of the same steps to the end of the forward pass; the loss counts as backward.",
+        "median over the timed steps, of short ones over every phase_stride-th; in each step of the rank that was "
+        "slowest in it",
     ),
     Metric(
         "backward_time",
@@ -89,7 +90,7 @@ _ALL = (
         "Optimizer",
         "s",
         "lower",
-        "Time of the optimizer's update of all parameters inside the same steps.",
+        "Time from the end of the backward pass to the end of the same steps: the update of all parameters.",
         "as for forward",
     ),
     Metric(
@@ -97,7 +98,7 @@ _ALL = (
         "Rest of the step",
         "s",
         "lower",
-        "What of a step is neither forward, backward nor optimizer: input, gaps between launches.",
+        "What the medians of the three leave of the median step; within one step they leave nothing.",
         "step time - forward - backward - optimizer, never below 0",
     ),
     Metric(

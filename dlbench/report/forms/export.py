@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from dlbench.report.data.content import Content, read
 from dlbench.report.data.frames import with_intervals
 from dlbench.report.data.metrics import METRICS
 from dlbench.results.records import dump_json
-from dlbench.results.store import SkippedPart
 from dlbench.version import __version__
 
 #: Columns that are for drawing, and say nothing more than the others.
@@ -51,8 +49,7 @@ def export(sources: Sequence[str | Path], format: str) -> str:
         StoreError: a source does not exist.
     """
     content = read(sources)
-    for problem in content.skipped:
-        warnings.warn(problem, SkippedPart, stacklevel=2)
+    content.warn_of_skipped()
     return FORMATS[format](content)
 
 
