@@ -399,11 +399,7 @@ def _judged_rows(steps: Steps, found: list[Block], name: str, cases: tuple[int, 
             continue
         called, caught = sum(map(called_different, equal)), sum(c.verdict == "slower" for c in slower)
         # The throws of one block share its processes: an interval would take them for independent.
-        limits = (
-            ""
-            if way == "all throws"
-            else "{:.1%} to {:.1%}".format(*stats.binomtest(called, len(equal)).proportion_ci())
-        )
+        limits = "" if way == "all throws" else _limits(called, len(equal))
         rows.append(
             f"| {name} | {way} | {len(equal)} | {called} ({called / len(equal):.1%}) | {limits} "
             f"| {caught} ({caught / len(slower):.1%}) |"
