@@ -3,7 +3,7 @@
     make overhead                            (or: python benchmarks/experiments/overhead.py [--write])
     python benchmarks/experiments/overhead.py --results FOLDER      of a store alone: where its time went
 
-Both loops step the same workload in one process, in blocks of 0.05 s or one step, in random order within each pair of
+Both loops step the same workload in one process, in blocks of 0.1 s or one step, in random order within each pair of
 blocks; the ratio of a pair is that of the blocks' times, the interval that of the median of all pairs' ratios (order
 statistics). A machine must be quiet for 1 %.
 """
@@ -26,12 +26,12 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 DOC = ROOT / "docs" / "experiments" / "overhead.md"
 #: The shorter a block, the less the machine changes within a pair.
-_BLOCK_S = 0.05
+_BLOCK_S = 0.1
 #: Garbage is collected this often [s], outside of the blocks; the steps behind it, which find cold caches, are in none.
 _COLLECT_S = 2.0
 _COLD_STEPS = 2
 #: Half the width of the interval at which a network has been measured long enough.
-_WANTED_WIDTH = 0.003
+_WANTED_WIDTH = 0.002
 _MIN_PAIRS = 30
 
 
@@ -119,14 +119,13 @@ def measure_ratios(model: str, batch: int, device_name: str, seconds: float, see
     module, optimizer = workload.module, workload.optimizer
     assert optimizer is not None
 
-    def bare_step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        training_loss(module(images), labels).backward()
-        optimizer.step()
-
     def bare(count: int) -> None:
         for _ in range(count):
-            bare_step()
+            optimizer.zero_grad(set_to_none=True)
+            output = module(images)
+            loss = training_loss(output, labels)
+            loss.backward()
+            optimizer.step()
 
     def ours(count: int) -> None:
         run_window(

@@ -1,12 +1,13 @@
 """Timing of steps: two clocks behind one shape, and the loop that steps until a rule says stop.
 
 Step i runs from stamp i to stamp i+1, so that the steps sum to the device's window. Nothing inside the window waits for
-the device to become idle. To apply a stopping rule while it runs, the loop reads stamps that lie a few steps back
-(`lag`), with newer steps already queued: the device always has work, and the host is never more than two lags ahead.
+the device to become idle. Where the host runs ahead, the loop reads stamps that lie a few steps back (`lag`), with
+newer steps already queued: the device always has work, and the host is never more than two lags ahead. Where it does
+not, all are read at a turn of the stopping rule: between the steps it costs more, for each finds cold caches.
 
-What measuring costs: one stamp per step, two more in those steps that also show their phases, and the rule, whose next
-turn is put off until its last one is under 0.1 % of the time between them. A CUDA event from a pool takes about 2 µs;
-perf_counter takes 0.05 µs in a loop of its own, and some more between steps that leave the caches full of theirs.
+What measuring costs: one stamp per step and its reading, two more in those steps that also show their phases, and the
+rule, whose next turn is put off until its last one is under 0.1 % of the time between them. A CUDA event from a pool
+takes about 2 µs; perf_counter 0.05 µs in a loop of its own, and some more between steps that fill the caches.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import gc
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ RULE_BUDGET = 0.001
 #: Two more stamps cost the host about this [s], whatever the clock; phases are shown in so many steps that they cost at
 #: most the budget.
 PHASE_COST_S = 4e-6
-PHASE_BUDGET = 0.002
+PHASE_BUDGET = 0.001
 
 
 class Clock(Protocol):
@@ -158,25 +158,24 @@ def run_window(
     _, stride = agree((None, _phase_stride(step_estimate_s)))
     window = Window(phase_stride=stride)
     reader = _Reader(clock, window)
-    lag = min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_estimate_s, 1e-9))))
-    behind = lag if clock.runs_ahead else 0
-    done = 0
+    lag = min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_estimate_s, 1e-9)))) if clock.runs_ahead else 0
+    done, reason = 0, None
     _, look_at = agree((None, _steps_in(first_look_s, step_estimate_s, 1, max_steps)))
     with no_garbage_collection():
         clock.synchronize()
         window.opened_at_s = time.perf_counter()
         reader.begin()
-        while window.stop_reason is None:
-            shown = step(clock if done % window.phase_stride == 0 else None)
+        while reason is None:
+            reader.add(step(clock if done % stride == 0 else None))
             done += 1
-            reader.add(shown)
-            if done % lag == 0 or done == look_at:
-                reader.read(keep=0 if done == max_steps else behind)
+            if done == look_at or (lag and done % lag == 0):
+                reader.read(keep=0 if done == max_steps else lag)
             if done == look_at:
-                window.stop_reason, look_at = agree(_look(window, rule, done, cap_s, max_steps, growth))
+                reason, look_at = agree(_look(window, rule, done, cap_s, max_steps, growth))
         clock.synchronize()
         window.closed_at_s = time.perf_counter()
         reader.read(keep=0)
+    window.stop_reason = reason
     window.window_s = window.closed_at_s - window.opened_at_s
     return window
 
@@ -208,7 +207,8 @@ class _Reader:
     def __init__(self, clock: Clock, window: Window) -> None:
         self._clock = clock
         self._window = window
-        self._pending: deque[tuple[tuple[Any, ...], Any]] = deque()
+        #: Of each step not yet read, the stamps it showed and its end.
+        self._pending: list[tuple[tuple[Any, ...], Any]] = []
         self._start: Any = None
 
     def begin(self) -> None:
@@ -223,19 +223,23 @@ class _Reader:
         count = len(self._pending) - keep
         if count <= 0:
             return
-        self._clock.wait(self._pending[count - 1][1])
+        steps = self._pending[:count]
+        del self._pending[:count]
         between, release, window = self._clock.elapsed_s, self._clock.release, self._window
-        for _ in range(count):
-            shown, end = self._pending.popleft()
-            window.step_s.append(between(self._start, end))
-            if len(shown) == 2:
+        self._clock.wait(steps[-1][1])
+        start = self._start
+        for shown, end in steps:
+            window.step_s.append(between(start, end))
+            if shown:
                 forward_end, backward_end = shown
-                window.forward_s.append(between(self._start, forward_end))
+                window.forward_s.append(between(start, forward_end))
                 window.backward_s.append(between(forward_end, backward_end))
                 window.optimizer_s.append(between(backward_end, end))
-            for stamp in (self._start, *shown):
-                release(stamp)
-            self._start = end
+                release(forward_end)
+                release(backward_end)
+            release(start)
+            start = end
+        self._start = start
 
 
 @contextmanager

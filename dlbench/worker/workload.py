@@ -47,7 +47,7 @@ class Workload:
     #: Of the gradients, where they are fp16.
     scaler: torch.amp.GradScaler | None
     #: Of the latest step, on the device: reading it waits for the device. With its graph, of which backward has freed
-    #: the saved tensors, until the next step begins: to detach it costs half a percent of LeNet-5's step.
+    #: the saved tensors: to detach it costs half a percent of LeNet-5's step.
     loss: Tensor | None = None
     #: The module under DistributedDataParallel, where several ranks train together.
     parallel: Any = None
@@ -58,7 +58,6 @@ class Workload:
 
     def _train(self, clock: Clock | None) -> tuple[Any, ...]:
         assert self.optimizer is not None
-        self.loss = None
         images, labels = next(self.batches)
         # Here rather than at the end: gradients of the last step are freed before activations need room, and
         # set_to_none makes backward write them instead of adding to zeros.
@@ -76,6 +75,8 @@ class Workload:
                 loss = training_loss(output, labels)
         else:
             loss = training_loss(output, labels)
+        # Here the graph of the last step ends, as in the usual loop.
+        self.loss = loss
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         backward_end = clock.stamp() if clock else None
         if self.scaler is None:
@@ -83,7 +84,6 @@ class Workload:
         else:
             self.scaler.step(self.optimizer)
             self.scaler.update()
-        self.loss = loss
         return (forward_end, backward_end) if clock else ()
 
     def _infer(self) -> tuple[Any, ...]:
