@@ -266,12 +266,11 @@ def whole_rounds(steps: Steps, index: int) -> list[int]:
     return [r for r in rounds if all((index, r, role) in steps for role in ROLES)]
 
 
-def single_pairs(steps: Steps, index: int, role: str) -> list[Comparison]:
+def single_pairs(steps: Steps, index: int, role: str, rounds: list[int]) -> list[Comparison]:
     """Each round's second process, or its slow one, against its first: one process against one.
 
-    How processes differ is stated, as a user would state it: from the first processes of all other rounds.
+    How processes differ is stated, as a user would state it: from the first processes of all others of the rounds.
     """
-    rounds = whole_rounds(steps, index)
     logs = {r: math.log(median(steps[index, r, "first"])) for r in rounds}
     found = []
     for r in rounds if len(rounds) > 3 else []:
@@ -359,6 +358,8 @@ def page(records: list[Record]) -> str:
         "",
         _quiet(steps, found),
         "",
+        _alone(steps, found),
+        "",
         "| case | blocks | called same, all throws | +3 % called slower, all throws "
         "| +3 % measured as | between processes | within pairs | pairs for 3 % |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
@@ -389,7 +390,9 @@ def _judged_rows(steps: Steps, found: list[Block], name: str, cases: tuple[int, 
     blocks_of = [b for b in found if b.case in cases]
     ways = {
         "as drawn, ten pairs": ([b.equal[0] for b in blocks_of], [b.slower[0] for b in blocks_of]),
-        "pair by pair": tuple([c for i in cases for c in single_pairs(steps, i, role)] for role in ROLES[1:]),
+        "pair by pair": tuple(
+            [c for i in cases for c in single_pairs(steps, i, role, whole_rounds(steps, i))] for role in ROLES[1:]
+        ),
         "all throws": ([c for b in blocks_of for c in b.equal], [c for b in blocks_of for c in b.slower]),
     }
     rows = []
@@ -460,6 +463,20 @@ def _quiet(steps: Steps, found: list[Block]) -> str:
         f"them. In the blocks of which that holds {caught} of {len(quiet)} slowdowns of 3 % were called slower, as "
         f"drawn (95 % interval {_limits(caught, len(quiet))}): {', '.join(told)}. The slow processes have no say in "
         "which blocks these are; the first of each pair has, as it has in the ratio, which flatters the share a little."
+    )
+
+
+def _alone(steps: Steps, found: list[Block]) -> str:
+    """What became of the slowdown where the machine was quiet enough for a single pair to show it."""
+    enough = math.log(1.03) / math.sqrt(2) / (stats.norm.ppf(0.975) + stats.norm.ppf(0.95))
+    quiet = [b for b in found if stdev(math.log(median(steps[b.case, r, ROLES[0]])) for r in b.rounds) <= enough]
+    equal, slower = ([c for b in quiet for c in single_pairs(steps, b.case, role, b.rounds)] for role in ROLES[1:])
+    called, caught = sum(map(called_different, equal)), sum(c.verdict == "slower" for c in slower)
+    return (
+        f"One pair alone is enough where processes spread by at most {enough:.1%}. In the blocks of which that holds, "
+        f"{len(quiet)} in number, {caught} of {len(slower)} slow processes were called slower than the plain one of "
+        f"their round (95 % interval {_limits(caught, len(slower))}), and {called} of {len(equal)} equal ones were "
+        "called different; the spread is stated from the other rounds of the block."
     )
 
 
