@@ -75,9 +75,9 @@ class Workload:
                 loss = training_loss(output, labels)
         else:
             loss = training_loss(output, labels)
-        # Here the graph of the last step ends, as in the usual loop.
-        self.loss = loss
         (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        # The graph of the last step ends here, not at the head: as in the usual loop, some of its nodes are used again.
+        self.loss = loss
         backward_end = clock.stamp() if clock else None
         if self.scaler is None:
             self.optimizer.step()
