@@ -165,11 +165,14 @@ def run_window(
         clock.synchronize()
         window.opened_at_s = time.perf_counter()
         reader.begin()
+        # Names of this loop: what is looked up between two steps is looked up in cold caches.
+        add, stamp = reader.pending.append, clock.stamp
         while reason is None:
-            reader.add(step(clock if done % stride == 0 else None))
-            done += 1
-            if done == look_at or (lag and done % lag == 0):
-                reader.read(keep=0 if done == max_steps else lag)
+            turn = min(look_at, done + lag) if lag else look_at
+            for number in range(done, turn):
+                add((step(None if number % stride else clock), stamp()))
+            done = turn
+            reader.read(keep=0 if done == max_steps else lag)
             if done == look_at:
                 reason, look_at = agree(_look(window, rule, done, cap_s, max_steps, growth))
         clock.synchronize()
@@ -208,23 +211,19 @@ class _Reader:
         self._clock = clock
         self._window = window
         #: Of each step not yet read, the stamps it showed and its end.
-        self._pending: list[tuple[tuple[Any, ...], Any]] = []
+        self.pending: list[tuple[tuple[Any, ...], Any]] = []
         self._start: Any = None
 
     def begin(self) -> None:
         self._start = self._clock.stamp()
 
-    def add(self, shown: tuple[Any, ...]) -> None:
-        """Stamps the end of a step and queues it."""
-        self._pending.append((shown, self._clock.stamp()))
-
     def read(self, keep: int) -> None:
         """Reads all but the newest `keep` steps; waits for the last of those it reads."""
-        count = len(self._pending) - keep
+        count = len(self.pending) - keep
         if count <= 0:
             return
-        steps = self._pending[:count]
-        del self._pending[:count]
+        steps = self.pending[:count]
+        del self.pending[:count]
         between, release, window = self._clock.elapsed_s, self._clock.release, self._window
         self._clock.wait(steps[-1][1])
         start = self._start
