@@ -32,7 +32,7 @@ _BLOCK_S = 0.1
 _COLLECT_S = 2.0
 _COLD_STEPS = 2
 #: A process measures pairs for so long [s], and never fewer than these.
-_PROCESS_S = 30.0
+_PROCESS_S = 10.0
 _MIN_PAIRS = 10
 #: Half the width of the interval at which a network has been measured long enough, in no fewer processes than these.
 _WANTED_WIDTH = 0.002
@@ -44,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default="lenet5:1,lenet5:16,resnet50:1", help="networks, each with its batch")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=900.0, help="start no further process of a network behind it")
+    parser.add_argument("--seconds", type=float, default=720.0, help="after so long no further process of a network starts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--one", metavar="NAME:BATCH", help=argparse.SUPPRESS)
     parser.add_argument("--results", help="take the campaign's times from this store instead of an own run")
