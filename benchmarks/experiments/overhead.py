@@ -44,7 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", default="lenet5:1,lenet5:16,resnet50:1", help="networks, each with its batch")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--seconds", type=float, default=720.0, help="after so long no further process of a network starts")
+    parser.add_argument("--seconds", type=float, default=720.0, help="no process of a network starts later")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--one", metavar="NAME:BATCH", help=argparse.SUPPRESS)
     parser.add_argument("--results", help="take the campaign's times from this store instead of an own run")
