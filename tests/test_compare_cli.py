@@ -64,12 +64,21 @@ def test_a_regression_is_named_on_stderr(stores, capsys):
 
 @pytest.mark.parametrize(
     ("base", "why"),
-    [("base", "no case has enough processes for a verdict; run repeats"), ("failed", "no case has both")],
+    [
+        ("base", "of 2 cases 1 undecided, not compared; 1 undecided, with too few processes"),
+        ("failed", "of 2 cases 2 undecided, not compared"),
+    ],
 )
 def test_a_gate_that_cannot_decide_does_not_pass(stores, capsys, base, why):
     status, _, err = run(capsys, stores, base, "few", "--fail-on-regression", "2")
     assert status == 2
-    assert f"--fail-on-regression cannot decide: {why}" in err
+    assert f"--fail-on-regression 2: {why}" in err
+    assert "cannot decide: no case is known to pass" in err
+
+
+def test_a_gate_says_of_how_many_cases_it_knows(stores, capsys):
+    _, _, err = run(capsys, stores, "base", "slower", "--fail-on-regression", "2")
+    assert "--fail-on-regression 2: of 2 cases 1 failed; 1 passed\n" in err
 
 
 def test_a_gate_below_the_margin_is_not_hidden_by_it(stores, capsys):

@@ -117,6 +117,10 @@ def test_repeats_are_one_row_with_their_median_and_range(tmp_path, capsys):
     assert run(root, "--images", 60_000, "--epochs", 10, "--format", "json") == 0
     (row,), notes = rows_of(capsys)
     assert row["processes"] == 3
+    table, _ = projected(read([root]).shown, {}, None)
+    (shown,) = table.records()
+    for end in ("low", "high"):
+        assert shown[f"time_{end}_s"] / shown["time_s"] == pytest.approx(row[f"time_{end}_s"] / row["time_s"])
     assert row["time_high_s"] / row["time_s"] == pytest.approx(0.020 / 0.012, rel=0.02)
     assert row["time_low_s"] / row["time_s"] == pytest.approx(0.010 / 0.012, rel=0.02)
     assert "range" in notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ def add(commands: Any) -> None:
         type=_percent,
         metavar="PERCENT",
         help="exit status 1 if a case is called slower, by more than this in the best estimate, or fails in TARGET; "
-        "2 if no case has enough processes to be called anything",
+        "2 if no case is known to pass, for want of repeats, of narrow intervals or of cases",
     )
     compare.add_argument(
         "--ignore",
@@ -119,7 +120,7 @@ def _rules(options: argparse.Namespace, **more: Any) -> Rules:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from dlbench.report.compare.comparison import compare_stores, regressions
+    from dlbench.report.compare.comparison import compare_stores
     from dlbench.results import store
 
     gate: float | None = options.fail_on_regression
@@ -138,15 +139,31 @@ def _compare(options: argparse.Namespace) -> int:
     _print(found, ("BASE", "TARGET"), options.format)
     if gate is None:
         return 0 if found.num_compared else 2
+    return _judge(found, gate)
+
+
+def _judge(found: Found, gate: float) -> int:
+    """Say which cases fail a gate of so many percent, and of how many it does not know; the exit status."""
+    from dlbench.report.compare.comparison import regressions, why_undecided
+
     failed = regressions(found, gate)
     for line in failed:
         setting = " ".join(str(line.setting[name]) for name in ("model", "mode", "precision", "batch_size"))
         more = f"{100 * (line.comparison.ratio - 1):.1f} % more" if line.comparison else line.note
         say(f"regression: {setting}: {more}")
-    if failed or found.can_decide:
-        return 1 if failed else 0
-    why = "no case has enough processes for a verdict; run repeats" if found.num_compared else "no case has both sides"
-    say(f"--fail-on-regression cannot decide: {why}")
+    reasons = Counter(filter(None, (why_undecided(line, gate) for line in found.lines)))
+    passed = len(found.lines) - len(failed) - reasons.total()
+    parts = [f"{number} {words}" for number, words in ((len(failed), "failed"), (passed, "passed")) if number]
+    parts += [f"{number} undecided, {why}" for why, number in reasons.items()]
+    say(f"--fail-on-regression {gate:g}: of {len(found.lines)} cases {'; '.join(parts)}")
+    if failed:
+        return 1
+    if passed:
+        return 0
+    say(
+        "--fail-on-regression cannot decide: no case is known to pass; "
+        "more repeats narrow the intervals (`dlbench run ... -P repeat=0,1,2,3,4`)"
+    )
     return 2
 
 

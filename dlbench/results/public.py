@@ -26,7 +26,7 @@ _TEXTS = ("suite", "error", "label", "warnings", "energy_note", "throttle_reason
 #: What of `system_details` concerns nobody and matters for the figures.
 _DETAILS = (
     *("system_key", "precision_switches", "cudnn_benchmark", "cpu_capability", "cpu_governor", "cpu_frequency_mhz"),
-    *("cpu_quota", "numa_nodes", "load_average_before"),
+    *("cpu_quota", "numa_nodes", "numa_nodes_online", "load_average_before"),
 )
 _OF_DEVICES = ("name", "memory_bytes", "multiprocessors", "compute_capability", "l2_cache_bytes")
 #: User names shorter than this are words of other meanings too; paths with them are taken out all the same.

@@ -71,7 +71,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
             "cpu_governor": software.read_text(CPU / "cpu0/cpufreq/scaling_governor"),
             "cpu_frequency_mhz": cpu_frequency_mhz(),
             "cpu_quota": cpu_quota(),
-            "numa_nodes": software.read_text(NODES / "online"),
+            "numa_nodes_online": software.read_text(NODES / "online"),
             "load_average_before": None if load_before is None else list(load_before),
             "libraries": software.loaded_libraries(),
             "ldd": software.linked_libraries(sorted((Path(torch.__file__).parent / "lib").glob("libtorch*.so"))),

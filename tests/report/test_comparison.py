@@ -5,7 +5,7 @@ import pytest
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.compare import comparison
-from dlbench.report.compare.comparison import compare_stores, regressions
+from dlbench.report.compare.comparison import compare_stores, regressions, why_undecided
 from dlbench.report.compare.comparison_tables import summary, tables
 from dlbench.report.compare.matching import Rules
 from dlbench.report.forms.render import FORMATS, render_all
@@ -205,7 +205,20 @@ def test_a_regression_is_slower_for_certain_and_by_more_than_allowed():
     assert regressions(found, 6.0) == []
     unsure = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.5, 1, side="b")))
     assert regressions(unsure, 4.0) == []
-    assert not unsure.can_decide
+    assert why_undecided(unsure.lines[0], 4.0) == "with too few processes"
+
+
+def test_of_a_case_whose_interval_reaches_beyond_the_gate_it_is_not_known():
+    unlike = [
+        fake.record(dataclasses.replace(CASE, repeat=i), fake.CPU, i, step_s=fake.noisy_steps(0.010 * factor, 60, i))
+        for i, factor in enumerate((0.95, 1.0, 1.02, 1.06))
+    ]
+    (line,) = lines_of([processes(CASE)], [unlike])
+    assert line.verdict == "ambiguous"
+    assert 1.03 < line.comparison.high < 1.2
+    assert why_undecided(line, 3.0) == "with an interval that reaches beyond 3 %"
+    assert why_undecided(line, 20.0) is None
+    assert regressions(compare_stores(rows(processes(CASE)), rows(unlike)), 3.0) == []
 
 
 def test_what_differs_between_the_systems_is_listed_and_nothing_else():

@@ -125,6 +125,22 @@ def test_the_table_of_all_cases_has_the_module_where_there_is_one(tmp_path, modu
     assert not any("module" in note for note in table.notes)
 
 
+def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
+    doubtful = {
+        "vgg16": {"throttle_reasons": ("hw_thermal",), "steady": False},
+        "alexnet": {"warnings": ("busy_host: other processes took 80% of this process's 2 cores.",)},
+        "resnet50": {},
+    }
+    made = [
+        fakes.record(Case(name, device="cuda"), number=i, **more) for i, (name, more) in enumerate(doubtful.items())
+    ]
+    content = read([fakes.fill(tmp_path / "store", made)])
+    found = {row["model"]: row["doubts"] for row in tables.comparison(content.shown, {}).records()}
+    assert found == {"VGG-16": "throttled, not warmed up", "AlexNet": "on a busy host", "ResNet-50": ""}
+    without = content.shown[content.shown["model"] == "resnet50"]
+    assert "doubts" not in [column.key for column in tables.comparison(without, {}).columns]
+
+
 def test_energy_per_image_is_power_over_sustained_throughput():
     case = only(training(energy_j=160.0, forward_flop=10**9, backward_flop=10**9))
     assert case["average_power"] == pytest.approx(200)

@@ -139,6 +139,23 @@ def test_the_ticks_of_a_throughput_figure_span_its_points(tmp_path):
     assert axes.get_xticks()[-1] >= 0.8
 
 
+@pytest.mark.parametrize("draw", [plots_rates.throughput, plots_time.flop_time])
+def test_the_axes_hold_the_intervals_whole(tmp_path, draw):
+    steps = [t for pair in zip((0.01,) * 15, (0.2,) * 15, strict=True) for t in pair]
+    records = [
+        fakes.record(Case(n, device="cpu"), fakes.CPU, i, step_s=steps[i:] + steps[:i])
+        for i, n in enumerate(("vgg16", "alexnet"))
+    ]
+    cases = cases_of(tmp_path, records)
+    metric = "throughput" if draw is plots_rates.throughput else "step_time"
+    assert cases[f"{metric}_high"].max() > 10 * cases[f"{metric}_low"].min()
+    with figure_style.style():
+        axes = draw(cases).figure.axes[0]
+    low, high = axes.get_xlim() if draw is plots_rates.throughput else axes.get_ylim()
+    assert low <= cases[f"{metric}_low"].min()
+    assert high >= cases[f"{metric}_high"].max()
+
+
 def test_networks_with_alike_work_have_labels_apart(tmp_path):
     records = [
         fakes.record(Case(n, device="cpu", batch_size=1), fakes.CPU, i, step_s=(1.0 + i / 100,) * 30)

@@ -6,7 +6,7 @@ import pytest
 
 from dlbench.report.chapters import tables_systems
 from dlbench.report.compare import ranking
-from dlbench.report.compare.side_by_side import left_out, representative, together
+from dlbench.report.compare.side_by_side import left_out, median_processes, representative, together
 from dlbench.report.data.content import read
 from dlbench.report.forms.render import csv_text, text
 from dlbench.spec.case import Case, Protocol
@@ -105,6 +105,17 @@ def test_repeats_are_processes_of_one_case_with_their_median_and_range(tmp_path)
     assert cases["throughput"].iloc[0] == pytest.approx(mine["throughput"].median())
     assert cases["throughput_low"].iloc[0] == mine["throughput"].min()
     assert cases["throughput_high"].iloc[0] == mine["throughput"].max()
+
+
+@pytest.mark.parametrize(("count", "place"), [(1, 0), (4, 1), (5, 2)])
+def test_the_process_in_the_middle_stands_for_samples_that_have_no_median(tmp_path, count, place):
+    times = (0.013, 0.010, 0.012, 0.014, 0.011)[:count]
+    made = [fakes.record(Case("lenet5", repeat=i), number=i, step_s=(t,) * 30) for i, t in enumerate(times)]
+    made += [fakes.record(Case("vgg16"), number=9, step_s=(0.5,) * 30)]
+    shown = read([fakes.fill(tmp_path / "store", made)]).shown
+    found = median_processes(shown).set_index("model")["step_time"]
+    assert dict(found) == {"lenet5": sorted(times)[place], "vgg16": 0.5}
+    assert set(median_processes(shown)["attempt_id"]) <= set(shown["attempt_id"])
 
 
 def test_of_each_network_and_mode_the_setting_of_most_systems_and_then_the_fastest_stands_for_it(tmp_path):

@@ -12,6 +12,7 @@ from dlbench.report.chapters.method import CLOCK_GAP_LIMIT
 from dlbench.report.compare.side_by_side import numbered
 from dlbench.report.data import derive
 from dlbench.report.data.content import Content
+from dlbench.report.data.doubts import doubts
 from dlbench.report.data.labels import network, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.forms.render import Cell, Column, Table
@@ -56,7 +57,7 @@ def _two_rates(case: Mapping[Hashable, Any]) -> str:
 
 def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Findings that follow from the metrics, each with the cases that it concerns."""
-    throttled = shown["throttle_reasons"].map(lambda reasons: reasons is not None and len(reasons) > 0)
+    throttled = doubts(shown)["throttled"]
     unstable, no_interval = shown["status"] == "unstable", shown["step_time_half_width"].isna()
     checks = [
         ("unstable", unstable, "The interval did not reach its target before the protocol's cap: see ±."),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.data.content import Content
+from dlbench.report.data.doubts import doubts
 from dlbench.report.forms.render import Column, Table
 
 #: A host window that differs from the device's by more than this is flagged.
@@ -142,7 +143,7 @@ def _has_clock(shown: pd.DataFrame) -> bool:
 def _throttling(shown: pd.DataFrame) -> str:
     if not _has_clock(shown):
         return "This device tells neither clock nor throttling."
-    throttled = int(shown["throttle_reasons"].map(lambda reasons: reasons is not None and len(reasons) > 0).sum())
+    throttled = int(doubts(shown)["throttled"].sum())
     return f"Read before, during and after; of {units.counted(len(shown), 'case')} {throttled} throttled, and listed."
 
 

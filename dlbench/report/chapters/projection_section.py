@@ -21,6 +21,7 @@ from dlbench.stats import Interval
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
+_LIMITS = "From and to: by the interval of the throughput; of a case that ran several times, by the range of its runs."
 
 
 def projection(content: Content) -> Section:
@@ -51,8 +52,10 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
     axes = ["precision", "batch_size", *(a for a in varying_axes(trainings) if a not in ("device", "repeat"))]
     assumptions: dict[str, None] = {}
     rows: list[list[Cell]] = []
+    limited = False
     for case in cases:
         interval, known = throughput_interval(case)
+        limited = limited or known
         num_devices = int(case["nodes"] * case["devices_per_node"])
         name = names.get(case["system_id"], "unknown")
         own = prices.of(name) if prices else None
@@ -63,8 +66,7 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
         row: list[Cell] = [network(case["model"])]
         row += [name] if several else []
         rows.append([*row, setting(case, axes), num_devices, *_cells(found, known)])
-    notes = ["±: that of the throughput; where a case ran several times, half of the range of its processes."]
-    return _without_empty(Table(_columns(several, prices), rows, notes=notes)), list(assumptions)
+    return _without_empty(Table(_columns(several, prices), rows, notes=[_LIMITS] if limited else [])), list(assumptions)
 
 
 def named_assumptions(assumptions: Sequence[str], name: str, prices: Prices | None) -> list[str]:
@@ -87,8 +89,8 @@ def throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
 def _cells(found: Projection, known: bool) -> list[Cell]:
     energy = None if found.energy_j is None else found.energy_j.value / JOULES_PER_KWH
     cost = None if found.cost is None else found.cost.value
-    half_width = found.time_s.relative_half_width if known else None
-    return [found.time_s.value, half_width, found.device_hours.value, energy, cost]
+    limits = [found.time_s.low, found.time_s.high] if known else [None, None]
+    return [found.time_s.value, *limits, found.device_hours.value, energy, cost]
 
 
 def _columns(several: bool, prices: Prices | None) -> list[Column]:
@@ -98,7 +100,8 @@ def _columns(several: bool, prices: Prices | None) -> list[Column]:
         Column("setting", "Setting"),
         Column("devices", "Devices", "right"),
         Column("time_s", "Time", "right", lambda c: units.seconds(_number(c))),
-        Column("half_width", "±", "right", lambda c: units.percent(_number(c))),
+        Column("time_low_s", "From", "right", lambda c: units.seconds(_number(c))),
+        Column("time_high_s", "To", "right", lambda c: units.seconds(_number(c))),
         Column("device_hours", "Device-hours [h]", "right", _digits),
         Column("energy_kwh", "Energy [kWh]", "right", _digits),
         Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", _digits),
@@ -106,11 +109,12 @@ def _columns(several: bool, prices: Prices | None) -> list[Column]:
 
 
 def _without_empty(table: Table) -> Table:
-    """`table` without energy and cost, where no row has them."""
+    """`table` without limits, energy and cost, where no row has them."""
+    optional = ("time_low_s", "time_high_s", "energy_kwh", "cost")
     kept = [
         i
         for i, column in enumerate(table.columns)
-        if column.key not in ("energy_kwh", "cost", "half_width") or any(row[i] is not None for row in table.rows)
+        if column.key not in optional or any(row[i] is not None for row in table.rows)
     ]
     return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], notes=table.notes)
 

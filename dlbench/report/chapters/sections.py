@@ -19,7 +19,7 @@ from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.systems_blocks import between_processes, drawn, over_systems, trade_off
 from dlbench.report.chapters.systems_section import measured, systems
 from dlbench.report.chapters.tables_energy import energies
-from dlbench.report.compare.side_by_side import numbered, over_processes, series
+from dlbench.report.compare.side_by_side import median_processes, numbered, over_processes, series
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
 from dlbench.report.figures.figure_parts import Plot
@@ -225,6 +225,8 @@ def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block
     blocks = []
     for number, (system, name) in enumerate(systems[:MAX_SYSTEMS], 1):
         cases, merged = _of_system(content, system)
+        if draw in _OF_SAMPLES:
+            cases = median_processes(cases)
         plot = draw(merged if draw in _OF_CASES else cases)
         plot = dataclasses.replace(plot, records=plot.records or tuple(cases["attempt_id"]))
         if len(systems) > 1:
@@ -237,11 +239,13 @@ def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block
     return blocks
 
 
-#: Figures that need no samples, and so show of several processes of a case their median instead of the fastest.
+#: Figures that need no samples, and so show of several processes of a case their medians.
 _OF_CASES = (
     *(plots_rates.throughput, plots_rates.energy, plots_rates.precisions, plots_batch.batch_curves),
     *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
 )
+#: Figures of samples, which no median has: they show the process in the middle.
+_OF_SAMPLES = (plots_samples.distribution, plots_samples.time_series, plots_samples.power)
 
 
 @lru_cache(maxsize=MAX_SYSTEMS)

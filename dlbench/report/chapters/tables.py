@@ -15,6 +15,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.errors import DlbenchError
 from dlbench.report.data.derive import uneven
+from dlbench.report.data.doubts import of_each
 from dlbench.report.data.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures.figure_parts import fastest
@@ -87,13 +88,15 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     columns += [metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
-    columns.insert(place, Column("status", "Status"))
+    doubted = of_each(shown)
+    columns[place:place] = [Column("status", "Status"), *([Column("doubts", "Doubts", "left")] if any(doubted) else [])]
     rows: list[list[Cell]] = []
-    for case in shown.to_dict("records"):
+    for case, doubt in zip(shown.to_dict("records"), doubted, strict=True):
+        judged: list[Cell] = [case["status"], *([doubt] if any(doubted) else [])]
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
         cells += [network(case[a]) if a == "model" else case[a] for a in axes]
         cells += [_number(case[name]) for name in known]
-        rows.append([*cells[:place], case["status"], *cells[place:], case["attempt_id"]])
+        rows.append([*cells[:place], *judged, *cells[place:], case["attempt_id"]])
     columns.append(Column("attempt_id", "Record", "left", _record))
     missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
     notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []

@@ -60,11 +60,6 @@ class Found:
         return sum(line.comparison is not None for line in self.lines)
 
     @property
-    def can_decide(self) -> bool:
-        """Whether any case can get a verdict at all: not where the spread between processes is unknown everywhere."""
-        return self.num_tested > 0
-
-    @property
     def num_tested(self) -> int:
         """How many cases have an interval."""
         return sum(line.comparison is not None and line.comparison.low is not None for line in self.lines)
@@ -175,6 +170,17 @@ def regressions(found: Found, percent: float) -> list[Line]:
         for line in found.lines
         if line.lost or (line.comparison and line.verdict in worse and line.comparison.ratio > limit)
     ]
+
+
+def why_undecided(line: Line, percent: float) -> str | None:
+    """Why a gate cannot tell whether a case regressed by `percent`; None where it can."""
+    if line.comparison is None:
+        return None if line.lost else "not compared"
+    if line.comparison.high is None or line.comparison.basis == "assumed":
+        return "with too few processes"
+    if line.verdict == "ambiguous" and line.comparison.high > 1 + percent / 100:
+        return f"with an interval that reaches beyond {percent:g} %"
+    return None
 
 
 def _lines(

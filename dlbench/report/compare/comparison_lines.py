@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-import numpy as np
 import pandas as pd
 
 from dlbench.report.compare.compare_stats import MIN_PROCESSES, Comparison, compare, correct
 from dlbench.report.compare.matching import IDENTITY, Group, Rules, is_known, setting_between
+from dlbench.report.data.doubts import of_all
 from dlbench.report.forms.render import Cell
 from dlbench.results.records import DONE_STATUSES
 
@@ -91,20 +91,8 @@ def _failure(group: Group, side: str, rules: Rules) -> str:
 
 def flags(good: pd.DataFrame, side: str) -> list[str]:
     """What makes these processes worth a second look."""
-    flagged = {
-        "unstable": good["status"] == "unstable",
-        "throttled": good["throttle_reasons"].map(lambda reasons: reasons is not None and len(reasons) > 0),
-        "not warmed up": good["steady"].map(lambda steady: steady is False),
-        "on a shared device": good["other_processes"].fillna(0).astype(float) > 0,
-        "on a busy host": good["warnings"].map(_says_busy),
-    }
-    counts = {flag: int(mask.sum()) for flag, mask in flagged.items()}
-    said = [flag if len(good) == 1 else f"{count} of {len(good)} {flag}" for flag, count in counts.items() if count]
-    return [f"{side}: {', '.join(said)}"] if said else []
-
-
-def _says_busy(warnings: object) -> bool:
-    return isinstance(warnings, list | tuple | np.ndarray) and any(str(w).startswith("busy_host:") for w in warnings)
+    said = of_all(good)
+    return [f"{side}: {said}"] if said else []
 
 
 def processes_of(good: pd.DataFrame, rules: Rules, with_steps: bool) -> list[list[float]]:

@@ -103,7 +103,9 @@ def _shown(metric: str, cell: Cell) -> str:
 
 
 def _show_ratio(cell: Cell) -> str:
-    return f"{cell:.4f}" if isinstance(cell, int | float) else units.MISSING
+    if not isinstance(cell, int | float):
+        return units.MISSING
+    return f"{cell:.4f}" if cell < 10 else units.digits(cell, 4)
 
 
 def _show_p(cell: Cell) -> str:

@@ -100,6 +100,18 @@ def over_processes(cases: pd.DataFrame) -> pd.DataFrame:
     return found.assign(repeat=0)
 
 
+def median_processes(cases: pd.DataFrame) -> pd.DataFrame:
+    """Of the processes of each case on each system the one with the median step time (of two in the middle the faster).
+
+    Args:
+        cases: one row per process, as `numbered` takes them.
+    """
+    ordered = numbered(cases).reset_index(drop=True).sort_values("step_time", kind="stable")
+    groups = ordered.groupby(["number", "system_id"], sort=False, dropna=False)["attempt_id"]
+    middle = groups.cumcount() == (groups.transform("size") - 1) // 2
+    return cases.iloc[ordered.index[middle].sort_values()]
+
+
 def representative(cases: pd.DataFrame) -> pd.DataFrame:
     """Per network and mode the case that most systems have, of these the one with the highest throughput anywhere.
 

@@ -41,6 +41,13 @@ def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS
     return sorted_.head(limit) if limit else sorted_
 
 
+def with_limits(cases: pd.DataFrame, metric: str) -> pd.Series[float]:
+    """The values of a metric and the ends of their intervals, where these are above zero: what an axis has to hold."""
+    names = [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in cases]
+    values = pd.concat([cases[name].astype(float) for name in names])
+    return values[values > 0]
+
+
 def time_scale(values: pd.Series[float]) -> tuple[float, str]:
     """The unit in which the largest of these times [s] reads well: its length in seconds and its name."""
     top = values.max()

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from dlbench.report.data.labels import network, network_order
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import MAX_ROWS, SMALL, height_of
+from dlbench.report.figures.figure_parts import MAX_ROWS, SMALL, height_of, with_limits
 from dlbench.spec.case import MODES
 
 
@@ -57,7 +57,7 @@ def dots(shown: pd.DataFrame, metric: str, hue: Hue, with_batch: bool, with_sett
         look.clear_frame(axes)
         axes.set_yticks(range(len(names)), _row_labels(names, here, with_setting, axes is panels[0]))
         axes.set_ylim(len(names) - 0.5, -0.5)
-    _share_limits(panels, shown[metric])
+    _share_limits(panels, with_limits(shown, metric))
     return figure
 
 

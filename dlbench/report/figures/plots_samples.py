@@ -59,7 +59,8 @@ def distribution(cases: pd.DataFrame) -> Plot:
     axes.set_xlabel("Step time over its median, deviation [%]")
     words = (
         "Each box holds the middle half of the steps, the whiskers reach to the 5th and 95th percentile, points lie "
-        "beyond; what exceeds the frame is counted at its edge, with the largest deviation."
+        "beyond; what exceeds the frame is counted at its edge, with the largest deviation. Where a case ran in "
+        "several processes, the one with the median step time is shown."
     )
     if wide:
         words += " The axis is linear up to 10 % and logarithmic beyond."
@@ -86,7 +87,8 @@ def time_series(cases: pd.DataFrame) -> Plot:
         axes.margins(x=0.02, y=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     label_outer(panels, "Step", "Step time")
-    words = "Step times through the window; a trend or a regular pattern here would be invisible in any average."
+    words = "Step times through the window; a trend or a regular pattern here would be invisible in any average. Of "
+    words += "several processes of a case it is the one with the median step time."
     return Plot("time_series", words, figure)
 
 

@@ -24,6 +24,7 @@ from dlbench.report.figures.figure_parts import (
     stack,
     time_scale,
     varying_settings,
+    with_limits,
 )
 from dlbench.spec.case import MODES
 
@@ -99,7 +100,9 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     panels = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
     lines = _bound_lines(known)
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
-    y = (known["step_time"].min() / 8, known["step_time"].max() * 4)
+    times = with_limits(known, "step_time")
+    # Room for the bounds below, and above for their names.
+    y = (min(known["step_time"].min() / 8, times.min() / 1.5), max(known["step_time"].max() * 4, times.max() * 2))
     for axes, mode in zip(panels, modes, strict=True):
         look.log_axis(axes, "x", look.prefixed)
         look.log_axis(axes, "y", lambda value: look.prefixed(value, "s"))
