@@ -20,6 +20,8 @@ STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted
 DONE_STATUSES = ("ok", "unstable")
 #: Statuses that end a case: what is too large for the memory is so the next time too. Only `--fresh` tries it again.
 FINAL_STATUSES = (*DONE_STATUSES, "oom")
+#: Reasons of a lower clock that somebody chose: they are recorded, but they are no throttling.
+CHOSEN_CLOCKS = ("applications_clocks", "display_clocks")
 
 
 @dataclass(frozen=True)

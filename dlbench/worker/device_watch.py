@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from dlbench.results.records import CHOSEN_CLOCKS
 from dlbench.worker.nvml import (
-    CHOSEN_CLOCKS,
     THROTTLE_NAMES,
     DeviceState,
     MeterUnavailable,

@@ -23,8 +23,6 @@ THROTTLE_NAMES = {
     0x080: "hw_power_brake",
     0x100: "display_clocks",
 }
-#: A clock that somebody chose is recorded, but it is no throttling.
-CHOSEN_CLOCKS = ("applications_clocks", "display_clocks")
 
 
 class MeterUnavailable(Exception):

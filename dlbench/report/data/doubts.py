@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dlbench.results.records import CHOSEN_CLOCKS
+
 
 def doubts(cases: pd.DataFrame) -> pd.DataFrame:
     """One boolean column per doubt, named by what is said of the process.
@@ -15,7 +17,7 @@ def doubts(cases: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "unstable": cases["status"] == "unstable",
-            "throttled": cases["throttle_reasons"].map(lambda reasons: reasons is not None and len(reasons) > 0),
+            "throttled": cases["throttle_reasons"].map(_says_throttled),
             "not warmed up": cases["steady"].map(lambda steady: steady is False),
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
             "on a busy host": cases["warnings"].map(_says_busy),
@@ -38,6 +40,10 @@ def of_all(cases: pd.DataFrame) -> str:
     several = len(cases) > 1
     said = [f"{count} of {len(cases)} {name}" if several else str(name) for name, count in counts.items() if count]
     return ", ".join(said)
+
+
+def _says_throttled(reasons: object) -> bool:
+    return isinstance(reasons, list | tuple | np.ndarray) and any(reason not in CHOSEN_CLOCKS for reason in reasons)
 
 
 def _says_busy(warnings: object) -> bool:
