@@ -7,12 +7,13 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 PY      ?= $(VENV)/bin/python
-SUITE   ?= quick
+# Left empty, `make bench` takes quick_gpu where PyTorch sees a GPU, and quick elsewhere.
+SUITE   ?=
 RESULTS ?= results
 REPORT  ?= reports/latest
 ARGS    ?=
-# What the device reaches at best, in brief: enough for the precision of `quick`.
-QUICKLY ?= --precision fp32 --budget 8s
+# What the device reaches at best, in brief, in the precisions of the suite.
+QUICKLY ?=
 NAME    ?=
 
 READY := $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.ready,)
@@ -23,9 +24,13 @@ help:
 	@sed -n 's/^# //p' Makefile | head -n 5
 
 bench: $(READY)
-	@$(PY) -m dlbench run $(SUITE) --results $(RESULTS) $(ARGS); status=$$?; \
+	@suite='$(SUITE)' quickly='$(QUICKLY)'; \
+	if [ -z "$$suite" ] && $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+		suite=quick_gpu quickly=$${quickly:---precision fp32,amp_bf16 --budget 20s}; \
+	fi; \
+	$(PY) -m dlbench run $${suite:-quick} --results $(RESULTS) $(ARGS); status=$$?; \
 	if [ $$status -le 1 ]; then \
-		ls $(RESULTS)/ceilings/*.parquet >/dev/null 2>&1 || $(PY) -m dlbench ceilings $(QUICKLY) --results $(RESULTS); \
+		$(PY) -m dlbench ceilings $${quickly:---precision fp32 --budget 8s} --missing --results $(RESULTS); \
 		$(PY) -m dlbench report $(RESULTS) -o $(REPORT) || exit $$?; \
 	fi; exit $$status
 
@@ -43,7 +48,7 @@ test-browser: $(READY)
 
 # Measures this machine and publishes it under reports/reference-NAME: make reference NAME=epyc-7b13 SUITE='quick scaling_weak'
 reference: $(READY)
-	bash scripts/reference.sh $(PY) '$(NAME)' '$(SUITE)' $(RESULTS)
+	bash scripts/reference.sh $(PY) '$(NAME)' '$(or $(SUITE),quick)' $(RESULTS)
 
 # What measuring costs; on a quiet machine. ARGS=--write puts the outcome into docs/experiments/overhead.md.
 overhead: $(READY)

@@ -17,7 +17,12 @@ GROUP = "\u202f"
 
 
 def digits(value: float, significant: int = 3) -> str:
-    """`value` with so many significant digits and never an exponent; groups of three from 10 000 on."""
+    """`value` with so many significant digits and never an exponent; groups of three from 10 000 on.
+
+    An en dash for what is no finite number.
+    """
+    if not math.isfinite(value):
+        return MISSING
     if value == 0:
         return "0"
     decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
@@ -77,7 +82,7 @@ def seconds(value: float | None, significant: int = 3) -> str:
 
 def bytes_(value: float | None, significant: int = 3) -> str:
     """A size in memory with binary prefixes: ``bytes_(2**30) == "1.00 GiB"``."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return MISSING
     for factor, name in _BINARY_PREFIXES:
         if abs(value) >= factor * 0.9995:
@@ -87,7 +92,7 @@ def bytes_(value: float | None, significant: int = 3) -> str:
 
 def percent(fraction: float | None, significant: int = 2) -> str:
     """A fraction as percent: ``percent(0.0042) == "0.42 %"``."""
-    if fraction is None or math.isnan(fraction):
+    if fraction is None or not math.isfinite(fraction):
         return MISSING
     return f"{digits(100 * fraction, significant)} %"
 

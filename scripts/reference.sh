@@ -25,9 +25,7 @@ for suite in $suites; do
   # 1: some cases failed; that is part of the record.
   if [ "$status" -gt 1 ]; then exit "$status"; fi
 done
-if ! compgen -G "$results/ceilings/*.parquet" >/dev/null; then
-  "$python" -m dlbench ceilings --results "$results"
-fi
+"$python" -m dlbench ceilings --missing --results "$results"
 trained="select distinct model, batch_size from records where mode = 'training' and nodes * devices_per_node = 1 order by all"
 "$python" -m dlbench query "$trained" --results "$results" --format csv | tail -n +2 | while IFS=, read -r model batch; do
   if ! compgen -G "$results/profiles/reference-$model-$batch/profile.json" >/dev/null; then

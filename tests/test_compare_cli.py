@@ -19,6 +19,10 @@ def stores(tmp_path):
     fake.fill(tmp_path / "few", processes(CASE, 1.5, 1, side="d"))
     fake.fill(tmp_path / "failed", [*processes(CASE, count=1, side="e", status="oom"), *processes(OTHER, side="e")])
     fake.fill(tmp_path / "bf16", processes(Case("lenet5", precision="amp_bf16", batch_size=8), side="f"))
+    crashed = processes(CASE, side="h", status="crashed")[3]
+    fake.fill(tmp_path / "flaky", [*processes(CASE, count=3, side="h"), crashed, *processes(OTHER, side="h")])
+    fake.fill(tmp_path / "preempted", [*processes(CASE, side="i", status="preempted"), *processes(OTHER, side="i")])
+    fake.fill(tmp_path / "one", processes(OTHER, side="j"))
     fake.fill(tmp_path / "else", processes(Case("vgg16", batch_size=8), side="g"))
     return tmp_path
 
@@ -43,7 +47,13 @@ def test_the_table_ends_with_its_sum(stores, capsys):
         (["base", "same", "--fail-on-regression", "2"], 0),
         (["base", "slower", "--fail-on-regression", "2"], 1),
         (["base", "slower", "--fail-on-regression", "10"], 0),
-        (["slower", "base", "--fail-on-regression", "0"], 0),
+        (["slower", "base", "--fail-on-regression", "1"], 0),
+        (["slower", "base", "--fail-on-regression", "0"], 2),
+        (["base", "flaky", "--fail-on-regression", "50"], 1),
+        (["flaky", "base", "--fail-on-regression", "50"], 0),
+        (["base", "preempted", "--fail-on-regression", "50"], 2),
+        (["base", "one", "--fail-on-regression", "50"], 2),
+        (["one", "base", "--fail-on-regression", "50"], 0),
         (["base", "failed", "--fail-on-regression", "50"], 1),
         (["failed", "base", "--fail-on-regression", "50"], 0),
         (["base", "few", "--fail-on-regression", "2"], 2),
@@ -63,17 +73,35 @@ def test_a_regression_is_named_on_stderr(stores, capsys):
 
 
 @pytest.mark.parametrize(
-    ("base", "why"),
+    ("sides", "why"),
     [
-        ("base", "of 2 cases 1 undecided, not compared; 1 undecided, with too few processes"),
-        ("failed", "of 2 cases 2 undecided, not compared"),
+        (["base", "few"], "of 2 cases 1 undecided, in BASE alone; 1 undecided, with too few processes"),
+        (["failed", "few"], "of 2 cases 1 undecided, in BASE alone; 1 not measured in BASE"),
+        (["base", "preempted"], "of 2 cases 1 passed; 1 undecided, TARGET: preempted: job ended by SIGTERM"),
+        (["one", "base"], "of 2 cases 1 passed; 1 not measured in BASE"),
     ],
 )
-def test_a_gate_that_cannot_decide_does_not_pass(stores, capsys, base, why):
-    status, _, err = run(capsys, stores, base, "few", "--fail-on-regression", "2")
+def test_a_gate_says_what_it_cannot_decide_and_why(stores, capsys, sides, why):
+    _, _, err = run(capsys, stores, *sides, "--fail-on-regression", "2")
+    assert f"--fail-on-regression 2: {why}\n" in err
+
+
+def test_a_gate_that_knows_some_cases_alone_does_not_pass(stores, capsys):
+    status, _, err = run(capsys, stores, "base", "preempted", "--fail-on-regression", "2")
     assert status == 2
-    assert f"--fail-on-regression 2: {why}" in err
-    assert "cannot decide: no case is known to pass" in err
+    assert "cannot decide on 1 case: more repeats narrow the intervals" in err
+
+
+def test_a_gate_without_a_measurement_in_base_does_not_pass(stores, capsys):
+    fake.fill(stores / "gone", processes(CASE, side="k", status="oom"))
+    status, _, err = run(capsys, stores, "gone", "base", "--fail-on-regression", "2")
+    assert status == 2
+    assert "cannot decide: BASE measured none of these cases" in err
+
+
+def test_a_regression_that_is_a_crash_of_some_repeats_says_so(stores, capsys):
+    _, _, err = run(capsys, stores, "base", "flaky", "--fail-on-regression", "2")
+    assert "regression: lenet5 training fp32 8: TARGET: 1 left out, crashed: worker ended by signal 11" in err
 
 
 def test_a_gate_says_of_how_many_cases_it_knows(stores, capsys):
@@ -113,7 +141,10 @@ def test_what_is_asked_for_is_compared_nevertheless(stores, capsys):
     assert "fp32 → amp_bf16" in out
 
 
-@pytest.mark.parametrize("option", [["--fail-on-regression", "-1"], ["--confidence", "1"], ["--metric", "loss"]])
+@pytest.mark.parametrize(
+    "option",
+    [["--fail-on-regression", "-1"], ["--confidence", "1"], ["--metric", "loss"], ["--between-processes", "0"]],
+)
 def test_wrong_numbers_are_refused(stores, option):
     with pytest.raises(SystemExit) as end:
         main(["compare", str(stores / "base"), str(stores / "same"), *option])

@@ -417,9 +417,10 @@ def called_different(comparison: Comparison) -> bool:
 def _machine(records: list[Record]) -> str:
     system, loads = records[0].ranks[0][0], [float(r.ranks[0][0].details.get("load", math.nan)) for r in records]
     minutes = sum(r.wall_s or 0 for r in records) / 60
+    versions = " and ".join(dict.fromkeys(str(r.ranks[0][0].torch_version) for r in records))
     return (
         f"**Where and when.** {system.cpu_model}, {system.cpu_cores} cores, {system.torch_threads} thread(s), torch "
-        f"{system.torch_version}, {records[0].started_at[:16]} to {records[-1].started_at[:16]} UTC: {len(records)} "
+        f"{versions}, {records[0].started_at[:16]} to {records[-1].started_at[:16]} UTC: {len(records)} "
         f"processes, {minutes:.0f} min of measuring, load average {min(loads):.1f} to {max(loads):.1f} (up to about "
         f"two is this experiment). Window: {PROTOCOL.min_time_s:g} to {PROTOCOL.max_time_s:g} s.\n"
     )

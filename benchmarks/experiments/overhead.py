@@ -12,6 +12,7 @@ of a percent. So the interval is that of the mean over fresh processes (Student'
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import random
@@ -42,17 +43,21 @@ _MIN_PROCESSES = 8
 def main() -> int:
     """Run both parts and print them as Markdown."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", default="lenet5:1,lenet5:16,resnet50:1", help="networks, each with its batch")
+    parser.add_argument(
+        "--cases",
+        default="lenet5:1,lenet5:16,resnet50:1,lenet5:16:inference",
+        help="networks, each with its batch, and its mode unless it is training",
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--seconds", type=float, default=720.0, help="no process of a network starts later")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--one", metavar="NAME:BATCH", help=argparse.SUPPRESS)
+    parser.add_argument("--one", metavar="NAME:BATCH:MODE", help=argparse.SUPPRESS)
     parser.add_argument("--results", help="take the campaign's times from this store instead of an own run")
     parser.add_argument("--write", action="store_true", help=f"also write {DOC.relative_to(ROOT)}")
     options = parser.parse_args()
     if options.one:
-        [(model, batch)] = _cases(options.one)
-        print(json.dumps(measure_ratios(model, batch, options.device, options.seconds, options.seed)))
+        [(model, batch, mode)] = _cases(options.one)
+        print(json.dumps(measure_ratios(model, batch, mode, options.device, options.seconds, options.seed)))
         return 0
     parts = ["# What measuring costs", ""]
     if not options.results or options.write:
@@ -84,28 +89,30 @@ def _loops(options: argparse.Namespace) -> list[str]:
         "processes, with its interval (Student's t), beside the least and the greatest of them. Wanted: 1.00 within "
         "1 %.",
         "",
-        "| network | batch | bare step [ms] | processes | pairs | dlbench / bare | 95 % interval | within 1 % "
+        "| network | mode | batch | bare step [ms] | processes | pairs | dlbench / bare | 95 % interval | within 1 % "
         "| single processes | more [µs] |",
-        "|---|---:|---:|---:|---:|---:|---|---|---|---:|",
+        "|---|---|---:|---:|---:|---:|---:|---|---|---|---:|",
     ]
-    for model, batch in _cases(options.cases):
-        bare_s, pairs, ratios = measure_processes(model, batch, options)
+    for model, batch, mode in _cases(options.cases):
+        bare_s, pairs, ratios = measure_processes(model, batch, mode, options)
         (low, high), ratio = mean_limits(ratios), statistics.fmean(ratios)
         lines.append(
-            f"| {model} | {batch} | {bare_s * 1e3:.3f} | {len(ratios)} | {pairs} | {ratio:.4f} "
+            f"| {model} | {mode} | {batch} | {bare_s * 1e3:.3f} | {len(ratios)} | {pairs} | {ratio:.4f} "
             f"| {low:.4f} to {high:.4f} | {_within(low, high)} | {min(ratios):.4f} to {max(ratios):.4f} "
             f"| {(ratio - 1) * bare_s * 1e6:+.0f} |"
         )
     return [*lines, ""]
 
 
-def _cases(text: str) -> list[tuple[str, int]]:
-    return [(name, int(batch)) for name, _, batch in (case.partition(":") for case in text.split(","))]
+def _cases(text: str) -> list[tuple[str, int, str]]:
+    """Network, batch and mode of each."""
+    parts = [case.split(":") for case in text.split(",")]
+    return [(name, int(batch), *(mode or ["training"])) for name, batch, *mode in parts]
 
 
-def measure_processes(model: str, batch: int, options: argparse.Namespace) -> tuple[float, int, list[float]]:
+def measure_processes(model: str, batch: int, mode: str, options: argparse.Namespace) -> tuple[float, int, list[float]]:
     """Median step time of the bare loop [s], number of pairs, and the ratio that each process found."""
-    argv = [sys.executable, __file__, "--one", f"{model}:{batch}", "--device", options.device]
+    argv = [sys.executable, __file__, "--one", f"{model}:{batch}:{mode}", "--device", options.device]
     argv += ["--seconds", str(_PROCESS_S)]
     bare_s, pairs, ratios = [], 0, []
     ends_at = time.perf_counter() + options.seconds
@@ -116,7 +123,7 @@ def measure_processes(model: str, batch: int, options: argparse.Namespace) -> tu
         bare_s.append(found_s)
         pairs += len(found)
         ratios.append(statistics.median(found))
-        print(f"{model}, batch {batch}, process {len(ratios)}: {ratios[-1]:.4f}", file=sys.stderr, flush=True)
+        print(f"{model}, {mode}, batch {batch}, process {len(ratios)}: {ratios[-1]:.4f}", file=sys.stderr, flush=True)
     return statistics.median(bare_s), pairs, ratios
 
 
@@ -141,8 +148,12 @@ def _within(low: float, high: float) -> str:
     return "no" if low > 1.01 or high < 0.99 else "undecided"
 
 
-def measure_ratios(model: str, batch: int, device_name: str, seconds: float, seed: int) -> tuple[float, list[float]]:
+def measure_ratios(
+    model: str, batch: int, mode: str, device_name: str, seconds: float, seed: int
+) -> tuple[float, list[float]]:
     """Median step time of the bare loop [s], and per pair the time of dlbench's block over the bare one's."""
+    import torch
+
     from dlbench.heap import keep_freed_memory
     from dlbench.models import training_loss
     from dlbench.spec.case import Case, Protocol
@@ -154,17 +165,17 @@ def measure_ratios(model: str, batch: int, device_name: str, seconds: float, see
 
     # As in a worker. Otherwise it hangs on what else lies on the heap whether a step takes memory from the kernel anew.
     keep_freed_memory()
-    case = Case(model, batch_size=batch, device=device_name, protocol=Protocol(min_steps=20))
+    case = Case(model, mode, batch_size=batch, device=device_name, protocol=Protocol(min_steps=20))
     place = Place()
     device = find_device(case, place)
-    case = Case(model, batch_size=batch, device=device.type, protocol=case.protocol)
+    case = dataclasses.replace(case, device=device.type)
     clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
     workload = build_workload(case, device)
     images, labels = next(workload.batches)
     module, optimizer = workload.module, workload.optimizer
-    assert optimizer is not None
 
-    def bare(count: int) -> None:
+    def bare_training(count: int) -> None:
+        assert optimizer is not None
         for _ in range(count):
             optimizer.zero_grad(set_to_none=True)
             output = module(images)
@@ -172,20 +183,26 @@ def measure_ratios(model: str, batch: int, device_name: str, seconds: float, see
             loss.backward()
             optimizer.step()
 
+    def bare_inference(count: int) -> None:
+        with torch.inference_mode():
+            for _ in range(count):
+                module(images)
+
     def ours(count: int) -> None:
-        run_window(
-            workload.step,
-            clock,
-            lambda steps, elapsed_s: None,
-            step_estimate_s=estimate_s,
-            first_look_s=1e6,
-            cap_s=1e6,
-            max_steps=count,
-            growth=WINDOW_GROWTH,
-            agree=place.agree,
-        )
+        with workload.many():
+            run_window(
+                workload.step,
+                clock,
+                lambda steps, elapsed_s: None,
+                step_estimate_s=estimate_s,
+                first_look_s=1e6,
+                cap_s=1e6,
+                max_steps=count,
+                growth=WINDOW_GROWTH,
+                agree=place.agree,
+            )
         # The bare loop, too, ends without the graph of its last step, and does not begin with one of ours.
-        workload.loss = None
+        workload.output = workload.loss = None
 
     def time_of(loop: Callable[[int], None], count: int) -> float:
         clock.synchronize()
@@ -194,8 +211,9 @@ def measure_ratios(model: str, batch: int, device_name: str, seconds: float, see
         clock.synchronize()
         return time.perf_counter() - began_s
 
+    bare = bare_training if mode == "training" else bare_inference
     bare(10)
-    estimate_s = time_of(bare, 10) / 10
+    estimate_s = min(time_of(bare, 10) for _ in range(3)) / 10
     count = math.ceil(_BLOCK_S / estimate_s)
     chance = random.Random(seed)
     loops = [bare, ours]
@@ -217,8 +235,8 @@ def _own_run(options: argparse.Namespace, folder: Path) -> str:
     """A short campaign with the usual protocol; gives its store."""
     suite = folder / "overhead.toml"
     cases = _cases(options.cases)
-    models = ", ".join(f'"{name}"' for name in dict.fromkeys(name for name, _ in cases))
-    batch = min(batch for _, batch in cases)
+    models = ", ".join(f'"{name}"' for name in dict.fromkeys(name for name, _, _ in cases))
+    batch = min(batch for _, batch, _ in cases)
     suite.write_text(f'name = "overhead"\n[axes]\nmodel = [{models}]\nbatch_size = {batch}\n')
     argv = [sys.executable, "-m", "dlbench", "run", str(suite), "--results", str(folder / "results")]
     argv += ["-P", f"device={options.device}"]

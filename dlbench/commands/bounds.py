@@ -28,6 +28,9 @@ def add(commands: Any) -> None:
     ceilings.add_argument(
         "--precision", metavar="NAME,...", help="only these, such as fp32,amp_bf16 (default: all that the device has)"
     )
+    ceilings.add_argument(
+        "--missing", action="store_true", help="only precisions of which the results hold no ceilings of this system"
+    )
     ceilings.add_argument("--all", action="store_true", help="every shape, not only the best of each kind")
     add_format(ceilings)
 
@@ -68,6 +71,11 @@ def _ceilings(options: argparse.Namespace) -> int:
     request = {"device": options.device, "budget_s": budget_s}
     if options.precision:
         request["precisions"] = options.precision.split(",")
+    if options.missing:
+        request["precisions"] = missing = _missing(options.results, options.device, request.get("precisions"))
+        if not missing:
+            say("the results hold the ceilings of this system already")
+            return 0
     run_id, started_at = new_name()
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
     text = _run_worker("dlbench.worker.ceilings", folder, request, 2 * budget_s + _MARGIN_S)
@@ -78,6 +86,26 @@ def _ceilings(options: argparse.Namespace) -> int:
     print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")
     say(f"\nceilings: {part}")
     return 0
+
+
+def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
+    """The precisions, of `wanted` or of all, in which no ceiling of this system was measured yet."""
+    from dlbench.launch import probe
+    from dlbench.report.data.bounds import MEASURED, find_roof
+    from dlbench.results import bounds_schema
+    from dlbench.results.bounds_records import Where
+
+    found = probe.probe()
+    kind = found.device_kind if device == "auto" else device
+    where = Where(
+        system_key=found.system_key,
+        device_kind=kind,
+        device_name=found.facts["devices"][0]["name"] if kind == "cuda" and found.device_count else None,
+        torch_threads=found.facts["torch_threads"],
+    )
+    ceilings = bounds_schema.read_ceilings(results)
+    names = wanted or (found.facts["precisions"] if kind == found.device_kind else [])
+    return [name for name in names if find_roof(ceilings, where, name).flop_source != MEASURED]
 
 
 def _profile(options: argparse.Namespace) -> int:

@@ -30,8 +30,9 @@ def add(commands: Any) -> None:
         "--fail-on-regression",
         type=_percent,
         metavar="PERCENT",
-        help="exit status 1 if a case is called slower, by more than this in the best estimate, or fails in TARGET; "
-        "2 if no case is known to pass, for want of repeats, of narrow intervals or of cases",
+        help="exit status 1 if a case is called slower, by more than this in the best estimate, or fails in TARGET "
+        "and did not in BASE; else 2 unless all that BASE measured is known to pass, for want of repeats, of narrow "
+        "intervals, of cases or of a meter in TARGET",
     )
     compare.add_argument(
         "--ignore",
@@ -79,7 +80,7 @@ def _rules_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--confidence", type=_share, default=0.95, help="of intervals and verdicts (default: 0.95)")
     parser.add_argument("--margin", type=_percent, default=1.0, metavar="PERCENT",
                         help="a difference within this is `same` (default: 1)")  # fmt: skip
-    parser.add_argument("--between-processes", type=_percent, metavar="PERCENT",
+    parser.add_argument("--between-processes", type=_spread, metavar="PERCENT",
                         help="standard deviation between processes on this machine, known from earlier repeats; "
                         "used where a side has fewer than three")  # fmt: skip
     add_format(parser)
@@ -89,6 +90,13 @@ def _percent(text: str) -> float:
     value = float(text.removesuffix("%"))
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 on")
+    return value
+
+
+def _spread(text: str) -> float:
+    value = _percent(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0: no two processes are the same")
     return value
 
 
@@ -149,20 +157,25 @@ def _judge(found: Found, gate: float) -> int:
     failed = regressions(found, gate)
     for line in failed:
         setting = " ".join(str(line.setting[name]) for name in ("model", "mode", "precision", "batch_size"))
-        more = f"{100 * (line.comparison.ratio - 1):.1f} % more" if line.comparison else line.note
+        slower = None if line.lost else line.comparison
+        more = f"{100 * (slower.ratio - 1):.1f} % more" if slower else line.note
         say(f"regression: {setting}: {more}")
     reasons = Counter(filter(None, (why_undecided(line, gate) for line in found.lines)))
-    passed = len(found.lines) - len(failed) - reasons.total()
+    unknown = sum(not line.in_base for line in found.lines)
+    passed = len(found.lines) - len(failed) - reasons.total() - unknown
     parts = [f"{number} {words}" for number, words in ((len(failed), "failed"), (passed, "passed")) if number]
     parts += [f"{number} undecided, {why}" for why, number in reasons.items()]
-    say(f"--fail-on-regression {gate:g}: of {len(found.lines)} cases {'; '.join(parts)}")
+    parts += [f"{unknown} not measured in BASE"] if unknown else []
+    say(f"--fail-on-regression {gate:g}: of {units.counted(len(found.lines), 'case')} {'; '.join(parts)}")
     if failed:
         return 1
-    if passed:
+    if passed and not reasons:
         return 0
     say(
-        "--fail-on-regression cannot decide: no case is known to pass; "
+        f"--fail-on-regression cannot decide on {units.counted(reasons.total(), 'case')}: "
         "more repeats narrow the intervals (`dlbench run ... -P repeat=0,1,2,3,4`)"
+        if reasons
+        else "--fail-on-regression cannot decide: BASE measured none of these cases"
     )
     return 2
 

@@ -206,8 +206,10 @@ class Runs:
     def trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
         """Whether a batch fits; says so on stderr.
 
+        Any failure is a limit, with its reason: not all are memory (indices of 32 bits, the time allowed).
+
         Raises:
-            ErrandFailed: it failed for another reason than memory.
+            ErrandFailed: a single image failed for another reason than memory.
         """
         from dlbench.launch.errand import ErrandFailed
 
@@ -221,9 +223,11 @@ class Runs:
         try:
             peaks = self._run(request)
         except ErrandFailed as error:
-            if not _is_memory(str(error)):
+            memory = _is_memory(str(error))
+            if batch == 1 and not memory:
                 raise
             reason = str(error).removeprefix("oom: ").partition("; see ")[0]
+            reason = reason if memory else f"not for memory: {reason}"
             done = Trial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
         else:
             done = Trial(

@@ -90,5 +90,8 @@ def require_devices(cases: Sequence[Case], found: Probe) -> None:
 def _describe(facts: dict[str, Any]) -> str:
     names = [device["name"] for device in facts["devices"]]
     if not names:
-        return f"{facts.get('cpu_model') or 'CPU'}, {facts.get('cpu_cores')} cores"
+        found = f"{facts.get('cpu_model') or 'CPU'}, {facts.get('cpu_cores')} cores"
+        # Else a campaign would measure the CPU of a node whose driver is broken without a word.
+        error = facts.get("cuda_error")
+        return f"{found} (there is a GPU, but it cannot be used: {error})" if error else found
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))

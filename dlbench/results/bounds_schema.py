@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 CEILINGS_FOLDER = "ceilings"
 PROFILES_FOLDER = "profiles"
+#: A sample that is faster than the median one by more than this factor is a glitch of the clock, and no best.
+_GLITCH = 2
 
 _HEAD: list[pa.Field] = [
     pa.field("run_id", pa.string()),
@@ -44,7 +46,8 @@ def _unit(name: str, kind: pa.DataType, unit: str) -> pa.Field:
     return pa.field(name, kind, metadata={"unit": unit})
 
 
-#: Rates are of the fastest sample and of the median one; `spread` is the interquartile range over the median.
+#: Rates are of the fastest sample that is no glitch and of the median one; `spread` is the interquartile range over the
+#: median.
 CEILINGS_SCHEMA: pa.Schema = pa.schema(
     [
         *_HEAD,
@@ -210,7 +213,8 @@ def _ceiling_row(ceiling: Ceiling) -> dict[str, Any]:
     times = _usable(ceiling.time_s)
     if not times:
         return row | {"error": ceiling.error or "no usable sample"}
-    best, median = min(times), statistics.median(times)
+    median = statistics.median(times)
+    best = min(t for t in times if t * _GLITCH >= median)
     for name in ("flop", "bytes"):
         work = row[name]
         row[f"best_{name}_per_s"] = None if work is None else work / best

@@ -22,6 +22,9 @@ DONE_STATUSES = ("ok", "unstable")
 FINAL_STATUSES = (*DONE_STATUSES, "oom")
 #: Reasons of a lower clock that somebody chose: they are recorded, but they are no throttling.
 CHOSEN_CLOCKS = ("applications_clocks", "display_clocks")
+#: The reason that heavy work on a healthy device has: its power limit. Others say that something is wrong with cooling,
+#: supply or board.
+POWER_CAP = "sw_power_cap"
 
 
 @dataclass(frozen=True)

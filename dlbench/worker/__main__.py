@@ -64,17 +64,21 @@ def main(arguments: list[str]) -> int:
 
 def probe(models: list[str]) -> int:
     """Prints what `dlbench.worker.system.stack` knows, its key, and the models that cannot be built, as JSON."""
+    import torch
+
     from dlbench.models import check
+    from dlbench.worker.precision import precisions
     from dlbench.worker.system import stack, system_key
 
     facts = stack()
+    computes = {"precisions": precisions(torch.device(facts["device_kind"])), "torch_threads": torch.get_num_threads()}
     broken = {}
     for name in models:
         try:
             check(name)
         except DlbenchError as error:
             broken[name] = str(error)
-    print(json.dumps({**facts, "system_key": system_key(facts), "broken_models": broken}))
+    print(json.dumps({**facts, **computes, "system_key": system_key(facts), "broken_models": broken}))
     return 0
 
 

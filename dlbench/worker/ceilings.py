@@ -30,7 +30,7 @@ from dlbench.version import __version__
 from dlbench.worker.errand import serve
 from dlbench.worker.flops import convolution_macs
 from dlbench.worker.measure import device_uuid, find_device
-from dlbench.worker.precision import _has_tf32, set_precision
+from dlbench.worker.precision import precisions, set_precision
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
 from dlbench.worker.software import read_text
@@ -150,17 +150,6 @@ def where_of(device: torch.device) -> Where:
         torch_threads=torch.get_num_threads(),
         dlbench_version=__version__,
     )
-
-
-def precisions(device: torch.device) -> list[str]:
-    """The precisions that the device computes in; emulated bf16 is none."""
-    if device.type == "cpu":
-        return ["fp32", "amp_bf16", "amp_fp16"]
-    found = ["fp32", "tf32"] if _has_tf32(device.type) else ["fp32"]
-    amd = torch.version.hip is not None
-    if amd or torch.cuda.get_device_capability(device)[0] >= 8:
-        found.append("amp_bf16")
-    return [*found, "amp_fp16"]
 
 
 def trials(device: torch.device, wanted: Sequence[str]) -> Iterator[Trial]:
@@ -291,7 +280,7 @@ def sample(call: Callable[[], Any], clock: Clock, sample_s: float, share_s: floa
     calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
     if calls > 1:
         # The single call held the gap between two stamps: what many take is nearer to the truth.
-        once_s = _timed(lambda: [call() for _ in range(calls)], clock) / calls
+        once_s = _timed(call, clock, calls) / calls
         calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
     left_s = share_s - (time.perf_counter() - began_s)
     fitting = int(left_s / max(once_s * calls, 1e-7))
@@ -310,10 +299,11 @@ def sample(call: Callable[[], Any], clock: Clock, sample_s: float, share_s: floa
     return times, calls
 
 
-def _timed(call: Callable[[], Any], clock: Clock) -> float:
+def _timed(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
     clock.synchronize()
     began_s = time.perf_counter()
-    call()
+    for _ in range(calls):
+        call()
     clock.synchronize()
     return time.perf_counter() - began_s
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from dlbench.results.records import CHOSEN_CLOCKS
+from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
 from dlbench.worker.nvml import (
     THROTTLE_NAMES,
     DeviceState,
@@ -80,10 +80,14 @@ class DeviceWatch:
     def warnings(self) -> tuple[str, ...]:
         """What makes the numbers doubtful, as "code: sentence"; after `facts`."""
         warnings = []
-        slowed = {name: count for name, count in self._reasons.items() if name not in CHOSEN_CLOCKS}
-        if slowed:
-            shares = ", ".join(f"{name} in {count} of {self._num_looks} samples" for name, count in slowed.items())
-            warnings.append(f"throttled: {shares}.")
+        slowed = [name for name in self._reasons if name not in CHOSEN_CLOCKS]
+        for code, names in (
+            ("throttled", [name for name in slowed if name != POWER_CAP]),
+            ("power_capped", [name for name in slowed if name == POWER_CAP]),
+        ):
+            if names:
+                shares = [f"{name} in {self._reasons[name]} of {self._num_looks} samples" for name in names]
+                warnings.append(f"{code}: {', '.join(shares)}.")
         if self._others:
             warnings.append(f"shared_device: {self._others} other process(es) had a context on the device.")
         return tuple(warnings)

@@ -20,6 +20,10 @@ CUDA_OUT_OF_MEMORY = re.compile(
 )
 #: What is left of it when PyTorch tries cuDNN's algorithms in turn and none finds room: it drops each one's reason.
 NO_ENGINE = re.compile(r"unable to find an engine to execute this computation")
+#: What cuBLAS and cuDNN say when they cannot make a handle, for want of memory or of a working library: it is memory
+#: where less is free than a handle with its kernels takes [bytes].
+NO_HANDLE = re.compile(r"(CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED")
+HANDLE_BYTES = 512 * 2**20
 
 
 class FactoryFailed(DlbenchError):
@@ -54,6 +58,8 @@ def out_of_memory(error: BaseException) -> str | None:
         return _cuda_sentence(text)
     if isinstance(error, RuntimeError) and NO_ENGINE.search(text):
         return f"out of memory on the device, most likely, as no algorithm of cuDNN finds room: {text.splitlines()[0]}"
+    if isinstance(error, RuntimeError) and NO_HANDLE.search(text) and _device_is_full():
+        return f"out of memory on the device, most likely, as no handle finds room: {text.splitlines()[0]}"
     asked = CPU_OUT_OF_MEMORY.search(text) if isinstance(error, RuntimeError) else None
     if asked:
         available = psutil.virtual_memory().available
@@ -62,6 +68,13 @@ def out_of_memory(error: BaseException) -> str | None:
         available = psutil.virtual_memory().available
         return f"out of memory on the CPU: {text or 'allocation refused'}, {bytes_(available)} available."
     return None
+
+
+def _device_is_full() -> bool:
+    try:
+        return torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < HANDLE_BYTES
+    except RuntimeError:  # a device that failed for good answers nothing any more
+        return False
 
 
 def _cuda_sentence(text: str) -> str:

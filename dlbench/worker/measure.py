@@ -25,7 +25,7 @@ from dlbench.worker.host_watch import HostWatch
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
 from dlbench.worker.reading import Reading
-from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, WarmupRule, WindowRule
+from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRank, WarmupRule, WindowRule
 from dlbench.worker.system import describe_system, device_facts, load_average
 from dlbench.worker.timing import Clock, CudaClock, HostClock, Window, no_garbage_collection, run_window
 from dlbench.worker.work import count_work
@@ -33,6 +33,8 @@ from dlbench.worker.workload import Workload, build_workload
 
 #: The step time that a window plans with is the median of so many of the last warm-up steps.
 NUM_ESTIMATE_STEPS = 50
+#: A device that is found idle at more than this share of the looks is not what limits the step.
+HOST_BOUND_SHARE = 0.5
 #: A warm-up ends by its rule alone.
 NO_STEP_LIMIT = 1_000_000_000
 
@@ -71,8 +73,9 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
     clock.synchronize()
     build_s = time.perf_counter() - began_s
 
-    warmup = _warm_up(workload, clock, meter, place)
-    window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, place)
+    with workload.many():
+        warmup = _warm_up(workload, clock, meter, place)
+        window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, place)
     measurement = Measurement(
         rank=place.rank,
         local_rank=place.local_rank,
@@ -208,7 +211,7 @@ def _measure_window(
         window = run_window(
             workload.step,
             clock,
-            WindowRule(protocol),
+            SlowestRank(WindowRule(protocol), place.gather),
             step_estimate_s=warmup.estimate_s,
             first_look_s=protocol.min_time_s,
             cap_s=protocol.max_time_s,
@@ -319,6 +322,11 @@ def _timing_warnings(warmup: Warmup, window: Window) -> tuple[str, ...]:
     warnings = []
     if not warmup.steady:
         warnings.append(f"not_steady: the drift test was not passed in {len(warmup.step_s)} warm-up steps.")
+    if window.num_idle_looks > HOST_BOUND_SHARE * window.num_looks:
+        looks = f"{window.num_idle_looks} of {window.num_looks} looks"
+        warnings.append(
+            f"host_bound: at {looks} the device was done with all but the newest step: it waits for the host."
+        )
     change = drift(window.step_s)
     if change is not None:
         warnings.append(f"drift: the median step time changed by {change:+.1%} from the first half to the second.")

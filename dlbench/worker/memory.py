@@ -96,10 +96,8 @@ def cpu_allocated_peak_bytes(workload: Workload) -> int | None:
     """Peak of PyTorch's CPU allocator in one more step; None where the profiler reports nothing."""
     from torch.profiler import ProfilerActivity, profile
 
-    if workload.optimizer is not None:
-        # What the profiler has not seen allocated it does not see released either.
-        workload.optimizer.zero_grad(set_to_none=True)
-    workload.loss = None
+    # What the profiler has not seen allocated it does not see released either.
+    workload.forget()
     alive = storage_bytes(_alive_tensors(workload))
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         workload.step()

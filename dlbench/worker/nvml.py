@@ -22,6 +22,8 @@ THROTTLE_NAMES = {
     0x040: "hw_thermal_slowdown",
     0x080: "hw_power_brake",
     0x100: "display_clocks",
+    0x200: "board_limit",
+    0x400: "reliability",
 }
 
 
@@ -115,10 +117,10 @@ class NvmlDevice:
 
 
 def optional(read: Callable[..., Any], *arguments: Any) -> Any:
-    """What `read` returns, None where NVML refuses it."""
+    """What `read` returns, None where NVML refuses it or a driver is too old for it."""
     try:
         return read(*arguments)
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
         return None
 
 

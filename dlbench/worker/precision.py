@@ -33,7 +33,8 @@ def set_precision(precision: str, device_kind: str) -> None:
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     _BACKENDS.cudnn.allow_tf32 = tf32
-    for backend in (_BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn):
+    # Inductor's templates ask the whole of cuDNN.
+    for backend in (_BACKENDS.cudnn, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn):
         backend.fp32_precision = "tf32" if tf32 else "ieee"
     for backend in (_BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.matmul):
         backend.fp32_precision = "ieee"
@@ -43,6 +44,7 @@ def read_precision() -> dict[str, str]:
     """The switches as they are now, as PyTorch names their values."""
     return {
         "convolution": str(_BACKENDS.cudnn.conv.fp32_precision),
+        "compiled_convolution": str(_BACKENDS.cudnn.fp32_precision),
         "matrix_product": str(_BACKENDS.cuda.matmul.fp32_precision),
         "cpu_convolution": str(_BACKENDS.mkldnn.conv.fp32_precision),
         "cpu_matrix_product": str(_BACKENDS.mkldnn.matmul.fp32_precision),
@@ -53,6 +55,17 @@ def autocast(precision: str, device_kind: str) -> contextlib.AbstractContextMana
     """The context of the forward pass and the loss: autocast in mixed precision, else nothing."""
     dtype = AUTOCAST_DTYPES.get(precision)
     return contextlib.nullcontext() if dtype is None else torch.autocast(device_kind, dtype=dtype)
+
+
+def precisions(device: torch.device) -> list[str]:
+    """The precisions that the device computes in; emulated bf16 is none."""
+    if device.type == "cpu":
+        return ["fp32", "amp_bf16", "amp_fp16"]
+    found = ["fp32", "tf32"] if _has_tf32(device.type) else ["fp32"]
+    amd = torch.version.hip is not None
+    if amd or torch.cuda.get_device_capability(device)[0] >= 8:
+        found.append("amp_bf16")
+    return [*found, "amp_fp16"]
 
 
 def _has_tf32(device_kind: str) -> bool:

@@ -91,9 +91,7 @@ def _followed(case: Case) -> tuple[Prediction, list[int]]:
 def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     workload = _fake_workload(case, built)
     activations = _saved_bytes(workload)  # a first step: the optimizer makes its state in it
-    if workload.optimizer is not None:
-        workload.optimizer.zero_grad(set_to_none=True)
-    workload.loss = None
+    workload.forget()
     parameters = list(workload.module.parameters())
     state = _state(workload)
     batch = next(workload.batches) if case.data == "synthetic" else ()
@@ -102,7 +100,7 @@ def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
         step.watch(tensor)
     step.begin()
     with step:
-        workload.step(step)  # type: ignore[arg-type]  # of a clock only the stamps are asked for
+        workload.step(step)  # of a clock only the stamps are asked for
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
     cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
     prediction = Prediction(

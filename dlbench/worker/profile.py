@@ -179,10 +179,11 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
     clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
     enter_phase("build")
     workload = build_workload(case, device)
-    enter_phase("warmup")
-    step_s = _warm_up(workload, clock)
-    enter_phase("profile")
-    plain, hooked, times = _alternate(workload, clock, step_s, time_s)
+    with workload.many():
+        enter_phase("warmup")
+        step_s = _warm_up(workload, clock)
+        enter_phase("profile")
+        plain, hooked, times = _alternate(workload, clock, step_s, time_s)
     if trace_steps > 0:
         enter_phase("trace")
         write_trace(workload, clock, folder, trace_steps)

@@ -92,6 +92,10 @@ class RaplMeter:
                 f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
             )
             return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
+        # Of so short windows as have no energy anyway nothing can be said.
+        if energy_j > HIGHEST_POWER_W * max(1.0, window_s) * len(self._domains):
+            reason = f"RAPL counted {energy_j:.0f} J in {window_s:.2f} s, which no package draws: it was set back"
+            return Reading(note=reason, warnings=(f"counter_reset: {reason}.",))
         reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=NOTE)
         return checked_positive(checked_length(reading, TICK_S))
 

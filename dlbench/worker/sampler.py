@@ -8,6 +8,7 @@ death of its parent) prints them all as one line of JSON. Times are perf_counter
 from __future__ import annotations
 
 import json
+import os
 import select
 import sys
 import time
@@ -23,7 +24,8 @@ def nvml_reader(uuid: str) -> Callable[[], Row]:
     from dlbench.worker.nvml import NvmlDevice
 
     device = NvmlDevice(uuid)
-    has_module = device.module_power_w() is not None
+    # A device that is no superchip refuses it, or gives 0.
+    has_module = bool(device.module_power_w())
 
     def read() -> Row:
         power_w = device.power_w()
@@ -87,9 +89,14 @@ def main(arguments: list[str]) -> int:
         rows, error = sample_until_stdin_ends(READERS[backend](device), float(period_s))
     except Exception as reason:
         rows, error = [], f"{type(reason).__name__}: {reason}"
-    if not rows:
-        print("failed", flush=True)
-    print(json.dumps({"rows": rows, "error": error}), flush=True)
+    try:
+        if not rows:
+            print("failed", flush=True)
+        print(json.dumps({"rows": rows, "error": error}), flush=True)
+    except BrokenPipeError:
+        # The measuring process is gone, and its own last words are what matters.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0 if error is None else 1
 
 

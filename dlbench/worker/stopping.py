@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from dlbench.spec.case import Protocol
 from dlbench.stats import is_steady, median_interval
@@ -29,6 +30,25 @@ class WarmupRule:
 
 
 @dataclass
+class SlowestRank:
+    """A rule that is asked with the times of each step's slowest rank, which are what a report shows [s].
+
+    Called by all ranks at the same step.
+    """
+
+    rule: Callable[[list[float], float], str | None]
+    #: See `Place.gather`.
+    gather: Callable[[list[float]], list[list[float]]]
+    slowest_s: list[float] = field(default_factory=list)
+
+    def __call__(self, step_s: list[float], elapsed_s: float) -> str | None:
+        # Each rank knows some steps more or less: what one lacks is left to the next look of all.
+        new = self.gather(step_s[len(self.slowest_s) :])
+        self.slowest_s += map(max, *new) if len(new) > 1 else new[0]
+        return self.rule(self.slowest_s, elapsed_s)
+
+
+@dataclass
 class WindowRule:
     """ "target" once the interval of the median step is narrow enough, after a minimum; "max_time" at the cap.
 
@@ -41,12 +61,14 @@ class WindowRule:
     narrow_looks: int = 0
 
     def __call__(self, step_s: list[float], elapsed_s: float) -> str | None:
+        too_long = elapsed_s >= self.protocol.max_time_s and len(step_s) >= MIN_STEPS_AT_CAP
         if elapsed_s >= self.protocol.min_time_s and len(step_s) >= self.protocol.min_steps:
             width = self._relative_half_width(step_s)
             self.narrow_looks = self.narrow_looks + 1 if width <= self.protocol.target_half_width else 0
-            if self.narrow_looks >= 2 or width <= self.protocol.target_half_width / 2:
+            # A window that the cap ends was not chosen by its width: one narrow look is enough.
+            enough = 1 if too_long else 2
+            if self.narrow_looks >= enough or width <= self.protocol.target_half_width / 2:
                 return "target"
-        too_long = elapsed_s >= self.protocol.max_time_s and len(step_s) >= MIN_STEPS_AT_CAP
         return "max_time" if too_long else None
 
     def _relative_half_width(self, step_s: list[float]) -> float:

@@ -24,6 +24,8 @@ from dlbench.worker.precision import read_precision
 CPU = Path("/sys/devices/system/cpu")
 NODES = Path("/sys/devices/system/node")
 CGROUP = Path("/sys/fs/cgroup")
+#: What the kernel modules of NVIDIA and AMD make, whether the rest of the driver works or not.
+GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
 
 def describe_system(device: torch.device, load_before: tuple[float, ...] | None) -> System:
@@ -91,11 +93,23 @@ def stack() -> dict[str, Any]:
         "cuda_available": cuda,
         "device_kind": "cuda" if cuda else "cpu",
         "devices": [device_facts(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "cuda_error": None if cuda else cuda_error(),
         "cpu_model": cpu_model(),
         "cpu_cores": cpu_cores(),
         "driver_version": driver_version() if cuda else None,
         "nccl_version": _nccl_version() if cuda else None,
     }
+
+
+def cuda_error() -> str | None:
+    """Why PyTorch cannot use the GPU of which the kernel has a device file; None where there is no such file."""
+    if not any(file.exists() for file in GPU_FILES):
+        return None
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0]
+    return f"PyTorch {torch.__version__} counts no device; see CUDA_VISIBLE_DEVICES"
 
 
 def system_key(facts: dict[str, Any]) -> str:

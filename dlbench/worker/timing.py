@@ -48,6 +48,9 @@ class Clock(Protocol):
     def wait(self, stamp: Any) -> None:
         """Returns when the work before `stamp` is done."""
 
+    def is_done(self, stamp: Any) -> bool:
+        """Whether the work before `stamp` is done; does not wait for it."""
+
     def elapsed_s(self, start: Any, end: Any) -> float:
         """Seconds from one stamp to another; both must have been waited for."""
 
@@ -70,6 +73,9 @@ class HostClock:
     def wait(self, stamp: float) -> None:
         pass
 
+    def is_done(self, stamp: float) -> bool:
+        return True
+
     def elapsed_s(self, start: float, end: float) -> float:
         return end - start
 
@@ -81,21 +87,29 @@ class HostClock:
 
 
 class CudaClock:
-    """CUDA events in the current stream, resolution about 0.5 µs; taken from a pool, since to create one costs more."""
+    """CUDA events, resolution about 0.5 µs; taken from a pool, since to create one costs more.
+
+    They are recorded in the stream that is current when the clock is made.
+    """
 
     name = "cuda_event"
     runs_ahead = True
 
     def __init__(self) -> None:
         self._pool: list[torch.cuda.Event] = []
+        # Asked for once: an event that is not told its stream makes a new object for it each time.
+        self._stream = torch.cuda.current_stream()
 
     def stamp(self) -> torch.cuda.Event:
         event = self._pool.pop() if self._pool else torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
+        event.record(self._stream)
         return event
 
     def wait(self, stamp: torch.cuda.Event) -> None:
         stamp.synchronize()
+
+    def is_done(self, stamp: torch.cuda.Event) -> bool:
+        return bool(stamp.query())  # type: ignore[no-untyped-call]
 
     def elapsed_s(self, start: torch.cuda.Event, end: torch.cuda.Event) -> float:
         return float(start.elapsed_time(end)) * 1e-3
@@ -125,6 +139,10 @@ class Window:
     optimizer_s: list[float] = field(default_factory=list)
     phase_stride: int = 1
     stop_reason: str | None = None
+    #: How often it was asked whether the step before the newest is done, and how often it was: the host, which should
+    #: be steps ahead, is not even one.
+    num_looks: int = 0
+    num_idle_looks: int = 0
     window_s: float = 0.0
     #: perf_counter at the opening and closing, the device idle at both.
     opened_at_s: float = 0.0
@@ -222,13 +240,18 @@ class _Reader:
         count = len(self.pending) - keep
         if count <= 0:
             return
+        if keep:
+            # Not the newest: what was just submitted is not done yet, however idle the device was.
+            self._window.num_looks += 1
+            self._window.num_idle_looks += self._clock.is_done(self.pending[-2][1])
         steps = self.pending[:count]
         del self.pending[:count]
         between, release, window = self._clock.elapsed_s, self._clock.release, self._window
+        add = window.step_s.append
         self._clock.wait(steps[-1][1])
         start = self._start
         for shown, end in steps:
-            window.step_s.append(between(start, end))
+            add(between(start, end))
             if shown:
                 forward_end, backward_end = shown
                 window.forward_s.append(between(start, forward_end))

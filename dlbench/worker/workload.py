@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,12 +27,13 @@ NUM_HOST_BATCHES = 4
 
 #: Usual hyperparameters. Weight decay is the 5e-4 of AlexNet's and VGG's papers with SGD, and 0 with the adaptive ones,
 #: where L2 decay is not what their papers describe. It costs one more pass over the weights: SGD shows that cost.
-#: Learning rates are low enough for random labels not to diverge; they do not change the work of a step.
+#: Learning rates do not change the work of a step. They are so low that the weights stay as they were initialised: on
+#: one batch, over the thousands of steps of a window, gradients would fade, and data changes power and clocks.
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=1e-3, momentum=0.9, weight_decay=5e-4),
-    "adam": lambda p: torch.optim.Adam(p, lr=1e-4, betas=(0.9, 0.999), eps=1e-8),
-    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-4, eps=1e-10),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-5, alpha=0.99, eps=1e-8),
+    "sgd": lambda p: torch.optim.SGD(p, lr=1e-8, momentum=0.9, weight_decay=5e-4),
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-10, betas=(0.9, 0.999), eps=1e-8),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-10, eps=1e-10),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-10, alpha=0.99, eps=1e-8),
 }
 
 
@@ -46,24 +51,28 @@ class Workload:
     optimizer: torch.optim.Optimizer | None
     #: Of the gradients, where they are fp16.
     scaler: torch.amp.GradScaler | None
-    #: Of the latest step, on the device: reading it waits for the device. With its graph, of which backward has freed
-    #: the saved tensors: to detach it costs half a percent of LeNet-5's step.
+    #: Of the latest training step, on the device: reading the loss waits for the device. Both live until the next step
+    #: replaces them, with their graph, of which backward has freed the saved tensors: as in the usual loop. To free the
+    #: output earlier costs LeNet-5's step 2 µs, to detach the loss half a percent.
+    output: Any = None
     loss: Tensor | None = None
     #: The module under DistributedDataParallel, where several ranks train together.
     parallel: Any = None
+    #: Does one step; with a clock, gives the stamps behind forward and behind backward (training), or none (inference).
+    step: Callable[..., tuple[Any, ...]] = field(init=False, repr=False)
 
-    def step(self, clock: Clock | None = None) -> tuple[Any, ...]:
-        """One step; with a clock, the stamps behind forward and behind backward (training), or none (inference)."""
-        return self._train(clock) if self.optimizer is not None else self._infer()
+    def __post_init__(self) -> None:
+        # Chosen once: what a step looks up, it looks up in cold caches.
+        self.step = self._infer if self.optimizer is None else partial(self._train, self.optimizer)
+        self._mixed = self.case.precision in AUTOCAST_DTYPES
 
-    def _train(self, clock: Clock | None) -> tuple[Any, ...]:
-        assert self.optimizer is not None
+    def _train(self, optimizer: torch.optim.Optimizer, clock: Clock | None = None) -> tuple[Any, ...]:
         images, labels = next(self.batches)
         # Here rather than at the end: gradients of the last step are freed before activations need room, and
         # set_to_none makes backward write them instead of adding to zeros.
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         # Branches, for even a context that does nothing takes microseconds, and a step may be a thousand of them.
-        mixed = self.case.precision in AUTOCAST_DTYPES
+        mixed, scaler = self._mixed, self.scaler
         if mixed:
             with autocast(self.case.precision, self.device.type):
                 output = self.run(images)
@@ -75,22 +84,32 @@ class Workload:
                 loss = training_loss(output, labels)
         else:
             loss = training_loss(output, labels)
-        (loss if self.scaler is None else self.scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
-        # The graph of the last step ends here, not at the head: as in the usual loop, some of its nodes are used again.
-        self.loss = loss
+        (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
+        # Those of the last step end here, not at the head: as in the usual loop, some of their memory is used again.
+        self.output, self.loss = output, loss
         backward_end = clock.stamp() if clock else None
-        if self.scaler is None:
-            self.optimizer.step()
+        if scaler is None:
+            optimizer.step()
         else:
-            self.scaler.step(self.optimizer)
-            self.scaler.update()
+            scaler.step(optimizer)
+            scaler.update()
         return (forward_end, backward_end) if clock else ()
 
-    def _infer(self) -> tuple[Any, ...]:
+    def _infer(self, clock: Clock | None = None) -> tuple[Any, ...]:
+        if not torch.is_inference_mode_enabled():
+            with torch.inference_mode():
+                return self._infer(clock)
         images, _ = next(self.batches)
-        with torch.inference_mode(), autocast(self.case.precision, self.device.type):
+        if self._mixed:
+            with autocast(self.case.precision, self.device.type):
+                self.run(images)
+        else:
             self.run(images)
         return ()
+
+    def many(self) -> AbstractContextManager[object]:
+        """To be entered around many steps: what each of them needs is entered once, as in the usual loop."""
+        return torch.inference_mode() if self.optimizer is None else nullcontext()
 
     @property
     def synchronises(self) -> bool:
@@ -104,6 +123,12 @@ class Workload:
     def num_parameters(self) -> int:
         """Trainable and frozen weights and biases, each once."""
         return sum(p.numel() for p in self.module.parameters())
+
+    def forget(self) -> None:
+        """Frees what the latest step left: its output, its loss and its gradients."""
+        self.output = self.loss = None
+        if self.optimizer is not None:
+            self.optimizer.zero_grad(set_to_none=True)
 
     def read_loss(self) -> float | None:
         """Loss of the latest training step; waits for the device. None in inference."""
@@ -139,7 +164,7 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
         input_shape=built.input_shape,
         num_classes=built.num_classes,
         device=device,
-        run=_compiled(module if parallel is None else parallel, case.compile),
+        run=_compiled(module if parallel is None else parallel, case.compile, device),
         batches=_make_batches(case, built.input_shape, built.num_classes, device, layout),
         optimizer=OPTIMIZERS[case.optimizer](module.parameters()) if training else None,
         # Small gradients vanish in fp16 without it; bf16 has the range of fp32.
@@ -148,10 +173,12 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
     )
 
 
-def _compiled(module: nn.Module, mode: str) -> Callable[..., Any]:
+def _compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..., Any]:
     if mode == "off":
         return module
     _require_compiler()
+    if device.type == "cuda":
+        _require_triton()
     return torch.compile(module) if mode == "default" else torch.compile(module, mode=mode)
 
 
@@ -170,6 +197,22 @@ def _require_compiler() -> None:
         raise BadInput(
             'compile asked for, but no C++ compiler is found; install g++, or set compile = "off".'
         ) from None
+
+
+def _require_triton() -> None:
+    """Inductor's kernels on CUDA come from Triton, which compiles its launchers against Python's headers.
+
+    Raises:
+        BadInput: Triton or the headers are missing.
+    """
+    if importlib.util.find_spec("triton") is None:
+        raise BadInput('compile asked for, but Triton is not installed; install it, or set compile = "off".')
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    if not header.exists():
+        raise BadInput(
+            f"compile asked for, but Triton needs Python's headers, and there is no {header}; "
+            'install them (python3-dev, python3-devel), or set compile = "off".'
+        )
 
 
 def _make_batches(

@@ -89,7 +89,7 @@ def work(request, folder):
     assert request["limit_bytes"] == 1000
     if {kind!r} == "killed" and batch > 7:
         os.kill(os.getpid(), 9)
-    if {kind!r} == "broken":
+    if {kind!r} == "broken" or {kind!r} == "indices" and batch > 7:
         raise ValueError("no weights")
     if batch > 7:
         raise MemoryError("no room")
@@ -120,5 +120,13 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, kind):
 
 
 def test_another_failure_is_no_answer(tmp_path, monkeypatch):
+    runs = runs_of(tmp_path, monkeypatch, "broken")
     with pytest.raises(ErrandFailed, match="no weights"):
-        runs_of(tmp_path, monkeypatch, "broken").trial(1, None)
+        find_largest(lambda batch: runs.trial(batch, None), lambda batch: batch * 100.0, 1000)
+
+
+def test_a_limit_that_is_none_of_memory_is_found_and_named(tmp_path, monkeypatch):
+    runs = runs_of(tmp_path, monkeypatch, "indices")
+    trials = find_largest(lambda batch: runs.trial(batch, None), lambda batch: batch * 100.0, 1000)
+    assert max(t.batch_size for t in trials if t.fits) == 7
+    assert all("not for memory: " in t.reason and "no weights" in t.reason for t in trials if not t.fits)

@@ -135,11 +135,22 @@ def test_a_single_step_a_side_gives_a_ratio_and_nothing_else():
     assert "too few steps" in comparison.caveat
 
 
-def test_identical_processes_are_the_same():
-    comparison = compare_pairs([[0.01]] * 5, [[0.01]] * 5)
-    assert (comparison.ratio, comparison.low, comparison.high, comparison.p_value) == (1, 1, 1, 1)
-    assert comparison.verdict == "same"
-    assert comparison.chance_b_slower == 0.5
+@pytest.mark.parametrize("function", [compare, compare_pairs])
+@pytest.mark.parametrize("factor", [1.0, 1.02])
+def test_processes_without_any_spread_show_a_coarse_clock_and_nothing_else(function, factor):
+    comparison = function([[0.01]] * 5, [[0.01 * factor]] * 5)
+    assert comparison.ratio == pytest.approx(factor)
+    assert (comparison.low, comparison.high, comparison.p_value) == (None, None, None)
+    assert comparison.verdict == "ambiguous"
+    assert "the clock is too coarse, or the values are copies" in comparison.caveat
+
+
+def test_a_single_value_adds_nothing_to_a_spread_that_is_stated():
+    comparison = compare([[1.0]], [[1.2]], between_processes=0.01)
+    assert comparison.verdict == "slower"
+    assert math.log(comparison.high / 1.2) == pytest.approx(1.96 * math.sqrt(2) * 0.01, rel=1e-3)
+    # Of a few steps the median is not known well enough.
+    assert compare([[1.0, 1.1]], [[1.2, 1.3]], between_processes=0.01).low is None
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -1.0])

@@ -5,7 +5,7 @@ import pytest
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.compare import comparison
-from dlbench.report.compare.comparison import compare_stores, regressions, why_undecided
+from dlbench.report.compare.comparison import compare_sides, compare_stores, regressions, why_undecided
 from dlbench.report.compare.comparison_tables import summary, tables
 from dlbench.report.compare.matching import Rules
 from dlbench.report.forms.render import FORMATS, render_all
@@ -156,6 +156,19 @@ def test_two_systems_within_one_side_are_not_mixed():
         lines_of([processes(CASE), elsewhere], [processes(CASE, side="b")])
 
 
+def test_repeats_with_different_numbers_of_threads_are_not_mixed_on_a_cpu():
+    one, two = (dataclasses.replace(fake.CPU, torch_threads=count) for count in (1, 2))
+    same = {"system_key": "k"}
+    base = [*processes(CASE, system=two, **same)[:3], processes(CASE, system=one, **same)[3]]
+    # With a repeat that crashed before its system was known, the column holds floats.
+    base = [*base, processes(CASE, count=5, status="crashed", **same)[4]]
+    target = processes(CASE, side="b", system=two, **same)
+    with pytest.raises(BadInput, match=r"1 and 2 threads; choose with --base-where system_torch_threads=1$"):
+        lines_of([base], [target])
+    (line,) = compare_stores(rows(base), rows(target), base_where=["system_torch_threads=2"]).lines
+    assert line.comparison.num_processes_a == 3
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_processes_give_no_interval_and_no_verdict(count):
     found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.5, count, side="b")))
@@ -197,6 +210,44 @@ def test_a_failed_case_says_why_and_is_a_regression_where_base_has_it():
     assert "oom: out of memory" in line.note
     assert regressions(found, 5.0) == [line]
     assert summary(found) == "1 compared: 0 slower, 0 faster, 1 same, 0 ambiguous; 1 not compared: 1 failed"
+
+
+def test_repeats_that_crash_in_target_alone_are_a_regression_although_the_others_are_as_fast():
+    some = [*processes(CASE, count=3, side="b"), processes(CASE, side="c", status="crashed")[3]]
+    found = compare_stores(rows(processes(CASE)), rows(some))
+    (line,) = found.lines
+    assert (line.verdict, line.comparison.num_processes_b) == ("same", 3)
+    assert regressions(found, 5.0) == [line]
+    assert why_undecided(line, 5.0) is None
+    assert "TARGET: 1 left out, crashed: worker ended by signal 11" in line.note
+    # A case that fails at times in BASE as well has not become worse by that.
+    flaky = [*processes(CASE, count=3), processes(CASE, side="d", status="crashed")[3]]
+    assert regressions(compare_stores(rows(flaky), rows(some)), 5.0) == []
+    gone = processes(CASE, side="b", status="crashed")
+    assert len(regressions(compare_stores(rows(flaky), rows(gone)), 5.0)) == 1
+
+
+def test_a_crash_among_preempted_repeats_is_what_is_said():
+    some = [processes(CASE, side="b", status=status)[i] for i, status in enumerate(("crashed", "preempted"))]
+    found = compare_stores(rows(processes(CASE)), rows(some))
+    assert len(regressions(found, 5.0)) == 1
+    assert found.lines[0].note.startswith("TARGET: crashed: ")
+
+
+def test_what_was_preempted_or_had_no_meter_is_undecided_and_no_regression():
+    base, ended = processes(CASE), processes(CASE, side="b", status="preempted")
+    found = compare_stores(rows(base), rows(ended))
+    assert regressions(found, 5.0) == []
+    assert why_undecided(found.lines[0], 5.0) == "TARGET: preempted: job ended by SIGTERM"
+    on_gpu = dataclasses.replace(CASE, device="cuda")
+    blind = {"energy_j": None, "energy_source": "none", "energy_scope": None, "energy_note": "the meter was lost"}
+    found = compare_stores(
+        rows(processes(on_gpu, system=fake.GPU)),
+        rows(processes(on_gpu, system=fake.GPU, side="b", **blind)),
+        Rules(metric="energy_per_image"),
+    )
+    assert regressions(found, 5.0) == []
+    assert why_undecided(found.lines[0], 5.0) == "TARGET: no energy was measured (the meter was lost)"
 
 
 def test_a_regression_is_slower_for_certain_and_by_more_than_allowed():
@@ -246,7 +297,8 @@ def test_energy_is_compared_where_both_measured_it_with_the_same_scope():
         return [
             fake.record(
                 dataclasses.replace(CASE, device="cuda", repeat=r), fake.GPU, r, attempt_id=f"{name}{r}",
-                step_s=(0.01,) * 50, window_s=0.5, energy_window_s=0.5, energy_j=100 * factor * SPREAD[r], **more,
+                step_s=(0.01 * SPREAD[r],) * 50, window_s=0.5, device_window_s=0.5, energy_window_s=0.5,
+                energy_j=100 * factor * SPREAD[r], **more,
             )
             for r in range(4)
         ]  # fmt: skip
@@ -257,6 +309,36 @@ def test_energy_is_compared_where_both_measured_it_with_the_same_scope():
         lines_of([side("a", 1.0)], [side("b", 1.1, energy_scope="module")], metric="energy_per_image")
     (line,) = lines_of([side("a", 1.0)], [side("b", 1.0)], metric="step_time")
     assert line.verdict == "same"
+
+
+def test_energies_of_different_meters_are_refused_when_measured_in_turns_too():
+    on_gpu = dataclasses.replace(CASE, device="cuda")
+    made = [
+        fake.record(
+            dataclasses.replace(on_gpu, repeat=r), fake.GPU, 2 * r + half, attempt_id=f"{suite}{r}", suite=suite,
+            energy_source=source,
+        )
+        for r in range(4)
+        for half, suite, source in ((0, "x-a", "nvml_counter"), (1, "x-b", "rapl"))
+    ]  # fmt: skip
+    found = {
+        metric: compare_sides(rows(made), ("x-a", "x-b"), [(on_gpu, on_gpu)], 4, Rules(metric=metric)).lines[0]
+        for metric in ("energy_per_image", "step_time")
+    }
+    assert found["energy_per_image"].verdict == "refused"
+    assert found["energy_per_image"].note == "energy_source is nvml_counter in A and rapl in B"
+    assert found["step_time"].comparison.num_processes_a == 4
+
+
+def test_a_stated_spread_gives_an_interval_to_energies_of_one_process_a_side():
+    on_gpu = dataclasses.replace(CASE, device="cuda")
+    base, target = (
+        processes(on_gpu, count=1, system=fake.GPU, side=side, energy_j=energy)
+        for side, energy in (("a", 1000.0), ("b", 1200.0))
+    )
+    (line,) = lines_of([base], [target], metric="energy_per_image", between_processes=0.01)
+    assert line.verdict == "more"
+    assert line.comparison.low < 1.2 < line.comparison.high
 
 
 def test_energy_that_nobody_measured_is_said_to_be_missing():
@@ -286,6 +368,32 @@ def test_a_busy_host_is_flagged_and_of_a_single_process_no_number_is_said():
     busy = processes(CASE, count=1, warnings=("busy_host: other processes took 80% of this process's 2 cores.",))
     (line,) = lines_of([busy], [processes(CASE, side="b")])
     assert line.note == "BASE: on a busy host"
+
+
+def test_clocks_that_lie_apart_and_a_host_that_limits_are_flagged():
+    odd = processes(CASE, side="b", window_s=6.0, device_window_s=3.0, warnings=("host_bound: the device waited.",))
+    (line,) = lines_of([processes(CASE)], [odd])
+    assert line.note == "TARGET: 4 of 4 limited by the host, 4 of 4 clocks apart"
+
+
+def test_energies_that_deserve_no_trust_are_flagged_where_energy_is_compared():
+    on_gpu = dataclasses.replace(CASE, device="cuda")
+    said = ("energy_mismatch: the integral differs by -99 %.", "short_energy_window: 2.10 s; from 5 s on it is.")
+    base = processes(on_gpu, system=fake.GPU)
+    target = processes(on_gpu, system=fake.GPU, side="b", warnings=said)
+    (line,) = lines_of([base], [target], metric="energy_per_image")
+    assert line.note == "TARGET: 4 of 4 meters disagree, 4 of 4 short energy window"
+    (line,) = lines_of([base], [target])
+    assert line.note == ""
+
+
+def test_processes_without_any_spread_are_no_certainty():
+    base, target = (processes(CASE, side=side, step_s=(time_s,) * 30) for side, time_s in (("a", 0.100), ("b", 0.102)))
+    found = compare_stores(rows(base), rows(target))
+    (line,) = found.lines
+    assert (line.verdict, line.comparison.low) == ("ambiguous", None)
+    assert "the clock is too coarse, or the values are copies" in note_of(found)
+    assert why_undecided(line, 5.0) == "without any spread between processes"
 
 
 def test_what_holds_for_all_cases_is_said_once():

@@ -53,6 +53,18 @@ def test_the_content_holds_the_metrics_of_all_columns_read_at_once(tmp_path):
             assert np.array_equal(shown[attempt], steps)
 
 
+@pytest.mark.parametrize("bad", [0.0, float("nan"), -0.1])
+def test_one_bad_step_without_synchronisation_costs_that_case_its_communication_alone(tmp_path, bad):
+    case = Case("alexnet", device="cuda", devices_per_node=2)
+    spoilt, fine = (fakes.record(case, number=i, unsynced_step_s=(0.1,) * 30) for i in range(2))
+    fine = dataclasses.replace(fine, suite="fine")
+    (system, a), (_, b) = spoilt.ranks
+    ranks = (system, dataclasses.replace(a, unsynced_step_s=(0.1,) * 29 + (bad,))), (system, b)
+    found = read([fakes.fill(tmp_path / "s", [dataclasses.replace(spoilt, ranks=ranks), fine])]).shown
+    assert found["unsynced"].isna().tolist() == [True, False]
+    assert found["unsynced_low"].isna().tolist() == [True, False]
+
+
 def test_rows_hold_no_samples_and_the_details_of_each_system_once(tmp_path):
     found = read([fakes.fill(tmp_path / "s", both_systems())])
     assert not set(reader.NUMBER_LISTS) & set(found.rows.columns)

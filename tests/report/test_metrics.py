@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import re
 
 import pandas as pd
 import pytest
 
 from dlbench import stats, units
+from dlbench.__main__ import main
 from dlbench.report.chapters import tables
 from dlbench.report.data import derive
 from dlbench.report.data.content import read
@@ -98,6 +100,61 @@ def test_what_any_rank_has_to_say_against_an_attempt_is_kept():
     assert list(unknown["throttle_reasons"]) == ["hw_slowdown", "hw_power_brake"]
 
 
+@pytest.mark.parametrize("bad", [0.0, -3.0, math.inf, -math.inf, math.nan])
+def test_a_window_that_cannot_be_is_unknown_and_so_is_what_follows_from_it(bad):
+    case = only(training(window_s=bad, energy_j=160.0, energy_module_j=200.0))
+    for name in ("sustained_throughput", "clock_gap", "energy_per_image", "module_energy_per_image"):
+        assert math.isnan(case[name]), name
+    assert math.isnan(only(training(device_window_s=bad))["clock_gap"])
+    assert case["throughput"] == 10 / 0.2
+
+
+@pytest.mark.parametrize("bad", [0.0, -3.0, math.inf])
+def test_an_energy_whose_window_cannot_be_is_not_that_of_another_window(bad):
+    assert math.isnan(only(training(energy_j=160.0, energy_window_s=bad))["average_power"])
+    assert only(training(energy_j=160.0, energy_window_s=None))["average_power"] == pytest.approx(200)
+
+
+@pytest.mark.parametrize("bad", [0.0, -3.0, math.inf, math.nan])
+def test_energies_that_cannot_be_are_unknown(bad):
+    case = only(training(energy_j=bad, energy_module_j=bad, idle_power_w=bad))
+    for name in ("average_power", "idle_power", "energy_per_image", "module_energy_per_image", "images_per_wh"):
+        assert math.isnan(case[name]), name
+    for name in ("energy_counter_j", "energy_integral_j"):
+        assert math.isnan(only(training(**{name: bad}))["energy_disagreement"]), name
+
+
+def test_meters_are_apart_by_a_share_of_the_counter():
+    case = only(training(energy_counter_j=100.0, energy_integral_j=80.0))
+    assert case["energy_disagreement"] == pytest.approx(0.2)
+
+
+IMPOSSIBLE = {
+    "window_0": {"window_s": 0.0},
+    "window_negative": {"window_s": -3.0, "device_window_s": -3.0},
+    "energy_window_0": {"energy_window_s": 0.0},
+    "integral_0": {"energy_integral_j": 0.0},
+    "infinite": dict.fromkeys(("energy_j", "energy_counter_j", "energy_integral_j", "energy_module_j"), math.inf),
+    "phases": {"forward_s": (-1.0,) * 30, "optimizer_s": (math.nan,) * 30, "step_s": fakes.noisy_steps(0.1, 30, 1)},
+}
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_a_record_with_impossible_values_can_be_reported_shown_exported_and_projected(name, tmp_path, capsys):
+    record = training(**({"step_s": fakes.noisy_steps(0.1, 30, 1)} | IMPOSSIBLE[name]))
+    store = str(fakes.fill(tmp_path / "store", [record]))
+    for command in (
+        ["report", store, "-o", str(tmp_path / "page")],
+        ["show", record.attempt_id, "--results", store],
+        ["show", record.attempt_id, "--results", store, "--format", "json"],
+        ["export", store, "--format", "csv"],
+        ["project", store, "--images", "1000", "--epochs", "1"],
+    ):
+        assert main(command) == 0, command
+    said = capsys.readouterr().out
+    assert "inf" not in re.findall(r"[a-z]+", said.partition("Measured")[0])
+
+
 @pytest.mark.parametrize("power", [0.0, -1.0])
 def test_a_meter_that_stood_still_is_no_energy_of_zero(power):
     case = only(training(energy_j=power, idle_power_w=power))
@@ -128,7 +185,10 @@ def test_the_table_of_all_cases_has_the_module_where_there_is_one(tmp_path, modu
 def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
     doubtful = {
         "vgg16": {"throttle_reasons": ("hw_thermal",), "steady": False},
+        "googlenet": {"throttle_reasons": ("sw_power_cap", "applications_clocks")},
         "alexnet": {"warnings": ("busy_host: other processes took 80% of this process's 2 cores.",)},
+        "lenet5": {"window_s": 6.0, "device_window_s": 3.0, "warnings": ("host_bound: the device waited.",)},
+        "overfeat_fast": {"warnings": ("energy_mismatch: by +9 %.", "short_energy_window: 2.10 s; from 5 s on it is.")},
         # Somebody chose a lower clock: known, and no throttling.
         "resnet50": {"throttle_reasons": ("applications_clocks",)},
     }
@@ -137,9 +197,23 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
     ]
     content = read([fakes.fill(tmp_path / "store", made)])
     found = {row["model"]: row["doubts"] for row in tables.comparison(content.shown, {}).records()}
-    assert found == {"VGG-16": "throttled, not warmed up", "AlexNet": "on a busy host", "ResNet-50": ""}
+    assert found == {
+        "VGG-16": "throttled, not warmed up",
+        "GoogLeNet": "at its power limit",
+        "AlexNet": "on a busy host",
+        "LeNet-5": "limited by the host, clocks apart",
+        "OverFeat fast": "meters disagree, short energy window",
+        "ResNet-50": "",
+    }
     without = content.shown[content.shown["model"] == "resnet50"]
     assert "doubts" not in [column.key for column in tables.comparison(without, {}).columns]
+
+
+def test_a_window_too_short_for_any_energy_leaves_none_to_doubt(tmp_path):
+    none = {"energy_j": None, "energy_source": "none", "energy_scope": None}
+    short = fakes.record(Case("alexnet", device="cuda"), warnings=("short_energy_window: 0.12 s is under 20.",), **none)
+    content = read([fakes.fill(tmp_path / "store", [short])])
+    assert "doubts" not in [column.key for column in tables.comparison(content.shown, {}).columns]
 
 
 def test_energy_per_image_is_power_over_sustained_throughput():
@@ -167,6 +241,29 @@ def test_over_ranks_time_and_memory_are_the_maximum_and_energy_the_sum():
     assert found["sustained_throughput"] == pytest.approx(40 / 0.5)
     assert found["average_power"] == pytest.approx(100 + 200)
     assert found["memory_allocated"] == 100
+
+
+def test_the_energy_of_ranks_whose_rows_are_missing_is_not_left_out():
+    whole = fakes.record(Case("alexnet", device="cuda", devices_per_node=2))
+    found = only(dataclasses.replace(whole, ranks=whole.ranks[:1]))
+    for name in ("average_power", "idle_power", "energy_per_image"):
+        assert math.isnan(found[name]), name
+        assert only(whole)[name] > 0, name
+
+
+def test_the_reason_is_that_of_the_first_rank_without_energy():
+    lost = {"energy_j": None, "energy_source": "none", "energy_scope": None}
+    here, later = lost | {"energy_note": "went backwards"}, lost | {"energy_note": "too short"}
+    found = tidy(by_ranks(1, {"energy_note": "fine"}, here, later), by_ranks(2, {"energy_note": "fine"}, {}))
+    assert found["energy_note"].tolist() == ["went backwards", "fine"]
+    assert found["energy_source"].tolist() == ["none", "nvml_counter"]
+    assert [scope for scope in found["energy_scope"] if not pd.isna(scope)] == ["device"]
+
+
+def test_what_is_left_of_a_step_is_unknown_where_a_phase_is():
+    phases = {"forward_s": (0.03,) * 3, "backward_s": (0.06,) * 3, "optimizer_s": (0.01,) * 3}
+    assert only(training(**phases))["rest_time"] == pytest.approx(0.1)
+    assert math.isnan(only(training(**phases | {"forward_s": (0.03, math.nan, 0.03)}))["rest_time"])
 
 
 def test_a_meter_that_ranks_share_is_counted_once_and_a_missing_one_gives_no_energy():
@@ -281,6 +378,12 @@ def test_fewer_than_four_steps_have_no_spread():
 )
 def test_a_rate_has_no_thousandths(value, words):
     assert units.rate(value, "img/s") == words
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("said", [units.digits, units.percent, units.bytes_])
+def test_what_is_no_finite_number_is_shown_as_missing(said, value):
+    assert said(value) == units.MISSING
 
 
 def test_a_number_agrees_with_its_noun():

@@ -47,7 +47,7 @@ def plainly(ranks):
     }
     for k, name in enumerate(samples.PHASES, 1):
         phases = [rank[k] if rank[k] is not None else [] for rank in ranks]
-        if all(len(phase) >= count for phase in phases):
+        if all(len(phase) >= count and all(0 < t < math.inf for t in phase) for phase in phases):
             found[name] = stats.percentile([phases[r][i] for i, r in enumerate(which)], 50)
     return found
 
@@ -69,6 +69,9 @@ def attempts_of_all_kinds():
         spoilt = measured(rng, 30)
         spoilt[0][7] = bad
         made += [[spoilt], [measured(rng, 30), spoilt]]
+        spoilt = measured(rng, 30)
+        spoilt[1][29] = spoilt[3][0] = bad
+        made += [[spoilt], [measured(rng, 30), spoilt, measured(rng, 30)]]
     without_backward = measured(rng, 25)
     without_backward[2] = None
     made += [[without_backward], [measured(rng, 25), without_backward]]
@@ -105,6 +108,14 @@ def test_phases_taken_in_every_third_step_are_those_of_the_rank_slowest_in_that_
     assert found["forward_time"] == 10.0
     assert math.isnan(found["backward_time"])
     assert math.isnan(described([ranks], stride=[3, 2]).iloc[0]["forward_time"])
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, 0.0, -0.01])
+def test_a_phase_with_a_time_that_cannot_be_is_missing_and_the_others_are_not(bad):
+    good, spoilt = [0.1] * 5, [0.1, 0.1, bad, 0.1, 0.1]
+    found = described([[[good, good, good, good]], [[good, spoilt, good, good]], [[good, good, good, good]]])
+    assert found["forward_time"].isna().tolist() == [False, True, False]
+    assert found["backward_time"].tolist() == [0.1, 0.1, 0.1]
 
 
 def test_the_steps_of_each_attempt_are_those_of_its_slowest_rank():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -178,6 +180,18 @@ def test_a_sampler_that_was_killed_leaves_a_reason(fake_nvml):
     assert "ended without its samples" in sampler.stop().error
 
 
+def test_a_sampler_whose_parent_died_is_silent(fake_nvml):
+    fake_nvml(device())
+    command = [sys.executable, "-m", "dlbench.worker.sampler", "nvml", UUID, "0.05"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+        assert process.wait(10) == 1
+
+
 def test_an_integral_with_a_hole_or_an_open_end_is_none():
     even = [(i * 0.1, 100.0 + i) for i in range(11)]
     assert integrate(even, 0.25, 0.75) == pytest.approx(0.5 * 105.0)
@@ -196,9 +210,34 @@ def test_state_throttling_and_other_processes_are_flagged(fake_nvml):
     assert facts["throttle_reasons"] == ("applications_clocks", "sw_power_cap")
     assert (facts["sm_clock_min_mhz"], facts["temperature_max_c"], facts["power_limit_w"]) == (1400.0, 71.0, 700.0)
     assert facts["other_processes"] == 2
-    throttled, shared = watch.warnings()
-    assert throttled == "throttled: sw_power_cap in 2 of 2 samples."
+    capped, shared = watch.warnings()
+    assert capped == "power_capped: sw_power_cap in 2 of 2 samples."
     assert shared.startswith("shared_device: 2 other")
+
+
+def test_heat_and_limits_of_the_board_throttle_and_the_power_cap_is_named_apart(fake_nvml):
+    fake_nvml(device(throttle=0x4 | 0x40 | 0x200))
+    watch = DeviceWatch(UUID)
+    watch.before()
+    watch.after()
+    watch.facts([])
+    throttled, capped = watch.warnings()
+    assert throttled == "throttled: hw_thermal_slowdown in 1 of 1 samples, board_limit in 1 of 1 samples."
+    assert capped.startswith("power_capped: ")
+
+
+def test_a_driver_too_old_for_a_call_leaves_its_fact_unknown(fake_nvml):
+    fake_nvml(device(old_driver=True))
+    watch = DeviceWatch(UUID)
+    watch.before()
+    watch.after()
+    assert watch.facts([])["other_processes"] is None
+
+
+def test_a_module_that_draws_nothing_is_none(fake_nvml):
+    fake_nvml(device(module=0))
+    sampler = Sampler("nvml", UUID)
+    assert {row[2] for row in sampler.stop().rows} == {None}
 
 
 def test_in_a_container_one_foreign_process_id_is_our_own():
@@ -296,6 +335,16 @@ def test_rapl_that_cannot_be_read_is_a_reason(powercap, tmp_path, monkeypatch):
         RaplMeter(powercap)
     with pytest.raises(MeterUnavailable, match="no RAPL package"):
         RaplMeter(tmp_path / "nothing")
+
+
+def test_rapl_that_was_set_back_is_no_wrap(powercap, any_window):
+    (powercap / "intel-rapl:1" / "energy_uj").write_text("100000000000")
+    meter = RaplMeter(powercap)
+    meter.start()
+    (powercap / "intel-rapl:1" / "energy_uj").write_text("1000000")
+    found = meter.stop(0.0, 1.0)
+    assert found.energy_j is None
+    assert found.warnings[0].startswith("counter_reset: RAPL counted ")
 
 
 def test_rapl_that_vanishes_is_a_warning(powercap):

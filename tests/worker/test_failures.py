@@ -34,6 +34,15 @@ def test_other_errors_are_none(text):
     assert classify(RuntimeError(text))[0] == "crashed"
 
 
+@pytest.mark.parametrize("library", ["CUBLAS", "CUDNN"])
+@pytest.mark.parametrize(("free_bytes", "status"), [(2**20, "oom"), (2**34, "crashed")])
+def test_a_handle_that_cannot_be_made_is_memory_where_none_is_left(monkeypatch, library, free_bytes, status):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (free_bytes, 2**36))
+    error = RuntimeError(f"CUDA error: {library}_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
+    assert classify(error)[0] == status
+
+
 def test_what_was_needed_and_what_there_was_is_said():
     text = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 4.00 GiB of which 1.00 GiB is free."
     _, said = classify(torch.OutOfMemoryError(text))

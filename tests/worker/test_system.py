@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlbench.worker import software
+from dlbench.launch.probe import _describe
+from dlbench.worker import software, system
 from dlbench.worker.failures import classify
 from dlbench.worker.system import describe_system, pci_address, stack, system_key
 
@@ -37,6 +38,23 @@ def test_the_probe_is_one_line_and_has_the_key_of_a_measurement():
     assert facts["system_key"] == system_key(stack())
     assert {"torch_version", "cuda_version", "cuda_available", "device_kind", "devices", "driver_version"} <= set(facts)
     assert "nccl_version" in facts
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(system, "GPU_FILES", (tmp_path / "nvidia0",))
+    assert stack()["cuda_error"] is None
+    (tmp_path / "nvidia0").touch()
+
+    def refuse():
+        raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nMore.")
+
+    monkeypatch.setattr(torch.cuda, "init", refuse)
+    facts = stack()
+    assert facts["cuda_error"] == "The NVIDIA driver on your system is too old (found version 11040)."
+    assert _describe(facts).endswith("cores (there is a GPU, but it cannot be used: " + facts["cuda_error"] + ")")
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    assert "CUDA_VISIBLE_DEVICES" in stack()["cuda_error"]
 
 
 def test_the_key_knows_kinds_of_device_and_not_their_number():

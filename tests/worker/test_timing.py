@@ -9,7 +9,8 @@ import pytest
 
 from dlbench.spec.case import Protocol
 from dlbench.worker import timing
-from dlbench.worker.stopping import WarmupRule, WindowRule
+from dlbench.worker.measure import Warmup, _timing_warnings
+from dlbench.worker.stopping import SlowestRank, WarmupRule, WindowRule
 from dlbench.worker.timing import CudaClock, HostClock, run_window
 
 
@@ -43,11 +44,15 @@ def device(monkeypatch):
             fake.num_events += 1
             self.done_at_s = None
 
-        def record(self):
+        def record(self, stream):
+            assert stream == "the current stream"
             self.done_at_s = max(fake.free_at_s, time.perf_counter())
 
         def synchronize(self):
             time.sleep(max(0.0, self.done_at_s - time.perf_counter()))
+
+        def query(self):
+            return time.perf_counter() >= self.done_at_s
 
         def elapsed_time(self, end):
             if time.perf_counter() < end.done_at_s:
@@ -55,6 +60,7 @@ def device(monkeypatch):
             return (end.done_at_s - self.done_at_s) * 1e3
 
     monkeypatch.setattr("torch.cuda.Event", Event)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda: "the current stream")
     monkeypatch.setattr("torch.cuda.synchronize", fake.synchronize)
     return fake
 
@@ -97,6 +103,28 @@ def test_the_host_stays_a_bounded_time_ahead_and_events_are_used_again(device):
     assert len(window.step_s) > 150
     assert device.most_ahead_s < 0.06
     assert device.num_events < 100
+
+
+@pytest.mark.parametrize(("device_s", "host_s", "host_bound"), [(0.004, 0.0, False), (0.0002, 0.003, True)])
+def test_a_device_that_waits_for_the_host_is_seen_and_said(device, device_s, host_s, host_bound):
+    device.step_s = device_s
+    clock = CudaClock()
+
+    def step(with_clock):
+        time.sleep(host_s)
+        return cuda_step(device, clock)(with_clock)
+
+    window = run(step, clock, stop_after(0.3), step_estimate_s=0.004)
+    assert window.num_looks >= 5
+    assert (window.num_idle_looks > 0.9 * window.num_looks) == host_bound
+    assert (window.num_idle_looks < 0.1 * window.num_looks) != host_bound
+    warnings = _timing_warnings(Warmup((0.004,), True), window)
+    assert [w.partition(":")[0] for w in warnings if w.startswith("host_bound")] == ["host_bound"] * host_bound
+
+
+def test_a_cpu_is_never_said_to_wait_for_its_host():
+    window = run(lambda clock: (), HostClock(), stop_after(0.05), first_look_s=0.01)
+    assert window.num_looks == 0
 
 
 def test_phases_of_short_steps_are_shown_only_in_some_of_them(device):
@@ -185,6 +213,31 @@ def test_a_window_that_is_only_just_narrow_must_be_so_at_two_looks_in_a_row(monk
     widths = iter([0.004, 0.006, 0.004, 0.004])
     monkeypatch.setattr(WindowRule, "_relative_half_width", lambda self, step_s: next(widths))
     assert [rule([0.1] * 30, t) for t in (5.0, 7.5, 11.0, 17.0)] == [None, None, None, "target"]
+
+
+def test_at_the_cap_one_narrow_look_is_enough_for_nothing_was_chosen(monkeypatch):
+    rule = WindowRule(Protocol(min_time_s=5.0, min_steps=30, max_time_s=20.0, target_half_width=0.005))
+    monkeypatch.setattr(WindowRule, "_relative_half_width", lambda self, step_s: 0.004)
+    assert rule([0.1] * 30, 20.0) == "target"
+    assert WindowRule(rule.protocol)([0.1] * 29, 20.0) == "max_time"
+
+
+def test_of_several_ranks_the_slowest_of_each_step_decides():
+    even, wide = [0.1 + 1e-6 * (i % 7) for i in range(60)], [0.1 * (1 + i % 2) for i in range(60)]
+    narrow = WindowRule(Protocol(min_time_s=5.0, min_steps=30, max_time_s=60.0, target_half_width=0.005))
+    asked = []
+
+    def gather(mine):
+        # The other rank has read two steps less.
+        asked.append(len(mine))
+        return [mine, wide[len(rule.slowest_s) :][: max(0, len(mine) - 2)]]
+
+    rule = SlowestRank(narrow, gather)
+    assert rule(even[:40], 6.0) is None
+    assert rule(even, 60.0) == "max_time"
+    assert asked == [40, 22]
+    assert rule.slowest_s == [max(pair) for pair in zip(even, wide, strict=True)][:58]
+    assert SlowestRank(narrow, lambda mine: [mine])(even, 6.0) == "target"
 
 
 def test_a_context_without_collection_inside_another_collects_nothing(monkeypatch):

@@ -15,6 +15,7 @@ import torch
 from dlbench.errors import BadInput
 from dlbench.results.records import Outcome
 from dlbench.spec.case import Case
+from dlbench.worker import precision
 from dlbench.worker.precision import read_precision, set_precision
 from tests.worker.conftest import TINY, run_worker, start_worker
 
@@ -107,6 +108,23 @@ def test_a_precision_that_the_hardware_does_not_have_is_refused():
 def test_fp32_is_ieee_in_convolutions_and_in_matrix_products():
     set_precision("fp32", "cpu")
     assert set(read_precision().values()) == {"ieee"}
+
+
+def test_tf32_and_back_leaves_no_switch_behind(monkeypatch):
+    monkeypatch.setattr(precision, "_has_tf32", lambda device_kind: True)
+    set_precision("tf32", "cuda")
+    switches = read_precision()
+    assert {name for name, value in switches.items() if value == "tf32"} == {
+        *("convolution", "compiled_convolution", "matrix_product")
+    }
+    # The old names must stay readable, for models and compilers that know only these.
+    assert torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
+    assert torch.get_float32_matmul_precision() == "high"
+    set_precision("fp32", "cuda")
+    assert set(read_precision().values()) == {"ieee"}
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

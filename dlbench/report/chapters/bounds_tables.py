@@ -120,7 +120,8 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     cells = [_ceiling_cells(row, every_shape) for row in _chosen(rows, every_shape)]
     failed = int(rows["error"].notna().sum())
     notes = [
-        "best: the fastest sample, and what bounds are taken from. IQR: middle half of the samples over their median.",
+        "best: the fastest sample that is no glitch, and what bounds are taken from. "
+        "IQR: middle half of the samples over their median.",
         "copy and triad count bytes read and written, without write-allocate; arrays are beyond the caches.",
     ]
     if failed and not every_shape:

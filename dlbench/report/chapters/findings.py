@@ -8,11 +8,10 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.chapters.method import CLOCK_GAP_LIMIT
 from dlbench.report.compare.side_by_side import numbered
 from dlbench.report.data import derive
 from dlbench.report.data.content import Content
-from dlbench.report.data.doubts import doubts
+from dlbench.report.data.doubts import CLOCK_GAP_LIMIT, doubts
 from dlbench.report.data.labels import network, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.forms.render import Cell, Column, Table
@@ -21,7 +20,7 @@ from dlbench.results.records import DONE_STATUSES
 #: Counter and integral of the power that differ by more than this deserve no trust.
 ENERGY_DISAGREEMENT_LIMIT = 0.05
 #: Warnings of the worker that the records' metrics show as well.
-_REVEALED = ("not steady", "throttled", "shared device")
+_REVEALED = ("not steady", "throttled", "power capped", "shared device")
 #: So many cases are named for each finding; the others are counted.
 _MAX_NAMED = 4
 _UNEVEN = "uneven steps"
@@ -57,7 +56,7 @@ def _two_rates(case: Mapping[Hashable, Any]) -> str:
 
 def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Findings that follow from the metrics, each with the cases that it concerns."""
-    throttled = doubts(shown)["throttled"]
+    doubted = doubts(shown)
     unstable, no_interval = shown["status"] == "unstable", shown["step_time_half_width"].isna()
     checks = [
         ("unstable", unstable, "The interval did not reach its target before the protocol's cap: see ±."),
@@ -69,7 +68,12 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
             "Over the whole window throughput is more than "
             f"{units.percent(derive.UNEVEN_LIMIT)} below that of the median step: slow steps take much of the time.",
         ),
-        ("throttled", throttled, "The device lowered its clock during the window (power, heat or a limit)."),
+        ("throttled", doubted["throttled"], "The device lowered its clock during the window (heat, supply or board)."),
+        (
+            "power capped",
+            doubted["at its power limit"],
+            "The device's power limit held its clock down, as is usual for heavy work: a higher limit would be faster.",
+        ),
         (
             "clock gap",
             shown["clock_gap"] > CLOCK_GAP_LIMIT,

@@ -81,9 +81,16 @@ class Comparison:
         return "ambiguous"
 
     @property
+    def without_spread(self) -> bool:
+        """Whether the processes were enough to show how they differ, and showed no difference at all."""
+        return self.low is None and self.basis in ("pairs", "processes")
+
+    @property
     def caveat(self) -> str:
         """What a reader has to know beside the verdict; "" when there is nothing."""
         counts = f"{self.num_processes_a} against {self.num_processes_b} processes"
+        if self.without_spread:
+            return f"{counts} without any spread: the clock is too coarse, or the values are copies; no interval"
         if self.low is None:
             return f"{counts} with too few steps for an interval; run {MIN_PROCESSES} or more on each side"
         if self.basis == "assumed":
@@ -184,13 +191,14 @@ def _conclude(
 ) -> Comparison:
     """The comparison that follows from a difference of logarithms, its standard error and degrees of freedom."""
     low = high = p_value = None
-    if error is not None:
+    # Processes that do not differ at all show a clock too coarse for them, or copies of one value: no certainty.
+    if error is not None and error > 0:
         # It takes some time to import (all of scipy.stats a second), and most reports compare no systems.
         from scipy.special import stdtr, stdtrit
 
         reach = float(stdtrit(degrees, (1 + confidence) / 2)) * error
         low, high = math.exp(d - reach), math.exp(d + reach)
-        p_value = float(2 * stdtr(degrees, -abs(d) / error)) if error > 0 else float(d == 0)
+        p_value = float(2 * stdtr(degrees, -abs(d) / error))
     return Comparison(
         ratio=math.exp(d),
         low=low,
@@ -222,15 +230,18 @@ def _assumed_standard_error(
 
     Assumed is that processes differ as much as the steps within one (interquartile range / 1.35, the standard
     deviation of a normal distribution), and by `ASSUMED_BETWEEN_PROCESSES` at least. An observed spread that is larger
-    than either counts instead. None when a process has too few steps to show anything of itself.
+    than either counts instead. A process of a single value, such as an energy, adds nothing to a stated spread, which
+    holds what its window varies by. Else None when a process has too few steps to show anything of itself.
     """
     sides = [[_window(tuple(steps)) for steps in side] for side in (a, b)]
     within = [iqr / 1.35 for side in sides for iqr, _ in side]
     observed = [stdev(logs) for logs in (logs_a, logs_b) if len(logs) >= 2]
     between = max([ASSUMED_BETWEEN_PROCESSES, *within, *observed] if stated is None else [stated, *observed])
     variance = between**2 * (1 / len(a) + 1 / len(b))
-    for side in sides:
-        for _, interval in side:
+    for side, windows in zip((a, b), sides, strict=True):
+        for steps, (_, interval) in zip(side, windows, strict=True):
+            if stated is not None and len(steps) == 1:
+                continue
             if interval is None:
                 return None
             variance += (interval.relative_half_width / 1.96) ** 2 / len(side) ** 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -24,6 +24,7 @@ from dlbench.report.compare.comparison_lines import (
     line_of,
     middle,
     processes_of,
+    unlike_meters,
 )
 from dlbench.report.compare.matching import (
     DEFAULT_RULES,
@@ -129,11 +130,15 @@ def compare_sides(
         if not whole:
             lines.append(Line(setting, "failed", note=f"none of {pairs} pairs has both halves measured"))
             continue
+        reason = unlike_meters(*frames, ("A", "B"), rules)
+        if reason:
+            lines.append(Line(setting, "refused", note=reason))
+            continue
         result = compare_pairs(
             processes_of(frames[0], rules, False), processes_of(frames[1], rules, False),
             rules.confidence, rules.margin, rules.between_processes,
         )  # fmt: skip
-        notes = [*flags(frames[0], "A"), *flags(frames[1], "B")]
+        notes = [*flags(frames[0], "A", rules), *flags(frames[1], "B", rules)]
         if len(whole) < pairs:
             notes.append(f"{pairs - len(whole)} of {pairs} pairs left out: a half failed, or the halves ran apart")
         lines.append(Line(setting, "", result, middle(frames[0], rules), middle(frames[1], rules), "; ".join(notes)))
@@ -161,7 +166,8 @@ def regressions(found: Found, percent: float) -> list[Line]:
     """The lines that fail a gate: slower (corrected) and by more than `percent` in the best estimate, or lost.
 
     The verdict says that a slowdown is real, the estimate how large it most likely is. The interval's lower end would
-    pass the larger a slowdown the worse it was measured. A case measured in BASE that fails in TARGET is a regression.
+    pass the larger a slowdown the worse it was measured. A case measured in BASE that fails in TARGET is a regression,
+    and so is one that fails there in some repeats and never did in BASE.
     """
     limit = 1 + percent / 100
     worse = ("slower", "more")
@@ -173,9 +179,13 @@ def regressions(found: Found, percent: float) -> list[Line]:
 
 
 def why_undecided(line: Line, percent: float) -> str | None:
-    """Why a gate cannot tell whether a case regressed by `percent`; None where it can."""
+    """Why a gate cannot tell whether a case regressed by `percent`; None where it can, or BASE did not measure it."""
+    if line.lost or not line.in_base:
+        return None
     if line.comparison is None:
-        return None if line.lost else "not compared"
+        return line.note
+    if line.comparison.without_spread:
+        return "without any spread between processes"
     if line.comparison.high is None or line.comparison.basis == "assumed":
         return "with too few processes"
     if line.verdict == "ambiguous" and line.comparison.high > 1 + percent / 100:
@@ -188,19 +198,20 @@ def _lines(
 ) -> Iterator[Line]:  # fmt: skip
     spare = [key for key in target if key not in base]
     for key, group in base.items():
-        setting = setting_between(group)
-        if key in target:
-            yield line_of(group, target[key], rules)
-            continue
-        near = nearest(key, spare, names)
-        if near is None:
-            yield Line(setting, "missing", note="in BASE alone")
-            continue
-        spare.remove(near)
-        reasons = [_disagreement(n, x, y) for n, x, y in zip(names, key, near, strict=True) if x != y]
-        yield Line(setting_between(group, target[near]), "refused", note="; ".join(reasons))
+        line = line_of(group, target[key], rules) if key in target else _alone(group, target, spare, names)
+        yield replace(line, in_base=not group.good.empty)
     for key in spare:
-        yield Line(setting_between(target[key]), "missing", note="in TARGET alone")
+        yield Line(setting_between(target[key]), "missing", note="in TARGET alone", in_base=False)
+
+
+def _alone(group: Group, target: dict[Key, Group], spare: list[Key], names: list[str]) -> Line:
+    """The line of a case that TARGET does not have; the nearest that it has instead is no longer spare."""
+    near = nearest(group.key, spare, names)
+    if near is None:
+        return Line(setting_between(group), "missing", note="in BASE alone")
+    spare.remove(near)
+    reasons = [_disagreement(n, x, y) for n, x, y in zip(names, group.key, near, strict=True) if x != y]
+    return Line(setting_between(group, target[near]), "refused", note="; ".join(reasons))
 
 
 def _disagreement(name: str, base: Any, target: Any) -> str:

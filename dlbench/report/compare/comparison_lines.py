@@ -33,7 +33,8 @@ class Line:
     base: float | None = None  # geometric mean over processes of their medians, in the metric's unit
     target: float | None = None
     note: str = ""  # beside what `caveat_of` the comparison says
-    lost: bool = False  # measured in BASE, and failed in TARGET
+    lost: bool = False  # measured in BASE, and failed in TARGET: see `_is_lost`
+    in_base: bool = True  # BASE measured it; what it did not cannot regress
 
 
 def line_of(base: Group, target: Group, rules: Rules) -> Line:
@@ -45,22 +46,41 @@ def line_of(base: Group, target: Group, rules: Rules) -> Line:
             return Line(setting, "refused", note=reason)
     failed = [_failure(group, side, rules) for side, group in (("BASE", base), ("TARGET", target)) if group.good.empty]
     if failed:
-        return Line(setting, "failed", note="; ".join(failed), lost=not base.good.empty)
-    if rules.metric == "energy_per_image":
-        for column in ("energy_source", "energy_scope"):
-            meters = [sorted(set(group.good[column].astype(str))) for group in (base, target)]
-            if meters[0] != meters[1] or len(meters[0]) > 1:
-                reason = f"{column} is {' and '.join(meters[0])} in BASE and {' and '.join(meters[1])} in TARGET"
-                return Line(setting, "refused", note=reason)
+        return Line(setting, "failed", note="; ".join(failed), lost=_is_lost(base, target))
+    reason = unlike_meters(base.good, target.good, ("BASE", "TARGET"), rules)
+    if reason:
+        return Line(setting, "refused", note=reason)
     few = min(len(base.good), len(target.good)) < MIN_PROCESSES
     a, b = processes_of(base.good, rules, few), processes_of(target.good, rules, few)
     result = compare(a, b, rules.confidence, rules.margin, rules.between_processes)
     notes = []
     for side, group in (("BASE", base), ("TARGET", target)):
-        notes += flags(group.good, side)
+        notes += flags(group.good, side, rules)
         if not group.bad.empty:
             notes.append(f"{side}: {len(group.bad)} left out, {_failure(group, side, rules).partition(': ')[2]}")
-    return Line(setting, "", result, middle(base.good, rules), middle(target.good, rules), "; ".join(notes))
+    middles = middle(base.good, rules), middle(target.good, rules)
+    return Line(setting, "", result, *middles, "; ".join(notes), _is_lost(base, target))
+
+
+def _is_lost(base: Group, target: Group) -> bool:
+    """Whether a case that BASE measured fails in TARGET: always, or sometimes where it never did in BASE."""
+    if base.good.empty or _failures(target).empty:
+        return False
+    return target.good.empty or _failures(base).empty
+
+
+def _failures(group: Group) -> pd.DataFrame:
+    """The attempts that failed by themselves; one that was preempted, or lacks the metric alone, did not."""
+    return group.bad[~group.bad["status"].isin((*DONE_STATUSES, "preempted"))]
+
+
+def unlike_meters(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rules: Rules) -> str:
+    """Why the energies of two sides are not of one thing: meters of several kinds or scopes; "" where they are."""
+    for column in ("energy_source", "energy_scope") if rules.metric == "energy_per_image" else ():
+        meters = [sorted(set(side[column].astype(str))) for side in (a, b)]
+        if meters[0] != meters[1] or len(meters[0]) > 1:
+            return f"{column} is {' and '.join(meters[0])} in {names[0]} and {' and '.join(meters[1])} in {names[1]}"
+    return ""
 
 
 def _mixture(group: Group, side: str, rules: Rules) -> str:
@@ -74,11 +94,18 @@ def _mixture(group: Group, side: str, rules: Rules) -> str:
     keys = group.good["system_key"].dropna().unique()
     if len(keys) > 1:
         return f"{side} has it on {len(keys)} systems; choose with {option} system_key={keys[0]}"
+    # The key of a system leaves them out: OMP_NUM_THREADS or a job's share of the cores sets them.
+    on_cpu = group.good[group.good["device"] == "cpu"]
+    threads = sorted(int(count) for count in on_cpu["system_torch_threads"].dropna().unique())
+    if len(threads) > 1:
+        shown = " and ".join(map(str, threads))
+        return f"{side} has it with {shown} threads; choose with {option} system_torch_threads={threads[0]}"
     return ""
 
 
 def _failure(group: Group, side: str, rules: Rules) -> str:
-    last = group.bad.iloc[-1]
+    failures = _failures(group)
+    last = (group.bad if failures.empty else failures).iloc[-1]
     if last["status"] not in DONE_STATUSES:
         error = last["error"].splitlines()[0] if isinstance(last["error"], str) and last["error"] else "no reason kept"
         return f"{side}: {last['status']}: {error}"
@@ -89,9 +116,9 @@ def _failure(group: Group, side: str, rules: Rules) -> str:
     return f"{side}: {last['status']}, but without usable step times (none, NaN, zero or negative)"
 
 
-def flags(good: pd.DataFrame, side: str) -> list[str]:
+def flags(good: pd.DataFrame, side: str, rules: Rules) -> list[str]:
     """What makes these processes worth a second look."""
-    said = of_all(good)
+    said = of_all(good, with_energy=rules.metric == "energy_per_image")
     return [f"{side}: {said}"] if said else []
 
 
@@ -109,7 +136,7 @@ def middle(good: pd.DataFrame, rules: Rules) -> float:
 
 def caveat_of(result: Comparison) -> str:
     """What has to be known beside the verdict. An interval from an assumed spread is no measurement: none is shown."""
-    if result.low is None or result.basis == "assumed":
+    if (result.low is None and not result.without_spread) or result.basis == "assumed":
         counts = f"{result.num_processes_a} against {result.num_processes_b} processes"
         return (
             f"{counts} are too few to see how processes differ: no interval; run {MIN_PROCESSES} or more on each side"

@@ -122,7 +122,11 @@ def select(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFram
             raise BadInput(f"cannot use {option} {text}: write column=value")
         if column not in rows.columns:
             raise UnknownName("column", column, map(str, rows.columns), option)
-        rows = rows[rows[column].astype(str) == value]
+        # A column of whole numbers in which some are missing holds floats: 2.0 is what was asked for as 2.
+        if pd.api.types.is_float_dtype(rows[column]):
+            rows = rows[rows[column] == pd.to_numeric(value, errors="coerce")]
+        else:
+            rows = rows[rows[column].astype(str) == value]
     return rows
 
 

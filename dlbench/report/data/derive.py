@@ -52,6 +52,11 @@ IDENTITY = (
 _PROPORTIONAL = ("step_time", "distance_to_bound", "distance_to_layer_bound")
 _INVERSE = ("throughput", "flop_rate", "mfu", "share_of_measured_peak")
 MIN_STEPS = samples.MIN_STEPS
+#: Where these columns are not finite and above zero, a clock or a meter failed: the value is unknown.
+_ABOVE_ZERO = (
+    *("window_s", "device_window_s", "energy_window_s", "idle_power_w"),
+    *("energy_j", "energy_counter_j", "energy_integral_j", "energy_module_j"),
+)
 #: Steps are uneven where the sustained throughput is so much below that of the median step.
 UNEVEN_LIMIT = 0.1
 
@@ -94,6 +99,7 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
         rows: by attempt and rank.
         statistics: of each attempt, as `samples.statistics` gives them.
     """
+    rows = _without_impossible(rows)
     by_attempt = rows.groupby("attempt_id", sort=False)
     first = rows.drop_duplicates("attempt_id").set_index("attempt_id", drop=False)
     if len(first) < len(rows):
@@ -164,10 +170,20 @@ def _lists(column: pd.Series) -> Lists:
     return Lists(np.concatenate(arrays) if arrays else np.empty(0), starts)
 
 
+def _without_impossible(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` with NaN for windows [s], energies [J] and powers [W] that cannot be."""
+    # An energy without a window of its own is that of the whole window; one whose window is impossible is of neither.
+    rows = rows.assign(energy_window_s=rows["energy_window_s"].fillna(rows["window_s"]))
+    values = rows[list(_ABOVE_ZERO)].astype(float)
+    possible = values.where((values > 0) & np.isfinite(values))
+    return rows.assign(**{str(name): possible[name] for name in possible})
+
+
 def _flags(rows: pd.DataFrame, first: pd.DataFrame) -> dict[str, pd.Series]:
     """What any rank of an attempt has to say against it, by attempt.
 
-    Steady is an attempt whose ranks all are; it is missing where a rank does not say and no other denies it.
+    Steady is an attempt whose ranks all are; it is missing where a rank does not say and no other denies it. Where a
+    rank has no energy, there is none of the attempt: meter and note are those of the first such rank.
     """
     keys = rows["attempt_id"]
     unsteady = rows["steady"].eq(False).groupby(keys, sort=False).any()
@@ -177,6 +193,10 @@ def _flags(rows: pd.DataFrame, first: pd.DataFrame) -> dict[str, pd.Series]:
         "steady": first["steady"].mask(unknown, None).mask(unsteady, False),
         "other_processes": others.reindex(first.index),
     }
+    unmetered = rows[rows["energy_j"].isna()].drop_duplicates("attempt_id").set_index("attempt_id")
+    metered = ~first.index.isin(unmetered.index)
+    for name in ("energy_source", "energy_scope", "energy_note"):
+        flags[name] = first[name].where(metered, unmetered[name].reindex(first.index))
     several = rows[rows.duplicated("attempt_id", keep=False)]
     for name in ("warnings", "throttle_reasons"):
         said = several.loc[several[name].str.len() > 0, ["attempt_id", name]].explode(name).drop_duplicates()
@@ -193,7 +213,7 @@ def _from_extremes(by_attempt: Any) -> pd.DataFrame:
     keys = rows["attempt_id"]
     startup = rows["import_s"] + rows["build_s"] + rows["first_step_s"]
     gap = (rows["window_s"] - rows["device_window_s"]).abs() / rows["window_s"]
-    disagreement = (rows["energy_counter_j"] / rows["energy_integral_j"] - 1).abs()
+    disagreement = (rows["energy_integral_j"] / rows["energy_counter_j"] - 1).abs()
     values["time_to_first_step"] = startup.groupby(keys).max()
     values["clock_gap"] = gap.groupby(keys).max()
     values["energy_disagreement"] = disagreement.groupby(keys).max()
@@ -208,24 +228,24 @@ def _from_extremes(by_attempt: Any) -> pd.DataFrame:
 def _energy(rows: pd.DataFrame) -> pd.DataFrame:
     """Average, idle and module power over all meters of each attempt, each meter once; NaN if any rank has none.
 
-    A power that is not above zero is that of a meter that stood still: unknown.
+    A rank whose row is missing has none.
     """
     shared = rows["energy_scope"].isin(("package", "node"))
     own = rows["device_uuid"].fillna(rows["rank"].astype(str))
     meter = rows["system_hostname"].fillna("") + "/" + own.where(~shared, "")
-    window_s = rows["energy_window_s"].fillna(rows["window_s"])
     powers = pd.DataFrame(
         {
-            "average_power": rows["energy_j"] / window_s,
+            "average_power": rows["energy_j"] / rows["energy_window_s"],
             "idle_power": rows["idle_power_w"],
-            "module_power": rows["energy_module_j"] / window_s,
+            "module_power": rows["energy_module_j"] / rows["energy_window_s"],
         }
     )
-    frame = powers.where(powers > 0).assign(attempt_id=rows["attempt_id"], meter=meter)
+    frame = powers.assign(attempt_id=rows["attempt_id"], meter=meter)
     meters = frame.drop_duplicates(["attempt_id", "meter"]).groupby("attempt_id", sort=False)
     totals = meters[list(powers)].sum(min_count=1)
     known = meters[list(powers)].count().eq(meters.size(), axis=0)
-    return totals.where(known)
+    ranks = rows.groupby("attempt_id", sort=False)["world_size"].agg(["size", "max"])
+    return totals.where(known)[ranks["size"] == ranks["max"]]
 
 
 def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
@@ -235,7 +255,9 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     inference = cases["mode"] == "inference"
     step = cases["step_time"]
     phases = cases[list(samples.PHASES)].sum(axis=1, min_count=1)
-    cases["rest_time"] = (step - phases).clip(lower=0)
+    # Inference has a forward phase at most.
+    complete = inference | cases[list(samples.PHASES)].notna().all(axis=1)
+    cases["rest_time"] = (step - phases).clip(lower=0).where(complete)
     cases["throughput"] = global_batch / step
     cases["sustained_throughput"] = global_batch * cases["steps"] / cases["window_s"]
     for name in ("latency_p50", "latency_p95", "latency_p99"):

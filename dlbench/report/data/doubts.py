@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 import pandas as pd
 
-from dlbench.results.records import CHOSEN_CLOCKS
+from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
+
+#: A host window that differs from the device's by more than this is flagged.
+CLOCK_GAP_LIMIT = 0.01
+#: Doubts about the energy, which do not touch the times.
+_OF_ENERGY = ["meters disagree", "short energy window"]
 
 
 def doubts(cases: pd.DataFrame) -> pd.DataFrame:
     """One boolean column per doubt, named by what is said of the process.
 
     Args:
-        cases: a row each, with `status`, `throttle_reasons`, `steady`, `other_processes` and `warnings`.
+        cases: a row each, with `status`, `throttle_reasons`, `steady`, `other_processes` and `warnings`, and with the
+            metrics `clock_gap` and `energy_per_image`.
     """
+    # A window that was too short for any energy leaves nothing to doubt.
+    metered = cases["energy_per_image"].notna()
     return pd.DataFrame(
         {
             "unstable": cases["status"] == "unstable",
-            "throttled": cases["throttle_reasons"].map(_says_throttled),
+            "throttled": cases["throttle_reasons"].map(lambda reasons: bool(_slowed_by(reasons) - {POWER_CAP})),
+            "at its power limit": cases["throttle_reasons"].map(lambda reasons: POWER_CAP in _slowed_by(reasons)),
             "not warmed up": cases["steady"].map(lambda steady: steady is False),
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
-            "on a busy host": cases["warnings"].map(_says_busy),
+            "on a busy host": cases["warnings"].map(partial(_says, "busy_host")),
+            "limited by the host": cases["warnings"].map(partial(_says, "host_bound")),
+            "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
+            "meters disagree": metered & cases["warnings"].map(partial(_says, "energy_mismatch")),
+            "short energy window": metered & cases["warnings"].map(partial(_says, "short_energy_window")),
         },
         index=cases.index,
         dtype=bool,
@@ -34,17 +50,23 @@ def of_each(cases: pd.DataFrame) -> list[str]:
     return [", ".join(name for name, holds in zip(names, row, strict=True) if holds) for row in found.to_numpy()]
 
 
-def of_all(cases: pd.DataFrame) -> str:
-    """The doubts of all in words ("2 of 3 on a busy host"); "" without any."""
-    counts = doubts(cases).sum()
+def of_all(cases: pd.DataFrame, with_energy: bool) -> str:
+    """The doubts of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
+    found = doubts(cases)
+    counts = (found if with_energy else found.drop(columns=_OF_ENERGY)).sum()
     several = len(cases) > 1
     said = [f"{count} of {len(cases)} {name}" if several else str(name) for name, count in counts.items() if count]
     return ", ".join(said)
 
 
-def _says_throttled(reasons: object) -> bool:
-    return isinstance(reasons, list | tuple | np.ndarray) and any(reason not in CHOSEN_CLOCKS for reason in reasons)
+def _slowed_by(reasons: object) -> set[str]:
+    return {str(reason) for reason in _items(reasons)} - set(CHOSEN_CLOCKS)
 
 
-def _says_busy(warnings: object) -> bool:
-    return isinstance(warnings, list | tuple | np.ndarray) and any(str(w).startswith("busy_host:") for w in warnings)
+def _says(code: str, warnings: object) -> bool:
+    return any(str(warning).startswith(f"{code}:") for warning in _items(warnings))
+
+
+def _items(cell: object) -> Sequence[object]:
+    """What a cell holds; nothing where it is empty."""
+    return cell if isinstance(cell, list | tuple | np.ndarray) else ()  # type: ignore[return-value]

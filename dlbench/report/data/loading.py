@@ -122,14 +122,20 @@ def _kept(batch: Batch) -> pd.DataFrame:
 
 
 def _unsynced(steps: Lists, ranks: samples.Ranks) -> NDArray[np.float64]:
-    """Of each attempt the median of these steps and its interval, each the largest over ranks; NaN without steps."""
+    """Of each attempt the median of these steps and its interval, each the largest over ranks.
+
+    NaN without steps, and where a rank has one that cannot be right.
+    """
     limits = np.full((steps.lengths.size, 3), np.nan)
     for row in np.flatnonzero(steps.lengths).tolist():
         own = steps.of(row)
+        if not samples.possible(own).all():
+            limits[row] = np.inf  # the largest of all ranks
+            continue
         interval = stats.median_interval(own.tolist())
         limits[row] = (interval.value, interval.low, interval.high) if interval else (np.median(own), np.nan, np.nan)
     largest: NDArray[np.float64] = np.fmax.reduceat(limits, ranks.first) if len(ranks.attempts) else limits
-    return largest
+    return np.where(np.isfinite(largest), largest, np.nan)
 
 
 def _details(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:

@@ -31,7 +31,7 @@ class Metric:
 
     def show(self, value: float | None, significant: int = 3) -> str:
         """`value` with its unit as people read it; an en dash where it is missing."""
-        if value is None or math.isnan(value):
+        if value is None or not math.isfinite(value):
             return units.MISSING
         if self.unit in _SHOWN_BY:
             return _SHOWN_BY[self.unit](value, significant)
@@ -204,7 +204,7 @@ _ALL = (
         "none",
         "Highest rate that a matrix product or a convolution reached on one device of the same system at the case's "
         "precision.",
-        "fastest sample of `dlbench ceilings`; on a CPU of as many threads",
+        "fastest sample of `dlbench ceilings` that is no glitch of the clock; on a CPU of as many threads",
     ),
     Metric(
         "share_of_measured_peak",
@@ -285,7 +285,7 @@ _ALL = (
         "%",
         "lower",
         "How far the energy counter and the integral of the sampled power are apart; large means: trust neither.",
-        "|counter / integral - 1|, the largest of all ranks",
+        "|integral / counter - 1|, the largest of all ranks",
     ),
     Metric(
         "memory_allocated",

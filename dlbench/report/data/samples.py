@@ -66,12 +66,12 @@ def slowest(steps: Lists, ranks: Ranks) -> Slowest:
     begins = np.cumsum(counts) - counts
     times = steps.values if _alone(ranks) else steps.values[_places(steps.starts[ranks.first], counts)]
     rank = np.zeros(times.size, np.int32)
-    good = _possible(times)
+    good = possible(times)
     for number in range(1, int(ranks.count.max(initial=1))):
         has = np.flatnonzero(ranks.count > number)
         here = _places(begins[has], counts[has])
         own = steps.values[_places(steps.starts[ranks.first[has] + number], counts[has])]
-        good[here] &= _possible(own)
+        good[here] &= possible(own)
         slower = own > times[here]
         times[here[slower]] = own[slower]
         rank[here[slower]] = number
@@ -130,14 +130,19 @@ def _of_steps(steps: Lists) -> dict[str, Floats]:
 
 
 def _phase(samples: Lists, ranks: Ranks, found: Slowest, stride: Ints) -> Floats:
-    """Median time of a phase, in each step of the rank that was slowest in it; NaN where a rank lacks it."""
+    """Median time of a phase, in each step of the rank that was slowest in it.
+
+    NaN where a rank lacks it or has a time that cannot be right: every phase of a step is work of its own.
+    """
     if ranks.first.size == 0:
         return np.empty(0)
     num_steps = found.steps.lengths
     every = np.maximum.reduceat(stride, ranks.first)
     taken = -(-num_steps // every)
     alike = every == np.minimum.reduceat(stride, ranks.first)
-    known = np.flatnonzero((num_steps > 0) & alike & (_shortest(samples, ranks) >= taken))
+    bad = np.concatenate(([0], np.cumsum(~possible(samples.values))))[samples.starts]
+    spoilt = bad[ranks.first + ranks.count] > bad[ranks.first]
+    known = np.flatnonzero((num_steps > 0) & alike & (_shortest(samples, ranks) >= taken) & ~spoilt)
     n = taken[known]
     if _alone(ranks):
         values, starts = samples.values, samples.starts[known]
@@ -155,7 +160,8 @@ def _alone(ranks: Ranks) -> bool:
     return int(ranks.count.max(initial=1)) == 1
 
 
-def _possible(times: Floats) -> NDArray[np.bool_]:
+def possible(times: Floats) -> NDArray[np.bool_]:
+    """Which times [s] can be right."""
     return (times >= SHORTEST_STEP_S) & (times <= LONGEST_STEP_S)
 
 

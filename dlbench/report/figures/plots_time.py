@@ -31,7 +31,8 @@ from dlbench.spec.case import MODES
 
 def step_breakdown(cases: pd.DataFrame) -> Plot:
     """Training steps split into forward, backward, optimizer and rest: as times, and as shares of the step."""
-    training = cases[(cases["mode"] == "training") & cases["forward_time"].notna()]
+    phases = cases[["forward_time", "backward_time", "optimizer_time"]].notna().all(axis=1)
+    training = cases[(cases["mode"] == "training") & phases]
     shown = fastest(training, ["model", "precision"])
     if shown.empty:
         return Plot("step_breakdown", "No training case has the times of its phases.")

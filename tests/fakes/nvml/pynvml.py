@@ -7,7 +7,8 @@ average over the last 25 ms of a tick, as on A100 and H100.
 
 A device: {"uuid": "GPU-...", "power": [[until_s, watts], ..., [null, watts]], "mig": false, "processes": [pid, ...],
 "module": watts or null, "energy": "counter" | "unsupported" | "no_permission" | "frozen", "lost_at_s": null or time,
-"reset_at_s": null or time, "throttle": bits, "power_scale": 1.0 (an error of the sensor)}.
+"reset_at_s": null or time, "throttle": bits, "power_scale": 1.0 (an error of the sensor), "old_driver": false (it does
+not know the newest call for processes)}.
 """
 
 import json
@@ -33,6 +34,10 @@ NVML_POWER_SCOPE_MODULE = 1
 NVML_DEVICE_MIG_ENABLE = 1
 TICK_S = 0.1
 SENSOR_S = 0.025
+
+
+class NVMLLibraryMismatchError(Exception):
+    """As the real one no NVMLError: the driver's library lacks a function."""
 
 
 class NVMLError(Exception):
@@ -184,6 +189,8 @@ nvmlDeviceGetCurrentClocksThrottleReasons = nvmlDeviceGetCurrentClocksEventReaso
 
 
 def nvmlDeviceGetComputeRunningProcesses(handle):  # noqa: N802
+    if _alive(handle).get("old_driver"):
+        raise NVMLLibraryMismatchError("Unversioned function called and the NVML version is too old")
     return [SimpleNamespace(pid=pid, usedGpuMemory=2**30) for pid in _alive(handle).get("processes", [])]
 
 

@@ -1,0 +1,81 @@
+"""The step itself: what it leaves, how inference runs, and that its data stay what they were."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dlbench.errors import BadInput
+from dlbench.spec.case import Case
+from dlbench.worker import workload as module
+from dlbench.worker.workload import OPTIMIZERS, build_workload
+
+CPU = torch.device("cpu")
+
+
+def gradient_norm(workload):
+    return float(torch.stack([p.grad.norm() for p in workload.module.parameters()]).norm())
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_gradients_are_after_many_steps_on_one_batch_what_they_were_in_the_first(optimizer):
+    workload = build_workload(Case("lenet5", batch_size=1, optimizer=optimizer, device="cpu"), CPU)
+    workload.step()
+    first, first_loss = gradient_norm(workload), workload.read_loss()
+    for _ in range(300):
+        workload.step()
+    assert gradient_norm(workload) == pytest.approx(first, rel=0.01)
+    assert workload.read_loss() == pytest.approx(first_loss, rel=0.01)
+
+
+def test_a_step_leaves_its_output_and_loss_as_the_usual_loop_does_until_they_are_to_be_forgotten():
+    workload = build_workload(Case("lenet5", batch_size=2, device="cpu"), CPU)
+    workload.step()
+    assert workload.output.shape == (2, 10)
+    assert workload.read_loss() > 0
+    workload.forget()
+    assert workload.output is None
+    assert workload.loss is None
+    assert all(p.grad is None for p in workload.module.parameters())
+
+
+def test_a_backward_pass_that_fails_keeps_no_graph():
+    workload = build_workload(Case("lenet5", batch_size=2, device="cpu"), CPU)
+
+    def refuse(gradient):
+        raise RuntimeError("no room")
+
+    handle = next(workload.module.parameters()).register_hook(refuse)
+    with pytest.raises(RuntimeError, match="no room"):
+        workload.step()
+    assert workload.output is None
+    assert workload.loss is None
+    handle.remove()
+    workload.step()
+    assert workload.loss is not None
+
+
+def test_inference_runs_in_its_mode_entered_once_for_many_steps_or_by_each_step():
+    workload = build_workload(Case("lenet5", "inference", batch_size=2, device="cpu"), CPU)
+    seen = []
+    workload.module.register_forward_hook(lambda *_: seen.append(torch.is_inference_mode_enabled()))
+    workload.step()
+    with workload.many():
+        assert torch.is_inference_mode_enabled()
+        workload.step()
+    assert seen == [True, True]
+    assert not torch.is_inference_mode_enabled()
+    with build_workload(Case("lenet5", batch_size=2, device="cpu"), CPU).many():
+        assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("triton", "Triton is not installed"), ("headers", "needs Python's headers, and there is no /nowhere/Python.h")],
+)
+def test_what_compiling_for_a_gpu_lacks_is_said_before_it_fails_late(monkeypatch, missing, words):
+    monkeypatch.setattr(module, "_require_compiler", lambda: None)
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if missing == "triton" else name)
+    monkeypatch.setattr(module.sysconfig, "get_path", lambda name: "/nowhere")
+    with pytest.raises(BadInput, match=words):
+        module._compiled(torch.nn.Identity(), "default", torch.device("cuda"))
