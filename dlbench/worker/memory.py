@@ -99,7 +99,8 @@ def cpu_allocated_peak_bytes(workload: Workload) -> int | None:
     # What the profiler has not seen allocated it does not see released either.
     workload.forget()
     alive = storage_bytes(_alive_tensors(workload))
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    # acc_events: without it PyTorch 2.11 warns that it keeps the events of the last cycle alone; there is one.
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         workload.step()
     results = profiler.profiler.kineto_results if profiler.profiler else None
     if results is None:

@@ -100,7 +100,7 @@ def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
         step.watch(tensor)
     step.begin()
     with step:
-        workload.step(step)  # of a clock only the stamps are asked for
+        workload.step(step)  # type: ignore[arg-type]  # of a clock only the stamps are asked for
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
     cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
     prediction = Prediction(

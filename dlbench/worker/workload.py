@@ -8,7 +8,6 @@ import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,21 +57,23 @@ class Workload:
     loss: Tensor | None = None
     #: The module under DistributedDataParallel, where several ranks train together.
     parallel: Any = None
-    #: Does one step; with a clock, gives the stamps behind forward and behind backward (training), or none (inference).
-    step: Callable[..., tuple[Any, ...]] = field(init=False, repr=False)
+    #: Whether the forward pass runs under autocast.
+    mixed: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        # Chosen once: what a step looks up, it looks up in cold caches.
-        self.step = self._infer if self.optimizer is None else partial(self._train, self.optimizer)
-        self._mixed = self.case.precision in AUTOCAST_DTYPES
+        self.mixed = self.case.precision in AUTOCAST_DTYPES
 
-    def _train(self, optimizer: torch.optim.Optimizer, clock: Clock | None = None) -> tuple[Any, ...]:
+    def step(self, clock: Clock | None = None) -> tuple[Any, ...]:
+        """One step; with a clock, the stamps behind forward and behind backward (training), or none (inference)."""
+        optimizer = self.optimizer
+        if optimizer is None:
+            return self._infer()
         images, labels = next(self.batches)
         # Here rather than at the end: gradients of the last step are freed before activations need room, and
         # set_to_none makes backward write them instead of adding to zeros.
         optimizer.zero_grad(set_to_none=True)
         # Branches, for even a context that does nothing takes microseconds, and a step may be a thousand of them.
-        mixed, scaler = self._mixed, self.scaler
+        mixed, scaler = self.mixed, self.scaler
         if mixed:
             with autocast(self.case.precision, self.device.type):
                 output = self.run(images)
@@ -95,12 +96,12 @@ class Workload:
             scaler.update()
         return (forward_end, backward_end) if clock else ()
 
-    def _infer(self, clock: Clock | None = None) -> tuple[Any, ...]:
+    def _infer(self) -> tuple[Any, ...]:
         if not torch.is_inference_mode_enabled():
             with torch.inference_mode():
-                return self._infer(clock)
+                return self._infer()
         images, _ = next(self.batches)
-        if self._mixed:
+        if self.mixed:
             with autocast(self.case.precision, self.device.type):
                 self.run(images)
         else:

@@ -24,7 +24,11 @@ KNOWN_CPU = torch.backends.cpu.get_cpu_capability() in _CHANNEL_BLOCK
 @pytest.mark.parametrize("model", QUICK)
 def test_the_table_holds_what_is_followed(model, mode, precision):
     case = Case(model, mode=mode, device="cuda", precision=precision)
-    assert memory_lines(case) == _memory_lines()[model, mode, "cuda", precision]
+    followed, kept = memory_lines(case), _memory_lines()[model, mode, "cuda", precision]
+    assert len(followed) == len(kept)
+    # Versions of PyTorch differ in what autocast casts.
+    for line, known in zip(followed, kept, strict=True):
+        assert line == pytest.approx(known, rel=0.05 if precision.startswith("amp") else 0)
 
 
 @pytest.mark.slow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 
@@ -37,6 +39,15 @@ def test_a_step_leaves_its_output_and_loss_as_the_usual_loop_does_until_they_are
     assert workload.output is None
     assert workload.loss is None
     assert all(p.grad is None for p in workload.module.parameters())
+
+
+def test_a_workload_is_gone_at_once_when_nobody_needs_it_any_more():
+    """Its DistributedDataParallel must end before the process group does, not when garbage is collected."""
+    workload = build_workload(Case("lenet5", batch_size=2, device="cpu"), CPU)
+    workload.step()
+    gone = weakref.ref(workload)
+    del workload
+    assert gone() is None
 
 
 def test_a_backward_pass_that_fails_keeps_no_graph():
