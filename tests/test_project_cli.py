@@ -124,3 +124,11 @@ def test_repeats_are_one_row_with_their_median_and_range(tmp_path, capsys):
     assert row["time_high_s"] / row["time_s"] == pytest.approx(0.020 / 0.012, rel=0.02)
     assert row["time_low_s"] / row["time_s"] == pytest.approx(0.010 / 0.012, rel=0.02)
     assert "range" in notes
+
+
+def test_prices_of_a_system_that_nobody_has_are_named(root, tmp_path, capsys):
+    prices = tmp_path / "prices.toml"
+    prices.write_text('currency = "EUR"\nper_kwh = 0.3\n[systems."NVIDIA H20O"]\nper_kwh = 9\n')
+    assert run(root, "--images", 100, "--epochs", 1, "--prices", prices, "--format", "json") == 0
+    _, notes = rows_of(capsys)
+    assert "prices of NVIDIA H20O, and no system here has that name" in notes

@@ -65,7 +65,7 @@ def projection_table(
         BadInput: there is no measured training of these networks, or images or epochs are not above zero.
     """
     from dlbench.errors import BadInput
-    from dlbench.report.chapters.projection import project
+    from dlbench.report.chapters.projection import project, unused
     from dlbench.report.chapters.projection_section import named_assumptions, throughput_interval
     from dlbench.report.compare.side_by_side import numbered, over_processes
     from dlbench.report.data import derive
@@ -98,9 +98,9 @@ def projection_table(
         found.append([*setting, value, *_cells(projection, known)])
     if not found:
         raise BadInput("the trainings in there have no step times: nothing can be projected from them")
-    notes = list(assumptions)
+    notes = [*assumptions, *unused(prices, names.values())]
     if cases["processes"].gt(1).any():
-        notes.append("n: processes of a case, whose median this is; from and to are then the range of them.")
+        notes.append("n: processes of a case, whose median this is; from and to are then the range of their intervals.")
     if without_interval:
         notes.append(f"{without_interval} cases have too few steps for an interval: theirs is left out.")
     if any(row[-6] is not None for row in found):

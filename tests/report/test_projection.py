@@ -105,9 +105,13 @@ def test_a_price_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('currency = "EUR"\nper_kwh = -0.2', "per_kwh is -0.2; a price is a finite number of at least 0"),
+        ('currency = "EUR"\nper_kwh = -0.2', r"per_kwh is -0.2; a price is a number from 0 to 1e\+12"),
         ('currency = "EUR"\nper_kwh = nan', "per_kwh is nan"),
         ('currency = "EUR"\nper_device_hour = inf', "per_device_hour is inf"),
+        ('currency = "EUR"\nper_device_hour = 1e308', r"per_device_hour is 1e\+308"),
+        (f'currency = "EUR"\nper_kwh = 1{400 * "0"}', "per_kwh has 401 digits"),
+        (f'currency = "EUR"\nper_kwh = 1{5000 * "0"}', "not valid TOML: Exceeds the limit"),
+        ('currency = "EUR"\nper_kwh = 0.2\npue = 1000', "pue is 1000; .* a number from 1 to 100"),
         ('currency = "EUR"\nper_kwh = 0.2\npue = 0.9', "pue is 0.9"),
         ('currency = "EUR"\nper_kwh = 0.2\npue = nan', "pue is nan"),
         ('currency = "EUR"\nper_kwh = "cheap"', "per_kwh is 'cheap'; it must be a number"),

@@ -10,9 +10,10 @@ import pytest
 from dlbench.report.chapters.scaling import model_sentence, table
 from dlbench.report.chapters.scaling_curves import curves
 from dlbench.report.chapters.scaling_model import HOPS, Sample, ScalingModel, fit
+from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.data.content import read
 from dlbench.report.figures import figure_style
-from dlbench.report.figures.plots_scaling import plots
+from dlbench.report.figures.plots_scaling import _bars, plots
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
 
@@ -155,7 +156,12 @@ def test_a_curve_has_speedup_efficiency_and_the_share_of_communication(tmp_path,
     compute = 0.01 if kind == "weak" else 0.005
     ideal = 8 * 0.01 / (compute + 0.00175) if kind == "weak" else 0.04 / (0.005 + 0.00175)
     assert eight.speedup == pytest.approx(ideal, rel=0.02)
-    assert eight.speedup_low < eight.speedup < eight.speedup_high
+    # One process of each size says nothing of how processes differ.
+    assert (eight.speedup_low, eight.speedup_high) == (None, None)
+    assert eight.throughput_low < eight.throughput < eight.throughput_high
+    (row,) = [r for r in table([curve]).records() if r["devices"] == 8 and r["origin"] == "measured"]
+    assert row["speedup_interval"] is None
+    assert UNKNOWN_SPREAD in table([curve]).notes
     assert eight.efficiency == pytest.approx(ideal / 8, rel=0.02)
     assert eight.share == pytest.approx(0.00175 / (compute + 0.00175), rel=0.1)
 
@@ -210,6 +216,22 @@ def test_repeats_of_a_size_are_one_point_with_their_median_and_range(tmp_path):
         # The second of three repeats takes 1 % longer, the third 2 %.
         assert point.step_s == pytest.approx(1.01 * single.step_s, rel=0.003)
         assert point.throughput_low < 0.993 * point.throughput < point.throughput < 0.993 * point.throughput_high
+    eight = curve.points[-1]
+    assert eight.speedup_low < eight.speedup < eight.speedup_high
+    assert table([curve]).notes == []
+
+
+def test_sizes_of_too_few_steps_have_no_interval_and_no_bar(tmp_path):
+    made = [
+        fakes.record(Case("lenet5", devices_per_node=n), fakes.CPU, i, step_s=(0.01,), window_s=0.01)
+        for i, n in enumerate((1, 2, 4))
+    ]
+    (curve,) = curves(content(tmp_path, made))
+    for row in table([curve]).records():
+        assert row["origin"] != "measured" or row["half_width"] is None
+    for name in ("throughput", "speedup", "efficiency"):
+        bars = _bars(list(curve.points)[1:], name)
+        assert np.isnan(bars).all()
 
 
 def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_the_figure(tmp_path):

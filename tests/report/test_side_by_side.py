@@ -103,8 +103,10 @@ def test_repeats_are_processes_of_one_case_with_their_median_and_range(tmp_path)
     mine = content.shown[(content.shown["system_id"] == cases["system_id"].iloc[0])]
     mine = mine[(mine["mode"] == cases["mode"].iloc[0]) & (mine["batch_size"] == cases["batch_size"].iloc[0])]
     assert cases["throughput"].iloc[0] == pytest.approx(mine["throughput"].median())
-    assert cases["throughput_low"].iloc[0] == mine["throughput"].min()
-    assert cases["throughput_high"].iloc[0] == mine["throughput"].max()
+    # Two medians may happen to be near each other: what each process is unsure of counts too.
+    assert cases["throughput_low"].iloc[0] == mine["throughput_low"].min() < mine["throughput"].min()
+    assert cases["throughput_high"].iloc[0] == mine["throughput_high"].max() > mine["throughput"].max()
+    assert cases["memory_allocated_low"].iloc[0] == mine["memory_allocated"].min()
 
 
 @pytest.mark.parametrize(("count", "place"), [(1, 0), (4, 1), (5, 2)])

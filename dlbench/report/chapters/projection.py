@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
 from dlbench.stats import Interval
 
 JOULES_PER_KWH = 3.6e6
+#: A price beyond this, in whatever currency, and a building that uses so many times what its computers use, are slips.
+HIGHEST_PRICE, HIGHEST_PUE = 1e12, 100.0
 #: How the assumptions on money begin.
 ON_MONEY = ("Electricity costs", "A device costs", "The devices themselves", "No cost is given")
 #: What an energy holds and what it does not, by the meter's scope.
@@ -40,11 +42,11 @@ class Prices:
             raise BadInput("currency is empty; write one such as 'EUR'")
         for name in ("per_kwh", "per_device_hour"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < math.inf:
-                raise BadInput(f"{name} is {value}; a price is a finite number of at least 0")
-        if not 1 <= self.pue < math.inf:
+            if value is not None and not 0 <= value <= HIGHEST_PRICE:
+                raise BadInput(f"{name} is {value:.6g}; a price is a number from 0 to {HIGHEST_PRICE:g}")
+        if not 1 <= self.pue <= HIGHEST_PUE:
             raise BadInput(
-                f"pue is {self.pue}; it is total energy over computing energy, a finite number of at least 1"
+                f"pue is {self.pue}; it is total energy over computing energy, a number from 1 to {HIGHEST_PUE:g}"
             )
         if self.per_kwh is None and self.per_device_hour is None and not self.systems:
             raise BadInput("neither per_kwh nor per_device_hour is given; write at least one of them")
@@ -53,6 +55,14 @@ class Prices:
         """What this system costs: its own prices, else those of all; None where there are neither."""
         known = self.systems.get(system, self)
         return known if known.per_kwh is not None or known.per_device_hour is not None else None
+
+
+def unused(prices: Prices | None, systems: Collection[str]) -> list[str]:
+    """A sentence on prices of systems that none of `systems` is: a name written otherwise costs what all cost."""
+    names = sorted(set(prices.systems) - set(systems)) if prices is not None else []
+    if not names:
+        return []
+    return [f"The price file has prices of {', '.join(names)}, and no system here has that name: they count nowhere."]
 
 
 @dataclass(frozen=True)
@@ -134,10 +144,10 @@ def read_prices(path: Path) -> Prices:
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"{path} is not valid TOML: {error}") from None
     except UnicodeDecodeError:
         raise BadInput(f"{path} is not valid TOML: it is not UTF-8 text") from None
+    except ValueError as error:  # TOML's own, and Python's of a number with thousands of digits
+        raise BadInput(f"{path} is not valid TOML: {error}") from None
     except OSError as error:
         raise BadInput(f"price file {path} cannot be read: {error.strerror}") from None
     try:
@@ -163,6 +173,8 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
                 raise BadInput(f"currency is {value!r}; it must be a text such as 'EUR'")
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInput(f"{key} is {value!r}; it must be a number")
+        elif isinstance(value, int) and value.bit_length() > 64:
+            raise BadInput(f"{key} has {len(str(abs(value)))} digits; it must be a number from 0 to {HIGHEST_PRICE:g}")
     if "currency" not in values:
         raise BadInput('currency is missing; write one such as currency = "EUR"')
     systems = {name: make_prices(_replaced(values, name, prices), where) for name, prices in own.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.chapters.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project
+from dlbench.report.chapters.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
 from dlbench.report.compare.side_by_side import numbered, over_processes
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.data.labels import network, network_order, setting, varying_axes
@@ -21,7 +21,10 @@ from dlbench.stats import Interval
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
-_LIMITS = "From and to: by the interval of the throughput; of a case that ran several times, by the range of its runs."
+_LIMITS = (
+    "From and to: by the interval of the throughput; of several processes of a case from the lowest to the highest of "
+    "theirs."
+)
 
 
 def projection(content: Content) -> Section:
@@ -66,6 +69,7 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
         row: list[Cell] = [network(case["model"])]
         row += [name] if several else []
         rows.append([*row, setting(case, axes), num_devices, *_cells(found, known)])
+    assumptions |= dict.fromkeys(unused(prices, names.values()))
     return _without_empty(Table(_columns(several, prices), rows, notes=[_LIMITS] if limited else [])), list(assumptions)
 
 

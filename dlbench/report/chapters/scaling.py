@@ -7,6 +7,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.report.chapters.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, curves
+from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.forms.render import Cell, Column, Table
 
@@ -25,13 +26,22 @@ def table(found: list[Curve]) -> Table:
     for curve in found:
         single = curve.points[0].throughput if curve.points[0].devices == 1 else None
         for p in curve.points:
-            width = (p.throughput_high - p.throughput_low) / 2 / p.throughput
             speed = None if p.speedup is None else round(p.speedup, 3)
             shares = None if p.share_limits is None else " to ".join(f"{100 * s:.1f}" for s in p.share_limits) + " %"
             limits = None if p.speedup_low is None else f"{p.speedup_low:.2f} to {p.speedup_high:.2f}"
             rows.append(
                 [
-                    *(curve.kind, curve.name, "measured", p.devices, p.nodes, p.batch_size, p.throughput, width, None),
+                    *(
+                        curve.kind,
+                        curve.name,
+                        "measured",
+                        p.devices,
+                        p.nodes,
+                        p.batch_size,
+                        p.throughput,
+                        p.half_width,
+                        None,
+                    ),
                     *(single, speed, limits, p.efficiency, p.exposed_s, p.share, shares, p.energy_j),
                 ]
             )
@@ -55,7 +65,8 @@ def table(found: list[Curve]) -> Table:
         Column("share_interval", "interval of share", "right"),
         Column("energy_per_image_j", "energy per image", "right", _shown("J")),
     ]
-    return Table(columns, rows)
+    unknown = any(p.speedup is not None and p.speedup_low is None for curve in found for p in curve.points)
+    return Table(columns, rows, notes=[UNKNOWN_SPREAD] if unknown else [])
 
 
 def _predicted(curve: Curve, found: Prediction, single: float | None) -> list[Cell]:

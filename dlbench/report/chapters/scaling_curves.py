@@ -2,7 +2,8 @@
 
 Weak: the batch per device stays. Strong: the batch over all devices stays. They are never mixed. Speedup is throughput
 over that of the measured single-device case, efficiency is speedup over devices; their intervals take the unfavourable
-ends of both. Without a measured single-device case there is neither, and the absolute figures stand alone.
+ends of both, where enough processes ran on each side to know how these differ. Without a measured single-device case
+there is neither, and the absolute figures stand alone.
 
 A size is a number of nodes and of devices on each. Where a setting reached one number of devices in two ways, such as
 1 x 4 and 2 x 2, its sizes make a curve within one node and one for each number of devices per node.
@@ -17,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench.report.chapters.scaling_model import Sample, ScalingModel, fit
+from dlbench.report.compare.compare_stats import MIN_PROCESSES
 from dlbench.report.compare.side_by_side import numbered, over_processes
 from dlbench.report.data.labels import network
 from dlbench.spec.case import AXES
@@ -40,8 +42,8 @@ class Point:
     batch_size: int  # per device
     step_s: float
     throughput: float
-    throughput_low: float
-    throughput_high: float
+    throughput_low: float | None = None
+    throughput_high: float | None = None
     speedup: float | None = None
     speedup_low: float | None = None
     speedup_high: float | None = None
@@ -52,6 +54,13 @@ class Point:
     communication_s: float | None = None
     energy_j: float | None = None  # per image
     attempts: tuple[str, ...] = ()
+
+    @property
+    def half_width(self) -> float | None:
+        """Half of the interval of the throughput, relative to it."""
+        if self.throughput_low is None or self.throughput_high is None:
+            return None
+        return (self.throughput_high - self.throughput_low) / 2 / self.throughput
 
     @property
     def efficiency(self) -> float | None:
@@ -177,14 +186,14 @@ def _points(sizes: pd.DataFrame) -> list[Point]:
     for case in sizes.to_dict("records"):
         low, high = (_number(case[f"throughput_{end}"]) for end in ("low", "high"))
         value = float(case["throughput"])
-        low, high = low or value, high or value
         speedup: dict[str, float] = {}
         if base is not None:
-            b_low, b_high = (_number(base[f"throughput_{end}"]) or float(base["throughput"]) for end in ("low", "high"))
-            own = case["devices"] == 1
             speedup["speedup"] = value / float(base["throughput"])
-            speedup["speedup_low"] = 1.0 if own else low / b_high
-            speedup["speedup_high"] = 1.0 if own else high / b_low
+            b_low, b_high = (_number(base[f"throughput_{end}"]) for end in ("low", "high"))
+            if case["devices"] == 1:
+                speedup |= {"speedup_low": 1.0, "speedup_high": 1.0}
+            elif low and high and b_low and b_high and min(case["processes"], base["processes"]) >= MIN_PROCESSES:
+                speedup |= {"speedup_low": low / b_high, "speedup_high": high / b_low}
         compute = _number(case["unsynced"])
         ends = [_number(case[name]) for name in ("step_time_low", "unsynced_high", "step_time_high", "unsynced_low")]
         known = [end for end in ends if end is not None]

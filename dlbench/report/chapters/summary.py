@@ -73,7 +73,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
 
 
 def _uncertainty(case: pd.Series) -> list[str]:
-    """Half of the range of a case's processes; of a single one the half-width of its interval, where it has one."""
+    """Half of the range of its processes' intervals; of a single one half of its interval, where it has one."""
     if case["processes"] > 1:
         reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
         return [f"± {units.percent(reach)} over {case['processes']:.0f} processes"]

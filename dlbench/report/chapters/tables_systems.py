@@ -207,7 +207,7 @@ def _notes(with_spread: bool, several: bool) -> list[str]:
     one = "half-width of the confidence interval of the median step"
     if not several:
         return [f"±: {one}, within the one process of each system."]
-    return [f"±: of several processes half of their range, of one the {one}."]
+    return [f"±: of several processes half of the range of their intervals, of one the {one}."]
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dlbench.report.compare.matching import IDENTITY, comparable_protocol
@@ -80,7 +81,8 @@ def over_processes(cases: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The axes, `number`, `system_id`, `status`, `processes`, the medians, and `<name>_low` and `<name>_high`: of one
-        process the interval of its median, where it has one; of several the lowest and the highest process.
+        process the interval of its median, where it has one; of several the lowest and the highest end of theirs, for
+        medians that happen to be near each other say nothing of what each of them is unsure of.
     """
     if cases.empty:
         return cases.assign(processes=[])
@@ -90,14 +92,25 @@ def over_processes(cases: pd.DataFrame) -> pd.DataFrame:
     worst = cases["status"].ne("ok").groupby([cases["number"], cases["system_id"]], sort=False).any()
     status = worst.map({True: "unstable", False: "ok"}).rename("status")
     medians = groups[list(METRICS)].median()
-    # One process has its own interval, where there is one; several have their range.
+    # One process has its own interval, where there is one; several have the range of theirs.
     limits = [f"{name}_{end}" for name in METRICS for end in ("low", "high")]
     own = groups[[name for name in limits if name in cases]].first().reindex(columns=limits)
-    ranges = groups[list(METRICS)].min().add_suffix("_low").join(groups[list(METRICS)].max().add_suffix("_high"))
+    keys = [cases["number"], cases["system_id"]]
+    lows, highs = _ends(cases, "low", np.fmin), _ends(cases, "high", np.fmax)
+    ranges = lows.groupby(keys, sort=False).min().join(highs.groupby(keys, sort=False).max())
     spread = own.where(processes.eq(1), ranges[limits], axis=0)
     found = pd.concat([first, processes, status, medians, spread], axis=1).reset_index()
     # The median stands for all repeats.
     return found.assign(repeat=0)
+
+
+def _ends(cases: pd.DataFrame, end: str, outer: np.ufunc) -> pd.DataFrame:
+    """Of each process and metric the outer one of its value and of that end of its interval, where it has one."""
+    found = {}
+    for name in METRICS:
+        value, limit = cases[name].astype(float), f"{name}_{end}"
+        found[limit] = outer(value, cases[limit].astype(float)) if limit in cases else value
+    return pd.DataFrame(found, index=cases.index)
 
 
 def median_processes(cases: pd.DataFrame) -> pd.DataFrame:

@@ -18,6 +18,8 @@ from dlbench.spec.case import MODES, PRECISIONS
 
 #: A figure with one row per case shows at most so many.
 MAX_ROWS = 24
+#: What bars are, wherever cases are drawn with theirs.
+INTERVAL_WORDS = "Bars: the interval of the median step; of several processes from the lowest to the highest of theirs."
 #: Words beside a point or a bar.
 SMALL: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
 

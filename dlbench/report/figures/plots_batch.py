@@ -12,6 +12,7 @@ from dlbench.report.data.labels import network, network_order, setting, varying_
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
+    INTERVAL_WORDS,
     Plot,
     choice,
     fastest,
@@ -27,7 +28,6 @@ from dlbench.spec.case import MODES, PRECISIONS
 
 #: The knee of a curve is its smallest batch with at least this share of its best throughput.
 KNEE_SHARE = 0.95
-INTERVAL_WORDS = "Bars: the interval of the median step, or of several processes their range."
 KNEE_WORDS = f"A ring marks the knee: the smallest batch with at least {KNEE_SHARE:.0%} of the best throughput".replace(
     "%", " %"
 )

@@ -6,13 +6,15 @@ where it knows limits only.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from dlbench.report.chapters.scaling_curves import KINDS, Curve, Point
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import Plot, grid
+from dlbench.report.figures.figure_parts import INTERVAL_WORDS, Plot, grid
 
 #: A figure shows so many curves; the table holds all.
 MAX_CURVES = 6
@@ -49,9 +51,7 @@ def _plot(kind: str, found: list[Curve], ending: str) -> Plot:
         for c in shown
         if c.points[0].devices == 1
     )
-    words = (
-        f"{kind.capitalize()} scaling, {_WORDS[kind]}. Bars are confidence intervals; hollow and dashed is predicted."
-    )
+    words = f"{kind.capitalize()} scaling, {_WORDS[kind]}. {INTERVAL_WORDS} Hollow and dashed is predicted."
     if any(not p.known for c in shown for p in c.predictions()):
         words += " A band is predicted too, where only limits are known."
     more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""
@@ -97,19 +97,22 @@ def _scale(curve: Curve, name: str) -> Any:
     return lambda devices, throughput: throughput / first.throughput / devices
 
 
-def _bars(points: list[Point], name: str) -> list[list[float]] | None:
-    limits = []
-    for p in points:
-        if name == "throughput":
-            limits.append((p.throughput, p.throughput_low, p.throughput_high))
-        elif name in ("speedup", "efficiency") and p.speedup and p.speedup_low and p.speedup_high:
-            by = 1 if name == "speedup" else p.devices
-            limits.append((p.speedup / by, p.speedup_low / by, p.speedup_high / by))
-        elif name == "share" and p.share is not None and p.share_limits:
-            limits.append((p.share, *p.share_limits))
-        else:
-            return None
-    return [[max(0.0, v - low) for v, low, _ in limits], [max(0.0, high - v) for v, _, high in limits]]
+def _bars(points: list[Point], name: str) -> np.ndarray:
+    """Lengths of the bars below and above each point; not a number where it has none."""
+    values = np.array([getattr(p, name) for p in points])
+    low, high = np.array([_limits(p, name) for p in points]).T
+    bars: np.ndarray = np.maximum(0.0, [values - low, high - values])
+    return bars
+
+
+def _limits(point: Point, name: str) -> tuple[float, float]:
+    low, high, by = {
+        "throughput": (point.throughput_low, point.throughput_high, 1),
+        "speedup": (point.speedup_low, point.speedup_high, 1),
+        "efficiency": (point.speedup_low, point.speedup_high, point.devices),
+        "share": (*(point.share_limits or (None, None)), 1),
+    }.get(name, (None, None, 1))
+    return (math.nan, math.nan) if low is None or high is None else (low / by, high / by)
 
 
 def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:

@@ -14,6 +14,7 @@ from dlbench.report.data.labels import network
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
+    INTERVAL_WORDS,
     SMALL,
     Plot,
     choice,
@@ -126,7 +127,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         bound += " The dashed line is the peak that matrix products and convolutions reached on one device."
     if _REACHED in sources:
         bound = " No peak of this device is known: the dotted line is the highest rate that any case reached."
-    bars = " Bars: the interval of the median step, or of several processes their range."
+    bars = f" {INTERVAL_WORDS}"
     return Plot("flop_time", f"Step time against the counted work.{bars}{bound}", figure)
 
 
