@@ -149,6 +149,8 @@ def test_a_wrong_query_is_one_line(results, capsys):
     assert "syntax error" in error
     assert len(error.splitlines()) == 1
     assert "no results at 'nowhere'" in run(capsys, "query", "select 1", "--results", "nowhere", status=2).err
+    beyond = run(capsys, "query", "select timestamp '290000-01-01'", "--results", results, status=2).err
+    assert len(beyond.splitlines()) == 1
 
 
 # export

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 #: What a worker may take beyond its time for measuring [s]: start-up, warm-up, counting, the trace.
 _MARGIN_S = 300.0
+#: A trace of more steps is too large for any viewer.
+MOST_TRACE_STEPS = 1000
 
 
 def add(commands: Any) -> None:
@@ -118,8 +120,8 @@ def _profile(options: argparse.Namespace) -> int:
 
     case = _case(options.model, options.overrides)
     time_s = _time(options.time, "--time")
-    if options.trace_steps < 0:
-        raise BadInput(f"--trace-steps is {options.trace_steps}; it must be at least 0")
+    if not 0 <= options.trace_steps <= MOST_TRACE_STEPS:
+        raise BadInput(f"--trace-steps is {options.trace_steps}; it must be from 0 to {MOST_TRACE_STEPS}")
     run_id, started_at = new_name(case.id)
     folder = options.output or options.results / bounds_schema.PROFILES_FOLDER / run_id
     if folder.exists():

@@ -102,8 +102,8 @@ def _spread(text: str) -> float:
 
 def _share(text: str) -> float:
     value = float(text)
-    if not 0.5 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0.5 to below 1")
+    if not 0.5 <= value <= 0.9999:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0.5 to 0.9999")
     return value
 
 

@@ -81,10 +81,11 @@ def _export(options: argparse.Namespace) -> int:
 
 def _written(file: Path, text: str) -> int:
     from dlbench.errors import StoreError
+    from dlbench.report.forms.whole import write_whole
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
+        write_whole(file, [text])
     except OSError as error:
         raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
     say(f"written: {file}")

@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
                         help="CPU: what the process may use, such as 2GiB (default: what is free)")  # fmt: skip
     parser.add_argument("--within", type=_percent, default=1.0, metavar="PERCENT",
                         help="how near a batch that fits must be to one that does not (default: 1)")  # fmt: skip
-    parser.add_argument("--timeout", type=float, default=600.0, metavar="SECONDS", help="of one run (default: 600)")
+    parser.add_argument("--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="of one run (default: 600)")
     add_format(parser)
 
 
@@ -118,6 +118,8 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
     protocol: dict[str, Any] = {}
     for override in overrides:
         suite._apply(override, axes, protocol)
+    if axes["model"] != (model,):
+        raise BadInput("name the model once: `dlbench maxbatch MODEL`, without -P model=")
     if "batch_size" in axes:
         raise BadInput("cannot use -P batch_size: the batch is what maxbatch looks for")
     several = [name for name, values in axes.items() if len(values) > 1]
@@ -294,6 +296,13 @@ def _bytes(text: str) -> int:
     if match is None or match.group(2) not in _UNITS or float(match.group(1)) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is no size such as 2GiB or 500MB")
     return int(float(match.group(1)) * _UNITS[match.group(2)])
+
+
+def _seconds(text: str) -> float:
+    value = float(text) if re.fullmatch(r"[0-9.]+(e[0-9]+)?", text) and text != "." else 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no time above 0 s")
+    return value
 
 
 def _percent(text: str) -> float:

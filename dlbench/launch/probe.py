@@ -38,6 +38,9 @@ def probe(models: Sequence[str] = (), timeout_s: float = 180.0, argv: Sequence[s
     Raises:
         BadInput: a model that nobody knows, or torch is missing or broken in this Python.
     """
+    for name in models:
+        if not name.isprintable():
+            raise BadInput(f"no model can be named {name!r}: it has characters that no name has")
     argv = list(argv) or [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     try:
         done = subprocess.run(

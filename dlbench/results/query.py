@@ -51,13 +51,18 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
     try:
         found = connection.sql(sql)
         table = found.to_arrow_table() if found is not None else None
-    except duckdb.Error as error:
+        # Python has no words for some values that DuckDB has, such as the date "infinity".
+        columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns] if table else []
+    except (duckdb.Error, pa.ArrowException, OverflowError, ValueError) as error:
         raise BadInput(f"DuckDB refuses the query: {' '.join(str(error).split())[:500]}") from error
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         connection.close()
     if table is None:
         raise BadInput(f"the query {sql!r} asks for nothing; there are {', '.join(VIEWS)}")
-    columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns]
     return table.column_names, list(zip(*columns, strict=True))
 
 

@@ -49,6 +49,13 @@ class SkippedPart(UserWarning):
     """A part of a store could not be read and was passed over; the others were read."""
 
 
+#: Columns that every version of dlbench writes in every row.
+_NEVER_NULL = (
+    *("attempt_id", "rank", "status", "started_at"),
+    *("model", "mode", "precision", "batch_size", "device", "protocol"),
+)
+
+
 def append(root: Path, record: Record) -> Path:
     """Write one record as a part of its own, whole or not at all; gives the part's path.
 
@@ -248,8 +255,11 @@ def fitted(part: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
     """`table` with the columns of `schema` in their current types: those that it lacks are null.
 
     Raises:
-        StoreError: a column holds what its current type cannot.
+        StoreError: a column holds what its current type cannot, or a row does not say what was measured.
     """
+    for name in _NEVER_NULL:
+        if name in table.column_names and table[name].null_count:
+            raise StoreError(f"cannot read {part}: it has rows without a value of '{name}'")
     if table.schema.equals(schema):
         return table
     present = set(table.column_names)

@@ -62,7 +62,7 @@ class Protocol:
             _require(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
         for name in ("max_time_s", "timeout_s"):
             _require(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
-        _require(0.5 <= self.confidence < 1, "protocol.confidence", self.confidence, "from 0.5 to below 1")
+        _require(0.5 <= self.confidence <= 0.9999, "protocol.confidence", self.confidence, "from 0.5 to 0.9999")
         _require(
             0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1"
         )

@@ -151,6 +151,8 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
         raise BadInput(f"{file} is nested too deeply to be a suite") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file} is not valid TOML: it is not UTF-8 text (byte {error.start})") from None
+    except ValueError as error:  # Python's, of a number with thousands of digits
+        raise BadInput(f"{file} is not valid TOML: {error}") from None
     except OSError as error:
         raise BadInput(f"cannot read {file}: {error.strerror}") from None
     for key in values:
@@ -170,7 +172,11 @@ def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[st
     for index, pattern in enumerate(_typed(values.get("exclude", []), list, "exclude", file), start=1):
         where = f"exclude {index} of {file}"
         table = _typed(pattern, dict, f"exclude {index}", file)
-        exclude.append({axis: _axis_values(axis, value, where) for axis, value in table.items()})
+        pattern = {axis: _axis_values(axis, value, where) for axis, value in table.items()}
+        for axis, axis_values in pattern.items():
+            for value in axis_values:
+                check_types(Case, {axis: value}, where)
+        exclude.append(pattern)
     own = _typed(values.get("protocol", {}), dict, "protocol", file)
     checked = _protocol(own, str(file), f"[protocol] of {file}")
     protocol = dict(own)

@@ -54,6 +54,18 @@ def test_what_cannot_be_looked_for_is_one_line(override):
         make_case("lenet5", [override], "cpu")
 
 
+def test_another_model_than_the_one_asked_for_is_refused():
+    with pytest.raises(BadInput, match="name the model once"):
+        make_case("lenet5", ["model=vgg16"], "cpu")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "0", "-1", "1e99", "."])
+def test_a_time_limit_that_is_none_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError):
+        memory._seconds(text)
+    assert memory._seconds("2.5") == 2.5
+
+
 def test_an_unknown_axis_is_named():
     with pytest.raises(UnknownName, match="colour"):
         make_case("lenet5", ["colour=red"], "cpu")

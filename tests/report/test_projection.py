@@ -110,6 +110,7 @@ def test_a_price_file_is_read(tmp_path):
         ('currency = "EUR"\nper_device_hour = inf', "per_device_hour is inf"),
         ('currency = "EUR"\nper_device_hour = 1e308', r"per_device_hour is 1e\+308"),
         (f'currency = "EUR"\nper_kwh = 1{400 * "0"}', "per_kwh has 401 digits"),
+        (f"a = {5000 * '['}", "nested too deeply"),
         (f'currency = "EUR"\nper_kwh = 1{5000 * "0"}', "not valid TOML: Exceeds the limit"),
         ('currency = "EUR"\nper_kwh = 0.2\npue = 1000', "pue is 1000; .* a number from 1 to 100"),
         ('currency = "EUR"\nper_kwh = 0.2\npue = 0.9', "pue is 0.9"),

@@ -13,8 +13,9 @@ import dlbench
 from dlbench.errors import StoreError
 from dlbench.results import store
 from dlbench.results.records import Measurement, Outcome, Record, System
-from dlbench.results.schema import SCHEMA
+from dlbench.results.schema import SCHEMA, to_table
 from dlbench.spec.case import Case
+from tests.fakes import records as fakes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema.txt"
 CASE = Case("lenet5")
@@ -168,3 +169,13 @@ def test_reading_many_sources_reads_each_row_once(tmp_path):
         warnings.simplefilter("error")
         assert len(dlbench.load([tmp_path / "x", tmp_path / "y", tmp_path])) == 4
         assert len(dlbench.load(f"{tmp_path}/*")) == 4
+
+
+@pytest.mark.parametrize("column", ["attempt_id", "rank", "protocol", "model", "batch_size", "started_at"])
+def test_rows_that_do_not_say_what_was_measured_make_their_part_unreadable(tmp_path, column):
+    table = to_table([fakes.record(Case("lenet5"), fakes.CPU)])
+    at = table.column_names.index(column)
+    spoilt = table.set_column(at, table.schema.field(column), pa.nulls(1, table.schema.field(column).type))
+    pq.write_table(spoilt, tmp_path / "part.parquet")
+    with pytest.raises(StoreError, match=f"rows without a value of '{column}'"):
+        store.read_part(tmp_path / "part.parquet")

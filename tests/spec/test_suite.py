@@ -81,6 +81,8 @@ def test_overrides_replace_axes_and_protocol_keys(tmp_path):
         ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s=70\n", "min_time_s is 70.0; it must be at most max_time_s"),
         ("axes = 3\n", "axes in .* must be a table"),
         ("exclude = [3]\n[axes]\nmodel=['lenet5']\n", "exclude 1 in .* must be a table"),
+        ("[axes]\nmodel=['lenet5']\n[[exclude]]\nbatch_size='2'\n", "batch_size in exclude 1 of"),
+        (f"[axes]\nmodel=['lenet5']\nbatch_size=[{5000 * '9'}]\n", "not valid TOML: Exceeds the limit"),
         ("name = '../x'\n[axes]\nmodel=['lenet5']\n", "must be up to 100 letters, digits"),
         ("version = '1'\n[axes]\nmodel=['lenet5']\n", "version in .* must be a whole number"),
     ],

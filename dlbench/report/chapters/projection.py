@@ -16,6 +16,8 @@ from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
 from dlbench.stats import Interval
 
 JOULES_PER_KWH = 3.6e6
+#: About the age of the universe: nothing is projected beyond it [s].
+HIGHEST_TIME_S = 4e17
 #: A price beyond this, in whatever currency, and a building that uses so many times what its computers use, are slips.
 HIGHEST_PRICE, HIGHEST_PUE = 1e12, 100.0
 #: How the assumptions on money begin.
@@ -116,6 +118,9 @@ def project(
             raise BadInput(f"the number of {name} is {value}; it must be finite and above 0")
     _check(throughput, "throughput", "img/s")
     total = num_images * num_epochs
+    if not total / throughput.low < HIGHEST_TIME_S:
+        asked = f"{num_epochs:g} epochs of {num_images:g} images"
+        raise BadInput(f"{asked} would take over 10 billion years; look at --images and --epochs")
     time_s = Interval(total / throughput.value, total / throughput.high, total / throughput.low, throughput.confidence)
     energy_j = None
     metered = None if power_w is None else _IN_ENERGY.get(energy_scope or "device", _IN_ENERGY["device"])
@@ -146,6 +151,8 @@ def read_prices(path: Path) -> Prices:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:
         raise BadInput(f"{path} is not valid TOML: it is not UTF-8 text") from None
+    except RecursionError:
+        raise BadInput(f"{path} is nested too deeply to be a price file") from None
     except ValueError as error:  # TOML's own, and Python's of a number with thousands of digits
         raise BadInput(f"{path} is not valid TOML: {error}") from None
     except OSError as error:

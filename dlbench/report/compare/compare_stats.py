@@ -106,6 +106,7 @@ def compare(
     confidence: float = 0.95,
     margin: float = DEFAULT_MARGIN,
     between_processes: float | None = None,
+    single_values: bool = False,
 ) -> Comparison:
     """B against A from independent processes.
 
@@ -116,6 +117,7 @@ def compare(
         margin: relative difference that counts as none; 0 turns the verdict `same` off.
         between_processes: relative standard deviation between processes of one program on this machine, as known from
             earlier repeats; used only where a side has fewer than three.
+        single_values: each process has one value that its whole window gave, such as an energy, and no steps.
 
     Raises:
         InvalidMeasurement: a side has no process, a process no step, or a time is NaN, infinite, zero or negative.
@@ -123,7 +125,7 @@ def compare(
     logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
     d = fmean(logs_b) - fmean(logs_a)
     if min(len(a), len(b)) < MIN_PROCESSES:
-        error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes)
+        error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes, single_values)
         basis: Basis = "assumed" if between_processes is None else "stated"
         return _conclude(d, error, math.inf, logs_a, logs_b, basis, confidence, margin)
     of_a, of_b = stdev(logs_a) ** 2 / len(a), stdev(logs_b) ** 2 / len(b)
@@ -139,6 +141,7 @@ def compare_pairs(
     confidence: float = 0.95,
     margin: float = DEFAULT_MARGIN,
     between_processes: float | None = None,
+    single_values: bool = False,
 ) -> Comparison:
     """B against A from processes that ran in turns: a[i] and b[i] next to each other, in random order.
 
@@ -149,7 +152,7 @@ def compare_pairs(
             f"pairs need as many processes of A as of B, not {len(a)} and {len(b)}: drop the odd one"
         )
     if len(a) < MIN_PROCESSES:
-        return compare(a, b, confidence, margin, between_processes)
+        return compare(a, b, confidence, margin, between_processes, single_values)
     logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
     differences = [y - x for x, y in zip(logs_a, logs_b, strict=True)]
     error = stdev(differences) / math.sqrt(len(differences))
@@ -224,24 +227,24 @@ def _log_medians(processes: Processes, side: str) -> list[float]:
 
 
 def _assumed_standard_error(
-    a: Processes, b: Processes, logs_a: list[float], logs_b: list[float], stated: float | None
+    a: Processes, b: Processes, logs_a: list[float], logs_b: list[float], stated: float | None, single_values: bool
 ) -> float | None:
     """Standard error of the difference: a spread between processes, stated or assumed, and what each window shows.
 
     Assumed is that processes differ as much as the steps within one (interquartile range / 1.35, the standard
     deviation of a normal distribution), and by `ASSUMED_BETWEEN_PROCESSES` at least. An observed spread that is larger
-    than either counts instead. A process of a single value, such as an energy, adds nothing to a stated spread, which
-    holds what its window varies by. Else None when a process has too few steps to show anything of itself.
+    than either counts instead. A single value, such as an energy, adds nothing to a stated spread, which holds what
+    its window varies by. Else None when a process has too few steps to show anything of itself.
     """
     sides = [[_window(tuple(steps)) for steps in side] for side in (a, b)]
     within = [iqr / 1.35 for side in sides for iqr, _ in side]
     observed = [stdev(logs) for logs in (logs_a, logs_b) if len(logs) >= 2]
     between = max([ASSUMED_BETWEEN_PROCESSES, *within, *observed] if stated is None else [stated, *observed])
     variance = between**2 * (1 / len(a) + 1 / len(b))
-    for side, windows in zip((a, b), sides, strict=True):
-        for steps, (_, interval) in zip(side, windows, strict=True):
-            if stated is not None and len(steps) == 1:
-                continue
+    if stated is not None and single_values:
+        return math.sqrt(variance)
+    for side in sides:
+        for _, interval in side:
             if interval is None:
                 return None
             variance += (interval.relative_half_width / 1.96) ** 2 / len(side) ** 2

@@ -136,7 +136,7 @@ def compare_sides(
             continue
         result = compare_pairs(
             processes_of(frames[0], rules, False), processes_of(frames[1], rules, False),
-            rules.confidence, rules.margin, rules.between_processes,
+            rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time",
         )  # fmt: skip
         notes = [*flags(frames[0], "A", rules), *flags(frames[1], "B", rules)]
         if len(whole) < pairs:

@@ -52,7 +52,7 @@ def line_of(base: Group, target: Group, rules: Rules) -> Line:
         return Line(setting, "refused", note=reason)
     few = min(len(base.good), len(target.good)) < MIN_PROCESSES
     a, b = processes_of(base.good, rules, few), processes_of(target.good, rules, few)
-    result = compare(a, b, rules.confidence, rules.margin, rules.between_processes)
+    result = compare(a, b, rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time")
     notes = []
     for side, group in (("BASE", base), ("TARGET", target)):
         notes += flags(group.good, side, rules)
@@ -77,7 +77,7 @@ def _failures(group: Group) -> pd.DataFrame:
 def unlike_meters(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rules: Rules) -> str:
     """Why the energies of two sides are not of one thing: meters of several kinds or scopes; "" where they are."""
     for column in ("energy_source", "energy_scope") if rules.metric == "energy_per_image" else ():
-        meters = [sorted(set(side[column].astype(str))) for side in (a, b)]
+        meters = [sorted(set(side[column].fillna("unknown").astype(str))) for side in (a, b)]
         if meters[0] != meters[1] or len(meters[0]) > 1:
             return f"{column} is {' and '.join(meters[0])} in {names[0]} and {' and '.join(meters[1])} in {names[1]}"
     return ""

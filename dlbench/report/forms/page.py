@@ -41,6 +41,7 @@ from dlbench.report.forms.render import (
     shown,
     text,
 )
+from dlbench.report.forms.whole import write_whole
 from dlbench.spec.case import AXES
 from dlbench.version import __version__
 
@@ -187,27 +188,26 @@ def terminal(content: Content) -> str:
 
 
 def _write_page(report: Report, path: Path) -> None:
-    path.write_text(_html(report), encoding="utf-8")
+    write_whole(path, [_html(report)])
 
 
 def _write_markdown(report: Report, path: Path) -> None:
-    path.write_text(_markdown(report.sections, report.title), encoding="utf-8")
+    write_whole(path, [_markdown(report.sections, report.title)])
 
 
 def _write_metrics(report: Report, path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(tables.tidy_csv_parts(with_intervals(report.content)))
+    write_whole(path, tables.tidy_csv_parts(with_intervals(report.content)))
 
 
 def _write_comparison(report: Report, path: Path) -> None:
     if len(report.content.shown):
         table = tables.comparison(report.content.shown, report.content.system_names)
-        path.write_text(csv_text(table), encoding="utf-8")
+        write_whole(path, [csv_text(table)])
 
 
 def _write_latex(report: Report, path: Path) -> None:
-    path.write_text(latex.tables(report.sections), encoding="utf-8")
-    path.with_name("report.tex").write_text(latex.document(report.title, path.name), encoding="utf-8")
+    write_whole(path, [latex.tables(report.sections)])
+    write_whole(path.with_name("report.tex"), [latex.document(report.title, path.name)])
 
 
 def _write_pdf(report: Report, path: Path) -> None:
