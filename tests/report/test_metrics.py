@@ -199,9 +199,9 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
     found = {row["model"]: row["doubts"] for row in tables.comparison(content.shown, {}).records()}
     assert found == {
         "VGG-16": "throttled, not warmed up",
-        "GoogLeNet": "at its power limit",
-        "AlexNet": "on a busy host",
-        "LeNet-5": "limited by the host, clocks apart",
+        "GoogLeNet": "power limit",
+        "AlexNet": "busy host",
+        "LeNet-5": "host-bound, clocks apart",
         "OverFeat fast": "meters disagree, short energy window",
         "ResNet-50": "",
     }

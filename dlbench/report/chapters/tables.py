@@ -89,7 +89,10 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
     doubted = of_each(shown)
-    columns[place:place] = [Column("status", "Status"), *([Column("doubts", "Doubts", "left")] if any(doubted) else [])]
+    columns[place:place] = [
+        Column("status", "Status"),
+        *([Column("doubts", "Doubts", "left", _unbroken)] if any(doubted) else []),
+    ]
     rows: list[list[Cell]] = []
     for case, doubt in zip(shown.to_dict("records"), doubted, strict=True):
         judged: list[Cell] = [case["status"], *([doubt] if any(doubted) else [])]
@@ -101,6 +104,11 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
     notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
     return Table(columns, rows, notes=notes)
+
+
+def _unbroken(cell: Cell) -> str:
+    """Items that break between each other and not within, so that rows of a page stay low."""
+    return str(cell).replace(" ", "\u00a0").replace(",\u00a0", ", ")
 
 
 def without_common(table: Table) -> Table:

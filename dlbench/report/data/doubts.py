@@ -14,6 +14,13 @@ from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
 CLOCK_GAP_LIMIT = 0.01
 #: Doubts about the energy, which do not touch the times.
 _OF_ENERGY = ["meters disagree", "short energy window"]
+#: In a table's cell, where no sentence leads to them.
+_SHORT = {
+    "at its power limit": "power limit",
+    "on a shared device": "shared device",
+    "on a busy host": "busy host",
+    "limited by the host": "host-bound",
+}
 
 
 def doubts(cases: pd.DataFrame) -> pd.DataFrame:
@@ -44,9 +51,9 @@ def doubts(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def of_each(cases: pd.DataFrame) -> list[str]:
-    """Per process its doubts in words, without that it is unstable, which its status says."""
+    """Per process its doubts in short words, without that it is unstable, which its status says."""
     found = doubts(cases).drop(columns="unstable")
-    names = [str(name) for name in found.columns]
+    names = [_SHORT.get(str(name), str(name)) for name in found.columns]
     return [", ".join(name for name, holds in zip(names, row, strict=True) if holds) for row in found.to_numpy()]
 
 
