@@ -292,7 +292,7 @@ def test_an_unknown_device_is_unknown_to_the_command(capsys):
         (["-P", "model=vgg16"], "name the model once"),
         (["--time", "0s"], "above 0"),
         (["--time", "soon"], "not a duration"),
-        (["--trace-steps", "-1"], "at least 0"),
+        (["--trace-steps", "-1"], "from 0 to 1000"),
     ],
 )
 def test_bad_options_end_before_a_worker_starts(arguments, words):
