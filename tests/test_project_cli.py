@@ -124,7 +124,7 @@ def test_repeats_are_one_row_with_their_median_and_range(tmp_path, capsys):
         assert shown[f"time_{end}_s"] / shown["time_s"] == pytest.approx(row[f"time_{end}_s"] / row["time_s"])
     assert row["time_high_s"] / row["time_s"] == pytest.approx(0.020 / 0.012, rel=0.02)
     assert row["time_low_s"] / row["time_s"] == pytest.approx(0.010 / 0.012, rel=0.02)
-    assert "range" in notes
+    assert "from the lowest to the highest of the intervals of its processes" in notes
 
 
 def test_prices_of_a_system_that_nobody_has_are_named(root, tmp_path, capsys):
@@ -133,3 +133,27 @@ def test_prices_of_a_system_that_nobody_has_are_named(root, tmp_path, capsys):
     assert run(root, "--images", 100, "--epochs", 1, "--prices", prices, "--format", "json") == 0
     _, notes = rows_of(capsys)
     assert "prices of NVIDIA H20O, and no system here has that name" in notes
+    assert "Named here: NVIDIA H200." in notes
+
+
+def test_prices_of_a_system_that_measured_no_such_training_are_no_slip(root, tmp_path, capsys):
+    other = records.fill(tmp_path / "other", [records.record(Case("lenet5"), records.CPU, number=9)])
+    prices = tmp_path / "prices.toml"
+    prices.write_text(f'currency = "EUR"\nper_kwh = 0.3\n[systems."{records.CPU.cpu_model}"]\nper_kwh = 9\n')
+    task = ("--images", 100, "--epochs", 1, "--prices", prices, "--format", "json")
+    assert run(root, other, "--model", "resnet50", *task) == 0
+    _, notes = rows_of(capsys)
+    assert "no system here" not in notes
+
+
+def test_two_processes_of_a_single_step_have_no_limits(tmp_path, capsys):
+    made = [
+        records.record(Case("lenet5", repeat=i), records.CPU, number=i, step_s=(step_s,), window_s=step_s)
+        for i, step_s in enumerate((0.01, 0.010005))
+    ]
+    root = records.fill(tmp_path / "results", made)
+    assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
+    (row,), notes = rows_of(capsys)
+    assert row["processes"] == 2
+    assert (row["time_low_s"], row["time_high_s"]) == (None, None)
+    assert "too few steps" in notes

@@ -74,8 +74,7 @@ def projection_table(
     cases = derive.with_intervals(_measured_trainings(rows, models))
     # Repeats are processes of one case: their median, and how far they spread.
     cases = over_processes(numbered(cases.assign(system_id=cases["system_key"])))
-    systems = list(dict.fromkeys(cases["system_id"]))
-    names = {key: _system_name(rows[rows["system_key"] == key]) for key in systems}
+    names = {key: _system_name(of_system) for key, of_system in rows.groupby("system_key", sort=False)}
     found: list[list[Cell]] = []
     axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
     assumptions: dict[str, None] = {}
@@ -100,7 +99,10 @@ def projection_table(
         raise BadInput("the trainings in there have no step times: nothing can be projected from them")
     notes = [*assumptions, *unused(prices, names.values())]
     if cases["processes"].gt(1).any():
-        notes.append("n: processes of a case, whose median this is; from and to are then the range of their intervals.")
+        notes.append(
+            "n: processes of a case, whose median this is; from and to are then from the lowest to the highest of the "
+            "intervals of its processes."
+        )
     if without_interval:
         notes.append(f"{without_interval} cases have too few steps for an interval: theirs is left out.")
     if any(row[-6] is not None for row in found):

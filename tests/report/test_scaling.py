@@ -13,6 +13,7 @@ from dlbench.report.chapters.scaling_model import HOPS, Sample, ScalingModel, fi
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.data.content import read
 from dlbench.report.figures import figure_style
+from dlbench.report.figures.figure_parts import INTERVAL_WORDS
 from dlbench.report.figures.plots_scaling import _bars, plots
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
@@ -221,6 +222,29 @@ def test_repeats_of_a_size_are_one_point_with_their_median_and_range(tmp_path):
     assert table([curve]).notes == []
 
 
+def test_the_share_of_communication_is_as_unsure_as_each_process_is_of_its_computation(tmp_path):
+    # The medians of their steps without communication lie 0.1 % apart, each of them is unsure of much more.
+    wide = np.random.default_rng(1).lognormal(0.0, 0.3, 60)
+    made = [
+        fakes.record(
+            Case("lenet5", device="cuda", devices_per_node=n, repeat=repeat),
+            fakes.GPU,
+            number=10 * n + repeat,
+            step_s=fakes.noisy_steps(0.01, 200, repeat),
+            unsynced_step_s=tuple((0.008 * (1 + 0.001 * repeat) * wide).tolist()) if n > 1 else (),
+        )
+        for n in (1, 2)
+        for repeat in range(3)
+    ]
+    shown = content(tmp_path, made)
+    (curve,) = [c for c in curves(shown) if c.kind == "weak"]
+    two, shown = curve.points[-1], shown[shown["devices_per_node"] == 2]
+    low_s = shown["step_time_low"].min() - shown["unsynced_high"].max()
+    assert shown["unsynced_high"].max() > shown["unsynced"].max()
+    assert two.exposed_low_s == pytest.approx(max(0.0, low_s))
+    assert two.exposed_high_s == pytest.approx(shown["step_time_high"].max() - shown["unsynced_low"].min())
+
+
 def test_sizes_of_too_few_steps_have_no_interval_and_no_bar(tmp_path):
     made = [
         fakes.record(Case("lenet5", devices_per_node=n), fakes.CPU, i, step_s=(0.01,), window_s=0.01)
@@ -232,6 +256,9 @@ def test_sizes_of_too_few_steps_have_no_interval_and_no_bar(tmp_path):
     for name in ("throughput", "speedup", "efficiency"):
         bars = _bars(list(curve.points)[1:], name)
         assert np.isnan(bars).all()
+    with figure_style.style():
+        captions = [plot.caption for plot in plots([curve])]
+    assert all(INTERVAL_WORDS in caption for caption in captions)
 
 
 def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_the_figure(tmp_path):

@@ -1,12 +1,23 @@
 """What stands beside what, what is left out and why, who is ahead, and the tables of networks by systems."""
 
 import dataclasses
+import math
+import re
 
+import numpy as np
 import pytest
 
 from dlbench.report.chapters import tables_systems
+from dlbench.report.chapters.summary import summary
 from dlbench.report.compare import ranking
-from dlbench.report.compare.side_by_side import left_out, median_processes, representative, together
+from dlbench.report.compare.side_by_side import (
+    left_out,
+    median_processes,
+    numbered,
+    over_processes,
+    representative,
+    together,
+)
 from dlbench.report.data.content import read
 from dlbench.report.forms.render import csv_text, text
 from dlbench.spec.case import Case, Protocol
@@ -107,6 +118,51 @@ def test_repeats_are_processes_of_one_case_with_their_median_and_range(tmp_path)
     assert cases["throughput_low"].iloc[0] == mine["throughput_low"].min() < mine["throughput"].min()
     assert cases["throughput_high"].iloc[0] == mine["throughput_high"].max() > mine["throughput"].max()
     assert cases["memory_allocated_low"].iloc[0] == mine["memory_allocated"].min()
+
+
+def processes(tmp_path, *steps_s):
+    made = [
+        fakes.record(Case("resnet50", repeat=i), number=i, step_s=steps, window_s=sum(steps))
+        for i, steps in enumerate(steps_s)
+    ]
+    return read([fakes.fill(tmp_path / "store", made)])
+
+
+def headline(content):
+    return summary(content).blocks[0].figures[0].note
+
+
+def test_two_unsure_processes_are_not_sure_because_their_medians_are_near_each_other(tmp_path):
+    wide = np.random.default_rng(1).lognormal(0.0, 0.3, 60)
+    content = processes(tmp_path, *(tuple((step_s * wide).tolist()) for step_s in (0.1, 0.1001)))
+    (case,) = over_processes(numbered(content.shown)).to_dict("records")
+    for metric in ("step_time", "throughput", "flop_rate"):
+        assert case[f"{metric}_low"] == content.shown[f"{metric}_low"].min() < content.shown[metric].min()
+        assert case[f"{metric}_high"] == content.shown[f"{metric}_high"].max() > content.shown[metric].max()
+    said = re.match(r"± (\S+) % over 2 processes", headline(content))
+    assert float(said[1]) > 4
+
+
+def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_are(tmp_path):
+    two = processes(tmp_path / "2", (0.1,), (0.10005,))
+    (case,) = over_processes(numbered(two.shown)).to_dict("records")
+    assert case["processes"] == 2
+    assert math.isnan(case["throughput_low"])
+    assert math.isnan(case["step_time_high"])
+    # What never has an interval of its own has its range.
+    assert case["memory_allocated_low"] == two.shown["memory_allocated"].min()
+    assert "±" not in headline(two)
+    three = processes(tmp_path / "3", (0.1,), (0.11,), (0.12,))
+    (case,) = over_processes(numbered(three.shown)).to_dict("records")
+    assert (case["step_time_low"], case["step_time_high"]) == (0.1, 0.12)
+    assert "over 3 processes" in headline(three)
+
+
+def test_a_process_without_an_interval_counts_with_its_median(tmp_path):
+    content = processes(tmp_path, fakes.noisy_steps(0.1, 60, 1), (0.2,))
+    (case,) = over_processes(numbered(content.shown)).to_dict("records")
+    assert case["step_time_low"] == content.shown["step_time_low"].min()
+    assert case["step_time_high"] == 0.2
 
 
 @pytest.mark.parametrize(("count", "place"), [(1, 0), (4, 1), (5, 2)])

@@ -60,11 +60,15 @@ class Prices:
 
 
 def unused(prices: Prices | None, systems: Collection[str]) -> list[str]:
-    """A sentence on prices of systems that none of `systems` is: a name written otherwise costs what all cost."""
+    """A sentence on prices of systems that none of `systems` is: a name written otherwise costs what all cost.
+
+    No error: one file holds the prices of a site, and each report some of its systems, by names of its own.
+    """
     names = sorted(set(prices.systems) - set(systems)) if prices is not None else []
     if not names:
         return []
-    return [f"The price file has prices of {', '.join(names)}, and no system here has that name: they count nowhere."]
+    there = f"The price file has prices of {', '.join(names)}, and no system here has that name: they count nowhere."
+    return [f"{there} Named here: {', '.join(dict.fromkeys(systems))}."]
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,8 @@ def read_prices(path: Path) -> Prices:
         raise
     except BadInput as error:
         raise BadInput(f"{path}: {error}") from None
+    except ValueError:  # Python prints no number with thousands of digits, which TOML can hold in hexadecimal
+        raise BadInput(f"{path} has a number with thousands of digits") from None
 
 
 def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
@@ -181,7 +187,7 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
         elif isinstance(value, bool) or not isinstance(value, int | float):
             raise BadInput(f"{key} is {value!r}; it must be a number")
         elif isinstance(value, int) and value.bit_length() > 64:
-            raise BadInput(f"{key} has {len(str(abs(value)))} digits; it must be a number from 0 to {HIGHEST_PRICE:g}")
+            raise BadInput(f"{key} has 20 digits or more; no price goes beyond {HIGHEST_PRICE:g}")
     if "currency" not in values:
         raise BadInput('currency is missing; write one such as currency = "EUR"')
     systems = {name: make_prices(_replaced(values, name, prices), where) for name, prices in own.items()}

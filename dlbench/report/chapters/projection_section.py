@@ -23,7 +23,7 @@ NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
 _LIMITS = (
     "From and to: by the interval of the throughput; of several processes of a case from the lowest to the highest of "
-    "theirs."
+    "the intervals of its processes."
 )
 
 

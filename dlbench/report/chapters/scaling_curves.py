@@ -21,6 +21,7 @@ from dlbench.report.chapters.scaling_model import Sample, ScalingModel, fit
 from dlbench.report.compare.compare_stats import MIN_PROCESSES
 from dlbench.report.compare.side_by_side import numbered, over_processes
 from dlbench.report.data.labels import network
+from dlbench.report.data.metrics import METRICS
 from dlbench.spec.case import AXES
 
 KINDS = ("weak", "strong")
@@ -158,17 +159,9 @@ def curves(cases: pd.DataFrame) -> list[Curve]:
 def _over_processes(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per case: what `over_processes` gives, what communication took, and the attempts behind it."""
     cases = numbered(cases)
-    groups = cases.groupby(["number", "system_id"], sort=False)
-    unsynced, alone = groups["unsynced"], groups.size().eq(1)
-    more = {
-        "unsynced": unsynced.median(),
-        "unsynced_low": groups["unsynced_low"].first().where(alone, unsynced.min()),
-        "unsynced_high": groups["unsynced_high"].first().where(alone, unsynced.max()),
-        "allreduce": groups["allreduce"].median(),
-        "attempts": groups["attempt_id"].agg(tuple),
-    }
+    attempts = cases.groupby(["number", "system_id"], sort=False)["attempt_id"].agg(tuple)
     # Both are by number and system, in the order of their first processes.
-    return over_processes(cases).assign(**{name: column.to_numpy() for name, column in more.items()})
+    return over_processes(cases, (*METRICS, "unsynced", "allreduce")).assign(attempts=attempts.to_numpy())
 
 
 def _ways(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

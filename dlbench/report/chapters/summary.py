@@ -73,12 +73,12 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
 
 
 def _uncertainty(case: pd.Series) -> list[str]:
-    """Half of the range of its processes' intervals; of a single one half of its interval, where it has one."""
-    if case["processes"] > 1:
-        reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
-        return [f"± {units.percent(reach)} over {case['processes']:.0f} processes"]
-    width = units.percent(case["step_time_half_width"])
-    return [f"± {width}"] if width != units.MISSING else []
+    """Half of the range of its processes' intervals, of a single one of its interval; nothing where that is unknown."""
+    several = case["processes"] > 1
+    reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
+    width = units.percent(reach if several else case["step_time_half_width"])
+    over = f" over {case['processes']:.0f} processes" if several else ""
+    return [f"± {width}{over}"] if width != units.MISSING else []
 
 
 def _sound(shown: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,7 @@ the point. The axis `repeat` tells processes of one case apart: their median cou
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dlbench.report.compare.compare_stats import MIN_PROCESSES
 from dlbench.report.compare.matching import IDENTITY, comparable_protocol
 from dlbench.report.data.content import Content
 from dlbench.report.data.labels import axis_title, network, network_order
@@ -76,13 +77,18 @@ def series(content: Content) -> pd.DataFrame:
     return in_order(over_processes(numbered(chosen)))
 
 
-def over_processes(cases: pd.DataFrame) -> pd.DataFrame:
+def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
     """One row per case and system: the median over its processes of every metric, and how far they spread.
+
+    Args:
+        cases: one row per process, as `numbered` gives them.
+        names: the columns to take the median of, all metrics unless told otherwise.
 
     Returns:
         The axes, `number`, `system_id`, `status`, `processes`, the medians, and `<name>_low` and `<name>_high`: of one
         process the interval of its median, where it has one; of several the lowest and the highest end of theirs, for
-        medians that happen to be near each other say nothing of what each of them is unsure of.
+        medians that happen to be near each other say nothing of what each of them is unsure of. Where none has an
+        interval that it could have, the range of their medians from `MIN_PROCESSES` on, and nothing below.
     """
     if cases.empty:
         return cases.assign(processes=[])
@@ -91,23 +97,25 @@ def over_processes(cases: pd.DataFrame) -> pd.DataFrame:
     processes = groups.size().rename("processes")
     worst = cases["status"].ne("ok").groupby([cases["number"], cases["system_id"]], sort=False).any()
     status = worst.map({True: "unstable", False: "ok"}).rename("status")
-    medians = groups[list(METRICS)].median()
+    medians = groups[list(names)].median()
     # One process has its own interval, where there is one; several have the range of theirs.
-    limits = [f"{name}_{end}" for name in METRICS for end in ("low", "high")]
-    own = groups[[name for name in limits if name in cases]].first().reindex(columns=limits)
+    limits = [f"{name}_{end}" for name in names for end in ("low", "high")]
+    own = groups[[name for name in limits if name in cases]].first()
     keys = [cases["number"], cases["system_id"]]
-    lows, highs = _ends(cases, "low", np.fmin), _ends(cases, "high", np.fmax)
-    ranges = lows.groupby(keys, sort=False).min().join(highs.groupby(keys, sort=False).max())
-    spread = own.where(processes.eq(1), ranges[limits], axis=0)
+    lows, highs = _ends(cases, names, "low", np.fmin), _ends(cases, names, "high", np.fmax)
+    ranges = lows.groupby(keys, sort=False).min().join(highs.groupby(keys, sort=False).max())[limits]
+    unknown = own.isna().reindex(columns=limits, fill_value=False)
+    ranges = ranges.where(processes.ge(MIN_PROCESSES), ranges.mask(unknown), axis=0)
+    spread = own.reindex(columns=limits).where(processes.eq(1), ranges, axis=0)
     found = pd.concat([first, processes, status, medians, spread], axis=1).reset_index()
     # The median stands for all repeats.
     return found.assign(repeat=0)
 
 
-def _ends(cases: pd.DataFrame, end: str, outer: np.ufunc) -> pd.DataFrame:
-    """Of each process and metric the outer one of its value and of that end of its interval, where it has one."""
+def _ends(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:
+    """Of each process and name the outer one of its value and of that end of its interval, where it has one."""
     found = {}
-    for name in METRICS:
+    for name in names:
         value, limit = cases[name].astype(float), f"{name}_{end}"
         found[limit] = outer(value, cases[limit].astype(float)) if limit in cases else value
     return pd.DataFrame(found, index=cases.index)
