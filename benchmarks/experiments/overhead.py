@@ -199,7 +199,6 @@ def measure_ratios(
                 cap_s=1e6,
                 max_steps=count,
                 growth=WINDOW_GROWTH,
-                agree=place.agree,
             )
         # The bare loop, too, ends without the graph of its last step, and does not begin with one of ours.
         workload.output = workload.loss = None

@@ -176,7 +176,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Wa
         cap_s=protocol.warmup_max_time_s,
         max_steps=NO_STEP_LIMIT,
         growth=WARMUP_GROWTH,
-        agree=place.agree,
+        agree=place.agree if place.group else None,
     )
     return Warmup((first_s, second_s, *window.step_s), window.stop_reason == "steady")
 
@@ -217,7 +217,7 @@ def _measure_window(
             cap_s=protocol.max_time_s,
             max_steps=protocol.max_steps,
             growth=WINDOW_GROWTH,
-            agree=place.agree,
+            agree=place.agree if place.group else None,
         )
         host.after()
     watch.after()

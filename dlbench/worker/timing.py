@@ -29,6 +29,8 @@ MAX_LAG_STEPS = 32
 #: Time between two turns of the stopping rule is at least this [s], and at least the rule's own time over the budget.
 RULE_INTERVAL_S = 0.2
 RULE_BUDGET = 0.001
+#: Ranks tell each other this often [s] whether the cap has come, which takes them up to a millisecond.
+CAP_INTERVAL_S = 1.0
 #: Two more stamps cost the host about this [s], whatever the clock; phases are shown in so many steps that they cost at
 #: most the budget.
 PHASE_COST_S = 4e-6
@@ -159,40 +161,49 @@ def run_window(
     cap_s: float,
     max_steps: int,
     growth: float,
-    agree: Agree = lambda decision: decision,
+    agree: Agree | None = None,
 ) -> Window:
     """Runs `step` until `rule` gives a reason or `max_steps` are done.
 
     Args:
         step_estimate_s: expected step time [s]; sets how far the host runs ahead and how often phases are shown.
         first_look_s: time before which `rule` has nothing to say [s].
-        cap_s: time at which the rule stops in any case, so that its turn is not put off beyond it [s].
+        cap_s: time after which the rule is asked at once, however much slower than expected the steps have become [s];
+            a single CPU sees it after each step, a GPU at each reading, several ranks every `CAP_INTERVAL_S`.
         max_steps: the rule is asked at this step at the latest, and the window closes there whatever it says.
         growth: from one turn of `rule` to the next, the window grows by this factor at least: a rule that is asked
             often enough says yes by luck.
-        agree: see `Agree`; called with the same step number on every rank.
+        agree: see `Agree`; called with the same step number on every rank. None: there is one.
     """
+    agreed: Agree = agree or (lambda decision: decision)
     # Where ranks show their phases in different steps, nothing can be said of them.
-    _, stride = agree((None, _phase_stride(step_estimate_s)))
+    _, stride = agreed((None, _phase_stride(step_estimate_s)))
     window = Window(phase_stride=stride)
     reader = _Reader(clock, window)
     lag = min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_estimate_s, 1e-9)))) if clock.runs_ahead else 0
+    # A stamp of the host's clock is itself the time; another would have to be waited for, and other ranks to be asked.
+    shows_time = agree is None and not clock.runs_ahead
+    cap = _Cap(cap_s, agree, step_estimate_s, max_steps)
     done, reason = 0, None
-    _, look_at = agree((None, _steps_in(first_look_s, step_estimate_s, 1, max_steps)))
+    _, look_at = agreed((None, _steps_in(first_look_s, step_estimate_s, 1, max_steps)))
     with no_garbage_collection():
         clock.synchronize()
         window.opened_at_s = time.perf_counter()
+        cap_at_s = window.opened_at_s + cap_s
         reader.begin()
         # Names of this loop: what is looked up between two steps is looked up in cold caches.
         add, stamp = reader.pending.append, clock.stamp
         while reason is None:
-            turn = min(look_at, done + lag) if lag else look_at
+            turn = min(look_at, cap.look_at, done + lag if lag else max_steps)
             for number in range(done, turn):
-                add((step(None if number % stride else clock), stamp()))
-            done = turn
+                shown, end = step(None if number % stride else clock), stamp()
+                add((shown, end))
+                if shows_time and end >= cap_at_s:
+                    break
+            done = number + 1
             reader.read(keep=0 if done == max_steps else lag)
-            if done == look_at:
-                reason, look_at = agree(_look(window, rule, done, cap_s, max_steps, growth))
+            if cap.has_come(done, time.perf_counter() - window.opened_at_s) or done == look_at:
+                reason, look_at = agreed(_look(window, rule, done, cap_s, max_steps, growth))
         clock.synchronize()
         window.closed_at_s = time.perf_counter()
         reader.read(keep=0)
@@ -209,8 +220,35 @@ def _look(window: Window, rule: Rule, done: int, cap_s: float, max_steps: int, g
         reason = "max_steps"
     rule_s = time.perf_counter() - window.opened_at_s - elapsed_s
     wished_s = max(rule_s / RULE_BUDGET, (growth - 1) * elapsed_s)
-    interval_s = max(RULE_INTERVAL_S, min(wished_s, cap_s - elapsed_s))
+    interval_s = max(RULE_INTERVAL_S, min(wished_s, cap_s - elapsed_s)) if elapsed_s < cap_s else 0.0
     return reason, _steps_in(interval_s, elapsed_s / done, done + 1, max_steps)
+
+
+class _Cap:
+    """Whether a window's longest time is over: a single process sees it for itself, ranks all at the same step."""
+
+    def __init__(self, cap_s: float, agree: Agree | None, step_estimate_s: float, max_steps: int) -> None:
+        self._cap_s = cap_s
+        self._agree = agree
+        self._max_steps = max_steps
+        self._looked_at_s, self._looked_after = 0.0, 0
+        #: The step after which the ranks tell each other.
+        self.look_at = max_steps
+        if agree is not None:
+            _, self.look_at = agree((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, max_steps)))
+
+    def has_come(self, done: int, elapsed_s: float) -> bool:
+        """Asked after each turn of the loop."""
+        is_over = elapsed_s >= self._cap_s
+        if self._agree is None:
+            return is_over
+        if done < self.look_at:
+            return False
+        step_s = (elapsed_s - self._looked_at_s) / (done - self._looked_after)
+        self._looked_at_s, self._looked_after = elapsed_s, done
+        next_look = _steps_in(CAP_INTERVAL_S, step_s, done + 1, self._max_steps)
+        reason, self.look_at = self._agree(("cap" if is_over else None, next_look))
+        return reason is not None
 
 
 def _steps_in(time_s: float, step_s: float, lowest: int, highest: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import time
 
 import pytest
@@ -170,6 +171,93 @@ def test_a_slow_rule_is_asked_seldom_but_not_after_the_cap():
     assert window.window_s < 1.0
 
 
+class SlowingStep:
+    """Steps of 1 ms, and from the fiftieth on of 40: what other work on the cores does to a short step."""
+
+    def __init__(self):
+        self.number = 0
+
+    def time_s(self):
+        self.number += 1
+        return 0.001 if self.number < 50 else 0.04
+
+    def __call__(self, clock):
+        time.sleep(self.time_s())
+        return ()
+
+
+def at_cap(cap_s):
+    return lambda step_s, elapsed_s: "max_time" if elapsed_s >= cap_s else None
+
+
+@pytest.mark.parametrize("first_look_s", [0.01, 5.0])
+def test_steps_that_become_slower_than_expected_do_not_carry_a_window_past_its_cap(first_look_s):
+    window = run(
+        SlowingStep(), HostClock(), at_cap(0.4), step_estimate_s=0.001, first_look_s=first_look_s, cap_s=0.4, growth=1.5
+    )
+    assert window.stop_reason == "max_time"
+    assert 0.4 <= window.window_s < 0.48
+    assert sum(window.step_s) == pytest.approx(window.window_s, rel=0.02)
+
+
+def test_steps_of_a_device_that_become_slower_do_not_carry_a_window_past_its_cap(device):
+    clock, slowing = CudaClock(), SlowingStep()
+
+    def step(with_clock):
+        device.step_s = slowing.time_s()
+        return cuda_step(device, clock)(with_clock)
+
+    window = run(step, clock, at_cap(0.4), step_estimate_s=0.01, first_look_s=5.0, cap_s=0.4)
+    assert window.stop_reason == "max_time"
+    # The host is two steps ahead, or four, and all that is queued belongs to the window.
+    assert 0.4 <= window.window_s < 0.65
+    assert sum(window.step_s) == pytest.approx(window.window_s, rel=0.02)
+
+
+def test_a_window_at_its_cap_goes_on_step_by_step_until_there_are_enough():
+    lengths = []
+
+    def rule(step_s, elapsed_s):
+        lengths.append(len(step_s))
+        return "max_time" if len(step_s) >= 3 else None
+
+    run(lambda clock: time.sleep(0.02) or (), HostClock(), rule, step_estimate_s=0.001, first_look_s=5.0, cap_s=0.01)
+    assert lengths == [1, 2, 3]
+
+
+def test_ranks_end_at_the_same_step_after_the_cap_by_the_clock_of_rank_0(monkeypatch):
+    monkeypatch.setattr(timing, "CAP_INTERVAL_S", 0.05)
+    barrier, said, windows = threading.Barrier(2, timeout=20), [None], {}
+
+    def agree_of(rank):
+        def agree(mine):
+            if rank == 0:
+                said[0] = mine
+            barrier.wait()
+            decision = said[0]
+            barrier.wait()
+            return decision
+
+        return agree
+
+    def work(rank):
+        # The other rank thinks that its steps are ten times as long, so it would look at other steps.
+        estimate_s = 0.001 * 10**rank
+        options = {"step_estimate_s": estimate_s, "first_look_s": 5.0, "cap_s": 0.4, "agree": agree_of(rank)}
+        windows[rank] = run(SlowingStep(), HostClock(), at_cap(0.4 if rank == 0 else 1e9), **options)
+
+    with timing.no_garbage_collection():
+        ranks = [threading.Thread(target=work, args=(rank,)) for rank in range(2)]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join()
+    assert [windows[rank].stop_reason for rank in range(2)] == ["max_time"] * 2
+    assert len(windows[0].step_s) == len(windows[1].step_s)
+    # Fifty of the slow steps fit into an interval of fast ones; after that one look was enough to see what they take.
+    assert 0.4 <= windows[0].window_s < 2.2
+
+
 def test_no_garbage_is_collected_inside_the_window():
     seen = []
     run(lambda clock: seen.append(gc.isenabled()) or (), HostClock(), lambda *_: None, max_steps=3)
@@ -178,7 +266,8 @@ def test_no_garbage_is_collected_inside_the_window():
 
 
 def test_all_ranks_take_the_decision_of_rank_0():
-    decisions = iter([(None, 3), (None, 5), (None, 9), ("target", 99)])
+    # How often phases are shown, when to look at the cap, when to look first, then what each look says.
+    decisions = iter([(None, 3), (None, 50), (None, 5), (None, 9), ("target", 99)])
     window = run(lambda clock: (), HostClock(), lambda *_: None, agree=lambda mine: next(decisions))
     assert (window.phase_stride, window.stop_reason, len(window.step_s)) == (3, "target", 9)
 
