@@ -34,6 +34,15 @@ def run(capsys, stores, *arguments):
     return status, output.out, output.err
 
 
+def test_long_notes_stand_below_the_table_once(stores, capsys):
+    _, out, _ = run(capsys, stores, "base", "flaky")
+    table, _, below = out.partition("\n\n")[2].partition("\n\n")
+    assert "[1]" in table
+    assert "left out" not in table
+    assert below.count("[1] ") == 1
+    assert "1 left out, crashed" in below
+
+
 def test_the_table_ends_with_its_sum(stores, capsys):
     status, out, _ = run(capsys, stores, "base", "slower")
     assert status == 0

@@ -1,6 +1,7 @@
 """`show`, `query`, `export` and `report --with-reference`, as a user types them."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -68,6 +69,16 @@ def test_show_tells_each_rank_and_lets_no_terminal_code_through(results, capsys)
     assert "Samples of rank 1" in told
     assert "busy_host" in told
     assert "\x1b" not in told
+
+
+def test_show_breaks_long_lists_between_their_items(capsys, tmp_path):
+    libraries = [f"/usr/lib/a/long/way/down/lib{i}.so" for i in range(40)]
+    system = dataclasses.replace(fakes.CPU, details={"libraries": libraries})
+    made = fakes.record(Case("lenet5"), system)
+    store = fakes.fill(tmp_path / "store", [made])
+    told = run(capsys, "show", made.attempt_id, "--results", store).out
+    assert max(map(len, told.splitlines())) <= 130
+    assert all(library in told for library in libraries)
 
 
 def test_show_of_a_failed_attempt_says_why(results, capsys):

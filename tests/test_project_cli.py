@@ -76,7 +76,21 @@ def test_a_single_sample_has_no_made_up_interval(tmp_path, capsys):
     assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
     (row,), notes = rows_of(capsys)
     assert (row["time_low_s"], row["time_high_s"]) == (None, None)
-    assert "too few steps" in notes
+    assert "for too few steps: 1 case." in notes
+
+
+def test_what_makes_a_training_doubtful_stands_beside_its_cost(tmp_path, capsys):
+    busy = ("busy_host: other processes took 63% of this process's 2 cores.",)
+    made = [
+        records.record(Case("lenet5"), records.CPU, 0, "unstable", warnings=busy),
+        records.record(Case("alexnet"), records.CPU, 1),
+    ]
+    root = records.fill(tmp_path / "results", made)
+    assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
+    found, _ = rows_of(capsys)
+    assert {row["model"]: row["doubts"] for row in found} == {"lenet5": "unstable, busy host 63 %", "alexnet": ""}
+    table, _ = projected(read([root]).shown, {}, None)
+    assert [row["doubts"] for row in table.records()] == ["unstable, busy host 63 %", None]
 
 
 def test_an_example_of_prices_can_be_read():
@@ -156,4 +170,4 @@ def test_two_processes_of_a_single_step_have_no_limits(tmp_path, capsys):
     (row,), notes = rows_of(capsys)
     assert row["processes"] == 2
     assert (row["time_low_s"], row["time_high_s"]) == (None, None)
-    assert "too few steps" in notes
+    assert "for too few steps: 1 case." in notes

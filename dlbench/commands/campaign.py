@@ -118,15 +118,22 @@ def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
     campaign = dataclasses.replace(campaign, on_record=keep, on_tick=progress.tick, stored=stored)
     progress.number = len(cases) - len(waiting)
     ended: list[str] = []
+    busy = 0
     try:
         for record in supervise.run(waiting, campaign, fresh):
             ended.append(record.status)
+            busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
     except StoreError as error:
         say(f"dlbench: {error}\nstopped there; what was measured is kept, and the same command goes on from here")
         return 1
     failed = sum(status not in DONE_STATUSES for status in ended)
     if failed:
         say(f"failed: {failed} of {len(waiting)}; the same command tries them again, those out of memory excepted")
+    if busy:
+        say(
+            f"busy host in {busy} of {units.counted(len(ended), 'case')}: other work took some of the cores, and "
+            "figures may be far off, however narrow their intervals; measure again when it is done"
+        )
     left = len(waiting) - len(ended)
     if left:
         say(f"left to another process that measures, or has measured, them: {left} of {len(waiting)}")

@@ -181,7 +181,7 @@ def _judge(found: Found, gate: float) -> int:
 
 
 def _print(found: Found, names: tuple[str, str], form: str) -> None:
-    from dlbench.report.compare.comparison_tables import summary, tables
+    from dlbench.report.compare.comparison_tables import summary, tables, with_footnotes
     from dlbench.report.forms.render import render_all
 
     systems, comparison = tables(found, names)
@@ -192,6 +192,8 @@ def _print(found: Found, names: tuple[str, str], form: str) -> None:
         print(render_all([comparison], form), end="")
         say(summary(found))
         return
+    if form == "text":
+        comparison = with_footnotes(comparison)
     shown = [systems, comparison] if systems.rows or form == "json" else [comparison]
     print(render_all(shown, form), end="")
 

@@ -64,16 +64,19 @@ def projection_table(
     Raises:
         BadInput: there is no measured training of these networks, or images or epochs are not above zero.
     """
+    from dlbench import units
     from dlbench.errors import BadInput
     from dlbench.report.chapters.projection import project, unused
     from dlbench.report.chapters.projection_section import named_assumptions, throughput_interval
     from dlbench.report.compare.side_by_side import numbered, over_processes
     from dlbench.report.data import derive
+    from dlbench.report.data.doubts import in_words, with_doubts
     from dlbench.report.forms.render import Table
 
     cases = derive.with_intervals(_measured_trainings(rows, models))
     # Repeats are processes of one case: their median, and how far they spread.
-    cases = over_processes(numbered(cases.assign(system_id=cases["system_key"])))
+    processes = numbered(cases.assign(system_id=cases["system_key"]))
+    cases = with_doubts(over_processes(processes), processes)
     names = {key: _system_name(of_system) for key, of_system in rows.groupby("system_key", sort=False)}
     found: list[list[Cell]] = []
     axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
@@ -94,7 +97,7 @@ def projection_table(
         # Images and epochs are the title, the number of devices is a column.
         assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
         setting = [name, *(case[a] for a in axes), num_devices, int(case["processes"])]
-        found.append([*setting, value, *_cells(projection, known)])
+        found.append([*setting, value, *_cells(projection, known), in_words(case)])
     if not found:
         raise BadInput("the trainings in there have no step times: nothing can be projected from them")
     notes = [*assumptions, *unused(prices, names.values())]
@@ -104,8 +107,8 @@ def projection_table(
             "intervals of its processes."
         )
     if without_interval:
-        notes.append(f"{without_interval} cases have too few steps for an interval: theirs is left out.")
-    if any(row[-6] is not None for row in found):
+        notes.append(f"Without interval, for too few steps: {units.counted(without_interval, 'case')}.")
+    if any(row[-7] is not None for row in found):
         notes.append("The intervals of energy and cost are that of the time; the average power is taken as exact.")
     title = f"{num_epochs:g} epochs of {num_images} images"
     return Table(_columns(axes, prices), found, title, notes)
@@ -179,6 +182,7 @@ def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
         Column("cost", cost, "right"),
         Column("cost_low", "from", "right"),
         Column("cost_high", "to", "right"),
+        Column("doubts", "", "left"),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from dataclasses import dataclass, field
@@ -13,6 +14,8 @@ from dlbench import stats, units
 from dlbench.results.records import DONE_STATUSES, Measurement, Record
 from dlbench.spec.case import Case
 from dlbench.spec.peaks import find_peaks
+
+_SHARE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 
 
 @dataclass
@@ -73,6 +76,13 @@ def setting(case: Case, model_width: int = 0) -> str:
     return "  ".join([words, *extra])
 
 
+def _short(warning: str) -> str:
+    """What kind of warning it is, and how much of it, where it gives a share: ``busy_host 63 %``."""
+    code, _, words = warning.partition(":")
+    share = _SHARE.search(words)
+    return f"{code} {share[1]} %" if share else code
+
+
 def _figures(case: Case, record: Record) -> list[str]:
     measured = [m for _, m in record.ranks]
     slowest = max(measured, key=lambda m: sum(m.step_s) / max(1, len(m.step_s)), default=Measurement())
@@ -94,5 +104,5 @@ def _figures(case: Case, record: Record) -> list[str]:
         share = f"  {units.percent(rate / (peak * case.world_size))} of peak" if peak else ""
         words.append(f"{units.quantity(rate, 'FLOP/s'):>13}{share}")
     if slowest.warnings:
-        words.append(f"({', '.join(dict.fromkeys(w.partition(':')[0] for w in slowest.warnings))})")
+        words.append(f"({', '.join(dict.fromkeys(map(_short, slowest.warnings)))})")
     return words

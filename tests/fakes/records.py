@@ -7,6 +7,7 @@ the seed in each function, so that a report of them can be compared byte by byte
 from __future__ import annotations
 
 import dataclasses
+import math
 import zlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -145,6 +146,9 @@ def measurement(case: Case, system: System, rank: int = 0, **changes: Any) -> Me
     }
     if gpu:
         values |= _of_gpu(values, reach, window, rank, rng)
+    own = changes.get("step_s")
+    if own and all(isinstance(s, float) and math.isfinite(s) for s in own):
+        values |= {"window_s": sum(own) * 1.0004, "device_window_s": sum(own)}
     return Measurement(**(values | changes))
 
 

@@ -371,7 +371,7 @@ def test_a_busy_host_is_flagged_and_of_a_single_process_no_number_is_said():
 
 
 def test_clocks_that_lie_apart_and_a_host_that_limits_are_flagged():
-    odd = processes(CASE, side="b", window_s=6.0, device_window_s=3.0, warnings=("host_bound: the device waited.",))
+    odd = processes(CASE, side="b", window_s=0.63, device_window_s=0.61, warnings=("host_bound: the device waited.",))
     (line,) = lines_of([processes(CASE)], [odd])
     assert line.note == "TARGET: 4 of 4 limited by the host, 4 of 4 clocks apart"
 

@@ -187,7 +187,7 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
         "vgg16": {"throttle_reasons": ("hw_thermal",), "steady": False},
         "googlenet": {"throttle_reasons": ("sw_power_cap", "applications_clocks")},
         "alexnet": {"warnings": ("busy_host: other processes took 80% of this process's 2 cores.",)},
-        "lenet5": {"window_s": 6.0, "device_window_s": 3.0, "warnings": ("host_bound: the device waited.",)},
+        "lenet5": {"window_s": 0.52, "device_window_s": 0.50, "warnings": ("host_bound: the device waited.",)},
         "overfeat_fast": {"warnings": ("energy_mismatch: by +9 %.", "short_energy_window: 2.10 s; from 5 s on it is.")},
         # Somebody chose a lower clock: known, and no throttling.
         "resnet50": {"throttle_reasons": ("applications_clocks",)},
@@ -200,7 +200,7 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
     assert found == {
         "VGG-16": "throttled, not warmed up",
         "GoogLeNet": "power limit",
-        "AlexNet": "busy host",
+        "AlexNet": "busy host 80 %",
         "LeNet-5": "host-bound, clocks apart",
         "OverFeat fast": "meters disagree, short energy window",
         "ResNet-50": "",

@@ -63,6 +63,22 @@ def test_no_cases_give_a_sentence_and_no_figure(name, gpu_cases):
     assert plot.caption.endswith(".")
 
 
+def test_phases_of_too_few_steps_are_not_drawn(tmp_path):
+    few = dict.fromkeys(("forward_s", "backward_s", "optimizer_s"), (1.0, 2.0, 3.0))
+    made = [
+        fakes.record(Case("vgg16", device="cpu"), fakes.CPU, 0, step_s=(3.0, 4.0, 9.0), **few),
+        fakes.record(Case("lenet5", device="cpu"), fakes.CPU, 1),
+    ]
+    cases = cases_of(tmp_path, made)
+    with figure_style.style():
+        plot = plots_time.step_breakdown(cases)
+        alone = plots_time.step_breakdown(cases[cases["model"] == "vgg16"])
+    assert "Not drawn, for fewer than 4 steps: VGG-16." in plot.caption
+    assert [label.get_text() for label in plot.figure.axes[0].get_yticklabels()] == ["LeNet-5"]
+    assert alone.figure is None
+    assert "in 4 steps" in alone.caption
+
+
 def test_without_a_meter_the_reason_is_given(tmp_path):
     plot = plots_rates.energy(cases_of(tmp_path, fakes.quick()))
     assert plot.caption == "No energy meter on this system: RAPL is not readable in this virtual machine."

@@ -13,6 +13,7 @@ from dlbench import units
 from dlbench.report.chapters.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
 from dlbench.report.compare.side_by_side import numbered, over_processes
 from dlbench.report.data.content import Block, Content, Section
+from dlbench.report.data.doubts import in_words, with_doubts
 from dlbench.report.data.labels import network, network_order, setting, varying_axes
 from dlbench.report.figures.figure_parts import fastest
 from dlbench.report.forms.render import Cell, Column, Table
@@ -48,7 +49,8 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
     """One row per network and system, and the assumptions behind them."""
     several = len(names) > 1
     # Of several processes of a case their median: the fastest of them would be luck.
-    best = fastest(over_processes(numbered(trainings)), ["model", "system_id"], limit=None)
+    processes = numbered(trainings)
+    best = fastest(with_doubts(over_processes(processes), processes), ["model", "system_id"], limit=None)
     place = {system: i for i, system in enumerate(names)}
     models = {name: i for i, name in enumerate(network_order(best["model"]))}
     cases = sorted(best.to_dict("records"), key=lambda c: (models[c["model"]], place.get(c["system_id"], len(place))))
@@ -68,7 +70,7 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
         assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
         row: list[Cell] = [network(case["model"])]
         row += [name] if several else []
-        rows.append([*row, setting(case, axes), num_devices, *_cells(found, known)])
+        rows.append([*row, setting(case, axes), num_devices, *_cells(found, known), in_words(case) or None])
     assumptions |= dict.fromkeys(unused(prices, names.values()))
     return _without_empty(Table(_columns(several, prices), rows, notes=[_LIMITS] if limited else [])), list(assumptions)
 
@@ -109,12 +111,13 @@ def _columns(several: bool, prices: Prices | None) -> list[Column]:
         Column("device_hours", "Device-hours [h]", "right", _digits),
         Column("energy_kwh", "Energy [kWh]", "right", _digits),
         Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", _digits),
+        Column("doubts", "Doubts", "left"),
     ]
 
 
 def _without_empty(table: Table) -> Table:
-    """`table` without limits, energy and cost, where no row has them."""
-    optional = ("time_low_s", "time_high_s", "energy_kwh", "cost")
+    """`table` without limits, energy, cost and doubts, where no row has them."""
+    optional = ("time_low_s", "time_high_s", "energy_kwh", "cost", "doubts")
     kept = [
         i
         for i, column in enumerate(table.columns)

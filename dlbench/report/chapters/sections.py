@@ -250,11 +250,16 @@ _OF_SAMPLES = (plots_samples.distribution, plots_samples.time_series, plots_samp
 
 @lru_cache(maxsize=MAX_SYSTEMS)
 def _of_system(content: Content, system: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The shown cases of a system, process by process and as cases."""
+    """The shown cases of a system, process by process and as cases, with the attempts behind each as `records`."""
     cases = content.of_system(system)
+    cases = cases.assign(records=cases["attempt_id"].map(lambda attempt: (attempt,)))
     return cases, _as_cases(cases)
 
 
 def _as_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per case, where repeats are several processes of it."""
-    return over_processes(numbered(cases)) if cases["repeat"].nunique() > 1 else cases
+    if cases["repeat"].nunique() < 2:
+        return cases
+    processes = numbered(cases)
+    merged = over_processes(processes)
+    return merged.assign(records=merged["number"].map(processes.groupby("number")["attempt_id"].agg(tuple)))

@@ -10,6 +10,7 @@ from dlbench.report.chapters.systems_section import measured, verdicts
 from dlbench.report.compare.side_by_side import numbered, over_processes
 from dlbench.report.data.content import Block, Content, KeyFigure, Section
 from dlbench.report.data.derive import MIN_STEPS
+from dlbench.report.data.doubts import in_words, of_all, with_doubts
 from dlbench.report.data.labels import network, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import plots_rates
@@ -19,9 +20,12 @@ from dlbench.report.figures.figure_parts import fastest
 def summary(content: Content) -> Section:
     """One page: the key figures, what they say in words, and the fastest setting of each network."""
     # Of several processes of a case their median: the fastest of them would be luck.
-    cases = over_processes(numbered(content.shown))
+    processes = numbered(content.shown)
+    cases = with_doubts(over_processes(processes), processes)
     figures = Block(figures=_key_figures(content, cases))
     machines = [Block(words=words) for words in _machines(content)]
+    if doubted := of_all(content.shown, with_energy=True):
+        machines.insert(0, Block(words=f"To be doubted: {doubted}. Failures and warnings says more."))
     if len(measured(content)) > 1:
         return Section("summary", "Summary", [figures, *verdicts(content), *machines])
     blocks = [figures, Block(words=_in_words(content, cases)), *machines]
@@ -90,8 +94,7 @@ def _sound(shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def _standing(case: pd.Series) -> str:
-    steps = units.counted(int(case["steps"]), "step")
-    return steps if case["status"] == "ok" else f"{case['status']}, {steps}"
+    return ", ".join(part for part in (in_words(case), units.counted(int(case["steps"]), "step")) if part)
 
 
 def _machines(content: Content) -> list[str]:
@@ -166,6 +169,4 @@ def _intervals(widths: pd.Series[float]) -> str:
         return f"None of {cases} has an interval: too few or too uneven steps."
     if len(known) == 1:
         return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])}."
-    return (
-        f"{len(known)} of {cases} have an interval; half of these are narrower than ± {units.percent(known.median())}."
-    )
+    return f"{len(known)} of {cases} have an interval; the median of these is ± {units.percent(known.median())}."

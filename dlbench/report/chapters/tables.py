@@ -15,7 +15,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.errors import DlbenchError
 from dlbench.report.data.derive import uneven
-from dlbench.report.data.doubts import of_each
+from dlbench.report.data.doubts import in_words, of_each
 from dlbench.report.data.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures.figure_parts import fastest
@@ -103,6 +103,8 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     columns.append(Column("attempt_id", "Record", "left", _record))
     missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
     notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
+    if "share_of_measured_peak" in known:
+        notes.append("Of measured: of the higher one of the rates that matrix products and convolutions reached.")
     return Table(columns, rows, notes=notes)
 
 
@@ -123,7 +125,11 @@ def without_common(table: Table) -> Table:
 
 
 def summary(shown: pd.DataFrame) -> Table:
-    """One row per network: its fastest training and inference of one system, with what they cost."""
+    """One row per network: its fastest training and inference of one system, with what they cost.
+
+    Args:
+        shown: with `doubts` about each case in short words.
+    """
     best = fastest(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
     columns = [Column("model", "Network")]
     wanted = [
@@ -138,12 +144,17 @@ def summary(shown: pd.DataFrame) -> Table:
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
         values = [best[name].get((model, mode)) for mode, name in wanted]
-        unstable = [m for m in MODES if best["status"].get((model, m)) == "unstable"]
-        rows.append([network(model), *(_number(v) for v in values), ", ".join(unstable)])
-    columns.append(Column("unstable", "Unstable", "left"))
+        doubts = [f"{m}: {said}" for m in MODES if (said := _doubted(best, (model, m)))]
+        rows.append([network(model), *(_number(v) for v in values), "; ".join(doubts)])
+    columns.append(Column("doubts", "Doubts", "left"))
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(columns, rows)
+
+
+def _doubted(best: pd.DataFrame, key: tuple[str, str]) -> str:
+    """What makes one of these cases doubtful; "" for one that is sound or is not there."""
+    return in_words(best.loc[[key]].iloc[0]) if key in best.index else ""
 
 
 def failures(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:

@@ -37,14 +37,24 @@ def comparison_table(found: Found, names: tuple[str, str] = ("BASE", "TARGET")) 
         Column("verdict", "Verdict"),
         Column("adjusted_p_value", "p (Holm)", "right", _show_p),
         Column("chance_target_larger", "Effect", "right", _show_share),
-        Column("base_processes", "n", "right"),
-        Column("target_processes", "n", "right"),
+        Column("base_processes", f"n {names[0]}", "right"),
+        Column("target_processes", f"n {names[1]}", "right"),
         Column("note", "Note"),
     ]
     common = _common_caveat(found)
     rows = [[*(line.setting.get(axis) for axis in axes), *_cells(line, common)] for line in _in_order(found.lines)]
     notes = [f"All cases: {common}.", *_notes(found)] if common else _notes(found)
     return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
+
+
+def with_footnotes(table: Table) -> Table:
+    """A comparison for the terminal: each different note once, by its number, below the table."""
+    place = next(i for i, column in enumerate(table.columns) if column.key == "note")
+    different = list(dict.fromkeys(row[place] for row in table.rows if row[place]))
+    numbers: dict[Cell, Cell] = {note: f"[{number}]" for number, note in enumerate(different, 1)}
+    rows = [[*row[:place], numbers.get(row[place], ""), *row[place + 1 :]] for row in table.rows]
+    footnotes = [f"{numbers[note]} {note}" for note in different]
+    return Table(table.columns, rows, table.title, [*footnotes, *table.notes])
 
 
 def summary(found: Found) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from dlbench.report.data import derive
 from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
 
 #: A host window that differs from the device's by more than this is flagged.
@@ -21,6 +24,8 @@ _SHORT = {
     "on a busy host": "busy host",
     "limited by the host": "host-bound",
 }
+#: How much of the cores others took, in the words of the warning.
+_SHARE = re.compile(r"^busy_host: .*?(\d+)%")
 
 
 def doubts(cases: pd.DataFrame) -> pd.DataFrame:
@@ -28,7 +33,7 @@ def doubts(cases: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         cases: a row each, with `status`, `throttle_reasons`, `steady`, `other_processes` and `warnings`, and with the
-            metrics `clock_gap` and `energy_per_image`.
+            metrics `throughput`, `sustained_throughput`, `clock_gap` and `energy_per_image`.
     """
     # A window that was too short for any energy leaves nothing to doubt.
     metered = cases["energy_per_image"].notna()
@@ -41,6 +46,7 @@ def doubts(cases: pd.DataFrame) -> pd.DataFrame:
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
             "on a busy host": cases["warnings"].map(partial(_says, "busy_host")),
             "limited by the host": cases["warnings"].map(partial(_says, "host_bound")),
+            "uneven steps": derive.uneven(cases),
             "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
             "meters disagree": metered & cases["warnings"].map(partial(_says, "energy_mismatch")),
             "short energy window": metered & cases["warnings"].map(partial(_says, "short_energy_window")),
@@ -54,7 +60,30 @@ def of_each(cases: pd.DataFrame) -> list[str]:
     """Per process its doubts in short words, without that it is unstable, which its status says."""
     found = doubts(cases).drop(columns="unstable")
     names = [_SHORT.get(str(name), str(name)) for name in found.columns]
-    return [", ".join(name for name, holds in zip(names, row, strict=True) if holds) for row in found.to_numpy()]
+    said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
+    return [
+        ", ".join(f"{name}{_share(warnings)}" if name == _SHORT["on a busy host"] else name for name in of_one)
+        for of_one, warnings in zip(said, cases["warnings"], strict=True)
+    ]
+
+
+def with_doubts(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
+    """`cases` with the column `doubts`: those about any of their processes, in short words.
+
+    Args:
+        cases: as `side_by_side.over_processes` gives them.
+        processes: what these were made of, as `side_by_side.numbered` gives them.
+    """
+    if cases.empty:
+        return cases.assign(doubts=[])
+    keys = ["number", "system_id"]
+    said = processes[keys].assign(doubts=of_each(processes)).groupby(keys)["doubts"]
+    return cases.join(said.agg(_together), on=keys)
+
+
+def in_words(case: Mapping[Any, Any] | pd.Series) -> str:
+    """The status of a case of `with_doubts`, unless it is ok, and its doubts; "" for one that is sound."""
+    return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["doubts"]) if part)
 
 
 def of_all(cases: pd.DataFrame, with_energy: bool) -> str:
@@ -72,6 +101,17 @@ def _slowed_by(reasons: object) -> set[str]:
 
 def _says(code: str, warnings: object) -> bool:
     return any(str(warning).startswith(f"{code}:") for warning in _items(warnings))
+
+
+def _together(said: pd.Series[str]) -> str:
+    """Each of the doubts once, in their order."""
+    return ", ".join(dict.fromkeys(part for words in said for part in words.split(", ") if part))
+
+
+def _share(warnings: object) -> str:
+    """How much of the host's cores others took: " 63 %"."""
+    found = [match[1] for warning in _items(warnings) if (match := _SHARE.match(str(warning)))]
+    return f" {found[0]} %" if found else ""
 
 
 def _items(cell: object) -> Sequence[object]:

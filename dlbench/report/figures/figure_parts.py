@@ -43,6 +43,11 @@ def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS
     return sorted_.head(limit) if limit else sorted_
 
 
+def records_of(shown: pd.DataFrame) -> tuple[str, ...]:
+    """The attempts behind the rows that are drawn, by their column `records`; none where they have no such column."""
+    return tuple(record for records in shown.get("records", ()) for record in records)
+
+
 def with_limits(cases: pd.DataFrame, metric: str) -> pd.Series[float]:
     """The values of a metric and the ends of their intervals, where these are above zero: what an axis has to hold."""
     names = [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in cases]

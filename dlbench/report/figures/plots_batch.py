@@ -19,6 +19,7 @@ from dlbench.report.figures.figure_parts import (
     grid,
     label_outer,
     precision_marks,
+    records_of,
     system_legend,
     system_marks,
 )
@@ -50,7 +51,7 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     assert plot.figure
     look.legend(plot.figure, marks | _mode_marks(shown))
     words = f"Throughput over the batch per device. {INTERVAL_WORDS} {KNEE_WORDS} of its line. {choice(known, shown)}"
-    return Plot("batch_curves", words.strip(), plot.figure)
+    return Plot("batch_curves", words.strip(), plot.figure, records_of(shown))
 
 
 def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:

@@ -23,6 +23,7 @@ from dlbench.report.figures.figure_parts import (
     height_of,
     precision_legend,
     precision_marks,
+    records_of,
 )
 from dlbench.report.figures.plots_dots import Hue, dots
 from dlbench.spec.case import MODES
@@ -87,7 +88,7 @@ def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
         return Plot(name, nothing)
     figure = dots(shown, metric, Hue("precision", precision_marks(shown)), known["batch_size"].nunique() > 1)
     precision_legend(figure, shown)
-    return Plot(name, f"{METRICS[metric].description} {choice(known, shown)}", figure)
+    return Plot(name, f"{METRICS[metric].description} {choice(known, shown)}", figure, records_of(shown))
 
 
 def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:

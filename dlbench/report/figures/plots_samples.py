@@ -15,7 +15,7 @@ from dlbench import units
 from dlbench.report.data.derive import MIN_STEPS
 from dlbench.report.data.labels import network, setting
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import Plot, fastest, grid, label_outer, name_rows, time_scale
+from dlbench.report.figures.figure_parts import Plot, fastest, grid, label_outer, name_rows, records_of, time_scale
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12
@@ -71,7 +71,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
         ]
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         words += f" Too few steps to be drawn (fewer than {MIN_STEPS}): {', '.join(names[:8])}{more}."
-    return Plot("distribution", words, figure)
+    return Plot("distribution", words, figure, records_of(shown))
 
 
 def time_series(cases: pd.DataFrame) -> Plot:
@@ -89,7 +89,7 @@ def time_series(cases: pd.DataFrame) -> Plot:
     label_outer(panels, "Step", "Step time")
     words = "Step times through the window; a trend or a regular pattern here would be invisible in any average. Of "
     words += "several processes of a case it is the one with the median step time."
-    return Plot("time_series", words, figure)
+    return Plot("time_series", words, figure, records_of(shown))
 
 
 def power(cases: pd.DataFrame) -> Plot:
@@ -115,7 +115,8 @@ def power(cases: pd.DataFrame) -> Plot:
         axes.set_title(f"{look.plain(network(str(case['model'])), 20)} · {setting(case, ['mode'])}", fontsize=9)
     panels[0].set_ylim(bottom=0)
     label_outer(panels, "Time in the window [s]", "Power [W]")
-    return Plot("power", "Sampled power of the first rank's device; energies are gross, idle power included.", figure)
+    words = "Sampled power of the first rank's device; energies are gross, idle power included."
+    return Plot("power", words, figure, records_of(shown))
 
 
 def _beyond(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]], y: int, reach: float) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
+from dlbench.report.data.derive import MIN_STEPS
 from dlbench.report.data.labels import network
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
@@ -22,6 +23,7 @@ from dlbench.report.figures.figure_parts import (
     height_of,
     name_rows,
     precision_legend,
+    records_of,
     stack,
     time_scale,
     varying_settings,
@@ -33,10 +35,13 @@ from dlbench.spec.case import MODES
 def step_breakdown(cases: pd.DataFrame) -> Plot:
     """Training steps split into forward, backward, optimizer and rest: as times, and as shares of the step."""
     phases = cases[["forward_time", "backward_time", "optimizer_time"]].notna().all(axis=1)
-    training = cases[(cases["mode"] == "training") & phases]
+    split = cases[(cases["mode"] == "training") & phases]
+    # The medians of a few steps' phases need not add up to the median step.
+    training = split[split["steps"] >= MIN_STEPS]
     shown = fastest(training, ["model", "precision"])
     if shown.empty:
-        return Plot("step_breakdown", "No training case has the times of its phases.")
+        few = f" in {MIN_STEPS} steps" if len(split) else ""
+        return Plot("step_breakdown", f"No training case has the times of its phases{few}.")
     parts = {
         "forward_time": look.SKY,
         "backward_time": look.BLUE,
@@ -49,15 +54,20 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     factor, unit = time_scale(shown["step_time"])
     stack(left, values / factor, parts)
     stack(right, 100 * values.div(values.sum(axis=1), axis=0), parts)
-    for y, step in enumerate(shown["step_time"]):
-        left.annotate(units.seconds(step), (step / factor, y), (4, 0), textcoords="offset points", **SMALL)
+    ends = values.sum(axis=1).combine(shown["step_time"], max)
+    for y, (end, step) in enumerate(zip(ends, shown["step_time"], strict=True)):
+        left.annotate(units.seconds(step), (end / factor, y), (4, 0), textcoords="offset points", **SMALL)
     name_rows(left, shown, ["model", "precision", "batch_size"])
-    left.set_xlim(0, 1.2 * shown["step_time"].max() / factor)
+    left.set_xlim(0, 1.2 * ends.max() / factor)
     left.set_xlabel(f"{METRICS['step_time'].title} [{unit}]")
     right.set_xlim(0, 100)
     right.set_xlabel("Share of the step [%]")
     look.legend(figure, look.squares({METRICS[name].title: colour for name, colour in parts.items()}))
-    return Plot("step_breakdown", f"Where the time of a training step goes. {choice(training, shown)}", figure)
+    words = f"Where the time of a training step goes. {choice(training, shown)}"
+    left_out = sorted({network(name) for name in split["model"]} - {network(name) for name in training["model"]})
+    if left_out:
+        words += f" Not drawn, for fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
+    return Plot("step_breakdown", words.strip(), figure, records_of(shown))
 
 
 def memory(cases: pd.DataFrame) -> Plot:
@@ -89,7 +99,7 @@ def memory(cases: pd.DataFrame) -> Plot:
             " Each part is its own largest amount, and they are not all held at once: activations are freed while "
             f"gradients appear. So the parts add up to more than the measured peak for {names}."
         )
-    return Plot("memory", words, figure)
+    return Plot("memory", words, figure, records_of(shown))
 
 
 def flop_time(cases: pd.DataFrame) -> Plot:
@@ -128,7 +138,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     if _REACHED in sources:
         bound = " No peak of this device is known: the dotted line is the highest rate that any case reached."
     bars = f" {INTERVAL_WORDS}"
-    return Plot("flop_time", f"Step time against the counted work.{bars}{bound}", figure)
+    return Plot("flop_time", f"Step time against the counted work.{bars}{bound}", figure, records_of(known))
 
 
 _MEMORY_PARTS = {

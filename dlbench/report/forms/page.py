@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import gc
 import hashlib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ from dlbench.version import __version__
 TEMPLATES = Path(__file__).parent
 #: A table with more rows than this can be searched.
 MIN_SEARCHED = 12
+_CODE = re.compile("`([^`]+)`")
 #: A terminal is at least so wide.
 TERMINAL_WIDTH = 100
 #: Columns of the comparison that a terminal does without, the first ones first.
@@ -241,6 +243,7 @@ def _html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["marked"] = _marked
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     links = Links(report.content, report.sections)
@@ -267,6 +270,11 @@ def _inline(block: Block, svgs: dict[str, str]) -> Markup:
     # matplotlib escapes all texts of a figure, and the caption is escaped here.
     label = str(escape(block.plot.caption))
     return Markup(figure_style.for_page(svgs[block.plot.name], block.plot.name, label))
+
+
+def _marked(text: str) -> Markup:
+    """`text` for the page, with what stands between backticks as code."""
+    return Markup(_CODE.sub(r"<code>\1</code>", str(escape(text))))
 
 
 def _cells(table: Table, row: Sequence[Cell]) -> list[tuple[str, Cell]]:

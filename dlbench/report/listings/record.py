@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from dlbench.results.records import dump_json
 from dlbench.results.schema import SCHEMA, unit_of
 from dlbench.spec.case import AXES
 
+#: Lists of words break before lines get wider than this.
+_WIDTH = 120
 #: Of each list of samples these are told.
 _SHARES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 _OUTCOME = (
@@ -147,11 +150,24 @@ def _text(record: dict[str, Any]) -> str:
 
 
 def _pairs(title: str, values: dict[str, Any]) -> str:
-    """One line per value that is known: no table, for some are very long."""
-    known = {name: _shown(name, value) for name, value in values.items() if value not in (None, "", [], {})}
+    """Each value that is known behind its name, long ones over several lines: no table, for some are very long."""
+    known = {name: value for name, value in values.items() if value not in (None, "", [], {})}
     width = max(map(len, known), default=0)
-    lines = [f"{name.ljust(width)}  {value}" for name, value in known.items()]
+    lines = []
+    for name, value in known.items():
+        first, *more = _wrapped(name, value, _WIDTH - width - 2)
+        lines += [f"{name.ljust(width)}  {first}", *(" " * (width + 2) + line for line in more)]
     return "\n".join([title, "", *lines] if title and lines else lines) + ("\n" if lines else "")
+
+
+def _wrapped(name: str, value: Any, width: int) -> list[str]:
+    """A value as lines: a long list breaks between its items, a text where it does itself."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        text = ", ".join(_shown(name, item) for item in value)
+        return textwrap.wrap(text, max(40, width), break_long_words=False, break_on_hyphens=False)
+    if isinstance(value, str):
+        return [_shown(name, line) for line in value.splitlines() if line.strip()] or [""]
+    return [_shown(name, value)]
 
 
 def _metrics(record: dict[str, Any]) -> Table:
