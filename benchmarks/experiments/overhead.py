@@ -36,7 +36,7 @@ _COLD_STEPS = 2
 _PROCESS_S = 10.0
 _MIN_PAIRS = 10
 #: Half the width of the interval at which a network has been measured long enough, in no fewer processes than these.
-_WANTED_WIDTH = 0.002
+_WANTED_WIDTH = 0.001
 _MIN_PROCESSES = 8
 
 
