@@ -90,7 +90,8 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     ordered = sorted(times)
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
     t = _student_quantile((1 + confidence) / 2, _WAVES)
-    reach = t * math.sqrt(n * _variance_inflation(times, ordered, middle)) / 2
+    # Steps that take turns about the median leave the waves no power at all: that is no certainty.
+    reach = t * math.sqrt(max(1.0, n * _variance_inflation(times, ordered, middle))) / 2
     # From 0 on, where the formula counts ranks from 1.
     low_rank, high_rank = (n - 1) / 2 - reach, (n - 1) / 2 + reach
     if low_rank < 0:
@@ -161,6 +162,9 @@ def percentile(samples: Sequence[float], q: float) -> float:
     if not times:
         raise InvalidMeasurement(f"the {q:g}th percentile of no samples does not exist")
     return _at_rank(times, q / 100 * (len(times) - 1))
+
+
+# From here on for single windows and as the reference of `report.data.samples`, which does the same for whole stores.
 
 
 def relative_iqr(samples: Sequence[float]) -> float | None:

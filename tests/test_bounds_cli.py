@@ -4,10 +4,30 @@ from __future__ import annotations
 
 import os
 
+import pytest
+import torch
+
 from dlbench.__main__ import main
+from dlbench.commands.bounds import _missing
+from dlbench.launch.probe import Probe
 from dlbench.results.bounds_schema import read_ceilings
 
 ARGUMENTS = ["ceilings", "--device", "cpu", "--budget", "0.5s", "--missing", "--results"]
+
+
+def test_ceilings_of_a_device_that_is_not_there_are_no_ceilings_that_are_held(tmp_path, monkeypatch, capsys):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    arguments = ["ceilings", "--device", "cuda", "--missing", "--results", str(tmp_path)]
+    assert main(arguments) == 2
+    assert "device 'cuda' asked for" in capsys.readouterr().err
+
+
+def test_the_ceilings_of_a_cpu_may_be_missing_beside_a_gpu(tmp_path, monkeypatch):
+    facts = {"devices": [{"name": "GPU"}], "precisions": {"cpu": ["fp32"], "cuda": ["tf32"]}, "torch_threads": 4}
+    monkeypatch.setattr("dlbench.launch.probe.probe", lambda: Probe("cuda", "key", "a GPU", 1, facts))
+    assert _missing(tmp_path, "cpu", None) == ["fp32"]
+    assert _missing(tmp_path, "auto", None) == ["tf32"]
 
 
 def test_ceilings_that_the_results_hold_are_not_measured_again(tmp_path, monkeypatch, capsys):

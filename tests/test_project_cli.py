@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from dlbench.commands import project
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.chapters.projection_section import projected
+from dlbench.report.data import derive
 from dlbench.report.data.content import read
+from dlbench.results import store
 from dlbench.spec.case import Case
 from tests.fakes import records
 
@@ -91,6 +94,30 @@ def test_what_makes_a_training_doubtful_stands_beside_its_cost(tmp_path, capsys)
     assert {row["model"]: row["doubts"] for row in found} == {"lenet5": "unstable, busy host 63 %", "alexnet": ""}
     table, _ = projected(read([root]).shown, {}, None)
     assert [row["doubts"] for row in table.records()] == ["unstable, busy host 63 %", None]
+
+
+def test_a_machines_cpu_and_its_gpu_are_two_systems(tmp_path, capsys):
+    made = [
+        records.record(Case("lenet5", device="cpu"), records.CPU, 0),
+        records.record(Case("lenet5", device="cuda"), records.GPU, 1),
+    ]
+    made = [dataclasses.replace(record, system_key="one machine") for record in made]
+    root = records.fill(tmp_path / "results", made)
+    assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
+    found, _ = rows_of(capsys)
+    assert sorted(row["system"] for row in found) == ["AMD EPYC 7B13", "NVIDIA H200"]
+    assert [row["processes"] for row in found] == [1, 1]
+
+
+def test_energy_of_uneven_steps_is_that_of_so_many_images(tmp_path, capsys):
+    steps = (0.010,) * 30 + (0.030,) * 20
+    made = records.record(Case("lenet5", device="cuda"), records.GPU, step_s=steps, energy_j=90.0, energy_window_s=0.9)
+    root = records.fill(tmp_path / "results", [made])
+    images = 60_000
+    assert run(root, "--images", images, "--epochs", 1, "--format", "json") == 0
+    (row,), _ = rows_of(capsys)
+    of_one = derive.tidy(store.load([root]))["energy_per_image"].iloc[0]
+    assert row["energy_kwh"] == pytest.approx(of_one * images / 3.6e6)
 
 
 def test_an_example_of_prices_can_be_read():

@@ -112,6 +112,11 @@ def test_equal_samples_give_an_interval_of_no_width():
     assert stats.median_interval([0.01] * 50) == stats.Interval(0.01, 0.01, 0.01, 0.95)
 
 
+def test_steps_that_take_turns_are_no_certainty():
+    interval = stats.median_interval([0.1, 0.2] * 256)
+    assert (interval.low, interval.high) == (0.1, 0.2)
+
+
 def test_a_steady_trend_over_the_whole_window_leaves_no_narrow_interval():
     interval = stats.median_interval([0.01 * (1 + 0.1 * i / 200) for i in range(200)])
     assert interval is None or interval.half_width > 0.0001

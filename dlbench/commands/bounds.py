@@ -92,6 +92,7 @@ def _ceilings(options: argparse.Namespace) -> int:
 
 def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
     """The precisions, of `wanted` or of all, in which no ceiling of this system was measured yet."""
+    from dlbench.errors import DeviceUnavailable
     from dlbench.launch import probe
     from dlbench.report.data.bounds import MEASURED, find_roof
     from dlbench.results import bounds_schema
@@ -106,7 +107,9 @@ def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
         torch_threads=found.facts["torch_threads"],
     )
     ceilings = bounds_schema.read_ceilings(results)
-    names = wanted or (found.facts["precisions"] if kind == found.device_kind else [])
+    if kind == "cuda" and found.device_kind != "cuda":
+        raise DeviceUnavailable("device 'cuda' asked for, but PyTorch finds no usable one here")
+    names = wanted or found.facts["precisions"][kind]
     return [name for name in names if find_roof(ceilings, where, name).flop_source != MEASURED]
 
 
@@ -138,8 +141,9 @@ def _profile(options: argparse.Namespace) -> int:
     _write_outputs(folder, run, roof)
     print(render(profile_table(run, roof, None if options.all else 20), options.format), end="")
     if roof.flop_source != "measured":
-        say(f"\nno ceilings of this system in {options.results}/: `dlbench ceilings` measures them")
-    say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures, trace.json.gz)")
+        say(f"\nno {case.precision} ceilings of this system in {options.results}/: `dlbench ceilings` measures them")
+    trace = ", trace.json.gz" if options.trace_steps else ""
+    say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures{trace})")
     return 0
 
 

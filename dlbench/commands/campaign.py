@@ -100,7 +100,7 @@ def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
         say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
     store = _store()
     if store:
-        _rebuild_parts(root)
+        rebuild_parts(root)
     else:
         say(
             f"no package 'pyarrow' in {sys.executable}: the results stay in {attempts.attempts_folder(root)}/; "
@@ -154,7 +154,7 @@ def _store() -> ModuleType | None:
     return store
 
 
-def _rebuild_parts(root: Path, thorough: bool = False) -> int:
+def rebuild_parts(root: Path, thorough: bool = False) -> int:
     """Write the Parquet parts that are missing; what a killed run had measured comes back this way."""
     from dlbench.errors import StoreError
     from dlbench.launch import attempts
@@ -199,7 +199,7 @@ def _collect(options: argparse.Namespace) -> int:
         raise BadInput(f"no results at '{options.results}': there is no such folder")
     supervise.check_folder(options.results)
     closed = supervise.recover(options.results)
-    rebuilt = _rebuild_parts(options.results, thorough=True)
+    rebuilt = rebuild_parts(options.results, thorough=True)
     say(f"{options.results}/: attempts closed: {len(closed)}; Parquet parts rebuilt: {rebuilt}")
     if options.merge and (merged := store.merge(options.results)):
         say(f"all parts are now in {merged}")

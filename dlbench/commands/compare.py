@@ -240,17 +240,16 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
     Returns:
         How many processes failed.
     """
-    from dlbench.launch import attempts, supervise
+    from dlbench.commands.campaign import rebuild_parts
+    from dlbench.launch import supervise
     from dlbench.launch.turns import TurnsProgress
     from dlbench.report.compare.comparison import whole_pairs
     from dlbench.results import store
+    from dlbench.results.records import DONE_STATUSES
 
     for record in supervise.recover(root):
         say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
-    stored = store.attempt_ids(root)
-    for folder, head in attempts.heads(root):
-        if head.attempt_id not in stored:
-            store.append(root, attempts.full_record(folder, head))
+    rebuild_parts(root)
     whole = whole_pairs(_rows(root, experiment, system_key), experiment.sides, experiment.matches, pairs)
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
@@ -282,7 +281,7 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
         for side, suite in zip(("a", "b"), experiment.sides, strict=True)
     }
     return sum(
-        record.status not in ("ok", "unstable")
+        record.status not in DONE_STATUSES
         for pair in waiting
         for turn in pair
         for record in supervise.run([turn.case], of_side[turn.side], fresh=True)

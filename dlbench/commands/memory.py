@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,17 +19,12 @@ if TYPE_CHECKING:
     from dlbench.spec.case import Case
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-#: The batches that are predicted; memory grows with the batch along the line through them.
-_PREDICTED = (8, 16)
 #: From the predicted batch on, the first step up or down; each next one is its square.
 _FIRST_STEP = 1.1
 #: Whoever has so much memory has another limit first.
 _LARGEST = 2**24
-_CGROUP = Path("/sys/fs/cgroup")
-_CGROUP_FILES = (
-    ("memory.max", "memory.current"),
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
-)
+#: No address space is larger; what is asked for beyond it is a slip.
+_MOST_BYTES = 2**60
 _WORKER = "dlbench.worker.trial"
 
 
@@ -120,8 +116,9 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
         suite._apply(override, axes, protocol)
     if axes["model"] != (model,):
         raise BadInput("name the model once: `dlbench maxbatch MODEL`, without -P model=")
-    if "batch_size" in axes:
-        raise BadInput("cannot use -P batch_size: the batch is what maxbatch looks for")
+    for name in ("batch_size", suite.GLOBAL_BATCH):
+        if name in axes:
+            raise BadInput(f"cannot use -P {name}: the batch is what maxbatch looks for")
     several = [name for name, values in axes.items() if len(values) > 1]
     if several:
         raise BadInput(f"cannot use several values of {several[0]}: maxbatch looks at one setting")
@@ -131,34 +128,9 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
     return found
 
 
-def available_bytes() -> int:
-    """Memory that a new process on this machine may still use: the kernel's estimate, or less by its control group."""
-    found = [_meminfo("MemAvailable")]
-    for limit_file, used_file in _CGROUP_FILES:
-        try:
-            limit = (_CGROUP / limit_file).read_text().strip()
-            used = int((_CGROUP / used_file).read_text())
-        except (OSError, ValueError):
-            continue
-        if limit.isdigit():
-            found.append(max(0, int(limit) - used))
-    return min(found)
-
-
-def _meminfo(name: str) -> int:
-    from dlbench.errors import DeviceUnavailable
-
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith(f"{name}:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    raise DeviceUnavailable(f"/proc/meminfo does not say {name}; give a limit with --memory")
-
-
 def _maxbatch(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
+    from dlbench.free_memory import available_bytes
     from dlbench.launch import probe, processes
     from dlbench.units import bytes_
 
@@ -168,8 +140,12 @@ def _maxbatch(options: argparse.Namespace) -> int:
     probe.require_devices([case], found)
     if case.device == "cuda" and options.memory is not None:
         raise BadInput("--memory limits the CPU's memory; on a GPU the limit is what it has")
-    limit_bytes = _device_bytes(found.facts) if case.device == "cuda" else options.memory or available_bytes()
-    say(f"{case.model} {case.mode} {case.precision} on {found.description}: at most {bytes_(limit_bytes)}")
+    if case.device == "cuda":
+        limit_bytes, where = _device_bytes(found.facts), found.description
+    else:
+        limit_bytes = _own_limit(available_bytes() if options.memory is None else options.memory)
+        where = found.facts["cpu_model"] or "the CPU"
+    say(f"{case.model} {case.mode} {case.precision} on {where}: at most {bytes_(limit_bytes)}")
     with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
         try:
             runs = Runs(case, Path(folder), limit_bytes, options.timeout)
@@ -195,15 +171,13 @@ class Runs:
 
     def prediction(self) -> Callable[[int], float] | None:
         """Memory by batch [bytes]; None where the network cannot be followed without data."""
-        cases = [replace(self._case, batch_size=batch).to_dict() for batch in _PREDICTED]
-        answer = self._run({"predict": cases})
-        first, second = answer["peak_bytes"]
+        answer = self._run({"predict": self._case.to_dict()})
+        lines = answer["lines"]
         # The CPU's limit is on the whole process.
         own = answer["process_bytes"] if self._case.device == "cpu" else 0
-        if first is None or second is None:
+        if lines is None:
             return None
-        slope = max(0.0, (second - first) / (_PREDICTED[1] - _PREDICTED[0]))
-        return lambda batch: float(own + first + slope * (batch - _PREDICTED[0]))
+        return lambda batch: float(own + max(fixed + batch * per_image for fixed, per_image in lines))
 
     def trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
         """Whether a batch fits; says so on stderr.
@@ -228,7 +202,7 @@ class Runs:
             memory = _is_memory(str(error))
             if batch == 1 and not memory:
                 raise
-            reason = str(error).removeprefix("oom: ").partition("; see ")[0]
+            reason = str(error).removeprefix("oom: ")
             reason = reason if memory else f"not for memory: {reason}"
             done = Trial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
         else:
@@ -248,12 +222,22 @@ class Runs:
         from dlbench.launch import errand
 
         self._count += 1
-        return json.loads(errand.run(self._worker, self._folder / str(self._count), request, self._timeout_s))
+        try:
+            return json.loads(errand.run(self._worker, self._folder / str(self._count), request, self._timeout_s))
+        except errand.ErrandFailed as error:
+            # The folder that it names goes with this command.
+            raise errand.ErrandFailed(str(error).partition("; see ")[0]) from None
 
 
 def _is_memory(text: str) -> bool:
     # The kernel ends whoever takes too much by SIGKILL, without a word.
     return text.startswith("oom: ") or "(SIGKILL)" in text
+
+
+def _own_limit(limit_bytes: int) -> int:
+    """`limit_bytes`, or less where this process may not give its children as much (`ulimit -Hd`)."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    return limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
 
 
 def _device_bytes(facts: dict[str, Any]) -> int:
@@ -288,14 +272,16 @@ def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None
     rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in trials]
     result = "no batch fits" if largest is None else f"largest batch that fits: {largest}"
     after = f"; {failing.batch_size} does not" if failing and largest else ""
+    after = "; more was not tried" if largest == _LARGEST else after
     print(render(Table(columns, rows, f"{case.model}, {case.mode}, {case.precision}", [result + after]), form), end="")
 
 
 def _bytes(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?i?)b?", text.strip().lower())
-    if match is None or match.group(2) not in _UNITS or float(match.group(1)) == 0:
+    size = float(match.group(1)) * _UNITS.get(match.group(2), 0) if match else 0.0
+    if not 1 <= size < _MOST_BYTES:
         raise argparse.ArgumentTypeError(f"'{text}' is no size such as 2GiB or 500MB")
-    return int(float(match.group(1)) * _UNITS[match.group(2)])
+    return int(size)
 
 
 def _seconds(text: str) -> float:

@@ -67,7 +67,7 @@ def projection_table(
     from dlbench import units
     from dlbench.errors import BadInput
     from dlbench.report.chapters.projection import project, unused
-    from dlbench.report.chapters.projection_section import named_assumptions, throughput_interval
+    from dlbench.report.chapters.projection_section import named_assumptions, power_of, throughput_interval
     from dlbench.report.compare.side_by_side import numbered, over_processes
     from dlbench.report.data import derive
     from dlbench.report.data.doubts import in_words, with_doubts
@@ -75,9 +75,11 @@ def projection_table(
 
     cases = derive.with_intervals(_measured_trainings(rows, models))
     # Repeats are processes of one case: their median, and how far they spread.
-    processes = numbered(cases.assign(system_id=cases["system_key"]))
+    # As in a report: a machine's CPU and its GPUs are different systems.
+    processes = numbered(cases.assign(system_id=cases["system_key"] + "/" + cases["device"].astype(str)))
     cases = with_doubts(over_processes(processes), processes)
-    names = {key: _system_name(of_system) for key, of_system in rows.groupby("system_key", sort=False)}
+    by_system = rows.groupby(rows["system_key"] + "/" + rows["device"].astype(str), sort=False)
+    names = {system_id: _system_name(of_system) for system_id, of_system in by_system}
     found: list[list[Cell]] = []
     axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
     assumptions: dict[str, None] = {}
@@ -91,7 +93,7 @@ def projection_table(
         num_devices = int(case["nodes"] * case["devices_per_node"])
         name = names[case["system_id"]]
         own = prices.of(name) if prices else None
-        power_w, scope = _number(case["average_power"]), case["energy_scope"]
+        power_w, scope = power_of(case), case["energy_scope"]
         scope = scope if isinstance(scope, str) else None
         projection = project(num_images, num_epochs, interval, num_devices, power_w, own, scope)
         # Images and epochs are the title, the number of devices is a column.
@@ -107,8 +109,8 @@ def projection_table(
             "intervals of its processes."
         )
     if without_interval:
-        notes.append(f"Without interval, for too few steps: {units.counted(without_interval, 'case')}.")
-    if any(row[-7] is not None for row in found):
+        notes.append(f"Without interval, for too few or too uneven steps: {units.counted(without_interval, 'case')}.")
+    if any(row[-6] is not None for row in found):
         notes.append("The intervals of energy and cost are that of the time; the average power is taken as exact.")
     title = f"{num_epochs:g} epochs of {num_images} images"
     return Table(_columns(axes, prices), found, title, notes)

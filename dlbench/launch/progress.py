@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import shutil
@@ -76,6 +77,17 @@ def setting(case: Case, model_width: int = 0) -> str:
     return "  ".join([words, *extra])
 
 
+def _energy_j(record: Record) -> float | None:
+    """Energy of all meters of a case, each once: ranks of one node share that of its packages."""
+    by_meter = {
+        (system.hostname, None if m.energy_scope in ("package", "node") else number): m.energy_j
+        for number, (system, m) in enumerate(record.ranks)
+    }
+    return (
+        None if None in by_meter.values() or not by_meter else math.fsum(e for e in by_meter.values() if e is not None)
+    )
+
+
 def _short(warning: str) -> str:
     """What kind of warning it is, and how much of it, where it gives a share: ``busy_host 63 %``."""
     code, _, words = warning.partition(":")
@@ -93,9 +105,9 @@ def _figures(case: Case, record: Record) -> list[str]:
     images = case.batch_size * case.world_size
     spread = f"±{units.percent(interval.relative_half_width)}" if interval else "±?"
     words = [f"{units.rate(images / median_s, 'img/s'):>12} {spread:<7}"]
-    energy_j = [m.energy_j for m in measured]
-    if measured and all(e is not None for e in energy_j):
-        words.append(f"{units.quantity(sum(e or 0 for e in energy_j) / images / len(slowest.step_s), 'J/img'):>12}")
+    energy_j = _energy_j(record)
+    if energy_j is not None:
+        words.append(f"{units.quantity(energy_j / images / len(slowest.step_s), 'J/img'):>12}")
     flop = (slowest.forward_flop or 0) + ((slowest.backward_flop or 0) if case.mode == "training" else 0)
     if flop:
         rate = flop * images / median_s

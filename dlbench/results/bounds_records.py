@@ -153,6 +153,10 @@ def all_reduce_run(text: str) -> AllReduceRun:
     return run
 
 
+#: What tells the cases of profiles apart, and cannot be missing.
+_CASE = {"model", "mode", "precision", "batch_size", "optimizer"}
+
+
 def profile_run(text: str) -> ProfileRun:
     """The run that `to_json` wrote.
 
@@ -164,6 +168,8 @@ def profile_run(text: str) -> ProfileRun:
     values["layers"] = [from_dict(LayerTime, layer) for layer in values["layers"]]
     values["parts_s"] = {name: tuple(samples) for name, samples in values["parts_s"].items()}
     run: ProfileRun = from_dict(ProfileRun, values)
+    if not isinstance(run.case, dict) or not _CASE.issubset(run.case):
+        raise ValueError("no whole case")
     return run
 
 

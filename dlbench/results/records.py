@@ -25,6 +25,11 @@ CHOSEN_CLOCKS = ("applications_clocks", "display_clocks")
 #: The reason that heavy work on a healthy device has: its power limit. Others say that something is wrong with cooling,
 #: supply or board.
 POWER_CAP = "sw_power_cap"
+#: Counter and integral of an energy may differ by this share before it is said: the sensors of A100 and H100 see 25 ms
+#: in 100 ms.
+ENERGY_TOLERANCE = 0.05
+#: An energy of a window shorter than this [s] is kept with a warning.
+SHORT_ENERGY_WINDOW_S = 5.0
 
 
 @dataclass(frozen=True)

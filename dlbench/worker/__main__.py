@@ -71,7 +71,11 @@ def probe(models: list[str]) -> int:
     from dlbench.worker.system import stack, system_key
 
     facts = stack()
-    computes = {"precisions": precisions(torch.device(facts["device_kind"])), "torch_threads": torch.get_num_threads()}
+    kinds = {"cpu", facts["device_kind"]}
+    computes = {
+        "precisions": {kind: precisions(torch.device(kind)) for kind in sorted(kinds)},
+        "torch_threads": torch.get_num_threads(),
+    }
     broken = {}
     for name in models:
         try:

@@ -10,6 +10,7 @@ cannot do, or not within its share of the time, is kept as a row with the reason
 from __future__ import annotations
 
 import math
+import os
 import socket
 import sys
 import time
@@ -19,11 +20,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch.nn import functional
 
 from dlbench.errors import BadInput, UnknownName
+from dlbench.free_memory import allowed_bytes
 from dlbench.results.bounds_records import Ceiling, CeilingRun, Where, to_json
 from dlbench.spec.case import DEVICES, Case
 from dlbench.version import __version__
@@ -170,18 +171,34 @@ def array_sizes(device: torch.device) -> list[int]:
         cache = device_facts(device.index or 0)["l2_cache_bytes"] or 0
         free = torch.cuda.mem_get_info(device)[0]
     else:
-        cache, free = last_cache_bytes(), psutil.virtual_memory().available
+        cache, free = last_caches_bytes(), allowed_bytes()
     first = max(MIN_ARRAY_BYTES, CACHES * cache)
     most = int(free * MEMORY_SHARE)
     factor = 4 if device.type == "cuda" else 2
-    return sorted({min(size, most) // 2**20 * 2**20 for size in (first, factor * first)})
+    # Never nothing: an array that finds no room says so when it is made.
+    return sorted({max(2**20, min(size, most) // 2**20 * 2**20) for size in (first, factor * first)})
 
 
-def last_cache_bytes() -> int:
-    """The largest cache that the kernel tells of; 0 where it tells none."""
-    sizes = [read_text(file) or "" for file in CPU.glob("cpu0/cache/index*/size")]
+def last_caches_bytes() -> int:
+    """The last-level caches of the cores that this process may use, together; 0 where the kernel tells none.
+
+    An array that is spread over all of them lies in all of their caches.
+    """
+    last: dict[str, int] = {}
+    for core in os.sched_getaffinity(0):
+        caches = [
+            (_size_of(read_text(folder / "size") or ""), read_text(folder / "shared_cpu_list") or str(core))
+            for folder in CPU.glob(f"cpu{core}/cache/index*")
+        ]
+        if caches:
+            size, sharing = max(caches)
+            last[sharing] = size
+    return sum(last.values())
+
+
+def _size_of(text: str) -> int:
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    return max((int(s[:-1]) * units[s[-1]] for s in sizes if s[:-1].isdigit() and s[-1] in units), default=0)
+    return int(text[:-1]) * units[text[-1]] if text[:-1].isdigit() and text[-1] in units else 0
 
 
 def _random_array(size: int, device: torch.device) -> torch.Tensor:

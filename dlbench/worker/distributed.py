@@ -40,9 +40,8 @@ _HOOKS: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": defa
 class TorchGroup:
     """The processes of a case: `backend` carries gradients, a second group over Gloo carries words."""
 
-    def __init__(self, backend: str, rank: int, timeout: timedelta) -> None:
+    def __init__(self, backend: str, timeout: timedelta) -> None:
         self.backend = backend
-        self._rank = rank
         self._words: Any = dist.group.WORLD
         if backend != "gloo":
             self._words = dist.new_group(backend="gloo", timeout=timeout)
@@ -153,7 +152,7 @@ def join(case: Case, found: Found, token: str) -> Place:
     dist.init_process_group(
         backend, store=store, rank=found.rank, world_size=found.world_size, timeout=timeout, **options
     )
-    place = dataclasses.replace(alone, group=TorchGroup(backend, found.rank, timeout))
+    place = dataclasses.replace(alone, group=TorchGroup(backend, timeout))
     share_threads(place)
     return place
 
@@ -176,9 +175,10 @@ def share_threads(place: Place) -> int:
     cores = frozenset(os.sched_getaffinity(0))
     here = [c for host, c in place.gather((socket.gethostname(), cores)) if host == socket.gethostname()]
     sharing = sum(bool(c & cores) for c in here)
-    asked = os.environ.get("OMP_NUM_THREADS", "")
+    # Of nested parallel regions (OpenMP's list) the outermost.
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     by_torchrun = asked == "1" and "TORCHELASTIC_RUN_ID" in os.environ
-    threads = int(asked) if asked.isdigit() and not by_torchrun else max(1, len(cores) // sharing)
+    threads = int(asked) if asked.isdigit() and int(asked) > 0 and not by_torchrun else max(1, len(cores) // sharing)
     torch.set_num_threads(threads)
     return threads
 

@@ -25,7 +25,7 @@ def serve(arguments: list[str], work: Callable[[dict[str, Any], Path], str]) -> 
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        print("usage: python -m dlbench.worker.(ceilings|profile) FOLDER", file=sys.stderr)
+        print("usage: python -m dlbench.worker.(ceilings|profile|trial) FOLDER", file=sys.stderr)
         return EXIT_BAD_INPUT
     folder = Path(arguments[0])
     try:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-import psutil
 import torch
 
 from dlbench.errors import DlbenchError, InvalidMeasurement
+from dlbench.free_memory import allowed_bytes
 from dlbench.units import bytes_
 
 #: What PyTorch's CPU allocator says (c10/core/CPUAllocator.cpp); it raises a plain RuntimeError.
@@ -24,10 +24,6 @@ NO_ENGINE = re.compile(r"unable to find an engine to execute this computation")
 #: where less is free than a handle with its kernels takes [bytes].
 NO_HANDLE = re.compile(r"(CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED")
 HANDLE_BYTES = 512 * 2**20
-
-
-class FactoryFailed(DlbenchError):
-    """Somebody's own network could not be built; the cause keeps its traceback."""
 
 
 def classify(error: BaseException) -> tuple[str, str]:
@@ -62,12 +58,17 @@ def out_of_memory(error: BaseException) -> str | None:
         return f"out of memory on the device, most likely, as no handle finds room: {text.splitlines()[0]}"
     asked = CPU_OUT_OF_MEMORY.search(text) if isinstance(error, RuntimeError) else None
     if asked:
-        available = psutil.virtual_memory().available
-        return f"out of memory on the CPU: {bytes_(int(asked.group(1)))} more needed, {bytes_(available)} available."
+        return f"out of memory on the CPU: {bytes_(int(asked.group(1)))} more needed, {_room()}."
     if isinstance(error, MemoryError):
-        available = psutil.virtual_memory().available
-        return f"out of memory on the CPU: {text or 'allocation refused'}, {bytes_(available)} available."
+        return f"out of memory on the CPU: {text or 'allocation refused'}, {_room()}."
     return None
+
+
+def _room() -> str:
+    try:
+        return f"{bytes_(allowed_bytes())} available"
+    except DlbenchError:
+        return "how much is available is unknown"
 
 
 def _device_is_full() -> bool:

@@ -1,4 +1,4 @@
-"""What a network's tensors take in memory, found out on the meta device: nothing is allocated, no device is needed."""
+"""What a network's tensors take in memory, found out without data: nothing is allocated, no device is needed."""
 
 from __future__ import annotations
 

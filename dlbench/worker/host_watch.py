@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import resource
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
-import psutil
-
+STAT = Path("/proc/stat")
+_CORE = re.compile(r"cpu\d+")
 #: Others may take this share of the cores without a word.
 TOLERANCE = 0.05
 #: Page faults may take this share of the process's own CPU time without a word.
@@ -21,12 +24,15 @@ FAULTS_TOLERANCE = 0.1
 #: One takes the kernel less than this [s]; where it worked longer for each, it did something else.
 _FAULT_S = 10e-6
 
+#: Host, usable cores and CPU time [s] of a process.
+Used = tuple[str, set[int], float]
+
 
 class HostWatch:
     """Busy time of the usable cores, less that of this process, around the window."""
 
     def __init__(self) -> None:
-        self._cores = sorted(os.sched_getaffinity(0))
+        self._cores = os.sched_getaffinity(0)
         self._before: tuple[float, float] | None = None
         self._share: float | None = None
         #: CPU seconds of this process in the window.
@@ -52,11 +58,26 @@ class HostWatch:
         self._page_faults += used.ru_minflt
         self._kernel_s += used.ru_stime
 
-    def excuse(self, peers_s: float) -> None:
-        """Takes off what the other ranks of the same case took [CPU s], once the window is over."""
-        if self._share is not None and self._before is not None:
-            # Their cores may be others than ours; never less than nothing.
-            self._share = max(0.0, self._share - peers_s / self._elapsed_s)
+    def used(self) -> Used:
+        """What this process took, for the watches of the other ranks."""
+        return socket.gethostname(), self._cores, self.own_s
+
+    def excuse(self, ranks: list[Used]) -> None:
+        """Takes off what the other ranks of the same case took of these cores, once the window is over.
+
+        Args:
+            ranks: what each of them used, this one as well. One that may run elsewhere too took a part in proportion.
+        """
+        if self._share is None:
+            return
+        host, _, own_s = self.used()
+        shared_s = sum(
+            taken_s * len(self._cores.intersection(theirs)) / len(theirs)
+            for where, theirs, taken_s in ranks
+            if where == host
+        )
+        # Never less than nothing: the kernel counts the cores in ticks and processes in nanoseconds.
+        self._share = max(0.0, self._share - (shared_s - own_s) / self._elapsed_s)
 
     def facts(self) -> dict[str, Any]:
         """The columns of `Measurement` about the kernel's part."""
@@ -75,6 +96,18 @@ class HostWatch:
 
     def _others_s(self) -> float:
         """Busy seconds of the cores so far, less our own; the kernel counts both in ticks of 10 ms."""
-        times = psutil.cpu_times(percpu=True)
-        busy_s = sum(t.user + t.system + t.nice for i, t in enumerate(times) if i in self._cores)
-        return float(busy_s) - time.process_time()
+        busy_s = busy_times(STAT.read_text())
+        return sum(busy_s.get(core, 0.0) for core in self._cores) - time.process_time()
+
+
+def busy_times(stat: str) -> dict[int, float]:
+    """Of each core that is online the seconds that it worked so far, by its number.
+
+    Args:
+        stat: the text of /proc/stat: `cpuN user nice system idle ...`, in ticks (proc(5)).
+    """
+    tick_s = 1 / os.sysconf("SC_CLK_TCK")
+    lines = (line.split() for line in stat.splitlines())
+    return {
+        int(words[0][3:]): sum(map(int, words[1:4])) * tick_s for words in lines if words and _CORE.fullmatch(words[0])
+    }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlbench.errors import BadInput
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.worker.flops import Operation, count_model, quietly
 
@@ -72,6 +73,8 @@ def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
         fewer = count_model(model, training=True, batch_size=small).operations
     more = count_model(model, training=True, batch_size=large).operations
     main = {o.module for o in count_model(model, training=False, batch_size=small).operations}
+    if len(fewer) != len(more):
+        raise BadInput(f"the network runs other layers for {large} images than for {small}: they have no one row each")
     pairs: dict[str, list[tuple[Operation, Operation]]] = {}
     for pair in zip(fewer, more, strict=True):
         pairs.setdefault(pair[0].module, []).append(pair)

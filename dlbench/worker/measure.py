@@ -96,7 +96,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
     measurement = dataclasses.replace(
         measurement, **_with_warnings(measurement, _communication(workload, clock, place, window))
     )
-    host.excuse(_peers_s(place, host.own_s))
+    host.excuse(place.gather(host.used()))
     enter_phase("memory")
     measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
     if place.rank == 0:  # the same for all
@@ -160,7 +160,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Wa
     protocol = workload.case.protocol
     enter_phase("first step")
     first_s = _timed_step(workload, clock)
-    _require_finite(workload.read_loss(), "the first step")
+    require_finite(workload.read_loss(), "the first step")
     memory.reset_peaks(workload.device)
     enter_phase("idle")
     place.align()
@@ -170,7 +170,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Wa
     window = run_window(
         workload.step,
         clock,
-        WarmupRule(protocol),
+        SlowestRank(WarmupRule(protocol), place.gather),
         step_estimate_s=second_s,
         first_look_s=protocol.warmup_min_time_s,
         cap_s=protocol.warmup_max_time_s,
@@ -223,11 +223,12 @@ def _measure_window(
     watch.after()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()
-    _require_finite(loss_last, f"{len(window.step_s)} timed steps")
+    require_finite(loss_last, f"{len(window.step_s)} timed steps")
     return window, reading, loss_first, loss_last
 
 
-def _require_finite(loss: float | None, after: str) -> None:
+def require_finite(loss: float | None, after: str) -> None:
+    """Raises InvalidMeasurement where there is a loss that is no number, after what is named."""
     if loss is not None and not math.isfinite(loss):
         raise InvalidMeasurement(
             f"the loss is {loss} after {after}; numbers that are none take other paths through the hardware. "
@@ -269,12 +270,6 @@ def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
         "power_time_s": tuple(row[0] - window.opened_at_s for row in rows),
         "power_w": tuple(row[1] for row in rows),
     }
-
-
-def _peers_s(place: Place, own_s: float) -> float:
-    """CPU time that the other ranks on this node took in the window [s]."""
-    here = socket.gethostname()
-    return sum(taken for host, taken in place.gather((here, own_s)) if host == here) - own_s
 
 
 def _communication(workload: Workload, clock: Clock, place: Place, window: Window) -> dict[str, Any]:

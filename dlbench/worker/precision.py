@@ -58,7 +58,7 @@ def autocast(precision: str, device_kind: str) -> contextlib.AbstractContextMana
 
 
 def precisions(device: torch.device) -> list[str]:
-    """The precisions that the device computes in; emulated bf16 is none."""
+    """The precisions that the device computes in; bf16 that a GPU emulates is none. A CPU has all, in whatever way."""
     if device.type == "cpu":
         return ["fp32", "amp_bf16", "amp_fp16"]
     found = ["fp32", "tf32"] if _has_tf32(device.type) else ["fp32"]

@@ -29,12 +29,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlbench.errors import BadInput
+from dlbench.errors import BadInput, DlbenchError
+from dlbench.models.loss import main_scores
 from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.spec.case import Case
 from dlbench.worker.ceilings import where_of
 from dlbench.worker.errand import serve
-from dlbench.worker.measure import find_device
+from dlbench.worker.measure import find_device, require_finite
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
 from dlbench.worker.stopping import WarmupRule
@@ -172,8 +173,11 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
     Raises:
         BadInput: the case is compiled, or for several devices; or as `build_workload`.
         DeviceUnavailable: its device is not there.
+        InvalidMeasurement: the loss is not a number.
     """
     _require_profilable(case, time_s)
+    enter_phase("flop")
+    work = _counted(case)
     device = find_device(case, Place())
     case = dataclasses.replace(case, device=device.type)
     clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
@@ -184,11 +188,10 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
         step_s = _warm_up(workload, clock)
         enter_phase("profile")
         plain, hooked, times = _alternate(workload, clock, step_s, time_s)
+        require_finite(workload.read_loss(), f"{len(plain) + len(hooked)} steps")
     if trace_steps > 0:
         enter_phase("trace")
         write_trace(workload, clock, folder, trace_steps)
-    enter_phase("flop")
-    work = count_traffic(case.model, case.mode == "training", case.batch_size)
     layers, parts = _layers(workload.module, times, work, case.mode == "training")
     return ProfileRun(
         where_of(device), case.to_dict(), layers, parts, optimizer_bytes(workload), plain, hooked, clock.name
@@ -201,11 +204,14 @@ def optimizer_bytes(workload: Workload) -> int:
         return 0
     moved = 0
     for parameter in workload.module.parameters():
+        # The optimizer passes over what is frozen.
+        if not parameter.requires_grad:
+            continue
         state = workload.optimizer.state.get(parameter, {})
         # A step count beside it is a scalar, and would only blur the figure.
         kept = [v for v in state.values() if isinstance(v, Tensor) and v.numel() == parameter.numel()]
         moved += sum(2 * t.numel() * t.element_size() for t in (parameter, *kept))
-        moved += parameter.numel() * parameter.element_size() if parameter.requires_grad else 0
+        moved += parameter.numel() * parameter.element_size()
     return moved
 
 
@@ -259,6 +265,20 @@ def _named_ranges(network: nn.Module) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _counted(case: Case) -> dict[str, Work]:
+    """The work of each module, before anything is measured that would be lost without it."""
+    try:
+        return count_traffic(case.model, case.mode == "training", case.batch_size)
+    except DlbenchError:
+        raise
+    except Exception as error:  # somebody's own network may read its data, which the meta device has not
+        text = (str(error).strip().splitlines() or ["no message"])[0]
+        reason = f"{type(error).__name__} without data: {text}"
+        raise BadInput(
+            f"the work of {case.model} cannot be counted, so there is no bound to hold it to: {reason}"
+        ) from error
 
 
 def _require_profilable(case: Case, time_s: float) -> None:
@@ -379,7 +399,8 @@ def _tensors(value: Any) -> list[Tensor]:
         return _tensors(list(value.values()))
     if isinstance(value, list | tuple):
         return [tensor for item in value for tensor in _tensors(item)]
-    return []
+    scores = main_scores(value)
+    return [] if scores is None else [scores]
 
 
 def _work(request: dict[str, Any], folder: Path) -> str:

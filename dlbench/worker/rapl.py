@@ -8,6 +8,7 @@ Source: Linux kernel, Documentation/power/powercap/powercap.rst.
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -68,7 +69,8 @@ class RaplMeter:
         try:
             start_uj, start_s = self._read(), time.perf_counter()
             time.sleep(time_s)
-            self._idle_w = positive(self._since(start_uj) / (time.perf_counter() - start_s))
+            spent_j, rested_s = self._since(start_uj), time.perf_counter() - start_s
+            self._idle_w = None if _set_back(spent_j, rested_s) else positive(sum(spent_j) / rested_s)
         except (OSError, ValueError):
             self._idle_w = None
 
@@ -81,10 +83,10 @@ class RaplMeter:
 
     def stop(self, opened_s: float, closed_s: float) -> Reading:
         try:
-            energy_j = self._since(self._start_uj)
+            spent_j = self._since(self._start_uj)
         except (OSError, ValueError) as error:
             return Reading(note=f"RAPL: {error}", warnings=(f"meter_lost: RAPL could not be read: {error}.",))
-        # From reading to reading: microseconds longer than the window, against counters that move every millisecond.
+        # From reading to reading: some milliseconds longer than the window, and so is the energy.
         window_s = time.perf_counter() - self._start_s
         longest_s = min(domain.range_uj for domain in self._domains) / 1e6 / HIGHEST_POWER_W
         if window_s > longest_s:
@@ -92,21 +94,27 @@ class RaplMeter:
                 f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
             )
             return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
-        # Of so short windows as have no energy anyway nothing can be said.
-        if energy_j > HIGHEST_POWER_W * max(1.0, window_s) * len(self._domains):
-            reason = f"RAPL counted {energy_j:.0f} J in {window_s:.2f} s, which no package draws: it was set back"
+        if _set_back(spent_j, window_s):
+            reason = f"RAPL counted {max(spent_j):.0f} J in {window_s:.2f} s, which no package draws: it was set back"
             return Reading(note=reason, warnings=(f"counter_reset: {reason}.",))
+        energy_j = math.fsum(spent_j)
         reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=NOTE)
         return checked_positive(checked_length(reading, TICK_S))
 
     def _read(self) -> list[int]:
         return [domain.read_uj() for domain in self._domains]
 
-    def _since(self, start_uj: list[int]) -> float:
+    def _since(self, start_uj: list[int]) -> list[float]:
+        """Of each domain the joules since it was read."""
         if not start_uj:
             raise ValueError("the first reading failed")
         ends = zip(self._domains, start_uj, self._read(), strict=True)
-        return sum(domain.difference_j(start, end) for domain, start, end in ends)
+        return [domain.difference_j(start, end) for domain, start, end in ends]
+
+
+def _set_back(spent_j: list[float], time_s: float) -> bool:
+    """Whether a counter shows more than any package draws; of less than a second nothing can be said."""
+    return max(spent_j) > HIGHEST_POWER_W * max(1.0, time_s)
 
 
 def find_domains(root: Path) -> list[Domain]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
 from dlbench.worker.trace import Trace
 
-#: Counter and integral may differ by this share before it is said: the sensors of A100 and H100 see 25 ms in 100 ms.
-TOLERANCE = 0.05
-#: A window of fewer ticks gives no energy; one shorter than this [s] gives it with a warning.
+#: A window of fewer ticks gives no energy.
 FEWEST_TICKS = 20
-SHORT_WINDOW_S = 5.0
 #: What a tick lasts where it was not measured [s].
 USUAL_TICK_S = 0.1
 
@@ -39,8 +37,9 @@ def checked_length(reading: Reading, tick_s: float) -> Reading:
             f"short_energy_window: energy window of {reading.window_s:.2f} s is under {FEWEST_TICKS} ticks of the "
             f'counter ({FEWEST_TICKS * tick_s:#.2g} s); raise protocol.min_time_s or set energy = "none".',
         )
-    if reading.window_s < SHORT_WINDOW_S:
-        sentence = f"short_energy_window: {reading.window_s:.2f} s; from {SHORT_WINDOW_S:.0f} s on energy is reliable."
+    if reading.window_s < SHORT_ENERGY_WINDOW_S:
+        usual = f"from {SHORT_ENERGY_WINDOW_S:.0f} s on energy is reliable"
+        sentence = f"short_energy_window: {reading.window_s:.2f} s; {usual}."
         return replace(reading, warnings=(*reading.warnings, sentence))
     return reading
 
@@ -68,11 +67,11 @@ def cross_checked(reading: Reading) -> Reading:
         )
         return replace(reading, warnings=(*reading.warnings, sentence))
     difference = reading.integral_j / reading.counter_j - 1 if reading.counter_j else float("inf")
-    if abs(difference) <= TOLERANCE:
+    if abs(difference) <= ENERGY_TOLERANCE:
         return reading
     sentence = (
         f"energy_mismatch: the integral of sampled power differs by {difference:+.1%} from the counter's "
-        f"{reading.counter_j:.1f} J; {TOLERANCE:.0%} is usual."
+        f"{reading.counter_j:.1f} J; {ENERGY_TOLERANCE:.0%} is usual."
     )
     return replace(reading, warnings=(*reading.warnings, sentence))
 

@@ -65,8 +65,8 @@ class WindowRule:
         if elapsed_s >= self.protocol.min_time_s and len(step_s) >= self.protocol.min_steps:
             width = self._relative_half_width(step_s)
             self.narrow_looks = self.narrow_looks + 1 if width <= self.protocol.target_half_width else 0
-            # A window that the cap ends was not chosen by its width: one narrow look is enough.
-            enough = 1 if too_long else 2
+            # A window that a cap ends was not chosen by its width: one narrow look is enough.
+            enough = 1 if too_long or len(step_s) >= self.protocol.max_steps else 2
             if self.narrow_looks >= enough or width <= self.protocol.target_half_width / 2:
                 return "target"
         return "max_time" if too_long else None

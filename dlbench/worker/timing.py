@@ -29,7 +29,7 @@ MAX_LAG_STEPS = 32
 #: Time between two turns of the stopping rule is at least this [s], and at least the rule's own time over the budget.
 RULE_INTERVAL_S = 0.2
 RULE_BUDGET = 0.001
-#: Ranks tell each other this often [s] whether the cap has come, which takes them up to a millisecond.
+#: Ranks tell each other after so much work [s] whether the cap has come, which takes them up to a millisecond.
 CAP_INTERVAL_S = 1.0
 #: Two more stamps cost the host about this [s], whatever the clock; phases are shown in so many steps that they cost at
 #: most the budget.
@@ -168,8 +168,9 @@ def run_window(
     Args:
         step_estimate_s: expected step time [s]; sets how far the host runs ahead and how often phases are shown.
         first_look_s: time before which `rule` has nothing to say [s].
-        cap_s: time after which the rule is asked at once, however much slower than expected the steps have become [s];
-            a single CPU sees it after each step, a GPU at each reading, several ranks every `CAP_INTERVAL_S`.
+        cap_s: time after which the rule is asked at once, however much slower than expected the steps have become [s].
+            A single CPU sees it after each step, a GPU once what is queued is done, several ranks after as many steps
+            as took `CAP_INTERVAL_S` before.
         max_steps: the rule is asked at this step at the latest, and the window closes there whatever it says.
         growth: from one turn of `rule` to the next, the window grows by this factor at least: a rule that is asked
             often enough says yes by luck.
@@ -180,7 +181,7 @@ def run_window(
     _, stride = agreed((None, _phase_stride(step_estimate_s)))
     window = Window(phase_stride=stride)
     reader = _Reader(clock, window)
-    lag = min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_estimate_s, 1e-9)))) if clock.runs_ahead else 0
+    lag = _lag(step_estimate_s) if clock.runs_ahead else 0
     # A stamp of the host's clock is itself the time; another would have to be waited for, and other ranks to be asked.
     shows_time = agree is None and not clock.runs_ahead
     cap = _Cap(cap_s, agree, step_estimate_s, max_steps)
@@ -202,6 +203,9 @@ def run_window(
                     break
             done = number + 1
             reader.read(keep=0 if done == max_steps else lag)
+            if lag and window.step_s:
+                # Where steps have become slower than expected, fewer are queued, so that the cap is seen in time.
+                lag = min(lag, _lag(window.step_s[-1]))
             if cap.has_come(done, time.perf_counter() - window.opened_at_s) or done == look_at:
                 reason, look_at = agreed(_look(window, rule, done, cap_s, max_steps, growth))
         clock.synchronize()
@@ -215,10 +219,12 @@ def run_window(
 def _look(window: Window, rule: Rule, done: int, cap_s: float, max_steps: int, growth: float) -> tuple[str | None, int]:
     """The rule's answer, and the step of its next turn: so far off that the rule costs less than its budget."""
     elapsed_s = time.perf_counter() - window.opened_at_s
+    # Its own time: waiting for other ranks in it is no work that another turn would cost.
+    began_s = time.thread_time()
     reason = rule(window.step_s, elapsed_s)
     if reason is None and done >= max_steps:
         reason = "max_steps"
-    rule_s = time.perf_counter() - window.opened_at_s - elapsed_s
+    rule_s = time.thread_time() - began_s
     wished_s = max(rule_s / RULE_BUDGET, (growth - 1) * elapsed_s)
     interval_s = max(RULE_INTERVAL_S, min(wished_s, cap_s - elapsed_s)) if elapsed_s < cap_s else 0.0
     return reason, _steps_in(interval_s, elapsed_s / done, done + 1, max_steps)
@@ -254,6 +260,10 @@ class _Cap:
 def _steps_in(time_s: float, step_s: float, lowest: int, highest: int) -> int:
     """`lowest` plus the steps of `step_s` that fit into `time_s`, at most `highest`."""
     return min(highest, lowest + int(time_s / max(step_s, 1e-9)))
+
+
+def _lag(step_s: float) -> int:
+    return min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_s, 1e-9))))
 
 
 def _phase_stride(step_s: float) -> int:

@@ -7,7 +7,8 @@ moves once. Views move nothing, what is broadcast moves once. An operation belon
 
 What makes this a lower bound in eager mode: caches that keep an operand are not allowed for (bytes may be saved, where
 tensors fit into them), and neither is what libraries move beyond it (workspaces, casts of autocast, second passes of
-normalisation). A compiler that fuses operations saves bytes that are counted here.
+normalisation). A compiler that fuses operations saves bytes that are counted here; so does a fused attention, for the
+meta device makes all of its scores.
 """
 
 from __future__ import annotations
@@ -27,6 +28,13 @@ LOSS = "(loss)"
 _aten = torch.ops.aten
 #: Give new names or fresh memory, and move nothing; the views among ATen's operations say so themselves.
 _FREE = (_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided)
+#: Write their first argument and do not read it.
+_OVERWRITE = (_aten.copy_, _aten.fill_, _aten.zero_, _aten.normal_, _aten.uniform_)
+#: Take only the shape of their arguments.
+_MAKE = (
+    *(_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.rand_like, _aten.randn_like),
+    *(_aten.new_zeros, _aten.new_ones, _aten.new_full),
+)
 
 
 @dataclass
@@ -76,22 +84,33 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         self.work: dict[str, Work] = {}
         self._next_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._last_owner = LOSS
+        #: What dropout draws, by storage. The meta device draws it, scales it and multiplies by it as floating-point
+        #: numbers; at best, as on CUDA, one operation does it all, and leaves a byte per element.
+        self._masks: dict[int, Tensor] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         owner, packet = self._owner(), func.overloadpacket
         macs = _MACS[packet](*args, **kwargs, result=result) if packet in _MACS else 0
-        if macs or not (func.is_view or packet in _FREE):
-            self._add(owner, macs, [*args, *kwargs.values()], result)
+        if packet is _aten.bernoulli_:
+            self._masks[_storage(result)] = result
+        elif macs or not (func.is_view or packet in _FREE or self._is_mask_scaled(packet, args)):
+            skipped = len(args) if packet in _MAKE else 1 if packet in _OVERWRITE else 0
+            self._add(owner, macs, [*args[skipped:], *kwargs.values()], result)
         return result
+
+    def _is_mask_scaled(self, packet: Any, args: Any) -> bool:
+        return packet is _aten.div_ and _storage(args[0]) in self._masks
 
     def _add(self, owner: str, macs: int, arguments: list[Any], result: Any) -> None:
         work = self.work.setdefault(owner, Work())
         way = "backward" if self.backward else "forward"
         elements = fixed_bytes = 0
         for tensor in _tensors([*arguments, result]):
-            if tensor.is_floating_point() or tensor.is_complex():
+            if _storage(tensor) in self._masks:
+                fixed_bytes += _distinct(tensor)
+            elif tensor.is_floating_point() or tensor.is_complex():
                 elements += _distinct(tensor)
             else:
                 fixed_bytes += _distinct(tensor) * tensor.element_size()
@@ -122,6 +141,10 @@ def _tensors(values: list[Any]) -> list[Tensor]:
         elif isinstance(value, list | tuple):
             found += _tensors(list(value))
     return found
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
 
 
 def _distinct(tensor: Tensor) -> int:

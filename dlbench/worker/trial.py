@@ -1,10 +1,10 @@
 """`python -m dlbench.worker.trial FOLDER`: does a case fit into memory? A few real steps of it, or its prediction.
 
-request.json holds either {"predict": [CASE, ...]}, answered by the predicted peaks [bytes], null where there is none,
-and by what this process takes before it has any tensor; or {"case": CASE, "limit_bytes": N | null}, answered by the
-peaks that were reached. On the CPU the limit is that on the process's data (RLIMIT_DATA): all private memory it may
-write to, of tensors, libraries, threads and the interpreter. An allocation beyond it fails, and nothing else on the
-machine is in danger.
+request.json holds either {"predict": CASE}, answered by the lines over the batch of which the highest is the predicted
+peak [bytes, bytes per image], null where there are none, and by what this process takes before it has any tensor; or
+{"case": CASE, "limit_bytes": N | null}, answered by the peaks that were reached. On the CPU the limit is that on the
+process's data (RLIMIT_DATA): all private memory it may write to, of tensors, libraries, threads and the interpreter. An
+allocation beyond it fails, and nothing else on the machine is in danger.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dlbench.errors import BadInput
+from dlbench.errors import BadInput, InvalidMeasurement
+from dlbench.free_memory import data_bytes
 from dlbench.spec.case import Case
 from dlbench.worker.errand import serve
 from dlbench.worker.progress import enter_phase
@@ -29,29 +30,25 @@ _NUM_STEPS, _MAX_STEPS = 2, 20
 def work(request: dict[str, Any], folder: Path) -> str:
     """The text of result.json."""
     if "predict" in request:
-        process_bytes = _data_bytes()
-        peaks = [_predicted(Case.from_dict(values)) for values in request["predict"]]
-        return json.dumps({"peak_bytes": peaks, "process_bytes": process_bytes})
+        process_bytes = _process_bytes()
+        return json.dumps({"lines": _predicted(Case.from_dict(request["predict"])), "process_bytes": process_bytes})
     return json.dumps(_try(Case.from_dict(request["case"]), request["limit_bytes"]))
 
 
-def _data_bytes() -> int:
+def _process_bytes() -> int:
     """What counts against RLIMIT_DATA of a process that has imported all and computed nothing."""
     enter_phase("import")
     import dlbench.worker.measure  # noqa: F401
 
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmData:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return data_bytes()
 
 
-def _predicted(case: Case) -> int | None:
-    from dlbench.worker.predict import predict
+def _predicted(case: Case) -> list[tuple[int, int]] | None:
+    from dlbench.worker.memory_lines import peak_lines
 
     enter_phase("predict")
     try:
-        return predict(case).peak_bytes
+        return peak_lines(case)
     except BadInput:
         # Somebody's own network may not run without data; whether it can be built at all is seen by the real run.
         return None
@@ -86,12 +83,21 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
 
 def take_steps(workload: Any) -> None:
     """Steps of a `Workload` until all that it ever needs at once has been in memory."""
-    for number in range(1, _MAX_STEPS + 1):
-        optimizer = workload.optimizer
-        had_state = optimizer is None or workload.scaler is None or bool(optimizer.state)
+    whole = 0
+    for _ in range(_MAX_STEPS):
+        scale = _scale(workload)
         workload.step()
-        if had_state and number >= _NUM_STEPS:
+        # With gradients that are not finite the optimizer was skipped, and the scale is lowered.
+        whole += _scale(workload) >= scale
+        if whole == _NUM_STEPS:
             return
+    raise InvalidMeasurement(
+        f"the gradients were not finite in {_MAX_STEPS} steps: what the optimizer needs is unknown"
+    )
+
+
+def _scale(workload: Any) -> float:
+    return float(workload.scaler.get_scale()) if workload.scaler is not None else 1.0
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlbench.commands import campaign
-from dlbench.launch.progress import Progress
+from dlbench.launch.progress import Progress, _energy_j
 from dlbench.launch.supervise import Campaign
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
@@ -16,6 +16,15 @@ def test_a_line_says_what_kind_of_warning_and_how_much_of_it():
     warnings = (BUSY, "drift: the median step time changed by -3.4% from ...", "host_bound: at 9 of 10 looks.")
     line = Progress(1).case_line(fakes.record(Case("lenet5"), fakes.CPU, warnings=warnings))
     assert line.endswith("(busy_host 63 %, drift -3.4 %, host_bound)")
+
+
+def test_ranks_that_share_a_meter_count_it_once():
+    case = Case("lenet5", devices_per_node=2)
+    shared = fakes.record(case, fakes.CPU, energy_scope="package", energy_source="rapl", energy_j=100.0)
+    own = fakes.record(case, fakes.CPU, energy_scope="device", energy_source="nvml_counter", energy_j=100.0)
+    assert (_energy_j(shared), _energy_j(own)) == (100.0, 200.0)
+    unknown = fakes.record(case, fakes.CPU, energy_j=None)
+    assert _energy_j(unknown) is None
 
 
 def test_a_campaign_on_a_busy_host_says_so_at_its_end(tmp_path, capsys):

@@ -259,6 +259,17 @@ def test_a_regression_is_slower_for_certain_and_by_more_than_allowed():
     assert why_undecided(unsure.lines[0], 4.0) == "with too few processes"
 
 
+def test_a_certain_slowdown_that_may_be_beyond_the_gate_is_not_known_to_pass():
+    found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.05, side="b")))
+    (line,) = found.lines
+    assert line.verdict == "slower"
+    gate = 100 * ((line.comparison.ratio + line.comparison.high) / 2 - 1)
+    assert regressions(found, gate) == []
+    assert why_undecided(line, gate) == f"with an interval that reaches beyond {gate:g} %"
+    assert why_undecided(line, 4.0) is None  # it fails
+    assert why_undecided(line, 30.0) is None
+
+
 def test_of_a_case_whose_interval_reaches_beyond_the_gate_it_is_not_known():
     unlike = [
         fake.record(dataclasses.replace(CASE, repeat=i), fake.CPU, i, step_s=fake.noisy_steps(0.010 * factor, 60, i))

@@ -75,7 +75,7 @@ def test_a_target_that_rank_0_alone_has_met_is_not_called_met(tmp_path):
     words, state = rule(tmp_path / "uneven", 3, uneven)
     assert state == "partly"
     assert "0 of 1 case met the protocol's target" in words
-    assert "met on rank 0, but over all ranks and steps wider than that or unknown: 1" in words
+    assert "met at the last look, but over all steps wider than that or unknown: 1" in words
 
 
 def test_a_wider_target_is_met_by_a_wider_interval(tmp_path):

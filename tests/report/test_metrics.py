@@ -182,6 +182,12 @@ def test_the_table_of_all_cases_has_the_module_where_there_is_one(tmp_path, modu
     assert not any("module" in note for note in table.notes)
 
 
+def test_what_is_no_known_part_of_the_memory_is_no_workspace():
+    case = Case("alexnet", device="cuda", compile="default")
+    assert math.isnan(only(fakes.record(case, activation_bytes=None))["memory_workspace"])
+    assert only(fakes.record(case))["memory_workspace"] > 0
+
+
 def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
     doubtful = {
         "vgg16": {"throttle_reasons": ("hw_thermal",), "steady": False},

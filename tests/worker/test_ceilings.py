@@ -48,8 +48,28 @@ def few(monkeypatch):
     monkeypatch.setattr(ceilings, "MATMULS", {"cpu": ((64, 64, 64), (31, 33, 65))})
     monkeypatch.setattr(ceilings, "CONVS", (ceilings.ConvShape(3, 16, 8, 3, 2),))
     monkeypatch.setattr(ceilings, "MIN_ARRAY_BYTES", 2**20)
-    monkeypatch.setattr(ceilings, "last_cache_bytes", lambda: 0)
+    monkeypatch.setattr(ceilings, "last_caches_bytes", lambda: 0)
     monkeypatch.setattr(ceilings, "precisions", lambda device: ["fp32", "amp_bf16"])
+
+
+@pytest.mark.parametrize(
+    ("cores", "expected"), [({0}, 32 * 2**20), ({0, 1}, 32 * 2**20), ({0, 1, 2}, 64 * 2**20), ({7}, 0)]
+)
+def test_arrays_are_beyond_the_last_caches_of_all_usable_cores_together(tmp_path, monkeypatch, cores, expected):
+    for core, sharing in ((0, "0-1"), (1, "0-1"), (2, "2-3")):
+        for index, (size, shared) in enumerate((("48K", str(core)), ("1024K", str(core)), ("32768K", sharing))):
+            folder = tmp_path / f"cpu{core}" / "cache" / f"index{index}"
+            folder.mkdir(parents=True)
+            (folder / "size").write_text(f"{size}\n")
+            (folder / "shared_cpu_list").write_text(f"{shared}\n")
+    monkeypatch.setattr(ceilings, "CPU", tmp_path)
+    monkeypatch.setattr(ceilings.os, "sched_getaffinity", lambda pid: cores)
+    assert ceilings.last_caches_bytes() == expected
+
+
+def test_without_memory_the_arrays_are_small_and_not_nothing(monkeypatch):
+    monkeypatch.setattr(ceilings, "allowed_bytes", lambda: 1000)
+    assert ceilings.array_sizes(torch.device("cpu")) == [2**20]
 
 
 def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):

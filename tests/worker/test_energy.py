@@ -347,6 +347,19 @@ def test_rapl_that_was_set_back_is_no_wrap(powercap, any_window):
     assert found.warnings[0].startswith("counter_reset: RAPL counted ")
 
 
+def test_rapl_knows_a_single_counter_that_was_set_back(powercap, any_window, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("dlbench.worker.rapl.time.perf_counter", lambda: clock[0])
+    meter = RaplMeter(powercap)
+    meter.start()
+    clock[0] = 40.0
+    # 60 kJ in 40 s: less than all packages together might draw, and more than one does.
+    add_uj(powercap, "intel-rapl:0", 60_000_000_000)
+    found = meter.stop(0.0, 40.0)
+    assert found.energy_j is None
+    assert found.warnings[0].startswith("counter_reset: RAPL counted 60000 J in 40.00 s")
+
+
 def test_rapl_that_vanishes_is_a_warning(powercap):
     meter = RaplMeter(powercap)
     meter.start()

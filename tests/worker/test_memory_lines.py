@@ -11,7 +11,7 @@ import torch
 from dlbench.spec.case import MODES, Case
 from dlbench.spec.catalog import CATALOG
 from dlbench.spec.plan import OPTIMIZER_STATES, _memory_lines, predicted_memory_bytes
-from dlbench.worker.memory_lines import memory_lines
+from dlbench.worker.memory_lines import memory_lines, peak_lines
 from dlbench.worker.predict import _CHANNEL_BLOCK, predict
 from tests.worker.test_predict import measured
 
@@ -52,6 +52,14 @@ def test_the_table_has_every_network_and_nothing_else():
 def test_the_highest_line_is_the_prediction_at_any_batch(model, mode, batch_size):
     case = Case(model, mode=mode, device="cpu", batch_size=batch_size)
     assert predicted_memory_bytes(case) == pytest.approx(predict(case).peak_bytes, rel=0.01)
+
+
+@pytest.mark.parametrize("batch_size", [2, 16, 64, 500])
+@pytest.mark.parametrize(("model", "mode"), [("alexnet", "training"), ("lenet5", "training"), ("alexnet", "inference")])
+def test_the_lines_of_maxbatch_are_the_prediction_at_any_batch(model, mode, batch_size):
+    case = Case(model, mode=mode, device="cuda", batch_size=batch_size)
+    predicted = max(fixed + batch_size * per_image for fixed, per_image in peak_lines(case))
+    assert predicted == pytest.approx(predict(case).peak_bytes, rel=0.01)
 
 
 @pytest.mark.skipif(not KNOWN_CPU, reason="what oneDNN copies on this kind of CPU is not known")

@@ -8,12 +8,13 @@ import json
 import math
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
+from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, UnknownName
 from dlbench.launch import errand
 from dlbench.models import BuiltModel
 from dlbench.results.bounds_records import profile_run, to_json
@@ -24,6 +25,7 @@ from dlbench.worker import profile as profiling
 from dlbench.worker.errand import serve
 from dlbench.worker.flops import count
 from dlbench.worker.traffic import LOSS, Work, count_traffic, traffic_of
+from dlbench.worker.workload import build_workload
 from tests.worker.conftest import TINY
 
 LENET = Case("lenet5", batch_size=2, protocol=TINY)
@@ -139,6 +141,50 @@ def test_work_by_hand():
     assert work[LOSS].forward_flop == 0
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_dropout_moves_at_best_what_one_operation_would(inplace):
+    with torch.device("meta"):
+        built = BuiltModel(
+            nn.Sequential(nn.Flatten(), nn.Dropout(inplace=inplace), nn.Linear(48, 5)), (3, 4, 4), 5, "own"
+        )
+    work = traffic_of(built, training=True, batch_size=2)["1"]
+    # Images are no parameter: without a gradient to them there is no way back.
+    assert (work.forward_elements, work.forward_fixed_bytes) == (2 * 96, 96)
+    with torch.device("meta"):
+        behind = nn.Sequential(nn.Flatten(), nn.Linear(48, 48), nn.Dropout(inplace=inplace), nn.Linear(48, 5))
+    work = traffic_of(BuiltModel(behind, (3, 4, 4), 5, "own"), training=True, batch_size=2)["2"]
+    assert (work.backward_elements, work.backward_fixed_bytes) == (2 * 96, 96)
+    assert "1" not in traffic_of(built, training=False, batch_size=2)
+
+
+def test_what_is_only_written_is_not_counted_as_read():
+    class Writes(nn.Module):
+        def forward(self, x):
+            y = torch.zeros_like(x)
+            y.copy_(x)
+            return y
+
+    with torch.device("meta"):
+        built = BuiltModel(nn.Sequential(Writes(), nn.Flatten(), nn.Linear(48, 5)), (3, 4, 4), 5, "own")
+    assert traffic_of(built, training=False, batch_size=2)["0"].forward_elements == 96 + 2 * 96
+
+
+def test_frozen_weights_are_no_part_of_the_update(lenet):
+    workload = build_workload(LENET, torch.device("cpu"))
+    workload.step()
+    whole = profiling.optimizer_bytes(workload)
+    frozen = workload.module.fc1.weight if hasattr(workload.module, "fc1") else next(workload.module.parameters())
+    frozen.requires_grad_(False)
+    # The weight and its momentum read and written, its gradient read.
+    assert whole - profiling.optimizer_bytes(workload) == 5 * 4 * frozen.numel()
+
+
+def test_a_network_without_work_that_can_be_counted_is_refused_before_it_is_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "networks"))
+    with pytest.raises(BadInput, match="the work of reads_data:network cannot be counted"):
+        profiling.profile(dataclasses.replace(LENET, model="reads_data:network"), tmp_path, 0.05, 0)
+
+
 @pytest.mark.parametrize("name", ["lenet5", "resnet18", "googlenet"])
 def test_layers_have_all_the_flop_of_the_network(name):
     counted, work = count(name), count_traffic(name, True, 2).values()
@@ -217,6 +263,12 @@ def test_inference_has_no_backward(tmp_path):
 def test_what_cannot_be_profiled_is_refused(change, words, tmp_path):
     with pytest.raises(BadInput, match=words):
         profiling.profile(dataclasses.replace(LENET, **change), tmp_path, 1.0, 0)
+
+
+def test_a_network_that_computes_nothing_sensible_has_no_profile(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "networks"))
+    with pytest.raises(InvalidMeasurement, match=r"the loss is nan after \d+ steps"):
+        profiling.profile(dataclasses.replace(LENET, model="odd_networks:nan_loss"), tmp_path, 0.05, 0)
 
 
 @pytest.mark.parametrize("time_s", [0.0, math.nan])

@@ -159,7 +159,9 @@ def test_a_slow_rule_is_asked_seldom_but_not_after_the_cap():
 
     def rule(step_s, elapsed_s):
         asked_at_s.append(elapsed_s)
-        time.sleep(0.01)
+        ends_at = time.perf_counter() + 0.01
+        while time.perf_counter() < ends_at:
+            pass
         return "max_time" if elapsed_s >= 0.6 else None
 
     def step(clock):
@@ -169,6 +171,18 @@ def test_a_slow_rule_is_asked_seldom_but_not_after_the_cap():
     window = run(step, HostClock(), rule, step_estimate_s=0.001, first_look_s=0.1, cap_s=0.6)
     assert len(asked_at_s) <= 4
     assert window.window_s < 1.0
+
+
+def test_a_rule_that_only_waits_for_other_ranks_is_asked_as_often_as_a_quick_one():
+    asked_at_s = []
+
+    def rule(step_s, elapsed_s):
+        asked_at_s.append(elapsed_s)
+        time.sleep(0.02)
+        return "max_time" if elapsed_s >= 1.5 else None
+
+    run(lambda clock: time.sleep(0.001) or (), HostClock(), rule, first_look_s=0.1, cap_s=1.5)
+    assert len(asked_at_s) >= 4
 
 
 class SlowingStep:
@@ -207,10 +221,10 @@ def test_steps_of_a_device_that_become_slower_do_not_carry_a_window_past_its_cap
         device.step_s = slowing.time_s()
         return cuda_step(device, clock)(with_clock)
 
-    window = run(step, clock, at_cap(0.4), step_estimate_s=0.01, first_look_s=5.0, cap_s=0.4)
+    # Twenty of the expected steps would be queued, and twenty more before the clock is looked at.
+    window = run(step, clock, at_cap(1.5), step_estimate_s=0.001, first_look_s=5.0, cap_s=1.5)
     assert window.stop_reason == "max_time"
-    # The host is two steps ahead, or four, and all that is queued belongs to the window.
-    assert 0.4 <= window.window_s < 0.65
+    assert 1.5 <= window.window_s < 1.5 + 5 * 0.04
     assert sum(window.step_s) == pytest.approx(window.window_s, rel=0.02)
 
 
@@ -309,6 +323,8 @@ def test_at_the_cap_one_narrow_look_is_enough_for_nothing_was_chosen(monkeypatch
     monkeypatch.setattr(WindowRule, "_relative_half_width", lambda self, step_s: 0.004)
     assert rule([0.1] * 30, 20.0) == "target"
     assert WindowRule(rule.protocol)([0.1] * 29, 20.0) == "max_time"
+    by_steps = Protocol(min_time_s=5.0, min_steps=30, max_steps=30, max_time_s=20.0, target_half_width=0.005)
+    assert WindowRule(by_steps)([0.1] * 30, 6.0) == "target"
 
 
 def test_of_several_ranks_the_slowest_of_each_step_decides():

@@ -15,10 +15,8 @@ from dlbench.report.data.doubts import CLOCK_GAP_LIMIT, doubts
 from dlbench.report.data.labels import network, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.forms.render import Cell, Column, Table
-from dlbench.results.records import DONE_STATUSES
+from dlbench.results.records import DONE_STATUSES, ENERGY_TOLERANCE
 
-#: Counter and integral of the power that differ by more than this deserve no trust.
-ENERGY_DISAGREEMENT_LIMIT = 0.05
 #: Warnings of the worker that the records' metrics show as well.
 _REVEALED = ("not steady", "throttled", "power capped", "shared device")
 #: So many cases are named for each finding; the others are counted.
@@ -82,7 +80,7 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         ("shared device", shown["other_processes"].gt(0), "Other processes were on the same device."),
         (
             "meters disagree",
-            shown["energy_disagreement"] > ENERGY_DISAGREEMENT_LIMIT,
+            shown["energy_disagreement"] > ENERGY_TOLERANCE,
             "The energy counter and the integral of the power are far apart: trust neither.",
         ),
         ("above the peak", shown["mfu"] > 1, "More than the datasheet peak: count, clock or peak is wrong."),

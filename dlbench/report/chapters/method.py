@@ -10,10 +10,10 @@ import json
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.chapters.findings import ENERGY_DISAGREEMENT_LIMIT
 from dlbench.report.data.content import Content
 from dlbench.report.data.doubts import CLOCK_GAP_LIMIT, doubts
 from dlbench.report.forms.render import Column, Table
+from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
 from dlbench.spec.case import Protocol
 
 _PEAKS = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
@@ -47,7 +47,7 @@ def own_rules(content: Content) -> Table:
         (
             7,
             "Clocks, temperature and throttling recorded",
-            _throttling(shown),
+            _throttling(shown, content.rows),
             "met" if _has_clock(shown) else "no sensor",
         ),
         (
@@ -82,7 +82,11 @@ def sc15_rules() -> Table:
         ),
         (8, "Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
         (9, "All factors documented", "Case, protocol, system, libraries and git state; see Provenance."),
-        (10, "Parallel timing explained", "Maximum over ranks per step; no synchronisation inside the window."),
+        (
+            10,
+            "Parallel timing explained",
+            "Maximum over ranks per step; about once a second the ranks agree whether the window ends.",
+        ),
         (
             11,
             "Upper bounds shown",
@@ -123,14 +127,14 @@ def _warm_up(shown: pd.DataFrame) -> tuple[str, str]:
 
 def _stopping(shown: pd.DataFrame) -> tuple[str, str]:
     ended = shown["stop_reason"].eq("target")
-    # Rank 0 ends the window; what is shown is the interval over all ranks.
+    # The last look that ended the window saw most of the steps; what is shown is the interval of all.
     met = ended & (shown["step_time_half_width"] <= shown["protocol"].map(_target))
     cases = units.counted(len(shown), "case")
     words = f"{met.sum()} of {cases} met the protocol's target for the half-width of the interval"
     if not ended.all():
         words += f"; ended at a cap, and marked unstable: {(~ended).sum()}"
     if (ended & ~met).any():
-        words += f"; met on rank 0, but over all ranks and steps wider than that or unknown: {(ended & ~met).sum()}"
+        words += f"; met at the last look, but over all steps wider than that or unknown: {(ended & ~met).sum()}"
     words += (
         ". Of nominal 95 % intervals about 92 % hold the median where the window ended by their width, and 95 % where "
         "min_time_s held it open longer."
@@ -157,9 +161,10 @@ def _has_clock(shown: pd.DataFrame) -> bool:
     return bool(shown["sm_clock_min"].notna().any())
 
 
-def _throttling(shown: pd.DataFrame) -> str:
+def _throttling(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not _has_clock(shown):
-        return "This device tells neither clock nor throttling."
+        at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
+        return "Read before and after, not during the window." if at_ends else "No clock is told, nor throttling."
     found = doubts(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
     cases = units.counted(len(shown), "case")
@@ -172,8 +177,11 @@ def _energy_windows(rows: pd.DataFrame) -> tuple[str, str]:
     windows = rows.loc[rows["energy_j"].notna(), "energy_window_s"].dropna()
     if windows.empty:
         return "No energy was measured.", "no meter"
-    short = int((windows < 5).sum())
-    return f"Shorter than 5 s: {short} of {units.counted(len(windows), 'window')}.", "partly" if short else "met"
+    short = int((windows < SHORT_ENERGY_WINDOW_S).sum())
+    return (
+        f"Shorter than {SHORT_ENERGY_WINDOW_S:g} s: {short} of {units.counted(len(windows), 'window')}.",
+        "partly" if short else "met",
+    )
 
 
 def _meters(shown: pd.DataFrame) -> tuple[str, str]:
@@ -188,7 +196,7 @@ def _meters(shown: pd.DataFrame) -> tuple[str, str]:
     words += f"; counter and integral differ by at most {units.percent(apart.max())}"
     if apart.isna().any():
         words += f"; {apart.isna().sum()} of {units.counted(len(known), 'case')} had one kind of reading only"
-    return f"{words}.", "met" if apart.le(ENERGY_DISAGREEMENT_LIMIT).all() else "partly"
+    return f"{words}.", "met" if apart.le(ENERGY_TOLERANCE).all() else "partly"
 
 
 def _counts(rows: pd.DataFrame) -> tuple[str, str]:

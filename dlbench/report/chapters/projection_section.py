@@ -64,7 +64,7 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
         num_devices = int(case["nodes"] * case["devices_per_node"])
         name = names.get(case["system_id"], "unknown")
         own = prices.of(name) if prices else None
-        power_w, scope = _number(case["average_power"]), _text(case["energy_scope"])
+        power_w, scope = power_of(case), _text(case["energy_scope"])
         found = project(NUM_IMAGES, NUM_EPOCHS, interval, num_devices, power_w, own, scope)
         # The number of devices is a column here.
         assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
@@ -90,6 +90,16 @@ def throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
     if low is None or high is None:
         return Interval(value, value, value, confidence), False
     return Interval(value, low, high, confidence), True
+
+
+def power_of(case: Mapping[Hashable, Any]) -> float | None:
+    """Power that gives the measured energy per image at the median step's throughput [W]; None without a meter.
+
+    Where steps are uneven this is more than the average over the window, of which idle moments are a part: the energy
+    of so many images must not be less than so many times that of an image.
+    """
+    energy, throughput = _number(case["energy_per_image"]), _number(case["throughput"])
+    return energy * throughput if energy and throughput else None
 
 
 def _cells(found: Projection, known: bool) -> list[Cell]:

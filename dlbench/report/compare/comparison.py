@@ -162,6 +162,10 @@ def whole_pairs(rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence[tu
     }
 
 
+#: A verdict that TARGET takes more, of time and of energy.
+_WORSE = ("slower", "more")
+
+
 def regressions(found: Found, percent: float) -> list[Line]:
     """The lines that fail a gate: slower (corrected) and by more than `percent` in the best estimate, or lost.
 
@@ -169,13 +173,11 @@ def regressions(found: Found, percent: float) -> list[Line]:
     pass the larger a slowdown the worse it was measured. A case measured in BASE that fails in TARGET is a regression,
     and so is one that fails there in some repeats and never did in BASE.
     """
-    limit = 1 + percent / 100
-    worse = ("slower", "more")
-    return [
-        line
-        for line in found.lines
-        if line.lost or (line.comparison and line.verdict in worse and line.comparison.ratio > limit)
-    ]
+    return [line for line in found.lines if line.lost or _fails(line, percent)]
+
+
+def _fails(line: Line, percent: float) -> bool:
+    return line.comparison is not None and line.verdict in _WORSE and line.comparison.ratio > 1 + percent / 100
 
 
 def why_undecided(line: Line, percent: float) -> str | None:
@@ -188,7 +190,11 @@ def why_undecided(line: Line, percent: float) -> str | None:
         return "without any spread between processes"
     if line.comparison.high is None or line.comparison.basis == "assumed":
         return "with too few processes"
-    if line.verdict == "ambiguous" and line.comparison.high > 1 + percent / 100:
+    if (
+        line.verdict in ("ambiguous", *_WORSE)
+        and not _fails(line, percent)
+        and line.comparison.high > 1 + percent / 100
+    ):
         return f"with an interval that reaches beyond {percent:g} %"
     return None
 

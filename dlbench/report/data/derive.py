@@ -257,6 +257,9 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     phases = cases[list(samples.PHASES)].sum(axis=1, min_count=1)
     # Inference has a forward phase at most.
     complete = inference | cases[list(samples.PHASES)].notna().all(axis=1)
+    # What is not known, as activations under `compile`, is in the rest.
+    split = inference | cases[list(_SPLIT)].notna().all(axis=1)
+    cases["memory_workspace"] = cases["memory_workspace"].where(split)
     cases["rest_time"] = (step - phases).clip(lower=0).where(complete)
     cases["throughput"] = global_batch / step
     cases["sustained_throughput"] = global_batch * cases["steps"] / cases["window_s"]

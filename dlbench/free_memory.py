@@ -1,0 +1,92 @@
+"""How much main memory a process may still take: what the machine has left, or less by its control group."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+from dlbench.errors import DeviceUnavailable
+
+MEMINFO = Path("/proc/meminfo")
+OWN_GROUP = Path("/proc/self/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
+#: Limit, use, and of the use the file cache that the kernel gives up first: of version 2, and of 1.
+_FILES = (
+    (CGROUP, "memory.max", "memory.current", "inactive_file"),
+    (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def available_bytes() -> int:
+    """Memory that a new process may still use: the kernel's estimate, or less by the control groups that it is in.
+
+    Raises:
+        DeviceUnavailable: the kernel tells none.
+    """
+    return min([_meminfo("MemAvailable"), *_rooms()])
+
+
+def allowed_bytes() -> int:
+    """`available_bytes`, or less where this process has a limit on its own data (RLIMIT_DATA)."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if limit == resource.RLIM_INFINITY:
+        return available_bytes()
+    return min(available_bytes(), max(0, limit - data_bytes()))
+
+
+def data_bytes() -> int:
+    """What counts against RLIMIT_DATA of this process; 0 where the kernel does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
+
+
+def _meminfo(name: str) -> int:
+    try:
+        for line in MEMINFO.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    raise DeviceUnavailable(f"{MEMINFO} does not say {name}; give a limit with --memory")
+
+
+def _rooms() -> Iterator[int]:
+    """What each limited control group around this process leaves."""
+    for root, limit_file, used_file, cache_name in _FILES:
+        for group in _groups(root):
+            try:
+                limit = (group / limit_file).read_text().strip()
+                used = int((group / used_file).read_text())
+                cache = _stat(group / "memory.stat", cache_name)
+            except (OSError, ValueError):
+                continue
+            if limit.isdigit():
+                yield max(0, int(limit) - max(0, used - cache))
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """This process's group and all above it; a container sees its own as the root."""
+    yield root
+    try:
+        lines = OWN_GROUP.read_text().splitlines()
+    except OSError:
+        return
+    controller = "" if root == CGROUP else "memory"
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            parts = Path(os.path.normpath(path)).parts[1:]
+            yield from (root.joinpath(*parts[: i + 1]) for i in range(len(parts)))
+
+
+def _stat(file: Path, name: str) -> int:
+    try:
+        lines = (line.split() for line in file.read_text().splitlines())
+        return next((int(words[1]) for words in lines if len(words) == 2 and words[0] == name), 0)
+    except OSError:
+        return 0
