@@ -58,7 +58,8 @@ def private(tmp_path):
     ceiling = Ceiling("matmul", "fp32", "64 x 64 x 64", flop=524288, calls=10, time_s=(1e-3, 1.1e-3))
     write_ceilings(root, CeilingRun(where, (ceiling,), "run", "2026-11-20T08:00:00+00:00"))
     layer = LayerTime("fc", "Linear", forward_flop=2, forward_s=(1e-3,))
-    profile = ProfileRun(where, {"model": "vgg16", "label": "/home/jdoe/x"}, (layer,), run_id="../../gpu-node-01")
+    case = Case("vgg16", device="cuda").to_dict() | {"label": "/home/jdoe/x"}
+    profile = ProfileRun(where, case, (layer,), run_id="../../gpu-node-01")
     (root / "profiles" / "p").mkdir(parents=True)
     (root / "profiles" / "p" / "profile.json").write_text(to_json(profile))
     return root
