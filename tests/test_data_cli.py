@@ -225,6 +225,17 @@ def test_a_report_says_on_stderr_what_it_could_not_read(capsys, tmp_path):
     assert "cannot read" not in told.out
 
 
+def test_an_empty_folder_does_not_replace_a_report(capsys, tmp_path, results):
+    out, empty = tmp_path / "report", tmp_path / "empty"
+    empty.mkdir()
+    assert main(["report", str(results), "-o", str(out)]) == 0
+    before = (out / "index.html").read_bytes()
+    assert main(["report", str(empty), "-o", str(out)]) == 2
+    assert f"no records in {empty}: the report in {out}/ stays as it is" in capsys.readouterr().err
+    assert (out / "index.html").read_bytes() == before
+    assert main(["report", str(empty), "-o", str(tmp_path / "new")]) == 0
+
+
 @pytest.mark.filterwarnings("default::dlbench.results.store.SkippedPart")
 def test_an_export_says_on_stderr_what_it_could_not_read(capsys, tmp_path):
     own = fakes.fill(tmp_path / "own", fakes.quick()[:1])

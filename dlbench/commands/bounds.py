@@ -97,6 +97,7 @@ def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
     from dlbench.report.data.bounds import MEASURED, find_roof
     from dlbench.results import bounds_schema
     from dlbench.results.bounds_records import Where
+    from dlbench.results.records import BUSY_SHARE
 
     found = probe.probe()
     kind = found.device_kind if device == "auto" else device
@@ -107,6 +108,8 @@ def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
         torch_threads=found.facts["torch_threads"],
     )
     ceilings = bounds_schema.read_ceilings(results)
+    # Those of a busy host are better than none, and to be measured again.
+    ceilings = ceilings[~ceilings["busy_share"].gt(BUSY_SHARE)]
     if kind == "cuda" and found.device_kind != "cuda":
         raise DeviceUnavailable("device 'cuda' asked for, but PyTorch finds no usable one here")
     names = wanted or found.facts["precisions"][kind]

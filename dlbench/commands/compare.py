@@ -171,12 +171,12 @@ def _judge(found: Found, gate: float) -> int:
         return 1
     if passed and not reasons:
         return 0
-    say(
-        f"--fail-on-regression cannot decide on {units.counted(reasons.total(), 'case')}: "
-        "more repeats narrow the intervals (`dlbench run ... -P repeat=0,1,2,3,4`)"
-        if reasons
-        else "--fail-on-regression cannot decide: BASE measured none of these cases"
-    )
+    if not reasons:
+        say("--fail-on-regression cannot decide: BASE measured none of these cases")
+        return 2
+    advice = ": more repeats narrow the intervals (`dlbench run ... -P repeat=0,1,2,3,4`)"
+    wide = any("interval" in why or "too few" in why for why in reasons)
+    say(f"--fail-on-regression cannot decide on {units.counted(reasons.total(), 'case')}{advice if wide else ''}")
     return 2
 
 

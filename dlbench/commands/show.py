@@ -54,6 +54,11 @@ def _report(options: argparse.Namespace) -> int:
     prices = read_prices(options.prices) if options.prices else None
     _passing("reading")
     found = content.read([*options.sources, *references], options.baseline, prices, _passing)
+    if found.attempts.empty and not found.skipped and (options.output / "index.html").exists():
+        raise BadInput(
+            f"no records in {' '.join(options.sources)}: the report in {options.output}/ stays as it is; "
+            "`dlbench run` measures, and -o names another folder"
+        )
     html = page.write(found, options.output, options.title, progress=_passing)
     _passing("")
     print(page.terminal(found))

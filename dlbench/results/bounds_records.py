@@ -52,6 +52,7 @@ class CeilingRun:
     ceilings: tuple[Ceiling, ...]
     run_id: str = ""
     started_at: str = ""
+    busy_share: float | None = None  # of the cores, that other work took meanwhile
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class ProfileRun:
     clock: str = ""
     run_id: str = ""
     started_at: str = ""
+    busy_share: float | None = None  # of the cores, that other work took meanwhile
 
 
 Run = TypeVar("Run", CeilingRun, ProfileRun, AllReduceRun)

@@ -61,9 +61,12 @@ CEILINGS_SCHEMA: pa.Schema = pa.schema(
         _unit("best_bytes_per_s", pa.float64(), "B/s"),
         _unit("median_bytes_per_s", pa.float64(), "B/s"),
         pa.field("spread", pa.float64()),
+        pa.field("busy_share", pa.float64()),
     ],
     metadata=_VERSION,
 )
+#: Files from before this column was there have none.
+_LATER = {"busy_share"}
 
 #: Bandwidths follow nccl-tests: message over time, and that times 2(n-1)/n.
 ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
@@ -104,7 +107,7 @@ def write_ceilings(root: Path, run: CeilingRun) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    rows = [_head(run) | _ceiling_row(ceiling) for ceiling in run.ceilings]
+    rows = [_head(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
     target = root / CEILINGS_FOLDER / f"ceilings-{run.run_id}.parquet"
     return _write(target, pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA))
 
@@ -170,7 +173,7 @@ def layers_frame(layers: tuple[LayerTime, ...]) -> pd.DataFrame:
 
 def ceilings_frame(run: CeilingRun) -> pd.DataFrame:
     """One run as `read_ceilings` would give it."""
-    rows = [_head(run) | _ceiling_row(ceiling) for ceiling in run.ceilings]
+    rows = [_head(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
     frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA).to_pandas()
     return frame
 
@@ -233,6 +236,8 @@ def _usable(times_s: Sequence[float | None]) -> list[float]:
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.ParquetFile(file).read()
+        for name in _LATER.intersection(schema.names).difference(table.column_names):
+            table = table.append_column(name, pa.nulls(len(table), pa.float64()))
         return pa.table([table[f.name].cast(f.type) for f in schema], schema=schema)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise StoreError(f"cannot read {file}: {str(error).splitlines()[0]}") from error

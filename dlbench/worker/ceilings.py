@@ -30,6 +30,7 @@ from dlbench.spec.case import DEVICES, Case
 from dlbench.version import __version__
 from dlbench.worker.errand import serve
 from dlbench.worker.flops import convolution_macs
+from dlbench.worker.host_watch import HostWatch
 from dlbench.worker.measure import device_uuid, find_device
 from dlbench.worker.precision import precisions, set_precision
 from dlbench.worker.progress import enter_phase
@@ -125,6 +126,8 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
         if name not in computed:
             raise UnknownName("precision", name, computed, "--precision")
     waiting = list(trials(device, wanted or computed))
+    host = HostWatch()
+    host.before()
     ends_s = time.perf_counter() + budget_s
     done: list[Ceiling] = []
     with torch.inference_mode():
@@ -133,7 +136,8 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
             share_s = max(MIN_SHARE_S, left_s / len(waiting))
             most_s = max(MAX_SHARES * share_s, MAX_OF_LEFT * left_s)
             done.append(_measure(waiting.pop(0), device, clock, share_s, most_s, done))
-    return CeilingRun(where_of(device), tuple(done))
+    host.after()
+    return CeilingRun(where_of(device), tuple(done), busy_share=host.share)
 
 
 def where_of(device: torch.device) -> Where:

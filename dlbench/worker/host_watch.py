@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dlbench.results.records import BUSY_SHARE
+
 STAT = Path("/proc/stat")
 _CORE = re.compile(r"cpu\d+")
-#: Others may take this share of the cores without a word.
-TOLERANCE = 0.05
 #: Page faults may take this share of the process's own CPU time without a word.
 FAULTS_TOLERANCE = 0.1
 #: One takes the kernel less than this [s]; where it worked longer for each, it did something else.
@@ -58,6 +58,11 @@ class HostWatch:
         self._page_faults += used.ru_minflt
         self._kernel_s += used.ru_stime
 
+    @property
+    def share(self) -> float | None:
+        """What share of the cores others took; None before `after`."""
+        return None if self._share is None else max(0.0, self._share)
+
     def used(self) -> Used:
         """What this process took, for the watches of the other ranks."""
         return socket.gethostname(), self._cores, self.own_s
@@ -86,7 +91,7 @@ class HostWatch:
     def warnings(self) -> tuple[str, ...]:
         """Says how much others took, and the kernel, if it was too much."""
         found = []
-        if self._share is not None and self._share > TOLERANCE:
+        if self._share is not None and self._share > BUSY_SHARE:
             cores = len(self._cores)
             found.append(f"busy_host: other processes took {self._share:.0%} of this process's {cores} cores.")
         if FAULTS_TOLERANCE * self.own_s < self._kernel_s < self._page_faults * _FAULT_S:

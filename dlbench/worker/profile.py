@@ -35,6 +35,7 @@ from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.spec.case import Case
 from dlbench.worker.ceilings import where_of
 from dlbench.worker.errand import serve
+from dlbench.worker.host_watch import HostWatch
 from dlbench.worker.measure import find_device, require_finite
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
@@ -187,14 +188,25 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
         enter_phase("warmup")
         step_s = _warm_up(workload, clock)
         enter_phase("profile")
+        host = HostWatch()
+        host.before()
         plain, hooked, times = _alternate(workload, clock, step_s, time_s)
+        host.after()
         require_finite(workload.read_loss(), f"{len(plain) + len(hooked)} steps")
     if trace_steps > 0:
         enter_phase("trace")
         write_trace(workload, clock, folder, trace_steps)
     layers, parts = _layers(workload.module, times, work, case.mode == "training")
     return ProfileRun(
-        where_of(device), case.to_dict(), layers, parts, optimizer_bytes(workload), plain, hooked, clock.name
+        where_of(device),
+        case.to_dict(),
+        layers,
+        parts,
+        optimizer_bytes(workload),
+        plain,
+        hooked,
+        clock.name,
+        busy_share=host.share,
     )
 
 

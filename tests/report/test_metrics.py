@@ -10,7 +10,7 @@ import pytest
 from dlbench import stats, units
 from dlbench.__main__ import main
 from dlbench.report.chapters import tables
-from dlbench.report.data import derive
+from dlbench.report.data import derive, doubts
 from dlbench.report.data.content import read
 from dlbench.report.data.metrics import METRICS
 from dlbench.results.schema import SCHEMA, to_table
@@ -180,6 +180,21 @@ def test_the_table_of_all_cases_has_the_module_where_there_is_one(tmp_path, modu
     table = tables.comparison(content.shown, content.system_names)
     assert ("module_energy_per_image" in [c.key for c in table.columns]) == (module_j is not None)
     assert not any("module" in note for note in table.notes)
+
+
+def test_settings_that_were_measured_in_turns_are_told_apart(tmp_path):
+    made = [
+        fakes.record(Case("lenet5", device="cuda"), number=i, label=f"{side} (seed 0): env.X={i}", suite=f"ab-{side}")
+        for i, side in enumerate("ab")
+    ]
+    content = read([fakes.fill(tmp_path / "store", made)])
+    rows = tables.comparison(content.shown, {}).records()
+    assert sorted(row["label"] for row in rows) == ["a (seed 0): env.X=0", "b (seed 0): env.X=1"]
+
+
+def test_of_busy_processes_the_worst_is_named():
+    busy = pd.Series(["busy host 12 %, uneven steps", "", "busy host 50 %", "busy host 7 %"])
+    assert doubts._together(busy) == "busy host 50 %, uneven steps"
 
 
 def test_what_is_no_known_part_of_the_memory_is_no_workspace():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
+from dlbench.report.chapters.bounds_tables import ceilings_table
 from dlbench.results.bounds_records import Ceiling, CeilingRun, Where, ceiling_run, to_json
 from dlbench.results.bounds_schema import CEILINGS_SCHEMA, ceilings_frame, read_ceilings, write_ceilings
 from dlbench.worker import ceilings
@@ -65,6 +68,18 @@ def test_arrays_are_beyond_the_last_caches_of_all_usable_cores_together(tmp_path
     monkeypatch.setattr(ceilings, "CPU", tmp_path)
     monkeypatch.setattr(ceilings.os, "sched_getaffinity", lambda pid: cores)
     assert ceilings.last_caches_bytes() == expected
+
+
+def test_ceilings_of_a_busy_host_say_so_and_those_of_older_files_nothing(few, tmp_path):
+    run = dataclasses.replace(ceilings.measure_ceilings("cpu", 1.0), run_id="r", started_at="2026-11-20T08:00:00+00:00")
+    assert 0 <= run.busy_share <= 1
+    file = write_ceilings(tmp_path, dataclasses.replace(run, busy_share=0.49))
+    (note,) = [n for n in ceilings_table(read_ceilings(tmp_path)).notes if n.startswith("Busy host")]
+    assert "49 %" in note
+    pq.write_table(pq.read_table(file).drop_columns(["busy_share"]), file)
+    rows = read_ceilings(tmp_path)
+    assert rows["busy_share"].isna().all()
+    assert not any("Busy host" in n for n in ceilings_table(rows).notes)
 
 
 def test_without_memory_the_arrays_are_small_and_not_nothing(monkeypatch):

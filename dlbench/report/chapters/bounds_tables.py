@@ -22,6 +22,7 @@ from dlbench.report.data.bounds import (
 )
 from dlbench.report.forms.render import Cell, Column, Table, bytes_of
 from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, ProfileRun
+from dlbench.results.records import BUSY_SHARE
 from dlbench.spec.peaks import find_peaks
 
 #: Below this share of the median step the medians of its layers say that it was interrupted.
@@ -71,6 +72,7 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     notes.append(
         f"Layers cover {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}."
     )
+    notes += busy_note(run.busy_share, "these times may be far too long; profile when it is done")
     notes += _interruptions(run, frame, [s for s in own.values() if s is not None])
     longer = hook_overhead(run)
     notes.append(
@@ -83,6 +85,13 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     if (frame["note"] == "from cache").any():
         notes.append("from cache: faster than memory could deliver the operands, which stayed in a cache.")
     return notes
+
+
+def busy_note(share: float | None, what: str) -> list[str]:
+    """A sentence where other work took more of the cores than goes without a word."""
+    if share is None or not share > BUSY_SHARE:
+        return []
+    return [f"Busy host: other work took {units.percent(share)} of the cores meanwhile, and {what}."]
 
 
 def _interruptions(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
@@ -117,13 +126,16 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
         Column("of_datasheet", "Reached", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
         *([Column("error", "", "left")] if every_shape else []),
     ]
-    cells = [_ceiling_cells(row, every_shape) for row in _chosen(rows, every_shape)]
+    chosen = _chosen(rows, every_shape)
+    cells = [_ceiling_cells(row, every_shape) for row in chosen]
+    shares = [row["busy_share"] for row in chosen if _known(row["busy_share"])]
     failed = int(rows["error"].notna().sum())
     notes = [
         "best: the fastest sample that is no glitch, and what bounds are taken from. "
         "IQR: middle half of the samples over their median.",
         "copy and triad count bytes read and written, without write-allocate; arrays are beyond the caches.",
     ]
+    notes += busy_note(max(shares, default=None), "these may be far too low; measured again, the best counts")
     if failed and not every_shape:
         notes.append(f"{failed} of {len(rows)} shapes were not measured; `dlbench ceilings --all` says which and why.")
     return Table(columns, cells, _title("Ceilings of", rows), notes)

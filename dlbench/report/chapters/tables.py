@@ -83,6 +83,9 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     known = [name for name in COMPARED if shown[name].notna().any() and name not in hidden]
     columns = [Column("system", "System")] if len(system_names) > 1 else []
     columns += [Column(axis, axis_title(axis)) for axis in axes]
+    # Settings that `ab` measures in turns may differ in no axis: their labels tell them apart.
+    labelled = bool(shown["label"].fillna("").ne("").any())
+    columns += [Column("label", "Setting", "left")] if labelled else []
     # A fourth digit only where the interval is narrow enough to mean something.
     sharp = shown["step_time_half_width"].median() < 0.005
     columns += [metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
@@ -98,6 +101,7 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
         judged: list[Cell] = [case["status"], *([doubt] if any(doubted) else [])]
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
         cells += [network(case[a]) if a == "model" else case[a] for a in axes]
+        cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
         cells += [_number(case[name]) for name in known]
         rows.append([*cells[:place], *judged, *cells[place:], case["attempt_id"]])
     columns.append(Column("attempt_id", "Record", "left", _record))

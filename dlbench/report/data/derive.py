@@ -46,6 +46,7 @@ IDENTITY = (
     "warnings",
     "throttle_reasons",
     "other_processes",
+    "label",
 )
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.

@@ -24,6 +24,7 @@ _SHORT = {
     "on a busy host": "busy host",
     "limited by the host": "host-bound",
 }
+_BUSY = _SHORT["on a busy host"]
 #: How much of the cores others took, in the words of the warning.
 _SHARE = re.compile(r"^busy_host: .*?(\d+)%")
 
@@ -62,7 +63,7 @@ def of_each(cases: pd.DataFrame) -> list[str]:
     names = [_SHORT.get(str(name), str(name)) for name in found.columns]
     said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
     return [
-        ", ".join(f"{name}{_share(warnings)}" if name == _SHORT["on a busy host"] else name for name in of_one)
+        ", ".join(f"{name}{_share(warnings)}" if name == _BUSY else name for name in of_one)
         for of_one, warnings in zip(said, cases["warnings"], strict=True)
     ]
 
@@ -105,7 +106,11 @@ def _says(code: str, warnings: object) -> bool:
 
 def _together(said: pd.Series[str]) -> str:
     """Each of the doubts once, in their order."""
-    return ", ".join(dict.fromkeys(part for words in said for part in words.split(", ") if part))
+    parts = [part for words in said for part in words.split(", ") if part]
+    # Of a busy host the share of the worst process.
+    busy = [part for part in parts if part.startswith(_BUSY)]
+    worst = max(busy, key=lambda part: int("".join(filter(str.isdigit, part)) or 0), default="")
+    return ", ".join(dict.fromkeys(worst if part in busy else part for part in parts))
 
 
 def _share(warnings: object) -> str:
