@@ -25,7 +25,12 @@ def available_bytes() -> int:
     Raises:
         DeviceUnavailable: the kernel tells none.
     """
-    return min([_meminfo("MemAvailable"), *_rooms()])
+    return min([_meminfo("MemAvailable"), *(room for _, room in _limited_groups())])
+
+
+def group_limits() -> list[int]:
+    """The limits of the control groups that this process is in [bytes]; none where it is not limited."""
+    return [limit for limit, _ in _limited_groups()]
 
 
 def allowed_bytes() -> int:
@@ -55,8 +60,8 @@ def _meminfo(name: str) -> int:
     raise DeviceUnavailable(f"{MEMINFO} does not say {name}; give a limit with --memory")
 
 
-def _rooms() -> Iterator[int]:
-    """What each limited control group around this process leaves."""
+def _limited_groups() -> Iterator[tuple[int, int]]:
+    """Of each limited control group around this process its limit and what is left of it."""
     for root, limit_file, used_file, cache_name in _FILES:
         for group in _groups(root):
             try:
@@ -66,7 +71,7 @@ def _rooms() -> Iterator[int]:
             except (OSError, ValueError):
                 continue
             if limit.isdigit():
-                yield max(0, int(limit) - max(0, used - cache))
+                yield int(limit), max(0, int(limit) - max(0, used - cache))
 
 
 def _groups(root: Path) -> Iterator[Path]:

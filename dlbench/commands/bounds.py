@@ -11,7 +11,6 @@ from dlbench.commands.arguments import add_command, add_format, new_name, say, s
 
 if TYPE_CHECKING:
     from dlbench.results.bounds_records import ProfileRun
-    from dlbench.spec.case import Case
 
 #: What a worker may take beyond its time for measuring [s]: start-up, warm-up, counting, the trace.
 _MARGIN_S = 300.0
@@ -123,8 +122,10 @@ def _profile(options: argparse.Namespace) -> int:
     from dlbench.report.data.bounds import find_roof
     from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
+    from dlbench.spec.suite import one_case
 
-    case = _case(options.model, options.overrides)
+    # The worker finds out what "auto" is here: the supervisor does not know torch.
+    case = one_case("profile", options.model, options.overrides)
     time_s = _time(options.time, "--time")
     if not 0 <= options.trace_steps <= MOST_TRACE_STEPS:
         raise BadInput(f"--trace-steps is {options.trace_steps}; it must be from 0 to {MOST_TRACE_STEPS}")
@@ -163,31 +164,6 @@ def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
     (folder / "profile.json").write_text(to_json(run), encoding="utf-8")
     (folder / "result.json").unlink(missing_ok=True)  # the same, without its name
     plots_bounds.write_figures(folder, run, roof)
-
-
-def _case(model: str, overrides: list[str]) -> Case:
-    """The one case that the options describe.
-
-    Raises:
-        BadInput: an option is wrong, or has several values.
-    """
-    from dlbench.errors import BadInput
-    from dlbench.spec.case import make_protocol
-    from dlbench.spec.suite import Suite, _apply
-
-    axes: dict[str, tuple[Any, ...]] = {"model": (model,)}
-    protocol: dict[str, Any] = {}
-    for override in overrides:
-        _apply(override, axes, protocol)
-    if axes["model"] != (model,):
-        raise BadInput("name the model once: `dlbench profile MODEL`, without -P model=")
-    suite = Suite("profile", 1, "", axes, (), make_protocol(protocol, "-P"), "-P")
-    # The worker finds out what "auto" is here: the supervisor does not know torch.
-    cases = suite.cases(device="auto")
-    if len(cases) != 1:
-        several = ", ".join(axis for axis, values in axes.items() if len(values) > 1)
-        raise BadInput(f"a profile is of one case, but {several} has several values; run it once for each")
-    return cases[0]
 
 
 def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: float) -> str | None:

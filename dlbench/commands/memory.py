@@ -107,22 +107,9 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
         BadInput: an axis is unknown or has several values, or sets the batch.
     """
     from dlbench.errors import BadInput
-    from dlbench.spec import suite
-    from dlbench.spec.case import make_protocol
+    from dlbench.spec.suite import GLOBAL_BATCH, one_case
 
-    axes: dict[str, tuple[Any, ...]] = {"model": (model,)}
-    protocol: dict[str, Any] = {}
-    for override in overrides:
-        suite._apply(override, axes, protocol)
-    if axes["model"] != (model,):
-        raise BadInput("name the model once: `dlbench maxbatch MODEL`, without -P model=")
-    for name in ("batch_size", suite.GLOBAL_BATCH):
-        if name in axes:
-            raise BadInput(f"cannot use -P {name}: the batch is what maxbatch looks for")
-    several = [name for name, values in axes.items() if len(values) > 1]
-    if several:
-        raise BadInput(f"cannot use several values of {several[0]}: maxbatch looks at one setting")
-    found = suite.Suite("maxbatch", 1, "", axes, (), make_protocol(protocol), "-P").cases(device)[0]
+    found = one_case("maxbatch", model, overrides, device, sought=("batch_size", GLOBAL_BATCH))
     if found.world_size > 1:
         raise BadInput("maxbatch looks at one device: leave nodes and devices_per_node at 1; each device is alike")
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from dlbench import stats, units
-from dlbench.results.records import DONE_STATUSES, Measurement, Record
+from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES, Measurement, Record
 from dlbench.spec.case import Case
 from dlbench.spec.peaks import find_peaks
 
@@ -80,7 +80,7 @@ def setting(case: Case, model_width: int = 0) -> str:
 def _energy_j(record: Record) -> float | None:
     """Energy of all meters of a case, each once: ranks of one node share that of its packages."""
     by_meter = {
-        (system.hostname, None if m.energy_scope in ("package", "node") else number): m.energy_j
+        (system.hostname, None if m.energy_scope in SHARED_SCOPES else number): m.energy_j
         for number, (system, m) in enumerate(record.ranks)
     }
     return (

@@ -25,6 +25,8 @@ CHOSEN_CLOCKS = ("applications_clocks", "display_clocks")
 #: The reason that heavy work on a healthy device has: its power limit. Others say that something is wrong with cooling,
 #: supply or board.
 POWER_CAP = "sw_power_cap"
+#: Scopes of energy meters that all ranks of a node share.
+SHARED_SCOPES = ("package", "node")
 #: Other work may take this share of the cores before it is said.
 BUSY_SHARE = 0.05
 #: Counter and integral of an energy may differ by this share before it is said: the sensors of A100 and H100 see 25 ms

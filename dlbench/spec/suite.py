@@ -230,6 +230,34 @@ def _axis_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
     return values
 
 
+def one_case(
+    command: str, model: str, overrides: Sequence[str], device: str = "auto", sought: Sequence[str] = ()
+) -> Case:
+    """The one case that a command's model and its `-P` describe.
+
+    Args:
+        command: that takes them, for messages.
+        device: what the device "auto" stands for on this machine.
+        sought: axes that the command looks for itself.
+
+    Raises:
+        BadInput: an axis is unknown, is sought, has several values or one that is not valid.
+    """
+    axes: dict[str, tuple[Any, ...]] = {"model": (model,)}
+    protocol: dict[str, Any] = {}
+    for override in overrides:
+        _apply(override, axes, protocol)
+    if axes["model"] != (model,):
+        raise BadInput(f"name the model once: `dlbench {command} MODEL`, without -P model=")
+    for name in sought:
+        if name in axes:
+            raise BadInput(f"cannot use -P {name}: it is what {command} looks for")
+    several = ", ".join(axis for axis, values in axes.items() if len(values) > 1)
+    if several:
+        raise BadInput(f"{several} has several values, but {command} looks at one case: run it once for each")
+    return Suite(command, 1, "", axes, (), make_protocol(protocol, "-P"), "-P").cases(device)[0]
+
+
 def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, Any]) -> str:
     """Puts the values of an override in the place of the suite's; gives the key that it replaced."""
     key, equals, text = override.partition("=")

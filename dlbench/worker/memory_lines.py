@@ -16,7 +16,7 @@ import sys
 from dlbench.errors import BadInput
 from dlbench.spec.case import MODES, Case
 from dlbench.spec.catalog import CATALOG
-from dlbench.worker.predict import bytes_held, predict
+from dlbench.worker.predict import followed
 
 COLUMNS = ("model", "mode", "device", "precision", "fixed_bytes", "bytes_per_image")
 _BATCHES = (4, 8)
@@ -30,21 +30,24 @@ def memory_lines(case: Case) -> list[tuple[int, int]]:
     Raises:
         UnknownName, BadInput: as `predict`; or other batches are other operations.
     """
-    few, many = (bytes_held(dataclasses.replace(case, batch_size=batch)) for batch in _BATCHES)
+    return _lines(case.model, *(followed(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCHES))
+
+
+def peak_lines(case: Case) -> list[tuple[int, int]]:
+    """`memory_lines` of the allocator's peak: with what cuBLAS takes from it. Raises the same."""
+    (prediction, few), (_, many) = (followed(dataclasses.replace(case, batch_size=batch)) for batch in _BATCHES)
+    beside = prediction.peak_bytes - max(few)
+    return [(fixed + beside, per_image) for fixed, per_image in _lines(case.model, few, many)]
+
+
+def _lines(model: str, few: list[int], many: list[int]) -> list[tuple[int, int]]:
     if len(few) != len(many):
-        raise BadInput(f"{case.model} runs other operations for a batch of {_BATCHES[1]} than for one of {_BATCHES[0]}")
+        raise BadInput(f"{model} runs other operations for a batch of {_BATCHES[1]} than for one of {_BATCHES[0]}")
     low, high = _BATCHES
     slopes = [(b - a) // (high - low) for a, b in zip(few, many, strict=True)]
     lines = {(a - low * slope, slope) for a, slope in zip(few, slopes, strict=True)}
     highest = {max(lines, key=lambda line: (line[0] + batch * line[1], line)) for batch in _ASKED}
     return sorted(highest, key=lambda line: line[1])
-
-
-def peak_lines(case: Case) -> list[tuple[int, int]]:
-    """`memory_lines` of the allocator's peak: with what cuBLAS takes from it. Raises the same."""
-    one = dataclasses.replace(case, batch_size=_BATCHES[0])
-    beside = predict(one).peak_bytes - max(bytes_held(one))
-    return [(fixed + beside, per_image) for fixed, per_image in memory_lines(case)]
 
 
 def main() -> None:

@@ -61,18 +61,14 @@ def predict(case: Case) -> Prediction:
     Raises:
         UnknownName, BadInput: the network cannot be built, or cannot run without data.
     """
-    return _followed(case)[0]
+    return followed(case)[0]
 
 
-def bytes_held(case: Case) -> list[int]:
-    """What `case` holds at once: before its step, and at the most in each of the step's operations [bytes].
+def followed(case: Case) -> tuple[Prediction, list[int]]:
+    """`predict`, and what `case` holds at once: before its step, and at the most in each of its operations [bytes].
 
-    Without the workspace of cuBLAS, which is not the network's. Raises what `predict` raises.
+    The latter without the workspace of cuBLAS, which is not the network's. Raises what `predict` raises.
     """
-    return _followed(case)[1]
-
-
-def _followed(case: Case) -> tuple[Prediction, list[int]]:
     built = build_on_meta(case.model, case.mode == "training")
     # On the meta device, since fake parameters refuse it.
     built.module.to(memory_format=_layout(case))

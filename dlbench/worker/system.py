@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import torch
 
+from dlbench.free_memory import group_limits
 from dlbench.results.records import System
 from dlbench.version import __version__
 from dlbench.worker import software
@@ -179,12 +180,7 @@ def cpu_quota() -> float | None:
 
 def memory_bytes() -> int:
     """Main memory that this process may use: the node's, or less where the control group says so."""
-    limits = [psutil.virtual_memory().total]
-    for file in (CGROUP / "memory.max", CGROUP / "memory/memory.limit_in_bytes"):
-        text = software.read_text(file)
-        if text and text.isdigit():
-            limits.append(int(text))
-    return min(limits)
+    return min([psutil.virtual_memory().total, *group_limits()])
 
 
 def cpu_frequency_mhz() -> float | None:

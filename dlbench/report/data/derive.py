@@ -18,7 +18,7 @@ from dlbench import stats
 from dlbench.report.data import samples
 from dlbench.report.data.metrics import METRICS
 from dlbench.results.reader import Lists
-from dlbench.results.records import DONE_STATUSES
+from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
 from dlbench.spec.case import AXES
 from dlbench.spec.peaks import find_peaks
 
@@ -231,7 +231,7 @@ def _energy(rows: pd.DataFrame) -> pd.DataFrame:
 
     A rank whose row is missing has none.
     """
-    shared = rows["energy_scope"].isin(("package", "node"))
+    shared = rows["energy_scope"].isin(SHARED_SCOPES)
     own = rows["device_uuid"].fillna(rows["rank"].astype(str))
     meter = rows["system_hostname"].fillna("") + "/" + own.where(~shared, "")
     powers = pd.DataFrame(
