@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
 from dlbench.results.bounds_records import BOUNDS_VERSION, AllReduceRun, Ceiling, CeilingRun, LayerTime, ProfileRun
-from dlbench.results.store import _write
+from dlbench.results.parts import write as _write
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,8 +18,8 @@ import pyarrow as pa
 from dlbench.errors import StoreError
 from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.bounds_records import ProfileRun, to_json
+from dlbench.results.parts import write as _write
 from dlbench.results.schema import SCHEMA
-from dlbench.results.store import _write
 
 #: Texts that people or programs wrote, where anything may stand.
 _TEXTS = ("suite", "error", "label", "warnings", "energy_note", "throttle_reasons", "warning")

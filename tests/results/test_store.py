@@ -26,7 +26,7 @@ def record(attempt_id="a1", status="ok", ranks=2, **more):
     measured = tuple(
         (
             System(hostname=f"n{r}", details={"libraries": ["libm.so.6"]}),
-            Measurement(rank=r, step_s=steps, energy_j=3.0),
+            Measurement(rank=r, world_size=ranks, step_s=steps, window_s=0.75, energy_j=3.0),
         )
         for r in range(ranks)
     )

@@ -1,0 +1,117 @@
+"""Several files with rows of the same attempt and rank: how full each row is, and whether one file contains another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+#: What names a row.
+KEYS = ("attempt_id", "rank")
+
+
+def keys(table: pa.Table) -> pa.Array:
+    """One text per row that names its attempt and rank."""
+    rank = pc.fill_null(table["rank"].cast(pa.string()), "")
+    names = pc.binary_join_element_wise(rank, table["attempt_id"].cast(pa.string()), " ")
+    return pa.concat_arrays(names.chunks) if names.num_chunks != 1 else names.chunk(0)
+
+
+def fullness(table: pa.Table) -> NDArray[np.int64]:
+    """How many values each row holds; a list counts as many as it has items."""
+    values = np.zeros(table.num_rows, dtype=np.int64)
+    for column in table.columns:
+        count = pc.list_value_length(column) if pa.types.is_list(column.type) else pc.is_valid(column).cast(pa.int64())
+        values += pc.fill_null(count, 0).to_numpy().astype(np.int64)
+    return values
+
+
+def contains(table: pa.Table, part: pa.Table) -> bool:
+    """Whether `table` holds all rows of `part`, with every value that they have, nested ones too."""
+    if not set(part.column_names) <= set(table.column_names):
+        return False
+    places = pc.index_in(keys(part), value_set=keys(table))
+    return not places.null_count and not differing(part, table.select(part.column_names).take(places))
+
+
+def differing(part: pa.Table, other: pa.Table) -> list[str]:
+    """The columns in which a row of `part` has a value and the same row of `other` has none or another one."""
+    return [name for name in part.column_names if not _equal(_whole(part[name]), _whole(other[name]))]
+
+
+def without(tables: Sequence[tuple[Path, pa.Table]]) -> tuple[pa.Table, list[str]]:
+    """The rows of all these files, and where they disagree; of the rows of one attempt and rank the fullest.
+
+    Nothing is filled in from the other files. Of equally full rows the first counts.
+    """
+    whole = pa.concat_tables([table for _, table in tables])
+    codes = keys(whole).dictionary_encode().indices.to_numpy()
+    places = np.flatnonzero(np.bincount(codes)[codes] > 1) if len(codes) else codes
+    if not places.size:
+        return whole, []
+    rows = whole.take(pa.array(places))
+    order = np.lexsort((places, -fullness(rows), codes[places]))
+    first = np.r_[True, np.diff(codes[places][order]) != 0]
+    winners = order[np.maximum.accumulate(np.where(first, np.arange(order.size), 0))]
+    losing = ~first
+    files = np.repeat(np.arange(len(tables)), [table.num_rows for _, table in tables])[places]
+    problems = _disagreements(rows, order[losing], winners[losing], files, [file for file, _ in tables])
+    kept = np.delete(np.arange(whole.num_rows), places[order[losing]])
+    return whole.take(pa.array(kept)), problems
+
+
+def _disagreements(
+    rows: pa.Table, losers: NDArray[np.int64], winners: NDArray[np.int64], files: NDArray[np.int64], names: list[Path]
+) -> list[str]:
+    pairs: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for place, pair in enumerate(zip(files[winners].tolist(), files[losers].tolist(), strict=True)):
+        pairs[pair].append(place)
+    problems = []
+    for (used, unused), at in pairs.items():
+        mine, others = rows.take(pa.array(winners[at])), rows.take(pa.array(losers[at]))
+        columns = [name for name in rows.column_names if not _agree(_whole(mine[name]), _whole(others[name]))]
+        if columns:
+            ids = mine["attempt_id"].unique().to_pylist()
+            attempts = f"attempt {ids[0]}" if len(ids) == 1 else f"{len(ids)} attempts ({ids[0]}, ...)"
+            among = f"{', '.join(columns[:5])}{', ...' if len(columns) > 5 else ''}"
+            where = f"{names[used]} and {names[unused]} differ" if used != unused else f"rows of {names[used]} differ"
+            problems.append(f"{where} in {attempts}: {among}; the fuller one, of {names[used].name}, is used")
+    return problems
+
+
+def _agree(values: pa.Array, others: pa.Array) -> bool:
+    """Whether all values equal those in the same place of `others`, null aside."""
+    both = pc.and_(values.is_valid(), others.is_valid())
+    return _equal(values.filter(both), others.filter(both))
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
+
+
+def _equal(values: pa.Array, others: pa.Array) -> bool:
+    """Whether all values that are not null equal those in the same place of `others`; NaN equals NaN."""
+    if values.equals(others):
+        return True
+    if values.null_count:
+        there = values.is_valid()
+        values, others = values.filter(there), others.filter(there)
+    if values.type != others.type or others.null_count:
+        return False
+    if pa.types.is_list(values.type):
+        same_lengths = pc.list_value_length(values).equals(pc.list_value_length(others))
+        inside, others_inside = pc.list_flatten(values), pc.list_flatten(others)
+        return bool(same_lengths and inside.is_valid().equals(others_inside.is_valid())) and _equal(
+            inside, others_inside
+        )
+    if pa.types.is_floating(values.type):
+        # By their bits: as numbers NaN is unequal to itself.
+        bits = {64: pa.int64(), 32: pa.int32()}[values.type.bit_width]
+        return bool(values.view(bits).equals(others.view(bits)))
+    return bool(values.equals(others))

@@ -1,0 +1,129 @@
+"""Many parts put into one: only files that dlbench wrote are ever deleted, when another holds all that they hold."""
+
+from __future__ import annotations
+
+import secrets
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from dlbench.errors import StoreError
+from dlbench.results import doubles, parts
+from dlbench.results.parts import REBUILD, ROW_GROUP, SkippedPart
+from dlbench.results.schema import SCHEMA
+
+_MERGED = "merged-"
+
+
+@dataclass(frozen=True)
+class _Own:
+    """A part that this dlbench may delete, the attempts in it, and its rows."""
+
+    part: Path
+    attempts: frozenset[str]
+    num_rows: int
+
+
+def merge(root: Path, max_bytes: int | None = None) -> Path | None:
+    """Put the parts that lie directly in `root` into one, which reads much faster; None when there are fewer than two.
+
+    Parts that others wrote, that hold other columns or that cannot be read are left alone, and so are those that share
+    an attempt. The merged part is in place, and was read back and compared, before a small one goes; what a kill leaves
+    between is put right by `drop_doubles`.
+
+    Args:
+        root: a results folder.
+        max_bytes: larger files are left as they are.
+
+    Raises:
+        StoreError: the merged part cannot be written.
+    """
+    own = list(_own_parts(root, max_bytes, thorough=True))
+    holders = Counter(attempt for one in own for attempt in one.attempts)
+    alone = [one for one in own if all(holders[attempt] == 1 for attempt in one.attempts)]
+    if len(alone) < 2:
+        return None
+    target = root / f"{_MERGED}{secrets.token_hex(6)}.parquet"
+    groups = _write_all(target, alone)
+    merged = pq.ParquetFile(target)
+    for one, indices in zip(alone, groups, strict=True):
+        if doubles.contains(parts.fitted(target, merged.read_row_groups(indices), SCHEMA), parts.read_part(one.part)):
+            one.part.unlink(missing_ok=True)
+    return target
+
+
+def _write_all(target: Path, alone: list[_Own]) -> list[list[int]]:
+    """Write the rows of all parts into `target`; gives for each part the row groups that hold them."""
+    groups: list[list[int]] = []
+    schema = parts.marked(SCHEMA, target.name, sum(one.num_rows for one in alone))
+    written = 0
+    waiting: list[pa.Table] = []
+    with parts.writing(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for place, one in enumerate(alone):
+            waiting.append(parts.read_part(one.part).replace_schema_metadata(schema.metadata))
+            num_rows = sum(table.num_rows for table in waiting)
+            if num_rows >= ROW_GROUP or place == len(alone) - 1:
+                writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
+                new = range(written, written + -(-num_rows // ROW_GROUP))
+                groups += [list(new)] * len(waiting)
+                written, waiting = new.stop, []
+    return groups
+
+
+def drop_doubles(root: Path) -> int:
+    """Remove own parts whose rows another own part holds as well: a merge was cut off there. Gives how many they were.
+
+    Of two equal parts the one whose name is first stays, so that two processes that tidy at once never delete both.
+    """
+    own = list(_own_parts(root))
+    holders: dict[str, list[_Own]] = {}
+    for one in own:
+        for attempt in one.attempts:
+            holders.setdefault(attempt, []).append(one)
+    dropped = 0
+    for one in own:
+        some = next(iter(one.attempts), None)
+        others = [other for other in holders.get(some or "", ()) if other is not one and one.attempts <= other.attempts]
+        if others and any(_is_contained(one, other) for other in others):
+            one.part.unlink(missing_ok=True)
+            dropped += 1
+    return dropped
+
+
+def _is_contained(one: _Own, other: _Own) -> bool:
+    """Whether `other` is in place and holds all that `one` does, and goes before it where they are equal."""
+    try:
+        part, table = parts.read_part(one.part), parts.read_part(other.part)
+    except StoreError:
+        return False
+    equal = doubles.contains(part, table)
+    return doubles.contains(table, part) and (not equal or other.part.name < one.part.name)
+
+
+def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_Own]:
+    """The parts directly in `root` that dlbench wrote and that can be written again without loss.
+
+    Args:
+        root: a results folder.
+        max_bytes: larger files are left out.
+        thorough: read each part whole, so that damage in any column is found.
+    """
+    for part in sorted(root.glob("*.parquet")):
+        if part.name.startswith(".") or not parts.is_marked(part):
+            continue
+        if max_bytes is not None and part.stat().st_size > max_bytes:
+            continue
+        schema = pq.read_schema(part)
+        if parts.remark(part, schema) or not set(schema.names) <= set(SCHEMA.names):
+            continue
+        try:
+            ids = parts.read_part(part, None if thorough else ["attempt_id"])["attempt_id"]
+        except StoreError as error:
+            warnings.warn(f"{error}; passed over; {REBUILD}", SkippedPart, stacklevel=3)
+            continue
+        yield _Own(part, frozenset(ids.to_pylist()), len(ids))
