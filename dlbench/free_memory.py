@@ -63,7 +63,7 @@ def _meminfo(name: str) -> int:
 def _limited_groups() -> Iterator[tuple[int, int]]:
     """Of each limited control group around this process its limit and what is left of it."""
     for root, limit_file, used_file, cache_name in _FILES:
-        for group in _groups(root):
+        for group in control_groups(root, "" if root == CGROUP else "memory"):
             try:
                 limit = (group / limit_file).read_text().strip()
                 used = int((group / used_file).read_text())
@@ -74,14 +74,18 @@ def _limited_groups() -> Iterator[tuple[int, int]]:
                 yield int(limit), max(0, int(limit) - max(0, used - cache))
 
 
-def _groups(root: Path) -> Iterator[Path]:
-    """This process's group and all above it; a container sees its own as the root."""
+def control_groups(root: Path, controller: str) -> Iterator[Path]:
+    """This process's group and all above it; a container sees its own as the root.
+
+    Args:
+        root: where the groups are mounted.
+        controller: of version 1, such as "memory"; "" for version 2.
+    """
     yield root
     try:
         lines = OWN_GROUP.read_text().splitlines()
     except OSError:
         return
-    controller = "" if root == CGROUP else "memory"
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):

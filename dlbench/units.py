@@ -80,6 +80,15 @@ def seconds(value: float | None, significant: int = 3) -> str:
     return f"{digits(value / 86400, significant)} d"
 
 
+def memory_size(value: float) -> int:
+    """The size [B] under which a node's memory is sold: 251.4 GiB of 256 are 256, however much the kernel keeps.
+
+    The nearest of 1, 1.25, 1.5 and 1.75 times a power of two: nodes of one kind differ by less, kinds by more.
+    """
+    quarter = 2.0 ** (math.floor(math.log2(max(1.0, value))) - 2)
+    return int(round(value / quarter) * quarter)
+
+
 def bytes_(value: float | None, significant: int = 3) -> str:
     """A size in memory with binary prefixes: ``bytes_(2**30) == "1.00 GiB"``."""
     if value is None or not math.isfinite(value):

@@ -101,7 +101,7 @@ def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
     found = probe.probe()
     kind = found.device_kind if device == "auto" else device
     where = Where(
-        system_key=found.system_key,
+        system_key=found.system_keys.get(kind, found.system_key),
         device_kind=kind,
         device_name=found.facts["devices"][0]["name"] if kind == "cuda" and found.device_count else None,
         torch_threads=found.facts["torch_threads"],

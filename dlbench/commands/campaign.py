@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
             found = probe.probe(models, argv=slurm.probe_argv(step, models) if step else ())
             cases = suite.cases(device=found.device_kind)
             probe.require_devices(cases, found)
-            campaign = supervise.Campaign(options.results, suite.name, suite.version, found.system_key, launcher)
+            campaign = supervise.Campaign(options.results, suite.name, suite.version, found.system_keys, launcher)
             say(f"{suite.name}: {units.counted(len(cases), 'case')} on {found.description} -> {options.results}/")
             if options.dry_run:
                 return _print_plan(suite, _waiting(campaign, cases, options.fresh), "text")
@@ -84,6 +84,13 @@ def _waiting(campaign: Campaign, cases: list[Case], fresh: bool) -> list[Case]:
     waiting = [case for case in cases if campaign.key(case) not in ended]
     if len(waiting) < len(cases):
         say(f"{len(cases) - len(waiting)} measured already, or out of memory (--fresh measures all anew)")
+    elsewhere = {key[:3] for key in ended}
+    anew = sum(campaign.key(case)[:3] in elsewhere for case in waiting)
+    if anew:
+        say(
+            f"{anew} measured before on another system and measured here anew: other hardware or software, on a CPU "
+            "also other cores, threads or memory of the node (which records of earlier versions do not name)"
+        )
     # A case that takes the whole job down with it must not keep the others from being measured.
     tried = attempts.tried_keys(campaign.root)
     return sorted(waiting, key=lambda case: campaign.key(case) in tried)

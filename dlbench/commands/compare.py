@@ -11,6 +11,7 @@ from dlbench import units
 from dlbench.commands.arguments import add_command, add_format, say, some_path
 
 if TYPE_CHECKING:
+    from dlbench.launch.attempts import SystemKeys
     from dlbench.launch.turns import Experiment
     from dlbench.report.compare.comparison import Found
     from dlbench.report.compare.matching import Rules
@@ -216,25 +217,31 @@ def _ab(options: argparse.Namespace) -> int:
     found = probe.probe(models_of([case for suite in suites for case in suite.cases()]))
     experiment = turns.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
     probe.require_devices([case for match in experiment.matches for case in match], found)
+    # A side's variables may change what it is measured on, such as the number of threads.
+    probed = [probe.probe(environment=side.environment) if side.environment else found for side in (a, b)]
+    keys = tuple(one.system_keys for one in probed)
     say(f"A: {a.text}\nB: {b.text}")
     with processes.stopping_on_signals():
         try:
-            failed = measure_in_turns(experiment, pairs, options.results, found.system_key)
+            failed = measure_in_turns(experiment, pairs, options.results, keys)
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
             return 130
     _print(
-        compare_turns(experiment, pairs, options.results, found.system_key, _rules(options)),
+        compare_turns(experiment, pairs, options.results, keys, _rules(options)),
         ("A", "B"),
         options.format,
     )
     return 1 if failed else 0
 
 
-def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key: str, **campaign: Any) -> int:
+def measure_in_turns(
+    experiment: Experiment, pairs: int, root: Path, system_key: SystemKeys | tuple[SystemKeys, ...], **campaign: Any
+) -> int:
     """Measure the pairs that are not whole yet; a pair of which half is missing is measured as a whole.
 
     Args:
+        system_key: of both sides, or of each.
         campaign: further fields of `supervise.Campaign`, such as the launcher.
 
     Returns:
@@ -271,14 +278,14 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
             root=root,
             suite=suite,
             suite_version=experiment.suite_version,
-            system_key=system_key,
+            system_key=key,
             on_record=keep,
             on_tick=progress.tick,
             label=experiment.label(side),
             environment=experiment.setting(side).environment,
             **campaign,
         )
-        for side, suite in zip(("a", "b"), experiment.sides, strict=True)
+        for side, suite, key in zip(("a", "b"), experiment.sides, _of_sides(system_key), strict=True)
     }
     return sum(
         record.status not in DONE_STATUSES
@@ -288,17 +295,26 @@ def measure_in_turns(experiment: Experiment, pairs: int, root: Path, system_key:
     )
 
 
-def compare_turns(experiment: Experiment, pairs: int, root: Path, system_key: str, rules: Rules) -> Found:
+def compare_turns(
+    experiment: Experiment, pairs: int, root: Path, system_key: SystemKeys | tuple[SystemKeys, ...], rules: Rules
+) -> Found:
     """What the pairs measured so far say."""
     from dlbench.report.compare.comparison import compare_sides
 
     return compare_sides(_rows(root, experiment, system_key), experiment.sides, experiment.matches, pairs, rules)
 
 
-def _rows(root: Path, experiment: Experiment, system_key: str) -> Any:
-    """The store's rows of this experiment on this system."""
+def _rows(root: Path, experiment: Experiment, system_key: SystemKeys | tuple[SystemKeys, ...]) -> Any:
+    """The store's rows of this experiment, of each side on its system."""
+    from dlbench.launch.attempts import key_on
     from dlbench.results import store
 
     rows = store.load(root)
-    mine = (rows["suite_version"] == experiment.suite_version) & (rows["system_key"] == system_key)
-    return rows[mine & rows["suite"].isin(experiment.sides)]
+    rows = rows[(rows["suite_version"] == experiment.suite_version) & rows["suite"].isin(experiment.sides)]
+    keys = dict(zip(experiment.sides, _of_sides(system_key), strict=True))
+    wanted = [key_on(keys[suite], device) for suite, device in zip(rows["suite"], rows["device"], strict=True)]
+    return rows[rows["system_key"] == wanted]
+
+
+def _of_sides(system_key: SystemKeys | tuple[SystemKeys, ...]) -> tuple[SystemKeys, ...]:
+    return system_key if isinstance(system_key, tuple) else (system_key, system_key)

@@ -17,7 +17,7 @@ import dataclasses
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +48,15 @@ class Attempt:
 
 #: What names a measurement that need not be made again: suite, suite version, case, hardware and software.
 DoneKey = tuple[str, int, str, str]
+
+
+#: Names hardware and software: one name for all, or one by the kind of device that a case runs on.
+SystemKeys = str | Mapping[str, str]
+
+
+def key_on(keys: SystemKeys, device: str) -> str:
+    """What a case on this kind of device is measured on; "" where nobody knows."""
+    return keys if isinstance(keys, str) else keys.get(device, "")
 
 
 def key_of(record: Record) -> DoneKey:

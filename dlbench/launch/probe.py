@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dlbench import units
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
 from dlbench.launch.processes import die_with_parent
 from dlbench.spec.case import Case
@@ -26,14 +28,26 @@ class Probe:
     device_count: int
     facts: dict[str, Any]
 
+    @property
+    def system_keys(self) -> Mapping[str, str]:
+        """What a case on each kind of device is measured on; `system_key` is that of `device_kind`."""
+        keys: Mapping[str, str] = self.facts.get("system_keys", {})
+        return {self.device_kind: self.system_key, **keys}
 
-def probe(models: Sequence[str] = (), timeout_s: float = 180.0, argv: Sequence[str] = ()) -> Probe:
+
+def probe(
+    models: Sequence[str] = (),
+    timeout_s: float = 180.0,
+    argv: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Probe:
     """Ask for the devices, and whether these models can be built.
 
     Args:
         models: to look at.
         timeout_s: how long the answer may take [s].
         argv: the whole command to ask with, where the workers run in another place, such as a step's container.
+        environment: variables of the workers, over those of this process.
 
     Raises:
         BadInput: a model that nobody knows, or torch is missing or broken in this Python.
@@ -44,7 +58,13 @@ def probe(models: Sequence[str] = (), timeout_s: float = 180.0, argv: Sequence[s
     argv = list(argv) or [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     try:
         done = subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout_s, check=False, preexec_fn=die_with_parent
+            argv,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            env=os.environ | (environment or {}),
+            preexec_fn=die_with_parent,
         )
         facts = json.loads(done.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
@@ -90,10 +110,17 @@ def require_devices(cases: Sequence[Case], found: Probe) -> None:
         raise BadInput("precision 'tf32' needs a GPU; on a CPU take fp32, amp_bf16 or amp_fp16, or exclude these cases")
 
 
+def _setting(facts: dict[str, Any]) -> str:
+    """Cores and threads in words: "2 cores, 1 thread"; threads where they are not as many."""
+    cores, threads = facts.get("cpu_cores"), facts.get("job_threads")
+    words = f"{cores} cores" if cores is None else units.counted(cores, "core")
+    return words if threads in (None, cores) else f"{words}, {units.counted(threads, 'thread')}"
+
+
 def _describe(facts: dict[str, Any]) -> str:
     names = [device["name"] for device in facts["devices"]]
     if not names:
-        found = f"{facts.get('cpu_model') or 'CPU'}, {facts.get('cpu_cores')} cores"
+        found = f"{facts.get('cpu_model') or 'CPU'}, {_setting(facts)}"
         # Else a campaign would measure the CPU of a node whose driver is broken without a word.
         error = facts.get("cuda_error")
         return f"{found} (there is a GPU, but it cannot be used: {error})" if error else found

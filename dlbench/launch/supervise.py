@@ -32,7 +32,7 @@ class Campaign:
     root: Path
     suite: str
     suite_version: int
-    system_key: str
+    system_key: attempts.SystemKeys
     launcher: Launcher = local
     #: Called with each finished record: stores it, and says so.
     on_record: Callable[[Record], None] = field(default=lambda record: None)
@@ -47,7 +47,7 @@ class Campaign:
 
     def key(self, case: Case) -> attempts.DoneKey:
         """Under which key the case counts as done."""
-        return self.suite, self.suite_version, case.id, self.system_key
+        return self.suite, self.suite_version, case.id, attempts.key_on(self.system_key, case.device)
 
 
 def check_folder(root: Path) -> None:

@@ -152,6 +152,13 @@ class System:
     git_commit: str | None = None
     git_dirty: bool | None = None
     slurm_job_id: str | None = None
+    # What tells settings of one CPU apart (`dlbench.worker.system.system_key`).
+    job_threads: int | None = None  # torch's threads of one process of the job; `torch_threads` is this rank's share
+    node_cpu_cores: int | None = None  # physical, of the whole node
+    node_cpu_threads: int | None = None  # logical, of the whole node
+    node_memory_bytes: int | None = None  # of the whole node; `memory_bytes` is what the job may use
+    cpu_quota: float | None = None  # logical cores' worth of time that the control group allows
+    cpu_binding: str | None = None  # variables that bind threads to cores
     #: Everything else: devices with their limits, loaded libraries, environment, Slurm job; JSON types only.
     details: dict[str, Any] = field(default_factory=dict)
 

@@ -68,7 +68,7 @@ def probe(models: list[str]) -> int:
 
     from dlbench.models import check
     from dlbench.worker.precision import precisions
-    from dlbench.worker.system import stack, system_key
+    from dlbench.worker.system import stack, system_key, system_keys
 
     facts = stack()
     kinds = {"cpu", facts["device_kind"]}
@@ -82,7 +82,8 @@ def probe(models: list[str]) -> int:
             check(name)
         except DlbenchError as error:
             broken[name] = str(error)
-    print(json.dumps({**facts, **computes, "system_key": system_key(facts), "broken_models": broken}))
+    keys = {"system_key": system_key(facts), "system_keys": system_keys(facts)}
+    print(json.dumps({**facts, **computes, **keys, "broken_models": broken}))
     return 0
 
 

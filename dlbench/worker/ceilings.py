@@ -10,7 +10,6 @@ cannot do, or not within its share of the time, is kept as a row with the reason
 from __future__ import annotations
 
 import math
-import os
 import socket
 import sys
 import time
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from dlbench.affinity import allowed_cores
 from dlbench.errors import BadInput, UnknownName
 from dlbench.free_memory import allowed_bytes
 from dlbench.results.bounds_records import Ceiling, CeilingRun, Where, to_json
@@ -145,7 +145,7 @@ def where_of(device: torch.device) -> Where:
     facts = stack()
     cuda = device.type == "cuda"
     return Where(
-        system_key=system_key(facts),
+        system_key=system_key(facts, device.type),
         device_kind=device.type,
         device_name=torch.cuda.get_device_name(device) if cuda else None,
         device_uuid=device_uuid(device),
@@ -189,7 +189,7 @@ def last_caches_bytes() -> int:
     An array that is spread over all of them lies in all of their caches.
     """
     last: dict[str, int] = {}
-    for core in os.sched_getaffinity(0):
+    for core in allowed_cores():
         caches = [
             (_size_of(read_text(folder / "size") or ""), read_text(folder / "shared_cpu_list") or str(core))
             for folder in CPU.glob(f"cpu{core}/cache/index*")

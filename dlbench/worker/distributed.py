@@ -24,6 +24,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
+from dlbench.affinity import allowed_cores
 from dlbench.errors import BadInput, DlbenchError
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
 from dlbench.spec.case import Case
@@ -172,7 +173,7 @@ def share_threads(place: Place) -> int:
 
     OMP_NUM_THREADS goes first, apart from the 1 that torchrun sets unasked.
     """
-    cores = frozenset(os.sched_getaffinity(0))
+    cores = allowed_cores()
     here = [c for host, c in place.gather((socket.gethostname(), cores)) if host == socket.gethostname()]
     sharing = sum(bool(c & cores) for c in here)
     # Of nested parallel regions (OpenMP's list) the outermost.
@@ -205,7 +206,7 @@ def _together(outcome: Outcome, place: Place, found: Found) -> Outcome:
         "rank": place.rank,
         "rank_source": found.source,
         "local_size": found.local_size,
-        "cpu_affinity": sorted(os.sched_getaffinity(0)),
+        "cpu_affinity": sorted(allowed_cores()),
         "interface": os.environ.get("GLOO_SOCKET_IFNAME"),
         "pid": os.getpid(),
     }

@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from dlbench.affinity import allowed_cores
 from dlbench.results.records import BUSY_SHARE
 
 STAT = Path("/proc/stat")
@@ -32,7 +33,7 @@ class HostWatch:
     """Busy time of the usable cores, less that of this process, around the window."""
 
     def __init__(self) -> None:
-        self._cores = os.sched_getaffinity(0)
+        self._cores = set(allowed_cores())
         self._before: tuple[float, float] | None = None
         self._share: float | None = None
         #: CPU seconds of this process in the window.

@@ -9,13 +9,16 @@ import os
 import platform
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 
-from dlbench.free_memory import group_limits
+from dlbench import units
+from dlbench.affinity import allowed_cores
+from dlbench.free_memory import control_groups, group_limits
 from dlbench.results.records import System
 from dlbench.version import __version__
 from dlbench.worker import software
@@ -25,6 +28,14 @@ from dlbench.worker.precision import read_precision
 CPU = Path("/sys/devices/system/cpu")
 NODES = Path("/sys/devices/system/node")
 CGROUP = Path("/sys/fs/cgroup")
+#: Threads that torch gives one process of this job, before ranks share the cores and a user's network changes it.
+JOB_THREADS = torch.get_num_threads()
+#: What tells two settings of one CPU apart, with the size of the node's memory.
+_CPU_SETTING = (
+    *("node_cpu_cores", "node_cpu_threads", "cpu_cores", "cpu_threads"),
+    *("cpu_quota", "cpu_binding", "job_threads"),
+)
+_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET")
 #: What the kernel modules of NVIDIA and AMD make, whether the rest of the driver works or not.
 GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
 
@@ -44,7 +55,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         hostname=socket.gethostname(),
         cpu_model=facts["cpu_model"],
         cpu_cores=facts["cpu_cores"],
-        cpu_threads=len(os.sched_getaffinity(0)),
+        cpu_threads=facts["cpu_threads"],
         memory_bytes=memory_bytes(),
         device_kind=device.type,
         device_name=torch.cuda.get_device_name(device) if cuda else None,
@@ -59,6 +70,12 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         cudnn_version=_dotted(_cudnn_version()) if cuda else None,
         nccl_version=facts["nccl_version"] if cuda else None,
         torch_threads=torch.get_num_threads(),
+        job_threads=facts["job_threads"],
+        node_cpu_cores=facts["node_cpu_cores"],
+        node_cpu_threads=facts["node_cpu_threads"],
+        node_memory_bytes=facts["node_memory_bytes"],
+        cpu_quota=facts["cpu_quota"],
+        cpu_binding=facts["cpu_binding"],
         container_runtime=runtime,
         container_image=image,
         dlbench_version=__version__,
@@ -66,14 +83,14 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         git_dirty=dirty,
         slurm_job_id=software.slurm_job(),
         details={
-            "system_key": system_key(facts),
+            "system_key": system_key(facts, device.type),
             "devices": facts["devices"],
             "precision_switches": read_precision(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "cpu_governor": software.read_text(CPU / "cpu0/cpufreq/scaling_governor"),
             "cpu_frequency_mhz": cpu_frequency_mhz(),
-            "cpu_quota": cpu_quota(),
+            "cpu_quota": facts["cpu_quota"],
             "numa_nodes_online": software.read_text(NODES / "online"),
             "load_average_before": None if load_before is None else list(load_before),
             "libraries": software.loaded_libraries(),
@@ -97,6 +114,13 @@ def stack() -> dict[str, Any]:
         "cuda_error": None if cuda else cuda_error(),
         "cpu_model": cpu_model(),
         "cpu_cores": cpu_cores(),
+        "cpu_threads": len(allowed_cores()),
+        "cpu_quota": cpu_quota(),
+        "cpu_binding": cpu_binding(os.environ),
+        "job_threads": JOB_THREADS,
+        "node_cpu_cores": psutil.cpu_count(logical=False),
+        "node_cpu_threads": os.cpu_count(),
+        "node_memory_bytes": psutil.virtual_memory().total,
         "driver_version": driver_version() if cuda else None,
         "nccl_version": _nccl_version() if cuda else None,
     }
@@ -113,13 +137,36 @@ def cuda_error() -> str | None:
     return f"PyTorch {torch.__version__} counts no device; see CUDA_VISIBLE_DEVICES"
 
 
-def system_key(facts: dict[str, Any]) -> str:
-    """12 hex digits that are equal on nodes of one kind: no host name, and the kinds of device without their number."""
+def system_key(facts: dict[str, Any], device_kind: str | None = None) -> str:
+    """12 hex digits that name what a case on this kind of device is measured on.
+
+    Equal on nodes of one kind: no host name, and the kinds of device without their number. For a CPU it holds the node
+    (its cores and memory) and what one process of the job may use of it: cores, time of the control group, threads,
+    binding. The ranks of a case share these; their own number of threads follows from it and from the number of ranks,
+    so the sizes of a scaling curve have one key. A GPU's key holds none of this: one thread starts its kernels.
+
+    Args:
+        facts: as `stack` gives them.
+        device_kind: "cuda" or "cpu"; None for the kind that "auto" stands for here.
+    """
     kind = {
         "devices": sorted({device["name"] for device in facts["devices"]}),
         **{name: facts[name] for name in ("cpu_model", "torch_version", "cuda_version", "driver_version")},
     }
+    if (device_kind or facts.get("device_kind")) == "cpu":
+        kind["cpu"] = {name: facts[name] for name in _CPU_SETTING}
+        kind["node_memory_bytes"] = units.memory_size(facts["node_memory_bytes"])
     return hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def system_keys(facts: dict[str, Any]) -> dict[str, str]:
+    """The keys of this machine by the kind of device that a case runs on."""
+    return {kind: system_key(facts, kind) for kind in sorted({"cpu", facts["device_kind"]})}
+
+
+def cpu_binding(environ: Mapping[str, str]) -> str | None:
+    """The variables that bind threads to cores, such as "OMP_PROC_BIND=close"; None where none is set."""
+    return ", ".join(f"{name}={environ[name]}" for name in _BINDING if environ.get(name)) or None
 
 
 def device_facts(index: int) -> dict[str, Any]:
@@ -159,7 +206,7 @@ def cpu_model() -> str | None:
 def cpu_cores() -> int | None:
     """Physical cores among the logical ones that this process may use; None where the kernel tells no topology."""
     cores = set()
-    for cpu in os.sched_getaffinity(0):
+    for cpu in allowed_cores():
         topology = CPU / f"cpu{cpu}/topology"
         siblings = software.read_text(topology / "thread_siblings_list")
         if siblings is None:
@@ -170,12 +217,17 @@ def cpu_cores() -> int | None:
 
 def cpu_quota() -> float | None:
     """Logical cores' worth of time that the control group allows; None without a limit."""
-    limit = (software.read_text(CGROUP / "cpu.max") or "").split()
-    if len(limit) == 2 and limit[0] != "max":
-        return int(limit[0]) / int(limit[1])
-    quota = software.read_text(CGROUP / "cpu/cpu.cfs_quota_us")
-    period = software.read_text(CGROUP / "cpu/cpu.cfs_period_us")
-    return int(quota) / int(period) if quota and period and int(quota) > 0 else None
+    quotas = [_quota(software.read_text(group / "cpu.max")) for group in control_groups(CGROUP, "")]
+    for group in control_groups(CGROUP / "cpu", "cpu"):
+        files = (software.read_text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+        quotas.append(_quota(" ".join(text or "" for text in files)))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(text: str | None) -> float | None:
+    """Microseconds of CPU time over those of a period: ``max 100000`` and ``-1 100000`` are no limit."""
+    words = (text or "").split()
+    return int(words[0]) / int(words[1]) if len(words) == 2 and all(map(str.isdigit, words)) else None
 
 
 def memory_bytes() -> int:

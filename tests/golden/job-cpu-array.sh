@@ -28,8 +28,6 @@ set -e
 module load python/3.11
 set -u
 export PYTHONPATH=/home/anna/dlbench"${PYTHONPATH:+:$PYTHONPATH}"
-export OMP_PROC_BIND=close
-export OMP_PLACES=cores
 export NCCL_SOCKET_IFNAME=ib0
 export GLOO_SOCKET_IFNAME=ib0
 

@@ -168,3 +168,18 @@ def test_an_axis_that_varies_on_one_side_alone_is_refused(tmp_path):
     (tmp_path / "two.toml").write_text('[axes]\nmodel = ["lenet5"]\nbatch_size = [4, 8]\n')
     with pytest.raises(BadInput, match="A has 2 cases of lenet5 that differ in batch_size alone"):
         experiment(tmp_path / "two.toml", b="batch_size=8")
+
+
+def test_sides_of_different_threads_are_two_systems_and_still_compared(suite_file, tmp_path):
+    what = experiment(suite_file, b="env.OMP_NUM_THREADS=1")
+    keys = ({"cpu": "two threads"}, {"cpu": "one thread"})
+    measure_in_turns(what, 2, tmp_path, keys, launcher=script(MEASURE))
+    frame = store.load(tmp_path)
+    assert set(zip(frame["suite"].str[-1], frame["system_key"], strict=True)) == {
+        ("a", "two threads"),
+        ("b", "one thread"),
+    }
+    assert compare_turns(what, 2, tmp_path, keys, Rules()).num_compared == 2
+    # Where the processes may use other cores now, nothing of it counts.
+    elsewhere = ({"cpu": "one core"}, {"cpu": "one thread"})
+    assert compare_turns(what, 2, tmp_path, elsewhere, Rules()).num_compared == 0

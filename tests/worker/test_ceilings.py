@@ -66,7 +66,7 @@ def test_arrays_are_beyond_the_last_caches_of_all_usable_cores_together(tmp_path
             (folder / "size").write_text(f"{size}\n")
             (folder / "shared_cpu_list").write_text(f"{shared}\n")
     monkeypatch.setattr(ceilings, "CPU", tmp_path)
-    monkeypatch.setattr(ceilings.os, "sched_getaffinity", lambda pid: cores)
+    monkeypatch.setattr(ceilings, "allowed_cores", lambda: frozenset(cores))
     assert ceilings.last_caches_bytes() == expected
 
 

@@ -24,7 +24,7 @@ def watched(tmp_path, monkeypatch):
     """A watch of cores 0 and 2 over 10 s, in which each number of `busy` was the core's share; core 1 is offline."""
     stat, clock = tmp_path / "stat", [0.0]
     monkeypatch.setattr(host_watch, "STAT", stat)
-    monkeypatch.setattr(host_watch.os, "sched_getaffinity", lambda pid: {0, 2})
+    monkeypatch.setattr(host_watch, "allowed_cores", lambda: frozenset({0, 2}))
     monkeypatch.setattr(host_watch.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(host_watch.time, "process_time", lambda: 0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from dlbench import free_memory
 from dlbench.launch.probe import _describe
+from dlbench.units import memory_size
 from dlbench.worker import software, system
 from dlbench.worker.failures import classify
-from dlbench.worker.system import describe_system, pci_address, stack, system_key
+from dlbench.worker.system import describe_system, pci_address, stack, system_key, system_keys
 
 
 def test_the_system_of_this_machine_is_plain_json():
@@ -63,6 +66,108 @@ def test_the_key_knows_kinds_of_device_and_not_their_number():
     assert one == system_key({**facts, "devices": [{"name": "H200", "uuid": "b"}, {"name": "H200", "uuid": "c"}]})
     assert one != system_key({**facts, "devices": [{"name": "H100", "uuid": "a"}]})
     assert len(one) == 12
+
+
+CPU_FACTS = {
+    "cpu_model": "AMD EPYC 7B13",
+    "torch_version": "2.15",
+    "cuda_version": None,
+    "driver_version": None,
+    "devices": [],
+    "device_kind": "cpu",
+    "cpu_cores": 2,
+    "cpu_threads": 4,
+    "job_threads": 2,
+    "cpu_quota": None,
+    "node_cpu_cores": 64,
+    "node_cpu_threads": 128,
+    "node_memory_bytes": 251 * 2**30,
+    "cpu_binding": None,
+}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"cpu_cores": 1},
+        {"cpu_threads": 2},
+        {"job_threads": 1},
+        {"cpu_quota": 1.5},
+        {"cpu_binding": "OMP_PROC_BIND=close"},
+        {"node_cpu_cores": 32},
+        {"node_cpu_threads": 64},
+        {"node_memory_bytes": 502 * 2**30},
+    ],
+)
+def test_cores_threads_and_the_node_are_part_of_a_cpu_s_key_and_not_of_a_gpu_s(other):
+    assert system_key(CPU_FACTS) != system_key(CPU_FACTS | other)
+    gpu = CPU_FACTS | {"devices": [{"name": "H200"}], "device_kind": "cuda"}
+    assert system_key(gpu) == system_key(gpu | other)
+    assert system_key(gpu, "cpu") != system_key(gpu | other, "cpu")
+    assert system_keys(gpu) == {"cpu": system_key(gpu, "cpu"), "cuda": system_key(gpu)}
+
+
+def test_nodes_of_one_kind_have_one_key_though_their_kernels_keep_some_memory():
+    assert system_key(CPU_FACTS) == system_key(CPU_FACTS | {"node_memory_bytes": 250 * 2**30})
+    sizes = [memory_size(gib * 2**30) / 2**30 for gib in (7.6, 23.3, 125, 188, 251, 376, 503, 755)]
+    assert sizes == [8, 24, 128, 192, 256, 384, 512, 768]
+
+
+def test_a_gpu_s_key_is_that_of_records_written_before():
+    facts = {"cpu_model": "c", "torch_version": "t", "cuda_version": "13", "driver_version": "595"}
+    assert system_key({**facts, "devices": [{"name": "H200"}]}) == "bb636784fe00"
+
+
+def probed(words=(), **environment):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    argv = [*words, sys.executable, "-m", "dlbench.worker", "--probe"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, env=kept | environment)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_threads_and_cores_that_a_process_is_given_make_it_another_system():
+    whole, one = probed(), probed(OMP_NUM_THREADS="1")
+    core = str(min(os.sched_getaffinity(0)))
+    pinned = probed(["taskset", "-c", core])
+    assert len({facts["system_keys"]["cpu"] for facts in (whole, one, pinned)}) == 3
+    assert (one["job_threads"], one["cpu_threads"]) == (1, whole["cpu_threads"])
+    assert (pinned["cpu_threads"], pinned["node_cpu_threads"]) == (1, whole["node_cpu_threads"])
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_the_affinity_is_that_before_torch_binds_the_main_thread():
+    code = "import dlbench.worker, torch, os; from dlbench.affinity import allowed_cores; "
+    code += "torch.ones(9); print(len(allowed_cores()), len(os.sched_getaffinity(0)))"
+    environment = os.environ | {"OMP_PROC_BIND": "close", "OMP_PLACES": "cores", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    before, after = map(int, done.stdout.split())
+    assert before == len(os.sched_getaffinity(0))
+    assert after == 1  # else this test shows nothing
+    bound = probed(OMP_PROC_BIND="close")
+    assert bound["cpu_threads"] == before
+    assert bound["cpu_binding"] == "OMP_PROC_BIND=close"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, None),
+        ({"cpu.max": "max 100000"}, None),
+        ({"cpu.max": "150000 100000"}, 1.5),
+        ({"cpu.max": "max 100000", "job/cpu.max": "400000 100000", "job/step/cpu.max": "50000 100000"}, 0.5),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ({"cpu/job/cpu.cfs_quota_us": "200000", "cpu/job/cpu.cfs_period_us": "100000"}, 2.0),
+    ],
+)
+def test_the_smallest_quota_of_all_control_groups_around_the_process_counts(tmp_path, monkeypatch, files, expected):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
+    (tmp_path / "own").write_text("0::/job/step\n4:cpu,cpuacct:/job\n")
+    monkeypatch.setattr(free_memory, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(system, "CGROUP", tmp_path)
+    assert system.cpu_quota() == expected
 
 
 @pytest.mark.parametrize(
