@@ -7,7 +7,6 @@ its consequence.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.launch.processes import MARK, tail
-from dlbench.results.records import DONE_STATUSES
+from dlbench.results.records import DONE_STATUSES, load_json
 
 #: What launchers say about a process that was killed: (pattern, what its group names).
 _KILLED = (
@@ -190,7 +189,7 @@ def _numbers(numbers: list[int]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

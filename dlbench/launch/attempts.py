@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import DlbenchError, StoreError
-from dlbench.results.records import FINAL_STATUSES, Outcome, Record
+from dlbench.results.records import FINAL_STATUSES, Outcome, Record, from_dict, load_json
 from dlbench.spec.case import Case
 
 
@@ -142,7 +142,7 @@ def heads(root: Path) -> Iterator[tuple[Path, Record]]:
     """The closed attempts of `root`, oldest first, each with its record without samples."""
     for folder in _folders(root):
         try:
-            record = Record.from_json((folder / "record.json").read_text(encoding="utf-8"))
+            record = Record.from_json((folder / "record.json").read_text(encoding="utf-8"), folder.name)
             Case.from_dict(record.case)
         except (OSError, ValueError, TypeError, DlbenchError):
             continue  # cut off, damaged, or of a version that knows other axes: not ours to judge
@@ -171,18 +171,10 @@ def unclosed(root: Path) -> Iterator[tuple[Attempt, dict[str, Any]]]:
         if (folder / "record.json").exists():
             continue
         try:
-            owner = json.loads((folder / "owner.json").read_text(encoding="utf-8"))
-            case = Case.from_dict(json.loads((folder / "case.json").read_text(encoding="utf-8")))
-            attempt = Attempt(
-                folder,
-                case,
-                owner["suite"],
-                owner["suite_version"],
-                owner["system_key"],
-                owner["started_at"],
-                owner.get("label"),
-            )
-        except (OSError, ValueError, KeyError, TypeError, DlbenchError):
+            owner = load_json((folder / "owner.json").read_text(encoding="utf-8"))
+            case = Case.from_dict(load_json((folder / "case.json").read_text(encoding="utf-8")))
+            attempt: Attempt = from_dict(Attempt, owner | {"folder": folder, "case": case})
+        except (OSError, ValueError, TypeError, DlbenchError):
             # Killed between making the folder and writing its two files: nothing was measured there. Or of a version
             # that knows other axes, which will close it.
             continue

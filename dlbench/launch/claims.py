@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import StoreError
+from dlbench.results.records import load_json
 
 #: An owner whose process cannot be looked at from here is taken for dead when it has not touched its claim so long [s].
 SILENCE_S = 300.0
@@ -162,7 +163,7 @@ def _remove_stale(path: Path) -> bool:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = load_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None

@@ -14,6 +14,7 @@ from typing import Any
 from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, StoreError
 from dlbench.launch.attempts import write_atomically
 from dlbench.launch.processes import end, how_it_ended, last_words, phase_of, start, stopping_on_signals
+from dlbench.results.records import load_json
 
 
 class ErrandFailed(InvalidMeasurement):
@@ -65,7 +66,7 @@ def run(
 
 def _reason(folder: Path, exit_code: int) -> Exception:
     try:
-        values = json.loads((folder / "error.json").read_text(encoding="utf-8"))
+        values = load_json((folder / "error.json").read_text(encoding="utf-8"))
         status, text = str(values["status"]), str(values["text"])
     except (OSError, ValueError, KeyError, TypeError):
         return ErrandFailed(f"{how_it_ended(exit_code)} in phase '{phase_of(folder)}'; {last_words(folder)}")

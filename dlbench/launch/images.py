@@ -21,6 +21,7 @@ from typing import Any
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import attempts, claims
 from dlbench.launch.sites import FILE_RUNTIMES, Container
+from dlbench.results.records import load_json
 
 #: How the file of an image begins: what, at which byte.
 _MAGIC = {"squashfs": (b"hsqs", 0), "SIF": (b"SIF_MAGIC", 32)}
@@ -184,7 +185,7 @@ def recorded_digest(container: Container) -> str | None:
 
 def _recorded(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(_beside(path).read_text(encoding="utf-8"))
+        values = load_json(_beside(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

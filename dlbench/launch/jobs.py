@@ -10,6 +10,7 @@ The truth about cases is in the attempts' folders, never in a job's state: an OO
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import getpass
 import hashlib
@@ -29,6 +30,8 @@ from dlbench.launch import attempts, claims, images, scheduler, slurm
 from dlbench.launch.counts import Counts, count
 from dlbench.launch.scheduler import JobState
 from dlbench.launch.sites import Site
+from dlbench.names import excerpt, why_unsafe
+from dlbench.results.records import from_dict, load_json
 from dlbench.spec.case import Case
 from dlbench.spec.suite import Suite, load_suite
 
@@ -261,14 +264,12 @@ def _user() -> str:
 
 def submitted(results: Path) -> list[SubmittedJob]:
     """All jobs that were ever submitted for a results folder, oldest first."""
-    known = {f.name for f in dataclasses.fields(SubmittedJob)}
-    found = []
+    found: list[SubmittedJob] = []
     for file in jobs_folder(results).glob("*.json"):
-        try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-            found.append(SubmittedJob(**{k: v for k, v in values.items() if k in known}))
-        except (OSError, ValueError, TypeError, AttributeError):
-            continue
+        with contextlib.suppress(OSError, ValueError):
+            job: SubmittedJob = from_dict(SubmittedJob, load_json(file.read_text(encoding="utf-8")))
+            if not why_unsafe(job.script.partition("/")[0]):
+                found.append(job)
     return sorted(found, key=lambda job: (job.submitted_at, int(job.job_id) if job.job_id.isdigit() else 0))
 
 
@@ -304,11 +305,23 @@ def status(results: Path) -> list[Status]:
 
 
 def _about(folder: Path) -> dict[str, Any]:
+    """What `submission.json` says, with its texts and lists of the right kind, and names that may become paths."""
+    file = folder / "submission.json"
     try:
-        about: dict[str, Any] = json.loads((folder / "submission.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {folder / 'submission.json'}: {error}") from error
-    return about
+        about = load_json(file.read_text(encoding="utf-8"))
+        if not isinstance(about, dict):
+            raise ValueError("it is no object")
+        for key, kind in {"suite": str, "suite_file": str, "site": str, "overrides": list, "scripts": list}.items():
+            if not isinstance(about.get(key), kind):
+                raise ValueError(f"its {key} is {excerpt(about.get(key))}")
+        read: list[Script] = [from_dict(Script, {"text": ""} | script) for script in about["scripts"]]
+        scripts = [dataclasses.asdict(script) for script in read]
+        for name in (about["suite_file"], *(script["name"] for script in scripts)):
+            if why_unsafe(name):
+                raise ValueError(f"{excerpt(name)} cannot be the name of a file: {why_unsafe(name)}")
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"cannot read {file}: {error}") from error
+    return about | {"overrides": [str(text) for text in about["overrides"]], "scripts": scripts}
 
 
 def _suite(folder: Path, about: dict[str, Any], nodes: int = 0) -> Suite:

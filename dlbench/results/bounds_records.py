@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from dlbench.results.records import dump_json, from_dict
+from dlbench.names import excerpt
+from dlbench.results.records import dump_json, from_dict, load_json
 
 BOUNDS_VERSION = 1
 #: Kinds of ceiling: the first two in FLOP/s, the others in bytes read and written per second.
@@ -138,8 +138,9 @@ def ceiling_run(text: str) -> CeilingRun:
         ValueError: not JSON, or not such a run.
     """
     values = _values(text, "ceilings")
-    ceilings = tuple(from_dict(Ceiling, c) for c in values["ceilings"])
-    return CeilingRun(from_dict(Where, values["where"]), ceilings, values["run_id"], values["started_at"])
+    values["ceilings"] = tuple(from_dict(Ceiling, c) for c in values["ceilings"])
+    run: CeilingRun = from_dict(CeilingRun, values)
+    return run
 
 
 def all_reduce_run(text: str) -> AllReduceRun:
@@ -149,7 +150,6 @@ def all_reduce_run(text: str) -> AllReduceRun:
         ValueError: not JSON, or not such a run.
     """
     values = _values(text, "sizes")
-    values["where"] = from_dict(Where, values["where"])
     values["sizes"] = [from_dict(AllReduce, size) for size in values["sizes"]]
     run: AllReduceRun = from_dict(AllReduceRun, values)
     return run
@@ -166,17 +166,25 @@ def profile_run(text: str) -> ProfileRun:
         ValueError: not JSON, or not such a run.
     """
     values = _values(text, "layers")
-    values["where"] = from_dict(Where, values["where"])
     values["layers"] = [from_dict(LayerTime, layer) for layer in values["layers"]]
-    values["parts_s"] = {name: tuple(samples) for name, samples in values["parts_s"].items()}
+    parts = values.get("parts_s", {})
+    if not isinstance(parts, dict):
+        raise ValueError(f"parts_s is {excerpt(parts)}, no object with lists of samples")
+    values["parts_s"] = {name: from_dict(_Part, {"samples": samples}).samples for name, samples in parts.items()}
     run: ProfileRun = from_dict(ProfileRun, values)
-    if not isinstance(run.case, dict) or not _CASE.issubset(run.case):
+    if not _CASE.issubset(run.case):
         raise ValueError("no whole case")
     return run
 
 
+@dataclass(frozen=True)
+class _Part:
+    samples: tuple[float, ...]
+
+
 def _values(text: str, key: str) -> dict[str, Any]:
-    values = json.loads(text)
-    if not isinstance(values, dict) or key not in values or "where" not in values:
+    """The object that the text holds, with the device read: a list under `key` is in it."""
+    values = load_json(text)
+    if not isinstance(values, dict) or not isinstance(values.get(key), list):
         raise ValueError(f"no run with {key}")
-    return values
+    return values | {"where": from_dict(Where, values.get("where"))}

@@ -13,6 +13,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlbench.names import excerpt, why_unsafe
+
 SCHEMA_VERSION = 1
 #: ok: met its confidence target; unstable: kept, but stopped at a cap; the others carry an error.
 STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
@@ -183,13 +185,15 @@ class Outcome:
         Raises:
             ValueError: not JSON, or not such an outcome.
         """
-        values = json.loads(text)
+        values = load_json(text)
         if not isinstance(values, dict) or values.get("status") not in STATUSES:
             raise ValueError("not an outcome of a dlbench worker")
-        ranks = tuple(
-            (from_dict(System, r["system"]), from_dict(Measurement, r["measurement"])) for r in values["ranks"]
-        )
-        return Outcome(values["status"], values.get("error"), ranks)
+        ranks = values.get("ranks")
+        if not isinstance(ranks, list) or not all(isinstance(rank, dict) for rank in ranks):
+            raise ValueError("its ranks are no list of objects")
+        pairs = tuple((from_dict(System, r.get("system")), from_dict(Measurement, r.get("measurement"))) for r in ranks)
+        outcome: Outcome = from_dict(Outcome, values | {"ranks": []})
+        return dataclasses.replace(outcome, ranks=pairs)
 
 
 @dataclass(frozen=True)
@@ -217,23 +221,88 @@ class Record:
         return dump_json({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "ranks"})
 
     @staticmethod
-    def from_json(text: str) -> Record:
+    def from_json(text: str, folder_name: str = "") -> Record:
         """The record that `to_json` wrote, without ranks.
+
+        Args:
+            text: what `record.json` holds.
+            folder_name: the attempt's id where the text has none that may become a path.
 
         Raises:
             ValueError: not JSON, or not a record.
         """
-        values = json.loads(text)
-        if not isinstance(values, dict) or "attempt_id" not in values:
-            raise ValueError("not a record")
+        values = load_json(text)
+        if isinstance(values, dict) and folder_name and why_unsafe(values.get("attempt_id")):
+            values = values | {"attempt_id": folder_name}
         record: Record = from_dict(Record, values)
+        if record.status not in STATUSES:
+            raise ValueError(f"its status is {excerpt(record.status)}")
         return record
 
 
-def from_dict(cls: type, values: dict[str, Any]) -> Any:
-    """An instance of the dataclass `cls`; keys it does not know are passed over, lists become tuples."""
-    known = {f.name for f in dataclasses.fields(cls)}
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
+def load_json(text: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or holds a number with thousands of digits.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def from_dict(cls: type, values: Any) -> Any:
+    """An instance of the dataclass `cls`; keys it does not know are passed over, lists become tuples.
+
+    Fields of other dataclasses are made by the caller.
+
+    Raises:
+        ValueError: no dictionary, a field without default is missing, or a value is of another type than its field.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{cls.__name__} is {excerpt(values)}, no object with fields")
+    made = {}
+    for f in dataclasses.fields(cls):
+        if f.name in values:
+            made[f.name] = _typed(values[f.name], str(f.type), f"{f.name} of {cls.__name__}")
+        elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{cls.__name__} has no {f.name}")
+    return cls(**made)
+
+
+def _typed(value: Any, wanted: str, what: str) -> Any:
+    """`value` if it is of the type that a field's annotation names: of a number in an array null is none as well."""
+    optional, wanted = wanted.endswith(" | None"), wanted.removesuffix(" | None")
+    if value is None and optional:
+        return None
+    if wanted in ("tuple[float, ...]", "tuple[int, ...]", "tuple[str, ...]"):
+        if isinstance(value, list | tuple):
+            return tuple(_typed(item, f"{wanted[6:-6]} | None", what) for item in value)
+    elif wanted not in _KINDS or _is_kind(value, wanted):
+        return tuple(value) if isinstance(value, list) else value
+    raise ValueError(f"{what} is {excerpt(value)}, not {_KINDS.get(wanted, 'a list of such')}")
+
+
+#: The types of fields that a file can hold, in words.
+_KINDS = {
+    "str": "a text",
+    "int": "a whole number of up to 63 bits",
+    "float": "a number",
+    "bool": "true or false",
+    "dict[str, Any]": "an object",
+}
+
+
+def _is_kind(value: Any, wanted: str) -> bool:
+    if wanted == "str":
+        return isinstance(value, str)
+    if wanted == "bool":
+        return isinstance(value, bool)
+    if wanted == "dict[str, Any]":
+        return isinstance(value, dict)
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return whole or (wanted == "float" and isinstance(value, float))
 
 
 def printable(text: str | None, limit: int = 2000) -> str | None:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
+from dlbench.names import excerpt, why_unsafe
 from dlbench.results import doubles
 from dlbench.results.merging import drop_doubles, merge
 from dlbench.results.parts import (
@@ -75,6 +76,8 @@ def append(root: Path, record: Record) -> Path:
     Raises:
         StoreError: the folder cannot be written, or the record holds what its columns cannot.
     """
+    if reason := why_unsafe(record.attempt_id):
+        raise StoreError(f"cannot store an attempt called {excerpt(record.attempt_id)}: {reason}")
     try:
         table = to_table([record])
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dlbench.errors import BadInput, UnknownName
+from dlbench.names import excerpt
 
 MODES = ("training", "inference")
 PRECISIONS = ("fp32", "tf32", "amp_bf16", "amp_fp16")
@@ -136,6 +137,8 @@ class Case:
         Raises:
             BadInput: a key is unknown or a value has the wrong type or range.
         """
+        if not isinstance(values, dict):
+            raise BadInput(f"a case must be an object with its axes, not {excerpt(values)}")
         rest = dict(values)
         protocol = make_protocol(rest.pop("protocol", {}))
         return Case(protocol=protocol, **check_types(Case, rest, "case"))
@@ -170,6 +173,8 @@ def check_types(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]
         UnknownName: a key that `cls` has no field for.
         BadInput: a value of another type than the field's.
     """
+    if not isinstance(values, dict):
+        raise BadInput(f"{where} must be a table of keys and values, not {excerpt(values)}")
     types = {f.name: str(f.type) for f in fields(cls) if str(f.type) in ("str", "int", "float")}
     checked: dict[str, Any] = {}
     for key, value in values.items():
@@ -182,7 +187,7 @@ def check_types(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]
 
 def _as(wanted: str, value: Any, what: str) -> Any:
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise BadInput(f"{what} has {len(str(abs(value)))} digits; no store holds such a number")
+        raise BadInput(f"{what} exceeds the 64-bit range")
     if wanted == "float" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     if wanted == "int" and isinstance(value, int) and not isinstance(value, bool):
@@ -190,7 +195,7 @@ def _as(wanted: str, value: Any, what: str) -> Any:
     if wanted == "str" and isinstance(value, str):
         return value
     names = {"int": "a whole number", "float": "a number", "str": "a text"}
-    raise BadInput(f"{what} must be {names[wanted]}, not {value!r}")
+    raise BadInput(f"{what} must be {names[wanted]}, not {excerpt(value)}")
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:
