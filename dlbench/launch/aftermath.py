@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlbench.launch import claims
 from dlbench.launch.processes import MARK, tail
 from dlbench.results.records import DONE_STATUSES, load_json
 
@@ -82,13 +82,14 @@ def ranks_of(folder: Path) -> list[Rank]:
 
 
 def has_failed(folder: Path) -> bool:
-    """Whether a rank has said so long ago that the launcher should have ended the others by now."""
-    now = time.time()
+    """Whether a rank has said so long ago that the launcher should have ended the others by now.
+
+    How long is what this process has watched: the rank's node may have another clock.
+    """
     for file in (folder / "ranks").glob("*.end.json"):
         end = _read(file)
-        with suppress(OSError):
-            if end and end.get("status") not in DONE_STATUSES and now - file.stat().st_mtime > FAILURE_GRACE_S:
-                return True
+        if end and end.get("status") not in DONE_STATUSES and claims.WATCH.silent_s(file) > FAILURE_GRACE_S:
+            return True
     return False
 
 

@@ -12,10 +12,8 @@ Standard library only: planning, watching and collecting work on a login node wi
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dlbench.atomic_file import write_atomically
 from dlbench.errors import DlbenchError, StoreError
 from dlbench.results.records import FINAL_STATUSES, Outcome, Record, from_dict, load_json
 from dlbench.spec.case import Case
@@ -100,21 +99,6 @@ def create(
     except OSError as error:
         raise StoreError(f"cannot write {attempt.folder}: {error.strerror or error}") from error
     return attempt
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write the whole text or nothing: temporary name, flush to disk, rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def outcome_of(folder: Path) -> Outcome | None:

@@ -2,7 +2,8 @@
 
 A claim is a file made with O_EXCL, which is atomic on local disks and on NFS, Lustre and GPFS alike (advisory locks are
 not). Its owner touches it while it works; a claim is stale, and may be taken over, when its owner is dead, where that
-can be told from here, or else when its owner has been silent for long.
+can be seen from here, or else when its owner has been silent for long. Silence is what this process has watched by its
+own clock: the clocks of hosts and file servers differ by minutes or hours, so no time of a file is compared with one.
 """
 
 from __future__ import annotations
@@ -10,52 +11,78 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
-import socket
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dlbench import process_identity
 from dlbench.errors import StoreError
 from dlbench.results.records import load_json
 
-#: An owner whose process cannot be looked at from here is taken for dead when it has not touched its claim so long [s].
+#: An owner whose process cannot be looked at from here is taken for dead when its claim did not change for so long [s].
 SILENCE_S = 300.0
 #: How often an owner must touch its claim [s].
 TOUCH_EVERY_S = 30.0
+#: A claim that names no owner is being written at this moment, or was cut off by a kill when it stays so for this [s].
+_HALF_WRITTEN_S = 10.0
 _POLL_S = 1.0
+#: A stale claim that is being removed.
+_ASIDE = re.compile(r"\..+\.json\.[0-9a-f]{8}")
+
+
+@dataclass
+class Watch:
+    """How long files have shown no change, by this process's own clock."""
+
+    _seen: dict[Path, tuple[object, float]] = field(default_factory=dict)
+
+    def silent_s(self, path: Path) -> float:
+        """Seconds since this process first saw the file or folder in its present state; 0 at the first look."""
+        now, state = time.monotonic(), _state(path)
+        known, since = self._seen.get(path, (None, now))
+        if path not in self._seen or known != state:
+            since = now
+            self._seen[path] = state, since
+        return now - since
+
+
+#: What this process has watched so far. A longer run has seen more, and waits less.
+WATCH = Watch()
 
 
 def owner() -> dict[str, Any]:
     """Who this process is: its machine, its process id, what that counts in, and its start (ids are used again)."""
-    pid = os.getpid()
-    return {"host": socket.gethostname(), "pid": pid, "pid_started": _start_time(pid), **_place()}
+    return process_identity.identity()
 
 
-def is_alive(who: dict[str, Any], touched: float) -> bool:
-    """Whether an owner still works, judged from here.
+def is_alive(who: dict[str, Any], heartbeat: Path) -> bool:
+    """Whether an owner still works, judged from here; one that cannot be looked at has to be watched for `SILENCE_S`.
 
     Args:
         who: what `owner` gave, over there.
-        touched: when its claim was last touched [s since the epoch].
+        heartbeat: the file or folder that it touches.
     """
-    seen = _look_for(who)
-    return time.time() - touched < SILENCE_S if seen is None else seen
+    seen = process_identity.is_running(who)
+    silent_s = WATCH.silent_s(heartbeat)  # looked at in any case: the watch begins with the first look
+    return silent_s < SILENCE_S if seen is None else seen
 
 
-def _look_for(who: dict[str, Any]) -> bool | None:
-    """Whether the owner's process is there; None where that cannot be told from here.
+def seems_alive(who: dict[str, Any], heartbeat: Path) -> bool:
+    """An estimate at first sight, for display: it compares the time of a file with this host's clock.
 
-    A process id can be looked up where it was given: on this machine since it was switched on, and in this PID
-    namespace. Two containers can share a host name, and each count its processes from 1.
+    Nothing may be closed or measured because of it.
     """
-    pid = who.get("pid")
-    comparable = all(value is not None and who.get(name) == value for name, value in _place().items())
-    if not comparable or not isinstance(pid, int) or _is_hidden(pid):
-        return None
-    started = _start_time(pid)
-    return started is not None and started == who.get("pid_started")
+    seen = process_identity.is_running(who)
+    if seen is not None:
+        return seen
+    try:
+        return time.time() - heartbeat.stat().st_mtime < SILENCE_S
+    except OSError:
+        return False
 
 
 class Claim:
@@ -71,13 +98,17 @@ class Claim:
             os.utime(self.path)
 
     def release(self) -> None:
-        """Give the claim up, unless somebody took it over in the meantime."""
+        """Give the claim up, unless somebody took it over in the meantime.
+
+        Where the folder cannot be written any more the claim stays, and is stale when this process has ended.
+        """
         if (_read(self.path) or {}).get("nonce") == self._nonce:
-            self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.unlink()
 
 
 def take(root: Path, name: str) -> Claim | None:
-    """Claim `name` in the results folder `root`; None when a living process holds it.
+    """Claim `name` in the results folder `root`, which must be there; None when a process that may live holds it.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -85,12 +116,18 @@ def take(root: Path, name: str) -> Claim | None:
     path = _path(root, name)
     nonce = secrets.token_hex(8)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         if _create(path, nonce) or (_remove_stale(path) and _create(path, nonce)):
             return Claim(path, nonce)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return None
+
+
+def watch(root: Path, names: Iterable[str]) -> None:
+    """Look at the claims once more, so that less has to be waited for in the end."""
+    for name in names:
+        WATCH.silent_s(_path(root, name))
 
 
 def abandoned(root: Path, names: Iterable[str]) -> Iterator[str]:
@@ -99,28 +136,59 @@ def abandoned(root: Path, names: Iterable[str]) -> Iterator[str]:
     An owner at work touches its claim every `TOUCH_EVERY_S`, so this waits so long for a sign of each owner that cannot
     be looked at, and up to `SILENCE_S` for one that gives none. Claims of the living and released ones are passed over.
     """
-    touched = {name: _touched(root, name) for name in names}
-    while touched:
-        for name, before in list(touched.items()):
-            seen = _look_for(_read(_path(root, name)) or {})
-            if before is None or seen or _touched(root, name) != before:
-                del touched[name]
-            elif seen is False or time.time() - before >= SILENCE_S:
-                del touched[name]
+    first = {name: _state(_path(root, name)) for name in names}
+    while first:
+        for name, before in list(first.items()):
+            path = _path(root, name)
+            seen = process_identity.is_running(_read(path) or {})
+            silent_s = WATCH.silent_s(path)
+            if before is None or seen or _state(path) != before:
+                del first[name]
+            elif seen is False or silent_s >= SILENCE_S:
+                del first[name]
                 yield name
-        if touched:
+        if first:
             time.sleep(_POLL_S)
+
+
+def remove_stale(root: Path) -> int:
+    """Remove the claims of owners that are seen to be dead; gives how many."""
+    removed = 0
+    for path in _files(root / "claims"):
+        with contextlib.suppress(OSError):
+            if path.suffix == ".json":
+                holder = _read(path)
+                if holder is not None and process_identity.is_running(holder) is False:
+                    removed += _remove_stale(path)
+            elif _ASIDE.fullmatch(path.name) and WATCH.silent_s(path) >= _HALF_WRITTEN_S:
+                path.unlink()  # whoever took it over was killed at that moment
+                removed += 1
+    return removed
+
+
+def holders(root: Path) -> list[str]:
+    """The names of all claims that are there, of the living and the dead."""
+    return [path.stem for path in _files(root / "claims") if path.suffix == ".json"]
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _path(root: Path, name: str) -> Path:
     return root / "claims" / f"{name}.json"
 
 
-def _touched(root: Path, name: str) -> float | None:
+def _state(path: Path) -> tuple[int, int, int] | None:
+    """What a touch changes, and a new file of the same name; None where there is none."""
     try:
-        return _path(root, name).stat().st_mtime
+        found = path.stat()
     except OSError:
         return None
+    return found.st_mtime_ns, found.st_ino, found.st_size
 
 
 def _create(path: Path, nonce: str) -> bool:
@@ -134,17 +202,13 @@ def _create(path: Path, nonce: str) -> bool:
 
 
 def _remove_stale(path: Path) -> bool:
-    """Move a stale claim aside; False when it is alive, or another process was quicker."""
-    try:
-        touched = path.stat().st_mtime
-    except FileNotFoundError:
-        return True
+    """Whether the claim is gone now. It stays if its owner may be alive, or another process was quicker."""
     holder = _read(path)
-    if holder is None:
-        # Being written this very moment, or cut off by a kill: give its owner time.
-        if time.time() - touched < 10:
-            return False
-    elif is_alive(holder, touched):
+    if holder is None and not path.exists():
+        return True
+    silent_s = WATCH.silent_s(path)
+    seen = process_identity.is_running(holder) if holder else None
+    if seen or (seen is None and silent_s < (SILENCE_S if holder else _HALF_WRITTEN_S)):
         return False
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -167,33 +231,3 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None
-
-
-def _place() -> dict[str, str | None]:
-    """In which a process id has a meaning: one start of one kernel, and one PID namespace of it; None where unknown."""
-    boot, namespace = None, None
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    with contextlib.suppress(OSError):
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    return {"boot_id": boot, "pid_namespace": namespace}
-
-
-def _is_hidden(pid: int) -> bool:
-    """Whether the process is there and /proc, mounted with hidepid, does not show it: it is another user's."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return not Path(f"/proc/{pid}").exists()
-    except OSError:
-        return False
-    return False
-
-
-def _start_time(pid: int) -> str | None:
-    """When a process started, as the kernel counts it from its own start; None when there is none (or a zombie)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] in "ZX" else fields[19]

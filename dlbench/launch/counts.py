@@ -44,7 +44,7 @@ def count(results: Path, suite: Suite) -> list[Counts]:
             _note(tried.setdefault(place, {}), record.case_id, record.status)
     for attempt, owner in attempts.unclosed(results):
         if (attempt.suite, attempt.suite_version) == (suite.name, suite.version):
-            alive = claims.is_alive(owner, attempt.folder.stat().st_mtime)
+            alive = claims.seems_alive(owner, attempt.folder)
             place = (attempt.case.device, attempt.system_key)
             _note(tried.setdefault(place, {}), attempt.case.id, "running" if alive else "preempted")
     counts = [_tally(suite, device, system_key, known) for (device, system_key), known in sorted(tried.items())]

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, StoreError
-from dlbench.launch.attempts import write_atomically
 from dlbench.launch.processes import end, how_it_ended, last_words, phase_of, start, stopping_on_signals
 from dlbench.results.records import load_json
 

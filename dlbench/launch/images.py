@@ -18,8 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, StoreError
-from dlbench.launch import attempts, claims
+from dlbench.launch import claims
 from dlbench.launch.sites import FILE_RUNTIMES, Container
 from dlbench.results.records import load_json
 
@@ -116,7 +117,7 @@ def _already_there(path: Path, runtime: str) -> Imported:
 def _record(path: Path, digest: str, source: str | None, runtime: str) -> None:
     about = {"source": source, "digest": digest, "bytes": path.stat().st_size, "runtime": runtime}
     about["imported_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    attempts.write_atomically(_beside(path), json.dumps(about, indent=1))
+    write_atomically(_beside(path), json.dumps(about, indent=1))
 
 
 def _run(argv: list[str], claim: claims.Claim | None = None) -> str:

@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import dlbench
+from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, StoreError
-from dlbench.launch import attempts, claims, images, scheduler, slurm
+from dlbench.launch import claims, images, scheduler, slurm
 from dlbench.launch.counts import Counts, count
 from dlbench.launch.scheduler import JobState
 from dlbench.launch.sites import Site
@@ -230,10 +231,10 @@ def write(submission: Submission) -> None:
     }
     try:
         submission.folder.mkdir(parents=True, exist_ok=True)
-        attempts.write_atomically(submission.suite_file, submission.suite_text)
+        write_atomically(submission.suite_file, submission.suite_text)
         for script in submission.scripts:
-            attempts.write_atomically(submission.folder / script.name, script.text)
-        attempts.write_atomically(submission.folder / "submission.json", json.dumps(about, indent=1))
+            write_atomically(submission.folder / script.name, script.text)
+        write_atomically(submission.folder / "submission.json", json.dumps(about, indent=1))
     except OSError as error:
         raise StoreError(f"cannot write {submission.folder}: {error.strerror or error}") from error
 
@@ -251,7 +252,7 @@ def _hand_over(
         submitted_by=_user(),
         submitted_from=socket.gethostname(),
     )
-    attempts.write_atomically(folder.parent / f"{job.job_id}.json", json.dumps(dataclasses.asdict(job), indent=1))
+    write_atomically(folder.parent / f"{job.job_id}.json", json.dumps(dataclasses.asdict(job), indent=1))
     return job
 
 

@@ -74,12 +74,14 @@ def check_folder(root: Path) -> None:
 
 
 def recover(root: Path) -> list[Record]:
-    """Close the attempts that a killed supervisor left open; what their workers had finished is kept."""
+    """Close the attempts that a killed supervisor left open; what their workers had finished is kept.
+
+    One whose owner cannot be looked at from here is left alone until this process has watched it long enough.
+    """
     closed = []
     for attempt, owner in attempts.unclosed(root):
-        if claims.is_alive(owner, attempt.folder.stat().st_mtime):
-            continue
-        closed.append(_close_left_open(attempt))
+        if not claims.is_alive(owner, attempt.folder):
+            closed.append(_close_left_open(attempt))
     return closed
 
 
@@ -106,6 +108,7 @@ def run(cases: list[Case], campaign: Campaign, fresh: bool = False) -> Iterator[
     """
     claimed: dict[str, Case] = {}
     for case in cases:
+        claims.watch(campaign.root, claimed)
         claim = claims.take(campaign.root, claim_name(case, campaign))
         if claim is None:
             claimed[claim_name(case, campaign)] = case  # another process measures it right now

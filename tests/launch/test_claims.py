@@ -1,7 +1,10 @@
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -9,9 +12,10 @@ from dlbench.launch import attempts, claims, supervise
 from tests.fakes.workers import good_outcome
 from tests.launch.test_supervise import CASES, campaign
 
+ROOT = Path(__file__).parents[2]
+
 #: In which a process id has no meaning here: another machine, another start of this one, another PID namespace.
 ELSEWHERE = [{"boot_id": "another"}, {"pid_namespace": "pid:[1]"}, {"boot_id": None}, {"pid_namespace": None}]
-LONG_AGO = claims.SILENCE_S + 60
 
 
 def held(root, name, **changes):
@@ -34,46 +38,88 @@ def impatient(monkeypatch):
     monkeypatch.setattr(claims, "_POLL_S", 0.05)
 
 
+@pytest.fixture
+def hurried(monkeypatch):
+    """A tenth of a second is a long silence."""
+    monkeypatch.setattr(claims, "SILENCE_S", 0.1)
+
+
+def silent(who, file):
+    """Whether the owner is taken for dead after a long silence, and only then."""
+    assert claims.is_alive(who, file)
+    time.sleep(0.15)
+    return not claims.is_alive(who, file)
+
+
 @pytest.mark.parametrize("changes", ELSEWHERE)
-def test_an_owner_whose_process_cannot_be_looked_at_is_judged_by_its_silence(changes):
+def test_an_owner_whose_process_cannot_be_looked_at_is_judged_by_its_silence(tmp_path, changes, hurried):
     # The process id is that of a living process here, and of none at the second look.
     for pid in (os.getpid(), 2**22 - 1):
         who = claims.owner() | {"pid": pid} | changes
-        assert claims.is_alive(who, time.time() - 10)
-        assert not claims.is_alive(who, time.time() - LONG_AGO)
+        assert silent(who, held(tmp_path, f"case{pid}"))
 
 
-def test_two_containers_of_one_name_with_the_same_process_ids_do_not_take_each_others_cases(tmp_path):
-    held(tmp_path, "case", pid=1, pid_started="1", pid_namespace="pid:[4026532201]")
+@pytest.mark.parametrize("seconds", [-36_000, -600, 0, 600, 36_000, 1_700_000_000])
+def test_the_time_of_a_claim_says_nothing_about_its_owner(tmp_path, seconds, hurried):
+    # Clocks of hosts and file servers differ: only a change, or none, is a sign.
+    file = held(tmp_path, "case", boot_id="another")
+    who = json.loads(file.read_text())
+    age(file, seconds)
+    assert claims.is_alive(who, file)
     assert claims.take(tmp_path, "case") is None
-    age(tmp_path / "claims" / "case.json", LONG_AGO)
+    time.sleep(0.15)
+    age(file, seconds - 1)  # touched, by whatever clock
+    assert claims.is_alive(who, file)
+    assert claims.take(tmp_path, "case") is None
+    time.sleep(0.15)
+    assert not claims.is_alive(who, file)
     assert claims.take(tmp_path, "case") is not None
 
 
-def test_a_living_owner_on_this_machine_may_be_silent_and_a_dead_one_is_known_at_once():
-    assert claims.is_alive(claims.owner(), time.time() - LONG_AGO)
-    assert not claims.is_alive(claims.owner() | {"pid": 2**22 - 1}, time.time())
-    assert not claims.is_alive(claims.owner() | {"pid_started": "1"}, time.time())
+def test_two_containers_of_one_name_with_the_same_process_ids_do_not_take_each_others_cases(tmp_path, hurried):
+    held(tmp_path, "case", pid=1, pid_started="1", pid_namespace="pid:[4026532201]")
+    assert claims.take(tmp_path, "case") is None
+    time.sleep(0.15)
+    assert claims.take(tmp_path, "case") is not None
 
 
-def test_another_host_name_on_the_same_kernel_and_namespace_is_looked_at_all_the_same():
-    assert not claims.is_alive(claims.owner() | {"host": "alias", "pid": 2**22 - 1}, time.time())
+def test_a_living_owner_on_this_machine_may_be_silent_and_a_dead_one_is_known_at_once(tmp_path, hurried):
+    file = held(tmp_path, "case")
+    assert not silent(claims.owner(), file)
+    assert not claims.is_alive(claims.owner() | {"pid": 2**22 - 1}, held(tmp_path, "fresh"))
+    assert not claims.is_alive(claims.owner() | {"pid_started": "1"}, held(tmp_path, "fresh"))
 
 
-def test_a_process_that_the_kernel_hides_is_not_taken_for_dead(monkeypatch):
+def test_another_host_name_on_the_same_kernel_and_namespace_is_looked_at_all_the_same(tmp_path):
+    assert not claims.is_alive(claims.owner() | {"host": "alias", "pid": 2**22 - 1}, held(tmp_path, "case"))
+
+
+def test_a_process_that_the_kernel_hides_is_not_taken_for_dead(tmp_path, monkeypatch, hurried):
     def kill(pid, number):
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", kill)
-    hidden = claims.owner() | {"pid": 2**22 - 1}
-    assert claims.is_alive(hidden, time.time() - 10)
-    assert not claims.is_alive(hidden, time.time() - LONG_AGO)
+    assert silent(claims.owner() | {"pid": 2**22 - 1}, held(tmp_path, "case"))
 
 
-def test_a_claim_as_an_earlier_version_wrote_it_is_judged_by_its_silence():
-    who = {"host": claims.owner()["host"], "pid": 2**22 - 1, "pid_started": "1"}
-    assert claims.is_alive(who, time.time())
-    assert not claims.is_alive(who, time.time() - LONG_AGO)
+def test_a_claim_as_an_earlier_version_wrote_it_is_judged_by_its_silence(tmp_path, hurried):
+    assert silent({"host": claims.owner()["host"], "pid": 2**22 - 1, "pid_started": "1"}, held(tmp_path, "case"))
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "no number"}', '{"pid": 1e999}', "[" * 100_000])
+def test_a_claim_that_names_no_owner_is_stale_when_it_stays_so(tmp_path, content, hurried, monkeypatch):
+    monkeypatch.setattr(claims, "_HALF_WRITTEN_S", 0.1)
+    held(tmp_path, "case").write_text(content)
+    assert claims.take(tmp_path, "case") is None
+    time.sleep(0.15)
+    assert claims.take(tmp_path, "case") is not None
+
+
+def test_claims_of_dead_owners_are_swept_and_others_stay(tmp_path):
+    held(tmp_path, "dead", pid=2**22 - 1)
+    kept = {held(tmp_path, "living"), held(tmp_path, "elsewhere", boot_id="another")}
+    assert claims.remove_stale(tmp_path) == 1
+    assert set((tmp_path / "claims").iterdir()) == kept
 
 
 def test_abandoned_claims_are_told_from_those_of_owners_at_work(tmp_path, impatient):
@@ -135,3 +181,45 @@ def test_what_the_failed_node_had_begun_is_closed_and_measured_anew(tmp_path, im
     assert [record.status for record in supervise.run(CASES[:1], c)] == ["ok"]
     assert sorted(record.status for _, record in attempts.heads(tmp_path)) == ["crashed", "ok"]
     assert list(attempts.unclosed(tmp_path)) == []
+
+
+#: A supervisor on a host whose clock is wrong, and whose processes cannot be looked at from here: argv[1] is the
+#: results folder, argv[2] the clock's error [s].
+WRONG_CLOCK = """
+import datetime, os, sys, time
+from pathlib import Path
+from dlbench import process_identity
+from dlbench.launch import attempts, claims, supervise
+from tests.launch.test_supervise import CASES, campaign
+error_s = float(sys.argv[2])
+real, utime, place = time.time, os.utime, process_identity.place
+class Wrong(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None): return datetime.datetime.now(tz) + datetime.timedelta(seconds=error_s)
+time.time = lambda: real() + error_s
+os.utime = lambda path, times=None: utime(path, times or (time.time(), time.time()))
+attempts.datetime = supervise.datetime = Wrong
+process_identity.place = lambda: place() | {"boot_id": "of another host"}
+claims.SILENCE_S, claims.TOUCH_EVERY_S, claims._POLL_S = 3.0, 0.5, 0.05
+body = "(folder / 'running').write_text(''); time.sleep(5); write_good()"
+print(*(r.status for r in supervise.run(CASES[:1], campaign(Path(sys.argv[1]), body))), flush=True)
+"""
+
+
+@pytest.mark.parametrize("error_s", [-600, 600, -40_000, 40_000])
+def test_a_host_whose_clock_is_wrong_loses_no_case_to_others_and_takes_none(tmp_path, monkeypatch, error_s):
+    monkeypatch.setattr(claims, "SILENCE_S", 3.0)
+    monkeypatch.setattr(claims, "_POLL_S", 0.05)
+    argv = [sys.executable, "-c", WRONG_CLOCK, str(tmp_path), str(error_s)]
+    with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as theirs:
+        while not list(tmp_path.glob("attempts/*/running")):
+            assert theirs.poll() is None
+            time.sleep(0.05)
+        assert supervise.recover(tmp_path) == []
+        mine = list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()")))
+        assert theirs.communicate(timeout=30)[0].split() == ["ok"]
+    assert mine == []
+    assert [record.status for _, record in attempts.heads(tmp_path)] == ["ok"]
+    assert list(attempts.unclosed(tmp_path)) == []
+    again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert again.stdout.split() == []

@@ -1,0 +1,65 @@
+"""Files that are written whole or not at all: under a temporary name that says who writes, then renamed.
+
+    .<name>.<place>-<pid>-<start>.tmp
+
+`place` stands for a kernel and a PID namespace, in which the process id has a meaning. What a killed writer leaves
+behind can therefore be told from what is being written at this moment (`writer_runs`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from dlbench import process_identity
+
+_SCHEME = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<start>\d+)\.tmp")
+#: Schemes of earlier versions, which name the process id alone.
+_EARLIER = re.compile(r"\..+\.parquet\.\d+\.tmp|\..+\.json\.\d+(?:\.tmp)?|\.write-test-\d+")
+
+
+def temporary_name(target: Path) -> Path:
+    """Where this process writes what will become `target`: beside it, under a name that no other process uses."""
+    pid = os.getpid()
+    return target.with_name(f".{target.name}.{_place()}-{pid}-{process_identity.start_time(pid) or 0}.tmp")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write the whole text or nothing: temporary name, flush to disk, rename.
+
+    Raises:
+        OSError: the folder is not there or cannot be written; nothing is left behind.
+    """
+    temporary = temporary_name(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name is one that dlbench, in this version or an earlier one, was writing."""
+    return bool(_SCHEME.fullmatch(name) or _EARLIER.fullmatch(name))
+
+
+def writer_runs(name: str) -> bool | None:
+    """Whether the process that writes under the temporary name still runs; None where that cannot be told from here."""
+    found = _SCHEME.fullmatch(name)
+    if found is None or found["place"] != _place():
+        return None
+    who = {"pid": int(found["pid"]), "pid_started": found["start"], **process_identity.place()}
+    return process_identity.is_running(who)
+
+
+def _place() -> str:
+    known = process_identity.place()
+    return hashlib.sha256("\n".join(map(str, known.values())).encode()).hexdigest()[:8]
