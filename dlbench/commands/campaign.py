@@ -62,7 +62,14 @@ def _run(options: argparse.Namespace) -> int:
             found = probe.probe(models, argv=slurm.probe_argv(step, models) if step else ())
             cases = suite.cases(device=found.device_kind)
             probe.require_devices(cases, found)
-            campaign = supervise.Campaign(options.results, suite.name, suite.version, found.system_keys, launcher)
+            campaign = supervise.Campaign(
+                options.results,
+                suite.name,
+                suite.version,
+                found.system_keys,
+                launcher,
+                network_keys=found.network_keys,
+            )
             say(f"{suite.name}: {units.counted(len(cases), 'case')} on {found.description} -> {options.results}/")
             if options.dry_run:
                 return _print_plan(suite, _waiting(campaign, cases, options.fresh), "text")
@@ -84,16 +91,32 @@ def _waiting(campaign: Campaign, cases: list[Case], fresh: bool) -> list[Case]:
     waiting = [case for case in cases if campaign.key(case) not in ended]
     if len(waiting) < len(cases):
         say(f"{len(cases) - len(waiting)} measured already, or out of memory (--fresh measures all anew)")
-    elsewhere = {key[:3] for key in ended}
-    anew = sum(campaign.key(case)[:3] in elsewhere for case in waiting)
+    elsewhere = {(*key[:3], key[4]) for key in ended}
+    anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
             f"{anew} measured before on another system and measured here anew: other hardware or software, on a CPU "
             "also other cores, threads or memory of the node (which records of earlier versions do not name)"
         )
+    _say_changed(campaign, waiting, ended)
     # A case that takes the whole job down with it must not keep the others from being measured.
     tried = attempts.tried_keys(campaign.root)
     return sorted(waiting, key=lambda case: campaign.key(case) in tried)
+
+
+def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> None:
+    """Name the networks whose cases are measured again because the network is another one today."""
+    before = {key[:-1]: key[-1] for key in ended}
+    changed = [case for case in waiting if campaign.key(case)[:-1] in before]
+    for model in dict.fromkeys(case.model for case in changed):
+        cases = [case for case in changed if case.model == model]
+        known = any(before[campaign.key(case)[:-1]] for case in cases)
+        reason = (
+            "has changed since it was measured"
+            if known
+            else "was measured by a dlbench that did not record which network the name stood for"
+        )
+        say(f"{model} {reason}: {units.counted(len(cases), 'case')} will be measured again")
 
 
 def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:

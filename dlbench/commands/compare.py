@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dlbench.results.records import Record
 
 _METRICS = ("step_time", "energy_per_image")
+_NO_KEYS: Sequence[Mapping[str, str]] = ({}, {})
 
 
 def add(commands: Any) -> None:
@@ -214,21 +216,23 @@ def _ab(options: argparse.Namespace) -> int:
         return 0
     turns.plan(suites[0], suites[1], a, b, options.seed, "cpu")  # wrong values are found before the device is asked
     supervise.check_folder(options.results)
-    found = probe.probe(models_of([case for suite in suites for case in suite.cases()]))
+    models = models_of([case for suite in suites for case in suite.cases()])
+    found = probe.probe(models)
     experiment = turns.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
     probe.require_devices([case for match in experiment.matches for case in match], found)
-    # A side's variables may change what it is measured on, such as the number of threads.
-    probed = [probe.probe(environment=side.environment) if side.environment else found for side in (a, b)]
+    # A side's variables may change what it is measured on, such as the number of threads, and what a factory builds.
+    probed = [probe.probe(models, environment=side.environment) if side.environment else found for side in (a, b)]
     keys = tuple(one.system_keys for one in probed)
+    networks = [one.network_keys for one in probed]
     say(f"A: {a.text}\nB: {b.text}")
     with processes.stopping_on_signals():
         try:
-            failed = measure_in_turns(experiment, pairs, options.results, keys)
+            failed = measure_in_turns(experiment, pairs, options.results, keys, networks=networks)
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
             return 130
     _print(
-        compare_turns(experiment, pairs, options.results, keys, _rules(options)),
+        compare_turns(experiment, pairs, options.results, keys, _rules(options), networks),
         ("A", "B"),
         options.format,
     )
@@ -236,12 +240,18 @@ def _ab(options: argparse.Namespace) -> int:
 
 
 def measure_in_turns(
-    experiment: Experiment, pairs: int, root: Path, system_key: SystemKeys | tuple[SystemKeys, ...], **campaign: Any
+    experiment: Experiment,
+    pairs: int,
+    root: Path,
+    system_key: SystemKeys | tuple[SystemKeys, ...],
+    networks: Sequence[Mapping[str, str]] = _NO_KEYS,
+    **campaign: Any,
 ) -> int:
     """Measure the pairs that are not whole yet; a pair of which half is missing is measured as a whole.
 
     Args:
         system_key: of both sides, or of each.
+        networks: of each side the keys of its networks.
         campaign: further fields of `supervise.Campaign`, such as the launcher.
 
     Returns:
@@ -257,7 +267,7 @@ def measure_in_turns(
     for record in supervise.recover(root):
         say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
     rebuild_parts(root)
-    whole = whole_pairs(_rows(root, experiment, system_key), experiment.sides, experiment.matches, pairs)
+    whole = whole_pairs(_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs)
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
     progress = TurnsProgress(
@@ -283,9 +293,12 @@ def measure_in_turns(
             on_tick=progress.tick,
             label=experiment.label(side),
             environment=experiment.setting(side).environment,
+            network_keys=of_networks,
             **campaign,
         )
-        for side, suite, key in zip(("a", "b"), experiment.sides, _of_sides(system_key), strict=True)
+        for side, suite, key, of_networks in zip(
+            ("a", "b"), experiment.sides, _of_sides(system_key), networks, strict=True
+        )
     }
     return sum(
         record.status not in DONE_STATUSES
@@ -296,24 +309,38 @@ def measure_in_turns(
 
 
 def compare_turns(
-    experiment: Experiment, pairs: int, root: Path, system_key: SystemKeys | tuple[SystemKeys, ...], rules: Rules
+    experiment: Experiment,
+    pairs: int,
+    root: Path,
+    system_key: SystemKeys | tuple[SystemKeys, ...],
+    rules: Rules,
+    networks: Sequence[Mapping[str, str]] = _NO_KEYS,
 ) -> Found:
     """What the pairs measured so far say."""
     from dlbench.report.compare.comparison import compare_sides
 
-    return compare_sides(_rows(root, experiment, system_key), experiment.sides, experiment.matches, pairs, rules)
+    return compare_sides(
+        _rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs, rules
+    )
 
 
-def _rows(root: Path, experiment: Experiment, system_key: SystemKeys | tuple[SystemKeys, ...]) -> Any:
-    """The store's rows of this experiment, of each side on its system."""
+def _rows(
+    root: Path,
+    experiment: Experiment,
+    system_key: SystemKeys | tuple[SystemKeys, ...],
+    networks: Sequence[Mapping[str, str]],
+) -> Any:
+    """The store's rows of this experiment, of each side on its system and of its networks as they are today."""
     from dlbench.launch.attempts import key_on
     from dlbench.results import store
 
     rows = store.load(root)
     rows = rows[(rows["suite_version"] == experiment.suite_version) & rows["suite"].isin(experiment.sides)]
     keys = dict(zip(experiment.sides, _of_sides(system_key), strict=True))
+    of_networks = dict(zip(experiment.sides, networks, strict=True))
     wanted = [key_on(keys[suite], device) for suite, device in zip(rows["suite"], rows["device"], strict=True)]
-    return rows[rows["system_key"] == wanted]
+    today = [of_networks[suite].get(model, "") for suite, model in zip(rows["suite"], rows["model"], strict=True)]
+    return rows[(rows["system_key"] == wanted) & (rows["network_key"].fillna("") == today)]
 
 
 def _of_sides(system_key: SystemKeys | tuple[SystemKeys, ...]) -> tuple[SystemKeys, ...]:

@@ -38,15 +38,21 @@ class Attempt:
     system_key: str
     started_at: str
     label: str | None = None
+    network_key: str = ""
 
     @property
     def id(self) -> str:
         """The name of the folder and of the Parquet part: time, case and chance, so that no two are ever equal."""
         return self.folder.name
 
+    @property
+    def key(self) -> DoneKey:
+        """Under which key it counts as done."""
+        return self.suite, self.suite_version, self.case.id, self.system_key, self.network_key
 
-#: What names a measurement that need not be made again: suite, suite version, case, hardware and software.
-DoneKey = tuple[str, int, str, str]
+
+#: What names a measurement that need not be made again: suite, suite version, case, hardware and software, network.
+DoneKey = tuple[str, int, str, str, str]
 
 
 #: Names hardware and software: one name for all, or one by the kind of device that a case runs on.
@@ -60,7 +66,7 @@ def key_on(keys: SystemKeys, device: str) -> str:
 
 def key_of(record: Record) -> DoneKey:
     """Under which key the record counts as done."""
-    return record.suite, record.suite_version, record.case_id, record.system_key or ""
+    return record.suite, record.suite_version, record.case_id, record.system_key or "", record.network_key or ""
 
 
 def attempts_folder(root: Path) -> Path:
@@ -76,6 +82,7 @@ def create(
     system_key: str,
     owner: dict[str, Any],
     label: str | None = None,
+    network_key: str = "",
 ) -> Attempt:
     """Make the folder of a new attempt with its `owner.json` and `case.json`.
 
@@ -84,7 +91,8 @@ def create(
     """
     now = datetime.now(UTC)
     name = f"{now:%Y%m%dT%H%M%S}-{case.id}-{secrets.token_hex(3)}"
-    attempt = Attempt(attempts_folder(root) / name, case, suite, suite_version, system_key, now.isoformat(), label)
+    folder = attempts_folder(root) / name
+    attempt = Attempt(folder, case, suite, suite_version, system_key, now.isoformat(), label, network_key)
     try:
         attempt.folder.mkdir(parents=True)
         head = {
@@ -93,6 +101,7 @@ def create(
             "system_key": system_key,
             "started_at": attempt.started_at,
             "label": label,
+            "network_key": network_key,
         }
         write_atomically(attempt.folder / "owner.json", json.dumps(owner | head, indent=1))
         write_atomically(attempt.folder / "case.json", json.dumps(case.to_dict(), indent=1))

@@ -9,6 +9,9 @@ from dlbench.launch import attempts, claims
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES
 from dlbench.spec.suite import Suite
 
+#: How the latest attempt at a case stands, and the key of its network.
+_Stand = tuple[str, str]
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -37,31 +40,33 @@ def count(results: Path, suite: Suite) -> list[Counts]:
 
     The device a case runs on and the machine's key are only known where it runs, so both are read from the attempts.
     """
-    tried: dict[tuple[str, str], dict[str, str]] = {}  # (device, system) -> case id -> how its latest attempt stands
+    tried: dict[tuple[str, str], dict[str, _Stand]] = {}  # (device, system) -> case id -> how it stands
     for _, record in attempts.heads(results):
         if (record.suite, record.suite_version) == (suite.name, suite.version):
             place = (str(record.case.get("device")), record.system_key or "")
-            _note(tried.setdefault(place, {}), record.case_id, record.status)
+            _note(tried.setdefault(place, {}), record.case_id, record.status, record.network_key or "")
     for attempt, owner in attempts.unclosed(results):
         if (attempt.suite, attempt.suite_version) == (suite.name, suite.version):
             alive = claims.seems_alive(owner, attempt.folder)
             place = (attempt.case.device, attempt.system_key)
-            _note(tried.setdefault(place, {}), attempt.case.id, "running" if alive else "preempted")
+            status = "running" if alive else "preempted"
+            _note(tried.setdefault(place, {}), attempt.case.id, status, attempt.network_key)
     counts = [_tally(suite, device, system_key, known) for (device, system_key), known in sorted(tried.items())]
     counts = [one for one in counts if one.missing < one.total or len(counts) == 1]
     return counts or [Counts(len(suite.cases()))]
 
 
-def _note(known: dict[str, str], case_id: str, status: str) -> None:
-    # Done stays done, and final final: `--fresh` may add attempts of another outcome later.
-    before = known.get(case_id)
-    if before not in FINAL_STATUSES or (before not in DONE_STATUSES and status in DONE_STATUSES):
-        known[case_id] = status
+def _note(known: dict[str, _Stand], case_id: str, status: str, network_key: str) -> None:
+    # Done stays done, and final final: `--fresh` may add attempts of another outcome later. But a network that has
+    # changed since is measured anew.
+    before, key = known.get(case_id, ("", network_key))
+    if key != network_key or before not in FINAL_STATUSES or (before not in DONE_STATUSES and status in DONE_STATUSES):
+        known[case_id] = status, network_key
 
 
-def _tally(suite: Suite, device: str, system_key: str, known: dict[str, str]) -> Counts:
+def _tally(suite: Suite, device: str, system_key: str, known: dict[str, _Stand]) -> Counts:
     cases = suite.cases(device=device)
-    stands = [known.get(case.id, "missing") for case in cases]
+    stands = [known[case.id][0] if case.id in known else "missing" for case in cases]
     return Counts(
         total=len(cases),
         done=sum(s in DONE_STATUSES for s in stands),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
-from dlbench.launch.processes import die_with_parent
+from dlbench.launch.processes import die_with_parent, worker_environment
 from dlbench.spec.case import Case
 from dlbench.spec.catalog import CATALOG
 
@@ -33,6 +32,12 @@ class Probe:
         """What a case on each kind of device is measured on; `system_key` is that of `device_kind`."""
         keys: Mapping[str, str] = self.facts.get("system_keys", {})
         return {self.device_kind: self.system_key, **keys}
+
+    @property
+    def network_keys(self) -> dict[str, str]:
+        """Which network each model's name stands for; "" where the name alone tells. Empty from an older dlbench."""
+        keys: dict[str, str] = self.facts.get("network_keys", {})
+        return keys
 
 
 def probe(
@@ -61,23 +66,38 @@ def probe(
             argv,
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=timeout_s,
             check=False,
-            env=os.environ | (environment or {}),
             preexec_fn=die_with_parent,
+            env=worker_environment(environment or {}),
         )
-        facts = json.loads(done.stdout.strip().splitlines()[-1])
+        facts = _answer(done.stdout)
     except subprocess.TimeoutExpired:
         raise BadInput(
             f"the device did not answer within {timeout_s:.0f} s: `{' '.join(argv)}` shows where it hangs"
         ) from None
-    except (ValueError, IndexError):
+    except ValueError:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode} and no output"])[-1]
         of = f" (asked for {', '.join(models)})" if models else ""
         raise BadInput(f"cannot measure with {argv[0]}: {last}{of}") from None
     for reason in facts["broken_models"].values():
         raise BadInput(reason)
     return Probe(facts["device_kind"], facts["system_key"], _describe(facts), len(facts["devices"]), facts)
+
+
+def _answer(stdout: str) -> dict[str, Any]:
+    """The answer among what the launcher or container of the probe may print before and after it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for line in reversed(stdout.splitlines()):
+        if line.startswith("{"):
+            facts = json.loads(line)
+            if isinstance(facts, dict) and "system_key" in facts:
+                return facts
+    raise ValueError("no answer")
 
 
 def check_models(models: Sequence[str]) -> None:

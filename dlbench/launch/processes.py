@@ -45,8 +45,24 @@ def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subp
             stderr=err,
             start_new_session=True,
             preexec_fn=die_with_parent,  # safe while no other thread runs here
-            env=os.environ | {"PYTHONUNBUFFERED": "1", MARK: str(folder)} | dict(environment),
+            env=worker_environment({"PYTHONUNBUFFERED": "1", MARK: str(folder)} | dict(environment)),
         )
+
+
+def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a worker: that of this process, and `environment` over it.
+
+    Python does not look for modules in the current folder, where a user's `random.py` would take the place of the
+    standard library's. `dlbench.models.external` looks there for users' networks. A dlbench that this process found in
+    the current folder stays within reach.
+    """
+    values = os.environ | {"PYTHONSAFEPATH": "1"} | dict(environment)
+    root = str(Path(__file__).resolve().parents[2])
+    if Path.cwd().resolve() == Path(root):
+        paths = values.get("PYTHONPATH", "").split(os.pathsep)
+        if root not in paths:
+            values["PYTHONPATH"] = os.pathsep.join(filter(None, (*paths, root)))
+    return values
 
 
 def die_with_parent() -> None:

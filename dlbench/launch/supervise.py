@@ -44,10 +44,13 @@ class Campaign:
     label: str | None = None
     #: Environment variables of the workers, over those of this process.
     environment: Mapping[str, str] = field(default_factory=dict)
+    #: Which network each model's name stands for today; "" where the name alone tells.
+    network_keys: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, case: Case) -> attempts.DoneKey:
         """Under which key the case counts as done."""
-        return self.suite, self.suite_version, case.id, attempts.key_on(self.system_key, case.device)
+        system_key = attempts.key_on(self.system_key, case.device)
+        return self.suite, self.suite_version, case.id, system_key, self.network_keys.get(case.model, "")
 
 
 def check_folder(root: Path) -> None:
@@ -152,8 +155,7 @@ def _left_open(case: Case, campaign: Campaign) -> Record | None:
     """
     finished = None
     for attempt, _ in attempts.unclosed(campaign.root):
-        key = attempt.suite, attempt.suite_version, attempt.case.id, attempt.system_key
-        if key == campaign.key(case):
+        if attempt.key == campaign.key(case):
             record = _close_left_open(attempt)
             if record.status in FINAL_STATUSES:
                 campaign.on_record(record)
@@ -163,8 +165,10 @@ def _left_open(case: Case, campaign: Campaign) -> Record | None:
 
 def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> tuple[Record, Stopped | None]:
     """The case's record, and the signal that asked for the end meanwhile."""
-    suite, version, _, system_key = campaign.key(case)
-    attempt = attempts.create(campaign.root, case, suite, version, system_key, claims.owner(), campaign.label)
+    suite, version, _, system_key, network_key = campaign.key(case)
+    attempt = attempts.create(
+        campaign.root, case, suite, version, system_key, claims.owner(), campaign.label, network_key
+    )
     started = time.monotonic()
     oom_kills = _oom_kills()
     process: subprocess.Popen[bytes] | None = None
@@ -281,6 +285,7 @@ def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: fl
         exit_code=exit_code,
         wall_s=wall_s,
         system_key=attempt.system_key,
+        network_key=attempt.network_key,
         ranks=outcome.ranks,
         label=attempt.label,
     )

@@ -108,9 +108,7 @@ def _from_timm(name: str) -> Found:
 
 def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
     name = f"{module_name}:{factory_name}"
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    _look_here()
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # an import runs somebody's code
@@ -121,6 +119,18 @@ def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
         raise UnknownName("factory", factory_name, callables, where=f"module '{module_name}'")
     found: Callable[[], object] = factory
     return found
+
+
+def _look_here() -> None:
+    """Lets imports find the current folder: after the standard library, before installed packages.
+
+    In front of the standard library a user's `random.py` would take the place of Python's for everybody.
+    """
+    here = str(Path.cwd())
+    if here in sys.path:
+        return
+    packages = [i for i, path in enumerate(sys.path) if Path(path).name in ("site-packages", "dist-packages")]
+    sys.path.insert(packages[0] if packages else len(sys.path), here)
 
 
 def _from_factory(name: str, factory: Callable[[], object]) -> Found:

@@ -215,6 +215,7 @@ class Record:
     ranks: tuple[tuple[System, Measurement], ...] = ()
     schema_version: int = SCHEMA_VERSION
     label: str | None = None  # what sets its side of `dlbench ab` apart, such as "b: env.OMP_NUM_THREADS=1"
+    network_key: str | None = None  # which network the model's name stood for; "" where the name alone tells
 
     def to_json(self) -> str:
         """The record as JSON text without its ranks, which stand in `result.json` beside it."""

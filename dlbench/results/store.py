@@ -136,8 +136,8 @@ def _whole_attempts(rows: pa.Table) -> set[str]:
     }
 
 
-def final_keys(root: Path) -> set[tuple[str, int, str, str]]:
-    """Suite, suite version, case and system of what the Parquet parts of `root` hold as ended.
+def final_keys(root: Path) -> set[tuple[str, int, str, str, str]]:
+    """Suite, suite version, case, system and network of what the Parquet parts of `root` hold as ended.
 
     A case that is said to be measured and has no samples has not ended.
     """
@@ -146,17 +146,18 @@ def final_keys(root: Path) -> set[tuple[str, int, str, str]]:
         with contextlib.suppress(StoreError, pa.ArrowException, OSError):  # `read` warns of it
             # The worker writes both or none, and lists take much longer to read.
             samples = "window_s" if is_marked(part) else "step_s"
-            rows = read_part(part, ["attempt_id", *_KEY_COLUMNS, samples])
+            rows = read_part(part, ["attempt_id", "network_key", *_KEY_COLUMNS, samples])
             if set(_KEY_COLUMNS) <= set(rows.column_names):
                 ended |= _ended(rows, samples)
     return ended
 
 
-def _ended(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str]]:
+def _ended(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
     measured = [bool(value) for value in rows[samples].to_pylist()] if samples in rows.column_names else repeat(False)
+    named = [name for name in (*_KEY_COLUMNS, "network_key") if name in rows.column_names]
     return {
-        (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "")
-        for row, has_samples in zip(rows.select(_KEY_COLUMNS).to_pylist(), measured, strict=False)
+        (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "", row.get("network_key") or "")
+        for row, has_samples in zip(rows.select(named).to_pylist(), measured, strict=False)
         if row["status"] in FINAL_STATUSES and (has_samples or row["status"] not in DONE_STATUSES)
     }
 

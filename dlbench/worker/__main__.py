@@ -63,27 +63,33 @@ def main(arguments: list[str]) -> int:
 
 
 def probe(models: list[str]) -> int:
-    """Prints what `dlbench.worker.system.stack` knows, its key, and the models that cannot be built, as JSON."""
+    """Prints what `dlbench.worker.system.stack` knows, its key, and what is known of these networks, as JSON."""
+    # The answer has the channel to itself: what a library or a user's code prints, also from C, goes to stderr.
+    answer = os.dup(1)
+    os.dup2(2, 1)
     import torch
 
-    from dlbench.models import check
+    from dlbench.worker.network_check import look_at
     from dlbench.worker.precision import precisions
     from dlbench.worker.system import stack, system_key, system_keys
 
+    networks = {name: look_at(name) for name in models}
     facts = stack()
     kinds = {"cpu", facts["device_kind"]}
     computes = {
         "precisions": {kind: precisions(torch.device(kind)) for kind in sorted(kinds)},
         "torch_threads": torch.get_num_threads(),
     }
-    broken = {}
-    for name in models:
-        try:
-            check(name)
-        except DlbenchError as error:
-            broken[name] = str(error)
-    keys = {"system_key": system_key(facts), "system_keys": system_keys(facts)}
-    print(json.dumps({**facts, **computes, **keys, "broken_models": broken}))
+    found = {
+        "system_key": system_key(facts),
+        "system_keys": system_keys(facts),
+        "broken_models": {name: network.error for name, network in networks.items() if network.error},
+        "network_keys": {name: network.key for name, network in networks.items()},
+        "network_files": {name: network.files for name, network in networks.items() if network.files},
+    }
+    text = json.dumps({**facts, **computes, **found})
+    with os.fdopen(answer, "w", encoding="utf-8") as file:
+        file.write(text + "\n")
     return 0
 
 

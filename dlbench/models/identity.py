@@ -1,0 +1,124 @@
+"""Which network a name stands for today, as a key: a user's own network can change while its name stays.
+
+The key of a factory's network is a digest of its source and of its structure. Both are needed: an edited `forward` can
+leave all parameters as they were, and a factory that reads a configuration file builds another network from the same
+source.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import sys
+import sysconfig
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dlbench.models import BuiltModel, build_on_meta, external
+from dlbench.spec.catalog import CATALOG
+
+#: Libraries whose versions the system's key holds already.
+_IN_SYSTEM_KEY = ("torch", "torchvision")
+
+
+def is_own(name: str) -> bool:
+    """Whether the name is that of a user's factory, `package.module:factory`."""
+    library, colon, _ = name.partition(":")
+    return bool(colon) and library not in ("torchvision", "timm")
+
+
+def library_key(name: str) -> str:
+    """The key of a network that is no factory's: the version of timm for timm's, else "".
+
+    The catalogue's networks are dlbench's, and torchvision's version follows that of torch, which the system's key
+    holds. timm's version changes on its own, and with it how the same network computes (fused attention in 0.9).
+    """
+    if name in CATALOG or name.startswith("torchvision:") or name in external.torchvision_names():
+        return ""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return f"timm-{importlib.metadata.version('timm')}"
+    return ""
+
+
+def own_key(name: str, built: BuiltModel | None) -> str:
+    """12 hex digits for the network of a factory whose module is imported already.
+
+    Args:
+        name: `package.module:factory`.
+        built: the network, on meta or not; None where it could not be built, and the source alone must do.
+    """
+    what = {
+        "sources": sorted(source_files(name).values()),
+        "version": _library_version(name.partition(":")[0]),
+        "structure": None if built is None else _structure(built),
+    }
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def source_files(name: str) -> dict[str, str]:
+    """The files of the user's own code that are loaded now, and the digest of each.
+
+    These are all modules but those of dlbench, of Python and of installed packages. To be called in a process that
+    loaded no other network's code.
+    """
+    found = {}
+    for module in list(sys.modules.values()):
+        file = _own_file(module)
+        if file is not None:
+            with contextlib.suppress(OSError):
+                found[str(file)] = hashlib.sha256(file.read_bytes()).hexdigest()
+    return found
+
+
+def build_for_key(name: str) -> BuiltModel | None:
+    """The network on meta, or None where it cannot be built there: its first step will tell why."""
+    try:
+        return build_on_meta(name)
+    except (Exception, SystemExit):  # somebody's code runs here
+        return None
+
+
+def _own_file(module: ModuleType) -> Path | None:
+    try:
+        file = getattr(module, "__file__", None)
+        if not isinstance(file, str) or getattr(module, "__name__", "") == "__main__":
+            return None
+        path = Path(file).resolve()
+    except Exception:  # a module may be any object with any attributes
+        return None
+    if {"site-packages", "dist-packages"}.intersection(path.parts):
+        return None
+    return None if any(path.is_relative_to(folder) for folder in _not_own()) else path
+
+
+def _not_own() -> list[Path]:
+    paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    return [Path(__file__).resolve().parents[1], *(Path(path).resolve() for path in paths if path)]
+
+
+def _library_version(module: str) -> str | None:
+    """The version of the installed package that a factory comes from; None for a module of the user's own."""
+    package = module.partition(".")[0]
+    if package in _IN_SYSTEM_KEY or _own_file(sys.modules.get(package, sys)) is not None:
+        return None
+    names = importlib.metadata.packages_distributions().get(package, [])
+    return ", ".join(f"{name}-{importlib.metadata.version(name)}" for name in sorted(set(names)))
+
+
+def _structure(built: BuiltModel) -> list[Any]:
+    """What the network is made of, without weights; by texts that do not depend on PyTorch's version."""
+    module = built.module
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    parts = [(name, type(part).__qualname__, _constants(part)) for name, part in module.named_modules()]
+    shapes = [(name, str(tuple(t.shape)), str(t.dtype), t.requires_grad) for name, t in tensors]
+    return [built.input_shape, built.num_classes, shapes, parts]
+
+
+def _constants(part: Any) -> list[tuple[str, str]]:
+    """The settings that PyTorch's layers declare as constant, such as a convolution's stride."""
+    names = sorted({str(name) for name in getattr(part, "__constants__", ())})
+    values = [(name, getattr(part, name, None)) for name in names]
+    return [(name, repr(value)) for name, value in values if isinstance(value, int | float | str | bool | tuple)]

@@ -1,0 +1,148 @@
+"""A user's own network that has changed is another case; what its code does otherwise spoils nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlbench.launch import attempts, supervise
+from dlbench.results import store
+from dlbench.results.records import Record
+from dlbench.spec.case import Case
+from dlbench.worker.network_check import look_at
+from tests.fakes.workers import script
+from tests.worker.conftest import NETWORKS
+
+SUITE = """
+name = "keys"
+[axes]
+model = ["own:make"]
+mode = ["training"]
+batch_size = [4]
+[protocol]
+min_time_s = 0.1
+max_time_s = 0.2
+warmup_min_time_s = 0.0
+warmup_max_time_s = 0.1
+idle_time_s = 0.0
+"""
+OWN = "from tiny import Net\nimport shape\ndef make(): return Net(shape.WIDTH)\n"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A user's folder with a network, a module beside it, and a suite."""
+    (tmp_path / "tiny.py").write_text((NETWORKS / "tiny.py").read_text())
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "shape.py").write_text("WIDTH = 8\n")
+    (tmp_path / "s.toml").write_text(SUITE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    return tmp_path
+
+
+def key_of(*names):
+    """As the probe finds them: in a process of its own for each."""
+    return [look_at(name).key for name in names]
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "dlbench", "run", "s.toml", "--results", "r", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_network_that_was_edited_is_measured_again_and_both_records_say_which_it_was(folder):
+    assert run().returncode == 0
+    (folder / "shape.py").write_text("WIDTH = 128\n")
+    second = run()
+    assert "own:make has changed since it was measured: 1 case will be measured again" in second.stderr
+    rows = store.load("r")
+    assert rows["parameters"].tolist() == [64 * 8 + 8 + 80 + 10, 64 * 128 + 128 + 1280 + 10]
+    assert rows["network_key"].nunique() == 2
+    assert len(attempts.final_keys(Path("r"))) == 2
+
+
+def test_the_key_is_that_of_source_modules_beside_it_configuration_and_environment(folder, monkeypatch):
+    (key,) = key_of("own:make")
+    assert key_of("own:make") == [key]
+    assert len(key) == 12
+    (folder / "unrelated.py").write_text("")
+    assert key_of("own:make") == [key]
+    # The same parameters, another forward.
+    tiny = folder / "tiny.py"
+    text = tiny.read_text()
+    tiny.write_text(text.replace("torch.relu", "torch.tanh"))
+    (changed,) = key_of("own:make")
+    assert changed != key
+    tiny.write_text(text)
+    assert key_of("own:make") == [key]
+    # The same source, other parameters.
+    before = key_of("tiny:make")
+    monkeypatch.setenv("WIDTH", "32")
+    assert key_of("tiny:make") != before
+
+
+def test_a_setting_read_from_a_file_is_part_of_the_key(folder):
+    (folder / "strided.py").write_text(
+        "from torch import nn\nfrom pathlib import Path\n"
+        "def make():\n"
+        "    n = nn.Sequential(nn.Conv2d(3, 4, 3, stride=int(Path('stride').read_text())),"
+        " nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+        "    n.input_shape = (3, 16, 16)\n"
+        "    return n\n"
+    )
+    Path("stride").write_text("1")
+    (one,) = key_of("strided:make")
+    Path("stride").write_text("2")
+    assert key_of("strided:make") != [one]
+
+
+def test_a_network_of_a_library_has_no_key_of_its_own_but_timms_carry_its_version():
+    assert key_of("lenet5", "squeezenet1_1", "torchvision:resnet18") == ["", "", ""]
+    timm = pytest.importorskip("timm")
+    assert key_of("timm:resnet10t") == [f"timm-{timm.__version__}"]
+
+
+def test_a_network_that_prints_at_import_at_exit_and_from_c_spoils_nothing(folder, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(NETWORKS))
+    done = run("-P", "model=bye:make,lenet5")
+    assert store.load("r")["status"].isin(["ok", "unstable"]).tolist() == [True, True], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("import os\nos._exit(7)\n", "model 'ends:make': importing it ended the process with exit status 7"),
+        ("import os\nos.kill(os.getpid(), 9)\n", "importing it ended the process with signal 9"),
+        ("raise SystemExit\n", "cannot import 'ends'"),
+    ],
+)
+def test_a_module_that_ends_the_process_is_one_line_with_its_name(folder, source, line):
+    (folder / "ends.py").write_text(source)
+    assert line in look_at("ends:make").error
+
+
+def test_a_factory_that_crashes_or_starts_a_thread_for_ever_leaves_the_key_of_its_source(folder):
+    (folder / "ends.py").write_text(
+        "import os, threading, time\n"
+        "def make(): os._exit(3)\n"
+        "def ticks():\n    threading.Thread(target=time.sleep, args=(1e6,)).start()\n    return 1\n"
+    )
+    keys = key_of("ends:make", "ends:ticks")
+    assert all(len(key) == 12 for key in keys)
+
+
+def test_a_record_from_before_the_key_counts_for_the_catalogue_and_not_for_a_users_network(tmp_path):
+    values = {"attempt_id": "a", "case_id": "c", "suite": "s", "suite_version": 1, "case": {}, "status": "ok"}
+    old = Record.from_json(json.dumps({**values, "started_at": "", "finished_at": "", "system_key": "sys"}))
+    assert attempts.key_of(old) == ("s", 1, "c", "sys", "")
+    case = Case("lenet5")
+    list(supervise.run([case], supervise.Campaign(tmp_path, "s", 1, "sys", script("write_good()"))))
+    named = supervise.Campaign(tmp_path, "s", 1, "sys", script("write_good()"), network_keys={"lenet5": "0123456789ab"})
+    assert [r.network_key for r in supervise.run([case], named)] == ["0123456789ab"]
+    assert list(supervise.run([case], named)) == []
