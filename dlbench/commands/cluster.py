@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,7 @@ def add(commands: Any) -> None:
     doctor.add_argument("--site", help="a site profile, or the name of one in slurm/")
     doctor.add_argument("--results", type=some_path, help="the results folder that is meant")
     doctor.add_argument("--node", action="store_true", help="only what a node must have before a job's first case")
+    doctor.add_argument("--token", type=some_path, help="with --node: a file that this node must see")
     doctor.add_argument("--json", action="store_true", help="for a support ticket")
 
 
@@ -62,11 +64,13 @@ def _results(parser: argparse.ArgumentParser) -> None:
 
 def _submit(options: argparse.Namespace) -> int:
     from dlbench.launch import jobs, probe, scheduler
-    from dlbench.launch.sites import load_site
+    from dlbench.launch.sites import load_site, remarks
     from dlbench.launch.supervise import check_folder
     from dlbench.spec.suite import load_suite, models_of
 
     site = load_site(options.site)
+    for remark in remarks(site):
+        say(remark)
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would only be found after hours in the queue.
     probe.check_models(models_of(suite.cases()))
@@ -110,7 +114,6 @@ def _status(options: argparse.Namespace) -> int:
 
     found = jobs.status(options.results)
     if options.json:
-        import dataclasses
         import json
 
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
@@ -164,11 +167,12 @@ def _doctor(options: argparse.Namespace) -> int:
     from dlbench.launch.sites import load_site
 
     site = load_site(options.site) if options.site else None
-    place = doctor.Place(site=site, results=options.results)
+    place = doctor.Place(site=site, results=options.results, token=options.token, in_job=options.node)
     findings = doctor.examine(place, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
     if options.node and not options.json:
         # One line for each thing that is wrong: a job of many nodes would drown in what is well.
         findings = [finding for finding in findings if finding.level in ("warn", "fail")]
+        findings = [dataclasses.replace(finding, text=f"{place.node}: {finding.text}") for finding in findings]
     text = doctor.as_json(findings) if options.json else doctor.as_text(findings)
     if text:
         print(text)

@@ -70,13 +70,31 @@ _ENROOT_START = (
 )
 #: Enroot keeps unpacked images in the user's home, which all nodes may share: each node's has the node in its name.
 _ENROOT_CREATE = 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"'
-#: What a job leaves that was cancelled or ran into its limit: no step starts any more then. Live jobs keep theirs.
-_ENROOT_SWEEP = (
+#: What a job leaves that was cancelled or ran into its limit, since no step starts any more then: its containers,
+#: and its folder in /tmp. The next job removes what belongs to this user, and to jobs that Slurm has no longer in its queue.
+_ENDED = (
     'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; '
-    'for name in $(enroot list); do id=${name#dlbench-}; case $name in dlbench-*-"$SLURMD_NODENAME") '
-    'grep -qx "${id%%-*}" <<<"$jobs" || enroot remove --force "$name" ;; esac; done; true'
+    'ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; '
 )
-_ENROOT_REMOVE = 'exec enroot remove --force "$0-$SLURMD_NODENAME"'
+_SWEEP_FOLDERS = (
+    "for folder in /tmp/dlbench-*; do "
+    'if [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && ended "${folder#/tmp/dlbench-}"; then '
+    'rm -rf "$folder"; fi; done; true'
+)
+_ENROOT_SWEEP = (
+    f"{_ENDED}for name in $(enroot list); do id=${{name#dlbench-}}; "
+    'case $name in dlbench-*-"$SLURMD_NODENAME") '
+    'if ended "${id%%-*}"; then enroot remove --force "$name"; fi ;; esac; done; '
+    f"{_SWEEP_FOLDERS}"
+)
+_ENROOT_REMOVE = 'enroot remove --force "$0-$SLURMD_NODENAME"; rm -rf "/tmp/$0"'
+#: pyxis keeps named containers as Enroot's, with a prefix; it reads the site's configuration, not the job's variables.
+_PYXIS_ENROOT = "env -u ENROOT_DATA_PATH enroot"
+_PYXIS_SWEEP = (
+    f"{_ENDED}for name in $({_PYXIS_ENROOT} list); do "
+    'case $name in pyxis_*dlbench-*) if ended "${name##*dlbench-}"; then '
+    f'{_PYXIS_ENROOT} remove --force "$name"; fi ;; esac; done; {_SWEEP_FOLDERS}'
+)
 
 
 def none(image: str, around: Surroundings) -> Wrapping:
@@ -170,7 +188,10 @@ def pyxis(image: str, around: Surroundings) -> Wrapping:
     )
     # Where the site keeps named containers beyond the job, they would fill the node's disk.
     return Wrapping(
-        srun=srun, environment=_nvidia(around), cleanup=(("enroot", "remove", "--force", f"pyxis_{around.name}"),)
+        srun=srun,
+        environment=_nvidia(around),
+        prepare=(("bash", "-c", _PYXIS_SWEEP),),
+        cleanup=((*_PYXIS_ENROOT.split(), "remove", "--force", f"pyxis_{around.name}"),),
     )
 
 

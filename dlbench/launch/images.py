@@ -70,7 +70,13 @@ def import_argv(runtime: str, source: str, target: Path) -> list[str]:
     """The command that fetches `source` into the file `target`."""
     if runtime == "apptainer":
         # Enroot's way to part registry and image is '#'; Apptainer takes the usual one.
-        return ["apptainer", "pull", str(target), source.replace("#", "/").replace("dockerd://", "docker-daemon:")]
+        plain = source.replace("#", "/")
+        if plain.startswith("dockerd://"):
+            # Enroot takes an image without its tag as the latest one; Apptainer refuses it.
+            name = plain.removeprefix("dockerd://")
+            tagged = ":" in name.rpartition("/")[2] or "@" in name
+            plain = f"docker-daemon:{name}" if tagged else f"docker-daemon:{name}:latest"
+        return ["apptainer", "pull", str(target), plain]
     return ["enroot", "import", "--output", str(target), source]
 
 

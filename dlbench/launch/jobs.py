@@ -16,6 +16,7 @@ import getpass
 import hashlib
 import json
 import os
+import re
 import shlex
 import socket
 from collections.abc import Sequence
@@ -35,6 +36,9 @@ from dlbench.names import excerpt, why_unsafe
 from dlbench.results.records import from_dict, load_json
 from dlbench.spec.case import Case
 from dlbench.spec.suite import Suite, load_suite
+
+#: No Slurm takes a million tasks; its digits are those of ASCII.
+_ARRAY = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")
 
 
 @dataclass(frozen=True)
@@ -271,7 +275,7 @@ def submitted(results: Path) -> list[SubmittedJob]:
             job: SubmittedJob = from_dict(SubmittedJob, load_json(file.read_text(encoding="utf-8")))
             if not why_unsafe(job.script.partition("/")[0]):
                 found.append(job)
-    return sorted(found, key=lambda job: (job.submitted_at, int(job.job_id) if job.job_id.isdigit() else 0))
+    return sorted(found, key=lambda job: (job.submitted_at, len(job.job_id), job.job_id))
 
 
 def submissions(results: Path) -> list[Path]:
@@ -422,10 +426,11 @@ def parse_array(text: str) -> tuple[int, int | None]:
     Raises:
         BadInput: it is neither.
     """
-    tasks, percent, throttle = text.partition("%")
-    if not tasks.isdigit() or int(tasks) < 1 or (percent and (not throttle.isdigit() or int(throttle) < 1)):
-        raise BadInput(f"--array {text}: write the number of jobs, and after % how many run at a time, such as 8%2")
-    return int(tasks), int(throttle) if throttle else None
+    found = _ARRAY.fullmatch(text)
+    if not found:
+        shown = text if len(text) <= 40 else f"{text[:40]}..."
+        raise BadInput(f"--array {shown!r}: write the number of jobs, and after % how many run at a time, such as 8%2")
+    return int(found[1]), int(found[2]) if found[2] else None
 
 
 def check_array(tasks: int, limit: int | None) -> None:

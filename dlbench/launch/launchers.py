@@ -174,7 +174,7 @@ def _one_node(case: Case, name: str) -> None:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+    return int(text) if text and text.isascii() and text.isdigit() else None
 
 
 def _program(name: str, hint: str) -> str:

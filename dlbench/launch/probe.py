@@ -73,6 +73,11 @@ def probe(
             env=worker_environment(environment or {}),
         )
         facts = _answer(done.stdout)
+    except OSError as error:
+        raise BadInput(
+            f"cannot measure with {argv[0]}: {error.strerror or error}; the supervisor must run where '{argv[0]}' is, "
+            "such as on a job's node outside of its container"
+        ) from None
     except subprocess.TimeoutExpired:
         raise BadInput(
             f"the device did not answer within {timeout_s:.0f} s: `{' '.join(argv)}` shows where it hangs"

@@ -6,7 +6,7 @@
     [environment]  variables, set as they stand: `$HOME` in a value is five characters
     [network]      interface, master_address
     [container]    runtime, image, source, mounts, options
-    [report]       partition, time_limit of the job that writes the report
+    [report]       partition, time_limit, memory, ... of the job that writes the report
 
 Every value is checked here against what it may hold, and quoted again where it is used, so that nothing in a profile
 can become shell code. Standard library only: a bare login node reads profiles.
@@ -39,8 +39,17 @@ PLAIN_PATH = re.compile(r"/[\w.+@=/-]*")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.,+@:-]*"
 _DIRECTIVE = re.compile(r"(--[a-z][a-z0-9-]*)(=[A-Za-z0-9_.,:/@%+*&|()\[\]=-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TIME = r"\d+|\d+:[0-5]?\d(:[0-5]?\d)?|\d+-\d+(:[0-5]?\d){0,2}"
+# Digits are those that Slurm reads: `\d` would also let in those of other scripts.
+_TIME = r"[0-9]+|[0-9]+:[0-5]?[0-9](:[0-5]?[0-9])?|[0-9]+-[0-9]+(:[0-5]?[0-9]){0,2}"
+_SIZE = r"[0-9]+[KMGT]?"
 _LINE_OF_TEXT = r"[^\x00-\x1f\x7f\u0085\u2028\u2029]+"
+#: Variables that mean something to bash itself: it would stop at one, or read the rest of the script differently.
+_OF_THE_SHELL = re.compile(r"IFS|PS[0-9]|UID|EUID|PPID|SHELLOPTS|BASHOPTS|GLOBIGNORE|POSIXLY_CORRECT|_|BASH_?[A-Z]*")
+#: Variables of the job scripts themselves.
+SCRIPT_VARIABLES = ("results", "suite", "nodes", "port", "step", "inside", "each_node", "token", "child", "received",
+                    "signals", "seen", "status", "digest", "tries")  # fmt: skip
+#: No count in a profile is larger [1].
+_MOST = 2**31 - 1
 #: Directives that dlbench writes itself, and what sets them.
 OWN_DIRECTIVES = {
     "--job-name": "the suite's name",
@@ -65,6 +74,13 @@ OWN_DIRECTIVES = {
     "--dependency": "dlbench",
     "--wrap": "dlbench",
 }
+#: The same for the job that writes the report, which asks for no GPU and no whole node unless told so.
+REPORT_DIRECTIVES = {
+    name: {"--time": "report.time_limit", "--mem": "report.memory", "--partition": "report.partition",
+           "--qos": "report.qos", "--nodes": "dlbench", "--ntasks-per-node": "dlbench"}.get(name, by)
+    for name, by in OWN_DIRECTIVES.items()
+    if name not in ("--gres", "--gpus-per-node", "--exclusive", "--constraint", "--cpus-per-task", "--signal")
+}  # fmt: skip
 
 
 def _text(pattern: str, wanted: str, default: str | None = None) -> Any:
@@ -95,7 +111,7 @@ class Slurm:
     qos: str | None = _text(_NAME, _PLAIN_NAME)
     constraint: str | None = _text(r"[A-Za-z0-9_.,:*&|()\[\]!@+-]+", "a Slurm constraint, such as a100|h100")
     time_limit: str | None = _text(_TIME, "a Slurm time, such as 04:00:00 or 1-12")
-    memory: str | None = _text(r"\d+[KMGT]?", "a size such as 64G (0: all of the node)")
+    memory: str | None = _text(_SIZE, "a size such as 64G (0: all of the node)")
     max_nodes: int | None = _number(1)
     cpus_per_task: int | None = _number(1)
     exclusive: bool = True
@@ -161,8 +177,11 @@ class Report:
 
     partition: str | None = _text(_NAME, _PLAIN_NAME)
     time_limit: str | None = _text(_TIME, "a Slurm time, such as 00:30:00", "00:30:00")
-    #: In the partition of the measurements those of `Slurm` hold unless given.
+    #: What Slurm gives a core unasked is often too little for a report.
+    memory: str | None = _text(_SIZE, "a size such as 4G", "4G")
+    #: In the partition of the measurements that of `Slurm` holds unless given.
     qos: str | None = _text(_NAME, _PLAIN_NAME)
+    #: Its own alone: a reservation of GPUs or a profiler's feature means nothing to it.
     directives: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "a directive such as --mail-type=END")
 
 
@@ -216,17 +235,36 @@ def load_site(path: str | Path, environment: Mapping[str, str] | None = None) ->
     """
     file = _find(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise BadInput(f"{file} is nested too deeply for a site profile") from None
+    except ValueError as error:  # also a whole number of more digits than Python reads
         raise BadInput(f"{file} is not valid TOML: {error}") from None
     except OSError as error:
         raise BadInput(f"cannot read {file}: {error.strerror}") from None
     return _Reader(file, text, os.environ if environment is None else environment).site(values)
 
 
+def remarks(site: Site) -> list[str]:
+    """What stands in a profile without effect."""
+    found = []
+    if site.container.runtime == "none" and site.software.host_python != Software.host_python:
+        found.append(
+            f"{site.file}: software.host_python has no effect without a container: software.python does everything"
+        )
+    if site.container.runtime == "pyxis" and "ENROOT_DATA_PATH" in site.environment:
+        found.append(
+            f"{site.file}: environment.ENROOT_DATA_PATH has no effect with pyxis, which reads the site's "
+            "/etc/enroot/enroot.conf alone: the site must set it there"
+        )
+    return found
+
+
 def _find(path: str | Path) -> Path:
     file = Path(path)
+    if len(file.name) > 255:
+        raise BadInput(f"no site has a name of {len(file.name)} characters")
     if file.suffix == ".toml" or file.is_file():
         if not file.is_file():
             raise BadInput(f"no site profile at '{path}': there is no such file")
@@ -281,8 +319,9 @@ class _Reader:
                 raise UnknownName(key, value, rule["known"], self._place(table, key))
             return value
         if "least" in rule:
-            if isinstance(value, bool) or not isinstance(value, int) or value < rule["least"]:
-                self._refuse(table, key, value, f"a whole number, at least {rule['least']}")
+            if isinstance(value, bool) or not isinstance(value, int) or not rule["least"] <= value <= _MOST:
+                wanted = f"a whole number, at least {rule['least']}"
+                self._refuse(table, key, value, wanted + (f", at most {_MOST}" if str(value).isdecimal() else ""))
             return value
         if kind == "bool":
             if not isinstance(value, bool):
@@ -317,6 +356,9 @@ class _Reader:
             if name not in OVERRIDES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
                 where = self._place("environment", name)
                 raise BadInput(f"{where}: {name} is set by the launcher for each rank; a profile must not set it")
+            if name in SCRIPT_VARIABLES or _OF_THE_SHELL.fullmatch(name):
+                where = self._place("environment", name)
+                raise BadInput(f"{where}: {name} is a variable of the job script's shell; a profile must not set it")
             self._one_text("environment", name, value, re.compile(rf"({_LINE_OF_TEXT})?"), "one line of text")
         return dict(values)
 
@@ -347,12 +389,13 @@ class _Reader:
         return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", value, text)
 
     def _check_directives(self, site: Site) -> None:
-        given = [("slurm", d) for d in site.slurm.directives] + [("report", d) for d in site.report.directives]
-        for table, directive in given:
+        given = [("slurm", d, OWN_DIRECTIVES) for d in site.slurm.directives]
+        given += [("report", d, REPORT_DIRECTIVES) for d in site.report.directives]
+        for table, directive, own in given:
             name = directive.partition("=")[0]
-            if name in OWN_DIRECTIVES:
+            if name in own:
                 where = self._place(table, "directives")
-                raise BadInput(f"{where}: {name} is set by {OWN_DIRECTIVES[name]}, not under directives")
+                raise BadInput(f"{where}: {name} is set by {own[name]}, not under directives")
         for name in site.slurm.without:
             if name not in OWN_DIRECTIVES:
                 raise UnknownName("directive", name, OWN_DIRECTIVES, self._place("slurm", "without"))
@@ -373,7 +416,9 @@ class _Reader:
 
     def _refuse(self, table: str, key: str, value: Any, wanted: str) -> None:
         name = f"{table}.{key}" if table else key
-        raise BadInput(f"{self._place(table, key)}: {name} is {value!r}; it must be {wanted}")
+        shown = repr(value)
+        shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
+        raise BadInput(f"{self._place(table, key)}: {name} is {shown}; it must be {wanted}")
 
     def _place(self, table: str, key: str) -> str:
         """`file:line` of the key inside its table, of the table, or the file alone."""

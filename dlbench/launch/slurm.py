@@ -26,6 +26,8 @@ from dlbench.spec.case import Case
 
 #: Stands in a word for the job's number, which only the running script knows. No checked value can hold it.
 JOB_ID = "\x1f"
+#: The exit status of an srun that Slurm itself has failed, unlike any of what it runs.
+SLURM_EXIT_ERROR = 119
 #: Stands in the words of a step for the case's nodes and ranks.
 RANKS = "{ranks}"
 
@@ -33,13 +35,14 @@ _SIGNALS = r"""
 # Shortly before the limit Slurm sends USR1 to this script alone, and a shell runs its traps only while it waits. The
 # campaign ends the case in flight as preempted then; all finished ones are safe.
 child='' received='' signals=0
-# shellcheck disable=SC2329
+# shellcheck disable=SC2034,SC2329
 pass_on() {
   received=$1 signals=$((signals + 1))
   [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null || true
 }
 trap 'pass_on USR1' USR1
 trap 'pass_on TERM' TERM INT
+# shellcheck disable=SC2329
 watched() {
   local status=0 seen=$signals
   [ "$seen" -eq 0 ] || return 130
@@ -53,6 +56,27 @@ watched() {
   child=''
   return "$status"
 }
+"""
+
+_PATIENTLY = rf"""
+# srun ends so where Slurm itself failed, such as a controller that does not answer; what it runs never does.
+export SLURM_EXIT_ERROR={SLURM_EXIT_ERROR}
+# A step that Slurm could not start says nothing about what should run in it: once the controller answers, try again.
+patiently() {{
+  local status
+  for _ in {{1..5}}; do
+    status=0
+    "$@" || status=$?
+    [ "$status" -eq "$SLURM_EXIT_ERROR" ] || break
+    echo "Slurm did not start a step of job $SLURM_JOB_ID; waiting for its controller to try again" >&2
+    for _ in {{1..360}}; do
+      sleep 10
+      [ "${{signals:-0}}" -eq 0 ] || return 130
+      if [[ $(scontrol ping 2>/dev/null) == *" UP"* ]]; then break; fi
+    done
+  done
+  return "$status"
+}}
 """
 
 _HOST_LIBRARIES = r"""
@@ -104,7 +128,7 @@ def campaign_script(site: Site, job: Job) -> str:
         ]
     else:
         run = [
-            f'watched "${{step[@]}}" --nodes=1 --ntasks=1 "${{inside[@]}}" \\\n'
+            f'patiently watched "${{step[@]}}" --nodes=1 --ntasks=1 "${{inside[@]}}" \\\n'
             f'  -m dlbench run "$suite"{_overrides(job)} --results "$results" || status=$?',
         ]
     return _script(
@@ -113,14 +137,21 @@ def campaign_script(site: Site, job: Job) -> str:
         _surroundings(site, job, wrapping),
         [f"suite={quote(job.suite_file)}"],
         _rendezvous(site) if job.several_ranks else [],
-        _step(site, wrapping),
+        _step(site, wrapping, each_node=True),
+        _PATIENTLY.strip().splitlines(),
         _SIGNALS.strip().splitlines(),
         _prepare(wrapping),
         [
             "# Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.",
-            '"${step[@]}" "${each_node[@]}" "${inside[@]}" -m dlbench doctor --node --results "$results"',
+            "# All nodes must see the token: a folder of the same name on a disk of their own would swallow results.",
+            'token=$(mktemp "$results/jobs/.node-check-$SLURM_JOB_ID-XXXXXX")',
+            "status=0",
+            'patiently "${step[@]}" "${each_node[@]}" "${inside[@]}" \\\n'
+            '  -m dlbench doctor --node --results "$results" --token "$token" || status=$?',
+            'rm -f "$token"',
+            '[ "$status" -eq 0 ] || exit "$status"',
         ],
-        ["status=0", *run],
+        run,
         _requeue(site, wrapping),
         ['exit "$status"'],
     )
@@ -129,18 +160,19 @@ def campaign_script(site: Site, job: Job) -> str:
 def report_script(site: Site, job: Job) -> str:
     """The script of the job that brings the results together at the end; it needs no GPU and one node."""
     wrapping = _wrapping(site, job, gpus=False, nodes=1)
+    once = 'patiently "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}"'
     return _script(
         f"The report of the suite {job.suite}",
         _report_directives(site, job),
         _surroundings(site, job, wrapping),
         [],
         [],
-        _step(site, wrapping),
-        [],
+        _step(site, wrapping, each_node=bool(wrapping.prepare or wrapping.cleanup) and not wrapping.prepare_once),
+        _PATIENTLY.strip().splitlines(),
         _prepare(wrapping),
         [
-            '"${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench collect --results "$results"',
-            '"${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench report "$results" -o "$results/report"',
+            f'{once} -m dlbench collect --results "$results"',
+            f'{once} -m dlbench report "$results" -o "$results/report"',
         ],
     )
 
@@ -188,8 +220,11 @@ def _with_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
 
 def quote(word: str) -> str:
     """The word as the shell must read it; `JOB_ID` becomes the job's number."""
-    # shlex leaves commas bare, which shellcheck takes for a slip inside of arrays.
-    parts = [f"'{part}'" if "," in (quoted := shlex.quote(part)) == part else quoted for part in word.split(JOB_ID)]
+    # shlex leaves commas and a first '=' bare, which shellcheck takes for slips inside of arrays and behind a name.
+    parts = [
+        f"'{part}'" if (quoted := shlex.quote(part)) == part and ("," in part or part[0] == "=") else quoted
+        for part in word.split(JOB_ID)
+    ]
     return '"$SLURM_JOB_ID"'.join("" if part == "''" and len(parts) > 1 else part for part in parts)
 
 
@@ -235,7 +270,7 @@ def _script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
         f"# {title}, written by `dlbench submit`.",
         "# By hand: salloc with the options below, then bash this file inside the allocation.",
         *(f"#SBATCH {directive}" for directive in directives),
-        "# shellcheck disable=SC2016 # what stands in single quotes is meant as it stands",
+        "# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # what stands in single quotes is meant as it stands",
         "set -euo pipefail",
         ': "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"',
     ]
@@ -275,7 +310,7 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
 
 
 def _report_directives(site: Site, job: Job) -> list[str]:
-    # What goes for the partition that measures, such as a reservation of GPUs, need not go for another.
+    # A quality of service belongs to a partition.
     same = site.report.partition is None
     return _directives(
         site,
@@ -286,11 +321,12 @@ def _report_directives(site: Site, job: Job) -> list[str]:
             ("--qos", site.report.qos or (site.slurm.qos if same else None)),
             ("--nodes", "1"),
             ("--ntasks-per-node", "1"),
+            ("--mem", site.report.memory),
             ("--time", site.report.time_limit),
             ("--open-mode", "append"),
             ("--output", f"{job.results}/jobs/%x-%j.out"),
         ],
-        site.report.directives or (site.slurm.directives if same else ()),
+        site.report.directives,
     )
 
 
@@ -390,7 +426,7 @@ def _rendezvous(site: Site) -> list[str]:
     ]
 
 
-def _step(site: Site, wrapping: Wrapping) -> list[str]:
+def _step(site: Site, wrapping: Wrapping, each_node: bool) -> list[str]:
     mpi = [f"--mpi={site.slurm.mpi}"] if site.slurm.mpi else []
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *wrapping.srun]
     return [
@@ -402,7 +438,11 @@ def _step(site: Site, wrapping: Wrapping) -> list[str]:
         "unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE",
         _bash_array("step", step),
         _bash_array("inside", [*wrapping.prefix, *site.software.python]),
-        'each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)',
+        *(
+            ['each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)']
+            if each_node
+            else []
+        ),
     ]
 
 
@@ -427,7 +467,7 @@ def _prepare(wrapping: Wrapping) -> list[str]:
         commands = [f"  srun {where} {words(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
         lines += ["# shellcheck disable=SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
         lines.append("tidy # what an earlier run of this job left, if it was killed and requeued")
-    return lines + [f"srun {where} {words(argv)}" for argv in wrapping.prepare]
+    return lines + [f"patiently srun {where} {words(argv)}" for argv in wrapping.prepare]
 
 
 def _requeue(site: Site, wrapping: Wrapping) -> list[str]:

@@ -29,7 +29,7 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 def main(arguments: list[str]) -> int:
     """Runs the ranks; the exit status is that of the first that failed, 128 + signal where one was killed."""
-    if len(arguments) < 3 or not arguments[0].isdigit() or arguments[1] != "--":
+    if len(arguments) < 3 or not arguments[0].isdecimal() or arguments[1] != "--":
         print("usage: python -m dlbench.launch.spawn N -- ARGV...", file=sys.stderr)
         return 2
     size = int(arguments[0])

@@ -14,7 +14,8 @@ def ports_of(text: str) -> list[int]:
     found: list[int] = []
     for part in filter(None, (word.strip() for word in text.split(","))):
         low, _, high = part.partition("-")
-        if not low.isdigit() or (high and not high.isdigit()) or not 0 < int(low) <= int(high or low) < 65_536:
+        # `isdigit` is also true of '²', which is no number.
+        if not low.isdecimal() or (high and not high.isdecimal()) or not 0 < int(low) <= int(high or low) < 65_536:
             raise BadInput(f"'{part}' in the list of ports '{text}' is no port and no range such as 29500-29510.")
         found += range(int(low), int(high or low) + 1)
     return found

@@ -12,7 +12,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=/scratch/anna/results/jobs/%x-%j.out
-# shellcheck disable=SC2016 # what stands in single quotes is meant as it stands
+# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # what stands in single quotes is meant as it stands
 set -euo pipefail
 : "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
 
@@ -97,16 +97,36 @@ inside=(
 )
 each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
 
+# srun ends so where Slurm itself failed, such as a controller that does not answer; what it runs never does.
+export SLURM_EXIT_ERROR=119
+# A step that Slurm could not start says nothing about what should run in it: once the controller answers, try again.
+patiently() {
+  local status
+  for _ in {1..5}; do
+    status=0
+    "$@" || status=$?
+    [ "$status" -eq "$SLURM_EXIT_ERROR" ] || break
+    echo "Slurm did not start a step of job $SLURM_JOB_ID; waiting for its controller to try again" >&2
+    for _ in {1..360}; do
+      sleep 10
+      [ "${signals:-0}" -eq 0 ] || return 130
+      if [[ $(scontrol ping 2>/dev/null) == *" UP"* ]]; then break; fi
+    done
+  done
+  return "$status"
+}
+
 # Shortly before the limit Slurm sends USR1 to this script alone, and a shell runs its traps only while it waits. The
 # campaign ends the case in flight as preempted then; all finished ones are safe.
 child='' received='' signals=0
-# shellcheck disable=SC2329
+# shellcheck disable=SC2034,SC2329
 pass_on() {
   received=$1 signals=$((signals + 1))
   [ -z "$child" ] || kill -s "$1" "$child" 2>/dev/null || true
 }
 trap 'pass_on USR1' USR1
 trap 'pass_on TERM' TERM INT
+# shellcheck disable=SC2329
 watched() {
   local status=0 seen=$signals
   [ "$seen" -eq 0 ] || return 130
@@ -129,9 +149,14 @@ trap tidy EXIT
 tidy # what an earlier run of this job left, if it was killed and requeued
 
 # Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.
-"${step[@]}" "${each_node[@]}" "${inside[@]}" -m dlbench doctor --node --results "$results"
-
+# All nodes must see the token: a folder of the same name on a disk of their own would swallow results.
+token=$(mktemp "$results/jobs/.node-check-$SLURM_JOB_ID-XXXXXX")
 status=0
+patiently "${step[@]}" "${each_node[@]}" "${inside[@]}" \
+  -m dlbench doctor --node --results "$results" --token "$token" || status=$?
+rm -f "$token"
+[ "$status" -eq 0 ] || exit "$status"
+
 # The supervisor stays out here; each case is a step, with {ranks} replaced by its nodes and ranks.
 watched python3 -m dlbench run "$suite" --results "$results" \
   --launcher srun -- "${step[@]}" '{ranks}' "${inside[@]}" || status=$?

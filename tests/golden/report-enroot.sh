@@ -6,10 +6,11 @@
 #SBATCH --account=myproject
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
+#SBATCH --mem=4G
 #SBATCH --time=00:30:00
 #SBATCH --open-mode=append
 #SBATCH --output=/scratch/anna/results/jobs/%x-%j.out
-# shellcheck disable=SC2016 # what stands in single quotes is meant as it stands
+# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # what stands in single quotes is meant as it stands
 set -euo pipefail
 : "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
 
@@ -49,14 +50,33 @@ inside=(
 )
 each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
 
+# srun ends so where Slurm itself failed, such as a controller that does not answer; what it runs never does.
+export SLURM_EXIT_ERROR=119
+# A step that Slurm could not start says nothing about what should run in it: once the controller answers, try again.
+patiently() {
+  local status
+  for _ in {1..5}; do
+    status=0
+    "$@" || status=$?
+    [ "$status" -eq "$SLURM_EXIT_ERROR" ] || break
+    echo "Slurm did not start a step of job $SLURM_JOB_ID; waiting for its controller to try again" >&2
+    for _ in {1..360}; do
+      sleep 10
+      [ "${signals:-0}" -eq 0 ] || return 130
+      if [[ $(scontrol ping 2>/dev/null) == *" UP"* ]]; then break; fi
+    done
+  done
+  return "$status"
+}
+
 # shellcheck disable=SC2329
 tidy() {
-  srun "${each_node[@]}" bash -c 'exec enroot remove --force "$0-$SLURMD_NODENAME"' dlbench-"$SLURM_JOB_ID" 2>/dev/null || true
+  srun "${each_node[@]}" bash -c 'enroot remove --force "$0-$SLURMD_NODENAME"; rm -rf "/tmp/$0"' dlbench-"$SLURM_JOB_ID" 2>/dev/null || true
 }
 trap tidy EXIT
 tidy # what an earlier run of this job left, if it was killed and requeued
-srun "${each_node[@]}" bash -c 'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; for name in $(enroot list); do id=${name#dlbench-}; case $name in dlbench-*-"$SLURMD_NODENAME") grep -qx "${id%%-*}" <<<"$jobs" || enroot remove --force "$name" ;; esac; done; true'
-srun "${each_node[@]}" bash -c 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"' dlbench-"$SLURM_JOB_ID" /scratch/anna/images/dlbench.sqsh
+patiently srun "${each_node[@]}" bash -c 'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; for name in $(enroot list); do id=${name#dlbench-}; case $name in dlbench-*-"$SLURMD_NODENAME") if ended "${id%%-*}"; then enroot remove --force "$name"; fi ;; esac; done; for folder in /tmp/dlbench-*; do if [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && ended "${folder#/tmp/dlbench-}"; then rm -rf "$folder"; fi; done; true'
+patiently srun "${each_node[@]}" bash -c 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"' dlbench-"$SLURM_JOB_ID" /scratch/anna/images/dlbench.sqsh
 
-"${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench collect --results "$results"
-"${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench report "$results" -o "$results/report"
+patiently "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench collect --results "$results"
+patiently "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" -m dlbench report "$results" -o "$results/report"

@@ -85,27 +85,68 @@ def test_enroot():
         "dlbench-17",
         "/scratch/x.sqsh",
     )
-    assert remove == ("bash", "-c", 'exec enroot remove --force "$0-$SLURMD_NODENAME"', "dlbench-17")
+    assert remove == (
+        "bash",
+        "-c",
+        'enroot remove --force "$0-$SLURMD_NODENAME"; rm -rf "/tmp/$0"',
+        "dlbench-17",
+    )
     assert not made.prepare_once
 
 
-def test_enroot_removes_what_jobs_that_have_ended_left_on_this_node(tmp_path):
+@pytest.mark.parametrize(
+    ("runtime", "there", "removed"),
+    [
+        ("enroot", "dlbench-{16,17,18}-n1 dlbench-16-n11 dlbench-x-n1 mine-n1", ["dlbench-16-n1"]),
+        (
+            "pyxis",
+            "pyxis_dlbench-{16,17,18} pyxis_15_dlbench-15 pyxis_dlbench-x pyxis_mine dlbench-16",
+            ["pyxis_dlbench-16", "pyxis_15_dlbench-15"],
+        ),
+    ],
+)
+def test_what_jobs_that_have_ended_left_on_this_node_is_removed(tmp_path, runtime, there, removed):
     """The sweep itself, by bash, with stand-ins for squeue and enroot."""
     programs = {
         "squeue": "echo 17; echo 18",
-        "enroot": 'if [ "$1" = list ]; then printf "%s\\n" dlbench-{16,17,18}-n1 dlbench-16-n11 mine-n1; else echo "$*" >> log; fi',
+        "enroot": f'[ -z "${{ENROOT_DATA_PATH:-}}" ] || [ {runtime} = enroot ] || exit 1\n'
+        f'if [ "$1" = list ]; then printf "%s\\n" {there}; else echo "$*" >> log; fi',
     }
     for name, body in programs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
-    sweep = wrapping("enroot").prepare[0]
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1"}
+    sweep = wrapping(runtime).prepare[0]
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1", "ENROOT_DATA_PATH": "/of/the/job",
+    }  # fmt: skip
     subprocess.run(sweep, check=True, cwd=tmp_path, env=environment)
-    assert (tmp_path / "log").read_text() == "remove --force dlbench-16-n1\n"
+    assert (tmp_path / "log").read_text().splitlines() == [f"remove --force {name}" for name in removed]
     # Where Slurm does not say which jobs live, nothing is removed.
     (tmp_path / "squeue").write_text("#!/bin/bash\nexit 1\n")
     subprocess.run(sweep, check=True, cwd=tmp_path, env=environment)
-    assert (tmp_path / "log").read_text().count("remove") == 1
+    assert (tmp_path / "log").read_text().count("remove") == len(removed)
+
+
+@pytest.mark.parametrize("runtime", ["enroot", "pyxis"])
+def test_temporary_folders_are_removed_only_where_they_are_ours_and_their_job_has_ended(tmp_path, runtime):
+    """In a /tmp of its own: the sweep's folders are there."""
+    sweep = wrapping(runtime).prepare[0][2].replace("/tmp/", f"{tmp_path}/tmp/")
+    for name in ("dlbench-16", "dlbench-17", "dlbench-x", "other-16"):
+        (tmp_path / "tmp" / name / "enroot").mkdir(parents=True)
+    (tmp_path / "tmp" / "dlbench-15").symlink_to(tmp_path / "tmp" / "other-16")
+    (tmp_path / "tmp" / "dlbench-14").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "tmp" / "dlbench-14", 1000, 1000)
+    else:
+        (tmp_path / "tmp" / "dlbench-14").rmdir()
+    for name, body in {"squeue": "echo 17", "enroot": "true"}.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    before = {path.name for path in (tmp_path / "tmp").iterdir()}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1"}
+    subprocess.run(["bash", "-c", sweep], check=True, cwd=tmp_path, env=environment)
+    assert before - {path.name for path in (tmp_path / "tmp").iterdir()} == {"dlbench-16"}
+    assert (tmp_path / "tmp" / "other-16" / "enroot").exists()
 
 
 def test_pyxis():

@@ -3,6 +3,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dlbench.launch import doctor
-from dlbench.launch.doctor import Answer, Place, python
-from dlbench.launch.sites import Container, Gpus, Mount, Network, Site, Slurm
+from dlbench.launch.doctor import Answer, Place, folders, python
+from dlbench.launch.sites import Container, Gpus, Mount, Network, Site, Slurm, Software
 
 ROOT = Path(__file__).parents[2]
 PROBE = {
@@ -184,6 +185,33 @@ def test_an_mpi_type_that_srun_does_not_know_fails(machine):
     assert "pmi2" in findings[1].mend
 
 
+def test_an_mpi_plugin_that_is_listed_and_cannot_be_loaded_fails(machine):
+    site = Site("s", "f", slurm=Slurm(mpi="pmix"))
+    machine.program("srun --mpi=list", "", err="MPI plugin types are...\n\tpmix\n\tnone\n")
+    said = (
+        "srun: error:  mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not load PMIx library\n"
+        "srun: error: Couldn't load specified plugin name for mpi/pmix: Plugin init() callback failed\n"
+        "srun: error: Invalid MPI type 'pmix', --mpi=list for acceptable types\n"
+    )
+    machine.program("srun --mpi=pmix --test-only --ntasks=1 true", "", 1, said)
+    finding = machine.look(doctor.check_mpi, site=site)[-1]
+    assert (finding.level, finding.text) == (
+        "fail",
+        "srun lists --mpi=pmix and cannot load it: mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not load "
+        "PMIx library",
+    )
+    # Outside of a job srun may refuse for other reasons, such as a missing account.
+    machine.program(
+        "srun --mpi=pmix --test-only --ntasks=1 true", "", 1, "srun: error: allocation failure: Invalid account"
+    )
+    assert levels(machine.look(doctor.check_mpi, site=site)) == [("mpi", "note")]
+    machine.environment = {"SLURM_JOB_ID": "7"}
+    machine.program("srun --mpi=pmix --overlap --nodes=1 --ntasks=1 true", "", 1, said)
+    assert levels(machine.look(doctor.check_mpi, site=site))[-1] == ("mpi", "fail")
+    machine.program("srun --mpi=pmix --overlap --nodes=1 --ntasks=1 true", "", 0)
+    assert levels(machine.look(doctor.check_mpi, site=site)) == [("mpi", "note")]
+
+
 def slurm_machine(machine):
     machine.program("sbatch --version", "slurm 25.05")
     machine.program("scontrol ping", "Slurmctld(primary) at a is UP\n")
@@ -254,12 +282,40 @@ def test_an_image_that_is_not_there_fails_and_the_mend_fetches_it(machine):
 
 
 def test_folders_that_are_well(tmp_path):
-    found = list(
-        doctor.check_folders(Place(results=tmp_path / "new" / "results", environment={"TMPDIR": str(tmp_path)}))
-    )
+    (tmp_path / "results").mkdir()
+    found = list(doctor.check_folders(Place(results=tmp_path / "results", environment={"TMPDIR": str(tmp_path)})))
     assert all(finding.level in ("ok", "warn") for finding in found)
     assert levels(found)[:2] == [("results", "ok"), ("temporary", "ok")]
-    assert list((tmp_path / "new" / "results").iterdir()) == []
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_a_results_folder_that_is_not_there_is_never_made_and_in_a_job_it_fails(tmp_path):
+    folder = tmp_path / "new" / "results"
+    here = next(iter(doctor.check_folders(Place(results=folder))))
+    assert (here.level, here.text) == ("ok", f"{folder} is not there yet, and can be made in {tmp_path}")
+    in_job = next(iter(doctor.check_folders(Place(results=folder, in_job=True))))
+    assert (in_job.level, in_job.text) == ("fail", f"the results folder {folder} is not there")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_results_folder_that_is_another_one_on_this_node_fails(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "TOKEN_PATIENCE_S", 0.1)
+    token = tmp_path / "token"
+    found = list(doctor.check_folders(Place(results=tmp_path, token=token, in_job=True)))
+    assert levels(found)[:2] == [("results", "ok"), ("results", "fail")]
+    assert "is another folder here than on the job's first node" in found[1].text
+    token.touch()
+    assert (
+        levels(doctor.check_folders(Place(results=tmp_path, token=token, in_job=True)))[:2].count(("results", "fail"))
+        == 0
+    )
+
+
+def test_a_file_that_a_slow_file_system_shows_late_is_waited_for(tmp_path):
+    token = tmp_path / "token"
+    threading.Timer(0.7, token.touch).start()
+    found = list(doctor.check_folders(Place(results=tmp_path, token=token, in_job=True)))
+    assert ("results", "fail") not in levels(found)
 
 
 def test_a_full_disk_fails(tmp_path, monkeypatch):
@@ -276,6 +332,9 @@ def test_a_results_folder_that_cannot_be_written_fails(tmp_path):
     found = list(doctor.check_folders(Place(results=tmp_path / "file" / "results")))
     assert found[0].level == "fail"
     assert "cannot write in" in found[0].text
+    (tmp_path / "results").mkdir()
+    found = list(doctor.check_folders(Place(results=Path("/proc/self"), in_job=True)))
+    assert (found[0].level, "cannot write in /proc/self" in found[0].text) == ("fail", True)
 
 
 def test_a_server_whose_clock_is_off_fails_since_claims_would_be_taken_over(tmp_path, monkeypatch):
@@ -338,6 +397,52 @@ def test_enroot_on_a_disk_that_nodes_share_is_a_warning(machine):
     assert "ENROOT_DATA_PATH" in finding.mend
 
 
+def test_pyxis_with_enroot_s_data_on_a_disk_that_nodes_share_fails_and_says_what_the_site_must_set(machine):
+    machine.program("enroot", "")
+    machine.file("/etc/enroot/enroot.conf", "ENROOT_DATA_PATH /home/${USER}/enroot\n")
+    machine.environment = {"HOME": "/home/anna", "USER": "anna", "ENROOT_DATA_PATH": "/local/mine"}
+    machine.program("df", "  Avail Type\n 90000 nfs4\n")
+
+    def storage(nodes, environment=()):
+        site = Site(
+            "s",
+            "f",
+            slurm=Slurm(max_nodes=nodes),
+            container=Container("pyxis", "/x.sqsh"),
+            environment=dict(environment),
+        )
+        return next(f for f in machine.look(doctor.check_runtimes, site=site) if f.check == "image storage")
+
+    # What the profile and the job's environment say has no effect.
+    finding = storage(None, {"ENROOT_DATA_PATH": "/local/mine"})
+    assert finding.level == "fail"
+    assert finding.text.startswith("/home/anna/enroot is on nfs4, which all nodes share: jobs of several nodes fail")
+    assert "the site must set ENROOT_DATA_PATH in /etc/enroot/enroot.conf" in finding.mend
+    assert storage(1).level == "warn"
+    machine.program("df", "  Avail Type\n 90000 xfs\n")
+    assert storage(None).level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("site", "remark"),
+    [
+        (
+            Site("s", "f", software=Software(host_python=("/opt/python",))),
+            "software.host_python has no effect without a container",
+        ),
+        (
+            Site("s", "f", container=Container("pyxis", "/x"), environment={"ENROOT_DATA_PATH": "/x"}),
+            "ENROOT_DATA_PATH has no effect with pyxis",
+        ),
+        (Site("s", "f", software=Software(host_python=("/opt/python",)), container=Container("docker", "x")), None),
+        (Site("s", "f"), None),
+    ],
+)
+def test_what_has_no_effect_in_a_profile_is_said(machine, site, remark):
+    found = machine.look(doctor.check_profile, site=site)
+    assert [remark in finding.text and finding.level == "warn" for finding in found] == ([True] if remark else [])
+
+
 def test_enroot_unpacks_where_the_profile_the_environment_or_the_site_s_configuration_says(machine):
     machine.program("enroot", "")
     machine.environment = {"HOME": "/home/anna", "USER": "anna"}
@@ -379,9 +484,10 @@ def test_what_is_wrong_stands_above_how_to_mend_it():
     assert text.splitlines() == ["fail  gpu              none", "                       -> buy one"]
 
 
-def command(*arguments):
+def command(*arguments, environment=()):
     argv = [sys.executable, "-m", "dlbench", "doctor", *map(str, arguments)]
-    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    given = os.environ | dict(environment)
+    return subprocess.run(argv, cwd=ROOT, env=given, capture_output=True, text=True, check=False)
 
 
 def test_the_command_looks_at_this_machine_and_its_exit_status_says_whether_something_fails(tmp_path):
@@ -396,6 +502,6 @@ def test_the_command_looks_at_this_machine_and_its_exit_status_says_whether_some
 def test_on_a_node_nothing_is_said_unless_something_is_wrong(tmp_path):
     assert command("--node", "--results", tmp_path).returncode == 0
     (tmp_path / "file").write_text("")
-    done = command("--node", "--results", tmp_path / "file" / "results")
+    done = command("--node", "--results", tmp_path / "file" / "results", environment={"SLURMD_NODENAME": "n7"})
     assert done.returncode == 1
-    assert "cannot write in" in done.stdout
+    assert f"n7: the results folder {tmp_path}/file/results is not there" in done.stdout

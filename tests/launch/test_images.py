@@ -142,6 +142,10 @@ def test_the_command_for_each_runtime():
     ]
     assert images.import_argv("apptainer", "docker://a#b:c", target) == ["apptainer", "pull", "/i/x", "docker://a/b:c"]
     assert images.import_argv("apptainer", "dockerd://b:c", target)[-1] == "docker-daemon:b:c"
+    # As Enroot reads it: an image of an engine on this machine, without a tag the latest.
+    assert images.import_argv("apptainer", "dockerd://b", target)[-1] == "docker-daemon:b:latest"
+    assert images.import_argv("apptainer", "dockerd://host:5000/b", target)[-1] == "docker-daemon:host:5000/b:latest"
+    assert images.import_argv("apptainer", "dockerd://b@sha256:0", target)[-1] == "docker-daemon:b@sha256:0"
 
 
 def test_docker_pulls_tags_and_says_which_image_it_is(tmp_path, monkeypatch):

@@ -265,10 +265,15 @@ def test_array_option(text, parsed):
     assert jobs.parse_array(text) == parsed
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "8%", "8%0", "8%%2", "a", "1-8"])
-def test_an_array_that_is_none_is_refused(text):
-    with pytest.raises(BadInput, match="such as 8%2"):
+@pytest.mark.parametrize(
+    "text",
+    ["", "0", "-1", "8%", "8%0", "8%%2", "a", "1-8", "٨", "8%٢", "²", "+8", " 8", "8\n", "1_0", "9" * 20, "9" * 5000],
+)
+def test_an_array_that_is_none_is_refused_in_one_line(text):
+    with pytest.raises(BadInput, match="such as 8%2") as caught:
         jobs.parse_array(text)
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(str(caught.value)) < 200
 
 
 def test_an_array_that_slurm_would_refuse_is_refused_before(slurm):

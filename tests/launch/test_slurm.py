@@ -153,11 +153,18 @@ def test_a_case_of_fewer_nodes_than_the_job_runs_on_the_first_of_them():
     assert not any(word.startswith("--nodelist") for word in launcher(Case("resnet50", nodes=3), folder))
 
 
-def test_a_report_elsewhere_takes_neither_qos_nor_directives_of_the_gpus():
-    gpu = SlurmTable(partition="gpu", qos="fast", cpus_per_task=1, directives=("--reservation=gpus",))
-    here = dataclasses.replace(plain(), slurm=gpu, report=Report())
-    assert "--reservation=gpus" in slurm.report_script(here, JOB)
-    assert "--qos=fast" in slurm.report_script(here, JOB)
+def test_the_report_s_memory_time_and_directives_are_its_own_and_it_asks_for_no_gpu():
+    gpu = SlurmTable(partition="gpu", qos="fast", cpus_per_task=16, memory="0", directives=("--reservation=gpus",))
+    here = dataclasses.replace(plain(), slurm=gpu, gpus=Gpus("gres", None, 4), report=Report())
+    text = slurm.report_script(here, JOB)
+    assert "--qos=fast" in text
+    assert "#SBATCH --mem=4G\n#SBATCH --time=00:30:00\n" in text
+    for of_the_campaign in ("--reservation", "--gres", "--exclusive", "--cpus-per-task=16"):
+        assert of_the_campaign not in text
+    large = dataclasses.replace(here, report=Report(memory="64G", time_limit="4:00:00"))
+    assert "#SBATCH --mem=64G\n#SBATCH --time=4:00:00\n" in slurm.report_script(large, JOB)
+    without = dataclasses.replace(here, slurm=dataclasses.replace(gpu, without=("--mem",)))
+    assert "--mem" not in slurm.report_script(without, JOB)
     there = dataclasses.replace(here, report=Report("cpu", qos="slow", directives=("--mail-type=END",)))
     text = slurm.report_script(there, JOB)
     assert "--reservation" not in text
@@ -239,11 +246,15 @@ def test_a_script_looks_at_every_node_and_then_runs_the_campaign(by_hand):
     assert process.communicate()[1] == ""
     assert process.returncode == 0
     results = str(by_hand.folder / "results")
-    assert [argv for argv, _ in by_hand.calls()] == [
-        ["-m", "dlbench", "doctor", "--node", "--results", results],
+    (doctor, _), (run, environment) = by_hand.calls()
+    token = Path(doctor.pop())
+    assert (token.parent, token.name.startswith(".node-check-17-")) == (Path(results) / "jobs", True)
+    assert not token.exists()
+    assert [doctor, run] == [
+        ["-m", "dlbench", "doctor", "--node", "--results", results, "--token"],
         ["-m", "dlbench", "run", job.suite_file, "-P", "model=lenet5", "--results", results],
     ]
-    assert by_hand.calls()[1][1]["PYTHONPATH"] == str(by_hand.folder)
+    assert environment["PYTHONPATH"] == str(by_hand.folder)
 
 
 def test_cases_of_several_ranks_are_supervised_outside_and_started_through_the_step(by_hand):
@@ -302,6 +313,49 @@ def test_a_node_that_is_not_fit_ends_the_job_before_the_first_case(by_hand):
     )  # fmt: skip
     assert again.returncode == 1
     assert "run" not in by_hand.log.read_text().split()
+
+
+#: srun as where the controller is away for the first two tries, and `scontrol ping`, which says so once.
+AWAY = """#!/bin/bash
+echo "$*" >>sruns.txt
+if [ "$(wc -l <sruns.txt)" -le 2 ]; then echo "srun: error: Unable to contact slurm controller" >&2; exit "$SLURM_EXIT_ERROR"; fi
+while [[ $1 == -* ]]; do shift; done
+exec "$@"
+"""
+PING = """#!/bin/bash
+echo "$*" >>pings.txt
+[ "$(wc -l <pings.txt)" -gt 1 ] && echo "Slurmctld(primary) at a is UP" || echo "Slurmctld(primary) at a is DOWN"
+"""
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_a_step_that_slurm_could_not_start_is_started_again_when_its_controller_answers(by_hand, status):
+    program = by_hand.folder / "bin"
+    process_of = {"srun": AWAY, "scontrol": PING, "sleep": "#!/bin/sh\n"}
+    for name, text in process_of.items():
+        (program / name).write_text(text)
+        (program / name).chmod(0o755)
+    process = by_hand.start(plain(), run=f"sys.exit({status})")
+    said = process.communicate()[1]
+    assert process.returncode == status
+    assert said.count("Slurm did not start a step of job 17; waiting for its controller to try again") == 2
+    assert (by_hand.folder / "pings.txt").read_text() == "ping\n" * 3
+    # What the campaign itself says, such as that cases failed, is never taken for Slurm's.
+    assert [argv[2] for argv, _ in by_hand.calls()] == ["doctor", "run"]
+
+
+def test_a_step_that_slurm_never_starts_ends_the_job(by_hand):
+    for name, text in {
+        "srun": f"#!/bin/sh\nexit {slurm.SLURM_EXIT_ERROR}",
+        "scontrol": "#!/bin/sh\necho is UP",
+        "sleep": "#!/bin/sh",
+    }.items():
+        (by_hand.folder / "bin" / name).write_text(f"{text}\n")
+        (by_hand.folder / "bin" / name).chmod(0o755)
+    process = by_hand.start(plain())
+    assert process.communicate()[1].count("did not start a step") == 5
+    assert process.returncode == slurm.SLURM_EXIT_ERROR
+    assert by_hand.calls() == []
 
 
 def test_outside_of_an_allocation_the_script_says_what_to_do(by_hand):

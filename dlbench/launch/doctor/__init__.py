@@ -12,7 +12,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from dlbench.launch.doctor.cluster import check_mpi, check_network, check_slurm
 from dlbench.launch.doctor.folders import check_folders, check_mounts
@@ -20,10 +20,19 @@ from dlbench.launch.doctor.gpu import check_energy, check_gpu
 from dlbench.launch.doctor.place import Answer, Check, Finding, Place
 from dlbench.launch.doctor.python import check_packages, check_python, check_torch
 from dlbench.launch.doctor.runtimes import check_runtimes
+from dlbench.launch.sites import remarks
 
 __all__ = ["CHECKS", "NODE_CHECKS", "Answer", "Finding", "Place", "as_json", "as_text", "examine", "exit_status"]
 
+
+def check_profile(place: Place) -> Iterator[Finding]:
+    """What stands in the profile without effect."""
+    for remark in remarks(place.site) if place.site else ():
+        yield Finding("profile", "warn", remark)
+
+
 CHECKS: tuple[Check, ...] = (
+    check_profile,
     check_python,
     check_torch,
     check_gpu,

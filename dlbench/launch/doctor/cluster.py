@@ -8,6 +8,9 @@ from collections.abc import Iterator
 
 from dlbench.launch.doctor.place import Finding, Place
 
+#: How srun speaks of a plugin of MPI that is there and does not work.
+_NOT_LOADED = re.compile(r"can ?not load|Unable to load|Invalid MPI type")
+
 
 def check_network(place: Place) -> Iterator[Finding]:
     """Interfaces and InfiniBand, for several nodes."""
@@ -52,6 +55,28 @@ def check_mpi(place: Place) -> Iterator[Finding]:
                 f"srun does not know --mpi={wanted}: every rank would believe that it is alone",
                 f"slurm.mpi must be one of: {' '.join(listed.split()) or 'nothing'}",
             )
+        else:
+            yield from _mpi_loads(place, wanted)
+
+
+def _mpi_loads(place: Place, wanted: str) -> Iterator[Finding]:
+    """A plugin can be listed and yet lack a library of its own: only trying shows it."""
+    if place.environment.get("SLURM_JOB_ID"):
+        how = ["--overlap", "--nodes=1", "--ntasks=1"]
+    else:
+        how = ["--test-only", "--ntasks=1"]  # srun loads the plugin before it asks for anything
+    answer = place.run(["srun", f"--mpi={wanted}", *how, "true"], 60.0)
+    said = answer.err if answer else ""
+    if answer and answer.status != 0 and _NOT_LOADED.search(said):
+        reason = next((line for line in said.splitlines() if "load" in line), said.strip())
+        yield Finding(
+            "mpi",
+            "fail",
+            f"srun lists --mpi={wanted} and cannot load it: {reason.removeprefix('srun: error:').strip()}",
+            "the site must install what the plugin needs; or take another slurm.mpi, or none",
+        )
+    elif answer and answer.status != 0 and place.environment.get("SLURM_JOB_ID"):
+        yield Finding("mpi", "fail", f"a step with --mpi={wanted} fails: {' '.join(said.split())}")
 
 
 def check_slurm(place: Place) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ MIN_RESULTS_BYTES = 64 * MIB
 MIN_TEMPORARY_BYTES = 1024 * MIB
 #: NCCL and the loaders of PyTorch fail with Docker's 64 MB [bytes].
 MIN_SHARED_MEMORY_BYTES = 512 * MIB
+#: So long may a network file system need until a new file is seen on another node [s].
+TOKEN_PATIENCE_S = 15.0
 #: Claims are judged by the time of their files; a clock further off would make a living owner look dead [s].
 MAX_CLOCK_OFFSET_S = 60.0
 
@@ -22,7 +24,7 @@ MAX_CLOCK_OFFSET_S = 60.0
 def check_folders(place: Place) -> Iterator[Finding]:
     """Results folder, temporary folder, shared memory: there, writable, with space, and on the same clock."""
     if place.results is not None:
-        yield from _folder("results", place.results, MIN_RESULTS_BYTES, "choose another with --results")
+        yield from _results(place, place.results)
     temporary = Path(place.environment.get("TMPDIR") or "/tmp")
     yield from _folder("temporary", place.root / str(temporary).lstrip("/"), MIN_TEMPORARY_BYTES, "set TMPDIR", "warn")
     shared = place.root / "dev/shm"
@@ -36,11 +38,39 @@ def check_folders(place: Place) -> Iterator[Finding]:
             yield Finding("shared memory", "ok", f"{size // MIB} MiB")
 
 
+def _results(place: Place, folder: Path) -> Iterator[Finding]:
+    """The folder is never made here: one that is missing would be found missing no more."""
+    other = "choose another with --results"
+    if folder.is_dir():
+        yield from _folder("results", folder, MIN_RESULTS_BYTES, other)
+    elif place.in_job:
+        yield Finding("results", "fail", f"the results folder {folder} is not there",
+                      "every node of a job must see it: a mount may be missing on this node")  # fmt: skip
+        return
+    else:
+        there = next(path for path in folder.parents if path.exists())
+        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+            yield Finding("results", "ok", f"{folder} is not there yet, and can be made in {there}")
+        else:
+            yield Finding("results", "fail", f"cannot write in {there}, where {folder} would have to be made", other)
+        return
+    if place.token is not None and not _appears(place.token):
+        yield Finding("results", "fail", f"{folder} is another folder here than on the job's first node: {place.token} "
+                      "is not in it", "the results folder must be on a disk that all nodes share")  # fmt: skip
+
+
+def _appears(file: Path) -> bool:
+    until = time.monotonic() + TOKEN_PATIENCE_S
+    while not file.exists():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+    return True
+
+
 def _folder(check: str, folder: Path, least_bytes: int, mend: str, level: str = "fail") -> Iterator[Finding]:
     probe = folder / f".doctor-{socket.gethostname()}-{os.getpid()}"
     try:
-        if check == "results":
-            folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"x" * 4096)
         offset_s = probe.stat().st_mtime - time.time()
         probe.unlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -61,6 +62,10 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     run: Callable[..., Answer | None] = run_command
     which: Callable[[str], str | None] = shutil.which
+    #: A file in the results folder that the job's first node has just made: every node must see it.
+    token: Path | None = None
+    #: Whether a job asks, which is about to start: what it needs must be there.
+    in_job: bool = False
 
     def read(self, path: str) -> str | None:
         """The file's text without blanks around it; None where it cannot be read."""
@@ -76,6 +81,11 @@ class Place:
     def names(self, pattern: str) -> list[str]:
         """Names of what matches the pattern under the root."""
         return sorted(path.name for path in self.root.glob(pattern.lstrip("/")))
+
+    @property
+    def node(self) -> str:
+        """What Slurm calls this node, or its host name."""
+        return self.environment.get("SLURMD_NODENAME") or socket.gethostname()
 
     @property
     def runtime(self) -> str:

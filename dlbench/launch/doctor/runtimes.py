@@ -14,6 +14,8 @@ MIN_UNPACKED_BYTES = 25_000 * MIB
 #: Runtimes that unpack an image, and what moves the place to a disk of the node.
 _STORAGE = {
     "enroot": "environment.ENROOT_DATA_PATH in the profile names another place, on a disk of the nodes",
+    "pyxis": "the site must set ENROOT_DATA_PATH in /etc/enroot/enroot.conf to a disk of the nodes, such as "
+    "/tmp/enroot-data/user-$(id -u): pyxis ignores the profile's and the job's; until then slurm.max_nodes = 1",
     "podman": "graphroot in ~/.config/containers/storage.conf names another place, on a disk of the node",
 }
 _SHARED_DISKS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "cifs", "smb3")
@@ -81,8 +83,15 @@ def _storage(place: Place) -> Iterator[Finding]:
         return
     free_mib, kind = int(words[0]), words[1]
     mend = _STORAGE[place.runtime]
+    nodes = place.site.slurm.max_nodes if place.site else None
     if place.runtime == "podman" and kind in _SHARED_DISKS:
         yield Finding("image storage", "fail", f"{folder} is on {kind}, where Podman cannot keep images", mend)
+    elif kind in _SHARED_DISKS and place.runtime == "pyxis" and nodes != 1:
+        text = (
+            f"{folder} is on {kind}, which all nodes share: jobs of several nodes fail ('failed to make directory'), "
+            "since pyxis gives the container one name on all of them"
+        )
+        yield Finding("image storage", "fail", text, mend)
     elif kind in _SHARED_DISKS:
         text = f"{folder} is on {kind}: each node of a job unpacks an image of its own there, all at the same time"
         yield Finding("image storage", "warn", text, mend)
@@ -94,15 +103,19 @@ def _storage(place: Place) -> Iterator[Finding]:
 
 
 def _storage_folder(place: Place) -> str | None:
-    if place.runtime not in _STORAGE or not place.which(place.runtime):
+    program = "enroot" if place.runtime == "pyxis" else place.runtime
+    if place.runtime not in _STORAGE or not place.which(program):
         return None
     if place.runtime == "podman":
         answer = place.run(["podman", "info", "--format", "{{.Store.GraphRoot}}"])
         return answer.out.strip() or None if answer and answer.status == 0 else None
     home = place.environment.get("HOME", "/")
     wanted = dict(place.site.environment).get("ENROOT_DATA_PATH") if place.site else None
+    wanted = wanted or place.environment.get("ENROOT_DATA_PATH")
     set_by_site = re.search(r"^\s*ENROOT_DATA_PATH\s+(\S+)", place.read("/etc/enroot/enroot.conf") or "", re.MULTILINE)
-    data = wanted or place.environment.get("ENROOT_DATA_PATH") or (set_by_site.group(1) if set_by_site else "")
+    if place.runtime == "pyxis":
+        wanted = None  # it starts Enroot with the site's configuration alone
+    data = wanted or (set_by_site.group(1) if set_by_site else "")
     data = re.sub(r"\$\{?(\w+)\}?", lambda name: place.environment.get(name.group(1), name.group()), data)
     return data or f"{place.environment.get('XDG_DATA_HOME') or f'{home}/.local/share'}/enroot"
 
