@@ -71,7 +71,7 @@ _ENROOT_START = (
 #: Enroot keeps unpacked images in the user's home, which all nodes may share: each node's has the node in its name.
 _ENROOT_CREATE = 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"'
 #: What a job leaves that was cancelled or ran into its limit, since no step starts any more then: its containers,
-#: and its folder in /tmp. The next job removes what belongs to this user, and to jobs that Slurm has no longer in its queue.
+#: and its folder in /tmp. The next job removes what belongs to this user and to jobs that have left the queue.
 _ENDED = (
     'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; '
     'ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; '
@@ -92,7 +92,7 @@ _ENROOT_REMOVE = 'enroot remove --force "$0-$SLURMD_NODENAME"; rm -rf "/tmp/$0"'
 _PYXIS_ENROOT = "env -u ENROOT_DATA_PATH enroot"
 _PYXIS_SWEEP = (
     f"{_ENDED}for name in $({_PYXIS_ENROOT} list); do "
-    'case $name in pyxis_*dlbench-*) if ended "${name##*dlbench-}"; then '
+    'case $name in pyxis_dlbench-* | pyxis_[0-9]*_dlbench-*) if ended "${name##*dlbench-}"; then '
     f'{_PYXIS_ENROOT} remove --force "$name"; fi ;; esac; done; {_SWEEP_FOLDERS}'
 )
 

@@ -100,7 +100,7 @@ def test_enroot():
         ("enroot", "dlbench-{16,17,18}-n1 dlbench-16-n11 dlbench-x-n1 mine-n1", ["dlbench-16-n1"]),
         (
             "pyxis",
-            "pyxis_dlbench-{16,17,18} pyxis_15_dlbench-15 pyxis_dlbench-x pyxis_mine dlbench-16",
+            "pyxis_dlbench-{16,17,18} pyxis_15_dlbench-15 pyxis_dlbench-x pyxis_mine pyxis_mydlbench-16 dlbench-16",
             ["pyxis_dlbench-16", "pyxis_15_dlbench-15"],
         ),
     ],
