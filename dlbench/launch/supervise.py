@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
 from dlbench.spec.case import Case
 
+#: After its result is there, a worker may take so long to end [s].
+RESULT_GRACE_S = 30.0
 #: The free space that a campaign must start with [bytes].
 MIN_FREE_BYTES = 64 * 2**20
 
@@ -202,6 +204,7 @@ def _wait(
     waiter = threading.Thread(target=process.wait, daemon=True)
     waiter.start()
     started = touched = time.monotonic()
+    result_at: float | None = None
     while waiter.is_alive():
         waiter.join(timeout=1.0)
         now = time.monotonic()
@@ -215,6 +218,10 @@ def _wait(
             return "timeout"
         if case.is_distributed and waiter.is_alive() and aftermath.has_failed(attempt.folder):
             break  # its launcher should have ended it by now
+        if result_at is None and (attempt.folder / "result.json").exists():
+            result_at = now
+        if result_at is not None and now - result_at > RESULT_GRACE_S:
+            break  # it has done its work, and something keeps it from ending
     return None
 
 
@@ -243,10 +250,13 @@ def run_ranks(argv: list[str], folder: Path, case: Case) -> tuple[int, str | Non
 
 
 def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:
-    """What became of a case. A result counts as done only if the worker also ended well."""
+    """What became of a case. A whole result counts, whatever became of the process afterwards."""
     outcome = attempts.outcome_of(folder)
-    if outcome and outcome.status in DONE_STATUSES and exit_code == 0:
-        return outcome
+    if outcome and outcome.status in DONE_STATUSES:
+        if exit_code == 0:
+            return outcome
+        how = "it cannot be killed" if exit_code is None else how_it_ended(exit_code)
+        return replace(outcome, error=f"measured whole; afterwards the process did not end well: {how}")
     ranks = outcome.ranks if outcome else ()
     phase = f" in phase '{phase_of(folder)}'" if phase_of(folder) else ""
     if outcome and outcome.status not in (*DONE_STATUSES, "preempted"):

@@ -25,6 +25,7 @@ from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
 from dlbench.spec.case import Case
 from dlbench.worker.progress import current_phase, enter_phase
 from dlbench.worker.ranks import Place, detect
+from dlbench.worker.voice import leave
 
 EXIT_BAD_INPUT = 2
 EXIT_NOT_DONE = 3
@@ -103,7 +104,7 @@ def measured_outcome(case: Case, place: Place) -> Outcome:
     import_s = time.perf_counter() - began_s
     try:
         return measure(case, place, import_s)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a network may call sys.exit
         if not isinstance(error, DlbenchError) or error.__cause__ is not None:
             traceback.print_exc()
         status, text = classify(error)
@@ -157,4 +158,4 @@ def _ignore_signals() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

@@ -38,6 +38,7 @@ from dlbench.worker.ranks import Place
 from dlbench.worker.software import read_text
 from dlbench.worker.system import CPU, device_facts, stack, system_key
 from dlbench.worker.timing import Clock, CudaClock, HostClock
+from dlbench.worker.voice import leave
 
 #: One sample lasts about this long [s], in as many calls as that takes: a stamp costs microseconds.
 SAMPLE_S = {"cuda": 0.002, "cpu": 0.01}
@@ -335,4 +336,4 @@ def _work(request: dict[str, Any], folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1:], _work))
+    leave(serve(sys.argv[1:], _work))

@@ -32,6 +32,7 @@ from dlbench.spec.case import Case
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place, detect
 from dlbench.worker.timing import Clock
+from dlbench.worker.voice import leave
 from dlbench.worker.workload import Workload
 
 #: Steps without synchronisation: for a tenth of the window and at least so long [s] and so many.
@@ -294,4 +295,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    leave(main(sys.argv[1:]))

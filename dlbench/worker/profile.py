@@ -42,6 +42,7 @@ from dlbench.worker.ranks import Place
 from dlbench.worker.stopping import WarmupRule
 from dlbench.worker.timing import Clock, CudaClock, HostClock, no_garbage_collection
 from dlbench.worker.traffic import LOSS, Work, count_traffic
+from dlbench.worker.voice import leave
 from dlbench.worker.workload import Workload, build_workload
 
 INPUT, OPTIMIZER, MEASURING = "(input)", "(optimizer)", "(measuring)"
@@ -422,4 +423,4 @@ def _work(request: dict[str, Any], folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1:], _work))
+    leave(serve(sys.argv[1:], _work))

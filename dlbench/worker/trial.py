@@ -21,6 +21,7 @@ from dlbench.spec.case import Case
 from dlbench.worker.errand import serve
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
+from dlbench.worker.voice import leave
 
 #: The optimizer makes its state at the end of the first step; the second has everything in place. In fp16 the first
 #: steps may be skipped until the gradients are scaled to be finite: so many are tried.
@@ -101,4 +102,4 @@ def _scale(workload: Any) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(serve(sys.argv[1:], work))
+    leave(serve(sys.argv[1:], work))

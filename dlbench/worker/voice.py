@@ -20,6 +20,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NoReturn
 
 from dlbench.worker.progress import current_phase
 
@@ -103,10 +104,30 @@ def die_with_launcher() -> None:
         os._exit(EXIT_NOT_DONE)
 
 
-def leave_at_once(code: int) -> None:
+def leave(code: int) -> NoReturn:
+    """Ends this process after its work is done and written.
+
+    Nothing of a network's code may hold it up or change its exit status any more: no thread that never ends, no exit
+    handler, no teardown of a library. MPI alone must hear of it.
+    """
+    with contextlib.suppress(Exception):  # the network's code may have replaced or closed them
+        sys.stdout.flush()
+        sys.stderr.flush()
+    with contextlib.suppress(Exception):
+        ctypes.CDLL(None).fflush(None)
+    if "mpi4py.MPI" in sys.modules:
+        from mpi4py import MPI
+
+        if MPI.Is_initialized() and not MPI.Is_finalized():
+            MPI.Finalize()
+    os._exit(code)
+
+
+def leave_at_once(code: int) -> NoReturn:
     """Ends this process without the teardown of process groups, which may wait for those that are gone."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
     if "mpi4py.MPI" in sys.modules:
         from mpi4py import MPI
 

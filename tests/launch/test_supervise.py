@@ -49,10 +49,32 @@ def test_a_worker_ended_by_a_signal_is_crashed_and_the_signal_named(tmp_path, nu
     assert record.exit_code == -number
 
 
-def test_a_result_followed_by_a_crash_is_not_ok_but_its_samples_are_kept(tmp_path):
-    record = run_one(tmp_path, "write_good(); os.kill(os.getpid(), signal.SIGSEGV)")
-    assert record.status == "crashed"
-    assert record.ranks[0][1].step_s
+@pytest.mark.parametrize(
+    ("end", "exit_code", "how"),
+    [
+        ("os.kill(os.getpid(), signal.SIGSEGV)", -signal.SIGSEGV, "killed by signal 11 (SIGSEGV)"),
+        ("os._exit(7)", 7, "ended with exit status 7"),
+        ("import atexit; atexit.register(lambda: os._exit(5))", 5, "ended with exit status 5"),
+        ("raise RuntimeError", 1, "ended with exit status 1"),
+        ("import threading; threading.Thread(target=time.sleep, args=(1e6,)).start()", -signal.SIGTERM, "(SIGTERM)"),
+    ],
+)
+def test_a_complete_result_counts_whatever_becomes_of_the_process_afterwards(
+    tmp_path, monkeypatch, end, exit_code, how
+):
+    monkeypatch.setattr(supervise, "RESULT_GRACE_S", 0.5)
+    record = run_one(tmp_path, f"write_good(); {end}")
+    assert (record.status, record.exit_code) == ("ok", exit_code)
+    assert record.ranks[0][1].step_s == (0.010, 0.011, 0.012)
+    assert record.error.startswith("measured whole; afterwards the process did not end well: worker ")
+    assert how in record.error
+    # It is not measured again.
+    assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))) == []
+
+
+def test_a_complete_result_counts_at_the_time_limit_and_after_a_signal(tmp_path, monkeypatch):
+    case = Case("lenet5", protocol=Protocol(timeout_s=1.0))
+    assert run_one(tmp_path, "write_good(); time.sleep(100)", case).status == "ok"
 
 
 #: What srun and slurmstepd print when a task has been ended at the limit of its step's memory.

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -55,6 +56,14 @@ def test_a_case_is_measured(tmp_path, name):
     assert (found.backward_flop is not None) == training
     assert system.details["system_key"]
     assert "phase: window" in stderr
+
+
+def test_what_a_network_leaves_running_keeps_no_worker_from_ending_well(tmp_path):
+    began = time.monotonic()
+    status, outcome, stderr = run_worker(tmp_path, dataclasses.replace(LENET, model="lateth:make"))
+    assert (status, outcome.error) == (0, None), stderr
+    assert outcome.status in ("ok", "unstable")
+    assert time.monotonic() - began < 100
 
 
 def expect_failure(folder, case, status, **options):
