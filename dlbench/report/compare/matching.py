@@ -18,6 +18,7 @@ from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.compare.compare_stats import DEFAULT_MARGIN
 from dlbench.report.data.derive import current, tidy
+from dlbench.report.data.systems import with_systems
 from dlbench.report.forms.render import Cell
 from dlbench.results.records import DONE_STATUSES
 from dlbench.spec.case import AXES, Case, Protocol
@@ -41,6 +42,10 @@ SYSTEM_FACTS = {
     "cpu_cores": "CPU cores",
     "cpu_threads": "CPU threads",
     "torch_threads": "threads of torch",
+    "cpu_quota": "CPU quota",
+    "cpu_binding": "binding of threads",
+    "node_cpu_cores": "cores of the node",
+    "node_memory_bytes": "memory of the node [B]",
     "memory_bytes": "memory [B]",
     "os": "operating system",
     "kernel": "kernel",
@@ -96,7 +101,8 @@ def side_of(rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, ru
     rows = select(rows, where, f"--{name.lower()}-where")
     if rows.empty:
         raise BadInput(f"{name} holds no records" + (f" with {', '.join(where)}" if where else ""))
-    cases = tidy(rows)
+    # Two settings of a CPU are two systems, though records of earlier versions have one key for both.
+    cases = with_systems(tidy(rows), rows)
     if not every:
         cases = current(cases)
     for axis in fields(Case):
@@ -145,7 +151,8 @@ def is_usable(case: Mapping[Any, Any], rules: Rules) -> bool:
 def groups_of(cases: pd.DataFrame, names: list[str], rules: Rules) -> dict[Key, Group]:
     """The attempts by what has to agree, in the order in which they were started."""
     groups = {}
-    for key, attempts in cases.groupby(names, sort=False):
+    # Nothing may go because a value is missing, which pandas would leave out.
+    for key, attempts in cases.groupby(names, sort=False, dropna=False):
         groups[tuple(key)] = Group(tuple(key), attempts[attempts["_good"]], attempts[~attempts["_good"]])
     return groups
 
@@ -160,6 +167,7 @@ def nearest(key: Key, candidates: list[Key], names: list[str]) -> Key | None:
 def paired_rows(rows: pd.DataFrame, sides: tuple[str, str]) -> pd.DataFrame:
     """The attempts that count of both sides."""
     rows = rows[rows["suite"].isin(sides)]
+    # A process of a side is measured on what its setting makes of the machine: nothing else tells its cases apart.
     return pd.DataFrame(columns=["suite", "case_id"]) if rows.empty else current(tidy(rows))
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dlbench import stats
 from dlbench.report.data import samples
 from dlbench.report.data.metrics import METRICS
+from dlbench.report.data.systems import is_unknown
 from dlbench.results.reader import Lists
 from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
 from dlbench.spec.case import AXES
@@ -121,10 +122,8 @@ def current(cases: pd.DataFrame) -> pd.DataFrame:
     A failed attempt that never got far enough to know its system gives way to any success of the same case.
     """
     done = cases["status"].isin(DONE_STATUSES)
-    lost = ~done & cases["system_key"].isna()
-    if "system_id" in cases:
-        # What died early in a source of one system is known to be of that.
-        lost[lost] = cases.loc[lost, "system_id"].str.contains("/unknown/", regex=False)
+    # What died early in a source of one system is known to be of that.
+    lost = ~done & (is_unknown(cases["system_id"]) if "system_id" in cases else cases["system_key"].isna())
     if lost.any():
         lost[lost] = cases.loc[lost, "case_id"].isin(cases.loc[done, "case_id"].unique())
     # A report keeps systems apart by the user's names as well.

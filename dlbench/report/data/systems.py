@@ -10,12 +10,19 @@ from typing import Any
 
 import pandas as pd
 
+from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 
 #: What tells systems of one name apart, in this order, each with the word before its value.
 _TELLING = (
     ("hardware", ""),
     ("system_cpu_model", ""),
+    ("cores_and_threads", ""),
+    ("logical_cores", ""),
+    ("node_cores", ""),
+    ("node_memory", ""),
+    ("quota", ""),
+    ("binding", ""),
     ("system_torch_version", "PyTorch "),
     ("system_cuda_version", "CUDA "),
     ("system_driver_version", "driver "),
@@ -24,6 +31,8 @@ _TELLING = (
     ("system_key", ""),
     ("source_number", "source "),
 )
+#: What a setting of a CPU is told by where the key of a system does not hold it, as in records of earlier versions.
+_SETTING = ("system_cpu_cores", "system_cpu_threads", "threads", "memory")
 
 
 @dataclass(frozen=True)
@@ -67,32 +76,138 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
     """What tells systems apart: the given name, the key of hardware and software, the kind of device of the case.
 
-    An attempt that died before it could tell its system belongs to the only one of its source, where there is one.
+    A CPU is another system where it may use other cores, threads or memory. Keys hold these (see
+    `dlbench.worker.system.system_key`); where attempts of one key differ in them, records of earlier versions among
+    them, the setting is added. The threads of several ranks are shares, so such an attempt belongs to the only setting
+    of its key, and so does one that died before it could tell. An attempt that could not even tell its key belongs to
+    the only system of its source, where there is one.
+
+    Args:
+        rows: one per rank; `source_name` and `source_number` may be missing.
     """
-    place = [rows["source_number"], rows["device"]]
-    keys = rows["system_key"].groupby(place)
+    number = rows["source_number"] if "source_number" in rows else pd.Series(0, rows.index)
+    keys = rows["system_key"].groupby([number, rows["device"]])
     # `first` passes over what is missing.
     only = keys.transform("first").where(keys.transform("nunique").eq(1))
-    key = rows["system_key"].fillna(only).fillna("unknown").astype(str)
-    name = rows["source_name"].fillna("").astype(str)
-    return name + "/" + key + "/" + rows["device"].astype(str)
+    key = rows["system_key"].fillna(only).astype(object).fillna(_UNKNOWN).astype(str)
+    name = rows["source_name"].fillna("").astype(str) if "source_name" in rows else ""
+    found: pd.Series[str] = name + "/" + key + "/" + rows["device"].astype(str)
+    return found + _settings(rows, found)
+
+
+#: In the id of a system: nobody knows which it is.
+_UNKNOWN = "unknown"
+
+
+def with_systems(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """`cases` (one per attempt) with the `system_id` that their rows (one per rank) give."""
+    first = rows.drop_duplicates("attempt_id").reset_index(drop=True)
+    ids = pd.Series(system_ids(first).to_numpy(), first["attempt_id"])
+    return cases.assign(system_id=cases["attempt_id"].map(ids).astype(object))
+
+
+def is_unknown(system_ids: pd.Series) -> pd.Series[bool]:
+    """Which of these ids belong to attempts that could not tell their system."""
+    return system_ids.astype(str).str.contains(f"/{_UNKNOWN}/", regex=False)
+
+
+def _settings(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
+    """What is to be added to the ids where attempts of a CPU differ in cores, threads or memory; "" elsewhere."""
+    first = rows[rows["device"].eq("cpu")].drop_duplicates("attempt_id")
+    if first.empty:
+        return pd.Series("", rows.index)
+    facts = _facts(first)
+    told = facts["system_cpu_threads"].notna()
+    values = facts[list(_SETTING)].itertuples(index=False)
+    text = pd.Series([",".join(f"{value:.0f}" for value in setting) for setting in values], first.index, dtype=object)
+    alone = (first["nodes"] * first["devices_per_node"]).eq(1) & told
+    place = system_ids.loc[first.index]
+    of_place = text.where(alone).groupby(place)
+    only = of_place.transform("first").where(of_place.transform("nunique").eq(1)).astype(object)
+    ranks = (first["nodes"] * first["devices_per_node"]).astype(str) + " ranks: "
+    own = text.where(facts["single"], ranks + text).where(told).astype(object)
+    text = text.where(alone).astype(object).fillna(only).fillna(own).fillna(_UNKNOWN)
+    several = text.groupby(place).transform("nunique").gt(1)
+    added = ("/" + text + "/").where(several, "")
+    return rows["attempt_id"].map(pd.Series(added.to_numpy(), first["attempt_id"])).fillna("").astype(str)
+
+
+def _facts(first: pd.DataFrame) -> pd.DataFrame:
+    """Cores, threads of one process, and size of the memory of each attempt, by its first row.
+
+    `single`: the threads are known to be those of one process, not the share of a rank.
+    """
+    num_ranks = first["nodes"] * first["devices_per_node"]
+    job = first["system_job_threads"]
+    memory = first["system_node_memory_bytes"].fillna(first["system_memory_bytes"])
+    sizes = {size: units.memory_size(size) for size in memory.dropna().unique()}
+    return pd.DataFrame(
+        {
+            "system_cpu_cores": first["system_cpu_cores"],
+            "system_cpu_threads": first["system_cpu_threads"],
+            "threads": job.fillna(first["system_torch_threads"]),
+            "memory": memory.map(sizes),
+            "single": job.notna() | num_ranks.eq(1),
+        },
+        index=first.index,
+    )
 
 
 def system_names(rows: pd.DataFrame) -> dict[str, str]:
     """A short and distinct name for each system by `system_id`, in the order of the sources.
 
-    The user's name, else the accelerator, else the processor, else the host; where two are alike, with what differs.
+    The user's name, else the accelerator, else the processor, else the host; where two are alike, with what differs,
+    such as "AMD EPYC 7B13 (2 cores, 1 thread)".
 
     Args:
         rows: of all sources, as `joined` gives them. Attempts that died before they could tell their system are passed
             over.
     """
     told = rows[rows["system_hostname"].fillna("") != ""]
-    told = told.sort_values("source_number", kind="stable").drop_duplicates("system_id")
+    # Of each system an attempt of one rank, where there is one: it tells the threads of one process.
+    single = (told["nodes"] * told["devices_per_node"]).eq(1) | told["system_job_threads"].notna()
+    order = told[["source_number"]].assign(shared=~single).sort_values(["source_number", "shared"], kind="stable")
+    best = told.loc[order.index].drop_duplicates("system_id").set_index("system_id")
+    ids = told.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
+    told = best.loc[ids].reset_index()
     hardware = told["device_name"].fillna(told["system_cpu_model"]).fillna(told["system_hostname"])
-    facts = told.assign(hardware=hardware).to_dict("records")
+    facts = told.assign(hardware=hardware, **_words(told)).to_dict("records")
     bases = [str(fact["hardware"] if _unknown(fact["source_name"]) else fact["source_name"]) for fact in facts]
     return dict(zip(told["system_id"], _distinct(bases, facts), strict=True))
+
+
+def _words(told: pd.DataFrame) -> dict[str, Any]:
+    """What a CPU may use, in words; None for other devices."""
+    facts = _facts(told).assign(device=told["device"]).to_dict("records")
+    rows = told.to_dict("records")
+    words: dict[str, list[str | None]] = {
+        "cores_and_threads": [f"{_count(f['system_cpu_cores'], 'core')}, {_threads(f)}" for f in facts],
+        "logical_cores": [_count(f["system_cpu_threads"], "logical core") for f in facts],
+        "node_cores": [f"node of {_count(row['system_node_cpu_cores'], 'core')}" for row in rows],
+        "node_memory": [f"memory of {_unit(f['memory'])}" for f in facts],
+        "quota": [f"quota of {_number(row['system_cpu_quota'])} cores" for row in rows],
+        "binding": [str(row["system_cpu_binding"] or "no binding") for row in rows],
+    }
+    on_cpu = told["device"].eq("cpu").tolist()
+    return {
+        name: [text if cpu else None for text, cpu in zip(texts, on_cpu, strict=True)] for name, texts in words.items()
+    }
+
+
+def _threads(fact: Mapping[Any, Any]) -> str:
+    return _count(fact["threads"], "thread") + ("" if fact["single"] else " per rank")
+
+
+def _count(value: Any, noun: str) -> str:
+    return f"unknown {noun}s" if _unknown(value) else units.counted(int(value), noun)
+
+
+def _number(value: Any) -> str:
+    return "all" if _unknown(value) else f"{value:g}"
+
+
+def _unit(size: Any) -> str:
+    return "unknown size" if _unknown(size) else units.bytes_(size)
 
 
 def check_baseline(name: str | None, names: Iterable[str]) -> None:
