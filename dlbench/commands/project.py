@@ -69,17 +69,16 @@ def projection_table(
     from dlbench.report.chapters.projection import project, unused
     from dlbench.report.chapters.projection_section import named_assumptions, power_of, throughput_interval
     from dlbench.report.compare.side_by_side import numbered, over_processes
-    from dlbench.report.data import derive
+    from dlbench.report.data import derive, systems
     from dlbench.report.data.doubts import in_words, with_doubts
     from dlbench.report.forms.render import Table
 
-    cases = derive.with_intervals(_measured_trainings(rows, models))
+    # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
+    rows = systems.joined([systems.marked(rows, systems.Source("results"), 0)])
+    names = systems.system_names(rows)
     # Repeats are processes of one case: their median, and how far they spread.
-    # As in a report: a machine's CPU and its GPUs are different systems.
-    processes = numbered(cases.assign(system_id=cases["system_key"] + "/" + cases["device"].astype(str)))
+    processes = numbered(derive.with_intervals(_measured_trainings(rows, models)))
     cases = with_doubts(over_processes(processes), processes)
-    by_system = rows.groupby(rows["system_key"] + "/" + rows["device"].astype(str), sort=False)
-    names = {system_id: _system_name(of_system) for system_id, of_system in by_system}
     found: list[list[Cell]] = []
     axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
     assumptions: dict[str, None] = {}
@@ -91,7 +90,7 @@ def projection_table(
         interval, known = throughput_interval(case)
         without_interval += not known
         num_devices = int(case["nodes"] * case["devices_per_node"])
-        name = names[case["system_id"]]
+        name = names.get(case["system_id"], "unknown")
         own = prices.of(name) if prices else None
         power_w, scope = power_of(case), case["energy_scope"]
         scope = scope if isinstance(scope, str) else None
@@ -119,6 +118,7 @@ def projection_table(
 def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
     from dlbench.errors import BadInput, UnknownName
     from dlbench.report.data import derive
+    from dlbench.report.data.systems import with_systems
     from dlbench.results.records import DONE_STATUSES
 
     if rows.empty:
@@ -131,18 +131,7 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
     if wanted.empty:
         raise BadInput(f"no training of {', '.join(models or known)} is measured in there; a projection needs one")
-    return derive.current(derive.tidy(wanted))
-
-
-def _system_name(rows: pd.DataFrame) -> str:
-    """The device of a system, or its CPU."""
-    if rows.empty:
-        return "unknown"
-    row = rows.iloc[0]
-    for name in ("device_name", "system_cpu_model", "system_hostname"):
-        if isinstance(row.get(name), str) and row[name]:
-            return str(row[name])
-    return "unknown"
+    return derive.current(with_systems(derive.tidy(wanted), wanted))
 
 
 def _cells(projection: Projection, with_interval: bool) -> list[Cell]:

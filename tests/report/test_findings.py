@@ -28,10 +28,27 @@ def test_what_several_sources_hold_of_one_system_is_said_and_names_keep_it_apart
     assert "in several sources" not in codes([first])
 
 
-def test_repeats_with_other_numbers_of_threads_are_named(tmp_path):
+def test_one_process_with_other_threads_is_another_system_and_no_repeat(tmp_path):
     first, second = stored(tmp_path / "a", 1, 1), stored(tmp_path / "b", 2, 2, repeat=1)
-    found = codes([first, second])
+    assert list(read([first, second]).system_names.values()) == [
+        "AMD EPYC 7B13 (2 cores, 1 thread)",
+        "AMD EPYC 7B13 (2 cores, 2 threads)",
+    ]
+    assert "threads differ" not in codes([first, second])
+
+
+def test_repeats_of_ranks_with_other_numbers_of_threads_are_named(tmp_path):
+    def ranks(name, threads, number, repeat):
+        system = dataclasses.replace(records.CPU, torch_threads=threads)
+        case = Case("lenet5", devices_per_node=2, repeat=repeat)
+        return records.fill(tmp_path / name, [records.record(case, system, number, system_key="k")])
+
+    one = stored(tmp_path / "one", 2, 1)
+    first, second = ranks("a", 1, 2, 0), ranks("b", 2, 3, 1)
+    everything = tmp_path / "every"
+    everything.mkdir()
+    for folder in (one, first, second):
+        (folder / "merged-fake.parquet").rename(everything / f"{folder.name}.parquet")
+    found = codes([everything])
     assert "(1, 2)" in found["threads differ"]["sentence"]
     assert found["threads differ"]["cases"] == 2
-    alike = stored(tmp_path / "c", 2, 3, repeat=2)
-    assert "threads differ" not in codes([second, alike])

@@ -31,7 +31,7 @@ def table(stored: StoredBounds) -> Table:
 
 def _rows(stored: StoredBounds) -> Iterator[list[Cell]]:
     for frame, describe in ((stored.ceilings, _ceilings), (stored.all_reduces, _all_reduce)):
-        for run_id, rows in frame.groupby("run_id", sort=False):
+        for run_id, rows in frame.groupby("run_id", sort=False, dropna=False):
             first = rows.iloc[0]
             what, words = describe(rows)
             when = f"{first['started_at']:%Y-%m-%d %H:%M:%S}" if pd.notna(first["started_at"]) else ""

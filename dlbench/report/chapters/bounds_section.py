@@ -79,7 +79,7 @@ def devices(content: Content) -> list[Device]:
     names: dict[tuple[object, ...], str] = {}
     ceilings: dict[tuple[object, ...], pd.DataFrame] = {}
     profiles: dict[tuple[object, ...], dict[str, ProfileRun]] = {}
-    for _, rows in stored.ceilings.groupby("run_id", sort=False):
+    for _, rows in stored.ceilings.groupby("run_id", sort=False, dropna=False):
         first = rows.iloc[0]
         where = Where(**{f.name: _known(first[f.name]) for f in dataclasses.fields(Where)})
         names[_key(where)] = _name(content, where)
@@ -119,7 +119,7 @@ def _figures(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: st
 
 
 def _all_reduces(content: Content) -> Iterator[Block]:
-    groups = content.bounds.all_reduces.groupby(["system_key", "device_kind"], sort=False)
+    groups = content.bounds.all_reduces.groupby(["system_key", "device_kind"], sort=False, dropna=False)
     for number, (_, rows) in enumerate(groups, 1):
         first = rows.iloc[0]
         name = _name(content, Where(first["system_key"], first["device_kind"], cpu_model=_known(first["cpu_model"])))
@@ -163,10 +163,11 @@ def _name(content: Content, where: Where) -> str:
     same = attempts["system_key"].eq(where.system_key) & attempts["device"].eq(where.device_kind)
     ids = attempts.loc[same, "system_id"].unique()
     known = [name for system, name in content.system_names.items() if system in ids]
+    threads = units.counted(where.torch_threads, "thread") if where.device_kind == "cpu" and where.torch_threads else ""
+    # Records of earlier versions have one key for all numbers of threads.
+    known = [name for name in known if f" {threads}" in name] or known
     name = ", ".join(known) or where.device_name or where.cpu_model or where.hostname or where.device_kind
-    if where.device_kind == "cpu" and where.torch_threads:
-        name += f", {units.counted(where.torch_threads, 'thread')}"
-    return name
+    return f"{name}, {threads}" if threads and f" {threads}" not in name else name
 
 
 def _in_order(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:

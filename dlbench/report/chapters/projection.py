@@ -55,8 +55,14 @@ class Prices:
 
     def of(self, system: str) -> Prices | None:
         """What this system costs: its own prices, else those of all; None where there are neither."""
-        known = self.systems.get(system, self)
+        # What tells systems of one name apart, in brackets, costs nothing by itself.
+        known = self.systems.get(system) or self.systems.get(_base(system), self)
         return known if known.per_kwh is not None or known.per_device_hour is not None else None
+
+
+def _base(system: str) -> str:
+    """The name of a system without what tells it from others of that name: "A (2 cores, 1 thread)" is an A."""
+    return system.partition(" (")[0]
 
 
 def unused(prices: Prices | None, systems: Collection[str]) -> list[str]:
@@ -64,7 +70,8 @@ def unused(prices: Prices | None, systems: Collection[str]) -> list[str]:
 
     No error: one file holds the prices of a site, and each report some of its systems, by names of its own.
     """
-    names = sorted(set(prices.systems) - set(systems)) if prices is not None else []
+    there_are = {name for system in systems for name in (system, _base(system))}
+    names = sorted(set(prices.systems) - there_are) if prices is not None else []
     if not names:
         return []
     there = f"The price file has prices of {', '.join(names)}, and no system here has that name: they count nowhere."

@@ -21,6 +21,11 @@ _PROPERTIES = {
     "cpu_cores": "Cores",
     "cpu_threads": "Threads",
     "memory_bytes": "Memory",
+    "cpu_quota": "Quota of cores",
+    "cpu_binding": "Binding of threads",
+    "node_cpu_cores": "Cores of the node",
+    "node_cpu_threads": "Logical cores of the node",
+    "node_memory_bytes": "Memory of the node",
     "os": "Operating system",
     "kernel": "Kernel",
     "driver_version": "Driver",
@@ -31,6 +36,7 @@ _PROPERTIES = {
     "cudnn_version": "cuDNN",
     "nccl_version": "NCCL",
     "torch_threads": "PyTorch threads",
+    "job_threads": "PyTorch threads of one process",
     "container_runtime": "Container runtime",
     "container_image": "Container image",
     "dlbench_version": "dlbench",
@@ -153,7 +159,7 @@ def _shown(value: object, name: str) -> str:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if name == "memory_bytes" and isinstance(value, int | float):
+    if name.endswith("memory_bytes") and isinstance(value, int | float):
         return units.bytes_(value)
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 

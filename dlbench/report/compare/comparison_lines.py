@@ -83,6 +83,15 @@ def unlike_meters(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rule
     return ""
 
 
+#: In what settings of one CPU differ.
+_SETTINGS = (
+    ("system_torch_threads", "threads"),
+    ("system_cpu_cores", "cores"),
+    ("system_cpu_threads", "logical cores"),
+    ("system_memory_bytes", "bytes of memory"),
+)
+
+
 def _mixture(group: Group, side: str, rules: Rules) -> str:
     """Why the attempts of a group are no processes of one case: an ignored axis varies, or the system does."""
     option = f"--{side.lower()}-where"
@@ -94,12 +103,14 @@ def _mixture(group: Group, side: str, rules: Rules) -> str:
     keys = group.good["system_key"].dropna().unique()
     if len(keys) > 1:
         return f"{side} has it on {len(keys)} systems; choose with {option} system_key={keys[0]}"
-    # The key of a system leaves them out: OMP_NUM_THREADS or a job's share of the cores sets them.
+    # Records of earlier versions have one key for all settings of a CPU.
     on_cpu = group.good[group.good["device"] == "cpu"]
-    threads = sorted(int(count) for count in on_cpu["system_torch_threads"].dropna().unique())
-    if len(threads) > 1:
-        shown = " and ".join(map(str, threads))
-        return f"{side} has it with {shown} threads; choose with {option} system_torch_threads={threads[0]}"
+    settings = _SETTINGS if on_cpu["system_id"].nunique() > 1 else _SETTINGS[:1]
+    for column, noun in settings:
+        counts = sorted(int(count) for count in on_cpu[column].dropna().unique())
+        if len(counts) > 1:
+            shown = " and ".join(map(str, counts))
+            return f"{side} has it with {shown} {noun}; choose with {option} {column}={counts[0]}"
     return ""
 
 

@@ -100,9 +100,10 @@ _UNKNOWN = "unknown"
 
 
 def with_systems(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """`cases` (one per attempt) with the `system_id` that their rows (one per rank) give."""
+    """`cases` (one per attempt) with the `system_id` of their rows (one per rank), or what these give."""
     first = rows.drop_duplicates("attempt_id").reset_index(drop=True)
-    ids = pd.Series(system_ids(first).to_numpy(), first["attempt_id"])
+    found = first["system_id"] if "system_id" in first else system_ids(first)
+    ids = pd.Series(found.to_numpy(), first["attempt_id"])
     return cases.assign(system_id=cases["attempt_id"].map(ids).astype(object))
 
 
@@ -186,7 +187,9 @@ def _words(told: pd.DataFrame) -> dict[str, Any]:
         "node_cores": [f"node of {_count(row['system_node_cpu_cores'], 'core')}" for row in rows],
         "node_memory": [f"memory of {_unit(f['memory'])}" for f in facts],
         "quota": [f"quota of {_number(row['system_cpu_quota'])} cores" for row in rows],
-        "binding": [str(row["system_cpu_binding"] or "no binding") for row in rows],
+        "binding": [
+            "no binding" if _unknown(row["system_cpu_binding"]) else str(row["system_cpu_binding"]) for row in rows
+        ],
     }
     on_cpu = told["device"].eq("cpu").tolist()
     return {
@@ -207,7 +210,7 @@ def _number(value: Any) -> str:
 
 
 def _unit(size: Any) -> str:
-    return "unknown size" if _unknown(size) else units.bytes_(size)
+    return "unknown size" if _unknown(size) else f"{size / 2**30:g} GiB"
 
 
 def check_baseline(name: str | None, names: Iterable[str]) -> None:
