@@ -45,24 +45,68 @@ def differing(part: pa.Table, other: pa.Table) -> list[str]:
 
 
 def without(tables: Sequence[tuple[Path, pa.Table]]) -> tuple[pa.Table, list[str]]:
-    """The rows of all these files, and where they disagree; of the rows of one attempt and rank the fullest.
-
-    Nothing is filled in from the other files. Of equally full rows the first counts.
-    """
+    """The rows of all these files, and where they disagree; of the rows of one attempt and rank the fullest."""
     whole = pa.concat_tables([table for _, table in tables])
-    codes = keys(whole).dictionary_encode().indices.to_numpy()
-    places = np.flatnonzero(np.bincount(codes)[codes] > 1) if len(codes) else codes
+    codes = _codes(whole)
+    places = np.flatnonzero(np.bincount(codes)[codes] > 1) if codes.size else codes
     if not places.size:
         return whole, []
-    rows = whole.take(pa.array(places))
-    order = np.lexsort((places, -fullness(rows), codes[places]))
-    first = np.r_[True, np.diff(codes[places][order]) != 0]
-    winners = order[np.maximum.accumulate(np.where(first, np.arange(order.size), 0))]
-    losing = ~first
     files = np.repeat(np.arange(len(tables)), [table.num_rows for _, table in tables])[places]
-    problems = _disagreements(rows, order[losing], winners[losing], files, [file for file, _ in tables])
-    kept = np.delete(np.arange(whole.num_rows), places[order[losing]])
-    return whole.take(pa.array(kept)), problems
+    kept, problems = choose(reduced(whole.take(pa.array(places))), files, [file for file, _ in tables])
+    return whole.take(pa.array(np.delete(np.arange(whole.num_rows), places[~kept]))), problems
+
+
+#: What `reduced` adds: how many values a row holds.
+_FULLNESS = "fullness"
+
+
+def reduced(table: pa.Table) -> pa.Table:
+    """The rows with what `choose` must know of them: of each list its length and a sum that tells its numbers apart."""
+    columns = {_FULLNESS: pa.array(fullness(table))}
+    for name in table.column_names:
+        column = table[name]
+        if not pa.types.is_list(column.type):
+            columns[name] = column
+            continue
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        columns[f"length of {name}"] = pa.array(lengths, mask=column.is_null().to_numpy())
+        if pa.types.is_floating(column.type.value_type):
+            columns[name] = pa.array(_weighted_sums(pc.list_flatten(column).to_numpy(), lengths))
+    return pa.table(columns)
+
+
+def _weighted_sums(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Of each list the sum of its numbers, with weights by their place, so that order matters."""
+    sums = np.zeros(lengths.size)
+    starts = np.r_[0, np.cumsum(lengths)[:-1]]
+    places = np.arange(values.size) - np.repeat(starts, lengths)
+    np.add.at(sums, np.repeat(np.arange(lengths.size), lengths), np.nan_to_num(values) * (1 + places % 97))
+    return sums
+
+
+def choose(rows: pa.Table, files: NDArray[np.int64], names: Sequence[Path]) -> tuple[NDArray[np.bool_], list[str]]:
+    """Which rows count, the fullest of each attempt and rank, and where the others disagree with them.
+
+    Nothing is filled in from the others. Of equally full rows the first counts.
+
+    Args:
+        rows: `reduced` ones.
+        files: of each row the index of its file.
+        names: all files.
+    """
+    codes = _codes(rows)
+    order = np.lexsort((np.arange(codes.size), -rows[_FULLNESS].to_numpy(), codes))
+    first = np.r_[True, np.diff(codes[order]) != 0]
+    winners = order[np.maximum.accumulate(np.where(first, np.arange(order.size), 0))]
+    kept = np.zeros(codes.size, dtype=bool)
+    kept[order[first]] = True
+    rows = rows.drop_columns([_FULLNESS])
+    return kept, _disagreements(rows, order[~first], winners[~first], files, list(names))
+
+
+def _codes(table: pa.Table) -> NDArray[np.int64]:
+    """A number for each row, equal where attempt and rank are."""
+    return np.asarray(keys(table).dictionary_encode().indices.to_numpy(), dtype=np.int64)
 
 
 def _disagreements(
@@ -78,6 +122,7 @@ def _disagreements(
         if columns:
             ids = mine["attempt_id"].unique().to_pylist()
             attempts = f"attempt {ids[0]}" if len(ids) == 1 else f"{len(ids)} attempts ({ids[0]}, ...)"
+            columns = list(dict.fromkeys(name.removeprefix("length of ") for name in columns))
             among = f"{', '.join(columns[:5])}{', ...' if len(columns) > 5 else ''}"
             where = f"{names[used]} and {names[unused]} differ" if used != unused else f"rows of {names[used]} differ"
             problems.append(f"{where} in {attempts}: {among}; the fuller one, of {names[used].name}, is used")

@@ -52,9 +52,13 @@ def merge(root: Path, max_bytes: int | None = None) -> Path | None:
     groups = _write_all(target, alone)
     merged = pq.ParquetFile(target)
     for one, indices in zip(alone, groups, strict=True):
-        if doubles.contains(parts.fitted(target, merged.read_row_groups(indices), SCHEMA), parts.read_part(one.part)):
+        if doubles.contains(_read_back(merged, indices), parts.read_part(one.part)):
             one.part.unlink(missing_ok=True)
     return target
+
+
+def _read_back(merged: pq.ParquetFile, row_groups: list[int]) -> pa.Table:
+    return merged.read_row_groups(row_groups)
 
 
 def _write_all(target: Path, alone: list[_Own]) -> list[list[int]]:
@@ -118,12 +122,13 @@ def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False)
             continue
         if max_bytes is not None and part.stat().st_size > max_bytes:
             continue
-        schema = pq.read_schema(part)
-        if parts.remark(part, schema) or not set(schema.names) <= set(SCHEMA.names):
-            continue
+        problems: list[str] = []
         try:
-            ids = parts.read_part(part, None if thorough else ["attempt_id"])["attempt_id"]
+            columns = parts.open_part(part).file.schema_arrow.names
+            ids = parts.read_part(part, None if thorough else ["attempt_id"], problems)["attempt_id"]
         except StoreError as error:
             warnings.warn(f"{error}; passed over; {REBUILD}", SkippedPart, stacklevel=3)
             continue
-        yield _Own(part, frozenset(ids.to_pylist()), len(ids))
+        # What is left out of its rows, or is not known here, would be lost.
+        if not problems and set(columns) <= set(SCHEMA.names):
+            yield _Own(part, frozenset(ids.to_pylist()), len(ids))

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import os
+import stat
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
+from dlbench.names import excerpt
+from dlbench.results.checks import CANNOT, JUDGED, REQUIRED, checked, fitted
 from dlbench.results.records import SCHEMA_VERSION
 from dlbench.results.schema import SCHEMA
 
@@ -22,15 +29,12 @@ from dlbench.results.schema import SCHEMA
 NOT_CASES = frozenset(("ceilings", "profiles"))
 #: How the files in them are called.
 _NOT_CASES_FILES = ("ceilings-", "allreduce-", "layers.")
+#: Folders that hold no parts, and may hold a great many files.
+_NO_PARTS = NOT_CASES | {"attempts", "jobs", "claims"}
 #: Rows that are compressed together: a reader of some attempts need not look at the others.
 ROW_GROUP = 4096
 #: What to do about a part that cannot be read.
 REBUILD = "`dlbench collect` rebuilds it where the attempt's folder is still there"
-#: Columns that every version of dlbench writes in every row.
-_NEVER_NULL = (
-    *("attempt_id", "rank", "status", "started_at"),
-    *("model", "mode", "precision", "batch_size", "device", "protocol"),
-)
 #: Key of the file's metadata under which `dlbench run` and `collect` sign the parts that they write.
 _MARK = b"dlbench_part"
 
@@ -42,22 +46,80 @@ class SkippedPart(UserWarning):
 def parts(source: str | Path) -> list[Path]:
     """The Parquet files that `source` names: itself, those inside the folder, or those matching the pattern.
 
+    A `SkippedPart` warning names what cannot be looked at.
+
+    Raises:
+        StoreError: nothing is there.
+    """
+    found, problems = find(source)
+    for problem in problems:
+        warnings.warn(problem, SkippedPart, stacklevel=2)
+    return found
+
+
+def find(source: str | Path) -> tuple[list[Path], list[str]]:
+    """The Parquet files that `source` names, and what in it cannot be looked at.
+
     Raises:
         StoreError: nothing is there.
     """
     if source == "":
         raise StoreError("no results at '': the name is empty; '.' is the folder that you are in")
     path = Path(source)
-    if path.is_dir():
-        found = (p for p in path.rglob("*.parquet") if not p.name.startswith("."))
-        return sorted(p for p in found if not (NOT_CASES.intersection(p.relative_to(path).parts) or _no_cases(p)))
-    if path.is_file():
-        return [path]
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            raise StoreError(f"cannot read {named(path)}: {error.strerror}") from None
+        return _matching(str(source))
+    if stat.S_ISDIR(mode):
+        return _inside(path)
+    if not stat.S_ISREG(mode):
+        raise StoreError(f"cannot read {named(path)}: it is neither a file nor a folder")
+    return [path], []
+
+
+def _matching(pattern: str) -> tuple[list[Path], list[str]]:
     # Not pathlib's: that takes no absolute patterns.
-    matching = sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207
+    matching = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
     if not matching:
-        raise StoreError(f"no results at '{source}': no such file or folder; `dlbench run` makes one")
-    return [part for match in matching if not _no_cases(Path(match)) for part in parts(match)]
+        raise StoreError(f"no results at '{named(Path(pattern))}': no such file or folder; `dlbench run` makes one")
+    found: list[Path] = []
+    problems: list[str] = []
+    for match in matching:
+        if not _no_cases(Path(match)):
+            try:
+                more, others = find(match)
+                found += more
+                problems += others
+            except StoreError as error:
+                problems.append(f"{error}; passed over")
+    return found, problems
+
+
+def _inside(folder: Path) -> tuple[list[Path], list[str]]:
+    found: list[Path] = []
+    problems: list[str] = []
+
+    def unreadable_folder(error: OSError) -> None:
+        problems.append(f"cannot read {named(Path(str(error.filename)))}: {error.strerror}; passed over")
+
+    for place, folders, files in os.walk(folder, onerror=unreadable_folder):
+        folders[:] = [name for name in folders if name not in _NO_PARTS]
+        for name in files:
+            file = Path(place, name)
+            if not name.endswith(".parquet") or name.startswith(".") or _no_cases(file):
+                continue
+            if file.is_file():
+                found.append(file)
+            else:
+                problems.append(f"cannot read {named(file)}: it is no file, or a link that leads nowhere; passed over")
+    return sorted(found), problems
+
+
+def named(path: Path) -> str:
+    """A path as a message names it, on one line, whatever its bytes are."""
+    return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
 def _no_cases(file: Path) -> bool:
@@ -65,75 +127,126 @@ def _no_cases(file: Path) -> bool:
     return file.name.startswith(_NOT_CASES_FILES) and not NOT_CASES.isdisjoint(file.parts)
 
 
-def read_part(part: Path, columns: Iterable[str] | None = None) -> pa.Table:
-    """One part in the current schema: columns that it lacks are null.
+@dataclass(frozen=True)
+class PartFile:
+    """A Parquet file of a store, opened: which columns it has, and how its rows become those of the schema."""
+
+    path: Path
+    file: pq.ParquetFile
+    columns: frozenset[str]  # of the schema, in the file or in the names of its folders
+    constants: dict[str, str | None]  # from folders such as model=resnet50, which the file then need not repeat
+    remark: str  # what a reader should know of it, or ""
+
+    def stored(self, schema: pa.Schema) -> list[str]:
+        """What must be read from the file for rows with the columns of `schema`."""
+        wanted = {*schema.names, *JUDGED}
+        return [name for name in SCHEMA.names if name in wanted and name in self.columns - self.constants.keys()]
+
+    def fitted(self, table: pa.Table, problems: list[str]) -> pa.Table:
+        """Rows as they were read, in the types of the schema; to `problems` goes what does not fit."""
+        for name, text in self.constants.items():
+            table = table.append_column(name, pa.chunked_array([pa.array([text] * table.num_rows, pa.string())]))
+        names = {*table.column_names, *JUDGED}
+        table, found = fitted(table, pa.schema([f for f in SCHEMA if f.name in names]))
+        problems += [f"{named(self.path)}: {problem}" for problem in found]
+        return table
+
+    def checked(self, table: pa.Table, schema: pa.Schema, problems: list[str]) -> pa.Table:
+        """Of fitted rows the attempts that hold, with the columns of `schema`; to `problems` goes why others do not.
+
+        Args:
+            table: fitted rows, of each attempt all that the file has.
+        """
+        table, found = checked(table, self.columns)
+        problems += [f"{named(self.path)}: {problem}" for problem in found]
+        missing = [f for f in schema if f.name not in table.column_names]
+        for f in missing:
+            table = table.append_column(f, pa.nulls(table.num_rows, f.type))
+        return table.select(schema.names).cast(schema)
+
+
+def open_part(part: Path) -> PartFile:
+    """A file whose rows can be read.
 
     Raises:
-        StoreError: the file is corrupt, or is not one of ours.
+        StoreError: it is corrupt, is not one of ours, or has not all columns that say what was measured.
     """
     try:
-        table = pq.ParquetFile(part).read(columns=list(columns) if columns else None)
-    except (pa.ArrowException, OSError) as error:
+        if not part.is_file():
+            raise StoreError(f"cannot read {named(part)}: it is no file")
+        file = pq.ParquetFile(part)
+        names = file.schema_arrow.names
+        constants = _of_folders(part, names)
+        remark = _remark(part, file.schema_arrow)
+    except CANNOT as error:
         raise unreadable(part, error) from error
-    if "attempt_id" not in table.column_names:
-        raise not_ours(part)
-    if columns:
-        return table
-    newer = remark(part, table.schema)
-    if newer:
-        warnings.warn(newer, SkippedPart, stacklevel=3)
-    return fitted(part, table, SCHEMA)
+    if "attempt_id" not in (*names, *constants):
+        raise StoreError(
+            f"cannot read {named(part)}: it has no column 'attempt_id', so it is no part of a dlbench store"
+        )
+    missing = [f"'{name}'" for name in REQUIRED if name not in (*names, *constants)]
+    if missing:
+        raise StoreError(f"cannot read {named(part)}: it has no column {', '.join(missing)}")
+    twice = [name for name, count in Counter(names).items() if count > 1 and name in SCHEMA.names]
+    if twice:
+        raise StoreError(f"cannot read {named(part)}: it has two columns '{twice[0]}'")
+    return PartFile(part, file, frozenset({*names, *constants} & set(SCHEMA.names)), constants, remark)
+
+
+def _of_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
+    """The columns that a file lacks and the names of its folders tell, as Hive, Spark, DuckDB and Polars write them."""
+    told = {}
+    for folder in part.parts[:-1]:
+        key, equals, value = folder.partition("=")
+        if equals and key in SCHEMA.names and key not in names:
+            told[key] = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+    return told
+
+
+def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None) -> pa.Table:
+    """One part in the current schema, or some of its columns; those that it lacks are null.
+
+    Args:
+        part: the file.
+        columns: of the schema; None for all.
+        problems: takes in words what is left out of it, and that it is newer than this dlbench.
+
+    Raises:
+        StoreError: the file is corrupt, is not one of ours, or has rows of which none holds.
+    """
+    found: list[str] = [] if problems is None else problems
+    opened = open_part(part)
+    schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
+    try:
+        table = opened.file.read(columns=opened.stored(schema))
+    except CANNOT as error:
+        raise unreadable(part, error) from error
+    found += [opened.remark] if opened.remark else []
+    faults: list[str] = []
+    rows = opened.checked(opened.fitted(table, found), schema, faults)
+    if table.num_rows and not rows.num_rows:
+        raise StoreError(f"cannot read {faults[0]}")
+    found += faults
+    return rows
 
 
 def unreadable(part: Path, error: Exception) -> StoreError:
     """The error that says why a part cannot be read."""
-    return StoreError(f"cannot read {part}: {(str(error).splitlines() or [type(error).__name__])[0]}")
+    if isinstance(error, StoreError):
+        return error
+    words = (str(error).splitlines() or [""])[0] or type(error).__name__
+    return StoreError(f"cannot read {named(part)}: {excerpt(words, 300)[1:-1]}")
 
 
-def not_ours(part: Path) -> StoreError:
-    """The error about a Parquet file that is somebody else's."""
-    return StoreError(f"cannot read {part}: it has no column 'attempt_id', so it is no part of a dlbench store")
-
-
-def remark(part: Path, schema: pa.Schema) -> str:
-    """What a reader should know of a part with this schema: that it is newer than this dlbench; "" where nothing.
-
-    Raises:
-        StoreError: its version is no number.
-    """
-    version = _schema_version(part, schema)
-    if version <= SCHEMA_VERSION:
-        return ""
-    return f"{part} has schema {version}, newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"
-
-
-def fitted(part: Path, table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """`table` with the columns of `schema` in their current types: those that it lacks are null.
-
-    Raises:
-        StoreError: a column holds what its current type cannot, or a row does not say what was measured.
-    """
-    for name in _NEVER_NULL:
-        if name in table.column_names and table[name].null_count:
-            raise StoreError(f"cannot read {part}: it has rows without a value of '{name}'")
-    if table.schema.equals(schema):
-        return table
-    present = set(table.column_names)
-    try:
-        columns = [
-            table[f.name].cast(f.type) if f.name in present else pa.nulls(table.num_rows, f.type) for f in schema
-        ]
-    except pa.ArrowException as error:
-        raise unreadable(part, error) from error
-    return pa.table(columns, schema=schema)
-
-
-def _schema_version(part: Path, schema: pa.Schema) -> int:
+def _remark(part: Path, schema: pa.Schema) -> str:
+    """That a file is newer than this dlbench, or ""."""
     text = (schema.metadata or {}).get(b"dlbench_schema_version", b"0")
-    try:
-        return int(text)
-    except ValueError:
-        raise StoreError(f"cannot read {part}: its schema version is {text!r}") from None
+    if not text.isdigit() or len(text) > 9:
+        return f"{named(part)} has schema version {excerpt(text)}, which is no number"
+    if int(text) <= SCHEMA_VERSION:
+        return ""
+    newer = f"newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"
+    return f"{named(part)} has schema {int(text)}, {newer}"
 
 
 def is_marked(part: Path) -> bool:
@@ -145,7 +258,7 @@ def is_marked(part: Path) -> bool:
     try:
         metadata = pq.read_metadata(part)
         schema = metadata.schema.to_arrow_schema()
-    except (pa.ArrowException, OSError):
+    except CANNOT:
         return False
     return bool((schema.metadata or {}).get(_MARK) == _mark(part.name, metadata.num_rows, schema.names))
 

@@ -19,6 +19,7 @@ from dlbench.errors import StoreError
 from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.bounds_records import ProfileRun, to_json
 from dlbench.results.parts import write as _write
+from dlbench.results.records import details_of
 from dlbench.results.schema import SCHEMA
 
 #: Texts that people or programs wrote, where anything may stand.
@@ -164,10 +165,10 @@ def _with(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
 def _details(text: str | None, scrubber: Scrubber) -> str | None:
     if not text:
         return text
-    details = json.loads(text)
+    details = details_of(text)
     kept = {name: scrubber.value(details[name]) for name in _DETAILS if name in details}
     if details.get("devices"):
-        kept["devices"] = [{n: d[n] for n in _OF_DEVICES if n in d} for d in details["devices"] if isinstance(d, dict)]
-    if isinstance(details.get("libraries"), list):
+        kept["devices"] = [{n: d[n] for n in _OF_DEVICES if n in d} for d in details["devices"]]
+    if "libraries" in details:
         kept["libraries"] = sorted({PurePosixPath(str(path)).name for path in details["libraries"]})
     return json.dumps(kept, sort_keys=True)

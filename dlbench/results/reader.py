@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +18,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dlbench.errors import StoreError
-from dlbench.results import store
+from dlbench.results import doubles
+from dlbench.results import parts as store
+from dlbench.results.checks import CANNOT
 from dlbench.results.schema import SCHEMA
 
 if TYPE_CHECKING:
@@ -72,11 +75,13 @@ class Batch:
 
 @dataclass
 class Reader:
-    """Reads the parts of stores; remembers which part holds which attempt, and what could not be read."""
+    """Reads the parts of stores; remembers which parts hold which attempt, and what could not be read."""
 
     parts: Sequence[Path]
     problems: list[str] = field(default_factory=list)
-    _holders: dict[str, int] = field(default_factory=dict)  # of each attempt the index of its part
+    _holders: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of each attempt the indices of its parts
+    #: Of attempts with rows in several parts, or several rows of a rank: where the row of each rank is that counts.
+    _shared: dict[str, dict[int, _Place]] = field(default_factory=dict)
 
     @staticmethod
     def of(sources: Sequence[str | Path]) -> Reader:
@@ -85,80 +90,163 @@ class Reader:
         Raises:
             StoreError: a source does not exist, or is a file that cannot be read.
         """
+        files: dict[Path, None] = {}
+        problems: list[str] = []
         for source in sources:
-            if Path(source).is_file():
-                store.read_part(Path(source), ["attempt_id"])  # somebody who names one file wants that one
-        return Reader(list(dict.fromkeys(part for source in sources for part in store.parts(source))))
+            found, others = store.find(source)
+            if found == [Path(source)]:
+                store.read_part(found[0], ["attempt_id"])  # somebody who names one file wants that one
+            files |= dict.fromkeys(found)
+            problems += others
+        return Reader(list(files), problems)
 
     def batches(self, columns: Iterable[str], told: Told | None = None) -> Iterator[Batch]:
-        """All rows, each once, the rows of an attempt together; of an attempt in several parts those of the first.
+        """All rows, each once, the rows of an attempt together; of several rows of a rank the fullest.
 
         Args:
             columns: of the schema; attempt and rank come anyway. What a part lacks is null.
         """
-        yield from self._joined(range(len(self.parts)), _schema(columns), self._unheld, told, {})
+        self._find_shared()
+        apart: list[pa.Table] = []
+        yield from _joined(self._unshared(self._tables(range(len(self.parts)), _schema(columns), told), apart))
+        self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in self._shared.items()}
+        yield from _joined(iter([pa.concat_tables(apart)] if apart else []))
 
     def of_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
         """The same for some attempts alone, from the parts in which `batches` found them."""
         wanted: dict[int, list[str]] = {}
         for attempt in sorted(attempts):
-            wanted.setdefault(self._holders[attempt], []).append(attempt)
-
-        def only(part: int, table: pa.Table) -> pa.Table:
-            return table.filter(pc.is_in(table["attempt_id"], value_set=pa.array(wanted[part], pa.string())))
-
-        yield from self._joined(sorted(wanted), _schema(columns), only, None, wanted)
+            for part in self._holders[attempt]:
+                wanted.setdefault(part, []).append(attempt)
+        apart: list[pa.Table] = []
+        yield from _joined(self._unshared(self._wanted(wanted, _schema(columns)), apart))
+        yield from _joined(iter([pa.concat_tables(apart)] if apart else []))
 
     def part_of(self, attempt: str) -> Path:
-        """The part in which `batches` found an attempt."""
-        return self.parts[self._holders[attempt]]
+        """The part in which `batches` found an attempt, or the first of several."""
+        return self.parts[self._holders[attempt][0]]
 
-    def _joined(
+    def _find_shared(self) -> None:
+        """Look which attempts have rows in several parts, or several rows of a rank, and which of these count."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            tables = [
+                table.append_column("part", pa.array(np.full(table.num_rows, index)))
+                for index, table in enumerate(pool.map(_keys, self.parts))
+            ]
+        if not tables:
+            return
+        whole = pa.concat_tables(tables)
+        held = whole.group_by("attempt_id").aggregate(
+            [("part", "count_distinct"), ("rank", "count_distinct"), ("rank", "count")]
+        )
+        several = pc.greater(held["part_count_distinct"], 1)
+        doubled = pc.greater(held["rank_count"], held["rank_count_distinct"])
+        shared = held.filter(pc.or_(several, doubled))["attempt_id"].combine_chunks()
+        if len(shared):
+            self._choose(whole.filter(pc.is_in(whole["attempt_id"], value_set=shared)))
+
+    def _choose(self, keys: pa.Table) -> None:
+        """Find which rows of shared attempts count: the fullest of each rank."""
+        wanted: dict[int, list[str]] = {}
+        for part, attempt in sorted(set(zip(keys["part"].to_pylist(), keys["attempt_id"].to_pylist(), strict=True))):
+            wanted.setdefault(part, []).append(attempt)
+        places: list[_Place] = []
+        tables: list[pa.Table] = []
+        for index, table in self._wanted(wanted, SCHEMA):
+            tables.append(doubles.reduced(table))
+            places += [(index, number) for number in _numbers(table)]
+        if not tables:
+            return
+        rows = pa.concat_tables(tables)
+        kept, problems = doubles.choose(rows, np.array([part for part, _ in places]), self.parts)
+        self.problems += problems
+        for attempt, rank, place, counts in zip(
+            rows["attempt_id"].to_pylist(), rows["rank"].to_pylist(), places, kept.tolist(), strict=True
+        ):
+            if counts:
+                self._shared.setdefault(attempt, {})[rank] = place
+
+    def _unshared(self, tables: Iterator[tuple[int, pa.Table]], apart: list[pa.Table]) -> Iterator[pa.Table]:
+        """The rows of attempts that are whole in one part; to `apart` go those of the others that count."""
+        shared = pa.array(self._shared, pa.string())
+        for index, table in tables:
+            if len(shared) and pc.any(there := pc.is_in(table["attempt_id"], value_set=shared)).as_py():
+                mine = table.filter(there)
+                keys = zip(mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _numbers(mine), strict=True)
+                counting = [self._shared[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
+                apart.append(mine.filter(pa.array(counting, pa.bool_())))
+                table = table.filter(pc.invert(there))
+            self._holders |= dict.fromkeys(table["attempt_id"].unique().to_pylist(), (index,))
+            yield table
+
+    def _wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[tuple[int, pa.Table]]:
+        """The rows of some attempts, by the index of a part; what cannot be read is named when all is read."""
+        for index, table in Reader(self.parts)._tables(sorted(wanted), schema, None, wanted):
+            yield index, table.filter(pc.is_in(table["attempt_id"], value_set=pa.array(wanted[index], pa.string())))
+
+    def _tables(
         self,
         indices: Sequence[int],
         schema: pa.Schema,
-        sifted: Callable[[int, pa.Table], pa.Table],
         told: Told | None,
-        wanted: Mapping[int, Sequence[str]],
-    ) -> Iterator[Batch]:
-        waiting: list[pa.Table] = []
-        size = 0
-        for index, table in self._tables(indices, schema, told, wanted):
-            waiting.append(sifted(index, table))
-            size += _decoded_bytes(waiting[-1])
-            if size >= BATCH_BYTES or len(waiting) >= _MAX_TABLES:
-                yield _batch(waiting)
-                waiting, size = [], 0
-        if waiting:
-            yield _batch(waiting)
-
-    def _unheld(self, index: int, table: pa.Table) -> pa.Table:
-        """The rows of attempts that no earlier part holds."""
-        ids = table["attempt_id"].unique().to_pylist()
-        doubles = [a for a in ids if self._holders.setdefault(a, index) != index]
-        return table.filter(pc.invert(pc.is_in(table["attempt_id"], value_set=pa.array(doubles)))) if doubles else table
-
-    def _tables(
-        self, indices: Sequence[int], schema: pa.Schema, told: Told | None, wanted: Mapping[int, Sequence[str]]
+        wanted: Mapping[int, Sequence[str]] | None = None,
     ) -> Iterator[tuple[int, pa.Table]]:
         """The parts' tables in their order; several parts are opened at the same time."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for done in range(0, len(indices), _AHEAD):
                 ahead = indices[done : done + _AHEAD]
-                opened = [pool.submit(_opened, self.parts[i], schema, wanted.get(i)) for i in ahead]
+                opened = [pool.submit(_opened, self.parts[i], schema, wanted[i] if wanted else None) for i in ahead]
                 for index, future in zip(ahead, opened, strict=True):
                     num_rows = 0
                     try:
-                        remark, tables = future.result()
-                        self.problems += [remark] if remark else []
+                        problems, tables = future.result()
                         for table in tables:
                             num_rows += table.num_rows
                             yield index, table
+                        self.problems += problems
                     except StoreError as error:
                         rest = f"only its first {num_rows} rows are in here" if num_rows else "passed over"
                         self.problems.append(f"{error}; {rest}; {store.REBUILD}")
                 if told:
                     told(done + len(ahead), len(indices))
+
+
+#: Of a row the index of its part, and how many rows of the same attempt and rank go before it there.
+_Place = tuple[int, int]
+
+
+def _keys(part: Path) -> pa.Table:
+    """The attempt and rank of each row; no rows where they cannot be read."""
+    schema = _schema(())
+    try:
+        opened = store.open_part(part)
+        columns = [name for name in opened.stored(schema) if name in schema.names]
+        return opened.fitted(opened.file.read(columns=columns, use_threads=False), []).select(schema.names)
+    except (StoreError, *CANNOT):
+        return schema.empty_table()
+
+
+def _numbers(table: pa.Table) -> list[int]:
+    """Of each row how many of the same attempt and rank go before it."""
+    seen: Counter[tuple[str, int]] = Counter()
+    numbers = []
+    for key in zip(table["attempt_id"].to_pylist(), table["rank"].to_pylist(), strict=True):
+        numbers.append(seen[key])
+        seen[key] += 1
+    return numbers
+
+
+def _joined(tables: Iterator[pa.Table]) -> Iterator[Batch]:
+    waiting: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        waiting.append(table)
+        size += _decoded_bytes(table)
+        if size >= BATCH_BYTES or len(waiting) >= _MAX_TABLES:
+            yield _batch(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield _batch(waiting)
 
 
 def to_frame(tables: list[pa.Table], columns: Iterable[str]) -> pd.DataFrame:
@@ -179,30 +267,20 @@ def _schema(columns: Iterable[str]) -> pa.Schema:
     return pa.schema([f for f in SCHEMA if f.name in wanted])
 
 
-def _opened(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> tuple[str, Iterable[pa.Table]]:
-    """What is to be known of a part, and its tables: a small one's are read at once, a large one's when asked for.
+def _opened(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> tuple[list[str], Iterable[pa.Table]]:
+    """What is left out of a part, and its tables: a small one's are read at once, a large one's when asked for.
 
     Args:
         wanted: attempts by the alphabet; what certainly holds none of them may be left out.
 
     Raises:
-        StoreError: the file is corrupt, or is not one of ours.
+        StoreError: the file is corrupt, is not one of ours, or has rows of which none holds.
     """
-    try:
-        file = pq.ParquetFile(part)
-        present = file.schema_arrow
-        if _LONG_TEXT in schema.names and _LONG_TEXT in present.names:
-            # The same text in many rows is decoded once.
-            file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[_LONG_TEXT])
-        remark = store.remark(part, present)
-        if "attempt_id" not in present.names:
-            raise store.not_ours(part)
-        names = [name for name in schema.names if name in present.names]
-        if part.stat().st_size < _SMALL_PART_BYTES:
-            return remark, [store.fitted(part, file.read(columns=names, use_threads=False), schema)]
-    except (pa.ArrowException, OSError) as error:
-        raise store.unreadable(part, error) from error
-    return remark, _ahead(_streamed(part, file, names, schema, wanted))
+    opened = store.open_part(part)
+    problems = [opened.remark] if opened.remark else []
+    if part.stat().st_size < _SMALL_PART_BYTES:
+        return problems, [store.read_part(part, schema.names, problems := [])]
+    return problems, _ahead(_streamed(opened, schema, wanted, problems))
 
 
 def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -215,26 +293,32 @@ def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def _streamed(
-    part: Path, file: pq.ParquetFile, names: list[str], schema: pa.Schema, wanted: Sequence[str] | None
+    opened: store.PartFile, schema: pa.Schema, wanted: Sequence[str] | None, problems: list[str]
 ) -> Iterator[pa.Table]:
     """The tables of a large part; the rows of an attempt are never torn apart."""
+    part, file, names = opened.path, opened.file, opened.stored(schema)
     try:
+        if _LONG_TEXT in names:
+            # The same text in many rows is decoded once.
+            file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[_LONG_TEXT])
         num_rows = int(BATCH_BYTES // _bytes_per_row(file, schema))
         if num_rows >= file.metadata.num_rows or not _together(file):
-            yield store.fitted(part, file.read(columns=names), schema)
+            yield opened.checked(opened.fitted(file.read(columns=names), problems), schema, problems)
             return
         groups = [g for g in range(file.metadata.num_row_groups) if wanted is None or _may_hold(file, g, wanted)]
-        held = schema.empty_table()
+        held: pa.Table | None = None
         for batch in file.iter_batches(max(1, num_rows), row_groups=groups, columns=names):
-            table = pa.concat_tables([held, store.fitted(part, pa.Table.from_batches([batch]), schema)])
+            table = opened.fitted(pa.Table.from_batches([batch]), problems)
+            table = pa.concat_tables([held, table]) if held else table
             ids = table["attempt_id"]
             # The last attempt may go on in the next batch.
-            complete = table.num_rows - pc.sum(pc.equal(ids, ids[-1])).as_py()
+            complete = table.num_rows - (pc.sum(pc.equal(ids, ids[-1])).as_py() or 0)
             held = table.slice(complete)
             if complete:
-                yield table.slice(0, complete)
-        yield held
-    except (pa.ArrowException, OSError) as error:
+                yield opened.checked(table.slice(0, complete), schema, problems)
+        if held:
+            yield opened.checked(held, schema, problems)
+    except CANNOT as error:
         raise store.unreadable(part, error) from error
 
 
@@ -266,6 +350,8 @@ def _lists_of(schema: pa.Schema) -> set[str]:
 
 def _together(file: pq.ParquetFile) -> bool:
     """Whether the rows of each attempt follow each other, as in all that dlbench writes."""
+    if "attempt_id" not in file.schema_arrow.names:
+        return False
     ids = file.read(columns=["attempt_id"])["attempt_id"]
     changes = pc.sum(pc.not_equal(ids.slice(1), ids.slice(0, len(ids) - 1))).as_py() or 0
     return bool(changes + 1 == pc.count_distinct(ids).as_py())

@@ -10,12 +10,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from dlbench.names import excerpt, why_unsafe
 
 SCHEMA_VERSION = 1
+#: Values inside of values inside of values: no file of dlbench comes near.
+_MAX_DEPTH = 50
 #: ok: met its confidence target; unstable: kept, but stopped at a cap; the others carry an error.
 STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
 #: Statuses with usable samples: such a case counts as done and is not measured again.
@@ -248,9 +251,35 @@ def load_json(text: str) -> Any:
         ValueError: it is no JSON, is nested too deeply, or holds a number with thousands of digits.
     """
     try:
-        return json.loads(text)
+        values = json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    level = [values]
+    for _ in range(_MAX_DEPTH):
+        # One level down: whoever prints values goes down by calls, which Python limits.
+        level = [v for value in level if isinstance(value, list | dict) for v in _items(value)]
+        if not level:
+            return values
+    raise ValueError("it is nested too deeply")
+
+
+def _items(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
+
+
+def details_of(text: object) -> dict[str, Any]:
+    """What `system_details` holds; nothing where it is not what a worker writes."""
+    try:
+        details = load_json(text) if isinstance(text, str) else None
+    except ValueError:
+        return {}
+    if not isinstance(details, dict):
+        return {}
+    kinds: dict[str, type] = {"devices": list, "libraries": list, "environment": dict, "precision_switches": dict}
+    whole: dict[str, Any] = {k: v for k, v in details.items() if isinstance(v, kinds.get(k, object))}
+    if "devices" in whole:
+        whole["devices"] = [device for device in whole["devices"] if isinstance(device, dict)]
+    return whole
 
 
 def from_dict(cls: type, values: Any) -> Any:

@@ -31,7 +31,12 @@ _ARROW_TYPES = {
 _UNITS = {"s": "s", "j": "J", "w": "W", "bytes": "B", "mhz": "MHz", "c": "°C", "flop": "FLOP", "macs": "MAC"}
 _TIMES = ("started_at", "finished_at")
 #: Columns that parts written before 2026-11-28 lack. A new column belongs in here.
-ADDED_LATER: frozenset[str] = frozenset({"network_key"})
+ADDED_LATER = frozenset(
+    (
+        *("system_job_threads", "system_node_cpu_cores", "system_node_cpu_threads", "system_node_memory_bytes"),
+        *("system_cpu_quota", "system_cpu_binding", "network_key"),
+    )
+)
 
 
 def unit_of(column: str) -> str:

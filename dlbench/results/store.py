@@ -14,13 +14,11 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
 from dlbench.names import excerpt, why_unsafe
@@ -30,13 +28,12 @@ from dlbench.results.parts import (
     NOT_CASES,
     REBUILD,
     SkippedPart,
-    fitted,
+    find,
     is_marked,
     marked,
-    not_ours,
+    open_part,
     parts,
     read_part,
-    remark,
     unreadable,
     write,
 )
@@ -54,19 +51,16 @@ __all__ = [
     "attempt_ids",
     "drop_doubles",
     "final_keys",
-    "fitted",
     "load",
     "merge",
-    "not_ours",
     "parts",
     "read",
     "read_part",
-    "remark",
     "unreadable",
 ]
 
 #: What says which case a row is of, and whether that has ended; and whether all its ranks are there.
-_KEY_COLUMNS = ["suite", "suite_version", "case_id", "system_key", "status"]
+_KEY_COLUMNS = ["suite", "suite_version", "case_id", "system_key", "network_key", "status"]
 _RANK_COLUMNS = ["attempt_id", "rank", "world_size", "status"]
 
 
@@ -115,13 +109,13 @@ def attempt_ids(root: Path, thorough: bool = False) -> set[str]:
         thorough: read each part whole, so that damage in any column is found.
     """
     known: set[str] = set()
-    for part in parts(root):
-        with contextlib.suppress(StoreError, pa.ArrowException, OSError):  # `read` warns of it
+    for part in find(root)[0]:
+        with contextlib.suppress(StoreError):  # `read` warns of it
             if is_marked(part):
                 rows = read_part(part) if thorough else read_part(part, ["attempt_id"])
                 known.update(rows["attempt_id"].to_pylist())
-            elif set(SCHEMA.names) - ADDED_LATER <= set(pq.read_schema(part).names):
-                known |= _whole_attempts(read_part(part, None if thorough else _RANK_COLUMNS))
+            elif set(SCHEMA.names) - ADDED_LATER <= open_part(part).columns:
+                known |= _whole_attempts(read_part(part) if thorough else read_part(part, _RANK_COLUMNS))
     return known
 
 
@@ -142,22 +136,19 @@ def final_keys(root: Path) -> set[tuple[str, int, str, str, str]]:
     A case that is said to be measured and has no samples has not ended.
     """
     ended = set()
-    for part in parts(root):
-        with contextlib.suppress(StoreError, pa.ArrowException, OSError):  # `read` warns of it
+    for part in find(root)[0]:
+        with contextlib.suppress(StoreError):  # `read` warns of it
             # The worker writes both or none, and lists take much longer to read.
             samples = "window_s" if is_marked(part) else "step_s"
-            rows = read_part(part, ["attempt_id", "network_key", *_KEY_COLUMNS, samples])
-            if set(_KEY_COLUMNS) <= set(rows.column_names):
-                ended |= _ended(rows, samples)
+            ended |= _ended(read_part(part, [*_KEY_COLUMNS, samples]), samples)
     return ended
 
 
 def _ended(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
-    measured = [bool(value) for value in rows[samples].to_pylist()] if samples in rows.column_names else repeat(False)
-    named = [name for name in (*_KEY_COLUMNS, "network_key") if name in rows.column_names]
+    measured = [bool(value) for value in rows[samples].to_pylist()]
     return {
-        (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "", row.get("network_key") or "")
-        for row, has_samples in zip(rows.select(named).to_pylist(), measured, strict=False)
+        (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "", row["network_key"] or "")
+        for row, has_samples in zip(rows.select(_KEY_COLUMNS).to_pylist(), measured, strict=True)
         if row["status"] in FINAL_STATUSES and (has_samples or row["status"] not in DONE_STATUSES)
     }
 
@@ -172,15 +163,22 @@ def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     """
     if isinstance(sources, str | Path):
         sources = [sources]
+    tables: dict[Path, pa.Table] = {}
+    problems: list[str] = []
     for source in sources:
-        if Path(source).is_file():
-            read_part(Path(source))  # somebody who names one file wants that one
-    found = dict.fromkeys(part for source in sources for part in parts(source))
-    tables = [(part, table) for part in found if (table := _read_or_warn(part)) is not None]
-    if not tables:
-        return SCHEMA.empty_table()
-    whole, problems = doubles.without(tables)
-    for problem in problems:
+        found, others = find(source)
+        problems += others
+        for part in found:
+            if part in tables:
+                continue
+            try:
+                tables[part] = read_part(part, problems=problems)
+            except StoreError as error:
+                if [part] == found and Path(source).is_file():
+                    raise  # somebody who names one file wants that one
+                problems.append(f"{error}; passed over; {REBUILD}")
+    whole, others = doubles.without(list(tables.items())) if tables else (SCHEMA.empty_table(), [])
+    for problem in problems + others:
         warnings.warn(problem, SkippedPart, stacklevel=2)
     return whole.sort_by([("attempt_id", "ascending"), ("rank", "ascending")])
 
@@ -196,11 +194,3 @@ def load(sources: str | Path | Sequence[str | Path] = "results") -> pd.DataFrame
     """
     frame: pd.DataFrame = read(sources).to_pandas()
     return frame
-
-
-def _read_or_warn(part: Path) -> pa.Table | None:
-    try:
-        return read_part(part)
-    except StoreError as error:
-        warnings.warn(f"{error}; passed over; {REBUILD}", SkippedPart, stacklevel=3)
-        return None

@@ -11,6 +11,7 @@ from dlbench import units
 from dlbench.report.chapters import bounds_runs, tables
 from dlbench.report.data.content import MAX_SHOWN, Block, Content, Section
 from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.results.records import details_of
 
 #: The properties of a system in the order in which they are listed.
 _PROPERTIES = {
@@ -181,7 +182,7 @@ def _protocols(attempts: pd.DataFrame) -> Table:
 def _details(rows: pd.DataFrame, system: str) -> dict[str, object]:
     """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
     of_system = rows[(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
-    return {str(k): v for k, v in json.loads(of_system["system_details"].iloc[0] or "{}").items()}
+    return {str(k): v for k, v in details_of(of_system["system_details"].iloc[0]).items()}
 
 
 def _listed(details: dict[str, object]) -> Table:

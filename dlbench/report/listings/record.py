@@ -21,7 +21,7 @@ from dlbench.report.data.metrics import METRICS
 from dlbench.report.forms import render
 from dlbench.report.forms.render import Cell, Column, Table
 from dlbench.results import store
-from dlbench.results.records import dump_json
+from dlbench.results.records import details_of, dump_json
 from dlbench.results.schema import SCHEMA, unit_of
 from dlbench.spec.case import AXES
 
@@ -125,7 +125,7 @@ def _system(row: dict[str, Any]) -> dict[str, Any]:
     facts = {name.removeprefix("system_"): value for name, value in row.items() if name.startswith("system_")}
     key_and_details = {"key", "details"}
     told = {name: _plain(value) for name, value in facts.items() if name not in key_and_details}
-    return {**told, "details": json.loads(facts.get("details") or "{}")}
+    return {**told, "details": details_of(facts.get("details"))}
 
 
 def _plain(value: Any) -> Any:

@@ -1,0 +1,259 @@
+"""What holds for every row that is read from a store, so that nobody who uses rows need check it again.
+
+`fitted` gives each column its type in the schema, whatever wrote the file; `checked` leaves out attempts of which a row
+does not say in known words what was measured. Both name what they leave out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from dlbench.errors import DlbenchError
+from dlbench.names import excerpt, why_unsafe
+from dlbench.results.records import DONE_STATUSES, STATUSES, load_json
+from dlbench.results.schema import SCHEMA
+from dlbench.spec.case import CHOICES, Protocol, make_protocol
+
+#: Columns that every version of dlbench writes in every row.
+REQUIRED = (
+    *("attempt_id", "rank", "status", "started_at"),
+    *("model", "mode", "precision", "batch_size", "device", "protocol"),
+)
+#: Whole numbers, and the least that each may be. The greatest keeps their products within what numbers can hold.
+_LEAST = {
+    **dict.fromkeys(("rank", "local_rank", "repeat", "suite_version"), 0),
+    **dict.fromkeys(("batch_size", "nodes", "devices_per_node", "world_size", "bucket_cap_mb", "phase_stride"), 1),
+}
+_GREATEST = 2**31 - 1
+#: Clocks that were never set begin in 1970, and pandas' end in 2262.
+_TIMES = ("started_at", "finished_at")
+_FIRST_TIME, _LAST_TIME = 0, int(datetime(2262, 1, 1, tzinfo=UTC).timestamp() * 1000)
+_NAMES = ("model", "suite", "case_id", "system_key", "label")
+#: Names may have so many bytes, and other texts.
+_NAME_BYTES, _TEXT_BYTES = 1000, 1_000_000
+_PLAIN_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
+#: Read together with whatever is asked for: all that decides whether a row is left out.
+JUDGED = tuple(
+    name for name in SCHEMA.names if name in (*REQUIRED, *_LEAST, *_TIMES, *_NAMES, *CHOICES, "window_s", "parameters")
+)
+#: So many values of a column are looked for one by one when it does not fit as a whole.
+_MAX_MISFITS = 1000
+#: What pyarrow raises for values that it cannot take.
+CANNOT = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError)
+
+
+def fitted(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
+    """`table` with the columns of `schema` in their types; what a column cannot hold is null, and named.
+
+    Columns that it lacks are null.
+    """
+    problems = []
+    columns = []
+    for f in schema:
+        if f.name not in table.column_names:
+            columns.append(pa.chunked_array([pa.nulls(table.num_rows, f.type)]))
+            continue
+        column, misfits = _fitted(table[f.name], f)
+        columns.append(column)
+        if misfits:
+            of = f"of type {table[f.name].type}" if misfits == table.num_rows else f"in {misfits} of its rows"
+            problems.append(f"column '{f.name}' holds what it cannot ({excerpt(of)[1:-1]}): taken as missing there")
+    return pa.table(columns, schema=schema), problems
+
+
+def _fitted(column: pa.ChunkedArray, f: pa.Field) -> tuple[pa.ChunkedArray, int]:
+    """The column in the type of the field, and how many of its values became null."""
+    try:
+        # Of no rows: what no value of this type can become is found before any is looked at.
+        _cast(pa.chunked_array([], column.type), f.type)
+    except CANNOT:
+        return pa.chunked_array([pa.nulls(len(column), f.type)]), len(column) - column.null_count
+    misfits: list[int] = []
+
+    def fit(part: pa.ChunkedArray, start: int) -> list[pa.Array]:
+        try:
+            return list(_limited(_cast(part, f.type), f.name).chunks)
+        except CANNOT:
+            if len(misfits) > _MAX_MISFITS:
+                return [pa.nulls(len(part), f.type)]
+            if len(part) == 1:
+                misfits.append(start)
+                return [pa.nulls(1, f.type)]
+            half = len(part) // 2
+            return fit(part.slice(0, half), start) + fit(part.slice(half), start + half)
+
+    return pa.chunked_array(fit(column, 0), f.type), len(misfits)
+
+
+def _limited(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
+    """The same column.
+
+    Raises:
+        ValueError: it holds texts that are too long, or no UTF-8.
+    """
+    kind = column.type.value_type if pa.types.is_list(column.type) else column.type
+    if not pa.types.is_string(kind):
+        return column
+    column.validate(full=True)  # the only thing that looks whether texts are UTF-8
+    texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    longest = pc.max(pc.binary_length(texts)).as_py() or 0
+    if longest > (_TEXT_BYTES if name in _LONG else _NAME_BYTES):
+        raise ValueError(f"a text of {longest} bytes")
+    return column
+
+
+_LONG = ("error", "warnings", "energy_note", "throttle_reasons", "protocol", "system_details", "system_cpu_binding")
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    if column.type == kind:
+        return column
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_timestamp(kind):
+        return _times(column, kind)
+    if pa.types.is_integer(kind) and pa.types.is_floating(column.type):
+        # What pandas makes of whole numbers of which some are missing.
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    value = kind.value_type if pa.types.is_list(kind) else kind
+    # Every number may become a float: it is what somebody wrote instead of one.
+    return column.cast(kind, safe=not pa.types.is_floating(value))
+
+
+def _times(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Times in UTC: of a column of times or dates, or of texts with or without time zone."""
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
+        return column.cast(pa.timestamp("ms", getattr(column.type, "tz", None)), safe=False).cast(kind)
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or _is_view(column.type)):
+        raise TypeError(f"{column.type} is no time")
+    column = column.cast(pa.string())
+    try:
+        return column.cast(pa.timestamp("us", "UTC")).cast(kind, safe=False)
+    except pa.ArrowInvalid:
+        return column.cast(pa.timestamp("us")).cast(kind, safe=False)
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return str(kind) == "string_view"
+
+
+def checked(table: pa.Table, present: Collection[str]) -> tuple[pa.Table, list[str]]:
+    """The attempts of which every row holds, and why others do not.
+
+    Args:
+        table: fitted rows with the columns of `JUDGED`, and any others; all rows of an attempt that its file has.
+        present: the columns that the file has.
+    """
+    bad = np.zeros(table.num_rows, dtype=bool)
+    reasons: list[tuple[int, str]] = []
+    for places, why in _faults(table, present):
+        if places.any():
+            place = int(np.argmax(places))
+            reasons.append((place, why(place)))
+            bad |= places
+    if not reasons:
+        return table, []
+    ids = table["attempt_id"]
+    spoilt = pc.is_in(ids, value_set=ids.filter(pa.array(bad)).combine_chunks().drop_null())
+    problems = []
+    for place, reason in reasons:
+        problems.append(f"attempt {excerpt(ids[place].as_py())} is passed over: {reason}")
+    num_attempts = len(ids.filter(pa.array(bad)).unique())
+    if num_attempts > len(problems):
+        problems.append(f"{num_attempts} attempts are passed over for such reasons")
+    return table.filter(pc.and_not(pc.invert(spoilt), pa.array(bad))), problems
+
+
+#: Which rows do not hold, and why that of an index does not.
+_Fault = tuple[NDArray[np.bool_], Callable[[int], str]]
+
+
+def _faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
+    yield from _missing(table)
+    yield from _out_of_range(table)
+    if not pc.all(pc.match_substring_regex(table["attempt_id"], _PLAIN_ID), min_count=0).as_py():
+        yield from _by_value(table, "attempt_id", why_unsafe)
+    for name, known in {"status": STATUSES, **CHOICES}.items():
+        yield from _by_value(table, name, partial(_unknown, known))
+    for name in _NAMES:
+        yield from _by_value(table, name, _no_name)
+    yield from _by_value(table, "protocol", _protocol_fault)
+    if {"window_s", "parameters"} <= set(present):
+        unmeasured = pc.and_(pc.is_null(table["window_s"]), pc.is_null(table["parameters"]))
+        lost = pc.and_(pc.is_in(table["status"], pa.array(DONE_STATUSES)), unmeasured)
+        yield _mask(lost), lambda _: "nothing of what it measured is left"
+
+
+def _missing(table: pa.Table) -> Iterable[_Fault]:
+    for name in REQUIRED:
+        if table[name].null_count:
+            reason = f"it has rows without a value of '{name}'"
+            yield table[name].is_null().to_numpy(), partial(_same, reason)
+
+
+def _same(reason: str, _: int) -> str:
+    return reason
+
+
+def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
+    limits = {name: (least, _GREATEST) for name, least in _LEAST.items()}
+    limits |= dict.fromkeys(_TIMES, (_FIRST_TIME, _LAST_TIME))
+    for name, (least, greatest) in limits.items():
+        column = table[name].cast(pa.int64())
+        extremes = pc.min_max(column).as_py()
+        if (extremes["min"] or least) < least or (extremes["max"] or least) > greatest:
+            rule = "is no time of a measurement" if name in _TIMES else f"must be from {least} to {greatest}"
+            yield _mask(pc.or_(pc.less(column, least), pc.greater(column, greatest))), _tell(table, name, rule)
+    yield _mask(pc.greater_equal(table["rank"], table["world_size"])), _tell(table, "rank", "must be below world_size")
+
+
+def _mask(places: pa.ChunkedArray) -> NDArray[np.bool_]:
+    mask: NDArray[np.bool_] = pc.fill_null(places, False).to_numpy()
+    return mask
+
+
+def _tell(table: pa.Table, name: str, rule: str) -> Callable[[int], str]:
+    # Python cannot hold every time that Arrow can: the number of milliseconds is told.
+    return lambda place: f"{name} is {excerpt(table[name].cast(_shown_as(name))[place].as_py())}, and {rule}"
+
+
+def _shown_as(name: str) -> pa.DataType:
+    return pa.int64() if name in _TIMES else SCHEMA.field(name).type
+
+
+def _by_value(table: pa.Table, name: str, fault: Callable[[Any], str]) -> Iterable[_Fault]:
+    """The rows whose value of a column has a fault; each different value is looked at once."""
+    found = {value: why for value in table[name].unique().to_pylist() if value is not None and (why := fault(value))}
+    if found:
+        places = pc.is_in(table[name], value_set=pa.array(list(found), pa.string()))
+        values = table[name]
+        yield _mask(places), lambda place: f"{name} is {excerpt(v := values[place].as_py())}, and {found[v]}"
+
+
+def _unknown(known: Sequence[str], value: str) -> str:
+    return "" if value in known else f"must be one of {', '.join(known)}"
+
+
+def _no_name(value: str) -> str:
+    return "" if value and value.isprintable() else "must be a text of one line"
+
+
+def _protocol_fault(text: str) -> str:
+    try:
+        values = load_json(text)
+        # A newer dlbench may have keys that this one does not know.
+        known = Protocol.__dataclass_fields__
+        make_protocol({k: v for k, v in values.items() if k in known} if isinstance(values, dict) else values)
+    except (ValueError, DlbenchError) as error:
+        return f"is no protocol: {excerpt(str(error), 200)[1:-1]}"
+    return ""
