@@ -114,7 +114,9 @@ def _figures(case: Case, record: Record) -> list[str]:
         peaks = find_peaks(slowest.device_name)
         peak = peaks.flop_per_s(case.precision) if peaks else None
         share = f"  {units.percent(rate / (peak * case.world_size))} of peak" if peak else ""
-        words.append(f"{units.quantity(rate, 'FLOP/s'):>13}{share}")
+        # Operations that are not counted would only add to it.
+        least = "≥ " if slowest.flop_partial else ""
+        words.append(f"{least + units.quantity(rate, 'FLOP/s'):>13}{share}")
     if slowest.warnings:
         words.append(f"({', '.join(dict.fromkeys(map(_short, slowest.warnings)))})")
     return words

@@ -96,6 +96,7 @@ class LayerTime:
     backward_elements: int = 0
     forward_fixed_bytes: int = 0
     backward_fixed_bytes: int = 0
+    note: str | None = None  # what makes the FLOP less than the whole, or a mean
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ CEILINGS_SCHEMA: pa.Schema = pa.schema(
     ],
     metadata=_VERSION,
 )
-#: Files from before this column was there have none.
-_LATER = {"busy_share"}
+#: Files from before these columns were there have none.
+_LATER = {"busy_share", "note"}
 
 #: Bandwidths follow nccl-tests: message over time, and that times 2(n-1)/n.
 ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
@@ -96,6 +96,7 @@ LAYERS_SCHEMA: pa.Schema = pa.schema(
         *(_unit(f"{way}_flop", pa.int64(), "FLOP") for way in ("forward", "backward")),
         *(pa.field(f"{way}_elements", pa.int64()) for way in ("forward", "backward")),
         *(_unit(f"{way}_fixed_bytes", pa.int64(), "B") for way in ("forward", "backward")),
+        pa.field("note", pa.string()),
     ],
     metadata=_VERSION,
 )
@@ -237,7 +238,7 @@ def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         table = pq.ParquetFile(file).read()
         for name in _LATER.intersection(schema.names).difference(table.column_names):
-            table = table.append_column(name, pa.nulls(len(table), pa.float64()))
+            table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
         return pa.table([table[f.name].cast(f.type) for f in schema], schema=schema)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise StoreError(f"cannot read {file}: {str(error).splitlines()[0]}") from error

@@ -74,13 +74,16 @@ class Measurement:
     import_s: float | None = None
     build_s: float | None = None
     first_step_s: float | None = None  # holds compilation and algorithm search
-    # Work. MAC and FLOP per image, so that the batch cannot be counted twice.
+    # Work of a step of this batch. MAC and FLOP per image, so that the batch cannot be counted twice.
     parameters: int | None = None
     forward_macs: int | None = None
     forward_flop: int | None = None
     backward_flop: int | None = None
     pytorch_forward_flop: int | None = None  # PyTorch's own counter, as a check
     pytorch_backward_flop: int | None = None
+    executed_flop: int | None = None  # forward, backward, and what activation checkpointing runs again
+    flop_partial: str | None = None  # names of operations that may multiply and are not counted: FLOP are lower bounds
+    flop_varies: bool | None = None  # the work differs from step to step: FLOP are means over several
     # Energy.
     energy_j: float | None = None
     energy_source: str = "none"  # nvml_counter | nvml_power | rapl | amdsmi | none
@@ -99,10 +102,11 @@ class Measurement:
     memory_device_used_bytes: int | None = None
     memory_device_total_bytes: int | None = None
     memory_rss_peak_bytes: int | None = None
-    parameter_bytes: int | None = None
+    parameter_bytes: int | None = None  # with buffers
     gradient_bytes: int | None = None
     optimizer_state_bytes: int | None = None
     activation_bytes: int | None = None  # saved for backward
+    buffer_bytes: int | None = None  # those in parameter_bytes
     # State of the device, before, during (lowest clock, highest temperature) and after.
     sm_clock_before_mhz: float | None = None
     sm_clock_min_mhz: float | None = None

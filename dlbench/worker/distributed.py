@@ -221,7 +221,10 @@ def _together(outcome: Outcome, place: Place, found: Found) -> Outcome:
 
 
 #: Counted by rank 0 alone: it is the same for all.
-WORK = ("forward_macs", "forward_flop", "backward_flop", "pytorch_forward_flop", "pytorch_backward_flop")
+WORK = (
+    *("forward_macs", "forward_flop", "backward_flop", "executed_flop", "flop_partial", "flop_varies"),
+    *("pytorch_forward_flop", "pytorch_backward_flop"),
+)
 
 
 def stragglers(ranks: list[tuple[System, Measurement]]) -> tuple[str, ...]:

@@ -1,17 +1,21 @@
 """Counts MACs and bytes of the operations that a network really runs, forward and backward, on the meta device.
 
-PyTorch's own counter ignores `groups` in the weight gradient of a convolution; here every gradient is counted as what
-it is. A MAC is one multiply and one add: FLOP = 2 x MAC. Pooling, normalisation and activation are left out, as in
-every published count; they are 0.04 to 2.3 % of the operations, but most of the bytes.
+The batch is that of the step: work that is done once per step, or that grows with the square of the batch, is counted
+as often as it is done. A count on the meta device takes as long for a large batch as for a small one. What counts, and
+how, is the table in `arithmetic.py`. A MAC is one multiply and one add: FLOP = 2 x MAC. PyTorch's own counter ignores
+`groups` in the weight gradient of a convolution; here every gradient is counted as what it is.
+
+Work that activation checkpointing does again in the backward pass is kept apart from that of the model.
 """
 
 from __future__ import annotations
 
-import math
+import random
+import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Self
 
@@ -21,20 +25,24 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.models import BuiltModel, build_on_meta, training_loss
+from dlbench.worker.arithmetic import convolution_macs as convolution_macs
+from dlbench.worker.arithmetic import is_counted, is_free, is_unknown, macs_of, name_of, tensors_in
 
-aten = torch.ops.aten
+#: Passes that the mean is taken over where the work differs from step to step.
+NUM_PASSES = 32
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One matrix product, convolution or attention that was run, or one gradient of it."""
+    """One product, convolution or attention that was run, or one gradient of it; or an operation that is unknown."""
 
-    name: str  # as ATen calls it
-    macs: int
+    name: str  # as ATen calls it; others with their namespace
+    macs: int | None  # None: not counted
     bytes: int  # each operand and result moved once
     backward: bool
     module: str  # the path of the module that ran it, or "" for the network itself
     shapes: tuple[tuple[int, ...], ...]  # of the tensor arguments
+    recomputed: bool = False  # the forward pass once more, during the backward pass
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,12 @@ class Counted:
     pytorch_forward_flop: int
     pytorch_backward_flop: int
     operations: tuple[Operation, ...] = field(repr=False, default=())  # of the whole batch
+    recomputed_macs: int = 0  # what checkpointing runs again; in none of the other counts
+    uncounted: tuple[str, ...] = ()  # names of operations that may multiply and are not in the counts
+    num_passes: int = 1  # more than one: the work differs from step to step, and these are means
+    lowest_flop: int | None = None  # of one pass, where passes differ; of the model, forward and backward
+    highest_flop: int | None = None
+    is_random: bool = False  # the forward pass drew random numbers on the host, which its control flow may follow
 
     @property
     def forward_flop(self) -> int:
@@ -55,8 +69,13 @@ class Counted:
 
     @property
     def backward_flop(self) -> int:
-        """FLOP of the backward pass of one image; 0 in inference."""
+        """FLOP of the backward pass of one image, without recomputation; 0 in inference."""
         return 2 * self.backward_macs
+
+    @property
+    def executed_flop(self) -> int:
+        """All FLOP that one image takes in a step, recomputation included."""
+        return 2 * (self.forward_macs + self.backward_macs + self.recomputed_macs)
 
 
 def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
@@ -65,35 +84,83 @@ def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
     Args:
         name: as `dlbench.models.build` takes it.
         training: forward and backward, auxiliary heads included; else the forward pass of inference.
-        batch_size: images in the counted batch; batch normalisation after pooling to 1x1 needs two.
+        batch_size: images in the step; batch normalisation after pooling to 1x1 needs two.
 
     Raises:
         UnknownName, BadInput: as `build`.
     """
     with quietly():
-        return count_model(build_on_meta(name, training), training, batch_size)
+        return count_steps(build_on_meta(name, training), training, batch_size)
 
 
-def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2) -> Counted:
-    """Count a network that lies on the meta device."""
+def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -> Counted:
+    """Count a network on the meta device in two steps, and in `NUM_PASSES` where the steps may differ in their work.
+
+    Steps may differ if the network draws random numbers on the host, or if the second is not as the first. Then the
+    counts are means over all passes.
+    """
+    passes = [count_model(model, training, batch_size, seed) for seed in range(2)]
+    if passes[0].is_random or _work_of(passes[0]) != _work_of(passes[1]):
+        passes += [count_model(model, training, batch_size, seed) for seed in range(2, NUM_PASSES)]
+    first = passes[0]
+    if len({_work_of(p) for p in passes}) == 1:
+        return first
+    means: dict[str, Any] = {
+        name: round(Fraction(sum(getattr(p, name) for p in passes), len(passes)))
+        for name in (
+            *("forward_macs", "backward_macs", "recomputed_macs"),
+            *("pytorch_forward_flop", "pytorch_backward_flop"),
+        )
+    }
+    totals = [p.forward_flop + p.backward_flop for p in passes]
+    return replace(
+        first,
+        **means,
+        uncounted=tuple(dict.fromkeys(name for p in passes for name in p.uncounted)),
+        num_passes=len(passes),
+        lowest_flop=min(totals),
+        highest_flop=max(totals),
+    )
+
+
+def _work_of(counted: Counted) -> tuple[Any, ...]:
+    return counted.forward_macs, counted.backward_macs, counted.recomputed_macs, counted.uncounted
+
+
+def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, seed: int = 0) -> Counted:
+    """Count one step of a network that lies on the meta device.
+
+    Args:
+        seed: of the random numbers that the network may draw on the host.
+    """
     module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
-    with CountingMode(module) as mode, FlopCounterMode(display=False) as pytorch, quietly():
+    with CountingMode(module) as mode, FlopCounterMode(display=False) as pytorch, quietly(), seeded(seed) as has_drawn:
         loss = run_forward(model, training, batch_size)
+        is_random = has_drawn()
         pytorch_forward = pytorch.get_total_flops()
         if loss is not None:
             mode.backward = True
             loss.backward()  # type: ignore[no-untyped-call]
     module.zero_grad(set_to_none=True)
     operations = tuple(mode.operations)
+    own = [o for o in operations if not o.recomputed]
     return Counted(
         parameters=parameters,
-        forward_macs=_per_image((o.macs for o in operations if not o.backward), batch_size),
-        backward_macs=_per_image((o.macs for o in operations if o.backward), batch_size),
+        forward_macs=_per_image((o for o in own if not o.backward), batch_size),
+        backward_macs=_per_image((o for o in own if o.backward), batch_size),
+        recomputed_macs=_per_image((o for o in operations if o.recomputed), batch_size),
         pytorch_forward_flop=pytorch_forward // batch_size,
         pytorch_backward_flop=(pytorch.get_total_flops() - pytorch_forward) // batch_size,
         operations=operations,
+        uncounted=uncounted(operations),
+        is_random=is_random,
     )
+
+
+def uncounted(operations: Iterable[Operation]) -> tuple[str, ...]:
+    """Names of the operations that are not counted, each once, in their order."""
+    return tuple(dict.fromkeys(o.name for o in operations if o.macs is None))
 
 
 def run_forward(model: BuiltModel, training: bool, batch_size: int) -> Tensor | None:
@@ -115,13 +182,41 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def _per_image(macs: Iterator[int], batch_size: int) -> int:
+@contextmanager
+def seeded(seed: int) -> Iterator[Callable[[], bool]]:
+    """The host's random numbers start at `seed`, and go on afterwards as if nothing had been; tells if any were drawn.
+
+    Random numbers of the meta device come from no generator.
+    """
+    numpy = sys.modules.get("numpy")
+    before = random.getstate(), numpy.random.get_state() if numpy else None
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if numpy:
+            numpy.random.seed(seed)
+        seeded = _random_state(numpy)
+        try:
+            yield lambda: _random_state(numpy) != seeded
+        finally:
+            random.setstate(before[0])
+            if numpy:
+                numpy.random.set_state(before[1])
+
+
+def _random_state(numpy: Any) -> tuple[Any, ...]:
+    of_numpy = numpy.random.get_state(legacy=False)["state"] if numpy else None
+    key = (bytes(of_numpy["key"]), of_numpy["pos"]) if of_numpy else None
+    return random.getstate(), bytes(torch.get_rng_state().numpy()), key
+
+
+def _per_image(operations: Iterable[Operation], batch_size: int) -> int:
     # Work that does not depend on the batch, such as a product of parameters, is shared by its images.
-    return round(Fraction(sum(macs), batch_size))
+    return round(Fraction(sum(o.macs or 0 for o in operations), batch_size))
 
 
 class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down every operation that multiplies and adds, with the module it belongs to.
+    """Writes down every operation that multiplies and adds, or that may, with the module it belongs to.
 
     Args:
         module: the network; its submodules' paths name the operations.
@@ -157,108 +252,55 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        packet = func.overloadpacket
-        if packet not in _MACS:
-            # What is made of counted parts, such as `linear`, is taken apart first.
-            parts = func.decompose(*args, **kwargs) if func._can_decompose() else NotImplemented
-            if parts is not NotImplemented:
-                return parts
+        if is_unknown(func) and func._can_decompose():
+            # What is made of known parts, such as `linear`, is taken apart, and its parts come by here.
+            with self._here_too():
+                return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
-        if packet in _MACS:
-            self._note(packet, args, kwargs, result)
+        self._note(func, args, kwargs, result)
         return result
 
-    def _note(self, packet: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
-        tensors = [a for a in args if isinstance(a, Tensor)]
-        outputs = [r for r in (result if isinstance(result, tuple | list) else (result,)) if isinstance(r, Tensor)]
+    @contextmanager
+    def _here_too(self) -> Iterator[None]:
+        """The mode stays on, which PyTorch takes off while it handles an operation."""
+        super().__enter__()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        if is_free(func):
+            return
+        tensors = list(tensors_in(args))
         self.operations.append(
             Operation(
-                name=packet.__name__,
-                macs=_MACS[packet](*args, **kwargs, result=result),
-                bytes=sum(t.numel() * t.element_size() for t in (*tensors, *outputs)),
+                name=name_of(func),
+                macs=macs_of(func, args, kwargs, result) if is_counted(func) else None,
+                bytes=sum(t.numel() * t.element_size() for t in (*tensors, *tensors_in(result))),
                 backward=self.backward,
                 module=self._owner(),
                 shapes=tuple(tuple(t.shape) for t in tensors),
+                recomputed=self.recomputing,
             )
         )
 
+    @property
+    def recomputing(self) -> bool:
+        """Whether a part of the forward pass runs again: in a backward pass nothing else records a graph."""
+        return self.backward and torch.is_grad_enabled()
+
     def _owner(self) -> str:
         """The module that runs the operation now, or whose gradient it is."""
-        if self.backward:
-            node = torch._C._current_autograd_node()
-            return self._owner_of_node.get(node._sequence_nr(), "") if node else ""
-        path = self._inside[-1] if self._inside else ""
+        node = torch._C._current_autograd_node() if self.backward else None
+        owner = self._owner_of_node.get(node._sequence_nr(), "") if node else ""
+        if self.backward and not self.recomputing:
+            return owner
+        # What is recomputed outside of any module is of the one whose gradient asked for it.
+        path = self._inside[-1] if self._inside else owner
         newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         if newest > self._next_node:
             # Autograd has just made this operation's node, and numbers them upwards; of frozen weights it makes none.
             self._owner_of_node[newest - 1] = path
             self._next_node = newest
         return path
-
-
-def _product(left: Tensor, right: Tensor, *, result: Tensor, **_: Any) -> int:
-    return left.shape[-1] * result.numel()
-
-
-def _product_added(_: Tensor, left: Tensor, right: Tensor, *, result: Tensor, **__: Any) -> int:
-    return left.shape[-1] * result.numel()
-
-
-def convolution_macs(x: Sequence[int], weight: Sequence[int], out: Sequence[int], transposed: bool) -> int:
-    """MACs of a convolution: each weight is used once per output position, or, transposed, once per input position.
-
-    Args:
-        x: shape (N, C, *spatial).
-        weight: shape (M, C/groups, *kernel), or transposed (C, M/groups, *kernel).
-        out: shape (N, M, *spatial).
-        transposed: whether it is one.
-    """
-    positions = x if transposed else out
-    return math.prod(weight) * positions[0] * math.prod(positions[2:])
-
-
-def _convolution(x: Tensor, weight: Tensor, *args: Any, result: Tensor, **_: Any) -> int:
-    transposed = args[4]  # after bias, stride, padding, dilation
-    return convolution_macs(x.shape, weight.shape, result.shape, transposed)
-
-
-def _convolution_backward(gradient: Tensor, x: Tensor, weight: Tensor, *args: Any, result: Any, **_: Any) -> int:
-    transposed, output_mask = args[4], args[7]  # after bias sizes, stride, padding, dilation
-    # The gradient to the input and that to the weights use each weight as often as the forward pass did.
-    num_gradients: int = output_mask[0] + output_mask[1]
-    return num_gradients * convolution_macs(x.shape, weight.shape, gradient.shape, transposed)
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
-    batch = math.prod(query.shape[:-2])
-    pairs = batch * query.shape[-2] * key.shape[-2]
-    return pairs * (query.shape[-1] + value.shape[-1])
-
-
-def _attention_backward(_: Tensor, query: Tensor, key: Tensor, value: Tensor, *__: Any, **___: Any) -> int:
-    # Two gradients for each of the two products; recomputing the scores is an implementation's choice, not counted.
-    return 2 * _attention(query, key, value)
-
-
-_MACS: dict[Any, Callable[..., int]] = {
-    aten.dot: _product,
-    aten.mv: _product,
-    aten.addmv: _product_added,
-    aten.mm: _product,
-    aten.bmm: _product,
-    aten.addmm: _product_added,
-    aten.baddbmm: _product_added,
-    aten.convolution: _convolution,
-    aten._convolution: _convolution,
-    aten.convolution_backward: _convolution_backward,
-    aten._scaled_dot_product_flash_attention: _attention,
-    aten._scaled_dot_product_efficient_attention: _attention,
-    aten._scaled_dot_product_cudnn_attention: _attention,
-    aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-    aten._scaled_dot_product_fused_attention_overrideable: _attention,
-    aten._scaled_dot_product_flash_attention_backward: _attention_backward,
-    aten._scaled_dot_product_efficient_attention_backward: _attention_backward,
-    aten._scaled_dot_product_cudnn_attention_backward: _attention_backward,
-    aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    aten._scaled_dot_product_fused_attention_overrideable_backward: _attention_backward,
-}

@@ -13,17 +13,22 @@ from torch import nn
 
 from dlbench.errors import BadInput
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.flops import Operation, count_model, quietly
+from dlbench.worker.flops import Counted, Operation, count_model, quietly, uncounted
 
-#: Two batches tell what part of the bytes grows with the images and what part is there once.
-_BATCHES = (2, 3)
+#: Two batches tell what part of the work grows with the images and what part is there once; a third, whether that is
+#: all of it.
+_BATCHES = (2, 3, 5)
+_INSTEAD = "`dlbench profile` lists its layers for one batch"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer. MAC and FLOP are per image; the bytes of a batch of N are N times `..._per_image` plus `..._fixed`.
+    """One layer. MAC and FLOP grow with the images; what is done once for the whole batch is in `..._fixed`.
+
+    The FLOP of a batch of N are N times `..._flop` plus `..._flop_fixed`, as of a product of parameters or of weights
+    that are normalised; the bytes are N times `..._bytes_per_image` plus `..._bytes_fixed`. Without recomputation.
 
     Bytes count every operand and result of the layer's own operations as moved once, in fp32: input, weights and
     output forward; gradients, input and weights backward. Caches may save some, libraries may move more.
@@ -50,6 +55,9 @@ class LayerRow:
     forward_bytes_fixed: int
     backward_bytes_per_image: int
     backward_bytes_fixed: int
+    forward_flop_fixed: int = 0
+    backward_flop_fixed: int = 0
+    uncounted: tuple[str, ...] = ()  # names of its operations that may multiply and are not in MACs and FLOP
 
 
 def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
@@ -60,7 +68,8 @@ def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
         auxiliary: with the layers that run in training alone, such as GoogLeNet's auxiliary heads.
 
     Raises:
-        UnknownName, BadInput: as `dlbench.models.build`.
+        UnknownName, BadInput: as `dlbench.models.build`; or the layers have no one row each, because the work differs
+            from step to step or does not grow evenly with the batch.
     """
     with quietly():
         return layers_of(build_on_meta(name), auxiliary)
@@ -68,25 +77,25 @@ def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
 
 def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     """As `layers`, of a network on the meta device."""
-    small, large = _BATCHES
     with _shapes(model.module) as shapes:
-        fewer = count_model(model, training=True, batch_size=small).operations
-    more = count_model(model, training=True, batch_size=large).operations
-    main = {o.module for o in count_model(model, training=False, batch_size=small).operations}
-    if len(fewer) != len(more):
-        raise BadInput(f"the network runs other layers for {large} images than for {small}: they have no one row each")
-    pairs: dict[str, list[tuple[Operation, Operation]]] = {}
-    for pair in zip(fewer, more, strict=True):
-        pairs.setdefault(pair[0].module, []).append(pair)
+        smallest = count_model(model, training=True, batch_size=_BATCHES[0])
+    counts = [smallest, *(count_model(model, training=True, batch_size=batch) for batch in _BATCHES[1:])]
+    main = {o.module for o in count_model(model, training=False, batch_size=_BATCHES[0]).operations}
+    _require_alike(model.name, counts, count_model(model, training=True, batch_size=_BATCHES[0], seed=1))
+    alike: dict[str, list[tuple[Operation, ...]]] = {}
+    for operations in zip(*(c.operations for c in counts), strict=True):
+        if not operations[0].recomputed:
+            alike.setdefault(operations[0].module, []).append(operations)
     modules = dict(model.module.named_modules())
     return [
         LayerRow(
             path,
             **_letters(modules[path], *shapes.get(path, ((), ()))),
-            weights=_weights(path, modules, pairs.keys()),
-            **_work(operations),
+            weights=_weights(path, modules, alike.keys()),
+            **_work(model.name, path, operations),
+            uncounted=uncounted(of_smallest for of_smallest, *_ in operations),
         )
-        for path, operations in pairs.items()
+        for path, operations in alike.items()
         if auxiliary or path in main
     ]
 
@@ -158,14 +167,43 @@ def _last_two(sizes: tuple[int, ...]) -> tuple[int, int]:
     return height, width
 
 
-def _work(operations: list[tuple[Operation, Operation]]) -> dict[str, Any]:
-    """MACs, FLOP and bytes of one layer from its operations at two batch sizes."""
-    small, large = _BATCHES
+def _require_alike(name: str, counts: list[Counted], once_more: Counted) -> None:
+    """Raises BadInput where the operations of several counts cannot be held against each other, one by one."""
+    runs = [[(o.name, o.module) for o in c.operations] for c in (*counts, once_more)]
+    if runs[0] != runs[-1] or counts[0].operations != once_more.operations:
+        raise BadInput(f"{name} runs other layers from step to step: they have no one row each; {_INSTEAD}")
+    for batch, run in zip(_BATCHES, runs, strict=False):
+        if run != runs[0]:
+            raise BadInput(
+                f"{name} runs other layers for {batch} images than for {_BATCHES[0]}: they have no one row each; "
+                f"{_INSTEAD}"
+            )
+
+
+def _work(name: str, path: str, operations: list[tuple[Operation, ...]]) -> dict[str, Any]:
+    """MACs, FLOP and bytes of one layer from its operations at several batch sizes."""
     work: dict[str, Any] = {}
     for direction, backward in (("forward", False), ("backward", True)):
-        pairs = [(few, many) for few, many in operations if few.backward == backward]
-        per_image = sum(many.bytes - few.bytes for few, many in pairs) // (large - small)
-        work[f"{direction}_flop"] = 2 * sum(few.macs for few, _ in pairs) // small
-        work[f"{direction}_bytes_per_image"] = per_image
-        work[f"{direction}_bytes_fixed"] = sum(few.bytes for few, _ in pairs) - small * per_image
+        ours = [o for o in operations if o[0].backward == backward]
+        flop, flop_fixed = _line(name, path, [2 * sum(o[i].macs or 0 for o in ours) for i in range(len(_BATCHES))])
+        moved, moved_fixed = _line(name, path, [sum(o[i].bytes for o in ours) for i in range(len(_BATCHES))])
+        work |= {f"{direction}_flop": flop, f"{direction}_flop_fixed": flop_fixed}
+        work |= {f"{direction}_bytes_per_image": moved, f"{direction}_bytes_fixed": moved_fixed}
     return {"macs": work["forward_flop"] // 2, **work}
+
+
+def _line(name: str, path: str, work: list[int]) -> tuple[int, int]:
+    """What grows with each image and what is there once.
+
+    Raises:
+        BadInput: the work grows in another way, such as with the square of the batch.
+    """
+    few, more, many = _BATCHES
+    slope = (work[1] - work[0]) // (more - few)
+    fixed = work[0] - few * slope
+    if work != [fixed + batch * slope for batch in _BATCHES]:
+        raise BadInput(
+            f"the work of {path or 'the network'} in {name} does not grow evenly with the batch "
+            f"({work[0]}, {work[1]}, {work[2]} for {few}, {more}, {many} images): no one row holds it; {_INSTEAD}"
+        )
+    return slope, fixed

@@ -4,7 +4,8 @@
   none; there one more step runs under its profiler, which reports each allocation and release of PyTorch's allocator,
   and the peak is what was alive before that step (weights, buffers, optimizer state, batch) plus the highest sum of
   those reports. Workspace that oneDNN allocates by itself is in neither, but in the resident set.
-- The split: weights, their gradients, the optimizer's state, and the activations that forward keeps for backward.
+- The split: parameters with buffers, the parameters' gradients, the optimizer's state, and the activations that forward
+  keeps for backward. Buffers are all registered ones, those that no checkpoint holds included.
 """
 
 from __future__ import annotations
@@ -48,13 +49,14 @@ def rss_peak_bytes() -> int:
 
 
 def static_split(workload: Workload) -> dict[str, int | None]:
-    """Bytes of weights, gradients, optimizer state and saved activations; runs one training step.
+    """Bytes of parameters with buffers, gradients, optimizer state and saved activations; runs one training step.
 
     Raises:
         RuntimeError: the extra step does not fit into memory any more.
     """
     parameters = list(workload.module.parameters())
-    split: dict[str, int | None] = {"parameter_bytes": storage_bytes(parameters)}
+    kept = storage_bytes((*parameters, *workload.module.buffers()))
+    split: dict[str, int | None] = {"parameter_bytes": kept, "buffer_bytes": kept - storage_bytes(parameters)}
     if workload.optimizer is None:
         return split
     split["activation_bytes"] = activation_bytes(workload)
@@ -75,7 +77,8 @@ def activation_bytes(workload: Workload) -> int | None:
     known = {_address(t) for t in (*workload.module.parameters(), *workload.module.buffers())}
 
     def pack(tensor: Tensor) -> Tensor:
-        if _address(tensor) not in known:
+        # What activation checkpointing runs again in the backward pass is not kept for it.
+        if not in_backward() and _address(tensor) not in known:
             saved[_address(tensor)] = tensor.untyped_storage().nbytes()
             # A freed storage's address may be given out again within the same step.
             keep_alive.append(tensor)
@@ -90,6 +93,11 @@ def activation_bytes(workload: Workload) -> int | None:
     finally:
         workload.batches = batches
     return sum(saved.values())
+
+
+def in_backward() -> bool:
+    """Whether a gradient is being computed right now, or what it needs is."""
+    return torch._C._current_autograd_node() is not None
 
 
 def cpu_allocated_peak_bytes(workload: Workload) -> int | None:

@@ -23,6 +23,7 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.spec.case import Case
 from dlbench.worker.footprint import LiveBytes
+from dlbench.worker.memory import in_backward
 from dlbench.worker.workload import OPTIMIZERS, Workload
 
 _CPU = torch.device("cpu")
@@ -47,12 +48,13 @@ class Prediction:
 
     peak_bytes: int
     peak_phase: str  # "forward" | "backward" | "optimizer"
-    parameter_bytes: int
+    parameter_bytes: int  # with buffers
     gradient_bytes: int
     optimizer_state_bytes: int
     activation_bytes: int  # saved by forward for backward
     batch_bytes: int  # images and labels
     workspace_bytes: int  # of oneDNN or cuBLAS at the peak
+    buffer_bytes: int  # those in parameter_bytes
 
 
 def predict(case: Case) -> Prediction:
@@ -99,10 +101,12 @@ def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
         workload.step(step)  # type: ignore[arg-type]  # of a clock only the stamps are asked for
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
     cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
+    kept = _bytes([*parameters, *workload.module.buffers()])
     prediction = Prediction(
         peak_bytes=step.peak + cublas,
         peak_phase=step.peak_phase,
-        parameter_bytes=_bytes(parameters),
+        parameter_bytes=kept,
+        buffer_bytes=kept - _bytes(parameters),
         gradient_bytes=_bytes([p.grad for p in parameters if p.grad is not None]),
         optimizer_state_bytes=_bytes(state),
         activation_bytes=activations,
@@ -229,7 +233,7 @@ def _saved_bytes(workload: Workload) -> int:
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if _storage(tensor) not in own:
+        if not in_backward() and _storage(tensor) not in own:
             saved[_storage(tensor)] = tensor
         return tensor
 

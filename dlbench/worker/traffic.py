@@ -8,20 +8,23 @@ moves once. Views move nothing, what is broadcast moves once. An operation belon
 What makes this a lower bound in eager mode: caches that keep an operand are not allowed for (bytes may be saved, where
 tensors fit into them), and neither is what libraries move beyond it (workspaces, casts of autocast, second passes of
 normalisation). A compiler that fuses operations saves bytes that are counted here; so does a fused attention, for the
-meta device makes all of its scores.
+meta device makes all of its scores. What activation checkpointing runs again is work of the backward pass, in which it
+takes its time.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.flops import _MACS, CountingMode, quietly, run_forward
+from dlbench.worker.arithmetic import is_counted, is_unknown, macs_of, name_of, tensors_in
+from dlbench.worker.flops import NUM_PASSES, CountingMode, quietly, run_forward, seeded
 
 #: Owner of what runs behind the network: the loss and its gradient.
 LOSS = "(loss)"
@@ -47,6 +50,7 @@ class Work:
     backward_elements: int = 0
     forward_fixed_bytes: int = 0
     backward_fixed_bytes: int = 0
+    note: str | None = None  # what makes the FLOP less than the whole, or a mean
 
 
 def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Work]:
@@ -65,15 +69,41 @@ def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Work]
 
 
 def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, Work]:
-    """As `count_traffic`, of a network on the meta device."""
+    """As `count_traffic`, of a network on the meta device; means where the work differs from step to step."""
+    (first, is_random), (second, _) = (_one_pass(model, training, batch_size, seed) for seed in range(2))
+    if not is_random and first == second:
+        return first
+    passes = [first, second, *(_one_pass(model, training, batch_size, n)[0] for n in range(2, NUM_PASSES))]
+    return first if all(work == first for work in passes) else _mean(passes)
+
+
+def _one_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> tuple[dict[str, Work], bool]:
+    """The work of one step, and whether its forward pass drew random numbers on the host."""
     module = model.module.train(training)
-    with TrafficMode(module) as mode, quietly():
+    with TrafficMode(module) as mode, quietly(), seeded(seed) as has_drawn:
         loss = run_forward(model, training, batch_size)
+        is_random = has_drawn()
         if loss is not None:
             mode.backward = True
             loss.backward()  # type: ignore[no-untyped-call]
     module.zero_grad(set_to_none=True)
-    return mode.work
+    for owner, names in mode.uncounted.items():
+        mode.work[owner].note = f"not counted: {', '.join(names)}"
+    return mode.work, is_random
+
+
+def _mean(passes: Sequence[dict[str, Work]]) -> dict[str, Work]:
+    found = {}
+    for owner in dict.fromkeys(owner for work in passes for owner in work):
+        # A module that a pass leaves out does nothing in it.
+        alike = [work.get(owner, Work()) for work in passes]
+        notes = [w.note for w in alike if w.note]
+        if len({(w.forward_flop, w.backward_flop) for w in alike}) > 1:
+            notes.append(f"mean of {len(passes)} steps")
+        names = [f.name for f in fields(Work) if f.name != "note"]
+        means = {name: round(sum(getattr(w, name) for w in alike) / len(passes)) for name in names}
+        found[owner] = Work(**means, note="; ".join(dict.fromkeys(notes)) or None)
+    return found
 
 
 class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
@@ -82,23 +112,24 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__(module)
         self.work: dict[str, Work] = {}
+        self.uncounted: dict[str, dict[str, None]] = {}  # names by owner, in their order
         self._next_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._last_owner = LOSS
         #: What dropout draws, by storage. The meta device draws it, scales it and multiplies by it as floating-point
         #: numbers; at best, as on CUDA, one operation does it all, and leaves a byte per element.
         self._masks: dict[int, Tensor] = {}
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
+    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         owner, packet = self._owner(), func.overloadpacket
-        macs = _MACS[packet](*args, **kwargs, result=result) if packet in _MACS else 0
+        macs = macs_of(func, args, kwargs, result) if is_counted(func) else 0
+        if is_unknown(func) or macs is None:
+            self.work.setdefault(owner, Work())
+            self.uncounted.setdefault(owner, {})[name_of(func)] = None
         if packet is _aten.bernoulli_:
             self._masks[_storage(result)] = result
         elif macs or not (func.is_view or packet in _FREE or self._is_mask_scaled(packet, args)):
             skipped = len(args) if packet in _MAKE else 1 if packet in _OVERWRITE else 0
-            self._add(owner, macs, [*args[skipped:], *kwargs.values()], result)
-        return result
+            self._add(owner, macs or 0, [*args[skipped:], *kwargs.values()], result)
 
     def _is_mask_scaled(self, packet: Any, args: Any) -> bool:
         return packet is _aten.div_ and _storage(args[0]) in self._masks
@@ -107,7 +138,7 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         work = self.work.setdefault(owner, Work())
         way = "backward" if self.backward else "forward"
         elements = fixed_bytes = 0
-        for tensor in _tensors([*arguments, result]):
+        for tensor in tensors_in([*arguments, result]):
             if _storage(tensor) in self._masks:
                 fixed_bytes += _distinct(tensor)
             elif tensor.is_floating_point() or tensor.is_complex():
@@ -124,23 +155,14 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
                 # A parameter's own node has no module: it follows the one that made its gradient. So does the sum
                 # where gradients of several paths meet, which has no node.
                 self._last_owner = self._owner_of_node.get(node._sequence_nr(), self._last_owner)
-            return self._last_owner
-        owner = self._inside[-1] if self._inside else LOSS
+            if not self.recomputing:
+                return self._last_owner
+        owner = self._inside[-1] if self._inside else self._last_owner
         newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         # Only what autograd has numbered since the last operation: some operations make no node.
         self._owner_of_node.update(dict.fromkeys(range(self._next_node, newest), owner))
         self._next_node = newest
         return owner
-
-
-def _tensors(values: list[Any]) -> list[Tensor]:
-    found = []
-    for value in values:
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif isinstance(value, list | tuple):
-            found += _tensors(list(value))
-    return found
 
 
 def _storage(tensor: Tensor) -> int:

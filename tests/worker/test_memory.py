@@ -11,6 +11,7 @@ from torch import nn
 from dlbench.spec.case import Case
 from dlbench.worker import memory
 from dlbench.worker.workload import OPTIMIZERS, Workload
+from tests.worker.networks import counted
 
 
 def make_workload(layers: nn.Module, batch: torch.Tensor, optimizer: str = "adam") -> Workload:
@@ -39,6 +40,31 @@ def test_the_split_of_a_network_counted_by_hand():
     # The output of tanh, saved by itself and by the layer behind it, once; the input and the weights do not count. The
     # loss saves its log-softmax (8 x 10), the labels come with the batch, and their total weight is one number.
     assert split["activation_bytes"] == 4 * (8 * 50 + 8 * 10 + 1)
+
+
+def test_buffers_are_in_the_split_beside_the_parameters():
+    network = counted.LargeTable()
+    split = memory.static_split(make_workload(network, torch.randn(8, 64)))
+    statistics = 2 * 4 * 64 + 8  # running mean and variance, and the number of batches as int64
+    assert split["buffer_bytes"] == 4 * 1024 * 1024 + statistics
+    assert split["parameter_bytes"] == split["buffer_bytes"] + 4 * (2 * 64 + 64 * 10 + 10)
+    assert split["gradient_bytes"] == 4 * (2 * 64 + 64 * 10 + 10)
+    # So nothing large is left to the rest.
+    assert (
+        memory.cpu_allocated_peak_bytes(make_workload(network, torch.randn(8, 64)))
+        - sum(split[f"{part}_bytes"] for part in ("parameter", "gradient", "optimizer_state", "activation"))
+        < 100_000
+    )
+
+
+def test_what_checkpointing_runs_again_is_not_kept_for_backward():
+    saved = [
+        memory.activation_bytes(make_workload(network(), torch.randn(8, 64)))
+        for network in (counted.Unchecked, counted.CheckpointedReentrant, counted.Checkpointed)
+    ]
+    # Input and output of the block, log-softmax and its weight are kept by all; of what lies in the block nothing is,
+    # which is the result of ReLU.
+    assert saved == [4 * (8 * 3 * 128 + 8 * 10 + 1), *[4 * (8 * 2 * 128 + 8 * 10 + 1)] * 2]
 
 
 def test_the_peak_of_the_cpu_allocator_is_what_lives_before_plus_the_highest_in_the_step():

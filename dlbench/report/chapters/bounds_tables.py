@@ -67,6 +67,7 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
             "the bound"
         )
     notes.append(f"{step}.")
+    notes += _of_counts(run)
     own = {name: median_time(samples) for name, samples in run.parts_s.items()}
     parts = ", ".join(f"{name} {_seconds(s)}" for name, s in own.items())
     notes.append(
@@ -85,6 +86,15 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     if (frame["note"] == "from cache").any():
         notes.append("from cache: faster than memory could deliver the operands, which stayed in a cache.")
     return notes
+
+
+def _of_counts(run: ProfileRun) -> list[str]:
+    """What the counted FLOP lack, or are the mean of."""
+    noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]
+    if not noted:
+        return []
+    few = ", ".join(noted[:3]) + (f" and {len(noted) - 3} more" if len(noted) > 3 else "")
+    return [f"FLOP and bounds are not exact for {few}: uncounted operations would add to them."]
 
 
 def busy_note(share: float | None, what: str) -> list[str]:

@@ -35,6 +35,7 @@ COMPARED = (
     "flop_per_image",
     "flop_rate",
     "mfu",
+    "hfu",
     "distance_to_bound",
     "share_of_measured_peak",
     "distance_to_layer_bound",
@@ -52,6 +53,7 @@ _SHORT_TITLES = {
     "flop_per_image": "Work per image",
     "flop_rate": "Achieved",
     "mfu": "Of peak",
+    "hfu": "With recomputation",
     "distance_to_bound": "Over bound",
     "share_of_measured_peak": "Of measured",
     "distance_to_layer_bound": "Over memory bound",
@@ -80,6 +82,8 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     hidden = [] if uneven(shown).any() else ["sustained_throughput"]
     # Only a superchip has a module around its device.
     hidden += [] if shown["module_energy_per_image"].notna().any() else ["module_energy_per_image"]
+    # Only where activation checkpointing runs something again.
+    hidden += [] if shown["hfu"].notna().any() else ["hfu"]
     known = [name for name in COMPARED if shown[name].notna().any() and name not in hidden]
     columns = [Column("system", "System")] if len(system_names) > 1 else []
     columns += [Column(axis, axis_title(axis)) for axis in axes]

@@ -48,11 +48,12 @@ IDENTITY = (
     "throttle_reasons",
     "other_processes",
     "label",
+    "flop_partial",
 )
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
 _PROPORTIONAL = ("step_time", "distance_to_bound", "distance_to_layer_bound")
-_INVERSE = ("throughput", "flop_rate", "mfu", "share_of_measured_peak")
+_INVERSE = ("throughput", "flop_rate", "mfu", "hfu", "share_of_measured_peak")
 MIN_STEPS = samples.MIN_STEPS
 #: Where these columns are not finite and above zero, a clock or a meter failed: the value is unknown.
 _ABOVE_ZERO = (
@@ -273,6 +274,10 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     cases["time_bound"] = cases["flop_per_step"] / cases["device_peak"]
     cases["distance_to_bound"] = step / cases["time_bound"]
     cases["mfu"] = cases["flop_rate"] / (cases["device_peak"] * devices)
+    # Records from before recomputation was told apart say nothing of it.
+    cases["executed_flop_per_image"] = first["executed_flop"].astype(float)
+    repeated = cases["executed_flop_per_image"] > cases["flop_per_image"]
+    cases["hfu"] = (cases["mfu"] * cases["executed_flop_per_image"] / cases["flop_per_image"]).where(repeated)
     cases["energy_per_image"] = cases["average_power"] / cases["sustained_throughput"]
     cases["module_energy_per_image"] = cases["module_power"] / cases["sustained_throughput"]
     cases["energy_per_gflop"] = cases["energy_per_image"] / (cases["flop_per_image"] / 1e9)

@@ -23,6 +23,8 @@ _SHORT = {
     "on a shared device": "shared device",
     "on a busy host": "busy host",
     "limited by the host": "host-bound",
+    "with a partial FLOP count": "partial FLOP",
+    "with FLOP that differ by step": "mean FLOP",
 }
 _BUSY = _SHORT["on a busy host"]
 #: How much of the cores others took, in the words of the warning.
@@ -47,6 +49,8 @@ def doubts(cases: pd.DataFrame) -> pd.DataFrame:
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
             "on a busy host": cases["warnings"].map(partial(_says, "busy_host")),
             "limited by the host": cases["warnings"].map(partial(_says, "host_bound")),
+            "with a partial FLOP count": cases["warnings"].map(partial(_says, "flop_partial")),
+            "with FLOP that differ by step": cases["warnings"].map(partial(_says, "flop_varies")),
             "uneven steps": derive.uneven(cases),
             "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
             "meters disagree": metered & cases["warnings"].map(partial(_says, "energy_mismatch")),

@@ -146,8 +146,17 @@ _ALL = (
         "FLOP per image",
         "FLOP",
         "none",
-        "Counted floating-point operations of the network's convolution and fully connected layers, 2 per MAC.",
-        "forward in inference, forward + backward in training",
+        "Model FLOP: counted operations of matrix products, convolutions and attention, 2 per MAC, without what "
+        "activation checkpointing runs again; a lower bound where flop_partial names operations.",
+        "forward in inference, forward + backward in training, of a step of the case's batch / images",
+    ),
+    Metric(
+        "executed_flop_per_image",
+        "Executed FLOP per image",
+        "FLOP",
+        "none",
+        "The same with what activation checkpointing runs again in the backward pass.",
+        "as FLOP per image, plus the recomputed forward operations",
     ),
     Metric(
         "flop_per_step",
@@ -178,8 +187,17 @@ _ALL = (
         "Share of peak",
         "%",
         "higher",
-        "Model FLOP utilisation: what share of the dense datasheet peak the counted operations reach.",
+        "Model FLOP utilisation (MFU): what share of the dense datasheet peak the model FLOP reach; recomputation is "
+        "not in it.",
         "achieved FLOP/s / (datasheet peak x devices)",
+    ),
+    Metric(
+        "hfu",
+        "Share of peak with recomputation",
+        "%",
+        "none",
+        "Hardware FLOP utilisation (HFU): the same of the executed FLOP; missing where nothing is recomputed.",
+        "executed FLOP per image x global batch / median step time / (datasheet peak x devices)",
     ),
     Metric(
         "time_bound",
@@ -324,8 +342,8 @@ _ALL = (
         "Parameters",
         "B",
         "none",
-        "Memory of the network's parameters and buffers.",
-        "maximum over ranks",
+        "Memory of the network's parameters and buffers, such as the statistics of batch normalisation.",
+        "maximum over ranks; records from before buffers were counted have them in the rest",
     ),
     Metric(
         "memory_gradients",
@@ -356,7 +374,7 @@ _ALL = (
         "Workspace and rest",
         "B",
         "none",
-        "What the peak holds beyond parameters, gradients, optimizer state and activations.",
+        "What the peak holds beyond parameters with buffers, gradients, optimizer state and activations.",
         "peak allocated - the four parts, where that is positive",
     ),
     Metric(

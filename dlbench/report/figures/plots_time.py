@@ -137,6 +137,10 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         bound += " The dashed line is the peak that matrix products and convolutions reached on one device."
     if _REACHED in sources:
         bound = " No peak of this device is known: the dotted line is the highest rate that any case reached."
+    partial = known[known["flop_partial"].notna()]
+    if len(partial):
+        names = ", ".join(dict.fromkeys(network(name) for name in partial["model"]))
+        bound += f" The count is partial, and the true work is more, for {names}."
     bars = f" {INTERVAL_WORDS}"
     return Plot("flop_time", f"Step time against the counted work.{bars}{bound}", figure, records_of(known))
 

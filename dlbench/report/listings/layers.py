@@ -30,6 +30,18 @@ class Layer(facts.LayerRow, Protocol):
         """Per image."""
 
     @property
+    def forward_flop_fixed(self) -> int:
+        """What is done once for the whole batch."""
+
+    @property
+    def backward_flop_fixed(self) -> int:
+        """What is done once for the whole batch."""
+
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Names of operations that are not in MACs and FLOP."""
+
+    @property
     def forward_bytes_per_image(self) -> int:
         """What is moved for each image of a batch."""
 
@@ -70,9 +82,14 @@ def layers_table(model: str, rows: Sequence[Layer]) -> Table:
             *(getattr(row, letter) for letter in _LETTERS),
             _stride(row.stride),
             row.weights,
-            row.macs,
-            row.forward_flop,
-            row.backward_flop,
+            *(
+                work or None if row.uncounted else work
+                for work in (
+                    row.macs + row.forward_flop_fixed // 2,
+                    row.forward_flop + row.forward_flop_fixed,
+                    row.backward_flop + row.backward_flop_fixed,
+                )
+            ),
             row.forward_bytes_per_image + row.forward_bytes_fixed,
             row.backward_bytes_per_image + row.backward_bytes_fixed,
         ]
@@ -85,6 +102,11 @@ def layers_table(model: str, rows: Sequence[Layer]) -> Table:
         "Per image, without biases. M filters, C input channels, H x W input, R x S filter, P x Q output.",
         "FLOP = 2 x MAC. Bytes: every operand and result once, fp32, batch of one image.",
     ]
+    partial = [f"{row.name or 'the network itself'} ({', '.join(row.uncounted)})" for row in rows if row.uncounted]
+    if partial:
+        notes.append(
+            f"Not counted: {', '.join(partial)}. MACs and FLOP of these rows and of the total are lower bounds."
+        )
     return Table(columns, cells, f"{model}: {units.counted(len(rows), 'layer')}", notes)
 
 
