@@ -149,7 +149,9 @@ _COLUMNS = ["layer", "kind", *_NUMBERS, "forward_limit", "backward_limit", "limi
 
 
 def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
-    row: dict[str, Any] = {"layer": layer["layer"], "kind": layer["kind"], "note": layer.get("note") or ""}
+    # What pandas has for a missing text is a number.
+    counts = layer["note"] if isinstance(layer.get("note"), str) else ""
+    row: dict[str, Any] = {"layer": layer["layer"], "kind": layer["kind"], "note": counts}
     limits: dict[str, float] = {}
     for way in WAYS:
         moved = layer[f"{way}_elements"] * roof.element_bytes + layer[f"{way}_fixed_bytes"]
@@ -159,7 +161,7 @@ def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
         if limit and bound_s:
             limits[limit] = limits.get(limit, 0.0) + bound_s
         if row[f"{way}_s"] is None and moved:
-            row["note"] = "; ".join(filter(None, (layer.get("note"), f"no usable {way} time")))
+            row["note"] = "; ".join(filter(None, (counts, f"no usable {way} time")))
     row["limited_by"] = max(limits, key=lambda limit: limits[limit]) if limits else None
     known = [way for way in WAYS if row[f"{way}_s"] is not None]
     if not known:
