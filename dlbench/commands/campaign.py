@@ -209,6 +209,8 @@ def _plan(options: argparse.Namespace) -> int:
 
     suite = load_suite(options.suite, options.overrides)
     probe.check_models(models_of(suite.cases()))
+    if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
+        say("the suite excludes cases by device, which is known where they run; -P device=cuda or cpu plans for one")
     return _print_plan(suite, suite.cases(), options.format)
 
 

@@ -8,9 +8,9 @@ description = "..."
 model = ["lenet5", "resnet50"]
 batch_size = [16, 32]           # per device; or global_batch = [64, 128], over all devices of a case
 
-[[exclude]]                      # except those that match all keys of one such table
+[[exclude]]                      # except those that match all keys of one such table, as they will run
 model = "resnet50"
-batch_size = 32
+batch_size = 32                  # per device; global_batch and world_size (number of devices) may be named as well
 
 [protocol]                       # how each case is measured; see `dlbench.spec.case.Protocol`
 min_time_s = 5.0
@@ -29,11 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.spec.case import AXES, Case, Protocol, check_types, make_protocol
+from dlbench.spec.case import AXES, CHOICES, Case, Protocol, check_types, make_protocol
 
 _KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
 #: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
 GLOBAL_BATCH = "global_batch"
+#: What a pattern of exclusion may name beside the axes: they follow from these.
+_DERIVED = (GLOBAL_BATCH, "world_size")
 _SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -67,10 +69,15 @@ class Suite:
         found: dict[str, Case] = {}
         for values in itertools.product(*(self.axes[name] for name in names)):
             setting = dict(zip(names, values, strict=True))
-            if any(_matches(setting, pattern) for pattern in self.exclude):
-                continue
-            case = self._case(setting, device)
-            found.setdefault(case.id, case)
+            try:
+                case = self._case(setting, device)
+            except BadInput:
+                # A combination that cannot run may be excluded.
+                if any(_matches(_as_written(setting, device), pattern) for pattern in self.exclude):
+                    continue
+                raise
+            if not any(_matches(_as_run(case), pattern) for pattern in self.exclude):
+                found.setdefault(case.id, case)
         if not found:
             raise BadInput(f"{self.source} has no cases: every combination is excluded")
         return list(found.values())
@@ -172,11 +179,7 @@ def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[st
     for index, pattern in enumerate(_typed(values.get("exclude", []), list, "exclude", file), start=1):
         where = f"exclude {index} of {file}"
         table = _typed(pattern, dict, f"exclude {index}", file)
-        pattern = {axis: _axis_values(axis, value, where) for axis, value in table.items()}
-        for axis, axis_values in pattern.items():
-            for value in axis_values:
-                check_types(Case, {axis: value}, where)
-        exclude.append(pattern)
+        exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
     own = _typed(values.get("protocol", {}), dict, "protocol", file)
     checked = _protocol(own, str(file), f"[protocol] of {file}")
     protocol = dict(own)
@@ -227,6 +230,31 @@ def _axis_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:
         raise BadInput(f"axis '{axis}' in {where} has no values")
+    return values
+
+
+def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
+    """The values of one key of a pattern.
+
+    Raises:
+        BadInput: there is no such key, or no case can have such a value.
+    """
+    if key not in (*AXES, *_DERIVED):
+        raise UnknownName("axis", key, (*AXES, *_DERIVED), where)
+    values = tuple(value) if isinstance(value, list) else (value,)
+    if not values:
+        raise BadInput(f"axis '{key}' in {where} has no values")
+    # A number of devices or images is one as a batch is.
+    names = ["batch_size" if key in _DERIVED else key] * len(values)
+    for name, one in zip(names, values, strict=True):
+        try:
+            check_types(Case, {name: one}, where)
+        except BadInput as error:
+            raise BadInput(str(error).replace(name, key, 1)) from None
+        # "auto" has become one of the two when a pattern is held against a case.
+        known = ("cuda", "cpu") if key == "device" else CHOICES.get(key)
+        if known is not None and one not in known:
+            raise UnknownName(key, one, known, where)
     return values
 
 
@@ -289,8 +317,22 @@ def _value(text: str, wanted: str) -> Any:
 
 
 def _matches(setting: dict[str, Any], pattern: dict[str, tuple[Any, ...]]) -> bool:
-    defaults = {f.name: f.default for f in dataclasses.fields(Case)}
-    return bool(pattern) and all(setting.get(axis, defaults.get(axis)) in values for axis, values in pattern.items())
+    return bool(pattern) and all(setting.get(key) in values for key, values in pattern.items())
+
+
+def _as_run(case: Case) -> dict[str, Any]:
+    """What a pattern is held against: the axes as the case has them, and what follows from them."""
+    axes = {axis: getattr(case, axis) for axis in AXES}
+    return axes | {GLOBAL_BATCH: case.batch_size * case.world_size, "world_size": case.world_size}
+
+
+def _as_written(setting: dict[str, Any], device: str) -> dict[str, Any]:
+    """The same of a combination that is no case, as far as it is known."""
+    defaults = {f.name: f.default for f in dataclasses.fields(Case) if f.name != "protocol"}
+    if GLOBAL_BATCH in setting:
+        del defaults["batch_size"]
+    known = defaults | setting | {"world_size": _ranks(setting)}
+    return known | {"device": device} if setting.get("device", "auto") == "auto" else known
 
 
 def _typed(value: Any, wanted: type, key: str, file: Path) -> Any:

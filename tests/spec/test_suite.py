@@ -183,3 +183,77 @@ def test_every_axis_is_part_of_the_id(axis):
         "comm_hook": "fp16",
     }
     assert Case("vgg16", **{axis: other.get(axis, 17)}).id != Case("vgg16").id
+
+
+DEVICES = "[axes]\nmodel=['lenet5']\nprecision=['fp32','amp_bf16']\n"
+
+
+@pytest.mark.parametrize(("device", "left"), [("cuda", ["fp32", "amp_bf16"]), ("cpu", ["fp32"])])
+def test_an_exclusion_by_device_is_held_against_the_device_that_runs(tmp_path, device, left):
+    text = f"{DEVICES}[[exclude]]\ndevice='cpu'\nprecision='amp_bf16'\n"
+    suite = load_suite(write(tmp_path, text))
+    assert [c.precision for c in suite.cases(device=device)] == left
+    gpu = load_suite(write(tmp_path, text.replace("'cpu'", "'cuda'")))
+    assert [c.precision for c in gpu.cases(device="cuda")] == ["fp32"]
+    assert [c.precision for c in gpu.cases(device="cpu")] == ["fp32", "amp_bf16"]
+
+
+def test_where_the_device_is_not_known_yet_nothing_is_excluded_by_it(tmp_path):
+    suite = load_suite(write(tmp_path, f"{DEVICES}[[exclude]]\ndevice='cpu'\n"))
+    assert len(suite.cases()) == 2
+    assert load_suite(write(tmp_path, f"{DEVICES}device=['cuda']\n[[exclude]]\ndevice='cpu'\n")).cases("cpu")
+
+
+STRONG = "[axes]\nmodel=['lenet5']\nglobal_batch=[64,128]\ndevices_per_node=[1,2,4]\n"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "left"),
+    [
+        ("batch_size=32", [(64, 1), (64, 4), (128, 1), (128, 2)]),  # of 64 on two devices, of 128 on four
+        ("global_batch=128", [(64, 1), (64, 2), (64, 4)]),
+        ("global_batch=64\nbatch_size=[16,32]", [(64, 1), (128, 1), (128, 2), (128, 4)]),
+        ("world_size=[2,4]", [(64, 1), (128, 1)]),
+        ("nodes=1\ndevices_per_node=4", [(64, 1), (64, 2), (128, 1), (128, 2)]),
+        ("optimizer='sgd'\nworld_size=1", [(64, 2), (64, 4), (128, 2), (128, 4)]),
+    ],
+)
+def test_an_exclusion_sees_batch_and_devices_as_they_run(tmp_path, pattern, left):
+    cases = load_suite(write(tmp_path, f"{STRONG}[[exclude]]\n{pattern}\n")).cases()
+    assert [(c.batch_size * c.world_size, c.world_size) for c in cases] == left
+
+
+def test_an_exclusion_by_the_batch_over_all_devices_holds_where_the_suite_gives_that_of_one(tmp_path):
+    text = "[axes]\nmodel=['lenet5']\nbatch_size=[8,16]\nnodes=[1,2]\n[[exclude]]\nglobal_batch=16\n"
+    assert [(c.batch_size, c.nodes) for c in load_suite(write(tmp_path, text)).cases()] == [(8, 1), (16, 2)]
+
+
+def test_a_combination_that_cannot_run_may_be_excluded(tmp_path):
+    text = "[axes]\nmodel=['lenet5']\nglobal_batch=[6,8]\ndevices_per_node=[1,4]\n"
+    with pytest.raises(BadInput, match="cannot be divided evenly"):
+        load_suite(write(tmp_path, text)).cases()
+    cases = load_suite(write(tmp_path, f"{text}[[exclude]]\nglobal_batch=6\nworld_size=4\n")).cases()
+    assert [(c.batch_size, c.world_size) for c in cases] == [(6, 1), (8, 1), (2, 4)]
+
+
+def test_an_exclusion_by_what_a_case_does_not_use_leaves_it_in(tmp_path):
+    text = (
+        "[axes]\nmodel=['lenet5']\nmode=['training','inference']\noptimizer=['adam']\n[[exclude]]\noptimizer='adam'\n"
+    )
+    assert [c.mode for c in load_suite(write(tmp_path, text)).cases()] == ["inference"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("precision='amp_bf61'", "unknown precision 'amp_bf61' in exclude 1 of .*; did you mean 'amp_bf16'"),
+        ("device='auto'", "unknown device 'auto' in exclude 1 of"),
+        ("world_sise=2", "unknown axis 'world_sise' in exclude 1 of .*; did you mean 'world_size'"),
+        ("world_size=2.5", "world_size in exclude 1 of .* must be a whole number, not 2.5"),
+        ("global_batch='64'", "global_batch in exclude 1 of .* must be a whole number"),
+        ("batch_size=[]", "axis 'batch_size' in exclude 1 of .* has no values"),
+    ],
+)
+def test_an_exclusion_that_no_case_can_match_is_refused(tmp_path, pattern, message):
+    with pytest.raises(BadInput, match=message):
+        load_suite(write(tmp_path, f"[axes]\nmodel=['lenet5']\n[[exclude]]\n{pattern}\n"))
