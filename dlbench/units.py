@@ -106,6 +106,11 @@ def percent(fraction: float | None, significant: int = 2) -> str:
     return f"{digits(100 * fraction, significant)} %"
 
 
+def level(confidence: float) -> str:
+    """A confidence level: ``level(0.95) == "95 %"``, ``level(0.9999) == "99.99 %"``."""
+    return f"{100 * confidence:.10g} %"
+
+
 def parse_duration(text: str) -> float:
     """Seconds in a text such as "90", "1.5 h" or "20min".
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import re
 import shutil
@@ -11,10 +10,10 @@ import sys
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dlbench import stats, units
-from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES, Measurement, Record
-from dlbench.spec.case import Case
-from dlbench.spec.peaks import find_peaks
+from dlbench import units
+from dlbench.results.case_figures import case_figures
+from dlbench.results.records import DONE_STATUSES, Record
+from dlbench.spec.case import USUAL_CONFIDENCE, Case
 
 _SHARE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 
@@ -77,17 +76,6 @@ def setting(case: Case, model_width: int = 0) -> str:
     return "  ".join([words, *extra])
 
 
-def _energy_j(record: Record) -> float | None:
-    """Energy of all meters of a case, each once: ranks of one node share that of its packages."""
-    by_meter = {
-        (system.hostname, None if m.energy_scope in SHARED_SCOPES else number): m.energy_j
-        for number, (system, m) in enumerate(record.ranks)
-    }
-    return (
-        None if None in by_meter.values() or not by_meter else math.fsum(e for e in by_meter.values() if e is not None)
-    )
-
-
 def _short(warning: str) -> str:
     """What kind of warning it is, and how much of it, where it gives a share: ``busy_host 63 %``."""
     code, _, words = warning.partition(":")
@@ -96,27 +84,21 @@ def _short(warning: str) -> str:
 
 
 def _figures(case: Case, record: Record) -> list[str]:
-    measured = [m for _, m in record.ranks]
-    slowest = max(measured, key=lambda m: sum(m.step_s) / max(1, len(m.step_s)), default=Measurement())
-    interval = stats.median_interval(slowest.step_s, case.protocol.confidence) if slowest.step_s else None
-    median_s = stats.percentile(slowest.step_s, 50) if slowest.step_s else None
-    if not median_s:
+    found = case_figures(record)
+    if found is None:
         return ["no samples"]
-    images = case.batch_size * case.world_size
-    spread = f"±{units.percent(interval.relative_half_width)}" if interval else "±?"
-    words = [f"{units.rate(images / median_s, 'img/s'):>12} {spread:<7}"]
-    energy_j = _energy_j(record)
-    if energy_j is not None:
-        words.append(f"{units.quantity(energy_j / images / len(slowest.step_s), 'J/img'):>12}")
-    flop = (slowest.forward_flop or 0) + ((slowest.backward_flop or 0) if case.mode == "training" else 0)
-    if flop:
-        rate = flop * images / median_s
-        peaks = find_peaks(slowest.device_name)
-        peak = peaks.flop_per_s(case.precision) if peaks else None
-        share = f"  {units.percent(rate / (peak * case.world_size))} of peak" if peak else ""
+    # As everywhere, 95 % goes without saying.
+    level = "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.level(case.protocol.confidence)}"
+    spread = f"±{units.percent(found.interval.relative_half_width)}" if found.interval else "±?"
+    words = [f"{units.rate(found.throughput, 'img/s'):>12} {spread + level:<7}"]
+    if found.energy_per_image_j is not None:
+        words.append(f"{units.quantity(found.energy_per_image_j, 'J/img'):>12}")
+    if found.flop_per_s:
+        share = f"  {units.percent(found.share_of_peak)} of peak" if found.share_of_peak is not None else ""
         # Operations that are not counted would only add to it.
-        least = "≥ " if slowest.flop_partial else ""
-        words.append(f"{least + units.quantity(rate, 'FLOP/s'):>13}{share}")
-    if slowest.warnings:
-        words.append(f"({', '.join(dict.fromkeys(map(_short, slowest.warnings)))})")
+        least = "≥ " if found.flop_partial else ""
+        words.append(f"{least + units.quantity(found.flop_per_s, 'FLOP/s'):>13}{share}")
+    warnings = dict.fromkeys(_short(warning) for _, measured in record.ranks for warning in measured.warnings)
+    if warnings:
+        words.append(f"({', '.join(warnings)})")
     return words

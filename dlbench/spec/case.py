@@ -29,6 +29,8 @@ BACKENDS = ("auto", "nccl", "gloo", "mpi")
 SWITCHES = ("off", "on")
 #: In what gradients travel: as they are, or compressed to 16 bits.
 COMM_HOOKS = ("none", "fp16", "bf16")
+#: The confidence of intervals that need not be named.
+USUAL_CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Protocol:
     min_steps: int = 30
     max_time_s: float = 60.0
     max_steps: int = 100_000
-    confidence: float = 0.95
+    confidence: float = USUAL_CONFIDENCE
     target_half_width: float = 0.005
     timeout_s: float = 900.0
     energy: str = "auto"

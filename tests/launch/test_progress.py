@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+
+import pytest
+
+from dlbench import units
 from dlbench.commands import campaign
-from dlbench.launch.progress import Progress, _energy_j
+from dlbench.launch.progress import Progress
 from dlbench.launch.supervise import Campaign
-from dlbench.spec.case import Case
+from dlbench.report.data import derive
+from dlbench.results.case_figures import average_power, case_figures
+from dlbench.results.schema import to_table
+from dlbench.spec.case import Case, Protocol
 from tests.fakes import records as fakes
 from tests.fakes.workers import script
 
@@ -22,9 +31,73 @@ def test_ranks_that_share_a_meter_count_it_once():
     case = Case("lenet5", devices_per_node=2)
     shared = fakes.record(case, fakes.CPU, energy_scope="package", energy_source="rapl", energy_j=100.0)
     own = fakes.record(case, fakes.CPU, energy_scope="device", energy_source="nvml_counter", energy_j=100.0)
-    assert (_energy_j(shared), _energy_j(own)) == (100.0, 200.0)
+    of_rank = [100.0 / m.window_s for _, m in own.ranks]
+    powers = [average_power(record.ranks) for record in (shared, own)]
+    assert powers == pytest.approx([of_rank[0], sum(of_rank)])
     unknown = fakes.record(case, fakes.CPU, energy_j=None)
-    assert _energy_j(unknown) is None
+    assert average_power(unknown.ranks) is None
+
+
+def uneven_ranks(case, system, steps, **changes):
+    """A record whose ranks took these steps [s], each with its own window and energy."""
+    made = fakes.record(case, system, **changes)
+    ranks = [
+        (s, dataclasses.replace(m, step_s=own, window_s=sum(own) * 1.01, energy_window_s=sum(own), energy_j=90.0 + i))
+        for i, ((s, m), own) in enumerate(zip(made.ranks, steps, strict=True))
+    ]
+    return dataclasses.replace(made, ranks=tuple(ranks))
+
+
+#: Each rank is the slower one in turns, so that the slowest steps are those of none of them.
+TURNS = [tuple(0.010 + 0.004 * ((i + rank) % 2) + 1e-5 * (i % 7) for i in range(60)) for rank in range(2)]
+
+
+@pytest.mark.parametrize("mode", ["training", "inference"])
+@pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
+@pytest.mark.parametrize(("system", "scope"), [(fakes.CPU, "package"), (fakes.GPU, "device")])
+def test_the_line_and_the_report_give_one_figure_of_a_case_with_several_ranks(mode, confidence, system, scope):
+    protocol = Protocol(confidence=confidence)
+    case = Case("lenet5", mode, device=system.device_kind, devices_per_node=2, protocol=protocol)
+    steps = [TURNS[0], (*TURNS[1], 0.5)]  # the last step of one rank has no counterpart
+    record = uneven_ranks(case, system, steps, energy_scope=scope, energy_source="x")
+    rows = to_table([record]).to_pandas()
+    shown = derive.with_intervals(derive.tidy(rows)).iloc[0]
+    found = case_figures(record)
+    assert found.median_s == pytest.approx(shown["step_time"]) == pytest.approx(0.01403)
+    assert found.throughput == pytest.approx(shown["throughput"]) == pytest.approx(64 / 0.01403)
+    assert found.interval.confidence == confidence
+    assert found.interval.relative_half_width == pytest.approx(shown["step_time_half_width"])
+    assert found.energy_per_image_j == pytest.approx(shown["energy_per_image"])
+    assert found.flop_per_s == pytest.approx(shown["flop_rate"])
+    if system is fakes.GPU:
+        assert found.share_of_peak == pytest.approx(shown["mfu"])
+    line = Progress(1).case_line(record)
+    assert f"{units.rate(shown['throughput'], 'img/s')} ±{units.percent(shown['step_time_half_width'])}" in line
+    assert units.quantity(shown["energy_per_image"], "J/img") in line
+    assert units.quantity(shown["flop_rate"], "FLOP/s") in line
+    level = {0.5: "at 50 %", 0.99: "at 99 %"}
+    assert [words for words in level.values() if words in line] == [w for c, w in level.items() if c == confidence]
+
+
+@pytest.mark.parametrize("bad", [math.nan, 0.0, -1.0, 1e12])
+def test_a_rank_with_a_step_that_cannot_be_right_leaves_no_figure(bad):
+    record = uneven_ranks(Case("lenet5", devices_per_node=2), fakes.CPU, [TURNS[0], (bad, *TURNS[1][1:])])
+    assert case_figures(record) is None
+    assert Progress(1).case_line(record).endswith("no samples")
+    assert derive.tidy(to_table([record]).to_pandas())["throughput"].isna().all()
+
+
+def test_a_warning_of_any_rank_stands_in_the_line_once():
+    record = fakes.record(Case("lenet5", devices_per_node=2), fakes.CPU, warnings=(BUSY,))
+    (_, first), (system, second) = record.ranks
+    record = dataclasses.replace(
+        record,
+        ranks=(
+            (system, dataclasses.replace(first, warnings=())),
+            (system, dataclasses.replace(second, warnings=(BUSY, BUSY))),
+        ),
+    )
+    assert Progress(1).case_line(record).endswith("(busy_host 63 %)")
 
 
 def test_a_campaign_on_a_busy_host_says_so_at_its_end(tmp_path, capsys):

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dlbench.results.case_figures import LONGEST_STEP_S, SHORTEST_STEP_S
 from dlbench.results.reader import Lists
 
 Floats = NDArray[np.float64]
@@ -27,8 +28,6 @@ STATISTICS = (
     *("steps", "step_time", *PHASES, "latency_p50", "latency_p95", "latency_p99"),
     *("cv", "iqr", "autocorrelation", "outliers"),
 )
-#: A time beyond these [s] is no measurement: no clock resolves the one, and nobody waited for the other.
-SHORTEST_STEP_S, LONGEST_STEP_S = 1e-12, 1e9
 #: Fewer steps than these have no spread.
 MIN_STEPS = 4
 

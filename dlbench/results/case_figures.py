@@ -1,0 +1,99 @@
+"""The figures of one case with all its ranks, as the line of a campaign shows them; standard library only.
+
+A report derives the same from a store of many (`dlbench.report.data.derive`), and a test holds both against each other:
+of each step the slowest rank, energy over all meters, each once, work by the first rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dlbench import stats
+from dlbench.results.records import SHARED_SCOPES, Measurement, Record, System
+from dlbench.spec.case import Case
+from dlbench.spec.peaks import find_peaks
+
+#: A time beyond these [s] is no measurement: no clock resolves the one, and nobody waited for the other.
+SHORTEST_STEP_S, LONGEST_STEP_S = 1e-12, 1e9
+
+
+@dataclass(frozen=True)
+class CaseFigures:
+    """None is what was not measured, or cannot be right."""
+
+    step_s: tuple[float, ...]  # of the slowest rank in each step
+    median_s: float
+    interval: stats.Interval | None  # of the median, at the confidence of the protocol
+    throughput: float  # img/s over all devices
+    energy_per_image_j: float | None
+    flop_per_s: float | None  # over all devices
+    flop_partial: bool  # some operations are not counted
+    share_of_peak: float | None  # of the dense datasheet peak of all devices
+
+
+def case_figures(record: Record) -> CaseFigures | None:
+    """The figures of a record; None where a rank has no steps, or one that cannot be right."""
+    case = Case.from_dict(record.case)
+    measured = [m for _, m in record.ranks]
+    steps = slowest_steps([m.step_s for m in measured])
+    if not steps:
+        return None
+    median_s = stats.percentile(steps, 50)
+    images = case.batch_size * case.world_size
+    flop = _flop_per_image(case, measured[0])
+    rate = None if flop is None else flop * images / median_s
+    peaks = find_peaks(measured[0].device_name)
+    peak = peaks.flop_per_s(case.precision) if peaks else None
+    windows = [window_s for m in measured if (window_s := _usable(m.window_s)) is not None]
+    power_w = average_power(record.ranks)
+    energy_j = power_w * max(windows) / (images * len(steps)) if power_w is not None and windows else None
+    return CaseFigures(
+        step_s=steps,
+        median_s=median_s,
+        interval=stats.median_interval(steps, case.protocol.confidence),
+        throughput=images / median_s,
+        energy_per_image_j=energy_j,
+        flop_per_s=rate,
+        flop_partial=bool(measured[0].flop_partial),
+        share_of_peak=rate / (peak * case.world_size) if rate is not None and peak else None,
+    )
+
+
+def slowest_steps(ranks: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Of each step the time of the slowest rank [s]; ranks with more steps than others lose the last ones.
+
+    Nothing where a rank has no steps, or one that cannot be right.
+    """
+    steps = tuple(zip(*ranks, strict=False))
+    if not all(SHORTEST_STEP_S <= time <= LONGEST_STEP_S for step in steps for time in step):
+        return ()
+    return tuple(max(step) for step in steps)
+
+
+def average_power(ranks: Sequence[tuple[System, Measurement]]) -> float | None:
+    """Mean power of all meters [W], each once: ranks of one node share those of its packages.
+
+    None where a meter has no energy, or a rank is missing.
+    """
+    powers: dict[tuple[str, str], float | None] = {}
+    for system, m in ranks:
+        own = "" if m.energy_scope in SHARED_SCOPES else m.device_uuid or str(m.rank)
+        energy_j = _usable(m.energy_j)
+        window_s = _usable(m.window_s if m.energy_window_s is None else m.energy_window_s)
+        known = energy_j is not None and window_s is not None
+        powers.setdefault((system.hostname, own), energy_j / window_s if known else None)  # type: ignore[operator]
+    found = [power for power in powers.values() if power is not None]
+    if not found or len(found) < len(powers) or len(ranks) < max(m.world_size for _, m in ranks):
+        return None
+    return math.fsum(found)
+
+
+def _flop_per_image(case: Case, first: Measurement) -> float | None:
+    parts = [first.forward_flop, first.backward_flop if case.mode == "training" else 0]
+    return None if None in parts else float(sum(part for part in parts if part is not None))
+
+
+def _usable(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) and value > 0 else None
