@@ -12,6 +12,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
+from dlbench.launch import scheduler
 from dlbench.launch.processes import die_with_parent, worker_environment
 from dlbench.spec.case import Case
 from dlbench.spec.catalog import CATALOG
@@ -62,16 +63,22 @@ def probe(
             raise BadInput(f"no model can be named {name!r}: it has characters that no name has")
     argv = list(argv) or [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-            preexec_fn=die_with_parent,
-            env=worker_environment(environment or {}),
-        )
+        for tries_left in reversed(range(scheduler.STEP_TRIES)):
+            done = subprocess.run(
+                argv,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=timeout_s,
+                check=False,
+                preexec_fn=die_with_parent,
+                env=worker_environment(environment or {}),
+            )
+            failed = scheduler.step_failure(done.stderr) if done.returncode else None
+            if failed is None or not tries_left:
+                break
+            print(f"Slurm failed the first step: {failed}; waiting for its controller to try again", file=sys.stderr)
+            scheduler.wait_for_controller()
         facts = _answer(done.stdout)
     except OSError as error:
         raise BadInput(

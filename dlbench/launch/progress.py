@@ -30,13 +30,15 @@ class Progress:
     def case_line(self, record: Record) -> str:
         """The line of one finished case: what it was, how it ended, and the numbers a person wants."""
         case = Case.from_dict(record.case)
-        head = f"[{self.number:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
+        # One that Slurm or a signal ended is not done, and may come again.
+        number = self.number + (record.status == "preempted")
+        head = f"[{number:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
         figures = _figures(case, record) if record.status in DONE_STATUSES else (record.error or "").splitlines()[:1]
         return f"{head}  {record.status:<8}  {'  '.join(figures)}".rstrip()
 
     def finished(self, record: Record) -> None:
         """Write the line of a finished case."""
-        self.number += 1
+        self.number += record.status != "preempted"
         self._write(f"{self.case_line(record)}\n")
 
     def tick(self, case: Case, elapsed_s: float, phase: str) -> None:

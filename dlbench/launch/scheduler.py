@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlbench.errors import DlbenchError
 
@@ -16,6 +18,25 @@ TIMEOUT_S = 60.0
 #: States of a job that will not run any more.
 ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
          "REVOKED", "TIMEOUT", "GONE")  # fmt: skip
+
+#: A step that Slurm failed is tried so often, with this pause at least, and waits at most so long for the controller
+#: where Slurm does not tell the job when it ends [s].
+STEP_TRIES = 5
+PAUSE_S = 10.0
+PATIENCE_S = 3600.0
+#: How srun says that no step was made, and that a node of it died.
+_NOT_STARTED = re.compile(
+    r"^srun: (?:error: )?(.*(?:Unable to confirm allocation|Unable to create step|Unable to contact slurm controller|"
+    r"Expired or invalid job|Socket timed out|Slurm job \d+ has expired|Zero Bytes were transmitted).*)",
+    re.MULTILINE,
+)
+_NODE_FAILED = re.compile(
+    r"^(?:srun|slurmstepd\S*): (?:error: )?(.*(?:Node failure on|DUE TO NODE FAILURE).*)", re.MULTILINE
+)
+#: What the record of a case begins with whose step Slurm failed.
+STEP_FAILED = "Slurm failed its step: "
+#: States of a job that say nothing about the case that it measured.
+_NODE_LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 
 
 class SchedulerError(DlbenchError):
@@ -130,6 +151,61 @@ def end_steps(name: str) -> int:
     except SchedulerError:
         return 0  # inside of a container there are no commands of Slurm
     return len(steps)
+
+
+def step_failure(said: str, began: bool = False) -> str | None:
+    """Why Slurm itself ended a step or did not start it, in its words; None where srun says nothing of that.
+
+    Args:
+        said: the end of what srun has written to stderr.
+        began: whether something ran in the step: srun may complain of a slow controller then, and go on.
+    """
+    found = _NODE_FAILED.search(said) or (None if began else _NOT_STARTED.search(said))
+    return found[1].strip("* ") if found else None
+
+
+def wait_for_controller(working: Callable[[], None] = lambda: None) -> bool:
+    """Wait until Slurm's controller answers, for as long as this job has; gives whether it does.
+
+    Args:
+        working: called now and then, to show that this process is alive.
+    """
+    end = os.environ.get("SLURM_JOB_END_TIME", "")
+    left_s = float(end) - time.time() if end.isdecimal() else PATIENCE_S
+    until = time.monotonic() + min(left_s, PATIENCE_S)
+    while True:
+        time.sleep(PAUSE_S)
+        working()
+        try:
+            if " UP" in call(["scontrol", "ping"]):
+                return True
+        except SchedulerError:
+            pass  # it ends so where the controller is down, and hangs where it is stopped
+        if time.monotonic() > until:
+            return False
+
+
+def this_job() -> dict[str, Any]:
+    """The job around this process and how often it was requeued, for the owner of an attempt; {} outside of a job."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    return {"slurm_job_id": job_id, "slurm_restarts": os.environ.get("SLURM_RESTART_COUNT", "0")} if job_id else {}
+
+
+def why_job_was_lost(owner: Mapping[str, Any]) -> str | None:
+    """What ended the job of an attempt that was left open, where that says nothing about its case; else None.
+
+    Args:
+        owner: what `this_job` gave to it, among other things.
+    """
+    job_id, now = owner.get("slurm_job_id"), this_job()
+    if not isinstance(job_id, str) or not job_id.isdecimal():
+        return None
+    if now.get("slurm_job_id") == job_id:
+        if now["slurm_restarts"] == owner.get("slurm_restarts"):
+            return None
+        return f"job {job_id} was requeued while this case ran: its node failed, or it was preempted"
+    state = ended_state(job_id).state
+    return f"job {job_id} ended as {state} while this case ran" if state in _NODE_LOST else None
 
 
 def max_array_size() -> int | None:

@@ -12,12 +12,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dlbench.errors import StoreError
 from dlbench.launch import aftermath, attempts, claims, processes, scheduler
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
-from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, stopping_on_signals
+from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, stopping_on_signals, tail
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
 from dlbench.spec.case import Case
 
@@ -86,14 +87,16 @@ def recover(root: Path) -> list[Record]:
     closed = []
     for attempt, owner in attempts.unclosed(root):
         if not claims.is_alive(owner, attempt.folder):
-            closed.append(_close_left_open(attempt))
+            closed.append(_close_left_open(attempt, owner))
     return closed
 
 
-def _close_left_open(attempt: Attempt) -> Record:
+def _close_left_open(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
     outcome = attempts.outcome_of(attempt.folder)
     if outcome is None:
+        lost = scheduler.why_job_was_lost(owner)
         outcome = Outcome("crashed", "the supervisor was killed before this case ended")
+        outcome = Outcome("preempted", lost) if lost else outcome
     return _close(attempt, outcome, None, None)
 
 
@@ -139,6 +142,12 @@ def _under_claim(case: Case, campaign: Campaign, claim: claims.Claim, fresh: boo
             if not fresh and campaign.key(case) in attempts.final_keys(campaign.root) | campaign.stored:
                 return
             record, stop = _run_case(case, campaign, claim)
+            for _ in range(scheduler.STEP_TRIES - 1):
+                if stop is not None or not str(record.error).startswith(scheduler.STEP_FAILED):
+                    break
+                if not scheduler.wait_for_controller(claim.touch):
+                    break
+                record, stop = _run_case(case, campaign, claim)
         else:
             stop = None
     finally:
@@ -156,9 +165,9 @@ def _left_open(case: Case, campaign: Campaign) -> Record | None:
     Gives the record of one whose worker had come to an end, handed to `on_record`.
     """
     finished = None
-    for attempt, _ in attempts.unclosed(campaign.root):
+    for attempt, owner in attempts.unclosed(campaign.root):
         if attempt.key == campaign.key(case):
-            record = _close_left_open(attempt)
+            record = _close_left_open(attempt, owner)
             if record.status in FINAL_STATUSES:
                 campaign.on_record(record)
                 finished = record
@@ -168,9 +177,8 @@ def _left_open(case: Case, campaign: Campaign) -> Record | None:
 def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> tuple[Record, Stopped | None]:
     """The case's record, and the signal that asked for the end meanwhile."""
     suite, version, _, system_key, network_key = campaign.key(case)
-    attempt = attempts.create(
-        campaign.root, case, suite, version, system_key, claims.owner(), campaign.label, network_key
-    )
+    owner = claims.owner() | scheduler.this_job()
+    attempt = attempts.create(campaign.root, case, suite, version, system_key, owner, campaign.label, network_key)
     started = time.monotonic()
     oom_kills = _oom_kills()
     process: subprocess.Popen[bytes] | None = None
@@ -258,6 +266,10 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
         how = "it cannot be killed" if exit_code is None else how_it_ended(exit_code)
         return replace(outcome, error=f"measured whole; afterwards the process did not end well: {how}")
     ranks = outcome.ranks if outcome else ()
+    if exit_code and not ended_by:
+        began = outcome is not None or bool(aftermath.ranks_of(folder))
+        if failed := scheduler.step_failure("\n".join(tail(folder / "stderr.txt")), began):
+            return Outcome("preempted", f"{scheduler.STEP_FAILED}{failed}; the case is tried again", ranks)
     phase = f" in phase '{phase_of(folder)}'" if phase_of(folder) else ""
     if outcome and outcome.status not in (*DONE_STATUSES, "preempted"):
         return outcome  # it had said so before it was ended for any other reason
