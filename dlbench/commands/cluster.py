@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,13 @@ def add(commands: Any) -> None:
     _results(submit)
     submit.add_argument("--array", default="1", metavar="N[%M]", help="N jobs share the cases, M of them at a time")
     submit.add_argument("--by-nodes", action="store_true", help="a job of its own for each node count")
-    submit.add_argument("--no-report", dest="report", action="store_false", help="no last job that writes the report")
+    reporting = submit.add_mutually_exclusive_group()
+    reporting.add_argument(
+        "--no-report", dest="report", action="store_false", help="no last job that writes the report"
+    )
+    reporting.add_argument(
+        "--report-only", action="store_true", help="that job alone, after the jobs that are queued or running"
+    )
     submit.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
     submit.add_argument("--write", action="store_true", help="with --dry-run: write the scripts, to be run by hand")
 
@@ -63,6 +68,7 @@ def _results(parser: argparse.ArgumentParser) -> None:
 
 
 def _submit(options: argparse.Namespace) -> int:
+    from dlbench.errors import BadInput
     from dlbench.launch import jobs, probe, scheduler
     from dlbench.launch.sites import load_site, remarks
     from dlbench.launch.supervise import check_folder
@@ -84,6 +90,7 @@ def _submit(options: argparse.Namespace) -> int:
         throttle=throttle,
         by_nodes=options.by_nodes,
         report=options.report,
+        report_only=options.report_only,
     )
     if options.dry_run:
         print(jobs.shown(submission))
@@ -95,24 +102,31 @@ def _submit(options: argparse.Namespace) -> int:
         else:
             say(f"nothing is written; with --write these scripts and their suite go to {submission.folder}/")
         return 0
+    if options.report_only and not options.results.is_dir():
+        raise BadInput(f"no results at '{options.results}': there is no such folder to report on")
     check_folder(options.results)
     jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
-    taken = jobs.submit(submission)
     say(f"{suite.name}: {units.counted(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
-    _list(taken)
+    after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
+    try:
+        jobs.submit(submission, after, _show)
+    except jobs.ReportRefused as error:
+        say(f"dlbench: {error}")
+        return 1
     say(f"`dlbench status --results {options.results}` shows how far they are")
     return 0
 
 
-def _list(taken: Sequence[SubmittedJob]) -> None:
-    for job in taken:
-        print(f"{job.job_id or '(not submitted)':<10} {job.kind:<9} {job.script}")
+def _show(job: SubmittedJob) -> None:
+    print(f"{job.job_id or '(not submitted)':<10} {job.kind:<9} {job.script}", flush=True)
 
 
 def _status(options: argparse.Namespace) -> int:
     from dlbench.launch import jobs
 
     found = jobs.status(options.results)
+    if found[0].slurm_error:
+        say(f"dlbench: {found[0].slurm_error}; the cases are counted from their files, the jobs' states are unknown")
     if options.json:
         import json
 
@@ -149,7 +163,11 @@ def _cancel(options: argparse.Namespace) -> int:
 def _resume(options: argparse.Namespace) -> int:
     from dlbench.launch import jobs
 
-    _list(jobs.resume(options.results, options.dry_run))
+    try:
+        jobs.resume(options.results, options.dry_run, _show)
+    except jobs.ReportRefused as error:
+        say(f"dlbench: {error}")
+        return 1
     return 0
 
 

@@ -19,7 +19,7 @@ import os
 import re
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,7 @@ from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import claims, images, scheduler, slurm
 from dlbench.launch.counts import Counts, count
-from dlbench.launch.scheduler import JobState
+from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.launch.sites import Site
 from dlbench.names import excerpt, why_unsafe
 from dlbench.results.records import from_dict, load_json
@@ -39,6 +39,10 @@ from dlbench.spec.suite import Suite, load_suite
 
 #: No Slurm takes a million tasks; its digits are those of ASCII.
 _ARRAY = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")
+
+
+class ReportRefused(SchedulerError):
+    """Slurm took what measures, and not the job that writes the report."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,8 @@ class Status:
     suite: str
     counts: tuple[Counts, ...]
     jobs: tuple[tuple[SubmittedJob, JobState], ...] = field(default=())
+    #: Why Slurm tells nothing of the jobs; None where it does.
+    slurm_error: str | None = None
 
 
 def jobs_folder(results: Path) -> Path:
@@ -112,6 +118,7 @@ def prepare(
     throttle: int | None = None,
     by_nodes: bool = False,
     report: bool = True,
+    report_only: bool = False,
 ) -> Submission:
     """Everything that a submission consists of; nothing is written or submitted.
 
@@ -124,6 +131,7 @@ def prepare(
         throttle: how many of them run at a time.
         by_nodes: a job of its own for the cases of each node count.
         report: one more job at the end, that writes the report.
+        report_only: that job alone.
 
     Raises:
         BadInput: the site cannot give what the suite needs.
@@ -143,11 +151,14 @@ def prepare(
         image_digest=images.recorded_digest(site.container),
     )
     question = [text, repr(site), repr(whole), array, throttle, node_counts, report]
+    question += ["report only"] if report_only else []
     digest = hashlib.sha256(json.dumps(question).encode()).hexdigest()[:8]
     folder = jobs_folder(results) / f"{suite.name}-{digest}"
     whole = dataclasses.replace(whole, suite_file=str(folder / f"{suite.name}.toml"))
-    scripts = [_campaign_script(site, whole, cases, nodes, array, throttle) for nodes in node_counts]
-    if report:
+    scripts = []
+    if not report_only:
+        scripts = [_campaign_script(site, whole, cases, nodes, array, throttle) for nodes in node_counts]
+    if report or report_only:
         scripts.append(Script("report.sh", slurm.report_script(site, whole), "report"))
     return Submission(
         folder, suite.name, Path(whole.suite_file), text, tuple(overrides), site.name, len(cases), tuple(scripts)
@@ -198,24 +209,38 @@ def shown(submission: Submission) -> str:
     texts: list[str] = []
     for number, script in enumerate(submission.scripts):
         before = ":".join(f"ID{n}" for n in range(1, number + 1))
-        after = f"afterany:{before}" if script.kind == "report" else None
+        after = f"afterany:{before}" if script.kind == "report" and before else None
         argv = scheduler.sbatch_argv(submission.folder / script.name, after)
         texts.append(f"# ---- {shlex.join(argv)}\n{script.text}")
     return "\n".join(texts)
 
 
-def submit(submission: Submission) -> list[SubmittedJob]:
+def _ignore(job: SubmittedJob) -> None:
+    pass
+
+
+def submit(
+    submission: Submission, after: Sequence[str] = (), on_taken: Callable[[SubmittedJob], None] = _ignore
+) -> list[SubmittedJob]:
     """Write the submission's folder and hand its scripts to Slurm, the report after all the others.
+
+    Args:
+        submission: from `prepare`.
+        after: ids of other jobs that the report waits for.
+        on_taken: told of each job that Slurm has taken, at once.
 
     Raises:
         StoreError: the results folder cannot be written.
-        SchedulerError: Slurm refused a script; those it took before are recorded.
+        SchedulerError: Slurm refused a script; those it took before are recorded. `ReportRefused` where it was the
+            report alone.
     """
     write(submission)
     taken: list[SubmittedJob] = []
     for script in submission.scripts:
-        after = "afterany:" + ":".join(job.job_id for job in taken) if script.kind == "report" else None
-        taken.append(_hand_over(submission.folder, submission.suite, submission.site, script.name, script.kind, after))
+        before = [*after, *(job.job_id for job in taken)]
+        job = _hand_over(submission.folder, submission.suite, submission.site, script.name, script.kind, before)
+        taken.append(job)
+        on_taken(job)
     return taken
 
 
@@ -244,10 +269,21 @@ def write(submission: Submission) -> None:
 
 
 def _hand_over(
-    folder: Path, suite: str, site: str, script: str, kind: str, dependency: str | None, array: str | None = None
+    folder: Path, suite: str, site: str, script: str, kind: str, before: Sequence[str], array: str | None = None
 ) -> SubmittedJob:
+    """Submit a script; a report waits for the jobs `before`."""
+    dependency = f"afterany:{':'.join(before)}" if kind == "report" and before else None
+    try:
+        job_id = scheduler.submit(folder / script, dependency, array)
+    except SchedulerError as error:
+        if kind != "report":
+            raise
+        raise ReportRefused(
+            f"the job that writes the report was refused, and what it waits for stands: {error}; "
+            f"`dlbench resume --results {folder.parents[1]}` submits it again"
+        ) from None
     job = SubmittedJob(
-        job_id=scheduler.submit(folder / script, dependency, array),
+        job_id=job_id,
         kind=kind,
         script=f"{folder.name}/{script}",
         suite=suite,
@@ -256,7 +292,13 @@ def _hand_over(
         submitted_by=_user(),
         submitted_from=socket.gethostname(),
     )
-    write_atomically(folder.parent / f"{job.job_id}.json", json.dumps(dataclasses.asdict(job), indent=1))
+    file = folder.parent / f"{job_id}.json"
+    try:
+        write_atomically(file, json.dumps(dataclasses.asdict(job), indent=1))
+    except OSError as error:
+        raise StoreError(
+            f"Slurm took job {job_id}, but cannot write {file}: {error.strerror or error}; `scancel {job_id}` ends it"
+        ) from None
     return job
 
 
@@ -296,16 +338,22 @@ def status(results: Path) -> list[Status]:
 
     Raises:
         BadInput: nothing was submitted.
-        SchedulerError: Slurm does not answer.
     """
     jobs = submitted(results)
-    seen = scheduler.states([job.job_id for job in jobs]) if jobs else []
+    slurm_error = None
+    try:
+        seen = scheduler.states([job.job_id for job in jobs])
+    except SchedulerError as error:
+        # The cases are counted from files, which are there all the same.
+        slurm_error = str(error)
+        seen = [JobState(job.job_id, "UNKNOWN") for job in jobs]
     found = []
     for folder in submissions(results):
         about = _about(folder)
         own = {job.job_id: job for job in jobs if job.script.startswith(f"{folder.name}/")}
         states = [(own[scheduler.base_id(s.id)], s) for s in seen if scheduler.base_id(s.id) in own]
-        found.append(Status(folder.name, about["suite"], tuple(count(results, _suite(folder, about))), tuple(states)))
+        counts = tuple(count(results, _suite(folder, about)))
+        found.append(Status(folder.name, about["suite"], counts, tuple(states), slurm_error))
     return found
 
 
@@ -348,42 +396,71 @@ def cancel(results: Path) -> list[str]:
     return active
 
 
-def active_jobs(results: Path) -> list[str]:
-    """Ids of the jobs that are queued or running."""
-    states = scheduler.states([job.job_id for job in submitted(results)])
+def active_jobs(results: Path, kinds: Sequence[str] = ("campaign", "report")) -> list[str]:
+    """Ids of the jobs of these kinds that are queued or running."""
+    states = scheduler.states([job.job_id for job in submitted(results) if job.kind in kinds])
     return list(dict.fromkeys(scheduler.base_id(state.id) for state in states if not state.ended))
 
 
-def resume(results: Path, dry_run: bool = False) -> list[SubmittedJob]:
-    """Submit again what has cases left and no job in the queue; the jobs themselves skip what is done.
+def resume(
+    results: Path, dry_run: bool = False, on_taken: Callable[[SubmittedJob], None] = _ignore
+) -> list[SubmittedJob]:
+    """Submit again what has cases left and no job in the queue, and reports that were refused or killed.
+
+    The jobs themselves skip what is done.
 
     Args:
         results: the results folder.
         dry_run: find out what would be submitted, and submit nothing; the jobs have the id "".
+        on_taken: told of each job that Slurm has taken, at once.
 
     Raises:
         BadInput: nothing was submitted, or everything is done or on its way.
-        SchedulerError: Slurm does not answer or refused.
+        SchedulerError: Slurm does not answer or refused; `ReportRefused` where it took all but the report.
     """
     folders = submissions(results)
-    active = set(active_jobs(results))
+    jobs = submitted(results)
+    states = scheduler.states([job.job_id for job in jobs])
+    active = {scheduler.base_id(state.id) for state in states if not state.ended}
     taken: list[SubmittedJob] = []
     running = 0
     for folder in folders:
-        if any(job.job_id in active for job in submitted(results) if job.script.startswith(f"{folder.name}/")):
-            continue
         about = _about(folder)
+        own = [job for job in jobs if job.script.startswith(f"{folder.name}/")]
+        at_work = [job.job_id for job in own if job.kind == "campaign" and job.job_id in active]
         left: dict[str, int] = {}
         for script in about["scripts"]:
-            if script["kind"] == "campaign":
+            if script["kind"] == "campaign" and not at_work:
                 counts = count(results, _suite(folder, about, script.get("chosen_nodes", 0)))
                 left[script["name"]] = max(one.left for one in counts)
                 running += sum(one.running for one in counts)
-        if any(left.values()):
-            taken += _again(folder, about, left, dry_run)
+        chosen = [script for script in about["scripts"] if left.get(script["name"])]
+        if chosen or _report_is_owed(results, own, states):
+            chosen += [script for script in about["scripts"] if script["kind"] == "report"]
+        if chosen and not dry_run:
+            _cancel_waiting_reports(own, states)
+        taken += _again(folder, about, chosen, left, at_work, dry_run, on_taken)
     if not taken:
         raise BadInput(f"nothing to resume for '{results}': {_why_nothing(active, running)}")
     return taken
+
+
+def _report_is_owed(results: Path, own: list[SubmittedJob], states: list[JobState]) -> bool:
+    """Whether the report of a submission, whose jobs are `own`, was refused, or has ended without being written."""
+    if not own or own[-1].kind != "report":
+        return True  # it comes after all the others
+    state = next(state for state in states if scheduler.base_id(state.id) == own[-1].job_id)
+    if state.state == "GONE":
+        return not (results / "report" / "index.html").is_file()
+    return state.ended and state.state != "COMPLETED"
+
+
+def _cancel_waiting_reports(own: list[SubmittedJob], states: list[JobState]) -> None:
+    """One that waits for jobs of before would be written too early, and count against the limits of the user."""
+    reports = {job.job_id for job in own if job.kind == "report"}
+    waiting = [state.id for state in states if state.state == "PENDING" and scheduler.base_id(state.id) in reports]
+    if waiting:
+        scheduler.cancel(waiting)
 
 
 def _why_nothing(active: set[str], running: int) -> str:
@@ -398,20 +475,28 @@ def _why_nothing(active: set[str], running: int) -> str:
     return "every case has ended: measured, or out of memory (`dlbench run --fresh` tries those anew)"
 
 
-def _again(folder: Path, about: dict[str, Any], left: dict[str, int], dry_run: bool) -> list[SubmittedJob]:
-    """Submit the scripts that have cases left, by their names, and the report."""
+def _again(
+    folder: Path,
+    about: dict[str, Any],
+    chosen: list[dict[str, Any]],
+    left: dict[str, int],
+    at_work: list[str],
+    dry_run: bool,
+    on_taken: Callable[[SubmittedJob], None],
+) -> list[SubmittedJob]:
+    """Submit the chosen scripts of a submission, the report after what is at work."""
     taken: list[SubmittedJob] = []
-    for script in about["scripts"]:
+    for script in chosen:
         name, kind = script["name"], script["kind"]
-        if left.get(name) == 0:
-            continue
         if dry_run:
-            taken.append(SubmittedJob("", kind, f"{folder.name}/{name}", about["suite"], about["site"], "", "", ""))
-            continue
-        after = "afterany:" + ":".join(job.job_id for job in taken) if kind == "report" else None
-        # No more tasks than cases left; an array of one stays an array, so that its output keeps its name.
-        array = array_option(min(script["array"], left[name]), script["throttle"]) if script["array"] > 1 else None
-        taken.append(_hand_over(folder, about["suite"], about["site"], name, kind, after, array))
+            job = SubmittedJob("", kind, f"{folder.name}/{name}", about["suite"], about["site"], "", "", "")
+        else:
+            # No more tasks than cases left; an array of one stays an array, so that its output keeps its name.
+            array = array_option(min(script["array"], left[name]), script["throttle"]) if script["array"] > 1 else None
+            before = [*at_work, *(job.job_id for job in taken)]
+            job = _hand_over(folder, about["suite"], about["site"], name, kind, before, array)
+        taken.append(job)
+        on_taken(job)
     return taken
 
 

@@ -15,6 +15,7 @@ from dlbench.launch.sites import Container, Gpus, Report, Site, Slurm
 from dlbench.results.records import Record
 from dlbench.spec.suite import load_suite
 
+ENDED = ("FAILED", "TIMEOUT", "GONE", "CANCELLED")
 SITE = Site("here", "here.toml", slurm=Slurm(cpus_per_task=1), report=Report(time_limit="10"))
 
 
@@ -29,18 +30,20 @@ class FakeSlurm:
         self.environments.append(environment)
         if argv[0] == self.refuse:
             raise SchedulerError(f"{argv[0]} failed: no")
+        if argv[0] == "sbatch" and str(self.refuse) in argv[-1]:
+            raise SchedulerError("sbatch failed: Batch job submission failed: Job violates accounting/QOS policy")
         if argv[0] == "sbatch":
             number = str(100 + sum(call[0] == "sbatch" for call in self.calls))
             self.queue[number] = "RUNNING"
             return f"{number};cluster\n"
         if argv[0] == "squeue":
-            return "".join(f"{n}|{state}|None|0:05|10:00|n1\n" for n, state in self.queue.items())
+            return "".join(f"{n}|{state}|None|0:05|10:00|n1\n" for n, state in self.queue.items() if state not in ENDED)
         if argv[0] == "scancel":
             for number in argv[1:]:
                 del self.queue[number]
             return ""
         if argv[:2] == ["scontrol", "-o"]:
-            return f"JobId={argv[-1]} JobState=COMPLETED Reason=None"
+            return f"JobId={argv[-1]} JobState={self.queue.get(argv[-1], 'COMPLETED')} Reason=None"
         raise SchedulerError(f"{argv[0]} failed: not here")
 
     def submitted(self):
@@ -215,6 +218,100 @@ def test_resume_submits_again_only_what_has_cases_left_and_no_job(slurm, suite, 
         finish(root, suite, number)
     with pytest.raises(BadInput, match="every case has ended"):
         jobs.resume(root)
+
+
+def test_a_report_that_slurm_refuses_leaves_the_campaign_and_resume_submits_it_after_that(slurm, suite, tmp_path):
+    root, shown = tmp_path / "results", []
+    slurm.refuse = "report.sh"
+    with pytest.raises(
+        jobs.ReportRefused, match=r"report was refused, .* stands: .*QOS policy; `dlbench resume --results"
+    ):
+        jobs.submit(prepare(suite, tmp_path), on_taken=shown.append)
+    assert [(job.job_id, job.kind) for job in shown] == [("101", "campaign")]
+    assert [job.job_id for job in jobs.submitted(root)] == ["101"]
+    with pytest.raises(jobs.ReportRefused):
+        jobs.resume(root)
+    slurm.refuse = None
+    (report,) = jobs.resume(root)
+    assert (report.kind, "--dependency=afterany:101" in slurm.submitted()[-1]) == ("report", True)
+    with pytest.raises(BadInput, match="still on their way"):
+        jobs.resume(root)
+
+
+@pytest.mark.parametrize(
+    ("state", "written", "owed"),
+    [
+        ("FAILED", False, True),
+        ("TIMEOUT", True, True),
+        ("COMPLETED", False, False),
+        ("GONE", False, True),
+        ("GONE", True, False),
+    ],
+)
+def test_a_report_that_was_killed_is_submitted_again_by_resume(slurm, suite, tmp_path, state, written, owed):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path))
+    for number in range(6):
+        finish(root, suite, number)
+    slurm.queue = {"102": state}
+    if written:
+        (root / "report").mkdir()
+        (root / "report" / "index.html").touch()
+    if owed:
+        assert [job.kind for job in jobs.resume(root)] == ["report"]
+        assert not any("--dependency" in word for word in slurm.submitted()[-1])
+    else:
+        with pytest.raises(BadInput, match="every case has ended"):
+            jobs.resume(root)
+
+
+def test_a_pending_report_does_not_block_resume_and_is_replaced(slurm, suite, tmp_path):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path))
+    slurm.queue = {"102": "PENDING"}
+    assert [job.kind for job in jobs.resume(root, dry_run=True)] == ["campaign", "report"]
+    assert slurm.queue == {"102": "PENDING"}
+    assert [job.job_id for job in jobs.resume(root)] == ["103", "104"]
+    assert ["scancel", "102"] in slurm.calls
+    assert "--dependency=afterany:103" in slurm.submitted()[-1]
+
+
+def test_a_submission_without_a_report_is_never_given_one(slurm, suite, tmp_path):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path, report=False))
+    slurm.queue.clear()
+    assert [job.kind for job in jobs.resume(root)] == ["campaign"]
+
+
+def test_the_report_alone_can_be_submitted_after_what_is_at_work(slurm, suite, tmp_path):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path, report=False))
+    only = prepare(suite, tmp_path, report_only=True)
+    assert [script.name for script in only.scripts] == ["report.sh"]
+    assert "--dependency" not in jobs.shown(only)
+    (report,) = jobs.submit(only, jobs.active_jobs(root, ("campaign",)))
+    assert report.kind == "report"
+    assert "--dependency=afterany:101" in slurm.submitted()[-1]
+
+
+def test_a_campaign_that_slurm_refuses_shows_what_it_took_before(slurm, suite, tmp_path):
+    shown = []
+    slurm.refuse = "job-nodes2.sh"
+    with pytest.raises(SchedulerError) as caught:
+        jobs.submit(prepare(suite, tmp_path, by_nodes=True), on_taken=shown.append)
+    assert not isinstance(caught.value, jobs.ReportRefused)
+    assert [job.job_id for job in shown] == ["101"]
+
+
+def test_status_counts_the_cases_from_files_where_slurm_does_not_answer(slurm, suite, tmp_path):
+    root = tmp_path / "results"
+    jobs.submit(prepare(suite, tmp_path))
+    finish(root, suite, 0)
+    slurm.refuse = "squeue"
+    (status,) = jobs.status(root)
+    assert status.counts[0].done == 1
+    assert {state.state for _, state in status.jobs} == {"UNKNOWN"}
+    assert status.slurm_error == "squeue failed: no"
 
 
 def test_resume_leaves_out_the_scripts_whose_cases_have_all_ended(slurm, suite, tmp_path):
@@ -427,6 +524,49 @@ def test_what_a_dry_run_prints_is_what_is_submitted(suite, tmp_path, program):
     assert done.stdout.split()[0] == "5"
     (job,) = (tmp_path / "results" / "jobs").glob("*/job.sh")
     assert f"sbatch --parsable {job}\n{job.read_text()}" in shown
+
+
+def test_a_refused_report_is_said_on_one_line_below_the_ids_of_the_campaign(suite, tmp_path, program):
+    (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
+    program("sbatch", 'case "$*" in *report.sh) echo "sbatch: error: MaxSubmitJobs" >&2; exit 1;; esac; echo 5')
+    program("scontrol", "exit 1")
+    program("squeue", "echo '5|RUNNING|None|1:00|5:00|n2'")
+    done = command("submit", suite.source, "--site", "site.toml", path=tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()[:2]) == (1, ["5", "campaign"])
+    assert done.stderr.splitlines()[-1].startswith(
+        "dlbench: the job that writes the report was refused, and what it waits"
+    )
+    program("sbatch", f'echo "$@" >{tmp_path}/args; echo 6')
+    done = command("submit", suite.source, "--site", "site.toml", "--report-only", path=tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stdout.split()[:2]) == (0, ["6", "report"])
+    assert "--dependency=afterany:5" in (tmp_path / "args").read_text()
+
+
+def test_a_report_of_nothing_is_refused(suite, tmp_path):
+    (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
+    done = command("submit", suite.source, "--site", "site.toml", "--report-only", path=tmp_path, cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "there is no such folder to report on" in done.stderr
+
+
+def test_the_status_command_shows_what_files_tell_while_the_controller_is_away(suite, tmp_path, program):
+    (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
+    program("sbatch", "echo 5")
+    program("scontrol", "exit 1")
+    command("submit", suite.source, "--site", "site.toml", path=tmp_path, cwd=tmp_path)
+    program("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
+    done = command("status", path=tmp_path, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Unable to contact slurm controller; the cases are counted from their files" in done.stderr
+    assert "6 cases: 0 done" in done.stdout
+    assert "UNKNOWN" in done.stdout
+
+
+def test_what_has_no_effect_in_the_profile_is_said_at_submission(suite, tmp_path):
+    (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n[software]\nhost_python = '/opt/python'\n")
+    done = command("submit", suite.source, "--site", "site.toml", "--dry-run", path=tmp_path, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "site.toml: software.host_python has no effect without a container" in done.stderr
 
 
 def test_a_misspelt_network_is_found_before_it_costs_a_wait_in_the_queue(tmp_path, program):
