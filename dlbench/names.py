@@ -32,5 +32,5 @@ def excerpt(value: object, limit: int = 80) -> str:
     try:
         text = repr(value[:limit] if isinstance(value, str) else value)
     except (ValueError, RecursionError):  # numbers with thousands of digits, lists in lists in lists
-        return f"a {type(value).__name__} that is too large to print"
+        return f"a value of type {type(value).__name__}, too large to print"
     return text if len(text) <= limit else f"{text[: limit - 5]}{text[0]} ..."

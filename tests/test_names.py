@@ -48,4 +48,4 @@ def test_what_cannot_be_printed_is_said_to_be_so():
     nested = []
     for _ in range(100_000):
         nested = [nested]
-    assert excerpt(nested) == "a list that is too large to print"
+    assert excerpt(nested) == "a value of type list, too large to print"

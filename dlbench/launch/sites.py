@@ -17,13 +17,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, UnknownName
+from dlbench.names import excerpt
+from dlbench.toml_file import read_toml
 
 RUNTIMES = ("none", "docker", "podman", "enroot", "pyxis", "apptainer", "udocker")
 #: Runtimes whose image is a file on a shared disk; the others name an image in a store of their own.
@@ -234,15 +235,7 @@ def load_site(path: str | Path, environment: Mapping[str, str] | None = None) ->
         UnknownName: a key that no profile has.
     """
     file = _find(path)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        values = tomllib.loads(text)
-    except RecursionError:
-        raise BadInput(f"{file} is nested too deeply for a site profile") from None
-    except ValueError as error:  # also a whole number of more digits than Python reads
-        raise BadInput(f"{file} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from None
+    text, values = read_toml(file, "a site profile")
     return _Reader(file, text, os.environ if environment is None else environment).site(values)
 
 
@@ -263,8 +256,8 @@ def remarks(site: Site) -> list[str]:
 
 def _find(path: str | Path) -> Path:
     file = Path(path)
-    if len(file.name) > 255:
-        raise BadInput(f"no site has a name of {len(file.name)} characters")
+    if max(map(len, map(os.fsencode, file.parts)), default=0) > 250 or len(str(path)) > 4000:
+        raise BadInput(f"no site has a name of {len(str(path))} characters")
     if file.suffix == ".toml" or file.is_file():
         if not file.is_file():
             raise BadInput(f"no site profile at '{path}': there is no such file")
@@ -291,7 +284,9 @@ class _Reader:
                 raise UnknownName("key", key, _KEYS, self._place("", key))
         for name in _TABLES:
             if not isinstance(values.get(name, {}), dict):
-                raise BadInput(f"{self._place('', name)}: {name} must be a table ([{name}]), not {values[name]!r}")
+                raise BadInput(
+                    f"{self._place('', name)}: {name} must be a table ([{name}]), not {excerpt(values[name])}"
+                )
         tables = {name: self._table(name, cls, values.get(name, {})) for name, cls in _TABLES.items()}
         name = self._one_text("", "name", values.get("name", self._file.stem), re.compile(_NAME), _PLAIN_NAME)
         anything = re.compile(rf"({_LINE_OF_TEXT})?")
@@ -416,9 +411,7 @@ class _Reader:
 
     def _refuse(self, table: str, key: str, value: Any, wanted: str) -> None:
         name = f"{table}.{key}" if table else key
-        shown = repr(value)
-        shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
-        raise BadInput(f"{self._place(table, key)}: {name} is {shown}; it must be {wanted}")
+        raise BadInput(f"{self._place(table, key)}: {name} is {excerpt(value, 200)}; it must be {wanted}")
 
     def _place(self, table: str, key: str) -> str:
         """`file:line` of the key inside its table, of the table, or the file alone."""

@@ -21,15 +21,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import os
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, UnknownName
+from dlbench.names import excerpt
 from dlbench.spec.case import AXES, CHOICES, Case, Protocol, check_types, make_protocol
+from dlbench.toml_file import read_toml
 
 _KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
 #: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
@@ -109,7 +111,7 @@ class Suite:
         batch, ranks = setting[GLOBAL_BATCH], _ranks(setting)
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
             place = self._where(GLOBAL_BATCH)
-            raise BadInput(f"{place}: global_batch is {batch!r}; it must be a whole number from 1 on")
+            raise BadInput(f"{place}: global_batch is {excerpt(batch)}; it must be a whole number from 1 on")
         if batch % ranks:
             place = self._where(GLOBAL_BATCH, "nodes", "devices_per_node")
             raise BadInput(
@@ -148,20 +150,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
         BadInput: the file cannot be read or is no valid suite; the message names file, line and key.
     """
     file = _find(path)
-    try:
-        text = file.read_text(encoding="utf-8")
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        end = f"(at its end, line {text.count(chr(10)) + 1})"
-        raise BadInput(f"{file} is not valid TOML: {str(error).replace('(at end of document)', end)}") from None
-    except RecursionError:
-        raise BadInput(f"{file} is nested too deeply to be a suite") from None
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{file} is not valid TOML: it is not UTF-8 text (byte {error.start})") from None
-    except ValueError as error:  # Python's, of a number with thousands of digits
-        raise BadInput(f"{file} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise BadInput(f"cannot read {file}: {error.strerror}") from None
+    text, values = read_toml(file, "a suite")
     for key in values:
         if key not in _KEYS:
             raise UnknownName("key", key, _KEYS, _place(file, text, key))
@@ -171,7 +160,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
 def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[str]) -> Suite:
     name = _typed(values.get("name", file.stem), str, "name", file)
     if not _NAME.fullmatch(name):
-        raise BadInput(f"name '{name}' in {file} must be up to 100 letters, digits, '.', '_' and '-'")
+        raise BadInput(f"name {excerpt(name)} in {file} must be up to 100 letters, digits, '.', '_' and '-'")
     axes = {}
     for axis, value in _typed(values.get("axes", {}), dict, "axes", file).items():
         axes[axis] = _axis_values(axis, value, _place(file, text, axis))
@@ -210,8 +199,8 @@ def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
 
 def _find(path: str | Path) -> Path:
     file = Path(path)
-    if len(file.name) > 255:
-        raise BadInput(f"no suite has a name of {len(file.name)} characters")
+    if max(map(len, map(os.fsencode, file.parts)), default=0) > 250 or len(str(path)) > 4000:
+        raise BadInput(f"no suite has a name of {len(str(path))} characters")
     if file.suffix == ".toml" or file.exists():
         if not file.is_file():
             raise BadInput(f"no suite at '{path}': there is no such file")
@@ -338,7 +327,7 @@ def _as_written(setting: dict[str, Any], device: str) -> dict[str, Any]:
 def _typed(value: Any, wanted: type, key: str, file: Path) -> Any:
     if not isinstance(value, wanted) or isinstance(value, bool):
         names = {str: "a text", int: "a whole number", dict: "a table", list: "a list of tables ([[exclude]])"}
-        raise BadInput(f"{key} in {file} must be {names[wanted]}, not {value!r}")
+        raise BadInput(f"{key} in {file} must be {names[wanted]}, not {excerpt(value)}")
     return value
 
 

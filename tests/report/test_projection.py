@@ -111,7 +111,7 @@ def test_a_price_file_is_read(tmp_path):
         ('currency = "EUR"\nper_device_hour = 1e308', r"per_device_hour is 1e\+308"),
         (f'currency = "EUR"\nper_kwh = 1{400 * "0"}', "per_kwh has 20 digits or more"),
         (f'currency = "EUR"\nper_kwh = 0x{5000 * "f"}', "per_kwh has 20 digits or more"),
-        (f"currency = 0x{5000 * 'f'}\nper_kwh = 1", "a number with thousands of digits"),
+        (f"currency = 0x{5000 * 'f'}\nper_kwh = 1", "currency is a value of type int, too large to print"),
         (f"a = {5000 * '['}", "nested too deeply"),
         (f'currency = "EUR"\nper_kwh = 1{5000 * "0"}', "not valid TOML: Exceeds the limit"),
         ('currency = "EUR"\nper_kwh = 0.2\npue = 1000', "pue is 1000; .* a number from 1 to 100"),
@@ -149,9 +149,9 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
-    with pytest.raises(BadInput, match="cannot be read: No such file"):
+    with pytest.raises(BadInput, match=r"cannot read .*none\.toml: No such file"):
         read_prices(tmp_path / "none.toml")
-    with pytest.raises(BadInput, match="cannot be read: Is a directory"):
+    with pytest.raises(BadInput, match=r"cannot read .*: it is no file"):
         read_prices(tmp_path)
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")

@@ -6,14 +6,15 @@ A projection is no measurement: it is one multiplied by assumptions, and so they
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
+from dlbench.names import excerpt
 from dlbench.stats import Interval
+from dlbench.toml_file import read_toml
 
 JOULES_PER_KWH = 3.6e6
 #: About the age of the universe: nothing is projected beyond it [s].
@@ -158,16 +159,7 @@ def read_prices(path: Path) -> Prices:
         BadInput: the file cannot be read or is no TOML, a value has the wrong type or makes no sense.
         UnknownName: a key is not one of them.
     """
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError:
-        raise BadInput(f"{path} is not valid TOML: it is not UTF-8 text") from None
-    except RecursionError:
-        raise BadInput(f"{path} is nested too deeply to be a price file") from None
-    except ValueError as error:  # TOML's own, and Python's of a number with thousands of digits
-        raise BadInput(f"{path} is not valid TOML: {error}") from None
-    except OSError as error:
-        raise BadInput(f"price file {path} cannot be read: {error.strerror}") from None
+    _, values = read_toml(path, "a price file")
     try:
         return make_prices(values, str(path))
     except UnknownName:
@@ -184,15 +176,15 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
     values = dict(values)
     own = values.pop("systems", {})
     if not isinstance(own, dict) or not all(isinstance(of_system, dict) for of_system in own.values()):
-        raise BadInput(f"systems is {own!r}; write a table for each, such as [systems.H200]")
+        raise BadInput(f"systems is {excerpt(own)}; write a table for each, such as [systems.H200]")
     for key, value in values.items():
         if key not in known:
             raise UnknownName("price key", key, known, where)
         if key == "currency":
             if not isinstance(value, str):
-                raise BadInput(f"currency is {value!r}; it must be a text such as 'EUR'")
+                raise BadInput(f"currency is {excerpt(value)}; it must be a text such as 'EUR'")
         elif isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadInput(f"{key} is {value!r}; it must be a number")
+            raise BadInput(f"{key} is {excerpt(value)}; it must be a number")
         elif isinstance(value, int) and value.bit_length() > 64:
             raise BadInput(f"{key} has 20 digits or more; no price goes beyond {HIGHEST_PRICE:g}")
     if "currency" not in values:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -12,25 +9,24 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from dlbench.report.forms.csv_cells import csv_line, harmless, quoted
+
 #: Rows that are written at a time: the texts of all cells of a large frame would not fit in memory.
 _CHUNK = 5000
-#: What a field may hold only in quotation marks.
-_SPECIAL = re.compile(r'[",\r\n]')
 
 
 def frame_csv(frame: pd.DataFrame, columns: Sequence[str]) -> str:
     """These columns as CSV: floats with six significant digits, lists joined by "; ", missing values empty.
 
-    The text is what `DataFrame.to_csv` gives with ``float_format="%.6g"``, in a fraction of the time.
+    The text is what `DataFrame.to_csv` gives with ``float_format="%.6g"``, in a fraction of the time; but no text in it
+    is one that a spreadsheet would run.
     """
     return "".join(csv_parts(frame, columns))
 
 
 def csv_parts(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
     """The same in parts, of which only one need be in memory."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerow(columns)
-    yield out.getvalue()
+    yield csv_line(columns)
     shown = [_shown(frame[name]) for name in columns]
     for start in range(0, len(frame), _CHUNK):
         chunk = slice(start, min(start + _CHUNK, len(frame)))
@@ -51,7 +47,10 @@ def _cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[st
         column = column.map(lambda value: "; ".join(value) or None if np.ndim(value) else value)
     codes, values = pd.factorize(column)
     # What is missing has the code -1: the last.
-    texts = np.array([*map(_quoted, show(values)), ""], dtype=object)
+    shown = show(values)
+    if not pd.api.types.is_numeric_dtype(column.dtype):  # "-inf" may be a number
+        shown = list(map(_quoted, shown))
+    texts = np.array([*shown, ""], dtype=object)
     if (codes == codes[0]).all():
         return texts[codes[0]].replace("%", "%%"), None
     return "%s", texts[codes].tolist()
@@ -80,4 +79,4 @@ def _texts(values: pd.Index) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
+    return quoted(harmless(text))

@@ -6,8 +6,6 @@ People's formats (text, Markdown, LaTeX) show each cell as its column says, numb
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import unicodedata
@@ -16,6 +14,7 @@ from dataclasses import dataclass, field
 
 from dlbench import units
 from dlbench.errors import UnknownName
+from dlbench.report.forms.csv_cells import csv_line
 from dlbench.results.records import dump_json
 from dlbench.units import GROUP, MISSING, digits
 
@@ -123,12 +122,11 @@ def markdown(table: Table) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """`table` as CSV (RFC 4180, but lines end with a newline alone): keys, then raw values; notes are left out."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([c.key for c in table.columns])
-    writer.writerows(table.rows)
-    return out.getvalue()
+    """`table` as CSV (RFC 4180, but lines end with a newline alone): keys, then raw values; notes are left out.
+
+    A text that a spreadsheet would run has an apostrophe before it.
+    """
+    return "".join(map(csv_line, ([column.key for column in table.columns], *table.rows)))
 
 
 def latex(table: Table) -> str:
