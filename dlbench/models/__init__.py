@@ -52,8 +52,9 @@ class BuiltModel:
 
     module: nn.Module
     input_shape: tuple[int, ...]  # (C, H, W) of one image
-    num_classes: int
+    num_classes: int  # 0 for a network without class scores
     name: str
+    warnings: tuple[str, ...] = ()  # for the record
 
 
 def build(name: str, training: bool = True) -> BuiltModel:
@@ -73,7 +74,8 @@ def build(name: str, training: bool = True) -> BuiltModel:
         return BuiltModel(
             module if training else _without_auxiliary(module), facts.input_shape, facts.num_classes, name
         )
-    return BuiltModel(*_finder(name)(training), name)
+    found = _finder(name)(training)
+    return BuiltModel(found.module, found.input_shape, found.num_classes, name, found.warnings)
 
 
 def build_on_meta(name: str, training: bool = True) -> BuiltModel:

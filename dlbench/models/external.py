@@ -8,21 +8,28 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.models.loss import main_scores
+from dlbench.models.loss import describe_outputs, main_scores
+from dlbench.models.wrappers import initialise_lazy, unwrap
 
 #: What a factory's network is fed when neither says otherwise; its outputs tell the number of classes, if they can.
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 DEFAULT_NUM_CLASSES = 1000
 
-#: A network, the (C, H, W) of its images, and its number of classes.
-Found = tuple[nn.Module, tuple[int, ...], int]
+
+class Found(NamedTuple):
+    """A network, the (C, H, W) of its images, its number of classes (0: it has no class scores), and warnings."""
+
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    num_classes: int
+    warnings: tuple[str, ...] = ()
 
 
 @cache
@@ -95,7 +102,7 @@ def _from_torchvision(name: str, training: bool) -> Found:
         side = weights.transforms().crop_size[0]
     elif not isinstance(side, int):
         side = max(224, *weights.meta.get("min_size", (1, 1)))
-    return module, (3, side, side), len(weights.meta["categories"])
+    return Found(module, (3, side, side), len(weights.meta["categories"]))
 
 
 def _from_timm(name: str) -> Found:
@@ -103,7 +110,7 @@ def _from_timm(name: str) -> Found:
 
     module: nn.Module = timm.create_model(name, pretrained=False)
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]  # timm's own attribute
-    return module, tuple(config["input_size"]), int(config["num_classes"])
+    return Found(module, tuple(config["input_size"]), int(config["num_classes"]))
 
 
 def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
@@ -141,16 +148,28 @@ def _from_factory(name: str, factory: Callable[[], object]) -> Found:
         raise BadInput(f"model '{name}': the factory raised {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
         raise BadInput(f"model '{name}': the factory gave a {type(module).__name__}, not a torch.nn.Module")
+    try:
+        module, warnings = unwrap(module)
+    except BadInput as error:
+        raise BadInput(f"model '{name}' {error}") from None
     said_shape = getattr(module, "input_shape", getattr(factory, "input_shape", DEFAULT_INPUT_SHAPE))
     if not isinstance(said_shape, Sequence) or not said_shape or not all(map(_is_positive, said_shape)):
         raise BadInput(
             f"model '{name}': input_shape is {said_shape!r}; it must be whole numbers above zero, such as (3, 224, 224)"
         )
     said_classes = getattr(module, "num_classes", getattr(factory, "num_classes", None))
-    if said_classes is not None and not _is_positive(said_classes):
-        raise BadInput(f"model '{name}': num_classes is {said_classes!r}; it must be a whole number above zero")
+    headless = said_classes == 0 and not isinstance(said_classes, bool | float)
+    if said_classes is not None and not headless and not _is_positive(said_classes):
+        raise BadInput(
+            f"model '{name}': num_classes is {said_classes!r}; it must be a whole number above zero, "
+            "or 0 for a network without class scores"
+        )
     shape = tuple(said_shape)
-    return module, shape, _num_classes(name, module, shape, said_classes)
+    try:
+        initialise_lazy(module, shape)
+    except BadInput as error:
+        raise BadInput(f"model '{name}' {error}") from error.__cause__
+    return Found(module, shape, 0 if headless else _num_classes(name, module, shape, said_classes), warnings)
 
 
 def _is_positive(value: object) -> bool:
@@ -169,10 +188,9 @@ def _num_classes(name: str, module: nn.Module, shape: tuple[int, ...], said: int
         return said or DEFAULT_NUM_CLASSES
     scores = main_scores(outputs)
     if scores is None or scores.dim() != 2 or len(scores) != batch_size:
-        found = type(outputs).__name__ if scores is None else f"a tensor of shape {tuple(scores.shape)}"
         raise BadInput(
-            f"model '{name}' gives {found} for {batch_size} images of {shape}; "
-            f"class scores of shape ({batch_size}, num_classes) are needed"
+            f"model '{name}' gives {describe_outputs(outputs)} for {batch_size} images of {shape}; "
+            f"class scores of shape ({batch_size}, num_classes) are needed, in a dictionary as 'logits'"
         )
     if said is not None and said > scores.shape[1]:
         raise BadInput(f"model '{name}' says num_classes = {said}, but gives scores of {scores.shape[1]} classes")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dlbench.errors import DeviceUnavailable, InvalidMeasurement
+from dlbench.errors import DeviceUnavailable
 from dlbench.heap import keep_freed_memory
 from dlbench.results.records import Measurement, Outcome, System
 from dlbench.spec.case import Case
@@ -57,7 +57,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
 
     Raises:
         DeviceUnavailable: the case's device is not there.
-        InvalidMeasurement: the loss is not a number.
+        InvalidMeasurement: loss or outputs are not finite, or something else was computed than the case asks for.
         torch.OutOfMemoryError, RuntimeError, MemoryError: memory ran out (`failures.classify` tells).
     """
     load_before = load_average()
@@ -97,6 +97,9 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
         measurement, **_with_warnings(measurement, _communication(workload, clock, place, window))
     )
     host.excuse(place.gather(host.used()))
+    enter_phase("check")
+    checked = {"warnings": (*workload.warnings, *_check(workload))}
+    measurement = dataclasses.replace(measurement, **_with_warnings(measurement, checked))
     enter_phase("memory")
     measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
     if place.rank == 0:  # the same for all
@@ -160,7 +163,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Wa
     protocol = workload.case.protocol
     enter_phase("first step")
     first_s = _timed_step(workload, clock)
-    require_finite(workload.read_loss(), "the first step")
+    workload.require_finite("the first step")
     memory.reset_peaks(workload.device)
     enter_phase("idle")
     place.align()
@@ -223,17 +226,8 @@ def _measure_window(
     watch.after()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()
-    require_finite(loss_last, f"{len(window.step_s)} timed steps")
+    workload.require_finite(f"{len(window.step_s)} timed steps")
     return window, reading, loss_first, loss_last
-
-
-def require_finite(loss: float | None, after: str) -> None:
-    """Raises InvalidMeasurement where there is a loss that is no number, after what is named."""
-    if loss is not None and not math.isfinite(loss):
-        raise InvalidMeasurement(
-            f"the loss is {loss} after {after}; numbers that are none take other paths through the hardware. "
-            "Check the model's initialisation and the precision."
-        )
 
 
 def _samples(window: Window, clock: Clock, warmup: Warmup) -> dict[str, Any]:
@@ -294,6 +288,15 @@ def _communication(workload: Workload, clock: Clock, place: Place, window: Windo
 def _with_warnings(measurement: Measurement, facts: dict[str, Any]) -> dict[str, Any]:
     """`facts` with their warnings behind those there are."""
     return {**facts, "warnings": (*measurement.warnings, *facts.get("warnings", ()))}
+
+
+def _check(workload: Workload) -> tuple[str, ...]:
+    """`Workload.check`; where its step cannot be taken the case stands all the same, with a warning."""
+    try:
+        return workload.check()
+    except (RuntimeError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return (f"precision_unchecked: the step that looks at each operation failed: {reason}",)
 
 
 def _memory_facts(workload: Workload) -> dict[str, Any]:

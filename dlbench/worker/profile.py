@@ -36,7 +36,7 @@ from dlbench.spec.case import Case
 from dlbench.worker.ceilings import where_of
 from dlbench.worker.errand import serve
 from dlbench.worker.host_watch import HostWatch
-from dlbench.worker.measure import find_device, require_finite
+from dlbench.worker.measure import find_device
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import Place
 from dlbench.worker.stopping import WarmupRule
@@ -193,7 +193,8 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
         host.before()
         plain, hooked, times = _alternate(workload, clock, step_s, time_s)
         host.after()
-        require_finite(workload.read_loss(), f"{len(plain) + len(hooked)} steps")
+        workload.require_finite(f"{len(plain) + len(hooked)} steps")
+    workload.check()
     if trace_steps > 0:
         enter_phase("trace")
         write_trace(workload, clock, folder, trace_steps)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
+import math
+import sys
 import sysconfig
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,15 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlbench.errors import BadInput
-from dlbench.models import build, training_loss
+from dlbench.errors import BadInput, InvalidMeasurement
+from dlbench.models import BuiltModel, build, training_loss
 from dlbench.spec.case import Case
-from dlbench.worker.precision import AUTOCAST_DTYPES, autocast, set_precision
+from dlbench.worker.computed import check_parameters, check_step
+from dlbench.worker.precision import AUTOCAST_DTYPES, autocast
 from dlbench.worker.ranks import Place
+from dlbench.worker.settings import Settings
 from dlbench.worker.timing import Clock
 
 #: Different host batches that synthetic_host goes through; more than one, so that no cache keeps the batch.
 NUM_HOST_BATCHES = 4
+_STRIDED = torch.strided
 
 #: Usual hyperparameters. Weight decay is the 5e-4 of AlexNet's and VGG's papers with SGD, and 0 with the adaptive ones,
 #: where L2 decay is not what their papers describe. It costs one more pass over the weights: SGD shows that cost.
@@ -57,6 +63,10 @@ class Workload:
     loss: Tensor | None = None
     #: The module under DistributedDataParallel, where several ranks train together.
     parallel: Any = None
+    #: What the process is set to, held against the case in `check`; None where nothing is measured.
+    settings: Settings | None = None
+    #: About the network, for the record.
+    warnings: tuple[str, ...] = ()
     #: Whether the forward pass runs under autocast.
     mixed: bool = field(init=False)
 
@@ -67,7 +77,8 @@ class Workload:
         """One step; with a clock, the stamps behind forward and behind backward (training), or none (inference)."""
         optimizer = self.optimizer
         if optimizer is None:
-            return self._infer()
+            self.infer()
+            return ()
         images, labels = next(self.batches)
         # Here rather than at the end: gradients of the last step are freed before activations need room, and
         # set_to_none makes backward write them instead of adding to zeros.
@@ -96,16 +107,60 @@ class Workload:
             scaler.update()
         return (forward_end, backward_end) if clock else ()
 
-    def _infer(self) -> tuple[Any, ...]:
+    def infer(self) -> Any:
+        """One step of inference; gives the network's outputs."""
         if not torch.is_inference_mode_enabled():
             with torch.inference_mode():
-                return self._infer()
+                return self.infer()
         images, _ = next(self.batches)
         if self.mixed:
             with autocast(self.case.precision, self.device.type):
-                self.run(images)
+                return self.run(images)
+        return self.run(images)
+
+    def require_finite(self, after: str) -> None:
+        """See that the latest loss of training, or one more step's outputs of inference, are finite numbers.
+
+        Waits for the device.
+
+        Raises:
+            InvalidMeasurement: they are not, after what is named.
+        """
+        if self.optimizer is None:
+            require_finite_outputs(self.infer(), after)
         else:
-            self.run(images)
+            require_finite_loss(self.read_loss(), after)
+
+    def check(self) -> tuple[str, ...]:
+        """See that what was measured is what the case asks for; takes one more step, without the compiler.
+
+        Returns:
+            Warnings.
+
+        Raises:
+            InvalidMeasurement: settings of the process were changed, something was computed in another precision, or
+                nothing was compiled although the case asks for it.
+        """
+        if self.settings is None:
+            return ()
+        self.settings.require()
+        compiled = _compiled_frames()
+        if self.case.compile != "off" and not compiled:
+            raise InvalidMeasurement(
+                f"compile = '{self.case.compile}' asked for, but PyTorch compiled no part of the network; see "
+                'torch.compiler.disable and TORCHDYNAMO_DISABLE, or set compile = "off"'
+            )
+        run, self.run = self.run, self.module
+        try:
+            with self.unsynchronised():
+                check_step(self.step, self.case, self.settings)
+        finally:
+            self.run = run
+            self.forget()
+        if compiled and self.case.compile == "off":
+            return (
+                f"compiled_inside: the network itself compiles {compiled} of its functions, although compile is off.",
+            )
         return ()
 
     def many(self) -> AbstractContextManager[object]:
@@ -145,12 +200,12 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
     Raises:
         BadInput: the precision or compile mode cannot be had on this device, or the model's name is unknown.
     """
-    set_precision(case.precision, device.type)
-    torch.manual_seed(case.protocol.seed)
-    # Lets cuDNN time its algorithms in the first steps, as training does in practice; shapes never change here.
-    torch.backends.cudnn.benchmark = True
+    settings = Settings(case, device)
+    settings.set_seeds()
     training = case.mode == "training"
     built = build(case.model, training)
+    if training:
+        _require_trainable(built)
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     module: nn.Module = built.module.to(device).to(memory_format=layout).train(training)
     parallel = None
@@ -158,7 +213,9 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
         from dlbench.worker.distributed import wrap
 
         parallel = wrap(module, case, device) if training else None
-        torch.manual_seed(case.protocol.seed + place.rank)
+    # Behind all code of the network that runs before the first step.
+    reset = settings.set_back()
+    settings.set_seeds(place.rank if place is not None else 0)
     return Workload(
         case=case,
         module=module,
@@ -171,7 +228,68 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
         # Small gradients vanish in fp16 without it; bf16 has the range of fp32.
         scaler=torch.amp.GradScaler(device.type) if case.precision == "amp_fp16" else None,
         parallel=parallel,
+        settings=settings,
+        warnings=(*built.warnings, *reset, *check_parameters(module, case)),
     )
+
+
+def _compiled_frames() -> int:
+    """How many functions `torch.compile` has compiled in this process."""
+    if "torch._dynamo" not in sys.modules:
+        return 0
+    from torch._dynamo.utils import counters
+
+    return int(counters["frames"]["ok"])
+
+
+def require_finite_loss(loss: float | None, after: str) -> None:
+    """Raises InvalidMeasurement where there is a loss that is no number, after what is named."""
+    if loss is not None and not math.isfinite(loss):
+        raise InvalidMeasurement(
+            f"the loss is {loss} after {after}; numbers that are none take other paths through the hardware. "
+            "Check the model's initialisation and the precision."
+        )
+
+
+def require_finite_outputs(outputs: Any, after: str) -> None:
+    """Raises InvalidMeasurement where a tensor among the outputs holds a NaN or an infinity, after what is named."""
+    for tensor in _tensors(outputs):
+        if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_quantized or tensor.layout != _STRIDED:
+            continue
+        values = tensor.detach()
+        if values.element_size() < 2:  # the 8-bit types have no test of their own
+            values = values.float()
+        wrong = int(values.numel() - torch.isfinite(values).sum())
+        if wrong:
+            raise InvalidMeasurement(
+                f"{wrong} of {values.numel()} outputs are not finite after {after}; numbers that are none take other "
+                "paths through the hardware. Check the model's initialisation and the precision."
+            )
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors in what a network gives, however they are nested."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, Mapping):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, tuple | list):
+        for value in values:
+            yield from _tensors(value)
+    elif dataclasses.is_dataclass(values):
+        yield from _tensors(list(vars(values).values()))
+
+
+def _require_trainable(built: BuiltModel) -> None:
+    """Raises BadInput where the network cannot be trained."""
+    reason = None
+    if built.num_classes == 0:
+        reason = "has no class scores (num_classes is 0)"
+    elif not any(p.requires_grad for p in built.module.parameters()):
+        reason = "has no trainable parameter"
+    if reason:
+        raise BadInput(f"model '{built.name}' {reason}: only its inference can be measured; set mode = \"inference\"")
 
 
 def _compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..., Any]:
@@ -235,7 +353,8 @@ def _random_batch(
 ) -> tuple[Tensor, Tensor]:
     layout = layout if len(input_shape) == 3 else torch.contiguous_format
     images = torch.empty(size, *input_shape, device=device, memory_format=layout)
-    return images.normal_(), torch.randint(num_classes, (size,), device=device)
+    # Without classes there is no label: inference needs none.
+    return images.normal_(), torch.randint(max(1, num_classes), (size,), device=device)
 
 
 def _copied(on_host: list[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -198,6 +198,7 @@ def test_available_lists_ours_first_and_every_name_once():
         ("told", (1, 9, 9), 7),  # fewer labels than scores are fine
         ("ReadsData", (1, 8, 8), 1000),  # cannot run on meta: nothing is known of its outputs
         ("ComputesWhenBuilt", (1, 8, 8), 10),
+        ("Named", (1, 8, 8), 10),  # scores in a dictionary
     ],
 )
 @pytest.mark.parametrize("way", [build, build_on_meta])
@@ -235,7 +236,6 @@ def test_a_factory_that_computes_when_it_builds_is_counted(own):
         ("own_networks:half_a_class", "num_classes is 0.5"),
         ("own_networks:too_few_outputs", "says num_classes = 1000, but gives scores of 10 classes"),
         ("own_networks:Features", "gives a tensor of shape (2, 4, 6, 6) for 2 images of (1, 8, 8)"),
-        ("own_networks:Named", "gives dict for 2 images"),
     ],
 )
 @pytest.mark.parametrize("way", [build, build_on_meta])

@@ -1,0 +1,93 @@
+"""Wrappers that a user's factory puts around a network, or around parts of it, and that a case decides about itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.parameter import is_lazy
+
+from dlbench.errors import BadInput
+
+
+def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network without `torch.compile` and `DataParallel`, and a warning that names what was taken off.
+
+    How many devices work together and whether the network is compiled are axes of a case: inside of the network both
+    would change what is measured under the same label.
+
+    Raises:
+        BadInput: a part is wrapped for distributed training already.
+    """
+    removed: dict[str, int] = {}
+    module = _bare(module, removed)
+    for part in list(module.modules()):
+        for name, child in list(part.named_children()):
+            bare = _bare(child, removed)
+            if bare is not child:
+                setattr(part, name, bare)
+        if getattr(part, "_compiled_call_impl", None) is not None:
+            part._compiled_call_impl = None
+            removed["torch.compile"] = removed.get("torch.compile", 0) + 1
+    if not removed:
+        return module, ()
+    names = " and ".join(sorted(removed))
+    return module, (f"unwrapped: {names} around the network or its parts is taken off; the axes of the case decide.",)
+
+
+def _bare(module: nn.Module, removed: dict[str, int]) -> nn.Module:
+    while True:
+        if isinstance(module, DistributedDataParallel) or type(module).__name__.startswith("FullyShardedDataParallel"):
+            raise BadInput(f"is wrapped in {type(module).__name__}; give the network itself, dlbench wraps it")
+        compiled: Any = getattr(module, "_orig_mod", None) if _is_compiled(module) else None
+        if compiled is not None:
+            removed["torch.compile"] = removed.get("torch.compile", 0) + 1
+            module = compiled
+        elif isinstance(module, DataParallel):
+            removed["DataParallel"] = removed.get("DataParallel", 0) + 1
+            module = module.module
+        else:
+            return module
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # Its class is in torch._dynamo, which takes a second to import.
+    return type(module).__name__ == "OptimizedModule"
+
+
+def initialise_lazy(module: nn.Module, shape: tuple[int, ...]) -> None:
+    """Give lazy parameters their shapes by a forward pass of two images, as their documentation asks.
+
+    The optimizer, DistributedDataParallel and all counts need them. Parts that only training has are reached by a
+    second pass in training mode.
+
+    Raises:
+        BadInput: the pass fails, or leaves parameters without a shape.
+    """
+    modes = {part: part.training for part in module.modules()}
+    try:
+        for training in (False, True):
+            waiting = _lazy_tensors(module)
+            if not waiting:
+                return
+            images = torch.randn(2, *shape, device=next(iter(waiting.values())).device)
+            with torch.no_grad():
+                module.train(training)(images)
+    except Exception as error:  # a network's own code runs here
+        reason = (str(error).splitlines() or [""])[0]
+        raise BadInput(
+            f"has lazy layers, and the forward pass of two images of {shape} that gives them their shapes failed: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
+    finally:
+        for part, training in modes.items():
+            part.training = training
+    if left := _lazy_tensors(module):
+        raise BadInput(f"has lazy layers that a forward pass does not reach: {', '.join(list(left)[:3])}")
+
+
+def _lazy_tensors(module: nn.Module) -> dict[str, Tensor]:
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return {name: tensor for name, tensor in tensors if is_lazy(tensor)}

@@ -1,0 +1,151 @@
+"""What a network really computes in: the types of its parameters, and those of its products and convolutions.
+
+A case's precision is a promise about both. The settings of the process cannot keep it alone: a network may hold half
+precision weights, cast in its forward pass, open autocast itself, or switch TF32 on and off again within a step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dlbench.errors import InvalidMeasurement
+from dlbench.spec.case import Case
+from dlbench.worker.precision import AUTOCAST_DTYPES
+from dlbench.worker.settings import Settings
+
+#: Parameters are kept in single precision by all precisions that a case can ask for.
+_SINGLE = (torch.float32, torch.complex64)
+#: Usual in buffers besides, such as indices and counters.
+_PLAIN = (torch.bool, torch.int16, torch.int32, torch.int64)
+#: Operations that multiply and add: what tensor cores and vector units spend a step on.
+_PRODUCT = re.compile(
+    r"(^|_)(mm|bmm|addmm|baddbmm|addbmm|mv|addmv|dot|vdot|linear|matmul|conv\w*|attention\w*|rnn\w*|lstm\w*|gru\w*"
+    r"|bilinear|trilinear|cdist\w*)(_|$)"
+)
+#: So many names are given in a message.
+_MAX_NAMES = 3
+
+
+def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
+    """Warnings about parameters and buffers of other types than single precision.
+
+    Raises:
+        InvalidMeasurement: floating-point parameters are of another type.
+    """
+    other = {name: p.dtype for name, p in module.named_parameters() if p.dtype != torch.float32}
+    wrong = {name: dtype for name, dtype in other.items() if _is_float(dtype) and dtype not in _SINGLE}
+    if wrong:
+        raise InvalidMeasurement(
+            f"precision '{case.precision}' keeps parameters in float32, but {_named(wrong)}; "
+            "give the network in float32: the precision of a case decides what it computes in"
+        )
+    buffers = {name: b.dtype for name, b in module.named_buffers() if b.dtype not in (*_SINGLE, *_PLAIN)}
+    warnings = []
+    if other:
+        warnings.append(f"parameter_dtype: {_named(other)}; other parameters are float32.")
+    if buffers:
+        warnings.append(f"buffer_dtype: {_named(buffers)}.")
+    return tuple(warnings)
+
+
+def check_step(step: Callable[[], object], case: Case, settings: Settings) -> None:
+    """Take one step and look at each operation in it.
+
+    Raises:
+        InvalidMeasurement: a product or convolution was computed in a type that the case's precision does not have;
+            none was in the one that it asks for; or a setting was changed for a part of the step.
+    """
+    watch = _Watch(settings)
+    with watch:
+        step()
+    if watch.changed:
+        raise InvalidMeasurement(
+            f"the network changes settings within a step: {'; '.join(watch.changed)}; take it out of the network's code"
+        )
+    low = AUTOCAST_DTYPES.get(case.precision)
+    allowed = {*_SINGLE, low}
+    wrong = {(name, dtype): count for (name, dtype), count in watch.products.items() if dtype not in allowed}
+    if wrong:
+        calls = ", ".join(f"{name} in {_short(dtype)} ({count} a step)" for (name, dtype), count in _most(wrong))
+        raise InvalidMeasurement(
+            f"precision '{case.precision}' asked for, but the network computes {calls}; "
+            "let it compute in the type of its parameters and input"
+        )
+    if low is not None and watch.products and not any(dtype == low for _, dtype in watch.products):
+        raise InvalidMeasurement(
+            f"precision '{case.precision}' asked for, but no product or convolution was computed in {_short(low)}; "
+            "does the network switch autocast off?"
+        )
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts products by name and type of their tensors, and reads the settings at each."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.settings = settings
+        self.products: Counter[tuple[str, object]] = Counter()
+        self.changed: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        namespace, _, name = func._schema.name.partition("::")
+        if namespace == "quantized":
+            self.products[name, "quantized integers"] += 1
+        elif _PRODUCT.search(name):
+            dtypes = {tensor.dtype for tensor in _tensors((args, kwargs or {}))}
+            self.products.update((name, dtype) for dtype in dtypes if _computes(dtype))
+            if not self.changed:
+                self.changed = self.settings.differences(self.settings.read_in_step())
+        return func(*args, **(kwargs or {}))
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, tuple | list):
+        for value in values:
+            yield from _tensors(value)
+
+
+def _computes(dtype: torch.dtype) -> bool:
+    """Whether it is a type that is multiplied: not an index, a mask or a state of the random generator."""
+    return _is_float(dtype) or dtype in (torch.int8, torch.qint8, torch.quint8, torch.qint32)
+
+
+def _is_float(dtype: torch.dtype) -> bool:
+    return dtype.is_floating_point or dtype.is_complex
+
+
+def _named(dtypes: dict[str, torch.dtype]) -> str:
+    """Such as "layer.weight, layer.bias and 12 more are float16"."""
+    groups: dict[torch.dtype, list[str]] = {}
+    for name, dtype in dtypes.items():
+        groups.setdefault(dtype, []).append(name)
+    return "; ".join(f"{_listed(names)} {_are(names)} {_short(dtype)}" for dtype, names in groups.items())
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _MAX_NAMES
+    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _are(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _short(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _most(counts: dict[tuple[str, object], int]) -> Iterable[tuple[tuple[str, object], int]]:
+    return sorted(counts.items(), key=lambda item: -item[1])[:_MAX_NAMES]
