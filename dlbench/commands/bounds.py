@@ -59,7 +59,7 @@ def add(commands: Any) -> None:
 
 def _ceilings(options: argparse.Namespace) -> int:
     from dlbench.errors import UnknownName
-    from dlbench.launch.supervise import check_folder
+    from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import ceilings_table
     from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
@@ -117,7 +117,7 @@ def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
 
 def _profile(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
-    from dlbench.launch.supervise import check_folder
+    from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import profile_table
     from dlbench.report.data.bounds import find_roof
     from dlbench.report.forms.render import render

@@ -7,14 +7,16 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
+from dlbench.commands import resuming
 from dlbench.commands.arguments import add_command, add_format, add_suite, say, some_path
 
 if TYPE_CHECKING:
+    from dlbench.commands.resuming import Known
     from dlbench.launch.supervise import Campaign
+    from dlbench.results.records import Record
     from dlbench.spec.case import Case
     from dlbench.spec.suite import Suite
 
@@ -41,11 +43,13 @@ def add(commands: Any) -> None:
 
     collect = add_command(commands, "collect", _collect, "rebuild missing Parquet parts from the attempts' folders")
     collect.add_argument("--results", type=some_path, default=Path("results"), help="(default: results)")
+    collect.add_argument("--wait", action="store_true", help="close attempts of other nodes that give no sign of life")
     collect.add_argument("--merge", action="store_true", help="put all parts into one file, which reads faster")
 
 
 def _run(options: argparse.Namespace) -> int:
     from dlbench.launch import launchers, probe, processes, slurm, supervise
+    from dlbench.launch.results_folder import ResultsFolder, check_folder
     from dlbench.spec.suite import load_suite, models_of
 
     suite = load_suite(options.suite, options.overrides)
@@ -54,8 +58,10 @@ def _run(options: argparse.Namespace) -> int:
     nodes = os.environ.get("DLBENCH_JOB_NODES", "").split()
     launcher = slurm.through_step(step, nodes=nodes) if step else launchers.find(options.launcher)
     launchers.check(launcher, suite.cases())
+    folder = None
     if not options.dry_run:
-        supervise.check_folder(options.results)
+        check_folder(options.results)
+        folder = ResultsFolder(options.results)
     with processes.stopping_on_signals():
         try:
             models = models_of(suite.cases())
@@ -69,25 +75,24 @@ def _run(options: argparse.Namespace) -> int:
                 found.system_keys,
                 launcher,
                 network_keys=found.network_keys,
+                folder=folder,
             )
             say(f"{suite.name}: {units.counted(len(cases), 'case')} on {found.description} -> {options.results}/")
             if options.dry_run:
-                return _print_plan(suite, _waiting(campaign, cases, options.fresh), "text")
-            supervise.check_folder(options.results)
+                return _print_plan(
+                    suite, _waiting(campaign, cases, options.fresh, resuming.look(options.results)), "text"
+                )
             return _measure(campaign, cases, options.fresh)
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; what was measured is kept, and the same command goes on from here")
             return 130
 
 
-def _waiting(campaign: Campaign, cases: list[Case], fresh: bool) -> list[Case]:
+def _waiting(campaign: Campaign, cases: list[Case], fresh: bool, known: Known) -> list[Case]:
     """The cases that have not ended yet, or all; what was tried before in vain comes last."""
-    from dlbench.launch import attempts
-
-    if fresh or not campaign.root.is_dir():
+    if fresh:
         return cases
-    store = _store()
-    ended = attempts.final_keys(campaign.root) | (store.final_keys(campaign.root) if store else set())
+    ended = known.ended
     waiting = [case for case in cases if campaign.key(case) not in ended]
     if len(waiting) < len(cases):
         say(f"{len(cases) - len(waiting)} measured already, or out of memory (--fresh measures all anew)")
@@ -100,8 +105,7 @@ def _waiting(campaign: Campaign, cases: list[Case], fresh: bool) -> list[Case]:
         )
     _say_changed(campaign, waiting, ended)
     # A case that takes the whole job down with it must not keep the others from being measured.
-    tried = attempts.tried_keys(campaign.root)
-    return sorted(waiting, key=lambda case: campaign.key(case) in tried)
+    return sorted(waiting, key=lambda case: case.id in known.tried)
 
 
 def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> None:
@@ -121,86 +125,70 @@ def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> No
 
 def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
     from dlbench.errors import StoreError
+
+    try:
+        return _measured(campaign, cases, fresh)
+    except StoreError as error:
+        resuming.say_stopped(error)
+        return 1
+
+
+def _measured(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
     from dlbench.launch import attempts, supervise
     from dlbench.launch.progress import Progress
     from dlbench.results.records import DONE_STATUSES
 
     root = campaign.root
-    for record in supervise.recover(root):
-        say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
-    store = _store()
+    assert campaign.folder is not None
+    campaign.folder.check()
+    resuming.close_left_open(root)
+    found = resuming.look(root)
+    store = resuming.store_module()
     if store:
-        rebuild_parts(root)
+        resuming.rebuild_parts(root, found.without_part)
     else:
         say(
             f"no package 'pyarrow' in {sys.executable}: the results stay in {attempts.attempts_folder(root)}/; "
             f"where it is installed, `dlbench collect --results {root}` makes Parquet of them"
         )
-    waiting = _waiting(campaign, cases, fresh)
+    waiting = _waiting(campaign, cases, fresh, found)
     progress = Progress(len(cases), model_width=max(len(case.model) for case in cases))
+    parts = found.own_parts
 
-    def keep(record: Any) -> None:
+    def keep(record: Record) -> None:
         if store:
-            store.append(root, record)
+            store.append(root, record, make_folder=False)
         progress.finished(record)
 
-    stored = frozenset(store.final_keys(root)) if store else frozenset()
-    campaign = dataclasses.replace(campaign, on_record=keep, on_tick=progress.tick, stored=stored)
+    campaign = dataclasses.replace(
+        campaign,
+        on_record=keep,
+        on_tick=progress.tick,
+        on_note=say,
+        stored=frozenset(found.ended),
+        stored_ids=found.ids,
+    )
     progress.number = len(cases) - len(waiting)
-    ended: list[str] = []
+    statuses: list[str] = []
     busy = 0
-    try:
-        for record in supervise.run(waiting, campaign, fresh):
-            ended.append(record.status)
-            busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
-    except StoreError as error:
-        say(f"dlbench: {error}\nstopped there; what was measured is kept, and the same command goes on from here")
-        return 1
-    failed = sum(status not in DONE_STATUSES for status in ended)
+    for record in supervise.run(waiting, campaign, fresh):
+        statuses.append(record.status)
+        busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
+        parts += 1
+        if parts >= resuming.MERGE_FROM:
+            parts = resuming.merge_parts(root, parts)
+    failed = sum(status not in DONE_STATUSES for status in statuses)
     if failed:
         say(f"failed: {failed} of {len(waiting)}; the same command tries them again, those out of memory excepted")
     if busy:
         say(
-            f"busy host in {busy} of {units.counted(len(ended), 'case')}: other work took some of the cores, and "
+            f"busy host in {busy} of {units.counted(len(statuses), 'case')}: other work took some of the cores, and "
             "figures may be far off, however narrow their intervals; measure again when it is done"
         )
-    left = len(waiting) - len(ended)
+    left = len(waiting) - len(statuses)
     if left:
         say(f"left to another process that measures, or has measured, them: {left} of {len(waiting)}")
     return 1 if failed else 0
-
-
-def _store() -> ModuleType | None:
-    """`dlbench.results.store`; None where this Python has no pyarrow, such as that of a node outside of its container.
-
-    The attempts' folders hold everything that is measured; Parquet is made of them, here or later.
-    """
-    try:
-        from dlbench.results import store
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "pyarrow":
-            raise
-        return None
-    return store
-
-
-def rebuild_parts(root: Path, thorough: bool = False) -> int:
-    """Write the Parquet parts that are missing; what a killed run had measured comes back this way."""
-    from dlbench.errors import StoreError
-    from dlbench.launch import attempts
-    from dlbench.results import store
-
-    store.drop_doubles(root)
-    stored = store.attempt_ids(root, thorough)
-    rebuilt = 0
-    for folder, head in attempts.heads(root):
-        if head.attempt_id not in stored:
-            try:
-                store.append(root, attempts.full_record(folder, head))
-                rebuilt += 1
-            except StoreError as error:
-                say(f"{error}; passed over")
-    return rebuilt
 
 
 def _plan(options: argparse.Namespace) -> int:
@@ -224,15 +212,30 @@ def _print_plan(suite: Suite, cases: list[Case], form: str) -> int:
 
 def _collect(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
-    from dlbench.launch import supervise
+    from dlbench.launch import attempts, claims, supervise
+    from dlbench.launch.results_folder import check_folder
     from dlbench.results import store
 
-    if not options.results.is_dir():
-        raise BadInput(f"no results at '{options.results}': there is no such folder")
-    supervise.check_folder(options.results)
-    closed = supervise.recover(options.results)
-    rebuilt = rebuild_parts(options.results, thorough=True)
-    say(f"{options.results}/: attempts closed: {len(closed)}; Parquet parts rebuilt: {rebuilt}")
-    if options.merge and (merged := store.merge(options.results)):
+    root = options.results
+    if not root.is_dir():
+        raise BadInput(f"no results at '{root}': there is no such folder")
+    check_folder(root, make=False)
+    closed = resuming.close_left_open(root)
+    unseen = supervise.invisible(root)
+    if unseen and options.wait:
+        say(f"watching {units.counted(len(unseen), 'attempt')} for a sign of life, up to {claims.SILENCE_S:.0f} s")
+        closed += sum(len(supervise.recover(root, [folder])) for folder in claims.abandoned(unseen))
+        unseen = supervise.invisible(root)
+    store.drop_doubles(root)
+    stored = store.attempt_ids(root, thorough=True)
+    missing = [(folder, head) for folder, head in attempts.heads(root) if head.attempt_id not in stored]
+    rebuilt = resuming.rebuild_parts(root, missing)
+    say(f"{root}/: attempts closed: {closed}; Parquet parts rebuilt: {rebuilt}")
+    if unseen:
+        say(
+            f"left open: {units.counted(len(unseen), 'attempt')} of runs that cannot be seen from here, at work on "
+            f"another node or dead with it; --wait watches for {claims.SILENCE_S:.0f} s and closes those of the dead"
+        )
+    if options.merge and (merged := store.merge(root)):
         say(f"all parts are now in {merged}")
     return 0

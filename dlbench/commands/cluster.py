@@ -70,8 +70,8 @@ def _results(parser: argparse.ArgumentParser) -> None:
 def _submit(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
     from dlbench.launch import jobs, probe, scheduler
+    from dlbench.launch.results_folder import check_folder
     from dlbench.launch.sites import load_site, remarks
-    from dlbench.launch.supervise import check_folder
     from dlbench.spec.suite import load_suite, models_of
 
     site = load_site(options.site)

@@ -202,7 +202,10 @@ def _print(found: Found, names: tuple[str, str], form: str) -> None:
 
 
 def _ab(options: argparse.Namespace) -> int:
-    from dlbench.launch import probe, processes, supervise, turns
+    from dlbench.commands import resuming
+    from dlbench.errors import StoreError
+    from dlbench.launch import probe, processes, turns
+    from dlbench.launch.results_folder import ResultsFolder, check_folder
     from dlbench.report.compare.compare_stats import DEFAULT_PAIRS
     from dlbench.spec.suite import load_suite, models_of
 
@@ -215,7 +218,8 @@ def _ab(options: argparse.Namespace) -> int:
                 print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
         return 0
     turns.plan(suites[0], suites[1], a, b, options.seed, "cpu")  # wrong values are found before the device is asked
-    supervise.check_folder(options.results)
+    check_folder(options.results)
+    folder = ResultsFolder(options.results)
     models = models_of([case for suite in suites for case in suite.cases()])
     found = probe.probe(models)
     experiment = turns.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
@@ -227,7 +231,10 @@ def _ab(options: argparse.Namespace) -> int:
     say(f"A: {a.text}\nB: {b.text}")
     with processes.stopping_on_signals():
         try:
-            failed = measure_in_turns(experiment, pairs, options.results, keys, networks=networks)
+            failed = measure_in_turns(experiment, pairs, options.results, keys, networks=networks, folder=folder)
+        except StoreError as error:
+            resuming.say_stopped(error)
+            return 1
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
             return 130
@@ -257,16 +264,15 @@ def measure_in_turns(
     Returns:
         How many processes failed.
     """
-    from dlbench.commands.campaign import rebuild_parts
+    from dlbench.commands import resuming
     from dlbench.launch import supervise
     from dlbench.launch.turns import TurnsProgress
     from dlbench.report.compare.comparison import whole_pairs
     from dlbench.results import store
     from dlbench.results.records import DONE_STATUSES
 
-    for record in supervise.recover(root):
-        say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
-    rebuild_parts(root)
+    resuming.close_left_open(root)
+    resuming.rebuild_parts(root, resuming.look(root).without_part)
     whole = whole_pairs(_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs)
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
@@ -280,7 +286,7 @@ def measure_in_turns(
         say(f"{len(whole)} pairs are measured already")
 
     def keep(record: Record) -> None:
-        store.append(root, record)
+        store.append(root, record, make_folder=False)
         progress.finished(record)
 
     of_side = {
@@ -291,6 +297,7 @@ def measure_in_turns(
             system_key=key,
             on_record=keep,
             on_tick=progress.tick,
+            on_note=say,
             label=experiment.label(side),
             environment=experiment.setting(side).environment,
             network_keys=of_networks,

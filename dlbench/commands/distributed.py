@@ -40,12 +40,13 @@ def _count(text: str) -> int:
 def _allreduce(options: argparse.Namespace) -> int:
     from dlbench.errors import DlbenchError
     from dlbench.launch import launchers, supervise
+    from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import all_reduce_table
     from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
     from dlbench.spec.case import Case, Protocol
 
-    supervise.check_folder(options.results)
+    check_folder(options.results)
     case = Case(
         "lenet5",  # none is built; a case says how many ranks there are and on what
         device=options.device,

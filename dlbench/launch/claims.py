@@ -88,9 +88,14 @@ def seems_alive(who: dict[str, Any], heartbeat: Path) -> bool:
 class Claim:
     """A case claimed by this process until `release`."""
 
-    def __init__(self, path: Path, nonce: str) -> None:
+    def __init__(self, path: Path, nonce: str, dead: dict[str, Any] | None = None) -> None:
         self.path = path
         self._nonce = nonce
+        self._dead = dead
+
+    def was_held_by(self, who: dict[str, Any]) -> bool:
+        """Whether the claim was taken over from this owner, who is dead."""
+        return self._dead is not None and all(self._dead.get(name) == who.get(name) for name in owner())
 
     def touch(self) -> None:
         """Show that the owner is still at work."""
@@ -113,40 +118,41 @@ def take(root: Path, name: str) -> Claim | None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    path = _path(root, name)
+    path = path_of(root, name)
     nonce = secrets.token_hex(8)
     try:
         path.parent.mkdir(exist_ok=True)
-        if _create(path, nonce) or (_remove_stale(path) and _create(path, nonce)):
+        if _create(path, nonce):
             return Claim(path, nonce)
+        holder = _read(path)
+        if _remove_stale(path) and _create(path, nonce):
+            return Claim(path, nonce, holder)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return None
 
 
-def watch(root: Path, names: Iterable[str]) -> None:
-    """Look at the claims once more, so that less has to be waited for in the end."""
-    for name in names:
-        WATCH.silent_s(_path(root, name))
+def is_visible(heartbeat: Path) -> bool:
+    """Whether the owner behind a claim or an attempt's folder can be looked at from here, or has released it."""
+    return not heartbeat.exists() or process_identity.is_running(_holder(heartbeat)) is not None
 
 
-def abandoned(root: Path, names: Iterable[str]) -> Iterator[str]:
-    """Those of the claims `names` that turn out to be stale, as soon as that is known.
+def abandoned(heartbeats: Iterable[Path]) -> Iterator[Path]:
+    """Those claims and attempts' folders whose owners turn out to be dead, as soon as that is known.
 
-    An owner at work touches its claim every `TOUCH_EVERY_S`, so this waits so long for a sign of each owner that cannot
-    be looked at, and up to `SILENCE_S` for one that gives none. Claims of the living and released ones are passed over.
+    An owner at work touches both every `TOUCH_EVERY_S`, so this waits so long for a sign of each owner that cannot be
+    looked at, and up to `SILENCE_S` for one that gives none. The living and what was released are passed over.
     """
-    first = {name: _state(_path(root, name)) for name in names}
+    first = {path: _state(path) for path in heartbeats}
     while first:
-        for name, before in list(first.items()):
-            path = _path(root, name)
-            seen = process_identity.is_running(_read(path) or {})
+        for path, before in list(first.items()):
+            seen = process_identity.is_running(_holder(path))
             silent_s = WATCH.silent_s(path)
             if before is None or seen or _state(path) != before:
-                del first[name]
+                del first[path]
             elif seen is False or silent_s >= SILENCE_S:
-                del first[name]
-                yield name
+                del first[path]
+                yield path
         if first:
             time.sleep(_POLL_S)
 
@@ -178,7 +184,8 @@ def _files(folder: Path) -> list[Path]:
         return []
 
 
-def _path(root: Path, name: str) -> Path:
+def path_of(root: Path, name: str) -> Path:
+    """The file of a claim."""
     return root / "claims" / f"{name}.json"
 
 
@@ -223,6 +230,10 @@ def _remove_stale(path: Path) -> bool:
         return False
     aside.unlink()
     return True
+
+
+def _holder(heartbeat: Path) -> dict[str, Any]:
+    return _read(heartbeat / "owner.json" if heartbeat.is_dir() else heartbeat) or {}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

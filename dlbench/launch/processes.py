@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
+
+from dlbench.errors import StoreError
 
 #: How long a worker may take to write its result after it was asked to stop [s].
 GRACE_S = 10.0
@@ -34,8 +36,11 @@ def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subp
 
     Args:
         environment: variables over those of this process.
+
+    Raises:
+        StoreError: the folder cannot be written.
     """
-    with (folder / "stdout.txt").open("wb") as out, (folder / "stderr.txt").open("wb") as err:
+    with _output(folder / "stdout.txt") as out, _output(folder / "stderr.txt") as err:
         # A session of its own, so that a time limit can end the worker's children too; and it dies with us, since a
         # worker that outlives a killed supervisor would disturb the next measurement.
         return subprocess.Popen(
@@ -63,6 +68,13 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
         if root not in paths:
             values["PYTHONPATH"] = os.pathsep.join(filter(None, (*paths, root)))
     return values
+
+
+def _output(file: Path) -> IO[bytes]:
+    try:
+        return file.open("wb")
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def die_with_parent() -> None:

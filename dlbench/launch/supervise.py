@@ -7,25 +7,24 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from dlbench.errors import StoreError
-from dlbench.launch import aftermath, attempts, claims, processes, scheduler
+from dlbench import units
+from dlbench.launch import aftermath, attempts, claims, leftovers, processes, scheduler
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
 from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, stopping_on_signals, tail
+from dlbench.launch.results_folder import ResultsFolder, check_space
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
 from dlbench.spec.case import Case
 
 #: After its result is there, a worker may take so long to end [s].
 RESULT_GRACE_S = 30.0
-#: The free space that a campaign must start with [bytes].
-MIN_FREE_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,13 @@ class Campaign:
     on_record: Callable[[Record], None] = field(default=lambda record: None)
     #: Called about once a second while a case runs, with the case, the seconds so far and the worker's phase.
     on_tick: Callable[[Case, float, str], None] = field(default=lambda case, elapsed_s, phase: None)
-    #: What the Parquet parts already hold, besides the attempt folders.
+    #: Called with what a person should know meanwhile.
+    on_note: Callable[[str], None] = field(default=lambda text: None)
+    #: What the Parquet parts already hold, besides the attempt folders: what has ended, and the names of attempts.
     stored: frozenset[attempts.DoneKey] = frozenset()
+    stored_ids: frozenset[str] = frozenset()
+    #: The folder, held since the start of the command; held from the first case on where there is none.
+    folder: ResultsFolder | None = None
     #: Goes into each record: what sets this campaign apart from another of the same suite.
     label: str | None = None
     #: Environment variables of the workers, over those of this process.
@@ -56,39 +60,25 @@ class Campaign:
         return self.suite, self.suite_version, case.id, system_key, self.network_keys.get(case.model, "")
 
 
-def check_folder(root: Path) -> None:
-    """Find out before the first case whether results can be kept in `root`.
-
-    Raises:
-        StoreError: the folder cannot be made or written, or its disk is full.
-    """
-    probe = root / f".write-test-{os.getpid()}"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"x" * 4096)
-        probe.unlink()
-        status = os.statvfs(root)
-    except OSError as error:
-        raise StoreError(
-            f"cannot write results to '{root}': {error.strerror or error}; choose another with --results"
-        ) from None
-    free_bytes = status.f_bavail * status.f_frsize
-    if free_bytes < MIN_FREE_BYTES:
-        raise StoreError(
-            f"only {free_bytes / 2**20:.0f} MiB free in '{root}', and a campaign needs {MIN_FREE_BYTES / 2**20:.0f} MiB"
-        )
-
-
-def recover(root: Path) -> list[Record]:
+def recover(root: Path, among: Iterable[Path] | None = None) -> list[Record]:
     """Close the attempts that a killed supervisor left open; what their workers had finished is kept.
 
     One whose owner cannot be looked at from here is left alone until this process has watched it long enough.
+
+    Args:
+        root: the results folder.
+        among: only these attempts' folders are looked at.
     """
     closed = []
-    for attempt, owner in attempts.unclosed(root):
+    for attempt, owner in attempts.unclosed(root, among):
         if not claims.is_alive(owner, attempt.folder):
             closed.append(_close_left_open(attempt, owner))
     return closed
+
+
+def invisible(root: Path) -> list[Path]:
+    """The open attempts whose owners cannot be looked at from here: at work on another node, or dead with it."""
+    return [a.folder for a, _ in attempts.unclosed(root) if not claims.is_visible(a.folder)]
 
 
 def _close_left_open(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
@@ -114,18 +104,27 @@ def run(cases: list[Case], campaign: Campaign, fresh: bool = False) -> Iterator[
         StoreError: results cannot be written any more.
         Stopped: a signal asked for the end; the case in flight has been recorded as preempted.
     """
-    claimed: dict[str, Case] = {}
+    folder = campaign.folder or ResultsFolder(campaign.root)
+    held: dict[Path, Case] = {}  # by the claim or the attempt's folder that its owner touches
     for case in cases:
-        claims.watch(campaign.root, claimed)
-        claim = claims.take(campaign.root, claim_name(case, campaign))
-        if claim is None:
-            claimed[claim_name(case, campaign)] = case  # another process measures it right now
+        for heartbeat in held:
+            claims.WATCH.silent_s(heartbeat)  # so that less has to be waited for in the end
+        taken = _take(case, campaign, folder)
+        if isinstance(taken, Path):
+            held[taken] = case  # another process measures it right now
         else:
-            yield from _under_claim(case, campaign, claim, fresh)
+            yield from _under_claim(case, campaign, folder, taken, fresh)
     # Or seemed to: a node that failed holds its claims until its silence is long enough.
-    for name in claims.abandoned(campaign.root, claimed):
-        if claim := claims.take(campaign.root, name):
-            yield from _under_claim(claimed[name], campaign, claim, fresh)
+    unseen = sum(not claims.is_visible(heartbeat) for heartbeat in held)
+    if unseen:
+        campaign.on_note(
+            f"{units.counted(unseen, 'case')} claimed by runs that cannot be seen from here; they are watched for up "
+            f"to {claims.SILENCE_S:.0f} s, and measured here if their runs give no sign of life; Ctrl-C leaves them"
+        )
+    for heartbeat in claims.abandoned(held):
+        taken = _take(held[heartbeat], campaign, folder)
+        if isinstance(taken, _Taken):
+            yield from _under_claim(held[heartbeat], campaign, folder, taken, fresh)
 
 
 def claim_name(case: Case, campaign: Campaign) -> str:
@@ -133,25 +132,50 @@ def claim_name(case: Case, campaign: Campaign) -> str:
     return "-".join(map(str, campaign.key(case)))
 
 
-def _under_claim(case: Case, campaign: Campaign, claim: claims.Claim, fresh: bool) -> Iterator[Record]:
+@dataclass(frozen=True)
+class _Taken:
+    """A case that is ours to measure, and the folders of all attempts at it so far."""
+
+    claim: claims.Claim
+    tried: list[Path]
+
+
+def _take(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Taken | Path:
+    """Claim the case; gives what its owner touches where another process may be at work on it."""
+    folder.check()
+    name = claim_name(case, campaign)
+    claim = claims.take(campaign.root, name)
+    if claim is None:
+        return claims.path_of(campaign.root, name)
+    tried = attempts.folders(campaign.root, case.id)
+    for attempt, owner in attempts.unclosed(campaign.root, tried):
+        # Somebody may have removed its claim, and whoever stopped with an error has released it.
+        mine = attempt.key == campaign.key(case) and not claim.was_held_by(owner)
+        if mine and claims.is_alive(owner, attempt.folder):
+            claim.release()
+            return attempt.folder
+    return _Taken(claim, tried)
+
+
+def _under_claim(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Taken, fresh: bool) -> Iterator[Record]:
     try:
-        # Both looked up under the claim, since another process may have finished the case a moment ago, or have been
+        # Looked up under the claim, since another process may have finished the case a moment ago, or have been
         # killed between its worker's result and its own record.
-        record = _left_open(case, campaign)
+        record, stop = _left_open(case, campaign, taken.tried), None
         if record is None or fresh:
-            if not fresh and campaign.key(case) in attempts.final_keys(campaign.root) | campaign.stored:
+            key = campaign.key(case)
+            if not fresh and (key in campaign.stored or key in attempts.final_keys(campaign.root, taken.tried)):
                 return
-            record, stop = _run_case(case, campaign, claim)
+            check_space(campaign.root)
+            record, stop = _run_case(case, campaign, folder, taken)
             for _ in range(scheduler.STEP_TRIES - 1):
                 if stop is not None or not str(record.error).startswith(scheduler.STEP_FAILED):
                     break
-                if not scheduler.wait_for_controller(claim.touch):
+                if not scheduler.wait_for_controller(taken.claim.touch):
                     break
-                record, stop = _run_case(case, campaign, claim)
-        else:
-            stop = None
+                record, stop = _run_case(case, campaign, folder, taken)
     finally:
-        claim.release()
+        taken.claim.release()
     yield record
     if stop is not None:
         raise stop  # also where the worker came to its end before the signal reached it
@@ -159,13 +183,13 @@ def _under_claim(case: Case, campaign: Campaign, claim: claims.Claim, fresh: boo
         raise Stopped(signal.Signals[str(record.error)])
 
 
-def _left_open(case: Case, campaign: Campaign) -> Record | None:
-    """Close the case's attempts that are open: their owners must be dead, since the claim is ours.
+def _left_open(case: Case, campaign: Campaign, tried: list[Path]) -> Record | None:
+    """Close the case's attempts that are open: their owners are dead, since the claim is ours.
 
     Gives the record of one whose worker had come to an end, handed to `on_record`.
     """
     finished = None
-    for attempt, owner in attempts.unclosed(campaign.root):
+    for attempt, owner in attempts.unclosed(campaign.root, tried):
         if attempt.key == campaign.key(case):
             record = _close_left_open(attempt, owner)
             if record.status in FINAL_STATUSES:
@@ -174,11 +198,14 @@ def _left_open(case: Case, campaign: Campaign) -> Record | None:
     return finished
 
 
-def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> tuple[Record, Stopped | None]:
+def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Taken) -> tuple[Record, Stopped | None]:
     """The case's record, and the signal that asked for the end meanwhile."""
     suite, version, _, system_key, network_key = campaign.key(case)
     owner = claims.owner() | scheduler.this_job()
-    attempt = attempts.create(campaign.root, case, suite, version, system_key, owner, campaign.label, network_key)
+    earlier = [*(one.name for one in taken.tried), *campaign.stored_ids]
+    attempt = attempts.create(
+        campaign.root, case, suite, version, system_key, owner, campaign.label, network_key, earlier
+    )
     started = time.monotonic()
     oom_kills = _oom_kills()
     process: subprocess.Popen[bytes] | None = None
@@ -186,7 +213,7 @@ def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> tuple[Reco
     stopped: Stopped | None = None
     try:
         process = processes.start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
-        ended_by = _wait(process, case, attempt, campaign, claim)
+        ended_by = _wait(process, case, attempt, campaign, folder, taken.claim)
     except Stopped as stop:
         stopped = stop
         ended_by = stop.signal_name
@@ -198,6 +225,7 @@ def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> tuple[Reco
             scheduler.end_steps(attempt.id)
     exit_code = process.returncode if process else None
     oom_kill = _oom_kills() > oom_kills or aftermath.said_out_of_memory(attempt.folder)
+    folder.check()
     outcome = _classify(attempt.folder, exit_code, ended_by, case, oom_kill)
     record = _close(attempt, outcome, exit_code, time.monotonic() - started)
     campaign.on_record(record)
@@ -205,7 +233,12 @@ def _run_case(case: Case, campaign: Campaign, claim: claims.Claim) -> tuple[Reco
 
 
 def _wait(
-    process: subprocess.Popen[bytes], case: Case, attempt: Attempt, campaign: Campaign, claim: claims.Claim
+    process: subprocess.Popen[bytes],
+    case: Case,
+    attempt: Attempt,
+    campaign: Campaign,
+    folder: ResultsFolder,
+    claim: claims.Claim,
 ) -> str | None:
     """Wait for the worker; gives "timeout" when it must be ended for that."""
     # A thread blocks in waitpid and this one in the join: nothing polls while the worker measures.
@@ -217,6 +250,7 @@ def _wait(
         waiter.join(timeout=1.0)
         now = time.monotonic()
         campaign.on_tick(case, now - started, phase_of(attempt.folder))
+        folder.check()
         if now - touched > claims.TOUCH_EVERY_S:
             claim.touch()
             with suppress(OSError):
@@ -301,7 +335,7 @@ def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: fl
         suite_version=attempt.suite_version,
         case=attempt.case.to_dict(),
         started_at=attempt.started_at,
-        finished_at=datetime.now(UTC).isoformat(),
+        finished_at=_finished_at(attempt.started_at, wall_s),
         status=outcome.status,
         error=printable(outcome.error),
         exit_code=exit_code,
@@ -311,8 +345,19 @@ def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: fl
         ranks=outcome.ranks,
         label=attempt.label,
     )
+    leftovers.sweep_attempt(attempt.folder)
     attempts.write_record(attempt.folder, record)
     return record
+
+
+def _finished_at(started_at: str, wall_s: float | None) -> str:
+    """The end of an attempt by the clock of its start, which may have been set since, or be that of another host."""
+    now = datetime.now(UTC)
+    try:
+        started = datetime.fromisoformat(started_at)
+        return (max(now, started) if wall_s is None else started + timedelta(seconds=wall_s)).isoformat()
+    except (ValueError, TypeError, OverflowError):
+        return now.isoformat()
 
 
 def _oom_kills() -> int:

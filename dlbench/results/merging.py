@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,7 +30,7 @@ class _Own:
     num_rows: int
 
 
-def merge(root: Path, max_bytes: int | None = None) -> Path | None:
+def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> Path | None:
     """Put the parts that lie directly in `root` into one, which reads much faster; None when there are fewer than two.
 
     Parts that others wrote, that hold other columns or that cannot be read are left alone, and so are those that share
@@ -39,11 +40,12 @@ def merge(root: Path, max_bytes: int | None = None) -> Path | None:
     Args:
         root: a results folder.
         max_bytes: larger files are left as they are.
+        most: no more than so many files are taken, those of the oldest attempts first.
 
     Raises:
         StoreError: the merged part cannot be written.
     """
-    own = list(_own_parts(root, max_bytes, thorough=True))
+    own = list(islice(_own_parts(root, max_bytes, thorough=True), most))
     holders = Counter(attempt for one in own for attempt in one.attempts)
     alone = [one for one in own if all(holders[attempt] == 1 for attempt in one.attempts)]
     if len(alone) < 2:
@@ -67,7 +69,7 @@ def _write_all(target: Path, alone: list[_Own]) -> list[list[int]]:
     schema = parts.marked(SCHEMA, target.name, sum(one.num_rows for one in alone))
     written = 0
     waiting: list[pa.Table] = []
-    with parts.writing(target) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+    with parts.writing(target, make_folder=False) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for place, one in enumerate(alone):
             waiting.append(parts.read_part(one.part).replace_schema_metadata(schema.metadata))
             num_rows = sum(table.num_rows for table in waiting)
@@ -118,9 +120,9 @@ def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False)
         thorough: read each part whole, so that damage in any column is found.
     """
     for part in sorted(root.glob("*.parquet")):
-        if part.name.startswith(".") or not parts.is_marked(part):
+        if part.name.startswith(".") or (max_bytes is not None and part.stat().st_size > max_bytes):
             continue
-        if max_bytes is not None and part.stat().st_size > max_bytes:
+        if not parts.is_marked(part):
             continue
         problems: list[str] = []
         try:

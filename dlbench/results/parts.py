@@ -19,6 +19,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from dlbench.atomic_file import temporary_name
 from dlbench.errors import StoreError
 from dlbench.names import excerpt
 from dlbench.results.checks import CANNOT, JUDGED, REQUIRED, checked, fitted
@@ -36,7 +37,7 @@ ROW_GROUP = 4096
 #: What to do about a part that cannot be read.
 REBUILD = "`dlbench collect` rebuilds it where the attempt's folder is still there"
 #: Key of the file's metadata under which `dlbench run` and `collect` sign the parts that they write.
-_MARK = b"dlbench_part"
+MARK = b"dlbench_part"
 
 
 class SkippedPart(UserWarning):
@@ -260,39 +261,45 @@ def is_marked(part: Path) -> bool:
         schema = metadata.schema.to_arrow_schema()
     except CANNOT:
         return False
-    return bool((schema.metadata or {}).get(_MARK) == _mark(part.name, metadata.num_rows, schema.names))
+    return bool((schema.metadata or {}).get(MARK) == mark(part.name, metadata.num_rows, schema.names))
 
 
-def _mark(name: str, num_rows: int, columns: Sequence[str]) -> bytes:
+def mark(name: str, num_rows: int, columns: Sequence[str]) -> bytes:
     return hashlib.sha256("\n".join((name, str(num_rows), *columns)).encode()).hexdigest()[:16].encode()
 
 
 def marked(schema: pa.Schema, name: str, num_rows: int) -> pa.Schema:
     """The schema of a part that `is_marked`."""
-    return schema.with_metadata({**(schema.metadata or {}), _MARK: _mark(name, num_rows, schema.names)})
+    return schema.with_metadata({**(schema.metadata or {}), MARK: mark(name, num_rows, schema.names)})
 
 
-def write(target: Path, table: pa.Table) -> Path:
+def write(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
     """Write a Parquet file, whole or not at all; gives its path.
+
+    Args:
+        target: the file.
+        table: its rows.
+        make_folder: make the folder if it is not there.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    with writing(target) as file:
+    with writing(target, make_folder) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
     return target
 
 
 @contextlib.contextmanager
-def writing(target: Path) -> Iterator[IO[Any]]:
+def writing(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
     """A file that becomes `target` when all went well, and is gone when not.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             yield file
             file.flush()

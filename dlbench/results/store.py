@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,8 +64,13 @@ _KEY_COLUMNS = ["suite", "suite_version", "case_id", "system_key", "network_key"
 _RANK_COLUMNS = ["attempt_id", "rank", "world_size", "status"]
 
 
-def append(root: Path, record: Record) -> Path:
+def append(root: Path, record: Record, make_folder: bool = True) -> Path:
     """Write one record as a part of its own, whole or not at all; gives the part's path.
+
+    Args:
+        root: the results folder.
+        record: an attempt.
+        make_folder: make the folder if it is not there; a run must not, whose folder was moved or deleted.
 
     Raises:
         StoreError: the folder cannot be written, or the record holds what its columns cannot.
@@ -78,7 +83,7 @@ def append(root: Path, record: Record) -> Path:
         raise StoreError(f"cannot store {record.attempt_id}: {error}") from error
     target = _free_name(root, record.attempt_id)
     schema = marked(table.schema, target.name, table.num_rows)
-    return write(target, table.replace_schema_metadata(schema.metadata))
+    return write(target, table.replace_schema_metadata(schema.metadata), make_folder)
 
 
 def _free_name(root: Path, attempt_id: str) -> Path:
@@ -100,16 +105,17 @@ def _free_name(root: Path, attempt_id: str) -> Path:
     return target
 
 
-def attempt_ids(root: Path, thorough: bool = False) -> set[str]:
+def attempt_ids(root: Path, thorough: bool = False, among: Iterable[Path] | None = None) -> set[str]:
     """The attempts that the readable Parquet parts of `root` hold whole.
 
     Missing here are those of a corrupt part, and those of a file of others that lacks columns, ranks or samples.
 
     Args:
         thorough: read each part whole, so that damage in any column is found.
+        among: only these parts.
     """
     known: set[str] = set()
-    for part in find(root)[0]:
+    for part in find(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns of it
             if is_marked(part):
                 rows = read_part(part) if thorough else read_part(part, ["attempt_id"])
@@ -130,13 +136,17 @@ def _whole_attempts(rows: pa.Table) -> set[str]:
     }
 
 
-def final_keys(root: Path) -> set[tuple[str, int, str, str, str]]:
+def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str, int, str, str, str]]:
     """Suite, suite version, case, system and network of what the Parquet parts of `root` hold as ended.
 
     A case that is said to be measured and has no samples has not ended.
+
+    Args:
+        root: the results folder.
+        among: only these parts.
     """
     ended = set()
-    for part in find(root)[0]:
+    for part in find(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns of it
             # The worker writes both or none, and lists take much longer to read.
             samples = "window_s" if is_marked(part) else "step_s"

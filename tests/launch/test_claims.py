@@ -137,8 +137,9 @@ def test_abandoned_claims_are_told_from_those_of_owners_at_work(tmp_path, impati
     began = time.monotonic()
     other = threading.Thread(target=others)
     other.start()
-    found = {name: time.monotonic() - began for name in claims.abandoned(
-        tmp_path, ["silent", "dead", "living", "released", "touched", "never there"])}  # fmt: skip
+    names = ["silent", "dead", "living", "released", "touched", "never there"]
+    waited_for = claims.abandoned([claims.path_of(tmp_path, name) for name in names])
+    found = {path.stem: time.monotonic() - began for path in waited_for}
     other.join()
     assert set(found) == {"dead", "silent"}
     assert found["dead"] < 1.0 < found["silent"]
@@ -147,7 +148,7 @@ def test_abandoned_claims_are_told_from_those_of_owners_at_work(tmp_path, impati
 def test_the_living_are_not_waited_for(tmp_path):
     claim = claims.take(tmp_path, "x")
     began = time.monotonic()
-    assert list(claims.abandoned(tmp_path, ["x"])) == []
+    assert list(claims.abandoned([claims.path_of(tmp_path, "x")])) == []
     assert time.monotonic() - began < 0.5
     claim.release()
 

@@ -1,0 +1,73 @@
+"""What killed processes leave in a results folder: half-written files, empty attempts, claims. Swept while others run.
+
+Only what dlbench names in its own way is touched, and only when its writer is seen to be dead, or, where that cannot be
+seen from here, when nothing changed while this process watched for `claims.SILENCE_S`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from dlbench import atomic_file
+from dlbench.launch import attempts, claims
+
+
+def sweep(root: Path, among: Iterable[Path] | None = None) -> int:
+    """Remove what is left over; gives how many files and folders that were.
+
+    Args:
+        root: the results folder.
+        among: the attempts' folders, where they are known already.
+    """
+    removed = claims.remove_stale(root)
+    for folder in (root, attempts.attempts_folder(root)):
+        removed += sum(map(_removed, _temporary(folder)))
+    claimed = "\n".join(claims.holders(root))
+    for attempt in attempts.folders(root) if among is None else among:
+        removed += _removed_empty(attempt, claimed)
+    return removed
+
+
+def sweep_attempt(folder: Path) -> None:
+    """Remove the half-written files of an attempt whose processes have all ended."""
+    for path in _temporary(folder):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _temporary(folder: Path) -> list[Path]:
+    try:
+        found = os.listdir(folder)  # noqa: PTH208 (a third of the time that pathlib takes)
+    except OSError:
+        return []
+    return [folder / name for name in found if name[:1] == "." and atomic_file.is_temporary(name)]
+
+
+def _removed(path: Path) -> bool:
+    runs = atomic_file.writer_runs(path.name)
+    silent_s = claims.WATCH.silent_s(path)
+    if runs or (runs is None and silent_s < claims.SILENCE_S):
+        return False
+    with contextlib.suppress(OSError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        return True
+    return False
+
+
+def _removed_empty(attempt: Path, claimed: str) -> bool:
+    """Earlier versions made an attempt's folder before its files, under the claim of its case."""
+    case_id = attempt.name.split("-")[1] if attempt.name.count("-") == 2 else ""
+    if not case_id or case_id in claimed or any((attempt / name).exists() for name in ("owner.json", "case.json")):
+        return False
+    with contextlib.suppress(OSError):
+        sweep_attempt(attempt)
+        attempt.rmdir()  # fails where anything is in it
+        return True
+    return False
