@@ -27,6 +27,17 @@ def test_a_line_says_what_kind_of_warning_and_how_much_of_it():
     assert line.endswith("(busy_host 63 %, drift -3.4 %, host_bound)")
 
 
+def test_a_partial_count_makes_the_rate_a_lower_bound():
+    def line(**changes):
+        return Progress(1).case_line(fakes.record(Case("lenet5"), fakes.CPU, **changes))
+
+    partial = line(flop_partial="_fft_r2c", warnings=("flop_partial: not counted: _fft_r2c; the FLOP are ...",))
+    assert " ≥ " in partial
+    assert partial.endswith("(flop_partial)")
+    assert "≥" not in line()
+    assert "FLOP/s" not in line(forward_flop=None, backward_flop=None)
+
+
 def test_ranks_that_share_a_meter_count_it_once():
     case = Case("lenet5", devices_per_node=2)
     shared = fakes.record(case, fakes.CPU, energy_scope="package", energy_source="rapl", energy_j=100.0)

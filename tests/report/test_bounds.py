@@ -90,6 +90,15 @@ def test_times_that_mean_nothing_are_missing_and_flagged(samples):
     assert "no usable" in row["note"]
 
 
+def test_a_layer_says_what_is_not_in_its_flop():
+    rows = (layer("mix", forward_flop=100, note="not counted: _fft_r2c"), layer("fc", forward_flop=1000))
+    frame = bounds.layer_bounds(layers_frame(rows), ROOF).set_index("layer")
+    assert frame["note"].to_dict() == {"mix": "not counted: _fft_r2c", "fc": "above the measured peak"}
+    run = ProfileRun(HERE, Case("mixer").to_dict(), rows, step_s=(4.0,), hooked_step_s=(4.0,))
+    text = render(bounds_tables.profile_table(run, ROOF), "text")
+    assert "FLOP and bounds are not exact for mix (not counted: _fft_r2c)" in text
+
+
 def test_the_median_leaves_out_what_is_no_time():
     assert bounds.median_time((0.0, 2.0, math.nan, 4.0, None, 3.0)) == 3.0
 

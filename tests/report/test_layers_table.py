@@ -97,3 +97,22 @@ def test_the_audit_of_the_real_modules_leaves_no_difference_unexplained():
 @pytest.mark.parametrize("form", FORMATS)
 def test_the_audit_of_the_real_modules_renders_in_every_format(form):
     assert "unexplained" not in audit_table({name: counted_facts(name) for name in COUNTED_MODELS}, form)
+
+
+def test_a_row_with_what_is_not_counted_names_it_and_has_no_total_of_nothing():
+    from dlbench.worker.layers import layers
+
+    mixing, head, total = layers_table("spectrum", layers("tests.worker.networks.counted:Spectrum")).records()
+    assert (mixing["macs"], mixing["forward_flop"], mixing["uncounted"]) == (None, None, "_fft_r2c")
+    assert (head["macs"], head["uncounted"]) == (330, None)
+    assert (total["macs"], total["uncounted"]) == (330, "_fft_r2c")
+    *_, total = layers_table("spectrum", layers("tests.worker.networks.counted:OnlySpectrum")).records()
+    assert (total["macs"], total["forward_flop"], total["backward_flop"]) == (None, None, None)
+
+
+def test_work_done_once_is_in_the_row_of_one_image():
+    from dlbench.worker.layers import layers
+
+    made, _, total = layers_table("made", layers("tests.worker.networks.counted:MadeWeights")).records()
+    assert made["macs"] == 512 * 128 * 64 + 64 * 512
+    assert total["forward_flop"] == 2 * (512 * 128 * 64 + 64 * 512 + 5120)

@@ -1,6 +1,8 @@
 """Metrics against values worked out by hand."""
 
+import csv
 import dataclasses
+import io
 import math
 import re
 
@@ -10,9 +12,11 @@ import pytest
 from dlbench import stats, units
 from dlbench.__main__ import main
 from dlbench.report.chapters import tables
+from dlbench.report.chapters.tables_energy import energies
 from dlbench.report.data import derive, doubts
 from dlbench.report.data.content import read
 from dlbench.report.data.metrics import METRICS
+from dlbench.report.figures import plots_time
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.spec.case import Case
 from tests.fakes import records as fakes
@@ -73,6 +77,35 @@ def test_share_of_peak_and_distance_to_the_bound_are_reciprocal():
     assert case["time_bound"] == pytest.approx(30e12 / 494.5e12)
     assert case["mfu"] == pytest.approx(30e12 / 0.2 / 494.5e12)
     assert case["distance_to_bound"] * case["mfu"] == pytest.approx(1)
+
+
+def test_work_that_is_done_again_is_in_the_share_of_the_hardware_alone():
+    work = {"forward_flop": 10**12, "backward_flop": 2 * 10**12}
+    case = only(training(**work, executed_flop=4 * 10**12))
+    assert (case["flop_per_image"], case["executed_flop_per_image"]) == (3e12, 4e12)
+    assert case["mfu"] == pytest.approx(30e12 / 0.2 / 494.5e12)
+    assert case["hfu"] == pytest.approx(40e12 / 0.2 / 494.5e12)
+    # Where nothing is done again there is one share; records from before do not say.
+    for executed in (3 * 10**12, None):
+        assert math.isnan(only(training(**work, executed_flop=executed))["hfu"])
+
+
+def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
+    warned = {"flop_partial": "_fft_r2c", "warnings": ("flop_partial: not counted: _fft_r2c; the FLOP are ...",)}
+    varying = {"flop_varies": True, "warnings": ("flop_varies: the work differs from step to step, ...",)}
+    parted = fakes.record(Case("alexnet", device="cuda"), number=1, **warned)
+    mean = fakes.record(Case("vgg16", device="cuda"), number=2, **varying)
+    sound = fakes.record(Case("resnet50", device="cuda"), number=3)
+    content = read([fakes.fill(tmp_path / "store", [parted, mean, sound])])
+    doubted = {row["model"]: row["doubts"] for row in tables.comparison(content.shown, {}).records()}
+    assert "partial FLOP" in doubted["AlexNet"]
+    assert "mean FLOP" in doubted["VGG-16"]
+    assert "FLOP" not in doubted["ResNet-50"]
+    rows = list(csv.DictReader(io.StringIO(tables.tidy_csv(content.attempts))))
+    assert sorted(row["flop_partial"] for row in rows) == ["", "", "_fft_r2c"]
+    assert "1 of 3 with a partial FLOP count" in doubts.of_all(content.shown, with_energy=False)
+    assert "per flop" in " ".join(energies(content.shown, content.system_names).notes).lower()
+    assert "count is partial" in plots_time.flop_time(content.shown).caption
 
 
 def by_ranks(number, *changes):

@@ -96,17 +96,22 @@ def layers_table(model: str, rows: Sequence[Layer]) -> Table:
         for row in rows
     ]
     first_sum = 3 + len(_LETTERS)
-    sums = [sum(int(row[i] or 0) for row in cells) for i in range(first_sum, len(columns))]
+    partial = {row.name or "the network itself": ", ".join(row.uncounted) for row in rows if row.uncounted}
+    sums: list[Cell] = [sum(int(row[i] or 0) for row in cells) for i in range(first_sum, len(columns))]
+    # A sum of nothing but what is not counted is missing as well.
+    known = [any(row[i] is not None for row in cells) for i in range(first_sum, len(columns))]
+    sums = [total if has or not partial else None for total, has in zip(sums, known, strict=True)]
     cells.append(["total", None, *[None] * len(_LETTERS), None, *sums])
+    if partial:
+        columns.append(Column("uncounted", "not counted", "left"))
+        names = [*(", ".join(row.uncounted) or None for row in rows), ", ".join(dict.fromkeys(partial.values()))]
+        cells = [[*row, name] for row, name in zip(cells, names, strict=True)]
     notes = [
         "Per image, without biases. M filters, C input channels, H x W input, R x S filter, P x Q output.",
         "FLOP = 2 x MAC. Bytes: every operand and result once, fp32, batch of one image.",
     ]
-    partial = [f"{row.name or 'the network itself'} ({', '.join(row.uncounted)})" for row in rows if row.uncounted]
     if partial:
-        notes.append(
-            f"Not counted: {', '.join(partial)}. MACs and FLOP of these rows and of the total are lower bounds."
-        )
+        notes.append("Not counted: these operations may multiply too; MACs and FLOP of their rows are lower bounds.")
     return Table(columns, cells, f"{model}: {units.counted(len(rows), 'layer')}", notes)
 
 
