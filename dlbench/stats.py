@@ -26,9 +26,9 @@ MIN_SAMPLES_FOR_INTERVAL = 20
 #: Fewer samples than this never count as warmed up.
 MIN_SAMPLES_FOR_STEADY = 6
 #: Cosine waves that estimate the long-run variance: the degrees of freedom of the interval.
-_WAVES = 8
+NUM_WAVES = 8
 #: Samples are summed into at most so many cells before the cosine sums: 32 cells per half-wave of the fastest one.
-_MAX_CELLS = 32 * _WAVES
+MAX_CELLS = 32 * NUM_WAVES
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
         return None
     ordered = sorted(times)
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
-    t = _student_quantile((1 + confidence) / 2, _WAVES)
+    t = student_quantile((1 + confidence) / 2, NUM_WAVES)
     # Steps that take turns about the median leave the waves no power at all: that is no certainty.
     reach = t * math.sqrt(max(1.0, n * _variance_inflation(times, ordered, middle))) / 2
     # From 0 on, where the formula counts ranks from 1.
@@ -239,31 +239,39 @@ def _variance_inflation(times: list[float], ordered: list[float], middle: float)
     below, above = bisect_left(ordered, middle), n - bisect_right(ordered, middle)
     # Ties with the median can leave more signs on one side.
     mean = (above - below) / 2 / n
-    squares = above * (0.5 - mean) ** 2 + below * (0.5 + mean) ** 2 + (n - above - below) * mean * mean
+    over, under = 0.5 - mean, 0.5 + mean
+    squares = above * (over * over) + below * (under * under) + (n - above - below) * (mean * mean)
     variance = squares / n
     if variance < 1e-12:
         return 1.0
     # Sums over cells instead of single samples: the slow waves hardly change within a cell.
-    num_cells = min(n, _MAX_CELLS)
+    num_cells = min(n, MAX_CELLS)
     edges = [i * n // num_cells for i in range(num_cells + 1)]
     cells = [sum(signs[a:b]) - (b - a) * mean for a, b in pairwise(edges)]
-    power: float = sum(sum(map(mul, cells, wave)) ** 2 for wave in _waves(n, num_cells)) * 2 / n
+    power = 0.0
+    for wave in waves(n, num_cells):
+        # In this order, and not compensated as `sum` is from Python 3.12 on: so does who looks at many windows at once.
+        total = 0.0
+        for cell, height in zip(cells, wave, strict=True):
+            total += cell * height
+        power += total * total
+    power = power * 2 / n
     # Products of what the signs are from their mean, multiplied out: signs themselves are quick to multiply.
     ends = signs[0] + signs[-1]
     products: float = sum(map(mul, signs, islice(signs, 1, None)))
-    lag1 = (products - mean * ((above - below) - ends) + (n - 1) * mean * mean) / squares
-    return power / _WAVES / variance / _power_left_by_waves(lag1, n)
+    lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
+    return power / NUM_WAVES / variance / power_left_by_waves(lag1, n)
 
 
 @lru_cache(maxsize=64)
-def _waves(n: int, num_cells: int) -> list[list[float]]:
+def waves(n: int, num_cells: int) -> list[list[float]]:
     """The cosine waves over a window of `n` samples, each at the middles of its cells."""
     edges = [i * n // num_cells for i in range(num_cells + 1)]
     middles = [(a + b) / 2 / n for a, b in pairwise(edges)]
-    return [[math.cos(math.pi * wave * u) for u in middles] for wave in range(1, _WAVES + 1)]
+    return [[math.cos(math.pi * wave * u) for u in middles] for wave in range(1, NUM_WAVES + 1)]
 
 
-def _power_left_by_waves(lag1: float, n: int) -> float:
+def power_left_by_waves(lag1: float, n: int) -> float:
     """Mean power of the 8 cosine waves over the power at frequency zero, if the steps were of first order (AR(1)).
 
     Zero is what is wanted and the waves are what can be had: where correlation lasts for a good part of the window they
@@ -274,7 +282,7 @@ def _power_left_by_waves(lag1: float, n: int) -> float:
     unbiased = (n * lag1 + 1) / (n - 3)
     cautious = unbiased + math.sqrt(max(0.0, 1 - unbiased * unbiased) / n)
     rho = math.sin(math.pi / 2 * min(max(cautious, 0.0), 0.99))
-    omegas = [math.pi * wave / n for wave in range(1, _WAVES + 1)]
+    omegas = [math.pi * wave / n for wave in range(1, NUM_WAVES + 1)]
     return fmean((1 - rho) ** 2 / (1 - 2 * rho * math.cos(w) + rho * rho) for w in omegas)
 
 
@@ -294,7 +302,7 @@ def _at_rank(ordered: list[float], rank: float) -> float:
     return ordered[below] + (rank - below) * (ordered[above] - ordered[below])
 
 
-def _student_quantile(probability: float, degrees: int) -> float:
+def student_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t by its expansion in 1/degrees (Abramowitz & Stegun 26.7.5).
 
     From 8 degrees on the error is below 0.01 % up to a probability of 0.995, below 0.1 % up to 0.9995.

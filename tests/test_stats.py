@@ -156,8 +156,8 @@ def test_the_interval_is_fast_enough_for_a_stop_rule():
 def test_the_t_quantile_agrees_with_scipy():
     for probability in (0.9, 0.95, 0.975, 0.995):
         expected = scipy_stats.t.ppf(probability, 8)
-        assert stats._student_quantile(probability, 8) == pytest.approx(expected, rel=1e-4)
-    assert stats._student_quantile(0.9995, 8) == pytest.approx(scipy_stats.t.ppf(0.9995, 8), rel=1e-3)
+        assert stats.student_quantile(probability, 8) == pytest.approx(expected, rel=1e-4)
+    assert stats.student_quantile(0.9995, 8) == pytest.approx(scipy_stats.t.ppf(0.9995, 8), rel=1e-3)
 
 
 def test_warm_up_goes_on_while_steps_get_faster_and_ends_when_they_do_not():
