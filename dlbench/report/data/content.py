@@ -17,7 +17,7 @@ from dlbench.results import bounds_store, store
 from dlbench.results.records import DONE_STATUSES
 from dlbench.spec.case import AXES
 
-#: Confidence intervals are computed for, and tables and figures made of, at most so many cases; metrics.csv has all.
+#: Tables and figures are made of at most so many cases; metrics.csv has all.
 MAX_SHOWN = 1000
 #: What is wrong with a case that is said to be measured and has no time that can be a step's.
 UNUSABLE = "no step time is left: there is none, or one is NaN, infinite, zero, negative or beyond all reason"
@@ -29,12 +29,12 @@ class Content:
 
     sources: tuple[str, ...]
     rows: pd.DataFrame  # as stored, one per rank, without samples; `system_details` in one row of each system
-    attempts: pd.DataFrame  # one per attempt, all metrics
-    shown: pd.DataFrame  # of each case the attempt that counts, with intervals, samples, traces of power, communication
+    attempts: pd.DataFrame  # one per attempt, all metrics and their intervals
+    shown: pd.DataFrame  # of each case the attempt that counts, with samples, traces of power, communication
     failed: pd.DataFrame  # of each case without samples the latest attempt
     system_names: dict[str, str]  # by system_id
     skipped: tuple[str, ...]  # parts that could not be read, in words
-    left_out: int = 0  # measured cases beyond `MAX_SHOWN`, which stand in metrics.csv alone
+    left_out: int = 0  # measured cases beyond those that are shown, which stand in metrics.csv alone
     baseline: str | None = None  # the name of the system that speedups are over; None for the first
     prices: Prices | None = None
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
@@ -55,6 +55,7 @@ def read(
     baseline: str | None = None,
     prices: Prices | None = None,
     progress: loading.Progress | None = None,
+    max_shown: float | None = None,
 ) -> Content:
     """Read the stores and derive everything that a report shows.
 
@@ -63,6 +64,7 @@ def read(
         baseline: the name of the system that speedups are over; None for the first.
         prices: of energy and devices, for what a training costs.
         progress: is told how far the reading is.
+        max_shown: at most so many cases are shown, with their samples; None for `MAX_SHOWN`.
 
     Raises:
         StoreError: a source does not exist.
@@ -78,24 +80,26 @@ def read(
     systems.check_baseline(baseline, names.values())
     attempts = case_bounds.with_bounds(derive.assembled(rows, loaded.statistics), rows, bounds)
     first = rows.drop_duplicates("attempt_id").set_index("attempt_id")
-    attempts["system_id"] = attempts["attempt_id"].map(first["system_id"]).astype(object)
+    system_id = attempts["attempt_id"].map(first["system_id"]).astype(object).rename("system_id")
+    attempts = pd.concat([derive.with_intervals(attempts), system_id], axis=1)
     latest = derive.current(attempts)
     done = latest["status"].isin(DONE_STATUSES)
     usable = done & latest["steps"].gt(0)
     measured = latest[usable]
-    chosen = choose(measured, MAX_SHOWN)
+    chosen = choose(measured, MAX_SHOWN if max_shown is None else max_shown)
     # Sections look at these case by case, which columns of Arrow's texts are slow at.
     chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
     kept = loaded.samples_of(chosen["attempt_id"].tolist())
     traces = first.reindex(kept.index)["power_limit_w"].to_numpy()
     allreduce = kept.index.map(rows.groupby("attempt_id")["gradient_allreduce_s"].max())
     kept = kept.assign(power_limit_w=traces, allreduce=allreduce.to_numpy(dtype=float))
-    shown = chosen.assign(**{str(name): kept[name].to_numpy() for name in kept})
+    # In one piece, which is faster.
+    shown = pd.concat([chosen, kept.set_index(chosen.index)], axis=1).copy()
     return Content(
         sources=tuple(source.path for source in named),
         rows=rows,
         attempts=attempts,
-        shown=derive.with_intervals(shown).copy(),  # in one piece, which is faster
+        shown=shown,
         failed=latest.assign(error=latest["error"].mask(done, UNUSABLE))[~usable],
         system_names=names,
         skipped=(*loaded.problems, *(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart))),
@@ -107,7 +111,7 @@ def read(
     )
 
 
-def choose(cases: pd.DataFrame, limit: int) -> pd.DataFrame:
+def choose(cases: pd.DataFrame, limit: float) -> pd.DataFrame:
     """At most so many cases, of every system and network some: of each setting the latest, and of these the fastest.
 
     A setting are all axes but `repeat`. Its earlier repeats come only when every setting has had its turn.
@@ -120,7 +124,7 @@ def choose(cases: pd.DataFrame, limit: int) -> pd.DataFrame:
     by_speed = cases[[*kind, "throughput"]].assign(turn=turn).sort_values("throughput", ascending=False, kind="stable")
     place = by_speed.groupby([*kind, "turn"], dropna=False).cumcount()
     order = pd.DataFrame({"turn": turn, "place": place}).sort_values(["turn", "place"], kind="stable")
-    return cases.loc[order.index[:limit].sort_values()]
+    return cases.loc[order.index[: int(limit)].sort_values()]
 
 
 @dataclass(frozen=True)

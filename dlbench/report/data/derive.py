@@ -7,15 +7,13 @@ missing is NaN, never 0.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlbench import stats
-from dlbench.report.data import samples
+from dlbench.report.data import intervals, samples
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.data.systems import is_unknown
 from dlbench.results.reader import Lists
@@ -50,9 +48,11 @@ IDENTITY = (
     "label",
     "flop_partial",
 )
+#: The confidence interval of the median step time [s].
+LIMITS = ("step_time_low", "step_time_high")
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
-_PROPORTIONAL = ("step_time", "distance_to_bound", "distance_to_layer_bound")
+_PROPORTIONAL = ("distance_to_bound", "distance_to_layer_bound")
 _INVERSE = ("throughput", "flop_rate", "mfu", "hfu", "share_of_measured_peak")
 MIN_STEPS = samples.MIN_STEPS
 #: Where these columns are not finite and above zero, a clock or a meter failed: the value is unknown.
@@ -78,19 +78,22 @@ _SPLIT = ("memory_parameters", "memory_gradients", "memory_optimizer", "memory_a
 
 
 def tidy(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row per attempt, by time of start: identity, axes, all metrics but the intervals, and the steps themselves.
+    """One row per attempt, by time of start: identity, axes, all metrics, and the steps themselves.
 
     Args:
         rows: as `dlbench.load` gives them, one per rank.
 
     Returns:
-        The columns of `IDENTITY`, `AXES` and `METRICS`, and `samples`: step times [s] of the slowest rank in each step.
+        The columns of `IDENTITY`, `AXES`, `METRICS` and `LIMITS`, and `samples`: step times [s] of the slowest rank in
+        each step.
     """
     rows = rows.sort_values(["attempt_id", "rank"], kind="stable").reset_index(drop=True)
     ranks = samples.Ranks.of(rows["attempt_id"].tolist())
     lists = {name: _lists(rows[name]) for name in samples.COLUMNS}
     found = samples.slowest(lists["step_s"], ranks)
-    cases = assembled(rows, samples.statistics(found, lists, ranks, rows["phase_stride"].to_numpy()))
+    known = samples.statistics(found, lists, ranks, rows["phase_stride"].to_numpy())
+    limits = intervals.median_intervals(found.steps, intervals.confidences(rows["protocol"].iloc[ranks.first].tolist()))
+    cases = assembled(rows, known.assign(**dict(zip(LIMITS, limits.T, strict=True))))
     steps = pd.Series([found.steps.of(i) for i in range(len(ranks.attempts))], ranks.attempts, dtype=object)
     return cases.assign(samples=cases["attempt_id"].map(steps).astype(object))
 
@@ -100,7 +103,7 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: by attempt and rank.
-        statistics: of each attempt, as `samples.statistics` gives them.
+        statistics: of each attempt, as `samples.statistics` gives them, and `LIMITS`.
     """
     rows = _without_impossible(rows)
     by_attempt = rows.groupby("attempt_id", sort=False)
@@ -110,9 +113,9 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
     derived = [statistics, _from_extremes(by_attempt), _energy(rows)]
     cases = pd.concat([first[[*IDENTITY, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
     _add_rates(cases, first)
-    cases["step_time_half_width"] = np.nan
+    cases["step_time_half_width"] = (cases[LIMITS[1]] - cases[LIMITS[0]]) / 2 / cases["step_time"]
     # What needs more than the rows (`with_intervals`, `dlbench.report.data.case_bounds`) is missing as yet.
-    cases = cases.reindex(columns=[*IDENTITY, *AXES, *METRICS]).reset_index(drop=True)
+    cases = cases.reindex(columns=[*IDENTITY, *AXES, *METRICS, *LIMITS]).reset_index(drop=True)
     order = cases[["started_at", "attempt_id"]].sort_values(["started_at", "attempt_id"], kind="stable").index
     return cases if order.is_monotonic_increasing else cases.take(order.to_numpy()).reset_index(drop=True)
 
@@ -136,26 +139,18 @@ def current(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:
-    """`cases` with the confidence interval of the median step time, and of all that follows from it.
-
-    Apart from `tidy` because an interval costs a thousand times as much as a median: ask for those that are shown.
-    """
-    bounds = np.full((len(cases), 2), np.nan)
-    for i, (steps, protocol) in enumerate(zip(cases["samples"], cases["protocol"], strict=True)):
-        confidence = json.loads(protocol or "{}").get("confidence", 0.95)
-        interval = stats.median_interval(steps.tolist(), confidence)
-        if interval is not None:
-            bounds[i] = interval.low, interval.high
+    """`cases` with the confidence intervals of all that follows from the median step time, beside its own."""
+    low, high = (cases[name].to_numpy() for name in LIMITS)
     step = cases["step_time"].to_numpy()
-    added: dict[str, Any] = {"step_time_half_width": (bounds[:, 1] - bounds[:, 0]) / 2 / step}
+    added: dict[str, Any] = {}
     for name in _PROPORTIONAL:
         factor = cases[name].to_numpy() / step
-        added |= {f"{name}_low": factor * bounds[:, 0], f"{name}_high": factor * bounds[:, 1]}
+        added |= {f"{name}_low": factor * low, f"{name}_high": factor * high}
     for name in _INVERSE:
         work = cases[name].to_numpy() * step
-        added |= {f"{name}_low": work / bounds[:, 1], f"{name}_high": work / bounds[:, 0]}
-    # A copy is in one piece: pandas warns of frames that were put together column by column.
-    return cases.copy().assign(**added)
+        added |= {f"{name}_low": work / high, f"{name}_high": work / low}
+    # In one go: pandas warns of frames that were put together column by column.
+    return pd.concat([cases, pd.DataFrame(added, index=cases.index)], axis=1)
 
 
 def uneven(cases: pd.DataFrame) -> pd.Series[bool]:

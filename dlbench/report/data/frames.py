@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from dlbench.report.data.content import Content, read
+from dlbench.report.data.content import read
 
 
 def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attempt: bool = False) -> pd.DataFrame:
@@ -15,8 +16,7 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
 
     Args:
         sources: a results folder, a Parquet file, a glob pattern, NAME=SOURCE, or several of them.
-        every_attempt: one row per attempt instead, failed and superseded ones included; intervals stand in the rows of
-            those attempts that count alone.
+        every_attempt: one row per attempt instead, failed and superseded ones included.
 
     Returns:
         The columns of metrics.csv and `system` (its name); without `every_attempt` also `samples` (step times [s] of
@@ -28,14 +28,9 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
     Raises:
         StoreError: a source does not exist.
     """
-    content = read([sources] if isinstance(sources, str | Path) else sources)
+    content = read(
+        [sources] if isinstance(sources, str | Path) else sources, max_shown=0 if every_attempt else math.inf
+    )
     content.warn_of_skipped()
-    frame = with_intervals(content) if every_attempt else content.shown
+    frame = content.attempts if every_attempt else content.shown
     return frame.assign(system=frame["system_id"].map(content.system_names)).reset_index(drop=True)
-
-
-def with_intervals(content: Content) -> pd.DataFrame:
-    """All attempts; those that are shown with their intervals, which are too dear to be computed for all."""
-    names = [name for name in content.shown if str(name).endswith(("_low", "_high", "_half_width"))]
-    known = content.shown.set_index("attempt_id")[names].reindex(content.attempts["attempt_id"])
-    return content.attempts.assign(**{str(name): known[name].to_numpy() for name in names})

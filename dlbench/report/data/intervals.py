@@ -6,7 +6,10 @@ is done in the order in which `stats.median_interval` does it: whoever looks up 
 
 from __future__ import annotations
 
-from functools import cache
+import json
+import math
+from collections.abc import Sequence
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +44,19 @@ def median_intervals(steps: Lists, confidence: Floats) -> Floats:
     return limits
 
 
+def confidences(protocols: Sequence[str | None]) -> Floats:
+    """The confidence that each protocol, as JSON text, asks for; NaN of one that is none."""
+    return np.array([_confidence(text) for text in protocols], dtype=np.float64)
+
+
+@lru_cache(maxsize=10_000)
+def _confidence(protocol: str | None) -> float:
+    try:
+        return float(json.loads(protocol or "{}").get("confidence", 0.95))
+    except (ValueError, TypeError, AttributeError):
+        return math.nan
+
+
 def _quantiles(confidence: Floats) -> Floats:
     levels, places = np.unique(confidence, return_inverse=True)
     return np.array([_quantile(level) for level in levels.tolist()])[places]
@@ -48,6 +64,8 @@ def _quantiles(confidence: Floats) -> Floats:
 
 @cache
 def _quantile(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        return math.nan
     return stats.student_quantile((1 + confidence) / 2, stats.NUM_WAVES)
 
 

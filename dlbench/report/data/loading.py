@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from dlbench import stats
-from dlbench.report.data import samples, systems
+from dlbench.report.data import derive, intervals, samples, systems
 from dlbench.results.reader import NUMBER_LISTS, Batch, Lists, Reader, to_frame
 from dlbench.results.schema import SCHEMA
 
@@ -97,7 +98,11 @@ def _teller(progress: Progress | None, path: str) -> Callable[[int, int], None] 
 def _statistics(batch: Batch) -> pd.DataFrame:
     ranks = _ranks(batch)
     stride = batch.scalars["phase_stride"].to_numpy()
-    return samples.statistics(samples.slowest(batch.lists["step_s"], ranks), batch.lists, ranks, stride)
+    found = samples.slowest(batch.lists["step_s"], ranks)
+    known = samples.statistics(found, batch.lists, ranks, stride)
+    protocols = batch.scalars["protocol"].take(pa.array(ranks.first)).to_pylist()
+    limits = intervals.median_intervals(found.steps, intervals.confidences(protocols))
+    return known.assign(**dict(zip(derive.LIMITS, limits.T, strict=True)))
 
 
 def _ranks(batch: Batch) -> samples.Ranks:

@@ -13,7 +13,6 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.chapters import tables
 from dlbench.report.data.content import Content, read
-from dlbench.report.data.frames import with_intervals
 from dlbench.report.data.metrics import METRICS
 from dlbench.results.records import dump_json
 from dlbench.version import __version__
@@ -48,18 +47,18 @@ def export(sources: Sequence[str | Path], format: str) -> str:
     Raises:
         StoreError: a source does not exist.
     """
-    content = read(sources)
+    content = read(sources, max_shown=0)
     content.warn_of_skipped()
     return FORMATS[format](content)
 
 
 def _csv(content: Content) -> str:
-    return tables.tidy_csv(with_intervals(content))
+    return tables.tidy_csv(content.attempts)
 
 
 def _json(content: Content) -> str:
     """The definitions of all metrics, and each attempt with its metrics in SI units."""
-    frame = with_intervals(content)
+    frame = content.attempts
     frame = frame.assign(system=frame["system_id"].map(content.system_names))
     attempts = frame.drop(columns=[name for name in _HIDDEN if name in frame]).to_dict("records")
     metrics = [dataclasses.asdict(metric) for metric in METRICS.values()]

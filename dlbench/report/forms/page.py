@@ -25,7 +25,6 @@ from dlbench.errors import StoreError
 from dlbench.report.chapters import tables
 from dlbench.report.chapters.sections import SECTIONS, variability
 from dlbench.report.data.content import Block, Content, Section, read
-from dlbench.report.data.frames import with_intervals
 from dlbench.report.data.labels import short
 from dlbench.report.data.links import Links
 from dlbench.report.figures import figure_style, pdf_fonts
@@ -198,7 +197,7 @@ def _write_markdown(report: Report, path: Path) -> None:
 
 
 def _write_metrics(report: Report, path: Path) -> None:
-    write_whole(path, tables.tidy_csv_parts(with_intervals(report.content)))
+    write_whole(path, tables.tidy_csv_parts(report.content.attempts))
 
 
 def _write_comparison(report: Report, path: Path) -> None:
