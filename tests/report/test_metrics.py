@@ -51,7 +51,7 @@ def test_every_metric_has_a_unit_and_a_description():
 def test_the_tidy_frame_holds_every_metric_and_nothing_undocumented():
     columns = set(tidy(training()).columns)
     assert set(METRICS) <= columns
-    assert columns - set(METRICS) - set(derive.IDENTITY) - set(derive.AXES) == {"samples"}
+    assert columns - set(METRICS) - set(derive.IDENTITY) - set(derive.AXES) == {"samples", *derive.LIMITS}
 
 
 def test_throughput_is_the_global_batch_over_the_median_step():

@@ -84,7 +84,7 @@ def load(sources: Sequence[systems.Source], progress: Progress | None = None) ->
             statistics.append(_statistics(batch))
         frames.append(systems.marked(to_frame(tables, _ROW_COLUMNS), source, number))
     rows = systems.joined(frames)
-    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=list(samples.STATISTICS))
+    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=[*samples.STATISTICS, *derive.LIMITS])
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
     source_of = rows.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
