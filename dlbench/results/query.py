@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from dlbench.errors import BadInput
 from dlbench.results import bounds_schema, bounds_store, store
+from dlbench.results.reader import Reader
 
 #: What can be asked, and what one row of it is.
 VIEWS = {
@@ -20,9 +21,11 @@ VIEWS = {
     "ceilings": "one row per operation and shape that `dlbench ceilings` measured",
     "all_reduces": "one row per message size that `dlbench allreduce` measured",
     "layers": "one row per layer that `dlbench profile` measured",
+    "left_out": "one row per reason why rows of the files are not in records, with their number",
 }
 
 
+LEFT_OUT = "left_out"
 #: With these a statement can neither read nor write a file, nor see this program's variables, nor take them back.
 _SETTINGS = (
     "TimeZone = 'UTC'",
@@ -46,6 +49,9 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
     connection = duckdb.connect(":memory:")
     for name, table in _tables(sources).items():
         connection.register(name, table)
+    # All keys are read once more for it.
+    if LEFT_OUT in sql.lower():
+        connection.register(LEFT_OUT, _left_out(sources))
     for setting in _SETTINGS:
         connection.execute(f"SET {setting}")
     try:
@@ -78,6 +84,15 @@ def _tables(sources: Sequence[str | Path]) -> dict[str, pa.Table]:
     # Explicit types: a column of an empty frame would have none.
     tables = {name: pa.Table.from_pandas(f, schema, preserve_index=False) for name, (f, schema) in frames.items()}
     return {"records": store.read(sources), **tables}
+
+
+def _left_out(sources: Sequence[str | Path]) -> pa.Table:
+    """How many rows of the files are not among the records, by reason; with the records they are all rows."""
+    reader = Reader.of(sources)
+    for _ in reader.batches(()):
+        pass
+    counts = {"copies": reader.num_copies, "passed over": reader.num_rows - reader.num_held}
+    return pa.table({"reason": list(counts), "rows": list(counts.values())})
 
 
 def _plain(value: Any) -> Any:

@@ -80,6 +80,10 @@ class Reader:
     parts: Sequence[Path]
     problems: list[str] = field(default_factory=list)
     _holders: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of each attempt the indices of its parts
+    #: Rows of the parts; of these those that hold, and of these those that another row of their rank counts for.
+    num_rows: int = 0
+    num_held: int = 0
+    num_copies: int = 0
     #: Of attempts with rows in several parts, or several rows of a rank: where the row of each rank is that counts.
     _shared: dict[str, dict[int, _Place]] = field(default_factory=dict)
 
@@ -136,6 +140,7 @@ class Reader:
         if not tables:
             return
         whole = pa.concat_tables(tables)
+        self.num_rows = whole.num_rows
         held = whole.group_by("attempt_id").aggregate(
             [("part", "count_distinct"), ("rank", "count_distinct"), ("rank", "count")]
         )
@@ -170,11 +175,13 @@ class Reader:
         """The rows of attempts that are whole in one part; to `apart` go those of the others that count."""
         shared = pa.array(self._shared, pa.string())
         for index, table in tables:
+            self.num_held += table.num_rows
             if len(shared) and pc.any(there := pc.is_in(table["attempt_id"], value_set=shared)).as_py():
                 mine = table.filter(there)
                 keys = zip(mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _numbers(mine), strict=True)
                 counting = [self._shared[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
                 apart.append(mine.filter(pa.array(counting, pa.bool_())))
+                self.num_copies += counting.count(False)
                 table = table.filter(pc.invert(there))
             self._holders |= dict.fromkeys(table["attempt_id"].unique().to_pylist(), (index,))
             yield table

@@ -30,6 +30,8 @@ def findings(content: Content) -> Table:
     axes = ["mode", "precision", "batch_size", *varying_axes(shown)]
     axes = [axis for axis in axes if shown[axis].nunique() > 1]
     rows: list[list[Cell]] = [["unreadable part", words, None, ""] for words in content.skipped]
+    if content.account.error:
+        rows.append(["rows are missing", content.account.error, None, ""])
     if content.left_out:
         words = "Cases beyond the limit of the tables and figures; metrics.csv holds them."
         rows.append(["too many cases", words, content.left_out, ""])

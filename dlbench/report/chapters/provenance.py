@@ -9,6 +9,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.chapters import bounds_runs, tables
+from dlbench.report.data import accounting
 from dlbench.report.data.content import MAX_SHOWN, Block, Content, Section
 from dlbench.report.forms.render import Cell, Column, Table
 from dlbench.results.records import details_of
@@ -66,7 +67,7 @@ def provenance(content: Content) -> Section:
             "store, which is the folder of the Parquet file."
         )
     ]
-    blocks += [*_system_blocks(content), *_mixed(content)]
+    blocks += [*_accounted(content), *_system_blocks(content), *_mixed(content)]
     if len(content.attempts):
         blocks.append(Block(heading="Suites and protocols", table=_protocols(content.attempts)))
         heading = "Every attempt, and how to repeat it"
@@ -86,6 +87,18 @@ def provenance(content: Content) -> Section:
             for key, value in long.items()
         ]
     return Section("provenance", "Provenance", blocks)
+
+
+def _accounted(content: Content) -> list[Block]:
+    """What became of every row that was read; where they do not add up, that is said first."""
+    account = content.account
+    cells: list[list[Cell]] = [
+        [accounting.WORDS[kind], number, account.attempts.get(kind)] for kind, number in account.rows.items() if number
+    ]
+    cells.append(["Read", account.read, None])
+    columns = [Column("what", "What"), Column("rows", "Rows", "right"), Column("attempts", "Attempts", "right")]
+    blocks = [Block(words=f"Error: {account.error}")] if account.error else []
+    return [*blocks, Block(heading="Every row that was read, and where it is", table=Table(columns, cells))]
 
 
 def _listed_attempts(content: Content) -> pd.DataFrame:

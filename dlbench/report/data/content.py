@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from dlbench.report.chapters.projection import Prices
-from dlbench.report.data import case_bounds, derive, loading, systems
+from dlbench.report.data import accounting, case_bounds, derive, loading, systems
 from dlbench.report.figures.figure_parts import Plot
 from dlbench.report.forms.render import Table
 from dlbench.results import bounds_store, store
@@ -35,6 +35,7 @@ class Content:
     system_names: dict[str, str]  # by system_id
     skipped: tuple[str, ...]  # parts that could not be read, in words
     left_out: int = 0  # measured cases beyond those that are shown, which stand in metrics.csv alone
+    account: accounting.Account = field(default_factory=lambda: accounting.Account(0, {}, {}))
     baseline: str | None = None  # the name of the system that speedups are over; None for the first
     prices: Prices | None = None
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
@@ -46,6 +47,8 @@ class Content:
 
     def warn_of_skipped(self) -> None:
         """A `SkippedPart` warning for each part that could not be read, for those who show nothing but figures."""
+        if self.account.error:
+            warnings.warn(self.account.error, store.SkippedPart, stacklevel=3)
         for problem in self.skipped:
             warnings.warn(problem, store.SkippedPart, stacklevel=3)
 
@@ -104,11 +107,24 @@ def read(
         system_names=names,
         skipped=(*loaded.problems, *(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart))),
         left_out=len(measured) - len(chosen),
+        account=_account(loaded, attempts, latest, usable, chosen),
         baseline=baseline,
         prices=prices,
         bounds=bounds,
         files=loaded.files(),
     )
+
+
+def _account(
+    loaded: loading.Loaded, attempts: pd.DataFrame, latest: pd.DataFrame, usable: pd.Series, chosen: pd.DataFrame
+) -> accounting.Account:
+    """What became of every row that was read."""
+    kinds = pd.Series(accounting.SUPERSEDED, attempts["attempt_id"], dtype=object)
+    kinds[derive.lost(attempts).to_numpy() & ~kinds.index.isin(latest["attempt_id"])] = accounting.LOST
+    kinds[latest.loc[~usable, "attempt_id"]] = accounting.FAILED
+    kinds[latest.loc[usable, "attempt_id"]] = accounting.BEYOND
+    kinds[chosen["attempt_id"]] = accounting.SHOWN
+    return accounting.account(loaded.rows, kinds, loaded.num_rows, loaded.num_passed_over, loaded.num_copies)
 
 
 def choose(cases: pd.DataFrame, limit: float) -> pd.DataFrame:

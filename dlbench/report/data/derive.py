@@ -34,6 +34,7 @@ IDENTITY = (
     "finished_at",
     "wall_s",
     "system_key",
+    "network_key",
     "device_name",
     "energy_source",
     "energy_scope",
@@ -126,16 +127,27 @@ def current(cases: pd.DataFrame) -> pd.DataFrame:
     A failed attempt that never got far enough to know its system gives way to any success of the same case.
     """
     done = cases["status"].isin(DONE_STATUSES)
-    # What died early in a source of one system is known to be of that.
-    lost = ~done & (is_unknown(cases["system_id"]) if "system_id" in cases else cases["system_key"].isna())
-    if lost.any():
-        lost[lost] = cases.loc[lost, "case_id"].isin(cases.loc[done, "case_id"].unique())
+    gone = lost(cases)
+    if gone.any():
+        gone[gone] = cases.loc[gone, "case_id"].isin(cases.loc[done, "case_id"].unique())
     # A report keeps systems apart by the user's names as well.
-    keys = ["suite", "suite_version", "case_id", "system_id" if "system_id" in cases else "system_key"]
-    ranked = cases.loc[~lost, [*keys, "started_at", "attempt_id"]].assign(_done=done)
+    system = "system_id" if "system_id" in cases else "system_key"
+    keys = ["suite", "suite_version", "case_id", "network_key", system]
+    cases = cases.assign(network_key=cases["network_key"].astype(object).fillna(""))
+    ranked = cases.loc[~gone, [*keys, "started_at", "attempt_id"]].assign(_done=done)
     ranked = ranked.sort_values(["_done", "started_at", "attempt_id"], kind="stable")
     kept = ranked.drop_duplicates(keys, keep="last").index.sort_values()
     return cases if len(kept) == len(cases) else cases.loc[kept]
+
+
+def lost(cases: pd.DataFrame) -> pd.Series[bool]:
+    """Which attempts ended before they could tell their system.
+
+    What died early in a source of one system is known to be of that.
+    """
+    unknown = is_unknown(cases["system_id"]) if "system_id" in cases else cases["system_key"].isna()
+    found: pd.Series[bool] = ~cases["status"].isin(DONE_STATUSES) & unknown
+    return found
 
 
 def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:

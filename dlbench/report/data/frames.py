@@ -23,6 +23,9 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
         the slowest rank) and the power trace. What is missing is NaN. `dlbench.plots` draws from such a frame, or from
         a part of it; of every attempt only what needs no samples.
 
+    `attrs["rows"]` of the frame says where every row of the files is: how many were read, how many stand behind the
+    rows of the frame ("shown"), and how many are left out for which reason.
+
     A part that cannot be read is passed over with a `SkippedPart` warning.
 
     Raises:
@@ -33,4 +36,6 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
     )
     content.warn_of_skipped()
     frame = content.attempts if every_attempt else content.shown
-    return frame.assign(system=frame["system_id"].map(content.system_names)).reset_index(drop=True)
+    frame = frame.assign(system=frame["system_id"].map(content.system_names)).reset_index(drop=True)
+    frame.attrs["rows"] = content.account.of_attempts() if every_attempt else content.account.rows_read()
+    return frame

@@ -42,6 +42,9 @@ class Loaded:
     statistics: pd.DataFrame  # of each attempt
     readers: Sequence[Reader]  # of each source
     source_of: pd.Series  # of each attempt the number of the source that it counts in
+    num_rows: int = 0  # that the files of all sources hold
+    num_passed_over: int = 0  # of these those that cannot be right or cannot be read
+    num_copies: int = 0  # of the others those of an attempt and rank that another row counts for
 
     @property
     def problems(self) -> list[str]:
@@ -83,12 +86,25 @@ def load(sources: Sequence[systems.Source], progress: Progress | None = None) ->
             tables.append(batch.scalars)
             statistics.append(_statistics(batch))
         frames.append(systems.marked(to_frame(tables, _ROW_COLUMNS), source, number))
+    # What is read once more, later, is not to be counted again.
+    counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
+    num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
+    num_copies += _num_copies(frames)
     rows = systems.joined(frames)
     known = pd.concat(statistics) if statistics else pd.DataFrame(columns=[*samples.STATISTICS, *derive.LIMITS])
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
     source_of = rows.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
-    return Loaded(rows.assign(**{_DETAILS: _details(rows, readers)}), known, readers, source_of)
+    rows = rows.assign(**{_DETAILS: _details(rows, readers)})
+    return Loaded(rows, known, readers, source_of, num_rows, num_passed_over, num_copies)
+
+
+def _num_copies(frames: Sequence[pd.DataFrame]) -> int:
+    """Rows of an attempt and rank that a source before holds as well."""
+    if len(frames) < 2:
+        return 0
+    keys = pd.concat([frame[["attempt_id", "rank"]] for frame in frames], ignore_index=True)
+    return int(keys.duplicated().sum())
 
 
 def _teller(progress: Progress | None, path: str) -> Callable[[int, int], None] | None:

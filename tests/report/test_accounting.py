@@ -1,0 +1,180 @@
+"""A report over 5,000 cases of two settings and two node types of one CPU: every row is shown, or named as left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+import dlbench
+from dlbench.report.chapters.findings import findings
+from dlbench.report.chapters.provenance import provenance
+from dlbench.report.data import accounting, loading
+from dlbench.report.data.content import MAX_SHOWN, read
+from dlbench.report.forms import export, page
+from dlbench.results.query import query
+from dlbench.results.schema import to_table
+from dlbench.spec.case import Case
+from tests.fakes import records as fakes
+
+#: One key for all, as in records of earlier versions: cores, threads and memory alone tell them apart.
+SYSTEMS = [
+    dataclasses.replace(fakes.CPU, cpu_cores=cores, cpu_threads=cores, torch_threads=cores, memory_bytes=gib * 2**30)
+    for cores in (1, 2)
+    for gib in (64, 128)
+]
+NAMES = [
+    f"AMD EPYC 7B13 ({cores}, memory of {gib} GiB)"
+    for cores in ("1 core, 1 thread", "2 cores, 2 threads")
+    for gib in (64, 128)
+]
+PER_SYSTEM = 1250
+STEPS = fakes.noisy_steps(0.01, 30, 1)
+START = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def made(system, number, **changes):
+    """A quick record: the measurement of one case for all, with the same id where case and number are the same."""
+    case = Case("lenet5", batch_size=1 + number % PER_SYSTEM, **changes.pop("axes", {}))
+    base = dataclasses.replace(BASE, rank=0, world_size=case.world_size)
+    started = START + timedelta(seconds=number)
+    failed = changes.get("status", "ok") != "ok"
+    return dataclasses.replace(
+        RECORD,
+        attempt_id=f"{started:%Y%m%dT%H%M%S}-{case.id}-{SYSTEMS.index(system)}",
+        case_id=case.id,
+        case=case.to_dict(),
+        started_at=started.isoformat(),
+        ranks=()
+        if failed
+        else tuple((system, dataclasses.replace(base, rank=rank)) for rank in range(case.world_size)),
+        **changes,
+    )
+
+
+RECORD = fakes.record(Case("lenet5"), fakes.CPU, system_key="one key")
+BASE = dataclasses.replace(
+    fakes.measurement(Case("lenet5"), fakes.CPU, step_s=STEPS),
+    warmup_step_s=(),
+    forward_s=(),
+    backward_s=(),
+    optimizer_s=(),
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A folder with 5,000 cases, and with attempts that do not count, for every reason that there is."""
+    root = tmp_path_factory.mktemp("store")
+    whole = [made(system, number) for system in SYSTEMS for number in range(PER_SYSTEM)]
+    earlier = [made(SYSTEMS[0], number - PER_SYSTEM) for number in range(20)]  # the same cases, before
+    failed = [made(SYSTEMS[1], 90_000 + i, status="oom", axes={"precision": "amp_bf16"}) for i in range(7)]
+    lost = [made(SYSTEMS[2], 80_000 + i, status="crashed", system_key=None) for i in range(5)]
+    pq.write_table(to_table([*whole, *earlier, *failed, *lost]), root / "merged-fake.parquet")
+    pq.write_table(to_table(whole[:30]), root / "copy.parquet")
+    spoilt = to_table(whole[40:50])
+    spoilt = spoilt.set_column(
+        spoilt.column_names.index("attempt_id"), "attempt_id", [[f"bad-{i}" for i in range(10)]]
+    ).set_column(spoilt.column_names.index("status"), "status", [["what"] * 10])
+    pq.write_table(spoilt, root / "spoilt.parquet")
+    (root / "broken.parquet").write_bytes(b"PAR1")
+    return root
+
+
+ROWS = 4 * PER_SYSTEM + 20 + 7 + 5 + 30 + 10
+
+
+@pytest.fixture(scope="module")
+def content(store):
+    return read([store])
+
+
+def test_rows_read_are_rows_shown_and_rows_named_as_left_out(content):
+    account = content.account
+    assert account.error is None
+    assert account.read == ROWS == sum(account.rows.values())
+    assert account.rows == {
+        accounting.SHOWN: MAX_SHOWN,
+        accounting.BEYOND: 4 * PER_SYSTEM - MAX_SHOWN,
+        accounting.FAILED: 7,
+        accounting.SUPERSEDED: 20,
+        accounting.LOST: 5,
+        accounting.COPIES: 30,
+        accounting.PASSED_OVER: 10,
+    }
+    assert list(content.system_names.values()) == NAMES
+    assert content.shown.groupby("system_id").size().tolist() == [MAX_SHOWN // 4] * 4
+
+
+def test_the_page_says_where_every_row_is(content):
+    table = next(b.table for b in provenance(content).blocks if b.heading.startswith("Every row that was read"))
+    rows = {row["what"]: row["rows"] for row in table.records()}
+    assert rows.pop("Read") == ROWS == sum(rows.values())
+    assert rows[accounting.WORDS[accounting.SHOWN]] == MAX_SHOWN
+    assert any("broken.parquet" in problem for problem in content.skipped)
+    assert any("spoilt.parquet" in problem for problem in content.skipped)
+    text = page._markdown([provenance(content)], "t")
+    assert f"| {accounting.WORDS[accounting.SUPERSEDED]}" in text
+
+
+@pytest.mark.filterwarnings("ignore::dlbench.results.store.SkippedPart")
+def test_the_api_has_every_case_with_its_system(store):
+    frame = dlbench.metrics(store)
+    assert len(frame) == 4 * PER_SYSTEM
+    assert frame.groupby("system").size().to_dict() == dict.fromkeys(sorted(NAMES), PER_SYSTEM)
+    assert frame[["throughput", "throughput_low", "throughput_high"]].notna().all(axis=None)
+    assert frame["samples"].map(len).eq(30).all()
+    account = dict(frame.attrs["rows"])
+    assert dlbench.metrics(store, every_attempt=True).attrs["rows"] == {
+        "read": ROWS, accounting.SHOWN: ROWS - 40, accounting.COPIES: 30, accounting.PASSED_OVER: 10,
+    }  # fmt: skip
+    assert account["read"] == ROWS == sum(account.values()) - account["read"]
+    assert account[accounting.SHOWN] == len(frame)
+
+
+@pytest.mark.filterwarnings("ignore::dlbench.results.store.SkippedPart")
+def test_csv_and_sql_have_every_attempt(store):
+    csv = pd.read_csv(io.StringIO(export.export([store], "csv")))
+    left_out = 30 + 10  # copies, and what cannot be right
+    assert len(csv) == ROWS - left_out
+    assert csv["throughput_low"].notna().sum() == 4 * PER_SYSTEM + 20
+    _, ((count,),) = query("select count(*) from records", [store])
+    assert count == ROWS - left_out
+    _, settings = query(
+        "select system_cpu_cores, count(*) from records where status = 'ok' group by 1 order by 1", [store]
+    )
+    assert settings == [(1, 2 * PER_SYSTEM + 20), (2, 2 * PER_SYSTEM)]
+    _, rows = query("select * from left_out", [store])
+    assert sum(number for _, number in rows) == left_out
+
+
+@pytest.mark.filterwarnings("ignore::dlbench.results.store.SkippedPart")
+def test_copies_in_several_sources_are_counted(store, tmp_path):
+    (tmp_path / "again").mkdir()
+    shutil.copy(store / "copy.parquet", tmp_path / "again")
+    account = read([store, tmp_path / "again"]).account
+    assert account.error is None
+    assert (account.read, account.rows[accounting.COPIES]) == (ROWS + 30, 60)
+
+
+def test_rows_that_disappear_are_an_error_that_the_page_shows(store, monkeypatch):
+    real = loading.systems.joined
+    monkeypatch.setattr(loading.systems, "joined", lambda frames: real(frames).iloc[3:])
+    content = read([store])
+    assert content.account.missing == 3
+    said = f"{ROWS} rows were read and {ROWS - 3} are accounted for: 3 are missing from this report."
+    assert content.account.error.startswith(said)
+    assert any(said in block.words for block in provenance(content).blocks)
+    assert findings(content).records()[2]["sentence"].startswith(said)
+
+
+def test_ranks_count_as_rows_and_attempts_as_attempts(tmp_path):
+    ranks = [made(SYSTEMS[0], i, axes={"devices_per_node": 2}) for i in range(3)]
+    pq.write_table(to_table(ranks), tmp_path / "x.parquet")
+    account = read([tmp_path]).account
+    assert (account.read, account.rows[accounting.SHOWN], account.attempts[accounting.SHOWN]) == (6, 6, 3)
