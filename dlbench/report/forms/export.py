@@ -63,7 +63,12 @@ def _json(content: Content) -> str:
     attempts = frame.drop(columns=[name for name in _HIDDEN if name in frame]).to_dict("records")
     metrics = [dataclasses.asdict(metric) for metric in METRICS.values()]
     rows = [{str(name): _plain(str(name), value) for name, value in row.items()} for row in attempts]
-    whole = {"dlbench_version": __version__, "rows": content.account.of_attempts(), "metrics": metrics, "attempts": rows}
+    whole = {
+        "dlbench_version": __version__,
+        "rows": content.account.of_attempts(),
+        "metrics": metrics,
+        "attempts": rows,
+    }
     return dump_json(whole) + "\n"
 
 
