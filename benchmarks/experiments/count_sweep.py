@@ -5,7 +5,7 @@
     python benchmarks/experiments/count_sweep.py ROWS.jsonl --page  # writes docs/experiments/flop_sweep.md
 
 All of torchvision: classification, segmentation, video, optical flow, the backbones of detection, and whole detectors,
-which choose boxes by their data and so run on the meta device only as far as that. Of timm up to `PER_MODULE` networks
+which choose boxes by their data and so run on random data on the CPU. Of timm up to `PER_MODULE` networks
 of each of its modules, spread over their names, the largest left out.
 """
 
@@ -59,7 +59,8 @@ def torchvision_jobs() -> Iterator[Job]:
     for name in models.list_models(module=models):
         yield "torchvision", "classification", name, _built(f"torchvision:{name}")
     for name in models.list_models(module=models.segmentation):
-        yield "torchvision", "segmentation", name, plain(name, (3, 224, 224), weights_backbone=None, aux_loss=True)
+        auxiliary = {} if name.startswith("lraspp") else {"aux_loss": True}
+        yield "torchvision", "segmentation", name, plain(name, (3, 224, 224), weights_backbone=None, **auxiliary)
     for name in models.list_models(module=models.video):
         side = 224 if "mvit" in name or "swin" in name else 112 if name != "s3d" else 224
         yield "torchvision", "video", name, plain(name, (3, 16, side, side))
@@ -68,7 +69,7 @@ def torchvision_jobs() -> Iterator[Job]:
     for name in models.list_models(module=models.detection):
         whole = plain(name, (3, 320, 320), weights_backbone=None)
         yield "torchvision", "detection, backbone", name, _backbone(whole)
-        yield "torchvision", "detection, whole", name, _detector(whole)
+        yield "torchvision", "detection, whole", name, _detector(name)
 
 
 def _built(name: str) -> Callable[[], tuple[nn.Module, list[torch.Tensor]]]:
@@ -87,11 +88,19 @@ def _backbone(whole: Callable[[], tuple[Any, list[Any]]]) -> Callable[[], tuple[
     return build
 
 
-def _detector(whole: Callable[[], tuple[Any, list[Any]]]) -> Callable[[], tuple[nn.Module, list[Any]]]:
+def _detector(name: str) -> Callable[[], tuple[nn.Module, list[Any]]]:
+    """Boxes are chosen by their scores: a whole detector needs data, here random images with one box each."""
+    from torchvision import models
+
     def build() -> tuple[nn.Module, list[Any]]:
-        network, (batch,) = whole()
-        target = {"boxes": torch.empty(3, 4, device="meta"), "labels": torch.ones(3, dtype=torch.long, device="meta")}
-        return network, [list(batch), [target] * BATCH]
+        torch.manual_seed(0)
+        network = models.get_model(name, weights=None, weights_backbone=None)
+        box = {"boxes": torch.tensor([[20.0, 30.0, 200.0, 250.0]]), "labels": torch.ones(1, dtype=torch.long)}
+        if name.startswith("mask"):
+            box["masks"] = torch.ones(1, 320, 320, dtype=torch.uint8)
+        if name.startswith("keypoint"):
+            box["keypoints"] = torch.tensor([[[100.0, 100.0, 1.0]] * 17])
+        return network, [list(torch.rand(BATCH, 3, 320, 320)), [dict(box) for _ in range(BATCH)]]
 
     return build
 
@@ -189,10 +198,11 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "Written by `benchmarks/experiments/count_sweep.py`; do not edit. "
         f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm_version}; "
-        f"{BATCH} images, training, forward and backward, on the meta device. "
+        f"{BATCH} images, training, forward and backward, on the meta device; whole detectors, which need data, on the CPU. "
         "An operation is counted by a formula, known to be free of products, or named here; "
         "`dlbench/worker/arithmetic.py` is the table. Networks that a network's own code keeps from running without "
-        "data have no count at all: a case of theirs has the warning `flop_unknown`.",
+        "data have no count at all: a case of theirs has the warning `flop_unknown`. Fourier transforms, factorisations, "
+        "sparse and quantised products and operators of one's own have no formula and are named.",
         "",
         "| networks | tried | counted in full | partial | do not run on meta |",
         "|---|---|---|---|---|",

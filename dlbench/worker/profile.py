@@ -69,6 +69,10 @@ class LayerHooks:
         self._owner_of_node: dict[int, str] = {}
         self._next_node = 0
         self._last = ("", "")
+        #: Once the network has left its forward pass: what its modules do then is run again for the gradients.
+        self._in_backward = False
+        self._before = ("", "")  # what was running when a part began to run again
+        self._first_node = 0  # of that part
         self.marks: list[Mark] = []
 
     @contextmanager
@@ -90,6 +94,7 @@ class LayerHooks:
         self._inside = []
         self._owner_of_node.clear()
         self._last = ("", "")
+        self._in_backward = False
         self._mark(INPUT, "forward")
 
     def end(self, shown: tuple[Any, ...]) -> list[Mark]:
@@ -112,8 +117,10 @@ class LayerHooks:
     def _entering(self, path: str) -> Callable[..., None]:
         def hook(*_: Any) -> None:
             self._number_nodes()
+            if self._in_backward and not self._inside:
+                self._before, self._first_node = self._last, self._next_node
             self._inside.append(path)
-            self._mark(path, "forward")
+            self._mark(path, self._way)
 
         return hook
 
@@ -121,14 +128,23 @@ class LayerHooks:
         self._number_nodes()
         self._inside.pop()
         if self._inside:
-            self._mark(self._inside[-1], "forward")
+            self._mark(self._inside[-1], self._way)
             return
         self._mark(MEASURING, "forward")
-        for node in graph_of(output):
+        # Without an output the module ended early, as where activation checkpointing has all that it needs.
+        for node in graph_of(output) if output is not None else ():
             owner = self._owner_of_node.get(node._sequence_nr())
-            if owner is not None:
+            if owner is not None and (not self._in_backward or node._sequence_nr() >= self._first_node):
                 node.register_prehook(self._at_node(owner))
+        if self._in_backward:
+            self._mark(*self._before)
+            return
+        self._in_backward = True
         self._mark(LOSS, "forward")
+
+    @property
+    def _way(self) -> str:
+        return "backward" if self._in_backward else "forward"
 
     def _number_nodes(self) -> None:
         """What autograd has numbered since the last call belongs to the module that was running."""

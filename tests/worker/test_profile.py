@@ -27,6 +27,7 @@ from dlbench.worker.flops import count
 from dlbench.worker.traffic import LOSS, Work, count_traffic, traffic_of
 from dlbench.worker.workload import build_workload
 from tests.worker.conftest import TINY
+from tests.worker.networks import counted
 
 LENET = Case("lenet5", batch_size=2, protocol=TINY)
 
@@ -93,6 +94,35 @@ def test_marks_follow_the_step():
     backward = [owner for owner, way in owners if way == "backward"]
     assert backward == ["3", "2", "1.relu", "1", "1.relu", "1.conv", "0", "(optimizer)"]
     assert owners[-1] == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("module", "owners"),
+    [
+        # Without reentrance: what the last gradient of the block needs is run again while that gradient waits.
+        (
+            counted.Checkpointed(),
+            "head block.2 block block.0 block block.1 block block.2 block (measuring) block.2 block.1 block.0 first",
+        ),
+        (
+            counted.CheckpointedReentrant(),
+            "head (network) block block.0 block block.1 block block.2 block (measuring) (network) block.2 block.1 "
+            "block.0 first",
+        ),
+    ],
+    ids=["not reentrant", "reentrant"],
+)
+def test_what_checkpointing_runs_again_is_time_of_the_backward_pass(module, owners):
+    hooks = profiling.LayerHooks(module, CountingClock())
+    with hooks.attached():
+        for _ in range(2):
+            hooks.begin()
+            module(torch.randn(2, 64)).sum().backward()
+            marks = [(owner, way) for owner, way, _ in hooks.end(())]
+    after = marks[marks.index(("(loss)", "forward")) + 1 : -1]
+    assert [owner for owner, _ in after] == owners.split()
+    assert {way for owner, way in after if owner != "(measuring)"} == {"backward"}
+    assert not any(m._forward_hooks for m in module.modules())
 
 
 def test_own_times_sum_to_the_step():
