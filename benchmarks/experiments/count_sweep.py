@@ -198,11 +198,12 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "Written by `benchmarks/experiments/count_sweep.py`; do not edit. "
         f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm_version}; "
-        f"{BATCH} images, training, forward and backward, on the meta device; whole detectors, which need data, on the CPU. "
+        f"{BATCH} images, training, forward and backward, on the meta device; whole detectors need data and ran on the "
+        "CPU. "
         "An operation is counted by a formula, known to be free of products, or named here; "
         "`dlbench/worker/arithmetic.py` is the table. Networks that a network's own code keeps from running without "
-        "data have no count at all: a case of theirs has the warning `flop_unknown`. Fourier transforms, factorisations, "
-        "sparse and quantised products and operators of one's own have no formula and are named.",
+        "data have no count at all: a case of theirs has the warning `flop_unknown`. Fourier transforms, "
+        "factorisations, sparse and quantised products and operators of one's own have no formula and are named.",
         "",
         "| networks | tried | counted in full | partial | do not run on meta |",
         "|---|---|---|---|---|",

@@ -180,7 +180,7 @@ def failures(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str], str
     }
 
 
-_FACTS = ("device_name", "energy_source", "energy_scope", "energy_note")
+_FACTS = ("device_name", "energy_source", "energy_scope", "energy_note", "flop_partial")
 _MINIMUM = ["attempt_id", "system_id", "status", *KEYS]
 
 
