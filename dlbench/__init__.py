@@ -8,6 +8,13 @@ Importing the package loads neither torch nor pandas nor pyarrow; what needs the
 """
 
 # Read by the old Python of a login node as well, see `__main__.py`: no `from __future__ import annotations`.
+import sys
+
+if getattr(sys, "argv", [""])[0] == "-m" and not getattr(sys.flags, "safe_path", False):
+    # `python -m dlbench` is being started, and has put the current folder in front of the standard library, where a
+    # user's random.py would take the place of Python's. A dlbench in the current folder stays within reach.
+    sys.path.append(sys.path.pop(0))
+
 from typing import TYPE_CHECKING, Any
 
 from dlbench.version import __version__

@@ -367,7 +367,8 @@ def _mounts(site: Site, job: Job) -> tuple[Mount, ...]:
 
 
 def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
-    exports = dict(site.environment)
+    # A module in the current folder must not take the place of one of the standard library.
+    exports = {"PYTHONSAFEPATH": "1"} | dict(site.environment)
     if job.checkout:
         # In front of what the site has there.
         exports["PYTHONPATH"] = ":".join(filter(None, (job.checkout, exports.get("PYTHONPATH"))))

@@ -27,6 +27,7 @@ type module >/dev/null 2>&1 || . /etc/profile
 set -e
 module load apptainer
 set -u
+export PYTHONSAFEPATH=1
 export PYTHONNOUSERSITE=1
 export PYTHONPATH=/home/anna/dlbench
 export DLBENCH_CONTAINER_RUNTIME=apptainer

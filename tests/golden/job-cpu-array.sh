@@ -28,6 +28,7 @@ set -e
 module load python/3.11
 set -u
 export PYTHONPATH=/home/anna/dlbench"${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONSAFEPATH=1
 export NCCL_SOCKET_IFNAME=ib0
 export GLOO_SOCKET_IFNAME=ib0
 

@@ -17,6 +17,7 @@ set -euo pipefail
 : "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
 
 results=/scratch/anna/results
+export PYTHONSAFEPATH=1
 export PYTHONPATH=/home/anna/dlbench
 export DLBENCH_CONTAINER_RUNTIME=docker
 digest=$(docker image inspect --format '{{.Id}}' dlbench:latest)
@@ -54,6 +55,7 @@ inside=(
   --mount 'type=bind,source=/scratch/anna/results,target=/scratch/anna/results'
   --mount 'type=bind,source=/home/anna/dlbench,target=/home/anna/dlbench'
   --workdir /home/anna/dlbench
+  --env PYTHONSAFEPATH
   --env PYTHONPATH
   --env DLBENCH_CONTAINER_RUNTIME
   --env DLBENCH_CONTAINER_IMAGE

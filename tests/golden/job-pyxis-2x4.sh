@@ -21,6 +21,7 @@ set -euo pipefail
 : "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
 
 results=/scratch/anna/results
+export PYTHONSAFEPATH=1
 export PYTHONPATH=/home/anna/dlbench
 export NCCL_SOCKET_IFNAME=ib0
 export GLOO_SOCKET_IFNAME=ib0
@@ -61,7 +62,7 @@ step=(
   --container-name=dlbench-"$SLURM_JOB_ID"
   '--container-mounts=/scratch/anna:/scratch/anna,/home/anna/dlbench:/home/anna/dlbench'
   --container-workdir=/home/anna/dlbench
-  '--container-env=PYTHONPATH,NCCL_SOCKET_IFNAME,GLOO_SOCKET_IFNAME,DLBENCH_CONTAINER_RUNTIME,DLBENCH_CONTAINER_IMAGE,DLBENCH_HOST_LIBRARIES,NVIDIA_VISIBLE_DEVICES,NVIDIA_DRIVER_CAPABILITIES'
+  '--container-env=PYTHONSAFEPATH,PYTHONPATH,NCCL_SOCKET_IFNAME,GLOO_SOCKET_IFNAME,DLBENCH_CONTAINER_RUNTIME,DLBENCH_CONTAINER_IMAGE,DLBENCH_HOST_LIBRARIES,NVIDIA_VISIBLE_DEVICES,NVIDIA_DRIVER_CAPABILITIES'
 )
 inside=(python3)
 each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
