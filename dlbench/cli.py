@@ -33,6 +33,8 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a `DlbenchError` becomes one line on stderr and exit status 2."""
     _prepare_streams()
+    # Figures need no screen, and a notebook's backend may not be installed here: matplotlib would refuse its name.
+    os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:] if arguments is None else arguments
     step: list[str] = []
     if arguments[:1] == ["run"] and "--" in arguments:

@@ -75,6 +75,7 @@ def _run(options: argparse.Namespace) -> int:
                 found.system_keys,
                 launcher,
                 network_keys=found.network_keys,
+                network_files=found.network_files,
                 folder=folder,
             )
             say(f"{suite.name}: {units.counted(len(cases), 'case')} on {found.description} -> {options.results}/")

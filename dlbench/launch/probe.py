@@ -40,6 +40,12 @@ class Probe:
         keys: dict[str, str] = self.facts.get("network_keys", {})
         return keys
 
+    @property
+    def network_files(self) -> dict[str, dict[str, str]]:
+        """The files that users' own networks are made of, with their digests."""
+        files: dict[str, dict[str, str]] = self.facts.get("network_files", {})
+        return files
+
 
 def probe(
     models: Sequence[str] = (),

@@ -37,6 +37,11 @@ def check_folder(root: Path, make: bool = True) -> None:
         StoreError: the folder cannot be made or written, its name cannot be used, or its disk is full.
     """
     check_name(root)
+    if root.is_symlink() and not root.exists():
+        raise StoreError(
+            f"'{root}' is a link to '{root.readlink()}', which does not exist; make that folder, "
+            "or choose another with --results"
+        )
     probe = temporary_name(root / "write-test")
     try:
         if make:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -53,6 +54,8 @@ class Campaign:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: Which network each model's name stands for today; "" where the name alone tells.
     network_keys: Mapping[str, str] = field(default_factory=dict)
+    #: The files that users' own networks are made of, with the digests that the keys stand for.
+    network_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def key(self, case: Case) -> attempts.DoneKey:
         """Under which key the case counts as done."""
@@ -211,9 +214,11 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
     process: subprocess.Popen[bytes] | None = None
     ended_by = None
     stopped: Stopped | None = None
+    changed = _changed_file(case, campaign)
     try:
-        process = processes.start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
-        ended_by = _wait(process, case, attempt, campaign, folder, taken.claim)
+        if changed is None:
+            process = processes.start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
+            ended_by = _wait(process, case, attempt, campaign, folder, taken.claim)
     except Stopped as stop:
         stopped = stop
         ended_by = stop.signal_name
@@ -227,9 +232,25 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
     oom_kill = _oom_kills() > oom_kills or aftermath.said_out_of_memory(attempt.folder)
     folder.check()
     outcome = _classify(attempt.folder, exit_code, ended_by, case, oom_kill)
+    changed = changed or _changed_file(case, campaign)
+    if changed and outcome.status != "preempted":
+        text = f"{changed} has changed since this run began; run the same command again to measure {case.model} anew"
+        outcome = Outcome("invalid", text, outcome.ranks)
     record = _close(attempt, outcome, exit_code, time.monotonic() - started)
     campaign.on_record(record)
     return record, stopped
+
+
+def _changed_file(case: Case, campaign: Campaign) -> str | None:
+    """A file of the case's network that is no longer what the campaign's key stands for; None where there is none.
+
+    Files that cannot be read here, such as those of a container, are not judged.
+    """
+    for path, digest in campaign.network_files.get(case.model, {}).items():
+        with suppress(OSError):
+            if hashlib.sha256(Path(path).read_bytes()).hexdigest() != digest:
+                return path
+    return None
 
 
 def _wait(

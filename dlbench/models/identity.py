@@ -11,8 +11,10 @@ import contextlib
 import hashlib
 import importlib.metadata
 import json
+import os
 import sys
 import sysconfig
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -86,17 +88,23 @@ def _own_file(module: ModuleType) -> Path | None:
         file = getattr(module, "__file__", None)
         if not isinstance(file, str) or getattr(module, "__name__", "") == "__main__":
             return None
-        path = Path(file).resolve()
+        if _not_own(file) or _not_own(os.path.realpath(file)):
+            return None
     except Exception:  # a module may be any object with any attributes
         return None
-    if {"site-packages", "dist-packages"}.intersection(path.parts):
-        return None
-    return None if any(path.is_relative_to(folder) for folder in _not_own()) else path
+    return Path(file).resolve()
 
 
-def _not_own() -> list[Path]:
+def _not_own(file: str) -> bool:
+    """Whether the file is one of dlbench, of Python or of an installed package."""
+    return "/site-packages/" in file or "/dist-packages/" in file or file.startswith(_folders_of_others())
+
+
+@cache
+def _folders_of_others() -> tuple[str, ...]:
     paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    return [Path(__file__).resolve().parents[1], *(Path(path).resolve() for path in paths if path)]
+    folders = [str(Path(__file__).parents[1]), *(path for path in paths if path)]
+    return tuple(f"{name.rstrip('/')}/" for folder in folders for name in (folder, os.path.realpath(folder)))
 
 
 def _library_version(module: str) -> str | None:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.machinery
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from dlbench.errors import StoreError
 from dlbench.launch import attempts, supervise
+from dlbench.launch.results_folder import check_folder
+from dlbench.models import external
 from dlbench.results import store
 from dlbench.results.records import Record
 from dlbench.spec.case import Case
+from dlbench.spec.suite import load_suite
 from dlbench.worker.network_check import look_at
+from tests.fakes import records as fakes
 from tests.fakes.workers import script
 from tests.worker.conftest import NETWORKS
 
@@ -108,12 +116,6 @@ def test_a_network_of_a_library_has_no_key_of_its_own_but_timms_carry_its_versio
     assert key_of("timm:resnet10t") == [f"timm-{timm.__version__}"]
 
 
-def test_a_network_that_prints_at_import_at_exit_and_from_c_spoils_nothing(folder, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(NETWORKS))
-    done = run("-P", "model=bye:make,lenet5")
-    assert store.load("r")["status"].isin(["ok", "unstable"]).tolist() == [True, True], done.stderr
-
-
 @pytest.mark.parametrize(
     ("source", "line"),
     [
@@ -146,3 +148,74 @@ def test_a_record_from_before_the_key_counts_for_the_catalogue_and_not_for_a_use
     named = supervise.Campaign(tmp_path, "s", 1, "sys", script("write_good()"), network_keys={"lenet5": "0123456789ab"})
     assert [r.network_key for r in supervise.run([case], named)] == ["0123456789ab"]
     assert list(supervise.run([case], named)) == []
+
+
+def test_a_network_that_is_edited_in_the_middle_of_a_run_is_not_kept_under_the_key_of_its_beginning(tmp_path):
+    source = tmp_path / "own.py"
+    source.write_text("WIDTH = 8\n")
+    files = {"own:make": {str(source): hashlib.sha256(source.read_bytes()).hexdigest(), "/in/a/container.py": "0"}}
+    cases = [Case("own:make", batch_size=n) for n in (1, 2, 3)]
+    edit = f"Path({str(source)!r}).write_text('WIDTH = 9') if '\"batch_size\": 2' in (folder / 'case.json').read_text() else 0"
+    campaign = supervise.Campaign(
+        tmp_path, "s", 1, "sys", script(f"{edit}; write_good()"), network_keys={"own:make": "k"}, network_files=files
+    )
+    records = list(supervise.run(cases, campaign))
+    assert [record.status for record in records] == ["ok", "invalid", "invalid"]
+    assert [record.exit_code for record in records] == [0, 0, None]
+    for record in records[1:]:
+        assert (
+            record.error
+            == f"{source} has changed since this run began; run the same command again to measure own:make anew"
+        )
+    assert len(attempts.final_keys(tmp_path)) == 1
+
+
+def test_neither_prints_nor_files_named_like_the_standard_librarys_spoil_anything(folder):
+    (folder / "bye.py").write_text((NETWORKS / "bye.py").read_text())
+    for name in ("random", "types", "json", "enum", "threading", "dataclasses", "numbers", "logging"):
+        (folder / f"{name}.py").write_text(f"raise RuntimeError('the {name} of the current folder')")
+    (folder / "tiny.py").write_text("import random\nrandom.random()\n" + (folder / "tiny.py").read_text())
+    command = [sys.executable, "-P", "-m", "dlbench", "run", "s.toml", "--results", "r", "-P", "model=bye:make,lenet5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert store.load("r")["status"].isin(["ok", "unstable"]).tolist() == [True, True], done.stderr
+    # Python itself imports a few modules before dlbench can put the folder behind the standard library.
+    for name in ("types", "threading", "enum"):
+        (folder / f"{name}.py").unlink()
+    assert "2 measured already" in run("--dry-run", "-P", "model=bye:make,lenet5").stderr
+
+
+def test_the_current_folder_comes_before_installed_packages_and_after_the_standard_library(folder, monkeypatch):
+    (folder / "pytest.py").write_text("")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(folder)])
+    external._look_here()
+    find = importlib.machinery.PathFinder.find_spec
+    assert find("pytest", sys.path).origin == str(folder / "pytest.py")
+    (folder / "random.py").write_text("")
+    assert find("random", sys.path).origin == random.__file__
+
+
+def test_a_results_folder_that_is_a_link_works_and_one_that_leads_nowhere_is_one_line(folder):
+    (folder / "real").mkdir()
+    (folder / "link").symlink_to("real")
+    (folder / "broken").symlink_to("no/such/folder")
+    (record,) = supervise.run(
+        [Case("lenet5")], supervise.Campaign(folder / "link", "s", 1, "sys", script("write_good()"))
+    )
+    store.append(folder / "link", record)
+    assert store.load("real")["attempt_id"].tolist() == store.load("link")["attempt_id"].tolist() == [record.attempt_id]
+    with pytest.raises(StoreError, match=r"'.*broken' is a link to 'no/such/folder', which does not exist; make"):
+        check_folder(folder / "broken")
+
+
+def test_a_suite_with_a_byte_order_mark_is_read(folder):
+    (folder / "s.toml").write_text("\ufeff" + SUITE, encoding="utf-8")
+    assert load_suite(folder / "s.toml").name == "keys"
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline"])
+def test_the_matplotlib_backend_of_a_notebook_does_not_keep_a_report_from_being_made(folder, monkeypatch, backend):
+    store.append(folder / "r", fakes.record(Case("lenet5", batch_size=4)))
+    monkeypatch.setenv("MPLBACKEND", backend)
+    command = [sys.executable, "-m", "dlbench", "report", "r", "-o", "report"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (folder / "report" / "index.html").exists(), done.stderr
