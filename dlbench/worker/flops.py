@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,8 @@ from dlbench.worker.arithmetic import is_counted, is_free, is_unknown, macs_of, 
 
 #: Passes that the mean is taken over where the work differs from step to step.
 NUM_PASSES = 32
+#: For so long [s] further forward passes are held against the first: work may differ in every tenth step alone.
+LOOK_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -94,15 +97,16 @@ def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
 
 
 def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -> Counted:
-    """Count a network on the meta device in two steps, and in `NUM_PASSES` where the steps may differ in their work.
+    """Count steps of a network on the meta device: one, or `NUM_PASSES` where the steps may differ in their work.
 
-    Steps may differ if the network draws random numbers on the host, or if the second is not as the first. Then the
-    counts are means over all passes.
+    Steps may differ if the network draws random numbers on the host, or if one of the next is not as the first. Then
+    the counts are means over all passes.
     """
     passes = [count_model(model, training, batch_size, seed) for seed in range(2)]
-    if passes[0].is_random or _work_of(passes[0]) != _work_of(passes[1]):
-        passes += [count_model(model, training, batch_size, seed) for seed in range(2, NUM_PASSES)]
     first = passes[0]
+    if not first.is_random and _work_of(first) == _work_of(passes[1]) and _stays(model, training, batch_size, first):
+        return first
+    passes += [count_model(model, training, batch_size, seed) for seed in range(2, NUM_PASSES)]
     if len({_work_of(p) for p in passes}) == 1:
         return first
     means: dict[str, Any] = {
@@ -121,6 +125,20 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
         lowest_flop=min(totals),
         highest_flop=max(totals),
     )
+
+
+def _stays(model: BuiltModel, training: bool, batch_size: int, first: Counted) -> bool:
+    """Whether the next forward passes are as the first, as far as a short look shows."""
+    ends_s = time.perf_counter() + LOOK_S
+    own = [(o.name, o.macs) for o in first.operations if not o.backward]
+    for seed in range(2, NUM_PASSES):
+        with CountingMode(model.module) as mode, quietly(), seeded(seed):
+            run_forward(model, training, batch_size)
+        if [(o.name, o.macs) for o in mode.operations] != own:
+            return False
+        if time.perf_counter() > ends_s:
+            break
+    return True
 
 
 def _work_of(counted: Counted) -> tuple[Any, ...]:

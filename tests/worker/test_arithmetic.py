@@ -265,6 +265,11 @@ def test_work_that_differs_from_step_to_step_is_a_mean_and_says_so(network):
     assert work(network)["forward_flop"] == found["forward_flop"]
 
 
+@pytest.mark.parametrize("network", ["EveryTenthStep", "LayerDropByOwnGenerator"])
+def test_rare_steps_and_generators_of_a_networks_own_are_seen(network):
+    assert work(network)["flop_varies"] is True
+
+
 def test_what_does_not_differ_is_not_said_to():
     assert work("LayerDrop", mode="inference")["flop_varies"] is False
     assert work("MadeWeights")["flop_varies"] is False

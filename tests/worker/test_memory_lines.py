@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+from dlbench.errors import BadInput
 from dlbench.spec.case import MODES, Case
 from dlbench.spec.catalog import CATALOG
 from dlbench.spec.plan import OPTIMIZER_STATES, _memory_lines, predicted_memory_bytes
@@ -92,3 +93,8 @@ def test_the_plan_needs_no_torch():
     code = "import sys; from dlbench.spec.plan import predicted_memory_bytes as p; from dlbench.spec.case import Case\n"
     code += "assert p(Case('vgg16', batch_size=8)) > 2**31; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_memory_that_grows_with_the_square_of_the_batch_has_no_lines():
+    with pytest.raises(BadInput, match="does not grow evenly with the batch"):
+        memory_lines(Case("tests.worker.networks.counted:EachToEach", device="cuda"))

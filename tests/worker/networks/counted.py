@@ -150,6 +150,20 @@ class EverySecondStep(LayerDrop):
         return super().forward(x)
 
 
+class EveryTenthStep(EverySecondStep):
+    def drops(self):
+        return self.calls % 10 != 0
+
+
+class LayerDropByOwnGenerator(LayerDrop):
+    def __init__(self):
+        super().__init__()
+        self.generator = np.random.default_rng(0)
+
+    def drops(self):
+        return self.generator.random() < 0.5
+
+
 class Checkpointed(Network):
     """Two of three layers run again in the backward pass."""
 
