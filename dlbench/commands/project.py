@@ -69,7 +69,7 @@ def projection_table(
     from dlbench.report.chapters.projection import project, unused
     from dlbench.report.chapters.projection_section import named_assumptions, power_of, throughput_interval
     from dlbench.report.compare.side_by_side import numbered, over_processes
-    from dlbench.report.data import derive, systems
+    from dlbench.report.data import derive, levels, systems
     from dlbench.report.data.doubts import in_words, with_doubts
     from dlbench.report.forms.render import Table
 
@@ -107,6 +107,8 @@ def projection_table(
             "n: processes of a case, whose median this is; from and to are then from the lowest to the highest of the "
             "intervals of its processes."
         )
+    if len(found) > without_interval:
+        notes.append(f"From and to: at a confidence of {levels.named(cases)}.")
     if without_interval:
         notes.append(f"Without interval, for too few or too uneven steps: {units.counted(without_interval, 'case')}.")
     if any(row[-6] is not None for row in found):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -12,8 +11,10 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.chapters.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
 from dlbench.report.compare.side_by_side import numbered, over_processes
+from dlbench.report.data import levels
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.data.doubts import in_words, with_doubts
+from dlbench.report.data.intervals import confidences
 from dlbench.report.data.labels import network, network_order, setting, varying_axes
 from dlbench.report.figures.figure_parts import fastest
 from dlbench.report.forms.render import Cell, Column, Table
@@ -23,8 +24,8 @@ from dlbench.stats import Interval
 NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
 _LIMITS = (
-    "From and to: by the interval of the throughput; of several processes of a case from the lowest to the highest of "
-    "the intervals of its processes."
+    "From and to: by the interval of the throughput, at {}; of several processes of a case from the lowest to the "
+    "highest of the intervals of its processes."
 )
 
 
@@ -72,7 +73,9 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
         row += [name] if several else []
         rows.append([*row, setting(case, axes), num_devices, *_cells(found, known), in_words(case) or None])
     assumptions |= dict.fromkeys(unused(prices, names.values()))
-    return _without_empty(Table(_columns(several, prices), rows, notes=[_LIMITS] if limited else [])), list(assumptions)
+    return _without_empty(
+        Table(_columns(several, prices), rows, notes=[_LIMITS.format(levels.named(best))] if limited else [])
+    ), list(assumptions)
 
 
 def named_assumptions(assumptions: Sequence[str], name: str, prices: Prices | None) -> list[str]:
@@ -86,7 +89,7 @@ def throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
     """A case's throughput with its interval; without one the plain value, and False."""
     value, low, high = (_number(case[name]) for name in ("throughput", "throughput_low", "throughput_high"))
     assert value is not None
-    confidence = float(json.loads(case["protocol"] or "{}").get("confidence", 0.95))
+    confidence = float(confidences([case["protocol"]])[0])
     if low is None or high is None:
         return Interval(value, value, value, confidence), False
     return Interval(value, low, high, confidence), True

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from dlbench import units
-from dlbench.report.chapters.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, curves
+from dlbench.report.chapters.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, curves, level_of
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.forms.render import Cell, Column, Table
@@ -66,7 +66,9 @@ def table(found: list[Curve]) -> Table:
         Column("energy_per_image_j", "energy per image", "right", _shown("J")),
     ]
     unknown = any(p.speedup is not None and p.speedup_low is None for curve in found for p in curve.points)
-    return Table(columns, rows, notes=[UNKNOWN_SPREAD] if unknown else [])
+    known = any(p.throughput_low is not None for curve in found for p in curve.points)
+    notes = [f"± and intervals: at a confidence of {level_of(found)}."] if known else []
+    return Table(columns, rows, notes=[*notes, *([UNKNOWN_SPREAD] if unknown else [])])
 
 
 def _predicted(curve: Curve, found: Prediction, single: float | None) -> list[Cell]:

@@ -12,6 +12,7 @@ A size is a number of nodes and of devices on each. Where a setting reached one 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,10 @@ import pandas as pd
 from dlbench.report.chapters.scaling_model import Sample, ScalingModel, fit
 from dlbench.report.compare.compare_stats import MIN_PROCESSES
 from dlbench.report.compare.side_by_side import numbered, over_processes
+from dlbench.report.data import levels
 from dlbench.report.data.labels import network
 from dlbench.report.data.metrics import METRICS
-from dlbench.spec.case import AXES
+from dlbench.spec.case import AXES, USUAL_CONFIDENCE
 
 KINDS = ("weak", "strong")
 #: How gradients are brought together, which a single device does not do.
@@ -104,6 +106,7 @@ class Curve:
     name: str
     points: tuple[Point, ...]
     model: ScalingModel | None
+    confidence: tuple[float, ...] = (USUAL_CONFIDENCE,)  # of the intervals of its points
 
     def batch_size(self, devices: int) -> float:
         """Images per device on so many devices."""
@@ -152,8 +155,14 @@ def curves(cases: pd.DataFrame) -> list[Curve]:
                 sizes = pd.concat([base, own]).sort_values("devices")
                 if len(sizes) > 1:
                     points = tuple(_points(sizes))
-                    found.append(Curve(kind, name + way, points, fit([_sample(p) for p in points])))
+                    model = fit([_sample(p) for p in points])
+                    found.append(Curve(kind, name + way, points, model, tuple(levels.levels(sizes))))
     return found
+
+
+def level_of(found: Sequence[Curve]) -> str:
+    """The confidence of all intervals of these curves, in words."""
+    return levels.joined(sorted({level for curve in found for level in curve.confidence}))
 
 
 def _over_processes(cases: pd.DataFrame) -> pd.DataFrame:

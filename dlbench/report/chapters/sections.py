@@ -20,6 +20,7 @@ from dlbench.report.chapters.systems_blocks import between_processes, drawn, ove
 from dlbench.report.chapters.systems_section import measured, systems
 from dlbench.report.chapters.tables_energy import energies
 from dlbench.report.compare.side_by_side import median_processes, numbered, over_processes, series
+from dlbench.report.data import levels
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
 from dlbench.report.figures.figure_parts import Plot
@@ -40,7 +41,7 @@ def comparison(content: Content) -> Section:
     table = tables.without_common(tables.comparison(content.shown, content.system_names))
     words = (
         "Every measured case. Throughput is over all devices, ± is the half-width of the confidence interval of the "
-        "median step time; every metric is defined under Method."
+        f"median step time, at {levels.named(content.shown)}; every metric is defined under Method."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     return Section("comparison", "Comparison", [Block(words=words), Block(table=table, filters=filters)])

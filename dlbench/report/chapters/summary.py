@@ -8,6 +8,7 @@ from dlbench import units
 from dlbench.report.chapters import tables
 from dlbench.report.chapters.systems_section import measured, verdicts
 from dlbench.report.compare.side_by_side import numbered, over_processes
+from dlbench.report.data import levels
 from dlbench.report.data.content import Block, Content, KeyFigure, Section
 from dlbench.report.data.derive import MIN_STEPS
 from dlbench.report.data.doubts import in_words, of_all, with_doubts
@@ -15,6 +16,7 @@ from dlbench.report.data.labels import network, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import plots_rates
 from dlbench.report.figures.figure_parts import fastest
+from dlbench.spec.case import USUAL_CONFIDENCE
 
 
 def summary(content: Content) -> Section:
@@ -82,7 +84,9 @@ def _uncertainty(case: pd.Series) -> list[str]:
     reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
     width = units.percent(reach if several else case["step_time_half_width"])
     over = f" over {case['processes']:.0f} processes" if several else ""
-    return [f"± {width}{over}"] if width != units.MISSING else []
+    level = levels.levels(case.to_frame().T)[0]
+    at = "" if level == USUAL_CONFIDENCE else f" at {units.level(level)}"
+    return [f"± {width}{at}{over}"] if width != units.MISSING else []
 
 
 def _sound(shown: pd.DataFrame) -> pd.DataFrame:
@@ -155,18 +159,19 @@ def _in_words(content: Content, cases: pd.DataFrame) -> str:
         top = cases.iloc[cases["mfu"].argmax()]
         name = f"{network(top['model'])}, {top['mode']}, {_setting(top, shown)}"
         sentences.append(f"The largest share of the datasheet peak is {units.percent(top['mfu'])} ({name}).")
-    sentences.append(_intervals(shown["step_time_half_width"]))
+    sentences.append(_intervals(shown["step_time_half_width"], levels.named(shown)))
     if shown["energy_per_image"].isna().all():
         sentences.append(plots_rates.no_meter(shown))
     return " ".join(sentences)
 
 
-def _intervals(widths: pd.Series[float]) -> str:
+def _intervals(widths: pd.Series[float], level: str) -> str:
     """How many cases have an interval, and how narrow these are."""
     known = widths.dropna()
     cases = units.counted(len(widths), "case")
     if known.empty:
         return f"None of {cases} has an interval: too few or too uneven steps."
     if len(known) == 1:
-        return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])}."
-    return f"{len(known)} of {cases} have an interval; the median of these is ± {units.percent(known.median())}."
+        return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])} at {level}."
+    width = units.percent(known.median())
+    return f"{len(known)} of {cases} have an interval at {level}; the median of these is ± {width}."

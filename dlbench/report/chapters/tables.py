@@ -14,6 +14,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.errors import DlbenchError
+from dlbench.report.data import levels
 from dlbench.report.data.derive import uneven
 from dlbench.report.data.doubts import in_words, of_each
 from dlbench.report.data.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
@@ -97,12 +98,14 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
     doubted = of_each(shown)
     columns[place:place] = [
+        *([Column("confidence", "Confidence", "right", _level)] if levels.unusual(shown) else []),
         Column("status", "Status"),
         *([Column("doubts", "Doubts", "left", _unbroken)] if any(doubted) else []),
     ]
     rows: list[list[Cell]] = []
     for case, doubt in zip(shown.to_dict("records"), doubted, strict=True):
-        judged: list[Cell] = [case["status"], *([doubt] if any(doubted) else [])]
+        judged: list[Cell] = [_number(case["confidence"])] if levels.unusual(shown) else []
+        judged += [case["status"], *([doubt] if any(doubted) else [])]
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
         cells += [network(case[a]) if a == "model" else case[a] for a in axes]
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
@@ -114,6 +117,10 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     if "share_of_measured_peak" in known:
         notes.append("Of measured: of the higher one of the rates that matrix products and convolutions reached.")
     return Table(columns, rows, notes=notes)
+
+
+def _level(cell: Cell) -> str:
+    return units.level(cell) if isinstance(cell, float) else units.MISSING
 
 
 def _unbroken(cell: Cell) -> str:

@@ -11,6 +11,7 @@ from dlbench import units
 from dlbench.report.chapters import tables
 from dlbench.report.compare import ranking
 from dlbench.report.compare.ranking import Standing
+from dlbench.report.data import levels
 from dlbench.report.data.labels import MAIN_AXES, axis_title, network, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures.figure_parts import fastest
@@ -30,7 +31,7 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     known = cases[cases[metric].notna()]
     axes = _axes(known)
     # To make dictionaries of rows costs time by the column.
-    known = known[["number", "system_id", "processes", *axes, metric, f"{metric}_low", f"{metric}_high"]]
+    known = known[["number", "system_id", "processes", "protocol", *axes, metric, f"{metric}_low", f"{metric}_high"]]
     present = _present(names, known)
     unit = tables.scale(metric, known[metric])[1]
     columns = [Column(axis, axis_title(axis)) for axis in axes]
@@ -52,7 +53,7 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
         if several:
             row.append(", ".join(f"{by_system[s]['processes']:.0f}" if s in by_system else "0" for s in present))
         rows.append(row)
-    return Table(columns, rows, notes=_notes(with_spread, several))
+    return Table(columns, rows, notes=_notes(with_spread, several, known))
 
 
 def speedups(
@@ -201,10 +202,10 @@ def _half_width(case: Mapping[Any, Any], metric: str) -> float | None:
     return _number((case[f"{metric}_high"] - case[f"{metric}_low"]) / 2 / case[metric])
 
 
-def _notes(with_spread: bool, several: bool) -> list[str]:
+def _notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
     if not with_spread:
         return []
-    one = "half-width of the confidence interval of the median step"
+    one = f"half-width of the confidence interval of the median step, at {levels.named(cases)}"
     if not several:
         return [f"±: {one}, within the one process of each system."]
     return [f"±: of several processes half of the range of their intervals, of one the {one}."]

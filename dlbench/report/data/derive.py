@@ -21,7 +21,8 @@ from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
 from dlbench.spec.case import AXES
 from dlbench.spec.peaks import find_peaks
 
-#: What names an attempt, beside its axes; taken over from the row of its first rank, but for `_flags`.
+#: What names an attempt, beside its axes; taken over from the row of its first rank, but for `_flags` and the
+#: confidence of its intervals, which is in the protocol.
 IDENTITY = (
     "attempt_id",
     "case_id",
@@ -43,6 +44,7 @@ IDENTITY = (
     "steady",
     "clock",
     "protocol",
+    "confidence",
     "warnings",
     "throttle_reasons",
     "other_processes",
@@ -112,6 +114,7 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
     if len(first) < len(rows):
         first = first.assign(**_flags(rows, first))
     derived = [statistics, _from_extremes(by_attempt), _energy(rows)]
+    first = first.assign(confidence=intervals.confidences(first["protocol"].tolist()))
     cases = pd.concat([first[[*IDENTITY, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
     _add_rates(cases, first)
     cases["step_time_half_width"] = (cases[LIMITS[1]] - cases[LIMITS[0]]) / 2 / cases["step_time"]

@@ -63,7 +63,7 @@ class Loaded:
         `samples` are the step times [s] of the slowest rank. Communication is the slowest rank's median step without
         synchronisation [s] and its interval; NaN where there is none.
         """
-        columns = ("step_s", "unsynced_step_s", *TRACES)
+        columns = ("step_s", "unsynced_step_s", "protocol", *TRACES)
         kept = [_kept(batch) for batch in _batches_of(self.source_of.loc[attempts], self.readers, columns)]
         if not kept:
             kept = [pd.DataFrame(columns=["samples", *TRACES, *COMMUNICATION])]
@@ -137,23 +137,24 @@ def _kept(batch: Batch) -> pd.DataFrame:
     values: dict[str, Any] = {"samples": [steps.of(i) for i in range(len(ranks.attempts))]}
     values |= {name: [batch.lists[name].of(row) for row in ranks.first.tolist()] for name in TRACES}
     columns = {name: pd.Series(arrays, ranks.attempts, dtype=object) for name, arrays in values.items()}
-    limits = _unsynced(batch.lists["unsynced_step_s"], ranks)
+    limits = _unsynced(batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist())
     communication = pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION))
     return pd.concat([pd.DataFrame(columns), communication], axis=1)
 
 
-def _unsynced(steps: Lists, ranks: samples.Ranks) -> NDArray[np.float64]:
+def _unsynced(steps: Lists, ranks: samples.Ranks, protocols: Sequence[str | None]) -> NDArray[np.float64]:
     """Of each attempt the median of these steps and its interval, each the largest over ranks.
 
     NaN without steps, and where a rank has one that cannot be right.
     """
     limits = np.full((steps.lengths.size, 3), np.nan)
+    confidence = intervals.confidences(protocols)
     for row in np.flatnonzero(steps.lengths).tolist():
         own = steps.of(row)
         if not samples.possible(own).all():
             limits[row] = np.inf  # the largest of all ranks
             continue
-        interval = stats.median_interval(own.tolist())
+        interval = stats.median_interval(own.tolist(), confidence[row]) if 0 < confidence[row] < 1 else None
         limits[row] = (interval.value, interval.low, interval.high) if interval else (np.median(own), np.nan, np.nan)
     largest: NDArray[np.float64] = np.fmax.reduceat(limits, ranks.first) if len(ranks.attempts) else limits
     return np.where(np.isfinite(largest), largest, np.nan)

@@ -18,8 +18,6 @@ from dlbench.spec.case import MODES, PRECISIONS
 
 #: A figure with one row per case shows at most so many.
 MAX_ROWS = 24
-#: What bars are, wherever cases are drawn with theirs.
-INTERVAL_WORDS = "Bars: the interval of the median step; of several processes from the lowest to the highest of theirs."
 #: Words beside a point or a bar.
 SMALL: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
 
@@ -41,6 +39,18 @@ def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS
     best = cases.sort_values("throughput", ascending=False, kind="stable").drop_duplicates(list(by))
     sorted_ = best.sort_values(list(by), key=lambda c: c.map(lambda v: order.get(v, v)), kind="stable")
     return sorted_.head(limit) if limit else sorted_
+
+
+def interval_words(level: str) -> str:
+    """What bars are, wherever cases are drawn with theirs.
+
+    Args:
+        level: the confidence of the intervals, as `dlbench.report.data.levels` names it.
+    """
+    return (
+        f"Bars: the interval of the median step at {level}; of several processes from the lowest to the highest of "
+        "theirs."
+    )
 
 
 def records_of(shown: pd.DataFrame) -> tuple[str, ...]:

@@ -8,15 +8,16 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.data import levels
 from dlbench.report.data.labels import network, network_order, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    INTERVAL_WORDS,
     Plot,
     choice,
     fastest,
     grid,
+    interval_words,
     label_outer,
     precision_marks,
     records_of,
@@ -50,7 +51,8 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     plot = _drawn(shown, Hue("precision", marks))
     assert plot.figure
     look.legend(plot.figure, marks | _mode_marks(shown))
-    words = f"Throughput over the batch per device. {INTERVAL_WORDS} {KNEE_WORDS} of its line. {choice(known, shown)}"
+    bars = interval_words(levels.named(shown))
+    words = f"Throughput over the batch per device. {bars} {KNEE_WORDS} of its line. {choice(known, shown)}"
     return Plot("batch_curves", words.strip(), plot.figure, records_of(shown))
 
 
@@ -69,8 +71,8 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     system_legend(plot.figure, there, marks, _mode_marks(cases))
     words = (
         "Throughput over the batch per device: the same setting on all systems, of each network and mode the one that "
-        f"most of them have. {INTERVAL_WORDS} {KNEE_WORDS} of its line; a line without one still rises at its last "
-        "batch."
+        f"most of them have. {interval_words(levels.named(cases))} {KNEE_WORDS} of its line; a line without one still "
+        "rises at its last batch."
     )
     return Plot("batch_curves", words, plot.figure)
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
+from dlbench.report.data import levels
 from dlbench.report.data.labels import MAIN_AXES, network, network_order, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
@@ -21,6 +22,7 @@ from dlbench.report.figures.figure_parts import (
     choice,
     fastest,
     height_of,
+    interval_words,
     precision_legend,
     precision_marks,
     records_of,
@@ -69,7 +71,8 @@ def precisions(cases: pd.DataFrame) -> Plot:
     panels[0].set_xlim(0, 1.08 * np.nanmax(shown["ratio_high"].fillna(shown["ratio"])))
     precision_legend(figure, shown)
     words = (
-        "Gain from lower precision at the largest batch that fp32 also ran; the base of each ratio stands beside it."
+        "Gain from lower precision at the largest batch that fp32 also ran; the base of each ratio stands beside it. "
+        f"Bars: from the unfavourable ends of both intervals, at {levels.named(cases)}."
     )
     return Plot("precisions", words, figure)
 
@@ -88,7 +91,10 @@ def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
         return Plot(name, nothing)
     figure = dots(shown, metric, Hue("precision", precision_marks(shown)), known["batch_size"].nunique() > 1)
     precision_legend(figure, shown)
-    return Plot(name, f"{METRICS[metric].description} {choice(known, shown)}", figure, records_of(shown))
+    has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
+    bars = f" {interval_words(levels.named(shown))}" if has_bars else ""
+    words = f"{METRICS[metric].description}{bars} {choice(known, shown)}"
+    return Plot(name, words, figure, records_of(shown))
 
 
 def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from dlbench.report.chapters.scaling_curves import KINDS, Curve, Point
+from dlbench.report.chapters.scaling_curves import KINDS, Curve, Point, level_of
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import INTERVAL_WORDS, Plot, grid
+from dlbench.report.figures.figure_parts import Plot, grid, interval_words
 
 #: A figure shows so many curves; the table holds all.
 MAX_CURVES = 6
@@ -51,7 +51,8 @@ def _plot(kind: str, found: list[Curve], ending: str) -> Plot:
         for c in shown
         if c.points[0].devices == 1
     )
-    words = f"{kind.capitalize()} scaling, {_WORDS[kind]}. {INTERVAL_WORDS} Hollow and dashed is predicted."
+    bars = interval_words(level_of(shown))
+    words = f"{kind.capitalize()} scaling, {_WORDS[kind]}. {bars} Hollow and dashed is predicted."
     if any(not p.known for c in shown for p in c.predictions()):
         words += " A band is predicted too, where only limits are known."
     more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""

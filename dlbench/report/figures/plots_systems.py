@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from dlbench.report.compare.ranking import of_one_meter
+from dlbench.report.data import levels
 from dlbench.report.data.labels import network, network_order, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import INTERVAL_WORDS, Plot, grid, label_outer, system_legend, system_marks
+from dlbench.report.figures.figure_parts import Plot, grid, interval_words, label_outer, system_legend, system_marks
 from dlbench.report.figures.plots_dots import Hue, dots
 
 _MAX_PANELS = 12
@@ -34,7 +35,7 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, nam
     marks = system_marks(names)
     figure = dots(shown, metric, Hue("system_id", marks), with_batch=False, with_setting=True)
     system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
-    spread = f" {INTERVAL_WORDS}"
+    spread = f" {interval_words(levels.named(shown))}"
     words = (
         f"{METRICS[metric].description} Of each network and mode the setting that most systems share, under its name; "
         f"where several are shared by as many, the one with the highest throughput.{spread}"

@@ -10,17 +10,18 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
+from dlbench.report.data import levels
 from dlbench.report.data.derive import MIN_STEPS
 from dlbench.report.data.labels import network
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    INTERVAL_WORDS,
     SMALL,
     Plot,
     choice,
     fastest,
     height_of,
+    interval_words,
     name_rows,
     precision_legend,
     records_of,
@@ -141,7 +142,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     if len(partial):
         names = ", ".join(dict.fromkeys(network(name) for name in partial["model"]))
         bound += f" The count is partial, and the true work is more, for {names}."
-    bars = f" {INTERVAL_WORDS}"
+    bars = f" {interval_words(levels.named(known))}"
     return Plot("flop_time", f"Step time against the counted work.{bars}{bound}", figure, records_of(known))
 
 

@@ -96,7 +96,8 @@ def describe(table: pa.Table, attempt: str, part: Path) -> dict[str, Any]:
 def _metric(case: dict[Any, Any], name: str) -> dict[str, Any]:
     values = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
     known = {key: float(case[column]) for key, column in values.items() if not pd.isna(case.get(column, np.nan))}
-    return {**known, "unit": METRICS[name].unit} if known else {"value": None, "unit": METRICS[name].unit}
+    level = {"confidence": float(case["confidence"])} if "low" in known else {}
+    return {**known, **level, "unit": METRICS[name].unit} if known else {"value": None, "unit": METRICS[name].unit}
 
 
 def _rank(row: dict[str, Any]) -> dict[str, Any]:
@@ -171,8 +172,10 @@ def _wrapped(name: str, value: Any, width: int) -> list[str]:
 
 
 def _metrics(record: dict[str, Any]) -> Table:
-    columns = [Column("metric", "Metric"), Column("value", "Value", "right"), Column("low", "From", "right")]
-    columns += [Column("high", "To", "right"), Column("name", "Name")]
+    found = {values["confidence"] for values in record["metrics"].values() if "confidence" in values}
+    at = f" ({units.level(found.pop())})" if found else ""
+    columns = [Column("metric", "Metric"), Column("value", "Value", "right"), Column("low", f"From{at}", "right")]
+    columns += [Column("high", f"To{at}", "right"), Column("name", "Name")]
     rows: list[list[Cell]] = []
     for name, values in record["metrics"].items():
         if values["value"] is not None:
