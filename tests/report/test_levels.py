@@ -15,6 +15,7 @@ from dlbench.report.chapters import scaling, sections, tables
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.data import levels
 from dlbench.report.data.content import read
+from dlbench.report.figures.figure_parts import INTERVAL_WORDS
 from dlbench.report.forms import export, page, render
 from dlbench.report.listings.record import show
 from dlbench.results import store
@@ -59,13 +60,13 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     content = read([root])
     text = captions(content, sections.summary, sections.throughput, sections.flop_time, scaling.section, projection)
     assert f"have an interval at {words};" in text
-    assert text.count(f"the interval of the median step at {words}") >= 3  # throughput, FLOP against time, scaling
-    assert f"± and intervals: at a confidence of {words}." in text
+    assert text.count(f"{INTERVAL_WORDS} Confidence: {words}.") >= 3  # throughput, FLOP against time, scaling
     assert f"by the interval of the throughput, at {words};" in text
     assert f"the median step time, at {words};" in captions(content, sections.comparison)
     notes = projection_table(store.load(root), 1000, 1.0, None, None).notes
     assert f"From and to: at a confidence of {words}." in notes
     usual = confidence == 0.95
+    assert (f"± and intervals: at a confidence of {words}." in text) is not usual
     table = tables.comparison(content.shown, content.system_names)
     assert ("Confidence" in render.text(table)) is not usual
     assert (f" {words} " in page.terminal(content)) is not usual

@@ -10,6 +10,7 @@ from dlbench.report.chapters.scaling_curves import MAX_FIT_ERROR, Curve, Predict
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.spec.case import USUAL_CONFIDENCE
 
 
 def _shown(unit: str) -> Any:
@@ -66,8 +67,8 @@ def table(found: list[Curve]) -> Table:
         Column("energy_per_image_j", "energy per image", "right", _shown("J")),
     ]
     unknown = any(p.speedup is not None and p.speedup_low is None for curve in found for p in curve.points)
-    known = any(p.throughput_low is not None for curve in found for p in curve.points)
-    notes = [f"± and intervals: at a confidence of {level_of(found)}."] if known else []
+    usual = all(curve.confidence == (USUAL_CONFIDENCE,) for curve in found)
+    notes = [] if usual else [f"± and intervals: at a confidence of {level_of(found)}."]
     return Table(columns, rows, notes=[*notes, *([UNKNOWN_SPREAD] if unknown else [])])
 
 

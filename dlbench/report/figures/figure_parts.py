@@ -18,6 +18,8 @@ from dlbench.spec.case import MODES, PRECISIONS
 
 #: A figure with one row per case shows at most so many.
 MAX_ROWS = 24
+#: What bars are, wherever cases are drawn with theirs.
+INTERVAL_WORDS = "Bars: the interval of the median step; of several processes from the lowest to the highest of theirs."
 #: Words beside a point or a bar.
 SMALL: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
 
@@ -42,15 +44,12 @@ def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS
 
 
 def interval_words(level: str) -> str:
-    """What bars are, wherever cases are drawn with theirs.
+    """What bars are, and at what confidence.
 
     Args:
         level: the confidence of the intervals, as `dlbench.report.data.levels` names it.
     """
-    return (
-        f"Bars: the interval of the median step at {level}; of several processes from the lowest to the highest of "
-        "theirs."
-    )
+    return f"{INTERVAL_WORDS} Confidence: {level}."
 
 
 def records_of(shown: pd.DataFrame) -> tuple[str, ...]:
