@@ -133,7 +133,7 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
     if wanted.empty:
         raise BadInput(f"no training of {', '.join(models or known)} is measured in there; a projection needs one")
-    return derive.current(with_systems(derive.tidy(wanted), wanted))
+    return derive.with_network_names(derive.current(with_systems(derive.tidy(wanted), wanted)))
 
 
 def _cells(projection: Projection, with_interval: bool) -> list[Cell]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from dlbench.report.compare.compare_stats import MIN_PROCESSES, Comparison, compare, correct
 from dlbench.report.compare.matching import IDENTITY, Group, Rules, is_known, setting_between
+from dlbench.report.data.derive import NO_KEY
 from dlbench.report.data.doubts import of_all
 from dlbench.report.forms.render import Cell
 from dlbench.results.records import DONE_STATUSES
@@ -53,13 +54,19 @@ def line_of(base: Group, target: Group, rules: Rules) -> Line:
     few = min(len(base.good), len(target.good)) < MIN_PROCESSES
     a, b = processes_of(base.good, rules, few), processes_of(target.good, rules, few)
     result = compare(a, b, rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time")
-    notes = []
+    notes = _other_network(base.good, target.good)
     for side, group in (("BASE", base), ("TARGET", target)):
         notes += flags(group.good, side, rules)
         if not group.bad.empty:
             notes.append(f"{side}: {len(group.bad)} left out, {_failure(group, side, rules).partition(': ')[2]}")
     middles = middle(base.good, rules), middle(target.good, rules)
     return Line(setting, "", result, *middles, "; ".join(notes), _is_lost(base, target))
+
+
+def _other_network(base: pd.DataFrame, target: pd.DataFrame) -> list[str]:
+    """A note where the model's name stands for another network on each side."""
+    keys = [side["network_key"].fillna("").iloc[0] or NO_KEY for side in (base, target)]
+    return [] if keys[0] == keys[1] else [f"the network is another one: {keys[0]} in BASE, {keys[1]} in TARGET"]
 
 
 def _is_lost(base: Group, target: Group) -> bool:
@@ -103,6 +110,10 @@ def _mixture(group: Group, side: str, rules: Rules) -> str:
     keys = group.good["system_key"].dropna().unique()
     if len(keys) > 1:
         return f"{side} has it on {len(keys)} systems; choose with {option} system_key={keys[0]}"
+    networks = group.good["network_key"].fillna("").unique()
+    if len(networks) > 1:
+        newest = [key for key in networks if key][-1]
+        return f"{side} has it of {len(networks)} networks; choose with {option} network_key={newest}"
     # Records of earlier versions have one key for all settings of a CPU.
     on_cpu = group.good[group.good["device"] == "cpu"]
     settings = _SETTINGS if on_cpu["system_id"].nunique() > 1 else _SETTINGS[:1]

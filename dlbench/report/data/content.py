@@ -85,6 +85,7 @@ def read(
     first = rows.drop_duplicates("attempt_id").set_index("attempt_id")
     system_id = attempts["attempt_id"].map(first["system_id"]).astype(object).rename("system_id")
     attempts = pd.concat([derive.with_intervals(attempts), system_id], axis=1)
+    attempts = derive.with_network_names(attempts)
     latest = derive.current(attempts)
     done = latest["status"].isin(DONE_STATUSES)
     usable = done & latest["steps"].gt(0)

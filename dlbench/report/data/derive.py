@@ -57,6 +57,8 @@ LIMITS = ("step_time_low", "step_time_high")
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
 _PROPORTIONAL = ("distance_to_bound", "distance_to_layer_bound")
 _INVERSE = ("throughput", "flop_rate", "mfu", "hfu", "share_of_measured_peak")
+#: Stands for the key of a network in a record from before keys were kept.
+NO_KEY = "not recorded"
 MIN_STEPS = samples.MIN_STEPS
 #: Where these columns are not finite and above zero, a clock or a meter failed: the value is unknown.
 _ABOVE_ZERO = (
@@ -141,6 +143,16 @@ def current(cases: pd.DataFrame) -> pd.DataFrame:
     ranked = ranked.sort_values(["_done", "started_at", "attempt_id"], kind="stable")
     kept = ranked.drop_duplicates(keys, keep="last").index.sort_values()
     return cases if len(kept) == len(cases) else cases.loc[kept]
+
+
+def with_network_names(cases: pd.DataFrame) -> pd.DataFrame:
+    """`cases` in which a model's name stands for one network: where it stood for several, their keys are part of it."""
+    keys = cases["network_key"].astype(object).fillna("")
+    several = keys.groupby(cases["model"]).transform("nunique") > 1
+    if not several.any():
+        return cases
+    named = cases["model"].astype(object) + " [" + keys.replace("", NO_KEY) + "]"
+    return cases.assign(model=cases["model"].astype(object).mask(several, named))
 
 
 def lost(cases: pd.DataFrame) -> pd.Series[bool]:

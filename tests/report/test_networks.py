@@ -1,0 +1,63 @@
+"""A name that stood for two networks: never one row, and never compared without a word."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from dlbench.report.compare.comparison import compare_stores
+from dlbench.report.compare.matching import Rules
+from dlbench.report.data import content, frames
+from dlbench.results import store
+from dlbench.results.schema import to_table
+from dlbench.spec.case import Case
+from tests.fakes import records as fake
+
+OWN = Case("own:make", batch_size=8)
+
+
+def made(key, number, case=OWN, **changes):
+    return fake.record(case, fake.CPU, number, network_key=key, **changes)
+
+
+def test_two_networks_of_one_name_are_two_cases_with_names_that_tell_them_apart(tmp_path):
+    for number, key in enumerate(("1111aaaa2222", "3333bbbb4444", None, "3333bbbb4444")):
+        store.append(tmp_path, made(key, number))
+    store.append(tmp_path, fake.record(Case("lenet5", batch_size=8), fake.CPU, 9, network_key=""))
+    shown = content.read([tmp_path]).shown
+    assert sorted(shown["model"]) == [
+        "lenet5",
+        "own:make [1111aaaa2222]",
+        "own:make [3333bbbb4444]",
+        "own:make [not recorded]",
+    ]
+    assert set(frames.metrics(tmp_path)["model"]) == set(shown["model"])
+
+
+def test_one_network_keeps_its_plain_name(tmp_path):
+    for number in range(2):
+        store.append(tmp_path, made("1111aaaa2222", number))
+    assert content.read([tmp_path]).shown["model"].tolist() == ["own:make"]
+
+
+def compared(base, target):
+    def rows(keys, first):
+        repeats = [dataclasses.replace(OWN, repeat=i) for i in range(3)]
+        return to_table(
+            [made(k, n, c) for n, (k, c) in enumerate(((k, c) for k in keys for c in repeats), first)]
+        ).to_pandas()
+
+    (line,) = compare_stores(rows(base, 0), rows(target, 100), Rules()).lines
+    return line
+
+
+def test_a_comparison_says_that_the_network_is_another_one():
+    line = compared(["1111aaaa2222"], ["3333bbbb4444"])
+    assert line.comparison is not None
+    assert "the network is another one: 1111aaaa2222 in BASE, 3333bbbb4444 in TARGET" in line.note
+    assert "another one" not in compared(["1111aaaa2222"], ["1111aaaa2222"]).note
+
+
+def test_processes_of_two_networks_are_not_taken_for_one_case():
+    line = compared(["1111aaaa2222", "3333bbbb4444"], ["3333bbbb4444"])
+    assert line.verdict == "refused"
+    assert line.note == "BASE has it of 2 networks; choose with --base-where network_key=3333bbbb4444"
