@@ -226,7 +226,9 @@ def _weighted_bags(weight: Tensor, indices: Tensor, *args: Any, **_: Any) -> int
 
 
 def _weighted_bags_backward(gradient: Tensor, indices: Tensor, *args: Any, **_: Any) -> int:
-    return 0 if _at(args, 6) is None else indices.numel() * gradient.shape[-1]
+    # The weights of the bags are the only tensor of floating-point numbers behind the gradient.
+    weighted = any(isinstance(a, Tensor) and a.is_floating_point() for a in args)
+    return indices.numel() * gradient.shape[-1] if weighted else 0
 
 
 def _bag_weights_backward(gradient: Tensor, _: Tensor, indices: Tensor, *__: Any, **___: Any) -> int:
@@ -290,7 +292,7 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
     _distances_within_backward: "_pdist_backward",
     _affine_grid: "affine_grid_generator",
     _weighted_bags: "_embedding_bag _embedding_bag_forward_only",
-    _weighted_bags_backward: "_embedding_bag_dense_backward",
+    _weighted_bags_backward: "_embedding_bag_backward _embedding_bag_dense_backward",
     _bag_weights_backward: "_embedding_bag_per_sample_weights_backward",
     _recurrent: "_cudnn_rnn miopen_rnn",
     _recurrent_backward: "_cudnn_rnn_backward miopen_rnn_backward",

@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, Self
@@ -55,8 +55,8 @@ class Counted:
     parameters: int  # of the network as it is built for training, with auxiliary heads, or for inference, without
     forward_macs: int
     backward_macs: int
-    pytorch_forward_flop: int
-    pytorch_backward_flop: int
+    pytorch_forward_flop: int | None  # by PyTorch's own counter; None where that cannot follow the network
+    pytorch_backward_flop: int | None
     operations: tuple[Operation, ...] = field(repr=False, default=())  # of the whole batch
     recomputed_macs: int = 0  # what checkpointing runs again; in none of the other counts
     uncounted: tuple[str, ...] = ()  # names of operations that may multiply and are not in the counts
@@ -115,6 +115,7 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
             *("forward_macs", "backward_macs", "recomputed_macs"),
             *("pytorch_forward_flop", "pytorch_backward_flop"),
         )
+        if all(getattr(p, name) is not None for p in passes)
     }
     totals = [p.forward_flop + p.backward_flop for p in passes]
     return replace(
@@ -151,12 +152,23 @@ def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, s
     Args:
         seed: of the random numbers that the network may draw on the host.
     """
+    try:
+        return _count_model(model, training, batch_size, seed, FlopCounterMode(display=False))
+    except Exception:
+        # PyTorch's counter follows modules by hooks that not every network bears, such as one that takes gradients in
+        # its forward pass. What fails for another reason fails again.
+        return _count_model(model, training, batch_size, seed, None)
+
+
+def _count_model(
+    model: BuiltModel, training: bool, batch_size: int, seed: int, pytorch: FlopCounterMode | None
+) -> Counted:
     module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
-    with CountingMode(module) as mode, FlopCounterMode(display=False) as pytorch, quietly(), seeded(seed) as has_drawn:
+    with CountingMode(module) as mode, pytorch or nullcontext(), quietly(), seeded(seed) as has_drawn:
         loss = run_forward(model, training, batch_size)
         is_random = has_drawn()
-        pytorch_forward = pytorch.get_total_flops()
+        pytorch_forward = pytorch.get_total_flops() if pytorch else 0
         if loss is not None:
             mode.backward = True
             loss.backward()  # type: ignore[no-untyped-call]
@@ -168,8 +180,8 @@ def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, s
         forward_macs=_per_image((o for o in own if not o.backward), batch_size),
         backward_macs=_per_image((o for o in own if o.backward), batch_size),
         recomputed_macs=_per_image((o for o in operations if o.recomputed), batch_size),
-        pytorch_forward_flop=pytorch_forward // batch_size,
-        pytorch_backward_flop=(pytorch.get_total_flops() - pytorch_forward) // batch_size,
+        pytorch_forward_flop=pytorch_forward // batch_size if pytorch else None,
+        pytorch_backward_flop=(pytorch.get_total_flops() - pytorch_forward) // batch_size if pytorch else None,
         operations=operations,
         uncounted=uncounted(operations),
         is_random=is_random,

@@ -157,11 +157,25 @@ def test_integer_products_are_counted():
 @pytest.mark.parametrize(("weighted", "macs"), [(False, 0), (True, 12 * 6)])
 def test_bags_multiply_where_they_have_weights(weighted, macs):
     indices, weights = torch.zeros(3, 4, dtype=torch.long), torch.ones(3, 4) if weighted else None
+    table = torch.ones(100, 6, device="meta", requires_grad=True)
 
     def bags(table, indices, weights):
         return functional.embedding_bag(indices, table, mode="sum", per_sample_weights=weights)
 
     assert count_on_meta(bags, (100, 6), indices, weights, backward=False)[0] == macs
+    with CountingMode(nn.Module()) as mode:
+        result = bags(table, indices.to("meta"), weights if weights is None else weights.to("meta"))
+        mode.backward = True
+        result.sum().backward()
+    assert [o.name for o in mode.operations if o.macs is None] == []
+    assert sum(o.macs for o in mode.operations if o.backward) == macs
+
+
+def test_gradients_that_a_network_takes_itself_are_work_of_its_forward_pass():
+    found = work("Forces")
+    assert found["forward_macs"] == 2 * 64 * 64 + 64 * 10
+    # What PyTorch's counter cannot follow has no figure of it, and keeps ours.
+    assert found["pytorch_forward_flop"] in (None, found["forward_flop"])
 
 
 def test_a_fused_layer_on_the_cpu_is_counted_as_its_products():

@@ -94,7 +94,7 @@ def _of_counts(run: ProfileRun) -> list[str]:
     if not noted:
         return []
     few = ", ".join(noted[:3]) + (f" and {len(noted) - 3} more" if len(noted) > 3 else "")
-    return [f"FLOP and bounds are not exact for {few}: uncounted operations would add to them."]
+    return [f"FLOP and bounds are not exact for {few}."]
 
 
 def busy_note(share: float | None, what: str) -> list[str]:

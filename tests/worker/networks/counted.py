@@ -84,6 +84,20 @@ class ManhattanDistances(Distances):
     power = 1.0
 
 
+class Forces(Network):
+    """The gradient of an energy to the input, taken in the forward pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.energy, self.head = nn.Linear(64, 64, bias=False), nn.Linear(64, 10, bias=False)
+
+    def forward(self, x):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            (force,) = torch.autograd.grad(self.energy(x).sin().sum(), x, create_graph=True)
+        return self.head(force)
+
+
 class Spectrum(Network):
     """A Fourier transform, which is not counted, before a layer that is."""
 
