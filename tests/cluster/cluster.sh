@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# A real Slurm of four nodes on this one machine, for tests: cluster.sh up FOLDER | down FOLDER | node-up FOLDER NODE
+# A real Slurm of four nodes on this one machine, for tests:
+# cluster.sh up FOLDER | down FOLDER | node-up FOLDER NODE [HIDDEN]
 #
+# A node that is started with the folder HIDDEN sees an empty one there, as where a mount is missing.
 # Everything lies in FOLDER, the munge key, sockets and logs too; the system's own munge and Slurm are not touched.
 # `export SLURM_CONF=FOLDER/slurm.conf` makes Slurm's commands use it. Needs root, slurm-wlm and munge.
 set -euo pipefail
@@ -16,10 +18,15 @@ start() { # NAME COMMAND...: in the background, its process id in FOLDER/pids/NA
   echo $! >"$folder/pids/$name"
 }
 
-start_node() {
+start_node() { # NODE [HIDDEN]
   # slurmd puts its children into process groups of their own; LimitNOFILE and such come from here.
   # What it starts for jobs inherits this variable, by which `down` finds it.
-  SLURM_CONF="$folder/slurm.conf" start "$1" slurmd -D -N "$1" -f "$folder/slurm.conf"
+  local hidden=()
+  if [ -n "${2:-}" ]; then
+    # shellcheck disable=SC2016
+    hidden=(unshare --mount bash -c 'mount -t tmpfs none "$0" && exec "$@"' "$2")
+  fi
+  SLURM_CONF="$folder/slurm.conf" start "$1" "${hidden[@]}" slurmd -D -N "$1" -f "$folder/slurm.conf"
 }
 
 # Limits on memory are kept by a cgroup, where the kernel has the version for which this Slurm needs no systemd.
@@ -72,6 +79,7 @@ SlurmdParameters=config_overrides
 GresTypes=gpu
 NodeName=n[1-4] NodeHostname=$host NodeAddr=127.0.0.1 Port=17001-17004 CPUs=4 RealMemory=4000 Gres=gpu:fake:4 State=UNKNOWN
 PartitionName=debug Nodes=n[1-4] Default=YES MaxTime=INFINITE State=UP
+PartitionName=closed Nodes=n[1-4] MaxTime=INFINITE State=INACTIVE
 END
   echo "NodeName=n[1-4] Name=gpu Type=fake File=$folder/gpu[0-3]" >"$folder/gres.conf"
 }
@@ -102,7 +110,7 @@ up() {
 }
 
 all_idle() {
-  [ "$(sinfo --noheader --Node --states=idle 2>/dev/null | wc -l)" -eq "${#nodes[@]}" ]
+  [ "$(sinfo --noheader --Node --partition=debug --states=idle 2>/dev/null | wc -l)" -eq "${#nodes[@]}" ]
 }
 
 wait_for() { # SECONDS COMMAND...
@@ -150,6 +158,6 @@ down() {
 case $action in
   up) up ;;
   down) down ;;
-  node-up) start_node "$3" ;;
-  *) echo "usage: $0 up|down FOLDER | node-up FOLDER NODE" >&2 && exit 2 ;;
+  node-up) start_node "$3" "${4:-}" ;;
+  *) echo "usage: $0 up|down FOLDER | node-up FOLDER NODE [HIDDEN]" >&2 && exit 2 ;;
 esac

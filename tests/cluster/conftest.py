@@ -23,6 +23,8 @@ PATIENCE_S = 400
 
 if not os.environ.get("DLBENCH_TEST_CLUSTER"):
     collect_ignore_glob = ["test_*.py"]
+elif not os.environ.get("DLBENCH_TEST_SID"):
+    collect_ignore_glob = ["test_sid.py"]
 
 
 class Cluster:
@@ -67,9 +69,16 @@ class Cluster:
 
     def all_nodes_back(self):
         """Nodes that a test has set down serve again; slurmd itself may have been quicker."""
-        for node in self.slurm("sinfo", "--noheader", "--Node", "--states=down,drain", "--format=%N").split():
+        for node in self.slurm(
+            "sinfo", "--noheader", "--Node", "--partition=debug", "--states=down,drain", "--format=%N"
+        ).split():
             self.slurm("scontrol", "update", f"nodename={node}", "state=resume")
-        self.wait(lambda: len(self.slurm("sinfo", "--noheader", "--Node", "--states=idle").split("\n")) == 5, "nodes")
+        self.wait(
+            lambda: (
+                len(self.slurm("sinfo", "--noheader", "--Node", "--partition=debug", "--states=idle").split("\n")) == 5
+            ),
+            "nodes",
+        )
 
     def queue(self, results):
         ids = {file.stem for file in (results / "jobs").glob("*.json")}
