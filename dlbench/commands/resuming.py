@@ -94,7 +94,10 @@ def close_left_open(root: Path) -> int:
     """Close and name what killed runs left open, and sweep what else they left; gives how many attempts were closed."""
     from dlbench.launch import leftovers, supervise
 
-    closed = supervise.recover(root)
+    problems: list[str] = []
+    closed = supervise.recover(root, problems=problems)
+    for problem in problems:
+        say(problem)
     for record in closed:
         say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
     leftovers.sweep(root)
@@ -110,11 +113,11 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
 
     rebuilt = 0
     for folder, head in missing:
-        record = attempts.full_record(folder, head)
-        if record.status in DONE_STATUSES and not record.ranks:
-            say(f"{folder.name}: its samples are lost, in {folder}/result.json and in Parquet; it counts as missing")
-            continue
         try:
+            record = attempts.full_record(folder, head)
+            if record.status in DONE_STATUSES and not record.ranks:
+                say(f"{folder.name}: its samples are lost, in result.json and in Parquet; it counts as missing")
+                continue
             store.append(root, record, make_folder=False)
             rebuilt += 1
         except StoreError as error:

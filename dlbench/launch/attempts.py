@@ -138,10 +138,18 @@ def _later_than(names: Iterable[str], now: datetime) -> datetime:
 
 
 def outcome_of(folder: Path) -> Outcome | None:
-    """What the worker left in `folder`, or None where it left nothing whole."""
+    """What the worker left in `folder`, or None where it left nothing whole.
+
+    Raises:
+        StoreError: there is a result, and it cannot be read now: that is no verdict on the case.
+    """
     try:
         return Outcome.from_json((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot read {folder / 'result.json'}: {error.strerror or error}") from error
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import units
+from dlbench.errors import StoreError
 from dlbench.launch import aftermath, attempts, claims, leftovers, processes, scheduler
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
@@ -63,7 +64,7 @@ class Campaign:
         return self.suite, self.suite_version, case.id, system_key, self.network_keys.get(case.model, "")
 
 
-def recover(root: Path, among: Iterable[Path] | None = None) -> list[Record]:
+def recover(root: Path, among: Iterable[Path] | None = None, problems: list[str] | None = None) -> list[Record]:
     """Close the attempts that a killed supervisor left open; what their workers had finished is kept.
 
     One whose owner cannot be looked at from here is left alone until this process has watched it long enough.
@@ -71,11 +72,16 @@ def recover(root: Path, among: Iterable[Path] | None = None) -> list[Record]:
     Args:
         root: the results folder.
         among: only these attempts' folders are looked at.
+        problems: takes in words why an attempt could not be closed; it stays open.
     """
     closed = []
     for attempt, owner in attempts.unclosed(root, among):
         if not claims.is_alive(owner, attempt.folder):
-            closed.append(_close_left_open(attempt, owner))
+            try:
+                closed.append(_close_left_open(attempt, owner))
+            except StoreError as error:
+                if problems is not None:
+                    problems.append(f"{error}; {attempt.id} stays open")
     return closed
 
 

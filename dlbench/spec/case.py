@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from dlbench.errors import BadInput, UnknownName
@@ -119,7 +120,7 @@ class Case:
         """Whether a process group is made: for several ranks, or because a backend is named."""
         return self.world_size > 1 or self.backend != "auto"
 
-    @property
+    @cached_property
     def id(self) -> str:
         """12 hex digits that name this case; equal cases have equal ids, on any machine, in any version.
 
