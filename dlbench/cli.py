@@ -36,6 +36,11 @@ def main(arguments: list[str] | None = None) -> int:
     # Figures need no screen, and a notebook's backend may not be installed here: matplotlib would refuse its name.
     os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:] if arguments is None else arguments
+    for word in arguments:
+        if os.fsencode(word).decode(errors="replace") != word:
+            shown = os.fsencode(word).decode(errors="backslashreplace")
+            say(f"dlbench: cannot use '{shown}': it is not UTF-8; give the file or folder another name")
+            return 2
     step: list[str] = []
     if arguments[:1] == ["run"] and "--" in arguments:
         # argparse would give these words to the suite.

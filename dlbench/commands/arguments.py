@@ -33,7 +33,8 @@ def some_path(text: str) -> Path:
     """For `type=`: a path, which "" is not, though `Path` takes it for the folder we are in."""
     if not text:
         raise argparse.ArgumentTypeError("it is empty; '.' is the folder that you are in")
-    return Path(text)
+    path = Path(text)
+    return path.absolute() if text.startswith("-") else path  # a worker would take it for an option
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:

@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 
 from dlbench import atomic_file
+from dlbench.cli import main
 from dlbench.errors import StoreError
 from dlbench.launch import attempts, claims, leftovers, results_folder, supervise
+from dlbench.results import store
 from dlbench.results.records import Outcome
 from tests.fakes.quick import make_python
+from tests.fakes.records import quick
 from tests.fakes.runtimes import install
 from tests.fakes.workers import good_outcome
 from tests.launch.test_supervise import CASES, campaign
@@ -207,8 +210,9 @@ def command(tmp_path):
     suite.write_text('name = "s"\n[axes]\nmodel = ["lenet5"]\nbatch_size = [1, 2]\n[protocol]\nmin_time_s = 1\n')
     environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
-    def run(results, *more):
-        argv = [sys.executable, "-m", "dlbench", "run", suite, *more, "--results", results, "--launcher", "srun"]
+    def run(results, together=False):
+        where = [f"--results={results}"] if together else ["--results", results]
+        argv = [sys.executable, "-m", "dlbench", "run", suite, *where, "--launcher", "srun"]
         argv = [os.fspath(word) for word in [*argv, "--", "srun", "{ranks}", python]]
         return subprocess.Popen(
             argv, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, errors="replace"
@@ -240,7 +244,9 @@ def test_a_name_that_is_not_utf_8_is_refused_at_once(tmp_path, command):
     process = command(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff"))
     said = process.communicate(timeout=60)[1].splitlines()
     assert (process.returncode, len(said)) == (2, 1)
-    assert r"/r\xff' for results: its name is not UTF-8" in said[0]
+    assert r"/r\xff': it is not UTF-8" in said[0]
+    with pytest.raises(StoreError, match="its name is not UTF-8"):
+        results_folder.check_folder(Path(os.fsdecode(b"r\xff")))
 
 
 def test_a_path_that_leaves_no_room_for_files_inside_is_refused_at_once(tmp_path):
@@ -250,29 +256,42 @@ def test_a_path_that_leaves_no_room_for_files_inside_is_refused_at_once(tmp_path
     assert not (tmp_path / ("x" * 200)).exists()
 
 
-ODD = [
-    "new\nline",
-    "quo'te\"s",
-    "sp ace ",
-    "[x]*?",
-    "-leading",
-    "a=b",
-    "$(touch x)",
-    "ünïcode",
-    "{ranks}",
-    "%s%d",
-    "#",
-    "\\",
-]
+ODD = ["new\nline 'quo\"te", "[x]*? sp ace ", "-leading", "a=b", "$(touch x) {ranks} %s # \\ ünïcode"]
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_results_are_kept_and_found_in_a_folder_of_any_name(tmp_path, name, monkeypatch):
+def test_results_are_kept_and_found_by_every_command_in_a_folder_of_any_name(tmp_path, name, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     root = Path(name)
     results_folder.check_folder(root)
-    assert [record.status for record in supervise.run(CASES[:1], campaign(root, "write_good()"))] == ["ok"]
-    assert list(supervise.run(CASES[:1], campaign(root, "write_good()"))) == []
+    keep = campaign(root, "write_good()", on_record=lambda record: store.append(root, record))
+    (record,) = supervise.run(CASES[:1], keep)
+    assert record.status == "ok"
+    assert list(supervise.run(CASES[:1], keep)) == []
+    source = f"./{name}" if name.startswith("-") else name
+    assert main(["collect", "--wait", f"--results={name}"]) == 0
+    assert main(["query", "select attempt_id from records", f"--results={name}", "--format", "csv"]) == 0
+    assert main(["show", record.attempt_id, f"--results={name}"]) == 0
+    assert main(["export", source, "--format", "csv"]) == 0
+    assert capsys.readouterr().out.count(record.attempt_id) >= 3
+    assert main(["compare", source, source]) == 2
+    assert "share 1 attempts" in capsys.readouterr().err
+
+
+def test_a_report_of_a_folder_of_any_name_shows_its_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = "a=b [x]*?\n"
+    Path(name).mkdir()
+    store.append(Path(name), quick()[0])
+    assert main(["report", name, "-o", "report"]) == 0
+    assert quick()[0].attempt_id in (tmp_path / "report" / "index.html").read_text()
+
+
+def test_the_command_measures_into_a_folder_whose_name_begins_with_a_dash(tmp_path, command):
+    process = command("-x", together=True)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, said
+    assert len(attempts.final_keys(tmp_path / "-x")) == 2
 
 
 def test_half_written_files_of_the_dead_are_swept_and_those_of_the_living_stay(tmp_path):
