@@ -101,8 +101,8 @@ def _waiting(campaign: Campaign, cases: list[Case], fresh: bool, known: Known) -
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{anew} measured before on another system and measured here anew: other hardware or software, on a CPU "
-            "also other cores, threads or memory of the node (which records of earlier versions do not name)"
+            f"{anew} measured before on another system, and here anew: a CPU's cores, threads and node count as well, "
+            "and records of earlier versions do not name them"
         )
     _say_changed(campaign, waiting, ended)
     # A case that takes the whole job down with it must not keep the others from being measured.

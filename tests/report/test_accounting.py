@@ -14,8 +14,9 @@ import pytest
 import dlbench
 from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.provenance import provenance
-from dlbench.report.data import accounting, loading
+from dlbench.report.data import accounting, derive, loading
 from dlbench.report.data.content import MAX_SHOWN, read
+from dlbench.report.figures import plots_batch, plots_rates
 from dlbench.report.forms import export, page
 from dlbench.results.query import query
 from dlbench.results.schema import to_table
@@ -178,3 +179,14 @@ def test_ranks_count_as_rows_and_attempts_as_attempts(tmp_path):
     pq.write_table(to_table(ranks), tmp_path / "x.parquet")
     account = read([tmp_path]).account
     assert (account.read, account.rows[accounting.SHOWN], account.attempts[accounting.SHOWN]) == (6, 6, 3)
+
+
+def test_networks_for_which_a_figure_has_no_room_are_named():
+    cases = [Case(f"net{i:02}", batch_size=b, device="cuda") for i in range(26) for b in (1, 2)]
+    rows = to_table([fakes.record(case, number=i, step_s=STEPS) for i, case in enumerate(cases)]).to_pandas()
+    frame = derive.with_intervals(derive.tidy(rows))
+    drawn = plots_rates.throughput(frame).caption
+    assert drawn.endswith("No room for net24, net25: see the tables.")
+    panels = plots_batch.batch_curves(frame).caption
+    assert "No room for net12, net13," in panels
+    assert panels.endswith("net19 and 6 more: see the tables.")

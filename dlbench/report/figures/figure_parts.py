@@ -20,6 +20,8 @@ from dlbench.spec.case import MODES, PRECISIONS
 MAX_ROWS = 24
 #: What bars are, wherever cases are drawn with theirs.
 INTERVAL_WORDS = "Bars: the interval of the median step; of several processes from the lowest to the highest of theirs."
+#: So many of what is not drawn are named.
+_MAX_NAMED = 8
 #: Words beside a point or a bar.
 SMALL: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
 
@@ -41,6 +43,13 @@ def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS
     best = cases.sort_values("throughput", ascending=False, kind="stable").drop_duplicates(list(by))
     sorted_ = best.sort_values(list(by), key=lambda c: c.map(lambda v: order.get(v, v)), kind="stable")
     return sorted_.head(limit) if limit else sorted_
+
+
+def not_drawn(cases: pd.DataFrame, limit: int) -> str:
+    """The networks for which a figure of so many has no room, as a sentence; "" where all are drawn."""
+    left = [network(name) for name in network_order(cases["model"])[limit:]]
+    more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
+    return f" No room for {', '.join(left[:_MAX_NAMED])}{more}: see the tables." if left else ""
 
 
 def interval_words(level: str) -> str:

@@ -19,6 +19,7 @@ from dlbench.report.figures.figure_parts import (
     grid,
     interval_words,
     label_outer,
+    not_drawn,
     precision_marks,
     records_of,
     system_legend,
@@ -53,7 +54,8 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     look.legend(plot.figure, marks | _mode_marks(shown))
     bars = interval_words(levels.named(shown))
     words = f"Throughput over the batch per device. {bars} {KNEE_WORDS} of its line. {choice(known, shown)}"
-    return Plot("batch_curves", words.strip(), plot.figure, records_of(shown))
+    words = words.strip() + not_drawn(shown, _MAX_PANELS)
+    return Plot("batch_curves", words, plot.figure, records_of(shown))
 
 
 def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
@@ -74,7 +76,7 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
         f"most of them have. {interval_words(levels.named(cases))} {KNEE_WORDS} of its line; a line without one still "
         "rises at its last batch."
     )
-    return Plot("batch_curves", words, plot.figure)
+    return Plot("batch_curves", words + not_drawn(cases, _MAX_PANELS), plot.figure)
 
 
 def knees(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:

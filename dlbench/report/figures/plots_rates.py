@@ -23,6 +23,7 @@ from dlbench.report.figures.figure_parts import (
     fastest,
     height_of,
     interval_words,
+    not_drawn,
     precision_legend,
     precision_marks,
     records_of,
@@ -74,7 +75,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
         "Gain from lower precision at the largest batch that fp32 also ran; the base of each ratio stands beside it. "
         f"Bars: from the unfavourable ends of both intervals, at {levels.named(cases)}."
     )
-    return Plot("precisions", words, figure)
+    return Plot("precisions", words + not_drawn(shown, MAX_ROWS), figure)
 
 
 def no_meter(cases: pd.DataFrame) -> str:
@@ -93,7 +94,7 @@ def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
     precision_legend(figure, shown)
     has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
     bars = f" {interval_words(levels.named(shown))}" if has_bars else ""
-    words = f"{METRICS[metric].description}{bars} {choice(known, shown)}"
+    words = f"{METRICS[metric].description}{bars} {choice(known, shown)}" + not_drawn(shown, MAX_ROWS)
     return Plot(name, words, figure, records_of(shown))
 
 

@@ -15,7 +15,16 @@ from dlbench.report.data import levels
 from dlbench.report.data.labels import network, network_order, setting, varying_axes
 from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import Plot, grid, interval_words, label_outer, system_legend, system_marks
+from dlbench.report.figures.figure_parts import (
+    MAX_ROWS,
+    Plot,
+    grid,
+    interval_words,
+    label_outer,
+    not_drawn,
+    system_legend,
+    system_marks,
+)
 from dlbench.report.figures.plots_dots import Hue, dots
 
 _MAX_PANELS = 12
@@ -40,7 +49,7 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, nam
         f"{METRICS[metric].description} Of each network and mode the setting that most systems share, under its name; "
         f"where several are shared by as many, the one with the highest throughput.{spread}"
     )
-    return Plot(name, words, figure)
+    return Plot(name, words + not_drawn(shown, MAX_ROWS), figure)
 
 
 def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
@@ -78,7 +87,7 @@ def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
     if left:
         words += f" Left out, for their meters see something else than a device: {', '.join(left)}."
-    return Plot("trade_off", words, figure)
+    return Plot("trade_off", words + not_drawn(metered, _MAX_PANELS), figure)
 
 
 def fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
