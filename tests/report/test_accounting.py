@@ -14,6 +14,7 @@ import pytest
 import dlbench
 from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.provenance import provenance
+from dlbench.report.chapters.sections import comparison
 from dlbench.report.data import accounting, derive, loading
 from dlbench.report.data.content import MAX_SHOWN, read
 from dlbench.report.figures import plots_batch, plots_rates
@@ -119,6 +120,11 @@ def test_the_page_says_where_every_row_is(content):
     assert rows[accounting.WORDS[accounting.SHOWN]] == MAX_SHOWN
     assert any("broken.parquet" in problem for problem in content.skipped)
     assert any("spoilt.parquet" in problem for problem in content.skipped)
+    words = comparison(content).blocks[0].words
+    assert words.startswith(f"{MAX_SHOWN} of {4 * PER_SYSTEM} measured cases; metrics.csv has all.")
+    assert f"{4 * PER_SYSTEM - MAX_SHOWN} measured cases more; `dlbench export --format csv` has all." in page.terminal(
+        content
+    )
     text = page._markdown([provenance(content)], "t")
     assert f"| {accounting.WORDS[accounting.SUPERSEDED]}" in text
 

@@ -39,8 +39,10 @@ def comparison(content: Content) -> Section:
     if content.shown.empty:
         return Section("comparison", "Comparison", [Block(words=NOTHING)])
     table = tables.without_common(tables.comparison(content.shown, content.system_names))
+    shown, num_cases = len(content.shown), len(content.shown) + content.left_out
+    which = f"{shown} of {num_cases} measured cases; metrics.csv has all" if content.left_out else "Every measured case"
     words = (
-        "Every measured case. Throughput is over all devices, ± is the half-width of the confidence interval of the "
+        f"{which}. Throughput is over all devices, ± is the half-width of the confidence interval of the "
         f"median step time, at {levels.named(content.shown)}; every metric is defined under Method."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")

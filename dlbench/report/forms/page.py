@@ -183,6 +183,9 @@ def terminal(content: Content) -> str:
         if len(cases):
             table = tables.comparison(cases, {})
             parts.append(_fitted(Table(table.columns, table.rows, name)))
+    if content.left_out:
+        left = units.counted(content.left_out, "measured case")
+        parts.append(f"{left} more; `dlbench export --format csv` has all.\n")
     if len(content.failed):
         parts.append(f"{units.counted(len(content.failed), 'case')} failed; the report says why.\n")
     return "\n".join(parts)
