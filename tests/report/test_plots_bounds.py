@@ -52,6 +52,17 @@ def test_points_lie_where_a_person_puts_them():
     assert moving == pytest.approx([4 / 0.1, 8 / 0.3])
 
 
+def test_layers_with_a_partial_count_are_named_and_are_no_layers_without_arithmetic():
+    mixing = layer("mix", (1.0,), (), forward_elements=4, note="not counted: _fft_r2c")
+    with figure_style.style():
+        plot = plots_bounds.roofline(frame(layers=(*LAYERS, mixing)), ROOF)
+    assert plot.caption.endswith("The count is partial for mix.")
+    moving = [y for line in plot.figure.axes[1].lines if line.get_marker() in ("o", "^") for y in line.get_ydata()]
+    assert moving == pytest.approx([4 / 0.1, 8 / 0.3])
+    labels = plots_bounds.networks_frame([(profile(layers=(mixing,)), ROOF), (profile(), ROOF)])["label"]
+    assert [label.endswith("(partial FLOP)") for label in labels] == [True, False]
+
+
 def test_the_same_data_give_the_same_bytes(tmp_path):
     first = draw(lambda: plots_bounds.roofline(frame(), ROOF), tmp_path / "a")[1]
     assert draw(lambda: plots_bounds.roofline(frame(), ROOF), tmp_path / "b")[1] == first

@@ -70,12 +70,18 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
         on = f" on {where[top['system_id']]}" if where else ""
         words = f"{network(top['model'])}, {top['mode']}{on}; {of_peak}; {_standing(top)}"
-        figures.append(KeyFigure(METRICS["flop_rate"].show(top["flop_rate"]), "highest rate of arithmetic", words))
+        rate = _at_least(top, "≥ ") + METRICS["flop_rate"].show(top["flop_rate"])
+        figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
         on = f" on {where[best['system_id']]}" if where else ""
         words = f"{network(best['model'])}, {best['mode']}{on}; gross, by {best['energy_source']}; {_standing(best)}"
         figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", words))
     return (*figures, counted)
+
+
+def _at_least(case: pd.Series, words: str) -> str:
+    """`words` where operations of a case are not counted, so that its FLOP are a lower bound."""
+    return words if isinstance(case["flop_partial"], str) else ""
 
 
 def _uncertainty(case: pd.Series) -> list[str]:
@@ -158,7 +164,8 @@ def _in_words(content: Content, cases: pd.DataFrame) -> str:
     if cases["mfu"].notna().any():
         top = cases.iloc[cases["mfu"].argmax()]
         name = f"{network(top['model'])}, {top['mode']}, {_setting(top, shown)}"
-        sentences.append(f"The largest share of the datasheet peak is {units.percent(top['mfu'])} ({name}).")
+        share = _at_least(top, "at least ") + units.percent(top["mfu"])
+        sentences.append(f"The largest share of the datasheet peak is {share} ({name}).")
     sentences.append(_intervals(shown["step_time_half_width"], levels.named(shown)))
     if shown["energy_per_image"].isna().all():
         sentences.append(plots_rates.no_meter(shown))

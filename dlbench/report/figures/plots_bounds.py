@@ -30,6 +30,8 @@ _PARTS = {
     "optimizer_s": ("Optimizer's bytes", look.ORANGE),
     "overhead_s": ("Overhead", look.GREY),
 }
+#: In the note of a layer some of whose operations are not counted.
+_PARTIAL = "not counted"
 #: At most so many layers are named in the roofline: those that lose most.
 _NAMED = 6
 #: At most so many networks stand in one figure.
@@ -49,7 +51,9 @@ def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
     counted = points[points["flop"] > 0]
     if counted.empty:
         return Plot("roofline", "No layer has both a time and counted floating-point operations.")
-    moving = points[(points["flop"] == 0) & (points["bytes"] > 0)]
+    partial = layers.loc[layers["note"].str.contains(_PARTIAL), "layer"]
+    # A layer of which nothing is counted may multiply all the same.
+    moving = points[(points["flop"] == 0) & (points["bytes"] > 0) & ~points["layer"].isin(partial)]
     figure = look.new_figure(4.6)
     left, right = figure.subplots(1, 2, width_ratios=(3.6, 1))
     _draw_roof(left, counted, roof)
@@ -67,6 +71,9 @@ def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
         f"Every layer, forward and backward apart. {roof.words()} A point's distance to the line above "
         "it is what the layer leaves unused; above the slanted line its operands came from a cache."
     )
+    if len(partial):
+        few = ", ".join(partial.head(_NAMED)) + (f" and {len(partial) - _NAMED} more" if len(partial) > _NAMED else "")
+        words += f" The count is partial for {few}."
     return Plot("roofline", words, figure)
 
 
@@ -118,6 +125,8 @@ def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
         found = network_bound(profile_frame(run, roof), roof, run.step_s, run.optimizer_bytes)
         case = run.case
         label = f"{network(case['model'])} · {case['mode']} {case['precision']} {case['batch_size']}"
+        if any(_PARTIAL in (layer.note or "") for layer in run.layers):
+            label += " (partial FLOP)"
         times = {name: getattr(found, name) for name in ("flop_s", "memory_s", "optimizer_s")}
         rows.append({"label": label, **times, "step_s": median_time(run.step_s)})
     frame = pd.DataFrame(rows, columns=["label", "flop_s", "memory_s", "optimizer_s", "step_s"])
