@@ -15,6 +15,7 @@ import argparse
 import json
 import re
 import sys
+import textwrap
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -221,11 +222,19 @@ def page(rows: list[dict[str, Any]]) -> str:
         lines.append(f"| {row['key'][0]} {row['key'][2]} | {names} |")
     if not partial:
         lines.append("None.")
-    lines += ["", "## Networks that do not run on the meta device", "", "| network | reason |", "|---|---|"]
+    lines += ["", "## Networks that do not run on the meta device", ""]
+    lines += ["| network | reason |", "|---|---|"] if failed else ["None."]
     for row in failed:
         kind = f", {row['key'][1]}" if row["key"][0] == "torchvision" else ""
         lines.append(f"| {row['key'][0]} {row['key'][2]}{kind} | {row['error'].replace('|', '/')} |")
-    return "\n".join(lines) + "\n"
+    lines += [
+        "",
+        "## Networks of timm",
+        "",
+        ", ".join(sorted(r["key"][2] for r in rows if r["key"][0] == "timm")) + ".",
+    ]
+    wrapped = [line if line.startswith("|") else textwrap.fill(line, 118) for line in lines]
+    return "\n".join(wrapped) + "\n"
 
 
 def main() -> None:

@@ -301,17 +301,31 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
 }
 _MACS: dict[str, Callable[..., int | None]] = {n: f for f, names in _FORMULAS.items() for n in names.split()}
 
-#: Besides what PyTorch itself tags as elementwise or makes a view of its operand.
+#: By name, whatever the version; what a later one adds is free if PyTorch tags it as elementwise or it is a view.
 _FREE_NAMES = """
     # Elementwise arithmetic, comparisons and activations, with their gradients.
-    __and__ __irshift__ __lshift__ __or__ __rshift__ __xor__ _add_relu _conj_copy _neg_view_copy _prelu_kernel
-    _prelu_kernel_backward abs acos acosh add addcdiv addcmul angle asin asinh atan atan2 atanh celu ceil clamp
-    complex copysign cos cosh div elu elu_backward eq erf erfc exp expm1 floor floor_divide fmod frexp gcd ge gelu
-    gelu_backward glu glu_backward glu_backward_jvp glu_jvp gt hardshrink_backward hardsigmoid_backward hardswish
-    hardswish_backward hardtanh_backward heaviside isfinite isin isinf isnan lcm ldexp le leaky_relu_backward lgamma
-    log log10 log1p log_sigmoid_backward log_sigmoid_forward lt mish mish_backward mul ne neg polar pow remainder
-    round rrelu_with_noise rrelu_with_noise_backward rrelu_with_noise_functional rsub sin sinh softplus_backward
-    softshrink_backward sqrt sub tan tanh threshold threshold_backward xlogy
+    __and__ __ilshift__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ __xor__ _add_relu _conj_copy
+    _conj_physical _neg_view_copy _prelu_kernel _prelu_kernel_backward abs acos acosh add addcdiv addcmul angle asin
+    asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor
+    ceil celu clamp clamp_max clamp_min clip complex conj_physical copysign cos cosh deg2rad digamma div elu
+    elu_backward eq erf erfc erfinv exp exp2 expm1 float_power floor floor_divide fmax fmin fmod frac frexp gcd ge
+    gelu gelu_backward glu glu_backward glu_backward_jvp glu_jvp gt hardshrink hardshrink_backward hardsigmoid
+    hardsigmoid_backward hardswish hardswish_backward hardtanh hardtanh_backward heaviside hypot i0 igamma igammac
+    isfinite isin isinf isnan isneginf isposinf lcm ldexp le leaky_relu leaky_relu_backward lerp lgamma log log10
+    log1p log2 log_sigmoid_backward log_sigmoid_forward logaddexp logaddexp2 logical_and logical_not logical_or
+    logical_xor logit logit_backward lt maximum minimum mish mish_backward mul mvlgamma nan_to_num ne neg nextafter
+    polar polygamma positive pow rad2deg reciprocal relu relu6 remainder round rrelu rrelu_with_noise
+    rrelu_with_noise_backward rrelu_with_noise_functional rsqrt rsub selu sgn sigmoid sigmoid_backward sign signbit
+    silu silu_backward sin sinc sinh softplus softplus_backward softshrink softshrink_backward special_airy_ai
+    special_bessel_j0 special_bessel_j1 special_bessel_y0 special_bessel_y1 special_chebyshev_polynomial_t
+    special_chebyshev_polynomial_u special_chebyshev_polynomial_v special_chebyshev_polynomial_w special_entr
+    special_erfcx special_hermite_polynomial_h special_hermite_polynomial_he special_i0e special_i1 special_i1e
+    special_laguerre_polynomial_l special_legendre_polynomial_p special_log_ndtr special_modified_bessel_i0
+    special_modified_bessel_i1 special_modified_bessel_k0 special_modified_bessel_k1 special_ndtri
+    special_scaled_modified_bessel_k0 special_scaled_modified_bessel_k1 special_shifted_chebyshev_polynomial_t
+    special_shifted_chebyshev_polynomial_u special_shifted_chebyshev_polynomial_v
+    special_shifted_chebyshev_polynomial_w special_spherical_bessel_j0 special_xlog1py special_zeta sqrt square sub
+    tan tanh tanh_backward threshold threshold_backward true_divide trunc where xlogy
     # Reductions, running sums, sorting and counting: sums and comparisons without products of two operands.
     _aminmax _cummax_helper _cummin_helper _is_all_true _is_any_true _linalg_check_errors _logcumsumexp
     _segment_reduce_backward _unique _unique2 all allclose amax amin aminmax any argmax argmin bincount bucketize
