@@ -202,8 +202,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{BATCH} images, training, forward and backward, on the meta device; whole detectors need data and ran on the "
         "CPU. "
         "An operation is counted by a formula, known to be free of products, or named here; "
-        "`dlbench/worker/arithmetic.py` is the table. Networks that a network's own code keeps from running without "
-        "data have no count at all: a case of theirs has the warning `flop_unknown`. Fourier transforms, "
+        "`dlbench/worker/arithmetic.py` is the table. Networks whose own code needs data "
+        "have no count at all: a case of theirs has the warning `flop_unknown`. Fourier transforms, "
         "factorisations, sparse and quantised products and operators of one's own have no formula and are named.",
         "",
         "| networks | tried | counted in full | partial | do not run on meta |",
