@@ -37,8 +37,8 @@ bench: $(READY)
 test: $(READY)
 	$(PY) -m pytest $(ARGS)
 
-# Installs Debian's slurm-wlm, munge and docker.io, starts a four-node Slurm and a Docker engine on this machine, and takes
-# them down again; needs root.
+# Installs Debian's slurm-wlm, munge, docker.io and debootstrap, starts a four-node Slurm and a Docker engine on this machine
+# and takes them down again; then runs the main path on Debian sid, with its Slurm and Apptainer. Needs root.
 test-cluster: $(READY)
 	bash scripts/test-cluster.sh $(PY) $(ARGS)
 
