@@ -9,6 +9,7 @@ import pytest
 from dlbench.commands import campaign as command
 from dlbench.errors import BadInput
 from dlbench.launch import attempts, claims, probe, scheduler, supervise
+from dlbench.launch.results_folder import ResultsFolder
 from dlbench.launch.supervise import Campaign
 from dlbench.results.records import Outcome
 from dlbench.spec.case import Case
@@ -53,8 +54,9 @@ def failing(tmp_path, said, times=1, status=1):
 
 
 def campaign(tmp_path, launcher, **more):
-    (tmp_path / "results").mkdir(exist_ok=True)
-    return Campaign(tmp_path / "results", "s", 1, "sys", launcher=launcher, **more)
+    root = tmp_path / "results"
+    root.mkdir(exist_ok=True)
+    return Campaign(root, "s", 1, "sys", launcher=launcher, folder=ResultsFolder(root), **more)
 
 
 @pytest.mark.parametrize(
