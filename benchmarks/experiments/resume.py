@@ -10,7 +10,6 @@ included), its part before the first case, a further case with a worker that end
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dlbench.launch import attempts, counts, probe, supervise
+from dlbench.launch.results_folder import check_folder
 from dlbench.results.records import Measurement, Outcome, Record, System
 from dlbench.spec.case import Case
 from dlbench.spec.suite import Suite, load_suite
@@ -89,10 +89,9 @@ def measure(folder: Path, suite_file: Path, options: argparse.Namespace) -> int:
     suite = load_suite(str(suite_file))
 
     def launcher(case: Case, attempt: Path) -> list[str]:
-        return ["/bin/sh", "-c", 'cp "$1/../../../good.json" "$1/result.json"', "sh", str(attempt)]
+        return ["/bin/sh", "-c", 'cp "$2" "$1/result.json"', "sh", str(attempt), str(good)]
 
-    good = {"status": "ok", "error": None, "ranks": []}
-    (folder / "good.json").write_text(json.dumps(good), encoding="utf-8")
+    good = attempts.folders(root)[0] / "result.json"
     campaign = supervise.Campaign(root, suite.name, suite.version, key, launcher)
     _timed("probe of the machine alone", lambda: probe.probe(["lenet5"]))
     _timed("whole `dlbench run`, all done", lambda: subprocess.run(resume, check=True))
@@ -101,7 +100,7 @@ def measure(folder: Path, suite_file: Path, options: argparse.Namespace) -> int:
     number = len(list(supervise.run(further, campaign)))
     print(f"a further case: {(time.perf_counter() - began) / max(1, number) * 1000:.1f} ms ({number} measured)")
     empty = supervise.Campaign(folder / "empty", suite.name, suite.version, key, launcher)
-    supervise.check_folder(empty.root)
+    check_folder(empty.root)
     began = time.perf_counter()
     number = len(list(supervise.run(further, empty, fresh=True)))
     print(f"a case beside none: {(time.perf_counter() - began) / max(1, number) * 1000:.1f} ms ({number} measured)")

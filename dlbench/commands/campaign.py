@@ -53,18 +53,18 @@ def _run(options: argparse.Namespace) -> int:
     from dlbench.spec.suite import load_suite, models_of
 
     suite = load_suite(options.suite, options.overrides)
-    suite.cases()  # wrong values are found before the device is asked
+    planned = suite.cases()  # wrong values are found before the device is asked
     step = getattr(options, "step", [])
     nodes = os.environ.get("DLBENCH_JOB_NODES", "").split()
     launcher = slurm.through_step(step, nodes=nodes) if step else launchers.find(options.launcher)
-    launchers.check(launcher, suite.cases())
+    launchers.check(launcher, planned)
     folder = None
     if not options.dry_run:
         check_folder(options.results)
         folder = ResultsFolder(options.results)
     with processes.stopping_on_signals():
         try:
-            models = models_of(suite.cases())
+            models = models_of(planned)
             found = probe.probe(models, argv=slurm.probe_argv(step, models) if step else ())
             cases = suite.cases(device=found.device_kind)
             probe.require_devices(cases, found)

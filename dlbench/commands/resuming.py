@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from dlbench import units
 from dlbench.commands.arguments import say
 
 if TYPE_CHECKING:
@@ -112,16 +113,20 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
     from dlbench.results.records import DONE_STATUSES
 
     rebuilt = 0
+    lost: list[str] = []
     for folder, head in missing:
         try:
             record = attempts.full_record(folder, head)
             if record.status in DONE_STATUSES and not record.ranks:
-                say(f"{folder.name}: its samples are lost, in result.json and in Parquet; it counts as missing")
+                lost.append(folder.name)
                 continue
             store.append(root, record, make_folder=False)
             rebuilt += 1
         except StoreError as error:
             say(f"{error}; passed over")
+    if lost:
+        names = ", ".join(lost[:3]) + (" ..." if len(lost) > 3 else "")
+        say(f"samples lost, in result.json and in Parquet, of {units.counted(len(lost), 'attempt')}: {names}")
     return rebuilt
 
 

@@ -211,11 +211,13 @@ def _without_defaults(value: Any) -> dict[str, Any]:
     differing: dict[str, Any] = {}
     for f in fields(value):
         current = getattr(value, f.name)
+        if f.default is not dataclasses.MISSING and current == f.default:
+            continue  # asked first: of a large campaign this is called for 10 000 cases
         if dataclasses.is_dataclass(current):
             nested = _without_defaults(current)
             if nested:
                 differing[f.name] = nested
-        elif f.default is dataclasses.MISSING or current != f.default:
+        else:
             # 20 and 20.0 seconds are the same protocol.
             differing[f.name] = float(current) if f.type == "float" else current
     return differing
