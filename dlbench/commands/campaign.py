@@ -65,7 +65,8 @@ def _run(options: argparse.Namespace) -> int:
     with processes.stopping_on_signals():
         try:
             models = models_of(planned)
-            found = probe.probe(models, argv=slurm.probe_argv(step, models) if step else ())
+            asked = slurm.probe_argv(step, models) if step else launchers.probe_argv(options.launcher, launcher, models)
+            found = probe.probe(models, argv=asked)
             cases = suite.cases(device=found.device_kind)
             probe.require_devices(cases, found)
             campaign = supervise.Campaign(

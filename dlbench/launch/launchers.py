@@ -16,7 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,6 +147,21 @@ def find(name: str, environment: Mapping[str, str] | None = None, module: str = 
         _program("srun", "run inside of a Slurm allocation")
     start = LAUNCHERS[name]
     return lambda case, folder: start(case, folder, options)
+
+
+#: These may bind a rank to fewer cores than the process that calls them has.
+_BINDING = ("srun", "mpirun")
+
+
+def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> list[str]:
+    """The words that ask a worker what it sees where this launcher starts it; see `dlbench.launch.probe`.
+
+    Nothing where it sees what this process sees.
+    """
+    if name not in _BINDING:
+        return []
+    *words, _ = launcher(Case("any"), Path("probe"))
+    return [*words, "--probe", *models]
 
 
 def check(launcher: Launcher, cases: list[Case]) -> None:

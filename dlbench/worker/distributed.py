@@ -24,7 +24,7 @@ from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn.parallel import DistributedDataParallel
 
-from dlbench.affinity import allowed_cores
+from dlbench.affinity import allowed_cores, set_by_torchrun
 from dlbench.errors import BadInput, DlbenchError
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
 from dlbench.spec.case import Case
@@ -178,8 +178,8 @@ def share_threads(place: Place) -> int:
     sharing = sum(bool(c & cores) for c in here)
     # Of nested parallel regions (OpenMP's list) the outermost.
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    by_torchrun = asked == "1" and "TORCHELASTIC_RUN_ID" in os.environ
-    threads = int(asked) if asked.isdigit() and int(asked) > 0 and not by_torchrun else max(1, len(cores) // sharing)
+    given = asked.isdigit() and int(asked) > 0 and not set_by_torchrun(os.environ)
+    threads = int(asked) if given else max(1, len(cores) // sharing)
     torch.set_num_threads(threads)
     return threads
 

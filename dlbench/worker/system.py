@@ -17,7 +17,7 @@ import psutil
 import torch
 
 from dlbench import units
-from dlbench.affinity import allowed_cores
+from dlbench.affinity import allowed_cores, set_by_torchrun
 from dlbench.free_memory import control_groups, group_limits
 from dlbench.results.records import System
 from dlbench.version import __version__
@@ -28,8 +28,9 @@ from dlbench.worker.precision import read_precision
 CPU = Path("/sys/devices/system/cpu")
 NODES = Path("/sys/devices/system/node")
 CGROUP = Path("/sys/fs/cgroup")
-#: Threads that torch gives one process of this job, before ranks share the cores and a user's network changes it.
-JOB_THREADS = torch.get_num_threads()
+#: Threads that torch gives one process of this job, before ranks share the cores and a user's network changes it. The 1
+#: that torchrun sets unasked for several ranks says nothing of that.
+JOB_THREADS = None if set_by_torchrun(os.environ) else torch.get_num_threads()
 #: What tells two settings of one CPU apart, with the size of the node's memory.
 _CPU_SETTING = (
     *("node_cpu_cores", "node_cpu_threads", "cpu_cores", "cpu_threads"),

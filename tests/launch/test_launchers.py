@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 from dlbench.errors import BadInput, UnknownName
 from dlbench.launch import launchers, spawn
 from dlbench.launch.launchers import Options
+from dlbench.launch.probe import probe
 from dlbench.spec.case import Case
 from dlbench.spec.suite import load_suite
 
@@ -45,6 +47,33 @@ GOLDEN = {
 def test_the_argv_of_a_launcher(name, ranks):
     case = {1: ONE, 4: FOUR, 8: EIGHT}[ranks]
     assert launchers.LAUNCHERS[name](case, FOLDER, OPTIONS) == GOLDEN[name, ranks]
+
+
+def test_what_may_bind_ranks_to_cores_is_asked_what_a_rank_sees():
+    cores = dataclasses.replace(OPTIONS, cpus_per_task=8, cpus_on_node=32)
+
+    def asked(name):
+        start = launchers.LAUNCHERS[name]
+        return launchers.probe_argv(name, lambda case, folder: start(case, folder, cores), ["lenet5"])
+
+    probe = ["-m", "dlbench.worker", "--probe", "lenet5"]
+    step = ["--nodes=1", "--ntasks=1", "--cpus-per-task=8", "--ntasks-per-node=1", "--job-name=probe"]
+    assert asked("srun") == [*STEP, *step, "py", *probe]
+    assert asked("mpirun") == ["/opt/mpirun", "-n", "1", "-ppn", "1", "py", "-m", "mpi4py", *probe]
+    assert asked("local") == asked("torchrun") == []
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_a_step_that_is_bound_to_a_core_is_another_system_than_the_shell_that_starts_it(tmp_path, monkeypatch):
+    core = min(os.sched_getaffinity(0))
+    bound = f'#!/bin/sh\nwhile [ "${{1#--}}" != "$1" ]; do shift; done\nexec taskset -c {core} "$@"\n'
+    (tmp_path / "srun").write_text(bound)
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    inside = probe(argv=launchers.probe_argv("srun", launchers.find("srun", {})))
+    assert (inside.facts["cpu_threads"], inside.facts["job_threads"]) == (1, 1)
+    assert inside.system_keys["cpu"] != probe().system_keys["cpu"]
 
 
 def test_srun_gives_each_rank_the_cores_of_the_jobs_tasks_as_far_as_they_go():

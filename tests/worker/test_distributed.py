@@ -16,6 +16,8 @@ import pytest
 from dlbench.errors import BadInput
 from dlbench.launch import launchers, supervise
 from dlbench.spec.case import Case
+from dlbench.worker import distributed
+from dlbench.worker.ranks import Place
 from tests.worker.conftest import NETWORKS, TINY
 
 QUICK = dataclasses.replace(TINY, idle_time_s=0.05, timeout_s=120.0)
@@ -128,3 +130,26 @@ def test_a_case_that_gets_too_few_ranks_is_stopped_with_the_reason(tmp_path):
     (record,) = supervise.run([TWO], supervise.Campaign(tmp_path, "s", 1, "sys", launcher=alone))
     assert record.status == "crashed"
     assert "the case asks for 2 ranks, but nothing in the environment" in record.error
+
+
+@pytest.mark.parametrize(
+    ("asked", "torchrun", "threads"), [(None, False, 4), ("3", False, 3), ("2,1", False, 2), ("1", True, 4)]
+)
+def test_ranks_share_the_cores_that_they_had_before_torch_was_imported(monkeypatch, asked, torchrun, threads):
+    class Two:
+        backend = "gloo"
+
+        def gather(self, value):
+            return [value, value]
+
+    given = []
+    monkeypatch.setattr(distributed, "allowed_cores", lambda: frozenset(range(8)))
+    monkeypatch.setattr(distributed.torch, "set_num_threads", given.append)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    if asked:
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    if torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert distributed.share_threads(Place(0, 0, 2, Two())) == threads
+    assert given == [threads]
