@@ -1,0 +1,227 @@
+"""What is done already costs little: attempts are looked at once, parts are merged as a campaign goes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from dlbench.commands import resuming
+from dlbench.launch import attempts, claims, supervise
+from dlbench.launch.counts import count
+from dlbench.results import merging, own_parts, store
+from dlbench.results.records import DONE_STATUSES
+from dlbench.spec.case import Case, Protocol
+from dlbench.spec.suite import load_suite
+from tests.launch.test_supervise import campaign
+
+ROOT = Path(__file__).parents[2]
+MANY = [Case("lenet5", repeat=n, protocol=Protocol(timeout_s=20)) for n in range(6)]
+
+
+def measured(root, cases=MANY, **more):
+    """The cases measured, each with a Parquet part; gives the records."""
+    keep = campaign(root, "write_good()", on_record=lambda record: store.append(root, record), **more)
+    return list(supervise.run(cases, keep))
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The files of attempts whose text was read."""
+    seen = []
+    read = Path.read_text
+
+    def noting(self, *args, **more):
+        if "attempts" in self.parts:
+            seen.append(self.parent.name)
+        return read(self, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", noting)
+    return seen
+
+
+def test_a_further_case_opens_no_attempt_of_another_case(tmp_path, opened):
+    measured(tmp_path, MANY[:5])
+    opened.clear()
+    (record,) = measured(tmp_path, MANY[5:])
+    assert set(opened) <= {record.attempt_id}
+
+
+def test_a_resume_opens_each_attempt_once_and_those_of_a_merged_file_not_at_all(tmp_path, opened):
+    records = measured(tmp_path)
+    opened.clear()
+    found = resuming.look(tmp_path)
+    assert Counter(opened) == Counter(record.attempt_id for record in records)
+    assert len(found.ended) == len(MANY)
+    store.merge(tmp_path)
+    opened.clear()
+    again = resuming.look(tmp_path)
+    assert opened == []
+    assert (again.ended, again.tried, again.ids) == (found.ended, found.tried, found.ids)
+    assert measured(tmp_path, stored=frozenset(again.ended), stored_ids=again.ids) == []
+
+
+def test_a_signed_part_is_not_opened_and_any_other_file_is(tmp_path, monkeypatch):
+    first, second, third, *_ = measured(tmp_path, MANY[:3])
+    part = tmp_path / f"{first.attempt_id}.parquet"
+    fewer = tmp_path / f"{second.attempt_id}.parquet"
+    # As somebody who writes the file anew, with its metadata and fewer columns; and a file that was cut off.
+    table = pq.read_table(fewer)
+    pq.write_table(table.drop_columns(["step_s"]), fewer)
+    cut = tmp_path / f"{third.attempt_id}.parquet"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    found = resuming.look(tmp_path)
+    assert found.own_parts == 1
+    assert {folder.name for folder, _ in found.without_part} == {second.attempt_id, third.attempt_id}
+    resuming.rebuild_parts(tmp_path, found.without_part)
+    assert sorted(map(len, store.read(tmp_path)["step_s"].to_pylist())) == [3, 3, 3]
+    assert part.exists()
+
+
+def test_signatures_are_verified_once_for_each_kind_of_part(tmp_path, monkeypatch):
+    measured(tmp_path)
+    asked = []
+    is_marked = own_parts.parts.is_marked
+    monkeypatch.setattr(own_parts.parts, "is_marked", lambda part: asked.append(part) or is_marked(part))
+    assert resuming.look(tmp_path).own_parts == len(MANY)
+    assert len(asked) == 1
+    # One part under the name of another attempt's.
+    one, other = sorted(tmp_path.glob("*.parquet"))[-2:]
+    other.write_bytes(one.read_bytes())
+    assert resuming.look(tmp_path).own_parts == len(MANY) - 1
+
+
+def test_samples_that_are_lost_are_missing_and_named_once(tmp_path, capsys):
+    records = measured(tmp_path, MANY[:5])
+    for record in records:
+        (tmp_path / f"{record.attempt_id}.parquet").unlink()
+        (tmp_path / "attempts" / record.attempt_id / "result.json").unlink()
+    found = resuming.look(tmp_path)
+    assert found.ended == set()
+    assert resuming.rebuild_parts(tmp_path, found.without_part) == 0
+    assert capsys.readouterr().err.count("\n") == 1
+    assert store.read(tmp_path).num_rows == 0
+
+
+def test_parts_are_merged_a_bounded_number_at_a_time_the_oldest_first(tmp_path, monkeypatch):
+    records = measured(tmp_path)
+    monkeypatch.setattr(resuming, "MERGE_AT_ONCE", 4)
+    assert resuming.merge_parts(tmp_path, 6) == 2
+    left = {path.name for path in tmp_path.glob("*.parquet")}
+    latest = sorted(record.attempt_id for record in records)[4:]
+    assert {f"{attempt_id}.parquet" for attempt_id in latest} < left
+    assert len(left) == 3
+    assert store.read(tmp_path).num_rows == 6
+    assert claims.holders(tmp_path) == []
+
+
+def test_one_process_at_a_time_merges(tmp_path):
+    measured(tmp_path)
+    claim = claims.take(tmp_path, "merge")
+    resuming.merge_parts(tmp_path, 6)
+    assert len(list(tmp_path.glob("*.parquet"))) == 6
+    claim.release()
+
+
+def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
+    from dlbench.commands.campaign import _measured
+    from dlbench.launch.results_folder import ResultsFolder
+
+    monkeypatch.setattr(resuming, "MERGE_FROM", 3)
+    what = campaign(tmp_path, "write_good()", folder=ResultsFolder(tmp_path))
+    assert _measured(what, MANY, fresh=False) == 0
+    assert len(list(tmp_path.glob("merged-*.parquet"))) >= 1
+    assert len(list(tmp_path.glob("*.parquet"))) < len(MANY)
+    assert store.read(tmp_path).num_rows == len(MANY)
+    assert _measured(what, MANY, fresh=False) == 0
+    assert len(list(attempts.heads(tmp_path))) == len(MANY)
+
+
+@pytest.mark.slow
+def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path):
+    (record,) = measured(tmp_path, MANY[:1])
+    pattern = tmp_path / "attempts" / record.attempt_id
+    texts = [(pattern / name).read_text() for name in ("record.json", "result.json", "owner.json", "case.json")]
+    for number in range(5000):
+        case = Case("lenet5", repeat=1000 + number)
+        folder = pattern.with_name(f"20260101T000000-{case.id}-{number:06x}")
+        folder.mkdir()
+        changed = (text.replace(record.attempt_id, folder.name).replace(record.case_id, case.id) for text in texts)
+        for name, text in zip(("record.json", "result.json", "owner.json", "case.json"), changed, strict=True):
+            (folder / name).write_text(text)
+    began = time.process_time()
+    assert len(resuming.look(tmp_path).ended) == 5001
+    assert time.process_time() - began < 5
+    began = time.process_time()
+    assert len(measured(tmp_path, MANY[1:])) == 5
+    assert (time.process_time() - began) / 5 < 0.1
+    suite = tmp_path / "s.toml"
+    suite.write_text('name = "s"\n[axes]\nmodel = ["lenet5"]\ndevice = ["cpu"]\n')
+    began = time.process_time()
+    count(tmp_path, load_suite(suite))
+    assert time.process_time() - began < 5
+
+
+STRESS = """
+import sys
+from pathlib import Path
+from dlbench.commands import campaign, resuming
+from dlbench.launch import claims
+from dlbench.launch.results_folder import ResultsFolder
+from tests.launch.test_many_attempts import NUM_STRESS, stress_cases
+from tests.launch.test_supervise import campaign as made
+resuming.MERGE_FROM = 5
+root = Path(sys.argv[1])
+body = "time.sleep(0.05); write_good()"
+sys.exit(campaign._measured(made(root, body, folder=ResultsFolder(root)), stress_cases(), fresh=False))
+"""
+NUM_STRESS = 60
+
+
+def stress_cases():
+    """In another order for each process."""
+    cases = [Case("lenet5", repeat=n, protocol=Protocol(timeout_s=20)) for n in range(NUM_STRESS)]
+    random.Random(os.getpid()).shuffle(cases)
+    return cases
+
+
+@pytest.mark.slow
+def test_eight_supervisors_and_kills_at_random_double_and_lose_no_case(tmp_path):
+    chance = random.Random(0)
+    root = tmp_path / "results"
+    root.mkdir()
+
+    def start():
+        argv = [sys.executable, "-c", STRESS, str(root)]
+        return subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.DEVNULL)
+
+    running = [start() for _ in range(8)]
+    killed = 0
+    until = time.monotonic() + 120
+    while len(attempts.final_keys(root)) < NUM_STRESS and time.monotonic() < until:
+        time.sleep(chance.uniform(0.2, 0.8))
+        if killed < 12:
+            with suppress(ProcessLookupError):
+                os.kill(chance.choice(running).pid, signal.SIGKILL)
+                killed += 1
+        running = [process for process in running if process.poll() is None]
+        running += [start() for _ in range(4 - len(running))]
+    for process in running:
+        process.wait(60)
+    assert start().wait(60) == 0  # nothing is left to do, and what the dead left is put right
+    records = [record for _, record in attempts.heads(root)]
+    done = Counter(record.case_id for record in records if record.status in DONE_STATUSES)
+    assert killed >= 6
+    assert sorted(done.values()) == [1] * NUM_STRESS
+    assert list(attempts.unclosed(root)) == []
+    assert Counter(store.read(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)
+    assert [p.name for p in root.rglob("*") if p.name.endswith(".tmp")] == []
+    assert claims.holders(root) == []
+    assert any(part.name.startswith(merging._MERGED) for part in root.glob("*.parquet"))
