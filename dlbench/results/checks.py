@@ -99,8 +99,12 @@ def _limited(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     Raises:
         ValueError: it holds texts that are too long, or no UTF-8.
     """
+    if pa.types.is_dictionary(column.type):
+        for chunk in column.chunks:
+            _limited(pa.chunked_array([chunk.dictionary]), name)
+        return column
     kind = column.type.value_type if pa.types.is_list(column.type) else column.type
-    if not pa.types.is_string(kind):
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return column
     column.validate(full=True)  # the only thing that looks whether texts are UTF-8
     texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
@@ -118,6 +122,8 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         return column
     if isinstance(column.type, pa.BaseExtensionType):
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
+    if pa.types.is_dictionary(kind):
+        return _encoded(column, kind)
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_timestamp(kind):
@@ -128,6 +134,17 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     value = kind.value_type if pa.types.is_list(kind) else kind
     # Every number may become a float: it is what somebody wrote instead of one.
     return column.cast(kind, safe=not pa.types.is_floating(value))
+
+
+def _encoded(column: pa.ChunkedArray, kind: pa.DictionaryType) -> pa.ChunkedArray:
+    """The column with each different text once in each of its chunks."""
+    if not pa.types.is_dictionary(column.type):
+        column = _cast(column, kind.value_type).dictionary_encode()
+    chunks = [
+        pa.DictionaryArray.from_arrays(chunk.indices.cast(kind.index_type), chunk.dictionary.cast(kind.value_type))
+        for chunk in column.chunks
+    ]
+    return pa.chunked_array(chunks, kind)
 
 
 def _times(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:

@@ -143,12 +143,12 @@ class PartFile:
         wanted = {*schema.names, *JUDGED}
         return [name for name in SCHEMA.names if name in wanted and name in self.columns - self.constants.keys()]
 
-    def fitted(self, table: pa.Table, problems: list[str]) -> pa.Table:
-        """Rows as they were read, in the types of the schema; to `problems` goes what does not fit."""
+    def fitted(self, table: pa.Table, problems: list[str], schema: pa.Schema = SCHEMA) -> pa.Table:
+        """Rows as they were read, in the types of `schema`; to `problems` goes what does not fit."""
         for name, text in self.constants.items():
             table = table.append_column(name, pa.chunked_array([pa.array([text] * table.num_rows, pa.string())]))
         names = {*table.column_names, *JUDGED}
-        table, found = fitted(table, pa.schema([f for f in SCHEMA if f.name in names]))
+        table, found = fitted(table, pa.schema([f for f in schema if f.name in names]))
         problems += [f"{named(self.path)}: {problem}" for problem in found]
         return table
 

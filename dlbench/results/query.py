@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+from pyarrow import dataset
 
 from dlbench.errors import BadInput
 from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.reader import Reader
+from dlbench.results.schema import IN_MEMORY, SCHEMA
 
 #: What can be asked, and what one row of it is.
 VIEWS = {
@@ -47,8 +50,9 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
         BadInput: DuckDB refuses the statement, or there is none.
     """
     connection = duckdb.connect(":memory:")
-    for name, table in _tables(sources).items():
-        connection.register(name, table)
+    views = _tables(sources)
+    for name, view in views.items():
+        connection.register(name, view)
     # All keys are read once more for it.
     if LEFT_OUT in sql.lower():
         connection.register(LEFT_OUT, _left_out(sources))
@@ -67,12 +71,43 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
         raise
     finally:
         connection.close()
+    store.warn_of(list(dict.fromkeys(views["records"].problems)))
     if table is None:
         raise BadInput(f"the query {sql!r} asks for nothing; there are {', '.join(VIEWS)}")
     return table.column_names, list(zip(*columns, strict=True))
 
 
-def _tables(sources: Sequence[str | Path]) -> dict[str, pa.Table]:
+class _Records(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no types
+    """The rows of stores, which DuckDB has read as it needs them: in pieces, and only the columns that it names."""
+
+    def __init__(self, reader: Reader) -> None:
+        """Of what `reader` reads."""
+        self._reader = reader
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read, in words."""
+        return self._reader.problems
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All columns."""
+        return IN_MEMORY
+
+    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **_: Any) -> dataset.Scanner:
+        """The rows with these columns; `filter` may name others."""
+        # Every name that stands in the words of the filter, so that none that it needs is missing.
+        words = set(re.findall(r"\w+", str(filter))) if filter is not None else set()
+        names = [name for name in SCHEMA.names if columns is None or name in columns or name in words]
+        schema = pa.schema([IN_MEMORY.field(name) for name in names])
+        batches = (
+            batch for table in self._reader.tables(names) for batch in table.select(names).cast(schema).to_batches()
+        )
+        rows = pa.RecordBatchReader.from_batches(schema, batches)
+        return dataset.Scanner.from_batches(rows, columns=list(columns) if columns else None, filter=filter)
+
+
+def _tables(sources: Sequence[str | Path]) -> dict[str, Any]:
     bounds = bounds_store.read(sources)
     folders = [Path(source) for source in sources if Path(source).is_dir()]
     layers = sorted({file for f in folders for file in f.rglob(f"{bounds_schema.PROFILES_FOLDER}/*/layers.parquet")})
@@ -83,7 +118,7 @@ def _tables(sources: Sequence[str | Path]) -> dict[str, pa.Table]:
     }
     # Explicit types: a column of an empty frame would have none.
     tables = {name: pa.Table.from_pandas(f, schema, preserve_index=False) for name, (f, schema) in frames.items()}
-    return {"records": store.read(sources), **tables}
+    return {"records": _Records(Reader.of(sources)), **tables}
 
 
 def _left_out(sources: Sequence[str | Path]) -> pa.Table:

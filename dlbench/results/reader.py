@@ -21,7 +21,8 @@ from dlbench.errors import StoreError
 from dlbench.results import doubles
 from dlbench.results import parts as store
 from dlbench.results.checks import CANNOT
-from dlbench.results.schema import SCHEMA
+from dlbench.results.frames import Frame
+from dlbench.results.schema import IN_MEMORY, LONG_TEXT, SCHEMA
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +34,8 @@ _MAX_TABLES = 1000
 _SMALL_PART_BYTES = 500_000
 #: What the columns of a row that hold no numbers in lists take, about, and what its long text does.
 _ROW_BYTES = 1000
-_LONG_TEXT, _LONG_TEXT_BYTES = "system_details", 20_000
-#: So many parts are opened ahead.
-_AHEAD = 32
+#: So many parts are opened ahead, and small ones that are alike are looked at together.
+_AHEAD, _TOGETHER = 32, 500
 
 #: The columns that come as `Lists`.
 NUMBER_LISTS = tuple(f.name for f in SCHEMA if pa.types.is_list(f.type) and pa.types.is_floating(f.type.value_type))
@@ -85,7 +85,7 @@ class Reader:
     num_held: int = 0
     num_copies: int = 0
     #: Of attempts with rows in several parts, or several rows of a rank: where the row of each rank is that counts.
-    _shared: dict[str, dict[int, _Place]] = field(default_factory=dict)
+    _shared: dict[str, dict[int, _Place]] | None = None
 
     @staticmethod
     def of(sources: Sequence[str | Path]) -> Reader:
@@ -110,11 +110,20 @@ class Reader:
         Args:
             columns: of the schema; attempt and rank come anyway. What a part lacks is null.
         """
-        self._find_shared()
+        yield from map(_batch, self.tables(columns, told))
+
+    def tables(self, columns: Iterable[str], told: Told | None = None) -> Iterator[pa.Table]:
+        """The same as tables with the types of `IN_MEMORY`, each by attempt and rank."""
+        shared = self._find_shared()
+        self.num_held = self.num_copies = 0
         apart: list[pa.Table] = []
         yield from _joined(self._unshared(self._tables(range(len(self.parts)), _schema(columns), told), apart))
-        self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in self._shared.items()}
+        self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in shared.items()}
         yield from _joined(iter([pa.concat_tables(apart)] if apart else []))
+
+    def frame(self, columns: Sequence[str]) -> pd.DataFrame:
+        """All rows as a DataFrame, by attempt and rank."""
+        return to_frame(self.tables(columns), columns)
 
     def of_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
         """The same for some attempts alone, from the parts in which `batches` found them."""
@@ -123,15 +132,21 @@ class Reader:
             for part in self._holders[attempt]:
                 wanted.setdefault(part, []).append(attempt)
         apart: list[pa.Table] = []
-        yield from _joined(self._unshared(self._wanted(wanted, _schema(columns)), apart))
-        yield from _joined(iter([pa.concat_tables(apart)] if apart else []))
+        yield from map(_batch, _joined(self._unshared(self._wanted(wanted, _schema(columns)), apart)))
+        yield from map(_batch, _joined(iter([pa.concat_tables(apart)] if apart else [])))
 
     def part_of(self, attempt: str) -> Path:
         """The part in which `batches` found an attempt, or the first of several."""
         return self.parts[self._holders[attempt][0]]
 
-    def _find_shared(self) -> None:
+    def _find_shared(self) -> dict[str, dict[int, _Place]]:
         """Look which attempts have rows in several parts, or several rows of a rank, and which of these count."""
+        if self._shared is None:
+            self._shared = {}
+            self._look_for_shared()
+        return self._shared
+
+    def _look_for_shared(self) -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             tables = [
                 table.append_column("part", pa.array(np.full(table.num_rows, index)))
@@ -157,9 +172,10 @@ class Reader:
             wanted.setdefault(part, []).append(attempt)
         places: list[_Place] = []
         tables: list[pa.Table] = []
-        for index, table in self._wanted(wanted, SCHEMA):
-            tables.append(doubles.reduced(table))
-            places += [(index, number) for number in _numbers(table)]
+        for indices, whole in self._wanted(wanted, SCHEMA):
+            for index, table in _apart(indices, whole):
+                tables.append(doubles.reduced(table.cast(SCHEMA)))
+                places += [(index, number) for number in _numbers(table)]
         if not tables:
             return
         rows = pa.concat_tables(tables)
@@ -168,28 +184,31 @@ class Reader:
         for attempt, rank, place, counts in zip(
             rows["attempt_id"].to_pylist(), rows["rank"].to_pylist(), places, kept.tolist(), strict=True
         ):
-            if counts:
+            if counts and self._shared is not None:
                 self._shared.setdefault(attempt, {})[rank] = place
 
-    def _unshared(self, tables: Iterator[tuple[int, pa.Table]], apart: list[pa.Table]) -> Iterator[pa.Table]:
+    def _unshared(self, tables: Iterator[_Read], apart: list[pa.Table]) -> Iterator[pa.Table]:
         """The rows of attempts that are whole in one part; to `apart` go those of the others that count."""
-        shared = pa.array(self._shared, pa.string())
-        for index, table in tables:
+        places = self._shared or {}
+        shared = pa.array(places, pa.string())
+        for indices, table in tables:
             self.num_held += table.num_rows
             if len(shared) and pc.any(there := pc.is_in(table["attempt_id"], value_set=shared)).as_py():
-                mine = table.filter(there)
-                keys = zip(mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _numbers(mine), strict=True)
-                counting = [self._shared[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
-                apart.append(mine.filter(pa.array(counting, pa.bool_())))
-                self.num_copies += counting.count(False)
-                table = table.filter(pc.invert(there))
-            self._holders |= dict.fromkeys(table["attempt_id"].unique().to_pylist(), (index,))
+                for index, mine in _apart(indices[there.to_numpy()], table.filter(there)):
+                    keys = zip(mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _numbers(mine), strict=True)
+                    counting = [places[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
+                    apart.append(mine.filter(pa.array(counting, pa.bool_())))
+                    self.num_copies += counting.count(False)
+                indices, table = indices[~there.to_numpy()], table.filter(pc.invert(there))
+            self._holders |= {a: (i,) for a, i in zip(table["attempt_id"].to_pylist(), indices.tolist(), strict=True)}
             yield table
 
-    def _wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[tuple[int, pa.Table]]:
+    def _wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_Read]:
         """The rows of some attempts, by the index of a part; what cannot be read is named when all is read."""
-        for index, table in Reader(self.parts)._tables(sorted(wanted), schema, None, wanted):
-            yield index, table.filter(pc.is_in(table["attempt_id"], value_set=pa.array(wanted[index], pa.string())))
+        everyone = pa.array(sorted({attempt for some in wanted.values() for attempt in some}), pa.string())
+        for indices, table in Reader(self.parts)._tables(sorted(wanted), _schema(schema.names), None, wanted):
+            there = pc.is_in(table["attempt_id"], value_set=everyone)
+            yield indices[there.to_numpy()], table.filter(there)
 
     def _tables(
         self,
@@ -197,25 +216,100 @@ class Reader:
         schema: pa.Schema,
         told: Told | None,
         wanted: Mapping[int, Sequence[str]] | None = None,
-    ) -> Iterator[tuple[int, pa.Table]]:
+    ) -> Iterator[_Read]:
         """The parts' tables in their order; several parts are opened at the same time."""
+        waiting: list[tuple[int, _Small]] = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for done in range(0, len(indices), _AHEAD):
                 ahead = indices[done : done + _AHEAD]
                 opened = [pool.submit(_opened, self.parts[i], schema, wanted[i] if wanted else None) for i in ahead]
                 for index, future in zip(ahead, opened, strict=True):
-                    num_rows = 0
                     try:
-                        problems, tables = future.result()
-                        for table in tables:
-                            num_rows += table.num_rows
-                            yield index, table
-                        self.problems += problems
+                        found = future.result()
                     except StoreError as error:
-                        rest = f"only its first {num_rows} rows are in here" if num_rows else "passed over"
-                        self.problems.append(f"{error}; {rest}; {store.REBUILD}")
+                        self.problems.append(f"{error}; passed over; {store.REBUILD}")
+                        continue
+                    if waiting and not (isinstance(found, _Small) and _fits(found, [s for _, s in waiting])):
+                        yield from self._of_small(waiting, schema)
+                        waiting = []
+                    if isinstance(found, _Small):
+                        waiting.append((index, found))
+                    else:
+                        yield from self._of_large(index, *found)
                 if told:
                     told(done + len(ahead), len(indices))
+        if waiting:
+            yield from self._of_small(waiting, schema)
+
+    def _of_large(self, index: int, problems: list[str], tables: Iterable[pa.Table]) -> Iterator[_Read]:
+        num_rows = 0
+        try:
+            for table in tables:
+                num_rows += table.num_rows
+                yield np.full(table.num_rows, index), table
+            self.problems += problems
+        except StoreError as error:
+            rest = f"only its first {num_rows} rows are in here" if num_rows else "passed over"
+            self.problems.append(f"{error}; {rest}; {store.REBUILD}")
+
+    def _of_small(self, parts: list[tuple[int, _Small]], schema: pa.Schema) -> Iterator[_Read]:
+        """The rows of parts that are alike, judged together; one by one where there is something to be said of them."""
+        problems = [small.opened.remark for _, small in parts if small.opened.remark]
+        table = _judged([small for _, small in parts], schema, problems)
+        if table is not None and not problems:
+            yield np.repeat([i for i, _ in parts], [small.table.num_rows for _, small in parts]), table
+            return
+        for index, small in parts:
+            problems = [small.opened.remark] if small.opened.remark else []
+            table = _judged([small], schema, problems)
+            if table is None or (small.table.num_rows and not table.num_rows):
+                self.problems.append(f"cannot read {problems[-1]}; passed over; {store.REBUILD}")
+                continue
+            self.problems += problems
+            yield np.full(table.num_rows, index), table
+
+
+#: Rows, and of each the index of its part.
+_Read = tuple[NDArray[np.int64], pa.Table]
+
+
+@dataclass(frozen=True)
+class _Small:
+    """A part that was read at once, its rows not judged as yet."""
+
+    opened: store.PartFile
+    table: pa.Table
+
+
+def _fits(one: _Small, others: list[_Small]) -> bool:
+    """Whether the rows of a part may be judged together with those of others."""
+    first = others[0]
+    return (
+        len(others) < _TOGETHER
+        and sum(s.table.num_rows for s in others) * _ROW_BYTES < BATCH_BYTES
+        and not (one.opened.remark or first.opened.remark)
+        and one.opened.constants == first.opened.constants
+        and one.table.schema.equals(first.table.schema)
+    )
+
+
+def _judged(parts: list[_Small], schema: pa.Schema, problems: list[str]) -> pa.Table | None:
+    """The rows of parts that are alike; None where they cannot be had, and the reason is the last problem then."""
+    first = parts[0].opened
+    try:
+        raw = pa.concat_tables([small.table for small in parts])
+        raw = raw.combine_chunks() if len(parts) > 1 else raw
+        return first.checked(first.fitted(raw, problems, IN_MEMORY), schema, problems)
+    except (StoreError, *CANNOT) as error:
+        problems.append(str(store.unreadable(first.path, error)).removeprefix("cannot read "))
+        return None
+
+
+def _apart(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each part, which follow each other."""
+    starts = np.flatnonzero(np.r_[True, np.diff(indices) != 0]) if indices.size else np.empty(0, np.int64)
+    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), indices.size], strict=True):
+        yield int(indices[start]), table.slice(start, end - start)
 
 
 #: Of a row the index of its part, and how many rows of the same attempt and rank go before it there.
@@ -243,39 +337,47 @@ def _numbers(table: pa.Table) -> list[int]:
     return numbers
 
 
-def _joined(tables: Iterator[pa.Table]) -> Iterator[Batch]:
+def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     size = 0
     for table in tables:
         waiting.append(table)
         size += _decoded_bytes(table)
         if size >= BATCH_BYTES or len(waiting) >= _MAX_TABLES:
-            yield _batch(waiting)
+            yield _in_order(pa.concat_tables(waiting))
             waiting, size = [], 0
     if waiting:
-        yield _batch(waiting)
+        yield _in_order(pa.concat_tables(waiting))
 
 
-def to_frame(tables: list[pa.Table], columns: Iterable[str]) -> pd.DataFrame:
-    """The tables as one DataFrame, by attempt and rank; the list of them is emptied, for it takes much memory."""
-    whole = _in_order(pa.concat_tables(tables)) if tables else _schema(columns).empty_table()
-    tables.clear()
-    frame: pd.DataFrame = whole.to_pandas()
-    del whole
+def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame:
+    """The tables as one DataFrame, by attempt and rank."""
+    frame = Frame(_schema(columns))
+    keys = []
+    for table in tables:
+        keys.append(table.select(["attempt_id", "rank"]))
+        frame.add(table)
+    whole = frame.finished()
+    if keys:
+        order = pc.sort_indices(pa.concat_tables(keys), [("attempt_id", "ascending"), ("rank", "ascending")]).to_numpy()
+        if not np.array_equal(order, np.arange(order.size)):
+            whole = whole.take(order).reset_index(drop=True)
     # What reading took is given back: a report needs memory for other things now.
     pa.default_memory_pool().release_unused()
-    return frame
+    return whole
 
 
 def _schema(columns: Iterable[str]) -> pa.Schema:
     """The current schema of these columns alone, in its order."""
     wanted = {"attempt_id", "rank", *columns}
     assert wanted <= set(SCHEMA.names), sorted(wanted - set(SCHEMA.names))
-    return pa.schema([f for f in SCHEMA if f.name in wanted])
+    return pa.schema([f for f in IN_MEMORY if f.name in wanted])
 
 
-def _opened(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> tuple[list[str], Iterable[pa.Table]]:
-    """What is left out of a part, and its tables: a small one's are read at once, a large one's when asked for.
+def _opened(
+    part: Path, schema: pa.Schema, wanted: Sequence[str] | None
+) -> _Small | tuple[list[str], Iterable[pa.Table]]:
+    """A small part's rows as they are, or what is left out of a large one, and its tables, read when asked for.
 
     Args:
         wanted: attempts by the alphabet; what certainly holds none of them may be left out.
@@ -284,9 +386,15 @@ def _opened(part: Path, schema: pa.Schema, wanted: Sequence[str] | None) -> tupl
         StoreError: the file is corrupt, is not one of ours, or has rows of which none holds.
     """
     opened = store.open_part(part)
-    problems = [opened.remark] if opened.remark else []
     if part.stat().st_size < _SMALL_PART_BYTES:
-        return problems, [store.read_part(part, schema.names, problems := [])]
+        try:
+            table = opened.file.read(columns=opened.stored(schema), use_threads=False)
+        except CANNOT as error:
+            raise store.unreadable(part, error) from error
+        finally:
+            opened.file.close()  # many are held at a time
+        return _Small(opened, table)
+    problems = [opened.remark] if opened.remark else []
     return problems, _ahead(_streamed(opened, schema, wanted, problems))
 
 
@@ -305,17 +413,17 @@ def _streamed(
     """The tables of a large part; the rows of an attempt are never torn apart."""
     part, file, names = opened.path, opened.file, opened.stored(schema)
     try:
-        if _LONG_TEXT in names:
+        if LONG_TEXT in names:
             # The same text in many rows is decoded once.
-            file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[_LONG_TEXT])
+            file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[LONG_TEXT])
         num_rows = int(BATCH_BYTES // _bytes_per_row(file, schema))
         if num_rows >= file.metadata.num_rows or not _together(file):
-            yield opened.checked(opened.fitted(file.read(columns=names), problems), schema, problems)
+            yield opened.checked(opened.fitted(file.read(columns=names), problems, IN_MEMORY), schema, problems)
             return
         groups = [g for g in range(file.metadata.num_row_groups) if wanted is None or _may_hold(file, g, wanted)]
         held: pa.Table | None = None
         for batch in file.iter_batches(max(1, num_rows), row_groups=groups, columns=names):
-            table = opened.fitted(pa.Table.from_batches([batch]), problems)
+            table = opened.fitted(pa.Table.from_batches([batch]), problems, IN_MEMORY)
             table = pa.concat_tables([held, table]) if held else table
             ids = table["attempt_id"]
             # The last attempt may go on in the next batch.
@@ -341,14 +449,15 @@ def _may_hold(file: pq.ParquetFile, group: int, attempts: Sequence[str]) -> bool
 def _bytes_per_row(file: pq.ParquetFile, schema: pa.Schema) -> float:
     """What a row of these columns takes once it is decoded, which says more than its size in the file."""
     metadata = file.metadata
-    places = [
-        i for i in range(metadata.num_columns) if file.schema.column(i).path.partition(".")[0] in _lists_of(schema)
-    ]
+    names = [file.schema.column(i).path.partition(".")[0] for i in range(metadata.num_columns)]
     groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
+    places = [i for i, name in enumerate(names) if name in _lists_of(schema)]
     numbers: int = sum(group.column(i).num_values for group in groups for i in places)
-    text = _LONG_TEXT_BYTES if _LONG_TEXT in schema.names else 0
+    # The same text in many rows stands once in a group.
+    texts = [i for i, name in enumerate(names) if name == LONG_TEXT and name in schema.names]
+    text: int = sum(group.column(i).total_uncompressed_size for group in groups for i in texts)
     num_rows: int = metadata.num_rows
-    return _ROW_BYTES + text + 8 * numbers / max(1, num_rows)
+    return _ROW_BYTES + (text + 8 * numbers) / max(1, num_rows)
 
 
 def _lists_of(schema: pa.Schema) -> set[str]:
@@ -370,8 +479,7 @@ def _decoded_bytes(table: pa.Table) -> int:
     return size
 
 
-def _batch(tables: list[pa.Table]) -> Batch:
-    table = _in_order(pa.concat_tables(tables))
+def _batch(table: pa.Table) -> Batch:
     names = [name for name in table.column_names if name in NUMBER_LISTS]
     return Batch(table.drop_columns(names).combine_chunks(), {name: _lists(table[name]) for name in names})
 

@@ -64,6 +64,14 @@ SCHEMA: pa.Schema = pa.schema(
     metadata={"dlbench_schema_version": str(SCHEMA_VERSION)},
 )
 
+#: A text of some 20 kB that is the same in many rows: in memory each different one is held once.
+LONG_TEXT = "system_details"
+#: The types of rows in memory: offsets of 64 bits where 230 000 rows would go beyond those of 32.
+IN_MEMORY: pa.Schema = pa.schema(
+    [f.with_type(pa.dictionary(pa.int32(), pa.large_string())) if f.name == LONG_TEXT else f for f in SCHEMA],
+    metadata=SCHEMA.metadata,
+)
+
 
 def rows(record: Record) -> list[dict[str, Any]]:
     """The rows of one record: one per rank, and one with an empty measurement where no rank lived to report."""

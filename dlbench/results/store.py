@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dlbench.errors import StoreError
+from dlbench.errors import StoreError, UnknownName
 from dlbench.names import excerpt, why_unsafe
-from dlbench.results import doubles
 from dlbench.results.merging import drop_doubles, merge
 from dlbench.results.parts import (
     NOT_CASES,
@@ -37,8 +36,9 @@ from dlbench.results.parts import (
     unreadable,
     write,
 )
+from dlbench.results.reader import Reader
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Record
-from dlbench.results.schema import ADDED_LATER, SCHEMA, to_table
+from dlbench.results.schema import ADDED_LATER, IN_MEMORY, SCHEMA, to_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,6 +57,7 @@ __all__ = [
     "read",
     "read_part",
     "unreadable",
+    "warn_of",
 ]
 
 #: What says which case a row is of, and whether that has ended; and whether all its ranks are there.
@@ -164,43 +165,40 @@ def _ended(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
 
 
 def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
-    """All rows of the given files, folders or glob patterns, each row once, in the order of their attempts.
+    """All rows of the given files, folders or glob patterns, each row once, in the types of `IN_MEMORY`.
 
     A part that cannot be read is passed over with a `SkippedPart` warning.
 
     Raises:
         StoreError: a source does not exist, or is a file that cannot be read.
     """
-    if isinstance(sources, str | Path):
-        sources = [sources]
-    tables: dict[Path, pa.Table] = {}
-    problems: list[str] = []
-    for source in sources:
-        found, others = find(source)
-        problems += others
-        for part in found:
-            if part in tables:
-                continue
-            try:
-                tables[part] = read_part(part, problems=problems)
-            except StoreError as error:
-                if [part] == found and Path(source).is_file():
-                    raise  # somebody who names one file wants that one
-                problems.append(f"{error}; passed over; {REBUILD}")
-    whole, others = doubles.without(list(tables.items())) if tables else (SCHEMA.empty_table(), [])
-    for problem in problems + others:
-        warnings.warn(problem, SkippedPart, stacklevel=2)
-    return whole.sort_by([("attempt_id", "ascending"), ("rank", "ascending")])
+    reader = Reader.of([sources] if isinstance(sources, str | Path) else sources)
+    tables = list(reader.tables(SCHEMA.names))
+    warn_of(reader.problems)
+    return pa.concat_tables(tables) if tables else IN_MEMORY.empty_table()
 
 
-def load(sources: str | Path | Sequence[str | Path] = "results") -> pd.DataFrame:
+def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequence[str] | None = None) -> pd.DataFrame:
     """All rows as a pandas DataFrame: one row per rank of each attempt, raw samples as arrays.
 
     Args:
         sources: a store's folder, a Parquet file, a glob pattern, or several of them.
+        columns: these alone, in this order: a large store then takes a fraction of time and memory.
 
     Raises:
         StoreError: a source does not exist.
+        UnknownName: there is no such column.
     """
-    frame: pd.DataFrame = read(sources).to_pandas()
-    return frame
+    for name in columns or ():
+        if name not in SCHEMA.names:
+            raise UnknownName("column", name, SCHEMA.names)
+    reader = Reader.of([sources] if isinstance(sources, str | Path) else sources)
+    frame = reader.frame(SCHEMA.names if columns is None else columns)
+    warn_of(reader.problems)
+    return frame if columns is None else frame[list(columns)]
+
+
+def warn_of(problems: Sequence[str]) -> None:
+    """A `SkippedPart` warning for each problem, at the line that called the caller of this."""
+    for problem in problems:
+        warnings.warn(problem, SkippedPart, stacklevel=3)

@@ -42,7 +42,7 @@ def rows_and_steps(found):
 def check(folder):
     whole = dlbench.load(folder)
     rows, steps = rows_and_steps(Reader.of([folder]))
-    assert rows.equals(whole[COLUMNS])
+    assert rows[COLUMNS].equals(whole[COLUMNS])
     expected = {(a, r): list(s) for a, r, s in whole[["attempt_id", "rank", "step_s"]].itertuples(index=False)}
     assert steps == expected
 

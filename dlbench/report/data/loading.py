@@ -6,7 +6,7 @@ number of attempts and not with that of steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,14 +78,12 @@ def load(sources: Sequence[systems.Source], progress: Progress | None = None) ->
         StoreError: a source does not exist.
     """
     readers = [Reader.of([source.path]) for source in sources]
-    frames, statistics = [], []
+    frames: list[pd.DataFrame] = []
+    statistics: list[pd.DataFrame] = []
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
-        tables = []
         told = _teller(progress, source.path)
-        for batch in reader.batches((*_ROW_COLUMNS, *samples.COLUMNS), told):
-            tables.append(batch.scalars)
-            statistics.append(_statistics(batch))
-        frames.append(systems.marked(to_frame(tables, _ROW_COLUMNS), source, number))
+        batches = reader.batches((*_ROW_COLUMNS, *samples.COLUMNS), told)
+        frames.append(systems.marked(to_frame(_scalars(batches, statistics), _ROW_COLUMNS), source, number))
     # What is read once more, later, is not to be counted again.
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
     num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
@@ -109,6 +107,13 @@ def _num_copies(frames: Sequence[pd.DataFrame]) -> int:
 
 def _teller(progress: Progress | None, path: str) -> Callable[[int, int], None] | None:
     return progress and (lambda done, total: progress(f"{path}: {done} of {total} parts read"))
+
+
+def _scalars(batches: Iterable[Batch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
+    """What is no sample, while `statistics` takes what the samples say."""
+    for batch in batches:
+        statistics.append(_statistics(batch))
+        yield batch.scalars
 
 
 def _statistics(batch: Batch) -> pd.DataFrame:

@@ -1,0 +1,98 @@
+"""Rows as a pandas DataFrame, put together from one table after the other, so that little is in memory twice.
+
+Equal texts of system_details, and equal lists of texts, are one object in all rows; samples are views of larger arrays.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Frame:
+    """A DataFrame that grows by tables of one schema."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        """An empty one with the columns of `schema`."""
+        self._chunks: dict[str, list[pa.Array]] = {}
+        self._objects: dict[str, list[Any]] = {}
+        self._known: dict[Any, Any] = {}
+        self._schema = schema
+        for f in schema:
+            of_objects = pa.types.is_list(f.type) or pa.types.is_dictionary(f.type)
+            (self._objects if of_objects else self._chunks)[f.name] = []
+
+    def add(self, table: pa.Table) -> None:
+        """Add the rows of a table."""
+        for name, chunks in self._chunks.items():
+            chunks += table[name].chunks
+        for name, objects in self._objects.items():
+            for chunk in table[name].chunks:
+                if pa.types.is_dictionary(chunk.type):
+                    objects += self._texts(chunk)
+                elif pa.types.is_string(chunk.type.value_type):
+                    objects += self._lists_of_texts(chunk)
+                else:
+                    objects += _lists_of_numbers(chunk)
+
+    def finished(self) -> pd.DataFrame:
+        """All rows; nothing can be added any more."""
+        import pandas as pd
+
+        columns: dict[str, Any] = {}
+        for f in self._schema:
+            if f.name in self._chunks:
+                columns[f.name] = pa.chunked_array(self._chunks.pop(f.name), f.type).to_pandas()
+            else:
+                # pandas would make a column of Arrow's texts of it, each in full.
+                columns[f.name] = pd.Series(_objects(self._objects.pop(f.name)), dtype=object)
+        # Not in one piece: that would take the memory twice.
+        return pd.DataFrame(columns, copy=False)
+
+    def _texts(self, chunk: pa.DictionaryArray) -> list[Any]:
+        texts = [self._known.setdefault(text, text) for text in chunk.dictionary.to_pylist()]
+        places = pc.fill_null(chunk.indices, len(texts)).to_numpy()
+        found: list[Any] = _objects([*texts, None])[places].tolist()
+        return found
+
+    def _lists_of_texts(self, chunk: pa.ListArray) -> list[Any]:
+        texts = pc.list_flatten(chunk).to_pylist()
+        ends = np.cumsum(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()).tolist()
+        starts = [0, *ends[:-1]]
+        lists = [self._list(tuple(texts[a:b])) for a, b in zip(starts, ends, strict=True)]
+        return _with_missing(lists, chunk)
+
+    def _list(self, texts: tuple[str, ...]) -> NDArray[np.object_]:
+        found: NDArray[np.object_] | None = self._known.get(texts)
+        if found is None:
+            found = self._known[texts] = _objects(list(texts))
+            found.flags.writeable = False  # it stands in many rows
+        return found
+
+
+def _lists_of_numbers(chunk: pa.ListArray) -> list[Any]:
+    values = pc.list_flatten(chunk).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()).tolist()
+    none = values[:0]
+    lists = [values[a:b] if a < b else none for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    return _with_missing(lists, chunk)
+
+
+def _with_missing(lists: list[Any], chunk: pa.ListArray) -> list[Any]:
+    if chunk.null_count:
+        for place in np.flatnonzero(chunk.is_null().to_numpy(zero_copy_only=False)).tolist():
+            lists[place] = None
+    return lists
+
+
+def _objects(values: list[Any]) -> NDArray[np.object_]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array
