@@ -73,7 +73,8 @@ _ENROOT_CREATE = 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"'
 #: What a job leaves that was cancelled or ran into its limit, since no step starts any more then: its containers,
 #: and its folder in /tmp. The next job removes what belongs to this user and to jobs that have left the queue.
 _ENDED = (
-    'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; '
+    # A queue without the job that asks is another cluster's, and says nothing about the jobs of this one.
+    'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) && grep -qx "$SLURM_JOB_ID" <<<"$jobs" || exit 0; '
     'ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; '
 )
 _SWEEP_FOLDERS = (

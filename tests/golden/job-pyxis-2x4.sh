@@ -117,7 +117,7 @@ tidy() {
 }
 trap tidy EXIT
 tidy # what an earlier run of this job left, if it was killed and requeued
-patiently srun "${each_node[@]}" bash -c 'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) || exit 0; ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; for name in $(env -u ENROOT_DATA_PATH enroot list); do case $name in pyxis_dlbench-* | pyxis_[0-9]*_dlbench-*) if ended "${name##*dlbench-}"; then env -u ENROOT_DATA_PATH enroot remove --force "$name"; fi ;; esac; done; for folder in /tmp/dlbench-*; do if [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && ended "${folder#/tmp/dlbench-}"; then rm -rf "$folder"; fi; done; true'
+patiently srun "${each_node[@]}" bash -c 'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) && grep -qx "$SLURM_JOB_ID" <<<"$jobs" || exit 0; ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; for name in $(env -u ENROOT_DATA_PATH enroot list); do case $name in pyxis_dlbench-* | pyxis_[0-9]*_dlbench-*) if ended "${name##*dlbench-}"; then env -u ENROOT_DATA_PATH enroot remove --force "$name"; fi ;; esac; done; for folder in /tmp/dlbench-*; do if [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && ended "${folder#/tmp/dlbench-}"; then rm -rf "$folder"; fi; done; true'
 
 # Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.
 # All nodes must see the token: a folder of the same name on a disk of their own would swallow results.

@@ -117,13 +117,14 @@ def test_what_jobs_that_have_ended_left_on_this_node_is_removed(tmp_path, runtim
         (tmp_path / name).chmod(0o755)
     sweep = wrapping(runtime).prepare[0]
     environment = {
-        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1", "ENROOT_DATA_PATH": "/of/the/job",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1", "ENROOT_DATA_PATH": "/of/the/job", "SLURM_JOB_ID": "17",
     }  # fmt: skip
     subprocess.run(sweep, check=True, cwd=tmp_path, env=environment)
     assert (tmp_path / "log").read_text().splitlines() == [f"remove --force {name}" for name in removed]
-    # Where Slurm does not say which jobs live, nothing is removed.
-    (tmp_path / "squeue").write_text("#!/bin/bash\nexit 1\n")
-    subprocess.run(sweep, check=True, cwd=tmp_path, env=environment)
+    # Where Slurm does not say which jobs live, or speaks of another cluster's, nothing is removed.
+    for answer in ("exit 1", "true", "echo 99"):
+        (tmp_path / "squeue").write_text(f"#!/bin/bash\n{answer}\n")
+        subprocess.run(sweep, check=True, cwd=tmp_path, env=environment)
     assert (tmp_path / "log").read_text().count("remove") == len(removed)
 
 
@@ -143,7 +144,7 @@ def test_temporary_folders_are_removed_only_where_they_are_ours_and_their_job_ha
         (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
         (tmp_path / name).chmod(0o755)
     before = {path.name for path in (tmp_path / "tmp").iterdir()}
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1"}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1", "SLURM_JOB_ID": "17"}
     subprocess.run(["bash", "-c", sweep], check=True, cwd=tmp_path, env=environment)
     assert before - {path.name for path in (tmp_path / "tmp").iterdir()} == {"dlbench-16"}
     assert (tmp_path / "tmp" / "other-16" / "enroot").exists()
