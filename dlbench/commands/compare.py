@@ -231,7 +231,15 @@ def _ab(options: argparse.Namespace) -> int:
     say(f"A: {a.text}\nB: {b.text}")
     with processes.stopping_on_signals():
         try:
-            failed = measure_in_turns(experiment, pairs, options.results, keys, networks=networks, folder=folder)
+            failed = measure_in_turns(
+                experiment,
+                pairs,
+                options.results,
+                keys,
+                networks,
+                network_files=found.network_files,
+                folder=folder,
+            )
         except StoreError as error:
             resuming.say_stopped(error)
             return 1

@@ -106,6 +106,8 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
         enter_phase("flop")
         measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
     enter_phase("system")
+    if workload.settings is not None:
+        workload.settings.set()  # counting has built the network once more
     warnings = (
         *_timing_warnings(warmup, window),
         *reading.warnings,

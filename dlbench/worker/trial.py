@@ -79,6 +79,8 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
         import torch
 
         torch.cuda.synchronize(device)
+    if workload.settings is not None:
+        workload.settings.require()
     return read_peaks(device)
 
 

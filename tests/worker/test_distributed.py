@@ -123,6 +123,13 @@ def test_a_rank_out_of_memory_is_named(tmp_path):
     assert "4.00 PiB more needed" in record.error
 
 
+def test_outputs_of_one_rank_that_are_not_finite_make_the_case_invalid(tmp_path):
+    (record,) = run(tmp_path, [dataclasses.replace(TWO, model="odd_ranks:nan_outputs", mode="inference")])
+    assert record.status == "invalid"
+    assert "rank 1 of 2" in record.error
+    assert "outputs are not finite after the first step" in record.error
+
+
 def test_a_case_that_gets_too_few_ranks_is_stopped_with_the_reason(tmp_path):
     def alone(case, folder):
         return [sys.executable, "-m", "dlbench.worker", str(folder)]

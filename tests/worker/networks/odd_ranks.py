@@ -37,3 +37,12 @@ def out_of_memory():
 
 def hanging():
     return _Net(3, lambda: time.sleep(600))
+
+
+class _NanOnOneRank(_Net):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x) / (1 - _rank())
+
+
+def nan_outputs():
+    return _NanOnOneRank(2**30, _absurd)
