@@ -99,7 +99,7 @@ def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
     content = read([fakes.fill(tmp_path / "store", [parted, mean, sound])])
     doubted = {row["model"]: row["doubts"] for row in tables.comparison(content.shown, {}).records()}
     assert "partial FLOP" in doubted["AlexNet"]
-    assert "mean FLOP" in doubted["VGG-16"]
+    assert "varying FLOP" in doubted["VGG-16"]
     assert "FLOP" not in doubted["ResNet-50"]
     rows = list(csv.DictReader(io.StringIO(tables.tidy_csv(content.attempts))))
     assert sorted(row["flop_partial"] for row in rows) == ["", "", "_fft_r2c"]

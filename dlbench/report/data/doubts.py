@@ -24,7 +24,7 @@ _SHORT = {
     "on a busy host": "busy host",
     "limited by the host": "host-bound",
     "with a partial FLOP count": "partial FLOP",
-    "with FLOP that differ by step": "mean FLOP",
+    "with FLOP that differ by step": "varying FLOP",
 }
 _BUSY = _SHORT["on a busy host"]
 #: How much of the cores others took, in the words of the warning.
