@@ -18,5 +18,6 @@ case = Case(
     protocol=Protocol(min_time_s=0.1, timeout_s=float(timeout_s)),
 )
 campaign = supervise.Campaign(Path(root), "suite", 1, "standin", launcher=through_step(step))
+Path(root).mkdir(exist_ok=True)
 for record in supervise.run([case], campaign):
     print(record.status, record.error or "")
