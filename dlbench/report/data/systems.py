@@ -119,8 +119,11 @@ def _settings(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
         return pd.Series("", rows.index)
     facts = _facts(first)
     told = facts["system_cpu_threads"].notna()
-    values = facts[list(_SETTING)].itertuples(index=False)
-    text = pd.Series([",".join(f"{value:.0f}" for value in setting) for setting in values], first.index, dtype=object)
+    number = facts.groupby(list(_SETTING), dropna=False, sort=False).ngroup()
+    # Of each setting once: there are few of them, and many attempts.
+    different = facts.loc[~number.duplicated(), list(_SETTING)].itertuples(index=False)
+    words = [",".join(f"{value:.0f}" for value in setting) for setting in different]
+    text = number.map(dict(enumerate(words))).astype(object)
     alone = (first["nodes"] * first["devices_per_node"]).eq(1) & told
     place = system_ids.loc[first.index]
     of_place = text.where(alone).groupby(place)
