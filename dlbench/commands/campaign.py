@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +137,7 @@ def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
 
 
 def _measured(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
-    from dlbench.launch import attempts, supervise
+    from dlbench.launch import attempts, claims, supervise
     from dlbench.launch.progress import Progress
     from dlbench.results.records import DONE_STATUSES
 
@@ -144,6 +145,7 @@ def _measured(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
     assert campaign.folder is not None
     campaign.folder.check()
     resuming.close_left_open(root)
+    began = time.monotonic()
     found = resuming.look(root)
     store = resuming.store_module()
     if store:
@@ -179,6 +181,8 @@ def _measured(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
         parts += 1
         if parts >= resuming.MERGE_FROM:
             parts = resuming.merge_parts(root, parts)
+    if time.monotonic() - began >= claims.SILENCE_S:
+        resuming.close_left_open(root)  # what other nodes left has been watched long enough now
     failed = sum(status not in DONE_STATUSES for status in statuses)
     if failed:
         say(f"failed: {failed} of {len(waiting)}; the same command tries them again, those out of memory excepted")

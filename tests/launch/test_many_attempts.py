@@ -145,6 +145,18 @@ def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
     assert len(list(attempts.heads(tmp_path))) == len(MANY)
 
 
+def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monkeypatch):
+    from dlbench.commands.campaign import _measured
+    from dlbench.launch.results_folder import ResultsFolder
+
+    monkeypatch.setattr(claims, "SILENCE_S", 0.5)
+    owner = claims.owner() | {"boot_id": "of another node"}
+    theirs = attempts.create(tmp_path, MANY[5], "another suite", 1, "sys", owner)
+    what = campaign(tmp_path, "time.sleep(1); write_good()", folder=ResultsFolder(tmp_path))
+    assert _measured(what, MANY[:1], fresh=False) == 0
+    assert {record.attempt_id: record.status for _, record in attempts.heads(tmp_path)}[theirs.id] == "crashed"
+
+
 @pytest.mark.slow
 def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path):
     (record,) = measured(tmp_path, MANY[:1])
