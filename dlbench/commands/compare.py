@@ -132,6 +132,7 @@ def _rules(options: argparse.Namespace, **more: Any) -> Rules:
 
 def _compare(options: argparse.Namespace) -> int:
     from dlbench.report.compare.comparison import compare_stores
+    from dlbench.report.compare.matching import COLUMNS, select
     from dlbench.results import store
 
     gate: float | None = options.fail_on_regression
@@ -139,9 +140,17 @@ def _compare(options: argparse.Namespace) -> int:
     if gate is not None:
         # Else a certain slowdown between gate and margin would be called `same`.
         margin = min(margin, gate / 100)
+    base, target = (
+        # What is not asked for goes before more is read.
+        select(store.load(source, COLUMNS), where, f"--{side}-where")
+        for side, source, where in (
+            ("base", options.base, options.base_where),
+            ("target", options.target, options.target_where),
+        )
+    )
     found = compare_stores(
-        store.load(options.base),
-        store.load(options.target),
+        base,
+        target,
         _rules(options, ignore=options.ignore, margin=margin),
         options.base_where,
         options.target_where,

@@ -10,8 +10,10 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dlbench import units
@@ -20,7 +22,9 @@ from dlbench.report.compare.compare_stats import DEFAULT_MARGIN
 from dlbench.report.data.derive import current, tidy
 from dlbench.report.data.systems import with_systems
 from dlbench.report.forms.render import Cell
+from dlbench.results.reader import NUMBER_LISTS
 from dlbench.results.records import DONE_STATUSES
+from dlbench.results.schema import LONG_TEXT, SCHEMA
 from dlbench.spec.case import AXES, Case, Protocol
 
 #: What has to agree between two processes for them to be compared, by the names that `ignore` takes.
@@ -61,6 +65,9 @@ SYSTEM_FACTS = {
     "git_commit": "git commit",
     "git_dirty": "uncommitted changes",
 }
+
+#: The columns of rows that a comparison needs; the others may take gigabytes.
+COLUMNS = tuple(name for name in SCHEMA.names if name != LONG_TEXT and (name not in NUMBER_LISTS or name == "step_s"))
 
 Key = tuple[Any, ...]
 
@@ -110,10 +117,11 @@ def side_of(rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, ru
         if axis.name in AXES and axis.name != "model":
             cases[axis.name] = cases[axis.name].where(cases[axis.name].notna(), axis.default)
     cases["protocol"] = [comparable_protocol(text) for text in cases["protocol"]]
-    facts = rows.drop_duplicates("attempt_id").set_index("attempt_id")[[f"system_{f}" for f in SYSTEM_FACTS]]
+    columns = ["attempt_id", *(f"system_{fact}" for fact in SYSTEM_FACTS)]
+    facts = rows[columns].drop_duplicates("attempt_id").set_index("attempt_id")
     cases = cases.join(facts, on="attempt_id")
-    usable = [is_usable(case, rules) for case in cases.to_dict("records")]
-    return cases.assign(_good=usable)
+    values = cases[rules.metric]
+    return cases.assign(_good=cases["status"].isin(DONE_STATUSES) & np.isfinite(values) & (values > 0))
 
 
 def select(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFrame:
@@ -136,6 +144,7 @@ def select(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFram
     return rows
 
 
+@lru_cache(maxsize=10_000)
 def comparable_protocol(text: str | None) -> str:
     """A record's protocol as text, equal where the measuring was: defaults filled in, harmless keys left out."""
     values = asdict(Protocol()) | json.loads(text or "{}")

@@ -82,14 +82,14 @@ def read(
     names = systems.system_names(rows)
     systems.check_baseline(baseline, names.values())
     attempts = case_bounds.with_bounds(derive.assembled(rows, loaded.statistics), rows, bounds)
-    first = rows.drop_duplicates("attempt_id").set_index("attempt_id")
+    first = rows[["attempt_id", "system_id", "power_limit_w"]].drop_duplicates("attempt_id").set_index("attempt_id")
     system_id = attempts["attempt_id"].map(first["system_id"]).astype(object).rename("system_id")
     attempts = pd.concat([derive.with_intervals(attempts), system_id], axis=1)
     attempts = derive.with_network_names(attempts)
     latest = derive.current(attempts)
     done = latest["status"].isin(DONE_STATUSES)
     usable = done & latest["steps"].gt(0)
-    measured = latest[usable]
+    measured = latest if usable.all() else latest[usable]
     chosen = choose(measured, MAX_SHOWN if max_shown is None else max_shown)
     # Sections look at these case by case, which columns of Arrow's texts are slow at.
     chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
@@ -104,7 +104,7 @@ def read(
         rows=rows,
         attempts=attempts,
         shown=shown,
-        failed=latest.assign(error=latest["error"].mask(done, UNUSABLE))[~usable],
+        failed=_failed(latest[~usable]),
         system_names=names,
         skipped=(*loaded.problems, *(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart))),
         left_out=len(measured) - len(chosen),
@@ -114,6 +114,10 @@ def read(
         bounds=bounds,
         files=loaded.files(),
     )
+
+
+def _failed(cases: pd.DataFrame) -> pd.DataFrame:
+    return cases.assign(error=cases["error"].mask(cases["status"].isin(DONE_STATUSES), UNUSABLE))
 
 
 def _account(

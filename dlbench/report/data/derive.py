@@ -92,9 +92,11 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
         The columns of `IDENTITY`, `AXES`, `METRICS` and `LIMITS`, and `samples`: step times [s] of the slowest rank in
         each step.
     """
-    rows = rows.sort_values(["attempt_id", "rank"], kind="stable").reset_index(drop=True)
+    order = rows[["attempt_id", "rank"]].reset_index(drop=True).sort_values(["attempt_id", "rank"], kind="stable").index
+    rows = (rows if order.is_monotonic_increasing else rows.take(order.to_numpy())).reset_index(drop=True)
     ranks = samples.Ranks.of(rows["attempt_id"].tolist())
-    lists = {name: _lists(rows[name]) for name in samples.COLUMNS}
+    none = Lists(np.empty(0), np.zeros(len(rows) + 1, dtype=np.int64))
+    lists = {name: _lists(rows[name]) if name in rows else none for name in samples.COLUMNS}
     found = samples.slowest(lists["step_s"], ranks)
     known = samples.statistics(found, lists, ranks, rows["phase_stride"].to_numpy())
     limits = intervals.median_intervals(found.steps, intervals.confidences(rows["protocol"].iloc[ranks.first].tolist()))
@@ -112,7 +114,9 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
     """
     rows = _without_impossible(rows)
     by_attempt = rows.groupby("attempt_id", sort=False)
-    first = rows.drop_duplicates("attempt_id").set_index("attempt_id", drop=False)
+    doubled = rows.duplicated("attempt_id")
+    # Of a large store a copy would take a gigabyte.
+    first = (rows[~doubled] if doubled.any() else rows).set_index("attempt_id", drop=False)
     if len(first) < len(rows):
         first = first.assign(**_flags(rows, first))
     derived = [statistics, _from_extremes(by_attempt), _energy(rows)]

@@ -92,7 +92,9 @@ def load(sources: Sequence[systems.Source], progress: Progress | None = None) ->
     known = pd.concat(statistics) if statistics else pd.DataFrame(columns=[*samples.STATISTICS, *derive.LIMITS])
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
-    source_of = rows.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
+    source_of = (
+        rows[["attempt_id", "source_number"]].drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
+    )
     rows = rows.assign(**{_DETAILS: _details(rows, readers)})
     return Loaded(rows, known, readers, source_of, num_rows, num_passed_over, num_copies)
 

@@ -69,7 +69,8 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all sources, each attempt from the first that holds it, with the `system_id` of each."""
     filled = [table for table in tables if len(table)] or list(tables[:1])
     rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
-    rows = rows.drop_duplicates(["attempt_id", "rank"]).reset_index(drop=True)
+    doubled = rows.duplicated(["attempt_id", "rank"])
+    rows = rows[~doubled].reset_index(drop=True) if doubled.any() else rows
     return rows.assign(system_id=system_ids(rows))
 
 
@@ -101,7 +102,8 @@ _UNKNOWN = "unknown"
 
 def with_systems(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """`cases` (one per attempt) with the `system_id` of their rows (one per rank), or what these give."""
-    first = rows.drop_duplicates("attempt_id").reset_index(drop=True)
+    doubled = rows.duplicated("attempt_id")
+    first = (rows[~doubled] if doubled.any() else rows).reset_index(drop=True)
     found = first["system_id"] if "system_id" in first else system_ids(first)
     ids = pd.Series(found.to_numpy(), first["attempt_id"])
     return cases.assign(system_id=cases["attempt_id"].map(ids).astype(object))
