@@ -101,7 +101,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "query_samples": (f'`dlbench query "{_SQL_OF_SAMPLES}"`', ("query", _SQL_OF_SAMPLES, "--results", "STORE")),
     "query_all": (f'`dlbench query "{_SQL_OF_ALL}"`', ("query", _SQL_OF_ALL, "--results", "STORE")),
     "compare": (
-        "`dlbench compare STORE STORE`, one half of it with the other",
+        "`dlbench compare STORE STORE`, one system of it with the other",
         ("compare", "STORE", "STORE", "--base-where", "half=0", "--target-where", "half=1"),
     ),
     "export_csv": ("`dlbench export --format csv STORE`", ("export", "--format", "csv", "STORE", "-o", "OUT.csv")),
@@ -117,7 +117,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "report": ("`dlbench report STORE`", ("report", "STORE", "-o", "REPORT")),
 }
 #: The halves of a store by columns of it.
-_HALVES = {"half=0": "label=first", "half=1": "label=second"}
+_HALVES = {"half=0": "system_key=fake0", "half=1": "system_key=fake1"}
 
 
 def main() -> int:
