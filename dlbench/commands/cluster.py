@@ -106,12 +106,15 @@ def _submit(options: argparse.Namespace) -> int:
         raise BadInput(f"no results at '{options.results}': there is no such folder to report on")
     check_folder(options.results)
     jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
-    say(f"{suite.name}: {units.counted(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
     after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
+    refused = None
     try:
         jobs.submit(submission, after, _show)
     except jobs.ReportRefused as error:
-        say(f"dlbench: {error}")
+        refused = error
+    say(f"{suite.name}: {units.counted(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
+    if refused:
+        say(f"dlbench: {refused}")
         return 1
     say(f"`dlbench status --results {options.results}` shows how far they are")
     return 0
