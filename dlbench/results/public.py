@@ -14,13 +14,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
 from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.bounds_records import ProfileRun, to_json
+from dlbench.results.parts import ROW_GROUP, writing
 from dlbench.results.parts import write as _write
+from dlbench.results.reader import Reader
 from dlbench.results.records import details_of
-from dlbench.results.schema import SCHEMA
+from dlbench.results.schema import LONG_TEXT, SCHEMA
 
 #: Texts that people or programs wrote, where anything may stand.
 _TEXTS = ("suite", "error", "label", "warnings", "energy_note", "throttle_reasons", "warning")
@@ -96,14 +100,16 @@ def write(sources: Sequence[str | Path], target: Path, private: bool = False) ->
     Raises:
         StoreError: a source does not exist, or `target` cannot be written.
     """
-    records = store.read(sources)
+    reader = Reader.of(sources)
     bounds = bounds_store.read(sources)
     kinds = [(bounds.ceilings, bounds_schema.CEILINGS_SCHEMA, "ceilings-all.parquet")]
     kinds.append((bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA, "allreduce-all.parquet"))
-    hosts = [*records["system_hostname"].to_pylist(), *(h for frame, _, _ in kinds for h in frame["hostname"])]
+    hosts = [h for frame, _, _ in kinds for h in frame["hostname"]]
     hosts += [run.where.hostname for run in bounds.profiles]
-    scrubber = Scrubber(hosts, _texts(records))
-    _write(target, records if private else public_records(records, scrubber))
+    names, texts = (set(), set()) if private else _names_and_texts(reader)
+    scrubber = Scrubber([*hosts, *names], texts)
+    num_rows = _write_rows(target, reader, None if private else scrubber)
+    store.warn_of(list(dict.fromkeys(reader.problems)))
     for frame, schema, name in kinds:
         if len(frame):
             table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
@@ -114,7 +120,30 @@ def write(sources: Sequence[str | Path], target: Path, private: bool = False) ->
         shown = run if private else _public_profile(run, scrubber)
         _write_text(folder / "profile.json", to_json(shown))
         bounds_schema.write_layers(folder, shown)
-    return int(records.num_rows)
+    return num_rows
+
+
+def _names_and_texts(reader: Reader) -> tuple[set[str | None], set[str | None]]:
+    """The names of all hosts, and each different text in which names may stand."""
+    hosts: set[str | None] = set()
+    texts: set[str | None] = set()
+    known = [name for name in _TEXTS if name in SCHEMA.names]
+    for table in reader.tables(["system_hostname", *known, LONG_TEXT, "system_container_image"]):
+        hosts.update(table["system_hostname"].unique().to_pylist())
+        texts.update(_texts(table))
+    return hosts, texts
+
+
+def _write_rows(target: Path, reader: Reader, scrubber: Scrubber | None) -> int:
+    """Write all rows, without what is private where there is a scrubber; gives how many they are."""
+    num_rows = 0
+    with writing(target) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        for table in reader.tables(SCHEMA.names):
+            for begin in range(0, table.num_rows, ROW_GROUP):
+                rows = table.slice(begin, ROW_GROUP).cast(SCHEMA)
+                writer.write_table(rows if scrubber is None else public_records(rows, scrubber))
+                num_rows += rows.num_rows
+    return num_rows
 
 
 def _write_text(file: Path, text: str) -> None:
@@ -133,9 +162,11 @@ def _public_profile(run: ProfileRun, scrubber: Scrubber) -> ProfileRun:
 
 
 def _texts(records: pa.Table) -> Iterator[str | None]:
-    for name in (*_TEXTS, "system_details", "system_container_image"):
-        for value in records[name].to_pylist() if name in records.column_names else ():
-            yield from value if isinstance(value, list) else (value,)
+    for name in (*_TEXTS, LONG_TEXT, "system_container_image"):
+        if name not in records.column_names:
+            continue
+        column = records[name]
+        yield from (pc.list_flatten(column) if pa.types.is_list(column.type) else column).unique().to_pylist()
 
 
 def public_records(records: pa.Table, scrubber: Scrubber) -> pa.Table:
@@ -144,8 +175,8 @@ def public_records(records: pa.Table, scrubber: Scrubber) -> pa.Table:
     images = [image and PurePosixPath(image).name for image in table["system_container_image"].to_pylist()]
     table = _with(table, "system_container_image", images)
     table = _with(table, "system_slurm_job_id", [None] * table.num_rows)
-    details = [_details(text, scrubber) for text in table["system_details"].to_pylist()]
-    return _with(table, "system_details", details).cast(SCHEMA)
+    details = {text: _details(text, scrubber) for text in table[LONG_TEXT].unique().to_pylist()}
+    return _with(table, LONG_TEXT, [details[text] for text in table[LONG_TEXT].to_pylist()]).cast(SCHEMA)
 
 
 def _scrubbed(table: pa.Table, scrubber: Scrubber, host: str, device: str) -> pa.Table:

@@ -132,3 +132,12 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(private, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
         public.write([private], tmp_path / "file" / "records.parquet")
+
+
+def test_with_everything_private_the_file_has_the_columns_and_types_of_a_store(private, tmp_path):
+    assert public.write([private], tmp_path / "all.parquet", private=True) == 3
+    schema = pq.read_schema(tmp_path / "all.parquet")
+    assert schema.equals(SCHEMA)
+    assert schema.metadata == SCHEMA.metadata
+    assert schema.field("energy_j").metadata[b"unit"] == b"J"
+    assert store.read(tmp_path / "all.parquet").equals(store.read(private))
