@@ -407,7 +407,7 @@ def other_parquet(root: Path, rng: random.Random) -> set[str]:
             )
         )()
         pq.write_table(changed, file)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError, OSError):
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, KeyError, OSError):
         pass
     return set()
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dlbench
-from dlbench.results import merging, parts, store
+from dlbench.results import merging, own_parts, parts, store
 from tests.results.test_store import record
 
 #: As somebody keeps who makes a summary of a store: no samples, hardly any columns.
@@ -218,3 +218,16 @@ def test_a_table_contains_another_only_value_by_value():
     assert not doubles.contains(table([[1.0, np.nan], [2.0]], (1.0, None)), full)
     assert not doubles.contains(full.slice(0, 1), full)
     assert not doubles.contains(full.drop_columns(["energy_j"]), full)
+
+
+@pytest.mark.parametrize("write", LESSER)
+def test_a_part_that_somebody_rewrote_with_less_is_no_signed_one(results, write):
+    part = results / "20261123T050000-a0.parquet"
+    names = {p.stem for p in results.glob("*.parquet")}
+    write(pq.read_table(part), part)
+    whole = write is fewer_samples  # which no one can tell from outside
+    own, _ = own_parts.split(sorted(results.glob("*.parquet")), results, names)
+    assert (part.stem in own) == whole
+    assert names - {part.stem} <= own
+    assert parts.is_marked(part) == whole
+    assert ("20261123T050000-a0" in store.attempt_ids(results)) == whole
