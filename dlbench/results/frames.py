@@ -81,7 +81,7 @@ def _lists_of_numbers(chunk: pa.ListArray) -> list[Any]:
     values = pc.list_flatten(chunk).to_numpy(zero_copy_only=False)
     ends = np.cumsum(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()).tolist()
     none = values[:0]
-    lists = [values[a:b] if a < b else none for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+    lists = [values[a:b] if a < b else none for a, b in zip([0, *ends][:-1], ends, strict=True)]
     return _with_missing(lists, chunk)
 
 
