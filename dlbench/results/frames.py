@@ -65,7 +65,7 @@ class Frame:
     def _lists_of_texts(self, chunk: pa.ListArray) -> list[Any]:
         texts = pc.list_flatten(chunk).to_pylist()
         ends = np.cumsum(pc.fill_null(pc.list_value_length(chunk), 0).to_numpy()).tolist()
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][:-1]
         lists = [self._list(tuple(texts[a:b])) for a, b in zip(starts, ends, strict=True)]
         return _with_missing(lists, chunk)
 
