@@ -343,14 +343,16 @@ def _document() -> Iterator[str]:
     yield "Written by `benchmarks/experiments/big_store.py --write`; do not edit. Each line is a fresh process from its"
     yield "start to its end. CPU and peak memory are of the process and its children together; memory that they share"
     yield "counts once. `before` is the version without bulk intervals and large stores; `now` is this one."
+    yield "A process that took more than 8 GB or 300 s was stopped. Other work ran on the same cores at that time, so"
+    yield "that CPU says more than time; of `report` the CPU is that of several processes together."
     yield ""
     yield f"Measured on {os.cpu_count()} cores, Python {platform.python_version()}, pyarrow {pa.__version__}."
     before, now = (json.loads(d.read_text(encoding="utf-8")) if d.exists() else {} for d in DATA.values())
     for name, store in STORES.items():
-        if name not in now:
+        if name not in now and name not in before:
             continue
         yield ""
-        yield f"## {store.words}, {now[name]['bytes'] / 1e6:.0f} MB"
+        yield f"## {store.words}, {(before | now)[name]['bytes'] / 1e6:.0f} MB"
         yield ""
         if _aims(store):
             yield f"The aim for each command: {_aims(store)}."
