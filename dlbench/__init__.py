@@ -21,7 +21,7 @@ from dlbench.version import __version__
 
 if TYPE_CHECKING:
     from dlbench.report import notebook as plots
-    from dlbench.report.data.frames import metrics
+    from dlbench.report.analysis.frames import metrics
     from dlbench.results.store import load
 
 __all__ = ["__version__", "load", "metrics", "plots"]
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
 
         return load
     if name == "metrics":
-        from dlbench.report.data.frames import metrics
+        from dlbench.report.analysis.frames import metrics
 
         return metrics
     if name == "plots":

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from dlbench.__main__ import main
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fake
-from tests.report.test_comparison import CASE, OTHER, processes
+from tests.report.analysis.test_comparison import CASE, OTHER, processes
 
 
 @pytest.fixture

@@ -22,10 +22,10 @@ from dlbench.cli import main
 from dlbench.commands.bounds import _missing
 from dlbench.errors import DlbenchError
 from dlbench.launch import launchers, probe
+from dlbench.report.analysis.content import read as read_content
 from dlbench.report.chapters.sections import SECTIONS
-from dlbench.report.data.content import read as read_content
-from dlbench.report.forms.render import render_all
 from dlbench.results import store
+from dlbench.table import render_all
 from tests.fakes import damage
 from tests.fakes import records as fakes
 from tests.fakes.workers import script

@@ -9,9 +9,9 @@ import pytest
 
 import dlbench
 from dlbench.__main__ import main
-from dlbench.report.data.metrics import METRICS
-from dlbench.report.forms.export import MLPERF_FIELDS
-from dlbench.spec.case import Case
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.export import MLPERF_FIELDS
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 

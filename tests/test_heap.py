@@ -11,9 +11,9 @@ import pytest
 #: to keep by itself.
 _PROGRAM = """
 import resource, sys, torch
-from dlbench.spec.case import Case, Protocol
+from dlbench.suites.case import Case, Protocol
 from dlbench.worker.measure import find_device
-from dlbench.worker.ranks import Place
+from dlbench.worker.ranks.context import Place
 
 find_device(Case("none", device="cpu", protocol=Protocol(heap=sys.argv[1])), Place())
 

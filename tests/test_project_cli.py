@@ -10,11 +10,11 @@ import pytest
 
 from dlbench.commands import project
 from dlbench.errors import BadInput, UnknownName
+from dlbench.report.analysis import derive
+from dlbench.report.analysis.content import read
 from dlbench.report.chapters.projection_section import projected
-from dlbench.report.data import derive
-from dlbench.report.data.content import read
 from dlbench.results import store
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records
 
 
@@ -123,7 +123,7 @@ def test_energy_of_uneven_steps_is_that_of_so_many_images(tmp_path, capsys):
 def test_an_example_of_prices_can_be_read():
     from pathlib import Path
 
-    from dlbench.report.chapters.projection import read_prices
+    from dlbench.report.analysis.projection import read_prices
 
     assert read_prices(Path(__file__).parents[1] / "benchmarks" / "prices/example.toml").currency
 

@@ -6,8 +6,8 @@ import pytest
 
 from dlbench.errors import BadInput
 from dlbench.launch.sites import load_site
-from dlbench.report.chapters.projection import read_prices
-from dlbench.spec.suite import load_suite
+from dlbench.report.analysis.projection import read_prices
+from dlbench.suites.suite import load_suite
 
 
 def cases_of(file):

@@ -36,9 +36,9 @@ sys.path.insert(0, str(ROOT))
 
 from scipy import stats  # noqa: E402
 
-from dlbench.report.compare.compare_stats import Comparison, compare, compare_pairs  # noqa: E402
+from dlbench.report.analysis.comparison_statistics import Comparison, compare, compare_pairs  # noqa: E402
 from dlbench.results.records import Measurement, Outcome, Record  # noqa: E402
-from dlbench.spec.case import Case, Protocol  # noqa: E402
+from dlbench.suites.case import Case, Protocol  # noqa: E402
 
 PAGE = ROOT / "docs" / "experiments" / "aa.md"
 DATA = ROOT / "docs" / "experiments" / "data" / "aa.parquet"
@@ -85,7 +85,7 @@ def work() -> int:
     import contextlib
 
     from dlbench.worker.measure import measure
-    from dlbench.worker.ranks import Place
+    from dlbench.worker.ranks.context import Place
 
     answers = os.fdopen(os.dup(1), "w")
     with contextlib.redirect_stdout(sys.stderr):

@@ -170,7 +170,7 @@ def _patterns(num_systems: int, num_libraries: int) -> pa.Table:
     """One record for each system, network, mode and batch, still without samples."""
     from dlbench.results.records import Measurement, Record, System
     from dlbench.results.schema import to_table
-    from dlbench.spec.case import Case
+    from dlbench.suites.case import Case
 
     records = []
     for number in range(num_systems):
@@ -318,7 +318,7 @@ def _stage(stage: str, folder: Path) -> int:
     """Do it, as `_run` measures from outside."""
     import dlbench
     from dlbench.__main__ import main as command
-    from dlbench.report.data import content
+    from dlbench.report.analysis import content
 
     _, argv = STAGES[stage]
     if argv:

@@ -26,8 +26,8 @@ import torch
 from torch import nn
 
 from dlbench.models import build_on_meta
-from dlbench.worker.arithmetic import tensors_in
-from dlbench.worker.flops import CountingMode, quietly
+from dlbench.worker.counting.arithmetic import tensors_in
+from dlbench.worker.counting.flops import CountingMode, quietly
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiments" / "flop_sweep.md"
 PER_MODULE = 4
@@ -202,7 +202,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{BATCH} images, training, forward and backward, on the meta device; whole detectors need data and ran on the "
         "CPU. "
         "An operation is counted by a formula, known to be free of products, or named here; "
-        "`dlbench/worker/arithmetic.py` is the table. Networks whose own code needs data "
+        "`dlbench/worker/counting/arithmetic.py` is the table. Networks whose own code needs data "
         "have no count at all: a case of theirs has the warning `flop_unknown`. Fourier transforms, "
         "factorisations, sparse and quantised products and operators of one's own have no formula and are named.",
         "",

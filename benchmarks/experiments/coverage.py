@@ -20,7 +20,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 from scipy.signal import lfilter
 
-from dlbench.report.compare.compare_stats import compare, compare_pairs
+from dlbench.report.analysis.comparison_statistics import compare, compare_pairs
 from dlbench.stats import Interval, drift, is_steady, median_interval
 
 SIZES = (20, 30, 50, 100, 300, 1000, 5000)

@@ -156,9 +156,9 @@ def measure_ratios(
 
     from dlbench.heap import keep_freed_memory
     from dlbench.models import training_loss
-    from dlbench.spec.case import Case, Protocol
+    from dlbench.suites.case import Case, Protocol
     from dlbench.worker.measure import find_device
-    from dlbench.worker.ranks import Place
+    from dlbench.worker.ranks.context import Place
     from dlbench.worker.stopping import WINDOW_GROWTH
     from dlbench.worker.timing import Clock, CudaClock, HostClock, no_garbage_collection, run_window
     from dlbench.worker.workload import build_workload

@@ -20,8 +20,8 @@ from pathlib import Path
 from dlbench.launch import attempts, counts, probe, supervise
 from dlbench.launch.results_folder import check_folder
 from dlbench.results.records import Measurement, Outcome, Record, System
-from dlbench.spec.case import Case
-from dlbench.spec.suite import Suite, load_suite
+from dlbench.suites.case import Case
+from dlbench.suites.suite import Suite, load_suite
 
 STEPS = 200
 SUITE = """name = "many"

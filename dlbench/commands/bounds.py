@@ -61,9 +61,9 @@ def _ceilings(options: argparse.Namespace) -> int:
     from dlbench.errors import UnknownName
     from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import ceilings_table
-    from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
-    from dlbench.spec.case import DEVICES
+    from dlbench.suites.case import DEVICES
+    from dlbench.table import render
 
     if options.device not in DEVICES:
         raise UnknownName("device", options.device, DEVICES, "--device")
@@ -79,7 +79,7 @@ def _ceilings(options: argparse.Namespace) -> int:
             return 0
     run_id, started_at = new_name()
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
-    text = _run_worker("dlbench.worker.ceilings", folder, request, 2 * budget_s + _MARGIN_S)
+    text = _run_worker("dlbench.worker.jobs.ceilings", folder, request, 2 * budget_s + _MARGIN_S)
     if text is None:
         return 1
     run = bounds_records.named(bounds_records.ceiling_run(text), run_id, started_at)
@@ -93,7 +93,7 @@ def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
     """The precisions, of `wanted` or of all, in which no ceiling of this system was measured yet."""
     from dlbench.errors import DeviceUnavailable
     from dlbench.launch import probe
-    from dlbench.report.data.bounds import MEASURED, find_roof
+    from dlbench.report.analysis.bounds import MEASURED, find_roof
     from dlbench.results import bounds_schema
     from dlbench.results.bounds_records import Where
     from dlbench.results.records import BUSY_SHARE
@@ -118,11 +118,11 @@ def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
 def _profile(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
     from dlbench.launch.results_folder import check_folder
+    from dlbench.report.analysis.bounds import find_roof
     from dlbench.report.chapters.bounds_tables import profile_table
-    from dlbench.report.data.bounds import find_roof
-    from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
-    from dlbench.spec.suite import one_case
+    from dlbench.suites.suite import one_case
+    from dlbench.table import render
 
     # The worker finds out what "auto" is here: the supervisor does not know torch.
     case = one_case("profile", options.model, options.overrides)
@@ -135,7 +135,9 @@ def _profile(options: argparse.Namespace) -> int:
         raise BadInput(f"'{folder}' exists; choose another folder with -o")
     check_folder(folder.parent)
     request = {"case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
-    text = _run_worker("dlbench.worker.profile", folder, request, max(case.protocol.timeout_s, 3 * time_s + _MARGIN_S))
+    text = _run_worker(
+        "dlbench.worker.jobs.profile", folder, request, max(case.protocol.timeout_s, 3 * time_s + _MARGIN_S)
+    )
     if text is None:
         return 1
     run = bounds_records.named(bounds_records.profile_run(text), run_id, started_at)
@@ -155,8 +157,8 @@ def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
     """The table for machines and people, the raw run, and the figures."""
     from dlbench.report.chapters.bounds_tables import profile_table
     from dlbench.report.figures import plots_bounds
-    from dlbench.report.forms.render import render
     from dlbench.results.bounds_records import to_json
+    from dlbench.table import render
 
     table = profile_table(run, roof, limit=None)
     (folder / "layers.csv").write_text(render(table, "csv"), encoding="utf-8")
@@ -168,7 +170,7 @@ def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
 
 def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: float) -> str | None:
     """The worker's result; None, with the reason on stderr, where it failed."""
-    from dlbench.launch import errand
+    from dlbench.launch import job
     from dlbench.launch.processes import Stopped
 
     def tick(elapsed_s: float, phase: str) -> None:
@@ -176,8 +178,8 @@ def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: f
             print(f"\r\x1b[2K{elapsed_s:.0f} s  {phase[:70]}", end="", file=sys.stderr, flush=True)
 
     try:
-        return errand.run(module, folder, request, timeout_s, tick)
-    except errand.ErrandFailed as error:
+        return job.run(module, folder, request, timeout_s, tick)
+    except job.ErrandFailed as error:
         say(f"dlbench: {error}")
         return None
     except Stopped as stop:

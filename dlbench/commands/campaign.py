@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from dlbench.commands.resuming import Known
     from dlbench.launch.supervise import Campaign
     from dlbench.results.records import Record
-    from dlbench.spec.case import Case
-    from dlbench.spec.suite import Suite
+    from dlbench.suites.case import Case
+    from dlbench.suites.suite import Suite
 
 
 def add(commands: Any) -> None:
@@ -51,7 +51,7 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from dlbench.launch import launchers, probe, processes, slurm, supervise
     from dlbench.launch.results_folder import ResultsFolder, check_folder
-    from dlbench.spec.suite import load_suite, models_of
+    from dlbench.suites.suite import load_suite, models_of
 
     suite = load_suite(options.suite, options.overrides)
     planned = suite.cases()  # wrong values are found before the device is asked
@@ -199,7 +199,7 @@ def _measured(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
 
 def _plan(options: argparse.Namespace) -> int:
     from dlbench.launch import probe
-    from dlbench.spec.suite import load_suite, models_of
+    from dlbench.suites.suite import load_suite, models_of
 
     suite = load_suite(options.suite, options.overrides)
     probe.check_models(models_of(suite.cases()))
@@ -209,8 +209,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _print_plan(suite: Suite, cases: list[Case], form: str) -> int:
-    from dlbench.report.forms.render import render
     from dlbench.report.listings.plan import plan_table
+    from dlbench.table import render
 
     print(render(plan_table(suite, cases), form), end="")
     return 0

@@ -72,7 +72,7 @@ def _submit(options: argparse.Namespace) -> int:
     from dlbench.launch import jobs, probe, scheduler
     from dlbench.launch.results_folder import check_folder
     from dlbench.launch.sites import load_site, remarks
-    from dlbench.spec.suite import load_suite, models_of
+    from dlbench.suites.suite import load_suite, models_of
 
     site = load_site(options.site)
     for remark in remarks(site):

@@ -12,10 +12,10 @@ from dlbench import units
 from dlbench.commands.arguments import add_command, add_format, say, some_path
 
 if TYPE_CHECKING:
+    from dlbench.launch.ab_experiment import Experiment
     from dlbench.launch.attempts import SystemKeys
-    from dlbench.launch.turns import Experiment
-    from dlbench.report.compare.comparison import Found
-    from dlbench.report.compare.matching import Rules
+    from dlbench.report.analysis.comparison import Found
+    from dlbench.report.analysis.matching import Rules
     from dlbench.results.records import Record
 
 _METRICS = ("step_time", "energy_per_image")
@@ -118,7 +118,7 @@ def _count(text: str) -> int:
 
 
 def _rules(options: argparse.Namespace, **more: Any) -> Rules:
-    from dlbench.report.compare.matching import Rules
+    from dlbench.report.analysis.matching import Rules
 
     spread = options.between_processes
     margin = options.margin / 100
@@ -131,8 +131,8 @@ def _rules(options: argparse.Namespace, **more: Any) -> Rules:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from dlbench.report.compare.comparison import compare_stores
-    from dlbench.report.compare.matching import COLUMNS, select
+    from dlbench.report.analysis.comparison import compare_stores
+    from dlbench.report.analysis.matching import COLUMNS, select
     from dlbench.results import store
 
     gate: float | None = options.fail_on_regression
@@ -164,7 +164,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _judge(found: Found, gate: float) -> int:
     """Say which cases fail a gate of so many percent, and of how many it does not know; the exit status."""
-    from dlbench.report.compare.comparison import regressions, why_undecided
+    from dlbench.report.analysis.comparison import regressions, why_undecided
 
     failed = regressions(found, gate)
     for line in failed:
@@ -193,8 +193,8 @@ def _judge(found: Found, gate: float) -> int:
 
 
 def _print(found: Found, names: tuple[str, str], form: str) -> None:
-    from dlbench.report.compare.comparison_tables import summary, tables, with_footnotes
-    from dlbench.report.forms.render import render_all
+    from dlbench.report.listings.comparison import summary, tables, with_footnotes
+    from dlbench.table import render_all
 
     systems, comparison = tables(found, names)
     if form == "csv":
@@ -213,25 +213,27 @@ def _print(found: Found, names: tuple[str, str], form: str) -> None:
 def _ab(options: argparse.Namespace) -> int:
     from dlbench.commands import resuming
     from dlbench.errors import StoreError
-    from dlbench.launch import probe, processes, turns
+    from dlbench.launch import ab_experiment, probe, processes
     from dlbench.launch.results_folder import ResultsFolder, check_folder
-    from dlbench.report.compare.compare_stats import DEFAULT_PAIRS
-    from dlbench.spec.suite import load_suite, models_of
+    from dlbench.report.analysis.comparison_statistics import DEFAULT_PAIRS
+    from dlbench.suites.suite import load_suite, models_of
 
-    a, b = turns.parse_setting(options.a, "--a"), turns.parse_setting(options.b, "--b")
+    a, b = ab_experiment.parse_setting(options.a, "--a"), ab_experiment.parse_setting(options.b, "--b")
     suites = [load_suite(options.suite, [*options.overrides, *side.overrides]) for side in (a, b)]
     pairs = options.pairs or DEFAULT_PAIRS
     if options.dry_run:
-        for pair in turns.plan(suites[0], suites[1], a, b, options.seed, "auto").order(pairs):
+        for pair in ab_experiment.plan(suites[0], suites[1], a, b, options.seed, "auto").order(pairs):
             for turn in pair:
                 print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
         return 0
-    turns.plan(suites[0], suites[1], a, b, options.seed, "cpu")  # wrong values are found before the device is asked
+    ab_experiment.plan(
+        suites[0], suites[1], a, b, options.seed, "cpu"
+    )  # wrong values are found before the device is asked
     check_folder(options.results)
     folder = ResultsFolder(options.results)
     models = models_of([case for suite in suites for case in suite.cases()])
     found = probe.probe(models)
-    experiment = turns.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
+    experiment = ab_experiment.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
     probe.require_devices([case for match in experiment.matches for case in match], found)
     # A side's variables may change what it is measured on, such as the number of threads, and what a factory builds.
     probed = [probe.probe(models, environment=side.environment) if side.environment else found for side in (a, b)]
@@ -283,8 +285,8 @@ def measure_in_turns(
     """
     from dlbench.commands import resuming
     from dlbench.launch import supervise
-    from dlbench.launch.turns import TurnsProgress
-    from dlbench.report.compare.comparison import whole_pairs
+    from dlbench.launch.ab_experiment import TurnsProgress
+    from dlbench.report.analysis.comparison import whole_pairs
     from dlbench.results import store
     from dlbench.results.records import DONE_STATUSES
 
@@ -341,7 +343,7 @@ def compare_turns(
     networks: Sequence[Mapping[str, str]] = _NO_KEYS,
 ) -> Found:
     """What the pairs measured so far say."""
-    from dlbench.report.compare.comparison import compare_sides
+    from dlbench.report.analysis.comparison import compare_sides
 
     return compare_sides(
         _rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs, rules

@@ -51,7 +51,7 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _query(options: argparse.Namespace) -> int:
-    from dlbench.report.listings.asked import answer
+    from dlbench.report.listings.query_result import answer
 
     print(answer(options.sql, options.results or ["results"], options.format), end="")
     return 0
@@ -70,7 +70,7 @@ def _export(options: argparse.Namespace) -> int:
         count = public.write(options.sources, options.output, private=not options.public)
         say(f"{count} rows in {options.output}")
         return 0
-    from dlbench.report.forms.export import export
+    from dlbench.report.export import export
 
     text = export(options.sources, options.format)
     if options.output is None:

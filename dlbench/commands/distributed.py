@@ -42,9 +42,9 @@ def _allreduce(options: argparse.Namespace) -> int:
     from dlbench.launch import launchers, supervise
     from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import all_reduce_table
-    from dlbench.report.forms.render import render
     from dlbench.results import bounds_records, bounds_schema
-    from dlbench.spec.case import Case, Protocol
+    from dlbench.suites.case import Case, Protocol
+    from dlbench.table import render
 
     check_folder(options.results)
     case = Case(
@@ -57,7 +57,7 @@ def _allreduce(options: argparse.Namespace) -> int:
         else "gloo",
         protocol=Protocol(timeout_s=options.timeout),
     )
-    launcher = launchers.find(options.launcher, module="dlbench.worker.communication")
+    launcher = launchers.find(options.launcher, module="dlbench.worker.ranks.communication")
     launchers.check(launcher, [case])
     sizes = [options.min_bytes * 2**i for i in range(64) if options.min_bytes * 2**i <= options.max_bytes]
     with tempfile.TemporaryDirectory(prefix="dlbench-allreduce-") as temporary:

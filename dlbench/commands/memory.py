@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from dlbench.commands.arguments import add_command, add_format, say
 
 if TYPE_CHECKING:
-    from dlbench.spec.case import Case
+    from dlbench.suites.case import Case
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 #: From the predicted batch on, the first step up or down; each next one is its square.
@@ -25,7 +25,7 @@ _FIRST_STEP = 1.1
 _LARGEST = 2**24
 #: No address space is larger; what is asked for beyond it is a slip.
 _MOST_BYTES = 2**60
-_WORKER = "dlbench.worker.trial"
+_WORKER = "dlbench.worker.jobs.fit_check"
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
         BadInput: an axis is unknown or has several values, or sets the batch.
     """
     from dlbench.errors import BadInput
-    from dlbench.spec.suite import GLOBAL_BATCH, one_case
+    from dlbench.suites.suite import GLOBAL_BATCH, one_case
 
     found = one_case("maxbatch", model, overrides, device, sought=("batch_size", GLOBAL_BATCH))
     if found.world_size > 1:
@@ -174,7 +174,7 @@ class Runs:
         Raises:
             ErrandFailed: a single image failed for another reason than memory.
         """
-        from dlbench.launch.errand import ErrandFailed
+        from dlbench.launch.job import ErrandFailed
 
         began_s = time.monotonic()
         on_cpu = self._case.device == "cpu"
@@ -206,14 +206,14 @@ class Runs:
         return done
 
     def _run(self, request: dict[str, Any]) -> Any:
-        from dlbench.launch import errand
+        from dlbench.launch import job
 
         self._count += 1
         try:
-            return json.loads(errand.run(self._worker, self._folder / str(self._count), request, self._timeout_s))
-        except errand.ErrandFailed as error:
+            return json.loads(job.run(self._worker, self._folder / str(self._count), request, self._timeout_s))
+        except job.ErrandFailed as error:
             # The folder that it names goes with this command.
-            raise errand.ErrandFailed(str(error).partition("; see ")[0]) from None
+            raise job.ErrandFailed(str(error).partition("; see ")[0]) from None
 
 
 def _is_memory(text: str) -> bool:
@@ -232,7 +232,7 @@ def _device_bytes(facts: dict[str, Any]) -> int:
 
 
 def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:
-    from dlbench.report.forms.render import Cell, Column, Table, bytes_of, render
+    from dlbench.table import Cell, Column, Table, bytes_of, render
 
     largest = max((t.batch_size for t in trials if t.fits), default=None)
     failing = min((t for t in trials if not t.fits), key=lambda t: t.batch_size, default=None)

@@ -11,9 +11,9 @@ from dlbench.commands.arguments import add_command, add_format, some_path
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dlbench.report.chapters.projection import Prices, Projection
-    from dlbench.report.forms.render import Cell, Table
+    from dlbench.report.analysis.projection import Prices, Projection
     from dlbench.stats import Interval
+    from dlbench.table import Cell, Table
 
 _AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", "batch_size")
 #: Always shown, even when all cases agree in them.
@@ -36,9 +36,9 @@ def add(commands: Any) -> None:
 
 def _project(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput
-    from dlbench.report.chapters.projection import read_prices
-    from dlbench.report.forms.render import render
+    from dlbench.report.analysis.projection import read_prices
     from dlbench.results import store
+    from dlbench.table import render
 
     if options.images > MAX_IMAGES:
         raise BadInput(f"--images may be at most {MAX_IMAGES:.0e}")
@@ -66,12 +66,13 @@ def projection_table(
     """
     from dlbench import units
     from dlbench.errors import BadInput
-    from dlbench.report.chapters.projection import project, unused
+    from dlbench.report.analysis import derive, levels
+    from dlbench.report.analysis.case_warnings import in_words, with_doubts
+    from dlbench.report.analysis.projection import project, unused
+    from dlbench.report.analysis.side_by_side import numbered, over_processes
     from dlbench.report.chapters.projection_section import named_assumptions, power_of, throughput_interval
-    from dlbench.report.compare.side_by_side import numbered, over_processes
-    from dlbench.report.data import derive, levels, systems
-    from dlbench.report.data.doubts import in_words, with_doubts
-    from dlbench.report.forms.render import Table
+    from dlbench.report.loading import systems
+    from dlbench.table import Table
 
     # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
     rows = systems.joined([systems.marked(rows, systems.Source("results"), 0)])
@@ -119,8 +120,8 @@ def projection_table(
 
 def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
     from dlbench.errors import BadInput, UnknownName
-    from dlbench.report.data import derive
-    from dlbench.report.data.systems import with_systems
+    from dlbench.report.analysis import derive
+    from dlbench.report.loading.systems import with_systems
     from dlbench.results.records import DONE_STATUSES
 
     if rows.empty:
@@ -137,7 +138,7 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
 
 
 def _cells(projection: Projection, with_interval: bool) -> list[Cell]:
-    from dlbench.report.chapters.projection import JOULES_PER_KWH
+    from dlbench.report.analysis.projection import JOULES_PER_KWH
 
     def three(interval: Interval | None, factor: float) -> list[Cell]:
         if interval is None:
@@ -154,7 +155,7 @@ def _cells(projection: Projection, with_interval: bool) -> list[Cell]:
 
 def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
     from dlbench import units
-    from dlbench.report.forms.render import Column
+    from dlbench.table import Column
 
     def seconds(cell: Cell) -> str:
         return units.seconds(float(cell) if isinstance(cell, int | float) else None)

@@ -44,8 +44,8 @@ def add(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     from dlbench.heap import keep_freed_memory
-    from dlbench.report.chapters.projection import read_prices
-    from dlbench.report.data import content
+    from dlbench.report.analysis import content
+    from dlbench.report.analysis.projection import read_prices
     from dlbench.report.forms import page
 
     # A large store's columns come and go by hundreds of megabytes, and page faults would take a fifth of the time.
@@ -94,10 +94,10 @@ def _references() -> list[str]:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from dlbench.report.listings.audit import COUNTED_MODELS, audit_table
-    from dlbench.spec.catalog import CATALOG
-    from dlbench.spec.facts import facts_from_layers
-    from dlbench.worker.layers import layers
+    from dlbench.facts.audit import COUNTED_MODELS, audit_table
+    from dlbench.facts.counted import facts_from_layers
+    from dlbench.suites.catalog import CATALOG
+    from dlbench.worker.counting.layers import layers
 
     counted = {name: facts_from_layers(layers(name), CATALOG[name].input_shape) for name in COUNTED_MODELS}
     print(audit_table(counted, options.format), end="")
@@ -105,17 +105,17 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _layers(options: argparse.Namespace) -> int:
-    from dlbench.report.forms.render import render
     from dlbench.report.listings.layers import layers_table
-    from dlbench.worker.layers import layers
+    from dlbench.table import render
+    from dlbench.worker.counting.layers import layers
 
     print(render(layers_table(options.model, layers(options.model, options.auxiliary)), options.format), end="")
     return 0
 
 
 def _models(options: argparse.Namespace) -> int:
-    from dlbench.report.forms.render import render
     from dlbench.report.listings.models import models_table
+    from dlbench.table import render
 
     print(render(models_table(), options.format), end="")
     if options.all:

@@ -27,7 +27,7 @@ from typing import Any
 from dlbench.atomic_file import temporary_name, write_atomically
 from dlbench.errors import DlbenchError, StoreError
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict, load_json
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlbench.launch import attempts, claims
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES
-from dlbench.spec.suite import Suite
+from dlbench.suites.suite import Suite
 
 #: How the latest attempt at a case stands, and the key of its network.
 _Stand = tuple[str, str]

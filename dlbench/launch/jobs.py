@@ -34,8 +34,8 @@ from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.launch.sites import Site
 from dlbench.names import excerpt, why_unsafe
 from dlbench.results.records import from_dict, load_json
-from dlbench.spec.case import Case
-from dlbench.spec.suite import Suite, load_suite
+from dlbench.suites.case import Case
+from dlbench.suites.suite import Suite, load_suite
 
 #: No Slurm takes a million tasks; its digits are those of ASCII.
 _ARRAY = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")

@@ -7,7 +7,7 @@
 | mpirun | Open MPI's or MPICH's mpirun | mpi4py tells rank 0's address and port |
 | srun | Slurm, one task per device | MASTER_ADDR and DLBENCH_MASTER_PORTS of the job |
 
-Every rank sees all devices of its node and takes that of its local rank. `dlbench.worker.ranks` finds out who is who.
+Every rank sees all devices of its node and takes that of its local rank. `dlbench.worker.ranks.context` finds out who is who.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.spec.case import Case
-from dlbench.spec.ports import ports_of
+from dlbench.ports import ports_of
+from dlbench.suites.case import Case
 
 Launcher = Callable[[Case, Path], list[str]]
 #: Where torchrun's ranks of several nodes meet, unless DLBENCH_MASTER_PORTS or MASTER_PORT says something else.

@@ -14,8 +14,8 @@ from dlbench import units
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
 from dlbench.launch import scheduler
 from dlbench.launch.processes import die_with_parent, worker_environment
-from dlbench.spec.case import Case
-from dlbench.spec.catalog import CATALOG
+from dlbench.suites.case import Case
+from dlbench.suites.catalog import CATALOG
 
 
 @dataclass(frozen=True)

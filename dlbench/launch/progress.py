@@ -13,7 +13,7 @@ from typing import TextIO
 from dlbench import units
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record
-from dlbench.spec.case import USUAL_CONFIDENCE, Case
+from dlbench.suites.case import USUAL_CONFIDENCE, Case
 
 _SHARE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 

@@ -22,7 +22,7 @@ from dlbench.errors import BadInput
 from dlbench.launch.containers import Surroundings, Wrapping, wrap
 from dlbench.launch.launchers import Launcher
 from dlbench.launch.sites import PLAIN_PATH, Mount, Site
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 
 #: Stands in a word for the job's number, which only the running script knows. No checked value can hold it.
 JOB_ID = "\x1f"

@@ -18,7 +18,7 @@ from types import FrameType
 
 from dlbench.errors import BadInput
 from dlbench.launch.processes import die_with_parent
-from dlbench.spec.ports import ports_of
+from dlbench.ports import ports_of
 
 #: After one rank failed, the others may go on for so long [s]: usually they fail at once, at the lost connection.
 GRACE_S = 3.0

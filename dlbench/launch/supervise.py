@@ -17,13 +17,13 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import StoreError
-from dlbench.launch import aftermath, attempts, claims, leftovers, processes, scheduler
+from dlbench.launch import attempts, claims, failure_diagnosis, leftovers, processes, scheduler
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
 from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, stopping_on_signals, tail
 from dlbench.launch.results_folder import ResultsFolder, check_space
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 
 #: After its result is there, a worker may take so long to end [s].
 RESULT_GRACE_S = 30.0
@@ -231,11 +231,11 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
     finally:
         if process:
             processes.end(process)
-        aftermath.end_leftovers(attempt.folder)
+        failure_diagnosis.end_leftovers(attempt.folder)
         if process is None or process.returncode != 0:
             scheduler.end_steps(attempt.id)
     exit_code = process.returncode if process else None
-    oom_kill = _oom_kills() > oom_kills or aftermath.said_out_of_memory(attempt.folder)
+    oom_kill = _oom_kills() > oom_kills or failure_diagnosis.said_out_of_memory(attempt.folder)
     folder.check()
     outcome = _classify(attempt.folder, exit_code, ended_by, case, oom_kill)
     changed = changed or _changed_file(case, campaign)
@@ -285,7 +285,7 @@ def _wait(
             touched = now
         if now - started > case.protocol.timeout_s and waiter.is_alive():
             return "timeout"
-        if case.is_distributed and waiter.is_alive() and aftermath.has_failed(attempt.folder):
+        if case.is_distributed and waiter.is_alive() and failure_diagnosis.has_failed(attempt.folder):
             break  # its launcher should have ended it by now
         if result_at is None and (attempt.folder / "result.json").exists():
             result_at = now
@@ -304,15 +304,15 @@ def run_ranks(argv: list[str], folder: Path, case: Case) -> tuple[int, str | Non
         try:
             while waiter.is_alive() and time.monotonic() - began < case.protocol.timeout_s:
                 waiter.join(timeout=1.0)
-                if waiter.is_alive() and aftermath.has_failed(folder):
+                if waiter.is_alive() and failure_diagnosis.has_failed(folder):
                     break
             late = waiter.is_alive()
         finally:
             processes.end(process)
-            aftermath.end_leftovers(folder)
+            failure_diagnosis.end_leftovers(folder)
     if process.returncode == 0 and not late:
         return 0, None
-    found = aftermath.verdict(folder, case.world_size, oom_kill=False)
+    found = failure_diagnosis.verdict(folder, case.world_size, oom_kill=False)
     if found is None and late:
         found = "timeout", f"no end within {case.protocol.timeout_s:.0f} s"
     return process.returncode, found[1] if found else f"{how_it_ended(process.returncode)}; {last_words(folder)}"
@@ -328,14 +328,14 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
         return replace(outcome, error=f"measured whole; afterwards the process did not end well: {how}")
     ranks = outcome.ranks if outcome else ()
     if exit_code and not ended_by:
-        began = outcome is not None or bool(aftermath.ranks_of(folder))
+        began = outcome is not None or bool(failure_diagnosis.ranks_of(folder))
         if failed := scheduler.step_failure("\n".join(tail(folder / "stderr.txt")), began):
             return Outcome("preempted", f"{scheduler.STEP_FAILED}{failed}; the case is tried again", ranks)
     phase = f" in phase '{phase_of(folder)}'" if phase_of(folder) else ""
     if outcome and outcome.status not in (*DONE_STATUSES, "preempted"):
         return outcome  # it had said so before it was ended for any other reason
     if ended_by == "timeout":
-        stood = f" ({aftermath.where_they_stood(folder, case.world_size)})" if case.is_distributed else ""
+        stood = f" ({failure_diagnosis.where_they_stood(folder, case.world_size)})" if case.is_distributed else ""
         return Outcome(
             "timeout", f"no end within {case.protocol.timeout_s:.0f} s{phase}{stood}; raise protocol.timeout_s", ranks
         )
@@ -343,12 +343,12 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
         return Outcome("preempted", ended_by, ranks)
     if outcome and outcome.status not in DONE_STATUSES:
         return outcome
-    found = aftermath.verdict(folder, case.world_size, oom_kill) if case.is_distributed else None
+    found = failure_diagnosis.verdict(folder, case.world_size, oom_kill) if case.is_distributed else None
     if found:
         return Outcome(*found, ranks)
     # Killed itself, or in a step of srun, which then ends with a status of its own.
-    if oom_kill and (exit_code == -signal.SIGKILL or aftermath.said_out_of_memory(folder)):
-        words = last_words(folder, aftermath.LAUNCHER_WORDS)
+    if oom_kill and (exit_code == -signal.SIGKILL or failure_diagnosis.said_out_of_memory(folder)):
+        words = last_words(folder, failure_diagnosis.LAUNCHER_WORDS)
         return Outcome("oom", f"ended by the kernel for want of memory{phase}; {words}", ranks)
     how = "worker did not start, or cannot be killed" if exit_code is None else how_it_ended(exit_code)
     return Outcome("crashed", f"{how}{phase}; {last_words(folder)}", ranks)

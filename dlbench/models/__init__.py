@@ -19,7 +19,7 @@ from torch import nn
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models import alexnet, external, googlenet, lenet, overfeat, resnet, vgg
 from dlbench.models.loss import training_loss
-from dlbench.spec.catalog import CATALOG
+from dlbench.suites.catalog import CATALOG
 
 __all__ = ["BUILDERS", "BuiltModel", "available", "build", "build_on_meta", "check", "training_loss"]
 

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from dlbench.models import BuiltModel, build_on_meta, external
-from dlbench.spec.catalog import CATALOG
+from dlbench.suites.catalog import CATALOG
 
 #: Libraries whose versions the system's key holds already.
 _IN_SYSTEM_KEY = ("torch", "torchvision")

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report.data.frames import metrics
+from dlbench.report.analysis.frames import metrics
 from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_time
 from dlbench.report.figures.figure_parts import Plot
 

@@ -1,6 +1,6 @@
 """The figures of one case with all its ranks, as the line of a campaign shows them; standard library only.
 
-A report derives the same from a store of many (`dlbench.report.data.derive`), and a test holds both against each other:
+A report derives the same from a store of many (`dlbench.report.analysis.derive`), and a test holds both against each other:
 of each step the slowest rank, energy over all meters, each once, work by the first rank.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dlbench import stats
+from dlbench.facts.peaks import find_peaks
 from dlbench.results.records import SHARED_SCOPES, Measurement, Record, System
-from dlbench.spec.case import Case
-from dlbench.spec.peaks import find_peaks
+from dlbench.suites.case import Case
 
 #: A time beyond these [s] is no measurement: no clock resolves the one, and nobody waited for the other.
 SHORTEST_STEP_S, LONGEST_STEP_S = 1e-12, 1e9

@@ -20,7 +20,7 @@ from dlbench.errors import DlbenchError
 from dlbench.names import excerpt, why_unsafe
 from dlbench.results.records import DONE_STATUSES, STATUSES, load_json
 from dlbench.results.schema import SCHEMA
-from dlbench.spec.case import CHOICES, Protocol, make_protocol
+from dlbench.suites.case import CHOICES, Protocol, make_protocol
 
 #: Columns that every version of dlbench writes in every row.
 REQUIRED = (

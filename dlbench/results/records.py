@@ -161,7 +161,7 @@ class System:
     git_commit: str | None = None
     git_dirty: bool | None = None
     slurm_job_id: str | None = None
-    # What tells settings of one CPU apart (`dlbench.worker.system.system_key`).
+    # What tells settings of one CPU apart (`dlbench.worker.machine.system.system_key`).
     job_threads: int | None = None  # torch's threads of one process of the job; `torch_threads` is this rank's share
     node_cpu_cores: int | None = None  # physical, of the whole node
     node_cpu_threads: int | None = None  # logical, of the whole node

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from dlbench.results.records import SCHEMA_VERSION, Measurement, Record, System, dump_json
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 
 _ARROW_TYPES = {
     "str": pa.string(),

@@ -22,10 +22,10 @@ from types import FrameType
 
 from dlbench.errors import DlbenchError
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from dlbench.worker.progress import current_phase, enter_phase
-from dlbench.worker.ranks import Place, detect
-from dlbench.worker.voice import leave
+from dlbench.worker.ranks.context import Place, detect
+from dlbench.worker.ranks.rank_status import leave
 
 EXIT_BAD_INPUT = 2
 EXIT_NOT_DONE = 3
@@ -53,9 +53,9 @@ def main(arguments: list[str]) -> int:
         write_outcome(attempt, Outcome("crashed", str(error)))
         return EXIT_NOT_DONE
     if case.is_distributed:
-        from dlbench.worker import distributed
+        from dlbench.worker.ranks import process_group
 
-        return distributed.run(case, attempt, found, write_outcome)
+        return process_group.run(case, attempt, found, write_outcome)
     _install_signals(attempt)
     outcome = measured_outcome(case, Place())
     _ignore_signals()
@@ -64,15 +64,15 @@ def main(arguments: list[str]) -> int:
 
 
 def probe(models: list[str]) -> int:
-    """Prints what `dlbench.worker.system.stack` knows, its key, and what is known of these networks, as JSON."""
+    """Prints what `dlbench.worker.machine.system.stack` knows, its key, and what is known of these networks, as JSON."""
     # The answer has the channel to itself: what a library or a user's code prints, also from C, goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
     import torch
 
+    from dlbench.worker.machine.system import stack, system_key, system_keys
     from dlbench.worker.network_check import look_at
     from dlbench.worker.precision import precisions
-    from dlbench.worker.system import stack, system_key, system_keys
 
     networks = {name: look_at(name) for name in models}
     facts = stack()

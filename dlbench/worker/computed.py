@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from dlbench.worker.precision import AUTOCAST_DTYPES
 from dlbench.worker.settings import Settings
 

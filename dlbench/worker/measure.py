@@ -15,20 +15,20 @@ import torch
 from dlbench.errors import DeviceUnavailable
 from dlbench.heap import keep_freed_memory
 from dlbench.results.records import Measurement, Outcome, System
-from dlbench.spec.case import Case
 from dlbench.stats import drift
+from dlbench.suites.case import Case
 from dlbench.worker import memory
-from dlbench.worker.device_watch import DeviceWatch
-from dlbench.worker.energy import Meter, open_meter
+from dlbench.worker.counting.work import count_work
 from dlbench.worker.failures import out_of_memory
-from dlbench.worker.host_watch import HostWatch
+from dlbench.worker.machine.system import describe_system, device_facts, load_average
+from dlbench.worker.meters.device_watch import DeviceWatch
+from dlbench.worker.meters.energy import Meter, open_meter
+from dlbench.worker.meters.host_watch import HostWatch
+from dlbench.worker.meters.reading import Reading
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks import Place
-from dlbench.worker.reading import Reading
+from dlbench.worker.ranks.context import Place
 from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRank, WarmupRule, WindowRule
-from dlbench.worker.system import describe_system, device_facts, load_average
 from dlbench.worker.timing import Clock, CudaClock, HostClock, Window, no_garbage_collection, run_window
-from dlbench.worker.work import count_work
 from dlbench.worker.workload import Workload, build_workload
 
 #: The step time that a window plans with is the median of so many of the last warm-up steps.
@@ -272,7 +272,7 @@ def _communication(workload: Workload, clock: Clock, place: Place, window: Windo
     """What carries the gradients, and the steps without it; nothing for a single process."""
     if place.group is None:
         return {}
-    from dlbench.worker import communication
+    from dlbench.worker.ranks import communication
 
     hosts = place.gather(socket.gethostname())
     backend = place.group.backend

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from dlbench.errors import DlbenchError
 from dlbench.models import check
 from dlbench.models.identity import build_for_key, is_own, library_key, own_key, source_files
-from dlbench.worker.voice import die_with_launcher
+from dlbench.worker.ranks.rank_status import die_with_launcher
 
 #: How long a factory may take to build its network on meta [s]; after it the key holds the source alone.
 BUILD_LIMIT_S = 60.0

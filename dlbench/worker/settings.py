@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from dlbench.worker.precision import read_precision, set_precision
 
 _BACKENDS: Any = torch.backends

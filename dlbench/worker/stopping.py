@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dlbench.spec.case import Protocol
 from dlbench.stats import is_steady, median_interval
+from dlbench.suites.case import Protocol
 
 #: From look to look a warm-up and a window grow by these factors at least.
 WARMUP_GROWTH = 1.2

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import BuiltModel, build, training_loss
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from dlbench.worker.computed import check_parameters, check_step
 from dlbench.worker.precision import AUTOCAST_DTYPES, autocast
-from dlbench.worker.ranks import Place
+from dlbench.worker.ranks.context import Place
 from dlbench.worker.settings import Settings
 from dlbench.worker.timing import Clock
 
@@ -210,7 +210,7 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
     module: nn.Module = built.module.to(device).to(memory_format=layout).train(training)
     parallel = None
     if place is not None and place.group is not None:
-        from dlbench.worker.distributed import wrap
+        from dlbench.worker.ranks.process_group import wrap
 
         parallel = wrap(module, case, device) if training else None
     # Behind all code of the network that runs before the first step.

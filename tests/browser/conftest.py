@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from dlbench.report.forms import page
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import bounds
 from tests.fakes import records as fakes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dlbench.launch import supervise
 from dlbench.launch.slurm import through_step
-from dlbench.spec.case import Case, Protocol
+from dlbench.suites.case import Case, Protocol
 
 root, model, nodes, ranks_per_node, timeout_s, *step = sys.argv[1:]
 case = Case(

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from dlbench.results.records import Outcome
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes.workers import good_outcome
 
 FACTS = {

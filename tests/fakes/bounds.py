@@ -16,7 +16,7 @@ from dlbench.results.bounds_records import (
 )
 from dlbench.results.bounds_schema import write_all_reduces, write_ceilings
 from dlbench.results.records import System
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 STARTED = "2026-11-20T07:00:00+00:00"

@@ -18,7 +18,7 @@ from dlbench.results import store
 from dlbench.results.bounds_records import profile_run
 from dlbench.results.bounds_schema import write_layers
 from dlbench.results.records import Outcome, Record
-from dlbench.spec.case import Case, Protocol
+from dlbench.suites.case import Case, Protocol
 from tests.fakes import bounds
 from tests.fakes import records as fakes
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from dlbench.results.records import Measurement, Record, System
 from dlbench.results.schema import to_table
-from dlbench.spec.case import Case, Protocol
+from dlbench.suites.case import Case, Protocol
 
 #: Per image: forward MACs, forward + backward FLOP, parameters, elements saved for backward.
 NETWORKS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dlbench.results.records import Record, System
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 H200 = fakes.GPU

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlbench.launch.launchers import Launcher
 from dlbench.results.records import Measurement, Outcome, System
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 
 
 def good_outcome(status: str = "ok") -> Outcome:

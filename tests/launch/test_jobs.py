@@ -13,7 +13,7 @@ from dlbench.launch.counts import Counts, count
 from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.launch.sites import Container, Gpus, Report, Site, Slurm
 from dlbench.results.records import Record
-from dlbench.spec.suite import load_suite
+from dlbench.suites.suite import load_suite
 
 ENDED = ("FAILED", "TIMEOUT", "GONE", "CANCELLED")
 SITE = Site("here", "here.toml", slurm=Slurm(cpus_per_task=1), report=Report(time_limit="10"))

@@ -16,8 +16,8 @@ from dlbench.errors import BadInput, UnknownName
 from dlbench.launch import launchers, spawn
 from dlbench.launch.launchers import Options
 from dlbench.launch.probe import probe
-from dlbench.spec.case import Case
-from dlbench.spec.suite import load_suite
+from dlbench.suites.case import Case
+from dlbench.suites.suite import load_suite
 
 FOLDER = Path("/r/attempts/a1")
 OPTIONS = Options(python="py", mpirun="/opt/mpirun", address="node01", port=29500)

@@ -18,8 +18,8 @@ from dlbench.launch import attempts, claims, supervise
 from dlbench.launch.counts import count
 from dlbench.results import merging, own_parts, store
 from dlbench.results.records import DONE_STATUSES
-from dlbench.spec.case import Case, Protocol
-from dlbench.spec.suite import load_suite
+from dlbench.suites.case import Case, Protocol
+from dlbench.suites.suite import load_suite
 from tests.launch.test_supervise import campaign
 
 ROOT = Path(__file__).parents[2]

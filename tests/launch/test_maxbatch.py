@@ -10,8 +10,8 @@ import pytest
 from dlbench.commands import memory
 from dlbench.commands.memory import Runs, Trial, find_largest, make_case
 from dlbench.errors import BadInput, UnknownName
-from dlbench.launch.errand import ErrandFailed
-from dlbench.spec.case import Case
+from dlbench.launch.job import ErrandFailed
+from dlbench.suites.case import Case
 
 
 def outcome(limit, predicted, within=0.0, budget=1000):
@@ -89,7 +89,7 @@ def test_what_is_no_size_is_refused(text):
 WORKER = """
 import json, os, sys
 from pathlib import Path
-from dlbench.worker.errand import serve
+from dlbench.worker.jobs.job import serve
 
 def work(request, folder):
     Path({pids!r}).open("a").write(f"{{os.getpid()}}\\n")

@@ -18,8 +18,8 @@ from dlbench.launch.results_folder import check_folder
 from dlbench.models import external
 from dlbench.results import store
 from dlbench.results.records import Record
-from dlbench.spec.case import Case
-from dlbench.spec.suite import load_suite
+from dlbench.suites.case import Case
+from dlbench.suites.suite import load_suite
 from dlbench.worker.network_check import look_at
 from tests.fakes import records as fakes
 from tests.fakes.workers import script

@@ -12,10 +12,10 @@ from dlbench.commands import campaign
 from dlbench.launch.progress import Progress
 from dlbench.launch.results_folder import ResultsFolder
 from dlbench.launch.supervise import Campaign
-from dlbench.report.data import derive
+from dlbench.report.analysis import derive
 from dlbench.results.case_figures import average_power, case_figures
 from dlbench.results.schema import to_table
-from dlbench.spec.case import Case, Protocol
+from dlbench.suites.case import Case, Protocol
 from tests.fakes import records as fakes
 from tests.fakes.workers import script
 

@@ -6,7 +6,7 @@ from dlbench.commands import campaign
 from dlbench.launch.results_folder import ResultsFolder
 from dlbench.launch.supervise import Campaign
 from dlbench.results import store
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes.workers import script
 
 CPU, GPU = Case("lenet5"), Case("lenet5", device="cuda")

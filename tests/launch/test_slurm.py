@@ -12,7 +12,7 @@ from dlbench.errors import BadInput
 from dlbench.launch import slurm
 from dlbench.launch.sites import Container, Gpus, Mount, Report, Site, load_site
 from dlbench.launch.sites import Slurm as SlurmTable
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import runtimes
 
 ROOT = Path(__file__).parents[2]

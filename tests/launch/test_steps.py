@@ -12,7 +12,7 @@ from dlbench.launch import attempts, claims, probe, scheduler, supervise
 from dlbench.launch.results_folder import ResultsFolder
 from dlbench.launch.supervise import Campaign
 from dlbench.results.records import Outcome
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes.workers import script
 
 AWAY = (

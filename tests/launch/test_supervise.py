@@ -10,7 +10,7 @@ import pytest
 
 from dlbench.errors import StoreError
 from dlbench.launch import attempts, claims, processes, results_folder, supervise
-from dlbench.spec.case import Case, Protocol
+from dlbench.suites.case import Case, Protocol
 from tests.fakes.workers import script
 
 CASES = [Case("lenet5", batch_size=n, protocol=Protocol(timeout_s=20)) for n in (1, 2)]

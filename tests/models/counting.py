@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import cache
 
+from dlbench.facts.counted import CountedFacts, facts_from_layers
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.spec.facts import CountedFacts, facts_from_layers
-from dlbench.worker.flops import Counted, count_model, quietly
-from dlbench.worker.layers import LayerRow, layers_of
+from dlbench.worker.counting.flops import Counted, count_model, quietly
+from dlbench.worker.counting.layers import LayerRow, layers_of
 
 
 @cache

@@ -12,7 +12,7 @@ import torch
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models import BUILDERS, available, build, build_on_meta, check, external
-from dlbench.worker.flops import count
+from dlbench.worker.counting.flops import count
 from tests.models.counting import built
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")

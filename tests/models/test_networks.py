@@ -13,8 +13,8 @@ from torch import nn
 from dlbench.models import BUILDERS, build, training_loss
 from dlbench.models.googlenet import GoogLeNetOutputs
 from dlbench.models.lenet import C3_CONNECTIONS, SparseC3
-from dlbench.spec.catalog import CATALOG
-from dlbench.worker.flops import count
+from dlbench.suites.catalog import CATALOG
+from dlbench.worker.counting.flops import count
 from tests.models.counting import built, counted, counted_facts, counted_layers
 
 #: Weights and MACs of convolutions, of FC layers (there they are equal), and in all.

@@ -12,16 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 
 import dlbench
+from dlbench.report import export
+from dlbench.report.analysis import accounting, derive
+from dlbench.report.analysis.content import MAX_SHOWN, read
 from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.provenance import provenance
 from dlbench.report.chapters.sections import comparison
-from dlbench.report.data import accounting, derive, loading
-from dlbench.report.data.content import MAX_SHOWN, read
 from dlbench.report.figures import plots_batch, plots_rates
-from dlbench.report.forms import export, page
+from dlbench.report.forms import page
+from dlbench.report.loading import stores
 from dlbench.results.query import query
 from dlbench.results.schema import to_table
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 #: One key for all, as in records of earlier versions: cores, threads and memory alone tell them apart.
@@ -170,8 +172,8 @@ def test_copies_in_several_sources_are_counted(store, tmp_path):
 
 
 def test_rows_that_disappear_are_an_error_that_the_page_shows(store, monkeypatch):
-    real = loading.systems.joined
-    monkeypatch.setattr(loading.systems, "joined", lambda frames: real(frames).iloc[3:])
+    real = stores.systems.joined
+    monkeypatch.setattr(stores.systems, "joined", lambda frames: real(frames).iloc[3:])
     content = read([store])
     assert content.account.missing == 3
     said = f"{ROWS} rows were read and {ROWS - 3} are accounted for: 3 are missing from this report."

@@ -11,15 +11,16 @@ import pytest
 
 from dlbench import stats
 from dlbench.commands.project import projection_table
+from dlbench.report import export
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.content import read
 from dlbench.report.chapters import scaling, sections, tables
 from dlbench.report.chapters.projection_section import projection
-from dlbench.report.data import levels
-from dlbench.report.data.content import read
 from dlbench.report.figures.figure_parts import INTERVAL_WORDS
-from dlbench.report.forms import export, page, render
+from dlbench.report.forms import page
 from dlbench.report.listings.record import show
 from dlbench.results import store
-from dlbench.spec.case import Case, Protocol
+from dlbench.suites.case import Case, Protocol
 from tests.fakes import records as fakes
 
 
@@ -68,10 +69,10 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     usual = confidence == 0.95
     assert (f"± and intervals: at a confidence of {words}." in text) is not usual
     table = tables.comparison(content.shown, content.system_names)
-    assert ("Confidence" in render.text(table)) is not usual
+    assert ("Confidence" in table.text(table)) is not usual
     assert (f" {words} " in page.terminal(content)) is not usual
     if not usual:
-        assert set(pd.read_csv(io.StringIO(render.csv_text(table)))["confidence"]) == {confidence}
+        assert set(pd.read_csv(io.StringIO(table.csv_text(table)))["confidence"]) == {confidence}
 
 
 def test_exports_and_the_record_hold_the_level(tmp_path):

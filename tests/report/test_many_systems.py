@@ -6,20 +6,20 @@ import re
 import pandas as pd
 import pytest
 
+from dlbench.report.analysis.content import read
+from dlbench.report.analysis.projection import Prices
+from dlbench.report.analysis.side_by_side import numbered, over_processes, series
 from dlbench.report.chapters import sections
 from dlbench.report.chapters.anchors import anchors_table
-from dlbench.report.chapters.projection import Prices
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
 from dlbench.report.chapters.sections import SECTIONS
 from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.systems_section import systems
-from dlbench.report.compare.side_by_side import numbered, over_processes, series
-from dlbench.report.data.content import read
 from dlbench.report.figures import figure_style, plots_batch, plots_systems
 from dlbench.report.figures.plots_batch import KNEE_SHARE, knee
 from dlbench.report.forms import page
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake
 

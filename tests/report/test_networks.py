@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 
 from dlbench.errors import BadInput
-from dlbench.report.compare.comparison import compare_stores
-from dlbench.report.compare.matching import Rules
-from dlbench.report.data import content, frames
+from dlbench.report.analysis import content, frames
+from dlbench.report.analysis.comparison import compare_stores
+from dlbench.report.analysis.matching import Rules
 from dlbench.results import store
 from dlbench.results.schema import to_table
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fake
 
 OWN = Case("own:make", batch_size=8)

@@ -10,7 +10,7 @@ from dlbench.errors import UnknownName
 from dlbench.results import query, store
 from dlbench.results.reader import Reader
 from dlbench.results.schema import IN_MEMORY, SCHEMA, to_table
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 

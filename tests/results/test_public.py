@@ -11,7 +11,7 @@ from dlbench.results import bounds_store, public, store
 from dlbench.results.bounds_records import Ceiling, CeilingRun, LayerTime, ProfileRun, Where, to_json
 from dlbench.results.bounds_schema import read_ceilings, write_ceilings
 from dlbench.results.schema import SCHEMA
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 SECRETS = (

@@ -10,7 +10,7 @@ from dlbench.errors import StoreError
 from dlbench.results import reader, store
 from dlbench.results.reader import NUMBER_LISTS, Reader, to_frame
 from dlbench.results.schema import SCHEMA, to_table
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 COLUMNS = [name for name in SCHEMA.names if name not in NUMBER_LISTS]

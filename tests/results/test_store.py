@@ -14,7 +14,7 @@ from dlbench.errors import StoreError
 from dlbench.results import store
 from dlbench.results.records import Measurement, Outcome, Record, System
 from dlbench.results.schema import SCHEMA, to_table
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema.txt"

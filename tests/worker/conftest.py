@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.results.records import Outcome
-from dlbench.spec.case import Case, Protocol
+from dlbench.suites.case import Case, Protocol
 
 FAKES = Path(__file__).parent.parent / "fakes"
 NETWORKS = Path(__file__).parent / "networks"

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 
 from dlbench.models import build, training_loss
-from dlbench.spec.case import Case
-from dlbench.worker.distributed import join, wrap
-from dlbench.worker.ranks import Place, detect
+from dlbench.suites.case import Case
+from dlbench.worker.ranks.context import Place, detect
+from dlbench.worker.ranks.process_group import join, wrap
 from dlbench.worker.workload import build_workload
 
 SETTINGS = [

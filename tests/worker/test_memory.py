@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from dlbench.worker import memory
 from dlbench.worker.workload import OPTIMIZERS, Workload
 from tests.worker.networks import counted

@@ -11,9 +11,9 @@ import torch
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import build, build_on_meta, training_loss
 from dlbench.models.loss import auxiliary_scores, main_scores
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from dlbench.worker.measure import measure
-from dlbench.worker.ranks import Place
+from dlbench.worker.ranks.context import Place
 from dlbench.worker.settings import Settings
 from dlbench.worker.workload import build_workload, require_finite_outputs
 from tests.worker.conftest import NETWORKS, TINY, run_worker

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dlbench.spec.case import Protocol
+from dlbench.suites.case import Protocol
 from dlbench.worker import timing
 from dlbench.worker.measure import Warmup, _timing_warnings
 from dlbench.worker.stopping import SlowestRank, WarmupRule, WindowRule

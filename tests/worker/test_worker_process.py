@@ -15,7 +15,7 @@ import torch
 
 from dlbench.errors import BadInput
 from dlbench.results.records import Outcome
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from dlbench.worker import precision
 from dlbench.worker.precision import read_precision, set_precision
 from tests.worker.conftest import TINY, run_worker, start_worker

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput
-from dlbench.spec.case import Case
+from dlbench.suites.case import Case
 from dlbench.worker import workload as module
 from dlbench.worker.workload import OPTIMIZERS, build_workload
 

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from dlbench.launch.doctor.cluster import check_mpi, check_network, check_slurm
 from dlbench.launch.doctor.folders import check_folders, check_mounts
 from dlbench.launch.doctor.gpu import check_energy, check_gpu
-from dlbench.launch.doctor.place import Answer, Check, Finding, Place
+from dlbench.launch.doctor.machine import Answer, Check, Finding, Place
 from dlbench.launch.doctor.python import check_packages, check_python, check_torch
 from dlbench.launch.doctor.runtimes import check_runtimes
 from dlbench.launch.sites import remarks

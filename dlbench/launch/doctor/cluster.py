@@ -6,7 +6,7 @@ import re
 import resource
 from collections.abc import Iterator
 
-from dlbench.launch.doctor.place import Finding, Place
+from dlbench.launch.doctor.machine import Finding, Place
 
 #: How srun speaks of a plugin of MPI that is there and does not work.
 _NOT_LOADED = re.compile(r"can ?not load|Unable to load|Invalid MPI type")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlbench.launch.doctor.place import MIB, Finding, Place
+from dlbench.launch.doctor.machine import MIB, Finding, Place
 
 #: A campaign needs so much in its results folder, and PyTorch's compilers so much in the temporary one [bytes].
 MIN_RESULTS_BYTES = 64 * MIB

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dlbench.launch.doctor.place import Finding, Place
+from dlbench.launch.doctor.machine import Finding, Place
 
 
 def nvidia_devices(place: Place) -> list[str]:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dlbench.launch.doctor.gpu import nvidia_devices
-from dlbench.launch.doctor.place import Finding, Place
+from dlbench.launch.doctor.machine import Finding, Place
 
 #: Modules by what they are needed for, each with the package that brings it.
 _FOR_MEASURING = {"torch": "torch", "torchvision": "torchvision", "psutil": "psutil", "pynvml": "nvidia-ml-py"}

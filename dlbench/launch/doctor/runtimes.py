@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlbench.launch.doctor.place import MIB, Finding, Place
+from dlbench.launch.doctor.machine import MIB, Finding, Place
 from dlbench.launch.sites import FILE_RUNTIMES
 
 #: NVIDIA's PyTorch image, unpacked [bytes].

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.data.labels import network
-from dlbench.report.forms.render import Cell, Column, Table
-from dlbench.spec.peaks import Anchor, anchors, find_peaks
+from dlbench.facts.peaks import Anchor, anchors, find_peaks
+from dlbench.report.analysis.labels import network
+from dlbench.table import Cell, Column, Table
 
 #: How the sources name a pass over a batch without the optimizer's update: less work than a training step.
 _PASSES = {"forward+backward": "training"}

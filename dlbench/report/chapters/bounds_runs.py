@@ -9,11 +9,11 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.data.labels import network
-from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.report.analysis.labels import network
 from dlbench.results.bounds_records import ProfileRun
 from dlbench.results.bounds_store import StoredBounds
-from dlbench.spec.case import AXES, Case
+from dlbench.suites.case import AXES, Case
+from dlbench.table import Cell, Column, Table
 
 #: Axes of a profile that its command always names.
 _NAMED = ("mode", "precision", "batch_size", "device")

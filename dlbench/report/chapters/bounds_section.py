@@ -15,16 +15,16 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.analysis.bounds import Roof, find_roof
+from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.labels import network, network_order
 from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, profile_table
-from dlbench.report.data.bounds import Roof, find_roof
-from dlbench.report.data.content import Block, Content, Section
-from dlbench.report.data.labels import network, network_order
 from dlbench.report.figures import plots_bounds
 from dlbench.report.figures.figure_parts import Plot
 from dlbench.report.figures.plots_all_reduce import all_reduce
-from dlbench.report.forms.render import Table
 from dlbench.results.bounds_records import ProfileRun, Where
-from dlbench.spec.case import MODES, PRECISIONS
+from dlbench.suites.case import MODES, PRECISIONS
+from dlbench.table import Table
 
 #: Figures are drawn for so many devices; the tables hold all.
 MAX_DEVICES = 6

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.data.bounds import (
+from dlbench.facts.peaks import find_peaks
+from dlbench.report.analysis.bounds import (
     ELEMENT_BYTES,
     NetworkBound,
     Roof,
@@ -20,10 +21,9 @@ from dlbench.report.data.bounds import (
     network_bound,
     profile_frame,
 )
-from dlbench.report.forms.render import Cell, Column, Table, bytes_of
 from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, ProfileRun
 from dlbench.results.records import BUSY_SHARE
-from dlbench.spec.peaks import find_peaks
+from dlbench.table import Cell, Column, Table, bytes_of
 
 #: Below this share of the median step the medians of its layers say that it was interrupted.
 INTERRUPTED = 0.9

@@ -8,14 +8,14 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.compare.side_by_side import numbered
-from dlbench.report.data import derive
-from dlbench.report.data.content import Content
-from dlbench.report.data.doubts import CLOCK_GAP_LIMIT, doubts
-from dlbench.report.data.labels import network, setting, varying_axes
-from dlbench.report.data.metrics import METRICS
-from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.report.analysis import derive
+from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, doubts
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import network, setting, varying_axes
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.side_by_side import numbered
 from dlbench.results.records import DONE_STATUSES, ENERGY_TOLERANCE
+from dlbench.table import Cell, Column, Table
 
 #: Warnings of the worker that the records' metrics show as well.
 _REVEALED = ("not steady", "throttled", "power capped", "shared device")

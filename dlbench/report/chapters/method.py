@@ -10,11 +10,11 @@ import json
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.data.content import Content
-from dlbench.report.data.doubts import CLOCK_GAP_LIMIT, doubts
-from dlbench.report.forms.render import Column, Table
+from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, doubts
+from dlbench.report.analysis.content import Content
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
-from dlbench.spec.case import Protocol
+from dlbench.suites.case import Protocol
+from dlbench.table import Column, Table
 
 _PEAKS = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
 

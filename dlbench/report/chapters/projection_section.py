@@ -9,16 +9,16 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.chapters.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
-from dlbench.report.compare.side_by_side import numbered, over_processes
-from dlbench.report.data import levels
-from dlbench.report.data.content import Block, Content, Section
-from dlbench.report.data.doubts import in_words, with_doubts
-from dlbench.report.data.intervals import confidences
-from dlbench.report.data.labels import network, network_order, setting, varying_axes
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.case_warnings import in_words, with_doubts
+from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
+from dlbench.report.analysis.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
+from dlbench.report.analysis.side_by_side import numbered, over_processes
 from dlbench.report.figures.figure_parts import fastest
-from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.report.loading.intervals import confidences
 from dlbench.stats import Interval
+from dlbench.table import Cell, Column, Table
 
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167

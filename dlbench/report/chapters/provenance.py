@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.analysis import accounting
+from dlbench.report.analysis.content import MAX_SHOWN, Block, Content, Section
 from dlbench.report.chapters import bounds_runs, tables
-from dlbench.report.data import accounting
-from dlbench.report.data.content import MAX_SHOWN, Block, Content, Section
-from dlbench.report.forms.render import Cell, Column, Table
 from dlbench.results.records import details_of
+from dlbench.table import Cell, Column, Table
 
 #: The properties of a system in the order in which they are listed.
 _PROPERTIES = {

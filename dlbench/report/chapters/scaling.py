@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any
 
 from dlbench import units
-from dlbench.report.chapters.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, curves, level_of
+from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, curves, level_of
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
-from dlbench.report.data.content import Block, Content, Section
-from dlbench.report.forms.render import Cell, Column, Table
-from dlbench.spec.case import USUAL_CONFIDENCE
+from dlbench.suites.case import USUAL_CONFIDENCE
+from dlbench.table import Cell, Column, Table
 
 
 def _shown(unit: str) -> Any:

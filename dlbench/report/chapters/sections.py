@@ -8,6 +8,11 @@ from functools import lru_cache
 
 import pandas as pd
 
+from dlbench.facts import audit
+from dlbench.facts.counted import CountedFacts
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.side_by_side import median_processes, numbered, over_processes, series
 from dlbench.report.chapters import method, tables
 from dlbench.report.chapters.anchors import anchors_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW, bounds
@@ -19,15 +24,10 @@ from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.systems_blocks import between_processes, drawn, over_systems, trade_off
 from dlbench.report.chapters.systems_section import measured, systems
 from dlbench.report.chapters.tables_energy import energies
-from dlbench.report.compare.side_by_side import median_processes, numbered, over_processes, series
-from dlbench.report.data import levels
-from dlbench.report.data.content import Block, Content, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
 from dlbench.report.figures.figure_parts import Plot
-from dlbench.report.forms.render import Table
-from dlbench.report.listings import audit
-from dlbench.spec.catalog import CATALOG
-from dlbench.spec.facts import CountedFacts
+from dlbench.suites.catalog import CATALOG
+from dlbench.table import Table
 
 NOTHING = "No case was measured successfully, so there is nothing to show here."
 #: Figures are drawn for so many systems; the tables hold all.

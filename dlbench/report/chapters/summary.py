@@ -5,18 +5,18 @@ from __future__ import annotations
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.case_warnings import in_words, of_all, with_doubts
+from dlbench.report.analysis.content import Block, Content, KeyFigure, Section
+from dlbench.report.analysis.derive import MIN_STEPS
+from dlbench.report.analysis.labels import network, setting, varying_axes
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.side_by_side import numbered, over_processes
 from dlbench.report.chapters import tables
 from dlbench.report.chapters.systems_section import measured, verdicts
-from dlbench.report.compare.side_by_side import numbered, over_processes
-from dlbench.report.data import levels
-from dlbench.report.data.content import Block, Content, KeyFigure, Section
-from dlbench.report.data.derive import MIN_STEPS
-from dlbench.report.data.doubts import in_words, of_all, with_doubts
-from dlbench.report.data.labels import network, setting, varying_axes
-from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures import plots_rates
 from dlbench.report.figures.figure_parts import fastest
-from dlbench.spec.case import USUAL_CONFIDENCE
+from dlbench.suites.case import USUAL_CONFIDENCE
 
 
 def summary(content: Content) -> Section:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.analysis import ranking
+from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.ranking import Standing
+from dlbench.report.analysis.side_by_side import Together, left_out, numbered, over_processes, representative, together
 from dlbench.report.chapters import tables_systems
-from dlbench.report.compare import ranking
-from dlbench.report.compare.ranking import Standing
-from dlbench.report.compare.side_by_side import Together, left_out, numbered, over_processes, representative, together
-from dlbench.report.data.content import Block, Content, Section
-from dlbench.report.data.labels import network
-from dlbench.report.data.metrics import METRICS
 
 TITLE = "Systems side by side"
 _FILTERS = ("model", "mode", "precision", "batch_size")

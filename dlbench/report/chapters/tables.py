@@ -1,4 +1,4 @@
-"""The tables of a report, for every format that `dlbench.report.forms.render` knows."""
+"""The tables of a report, for every format that `dlbench.table` knows."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.errors import DlbenchError
-from dlbench.report.data import levels
-from dlbench.report.data.derive import uneven
-from dlbench.report.data.doubts import in_words, of_each
-from dlbench.report.data.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
-from dlbench.report.data.metrics import METRICS
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.case_warnings import in_words, of_each
+from dlbench.report.analysis.derive import uneven
+from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
+from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.figures.figure_parts import fastest
 from dlbench.report.forms.frame_csv import csv_parts
-from dlbench.report.forms.render import Cell, Column, Table
-from dlbench.report.forms.render import shown as shown_cell
-from dlbench.spec.case import AXES, MODES, PRECISIONS, Case
-from dlbench.spec.suite import GLOBAL_BATCH, Suite, load_suite
+from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
+from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
+from dlbench.table import Cell, Column, Table
+from dlbench.table import shown as shown_cell
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
 COMPARED = (

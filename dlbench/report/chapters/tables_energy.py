@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from dlbench.report.analysis.labels import axis_title, network, varying_axes
 from dlbench.report.chapters.tables import in_order, metric_column
-from dlbench.report.data.labels import axis_title, network, varying_axes
-from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.table import Cell, Column, Table
 
 #: Energies first, then the powers behind them, then what says how far to trust both.
 _METRICS = (

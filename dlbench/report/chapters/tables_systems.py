@@ -8,14 +8,13 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.analysis import levels, ranking
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, setting, varying_axes
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.ranking import Standing
 from dlbench.report.chapters import tables
-from dlbench.report.compare import ranking
-from dlbench.report.compare.ranking import Standing
-from dlbench.report.data import levels
-from dlbench.report.data.labels import MAIN_AXES, axis_title, network, setting, varying_axes
-from dlbench.report.data.metrics import METRICS
 from dlbench.report.figures.figure_parts import fastest
-from dlbench.report.forms.render import Cell, Column, Table
+from dlbench.table import Cell, Column, Table
 
 #: Where a case failed on a system, its status stands in place of the number.
 Failures = Mapping[tuple[int, str], str]

@@ -12,9 +12,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlbench.report.data.labels import network, network_order, setting, varying_axes
+from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.figures import figure_style as look
-from dlbench.spec.case import MODES, PRECISIONS
+from dlbench.suites.case import MODES, PRECISIONS
 
 #: A figure with one row per case shows at most so many.
 MAX_ROWS = 24
@@ -56,7 +56,7 @@ def interval_words(level: str) -> str:
     """What bars are, and at what confidence.
 
     Args:
-        level: the confidence of the intervals, as `dlbench.report.data.levels` names it.
+        level: the confidence of the intervals, as `dlbench.report.analysis.levels` names it.
     """
     return f"{INTERVAL_WORDS} Confidence: {level}."
 

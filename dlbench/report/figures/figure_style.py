@@ -23,7 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from dlbench import units
-from dlbench.report.data.labels import short
+from dlbench.report.analysis.labels import short
 from dlbench.report.figures import pdf_fonts
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#5f6b7a", "#dfe4ea", "#ffffff"

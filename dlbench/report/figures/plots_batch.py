@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.data import levels
-from dlbench.report.data.labels import network, network_order, setting, varying_axes
-from dlbench.report.data.metrics import METRICS
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
+from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     Plot,
@@ -26,8 +26,8 @@ from dlbench.report.figures.figure_parts import (
     system_marks,
 )
 from dlbench.report.figures.plots_dots import Hue
-from dlbench.report.forms.render import Cell, Column, Table
-from dlbench.spec.case import MODES, PRECISIONS
+from dlbench.suites.case import MODES, PRECISIONS
+from dlbench.table import Cell, Column, Table
 
 #: The knee of a curve is its smallest batch with at least this share of its best throughput.
 KNEE_SHARE = 0.95

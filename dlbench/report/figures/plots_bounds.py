@@ -14,8 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
-from dlbench.report.data.bounds import WAYS, Roof, median_time, network_bound, profile_frame
-from dlbench.report.data.labels import network
+from dlbench.report.analysis.bounds import WAYS, Roof, median_time, network_bound, profile_frame
+from dlbench.report.analysis.labels import network
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import Plot, time_scale
 from dlbench.results.bounds_records import ProfileRun

@@ -14,11 +14,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlbench.report.data.labels import network, network_order
-from dlbench.report.data.metrics import METRICS
+from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import MAX_ROWS, SMALL, height_of, with_limits
-from dlbench.spec.case import MODES
+from dlbench.suites.case import MODES
 
 
 @dataclass(frozen=True)

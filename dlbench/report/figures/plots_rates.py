@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from dlbench.report.data import levels
-from dlbench.report.data.labels import MAIN_AXES, network, network_order, varying_axes
-from dlbench.report.data.metrics import METRICS
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.labels import MAIN_AXES, network, network_order, varying_axes
+from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     MAX_ROWS,
@@ -29,7 +29,7 @@ from dlbench.report.figures.figure_parts import (
     records_of,
 )
 from dlbench.report.figures.plots_dots import Hue, dots
-from dlbench.spec.case import MODES
+from dlbench.suites.case import MODES
 
 
 def throughput(cases: pd.DataFrame) -> Plot:

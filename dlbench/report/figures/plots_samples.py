@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dlbench import units
-from dlbench.report.data.derive import MIN_STEPS
-from dlbench.report.data.labels import network, setting
+from dlbench.report.analysis.derive import MIN_STEPS
+from dlbench.report.analysis.labels import network, setting
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import Plot, fastest, grid, label_outer, name_rows, records_of, time_scale
 

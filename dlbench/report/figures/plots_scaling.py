@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from dlbench.report.chapters.scaling_curves import KINDS, Curve, Point, level_of
+from dlbench.report.analysis.scaling_curves import KINDS, Curve, Point, level_of
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import Plot, grid, interval_words
 

@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from dlbench.report.compare.ranking import of_one_meter
-from dlbench.report.data import levels
-from dlbench.report.data.labels import network, network_order, setting, varying_axes
-from dlbench.report.data.metrics import METRICS
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.ranking import of_one_meter
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     MAX_ROWS,

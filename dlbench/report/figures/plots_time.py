@@ -10,10 +10,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
-from dlbench.report.data import levels
-from dlbench.report.data.derive import MIN_STEPS
-from dlbench.report.data.labels import network
-from dlbench.report.data.metrics import METRICS
+from dlbench.report.analysis import levels
+from dlbench.report.analysis.derive import MIN_STEPS
+from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     SMALL,
@@ -30,7 +30,7 @@ from dlbench.report.figures.figure_parts import (
     varying_settings,
     with_limits,
 )
-from dlbench.spec.case import MODES
+from dlbench.suites.case import MODES
 
 
 def step_breakdown(cases: pd.DataFrame) -> Plot:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from dlbench.report.chapters.variability import Unit
+from dlbench.report.analysis.variability import Unit
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import MAX_ROWS, SMALL, Plot, height_of
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dlbench.report.forms.csv_cells import csv_line, harmless, quoted
+from dlbench.csv_cells import csv_line, harmless, quoted
 
 #: Rows that are written at a time: the texts of all cells of a large frame would not fit in memory.
 _CHUNK = 5000

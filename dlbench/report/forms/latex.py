@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dlbench.report.data.content import Section
+from dlbench.report.analysis.content import Section
 from dlbench.report.forms.layout import Sheet, left_out, sheets
-from dlbench.report.forms.render import Table, escape_latex, latex_row
+from dlbench.table import Table, escape_latex, latex_row
 
 #: A landscape A4 page in \footnotesize holds about so many characters, the gaps between columns counted as `_GAP`.
 _PAGE_WIDTH = 165

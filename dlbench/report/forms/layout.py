@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from dlbench.report.data.labels import short
-from dlbench.report.forms.render import Table, alignments, body
+from dlbench.report.analysis.labels import short
+from dlbench.table import Table, alignments, body
 
 #: A column asks for no more characters than this: longer texts are broken into lines.
 MAX_COLUMN = 52

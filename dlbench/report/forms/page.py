@@ -22,15 +22,17 @@ from markupsafe import Markup, escape
 
 from dlbench import units
 from dlbench.errors import StoreError
+from dlbench.report.analysis.content import Block, Content, Section, read
+from dlbench.report.analysis.labels import short
 from dlbench.report.chapters import tables
 from dlbench.report.chapters.sections import SECTIONS, variability
-from dlbench.report.data.content import Block, Content, Section, read
-from dlbench.report.data.labels import short
-from dlbench.report.data.links import Links
 from dlbench.report.figures import figure_style, pdf_fonts
 from dlbench.report.forms import latex
+from dlbench.report.forms.links import Links
 from dlbench.report.forms.parallel import Crew, Pending, results
-from dlbench.report.forms.render import (
+from dlbench.report.forms.whole import write_whole
+from dlbench.suites.case import AXES
+from dlbench.table import (
     Cell,
     Column,
     Table,
@@ -41,8 +43,6 @@ from dlbench.report.forms.render import (
     shown,
     text,
 )
-from dlbench.report.forms.whole import write_whole
-from dlbench.spec.case import AXES
 from dlbench.version import __version__
 
 TEMPLATES = Path(__file__).parent

@@ -19,12 +19,12 @@ from fpdf.fonts import FontFace, TTFFont
 from matplotlib import font_manager
 from PIL import Image
 
-from dlbench.report.data.content import Block, KeyFigure, Section
-from dlbench.report.data.labels import short
+from dlbench.report.analysis.content import Block, KeyFigure, Section
+from dlbench.report.analysis.labels import short
 from dlbench.report.figures.figure_parts import Plot
 from dlbench.report.figures.figure_style import INK, MUTED
 from dlbench.report.forms.layout import Sheet, left_out, sheets
-from dlbench.report.forms.render import Table
+from dlbench.table import Table
 from dlbench.version import __version__
 
 #: A table has at most so many rows here: nobody searches on paper, and the other forms hold all.

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from dlbench import units
-from dlbench.report.forms.render import Cell, Column, Table, bytes_of, quantity_of
-from dlbench.spec import facts
+from dlbench.facts import counted
+from dlbench.table import Cell, Column, Table, bytes_of, quantity_of
 
 
-class Layer(facts.LayerRow, Protocol):
-    """What the table needs of a row of `dlbench.worker.layers`, besides the letters."""
+class Layer(counted.LayerRow, Protocol):
+    """What the table needs of a row of `dlbench.worker.counting.layers`, besides the letters."""
 
     @property
     def name(self) -> str:

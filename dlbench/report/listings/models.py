@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dlbench.report.forms.render import Cell, Column, Table, quantity_of
-from dlbench.spec.catalog import CATALOG
+from dlbench.suites.catalog import CATALOG
+from dlbench.table import Cell, Column, Table, quantity_of
 
 
 def models_table() -> Table:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dlbench import units
-from dlbench.report.forms.render import Cell, Column, Table, bytes_of, quantity_of
-from dlbench.spec.case import AXES, Case
-from dlbench.spec.plan import predicted_memory_bytes, step_flop
-from dlbench.spec.suite import Suite
+from dlbench.suites.case import AXES, Case
+from dlbench.suites.plan import predicted_memory_bytes, step_flop
+from dlbench.suites.suite import Suite
+from dlbench.table import Cell, Column, Table, bytes_of, quantity_of
 
 #: Axes that are listed even when they never vary.
 _ALWAYS = ("model", "mode", "precision", "batch_size")

@@ -13,17 +13,16 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dlbench import units
+from dlbench import table, units
 from dlbench.errors import BadInput
+from dlbench.report.analysis import derive
+from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters import tables
-from dlbench.report.data import derive
-from dlbench.report.data.metrics import METRICS
-from dlbench.report.forms import render
-from dlbench.report.forms.render import Cell, Column, Table
 from dlbench.results import store
 from dlbench.results.records import details_of, dump_json
 from dlbench.results.schema import SCHEMA, unit_of
-from dlbench.spec.case import AXES
+from dlbench.suites.case import AXES
+from dlbench.table import Cell, Column, Table
 
 #: Lists of words break before lines get wider than this.
 _WIDTH = 120
@@ -138,12 +137,12 @@ def _text(record: dict[str, Any]) -> str:
     head = {n: record[n] for n in (*_OUTCOME, "file", "folder", "command")}
     parts = [_pairs("", head), _pairs("Case", record["case"]), _pairs("Protocol", record["protocol"])]
     metrics = _metrics(record)
-    parts += [render.text(metrics)] if metrics.rows else []
+    parts += [table.text(metrics)] if metrics.rows else []
     several = len(record["ranks"]) > 1
     for rank in record["ranks"]:
         of = f" of rank {rank['rank']}" if several else ""
         samples = {n: v for n, v in rank.items() if isinstance(v, dict)}
-        parts += [render.text(_samples(f"Samples{of}", samples))] if samples else []
+        parts += [table.text(_samples(f"Samples{of}", samples))] if samples else []
         parts.append(_pairs(f"Measured{of}", {n: v for n, v in rank.items() if n not in samples}))
     parts.append(_pairs("System", {n: v for n, v in record["system"].items() if n != "details"}))
     parts.append(_pairs("Details of the system", record["system"]["details"]))
@@ -201,6 +200,6 @@ def _shown(name: str, value: Any) -> str:
     if isinstance(value, int | float):
         unit = unit_of(name)
         known = {"s": units.seconds, "B": units.bytes_}
-        return known[unit](value) if unit in known else f"{render.shown(value)} {unit}".strip()
+        return known[unit](value) if unit in known else f"{table.shown(value)} {unit}".strip()
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else " " for c in text)

@@ -1,0 +1,431 @@
+"""The published CNN table beside what is counted from the actual modules, and the reason for every difference.
+
+A reason is arithmetic, not only prose: it says of which parts the printed figure is the sum, and leads from the counted
+figure to that sum. It is given only where both come out right; otherwise the difference is called unexplained.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from importlib import resources
+from itertools import groupby
+
+from dlbench.errors import BadInput
+from dlbench.facts.counted import CountedFacts
+from dlbench.table import Cell, Column, Table, escape_latex, escape_markdown, render, shown
+from dlbench.units import MISSING, percent
+
+#: The networks of the published table and their names in the catalogue.
+MODELS: dict[str, str] = {
+    "LeNet-5": "lenet5",
+    "AlexNet": "alexnet",
+    "OverFeat fast": "overfeat_fast",
+    "VGG-16": "vgg16",
+    "GoogLeNet": "googlenet",
+    "ResNet-50": "resnet50",
+}
+#: What the audit must be given: the networks of the table, and the variant that explains GoogLeNet's figures.
+COUNTED_MODELS: tuple[str, ...] = (*MODELS.values(), "googlenet_floor")
+SOURCE = "Sze, Chen, Yang, Emer, Proc. IEEE 105(12), 2017, table II"
+
+#: The figures of the published table, by metric and network, as printed; what it leaves blank is not there.
+Published = Mapping[str, Mapping[str, str]]
+
+_WIDTH = 118
+_MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One line of the published table."""
+
+    key: str
+    title: str
+    count: Callable[[CountedFacts, str], int | str] | None  # of the facts and the printed figure; None: not counted
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """One published figure."""
+
+    metric: str
+    network: str  # as the published table calls it
+    model: str  # as the catalogue calls it
+    published: str  # as printed
+    counted: int | str | None  # exact; None: not counted
+    difference: int | None  # published - counted; 0 where they agree to the digits printed, None if it is no number
+    relative_difference: float | None  # the difference as a fraction of what is counted
+    agrees: bool | None  # None: not counted
+    reason: str | None
+
+    @property
+    def title(self) -> str:
+        """Network and metric, as people read them."""
+        name = _METRICS[self.metric].title
+        return f"{self.network}, {name if name[1:2].isupper() else name[0].lower() + name[1:]}"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a printed number is not the counted one: what it is instead, and the way there."""
+
+    says: str
+    parts: tuple[tuple[str, int], ...]  # their sum is what was printed
+    steps: tuple[tuple[int, str], ...]  # added to the counted figure they give the same sum
+    closing: str = ""
+
+    @property
+    def value(self) -> int:
+        """The exact figure that was printed rounded."""
+        return sum(amount for _, amount in self.parts)
+
+    def holds(self, counted: int, published: str) -> bool:
+        """Whether the arithmetic leads from `counted` to the printed figure."""
+        return counted + sum(amount for amount, _ in self.steps) == self.value and agrees(published, self.value)
+
+    def text(self, counted: int) -> str:
+        """The reason in sentences."""
+        total = " + ".join(f"{name} {shown(amount)}" for name, amount in self.parts)
+        said = f"{self.says}: {total}" + (f" = {shown(self.value)}." if len(self.parts) > 1 else ".")
+        steps = "; ".join(f"{_signed(amount)} {what}" for amount, what in self.steps)
+        return " ".join(filter(None, (said, f"From the counted {shown(counted)}: {steps}.", self.closing)))
+
+
+def read_published() -> dict[str, dict[str, str]]:
+    """The published table that dlbench brings along: figures as printed, by metric and network."""
+    source = resources.files("dlbench.facts") / "published_cnn_table.csv"
+    rows = csv.DictReader(source.read_text(encoding="utf-8").splitlines())
+    return {row.pop("metric"): {network: figure for network, figure in row.items() if figure} for row in rows}
+
+
+def audit_rows(counted: Mapping[str, CountedFacts], published: Published | None = None) -> list[AuditRow]:
+    """Every published figure beside the counted one, metric by metric.
+
+    Args:
+        counted: the facts of each of `COUNTED_MODELS`, by its name in the catalogue.
+        published: another table than the one that dlbench brings along.
+
+    Raises:
+        BadInput: the published table has a metric, a network or a figure that cannot be understood.
+    """
+    missing = sorted(set(COUNTED_MODELS) - set(counted))
+    assert not missing, f"the audit needs the facts of {', '.join(missing)}"
+    rows = []
+    for metric, figures in (read_published() if published is None else published).items():
+        for network, figure in figures.items():
+            if metric not in _METRICS or network not in MODELS:
+                raise BadInput(f"published table: {metric} of {network} is not known; see dlbench/facts/README.md")
+            rows.append(_row(_METRICS[metric], network, figure, counted))
+    return rows
+
+
+def agrees(published: str, counted: int) -> bool:
+    """Whether `counted` is the printed figure to the digits printed; a figure half-way between two agrees with both.
+
+    Raises:
+        BadInput: what is printed is no number such as "2.67G".
+    """
+    value, unit = _parse(published)
+    return abs(counted - value) <= unit / 2
+
+
+def audit_table(counted: Mapping[str, CountedFacts], format: str, published: Published | None = None) -> str:
+    """The audit in one of the formats of `dlbench.table`.
+
+    Text, Markdown and LaTeX show the published table beside the counted one, then the differences with their reasons;
+    CSV and JSON hold one record per published figure.
+
+    Raises:
+        UnknownName: there is no such format.
+        BadInput: as `audit_rows`.
+    """
+    rows = audit_rows(counted, published)
+    listing = _LISTINGS.get(format)
+    if listing is None:
+        return render(records_table(rows), format)
+    return render(side_by_side_table(rows), format) + "\n" + listing(differing(rows))
+
+
+def differing(rows: Sequence[AuditRow]) -> list[AuditRow]:
+    """The figures that differ, network by network: the first is number [1] of the table."""
+    order = {network: i for i, network in enumerate(MODELS)}
+    return sorted((row for row in rows if row.agrees is False), key=lambda row: order[row.network])
+
+
+def records_table(rows: Sequence[AuditRow]) -> Table:
+    """One record per published figure, for machines."""
+    keys = (
+        *("metric", "network", "model", "published", "counted"),
+        *("difference", "relative_difference", "agrees", "reason"),
+    )
+    cells: list[list[Cell]] = [[getattr(row, key) for key in keys] for row in rows]
+    return Table([Column(key) for key in keys], cells, title=_TITLE, notes=_notes(rows))
+
+
+def side_by_side_table(rows: Sequence[AuditRow]) -> Table:
+    """Metrics down, networks across: under each published figure the counted one, those that differ with a number."""
+    numbers = {(row.metric, row.network): i for i, row in enumerate(differing(rows), 1)}
+    networks = [network for network in MODELS if any(row.network == network for row in rows)]
+    columns = [Column("metric", "Per image"), Column("origin", " ", "left")]
+    columns += [Column(MODELS[network], network, "right") for network in networks]
+    body: list[list[Cell]] = []
+    for metric, figures in groupby(rows, key=lambda row: row.metric):
+        found = {row.network: row for row in figures}
+        body.append(
+            [_METRICS[metric].title, "published", *(found[n].published if n in found else None for n in networks)]
+        )
+        if _METRICS[metric].count is not None:
+            cells = (_numbered(found.get(n), numbers.get((metric, n))) for n in networks)
+            body.append(["", "counted", *cells])
+    return Table(columns, body, title=_TITLE, notes=_notes(rows))
+
+
+def differences_table(rows: Sequence[AuditRow]) -> Table:
+    """The figures that differ, with their reasons, under the numbers that `side_by_side_table` shows."""
+    columns = [
+        *(Column("number", "#"), Column("network", "Network"), Column("metric", "Figure")),
+        *(Column("published", "Published", "right"), Column("counted", "Counted", "right")),
+        Column("difference", "Difference", "right", lambda cell: _signed(cell) if isinstance(cell, int) else MISSING),
+        Column("relative_difference", "Relative", "right", _signed_percent),
+        Column("reason", "Reason"),
+    ]
+    body: list[list[Cell]] = []
+    for number, row in enumerate(differing(rows), 1):
+        figures = (row.published, row.counted, row.difference, row.relative_difference)
+        body.append([number, row.network, _METRICS[row.metric].title, *figures, row.reason])
+    return Table(columns, body, title="Where they differ, and why")
+
+
+def _row(metric: Metric, network: str, published: str, counted: Mapping[str, CountedFacts]) -> AuditRow:
+    model = MODELS[network]
+    if metric.count is None:
+        return AuditRow(metric.key, network, model, published, None, None, None, None, _NOT_COUNTED)
+    found = metric.count(counted[model], published)
+    same = found == published.replace(" ", "") if isinstance(found, str) else agrees(published, found)
+    difference = None if isinstance(found, str) else 0 if same else int(_parse(published)[0]) - found
+    relative = None if isinstance(found, str) or difference is None or not found else difference / found
+    reason = None if same else _reason(metric.key, model, published, found, counted)
+    return AuditRow(metric.key, network, model, published, found, difference, relative, same, reason)
+
+
+def _reason(metric: str, model: str, published: str, found: int | str, counted: Mapping[str, CountedFacts]) -> str:
+    if (model, metric, published, found) == ("lenet5", "num_filters", "20,50", "6,16"):
+        return _CAFFE_FILTERS
+    reason = _LENET.get(metric) if model == "lenet5" else None
+    if model == "googlenet" and metric in ("conv_macs", "total_macs"):
+        reason = _rounding_down(metric, counted)
+    if reason is None or isinstance(found, str) or not reason.holds(found, published):
+        return _UNEXPLAINED
+    return reason.text(found)
+
+
+def _rounding_down(metric: str, counted: Mapping[str, CountedFacts]) -> Reason:
+    floor = getattr(counted["googlenet_floor"], metric)
+    fewer = floor - getattr(counted["googlenet"], metric)
+    return Reason(
+        "Counted with pooling that rounds down (maps of 55, 27, 13 and 6 pixels a side), PyTorch's default",
+        (("googlenet_floor has", floor),),
+        ((fewer, "for the smaller maps"),),
+        "The original, in Caffe, rounds up (56, 28, 14 and 7).",
+    )
+
+
+def _parse(published: str) -> tuple[Decimal, Decimal]:
+    """The printed number, and one unit of its last digit."""
+    match = re.fullmatch(r"(\d+)(?:\.(\d+))?([kMGT]?)", published.strip())
+    if match is None:
+        raise BadInput(f"published table: '{published}' is no number; write for instance '53', '283k' or '2.67G'")
+    whole, decimals, prefix = match[1], match[2] or "", _MULTIPLES[match[3]]
+    return Decimal(f"{whole}.{decimals or 0}") * prefix, Decimal(prefix).scaleb(-len(decimals))
+
+
+def _sizes(facts: CountedFacts, published: str) -> str:
+    return ",".join(str(r) if r == s else f"{r}x{s}" for r, s in facts.filter_sizes)
+
+
+def _filters(facts: CountedFacts, published: str) -> str:
+    """All numbers of filters, or the least and the greatest where a range is printed."""
+    if "-" in published and facts.num_filters:
+        return f"{min(facts.num_filters)}-{max(facts.num_filters)}"
+    return ",".join(map(str, facts.num_filters))
+
+
+def _number(key: str) -> Callable[[CountedFacts, str], int | str]:
+    return lambda facts, published: int(getattr(facts, key))
+
+
+def _numbered(row: AuditRow | None, number: int | None) -> str | None:
+    if row is None:
+        return None
+    return shown(row.counted) if number is None else f"[{number}] {shown(row.counted)}"
+
+
+def _signed(amount: float) -> str:
+    return f"{'−' if amount < 0 else '+'}{shown(abs(amount))}"
+
+
+def _signed_percent(fraction: Cell) -> str:
+    if not isinstance(fraction, int | float):
+        return MISSING
+    return f"{'−' if fraction < 0 else '+'}{percent(abs(fraction), 3)}"
+
+
+def _notes(rows: Sequence[AuditRow]) -> list[str]:
+    num = {verdict: sum(row.agrees is verdict for row in rows) for verdict in (True, False, None)}
+    verdicts = f"{num[True]} of {len(rows)} published figures agree to the digits printed, {num[False]} differ"
+    uncounted = f"; {num[None]} (top-5 error) need trained weights and ImageNet" if num[None] else ""
+    return [
+        f"{verdicts}{uncounted}.",
+        "Weights without biases; one MAC per use of a weight, forward pass of one image.",
+        f"Published: {SOURCE}. Counted: from the modules themselves.",
+    ]
+
+
+def _figures(row: AuditRow) -> str:
+    figures = f"published {row.published}; counted {shown(row.counted)}"
+    if row.difference is None:
+        return figures
+    return f"{figures}; difference {_signed(row.difference)} ({_signed_percent(row.relative_difference)})"
+
+
+def _text_list(rows: Sequence[AuditRow]) -> str:
+    lines = [_DIFFERENCES, ""] if rows else []
+    for number, row in enumerate(rows, 1):
+        label = f"[{number}]".ljust(5)
+        lines.append(f"{label}{row.title}: {_figures(row)}")
+        indent = " " * len(label)
+        lines += textwrap.wrap(
+            row.reason or "", _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _markdown_list(rows: Sequence[AuditRow]) -> str:
+    lines = [f"**{escape_markdown(_DIFFERENCES)}**", ""] if rows else []
+    for number, row in enumerate(rows, 1):
+        head = f"**{escape_markdown(row.title)}**: {escape_markdown(_figures(row))}."
+        lines.append(f"{number}. {head} {escape_markdown(row.reason or '')}")
+    return "\n".join([*lines, ""])
+
+
+def _latex_list(rows: Sequence[AuditRow]) -> str:
+    if not rows:
+        return ""
+    lines = [rf"\paragraph{{{escape_latex(_DIFFERENCES)}}}", r"\begin{enumerate}"]
+    lines.append(r"\renewcommand{\labelenumi}{[\arabic{enumi}]}")
+    for row in rows:
+        head = rf"\textbf{{{escape_latex(row.title)}}}: {escape_latex(_figures(row))}."
+        lines.append(rf"\item {head} {escape_latex(row.reason or '')}")
+    return "\n".join([*lines, r"\end{enumerate}", ""])
+
+
+_TITLE = "The published CNN table beside what is counted"
+_DIFFERENCES = "Where they differ (published − counted, relative to what is counted), and why"
+_NOT_COUNTED = "not counted: needs trained weights and ImageNet"
+_UNEXPLAINED = "unexplained: no known reason leads from the counted figure to the published one"
+
+_LISTINGS: dict[str, Callable[[Sequence[AuditRow]], str]] = {
+    "text": _text_list,
+    "markdown": _markdown_list,
+    "latex": _latex_list,
+}
+
+_METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric("top5_error_percent", "Top-5 error [%]", None),
+        Metric("input_size", "Input size", lambda facts, _: "x".join(map(str, facts.input_shape[1:]))),
+        Metric("conv_layers", "Conv. layers", _number("conv_layers")),
+        Metric("filter_sizes", "Filter sizes", _sizes),
+        Metric("num_filters", "Filters", _filters),
+        Metric("conv_weights", "Conv. weights", _number("conv_weights")),
+        Metric("conv_macs", "Conv. MACs", _number("conv_macs")),
+        Metric("fc_layers", "FC layers", _number("fc_layers")),
+        Metric("fc_weights", "FC weights", _number("fc_weights")),
+        Metric("fc_macs", "FC MACs", _number("fc_macs")),
+        Metric("total_weights", "All weights", _number("total_weights")),
+        Metric("total_macs", "All MACs", _number("total_macs")),
+    )
+}
+
+# LeCun et al. 1998, Section II.B, states trainable parameters and connections of each layer. Both have biases, a C3
+# that sees only some of the maps of S2, sub-sampling with coefficients of its own; the output layer, of radial basis
+# functions on 84 inputs, has connections and no trainable parameters.
+_PARAMETERS = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
+_CONNECTIONS = {
+    "C1": 122_304,
+    "S2": 5_880,
+    "C3": 151_600,
+    "S4": 2_000,
+    "C5": 48_120,
+    "F6": 10_164,
+    "output": 840,
+}
+
+
+def _of(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, int], ...]:
+    return tuple((name, layers[name]) for name in names)
+
+
+def _c5_and_f6(what: str) -> Reason:
+    # A fully connected layer has as many connections as parameters.
+    return Reason(
+        f"LeCun's {what} with biases, output layer left out",
+        _of(_CONNECTIONS, "C5", "F6"),
+        ((-840, "output layer"), (120 + 84, "biases of C5 and F6")),
+    )
+
+
+_LENET: dict[str, Reason] = {
+    "conv_macs": Reason(
+        "LeCun's connections without C5 and F6, not MACs",
+        _of(_CONNECTIONS, "C1", "S2", "C3", "S4", "output"),
+        (
+            (-90_000, "for the connections that LeCun's sparse C3 lacks"),
+            (4_704 + 1_600, "biases of C1 and C3"),
+            (5_880 + 2_000, "sub-sampling S2 and S4"),
+            (840, "output layer"),
+        ),
+    ),
+    "fc_layers": Reason(
+        "C5 and F6 alone, as in the 58k of the same column",
+        (("C5", 1), ("F6", 1)),
+        ((-1, "output layer, of radial basis functions in LeCun's paper"),),
+        "C5 is a convolution over all of its 5x5 input: both tables count it as fully connected.",
+    ),
+    "fc_weights": _c5_and_f6("trainable parameters"),
+    "fc_macs": _c5_and_f6("connections"),
+    "total_weights": Reason(
+        "LeCun's trainable parameters, biases included",
+        _of(_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),
+        (
+            (-900, "weights that LeCun's sparse C3 lacks"),
+            (6 + 16 + 120 + 84, "biases"),
+            (12 + 32, "coefficients and biases of the sub-sampling S2 and S4"),
+            (-840, "output layer, whose weights LeCun set by hand"),
+        ),
+        f"The 2.6k conv. weights of the same column have a dense C3 instead (150 + 2400 = {shown(2_550)}), "
+        "so its parts, 2.6k + 58k, are more than its total.",
+    ),
+    "total_macs": Reason(
+        "All of LeCun's connections, not MACs",
+        _of(_CONNECTIONS, "C1", "S2", "C3", "S4", "C5", "F6", "output"),
+        (
+            (-90_000, "for the connections that LeCun's sparse C3 lacks"),
+            (4_704 + 1_600 + 120 + 84, "biases of C1, C3, C5 and F6"),
+            (5_880 + 2_000, "sub-sampling S2 and S4"),
+        ),
+    ),
+}
+_CAFFE_FILTERS = (
+    "20 and 50 are the filters of Caffe's LeNet, another network: it has "
+    f"{shown(20 * 25 + 50 * 20 * 25)} conv. weights and {shown(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
+    f"{shown(25_500 + 800 * 500 + 500 * 10)} and {shown(1_888_000 + 800 * 500 + 500 * 10)} in all. "
+    "LeCun's C1 and C3 have 6 and 16 filters, as counted; only these give the 2.6k conv. weights of the same column."
+)

@@ -1,0 +1,128 @@
+"""What makes a measured process worth a second look before its figure is believed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dlbench.report.analysis import derive
+from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
+
+#: A host window that differs from the device's by more than this is flagged.
+CLOCK_GAP_LIMIT = 0.01
+#: Doubts about the energy, which do not touch the times.
+_OF_ENERGY = ["meters disagree", "short energy window"]
+#: In a table's cell, where no sentence leads to them.
+_SHORT = {
+    "at its power limit": "power limit",
+    "on a shared device": "shared device",
+    "on a busy host": "busy host",
+    "limited by the host": "host-bound",
+    "with a partial FLOP count": "partial FLOP",
+    "with FLOP that differ by step": "varying FLOP",
+}
+_BUSY = _SHORT["on a busy host"]
+#: How much of the cores others took, in the words of the warning.
+_SHARE = re.compile(r"^busy_host: .*?(\d+)%")
+
+
+def doubts(cases: pd.DataFrame) -> pd.DataFrame:
+    """One boolean column per doubt, named by what is said of the process.
+
+    Args:
+        cases: a row each, with `status`, `throttle_reasons`, `steady`, `other_processes` and `warnings`, and with the
+            metrics `throughput`, `sustained_throughput`, `clock_gap` and `energy_per_image`.
+    """
+    # A window that was too short for any energy leaves nothing to doubt.
+    metered = cases["energy_per_image"].notna()
+    return pd.DataFrame(
+        {
+            "unstable": cases["status"] == "unstable",
+            "throttled": cases["throttle_reasons"].map(lambda reasons: bool(_slowed_by(reasons) - {POWER_CAP})),
+            "at its power limit": cases["throttle_reasons"].map(lambda reasons: POWER_CAP in _slowed_by(reasons)),
+            "not warmed up": cases["steady"].map(lambda steady: steady is False),
+            "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
+            "on a busy host": cases["warnings"].map(partial(_says, "busy_host")),
+            "limited by the host": cases["warnings"].map(partial(_says, "host_bound")),
+            "with a partial FLOP count": cases["warnings"].map(partial(_says, "flop_partial")),
+            "with FLOP that differ by step": cases["warnings"].map(partial(_says, "flop_varies")),
+            "uneven steps": derive.uneven(cases),
+            "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
+            "meters disagree": metered & cases["warnings"].map(partial(_says, "energy_mismatch")),
+            "short energy window": metered & cases["warnings"].map(partial(_says, "short_energy_window")),
+        },
+        index=cases.index,
+        dtype=bool,
+    )
+
+
+def of_each(cases: pd.DataFrame) -> list[str]:
+    """Per process its doubts in short words, without that it is unstable, which its status says."""
+    found = doubts(cases).drop(columns="unstable")
+    names = [_SHORT.get(str(name), str(name)) for name in found.columns]
+    said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
+    return [
+        ", ".join(f"{name}{_share(warnings)}" if name == _BUSY else name for name in of_one)
+        for of_one, warnings in zip(said, cases["warnings"], strict=True)
+    ]
+
+
+def with_doubts(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
+    """`cases` with the column `doubts`: those about any of their processes, in short words.
+
+    Args:
+        cases: as `side_by_side.over_processes` gives them.
+        processes: what these were made of, as `side_by_side.numbered` gives them.
+    """
+    if cases.empty:
+        return cases.assign(doubts=[])
+    keys = ["number", "system_id"]
+    said = processes[keys].assign(doubts=of_each(processes)).groupby(keys)["doubts"]
+    return cases.join(said.agg(_together), on=keys)
+
+
+def in_words(case: Mapping[Any, Any] | pd.Series) -> str:
+    """The status of a case of `with_doubts`, unless it is ok, and its doubts; "" for one that is sound."""
+    return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["doubts"]) if part)
+
+
+def of_all(cases: pd.DataFrame, with_energy: bool) -> str:
+    """The doubts of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
+    found = doubts(cases)
+    counts = (found if with_energy else found.drop(columns=_OF_ENERGY)).sum()
+    several = len(cases) > 1
+    said = [f"{count} of {len(cases)} {name}" if several else str(name) for name, count in counts.items() if count]
+    return ", ".join(said)
+
+
+def _slowed_by(reasons: object) -> set[str]:
+    return {str(reason) for reason in _items(reasons)} - set(CHOSEN_CLOCKS)
+
+
+def _says(code: str, warnings: object) -> bool:
+    return any(str(warning).startswith(f"{code}:") for warning in _items(warnings))
+
+
+def _together(said: pd.Series[str]) -> str:
+    """Each of the doubts once, in their order."""
+    parts = [part for words in said for part in words.split(", ") if part]
+    # Of a busy host the share of the worst process.
+    busy = [part for part in parts if part.startswith(_BUSY)]
+    worst = max(busy, key=lambda part: int("".join(filter(str.isdigit, part)) or 0), default="")
+    return ", ".join(dict.fromkeys(worst if part in busy else part for part in parts))
+
+
+def _share(warnings: object) -> str:
+    """How much of the host's cores others took: " 63 %"."""
+    found = [match[1] for warning in _items(warnings) if (match := _SHARE.match(str(warning)))]
+    return f" {found[0]} %" if found else ""
+
+
+def _items(cell: object) -> Sequence[object]:
+    """What a cell holds; nothing where it is empty."""
+    return cell if isinstance(cell, list | tuple | np.ndarray) else ()  # type: ignore[return-value]

@@ -1,0 +1,187 @@
+"""One line of a comparison: what two groups of processes of one case say, or why they say nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+import pandas as pd
+
+from dlbench.report.analysis.case_warnings import of_all
+from dlbench.report.analysis.comparison_statistics import MIN_PROCESSES, Comparison, compare, correct
+from dlbench.report.analysis.derive import NO_KEY
+from dlbench.report.analysis.matching import IDENTITY, Group, Rules, is_known, setting_between
+from dlbench.results.records import DONE_STATUSES
+from dlbench.table import Cell
+
+#: Verdicts of lines with a comparison come from `compare_stats`; these stand where there is none.
+NOT_COMPARED = ("refused", "failed", "missing")
+
+#: Verdicts of `compare_stats`, in the order in which the summary counts them.
+VERDICTS = ("slower", "faster", "same", "ambiguous")
+
+_ENERGY_WORDS = {"faster": "less", "slower": "more"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One case: what was found about it, or why nothing can be."""
+
+    setting: dict[str, Cell]
+    verdict: str
+    comparison: Comparison | None = None
+    base: float | None = None  # geometric mean over processes of their medians, in the metric's unit
+    target: float | None = None
+    note: str = ""  # beside what `caveat_of` the comparison says
+    lost: bool = False  # measured in BASE, and failed in TARGET: see `_is_lost`
+    in_base: bool = True  # BASE measured it; what it did not cannot regress
+
+
+def line_of(base: Group, target: Group, rules: Rules) -> Line:
+    """The line of one case that both sides have; its verdict waits for `corrected`."""
+    setting = setting_between(base, target)
+    for side, group in (("BASE", base), ("TARGET", target)):
+        reason = _mixture(group, side, rules)
+        if reason:
+            return Line(setting, "refused", note=reason)
+    failed = [_failure(group, side, rules) for side, group in (("BASE", base), ("TARGET", target)) if group.good.empty]
+    if failed:
+        return Line(setting, "failed", note="; ".join(failed), lost=_is_lost(base, target))
+    reason = unlike_meters(base.good, target.good, ("BASE", "TARGET"), rules)
+    if reason:
+        return Line(setting, "refused", note=reason)
+    few = min(len(base.good), len(target.good)) < MIN_PROCESSES
+    a, b = processes_of(base.good, rules, few), processes_of(target.good, rules, few)
+    result = compare(a, b, rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time")
+    notes = _other_network(base.good, target.good)
+    for side, group in (("BASE", base), ("TARGET", target)):
+        notes += flags(group.good, side, rules)
+        if not group.bad.empty:
+            notes.append(f"{side}: {len(group.bad)} left out, {_failure(group, side, rules).partition(': ')[2]}")
+    middles = middle(base.good, rules), middle(target.good, rules)
+    return Line(setting, "", result, *middles, "; ".join(notes), _is_lost(base, target))
+
+
+def _other_network(base: pd.DataFrame, target: pd.DataFrame) -> list[str]:
+    """A note where the model's name stands for another network on each side."""
+    keys = [side["network_key"].fillna("").iloc[0] or NO_KEY for side in (base, target)]
+    return [] if keys[0] == keys[1] else [f"the network is another one: {keys[0]} in BASE, {keys[1]} in TARGET"]
+
+
+def _is_lost(base: Group, target: Group) -> bool:
+    """Whether a case that BASE measured fails in TARGET: always, or sometimes where it never did in BASE."""
+    if base.good.empty or _failures(target).empty:
+        return False
+    return target.good.empty or _failures(base).empty
+
+
+def _failures(group: Group) -> pd.DataFrame:
+    """The attempts that failed by themselves; one that was preempted, or lacks the metric alone, did not."""
+    return group.bad[~group.bad["status"].isin((*DONE_STATUSES, "preempted"))]
+
+
+def unlike_meters(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rules: Rules) -> str:
+    """Why the energies of two sides are not of one thing: meters of several kinds or scopes; "" where they are."""
+    for column in ("energy_source", "energy_scope") if rules.metric == "energy_per_image" else ():
+        meters = [sorted(set(side[column].fillna("unknown").astype(str))) for side in (a, b)]
+        if meters[0] != meters[1] or len(meters[0]) > 1:
+            return f"{column} is {' and '.join(meters[0])} in {names[0]} and {' and '.join(meters[1])} in {names[1]}"
+    return ""
+
+
+#: In what settings of one CPU differ.
+_SETTINGS = (
+    ("system_torch_threads", "threads"),
+    ("system_cpu_cores", "cores"),
+    ("system_cpu_threads", "logical cores"),
+    ("system_memory_bytes", "bytes of memory"),
+)
+
+
+def _mixture(group: Group, side: str, rules: Rules) -> str:
+    """Why the attempts of a group are no processes of one case: an ignored axis varies, or the system does."""
+    option = f"--{side.lower()}-where"
+    for name in IDENTITY:
+        values = pd.concat([group.good, group.bad])[name].unique()
+        if len(values) > 1:
+            shown = " and ".join(map(str, values)) if name != "protocol" else f"{len(values)} kinds"
+            return f"{name} is {shown} within {side}; choose with {option} {name}={values[0]}"
+    keys = group.good["system_key"].dropna().unique()
+    if len(keys) > 1:
+        return f"{side} has it on {len(keys)} systems; choose with {option} system_key={keys[0]}"
+    networks = group.good["network_key"].fillna("").unique()
+    if len(networks) > 1:
+        newest = [key for key in networks if key][-1]
+        return f"{side} has it of {len(networks)} networks; choose with {option} network_key={newest}"
+    # Records of earlier versions have one key for all settings of a CPU.
+    on_cpu = group.good[group.good["device"] == "cpu"]
+    settings = _SETTINGS if on_cpu["system_id"].nunique() > 1 else _SETTINGS[:1]
+    for column, noun in settings:
+        counts = sorted(int(count) for count in on_cpu[column].dropna().unique())
+        if len(counts) > 1:
+            shown = " and ".join(map(str, counts))
+            return f"{side} has it with {shown} {noun}; choose with {option} {column}={counts[0]}"
+    return ""
+
+
+def _failure(group: Group, side: str, rules: Rules) -> str:
+    failures = _failures(group)
+    last = (group.bad if failures.empty else failures).iloc[-1]
+    if last["status"] not in DONE_STATUSES:
+        error = last["error"].splitlines()[0] if isinstance(last["error"], str) and last["error"] else "no reason kept"
+        return f"{side}: {last['status']}: {error}"
+    if rules.metric == "energy_per_image" and last["steps"] > 0:
+        return (
+            f"{side}: no energy was measured ({last['energy_note'] if is_known(last['energy_note']) else 'no meter'})"
+        )
+    return f"{side}: {last['status']}, but without usable step times (none, NaN, zero or negative)"
+
+
+def flags(good: pd.DataFrame, side: str, rules: Rules) -> list[str]:
+    """What makes these processes worth a second look."""
+    said = of_all(good, with_energy=rules.metric == "energy_per_image")
+    return [f"{side}: {said}"] if said else []
+
+
+def processes_of(good: pd.DataFrame, rules: Rules, with_steps: bool) -> list[list[float]]:
+    """For each process its step times, where its own interval is needed, else its median alone."""
+    if rules.metric == "step_time" and (with_steps or len(good) < MIN_PROCESSES):
+        return [samples.tolist() for samples in good["samples"]]
+    return [[float(value)] for value in good[rules.metric]]
+
+
+def middle(good: pd.DataFrame, rules: Rules) -> float:
+    """Geometric mean over processes of their medians, in the metric's unit."""
+    return math.exp(fmean(math.log(value) for value in good[rules.metric]))
+
+
+def caveat_of(result: Comparison) -> str:
+    """What has to be known beside the verdict. An interval from an assumed spread is no measurement: none is shown."""
+    if (result.low is None and not result.without_spread) or result.basis == "assumed":
+        counts = f"{result.num_processes_a} against {result.num_processes_b} processes"
+        return (
+            f"{counts} are too few to see how processes differ: no interval; run {MIN_PROCESSES} or more on each side"
+        )
+    return result.caveat
+
+
+def corrected(lines: list[Line], metric: str) -> list[Line]:
+    """The lines with verdicts; those of a difference hold for all of them together."""
+    # Where the spread between processes is only assumed nothing is tested, and the other tests pay nothing for it.
+    results = [line.comparison for line in lines if line.comparison]
+    tested = [replace(c, p_value=None, low=None, high=None) if c.basis == "assumed" else c for c in results]
+    compared = iter(correct(tested))
+    finished = []
+    for line in lines:
+        if line.comparison:
+            result = next(compared)
+            verdict = verdict_words(metric)[VERDICTS.index(result.verdict)]
+            line = replace(line, verdict=verdict, comparison=result)
+        finished.append(line)
+    return finished
+
+
+def verdict_words(metric: str) -> list[str]:
+    """`VERDICTS` as this metric says them: energy is not slower, but more."""
+    return [_ENERGY_WORDS.get(word, word) if metric == "energy_per_image" else word for word in VERDICTS]

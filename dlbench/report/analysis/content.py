@@ -1,0 +1,180 @@
+"""What a report is made of: the data read from the stores, and the kinds of block that a section holds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from dlbench.report.analysis import accounting, case_bounds, derive
+from dlbench.report.analysis.projection import Prices
+from dlbench.report.figures.figure_parts import Plot
+from dlbench.report.loading import stores, systems
+from dlbench.results import bounds_store, store
+from dlbench.results.records import DONE_STATUSES
+from dlbench.suites.case import AXES
+from dlbench.table import Table
+
+#: Tables and figures are made of at most so many cases; metrics.csv has all.
+MAX_SHOWN = 1000
+#: What is wrong with a case that is said to be measured and has no time that can be a step's.
+UNUSABLE = "no step time is left: there is none, or one is NaN, infinite, zero, negative or beyond all reason"
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """The data behind a report, read once. Each is equal to itself alone, so that what is derived can be remembered."""
+
+    sources: tuple[str, ...]
+    rows: pd.DataFrame  # as stored, one per rank, without samples; `system_details` in one row of each system
+    attempts: pd.DataFrame  # one per attempt, all metrics and their intervals
+    shown: pd.DataFrame  # of each case the attempt that counts, with samples, traces of power, communication
+    failed: pd.DataFrame  # of each case without samples the latest attempt
+    system_names: dict[str, str]  # by system_id
+    skipped: tuple[str, ...]  # parts that could not be read, in words
+    left_out: int = 0  # measured cases beyond those that are shown, which stand in metrics.csv alone
+    account: accounting.Account = field(default_factory=lambda: accounting.Account(0, {}, {}))
+    baseline: str | None = None  # the name of the system that speedups are over; None for the first
+    prices: Prices | None = None
+    bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
+    files: Mapping[str, Path] = field(default_factory=dict)  # of each attempt the Parquet file that holds it
+
+    def of_system(self, system_id: str) -> pd.DataFrame:
+        """The shown cases of one system."""
+        return self.shown[self.shown["system_id"] == system_id]
+
+    def warn_of_skipped(self) -> None:
+        """A `SkippedPart` warning for each part that could not be read, for those who show nothing but figures."""
+        if self.account.error:
+            warnings.warn(self.account.error, store.SkippedPart, stacklevel=3)
+        for problem in self.skipped:
+            warnings.warn(problem, store.SkippedPart, stacklevel=3)
+
+
+def read(
+    sources: Sequence[Path | str],
+    baseline: str | None = None,
+    prices: Prices | None = None,
+    progress: stores.Progress | None = None,
+    max_shown: float | None = None,
+) -> Content:
+    """Read the stores and derive everything that a report shows.
+
+    Args:
+        sources: results folders, Parquet files or glob patterns; NAME=SOURCE gives the system its name.
+        baseline: the name of the system that speedups are over; None for the first.
+        prices: of energy and devices, for what a training costs.
+        progress: is told how far the reading is.
+        max_shown: at most so many cases are shown, with their samples; None for `MAX_SHOWN`.
+
+    Raises:
+        StoreError: a source does not exist.
+        UnknownName: no system is called as the baseline is.
+    """
+    named = [systems.parse_source(source) for source in sources]
+    loaded = stores.load(named, progress)
+    rows = loaded.rows
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", store.SkippedPart)
+        bounds = bounds_store.read([source.path for source in named])
+    names = systems.system_names(rows)
+    systems.check_baseline(baseline, names.values())
+    attempts = case_bounds.with_bounds(derive.assembled(rows, loaded.statistics), rows, bounds)
+    first = rows[["attempt_id", "system_id", "power_limit_w"]].drop_duplicates("attempt_id").set_index("attempt_id")
+    system_id = attempts["attempt_id"].map(first["system_id"]).astype(object).rename("system_id")
+    attempts = pd.concat([derive.with_intervals(attempts), system_id], axis=1)
+    attempts = derive.with_network_names(attempts)
+    latest = derive.current(attempts)
+    done = latest["status"].isin(DONE_STATUSES)
+    usable = done & latest["steps"].gt(0)
+    measured = latest if usable.all() else latest[usable]
+    chosen = choose(measured, MAX_SHOWN if max_shown is None else max_shown)
+    # Sections look at these case by case, which columns of Arrow's texts are slow at.
+    chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
+    kept = loaded.samples_of(chosen["attempt_id"].tolist())
+    traces = first.reindex(kept.index)["power_limit_w"].to_numpy()
+    allreduce = kept.index.map(rows.groupby("attempt_id")["gradient_allreduce_s"].max())
+    kept = kept.assign(power_limit_w=traces, allreduce=allreduce.to_numpy(dtype=float))
+    # In one piece, which is faster.
+    shown = pd.concat([chosen, kept.set_index(chosen.index)], axis=1).copy()
+    return Content(
+        sources=tuple(source.path for source in named),
+        rows=rows,
+        attempts=attempts,
+        shown=shown,
+        failed=_failed(latest[~usable]),
+        system_names=names,
+        skipped=(*loaded.problems, *(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart))),
+        left_out=len(measured) - len(chosen),
+        account=_account(loaded, attempts, latest, usable, chosen),
+        baseline=baseline,
+        prices=prices,
+        bounds=bounds,
+        files=loaded.files(),
+    )
+
+
+def _failed(cases: pd.DataFrame) -> pd.DataFrame:
+    return cases.assign(error=cases["error"].mask(cases["status"].isin(DONE_STATUSES), UNUSABLE))
+
+
+def _account(
+    loaded: stores.Loaded, attempts: pd.DataFrame, latest: pd.DataFrame, usable: pd.Series, chosen: pd.DataFrame
+) -> accounting.Account:
+    """What became of every row that was read."""
+    kinds = pd.Series(accounting.SUPERSEDED, attempts["attempt_id"], dtype=object)
+    kinds[derive.lost(attempts).to_numpy() & ~kinds.index.isin(latest["attempt_id"])] = accounting.LOST
+    kinds[latest.loc[~usable, "attempt_id"]] = accounting.FAILED
+    kinds[latest.loc[usable, "attempt_id"]] = accounting.BEYOND
+    kinds[chosen["attempt_id"]] = accounting.SHOWN
+    return accounting.account(loaded.rows, kinds, loaded.num_rows, loaded.num_passed_over, loaded.num_copies)
+
+
+def choose(cases: pd.DataFrame, limit: float) -> pd.DataFrame:
+    """At most so many cases, of every system and network some: of each setting the latest, and of these the fastest.
+
+    A setting are all axes but `repeat`. Its earlier repeats come only when every setting has had its turn.
+    """
+    if len(cases) <= limit:
+        return cases
+    setting = ["system_id", *(axis for axis in AXES if axis != "repeat")]
+    turn = cases.groupby(setting, dropna=False).cumcount(ascending=False)
+    kind = ["system_id", "model", "mode", "precision"]
+    by_speed = cases[[*kind, "throughput"]].assign(turn=turn).sort_values("throughput", ascending=False, kind="stable")
+    place = by_speed.groupby([*kind, "turn"], dropna=False).cumcount()
+    order = pd.DataFrame({"turn": turn, "place": place}).sort_values(["turn", "place"], kind="stable")
+    return cases.loc[order.index[: int(limit)].sort_values()]
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One large number at the head of a report."""
+
+    value: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One part of a section: words, key figures, a figure or a table, whichever is given."""
+
+    words: str = ""
+    figures: tuple[KeyFigure, ...] = ()
+    plot: Plot | None = None
+    table: Table | None = None
+    heading: str = ""
+    folded: bool = False  # shown on demand
+    filters: tuple[str, ...] = ()  # columns of the table to choose by
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of a report."""
+
+    id: str
+    title: str
+    blocks: Sequence[Block] = field(default=())

@@ -1,0 +1,69 @@
+"""Names as people read them: networks and the settings of a case."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from dlbench.suites.case import AXES
+from dlbench.suites.catalog import CATALOG
+
+#: Axes that always stand in a table; the others only where they vary.
+MAIN_AXES = ("model", "mode", "precision", "batch_size")
+AXIS_TITLES = {
+    "model": "Network",
+    "mode": "Mode",
+    "precision": "Precision",
+    "batch_size": "Batch",
+    "memory_format": "Layout",
+    "devices_per_node": "Devices/node",
+    "compile": "Compile",
+}
+#: A name longer than this is cut in the middle where space is limited; tables hold it whole.
+_MAX_LABEL = 34
+
+
+def network(name: str) -> str:
+    """A network's title: "VGG-16" for vgg16; a name that is not in the catalogue stays as it is."""
+    return CATALOG[name].title if name in CATALOG else name
+
+
+def network_order(names: Iterable[str]) -> list[str]:
+    """The networks in the order of the catalogue, which is about that of history; others follow by name."""
+    place = {name: i for i, name in enumerate(CATALOG)}
+    return sorted(set(names), key=lambda name: (place.get(name, len(place)), name))
+
+
+def short(text: str, limit: int = _MAX_LABEL) -> str:
+    """`text` of at most `limit` characters, cut in the middle, where long names differ least."""
+    if len(text) <= limit:
+        return text
+    head = (limit - 1) // 2
+    return f"{text[:head]}…{text[-(limit - 1 - head) :]}"
+
+
+def axis_title(axis: str) -> str:
+    """What stands above a column of this axis."""
+    return AXIS_TITLES.get(axis, axis.replace("_", " ").capitalize())
+
+
+def varying_axes(cases: pd.DataFrame) -> list[str]:
+    """The axes beyond `MAIN_AXES` that take more than one value in these cases."""
+    return [axis for axis in AXES if axis not in MAIN_AXES and cases[axis].nunique() > 1]
+
+
+def setting(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
+    """The values of these axes in one line: "tf32, batch 64"; what is the plain default is left out."""
+    return ", ".join(part for axis in axes if (part := _value(axis, case[axis])))
+
+
+def _value(axis: str, value: Any) -> str:
+    if axis == "batch_size":
+        return f"batch {value}"
+    if axis == "compile":
+        return "" if value == "off" else f"compile {value}"
+    if axis in ("nodes", "devices_per_node", "repeat"):
+        return f"{axis_title(axis).lower()} {value}"
+    return str(value)

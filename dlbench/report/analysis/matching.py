@@ -1,0 +1,240 @@
+"""Which processes of two sides belong together: what has to agree, what each side has, and which pairs are whole.
+
+Attempts that differ in the axis `repeat` alone are processes of one case. All axes but that, the suite with its version
+and the protocol have to agree, unless they are named as allowed to differ.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dlbench import units
+from dlbench.errors import BadInput, UnknownName
+from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN
+from dlbench.report.analysis.derive import current, tidy
+from dlbench.report.loading.systems import with_systems
+from dlbench.results.reader import NUMBER_LISTS
+from dlbench.results.records import DONE_STATUSES
+from dlbench.results.schema import LONG_TEXT, SCHEMA
+from dlbench.suites.case import AXES, Case, Protocol
+from dlbench.table import Cell
+
+#: What has to agree between two processes for them to be compared, by the names that `ignore` takes.
+IDENTITY = ("suite", "suite_version", *(axis for axis in AXES if axis != "repeat"), "protocol")
+
+#: Keys of the protocol that do not touch what a process measures.
+_HARMLESS = ("timeout_s",)
+
+#: Between the halves of a pair lies no more than this [s]; what ran further apart did not share its conditions.
+MAX_PAIR_GAP_S = 60.0
+
+#: Facts about a system that may explain a difference, in the order in which they are shown.
+SYSTEM_FACTS = {
+    "device_name": "device",
+    "device_count": "devices",
+    "driver_version": "driver",
+    "hostname": "host",
+    "cpu_model": "CPU",
+    "cpu_cores": "CPU cores",
+    "cpu_threads": "CPU threads",
+    "torch_threads": "threads of torch",
+    "cpu_quota": "CPU quota",
+    "cpu_binding": "binding of threads",
+    "node_cpu_cores": "cores of the node",
+    "node_memory_bytes": "memory of the node [B]",
+    "memory_bytes": "memory [B]",
+    "os": "operating system",
+    "kernel": "kernel",
+    "python_version": "Python",
+    "torch_version": "torch",
+    "torchvision_version": "torchvision",
+    "cuda_version": "CUDA",
+    "cudnn_version": "cuDNN",
+    "nccl_version": "NCCL",
+    "container_runtime": "container runtime",
+    "container_image": "container image",
+    "dlbench_version": "dlbench",
+    "git_commit": "git commit",
+    "git_dirty": "uncommitted changes",
+}
+
+#: The columns of rows that a comparison needs; the others may take gigabytes.
+COLUMNS = tuple(name for name in SCHEMA.names if name != LONG_TEXT and (name not in NUMBER_LISTS or name == "step_s"))
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How two sides are compared."""
+
+    metric: str = "step_time"
+    confidence: float = 0.95
+    margin: float = DEFAULT_MARGIN
+    between_processes: float | None = None  # relative standard deviation between processes, where it is known
+    ignore: frozenset[str] = frozenset()  # of `IDENTITY`: what may differ
+
+    def __post_init__(self) -> None:
+        for name in self.ignore:
+            if name not in IDENTITY:
+                raise UnknownName("identity", name, IDENTITY, "--ignore")
+        for name in ("model", "mode"):
+            if name in self.ignore:
+                raise BadInput(f"--ignore {name}: another {name} is another work; there is nothing to compare")
+
+
+DEFAULT_RULES = Rules()
+
+
+@dataclass(frozen=True)
+class Group:
+    """All attempts of one side at one case."""
+
+    key: Key
+    good: pd.DataFrame
+    bad: pd.DataFrame
+
+
+def side_of(rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, rules: Rules) -> pd.DataFrame:
+    """One row per attempt of a side that counts, with its system's facts and whether it is usable (`_good`)."""
+    rows = select(rows, where, f"--{name.lower()}-where")
+    if rows.empty:
+        raise BadInput(f"{name} holds no records" + (f" with {', '.join(where)}" if where else ""))
+    # Two settings of a CPU are two systems, though records of earlier versions have one key for both.
+    cases = with_systems(tidy(rows), rows)
+    if not every:
+        cases = current(cases)
+    for axis in fields(Case):
+        # Parts from before an axis existed say nothing of it: they had its default.
+        if axis.name in AXES and axis.name != "model":
+            cases[axis.name] = cases[axis.name].where(cases[axis.name].notna(), axis.default)
+    cases["protocol"] = [comparable_protocol(text) for text in cases["protocol"]]
+    columns = ["attempt_id", *(f"system_{fact}" for fact in SYSTEM_FACTS)]
+    facts = rows[columns].drop_duplicates("attempt_id").set_index("attempt_id")
+    cases = cases.join(facts, on="attempt_id")
+    values = cases[rules.metric]
+    return cases.assign(_good=cases["status"].isin(DONE_STATUSES) & np.isfinite(values) & (values > 0))
+
+
+def select(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFrame:
+    """The rows in which each named column has the given value, written as text: ``precision=fp32``.
+
+    Raises:
+        BadInput: a selection is not KEY=VALUE, or names no column.
+    """
+    for text in where:
+        column, equals, value = text.partition("=")
+        if not equals:
+            raise BadInput(f"cannot use {option} {text}: write column=value")
+        if column not in rows.columns:
+            raise UnknownName("column", column, map(str, rows.columns), option)
+        # A column of whole numbers in which some are missing holds floats: 2.0 is what was asked for as 2.
+        if pd.api.types.is_float_dtype(rows[column]):
+            rows = rows[rows[column] == pd.to_numeric(value, errors="coerce")]
+        else:
+            rows = rows[rows[column].astype(str) == value]
+    return rows
+
+
+@lru_cache(maxsize=10_000)
+def comparable_protocol(text: str | None) -> str:
+    """A record's protocol as text, equal where the measuring was: defaults filled in, harmless keys left out."""
+    values = asdict(Protocol()) | json.loads(text or "{}")
+    return json.dumps({k: v for k, v in values.items() if k not in _HARMLESS}, sort_keys=True)
+
+
+def is_usable(case: Mapping[Any, Any], rules: Rules) -> bool:
+    """Whether an attempt ended well and has the metric that is compared."""
+    value = case[rules.metric]
+    return case["status"] in DONE_STATUSES and value is not None and math.isfinite(value) and value > 0
+
+
+def groups_of(cases: pd.DataFrame, names: list[str], rules: Rules) -> dict[Key, Group]:
+    """The attempts by what has to agree, in the order in which they were started."""
+    groups = {}
+    # Nothing may go because a value is missing, which pandas would leave out.
+    for key, attempts in cases.groupby(names, sort=False, dropna=False):
+        groups[tuple(key)] = Group(tuple(key), attempts[attempts["_good"]], attempts[~attempts["_good"]])
+    return groups
+
+
+def nearest(key: Key, candidates: list[Key], names: list[str]) -> Key | None:
+    """The candidate for the same work that disagrees in the fewest names; None where there is none."""
+    work = [names.index("model"), names.index("mode")]
+    same = [other for other in candidates if all(other[i] == key[i] for i in work)]
+    return min(same, key=lambda other: sum(x != y for x, y in zip(key, other, strict=True)), default=None)
+
+
+def paired_rows(rows: pd.DataFrame, sides: tuple[str, str]) -> pd.DataFrame:
+    """The attempts that count of both sides."""
+    rows = rows[rows["suite"].isin(sides)]
+    # A process of a side is measured on what its setting makes of the machine: nothing else tells its cases apart.
+    return pd.DataFrame(columns=["suite", "case_id"]) if rows.empty else current(tidy(rows))
+
+
+def pair_of(
+    cases: pd.DataFrame, sides: tuple[str, str], a: Case, b: Case, number: int
+) -> tuple[dict[Any, Any], dict[Any, Any]] | None:  # fmt: skip
+    """Both halves of a pair, if they ran one right after the other."""
+    halves = []
+    for suite, case in zip(sides, (a, b), strict=True):
+        name = replace(case, repeat=number).id
+        found = cases[(cases["suite"] == suite) & (cases["case_id"] == name)]
+        if found.empty:
+            return None
+        halves.append(found.iloc[-1].to_dict())
+    first, second = sorted(halves, key=lambda half: half["started_at"])
+    gap_s = (second["started_at"] - first["finished_at"]).total_seconds()
+    # Records keep milliseconds; halves that overlap disturbed each other.
+    return (halves[0], halves[1]) if -0.01 <= gap_s <= MAX_PAIR_GAP_S else None
+
+
+def setting_between(group: Group, other: Group | None = None) -> dict[str, Cell]:
+    """As `setting_of`, from the first attempts of one or two groups."""
+    first = pd.concat([group.good, group.bad]).iloc[0]
+    second = first if other is None else pd.concat([other.good, other.bad]).iloc[0]
+    return setting_of({name: first[name] for name in IDENTITY}, {name: second[name] for name in IDENTITY})
+
+
+def setting_of(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Cell]:
+    """The axes of a comparison; where its sides differ, both values."""
+    return {
+        name: _plain(first[name]) if first[name] == second[name] else f"{first[name]} → {second[name]}"
+        for name in first
+        if name not in ("protocol", "repeat")
+    }
+
+
+def system_differences(base: pd.DataFrame, target: pd.DataFrame) -> list[tuple[str, str, str]]:
+    """The facts about the systems in which the two sides differ, each with its values."""
+    columns = {f"system_{name}": title for name, title in SYSTEM_FACTS.items()} | {"clock": "clock"}
+    found = []
+    for column, title in columns.items():
+        values = [sorted({_said(v) for v in side[column] if is_known(v)}) for side in (base, target)]
+        if values[0] != values[1]:
+            found.append((title, *(", ".join(v) or units.MISSING for v in values)))
+    return found  # type: ignore[return-value]  # three texts each
+
+
+def _said(value: Any) -> str:
+    # A column of whole numbers in which some are missing holds floats.
+    plain = _plain(value)
+    return str(int(plain)) if isinstance(plain, float) and plain.is_integer() else str(plain)
+
+
+def _plain(value: Any) -> Cell:
+    cell: Cell = value.item() if hasattr(value, "item") else value
+    return cell
+
+
+def is_known(value: Any) -> bool:
+    """Whether a cell of a frame holds anything."""
+    return value is not None and value == value and value != ""

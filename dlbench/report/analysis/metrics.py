@@ -1,0 +1,449 @@
+"""Every number that a report may show: its name, unit, meaning and derivation. Reports show nothing else.
+
+`derive` computes them from the store's rows; the definitions are those of the measurement contract, and the report
+prints this table as its list of definitions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dlbench import units
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of one attempt. `unit` is "1" for a pure number and "%" for a fraction that is shown as percent."""
+
+    name: str  # the column in metrics.csv
+    title: str  # above a column or beside an axis
+    unit: str
+    better: str  # "higher" | "lower" | "none"
+    description: str
+    derivation: str
+
+    @property
+    def heading(self) -> str:
+        """Title with its unit, for an axis or a column: ``Throughput [img/s]``."""
+        return self.title if self.unit == "1" else f"{self.title} [{self.unit}]"
+
+    def show(self, value: float | None, significant: int = 3) -> str:
+        """`value` with its unit as people read it; an en dash where it is missing."""
+        if value is None or not math.isfinite(value):
+            return units.MISSING
+        if self.unit in _SHOWN_BY:
+            return _SHOWN_BY[self.unit](value, significant)
+        if self.unit == "1":
+            return units.digits(value, significant)
+        return f"{units.digits(value, significant)} {self.unit}"
+
+
+_SHOWN_BY: dict[str, Callable[[float, int], str]] = {
+    "s": units.seconds,
+    "B": units.bytes_,
+    # The digits of a share beyond the second mean little.
+    "%": lambda value, significant: units.percent(value, min(2, significant)),
+    "FLOP": lambda value, significant: units.rate(value, "FLOP", significant),
+    "FLOP/s": lambda value, significant: units.rate(value, "FLOP/s", significant),
+    "J/img": lambda value, significant: units.quantity(value, "J/img", significant),
+    "J/GFLOP": lambda value, significant: units.quantity(value, "J/GFLOP", significant),
+}
+
+_ALL = (
+    Metric(
+        "step_time",
+        "Step time",
+        "s",
+        "lower",
+        "Time of one step over the global batch: forward, backward and optimizer in training, forward in inference.",
+        "median over the timed steps; of each step the slowest rank",
+    ),
+    Metric(
+        "step_time_half_width",
+        "Half-width of the interval",
+        "%",
+        "lower",
+        "Uncertainty of the median step time: half of its confidence interval, at the confidence that the case's "
+        "protocol asks for (95 % unless told otherwise), relative to it.",
+        "order statistics of the effective number of samples, which allows for autocorrelation (dlbench.stats)",
+    ),
+    Metric(
+        "forward_time",
+        "Forward",
+        "s",
+        "lower",
+        "Time from the beginning of the same steps to the end of the forward pass; the loss counts as backward.",
+        "median over the timed steps, of short ones over every phase_stride-th; in each step of the rank that was "
+        "slowest in it",
+    ),
+    Metric(
+        "backward_time",
+        "Backward",
+        "s",
+        "lower",
+        "Time of the loss and the backward pass inside the same steps, waiting for other ranks included.",
+        "as for forward",
+    ),
+    Metric(
+        "optimizer_time",
+        "Optimizer",
+        "s",
+        "lower",
+        "Time from the end of the backward pass to the end of the same steps: the update of all parameters.",
+        "as for forward",
+    ),
+    Metric(
+        "rest_time",
+        "Rest of the step",
+        "s",
+        "lower",
+        "What the medians of the three leave of the median step; within one step they leave nothing.",
+        "step time - forward - backward - optimizer, never below 0",
+    ),
+    Metric(
+        "throughput",
+        "Throughput",
+        "img/s",
+        "higher",
+        "Images per second over all devices of the case.",
+        "global batch / median step time",
+    ),
+    Metric(
+        "sustained_throughput",
+        "Sustained throughput",
+        "img/s",
+        "higher",
+        "Images per second over the whole timed window by the host's clock, slow steps included.",
+        "global batch x timed steps / longest window of all ranks",
+    ),
+    Metric(
+        "latency_p50",
+        "Latency p50",
+        "s",
+        "lower",
+        "Inference: half of the batches are done within this time.",
+        "50th percentile of the step times, interpolated linearly",
+    ),
+    Metric(
+        "latency_p95",
+        "Latency p95",
+        "s",
+        "lower",
+        "Inference: 95 of 100 batches are done within this time.",
+        "95th percentile of the step times, interpolated linearly",
+    ),
+    Metric(
+        "latency_p99",
+        "Latency p99",
+        "s",
+        "lower",
+        "Inference: 99 of 100 batches are done within this time.",
+        "99th percentile of the step times, interpolated linearly",
+    ),
+    Metric(
+        "flop_per_image",
+        "FLOP per image",
+        "FLOP",
+        "none",
+        "Model FLOP: counted operations of matrix products, convolutions and attention, 2 per MAC, without what "
+        "activation checkpointing runs again; a lower bound where flop_partial names operations.",
+        "forward in inference, forward + backward in training, of a step of the case's batch / images",
+    ),
+    Metric(
+        "executed_flop_per_image",
+        "Executed FLOP per image",
+        "FLOP",
+        "none",
+        "The same with what activation checkpointing runs again in the backward pass.",
+        "as FLOP per image, plus the recomputed forward operations",
+    ),
+    Metric(
+        "flop_per_step",
+        "FLOP per step and device",
+        "FLOP",
+        "none",
+        "Counted floating-point operations that one device does in one step.",
+        "FLOP per image x batch per device",
+    ),
+    Metric(
+        "flop_rate",
+        "Achieved FLOP/s",
+        "FLOP/s",
+        "higher",
+        "Counted floating-point operations per second over all devices of the case.",
+        "FLOP per image x global batch / median step time",
+    ),
+    Metric(
+        "device_peak",
+        "Datasheet peak",
+        "FLOP/s",
+        "none",
+        "Dense peak of one device at the case's precision, from its datasheet; none is known for CPUs.",
+        "dlbench/facts/device_peaks.csv by the device's name",
+    ),
+    Metric(
+        "mfu",
+        "Share of peak",
+        "%",
+        "higher",
+        "Model FLOP utilisation (MFU): what share of the dense datasheet peak the model FLOP reach; recomputation is "
+        "not in it.",
+        "achieved FLOP/s / (datasheet peak x devices)",
+    ),
+    Metric(
+        "hfu",
+        "Share of peak with recomputation",
+        "%",
+        "none",
+        "Hardware FLOP utilisation (HFU): the same of the executed FLOP; missing where nothing is recomputed.",
+        "executed FLOP per image x global batch / median step time / (datasheet peak x devices)",
+    ),
+    Metric(
+        "time_bound",
+        "Time bound",
+        "s",
+        "none",
+        "No step can be faster than this: its floating-point operations at the datasheet peak.",
+        "FLOP per step and device / datasheet peak",
+    ),
+    Metric(
+        "distance_to_bound",
+        "Distance to the bound",
+        "×",
+        "lower",
+        "How many times longer a step takes than its bound from floating-point operations.",
+        "median step time / time bound",
+    ),
+    Metric(
+        "measured_peak",
+        "Measured peak",
+        "FLOP/s",
+        "none",
+        "Highest rate that a matrix product or a convolution reached on one device of the same system at the case's "
+        "precision.",
+        "fastest sample of `dlbench ceilings` that is no glitch of the clock; on a CPU of as many threads",
+    ),
+    Metric(
+        "share_of_measured_peak",
+        "Share of measured peak",
+        "%",
+        "higher",
+        "What share of the peak that was measured on the same system the counted operations reach.",
+        "achieved FLOP/s / (measured peak x devices)",
+    ),
+    Metric(
+        "layer_bound",
+        "Bound with memory",
+        "s",
+        "none",
+        "No step can be faster than this unless caches hold what it moves: of each layer the larger of its FLOP at the "
+        "peak and its bytes at the bandwidth, and the optimizer's bytes.",
+        "work by `dlbench profile` of the same case, on whatever device; rates by `dlbench ceilings`, else datasheet",
+    ),
+    Metric(
+        "distance_to_layer_bound",
+        "Distance to the bound with memory",
+        "×",
+        "lower",
+        "How many times longer a step takes than its bound from floating-point operations and moved bytes.",
+        "median step time / bound with memory",
+    ),
+    Metric(
+        "energy_per_image",
+        "Energy per image",
+        "J/img",
+        "lower",
+        "Gross energy of the metered devices per image; what is in it depends on the meter's scope.",
+        "average power x window / images; summed over ranks, a shared meter counted once",
+    ),
+    Metric(
+        "module_energy_per_image",
+        "Module energy per image",
+        "J/img",
+        "lower",
+        "Gross energy per image of the whole superchip modules, CPU included; missing on devices that are none.",
+        "integral of the module's sampled power over the window / images; summed over devices",
+    ),
+    Metric(
+        "energy_per_gflop",
+        "Energy per GFLOP",
+        "J/GFLOP",
+        "lower",
+        "Gross energy per 10^9 counted floating-point operations.",
+        "energy per image / FLOP per image",
+    ),
+    Metric(
+        "average_power",
+        "Average power",
+        "W",
+        "none",
+        "Mean gross power of all metered devices of the case over the energy window.",
+        "energy / energy window; summed over ranks, a shared meter counted once",
+    ),
+    Metric(
+        "idle_power",
+        "Idle power",
+        "W",
+        "none",
+        "Power of the same devices before the case, at rest; contained in all energies, which are gross.",
+        "mean before the window; summed over ranks, a shared meter counted once",
+    ),
+    Metric(
+        "images_per_wh",
+        "Images per watt-hour",
+        "img/Wh",
+        "higher",
+        "Images for one watt-hour of gross energy.",
+        "3600 / energy per image",
+    ),
+    Metric(
+        "energy_disagreement",
+        "Counter against power",
+        "%",
+        "lower",
+        "How far the energy counter and the integral of the sampled power are apart; large means: trust neither.",
+        "|integral / counter - 1|, the largest of all ranks",
+    ),
+    Metric(
+        "memory_allocated",
+        "Peak memory, allocated",
+        "B",
+        "lower",
+        "Largest amount of memory that tensors held at once, by the framework's allocator.",
+        "maximum over ranks",
+    ),
+    Metric(
+        "memory_reserved",
+        "Peak memory, reserved",
+        "B",
+        "lower",
+        "Largest amount that the framework's allocator had taken from the device.",
+        "maximum over ranks",
+    ),
+    Metric(
+        "memory_device",
+        "Device memory in use",
+        "B",
+        "lower",
+        "Memory of the device in use by the driver's account: adds the context and libraries.",
+        "maximum over ranks",
+    ),
+    Metric(
+        "memory_rss",
+        "Peak host memory",
+        "B",
+        "lower",
+        "Largest resident set of the process in host memory: framework, libraries and, on a CPU, the tensors.",
+        "maximum over ranks",
+    ),
+    Metric(
+        "memory_parameters",
+        "Parameters",
+        "B",
+        "none",
+        "Memory of the network's parameters and buffers, such as the statistics of batch normalisation.",
+        "maximum over ranks; records from before buffers were counted have them in the rest",
+    ),
+    Metric(
+        "memory_gradients",
+        "Gradients",
+        "B",
+        "none",
+        "Memory of the parameters' gradients.",
+        "maximum over ranks",
+    ),
+    Metric(
+        "memory_optimizer",
+        "Optimizer state",
+        "B",
+        "none",
+        "Memory of the optimizer's state, such as momentum.",
+        "maximum over ranks",
+    ),
+    Metric(
+        "memory_activations",
+        "Activations",
+        "B",
+        "none",
+        "Memory of the tensors that the forward pass saves for the backward pass.",
+        "maximum over ranks",
+    ),
+    Metric(
+        "memory_workspace",
+        "Workspace and rest",
+        "B",
+        "none",
+        "What the peak holds beyond parameters with buffers, gradients, optimizer state and activations.",
+        "peak allocated - the four parts, where that is positive",
+    ),
+    Metric(
+        "time_to_first_step",
+        "Time to first step",
+        "s",
+        "lower",
+        "From the start of the imports to the end of the first step, compilation and algorithm search included.",
+        "import + building the network + first step; maximum over ranks",
+    ),
+    Metric("steps", "Timed steps", "1", "none", "Number of steps in the timed window.", "count of samples"),
+    Metric(
+        "cv",
+        "Coefficient of variation",
+        "%",
+        "lower",
+        "Standard deviation of the step time over its mean; one outlier can dominate it.",
+        "over the timed steps, n - 1 in the variance",
+    ),
+    Metric(
+        "iqr",
+        "IQR over median",
+        "%",
+        "lower",
+        "Spread of the middle half of the step times, which outliers don't move.",
+        "(75th - 25th percentile) / median; missing with fewer than 4 steps",
+    ),
+    Metric(
+        "autocorrelation",
+        "Autocorrelation",
+        "1",
+        "none",
+        "Correlation of a step's time with that of the next: how far consecutive steps are from independent.",
+        "at lag 1, from -1 to 1",
+    ),
+    Metric(
+        "outliers",
+        "Outliers",
+        "1",
+        "lower",
+        "Steps more than 3 interquartile ranges beyond the quartiles; counted, never removed.",
+        "count",
+    ),
+    Metric(
+        "clock_gap",
+        "Clock gap",
+        "%",
+        "lower",
+        "How far the host's window and the device's are apart: time that the device's events did not see.",
+        "|host window - device window| / host window, the largest of all ranks",
+    ),
+    Metric(
+        "sm_clock_min",
+        "Lowest clock",
+        "MHz",
+        "higher",
+        "Lowest clock of the device's multiprocessors seen during the window.",
+        "minimum over ranks",
+    ),
+    Metric(
+        "temperature_max",
+        "Highest temperature",
+        "°C",
+        "lower",
+        "Highest temperature of the device seen during the window.",
+        "maximum over ranks",
+    ),
+)
+
+#: All metrics by name.
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}

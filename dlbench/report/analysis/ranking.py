@@ -1,0 +1,153 @@
+"""Who is ahead: of each case and metric the best system, by how much, and whether that may be said at all.
+
+The statistics are those of `compare_stats`. Four answers are possible. `ahead`: several processes on each side, and
+the difference holds at 95 % for all rows of a metric together. `unconfirmed`: the sides are apart, but too few
+processes ran to see how processes differ, or it holds for this row alone. `tie`: what was seen differs by 1 % at most.
+`undecided`: it differs by more, and may be chance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, MIN_PROCESSES, Comparison, compare, correct
+from dlbench.report.analysis.metrics import METRICS
+
+AHEAD, UNCONFIRMED, TIE, UNDECIDED = "ahead", "unconfirmed", "tie", "undecided"
+#: What stands for a share of the bound, and for memory: the metric that most cases have, the first of equals.
+BOUND_METRICS = ("share_of_measured_peak", "mfu")
+MEMORY_METRICS = ("memory_allocated", "memory_device", "memory_rss")
+#: Memory is what a program asks for: two runs of one program ask for the same, and no interval is needed.
+_EXACT = frozenset(MEMORY_METRICS)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The best system in one case by one metric, and what may be said of its distance to the next."""
+
+    number: int
+    metric: str
+    best: str  # system_id
+    value: float
+    runner_up: str
+    runner_up_value: float
+    ratio: float  # best over runner-up
+    low: float | None = None  # interval of the ratio, where it is measured
+    high: float | None = None
+    outcome: str = TIE
+    comparison: Comparison | None = None
+
+    @property
+    def margin(self) -> str:
+        """How far ahead, with the interval where there is one: ``+34 % [+31, +37]``."""
+        text = f"{_signed(self.ratio)} %"
+        return text if self.low is None or self.high is None else f"{text} [{_signed(self.low)}, {_signed(self.high)}]"
+
+
+def ranked(cases: pd.DataFrame) -> list[str]:
+    """The metrics by which systems are ranked: throughput, energy per image, memory, share of the bound."""
+    return ["throughput", "energy_per_image", best_known(cases, MEMORY_METRICS), best_known(cases, BOUND_METRICS)]
+
+
+def best_known(cases: pd.DataFrame, metrics: Sequence[str]) -> str:
+    """Of metrics that stand for the same thing the one that most cases have."""
+    return max(metrics, key=lambda name: int(cases[[name]].notna().to_numpy().sum()))
+
+
+def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
+    """Of each case the best system by `metric`; cases in which fewer than two systems have a value are passed over.
+
+    Args:
+        cases: one row per process, with `number` and `system_id`, as `side_by_side.matched` gives them.
+    """
+    found = []
+    for number, case in cases[cases[metric].gt(0)].groupby("number", sort=False):
+        if metric == "energy_per_image":
+            case = of_one_meter(case)
+        medians = case.groupby("system_id", sort=False)[metric].median()
+        if len(medians) > 1:
+            found.append(_standing(int(str(number)), case, medians, metric))
+    return _settled(found, metric)
+
+
+def of_one_meter(cases: pd.DataFrame) -> pd.DataFrame:
+    """The cases whose energy has the scope that most systems have: what a device used is no rival of a whole node's."""
+    scopes = cases.groupby("energy_scope", sort=True)["system_id"].nunique()
+    return cases if len(scopes) < 2 else cases[cases["energy_scope"] == scopes.idxmax()]
+
+
+def speedup(base: pd.DataFrame, target: pd.DataFrame) -> Comparison:
+    """Target over base, one row per process each: above 1 means that the target is faster."""
+    few = min(len(base), len(target)) < MIN_PROCESSES
+    sides = [
+        [steps.tolist() if few else [float(middle)] for steps, middle in zip(s["samples"], s["step_time"], strict=True)]
+        for s in (base, target)
+    ]
+    found = compare(sides[0], sides[1])
+    if found.low is None or found.high is None:
+        return replace(found, ratio=1 / found.ratio)
+    return replace(found, ratio=1 / found.ratio, low=1 / found.high, high=1 / found.low)
+
+
+def is_measured(found: Comparison) -> bool:
+    """Whether the interval rests on a measured spread between processes, and so may be shown."""
+    return found.low is not None and found.basis != "assumed"
+
+
+def _standing(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> Standing:
+    order = medians.sort_values(ascending=METRICS[metric].better == "lower", kind="stable")
+    best, second = str(order.index[0]), str(order.index[1])
+    value, other = float(order.iloc[0]), float(order.iloc[1])
+    standing = Standing(number, metric, best, value, second, other, value / other)
+    if metric in _EXACT:
+        return standing
+    base, target = (case[case["system_id"] == system] for system in (second, best))
+    if metric == "throughput":
+        return replace(standing, comparison=speedup(base, target))
+    # With few processes the steps have to show what they can, but a share of a peak has another peak on each side.
+    if metric in BOUND_METRICS and min(len(base), len(target)) < MIN_PROCESSES:
+        return replace(standing, comparison=_of_shares(base, target, metric))
+    values = [[[float(value)] for value in side[metric]] for side in (base, target)]
+    return replace(standing, comparison=compare(values[0], values[1]))
+
+
+def _of_shares(base: pd.DataFrame, target: pd.DataFrame, metric: str) -> Comparison:
+    """Shares of a peak with few processes: the comparison of the step times, moved to the ratio of the shares."""
+    steps = speedup(base, target)
+    shift = float(target[metric].median() / base[metric].median()) / steps.ratio
+    low, high = (None if limit is None else limit * shift for limit in (steps.low, steps.high))
+    return replace(steps, ratio=steps.ratio * shift, low=low, high=high)
+
+
+def _settled(found: list[Standing], metric: str) -> list[Standing]:
+    """The standings with their outcome, corrected for how many there are."""
+    tested = [s for s in found if s.comparison is not None and is_measured(s.comparison)]
+    corrected = dict(zip(map(id, tested), correct([s.comparison for s in tested if s.comparison]), strict=True))
+    return [_with_outcome(s, corrected.get(id(s), s.comparison)) for s in found]
+
+
+def _with_outcome(standing: Standing, found: Comparison | None) -> Standing:
+    small = 1 / (1 + DEFAULT_MARGIN) <= standing.ratio <= 1 + DEFAULT_MARGIN
+    if found is None:
+        return replace(standing, outcome=TIE if small else AHEAD)
+    # Medians and geometric means may disagree about which side is better: then neither is.
+    same_way = (found.ratio > 1) == (standing.ratio > 1)
+    apart = found.low is None or found.high is None or not found.low <= 1 <= found.high
+    outcome = TIE if small else UNCONFIRMED if apart and same_way else UNDECIDED
+    if not is_measured(found):
+        return replace(standing, outcome=outcome, comparison=found)
+    if found.verdict in ("faster", "slower") and same_way:
+        outcome = AHEAD
+    return replace(standing, outcome=outcome, ratio=found.ratio, low=found.low, high=found.high, comparison=found)
+
+
+def _signed(ratio: float) -> str:
+    if not math.isfinite(ratio):
+        return units.MISSING
+    change = 100 * (ratio - 1)
+    return f"{'+' if change >= 0 else '−'}{units.digits(abs(change), 2 if abs(change) < 100 else 3)}"

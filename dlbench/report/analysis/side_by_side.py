@@ -1,0 +1,256 @@
+"""Which cases of several systems may stand side by side, what each system reached there, and what is left out and why.
+
+Side by side stand cases that agree in suite, suite version, protocol and every axis but the device, whose difference is
+the point. The axis `repeat` tells processes of one case apart: their median counts, and how far they spread is shown.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dlbench.report.analysis.comparison_statistics import MIN_PROCESSES
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import axis_title, network, network_order
+from dlbench.report.analysis.matching import IDENTITY, comparable_protocol
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
+from dlbench.table import Cell, Column, Table
+
+#: What has to agree for cases to stand side by side.
+KEYS = tuple(name for name in IDENTITY if name != "device")
+_WORK = ("model", "mode", "precision", "batch_size")
+
+
+@dataclass(frozen=True)
+class Together:
+    """The cases that two or more systems have."""
+
+    processes: pd.DataFrame  # one row per process, as `matched` gives them
+    cases: pd.DataFrame  # one row per case and system, in order
+    failed: dict[tuple[int, str], str]  # by number and system the status of what failed there
+
+
+@lru_cache(maxsize=1)
+def together(content: Content) -> Together:
+    """What the systems of a report share; empty for a single one."""
+    if content.shown["system_id"].nunique() < 2:
+        return Together(content.shown.iloc[:0], content.shown.iloc[:0], {})
+    processes = matched(content)
+    if processes.empty:
+        return Together(processes, processes, {})
+    return Together(processes, in_order(over_processes(processes)), failures(content, processes))
+
+
+def matched(content: Content) -> pd.DataFrame:
+    """The shown cases that two or more systems have, one row per process, with the `number` of the case they share."""
+    cases = numbered(content.shown)
+    several = cases.groupby("number")["system_id"].transform("nunique").gt(1)
+    return cases[several.astype(bool)]
+
+
+def numbered(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
+    """`cases` with a `number` that is equal where only system, device and repeat differ, and the axis `without`."""
+    keys = [key for key in KEYS if key != without]
+    values = _comparable(cases)
+    # A copy is in one piece: pandas warns of frames that were put together column by column.
+    return cases.copy().assign(number=values.groupby(keys, sort=False, dropna=False).ngroup())
+
+
+def series(content: Content) -> pd.DataFrame:
+    """Per network and mode the batch sizes of one setting that most systems have, one row per batch and system."""
+    cases = numbered(content.shown, without="batch_size")
+    batches = cases.groupby(["number", "system_id"])["batch_size"].transform("nunique")
+    cases = cases[batches.gt(1)]
+    if cases.empty:
+        return cases.assign(processes=[])
+    groups = cases.groupby(["number", "model", "mode"])
+    reach = groups.agg(systems=("system_id", "nunique"), best=("throughput", "max")).reset_index()
+    reach = reach.sort_values(["systems", "best"], ascending=False, kind="stable").drop_duplicates(["model", "mode"])
+    chosen = cases[cases["number"].isin(reach["number"])]
+    return in_order(over_processes(numbered(chosen)))
+
+
+def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
+    """One row per case and system: the median over its processes of every metric, and how far they spread.
+
+    Args:
+        cases: one row per process, as `numbered` gives them.
+        names: the columns to take the median of, all metrics unless told otherwise.
+
+    Returns:
+        The axes, `number`, `system_id`, `status`, `processes`, the medians, and `<name>_low` and `<name>_high`: of one
+        process the interval of its median, where it has one; of several the lowest and the highest end of theirs, for
+        medians that happen to be near each other say nothing of what each of them is unsure of. Where none has an
+        interval that it could have, the range of their medians from `MIN_PROCESSES` on, and nothing below.
+    """
+    if cases.empty:
+        return cases.assign(processes=[])
+    groups = cases.groupby(["number", "system_id"], sort=False)
+    first = groups[[*AXES, "suite", "suite_version", "protocol", *_FACTS]].first()
+    processes = groups.size().rename("processes")
+    worst = cases["status"].ne("ok").groupby([cases["number"], cases["system_id"]], sort=False).any()
+    status = worst.map({True: "unstable", False: "ok"}).rename("status")
+    medians = groups[list(names)].median()
+    # One process has its own interval, where there is one; several have the range of theirs.
+    limits = [f"{name}_{end}" for name in names for end in ("low", "high")]
+    own = groups[[name for name in limits if name in cases]].first()
+    keys = [cases["number"], cases["system_id"]]
+    lows, highs = _ends(cases, names, "low", np.fmin), _ends(cases, names, "high", np.fmax)
+    ranges = lows.groupby(keys, sort=False).min().join(highs.groupby(keys, sort=False).max())[limits]
+    unknown = own.isna().reindex(columns=limits, fill_value=False)
+    ranges = ranges.where(processes.ge(MIN_PROCESSES), ranges.mask(unknown), axis=0)
+    spread = own.reindex(columns=limits).where(processes.eq(1), ranges, axis=0)
+    found = pd.concat([first, processes, status, medians, spread], axis=1).reset_index()
+    # The median stands for all repeats.
+    return found.assign(repeat=0)
+
+
+def _ends(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:
+    """Of each process and name the outer one of its value and of that end of its interval, where it has one."""
+    found = {}
+    for name in names:
+        value, limit = cases[name].astype(float), f"{name}_{end}"
+        found[limit] = outer(value, cases[limit].astype(float)) if limit in cases else value
+    return pd.DataFrame(found, index=cases.index)
+
+
+def median_processes(cases: pd.DataFrame) -> pd.DataFrame:
+    """Of the processes of each case on each system the one with the median step time (of two in the middle the faster).
+
+    Args:
+        cases: one row per process, as `numbered` takes them.
+    """
+    ordered = numbered(cases).reset_index(drop=True).sort_values("step_time", kind="stable")
+    groups = ordered.groupby(["number", "system_id"], sort=False, dropna=False)["attempt_id"]
+    middle = groups.cumcount() == (groups.transform("size") - 1) // 2
+    return cases.iloc[ordered.index[middle].sort_values()]
+
+
+def representative(cases: pd.DataFrame) -> pd.DataFrame:
+    """Per network and mode the case that most systems have, of these the one with the highest throughput anywhere.
+
+    Args:
+        cases: as `over_processes` gives them.
+    """
+    if cases.empty:
+        return cases
+    by_number = cases.groupby("number")
+    reach = pd.DataFrame(
+        {
+            "model": by_number["model"].first(),
+            "mode": by_number["mode"].first(),
+            "systems": by_number["system_id"].nunique(),
+            "best": by_number["throughput"].max(),
+        }
+    )
+    best = reach.sort_values(["systems", "best"], ascending=False, kind="stable").drop_duplicates(["model", "mode"])
+    return in_order(cases[cases["number"].isin(best.index)])
+
+
+def in_order(cases: pd.DataFrame) -> pd.DataFrame:
+    """Cases in the order of networks, modes and precisions, and then by batch."""
+    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    return cases.sort_values(
+        [*_WORK, "number"], key=lambda c: c.map(lambda v: order.get(v, v)) if c.name in _NAMED else c, kind="stable"
+    )
+
+
+_NAMED = ("model", "mode", "precision")
+
+
+def failures(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str], str]:
+    """How a case of `cases` (as `matched` gives them) ended on the systems that have no result for it."""
+    if content.failed.empty or cases.empty:
+        return {}
+    both = numbered(pd.concat([content.shown[_MINIMUM], content.failed[_MINIMUM]], ignore_index=True))
+    number = dict(zip(both["attempt_id"], both["number"], strict=True))
+    ours = {number[attempt]: case for attempt, case in zip(cases["attempt_id"], cases["number"], strict=True)}
+    failed = both.iloc[len(content.shown) :]
+    return {
+        (ours[n], system): status
+        for n, system, status in zip(failed["number"], failed["system_id"], failed["status"], strict=True)
+        if n in ours
+    }
+
+
+_FACTS = ("device_name", "energy_source", "energy_scope", "energy_note", "flop_partial")
+_MINIMUM = ["attempt_id", "system_id", "status", *KEYS]
+
+
+def left_out(content: Content) -> Table:
+    """What stands beside nothing, by network, mode, system and reason, with the number of cases."""
+    counts: dict[tuple[str, str, str, str], int] = {}
+    for case, reason in _alone(content):
+        system = content.system_names.get(case["system_id"], "unknown")
+        key = (str(case["model"]), str(case["mode"]), system, reason)
+        counts[key] = counts.get(key, 0) + 1
+    place = {name: i for i, name in enumerate(network_order(key[0] for key in counts))}
+    order = {name: i for i, name in enumerate(content.system_names.values())}
+    columns = [Column("model", "Network"), Column("mode", "Mode"), Column("system", "Measured on")]
+    columns += [Column("cases", "Cases"), Column("reason", "Left out because")]
+    rows: list[list[Cell]] = [
+        [network(model), mode, system, counts[model, mode, system, reason], reason]
+        for model, mode, system, reason in sorted(
+            counts, key=lambda k: (place[k[0]], MODES.index(k[1]), order.get(k[2], len(order)), k[3])
+        )
+    ]
+    return Table(columns, rows)
+
+
+def _alone(content: Content) -> Iterator[tuple[Mapping[Hashable, Any], str]]:
+    """Each measured case that only one system has, with the reason why it stands beside nothing."""
+    parts = [table[_MINIMUM] for table in (content.shown, content.failed) if len(table)]
+    if not parts:
+        return
+    both = numbered(pd.concat(parts, ignore_index=True))
+    both[list(KEYS)] = _comparable(both)
+    measured = both.iloc[: len(content.shown)].drop_duplicates(["number", "system_id"])
+    failed = both.iloc[len(content.shown) :]
+    ended = {n: list(zip(f["system_id"], f["status"], strict=True)) for n, f in failed.groupby("number")}
+    alone = measured[~measured.duplicated("number", keep=False)]
+    alike = {key: group.to_dict("records") for key, group in measured.groupby(list(_WORK))}
+    for case in alone.to_dict("records"):
+        elsewhere = [(s, status) for s, status in ended.get(case["number"], []) if s != case["system_id"]]
+        others = [c for c in alike[tuple(case[a] for a in _WORK)] if c["system_id"] != case["system_id"]]
+        if elsewhere:
+            where = [f"on {content.system_names.get(s, 'an unknown system')}: {status}" for s, status in elsewhere]
+            yield case, f"failed {', '.join(dict.fromkeys(where))}"
+        elif others:
+            yield case, _difference(case, others, content.system_names)
+        else:
+            yield case, "no other system has it"
+
+
+def _difference(case: Mapping[Hashable, Any], others: list[dict[Hashable, Any]], names: dict[str, str]) -> str:
+    """In what the nearest case of another system differs."""
+    near = min(others, key=lambda other: sum(case[k] != other[k] for k in KEYS))
+    there = names.get(near["system_id"], "an unknown system")
+    said = []
+    for key in KEYS:
+        if case[key] == near[key]:
+            continue
+        if key == "protocol":
+            here, other = json.loads(case[key]), json.loads(near[key])
+            differing = [k for k in here | other if here.get(k) != other.get(k)]
+            said += [f"other protocol: {k} is {here.get(k)}, {other.get(k)} on {there}" for k in differing]
+        else:
+            said.append(f"other {axis_title(key).lower()}: {case[key]}, {near[key]} on {there}")
+    return "; ".join(said)
+
+
+def _comparable(cases: pd.DataFrame) -> pd.DataFrame:
+    """What has to agree, so that it is equal where the measuring was."""
+    texts = {text: comparable_protocol(text) for text in cases["protocol"].dropna().unique()}
+    values = cases[list(KEYS)].assign(protocol=cases["protocol"].map(texts).fillna(comparable_protocol(None)))
+    for axis in fields(Case):
+        # Parts from before an axis existed say nothing of it: they had its default.
+        if axis.name in KEYS and axis.name not in ("model", "protocol"):
+            values[axis.name] = values[axis.name].where(values[axis.name].notna(), axis.default)
+    return values

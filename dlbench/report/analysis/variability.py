@@ -1,0 +1,217 @@
+"""How far processes of one case differ, over repeats, nodes and devices, and which node or device is off.
+
+A process's deviation is its median step time over the median of all processes of the same case on the same kind of
+system. A host's deviation is the median of its processes', over all cases that other hosts ran as well. It is named as
+slow or fast when it is off from the other hosts by more than `MIN_DEVIATION` and by more than `REACH` times the spread
+that is there anyway: the robust standard deviation (1.4826 times the median absolute deviation) of processes around
+their own host, where hosts have several, else that of the hosts themselves. The same holds for devices by their UUID.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, varying_axes
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.side_by_side import in_order, numbered
+from dlbench.results.records import DONE_STATUSES
+from dlbench.table import Cell, Column, Table
+
+#: A host or device that differs by less is not worth a walk to the machine room.
+MIN_DEVIATION = 0.02
+#: Times the spread that is there anyway.
+REACH = 3.0
+#: Fewer hosts than this show no spread of their own; a host with fewer processes shows none around itself.
+MIN_UNITS = 5
+MIN_PROCESSES = 4
+#: So many cases are listed with the spread of their processes.
+MAX_LISTED = 100
+#: What a median absolute deviation has to be multiplied by to estimate a normal standard deviation.
+_NORMAL = 1.4826
+
+RULE = (
+    f"Named is a host or device whose median deviates from that of all by more than {units.percent(MIN_DEVIATION, 1)} "
+    f"and by more than {REACH:g} times the spread that is there anyway: the robust standard deviation (1.4826 × median "
+    f"absolute deviation) of processes around their own host or device, where these ran at least {MIN_PROCESSES} each; "
+    f"else that of the hosts or devices themselves, of which there must then be at least {MIN_UNITS}. Of two the "
+    "slower one is held against the other."
+)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One host or device: how far its processes are off, and what may be said of it."""
+
+    system: str
+    kind: str  # "host" | "device"
+    name: str
+    processes: int
+    cases: int
+    deviation: float  # of its median step time from that of all: above 0 is slower
+    spread: float | None  # the spread that is there anyway; None where nothing shows it
+    off: bool
+
+
+def processes(content: Content) -> pd.DataFrame:
+    """Every measured process of a case that ran more than once on one kind of system, repeats and reruns alike.
+
+    Returns:
+        Rows of `content.attempts` with `number`, `deviation`, and `host` and `device_uuid` where there is only one.
+    """
+    attempts = content.attempts
+    done = attempts[attempts["status"].isin(DONE_STATUSES) & attempts["step_time"].gt(0)]
+    if done.empty:
+        return done.assign(number=[], deviation=[], host=[], device_uuid=[])
+    done = numbered(done)
+    groups = done.groupby(["number", "system_id"])["step_time"]
+    again = groups.transform("size").gt(1)
+    deviation = done["step_time"] / groups.transform("median") - 1
+    places = content.rows.groupby("attempt_id")[["system_hostname", "device_uuid"]]
+    # Where ranks wait for each other, the step tells nothing of the single host or device.
+    single = places.first().where(places.nunique().eq(1)).rename(columns={"system_hostname": "host"})
+    return done.assign(deviation=deviation)[again].join(single, on="attempt_id")
+
+
+def units_of(cases: pd.DataFrame) -> list[Unit]:
+    """Hosts, and devices, of each system, most deviating first; where there is only one there is none to compare."""
+    found: list[Unit] = []
+    for system, of_system in cases.groupby("system_id", sort=False):
+        for kind, column in (("host", "host"), ("device", "device_uuid")):
+            found += _of_kind(str(system), kind, of_system[of_system[column].notna()], column)
+    return sorted(found, key=lambda unit: (-unit.off, -abs(unit.deviation)))
+
+
+def spreads(cases: pd.DataFrame, names: dict[str, str]) -> Table:
+    """Of at most `MAX_LISTED` cases, those with the widest range, how far their processes spread.
+
+    Args:
+        cases: as `processes` gives them.
+    """
+    axes = [*MAIN_AXES, *(a for a in varying_axes(cases) if a not in ("repeat", "device"))]
+    columns = [Column("system", "System"), *(Column(a, axis_title(a)) for a in axes)]
+    columns += [
+        Column("processes", "Processes", "right"),
+        Column("hosts", "Hosts", "right"),
+        Column("step_time", "Median step", "right", lambda c: METRICS["step_time"].show(_float(c))),
+        Column("spread", "Robust SD", "right", _percent),
+        Column("lowest", "Fastest", "right", _signed),
+        Column("highest", "Slowest", "right", _signed),
+    ]
+    keys = ["system_id", "number"]
+    groups = cases[[*keys, "host", "step_time", "deviation"]].groupby(keys)
+    reach = groups["deviation"].max() - groups["deviation"].min()
+    chosen = reach.sort_values(ascending=False, kind="stable").index[:MAX_LISTED]
+    firsts = cases.drop_duplicates(keys).set_index(keys, drop=False).loc[chosen].reset_index(drop=True)
+    rows: list[list[Cell]] = []
+    for first in in_order(firsts).to_dict("records"):
+        system = first["system_id"]
+        same = groups.get_group((system, first["number"]))
+        deviations = same["deviation"]
+        setting: list[Cell] = [network(str(first[a])) if a == "model" else first[a] for a in axes]
+        setting = [cell.item() if isinstance(cell, np.generic) else cell for cell in setting]
+        rows.append(
+            [
+                names.get(str(system), "unknown"),
+                *setting,
+                len(same),
+                int(same["host"].nunique()),
+                float(same["step_time"].median()),
+                _robust_sd(deviations) if len(same) >= MIN_PROCESSES else None,
+                float(deviations.min()),
+                float(deviations.max()),
+            ]
+        )
+    notes = [f"Robust SD: 1.4826 × median absolute deviation, from {MIN_PROCESSES} processes on."]
+    if len(reach) > MAX_LISTED:
+        notes.append(f"Of {len(reach)} cases the {MAX_LISTED} whose processes are furthest apart.")
+    return Table(columns, rows, notes=notes)
+
+
+def ranges(cases: pd.DataFrame) -> str:
+    """How far processes of one case are apart, as a sentence."""
+    groups = cases.groupby(["system_id", "number"])["deviation"]
+    reach = groups.max() - groups.min()
+    if len(reach) == 1:
+        return f"One case ran more than once; its processes are {units.percent(reach.iloc[0])} apart in step time."
+    return (
+        f"{len(reach)} cases ran more than once on one kind of system. The fastest and the slowest process of a case "
+        f"are {units.percent(reach.median())} apart in step time in the median, {units.percent(reach.max())} at most."
+    )
+
+
+def units_table(found: list[Unit], names: dict[str, str]) -> Table:
+    """Hosts and devices with their deviations, and which of them are off."""
+    columns = [Column("system", "System"), Column("kind", "What"), Column("unit", "Name")]
+    columns += [Column("verdict", "Verdict"), Column("deviation", "Step time", "right", _signed)]
+    columns += [Column("limit", "Named from", "right", _percent)]
+    columns += [Column("processes", "Processes"), Column("cases", "Cases")]
+    rows: list[list[Cell]] = []
+    for unit in found:
+        row: list[Cell] = [names.get(unit.system, "unknown"), unit.kind, unit.name, _verdict(unit)]
+        rows.append([*row, unit.deviation, _limit(unit.spread), unit.processes, unit.cases])
+    return Table(columns, rows)
+
+
+def _of_kind(system: str, kind: str, cases: pd.DataFrame, column: str) -> list[Unit]:
+    # A case that ran in one place only says nothing of the place.
+    elsewhere = cases.groupby("number")[column].transform("nunique").gt(1)
+    cases = cases[elsewhere.astype(bool)]
+    by_unit = cases.groupby(column)
+    middles = by_unit["deviation"].median()
+    if len(middles) < 2:
+        return []
+    around = cases["deviation"] - by_unit["deviation"].transform("median")
+    telling = by_unit["deviation"].transform("size") >= MIN_PROCESSES
+    spread = None
+    if telling.any():
+        spread = _robust_sd(around[telling])
+    elif len(middles) >= MIN_UNITS:
+        spread = _robust_sd(middles)
+    limit = _limit(spread)
+    # The median of two lies between them, and would call one as slow as the other fast.
+    middle = float(middles.min() if len(middles) == 2 else middles.median())
+    return [
+        Unit(
+            system=system,
+            kind=kind,
+            name=str(name),
+            processes=len(own),
+            cases=int(own["number"].nunique()),
+            deviation=float(middles[str(name)]) - middle,
+            spread=spread,
+            off=limit is not None and abs(float(middles[str(name)]) - middle) > limit,
+        )
+        for name, own in by_unit
+    ]
+
+
+def _limit(spread: float | None) -> float | None:
+    return None if spread is None else max(MIN_DEVIATION, REACH * spread)
+
+
+def _robust_sd(values: pd.Series[float]) -> float:
+    return float(_NORMAL * (values - values.median()).abs().median())
+
+
+def _verdict(unit: Unit) -> str:
+    if unit.off:
+        return "slow" if unit.deviation > 0 else "fast"
+    return "as the others" if unit.spread is not None else "too few processes to tell"
+
+
+def _percent(cell: Cell) -> str:
+    return units.percent(_float(cell))
+
+
+def _signed(cell: Cell) -> str:
+    value = _float(cell)
+    return units.MISSING if value is None else f"{100 * value:+.1f} %"
+
+
+def _float(cell: Cell) -> float | None:
+    return float(cell) if isinstance(cell, int | float) else None

@@ -1,0 +1,135 @@
+"""Results for other programs: every metric as CSV or JSON, and descriptions of the systems in MLPerf's field names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.analysis.content import Content, read
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.chapters import tables
+from dlbench.results.records import dump_json
+from dlbench.version import __version__
+
+#: Columns that are for drawing, and say nothing more than the others.
+_HIDDEN = ("samples", "system_id", "power_time_s", "power_w", "power_limit_w")
+
+#: The fields of an MLPerf system description, in the groups of the submission checker (v1.0 to v5): for all, since
+#: v1.0, with power. What nobody measured is left to whoever submits.
+MLPERF_FIELDS = (
+    *("division", "submitter", "status", "system_type", "system_type_detail", "system_name", "number_of_nodes"),
+    *("host_processor_model_name", "host_processors_per_node", "host_processor_core_count"),
+    *("host_processor_frequency", "host_processor_caches", "host_processor_interconnect"),
+    *("host_memory_capacity", "host_memory_configuration", "host_storage_capacity", "host_storage_type"),
+    *("host_networking", "host_networking_topology", "host_network_card_count"),
+    *("accelerators_per_node", "accelerator_model_name", "accelerator_memory_capacity", "accelerator_frequency"),
+    *("accelerator_host_interconnect", "accelerator_interconnect", "accelerator_interconnect_topology"),
+    *("accelerator_memory_configuration", "accelerator_on-chip_memories", "cooling", "framework"),
+    *("operating_system", "other_software_stack", "hw_notes", "sw_notes"),
+    *("power_management", "filesystem", "boot_firmware_version", "management_firmware_version", "other_hardware"),
+    *("number_of_type_nics_installed", "nics_enabled_firmware", "nics_enabled_os", "nics_enabled_connected"),
+    *("network_speed_mbit", "power_supply_quantity_and_rating_watts", "power_supply_details", "disk_drives"),
+    "disk_controllers",
+)
+
+
+def export(sources: Sequence[str | Path], format: str) -> str:
+    """All results of `sources` in one of `FORMATS`.
+
+    A part that cannot be read is passed over with a `SkippedPart` warning.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    content = read(sources, max_shown=0)
+    content.warn_of_skipped()
+    return FORMATS[format](content)
+
+
+def _csv(content: Content) -> str:
+    return tables.tidy_csv(content.attempts)
+
+
+def _json(content: Content) -> str:
+    """The definitions of all metrics, and each attempt with its metrics in SI units."""
+    frame = content.attempts
+    frame = frame.assign(system=frame["system_id"].map(content.system_names))
+    attempts = frame.drop(columns=[name for name in _HIDDEN if name in frame]).to_dict("records")
+    metrics = [dataclasses.asdict(metric) for metric in METRICS.values()]
+    rows = [{str(name): _plain(str(name), value) for name, value in row.items()} for row in attempts]
+    whole = {
+        "dlbench_version": __version__,
+        "rows": content.account.of_attempts(),
+        "metrics": metrics,
+        "attempts": rows,
+    }
+    return dump_json(whole) + "\n"
+
+
+def _plain(name: str, value: Any) -> Any:
+    if name == "protocol":
+        return json.loads(value or "{}")
+    if isinstance(value, list | tuple) or hasattr(value, "tolist"):
+        return list(value) if getattr(value, "ndim", 1) else value.item()
+    if value is None or pd.isna(value):
+        return None
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _mlperf(content: Content) -> str:
+    """One description of a system, or a list where there are several."""
+    rows = content.rows
+    known = rows[rows["system_hostname"].fillna("") != ""]
+    found = [_described(known[known["system_id"] == s], name) for s, name in content.system_names.items()]
+    return dump_json(found[0] if len(found) == 1 else found) + "\n"
+
+
+def _described(rows: pd.DataFrame, name: str) -> dict[str, Any]:
+    first: dict[Any, Any] = {key: _plain("", value) for key, value in rows.iloc[0].to_dict().items() if key in _USED}
+    software = [f"{title} {first[key]}" for key, title in _SOFTWARE.items() if first.get(key)]
+    cores = f"{first['system_cpu_cores']:.0f} processor cores usable per node" if first["system_cpu_cores"] else ""
+    facts = {
+        "system_name": name,
+        "number_of_nodes": int(rows["nodes"].max()),
+        "host_processor_model_name": first["system_cpu_model"],
+        "host_memory_capacity": _capacity(first["system_memory_bytes"]),
+        "accelerators_per_node": int(first["system_device_count"] or 0),
+        "accelerator_model_name": first["system_device_name"],
+        "accelerator_memory_capacity": _capacity(first["memory_device_total_bytes"]),
+        "accelerator_frequency": f"{first['sm_clock_max_mhz']:.0f} MHz" if first["sm_clock_max_mhz"] else None,
+        "framework": f"PyTorch {first['system_torch_version']}" if first["system_torch_version"] else None,
+        "operating_system": first["system_os"],
+        "other_software_stack": ", ".join(software),
+        "hw_notes": cores,
+        "sw_notes": f"measured by dlbench {first['system_dlbench_version'] or __version__}",
+    }
+    return {field: facts.get(field) if facts.get(field) is not None else "" for field in MLPERF_FIELDS}
+
+
+def _capacity(size_bytes: float | None) -> str | None:
+    return units.bytes_(size_bytes).replace(units.GROUP, "") if size_bytes else None
+
+
+_SOFTWARE = {
+    "system_kernel": "Linux",
+    "system_driver_version": "driver",
+    "system_cuda_version": "CUDA",
+    "system_cudnn_version": "cuDNN",
+    "system_nccl_version": "NCCL",
+    "system_python_version": "Python",
+    "system_container_runtime": "container",
+}
+_USED = (
+    *_SOFTWARE,
+    *("system_cpu_cores", "system_cpu_model", "system_memory_bytes", "system_device_count", "system_device_name"),
+    *("memory_device_total_bytes", "sm_clock_max_mhz", "system_torch_version", "system_os", "system_dlbench_version"),
+)
+
+#: Each format's name, as `dlbench export --format` takes it, and its writer.
+FORMATS: dict[str, Callable[[Content], str]] = {"csv": _csv, "json": _json, "mlperf": _mlperf}

@@ -1,0 +1,128 @@
+"""What was found between two sides, as tables and as one closing line."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dlbench import units
+from dlbench.report.analysis.comparison import Found
+from dlbench.report.analysis.comparison_lines import NOT_COMPARED, Line, caveat_of, verdict_words
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, network_order
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.suites.case import AXES
+from dlbench.table import Cell, Column, Table
+
+
+def tables(found: Found, names: tuple[str, str] = ("BASE", "TARGET")) -> list[Table]:
+    """What differs between the systems, and the comparison; the first is without rows where nothing differs."""
+    columns = [Column("fact", "Differs"), Column("base", names[0]), Column("target", names[1])]
+    return [Table(columns, found.differences, title="Systems"), comparison_table(found, names)]
+
+
+def comparison_table(found: Found, names: tuple[str, str] = ("BASE", "TARGET")) -> Table:
+    """One row per case; below it what the verdicts mean, and their sum."""
+    metric = METRICS[found.rules.metric]
+    axes = [
+        axis
+        for axis in (*AXES, "suite", "suite_version")
+        if axis != "repeat" and (axis in MAIN_AXES or len({str(line.setting.get(axis)) for line in found.lines}) > 1)
+    ]
+    columns = [Column(a, axis_title(a), show=(lambda c: network(str(c))) if a == "model" else None) for a in axes]
+    columns += [
+        Column("base", f"{metric.title} {names[0]}", "right", lambda cell: _shown(found.rules.metric, cell)),
+        Column("target", names[1], "right", lambda cell: _shown(found.rules.metric, cell)),
+        Column("ratio", "Ratio", "right", _show_ratio),
+        Column("ratio_low", f"{_percent(found.rules.confidence)} from", "right", _show_ratio),
+        Column("ratio_high", "to", "right", _show_ratio),
+        Column("verdict", "Verdict"),
+        Column("adjusted_p_value", "p (Holm)", "right", _show_p),
+        Column("chance_target_larger", "Effect", "right", _show_share),
+        Column("base_processes", f"n {names[0]}", "right"),
+        Column("target_processes", f"n {names[1]}", "right"),
+        Column("note", "Note"),
+    ]
+    common = _common_caveat(found)
+    rows = [[*(line.setting.get(axis) for axis in axes), *_cells(line, common)] for line in _in_order(found.lines)]
+    notes = [f"All cases: {common}.", *_notes(found)] if common else _notes(found)
+    return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
+
+
+def with_footnotes(table: Table) -> Table:
+    """A comparison for the terminal: each different note once, by its number, below the table."""
+    place = next(i for i, column in enumerate(table.columns) if column.key == "note")
+    different = list(dict.fromkeys(row[place] for row in table.rows if row[place]))
+    numbers: dict[Cell, Cell] = {note: f"[{number}]" for number, note in enumerate(different, 1)}
+    rows = [[*row[:place], numbers.get(row[place], ""), *row[place + 1 :]] for row in table.rows]
+    footnotes = [f"{numbers[note]} {note}" for note in different]
+    return Table(table.columns, rows, table.title, [*footnotes, *table.notes])
+
+
+def summary(found: Found) -> str:
+    """The closing line: ``12 compared: 1 slower, 8 same, 3 ambiguous; 2 not compared: 1 failed, 1 refused``."""
+    counts = Counter(line.verdict for line in found.lines)
+    words = verdict_words(found.rules.metric)
+    said = ", ".join(f"{counts[word]} {word}" for word in words)
+    rest = [f"{counts[word]} {word}" for word in NOT_COMPARED if counts[word]]
+    left = len(found.lines) - found.num_compared
+    return f"{found.num_compared} compared: {said}" + (f"; {left} not compared: {', '.join(rest)}" if rest else "")
+
+
+def _in_order(lines: list[Line]) -> list[Line]:
+    order = {name: i for i, name in enumerate(network_order(str(line.setting["model"]) for line in lines))}
+    return sorted(lines, key=lambda line: (line.verdict in NOT_COMPARED, order[str(line.setting["model"])]))
+
+
+def _common_caveat(found: Found) -> str:
+    """What has to be known beside all of several verdicts, and so is said once; "" where they differ."""
+    caveats = [caveat_of(line.comparison) for line in found.lines if line.comparison]
+    return caveats[0] if len(caveats) > 1 and len(set(caveats)) == 1 else ""
+
+
+def _cells(line: Line, common: str) -> list[Cell]:
+    c = line.comparison
+    if c is None:
+        return [line.base, line.target, None, None, None, line.verdict, None, None, None, None, line.note]
+    caveat = caveat_of(c)
+    note = "; ".join(said for said in (caveat if caveat != common else "", line.note) if said)
+    return [
+        line.base, line.target, c.ratio, c.low, c.high, line.verdict, c.adjusted_p_value, c.chance_b_slower,
+        c.num_processes_a, c.num_processes_b, note,
+    ]  # fmt: skip
+
+
+def _notes(found: Found) -> list[str]:
+    rules = found.rules
+    more = "energy" if rules.metric == "energy_per_image" else "time"
+    return [
+        *found.remarks,
+        f"Ratio of the geometric means over processes (n) of their medians; above 1 is more {more}.",
+        "Effect: the chance that a process of the second side has the larger value; 0.5 is no difference.",
+        f"Differences hold for all intervals of this table ({found.num_tested}) together at "
+        f"{_percent(rules.confidence)} (Holm); `same` is said of each by itself: its interval lies within "
+        f"±{100 * rules.margin:g} %.",
+        summary(found),
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _shown(metric: str, cell: Cell) -> str:
+    return METRICS[metric].show(cell if isinstance(cell, int | float) else None, 4)
+
+
+def _show_ratio(cell: Cell) -> str:
+    if not isinstance(cell, int | float):
+        return units.MISSING
+    return f"{cell:.4f}" if cell < 10 else units.digits(cell, 4)
+
+
+def _show_p(cell: Cell) -> str:
+    if not isinstance(cell, int | float):
+        return units.MISSING
+    return "< 0.0001" if cell < 1e-4 else f"{cell:.4f}"
+
+
+def _show_share(cell: Cell) -> str:
+    return f"{cell:.2f}" if isinstance(cell, int | float) else units.MISSING

@@ -1,0 +1,43 @@
+"""The answer to a query as text, CSV, JSON or Markdown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dlbench.results.query import query
+from dlbench.results.records import dump_json
+from dlbench.table import Cell, Column, Table, render, shown
+
+#: A longer list is cut for people.
+_LISTED = 6
+
+
+def answer(sql: str, sources: Sequence[str | Path], format: str) -> str:
+    """What `sql` gives, in one of the formats text, markdown, csv and json; json is a list of objects.
+
+    Raises:
+        StoreError: a source does not exist.
+        BadInput: DuckDB refuses the statement.
+    """
+    names, rows = query(sql, sources)
+    if format == "json":
+        return dump_json([dict(zip(names, row, strict=True)) for row in rows]) + "\n"
+    table = Table([Column(name, show=_shown) for name in names], [[_cell(v) for v in row] for row in rows])
+    return render(table, format)
+
+
+def _cell(value: Any) -> Cell:
+    """A value as a table holds it: lists and structures as JSON."""
+    return value if isinstance(value, str | int | float | bool | None) else json.dumps(value, ensure_ascii=False)
+
+
+def _shown(cell: Cell) -> str:
+    """On one line, without what a terminal might obey, long lists by their beginning."""
+    if not isinstance(cell, str):
+        return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else shown(cell)
+    if cell.startswith("[") and cell.count(",") >= _LISTED:
+        cell = ",".join(cell.split(",")[:_LISTED]) + f", ... ({cell.count(',') + 1} in all)]"
+    return "".join(c if c.isprintable() else " " for c in cell)

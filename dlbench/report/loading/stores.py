@@ -1,0 +1,182 @@
+"""What a report keeps of stores: of every row what is no sample, of every attempt its statistics.
+
+Samples go by in pieces and are not kept; those of the cases that are shown are read once more. So memory grows with the
+number of attempts and not with that of steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dlbench import stats
+from dlbench.report.analysis import derive
+from dlbench.report.loading import intervals, samples, systems
+from dlbench.results.reader import NUMBER_LISTS, Batch, Lists, Reader, to_frame
+from dlbench.results.schema import SCHEMA
+
+#: Kept of the samples of a case that is shown: the power of its first rank, and what communication took.
+TRACES = ("power_time_s", "power_w")
+COMMUNICATION = ("unsynced", "unsynced_low", "unsynced_high")
+#: So many unreadable parts are named; the others are counted.
+MAX_PROBLEMS = 20
+#: A long text that differs little within a system: one of each is enough.
+_DETAILS = "system_details"
+_ROW_COLUMNS = tuple(n for n in SCHEMA.names if n not in (*NUMBER_LISTS, _DETAILS))
+
+#: Is told in words how far the reading is.
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Stores that were read once, ready to be asked for the samples of some attempts."""
+
+    rows: pd.DataFrame  # one per rank, by attempt and rank, without samples; `system_details` once per system
+    statistics: pd.DataFrame  # of each attempt
+    readers: Sequence[Reader]  # of each source
+    source_of: pd.Series  # of each attempt the number of the source that it counts in
+    num_rows: int = 0  # that the files of all sources hold
+    num_passed_over: int = 0  # of these those that cannot be right or cannot be read
+    num_copies: int = 0  # of the others those of an attempt and rank that another row counts for
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read, in words."""
+        found = [problem for reader in self.readers for problem in reader.problems]
+        more = len(found) - MAX_PROBLEMS
+        return [*found[:MAX_PROBLEMS], f"{more} more parts like these"] if more > 0 else found
+
+    def files(self) -> dict[str, Path]:
+        """Of each attempt the Parquet file that it was read from."""
+        return {str(attempt): self.readers[int(n)].part_of(str(attempt)) for attempt, n in self.source_of.items()}
+
+    def samples_of(self, attempts: list[str]) -> pd.DataFrame:
+        """Of these attempts, in their order: `samples`, `TRACES` and `COMMUNICATION`.
+
+        `samples` are the step times [s] of the slowest rank. Communication is the slowest rank's median step without
+        synchronisation [s] and its interval; NaN where there is none.
+        """
+        columns = ("step_s", "unsynced_step_s", "protocol", *TRACES)
+        kept = [_kept(batch) for batch in _batches_of(self.source_of.loc[attempts], self.readers, columns)]
+        if not kept:
+            kept = [pd.DataFrame(columns=["samples", *TRACES, *COMMUNICATION])]
+        whole: pd.DataFrame = pd.concat(kept).reindex(attempts)
+        return whole
+
+
+def load(sources: Sequence[systems.Source], progress: Progress | None = None) -> Loaded:
+    """Read the sources once.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    readers = [Reader.of([source.path]) for source in sources]
+    frames: list[pd.DataFrame] = []
+    statistics: list[pd.DataFrame] = []
+    for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
+        told = _teller(progress, source.path)
+        batches = reader.batches((*_ROW_COLUMNS, *samples.COLUMNS), told)
+        frames.append(systems.marked(to_frame(_scalars(batches, statistics), _ROW_COLUMNS), source, number))
+    # What is read once more, later, is not to be counted again.
+    counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
+    num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
+    num_copies += _num_copies(frames)
+    rows = systems.joined(frames)
+    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=[*samples.STATISTICS, *derive.LIMITS])
+    # An attempt that several sources hold counts as it stands in the first.
+    known = known[~known.index.duplicated()]
+    source_of = (
+        rows[["attempt_id", "source_number"]].drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
+    )
+    rows = rows.assign(**{_DETAILS: _details(rows, readers)})
+    return Loaded(rows, known, readers, source_of, num_rows, num_passed_over, num_copies)
+
+
+def _num_copies(frames: Sequence[pd.DataFrame]) -> int:
+    """Rows of an attempt and rank that a source before holds as well."""
+    if len(frames) < 2:
+        return 0
+    keys = pd.concat([frame[["attempt_id", "rank"]] for frame in frames], ignore_index=True)
+    return int(keys.duplicated().sum())
+
+
+def _teller(progress: Progress | None, path: str) -> Callable[[int, int], None] | None:
+    return progress and (lambda done, total: progress(f"{path}: {done} of {total} parts read"))
+
+
+def _scalars(batches: Iterable[Batch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
+    """What is no sample, while `statistics` takes what the samples say."""
+    for batch in batches:
+        statistics.append(_statistics(batch))
+        yield batch.scalars
+
+
+def _statistics(batch: Batch) -> pd.DataFrame:
+    ranks = _ranks(batch)
+    stride = batch.scalars["phase_stride"].to_numpy()
+    found = samples.slowest(batch.lists["step_s"], ranks)
+    known = samples.statistics(found, batch.lists, ranks, stride)
+    protocols = batch.scalars["protocol"].take(pa.array(ranks.first)).to_pylist()
+    limits = intervals.median_intervals(found.steps, intervals.confidences(protocols))
+    return known.assign(**dict(zip(derive.LIMITS, limits.T, strict=True)))
+
+
+def _ranks(batch: Batch) -> samples.Ranks:
+    return samples.Ranks.of(batch.scalars["attempt_id"].to_pylist())
+
+
+def _batches_of(source_of: pd.Series, readers: Sequence[Reader], columns: Sequence[str]) -> Iterator[Batch]:
+    """The batches that hold these attempts, each from the source that it counts in."""
+    for number, attempts in source_of.groupby(source_of):
+        yield from readers[int(str(number))].of_attempts(attempts.index.tolist(), columns)
+
+
+def _kept(batch: Batch) -> pd.DataFrame:
+    ranks = _ranks(batch)
+    steps = samples.slowest(batch.lists["step_s"], ranks).steps
+    values: dict[str, Any] = {"samples": [steps.of(i) for i in range(len(ranks.attempts))]}
+    values |= {name: [batch.lists[name].of(row) for row in ranks.first.tolist()] for name in TRACES}
+    columns = {name: pd.Series(arrays, ranks.attempts, dtype=object) for name, arrays in values.items()}
+    limits = _unsynced(batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist())
+    communication = pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION))
+    return pd.concat([pd.DataFrame(columns), communication], axis=1)
+
+
+def _unsynced(steps: Lists, ranks: samples.Ranks, protocols: Sequence[str | None]) -> NDArray[np.float64]:
+    """Of each attempt the median of these steps and its interval, each the largest over ranks.
+
+    NaN without steps, and where a rank has one that cannot be right.
+    """
+    limits = np.full((steps.lengths.size, 3), np.nan)
+    confidence = intervals.confidences(protocols)
+    for row in np.flatnonzero(steps.lengths).tolist():
+        own = steps.of(row)
+        if not samples.possible(own).all():
+            limits[row] = np.inf  # the largest of all ranks
+            continue
+        interval = stats.median_interval(own.tolist(), confidence[row]) if 0 < confidence[row] < 1 else None
+        limits[row] = (interval.value, interval.low, interval.high) if interval else (np.median(own), np.nan, np.nan)
+    largest: NDArray[np.float64] = np.fmax.reduceat(limits, ranks.first) if len(ranks.attempts) else limits
+    return np.where(np.isfinite(largest), largest, np.nan)
+
+
+def _details(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:
+    """`system_details` of the first row of each system, and nothing in all others."""
+    told = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
+    details = pd.Series(None, rows.index, dtype=object)
+    places = {(attempt, rank): i for i, attempt, rank in told[["attempt_id", "rank"]].itertuples()}
+    source_of = told.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
+    for batch in _batches_of(source_of, readers, (_DETAILS,)):
+        for row in batch.scalars.select(["attempt_id", "rank", _DETAILS]).to_pylist():
+            place = places.get((row["attempt_id"], row["rank"]))
+            if place is not None:
+                details[place] = row[_DETAILS]
+    return details

@@ -1,0 +1,255 @@
+"""Which system a row is of, and what it is called: as the user names it, else by its hardware, then by what differs."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.errors import BadInput, UnknownName
+
+#: What tells systems of one name apart, in this order, each with the word before its value.
+_TELLING = (
+    ("hardware", ""),
+    ("system_cpu_model", ""),
+    ("cores_and_threads", ""),
+    ("logical_cores", ""),
+    ("node_cores", ""),
+    ("node_memory", ""),
+    ("quota", ""),
+    ("binding", ""),
+    ("system_torch_version", "PyTorch "),
+    ("system_cuda_version", "CUDA "),
+    ("system_driver_version", "driver "),
+    ("system_hostname", ""),
+    ("device", ""),
+    ("system_key", ""),
+    ("source_number", "source "),
+)
+#: What a setting of a CPU is told by where the key of a system does not hold it, as in records of earlier versions.
+_SETTING = ("system_cpu_cores", "system_cpu_threads", "threads", "memory")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where results lie, and what the user calls the system that they are of."""
+
+    path: str
+    name: str | None = None
+
+
+def parse_source(text: str | Path) -> Source:
+    """``H200=results/h200`` names a source; what exists as it stands is a path, '=' or not.
+
+    Raises:
+        BadInput: there is nothing before or behind '='.
+    """
+    whole = str(text)
+    name, equals, path = whole.partition("=")
+    # Not pathlib's: that takes no absolute patterns.
+    if not equals or Path(whole).exists() or glob.glob(whole, recursive=True):  # noqa: PTH207
+        return Source(whole)
+    if not name.strip() or not path:
+        raise BadInput(f"cannot use the source '{whole}': write NAME=SOURCE, such as H200=results/h200")
+    return Source(path, " ".join(name.split()))
+
+
+def marked(rows: pd.DataFrame, source: Source, number: int) -> pd.DataFrame:
+    """The rows of one source, with its name and its place among the sources."""
+    name = pd.Series(source.name, index=rows.index, dtype=object)
+    return rows.assign(source_name=name, source_number=number)
+
+
+def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The rows of all sources, each attempt from the first that holds it, with the `system_id` of each."""
+    filled = [table for table in tables if len(table)] or list(tables[:1])
+    rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
+    doubled = rows.duplicated(["attempt_id", "rank"])
+    rows = rows[~doubled].reset_index(drop=True) if doubled.any() else rows
+    return rows.assign(system_id=system_ids(rows))
+
+
+def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
+    """What tells systems apart: the given name, the key of hardware and software, the kind of device of the case.
+
+    A CPU is another system where it may use other cores, threads or memory. Keys hold these (see
+    `dlbench.worker.machine.system.system_key`); where attempts of one key differ in them, records of earlier versions among
+    them, the setting is added. The threads of several ranks are shares, so such an attempt belongs to the only setting
+    of its key, and so does one that died before it could tell. An attempt that could not even tell its key belongs to
+    the only system of its source, where there is one.
+
+    Args:
+        rows: one per rank; `source_name` and `source_number` may be missing.
+    """
+    number = rows["source_number"] if "source_number" in rows else pd.Series(0, rows.index)
+    keys = rows["system_key"].groupby([number, rows["device"]])
+    # `first` passes over what is missing.
+    only = keys.transform("first").where(keys.transform("nunique").eq(1))
+    key = rows["system_key"].fillna(only).astype(object).fillna(_UNKNOWN).astype(str)
+    name = rows["source_name"].fillna("").astype(str) if "source_name" in rows else ""
+    found: pd.Series[str] = name + "/" + key + "/" + rows["device"].astype(str)
+    return found + _settings(rows, found)
+
+
+#: In the id of a system: nobody knows which it is.
+_UNKNOWN = "unknown"
+
+
+def with_systems(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """`cases` (one per attempt) with the `system_id` of their rows (one per rank), or what these give."""
+    doubled = rows.duplicated("attempt_id")
+    first = (rows[~doubled] if doubled.any() else rows).reset_index(drop=True)
+    found = first["system_id"] if "system_id" in first else system_ids(first)
+    ids = pd.Series(found.to_numpy(), first["attempt_id"])
+    return cases.assign(system_id=cases["attempt_id"].map(ids).astype(object))
+
+
+def is_unknown(system_ids: pd.Series) -> pd.Series[bool]:
+    """Which of these ids belong to attempts that could not tell their system."""
+    return system_ids.astype(str).str.contains(f"/{_UNKNOWN}/", regex=False)
+
+
+def _settings(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
+    """What is to be added to the ids where attempts of a CPU differ in cores, threads or memory; "" elsewhere."""
+    first = rows[rows["device"].eq("cpu")].drop_duplicates("attempt_id")
+    if first.empty:
+        return pd.Series("", rows.index)
+    facts = _facts(first)
+    told = facts["system_cpu_threads"].notna()
+    number = facts.groupby(list(_SETTING), dropna=False, sort=False).ngroup()
+    # Of each setting once: there are few of them, and many attempts.
+    different = facts.loc[~number.duplicated(), list(_SETTING)].itertuples(index=False)
+    words = [",".join(f"{value:.0f}" for value in setting) for setting in different]
+    text = number.map(dict(enumerate(words))).astype(object)
+    alone = (first["nodes"] * first["devices_per_node"]).eq(1) & told
+    place = system_ids.loc[first.index]
+    of_place = text.where(alone).groupby(place)
+    only = of_place.transform("first").where(of_place.transform("nunique").eq(1)).astype(object)
+    ranks = (first["nodes"] * first["devices_per_node"]).astype(str) + " ranks: "
+    own = text.where(facts["single"], ranks + text).where(told).astype(object)
+    text = text.where(alone).astype(object).fillna(only).fillna(own).fillna(_UNKNOWN)
+    several = text.groupby(place).transform("nunique").gt(1)
+    added = ("/" + text + "/").where(several, "")
+    return rows["attempt_id"].map(pd.Series(added.to_numpy(), first["attempt_id"])).fillna("").astype(str)
+
+
+def _facts(first: pd.DataFrame) -> pd.DataFrame:
+    """Cores, threads of one process, and size of the memory of each attempt, by its first row.
+
+    `single`: the threads are known to be those of one process, not the share of a rank.
+    """
+    num_ranks = first["nodes"] * first["devices_per_node"]
+    job = first["system_job_threads"]
+    memory = first["system_node_memory_bytes"].fillna(first["system_memory_bytes"])
+    sizes = {size: units.memory_size(size) for size in memory.dropna().unique()}
+    return pd.DataFrame(
+        {
+            "system_cpu_cores": first["system_cpu_cores"],
+            "system_cpu_threads": first["system_cpu_threads"],
+            "threads": job.fillna(first["system_torch_threads"]),
+            "memory": memory.map(sizes),
+            "single": job.notna() | num_ranks.eq(1),
+        },
+        index=first.index,
+    )
+
+
+def system_names(rows: pd.DataFrame) -> dict[str, str]:
+    """A short and distinct name for each system by `system_id`, in the order of the sources.
+
+    The user's name, else the accelerator, else the processor, else the host; where two are alike, with what differs,
+    such as "AMD EPYC 7B13 (2 cores, 1 thread)".
+
+    Args:
+        rows: of all sources, as `joined` gives them. Attempts that died before they could tell their system are passed
+            over.
+    """
+    told = rows[rows["system_hostname"].fillna("") != ""]
+    # Of each system an attempt of one rank, where there is one: it tells the threads of one process.
+    single = (told["nodes"] * told["devices_per_node"]).eq(1) | told["system_job_threads"].notna()
+    order = told[["source_number"]].assign(shared=~single).sort_values(["source_number", "shared"], kind="stable")
+    best = told.loc[order.index].drop_duplicates("system_id").set_index("system_id")
+    ids = told.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
+    told = best.loc[ids].reset_index()
+    hardware = told["device_name"].fillna(told["system_cpu_model"]).fillna(told["system_hostname"])
+    facts = told.assign(hardware=hardware, **_words(told)).to_dict("records")
+    bases = [str(fact["hardware"] if _unknown(fact["source_name"]) else fact["source_name"]) for fact in facts]
+    return dict(zip(told["system_id"], _distinct(bases, facts), strict=True))
+
+
+def _words(told: pd.DataFrame) -> dict[str, Any]:
+    """What a CPU may use, in words; None for other devices."""
+    facts = _facts(told).assign(device=told["device"]).to_dict("records")
+    rows = told.to_dict("records")
+    words: dict[str, list[str | None]] = {
+        "cores_and_threads": [f"{_count(f['system_cpu_cores'], 'core')}, {_threads(f)}" for f in facts],
+        "logical_cores": [_count(f["system_cpu_threads"], "logical core") for f in facts],
+        "node_cores": [f"node of {_count(row['system_node_cpu_cores'], 'core')}" for row in rows],
+        "node_memory": [f"memory of {_unit(f['memory'])}" for f in facts],
+        "quota": [f"quota of {_number(row['system_cpu_quota'])} cores" for row in rows],
+        "binding": [
+            "no binding" if _unknown(row["system_cpu_binding"]) else str(row["system_cpu_binding"]) for row in rows
+        ],
+    }
+    on_cpu = told["device"].eq("cpu").tolist()
+    return {
+        name: [text if cpu else None for text, cpu in zip(texts, on_cpu, strict=True)] for name, texts in words.items()
+    }
+
+
+def _threads(fact: Mapping[Any, Any]) -> str:
+    return _count(fact["threads"], "thread") + ("" if fact["single"] else " per rank")
+
+
+def _count(value: Any, noun: str) -> str:
+    return f"unknown {noun}s" if _unknown(value) else units.counted(int(value), noun)
+
+
+def _number(value: Any) -> str:
+    return "all" if _unknown(value) else f"{value:g}"
+
+
+def _unit(size: Any) -> str:
+    return "unknown size" if _unknown(size) else f"{size / 2**30:g} GiB"
+
+
+def check_baseline(name: str | None, names: Iterable[str]) -> None:
+    """Raises UnknownName: no system is called so."""
+    known = list(names)
+    if name is not None and name not in known:
+        raise UnknownName("system", name, known, "--baseline")
+
+
+def _distinct(bases: list[str], facts: list[dict[Any, Any]]) -> list[str]:
+    told: list[list[str]] = [[] for _ in bases]
+    for column, word in _TELLING:
+        for alike in _alike(bases, told):
+            values = [_said(facts[i], column) for i in alike]
+            if len(set(values)) > 1:
+                for i, value in zip(alike, values, strict=True):
+                    told[i].append(word + value)
+    return [f"{base} ({', '.join(parts)})" if parts else base for base, parts in zip(bases, told, strict=True)]
+
+
+def _alike(bases: list[str], told: list[list[str]]) -> list[list[int]]:
+    """The places of names that are still the same."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i, base in enumerate(bases):
+        groups.setdefault((base, *told[i]), []).append(i)
+    return [places for places in groups.values() if len(places) > 1]
+
+
+def _said(fact: Mapping[Any, Any], column: str) -> str:
+    value = fact[column]
+    if _unknown(value):
+        return "unknown"
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def _unknown(value: Any) -> bool:
+    return value is None or value != value

@@ -1,0 +1,345 @@
+"""Suites: TOML files whose axes multiply into cases.
+
+name = "quick"
+version = 1                      # raise it when the suite's meaning changes: versions are never compared
+description = "..."
+
+[axes]                           # every combination is a case
+model = ["lenet5", "resnet50"]
+batch_size = [16, 32]           # per device; or global_batch = [64, 128], over all devices of a case
+
+[[exclude]]                      # except those that match all keys of one such table, as they will run
+model = "resnet50"
+batch_size = 32                  # per device; global_batch and world_size (number of devices) may be named as well
+
+[protocol]                       # how each case is measured; see `dlbench.suites.case.Protocol`
+min_time_s = 5.0
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dlbench.errors import BadInput, UnknownName
+from dlbench.names import excerpt
+from dlbench.suites.case import AXES, CHOICES, Case, Protocol, check_types, make_protocol
+from dlbench.toml_file import read_toml
+
+_KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
+#: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
+GLOBAL_BATCH = "global_batch"
+#: What a pattern of exclusion may name beside the axes: they follow from these.
+_DERIVED = (GLOBAL_BATCH, "world_size")
+_SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named set of cases and the protocol they share."""
+
+    name: str
+    version: int
+    description: str
+    axes: dict[str, tuple[Any, ...]]
+    exclude: tuple[dict[str, tuple[Any, ...]], ...]
+    protocol: Protocol
+    source: str  # the file it was read from, for messages
+    options: dict[str, str] = field(default_factory=dict)  # axis -> the option that has replaced its values
+
+    def cases(self, device: str = "auto") -> list[Case]:
+        """All cases, each once, the last axis varying fastest.
+
+        Args:
+            device: what the device "auto" stands for on this machine.
+
+        Raises:
+            BadInput: a value is not valid for its axis, or nothing is left after the exclusions.
+        """
+        if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
+            place = self._where(GLOBAL_BATCH, "batch_size")
+            raise BadInput(f"{place}: there are batch_size and global_batch; a case takes its batch from one of them")
+        names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
+        found: dict[str, Case] = {}
+        for values in itertools.product(*(self.axes[name] for name in names)):
+            setting = dict(zip(names, values, strict=True))
+            try:
+                case = self._case(setting, device)
+            except BadInput:
+                # A combination that cannot run may be excluded.
+                if any(_matches(_as_written(setting, device), pattern) for pattern in self.exclude):
+                    continue
+                raise
+            if not any(_matches(_as_run(case), pattern) for pattern in self.exclude):
+                found.setdefault(case.id, case)
+        if not found:
+            raise BadInput(f"{self.source} has no cases: every combination is excluded")
+        return list(found.values())
+
+    def _case(self, setting: dict[str, Any], device: str) -> Case:
+        if setting.get("device", "auto") == "auto":
+            setting = setting | {"device": device}
+        if GLOBAL_BATCH in setting:
+            setting = self._divided(setting)
+        if setting.get("mode") == "inference" or _ranks(setting) == 1:
+            # Nothing is brought together: cases that differ in how are one case.
+            setting = {axis: value for axis, value in setting.items() if axis not in _SYNCHRONISATION}
+        if setting.get("mode") == "inference":
+            # No optimizer runs: cases that differ in it alone are one case.
+            setting = {axis: value for axis, value in setting.items() if axis != "optimizer"}
+        try:
+            return Case(protocol=self.protocol, **check_types(Case, setting, "axes"))
+        except UnknownName as error:
+            raise BadInput(f"{error} [{self._where(*_wrong(setting))}]") from None
+        except BadInput as error:
+            raise BadInput(f"{self._where(*_wrong(setting))}: {error}") from None
+
+    def _where(self, *axes: str) -> str:
+        """Where the values of these axes come from: the options that have replaced them, or else the suite's file."""
+        return ", ".join(self.options[axis] for axis in axes if axis in self.options) or self.source
+
+    def _divided(self, setting: dict[str, Any]) -> dict[str, Any]:
+        """`setting` with the batch per device instead of that over all devices."""
+        batch, ranks = setting[GLOBAL_BATCH], _ranks(setting)
+        if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
+            place = self._where(GLOBAL_BATCH)
+            raise BadInput(f"{place}: global_batch is {excerpt(batch)}; it must be a whole number from 1 on")
+        if batch % ranks:
+            place = self._where(GLOBAL_BATCH, "nodes", "devices_per_node")
+            raise BadInput(
+                f"{place}: a global batch of {batch} cannot be divided evenly by {ranks} devices; choose "
+                f"{batch // ranks * ranks or ranks} or {(batch // ranks + 1) * ranks}, or exclude this combination"
+            )
+        rest = {axis: value for axis, value in setting.items() if axis != GLOBAL_BATCH}
+        return rest | {"batch_size": batch // ranks}
+
+
+def _ranks(setting: dict[str, Any]) -> int:
+    """Number of devices of a setting; 1 where it cannot be told, since the check of types comes later."""
+    counts = [setting.get(axis, 1) for axis in ("nodes", "devices_per_node")]
+    return math.prod(n for n in counts if isinstance(n, int) and n >= 1)
+
+
+def _wrong(setting: dict[str, Any]) -> list[str]:
+    """The axes of a setting whose values are not valid, each looked at alone."""
+    found = []
+    for axis, value in setting.items():
+        try:
+            Case(**{"model": "any", **check_types(Case, {axis: value}, "axes")})
+        except BadInput:
+            found.append(axis)
+    return found
+
+
+def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
+    """Read a suite and apply overrides such as ``model=lenet5,resnet50`` or ``protocol.min_time_s=1``.
+
+    Args:
+        path: a TOML file; a bare name means `benchmarks/NAME.toml`.
+        overrides: each replaces the values of one axis or one protocol key.
+
+    Raises:
+        BadInput: the file cannot be read or is no valid suite; the message names file, line and key.
+    """
+    file = _find(path)
+    text, values = read_toml(file, "a suite")
+    for key in values:
+        if key not in _KEYS:
+            raise UnknownName("key", key, _KEYS, _place(file, text, key))
+    return _suite(file, text, values, overrides)
+
+
+def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[str]) -> Suite:
+    name = _typed(values.get("name", file.stem), str, "name", file)
+    if not _NAME.fullmatch(name):
+        raise BadInput(f"name {excerpt(name)} in {file} must be up to 100 letters, digits, '.', '_' and '-'")
+    axes = {}
+    for axis, value in _typed(values.get("axes", {}), dict, "axes", file).items():
+        axes[axis] = _axis_values(axis, value, _place(file, text, axis))
+    exclude = []
+    for index, pattern in enumerate(_typed(values.get("exclude", []), list, "exclude", file), start=1):
+        where = f"exclude {index} of {file}"
+        table = _typed(pattern, dict, f"exclude {index}", file)
+        exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
+    own = _typed(values.get("protocol", {}), dict, "protocol", file)
+    checked = _protocol(own, str(file), f"[protocol] of {file}")
+    protocol = dict(own)
+    options: dict[str, str] = {}
+    for override in overrides:
+        options[_apply(override, axes, protocol)] = f"-P {override}"
+    if not axes.get("model"):
+        raise BadInput(f'{file} names no model; write for instance: [axes] model = ["resnet50"]')
+    if protocol != own:
+        place = ", ".join(option for key, option in options.items() if key.startswith("protocol."))
+        checked = _protocol(protocol, place, place)
+    version = _typed(values.get("version", 1), int, "version", file)
+    if not 0 <= version < 2**31:
+        raise BadInput(f"version in {file} must be from 0 to {2**31 - 1}")
+    description = _typed(values.get("description", ""), str, "description", file)
+    return Suite(name, version, description, axes, tuple(exclude), checked, str(file), options)
+
+
+def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
+    """The checked protocol; `place` begins the message where what is wrong does not name it already."""
+    try:
+        return make_protocol(values, where)
+    except UnknownName:
+        raise
+    except BadInput as error:
+        raise BadInput(str(error) if place in str(error) else f"{place}: {error}") from None
+
+
+def _find(path: str | Path) -> Path:
+    file = Path(path)
+    if max(map(len, map(os.fsencode, file.parts)), default=0) > 250 or len(str(path)) > 4000:
+        raise BadInput(f"no suite has a name of {len(str(path))} characters")
+    if file.suffix == ".toml" or file.exists():
+        if not file.is_file():
+            raise BadInput(f"no suite at '{path}': there is no such file")
+        return file
+    folders = (Path("benchmarks"), Path(__file__).parents[2] / "benchmarks")
+    for folder in folders:
+        if (folder / f"{path}.toml").is_file():
+            return folder / f"{path}.toml"
+    names = {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.toml")}
+    raise UnknownName("suite", path, names, hint="A suite is a TOML file, or the name of one in benchmarks/.")
+
+
+def _axis_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
+    if axis not in (*AXES, GLOBAL_BATCH):
+        raise UnknownName("axis", axis, (*AXES, GLOBAL_BATCH), where)
+    values = tuple(value) if isinstance(value, list) else (value,)
+    if not values:
+        raise BadInput(f"axis '{axis}' in {where} has no values")
+    return values
+
+
+def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
+    """The values of one key of a pattern.
+
+    Raises:
+        BadInput: there is no such key, or no case can have such a value.
+    """
+    if key not in (*AXES, *_DERIVED):
+        raise UnknownName("axis", key, (*AXES, *_DERIVED), where)
+    values = tuple(value) if isinstance(value, list) else (value,)
+    if not values:
+        raise BadInput(f"axis '{key}' in {where} has no values")
+    # A number of devices or images is one as a batch is.
+    names = ["batch_size" if key in _DERIVED else key] * len(values)
+    for name, one in zip(names, values, strict=True):
+        try:
+            check_types(Case, {name: one}, where)
+        except BadInput as error:
+            raise BadInput(str(error).replace(name, key, 1)) from None
+        # "auto" has become one of the two when a pattern is held against a case.
+        known = ("cuda", "cpu") if key == "device" else CHOICES.get(key)
+        if known is not None and one not in known:
+            raise UnknownName(key, one, known, where)
+    return values
+
+
+def one_case(
+    command: str, model: str, overrides: Sequence[str], device: str = "auto", sought: Sequence[str] = ()
+) -> Case:
+    """The one case that a command's model and its `-P` describe.
+
+    Args:
+        command: that takes them, for messages.
+        device: what the device "auto" stands for on this machine.
+        sought: axes that the command looks for itself.
+
+    Raises:
+        BadInput: an axis is unknown, is sought, has several values or one that is not valid.
+    """
+    axes: dict[str, tuple[Any, ...]] = {"model": (model,)}
+    protocol: dict[str, Any] = {}
+    for override in overrides:
+        _apply(override, axes, protocol)
+    if axes["model"] != (model,):
+        raise BadInput(f"name the model once: `dlbench {command} MODEL`, without -P model=")
+    for name in sought:
+        if name in axes:
+            raise BadInput(f"cannot use -P {name}: it is what {command} looks for")
+    several = ", ".join(axis for axis, values in axes.items() if len(values) > 1)
+    if several:
+        raise BadInput(f"{several} has several values, but {command} looks at one case: run it once for each")
+    return Suite(command, 1, "", axes, (), make_protocol(protocol, "-P"), "-P").cases(device)[0]
+
+
+def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, Any]) -> str:
+    """Puts the values of an override in the place of the suite's; gives the key that it replaced."""
+    key, equals, text = override.partition("=")
+    key, where = key.strip(), f"-P {override}"
+    if not equals or not text.strip():
+        raise BadInput(f"cannot use {where}: write axis=value,value or protocol.key=value")
+    if key.startswith("protocol."):
+        protocol[key.removeprefix("protocol.")] = _value(text.strip(), _field_type(Protocol, key.partition(".")[2]))
+    elif key in (*AXES, GLOBAL_BATCH):
+        wanted = "int" if key == GLOBAL_BATCH else _field_type(Case, key)
+        axes[key] = tuple(_value(part.strip(), wanted) for part in text.split(",") if part.strip())
+        if not axes[key]:
+            raise BadInput(f"cannot use {where}: it names no value")
+    else:
+        raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where)
+    return key
+
+
+def _field_type(cls: type, name: str) -> str:
+    return next((str(f.type) for f in dataclasses.fields(cls) if f.name == name), "str")
+
+
+def _value(text: str, wanted: str) -> Any:
+    """The text as the type of its field; what does not fit stays a text, and the check of types says so."""
+    try:
+        return {"int": int, "float": float}.get(wanted, str)(text)
+    except ValueError:
+        return text
+
+
+def _matches(setting: dict[str, Any], pattern: dict[str, tuple[Any, ...]]) -> bool:
+    return bool(pattern) and all(setting.get(key) in values for key, values in pattern.items())
+
+
+def _as_run(case: Case) -> dict[str, Any]:
+    """What a pattern is held against: the axes as the case has them, and what follows from them."""
+    axes = {axis: getattr(case, axis) for axis in AXES}
+    return axes | {GLOBAL_BATCH: case.batch_size * case.world_size, "world_size": case.world_size}
+
+
+def _as_written(setting: dict[str, Any], device: str) -> dict[str, Any]:
+    """The same of a combination that is no case, as far as it is known."""
+    defaults = {f.name: f.default for f in dataclasses.fields(Case) if f.name != "protocol"}
+    if GLOBAL_BATCH in setting:
+        del defaults["batch_size"]
+    known = defaults | setting | {"world_size": _ranks(setting)}
+    return known | {"device": device} if setting.get("device", "auto") == "auto" else known
+
+
+def _typed(value: Any, wanted: type, key: str, file: Path) -> Any:
+    if not isinstance(value, wanted) or isinstance(value, bool):
+        names = {str: "a text", int: "a whole number", dict: "a table", list: "a list of tables ([[exclude]])"}
+        raise BadInput(f"{key} in {file} must be {names[wanted]}, not {excerpt(value)}")
+    return value
+
+
+def _place(file: Path, text: str, key: str) -> str:
+    """`file:line` of the first line that defines `key`, or the file alone."""
+    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*[\]=.]")
+    for number, line in enumerate(text.splitlines(), start=1):
+        if pattern.match(line):
+            return f"{file}:{number}"
+    return str(file)
+
+
+def models_of(cases: Iterable[Case]) -> list[str]:
+    """The models of the cases, each once, in their order."""
+    return list(dict.fromkeys(case.model for case in cases))

@@ -1,0 +1,282 @@
+"""One table, five ways to print it: terminal text, Markdown, CSV, LaTeX, JSON.
+
+People's formats (text, Markdown, LaTeX) show each cell as its column says, numbers to the right; machines' formats
+(CSV, JSON) keep the raw values. A missing value is an en dash for people, an empty field in CSV and null in JSON.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dlbench import units
+from dlbench.csv_cells import csv_line
+from dlbench.errors import UnknownName
+from dlbench.results.records import dump_json
+from dlbench.units import GROUP, MISSING, digits
+
+Cell = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its key in CSV and JSON, its title for people ("" means the key), and how a cell is shown."""
+
+    key: str
+    title: str = ""
+    align: str = ""  # "left" | "right" | "": right if the column holds any number
+    show: Callable[[Cell], str] | None = None  # None: whole numbers grouped, floats with three significant digits
+
+    @property
+    def heading(self) -> str:
+        """What stands above the column."""
+        return self.title or self.key
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under columns, with a title above and notes below."""
+
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    title: str = ""
+    notes: Sequence[str] = field(default=())
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            assert len(row) == len(self.columns), f"{len(row)} cells under {len(self.columns)} columns: {row}"
+
+    def records(self) -> list[dict[str, Cell]]:
+        """Each row as a dictionary of raw values by column key."""
+        return [{c.key: cell for c, cell in zip(self.columns, row, strict=True)} for row in self.rows]
+
+
+def render(table: Table, format: str) -> str:
+    """`table` in one of `FORMATS`, ending with a newline.
+
+    Raises:
+        UnknownName: there is no such format.
+    """
+    return render_all([table], format)
+
+
+def render_all(tables: Sequence[Table], format: str) -> str:
+    """Several tables in one text, a blank line between them; in JSON a list, unless there is only one.
+
+    Raises:
+        UnknownName: there is no such format.
+    """
+    if format not in FORMATS:
+        raise UnknownName("format", format, FORMATS)
+    return FORMATS[format](tables)
+
+
+def shown(value: Cell) -> str:
+    """A cell as people read it, where its column says nothing else."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", GROUP) if abs(value) >= 10_000 else str(value)
+    if isinstance(value, float):
+        return digits(value) if math.isfinite(value) else ("∞" if value > 0 else "-∞")
+    return value
+
+
+def quantity_of(unit: str) -> Callable[[Cell], str]:
+    """How a column shows numbers of `unit`: with an SI prefix."""
+    return lambda cell: units.quantity(_number(cell), unit)
+
+
+def bytes_of(cell: Cell) -> str:
+    """How a column shows sizes in memory."""
+    return units.bytes_(_number(cell))
+
+
+def text(table: Table) -> str:
+    """`table` for the terminal: columns two spaces apart under a rule, without what a terminal might obey."""
+    headings, *rows = [list(map(_harmless, row)) for row in ([c.heading for c in table.columns], *body(table))]
+    widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
+    aligns = alignments(table)
+    lines = [_harmless(table.title), ""] if table.title else []
+    lines += [_line(headings, widths, aligns), "  ".join("─" * w for w in widths)]
+    lines += [_line(row, widths, aligns) for row in rows]
+    lines += ["", *map(_harmless, table.notes)] if table.notes else []
+    return "\n".join(lines) + "\n"
+
+
+def markdown(table: Table) -> str:
+    """`table` as GitHub-flavoured Markdown; characters with a meaning there are escaped."""
+    rules = ["---:" if align == "right" else ":---" for align in alignments(table)]
+    rows = [[c.heading for c in table.columns], *body(table)]
+    lines = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
+    lines.insert(1, "| " + " | ".join(rules) + " |")
+    lines = ([f"**{escape_markdown(table.title)}**", ""] if table.title else []) + lines
+    for note in table.notes:
+        lines += ["", escape_markdown(note)]
+    return "\n".join(lines) + "\n"
+
+
+def csv_text(table: Table) -> str:
+    """`table` as CSV (RFC 4180, but lines end with a newline alone): keys, then raw values; notes are left out.
+
+    A text that a spreadsheet would run has an apostrophe before it.
+    """
+    return "".join(map(csv_line, ([column.key for column in table.columns], *table.rows)))
+
+
+def latex(table: Table) -> str:
+    r"""`table` as a LaTeX tabular with booktabs rules; with a title it is a float with that caption."""
+    spec = "".join("r" if align == "right" else "l" for align in alignments(table))
+    head, *rows = [latex_row(row) for row in ([c.heading for c in table.columns], *body(table))]
+    lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
+    if table.title:
+        caption = rf"\caption{{{escape_latex(table.title)}}}"
+        lines = [r"\begin{table}", r"\centering", caption, *lines, r"\end{table}"]
+    for note in table.notes:
+        lines += ["", rf"\noindent {escape_latex(note)}"]
+    return "\n".join([r"% \usepackage{booktabs}", *lines]) + "\n"
+
+
+def json_text(table: Table) -> str:
+    """`table` as JSON: title, notes, and the rows as objects of raw values."""
+    return dump_json(_plain(table)) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """`text` so that Markdown shows it as it is, on one line."""
+    escaped = re.sub(r"([\\`*\[\]|~$])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
+    # An underscore inside a word means nothing in Markdown and stays readable.
+    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped).replace("\n", "<br>")
+
+
+def escape_latex(text: str) -> str:
+    """`text` so that LaTeX prints it as it is, with any engine and fonts in T1 encoding.
+
+    A letter that these lack loses its accents; of any other character the code point is printed.
+    """
+    # Two hyphens would become a dash.
+    return re.sub(r"-(?=-)", "-{}", "".join(map(_latex_character, text)))
+
+
+def latex_row(cells: Sequence[str]) -> str:
+    r"""One row of a LaTeX table. What begins with a bracket or an asterisk would be an option of the row above."""
+    row = " & ".join(map(escape_latex, cells))
+    return (f"{{}}{row}" if row.lstrip().startswith(("[", "*")) else row) + r" \\"
+
+
+def body(table: Table) -> list[list[str]]:
+    """The cells of `table` as people read them."""
+    return [[(c.show or shown)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in table.rows]
+
+
+def alignments(table: Table) -> list[str]:
+    """Of each column "left" or "right": numbers to the right, where the column says nothing else."""
+    return [_align(table, i) for i in range(len(table.columns))]
+
+
+def _harmless(text: str) -> str:
+    """`text` on one line, with a space for each character that moves, colours or hides others."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else " " for c in text)
+
+
+def _latex_character(character: str) -> str:
+    if character in _LATEX:
+        return _LATEX[character]
+    if " " <= character <= "~" or "\u00a1" <= character <= "\u00ff" or character in _T1:
+        return character
+    if not character.isprintable():
+        return " "
+    plain = unicodedata.normalize("NFKD", character)
+    kept = "".join(c for c in plain if not unicodedata.combining(c))
+    if kept and kept != character and all(" " <= c <= "~" for c in kept):
+        return "".join(_LATEX.get(c, c) for c in kept)
+    return "" if unicodedata.combining(character) else f"[U+{ord(character):04X}]"
+
+
+def _number(cell: Cell) -> float | None:
+    return float(cell) if isinstance(cell, int | float) else None
+
+
+def _align(table: Table, index: int) -> str:
+    numbers = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in table.rows)
+    return table.columns[index].align or ("right" if numbers else "left")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], aligns: Sequence[str]) -> str:
+    padded = [c.rjust(w) if a == "right" else c.ljust(w) for c, w, a in zip(cells, widths, aligns, strict=True)]
+    return "  ".join(padded).rstrip()
+
+
+def _plain(table: Table) -> dict[str, object]:
+    return {"title": table.title, "rows": table.records(), "notes": list(table.notes)}
+
+
+def _many_json(tables: Sequence[Table]) -> str:
+    return json_text(tables[0]) if len(tables) == 1 else dump_json([_plain(t) for t in tables]) + "\n"
+
+
+def _joined(one: Callable[[Table], str]) -> Callable[[Sequence[Table]], str]:
+    return lambda tables: "\n".join(one(t) for t in tables)
+
+
+#: Each format's name, as `--format` takes it, and its renderer of a list of tables.
+FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
+    "text": _joined(text),
+    "markdown": _joined(markdown),
+    "csv": _joined(csv_text),
+    "latex": _joined(latex),
+    "json": _many_json,
+}
+
+#: Letters beyond Latin-1 in LaTeX's T1 encoding.
+_T1 = frozenset("ĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽž")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "\n": " ",
+    GROUP: r"\,",
+    "–": r"\textendash{}",
+    "—": r"\textemdash{}",
+    "…": r"\dots{}",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "·": r"$\cdot$",
+    "µ": r"$\mu$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "∞": r"$\infty$",
+    "−": r"$-$",
+    "→": r"$\rightarrow$",
+    "²": r"$^2$",
+    "³": r"$^3$",
+    "√": r"$\surd$",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "ρ": r"$\rho$",
+    "σ": r"$\sigma$",
+    "Δ": r"$\Delta$",
+    "μ": r"$\mu$",
+    "€": r"\texteuro{}",
+    "\u00a0": "~",
+    "\u00ad": r"\-",
+    "\u200b": r"\allowbreak{}",
+}

@@ -1,0 +1,336 @@
+"""Counts MACs and bytes of the operations that a network really runs, forward and backward, on the meta device.
+
+The batch is that of the step: work that is done once per step, or that grows with the square of the batch, is counted
+as often as it is done. A count on the meta device takes as long for a large batch as for a small one. What counts, and
+how, is the table in `arithmetic.py`. A MAC is one multiply and one add: FLOP = 2 x MAC. PyTorch's own counter ignores
+`groups` in the weight gradient of a convolution; here every gradient is counted as what it is.
+
+Work that activation checkpointing does again in the backward pass is kept apart from that of the model.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from dlbench.models import BuiltModel, build_on_meta, training_loss
+from dlbench.worker.counting.arithmetic import convolution_macs as convolution_macs
+from dlbench.worker.counting.arithmetic import is_counted, is_free, is_unknown, macs_of, name_of, tensors_in
+
+#: Passes that the mean is taken over where the work differs from step to step.
+NUM_PASSES = 32
+#: For so long [s] further forward passes are held against the first: work may differ in every tenth step alone.
+LOOK_S = 0.3
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One product, convolution or attention that was run, or one gradient of it; or an operation that is unknown."""
+
+    name: str  # as ATen calls it; others with their namespace
+    macs: int | None  # None: not counted
+    bytes: int  # each operand and result moved once
+    backward: bool
+    module: str  # the path of the module that ran it, or "" for the network itself
+    shapes: tuple[tuple[int, ...], ...]  # of the tensor arguments
+    recomputed: bool = False  # the forward pass once more, during the backward pass
+
+
+@dataclass(frozen=True)
+class Counted:
+    """The work of one network, per image unless said otherwise."""
+
+    parameters: int  # of the network as it is built for training, with auxiliary heads, or for inference, without
+    forward_macs: int
+    backward_macs: int
+    pytorch_forward_flop: int | None  # by PyTorch's own counter; None where that cannot follow the network
+    pytorch_backward_flop: int | None
+    operations: tuple[Operation, ...] = field(repr=False, default=())  # of the whole batch
+    recomputed_macs: int = 0  # what checkpointing runs again; in none of the other counts
+    uncounted: tuple[str, ...] = ()  # names of operations that may multiply and are not in the counts
+    num_passes: int = 1  # more than one: the work differs from step to step, and these are means
+    lowest_flop: int | None = None  # of one pass, where passes differ; of the model, forward and backward
+    highest_flop: int | None = None
+    is_random: bool = False  # the forward pass drew random numbers on the host, which its control flow may follow
+
+    @property
+    def forward_flop(self) -> int:
+        """FLOP of the forward pass of one image."""
+        return 2 * self.forward_macs
+
+    @property
+    def backward_flop(self) -> int:
+        """FLOP of the backward pass of one image, without recomputation; 0 in inference."""
+        return 2 * self.backward_macs
+
+    @property
+    def executed_flop(self) -> int:
+        """All FLOP that one image takes in a step, recomputation included."""
+        return 2 * (self.forward_macs + self.backward_macs + self.recomputed_macs)
+
+
+def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
+    """Count a network by its name, on the meta device: nothing is allocated.
+
+    Args:
+        name: as `dlbench.models.build` takes it.
+        training: forward and backward, auxiliary heads included; else the forward pass of inference.
+        batch_size: images in the step; batch normalisation after pooling to 1x1 needs two.
+
+    Raises:
+        UnknownName, BadInput: as `build`.
+    """
+    with quietly():
+        return count_steps(build_on_meta(name, training), training, batch_size)
+
+
+def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -> Counted:
+    """Count steps of a network on the meta device: one, or `NUM_PASSES` where the steps may differ in their work.
+
+    Steps may differ if the network draws random numbers on the host, or if one of the next is not as the first. Then
+    the counts are means over all passes.
+    """
+    passes = [count_model(model, training, batch_size, seed) for seed in range(2)]
+    first = passes[0]
+    if not first.is_random and _work_of(first) == _work_of(passes[1]) and _stays(model, training, batch_size, first):
+        return first
+    passes += [count_model(model, training, batch_size, seed) for seed in range(2, NUM_PASSES)]
+    if len({_work_of(p) for p in passes}) == 1:
+        return first
+    means: dict[str, Any] = {
+        name: round(Fraction(sum(getattr(p, name) for p in passes), len(passes)))
+        for name in (
+            *("forward_macs", "backward_macs", "recomputed_macs"),
+            *("pytorch_forward_flop", "pytorch_backward_flop"),
+        )
+        if all(getattr(p, name) is not None for p in passes)
+    }
+    totals = [p.forward_flop + p.backward_flop for p in passes]
+    return replace(
+        first,
+        **means,
+        uncounted=tuple(dict.fromkeys(name for p in passes for name in p.uncounted)),
+        num_passes=len(passes),
+        lowest_flop=min(totals),
+        highest_flop=max(totals),
+    )
+
+
+def _stays(model: BuiltModel, training: bool, batch_size: int, first: Counted) -> bool:
+    """Whether the next forward passes are as the first, as far as a short look shows."""
+    ends_s = time.perf_counter() + LOOK_S
+    own = [(o.name, o.macs) for o in first.operations if not o.backward]
+    for seed in range(2, NUM_PASSES):
+        with CountingMode(model.module) as mode, quietly(), seeded(seed):
+            run_forward(model, training, batch_size)
+        if [(o.name, o.macs) for o in mode.operations] != own:
+            return False
+        if time.perf_counter() > ends_s:
+            break
+    return True
+
+
+def _work_of(counted: Counted) -> tuple[Any, ...]:
+    return counted.forward_macs, counted.backward_macs, counted.recomputed_macs, counted.uncounted
+
+
+def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, seed: int = 0) -> Counted:
+    """Count one step of a network that lies on the meta device.
+
+    Args:
+        seed: of the random numbers that the network may draw on the host.
+    """
+    try:
+        return _count_model(model, training, batch_size, seed, FlopCounterMode(display=False))
+    except Exception:
+        # PyTorch's counter follows modules by hooks that not every network bears, such as one that takes gradients in
+        # its forward pass. What fails for another reason fails again.
+        return _count_model(model, training, batch_size, seed, None)
+
+
+def _count_model(
+    model: BuiltModel, training: bool, batch_size: int, seed: int, pytorch: FlopCounterMode | None
+) -> Counted:
+    module = model.module.train(training)
+    parameters = sum(p.numel() for p in module.parameters())
+    with CountingMode(module) as mode, pytorch or nullcontext(), quietly(), seeded(seed) as has_drawn:
+        loss = run_forward(model, training, batch_size)
+        is_random = has_drawn()
+        pytorch_forward = pytorch.get_total_flops() if pytorch else 0
+        if loss is not None:
+            mode.backward = True
+            loss.backward()  # type: ignore[no-untyped-call]
+    module.zero_grad(set_to_none=True)
+    operations = tuple(mode.operations)
+    own = [o for o in operations if not o.recomputed]
+    return Counted(
+        parameters=parameters,
+        forward_macs=_per_image((o for o in own if not o.backward), batch_size),
+        backward_macs=_per_image((o for o in own if o.backward), batch_size),
+        recomputed_macs=_per_image((o for o in operations if o.recomputed), batch_size),
+        pytorch_forward_flop=pytorch_forward // batch_size if pytorch else None,
+        pytorch_backward_flop=(pytorch.get_total_flops() - pytorch_forward) // batch_size if pytorch else None,
+        operations=operations,
+        uncounted=uncounted(operations),
+        is_random=is_random,
+    )
+
+
+def uncounted(operations: Iterable[Operation]) -> tuple[str, ...]:
+    """Names of the operations that are not counted, each once, in their order."""
+    return tuple(dict.fromkeys(o.name for o in operations if o.macs is None))
+
+
+def run_forward(model: BuiltModel, training: bool, batch_size: int) -> Tensor | None:
+    """The forward pass on meta tensors; the loss in training, None in inference."""
+    x = torch.empty(batch_size, *model.input_shape, device="meta")
+    if not training:
+        with torch.no_grad():
+            model.module(x)
+        return None
+    targets = torch.zeros(batch_size, dtype=torch.long, device="meta")
+    return training_loss(model.module(x), targets)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No warnings of somebody else's network about its own initialisation."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[Callable[[], bool]]:
+    """The host's random numbers start at `seed`, and go on afterwards as if nothing had been; tells if any were drawn.
+
+    Random numbers of the meta device come from no generator.
+    """
+    numpy = sys.modules.get("numpy")
+    before = random.getstate(), numpy.random.get_state() if numpy else None
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        torch.default_generator.manual_seed(seed)
+        if numpy:
+            numpy.random.seed(seed)
+        seeded = _random_state(numpy)
+        try:
+            yield lambda: _random_state(numpy) != seeded
+        finally:
+            random.setstate(before[0])
+            if numpy:
+                numpy.random.set_state(before[1])
+
+
+def _random_state(numpy: Any) -> tuple[Any, ...]:
+    of_numpy = numpy.random.get_state(legacy=False)["state"] if numpy else None
+    key = (bytes(of_numpy["key"]), of_numpy["pos"]) if of_numpy else None
+    return random.getstate(), bytes(torch.get_rng_state().numpy()), key
+
+
+def _per_image(operations: Iterable[Operation], batch_size: int) -> int:
+    # Work that does not depend on the batch, such as a product of parameters, is shared by its images.
+    return round(Fraction(sum(o.macs or 0 for o in operations), batch_size))
+
+
+class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down every operation that multiplies and adds, or that may, with the module it belongs to.
+
+    Args:
+        module: the network; its submodules' paths name the operations.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: list[Operation] = []
+        self.backward = False
+        self._module = module
+        self._inside: list[str] = []
+        self._owner_of_node: dict[int, str] = {}  # by autograd's number of the node
+        self._next_node: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> Self:
+        for path, module in self._module.named_modules():
+            self._handles.append(module.register_forward_pre_hook(self._entering(path)))
+            self._handles.append(module.register_forward_hook(self._leaving, always_call=True))
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        for handle in self._handles:
+            handle.remove()
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        return lambda *_: self._inside.append(path)
+
+    def _leaving(self, *_: Any) -> None:
+        self._inside.pop()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if is_unknown(func) and func._can_decompose():
+            # What is made of known parts, such as `linear`, is taken apart, and its parts come by here.
+            with self._here_too():
+                return func.decompose(*args, **kwargs)
+        result = func(*args, **kwargs)
+        self._note(func, args, kwargs, result)
+        return result
+
+    @contextmanager
+    def _here_too(self) -> Iterator[None]:
+        """The mode stays on, which PyTorch takes off while it handles an operation."""
+        super().__enter__()  # type: ignore[no-untyped-call]
+        try:
+            yield
+        finally:
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+
+    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        if is_free(func):
+            return
+        tensors = list(tensors_in(args))
+        self.operations.append(
+            Operation(
+                name=name_of(func),
+                macs=macs_of(func, args, kwargs, result) if is_counted(func) else None,
+                bytes=sum(t.numel() * t.element_size() for t in (*tensors, *tensors_in(result))),
+                backward=self.backward,
+                module=self._owner(),
+                shapes=tuple(tuple(t.shape) for t in tensors),
+                recomputed=self.recomputing,
+            )
+        )
+
+    @property
+    def recomputing(self) -> bool:
+        """Whether a part of the forward pass runs again: in a backward pass nothing else records a graph."""
+        return self.backward and torch.is_grad_enabled()
+
+    def _owner(self) -> str:
+        """The module that runs the operation now, or whose gradient it is."""
+        node = torch._C._current_autograd_node() if self.backward else None
+        owner = self._owner_of_node.get(node._sequence_nr(), "") if node else ""
+        if self.backward and not self.recomputing:
+            return owner
+        # What is recomputed outside of any module is of the one whose gradient asked for it.
+        path = self._inside[-1] if self._inside else owner
+        newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        if newest > self._next_node:
+            # Autograd has just made this operation's node, and numbers them upwards; of frozen weights it makes none.
+            self._owner_of_node[newest - 1] = path
+            self._next_node = newest
+        return path

@@ -1,0 +1,209 @@
+"""The layers that multiply and add, one by one, with the letters of the field: N images, C input channels, M filters,
+H x W input, R x S filter, P x Q output."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dlbench.errors import BadInput
+from dlbench.models import BuiltModel, build_on_meta
+from dlbench.worker.counting.flops import Counted, Operation, count_model, quietly, uncounted
+
+#: Two batches tell what part of the work grows with the images and what part is there once; a third, whether that is
+#: all of it.
+_BATCHES = (2, 3, 5)
+_INSTEAD = "`dlbench profile` lists its layers for one batch"
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer. MAC and FLOP grow with the images; what is done once for the whole batch is in `..._fixed`.
+
+    The FLOP of a batch of N are N times `..._flop` plus `..._flop_fixed`, as of a product of parameters or of weights
+    that are normalised; the bytes are N times `..._bytes_per_image` plus `..._bytes_fixed`. Without recomputation.
+
+    Bytes count every operand and result of the layer's own operations as moved once, in fp32: input, weights and
+    output forward; gradients, input and weights backward. Caches may save some, libraries may move more.
+    """
+
+    name: str
+    kind: str  # conv | conv_transposed | fc | other (such as attention, whose products have no layer of their own)
+    M: int | None
+    C: int | None
+    H: int | None
+    W: int | None
+    R: int | None
+    S: int | None
+    P: int | None
+    Q: int | None
+    groups: int | None
+    stride: tuple[int, ...] | None
+    padding: tuple[int, ...] | str | None
+    weights: int  # without biases
+    macs: int
+    forward_flop: int
+    backward_flop: int  # gradients to the weights and, where one is needed, to the input
+    forward_bytes_per_image: int
+    forward_bytes_fixed: int
+    backward_bytes_per_image: int
+    backward_bytes_fixed: int
+    forward_flop_fixed: int = 0
+    backward_flop_fixed: int = 0
+    uncounted: tuple[str, ...] = ()  # names of its operations that may multiply and are not in MACs and FLOP
+
+
+def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
+    """Every layer of a network that multiplies and adds, in the order in which they run.
+
+    Args:
+        name: as `dlbench.models.build` takes it.
+        auxiliary: with the layers that run in training alone, such as GoogLeNet's auxiliary heads.
+
+    Raises:
+        UnknownName, BadInput: as `dlbench.models.build`; or the layers have no one row each, because the work differs
+            from step to step or does not grow evenly with the batch.
+    """
+    with quietly():
+        return layers_of(build_on_meta(name), auxiliary)
+
+
+def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
+    """As `layers`, of a network on the meta device."""
+    with _shapes(model.module) as shapes:
+        smallest = count_model(model, training=True, batch_size=_BATCHES[0])
+    counts = [smallest, *(count_model(model, training=True, batch_size=batch) for batch in _BATCHES[1:])]
+    main = {o.module for o in count_model(model, training=False, batch_size=_BATCHES[0]).operations}
+    _require_alike(model.name, counts, count_model(model, training=True, batch_size=_BATCHES[0], seed=1))
+    alike: dict[str, list[tuple[Operation, ...]]] = {}
+    for operations in zip(*(c.operations for c in counts), strict=True):
+        if not operations[0].recomputed:
+            alike.setdefault(operations[0].module, []).append(operations)
+    modules = dict(model.module.named_modules())
+    return [
+        LayerRow(
+            path,
+            **_letters(modules[path], *shapes.get(path, ((), ()))),
+            weights=_weights(path, modules, alike.keys()),
+            **_work(model.name, path, operations),
+            uncounted=uncounted(of_smallest for of_smallest, *_ in operations),
+        )
+        for path, operations in alike.items()
+        if auxiliary or path in main
+    ]
+
+
+@contextmanager
+def _shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
+    """The shapes that go into and come out of every module, by its path, of the passes run inside."""
+    found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    def hook(path: str) -> Any:
+        def remember(module: nn.Module, args: Any, result: Any) -> None:
+            if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):
+                found[path] = (tuple(args[0].shape), tuple(result.shape))
+
+        return remember
+
+    handles = [module.register_forward_hook(hook(path)) for path, module in network.named_modules()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
+    """Kind and shape parameters of one module."""
+    if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
+        kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
+        (h, w), (r, s), (p, q) = _last_two(x[2:]), _last_two(module.kernel_size), _last_two(out[2:])
+        shape: dict[str, int | None] = {
+            "M": module.out_channels,
+            "C": module.in_channels,
+            "H": h,
+            "W": w,
+            "R": r,
+            "S": s,
+            "P": p,
+            "Q": q,
+        }
+        padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
+        more: dict[str, Any] = {"groups": module.groups, "stride": tuple(module.stride), "padding": padding}
+    elif isinstance(module, nn.Linear):
+        kind = "fc"
+        # On a sequence of tokens, a fully connected layer is a 1x1 convolution along it.
+        tokens = x[1] if len(x) == 3 else 1
+        h, w = x[1:3] if len(x) == 4 else (1, tokens)
+        sides = {"H": h, "W": w, "R": 1, "S": 1, "P": h, "Q": w}
+        shape = {"M": module.out_features, "C": module.in_features, **sides}
+        more = {"groups": 1, "stride": (1, 1), "padding": (0, 0)}
+    else:
+        kind, shape = "other", dict.fromkeys("MCHWRSPQ")
+        more = {"groups": None, "stride": None, "padding": None}
+    return {"kind": kind, **shape, **more}
+
+
+def _weights(path: str, modules: dict[str, nn.Module], rows: Collection[str]) -> int:
+    """Weights of a module and of those below it that have no row of their own (attention's output projection)."""
+    others = tuple(f"{row}." for row in rows if row != path)
+    below = (
+        module
+        for name, module in modules.items()
+        if name == path or (name.startswith(f"{path}.") and not f"{name}.".startswith(others))
+    )
+    return sum(p.numel() for module in below for p in module.parameters(recurse=False) if p.dim() > 1)
+
+
+def _last_two(sizes: tuple[int, ...]) -> tuple[int, int]:
+    height, width = ((1,) * 2 + tuple(sizes))[-2:]
+    return height, width
+
+
+def _require_alike(name: str, counts: list[Counted], once_more: Counted) -> None:
+    """Raises BadInput where the operations of several counts cannot be held against each other, one by one."""
+    runs = [[(o.name, o.module) for o in c.operations] for c in (*counts, once_more)]
+    if runs[0] != runs[-1] or counts[0].operations != once_more.operations:
+        raise BadInput(f"{name} runs other layers from step to step: they have no one row each; {_INSTEAD}")
+    for batch, run in zip(_BATCHES, runs, strict=False):
+        if run != runs[0]:
+            raise BadInput(
+                f"{name} runs other layers for {batch} images than for {_BATCHES[0]}: they have no one row each; "
+                f"{_INSTEAD}"
+            )
+
+
+def _work(name: str, path: str, operations: list[tuple[Operation, ...]]) -> dict[str, Any]:
+    """MACs, FLOP and bytes of one layer from its operations at several batch sizes."""
+    work: dict[str, Any] = {}
+    for direction, backward in (("forward", False), ("backward", True)):
+        ours = [o for o in operations if o[0].backward == backward]
+        flop, flop_fixed = _line(name, path, [2 * sum(o[i].macs or 0 for o in ours) for i in range(len(_BATCHES))])
+        moved, moved_fixed = _line(name, path, [sum(o[i].bytes for o in ours) for i in range(len(_BATCHES))])
+        work |= {f"{direction}_flop": flop, f"{direction}_flop_fixed": flop_fixed}
+        work |= {f"{direction}_bytes_per_image": moved, f"{direction}_bytes_fixed": moved_fixed}
+    return {"macs": work["forward_flop"] // 2, **work}
+
+
+def _line(name: str, path: str, work: list[int]) -> tuple[int, int]:
+    """What grows with each image and what is there once.
+
+    Raises:
+        BadInput: the work grows in another way, such as with the square of the batch.
+    """
+    few, more, many = _BATCHES
+    slope = (work[1] - work[0]) // (more - few)
+    fixed = work[0] - few * slope
+    if work != [fixed + batch * slope for batch in _BATCHES]:
+        raise BadInput(
+            f"the work of {path or 'the network'} in {name} does not grow evenly with the batch "
+            f"({work[0]}, {work[1]}, {work[2]} for {few}, {more}, {many} images): no one row holds it; {_INSTEAD}"
+        )
+    return slope, fixed

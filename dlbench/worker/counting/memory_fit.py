@@ -1,0 +1,69 @@
+"""How the peak memory of each network of the catalogue grows with its batch, for `dlbench plan`, which knows no torch.
+
+    python -m dlbench.worker.counting.memory_fit > dlbench/facts/memory_lines.csv
+
+Each operation of a step holds so many bytes at once, some whatever the batch, some for each image: both are read off by
+following the step at two batches, and a third shows that there is nothing else, such as what grows with the square of
+the batch. The peak at any batch is the highest of these lines, and few of them ever are.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import sys
+
+from dlbench.errors import BadInput
+from dlbench.suites.case import MODES, Case
+from dlbench.suites.catalog import CATALOG
+from dlbench.worker.counting.memory_prediction import followed
+
+COLUMNS = ("model", "mode", "device", "precision", "fixed_bytes", "bytes_per_image")
+_BATCHES = (4, 8, 12)
+#: Lines that are the highest at none of these batches are left out.
+_ASKED = tuple(dict.fromkeys(round(1.05**i) for i in range(230)))
+
+
+def memory_lines(case: Case) -> list[tuple[int, int]]:
+    """Bytes whatever the batch and bytes per image of what `case` holds at its peak, by rising bytes per image.
+
+    Raises:
+        UnknownName, BadInput: as `predict`; or other batches are other operations, or hold what no line does.
+    """
+    return _lines(case.model, [followed(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCHES])
+
+
+def peak_lines(case: Case) -> list[tuple[int, int]]:
+    """`memory_lines` of the allocator's peak: with what cuBLAS takes from it. Raises the same."""
+    found = [followed(dataclasses.replace(case, batch_size=batch)) for batch in _BATCHES]
+    prediction, held = found[0]
+    beside = prediction.peak_bytes - max(held)
+    return [(fixed + beside, per_image) for fixed, per_image in _lines(case.model, [held for _, held in found])]
+
+
+def _lines(model: str, held: list[list[int]]) -> list[tuple[int, int]]:
+    for batch, other in zip(_BATCHES, held, strict=True):
+        if len(other) != len(held[0]):
+            raise BadInput(f"{model} runs other operations for a batch of {batch} than for one of {_BATCHES[0]}")
+    (few, many, _), (low, high, more) = held, _BATCHES
+    slopes = [(b - a) // (high - low) for a, b in zip(few, many, strict=True)]
+    lines = [(a - low * slope, slope) for a, slope in zip(few, slopes, strict=True)]
+    # Slopes are rounded to whole bytes.
+    if any(abs(fixed + more * slope - most) > more for (fixed, slope), most in zip(lines, held[2], strict=True)):
+        raise BadInput(f"the memory of {model} does not grow evenly with the batch, as {low}, {high} and {more} show")
+    highest = {max(set(lines), key=lambda line: (line[0] + batch * line[1], line)) for batch in _ASKED}
+    return sorted(highest, key=lambda line: line[1])
+
+
+def main() -> None:
+    """Prints the table."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for model, mode, device, precision in itertools.product(CATALOG, MODES, ("cpu", "cuda"), ("fp32", "amp_bf16")):
+        for line in memory_lines(Case(model, mode=mode, device=device, precision=precision)):
+            writer.writerow([model, mode, device, precision, *line])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""The peak memory of a case before it runs: its whole step, followed on fake tensors, for which nothing is allocated.
+
+What is followed is the step of `workload.py` itself, with the case's batch, optimizer, layout and autocast: every
+tensor counts from the operation that makes it until it is freed, as with the framework's allocator. On top come the
+copies that oneDNN makes of what a convolution reads and writes on the CPU, and on CUDA the workspace of cuBLAS, which
+both are taken from that allocator. Not in it: cuDNN's workspace, which is found by trying; the CUDA context; what the
+allocator loses to rounding. A compiled network is predicted as the eager one, which keeps more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dlbench.errors import BadInput, DlbenchError
+from dlbench.models import BuiltModel, build_on_meta
+from dlbench.suites.case import Case
+from dlbench.worker.counting.footprint import LiveBytes
+from dlbench.worker.memory import in_backward
+from dlbench.worker.workload import OPTIMIZERS, Workload
+
+_CPU = torch.device("cpu")
+#: Channels that oneDNN keeps together, by the width of the vector registers; a copy is padded to whole blocks.
+_CHANNEL_BLOCK = {"AVX512": 16, "AVX2": 8}
+#: Under inference mode a convolution is seen by its own name.
+_CONVOLUTIONS = (
+    *(torch.ops.aten.convolution.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding),
+    *(torch.ops.aten.conv1d.default, torch.ops.aten.conv3d.default),
+)
+#: What PyTorch gives each cuBLAS handle: ":4096:2:16:8", and on Hopper and later 32 MiB
+#: (aten/src/ATen/cuda/CublasHandlePool.cpp). The thread of forward has a handle, and that of backward another.
+_CUBLAS_BYTES, _CUBLAS_BYTES_FROM_HOPPER = 8_519_680, 33_554_432
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Peak of the framework's allocator over one step [bytes], when it is reached, and the split as a record has it.
+
+    The parts need not sum to the peak: not all activations are alive any more when the last gradients come.
+    """
+
+    peak_bytes: int
+    peak_phase: str  # "forward" | "backward" | "optimizer"
+    parameter_bytes: int  # with buffers
+    gradient_bytes: int
+    optimizer_state_bytes: int
+    activation_bytes: int  # saved by forward for backward
+    batch_bytes: int  # images and labels
+    workspace_bytes: int  # of oneDNN or cuBLAS at the peak
+    buffer_bytes: int  # those in parameter_bytes
+
+
+def predict(case: Case) -> Prediction:
+    """Memory that `case` will need on one device, with nothing allocated on any.
+
+    Raises:
+        UnknownName, BadInput: the network cannot be built, or cannot run without data.
+    """
+    return followed(case)[0]
+
+
+def followed(case: Case) -> tuple[Prediction, list[int]]:
+    """`predict`, and what `case` holds at once: before its step, and at the most in each of its operations [bytes].
+
+    The latter without the workspace of cuBLAS, which is not the network's. Raises what `predict` raises.
+    """
+    built = build_on_meta(case.model, case.mode == "training")
+    # On the meta device, since fake parameters refuse it.
+    built.module.to(memory_format=_layout(case))
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return _follow(case, built)
+    except DlbenchError:
+        raise
+    except Exception as error:  # somebody's own network may read its data, which fake tensors have not
+        text = (str(error).strip().splitlines() or ["no message"])[0]
+        raise BadInput(
+            f"the memory of {case.model} cannot be predicted: {type(error).__name__} without data: {text}"
+        ) from error
+
+
+def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
+    workload = _fake_workload(case, built)
+    activations = _saved_bytes(workload)  # a first step: the optimizer makes its state in it
+    workload.forget()
+    parameters = list(workload.module.parameters())
+    state = _state(workload)
+    batch = next(workload.batches) if case.data == "synthetic" else ()
+    step = _Step(case.device)
+    for tensor in (*parameters, *workload.module.buffers(), *state, *batch):
+        step.watch(tensor)
+    step.begin()
+    with step:
+        workload.step(step)  # type: ignore[arg-type]  # of a clock only the stamps are asked for
+    multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
+    cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
+    kept = _bytes([*parameters, *workload.module.buffers()])
+    prediction = Prediction(
+        peak_bytes=step.peak + cublas,
+        peak_phase=step.peak_phase,
+        parameter_bytes=kept,
+        buffer_bytes=kept - _bytes(parameters),
+        gradient_bytes=_bytes([p.grad for p in parameters if p.grad is not None]),
+        optimizer_state_bytes=_bytes(state),
+        activation_bytes=activations,
+        batch_bytes=_bytes(next(workload.batches)),
+        workspace_bytes=step.peak_workspace + cublas,
+    )
+    return prediction, step.held
+
+
+class _Step(LiveBytes):  # type: ignore[no-untyped-call]
+    """Follows one step; as its clock it learns where forward and backward end."""
+
+    def __init__(self, device_kind: str) -> None:
+        super().__init__()
+        self.peak_phase = "forward"
+        self.peak_workspace = 0
+        self.held: list[int] = []
+        self._phases = iter(("backward", "optimizer"))
+        self._phase = "forward"
+        # Of the kinds of CPUs only those whose copies are known.
+        self._block = _CHANNEL_BLOCK.get(torch.backends.cpu.get_cpu_capability(), 0) if device_kind == "cpu" else 0
+
+    def begin(self) -> None:
+        """From here on peaks count."""
+        self.peak = self.live
+        self.held = [self.live]
+
+    def stamp(self) -> None:
+        """The next phase begins."""
+        self._phase = next(self._phases)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before, peak = self.live, self.peak
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        needed = self._inside(func, args, result) if self._block else 0
+        workspace = max(0, before + needed - self.live)
+        self.held.append(max(self.live, before + needed))
+        self.peak = max(self.peak, before + needed)
+        if self.peak > peak:
+            self.peak_phase, self.peak_workspace = self._phase, workspace
+        return result
+
+    def _inside(self, func: Any, args: Any, result: Any) -> int:
+        """The most that a convolution has at once on the CPU, from before it on: its results, and oneDNN's copies.
+
+        Seen in the allocator's reports: input, weights and output in blocks of channels side by side, then the output
+        alone beside what it is copied to. A layer's few input channels (images) are read as they are.
+        """
+        if func in _CONVOLUTIONS:
+            x, weight = args[0], args[1]
+            if _channels_last(x, weight):
+                return _size(result) + self._blocked(weight, 0)
+            y = self._blocked(result, 1)
+            return max(self._read(x) + self._blocked(weight, 0) + y, y + _size(result))
+        if func is torch.ops.aten.convolution_backward.default:
+            gradient, x, weight = args[0], args[1], args[2]
+            if _channels_last(x, weight):
+                return sum(_size(t) for t in result if t is not None) + self._blocked(weight, 0)
+            dy, w = self._blocked(gradient, 1), self._blocked(weight, 0)
+            peak, of_input = 0, 0
+            if result[0] is not None:
+                of_input = _size(result[0])
+                dx = self._blocked(x, 1)
+                peak = max(dy + w + dx, dx + of_input)
+            return max(peak, of_input + dy + self._read(x) + 2 * w)
+        return 0
+
+    def _read(self, x: Tensor) -> int:
+        return self._blocked(x, 1) if x.shape[1] >= self._block else 0
+
+    def _blocked(self, tensor: Tensor, axis: int) -> int:
+        channels = tensor.shape[axis]
+        return _size(tensor) // channels * math.ceil(channels / self._block) * self._block
+
+
+def _channels_last(x: Tensor, weight: Tensor) -> bool:
+    """Whether oneDNN takes the tensors as they lie: then it copies weights alone."""
+    return any(
+        t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous()
+        for t in (x, weight)
+    )
+
+
+def _fake_workload(case: Case, built: BuiltModel) -> Workload:
+    """As `build_workload`, of fake tensors; to be called under FakeTensorMode."""
+    training = case.mode == "training"
+    module: nn.Module = built.module.to_empty(device=_CPU).train(training)
+    optimizer = OPTIMIZERS[case.optimizer](module.parameters()) if training else None
+    for group in optimizer.param_groups if optimizer is not None else ():
+        # What PyTorch chooses by itself: on CUDA all tensors at once, with temporaries of the size of all weights.
+        group["foreach"] = case.device == "cuda"
+    return Workload(
+        case=case,
+        module=module,
+        input_shape=built.input_shape,
+        num_classes=built.num_classes,
+        device=_CPU,
+        run=module,
+        batches=_batches(case, built),
+        optimizer=optimizer,
+        # Its factor is read back in each step, and here there is nothing to read.
+        scaler=None,
+    )
+
+
+def _layout(case: Case) -> torch.memory_format:
+    return torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
+
+
+def _batches(case: Case, built: BuiltModel) -> Iterator[tuple[Tensor, Tensor]]:
+    layout = _layout(case) if len(built.input_shape) == 3 else torch.contiguous_format
+
+    def batch() -> tuple[Tensor, Tensor]:
+        images = torch.empty(case.batch_size, *built.input_shape, memory_format=layout)
+        return images, torch.empty(case.batch_size, dtype=torch.long)
+
+    return itertools.repeat(batch()) if case.data == "synthetic" else (batch() for _ in itertools.count())
+
+
+def _saved_bytes(workload: Workload) -> int:
+    """One step; bytes that its forward pass saves for backward, each storage once, without weights and the batch."""
+    batch = next(workload.batches)
+    own = {_storage(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *batch)}
+    saved: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not in_backward() and _storage(tensor) not in own:
+            saved[_storage(tensor)] = tensor
+        return tensor
+
+    batches, workload.batches = workload.batches, iter([batch])
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        workload.step()
+    workload.batches = batches
+    return _bytes(list(saved.values()))
+
+
+def _cublas_bytes(case: Case) -> int:
+    hopper = torch.cuda.is_available() and torch.cuda.get_device_capability()[0] >= 9
+    return (_CUBLAS_BYTES_FROM_HOPPER if hopper else _CUBLAS_BYTES) * (2 if case.mode == "training" else 1)
+
+
+def _state(workload: Workload) -> list[Tensor]:
+    states = workload.optimizer.state.values() if workload.optimizer is not None else ()
+    return [value for state in states for value in state.values() if isinstance(value, Tensor)]
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    return sum({_storage(t): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def _size(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)

@@ -1,0 +1,174 @@
+"""Counts, module by module, the FLOP and the moved elements of everything that a network runs, on the meta device.
+
+`flops` counts multiply-add operations alone, as every published FLOP count does. The time bound of normalisation,
+activation and pooling is their bytes, so here all operations are counted: every operand and result of an ATen operation
+moves once. Views move nothing, what is broadcast moves once. An operation belongs to the innermost module that runs it
+(a residual addition to its block), its gradient to the same; so do the times of `profile`.
+
+What makes this a lower bound in eager mode: caches that keep an operand are not allowed for (bytes may be saved, where
+tensors fit into them), and neither is what libraries move beyond it (workspaces, casts of autocast, second passes of
+normalisation). A compiler that fuses operations saves bytes that are counted here; so does a fused attention, for the
+meta device makes all of its scores. What activation checkpointing runs again is work of the backward pass, in which it
+takes its time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlbench.models import BuiltModel, build_on_meta
+from dlbench.worker.counting.arithmetic import is_counted, is_unknown, macs_of, name_of, tensors_in
+from dlbench.worker.counting.flops import NUM_PASSES, CountingMode, quietly, run_forward, seeded
+
+#: Owner of what runs behind the network: the loss and its gradient.
+LOSS = "(loss)"
+_aten = torch.ops.aten
+#: Give new names or fresh memory, and move nothing; the views among ATen's operations say so themselves.
+_FREE = (_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided)
+#: Write their first argument and do not read it.
+_OVERWRITE = (_aten.copy_, _aten.fill_, _aten.zero_, _aten.normal_, _aten.uniform_)
+#: Take only the shape of their arguments.
+_MAKE = (
+    *(_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.rand_like, _aten.randn_like),
+    *(_aten.new_zeros, _aten.new_ones, _aten.new_full),
+)
+
+
+@dataclass
+class Work:
+    """The work of one module in one step of the whole batch."""
+
+    forward_flop: int = 0
+    backward_flop: int = 0
+    forward_elements: int = 0
+    backward_elements: int = 0
+    forward_fixed_bytes: int = 0
+    backward_fixed_bytes: int = 0
+    note: str | None = None  # what makes the FLOP less than the whole, or a mean
+
+
+def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Work]:
+    """The work of every module of a network, by its path; "" is the network itself, `LOSS` the loss.
+
+    Args:
+        name: as `dlbench.models.build` takes it.
+        training: forward and backward; else the forward pass of inference.
+        batch_size: images in the step.
+
+    Raises:
+        UnknownName, BadInput: as `build`.
+    """
+    with quietly():
+        return traffic_of(build_on_meta(name), training, batch_size)
+
+
+def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, Work]:
+    """As `count_traffic`, of a network on the meta device; means where the work differs from step to step."""
+    (first, is_random), (second, _) = (_one_pass(model, training, batch_size, seed) for seed in range(2))
+    if not is_random and first == second:
+        return first
+    passes = [first, second, *(_one_pass(model, training, batch_size, n)[0] for n in range(2, NUM_PASSES))]
+    return first if all(work == first for work in passes) else _mean(passes)
+
+
+def _one_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> tuple[dict[str, Work], bool]:
+    """The work of one step, and whether its forward pass drew random numbers on the host."""
+    module = model.module.train(training)
+    with TrafficMode(module) as mode, quietly(), seeded(seed) as has_drawn:
+        loss = run_forward(model, training, batch_size)
+        is_random = has_drawn()
+        if loss is not None:
+            mode.backward = True
+            loss.backward()  # type: ignore[no-untyped-call]
+    module.zero_grad(set_to_none=True)
+    for owner, names in mode.uncounted.items():
+        mode.work[owner].note = f"not counted: {', '.join(names)}"
+    return mode.work, is_random
+
+
+def _mean(passes: Sequence[dict[str, Work]]) -> dict[str, Work]:
+    found = {}
+    for owner in dict.fromkeys(owner for work in passes for owner in work):
+        # A module that a pass leaves out does nothing in it.
+        alike = [work.get(owner, Work()) for work in passes]
+        notes = [w.note for w in alike if w.note]
+        if len({(w.forward_flop, w.backward_flop) for w in alike}) > 1:
+            notes.append(f"mean of {len(passes)} steps")
+        names = [f.name for f in fields(Work) if f.name != "note"]
+        means = {name: round(sum(getattr(w, name) for w in alike) / len(passes)) for name in names}
+        found[owner] = Work(**means, note="; ".join(dict.fromkeys(notes)) or None)
+    return found
+
+
+class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
+    """Adds up FLOP and moved elements of every operation, per module."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        super().__init__(module)
+        self.work: dict[str, Work] = {}
+        self.uncounted: dict[str, dict[str, None]] = {}  # names by owner, in their order
+        self._next_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        self._last_owner = LOSS
+        #: What dropout draws, by storage. The meta device draws it, scales it and multiplies by it as floating-point
+        #: numbers; at best, as on CUDA, one operation does it all, and leaves a byte per element.
+        self._masks: dict[int, Tensor] = {}
+
+    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        owner, packet = self._owner(), func.overloadpacket
+        macs = macs_of(func, args, kwargs, result) if is_counted(func) else 0
+        if is_unknown(func) or macs is None:
+            self.work.setdefault(owner, Work())
+            self.uncounted.setdefault(owner, {})[name_of(func)] = None
+        if packet is _aten.bernoulli_:
+            self._masks[_storage(result)] = result
+        elif macs or not (func.is_view or packet in _FREE or self._is_mask_scaled(packet, args)):
+            skipped = len(args) if packet in _MAKE else 1 if packet in _OVERWRITE else 0
+            self._add(owner, macs or 0, [*args[skipped:], *kwargs.values()], result)
+
+    def _is_mask_scaled(self, packet: Any, args: Any) -> bool:
+        return packet is _aten.div_ and _storage(args[0]) in self._masks
+
+    def _add(self, owner: str, macs: int, arguments: list[Any], result: Any) -> None:
+        work = self.work.setdefault(owner, Work())
+        way = "backward" if self.backward else "forward"
+        elements = fixed_bytes = 0
+        for tensor in tensors_in([*arguments, result]):
+            if _storage(tensor) in self._masks:
+                fixed_bytes += _distinct(tensor)
+            elif tensor.is_floating_point() or tensor.is_complex():
+                elements += _distinct(tensor)
+            else:
+                fixed_bytes += _distinct(tensor) * tensor.element_size()
+        for name, value in (("flop", 2 * macs), ("elements", elements), ("fixed_bytes", fixed_bytes)):
+            setattr(work, f"{way}_{name}", getattr(work, f"{way}_{name}") + value)
+
+    def _owner(self) -> str:
+        if self.backward:
+            node = torch._C._current_autograd_node()
+            if node is not None:
+                # A parameter's own node has no module: it follows the one that made its gradient. So does the sum
+                # where gradients of several paths meet, which has no node.
+                self._last_owner = self._owner_of_node.get(node._sequence_nr(), self._last_owner)
+            if not self.recomputing:
+                return self._last_owner
+        owner = self._inside[-1] if self._inside else self._last_owner
+        newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        # Only what autograd has numbered since the last operation: some operations make no node.
+        self._owner_of_node.update(dict.fromkeys(range(self._next_node, newest), owner))
+        self._next_node = newest
+        return owner
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
+
+
+def _distinct(tensor: Tensor) -> int:
+    """Elements in memory: a broadcast dimension holds one."""
+    return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or size == 0)

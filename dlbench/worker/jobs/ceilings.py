@@ -1,0 +1,339 @@
+"""What a device can reach: matrix products and convolutions in FLOP/s, copy and triad in bytes/s.
+
+`python -m dlbench.worker.jobs.ceilings FOLDER` reads request.json there: {"device": "auto", "budget_s": 45}.
+
+Operands are random (data changes power and clocks), results are written to memory that is there already, and the
+samples of one shape are queued one behind the other without waiting. No shape is left out in silence: what the device
+cannot do, or not within its share of the time, is kept as a row with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from dlbench.affinity import allowed_cores
+from dlbench.errors import BadInput, UnknownName
+from dlbench.free_memory import allowed_bytes
+from dlbench.results.bounds_records import Ceiling, CeilingRun, Where, to_json
+from dlbench.suites.case import DEVICES, Case
+from dlbench.version import __version__
+from dlbench.worker.counting.flops import convolution_macs
+from dlbench.worker.jobs.job import serve
+from dlbench.worker.machine.software import read_text
+from dlbench.worker.machine.system import CPU, device_facts, stack, system_key
+from dlbench.worker.measure import device_uuid, find_device
+from dlbench.worker.meters.host_watch import HostWatch
+from dlbench.worker.precision import precisions, set_precision
+from dlbench.worker.progress import enter_phase
+from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.rank_status import leave
+from dlbench.worker.timing import Clock, CudaClock, HostClock
+
+#: One sample lasts about this long [s], in as many calls as that takes: a stamp costs microseconds.
+SAMPLE_S = {"cuda": 0.002, "cpu": 0.01}
+MIN_SAMPLES, MAX_SAMPLES = 5, 50
+#: A shape whose single call is expected to take longer than so much of its share, and than so much of all the time that
+#: is left, is left out. What small shapes make expect is far too long where starting a call takes most of theirs.
+MAX_SHARES, MAX_OF_LEFT = 0.7, 0.1
+#: Each shape may take this long [s] even where the budget is spent: one sample is no measurement.
+MIN_SHARE_S = 0.05
+#: Arrays for copy and triad are so many times the last cache, and at most this part of the free memory.
+CACHES, MEMORY_SHARE = 4, 1 / 8
+MIN_ARRAY_BYTES = 64 * 2**20
+
+DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
+
+#: M, N, K of (M x K) @ (K x N): square, just beside a multiple of 128, skinny in each of the three.
+MATMULS: dict[str, tuple[tuple[int, int, int], ...]] = {
+    "cpu": (
+        *((n, n, n) for n in (256, 512, 1024, 2048)),
+        *((n, n, n) for n in (1023, 1025)),
+        *((64, 2048, 2048), (2048, 64, 2048), (2048, 2048, 64)),
+    ),
+    "cuda": (
+        *((n, n, n) for n in (1024, 2048, 4096, 8192, 16384)),
+        *((n, n, n) for n in (4095, 8191)),
+        *((128, 8192, 8192), (8192, 128, 8192), (8192, 8192, 128), (4096, 8192, 16384)),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolution with padding R // 2: C x H x H input, M filters of R x R."""
+
+    C: int
+    H: int
+    M: int
+    R: int
+    stride: int = 1
+
+
+#: VGG-16 conv1_2 and conv4_2, ResNet's 3x3 and 1x1 of early and late stages, a first layer.
+CONVS = (
+    ConvShape(1024, 14, 256, 1),
+    ConvShape(256, 14, 256, 3),
+    ConvShape(64, 56, 256, 1),
+    ConvShape(64, 56, 64, 3),
+    ConvShape(3, 224, 64, 7, 2),
+    ConvShape(512, 28, 512, 3),
+    ConvShape(64, 224, 64, 3),
+)
+CONV_BATCH = {"cpu": 4, "cuda": 128}
+LAYOUTS = {"channels_first": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A ceiling yet to be measured, and what makes its call; operands are made only then."""
+
+    ceiling: Ceiling
+    prepare: Callable[[], Callable[[], Any]]
+
+
+def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = ()) -> CeilingRun:
+    """All ceilings of one device, in about `budget_s` seconds.
+
+    Args:
+        device_name: as a case names it.
+        budget_s: time to measure [s].
+        wanted: precisions; none for all that the device computes in.
+
+    Raises:
+        UnknownName, BadInput: no such kind of device or precision, or no time.
+        DeviceUnavailable: it is not there.
+    """
+    if device_name not in DEVICES:
+        raise UnknownName("device", device_name, DEVICES)
+    if not (math.isfinite(budget_s) and budget_s > 0):
+        raise BadInput(f"the time budget is {budget_s} s; it must be above 0 s")
+    device = find_device(Case("none", device=device_name), Place())
+    clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
+    torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True
+    computed = precisions(device)
+    for name in wanted:
+        if name not in computed:
+            raise UnknownName("precision", name, computed, "--precision")
+    waiting = list(trials(device, wanted or computed))
+    host = HostWatch()
+    host.before()
+    ends_s = time.perf_counter() + budget_s
+    done: list[Ceiling] = []
+    with torch.inference_mode():
+        while waiting:
+            left_s = ends_s - time.perf_counter()
+            share_s = max(MIN_SHARE_S, left_s / len(waiting))
+            most_s = max(MAX_SHARES * share_s, MAX_OF_LEFT * left_s)
+            done.append(_measure(waiting.pop(0), device, clock, share_s, most_s, done))
+    host.after()
+    return CeilingRun(where_of(device), tuple(done), busy_share=host.share)
+
+
+def where_of(device: torch.device) -> Where:
+    """What tells this device and its software from others."""
+    facts = stack()
+    cuda = device.type == "cuda"
+    return Where(
+        system_key=system_key(facts, device.type),
+        device_kind=device.type,
+        device_name=torch.cuda.get_device_name(device) if cuda else None,
+        device_uuid=device_uuid(device),
+        hostname=socket.gethostname(),
+        cpu_model=facts["cpu_model"],
+        torch_version=facts["torch_version"],
+        torch_threads=torch.get_num_threads(),
+        dlbench_version=__version__,
+    )
+
+
+def trials(device: torch.device, wanted: Sequence[str]) -> Iterator[Trial]:
+    """Everything to measure, of each precision the small shapes first: they tell how long the large ones take."""
+    for size in array_sizes(device):
+        yield _copy(size, device)
+        yield _triad(size, device)
+    for precision in wanted:
+        shapes = sorted(MATMULS[device.type], key=math.prod)
+        yield from (_matmul(shape, precision, device) for shape in shapes)
+        convs = [_conv(shape, layout, precision, device) for shape in CONVS for layout in LAYOUTS]
+        yield from sorted(convs, key=lambda trial: trial.ceiling.flop or 0)
+
+
+def array_sizes(device: torch.device) -> list[int]:
+    """Two sizes of an array [bytes], both beyond the caches, where the memory has room for them."""
+    if device.type == "cuda":
+        cache = device_facts(device.index or 0)["l2_cache_bytes"] or 0
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        cache, free = last_caches_bytes(), allowed_bytes()
+    first = max(MIN_ARRAY_BYTES, CACHES * cache)
+    most = int(free * MEMORY_SHARE)
+    factor = 4 if device.type == "cuda" else 2
+    # Never nothing: an array that finds no room says so when it is made.
+    return sorted({max(2**20, min(size, most) // 2**20 * 2**20) for size in (first, factor * first)})
+
+
+def last_caches_bytes() -> int:
+    """The last-level caches of the cores that this process may use, together; 0 where the kernel tells none.
+
+    An array that is spread over all of them lies in all of their caches.
+    """
+    last: dict[str, int] = {}
+    for core in allowed_cores():
+        caches = [
+            (_size_of(read_text(folder / "size") or ""), read_text(folder / "shared_cpu_list") or str(core))
+            for folder in CPU.glob(f"cpu{core}/cache/index*")
+        ]
+        if caches:
+            size, sharing = max(caches)
+            last[sharing] = size
+    return sum(last.values())
+
+
+def _size_of(text: str) -> int:
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    return int(text[:-1]) * units[text[-1]] if text[:-1].isdigit() and text[-1] in units else 0
+
+
+def _random_array(size: int, device: torch.device) -> torch.Tensor:
+    """fp32 of `size` bytes: one random MiB over and over, since a CPU draws numbers far slower than it moves them."""
+    return torch.randn(2**18, device=device).repeat(size // 2**20)
+
+
+def _copy(size: int, device: torch.device) -> Trial:
+    def prepare() -> Callable[[], Any]:
+        source = _random_array(size, device)
+        target = torch.empty_like(source)
+        return lambda: target.copy_(source)
+
+    return Trial(Ceiling("copy", None, f"{size // 2**20} MiB", bytes=2 * size), prepare)
+
+
+def _triad(size: int, device: torch.device) -> Trial:
+    """a = b + s c, counted as in McCalpin's STREAM: two arrays read, one written, no write-allocate."""
+
+    def prepare() -> Callable[[], Any]:
+        b, c = _random_array(size, device), _random_array(size, device)
+        a = torch.empty_like(b)
+        return lambda: torch.add(b, c, alpha=3.0, out=a)
+
+    return Trial(Ceiling("triad", None, f"{size // 2**20} MiB", bytes=3 * size), prepare)
+
+
+def _matmul(shape: tuple[int, int, int], precision: str, device: torch.device) -> Trial:
+    m, n, k = shape
+
+    def prepare() -> Callable[[], Any]:
+        set_precision(precision, device.type)
+        dtype = DTYPES[precision]
+        left, right = torch.randn(m, k, device=device).to(dtype), torch.randn(k, n, device=device).to(dtype)
+        out = torch.empty(m, n, device=device, dtype=dtype)
+        return lambda: torch.mm(left, right, out=out)
+
+    moved = (m * k + k * n + m * n) * DTYPES[precision].itemsize
+    return Trial(Ceiling("matmul", precision, f"{m} x {n} x {k}", flop=2 * m * n * k, bytes=moved), prepare)
+
+
+def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Trial:
+    batch, padding = CONV_BATCH[device.type], shape.R // 2
+    side = (shape.H + 2 * padding - shape.R) // shape.stride + 1
+    x_shape, w_shape = (batch, shape.C, shape.H, shape.H), (shape.M, shape.C, shape.R, shape.R)
+    out_shape = (batch, shape.M, side, side)
+
+    def prepare() -> Callable[[], Any]:
+        set_precision(precision, device.type)
+        to: dict[str, Any] = {"dtype": DTYPES[precision], "memory_format": LAYOUTS[layout]}
+        x, w = torch.randn(x_shape, device=device).to(**to), torch.randn(w_shape, device=device).to(**to)
+        return lambda: functional.conv2d(x, w, stride=shape.stride, padding=padding)
+
+    words = f"{batch} {shape.C} {shape.H} {shape.H} -> {shape.M}, {shape.R}x{shape.R}/{shape.stride}, {layout}"
+    moved = sum(map(math.prod, (x_shape, w_shape, out_shape))) * DTYPES[precision].itemsize
+    flop = 2 * convolution_macs(x_shape, w_shape, out_shape, transposed=False)
+    return Trial(Ceiling("conv", precision, words, flop=flop, bytes=moved), prepare)
+
+
+def _measure(
+    trial: Trial, device: torch.device, clock: Clock, share_s: float, most_s: float, done: Sequence[Ceiling]
+) -> Ceiling:
+    """One ceiling with its samples, or with the reason why it has none."""
+    ceiling = trial.ceiling
+    enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
+    expected_s = _expected_s(ceiling, done)
+    if expected_s > most_s:
+        return replace(
+            ceiling, error=f"left out: one call takes about {expected_s:.2g} s, and there is {most_s:.2g} s for one"
+        )
+    try:
+        time_s, calls = sample(trial.prepare(), clock, SAMPLE_S[device.type], share_s)
+    except (RuntimeError, MemoryError) as error:
+        return replace(ceiling, error=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
+    return replace(ceiling, time_s=time_s, calls=calls)
+
+
+def _expected_s(ceiling: Ceiling, done: Sequence[Ceiling]) -> float:
+    """Time of one call [s] at the best rate of this kind and precision so far; 0 where there is none."""
+    if not ceiling.flop:
+        return 0.0
+    alike = [c for c in done if (c.kind, c.precision) == (ceiling.kind, ceiling.precision) and c.time_s and c.flop]
+    return min((ceiling.flop * min(c.time_s) / (c.flop or 1) for c in alike), default=0.0)
+
+
+def sample(call: Callable[[], Any], clock: Clock, sample_s: float, share_s: float) -> tuple[tuple[float, ...], int]:
+    """Samples of the time of one call [s], and how many calls each is over.
+
+    Args:
+        sample_s: how long one sample should at least last [s].
+        share_s: how long all of it may take [s]; exceeded up to twice where fewer than `MIN_SAMPLES` would fit.
+    """
+    began_s = time.perf_counter()
+    _timed(call, clock)  # holds the search for an algorithm
+    once_s = _timed(call, clock)
+    calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
+    if calls > 1:
+        # The single call held the gap between two stamps: what many take is nearer to the truth.
+        once_s = _timed(call, clock, calls) / calls
+        calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
+    left_s = share_s - (time.perf_counter() - began_s)
+    fitting = int(left_s / max(once_s * calls, 1e-7))
+    # At most about twice the share, the two calls before included: else the shapes behind would have no time.
+    least = max(1, min(MIN_SAMPLES, int(2 * share_s / max(once_s * calls, 1e-7)) - 2))
+    count = min(MAX_SAMPLES, max(least, fitting))
+    stamps = [clock.stamp()]
+    for _ in range(count):
+        for _ in range(calls):
+            call()
+        stamps.append(clock.stamp())
+    clock.wait(stamps[-1])
+    times = tuple(clock.elapsed_s(a, b) / calls for a, b in pairwise(stamps))
+    for stamp in stamps:
+        clock.release(stamp)
+    return times, calls
+
+
+def _timed(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
+    clock.synchronize()
+    began_s = time.perf_counter()
+    for _ in range(calls):
+        call()
+    clock.synchronize()
+    return time.perf_counter() - began_s
+
+
+def _work(request: dict[str, Any], folder: Path) -> str:
+    device, budget_s = request.get("device", "auto"), float(request.get("budget_s", 45.0))
+    return to_json(measure_ceilings(device, budget_s, request.get("precisions", ())))
+
+
+if __name__ == "__main__":
+    leave(serve(sys.argv[1:], _work))

@@ -1,0 +1,443 @@
+"""Time of every layer, forward and backward, inside steps as `measure` runs them; and a trace.
+
+`python -m dlbench.worker.jobs.profile FOLDER` reads request.json there: {"case": {...}, "time_s": 10, "trace_steps": 3}.
+
+Hooks on every module, and on every node that autograd made, take one stamp each: the time between two stamps belongs to
+the innermost module that was running, so that the layers and the few parts that are none sum to the step. A node is
+of the module during whose forward pass autograd numbered it; a residual addition so belongs to its block. Full-backward
+hooks of modules are not used: they forbid in-place activations and see nothing of functions.
+
+Blocks of steps with and without hooks alternate. Nothing waits for the device inside a block. On a GPU the time between
+two stamps holds waiting for the host where that is the slower one, which the hooks make more likely: the record has
+both kinds of step, so that what the hooks cost is known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlbench.errors import BadInput, DlbenchError
+from dlbench.models.loss import main_scores
+from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
+from dlbench.suites.case import Case
+from dlbench.worker.counting.traffic import LOSS, Work, count_traffic
+from dlbench.worker.jobs.ceilings import where_of
+from dlbench.worker.jobs.job import serve
+from dlbench.worker.measure import find_device
+from dlbench.worker.meters.host_watch import HostWatch
+from dlbench.worker.progress import enter_phase
+from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.rank_status import leave
+from dlbench.worker.stopping import WarmupRule
+from dlbench.worker.timing import Clock, CudaClock, HostClock, no_garbage_collection
+from dlbench.worker.workload import Workload, build_workload
+
+INPUT, OPTIMIZER, MEASURING = "(input)", "(optimizer)", "(measuring)"
+PARTS = {INPUT: "input", LOSS: "loss", OPTIMIZER: "optimizer", MEASURING: "measuring"}
+#: A block of steps lasts about this long [s] and has at most so many steps: its stamps are all kept until it ends.
+BLOCK_S, MAX_BLOCK_STEPS = 0.25, 20
+MIN_STEPS, MAX_STEPS = 5, 200
+#: Name of the network's own operations, which have the empty path.
+ROOT = "(network)"
+
+#: Seconds by owner and direction.
+OwnTimes = dict[tuple[str, str], float]
+#: Owner, direction ("forward" | "backward") and stamp.
+Mark = tuple[str, str, Any]
+
+
+class LayerHooks:
+    """Takes a stamp whenever another module of `network` begins to run, forward and backward."""
+
+    def __init__(self, network: nn.Module, clock: Clock) -> None:
+        self._network = network
+        self._clock = clock
+        self._inside: list[str] = []
+        self._owner_of_node: dict[int, str] = {}
+        self._next_node = 0
+        self._last = ("", "")
+        #: Once the network has left its forward pass: what its modules do then is run again for the gradients.
+        self._in_backward = False
+        self._before = ("", "")  # what was running when a part began to run again
+        self._first_node = 0  # of that part
+        self.marks: list[Mark] = []
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Within this context every step leaves its marks."""
+        handles: list[Any] = []
+        for path, module in self._network.named_modules():
+            handles.append(module.register_forward_pre_hook(self._entering(path or ROOT), prepend=True))
+            handles.append(module.register_forward_hook(self._leaving, always_call=True))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def begin(self) -> None:
+        """A step begins."""
+        self.marks = []
+        self._inside = []
+        self._owner_of_node.clear()
+        self._last = ("", "")
+        self._in_backward = False
+        self._mark(INPUT, "forward")
+
+    def end(self, shown: tuple[Any, ...]) -> list[Mark]:
+        """The step's marks; the last says when it ended.
+
+        Args:
+            shown: the stamps that the step gave: behind forward and behind backward in training, none in inference.
+        """
+        if len(shown) == 2:
+            self._clock.release(shown[0])
+            self.marks.append((OPTIMIZER, "backward", shown[1]))
+        self.marks.append(("", "", self._clock.stamp()))
+        return self.marks
+
+    def _mark(self, owner: str, way: str) -> None:
+        if (owner, way) != self._last:
+            self._last = (owner, way)
+            self.marks.append((owner, way, self._clock.stamp()))
+
+    def _entering(self, path: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            self._number_nodes()
+            if self._in_backward and not self._inside:
+                self._before, self._first_node = self._last, self._next_node
+            self._inside.append(path)
+            self._mark(path, self._way)
+
+        return hook
+
+    def _leaving(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._number_nodes()
+        self._inside.pop()
+        if self._inside:
+            self._mark(self._inside[-1], self._way)
+            return
+        self._mark(MEASURING, "forward")
+        # Without an output the module ended early, as where activation checkpointing has all that it needs.
+        for node in graph_of(output) if output is not None else ():
+            owner = self._owner_of_node.get(node._sequence_nr())
+            if owner is not None and (not self._in_backward or node._sequence_nr() >= self._first_node):
+                node.register_prehook(self._at_node(owner))
+        if self._in_backward:
+            self._mark(*self._before)
+            return
+        self._in_backward = True
+        self._mark(LOSS, "forward")
+
+    @property
+    def _way(self) -> str:
+        return "backward" if self._in_backward else "forward"
+
+    def _number_nodes(self) -> None:
+        """What autograd has numbered since the last call belongs to the module that was running."""
+        newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        if self._inside:
+            self._owner_of_node.update(dict.fromkeys(range(self._next_node, newest), self._inside[-1]))
+        self._next_node = newest
+
+    def _at_node(self, owner: str) -> Callable[..., None]:
+        # The node of the step before is gone, or holds its own owner: closures of one step are never mixed up.
+        return lambda *_: self._mark(owner, "backward")
+
+
+def graph_of(output: Any) -> list[Any]:
+    """All nodes of autograd's graph behind the tensors in `output`, each once."""
+    waiting = [t.grad_fn for t in _tensors(output) if t.grad_fn is not None]
+    seen = set(waiting)
+    found = []
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+    return found
+
+
+def own_times(marks: list[Mark], clock: Clock) -> OwnTimes:
+    """Seconds of one step by owner and direction: from each mark to the next."""
+    times: OwnTimes = {}
+    for (owner, way, start), (_, _, end) in pairwise(marks):
+        times[owner, way] = times.get((owner, way), 0.0) + clock.elapsed_s(start, end)
+    return times
+
+
+def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> ProfileRun:
+    """The layers of `case`; leaves the trace in `folder`.
+
+    Args:
+        time_s: how long to take steps, with and without hooks [s]; at least `MIN_STEPS` of each.
+        trace_steps: steps in the trace; 0 for none.
+
+    Raises:
+        BadInput: the case is compiled, or for several devices; or as `build_workload`.
+        DeviceUnavailable: its device is not there.
+        InvalidMeasurement: the loss is not a number.
+    """
+    _require_profilable(case, time_s)
+    enter_phase("flop")
+    work = _counted(case)
+    device = find_device(case, Place())
+    case = dataclasses.replace(case, device=device.type)
+    clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
+    enter_phase("build")
+    workload = build_workload(case, device)
+    with workload.many():
+        enter_phase("warmup")
+        step_s = _warm_up(workload, clock)
+        enter_phase("profile")
+        host = HostWatch()
+        host.before()
+        plain, hooked, times = _alternate(workload, clock, step_s, time_s)
+        host.after()
+        workload.require_finite(f"{len(plain) + len(hooked)} steps")
+    workload.check()
+    if trace_steps > 0:
+        enter_phase("trace")
+        write_trace(workload, clock, folder, trace_steps)
+    layers, parts = _layers(workload.module, times, work, case.mode == "training")
+    return ProfileRun(
+        where_of(device),
+        case.to_dict(),
+        layers,
+        parts,
+        optimizer_bytes(workload),
+        plain,
+        hooked,
+        clock.name,
+        busy_share=host.share,
+    )
+
+
+def optimizer_bytes(workload: Workload) -> int:
+    """Bytes that one update must at least move: gradients read, parameters and state read and written."""
+    if workload.optimizer is None:
+        return 0
+    moved = 0
+    for parameter in workload.module.parameters():
+        # The optimizer passes over what is frozen.
+        if not parameter.requires_grad:
+            continue
+        state = workload.optimizer.state.get(parameter, {})
+        # A step count beside it is a scalar, and would only blur the figure.
+        kept = [v for v in state.values() if isinstance(v, Tensor) and v.numel() == parameter.numel()]
+        moved += sum(2 * t.numel() * t.element_size() for t in (parameter, *kept))
+        moved += parameter.numel() * parameter.element_size()
+    return moved
+
+
+def write_trace(workload: Workload, clock: Clock, folder: Path, steps: int) -> None:
+    """Write `trace.json.gz` for Perfetto, and the same under the name that TensorBoard's plugin looks for.
+
+    Modules show as ranges named by their paths.
+    """
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as torch_profile
+
+    activities = [ProfilerActivity.CPU]
+    if workload.device.type == "cuda":
+        activities.append(ProfilerActivity.CUDA)
+    with torch_profile(activities=activities, record_shapes=True) as recorded, _named_ranges(workload.module):
+        for number in range(steps):
+            # TensorBoard's plugin tells steps by this name.
+            with torch.profiler.record_function(f"ProfilerStep#{number}"):
+                workload.step()
+        clock.synchronize()
+    trace = folder / "trace.json.gz"
+    recorded.export_chrome_trace(str(trace))
+    named = folder / "tensorboard" / f"{workload.case.model.replace(':', '_').replace('/', '_')}.pt.trace.json.gz"
+    named.parent.mkdir(exist_ok=True)
+    try:
+        named.hardlink_to(trace)
+    except OSError:
+        shutil.copyfile(trace, named)
+
+
+@contextmanager
+def _named_ranges(network: nn.Module) -> Iterator[None]:
+    open_ranges: list[Any] = []
+
+    def entering(path: str) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            open_ranges.append(torch.profiler.record_function(path))
+            open_ranges[-1].__enter__()
+
+        return hook
+
+    def leaving(*_: Any) -> None:
+        open_ranges.pop().__exit__(None, None, None)
+
+    handles: list[Any] = []
+    for path, module in network.named_modules():
+        handles.append(module.register_forward_pre_hook(entering(path or ROOT)))
+        handles.append(module.register_forward_hook(leaving, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _counted(case: Case) -> dict[str, Work]:
+    """The work of each module, before anything is measured that would be lost without it."""
+    try:
+        return count_traffic(case.model, case.mode == "training", case.batch_size)
+    except DlbenchError:
+        raise
+    except Exception as error:  # somebody's own network may read its data, which the meta device has not
+        text = (str(error).strip().splitlines() or ["no message"])[0]
+        reason = f"{type(error).__name__} without data: {text}"
+        raise BadInput(
+            f"the work of {case.model} cannot be counted, so there is no bound to hold it to: {reason}"
+        ) from error
+
+
+def _require_profilable(case: Case, time_s: float) -> None:
+    if case.compile != "off":
+        raise BadInput(f'cannot profile layers with compile "{case.compile}": it fuses them; set compile = "off"')
+    if case.world_size != 1:
+        raise BadInput(f"cannot profile {case.world_size} devices: a profile is of one; leave nodes and devices at 1")
+    if not (math.isfinite(time_s) and time_s > 0):
+        raise BadInput(f"the time to profile is {time_s} s; it must be above 0 s")
+
+
+def _warm_up(workload: Workload, clock: Clock) -> float:
+    """Expected time of a step [s], after as many as the protocol's warm-up takes."""
+    rule = WarmupRule(workload.case.protocol)
+    workload.step()
+    clock.synchronize()
+    step_s: list[float] = []
+    began_s = stamp_s = time.perf_counter()
+    look_s = 0.0
+    while True:
+        workload.step()
+        clock.synchronize()
+        last_s, stamp_s = stamp_s, time.perf_counter()
+        step_s.append(stamp_s - last_s)
+        elapsed_s = stamp_s - began_s
+        if elapsed_s >= look_s:
+            if rule(step_s, elapsed_s) is not None:
+                return statistics.median(step_s[-MAX_STEPS:])
+            # The rule looks at all steps: asked each time it would take longer than they.
+            look_s = 1.05 * elapsed_s
+
+
+def _alternate(
+    workload: Workload, clock: Clock, step_s: float, time_s: float
+) -> tuple[tuple[float, ...], tuple[float, ...], list[OwnTimes]]:
+    """Steps without hooks, steps with them [s], and the own times of the latter."""
+    block = max(1, min(MAX_BLOCK_STEPS, int(BLOCK_S / max(step_s, 1e-9))))
+    hooks = LayerHooks(workload.module, clock)
+    plain: list[float] = []
+    hooked: list[float] = []
+    times: list[OwnTimes] = []
+    ends_s = time.perf_counter() + time_s
+    first_hooked = True
+    with no_garbage_collection():
+        while len(hooked) < MIN_STEPS or (time.perf_counter() < ends_s and len(hooked) < MAX_STEPS):
+            plain += _plain_block(workload, clock, block)
+            with hooks.attached():
+                found = _hooked_block(workload, clock, hooks, block + first_hooked)
+            # The very first hooked step builds what later ones find in place.
+            found, first_hooked = found[first_hooked:], False
+            times += [own for _, own in found]
+            hooked += [total for total, _ in found]
+    return tuple(plain), tuple(hooked), times
+
+
+def _plain_block(workload: Workload, clock: Clock, block: int) -> list[float]:
+    clock.synchronize()
+    stamps = [clock.stamp()]
+    for _ in range(block):
+        # The clock, as in every shown step of `measure`: the same two stamps between the phases.
+        for stamp in workload.step(clock):
+            clock.release(stamp)
+        stamps.append(clock.stamp())
+    clock.synchronize()
+    times = [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
+    for stamp in stamps:
+        clock.release(stamp)
+    return times
+
+
+def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: int) -> list[tuple[float, OwnTimes]]:
+    """The whole and the own times of each step [s]."""
+    clock.synchronize()
+    steps = []
+    for _ in range(block):
+        hooks.begin()
+        steps.append(hooks.end(workload.step(clock)))
+    clock.synchronize()
+    found = [(clock.elapsed_s(marks[0][2], marks[-1][2]), own_times(marks, clock)) for marks in steps]
+    for marks in steps:
+        for _, _, stamp in marks:
+            clock.release(stamp)
+    return found
+
+
+def _layers(
+    network: nn.Module, times: list[OwnTimes], work: dict[str, Work], training: bool
+) -> tuple[tuple[LayerTime, ...], dict[str, tuple[float, ...]]]:
+    """One row per module that ran and has work or no children, in the order of the network; and the other parts.
+
+    What containers without an operation of their own take between their children becomes the part "between".
+    """
+    rows = []
+    parts = dict.fromkeys((*PARTS.values(), "between"), [0.0] * len(times))
+    for path, module in network.named_modules():
+        owner = path or ROOT
+        forward = [own.get((owner, "forward"), 0.0) for own in times]
+        backward = [own.get((owner, "backward"), 0.0) for own in times]
+        counted = work.get(path, Work())
+        if not any(forward) and not any(backward):
+            continue
+        if counted == Work() and any(True for _ in module.children()):
+            parts["between"] = [sum(t) for t in zip(parts["between"], forward, backward, strict=True)]
+            continue
+        # Where no gradient arrives, backward is no time of zero but none.
+        ran_back = training and any(backward)
+        times_s = (tuple(forward), tuple(backward) if ran_back else ())
+        rows.append(LayerTime(owner, type(module).__name__, *times_s, **dataclasses.asdict(counted)))
+    for owner, part in PARTS.items():
+        parts[part] = [own.get((owner, "forward"), 0.0) + own.get((owner, "backward"), 0.0) for own in times]
+    return tuple(rows), {part: tuple(samples) for part, samples in parts.items() if any(samples)}
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, dict):
+        return _tensors(list(value.values()))
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    scores = main_scores(value)
+    return [] if scores is None else [scores]
+
+
+def _work(request: dict[str, Any], folder: Path) -> str:
+    case = Case.from_dict(request["case"])
+    run = profile(case, folder, float(request.get("time_s", 10.0)), int(request.get("trace_steps", 3)))
+    return to_json(run)
+
+
+if __name__ == "__main__":
+    leave(serve(sys.argv[1:], _work))

@@ -1,0 +1,280 @@
+"""Everything known of the machine and its software, for the record; and the key that names such a stack."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from dlbench import units
+from dlbench.affinity import allowed_cores, set_by_torchrun
+from dlbench.free_memory import control_groups, group_limits
+from dlbench.results.records import System
+from dlbench.version import __version__
+from dlbench.worker.machine import software
+from dlbench.worker.meters.nvml import driver_version
+from dlbench.worker.precision import read_precision
+
+CPU = Path("/sys/devices/system/cpu")
+NODES = Path("/sys/devices/system/node")
+CGROUP = Path("/sys/fs/cgroup")
+#: Threads that torch gives one process of this job, before ranks share the cores and a user's network changes it. The 1
+#: that torchrun sets unasked for several ranks says nothing of that.
+JOB_THREADS = None if set_by_torchrun(os.environ) else torch.get_num_threads()
+#: What tells two settings of one CPU apart, with the size of the node's memory.
+_CPU_SETTING = (
+    *("node_cpu_cores", "node_cpu_threads", "cpu_cores", "cpu_threads"),
+    *("cpu_quota", "cpu_binding", "job_threads"),
+)
+_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET")
+#: What the kernel modules of NVIDIA and AMD make, whether the rest of the driver works or not.
+GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
+
+
+def describe_system(device: torch.device, load_before: tuple[float, ...] | None) -> System:
+    """The system as this process sees it.
+
+    Args:
+        device: what the case runs on.
+        load_before: load averages from before the measurement, which would only show itself afterwards.
+    """
+    facts = stack()
+    runtime, image = software.container(os.environ)
+    commit, dirty = software.git_state(Path(__file__).parent)
+    cuda = device.type == "cuda"
+    return System(
+        hostname=socket.gethostname(),
+        cpu_model=facts["cpu_model"],
+        cpu_cores=facts["cpu_cores"],
+        cpu_threads=facts["cpu_threads"],
+        memory_bytes=memory_bytes(),
+        device_kind=device.type,
+        device_name=torch.cuda.get_device_name(device) if cuda else None,
+        device_count=len(facts["devices"]) if cuda else 0,
+        driver_version=facts["driver_version"],
+        os=software.os_name(),
+        kernel=platform.release(),
+        python_version=platform.python_version(),
+        torch_version=facts["torch_version"],
+        torchvision_version=_version("torchvision"),
+        cuda_version=facts["cuda_version"],
+        cudnn_version=_dotted(_cudnn_version()) if cuda else None,
+        nccl_version=facts["nccl_version"] if cuda else None,
+        torch_threads=torch.get_num_threads(),
+        job_threads=facts["job_threads"],
+        node_cpu_cores=facts["node_cpu_cores"],
+        node_cpu_threads=facts["node_cpu_threads"],
+        node_memory_bytes=facts["node_memory_bytes"],
+        cpu_quota=facts["cpu_quota"],
+        cpu_binding=facts["cpu_binding"],
+        container_runtime=runtime,
+        container_image=image,
+        dlbench_version=__version__,
+        git_commit=commit,
+        git_dirty=dirty,
+        slurm_job_id=software.slurm_job(),
+        details={
+            "system_key": system_key(facts, device.type),
+            "devices": facts["devices"],
+            "precision_switches": read_precision(),
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+            "cpu_governor": software.read_text(CPU / "cpu0/cpufreq/scaling_governor"),
+            "cpu_frequency_mhz": cpu_frequency_mhz(),
+            "cpu_quota": facts["cpu_quota"],
+            "numa_nodes_online": software.read_text(NODES / "online"),
+            "load_average_before": None if load_before is None else list(load_before),
+            "libraries": software.loaded_libraries(),
+            "ldd": software.linked_libraries(sorted((Path(torch.__file__).parent / "lib").glob("libtorch*.so"))),
+            "host_libraries": software.host_libraries(os.environ),
+            "environment": software.environment_of_interest(os.environ),
+            "python": sys.executable,
+        },
+    )
+
+
+def stack() -> dict[str, Any]:
+    """What `--probe` prints, without its key: versions, CPU, and each device that this process may use."""
+    cuda = torch.cuda.is_available()
+    return {
+        "torch_version": torch.__version__,
+        "cuda_version": torch.version.cuda or torch.version.hip,
+        "cuda_available": cuda,
+        "device_kind": "cuda" if cuda else "cpu",
+        "devices": [device_facts(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "cuda_error": None if cuda else cuda_error(),
+        "cpu_model": cpu_model(),
+        "cpu_cores": cpu_cores(),
+        "cpu_threads": len(allowed_cores()),
+        "cpu_quota": cpu_quota(),
+        "cpu_binding": cpu_binding(os.environ),
+        "job_threads": JOB_THREADS,
+        "node_cpu_cores": psutil.cpu_count(logical=False),
+        "node_cpu_threads": os.cpu_count(),
+        "node_memory_bytes": psutil.virtual_memory().total,
+        "driver_version": driver_version() if cuda else None,
+        "nccl_version": _nccl_version() if cuda else None,
+    }
+
+
+def cuda_error() -> str | None:
+    """Why PyTorch cannot use the GPU of which the kernel has a device file; None where there is no such file."""
+    if not any(file.exists() for file in GPU_FILES):
+        return None
+    try:
+        torch.cuda.init()  # type: ignore[no-untyped-call]
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0]
+    return f"PyTorch {torch.__version__} counts no device; see CUDA_VISIBLE_DEVICES"
+
+
+def system_key(facts: dict[str, Any], device_kind: str | None = None) -> str:
+    """12 hex digits that name what a case on this kind of device is measured on.
+
+    Equal on nodes of one kind: no host name, and the kinds of device without their number. For a CPU it holds the node
+    (its cores and memory) and what one process of the job may use of it: cores, time of the control group, threads,
+    binding. The ranks of a case share these; their own number of threads follows from it and from the number of ranks,
+    so the sizes of a scaling curve have one key. A GPU's key holds none of this: one thread starts its kernels.
+
+    Args:
+        facts: as `stack` gives them.
+        device_kind: "cuda" or "cpu"; None for the kind that "auto" stands for here.
+    """
+    kind = {
+        "devices": sorted({device["name"] for device in facts["devices"]}),
+        **{name: facts[name] for name in ("cpu_model", "torch_version", "cuda_version", "driver_version")},
+    }
+    if (device_kind or facts.get("device_kind")) == "cpu":
+        kind["cpu"] = {name: facts[name] for name in _CPU_SETTING}
+        kind["node_memory_bytes"] = units.memory_size(facts["node_memory_bytes"])
+    return hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def system_keys(facts: dict[str, Any]) -> dict[str, str]:
+    """The keys of this machine by the kind of device that a case runs on."""
+    return {kind: system_key(facts, kind) for kind in sorted({"cpu", facts["device_kind"]})}
+
+
+def cpu_binding(environ: Mapping[str, str]) -> str | None:
+    """The variables that bind threads to cores, such as "OMP_PROC_BIND=close"; None where none is set."""
+    return ", ".join(f"{name}={environ[name]}" for name in _BINDING if environ.get(name)) or None
+
+
+def device_facts(index: int) -> dict[str, Any]:
+    """Name, UUID and limits of the device that torch calls `index`."""
+    properties = torch.cuda.get_device_properties(index)
+    return {
+        "name": properties.name,
+        "uuid": str(uuid) if (uuid := getattr(properties, "uuid", None)) is not None else None,
+        "memory_bytes": properties.total_memory,
+        "multiprocessors": properties.multi_processor_count,
+        "compute_capability": f"{properties.major}.{properties.minor}",
+        "l2_cache_bytes": getattr(properties, "L2_cache_size", None),
+        "pci_address": pci_address(properties),
+    }
+
+
+def pci_address(properties: Any) -> str | None:
+    """The device's address as lspci writes it, such as "0000:c1:00.0"."""
+    try:
+        domain, bus, device = properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id
+    except AttributeError:
+        return None
+    return f"{domain:04x}:{bus:02x}:{device:02x}.0"
+
+
+def cpu_model() -> str | None:
+    """Model name as the kernel gives it; on Arm, where it gives none, the implementer and part numbers."""
+    lines = (software.read_text(Path("/proc/cpuinfo")) or "").splitlines()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    if values.get("model name"):
+        return values["model name"]
+    if "CPU part" in values:
+        return f"{platform.machine()} implementer {values.get('CPU implementer')} part {values['CPU part']}"
+    return platform.processor() or None
+
+
+def cpu_cores() -> int | None:
+    """Physical cores among the logical ones that this process may use; None where the kernel tells no topology."""
+    cores = set()
+    for cpu in allowed_cores():
+        topology = CPU / f"cpu{cpu}/topology"
+        siblings = software.read_text(topology / "thread_siblings_list")
+        if siblings is None:
+            return psutil.cpu_count(logical=False)
+        cores.add(siblings)
+    return len(cores)
+
+
+def cpu_quota() -> float | None:
+    """Logical cores' worth of time that the control group allows; None without a limit."""
+    quotas = [_quota(software.read_text(group / "cpu.max")) for group in control_groups(CGROUP, "")]
+    for group in control_groups(CGROUP / "cpu", "cpu"):
+        files = (software.read_text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
+        quotas.append(_quota(" ".join(text or "" for text in files)))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota(text: str | None) -> float | None:
+    """Microseconds of CPU time over those of a period: ``max 100000`` and ``-1 100000`` are no limit."""
+    words = (text or "").split()
+    return int(words[0]) / int(words[1]) if len(words) == 2 and all(map(str.isdigit, words)) else None
+
+
+def memory_bytes() -> int:
+    """Main memory that this process may use: the node's, or less where the control group says so."""
+    return min([psutil.virtual_memory().total, *group_limits()])
+
+
+def cpu_frequency_mhz() -> float | None:
+    """Present frequency of the cores, on average; None where the kernel does not tell."""
+    try:
+        frequency = psutil.cpu_freq()
+    except (OSError, NotImplementedError, ValueError):
+        return None
+    return float(frequency.current) if frequency and frequency.current else None
+
+
+def load_average() -> tuple[float, ...] | None:
+    """Runnable processes over the last 1, 5 and 15 minutes."""
+    try:
+        return os.getloadavg()
+    except OSError:
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cudnn_version() -> int | None:
+    version: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return version
+
+
+def _nccl_version() -> str | None:
+    try:
+        return ".".join(str(part) for part in torch.cuda.nccl.version())  # type: ignore[no-untyped-call]
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def _dotted(cudnn: int | None) -> str | None:
+    """92600 is 9.26.0; before version 9 the major number stood one digit lower: 8907 is 8.9.7."""
+    if cudnn is None:
+        return None
+    major = 10_000 if cudnn >= 90_000 else 1_000
+    return f"{cudnn // major}.{cudnn % major // 100}.{cudnn % 100}"

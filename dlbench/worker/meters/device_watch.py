@@ -1,0 +1,93 @@
+"""State of the device before, during and after the window, and what in it makes a number doubtful."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
+from dlbench.worker.meters.nvml import (
+    THROTTLE_NAMES,
+    DeviceState,
+    MeterUnavailable,
+    NvmlDevice,
+    count_others,
+    throttle_names,
+)
+from dlbench.worker.meters.power_sampler import Row
+
+
+class DeviceWatch:
+    """Reads one NVIDIA device around the window; everything is None without NVML.
+
+    Made before this process uses the device, save that it has chosen it.
+    """
+
+    def __init__(self, uuid: str | None) -> None:
+        self._before: DeviceState | None = None
+        self._after: DeviceState | None = None
+        self._reasons: Counter[str] = Counter()
+        self._num_looks = 0
+        self._others: int | None = None
+        self._device: NvmlDevice | None = None
+        if uuid is not None:
+            try:
+                self._device = NvmlDevice(uuid)
+            except MeterUnavailable:
+                return
+            self._processes_before = self._device.process_ids()
+
+    def before(self) -> None:
+        """To be called right before the window."""
+        if self._device is not None:
+            self._before = self._device.state()
+
+    def after(self) -> None:
+        """To be called right after it, while the device still shows it."""
+        if self._device is not None:
+            self._after = self._device.state()
+            self._others = count_others(self._processes_before, self._device.process_ids())
+
+    def facts(self, rows: list[Row]) -> dict[str, Any]:
+        """Fields of a Measurement, from both states and the sampler's `rows` in the window."""
+        before, after = self._before, self._after
+        if before is None or after is None:
+            return {}
+        clocks = [row[3] for row in rows if row[3] is not None]
+        temperatures = [
+            t for t in (before.temperature_c, after.temperature_c, *(row[4] for row in rows)) if t is not None
+        ]
+        # Before the window the device is idle: its reasons then say nothing about the window.
+        looks = [throttle_names(bits) for bits in (*(row[5] for row in rows), after.throttle_bits) if bits is not None]
+        self._num_looks = len(looks)
+        self._reasons = Counter(name for names in looks for name in names)
+        return {
+            "sm_clock_before_mhz": before.sm_clock_mhz,
+            "sm_clock_min_mhz": min(clocks, default=None),
+            "sm_clock_after_mhz": after.sm_clock_mhz,
+            "sm_clock_max_mhz": after.sm_clock_max_mhz,
+            "memory_clock_mhz": after.memory_clock_mhz,
+            "temperature_before_c": before.temperature_c,
+            "temperature_max_c": max(temperatures, default=None),
+            "temperature_after_c": after.temperature_c,
+            "power_limit_w": after.power_limit_w,
+            "throttle_reasons": tuple(name for name in THROTTLE_NAMES.values() if name in self._reasons),
+            "other_processes": self._others,
+            "memory_device_used_bytes": after.memory_used_bytes,
+            "memory_device_total_bytes": after.memory_total_bytes,
+        }
+
+    def warnings(self) -> tuple[str, ...]:
+        """What makes the numbers doubtful, as "code: sentence"; after `facts`."""
+        warnings = []
+        slowed = [name for name in self._reasons if name not in CHOSEN_CLOCKS]
+        for code, names in (
+            ("throttled", [name for name in slowed if name != POWER_CAP]),
+            ("power_capped", [name for name in slowed if name == POWER_CAP]),
+        ):
+            if names:
+                shares = [f"{name} in {self._reasons[name]} of {self._num_looks} samples" for name in names]
+                warnings.append(f"{code}: {', '.join(shares)}.")
+        if self._others:
+            warnings.append(f"shared_device: {self._others} other process(es) had a context on the device.")
+        return tuple(warnings)

@@ -1,0 +1,250 @@
+"""Energy of the window [J]: which meter, over which time, and when its answer is none.
+
+A meter is opened before the window and closed after it; nothing is read by this process in between.
+
+**NVML counter.** It moves only every tick (about 100 ms), so both of its readings are taken at the moment it moves: the
+meter polls for a tick just before the window opens (while the device is idle for at most one tick) and again after it
+closed. What it counted belongs to its own time, from tick to tick, which is longer than the window by a tail: what is
+left of the last tick. The tail's energy is taken off with the power of the full tick that follows it, read from the
+same counter. The lead, from the tick to the opening, is taken off at the idle power where that is known: about a
+millisecond alone, among several ranks until the last of them has seen its tick. The result belongs to the window:
+energy_window_s is the window, and average power is the quotient of the two. What can be wrong is the power of lead and
+tail, in which the device clocks up and down: off by a fifth of the load's for a whole tick, each makes 0.4 % of 5 s.
+
+**Sampled power.** A separate process samples it every 50 ms; its trapezoidal integral over the window is the fallback
+where there is no counter, and the cross-check where there is one.
+
+**RAPL.** Its counters move every millisecond: they are read at both ends of the window, and need no alignment.
+
+What cannot be known is None with its reason in `note` or a warning; a meter that fails on the way never ends a case.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import pynvml
+
+from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
+from dlbench.worker.meters.power_trace import Sampler, Trace
+from dlbench.worker.meters.reading import (
+    USUAL_TICK_S,
+    Reading,
+    checked_length,
+    checked_positive,
+    cross_checked,
+    positive,
+    without_energy,
+)
+
+#: A counter that stands still for so long is not working [s].
+TICK_TIMEOUT_S = 3.0
+POLL_S = 0.001
+
+
+class Meter(Protocol):
+    """Measures the energy between `start` and `stop`, around a window whose ends the caller tells."""
+
+    @property
+    def source(self) -> str:
+        """nvml_counter, nvml_power, rapl, amdsmi or none."""
+
+    @property
+    def scope(self) -> str | None:
+        """device, module, package, or None without a meter."""
+
+    def rest(self, time_s: float) -> None:
+        """Lets `time_s` pass with the device idle, to learn its idle power; at once without a meter."""
+
+    def start(self) -> None:
+        """Returns at the moment from which the meter counts; the window opens right after it."""
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        """The energy from `opened_s` to `closed_s` (perf_counter), and ends the meter."""
+
+
+@dataclass(frozen=True)
+class NoMeter:
+    """Where there is nothing to read, with the reason."""
+
+    reason: str
+    source: str = "none"
+    scope: str | None = None
+
+    def rest(self, time_s: float) -> None:
+        pass
+
+    def start(self) -> None:
+        pass
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        return Reading(note=self.reason)
+
+
+class SampledMeter:
+    """Energy as the integral of sampled power: AMD devices, and NVIDIA's before Volta."""
+
+    scope = "device"
+
+    def __init__(self, sampler: Sampler, source: str, note: str | None = None) -> None:
+        self.source = source
+        self._note = note
+        self._sampler = sampler
+        self._rest_s = (0.0, 0.0)
+
+    def rest(self, time_s: float) -> None:
+        begin_s = time.perf_counter()
+        time.sleep(time_s)
+        self._rest_s = (begin_s, time.perf_counter())
+
+    def start(self) -> None:
+        pass
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        trace = self._sampler.stop()
+        integral_j = trace.power_j(opened_s, closed_s)
+        idle_j = trace.power_j(*self._rest_s)
+        reading = Reading(
+            energy_j=integral_j,
+            window_s=closed_s - opened_s,
+            integral_j=integral_j,
+            module_j=trace.module_j(opened_s, closed_s),
+            idle_power_w=None if idle_j is None else positive(idle_j / (self._rest_s[1] - self._rest_s[0])),
+            note=self._note,
+            trace=trace,
+        )
+        if integral_j is None:
+            return without_energy(reading, f"meter_lost: {trace.error or 'the power samples have a gap'}.")
+        return checked_positive(checked_length(reading, USUAL_TICK_S))
+
+
+@dataclass(frozen=True)
+class Tick:
+    """The moment a counter moved, and where to."""
+
+    at_s: float
+    energy_j: float
+
+
+class NvmlCounterMeter:
+    """Energy by the device's own counter, cross-checked by sampled power."""
+
+    source = "nvml_counter"
+    scope = "device"
+
+    def __init__(self, device: NvmlDevice, sampler: Sampler | None) -> None:
+        self._device = device
+        self._sampler = sampler
+        self._idle_w: float | None = None
+        self._start: Tick | None = None
+        self._failure: str | None = None
+
+    def rest(self, time_s: float) -> None:
+        if time_s <= 0:
+            return
+        try:
+            first = next_tick(self._device)
+            time.sleep(time_s)
+            last = next_tick(self._device)
+        except (pynvml.NVMLError, MeterUnavailable):
+            return
+        if last.energy_j > first.energy_j:
+            self._idle_w = (last.energy_j - first.energy_j) / (last.at_s - first.at_s)
+
+    def start(self) -> None:
+        try:
+            self._start = next_tick(self._device)
+        except (pynvml.NVMLError, MeterUnavailable) as error:
+            self._failure = str(error)
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        ends: tuple[Tick, Tick] | None = None
+        if self._failure is None:
+            try:
+                ends = next_tick(self._device), next_tick(self._device)
+            except (pynvml.NVMLError, MeterUnavailable) as error:
+                self._failure = str(error)
+        trace = self._sampler.stop() if self._sampler else Trace(error="not started")
+        reading = Reading(
+            window_s=closed_s - opened_s,
+            integral_j=trace.power_j(opened_s, closed_s),
+            module_j=trace.module_j(opened_s, closed_s),
+            idle_power_w=self._idle_w,
+            trace=trace,
+        )
+        if ends is None or self._start is None:
+            return without_energy(reading, f"meter_lost: the energy counter could not be read: {self._failure}.")
+        return self._energy(reading, self._start, *ends, opened_s, closed_s)
+
+    def _energy(
+        self, reading: Reading, start: Tick, end: Tick, after: Tick, opened_s: float, closed_s: float
+    ) -> Reading:
+        if not start.energy_j <= end.energy_j <= after.energy_j:
+            return without_energy(reading, "counter_reset: the energy counter went backwards during the measurement.")
+        tick_s = after.at_s - end.at_s
+        tail_w = (after.energy_j - end.energy_j) / tick_s
+        lead_w = self._idle_w if self._idle_w is not None else tail_w
+        moved_j = end.energy_j - start.energy_j
+        outside_j = tail_w * (end.at_s - closed_s) + lead_w * (opened_s - start.at_s)
+        note = (
+            f"the counter moved {moved_j:.3f} J in {end.at_s - start.at_s:.4f} s from tick to tick; "
+            f"{outside_j:.3f} J of it lie outside the window ({tail_w:.1f} W after it)"
+        )
+        counter_j = moved_j - outside_j
+        whole = replace(reading, energy_j=counter_j, counter_j=counter_j, note=note)
+        return cross_checked(checked_positive(checked_length(whole, tick_s)))
+
+
+def next_tick(device: NvmlDevice) -> Tick:
+    """Waits until the device's energy counter moves.
+
+    Raises:
+        MeterUnavailable: it stands still.
+        pynvml.NVMLError: it cannot be read (any more).
+    """
+    before_j = device.energy_j()
+    give_up_s = time.perf_counter() + TICK_TIMEOUT_S
+    while (now_j := device.energy_j()) == before_j:
+        if time.perf_counter() > give_up_s:
+            raise MeterUnavailable(f"the energy counter did not move for {TICK_TIMEOUT_S:.0f} s")
+        time.sleep(POLL_S)
+    return Tick(time.perf_counter(), now_j)
+
+
+def open_meter(choice: str, device_kind: str, uuid: str | None, pci_address: str | None) -> Meter:
+    """The best meter for a device; NoMeter with the reason where there is none.
+
+    Args:
+        choice: protocol.energy.
+        uuid: of a CUDA device, as torch gives it.
+        pci_address: of an AMD device, such as "0000:c1:00.0"; None for NVIDIA's.
+    """
+    if choice == "none":
+        return NoMeter("switched off by protocol.energy")
+    try:
+        if device_kind == "cpu":
+            from dlbench.worker.meters.rapl import RaplMeter
+
+            return RaplMeter()
+        if pci_address is not None:
+            return SampledMeter(Sampler("amdsmi", pci_address), "amdsmi")
+        return _nvml_meter(uuid)
+    except MeterUnavailable as error:
+        return NoMeter(str(error))
+
+
+def _nvml_meter(uuid: str | None) -> Meter:
+    if uuid is None:
+        raise MeterUnavailable("the device's UUID is unknown, and devices are matched by nothing else")
+    device = NvmlDevice(uuid)
+    try:
+        device.energy_j()
+    except pynvml.NVMLError as error:
+        note = f"sampled power, as the energy counter cannot be read: {error}"
+        return SampledMeter(Sampler("nvml", uuid), "nvml_power", note)
+    try:
+        return NvmlCounterMeter(device, Sampler("nvml", uuid))
+    except MeterUnavailable:
+        return NvmlCounterMeter(device, None)

@@ -1,0 +1,104 @@
+"""`python -m dlbench.worker.meters.power_sampler BACKEND DEVICE PERIOD_S`: samples one device from a process of its own.
+
+A thread of the measuring process would take the interpreter's lock from the loop that is timed. This process imports no
+torch, keeps its samples in memory, prints "ready" once the first was taken, and on the end of stdin (a stop, or the
+death of its parent) prints them all as one line of JSON. Times are perf_counter: one clock for all processes of a node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: time [s], power [W], then each or None: module power [W], SM clock [MHz], temperature [°C], throttle bits.
+Row = tuple[float, float, float | None, float | None, float | None, int | None]
+
+
+def nvml_reader(uuid: str) -> Callable[[], Row]:
+    """Reads the NVIDIA device with `uuid`."""
+    from dlbench.worker.meters.nvml import NvmlDevice
+
+    device = NvmlDevice(uuid)
+    # A device that is no superchip refuses it, or gives 0.
+    has_module = bool(device.module_power_w())
+
+    def read() -> Row:
+        power_w = device.power_w()
+        at_s = time.perf_counter()
+        module_w = device.module_power_w() if has_module else None
+        return at_s, power_w, module_w, device.sm_clock_mhz(), device.temperature_c(), device.throttle_bits()
+
+    return read
+
+
+def amdsmi_reader(pci_address: str) -> Callable[[], Row]:
+    """Reads the AMD device at `pci_address`, such as "0000:c1:00.0"."""
+    import amdsmi
+
+    amdsmi.amdsmi_init()
+    handles = {amdsmi.amdsmi_get_gpu_device_bdf(h).lower(): h for h in amdsmi.amdsmi_get_processor_handles()}
+    if pci_address.lower() not in handles:
+        raise LookupError(f"amdsmi knows no device at {pci_address}; it has {', '.join(handles) or 'none'}")
+    handle = handles[pci_address.lower()]
+
+    def read() -> Row:
+        info: dict[str, Any] = amdsmi.amdsmi_get_power_info(handle)
+        # MI300 gives the current power and "N/A" for the average, older ones the other way round.
+        power = next(v for k in ("current_socket_power", "average_socket_power") if isinstance(v := info.get(k), int))
+        return time.perf_counter(), float(power), None, None, None, None
+
+    return read
+
+
+READERS: dict[str, Callable[[str], Callable[[], Row]]] = {"nvml": nvml_reader, "amdsmi": amdsmi_reader}
+
+
+def sample_until_stdin_ends(read: Callable[[], Row], period_s: float) -> tuple[list[Row], str | None]:
+    """Rows at every `period_s` on a fixed grid, and the error that ended them, if one did."""
+    rows: list[Row] = []
+    due_s = time.perf_counter()
+    while True:
+        try:
+            rows.append(read())
+        except Exception as error:  # whatever a driver raises when a device vanishes: the rows until then are kept
+            return rows, f"{type(error).__name__}: {error}"
+        if len(rows) == 1:
+            print("ready", flush=True)
+        now_s = time.perf_counter()
+        due_s += period_s * max(1, -(-(now_s - due_s) // period_s))
+        if select.select([sys.stdin], [], [], max(0.0, due_s - now_s))[0]:
+            return [*rows, *_last(read)], None
+
+
+def _last(read: Callable[[], Row]) -> list[Row]:
+    """One row after the stop, so that the rows reach beyond the window's end."""
+    try:
+        return [read()]
+    except Exception:
+        return []
+
+
+def main(arguments: list[str]) -> int:
+    backend, device, period_s = arguments
+    try:
+        rows, error = sample_until_stdin_ends(READERS[backend](device), float(period_s))
+    except Exception as reason:
+        rows, error = [], f"{type(reason).__name__}: {reason}"
+    try:
+        if not rows:
+            print("failed", flush=True)
+        print(json.dumps({"rows": rows, "error": error}), flush=True)
+    except BrokenPipeError:
+        # The measuring process is gone, and its own last words are what matters.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0 if error is None else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,88 @@
+"""The measuring process's side of the sampler: starts it, stops it, and reads what it saw in the window."""
+
+from __future__ import annotations
+
+import json
+import select
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from dlbench.worker.meters.nvml import MeterUnavailable
+from dlbench.worker.meters.power_sampler import Row
+
+PERIOD_S = 0.05
+#: A pause between two samples that is longer makes their integral a guess [s].
+LONGEST_GAP_S = 0.5
+READY_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All rows of a sampler, and the error that ended it early."""
+
+    rows: tuple[Row, ...] = ()
+    error: str | None = None
+
+    def within(self, start_s: float, end_s: float) -> list[Row]:
+        """Rows taken from `start_s` to `end_s`."""
+        return [row for row in self.rows if start_s <= row[0] <= end_s]
+
+    def power_j(self, start_s: float, end_s: float) -> float | None:
+        """Integral of the power [J]; None unless the rows reach over both ends without a long gap."""
+        return integrate([(row[0], row[1]) for row in self.rows], start_s, end_s)
+
+    def module_j(self, start_s: float, end_s: float) -> float | None:
+        """Integral of the module's power [J], likewise; None where there is no module."""
+        return integrate([(row[0], row[2]) for row in self.rows if row[2] is not None], start_s, end_s)
+
+
+def integrate(samples: Sequence[tuple[float, float]], start_s: float, end_s: float) -> float | None:
+    """Trapezoidal integral of (time, value) from `start_s` to `end_s`; None where samples are missing for it."""
+    total = 0.0
+    covered_s = start_s
+    for (t0, v0), (t1, v1) in pairwise(samples):
+        low_s, high_s = max(t0, start_s), min(t1, end_s)
+        if high_s <= low_s:
+            continue
+        if t1 - t0 > LONGEST_GAP_S or low_s > covered_s:
+            return None
+        slope = (v1 - v0) / (t1 - t0)
+        total += (high_s - low_s) * (v0 + slope * ((low_s + high_s) / 2 - t0))
+        covered_s = high_s
+    return total if end_s > start_s and covered_s >= end_s else None
+
+
+class Sampler:
+    """The sampler's process.
+
+    Raises:
+        MeterUnavailable: it does not come up, with its own reason.
+    """
+
+    def __init__(self, backend: str, device: str, period_s: float = PERIOD_S) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dlbench.worker.meters.power_sampler", backend, device, str(period_s)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # Unbuffered: a buffer here would swallow what communicate() is to read later.
+            bufsize=0,
+        )
+        assert self._process.stdout is not None
+        ready = select.select([self._process.stdout], [], [], READY_TIMEOUT_S)[0]
+        if not ready or self._process.stdout.readline() != b"ready\n":
+            raise MeterUnavailable(f"the power sampler did not start: {self.stop().error or 'no answer'}")
+
+    def stop(self) -> Trace:
+        """Ends the process; a trace with an error and maybe no rows where it had died."""
+        try:
+            output, _ = self._process.communicate(timeout=STOP_TIMEOUT_S)
+            values = json.loads(output.strip().splitlines()[-1])
+            return Trace(tuple(tuple(row) for row in values["rows"]), values["error"])
+        except (subprocess.TimeoutExpired, ValueError, IndexError, KeyError, TypeError):
+            self._process.kill()
+            self._process.communicate()
+            return Trace(error=f"the sampler's process ended without its samples (exit {self._process.returncode})")

@@ -1,0 +1,148 @@
+"""Energy of the CPU packages and their memory, from Linux's powercap files (Intel RAPL, also AMD's).
+
+Counted are the top-level `package` domains and their `dram` sub-domains. `core` and `uncore` lie inside the package and
+would be counted twice; `psys` is the whole platform and holds the packages again; `intel-rapl-mmio` is a second view of
+the same package. Counters wrap at `max_energy_range_uj`.
+Source: Linux kernel, Documentation/power/powercap/powercap.rst.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlbench.worker.meters.nvml import MeterUnavailable
+from dlbench.worker.meters.reading import Reading, checked_length, checked_positive, positive
+
+POWERCAP = Path("/sys/class/powercap")
+#: No package draws more [W]: a window in which this would wrap a counter twice is not readable.
+HIGHEST_POWER_W = 1000.0
+#: What a tick of the counters lasts [s].
+TICK_S = 0.001
+NOTE = "whole CPU packages and their memory, other processes on them included"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """One counter: its file, and where it wraps."""
+
+    file: Path
+    range_uj: int
+
+    def read_uj(self) -> int:
+        return int(self.file.read_text())
+
+    def difference_j(self, start_uj: int, end_uj: int) -> float:
+        """Joules from one reading to the next, over one wrap at most."""
+        difference_uj = end_uj - start_uj
+        return (difference_uj if difference_uj >= 0 else difference_uj + self.range_uj) / 1e6
+
+
+class RaplMeter:
+    """Sum over all packages of the node, read at both ends of the window.
+
+    Raises:
+        MeterUnavailable: there are no such counters, or they are not ours to read.
+    """
+
+    source = "rapl"
+    scope = "package"
+
+    def __init__(self, root: Path = POWERCAP) -> None:
+        self._domains = find_domains(root)
+        self._start_uj: list[int] = []
+        self._start_s = 0.0
+        self._idle_w: float | None = None
+        try:
+            self._read()
+        except PermissionError as error:
+            raise MeterUnavailable(f"RAPL: {error.filename} is readable by root only on this system") from error
+        except (OSError, ValueError) as error:
+            raise MeterUnavailable(f"RAPL: {error}") from error
+
+    def rest(self, time_s: float) -> None:
+        if time_s <= 0:
+            return
+        try:
+            start_uj, start_s = self._read(), time.perf_counter()
+            time.sleep(time_s)
+            spent_j, rested_s = self._since(start_uj), time.perf_counter() - start_s
+            self._idle_w = None if _set_back(spent_j, rested_s) else positive(sum(spent_j) / rested_s)
+        except (OSError, ValueError):
+            self._idle_w = None
+
+    def start(self) -> None:
+        try:
+            self._start_uj = self._read()
+        except (OSError, ValueError):
+            self._start_uj = []
+        self._start_s = time.perf_counter()
+
+    def stop(self, opened_s: float, closed_s: float) -> Reading:
+        try:
+            spent_j = self._since(self._start_uj)
+        except (OSError, ValueError) as error:
+            return Reading(note=f"RAPL: {error}", warnings=(f"meter_lost: RAPL could not be read: {error}.",))
+        # From reading to reading: some milliseconds longer than the window, and so is the energy.
+        window_s = time.perf_counter() - self._start_s
+        longest_s = min(domain.range_uj for domain in self._domains) / 1e6 / HIGHEST_POWER_W
+        if window_s > longest_s:
+            reason = (
+                f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
+            )
+            return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
+        if _set_back(spent_j, window_s):
+            reason = f"RAPL counted {max(spent_j):.0f} J in {window_s:.2f} s, which no package draws: it was set back"
+            return Reading(note=reason, warnings=(f"counter_reset: {reason}.",))
+        energy_j = math.fsum(spent_j)
+        reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=NOTE)
+        return checked_positive(checked_length(reading, TICK_S))
+
+    def _read(self) -> list[int]:
+        return [domain.read_uj() for domain in self._domains]
+
+    def _since(self, start_uj: list[int]) -> list[float]:
+        """Of each domain the joules since it was read."""
+        if not start_uj:
+            raise ValueError("the first reading failed")
+        ends = zip(self._domains, start_uj, self._read(), strict=True)
+        return [domain.difference_j(start, end) for domain, start, end in ends]
+
+
+def _set_back(spent_j: list[float], time_s: float) -> bool:
+    """Whether a counter shows more than any package draws; of less than a second nothing can be said."""
+    return max(spent_j) > HIGHEST_POWER_W * max(1.0, time_s)
+
+
+def find_domains(root: Path) -> list[Domain]:
+    """The package counters and the dram counters inside them, each energy once.
+
+    Raises:
+        MeterUnavailable: there is none.
+    """
+    domains: list[Domain] = []
+    for package in sorted(root.glob("intel-rapl:*")):
+        if re.fullmatch(r"intel-rapl:\d+", package.name) and _name(package).startswith("package"):
+            domains.append(_domain(package))
+            parts = sorted(root.glob(f"{package.name}:*")) or sorted(package.glob(f"{package.name}:*"))
+            domains.extend(_domain(part) for part in parts if _name(part) == "dram")
+    if not domains:
+        raise MeterUnavailable(f"no RAPL package under {root}")
+    return domains
+
+
+def _name(domain: Path) -> str:
+    try:
+        return (domain / "name").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _domain(folder: Path) -> Domain:
+    try:
+        return Domain(folder / "energy_uj", int((folder / "max_energy_range_uj").read_text()))
+    except (OSError, ValueError) as error:
+        raise MeterUnavailable(f"RAPL: {error}") from error

@@ -1,0 +1,84 @@
+"""What a meter found in one window, and whether it can be believed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
+from dlbench.worker.meters.power_trace import Trace
+
+#: A window of fewer ticks gives no energy.
+FEWEST_TICKS = 20
+#: What a tick lasts where it was not measured [s].
+USUAL_TICK_S = 0.1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Energy of one window, with all that was seen on the way; None is unknown."""
+
+    energy_j: float | None = None
+    window_s: float | None = None
+    counter_j: float | None = None
+    integral_j: float | None = None
+    module_j: float | None = None
+    idle_power_w: float | None = None
+    note: str | None = None
+    trace: Trace = field(default_factory=Trace)
+    warnings: tuple[str, ...] = ()
+
+
+def checked_length(reading: Reading, tick_s: float) -> Reading:
+    """Takes the energy away from a window of too few ticks; warns of one that is merely short."""
+    assert reading.window_s is not None
+    if reading.window_s < FEWEST_TICKS * tick_s:
+        return without_energy(
+            reading,
+            f"short_energy_window: energy window of {reading.window_s:.2f} s is under {FEWEST_TICKS} ticks of the "
+            f'counter ({FEWEST_TICKS * tick_s:#.2g} s); raise protocol.min_time_s or set energy = "none".',
+        )
+    if reading.window_s < SHORT_ENERGY_WINDOW_S:
+        usual = f"from {SHORT_ENERGY_WINDOW_S:.0f} s on energy is reliable"
+        sentence = f"short_energy_window: {reading.window_s:.2f} s; {usual}."
+        return replace(reading, warnings=(*reading.warnings, sentence))
+    return reading
+
+
+def checked_positive(reading: Reading) -> Reading:
+    """Takes an energy away that is not above zero: no device runs on nothing, so its meter stands still."""
+    if reading.energy_j is None or reading.energy_j > 0:
+        return reading
+    sentence = f"meter_still: the meter gave {reading.energy_j:g} J for {reading.window_s:.2f} s; it stands still."
+    return without_energy(reading, sentence)
+
+
+def positive(power_w: float | None) -> float | None:
+    """`power_w`, or None where a meter that stands still gave it [W]."""
+    return power_w if power_w is not None and power_w > 0 else None
+
+
+def cross_checked(reading: Reading) -> Reading:
+    """Warns where counter and integral differ by more than the tolerance, or where there is no integral."""
+    if reading.counter_j is None or reading.energy_j is None:
+        return reading
+    if reading.integral_j is None:
+        sentence = (
+            f"energy_unchecked: no integral of sampled power ({reading.trace.error or 'the samples have a gap'})."
+        )
+        return replace(reading, warnings=(*reading.warnings, sentence))
+    difference = reading.integral_j / reading.counter_j - 1 if reading.counter_j else float("inf")
+    if abs(difference) <= ENERGY_TOLERANCE:
+        return reading
+    sentence = (
+        f"energy_mismatch: the integral of sampled power differs by {difference:+.1%} from the counter's "
+        f"{reading.counter_j:.1f} J; {ENERGY_TOLERANCE:.0%} is usual."
+    )
+    return replace(reading, warnings=(*reading.warnings, sentence))
+
+
+def without_energy(reading: Reading, warning: str) -> Reading:
+    """Takes the energy away for the reason in `warning`, which becomes the note as well."""
+    note = warning.split(": ", 1)[1]
+    return replace(
+        reading, energy_j=None, counter_j=None, window_s=None, note=note, warnings=(*reading.warnings, warning)
+    )

@@ -1,0 +1,152 @@
+"""Who this process is among those that measure one case together.
+
+Found in the environment, in this order (`detect`): explicit RANK and WORLD_SIZE (torchrun, `dlbench.launch.spawn`);
+Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SLURM_PROCID, and that only if
+SLURM_NTASKS is the number of ranks asked for: under mpirun inside of a job it is the daemon's. A number of ranks other
+than the one asked for stops the case: with the wrong `srun --mpi` every rank silently believes that it is 0 of 1.
+
+Everything that a group of processes must agree on goes through `Place.agree`, and what rank 0 must know of all through
+`Place.gather`; `dlbench.worker.ranks.process_group` gives a Place its group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from dlbench.errors import BadInput
+
+T = TypeVar("T")
+
+
+class Group(Protocol):
+    """What a Place needs of the processes that it is one of."""
+
+    backend: str
+
+    def agree(self, value: Any) -> Any:
+        """See `Place.agree`."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """See `Place.gather`."""
+
+    def align(self) -> None:
+        """See `Place.align`."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Rank of this process, its device on this node, the number of processes, and the way to them."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    group: Group | None = field(default=None, compare=False)
+
+    def agree(self, value: T) -> T:
+        """The `value` of rank 0, on every rank. Called at the same step by all of them."""
+        if self.group is None:
+            return value
+        agreed: T = self.group.agree(value)
+        return agreed
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all ranks by rank, on every rank. Called by all of them."""
+        return [value] if self.group is None else self.group.gather(value)
+
+    def align(self) -> None:
+        """Returns when all ranks have come here."""
+        if self.group is not None:
+            self.group.align()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the environment says of this process."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    local_size: int | None  # ranks on this node; None where nothing tells
+    source: str  # the variable that told, or "none"
+
+
+def detect(environ: Mapping[str, str], asked: int) -> Found:
+    """This process's rank.
+
+    Args:
+        asked: the number of ranks of the case.
+
+    Raises:
+        BadInput: the environment tells of another number of ranks, or of none where several are asked for.
+    """
+    found = _explicit(environ) or _open_mpi(environ) or _pmi(environ) or _slurm(environ, asked)
+    if found is None:
+        found = Found(0, 0, 1, 1, "none")
+    if found.world_size == asked and 0 <= found.rank < asked:
+        return found
+    if found.source == "none":
+        reason = (
+            "nothing in the environment says that there is more than one: start it with --launcher local, torchrun, "
+        )
+        reason += "mpirun or srun; under srun, `srun --mpi=list` shows what may be wrong"
+    else:
+        reason = f"{found.source} says that this is rank {found.rank} of {found.world_size}"
+    raise BadInput(f"the case asks for {asked} ranks, but {reason}.")
+
+
+def _explicit(environ: Mapping[str, str]) -> Found | None:
+    rank, size = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
+    if rank is None or size is None:
+        return None
+    local, local_size = _number(environ, "LOCAL_RANK"), _number(environ, "LOCAL_WORLD_SIZE")
+    return Found(rank, rank if local is None else local, size, local_size, "RANK and WORLD_SIZE")
+
+
+def _open_mpi(environ: Mapping[str, str]) -> Found | None:
+    return _family(environ, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_")
+
+
+def _family(environ: Mapping[str, str], rank_name: str, size_name: str, local: str) -> Found | None:
+    rank, size = _number(environ, rank_name), _number(environ, size_name)
+    if rank is None or size is None:
+        return None
+    local_rank, local_size = _number(environ, f"{local}RANK"), _number(environ, f"{local}SIZE")
+    return Found(rank, rank if local_rank is None else local_rank, size, local_size, rank_name)
+
+
+def _pmi(environ: Mapping[str, str]) -> Found | None:
+    for name in ("PMIX_RANK", "PMI_RANK"):
+        rank = _number(environ, name)
+        # PMIx tells no size to the environment; under srun the step does.
+        size = _first(environ, "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+        if rank is not None and size is not None:
+            local = _first(environ, "MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
+            local_size = _first(environ, "MPI_LOCALNRANKS", "PALS_LOCAL_SIZE")
+            return Found(rank, rank if local is None else local, size, local_size or _tasks_here(environ, size), name)
+    return None
+
+
+def _slurm(environ: Mapping[str, str], asked: int) -> Found | None:
+    rank, size = _number(environ, "SLURM_PROCID"), _number(environ, "SLURM_NTASKS")
+    if rank is None or size != asked:
+        return None
+    local = _number(environ, "SLURM_LOCALID")
+    return Found(rank, rank if local is None else local, size, _tasks_here(environ, size), "SLURM_PROCID")
+
+
+def _tasks_here(environ: Mapping[str, str], size: int) -> int | None:
+    """Tasks per node, from "4" or "4(x2)"; None where Slurm does not say."""
+    text = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_NTASKS_PER_NODE") or ""
+    first = text.partition("(")[0].partition(",")[0]
+    return min(size, int(first)) if first.isdigit() else None
+
+
+def _first(environ: Mapping[str, str], *names: str) -> int | None:
+    return next((n for n in (_number(environ, name) for name in names) if n is not None), None)
+
+
+def _number(environ: Mapping[str, str], name: str) -> int | None:
+    text = environ.get(name, "")
+    return int(text) if text.isdigit() else None

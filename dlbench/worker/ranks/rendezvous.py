@@ -1,0 +1,203 @@
+"""How the ranks of a case find each other: a store at rank 0, whose address and port all of them learn.
+
+Address and port come from, in this order: DLBENCH_MASTER_ADDR and DLBENCH_MASTER_PORTS (a list such as
+"29500,29510-29520", of which rank 0 takes the first that is free), MASTER_ADDR and MASTER_PORT, and under mpirun a
+broadcast by mpi4py, where rank 0 takes any free port. DLBENCH_INTERFACE names the network interface to use.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+
+from dlbench.errors import BadInput
+from dlbench.ports import ports_of
+from dlbench.worker.ranks.context import Found
+
+#: How long a rank waits for the others [s], unless DLBENCH_RENDEZVOUS_S says something else.
+RENDEZVOUS_S = 60.0
+#: A port of the list that does not answer as ours is passed over after this [s].
+_TRY_S = 2.0
+_SIOCGIFADDR = 0x8915
+
+
+class Unreachable(BadInput):
+    """The ranks did not find each other in time."""
+
+
+def meet(found: Found, token: str, environ: Mapping[str, str], limit_s: float) -> tuple[Store, str]:
+    """The store that all ranks share, and "address:port".
+
+    Args:
+        token: the same on all ranks of this attempt and of no other, so that nobody joins somebody else's.
+        limit_s: the longest wait [s].
+
+    Raises:
+        Unreachable: rank 0 cannot be reached, or some rank did not come; the message names address and port.
+    """
+    limit_s = min(limit_s, float(environ.get("DLBENCH_RENDEZVOUS_S", RENDEZVOUS_S)))
+    deadline = time.monotonic() + limit_s
+    address, ports, tcp = _address(found, environ, limit_s)
+    agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if tcp is None and found.rank == 0 and not agent:
+        tcp = _serve(found, address, ports, limit_s)
+        tcp.set("dlbench", token)
+    elif tcp is None:
+        tcp = _reach(found, address, ports, None if agent else token, deadline, limit_s)
+    place = f"{address}:{tcp.port}"
+    store = PrefixStore(f"dlbench/{token}", tcp)
+    _wait_for_all(store, found, place, deadline, limit_s)
+    return store, place
+
+
+def _address(found: Found, environ: Mapping[str, str], limit_s: float) -> tuple[str, list[int], TCPStore | None]:
+    """Where rank 0 is or will be; under mpirun with the store itself, since there rank 0 takes any free port."""
+    address = environ.get("DLBENCH_MASTER_ADDR") or environ.get("MASTER_ADDR")
+    ports = ports_of(environ.get("DLBENCH_MASTER_PORTS") or environ.get("MASTER_PORT", ""))
+    if address and ports:
+        return address, ports, None
+    communicator = mpi_world()
+    if communicator is not None:
+        return _by_mpi(communicator, found, address, ports, environ, limit_s)
+    missing = "MASTER_PORT" if address else "MASTER_ADDR"
+    if found.world_size == 1:
+        return "127.0.0.1", [0], None
+    raise Unreachable(f"rank {found.rank} of {found.world_size} does not know where rank 0 is: {missing} is not set.")
+
+
+def mpi_world() -> Any | None:
+    """mpi4py's COMM_WORLD in a process that `python -m mpi4py` or an MPI launcher started; else None."""
+    by_launcher = any(name in os.environ for name in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"))
+    if not by_launcher and "mpi4py.MPI" not in sys.modules:
+        return None
+    try:
+        from mpi4py import MPI
+    except ImportError:
+        return None
+    return MPI.COMM_WORLD
+
+
+def _by_mpi(
+    world: Any, found: Found, address: str | None, ports: list[int], environ: Mapping[str, str], limit_s: float
+) -> tuple[str, list[int], TCPStore | None]:
+    if world.Get_size() != found.world_size:
+        raise Unreachable(
+            f"MPI says {world.Get_size()} ranks where {found.source} says {found.world_size}: mpi4py was built for "
+            "another MPI than the one that started this process; install the mpi4py that belongs to it."
+        )
+    tcp, answer = None, None
+    names = world.allgather(socket.gethostname())
+    if found.rank == 0:
+        one_node = len(set(names)) == 1
+        host = address or address_of(environ.get("DLBENCH_INTERFACE")) or ("127.0.0.1" if one_node else names[0])
+        try:
+            tcp = _serve(found, host, ports or [0], limit_s)
+            answer = (host, tcp.port)
+        except Unreachable as error:
+            world.bcast(str(error), root=0)
+            raise
+    answer = world.bcast(answer, root=0)
+    if isinstance(answer, str):
+        raise Unreachable(answer)
+    if tcp is not None:
+        tcp.set("dlbench", os.environ.get("DLBENCH_TOKEN", ""))
+        return answer[0], [answer[1]], tcp
+    return answer[0], [answer[1]], _connect(answer[0], answer[1], found, limit_s)
+
+
+def address_of(interface: str | None) -> str | None:
+    """IPv4 address of a network interface, such as ib0.
+
+    Raises:
+        Unreachable: there is no such interface, or it has no IPv4 address.
+    """
+    if not interface:
+        return None
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            request = struct.pack("256s", interface.encode()[:15])
+            return socket.inet_ntoa(fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)[20:24])
+        except OSError:
+            known = ", ".join(name for _, name in socket.if_nameindex())
+            raise Unreachable(
+                f"DLBENCH_INTERFACE={interface}: no such interface with an address; known: {known}."
+            ) from None
+
+
+def _serve(found: Found, address: str, ports: list[int], limit_s: float) -> TCPStore:
+    for port in ports:
+        try:
+            return TCPStore(address, port, None, True, timedelta(seconds=limit_s), wait_for_workers=False)
+        except RuntimeError as error:  # DistNetworkError: in use, or the address is not ours
+            reason = str(error).splitlines()[0]
+    tried = ", ".join(map(str, ports))
+    raise Unreachable(
+        f"rank 0 of {found.world_size} cannot listen at {address}, port {tried}: {reason[:200]} Set "
+        "DLBENCH_MASTER_PORTS to a list such as 29500,29510-29520, or DLBENCH_MASTER_ADDR."
+    )
+
+
+def _reach(
+    found: Found, address: str, ports: list[int], token: str | None, deadline: float, limit_s: float
+) -> TCPStore:
+    """The store of rank 0, at the first port of the list that answers as ours."""
+    while time.monotonic() < deadline:
+        for port in ports:
+            if not _answers(address, port):
+                continue
+            try:
+                tcp = _connect(address, port, found, _TRY_S if len(ports) > 1 else deadline - time.monotonic())
+                if token is None or tcp.get("dlbench").decode() == token:
+                    tcp.set_timeout(timedelta(seconds=limit_s))
+                    return tcp
+            except (RuntimeError, Unreachable):
+                continue
+        time.sleep(0.1)
+    raise _unreachable(found, address, ports, limit_s)
+
+
+def _answers(address: str, port: int) -> bool:
+    try:
+        socket.create_connection((address, port), timeout=_TRY_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _connect(address: str, port: int, found: Found, limit_s: float) -> TCPStore:
+    try:
+        return TCPStore(address, port, None, False, timedelta(seconds=max(1.0, limit_s)))
+    except RuntimeError:
+        raise _unreachable(found, address, [port], limit_s) from None
+
+
+def _unreachable(found: Found, address: str, ports: list[int], limit_s: float) -> Unreachable:
+    tried = ", ".join(map(str, ports))
+    return Unreachable(
+        f"rank {found.rank} of {found.world_size} on {socket.gethostname()} cannot reach rank 0 at {address}, port "
+        f"{tried}, within {limit_s:.0f} s. Set DLBENCH_MASTER_ADDR to an address of the first node that every node "
+        "reaches, DLBENCH_INTERFACE, or DLBENCH_MASTER_PORTS where a firewall leaves some ports open."
+    )
+
+
+def _wait_for_all(store: Store, found: Found, place: str, deadline: float, limit_s: float) -> None:
+    """Returns when every rank has come to the store."""
+    names = [f"here/{rank}" for rank in range(found.world_size)]
+    store.set(names[found.rank], socket.gethostname())
+    try:
+        store.wait(names, timedelta(seconds=max(1.0, deadline - time.monotonic())))
+    except RuntimeError:
+        missing = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
+        raise Unreachable(
+            f"rank {found.rank} of {found.world_size} waited {limit_s:.0f} s at {place}, but rank "
+            f"{', '.join(missing) or '?'} did not come: it died before, or cannot reach that address and port."
+        ) from None

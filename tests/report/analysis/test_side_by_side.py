@@ -1,0 +1,270 @@
+"""What stands beside what, what is left out and why, who is ahead, and the tables of networks by systems."""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+from dlbench.report.analysis import ranking
+from dlbench.report.analysis.content import read
+from dlbench.report.analysis.side_by_side import (
+    left_out,
+    median_processes,
+    numbered,
+    over_processes,
+    representative,
+    together,
+)
+from dlbench.report.chapters import tables_systems
+from dlbench.report.chapters.summary import summary
+from dlbench.suites.case import Case, Protocol
+from dlbench.table import csv_text, text
+from tests.fakes import records as fakes
+from tests.fakes import systems as fake
+
+CASES = fake.classic_cases(("alexnet", "vgg16"), (16, 64))
+
+
+def two(tmp_path, ours=CASES, theirs=CASES, more=(), **options):
+    a = fake.store(tmp_path / "a", fake.campaign(fake.H200, ours, **options))
+    b = fake.store(tmp_path / "b", fake.campaign(fake.A100, theirs, first=500, **options), list(more))
+    return read([f"H200={a}", f"A100={b}"])
+
+
+def reasons(content):
+    rows = left_out(content).records()
+    assert all(row["cases"] == 1 for row in rows if row["model"] == "AlexNet")
+    return [(row["model"], row["system"], row["reason"]) for row in rows]
+
+
+def test_cases_that_agree_in_all_but_the_system_stand_side_by_side(tmp_path):
+    content = two(tmp_path)
+    shared = together(content)
+    assert shared.cases["number"].nunique() == len(CASES)
+    assert shared.cases.groupby("number")["system_id"].nunique().eq(2).all()
+    assert left_out(content).rows == []
+
+
+def test_a_cpu_stands_beside_a_gpu(tmp_path):
+    a = fake.store(tmp_path / "a", fakes.quick(fakes.GPU)[:4])
+    b = fake.store(tmp_path / "b", fakes.quick(fakes.CPU)[:4])
+    assert together(read([a, b])).cases["number"].nunique() == 4
+
+
+def test_what_one_system_alone_has_is_left_out(tmp_path):
+    content = two(tmp_path, theirs=CASES[: len(CASES) // 2])
+    assert reasons(content) == [("VGG-16", "H200", "no other system has it")] * 2  # training and inference
+    assert [row["cases"] for row in left_out(content).records()] == [4, 4]
+
+
+def test_another_version_protocol_or_layout_is_left_out_with_both_values(tmp_path):
+    case = CASES[0]
+    versions = two(tmp_path / "1", [case], [], fake.campaign(fake.A100, [case], first=600, suite_version=2))
+    assert reasons(versions) == [
+        ("AlexNet", "H200", "other suite version: 1, 2 on A100"),
+        ("AlexNet", "A100", "other suite version: 2, 1 on H200"),
+    ]
+    longer = dataclasses.replace(case, protocol=Protocol(min_time_s=9.0))
+    protocols = two(tmp_path / "2", [case], [longer])
+    assert ("AlexNet", "H200", "other protocol: min_time_s is 5.0, 9.0 on A100") in reasons(protocols)
+    layout = dataclasses.replace(case, memory_format="channels_first")
+    layouts = two(tmp_path / "3", [case], [layout])
+    assert ("AlexNet", "H200", "other layout: channels_last, channels_first on A100") in reasons(layouts)
+
+
+def test_a_protocol_that_differs_in_its_time_limit_alone_is_the_same(tmp_path):
+    patient = dataclasses.replace(CASES[0], protocol=Protocol(timeout_s=9000.0))
+    assert len(together(two(tmp_path, [CASES[0]], [patient])).cases) == 2
+
+
+def test_a_failure_elsewhere_is_the_reason_and_stands_in_the_table(tmp_path):
+    l40s = fake.store(tmp_path / "c", fake.campaign(fake.L40S, CASES[:1], first=800))
+    oom = fakes.record(CASES[0], number=700, status="oom", system_key=None)
+    alone = two(tmp_path / "1", [CASES[0]], CASES[1:2], [oom])
+    assert ("AlexNet", "H200", "failed on A100: oom") in reasons(alone)
+    content = read([*alone.sources, l40s])
+    shared = together(content)
+    table = tables_systems.over_systems(shared.cases, content.system_names, "throughput", shared.failed)
+    assert "oom" not in {c.heading for c in table.columns}
+    assert table.records()[0]["system_1"] > 0
+
+
+def test_failed_there_stands_in_place_of_the_number(tmp_path):
+    oom = fakes.record(CASES[0], number=900, status="oom", system_key=None)
+    a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES[:2]))
+    b = fake.store(tmp_path / "b", fake.campaign(fake.A100, CASES[:2], first=500))
+    c = fake.store(tmp_path / "c", fake.campaign(fake.L40S, CASES[1:2], first=800), [oom])
+    content = read([f"x={a}", f"y={b}", f"z={c}"])
+    shared = together(content)
+    rows = tables_systems.over_systems(shared.cases, content.system_names, "throughput", shared.failed).records()
+    assert rows[0]["system_3"] == "oom"
+    speedups = tables_systems.speedups(
+        shared.cases, shared.processes, content.system_names, next(iter(content.system_names)), shared.failed
+    )
+    assert speedups.records()[0]["speedup_2"] == "oom"
+
+
+def test_repeats_are_processes_of_one_case_with_their_median_and_range(tmp_path):
+    content = two(tmp_path, CASES[:2], CASES[:2], repeats=5)
+    cases = together(content).cases
+    assert len(cases) == 4
+    assert list(cases["processes"]) == [5] * 4
+    mine = content.shown[(content.shown["system_id"] == cases["system_id"].iloc[0])]
+    mine = mine[(mine["mode"] == cases["mode"].iloc[0]) & (mine["batch_size"] == cases["batch_size"].iloc[0])]
+    assert cases["throughput"].iloc[0] == pytest.approx(mine["throughput"].median())
+    # Two medians may happen to be near each other: what each process is unsure of counts too.
+    assert cases["throughput_low"].iloc[0] == mine["throughput_low"].min() < mine["throughput"].min()
+    assert cases["throughput_high"].iloc[0] == mine["throughput_high"].max() > mine["throughput"].max()
+    assert cases["memory_allocated_low"].iloc[0] == mine["memory_allocated"].min()
+
+
+def processes(tmp_path, *steps_s):
+    made = [
+        fakes.record(Case("resnet50", repeat=i), number=i, step_s=steps, window_s=sum(steps))
+        for i, steps in enumerate(steps_s)
+    ]
+    return read([fakes.fill(tmp_path / "store", made)])
+
+
+def headline(content):
+    return summary(content).blocks[0].figures[0].note
+
+
+def test_two_unsure_processes_are_not_sure_because_their_medians_are_near_each_other(tmp_path):
+    wide = np.random.default_rng(1).lognormal(0.0, 0.3, 60)
+    content = processes(tmp_path, *(tuple((step_s * wide).tolist()) for step_s in (0.1, 0.1001)))
+    (case,) = over_processes(numbered(content.shown)).to_dict("records")
+    for metric in ("step_time", "throughput", "flop_rate"):
+        assert case[f"{metric}_low"] == content.shown[f"{metric}_low"].min() < content.shown[metric].min()
+        assert case[f"{metric}_high"] == content.shown[f"{metric}_high"].max() > content.shown[metric].max()
+    said = re.match(r"± (\S+) % over 2 processes", headline(content))
+    assert float(said[1]) > 4
+
+
+def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_are(tmp_path):
+    two = processes(tmp_path / "2", (0.1,), (0.10005,))
+    (case,) = over_processes(numbered(two.shown)).to_dict("records")
+    assert case["processes"] == 2
+    assert math.isnan(case["throughput_low"])
+    assert math.isnan(case["step_time_high"])
+    # What never has an interval of its own has its range.
+    assert case["memory_allocated_low"] == two.shown["memory_allocated"].min()
+    assert "±" not in headline(two)
+    three = processes(tmp_path / "3", (0.1,), (0.11,), (0.12,))
+    (case,) = over_processes(numbered(three.shown)).to_dict("records")
+    assert (case["step_time_low"], case["step_time_high"]) == (0.1, 0.12)
+    assert "over 3 processes" in headline(three)
+
+
+def test_a_process_without_an_interval_counts_with_its_median(tmp_path):
+    content = processes(tmp_path, fakes.noisy_steps(0.1, 60, 1), (0.2,))
+    (case,) = over_processes(numbered(content.shown)).to_dict("records")
+    assert case["step_time_low"] == content.shown["step_time_low"].min()
+    assert case["step_time_high"] == 0.2
+
+
+@pytest.mark.parametrize(("count", "place"), [(1, 0), (4, 1), (5, 2)])
+def test_the_process_in_the_middle_stands_for_samples_that_have_no_median(tmp_path, count, place):
+    times = (0.013, 0.010, 0.012, 0.014, 0.011)[:count]
+    made = [fakes.record(Case("lenet5", repeat=i), number=i, step_s=(t,) * 30) for i, t in enumerate(times)]
+    made += [fakes.record(Case("vgg16"), number=9, step_s=(0.5,) * 30)]
+    shown = read([fakes.fill(tmp_path / "store", made)]).shown
+    found = median_processes(shown).set_index("model")["step_time"]
+    assert dict(found) == {"lenet5": sorted(times)[place], "vgg16": 0.5}
+    assert set(median_processes(shown)["attempt_id"]) <= set(shown["attempt_id"])
+
+
+def test_of_each_network_and_mode_the_setting_of_most_systems_and_then_the_fastest_stands_for_it(tmp_path):
+    faster = Case("alexnet", "training", "amp_bf16", "channels_last", 512, "cuda")
+    cases = representative(together(two(tmp_path, [*CASES, faster], CASES)).cases)
+    assert list(cases.drop_duplicates("number")["model"]) == ["alexnet", "alexnet", "vgg16", "vgg16"]
+    assert set(cases["precision"]) == {"amp_bf16"}
+    assert set(cases["batch_size"]) == {64}
+
+
+def test_several_processes_on_each_side_make_a_winner_with_an_interval(tmp_path):
+    standings = ranking.standings(together(two(tmp_path, repeats=5)).processes, "throughput")
+    assert {s.outcome for s in standings} == {ranking.AHEAD}
+    for s in standings:
+        assert s.low < s.ratio < s.high
+        assert s.low > 1
+        assert s.margin.startswith("+")
+
+
+def test_one_process_on_each_side_makes_no_winner(tmp_path):
+    content = two(tmp_path)
+    standings = ranking.standings(together(content).processes, "throughput")
+    assert {s.outcome for s in standings} == {ranking.UNCONFIRMED}
+    assert {(s.low, s.high) for s in standings} == {(None, None)}
+
+
+@pytest.mark.parametrize("repeats", [1, 5])
+def test_neither_of_two_of_one_kind_is_ahead(tmp_path, repeats):
+    a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES, ("x",), repeats))
+    b = fake.store(tmp_path / "b", fake.campaign(fake.H200, CASES, ("y",), repeats, first=500))
+    standings = ranking.standings(together(read([f"a={a}", f"b={b}"])).processes, "throughput")
+    assert len(standings) == len(CASES)
+    outcomes = [s.outcome for s in standings]
+    # Corrected for their number, so that even one false winner among them is rare; a question mark is not.
+    assert ranking.AHEAD not in outcomes
+    assert outcomes.count(ranking.TIE) + outcomes.count(ranking.UNDECIDED) >= len(CASES) - 2
+    for s in standings:
+        assert (s.outcome == ranking.TIE) <= (abs(s.ratio - 1) < 0.02)
+
+
+def test_less_is_better_for_energy_and_memory(tmp_path):
+    processes = together(two(tmp_path, repeats=3)).processes
+    for metric in ("energy_per_image", "memory_allocated"):
+        for s in ranking.standings(processes, metric):
+            assert s.value <= s.runner_up_value
+    same_memory = ranking.standings(processes, "memory_allocated")
+    assert {s.outcome for s in same_memory} == {ranking.TIE}
+
+
+def test_energies_of_different_scopes_are_not_ranked(tmp_path):
+    node = [
+        dataclasses.replace(r, ranks=tuple((s, dataclasses.replace(m, energy_scope="node")) for s, m in r.ranks))
+        for r in fake.campaign(fake.A100, CASES, first=500)
+    ]
+    content = two(tmp_path, CASES, [], node)
+    assert ranking.standings(together(content).processes, "energy_per_image") == []
+    assert len(ranking.standings(together(content).processes, "throughput")) == len(CASES)
+
+
+def test_speedups_have_their_absolute_base_and_no_mean(tmp_path):
+    content = two(tmp_path, repeats=3)
+    shared, names = together(content), content.system_names
+    table = tables_systems.speedups(shared.cases, shared.processes, names, next(iter(names)), {})
+    assert len(table.rows) == len(CASES)
+    for row in table.records():
+        low, _, high = row["interval_1"].partition(" to ")
+        assert float(low) <= row["speedup_1"] <= float(high)
+        assert row["speedup_1"] == pytest.approx(1 / 2.1, rel=0.05)
+        assert row["base"] > 0
+    assert any("no mean over cases" in note for note in table.notes)
+
+
+def test_without_repeats_a_speedup_has_no_interval_and_the_note_says_why(tmp_path):
+    content = two(tmp_path)
+    shared, names = together(content), content.system_names
+    table = tables_systems.speedups(shared.cases, shared.processes, names, next(iter(names)), {})
+    assert "interval_1" not in {c.key for c in table.columns}
+    assert any("fewer than three processes" in note for note in table.notes)
+
+
+def test_tables_over_systems_print_in_every_form(tmp_path):
+    content = two(tmp_path)
+    shared = together(content)
+    for metric in ranking.ranked(shared.processes):
+        table = tables_systems.over_systems(shared.cases, content.system_names, metric, shared.failed)
+        assert "H200" in text(table)
+        if metric != "share_of_measured_peak":
+            assert len(csv_text(table).splitlines()) == len(CASES) + 1
+
+
+def test_a_single_system_shares_nothing(tmp_path):
+    content = read([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
+    assert together(content).cases.empty
+    assert [cell for row in left_out(content).rows for cell in row[-1:]] == ["no other system has it"] * 4

@@ -1,0 +1,217 @@
+"""The chapter on bounds, and the metrics that need ceilings: from stores with and without them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from dlbench.report.analysis import content
+from dlbench.report.chapters import bounds_section
+from dlbench.report.chapters.bounds_section import bounds
+from dlbench.report.figures import figure_style
+from dlbench.report.forms import page
+from dlbench.results.bounds_records import (
+    AllReduce,
+    AllReduceRun,
+    Ceiling,
+    CeilingRun,
+    LayerTime,
+    ProfileRun,
+    Where,
+)
+from dlbench.results.bounds_schema import write_all_reduces, write_ceilings
+from dlbench.suites.case import Case
+from tests.fakes import records as fakes
+from tests.fakes.bounds import write_profile
+
+CASE = Case("lenet5", mode="inference", batch_size=64, device="cpu")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return fakes.fill(tmp_path / "store", fakes.quick()[:4])
+
+
+def here(system=fakes.CPU, **change):
+    key = fakes.record(CASE, system).system_key
+    where = Where(key, system.device_kind, system.device_name, cpu_model=system.cpu_model, torch_version="2.15.0")
+    return dataclasses.replace(where, **({"torch_threads": system.torch_threads} | change))
+
+
+def add_ceilings(store, where=None, run_id="a", flop_per_s=100e9):
+    rows = (
+        Ceiling("matmul", "fp32", "64 x 64 x 64", flop=int(flop_per_s), bytes=1, time_s=(1.0, 1.5)),
+        Ceiling("copy", None, "64 MiB", bytes=10**10, time_s=(1.0,)),
+    )
+    write_ceilings(store, CeilingRun(where or here(), rows, run_id, "2026-11-23T06:00:00+00:00"))
+
+
+def add_profile(store, case=CASE, name="p", where=None):
+    layers = (
+        LayerTime("conv1", "Conv2d", (0.004, 0.004), (), forward_flop=10**8, forward_elements=10**4),
+        LayerTime("tanh", "Tanh", (0.001, 0.002), (), forward_elements=10**6),
+    )
+    run = ProfileRun(where or here(), case.to_dict(), layers, {}, 0, (0.005,), (0.006, 0.007), run_id=name)
+    write_profile(store, run)
+
+
+def words_of(section):
+    return " ".join(block.words + block.heading for block in section.blocks)
+
+
+def section_of(store):
+    with figure_style.style():
+        return bounds(content.read([store]))
+
+
+def test_without_ceilings_the_chapter_is_the_command_that_measures_them(store):
+    section = section_of(store)
+    assert len(section.blocks) == 1
+    assert f"`dlbench ceilings --results {store}`" in section.blocks[0].words
+
+
+def test_ceilings_stand_in_a_table_named_as_the_report_names_the_system(store):
+    add_ceilings(store)
+    section = section_of(store)
+    table = next(block for block in section.blocks if block.table)
+    assert table.heading == "Ceilings: AMD EPYC 7B13, 2 threads"
+    assert table.table.records()[0]["best"] == 100e9
+    assert "`dlbench profile resnet50" in words_of(section)
+
+
+def test_a_profile_gives_both_figures_and_its_layers(store):
+    add_ceilings(store)
+    add_profile(store)
+    plots = {block.plot.name: block.plot for block in section_of(store).blocks if block.plot}
+    assert set(plots) == {"where_time_goes", "roofline-fp32"}
+    assert all(plot.figure is not None for plot in plots.values())
+    layers = next(block for block in section_of(store).blocks if block.folded)
+    assert layers.heading.startswith("Layers by time lost: LeNet-5, inference, fp32, batch 64")
+    # 10^8 FLOP at 100 GFLOP/s; 10^6 elements of 4 bytes at 10 GB/s.
+    bound_s = {row["layer"]: row["bound_s"] for row in layers.table.records()}
+    assert bound_s == {"conv1": pytest.approx(1e-3), "tanh": pytest.approx(4e-4)}
+
+
+def test_devices_beyond_those_that_are_drawn_keep_their_tables(store, monkeypatch):
+    monkeypatch.setattr(bounds_section, "MAX_DEVICES", 1)
+    for number in range(3):
+        where = here(torch_threads=number + 1)
+        add_ceilings(store, where, run_id=f"c{number}")
+        add_profile(store, name=f"p{number}", where=where)
+    section = section_of(store)
+    assert sum(block.plot is not None for block in section.blocks) == 2
+    assert sum(block.heading.startswith("Ceilings: ") for block in section.blocks) == 3
+    assert sum(block.heading.startswith("Layers by time lost: ") for block in section.blocks) == 3
+    assert "No figures, for there are more than 1 device: AMD EPYC 7B13, 2 threads, AMD" in words_of(section)
+
+
+def test_of_two_profiles_of_a_case_the_later_counts(store):
+    add_profile(store, name="1")
+    add_profile(store, name="2")
+    assert sum(block.folded for block in section_of(store).blocks) == 1
+
+
+def test_every_case_stands_beside_the_measured_peak_of_its_system(store):
+    add_ceilings(store)
+    shown = content.read([store]).shown
+    assert set(shown["measured_peak"]) == {100e9}
+    assert shown["share_of_measured_peak"].tolist() == pytest.approx((shown["flop_rate"] / 100e9).tolist())
+    assert shown["layer_bound"].isna().all()
+
+
+@pytest.mark.parametrize("change", [{"system_key": "another"}, {"torch_threads": 1}, {"device_kind": "cuda"}])
+def test_the_peak_of_another_system_says_nothing(store, change):
+    add_ceilings(store, here(**change))
+    assert content.read([store]).shown["measured_peak"].isna().all()
+
+
+def test_the_bound_with_memory_is_that_of_the_profiled_layers(store):
+    add_ceilings(store)
+    add_profile(store)
+    shown = content.read([store]).shown.set_index(["model", "mode"])
+    assert shown.loc[("lenet5", "inference"), "layer_bound"] == pytest.approx(1.4e-3)
+    assert math.isnan(shown.loc[("lenet5", "training"), "layer_bound"])
+    distance = shown.loc[("lenet5", "inference"), "step_time"] / 1.4e-3
+    assert shown.loc[("lenet5", "inference"), "distance_to_layer_bound"] == pytest.approx(distance)
+    one = shown.loc[("lenet5", "inference")]
+    assert one["distance_to_layer_bound_low"] == pytest.approx(one["step_time_low"] / 1.4e-3)
+    assert one["share_of_measured_peak_high"] == pytest.approx(one["flop_rate_high"] / one["measured_peak"])
+
+
+def test_a_compiled_case_has_no_bound_from_eager_bytes(tmp_path):
+    compiled = dataclasses.replace(CASE, compile="default")
+    store = fakes.fill(tmp_path / "store", [fakes.record(compiled, fakes.CPU)])
+    add_ceilings(store)
+    add_profile(store)
+    shown = content.read([store]).shown
+    assert shown["measured_peak"].notna().all()
+    assert shown["layer_bound"].isna().all()
+
+
+def test_several_devices_share_of_the_peak_counts_all_of_them(tmp_path):
+    case = Case("vgg16", device="cuda", devices_per_node=4)
+    store = fakes.fill(tmp_path / "store", [fakes.record(case)])
+    key = fakes.record(case).system_key
+    add_ceilings(store, Where(key, "cuda", "NVIDIA H200", torch_version="2.15.0"), flop_per_s=50e12)
+    one = content.read([store]).shown.iloc[0]
+    assert one["share_of_measured_peak"] == pytest.approx(one["flop_rate"] / (4 * 50e12))
+    assert one["mfu"] == pytest.approx(one["flop_rate"] / (4 * 67e12))
+
+
+def test_cases_above_the_measured_peak_are_told(store):
+    add_ceilings(store, flop_per_s=1000)
+    assert "4 cases did more FLOP/s than any shape among the ceilings" in words_of(section_of(store))
+
+
+def test_all_reduces_are_drawn_and_tabled(store):
+    sizes = (AllReduce(4096, (1e-4, 2e-4, 3e-4)), AllReduce(2**20, (1e-3, math.nan)), AllReduce(2**24, (math.nan,)))
+    run = AllReduceRun(here(), 1, 4, "gloo", "sockets", sizes, run_id="a", started_at="2026-11-23T06:00:00+00:00")
+    write_all_reduces(store, run)
+    blocks = [block for block in section_of(store).blocks if "All-reduce" in block.heading]
+    assert blocks[0].plot.figure is not None
+    first, _, lost = blocks[1].table.records()
+    assert (first["ranks"], first["backend"], first["median_s"]) == (4, "gloo over sockets", 2e-4)
+    assert first["bus_bytes_per_s"] == pytest.approx(4096 / 2e-4 * 1.5)
+    assert lost["bus_bytes_per_s"] is None
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(store):
+    add_ceilings(store)
+    (store / "ceilings" / "ceilings-broken.parquet").write_bytes(b"PAR1 no")
+    (store / "profiles" / "half").mkdir(parents=True)
+    (store / "profiles" / "half" / "profile.json").write_text('{"where"')
+    found = content.read([store])
+    assert len(found.skipped) == 2
+    assert any("ceilings-broken.parquet" in words for words in found.skipped)
+    assert found.shown["measured_peak"].notna().all()
+
+
+def test_the_folders_of_a_store_named_one_by_one_give_no_false_problems(store):
+    add_ceilings(store)
+    add_profile(store)
+    (store / "profiles" / "p" / "layers.parquet").write_bytes(b"no cases")
+    (store / "attempts").mkdir()
+    for sources in (sorted(store.iterdir()), [f"{store}/*"], [f"{store}/**/*.parquet"]):
+        found = content.read(sources)
+        assert found.skipped == ()
+        assert len(found.shown) == 4
+        assert found.shown["measured_peak"].notna().all()
+
+
+@pytest.mark.parametrize("pattern", ["{}", "{}/*.parquet", "{}/merged-fake.parquet", "{}/.."])
+def test_ceilings_are_found_whatever_names_the_store(store, pattern):
+    add_ceilings(store)
+    assert content.read([pattern.format(store)]).shown["measured_peak"].notna().all()
+
+
+def test_the_whole_report_holds_the_chapter_and_hostile_names_do_no_harm(store, tmp_path):
+    add_ceilings(store, here(hostname=fakes.HOSTILE, cpu_model=fakes.HOSTILE), run_id="b")
+    elsewhere = Where("other", "cpu", cpu_model=fakes.HOSTILE, torch_threads=1)
+    add_profile(store, dataclasses.replace(CASE, model=fakes.HOSTILE), where=elsewhere)
+    page.build([store], tmp_path / "report")
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert 'id="bounds"' in text
+    assert "<script>alert" not in text
+    assert (tmp_path / "report" / "figures" / "roofline-fp32-2.svg").exists()

@@ -1,0 +1,239 @@
+"""Figures: each drawn from made-up cases, empty ones explained, the same bytes for the same data."""
+
+import pandas as pd
+import pypdf
+import pytest
+
+from dlbench.report.analysis.content import read
+from dlbench.report.figures import figure_style, pdf_fonts, plots_batch, plots_rates, plots_samples, plots_time
+from dlbench.report.figures.figure_parts import fastest
+from dlbench.suites.case import Case
+from tests.fakes import records as fakes
+
+ALL = {
+    draw.__name__: draw
+    for draw in (
+        *(plots_rates.throughput, plots_rates.energy, plots_batch.batch_curves, plots_rates.precisions),
+        *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
+        *(plots_samples.distribution, plots_samples.time_series, plots_samples.power),
+    )
+}
+#: The figures that a machine without meter, other batches and other precisions cannot have.
+NEED_MORE = {"batch_curves", "precisions", "energy", "power"}
+
+
+def cases_of(tmp_path, records):
+    return read([fakes.fill(tmp_path / "store", records)]).shown
+
+
+@pytest.fixture(scope="module")
+def gpu_cases(tmp_path_factory):
+    return cases_of(tmp_path_factory.mktemp("gpu"), fakes.classic())
+
+
+@pytest.fixture
+def only_svg(monkeypatch):
+    """PNG and PDF take most of the time; one test of them is enough."""
+    monkeypatch.setattr(figure_style, "FORMATS", {"svg": figure_style.FORMATS["svg"]})
+
+
+@pytest.mark.usefixtures("only_svg")
+@pytest.mark.parametrize("name", ALL)
+def test_every_figure_is_drawn_from_a_gpu_campaign(name, gpu_cases, tmp_path):
+    with figure_style.style():
+        plot = ALL[name](gpu_cases)
+        svg = figure_style.save(plot.figure, tmp_path, name)
+    assert plot.name == name
+    assert len(svg) < 300_000
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_cpu_has_fewer_figures_and_says_why(name, tmp_path):
+    with figure_style.style():
+        plot = ALL[name](cases_of(tmp_path, fakes.quick()))
+    assert (plot.figure is None) == (name in NEED_MORE)
+    assert plot.caption.endswith((".", "cases."))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_cases_give_a_sentence_and_no_figure(name, gpu_cases):
+    with figure_style.style():
+        plot = ALL[name](gpu_cases.iloc[:0])
+    assert plot.figure is None
+    assert plot.caption.endswith(".")
+
+
+def test_phases_of_too_few_steps_are_not_drawn(tmp_path):
+    few = dict.fromkeys(("forward_s", "backward_s", "optimizer_s"), (1.0, 2.0, 3.0))
+    made = [
+        fakes.record(Case("vgg16", device="cpu"), fakes.CPU, 0, step_s=(3.0, 4.0, 9.0), **few),
+        fakes.record(Case("lenet5", device="cpu"), fakes.CPU, 1),
+    ]
+    cases = cases_of(tmp_path, made)
+    with figure_style.style():
+        plot = plots_time.step_breakdown(cases)
+        alone = plots_time.step_breakdown(cases[cases["model"] == "vgg16"])
+    assert "Not drawn, for fewer than 4 steps: VGG-16." in plot.caption
+    assert [label.get_text() for label in plot.figure.axes[0].get_yticklabels()] == ["LeNet-5"]
+    assert alone.figure is None
+    assert "in 4 steps" in alone.caption
+
+
+def test_without_a_meter_the_reason_is_given(tmp_path):
+    plot = plots_rates.energy(cases_of(tmp_path, fakes.quick()))
+    assert plot.caption == "No energy meter on this system: RAPL is not readable in this virtual machine."
+
+
+def test_the_same_data_give_the_same_bytes(gpu_cases, tmp_path):
+    for folder in ("a", "b"):
+        with figure_style.style():
+            figure_style.save(plots_rates.throughput(gpu_cases).figure, tmp_path / folder, "throughput")
+    assert {p.suffix for p in (tmp_path / "a").iterdir()} == {".svg", ".png", ".pdf"}
+    for one in sorted((tmp_path / "a").iterdir()):
+        assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes(), one.name
+
+
+@pytest.mark.usefixtures("only_svg")
+def test_names_that_are_long_odd_or_formulas_are_drawn_as_texts(tmp_path):
+    names = ["my.package:" + "very_long_name_" * 8, "$\\frac{1}", "网络", fakes.HOSTILE, "a\nb\tc"]
+    records = [fakes.record(Case(name, device="cuda"), number=i) for i, name in enumerate(names)]
+    cases = cases_of(tmp_path, records)
+    with figure_style.style():
+        for name, draw in ALL.items():
+            plot = draw(cases)
+            if plot.figure:
+                svg = figure_style.save(plot.figure, tmp_path / "figures", name)
+                assert "<script" not in svg
+                assert "<img" not in svg
+
+
+@pytest.mark.usefixtures("only_svg")
+def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_path):
+    with figure_style.style():
+        svg = figure_style.save(plots_rates.throughput(gpu_cases).figure, tmp_path, "throughput")
+    inline = figure_style.for_page(svg, "throughput", "what it shows")
+    assert inline.startswith('<svg viewBox="')
+    assert 'aria-label="what it shows"' in inline
+    assert "http" not in inline
+    assert ' id="figure_1"' not in inline
+    assert ' id="throughput-figure_1"' in inline
+
+
+def test_many_cases_are_limited_and_the_caption_says_so(gpu_cases):
+    with figure_style.style():
+        plot = plots_time.memory(gpu_cases)
+    assert "the table holds all" in plot.caption
+
+
+def test_parts_that_exceed_the_peak_are_explained(tmp_path):
+    case = fakes.record(Case("vgg16", device="cuda"), memory_allocated_peak_bytes=2**20)
+    with figure_style.style():
+        assert (
+            "more than the measured peak for VGG-16 training" in plots_time.memory(cases_of(tmp_path, [case])).caption
+        )
+
+
+def test_one_case_with_huge_outliers_leaves_the_others_readable(tmp_path):
+    wild = (1.0,) * 40 + (90.0,) * 10
+    records = [fakes.record(Case("vgg16", device="cpu"), fakes.CPU, step_s=wild), *fakes.quick()]
+    with figure_style.style():
+        axes = plots_samples.distribution(cases_of(tmp_path, records)).figure.axes[0]
+    assert axes.get_xlim()[0] == -100
+    assert axes.get_xscale() == "symlog"
+
+
+def test_the_ticks_of_a_throughput_figure_span_its_points(tmp_path):
+    records = [
+        fakes.record(Case(n, device="cpu", batch_size=1), fakes.CPU, i, step_s=(t,) * 30)
+        for i, (n, t) in enumerate((("vgg16", 2.6), ("alexnet", 1.1)))
+    ]
+    with figure_style.style():
+        axes = plots_rates.throughput(cases_of(tmp_path, records)).figure.axes[0]
+        labels = [axes.xaxis.get_major_formatter()(tick, None) for tick in axes.get_xticks()]
+    assert labels[0] == "0.4"
+    assert len(labels) >= 3
+    assert axes.get_xticks()[-1] >= 0.8
+
+
+@pytest.mark.parametrize("draw", [plots_rates.throughput, plots_time.flop_time])
+def test_the_axes_hold_the_intervals_whole(tmp_path, draw):
+    steps = [t for pair in zip((0.01,) * 15, (0.2,) * 15, strict=True) for t in pair]
+    records = [
+        fakes.record(Case(n, device="cpu"), fakes.CPU, i, step_s=steps[i:] + steps[:i])
+        for i, n in enumerate(("vgg16", "alexnet"))
+    ]
+    cases = cases_of(tmp_path, records)
+    metric = "throughput" if draw is plots_rates.throughput else "step_time"
+    assert cases[f"{metric}_high"].max() > 10 * cases[f"{metric}_low"].min()
+    with figure_style.style():
+        axes = draw(cases).figure.axes[0]
+    low, high = axes.get_xlim() if draw is plots_rates.throughput else axes.get_ylim()
+    assert low <= cases[f"{metric}_low"].min()
+    assert high >= cases[f"{metric}_high"].max()
+
+
+def test_networks_with_alike_work_have_labels_apart(tmp_path):
+    records = [
+        fakes.record(Case(n, device="cpu", batch_size=1), fakes.CPU, i, step_s=(1.0 + i / 100,) * 30)
+        for i, n in enumerate(("googlenet", "overfeat_fast", "vgg16", "resnet50", "alexnet"))
+    ]
+    with figure_style.style():
+        figure = plots_time.flop_time(cases_of(tmp_path, records)).figure
+        figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 6  # five networks, and the line
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_bound_lines_are_the_datasheet_or_else_the_best_that_was_reached(gpu_cases, tmp_path):
+    with figure_style.style():
+        assert "datasheet peak" in plots_time.flop_time(gpu_cases).caption
+        assert "No peak of this device is known" in plots_time.flop_time(cases_of(tmp_path, fakes.quick())).caption
+
+
+def test_the_fastest_of_each_group_in_the_order_of_history():
+    cases = pd.DataFrame(
+        {"model": ["vgg16", "alexnet", "alexnet"], "mode": "training", "throughput": [3.0, 1.0, 2.0], "id": [0, 1, 2]}
+    )
+    assert list(fastest(cases, ["model"])["id"]) == [2, 0]
+
+
+@pytest.mark.parametrize(
+    ("draw", "metric"), [(plots_batch.batch_curves, "throughput"), (plots_time.flop_time, "step_time")]
+)
+def test_the_points_of_curves_have_their_intervals(gpu_cases, draw, metric):
+    with figure_style.style():
+        plot = draw(gpu_cases)
+    bars = [bar for axes in plot.figure.axes for c in axes.collections for bar in getattr(c, "get_segments", list)()]
+    ends = {tuple(bar[:, 1]) for bar in bars}
+    known = set(zip(gpu_cases[f"{metric}_low"], gpu_cases[f"{metric}_high"], strict=True))
+    assert len(ends & known) > 50
+    assert "interval of the median step" in plot.caption
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (2.0, 4.5, ["2", "3", "4"]),
+        (0.7, 6.0, ["1", "2", "5"]),
+        (900.0, 4e5, ["1 k", "10 k", "100 k"]),
+        (2000.0, 2100.0, ["2 k"]),
+    ],
+)
+def test_a_logarithmic_axis_has_ticks_however_little_it_spans(low, high, labels):
+    axes = figure_style.new_figure(3.0).subplots()
+    figure_style.log_axis(axes, "y", figure_style.prefixed)
+    axes.set_ylim(low, high)
+    shown = [axes.yaxis.get_major_formatter()(tick, None) for tick in axes.get_yticks() if low <= tick <= high]
+    assert shown == labels
+
+
+def test_figures_in_pdf_share_their_fonts_and_keep_unusual_characters(gpu_cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(pdf_fonts, "_made", {})
+    with figure_style.style():
+        for number, title in enumerate(("plain", "efficient", "Ωμέγα"), 1):
+            figure = plots_rates.throughput(gpu_cases).figure
+            figure.axes[0].set_title(title)
+            figure_style.save(figure, tmp_path, title)
+            assert title in pypdf.PdfReader(tmp_path / f"{title}.pdf").pages[0].extract_text()
+            assert len(pdf_fonts._made) == (2 if number < 3 else 3)

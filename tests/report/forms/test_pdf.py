@@ -1,0 +1,97 @@
+"""The report as a PDF: everything is in it, hard names do no harm, long tables are cut with a word, bytes are stable."""
+
+import dataclasses
+import re
+import sys
+
+import pypdf
+import pytest
+
+from dlbench.report import forms
+from dlbench.report.forms import page, parallel, pdf
+from dlbench.suites.case import Case
+from tests.fakes import records as fakes
+
+
+def built(folder, records):
+    page.build([fakes.fill(folder / "store", records)], folder / "report")
+    return folder / "report" / "report.pdf"
+
+
+@pytest.fixture(scope="module")
+def quick_pdf(tmp_path_factory):
+    return built(tmp_path_factory.mktemp("pdf"), fakes.quick()[:4])
+
+
+def text_of(path):
+    return "\n".join(p.extract_text() for p in pypdf.PdfReader(path).pages)
+
+
+def test_every_chapter_is_in_the_outline_and_every_figure_on_a_page(quick_pdf):
+    reader = pypdf.PdfReader(quick_pdf)
+    chapters = re.findall(r"^## (.*)$", (quick_pdf.parent / "report.md").read_text(), re.MULTILINE)
+    assert [entry.title for entry in reader.outline] == chapters
+    figures = {p.stem for p in (quick_pdf.parent / "figures").glob("*.png")}
+    assert sum(len(p.images) for p in reader.pages) == len(figures) > 5
+
+
+def test_pages_are_numbered_landscape_and_hold_the_cases(quick_pdf):
+    reader = pypdf.PdfReader(quick_pdf)
+    for number, one in enumerate(reader.pages, 1):
+        assert one.mediabox.width > one.mediabox.height
+        assert f"{number} / {len(reader.pages)}" in one.extract_text()
+    text = text_of(quick_pdf)
+    for word in ("LeNet-5", "AlexNet", "img/s", "The twelve rules of measurement", "dlbench run fake.toml"):
+        assert word in text
+
+
+def test_hard_names_are_drawn_or_boxed(tmp_path):
+    hard = dataclasses.replace(fakes.GPU, hostname="机器 😀", device_name="Ωμέγα\x1b[31m\u202e" + fakes.HOSTILE)
+    names = ("x" * 3000, "机器", "שלום", "[x] \\ {} $")
+    records = [fakes.record(Case(n, device="cuda"), hard, i, warnings=(f"odd: {n}",)) for i, n in enumerate(names)]
+    records.append(
+        fakes.record(Case("vgg16", device="cuda"), number=9, status="crashed", error="\n".join(["word"] * 900))
+    )
+    text = text_of(built(tmp_path, records))
+    assert "Ωμέγα" in text
+    assert "□" in text
+    assert "\x1b" not in text
+
+
+def test_a_long_table_is_cut_and_says_so(tmp_path):
+    cases = [Case("lenet5", device="cuda", batch_size=i + 1) for i in range(pdf.MAX_ROWS + 5)]
+    text = text_of(built(tmp_path, [fakes.record(c, number=i) for i, c in enumerate(cases)]))
+    assert f"These are the first {pdf.MAX_ROWS} of {pdf.MAX_ROWS + 5} rows" in " ".join(text.split())
+
+
+def test_a_table_over_several_pages_has_its_headings_on_each(tmp_path):
+    cases = [Case("lenet5", device="cuda", batch_size=i + 1) for i in range(pdf.MAX_ROWS)]
+    pages = pypdf.PdfReader(built(tmp_path, [fakes.record(c, number=i) for i, c in enumerate(cases)])).pages
+    holding = [text for text in (p.extract_text() for p in pages) if "-P batch_size=" in text]
+    assert len(holding) > 1
+    assert all("Measure it again" in " ".join(text.split()) for text in holding)
+
+
+def test_a_report_without_any_result_has_a_document_as_well(tmp_path):
+    assert "The store is empty" in text_of(built(tmp_path, []))
+
+
+def test_the_same_store_gives_the_same_bytes_in_every_form(tmp_path):
+    store = fakes.fill(tmp_path / "store", fakes.quick()[:2])
+    for name in ("a", "b"):
+        page.build([store], tmp_path / name)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+    assert {f.name for f in files} >= {*page.FORMS, "report.tex"}
+    for name in files:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_without_its_library_all_but_the_pdf_is_written(tmp_path, monkeypatch, cores):
+    monkeypatch.setattr(parallel, "_num_cores", lambda: cores)
+    monkeypatch.setitem(sys.modules, "fpdf", None)
+    monkeypatch.delitem(sys.modules, "dlbench.report.forms.pdf")
+    monkeypatch.delattr(forms, "pdf")
+    with pytest.warns(page.MissingForm, match=r"no report\.pdf: .*fpdf"):
+        built(tmp_path, fakes.quick()[:1])
+    assert {name for name in page.FORMS if (tmp_path / "report" / name).is_file()} == set(page.FORMS) - {"report.pdf"}

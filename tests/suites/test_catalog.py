@@ -1,0 +1,67 @@
+"""The catalogue: every field makes sense by itself, and its networks are those that can be built."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import subprocess
+import sys
+
+import pytest
+
+from dlbench.suites.case import Case
+from dlbench.suites.catalog import CATALOG, Model
+from dlbench.suites.plan import predicted_memory_bytes
+
+MODELS = list(CATALOG.values())
+
+
+@pytest.mark.parametrize("model", MODELS, ids=list(CATALOG))
+def test_every_field_makes_sense(model):
+    for field in dataclasses.fields(Model):
+        value = getattr(model, field.name)
+        if isinstance(value, int) and field.name != "auxiliary_parameters":
+            assert value > 0, field.name
+    channels, height, width = model.input_shape
+    assert channels in (1, 3)
+    assert height == width
+    assert model.num_classes in (10, 1000)
+    assert model.name.startswith(model.family[:5])
+    assert model.conv_weights < model.conv_macs
+    assert model.fc_weights == model.fc_macs
+    assert model.forward_flop == 2 * (model.conv_macs + model.fc_macs)
+    # Biases and normalisation are parameters and no weights, and few.
+    weights = model.conv_weights + model.fc_weights
+    assert weights < model.inference_parameters < 1.01 * weights
+    assert 0 <= model.auxiliary_parameters < model.inference_parameters
+    assert 2.5 * model.forward_flop < model.training_flop < 3 * model.forward_flop
+    assert re.search(r"(19|20)\d\d", model.source)
+
+
+def test_names_and_titles_are_unique():
+    assert [model.name for model in MODELS] == list(CATALOG)
+    assert len({model.title for model in MODELS}) == len(MODELS)
+
+
+def test_every_network_of_the_catalogue_is_built_and_every_built_one_is_in_it():
+    from dlbench.models import BUILDERS
+
+    assert BUILDERS.keys() == CATALOG.keys()
+
+
+def test_only_googlenet_has_auxiliary_heads():
+    assert {model.family for model in MODELS if model.auxiliary_parameters} == {"googlenet"}
+    # Weights and biases: 57 convolutions with 7,280 filters, 1,000 classes.
+    assert CATALOG["googlenet"].inference_parameters == 6_990_272 + 7_280 + 1_000
+
+
+def test_predicted_memory_of_inference_leaves_auxiliary_heads_out():
+    model = CATALOG["googlenet"]
+    predicted = predicted_memory_bytes(Case("googlenet", mode="inference", batch_size=1, precision="fp32"))
+    held = 4 * (model.inference_parameters + 3 * 224 * 224)
+    assert held < predicted < held + 4 * model.auxiliary_parameters
+
+
+def test_the_catalogue_needs_no_torch():
+    code = "import sys, dlbench.suites.catalog; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,62 @@
+"""How much of the cores others took: those of this process alone, the case's own ranks excepted."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from dlbench.worker.meters import host_watch
+from dlbench.worker.meters.host_watch import HostWatch, busy_times
+
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+HERE = socket.gethostname()
+
+
+def stat_of(busy):
+    lines = ["cpu  9 9 9 9 9", *(f"cpu{core} {ticks} 0 0 7000 0 0 0" for core, ticks in busy.items()), "intr 12 3"]
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture
+def watched(tmp_path, monkeypatch):
+    """A watch of cores 0 and 2 over 10 s, in which each number of `busy` was the core's share; core 1 is offline."""
+    stat, clock = tmp_path / "stat", [0.0]
+    monkeypatch.setattr(host_watch, "STAT", stat)
+    monkeypatch.setattr(host_watch, "allowed_cores", lambda: frozenset({0, 2}))
+    monkeypatch.setattr(host_watch.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(host_watch.time, "process_time", lambda: 0.0)
+
+    def watch(busy):
+        stat.write_text(stat_of(dict.fromkeys(busy, 500)))
+        found = HostWatch()
+        found.before()
+        clock[0] += 10.0
+        stat.write_text(stat_of({core: 500 + round(10 * share / TICK_S) for core, share in busy.items()}))
+        found.after()
+        return found
+
+    return watch
+
+
+def test_cores_are_known_by_their_numbers_though_some_are_offline():
+    assert busy_times(stat_of({0: 100, 2: 300})) == {0: 100 * TICK_S, 2: 300 * TICK_S}
+
+
+def test_what_others_take_of_other_cores_is_nothing_to_us(watched):
+    assert watched({0: 0.0, 2: 0.0, 3: 1.0}).warnings() == ()
+    assert watched({0: 1.0, 2: 0.26, 3: 0.0}).warnings() == (
+        "busy_host: other processes took 63% of this process's 2 cores.",
+    )
+
+
+def test_ranks_of_the_same_case_are_excused_for_what_they_took_of_our_cores(watched):
+    own = (HERE, {0, 2}, 0.0)
+    beside, elsewhere = (HERE, {0, 2}, 19.5), ("another", {0, 2}, 19.5)
+    pinned, half = (HERE, {4, 6}, 19.5), (HERE, {0, 1, 2, 3}, 16.0)
+    for ranks, share in (([beside], None), ([pinned], 100), ([elsewhere], 100), ([half], 60)):
+        found = watched({0: 1.0, 2: 1.0})
+        found.excuse([own, *ranks])
+        said = [w for w in found.warnings() if w.startswith("busy_host")]
+        assert [f"took {share}%" in w for w in said] == ([] if share is None else [True])
