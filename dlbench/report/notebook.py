@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis.frames import metrics
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_time
-from dlbench.report.figures.figure_parts import Plot
 
 Data = str | Path | Sequence[str | Path] | pd.DataFrame
 

@@ -11,12 +11,10 @@ import pandas as pd
 
 from dlbench.report.analysis import accounting, case_bounds, derive
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.figures.figure_parts import Plot
 from dlbench.report.loading import stores, systems
 from dlbench.results import bounds_store, store
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
-from dlbench.table import Table
 
 #: Tables and figures are made of at most so many cases; metrics.csv has all.
 MAX_SHOWN = 1000
@@ -147,34 +145,3 @@ def choose(cases: pd.DataFrame, limit: float) -> pd.DataFrame:
     place = by_speed.groupby([*kind, "turn"], dropna=False).cumcount()
     order = pd.DataFrame({"turn": turn, "place": place}).sort_values(["turn", "place"], kind="stable")
     return cases.loc[order.index[: int(limit)].sort_values()]
-
-
-@dataclass(frozen=True)
-class KeyFigure:
-    """One large number at the head of a report."""
-
-    value: str
-    label: str
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Block:
-    """One part of a section: words, key figures, a figure or a table, whichever is given."""
-
-    words: str = ""
-    figures: tuple[KeyFigure, ...] = ()
-    plot: Plot | None = None
-    table: Table | None = None
-    heading: str = ""
-    folded: bool = False  # shown on demand
-    filters: tuple[str, ...] = ()  # columns of the table to choose by
-
-
-@dataclass(frozen=True)
-class Section:
-    """A chapter of a report."""
-
-    id: str
-    title: str
-    blocks: Sequence[Block] = field(default=())

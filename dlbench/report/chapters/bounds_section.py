@@ -16,11 +16,11 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis.bounds import Roof, find_roof
-from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, network_order
 from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, profile_table
+from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_bounds
-from dlbench.report.figures.figure_parts import Plot
 from dlbench.report.figures.plots_all_reduce import all_reduce
 from dlbench.results.bounds_records import ProfileRun, Where
 from dlbench.suites.case import MODES, PRECISIONS

@@ -11,11 +11,12 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.case_warnings import in_words, with_doubts
-from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.analysis.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
+from dlbench.report.analysis.selection import fastest
 from dlbench.report.analysis.side_by_side import numbered, over_processes
-from dlbench.report.figures.figure_parts import fastest
+from dlbench.report.document import Block, Section
 from dlbench.report.loading.intervals import confidences
 from dlbench.stats import Interval
 from dlbench.table import Cell, Column, Table

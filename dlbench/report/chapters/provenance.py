@@ -9,8 +9,9 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import accounting
-from dlbench.report.analysis.content import MAX_SHOWN, Block, Content, Section
+from dlbench.report.analysis.content import MAX_SHOWN, Content
 from dlbench.report.chapters import bounds_runs, tables
+from dlbench.report.document import Block, Section
 from dlbench.results.records import details_of
 from dlbench.table import Cell, Column, Table
 

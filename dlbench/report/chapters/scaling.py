@@ -6,9 +6,10 @@ import dataclasses
 from typing import Any
 
 from dlbench import units
-from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, curves, level_of
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
+from dlbench.report.document import Block, Section
 from dlbench.suites.case import USUAL_CONFIDENCE
 from dlbench.table import Cell, Column, Table
 

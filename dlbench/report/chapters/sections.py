@@ -11,7 +11,7 @@ import pandas as pd
 from dlbench.facts import audit
 from dlbench.facts.counted import CountedFacts
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.side_by_side import median_processes, numbered, over_processes, series
 from dlbench.report.chapters import method, tables
 from dlbench.report.chapters.anchors import anchors_table
@@ -24,8 +24,8 @@ from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.systems_blocks import between_processes, drawn, over_systems, trade_off
 from dlbench.report.chapters.systems_section import measured, systems
 from dlbench.report.chapters.tables_energy import energies
+from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
-from dlbench.report.figures.figure_parts import Plot
 from dlbench.suites.catalog import CATALOG
 from dlbench.table import Table
 

@@ -7,15 +7,16 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.case_warnings import in_words, of_all, with_doubts
-from dlbench.report.analysis.content import Block, Content, KeyFigure, Section
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derive import MIN_STEPS
 from dlbench.report.analysis.labels import network, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.selection import fastest
 from dlbench.report.analysis.side_by_side import numbered, over_processes
 from dlbench.report.chapters import tables
 from dlbench.report.chapters.systems_section import measured, verdicts
+from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
-from dlbench.report.figures.figure_parts import fastest
 from dlbench.suites.case import USUAL_CONFIDENCE
 
 

@@ -7,13 +7,13 @@ import dataclasses
 import pandas as pd
 
 from dlbench.report.analysis import variability
-from dlbench.report.analysis.content import Block, Content
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, setting
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import numbered, over_processes, representative, together
 from dlbench.report.chapters.systems_section import measured
+from dlbench.report.document import Block, Plot
 from dlbench.report.figures import plots_systems, plots_variability
-from dlbench.report.figures.figure_parts import Plot
 from dlbench.table import Cell, Column, Table
 
 _CASE = ["model", "mode", "precision", "batch_size", "system_id"]

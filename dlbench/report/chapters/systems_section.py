@@ -8,12 +8,13 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import ranking
-from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
 from dlbench.report.analysis.side_by_side import Together, left_out, numbered, over_processes, representative, together
 from dlbench.report.chapters import tables_systems
+from dlbench.report.document import Block, Section
 
 TITLE = "Systems side by side"
 _FILTERS = ("model", "mode", "precision", "batch_size")

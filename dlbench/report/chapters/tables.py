@@ -19,7 +19,7 @@ from dlbench.report.analysis.case_warnings import in_words, of_each
 from dlbench.report.analysis.derive import uneven
 from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.figures.figure_parts import fastest
+from dlbench.report.analysis.selection import fastest
 from dlbench.report.forms.frame_csv import csv_parts
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite

@@ -12,8 +12,8 @@ from dlbench.report.analysis import levels, ranking
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
+from dlbench.report.analysis.selection import fastest
 from dlbench.report.chapters import tables
-from dlbench.report.figures.figure_parts import fastest
 from dlbench.table import Cell, Column, Table
 
 #: Where a case failed on a system, its status stands in place of the number.

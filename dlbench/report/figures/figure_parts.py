@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,37 +11,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
+from dlbench.report.analysis.labels import network, network_order, setting
 from dlbench.report.figures import figure_style as look
-from dlbench.suites.case import MODES, PRECISIONS
+from dlbench.suites.case import PRECISIONS
 
-#: A figure with one row per case shows at most so many.
-MAX_ROWS = 24
 #: What bars are, wherever cases are drawn with theirs.
 INTERVAL_WORDS = "Bars: the interval of the median step; of several processes from the lowest to the highest of theirs."
 #: So many of what is not drawn are named.
 _MAX_NAMED = 8
 #: Words beside a point or a bar.
 SMALL: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
-
-
-@dataclass(frozen=True)
-class Plot:
-    """One figure with its words; without a figure the caption says why there is none."""
-
-    name: str
-    caption: str
-    figure: Figure | None = None
-    records: tuple[str, ...] = ()  # the attempts that it is drawn from
-    runs: tuple[str, ...] = ()  # the runs of `dlbench ceilings`, `profile` and `allreduce` that it is drawn from
-
-
-def fastest(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS) -> pd.DataFrame:
-    """Of each group the case with the highest throughput (the first, where none has one), in the order of networks."""
-    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
-    best = cases.sort_values("throughput", ascending=False, kind="stable").drop_duplicates(list(by))
-    sorted_ = best.sort_values(list(by), key=lambda c: c.map(lambda v: order.get(v, v)), kind="stable")
-    return sorted_.head(limit) if limit else sorted_
 
 
 def not_drawn(cases: pd.DataFrame, limit: int) -> str:
@@ -61,36 +39,10 @@ def interval_words(level: str) -> str:
     return f"{INTERVAL_WORDS} Confidence: {level}."
 
 
-def records_of(shown: pd.DataFrame) -> tuple[str, ...]:
-    """The attempts behind the rows that are drawn, by their column `records`; none where they have no such column."""
-    return tuple(record for records in shown.get("records", ()) for record in records)
-
-
-def with_limits(cases: pd.DataFrame, metric: str) -> pd.Series[float]:
-    """The values of a metric and the ends of their intervals, where these are above zero: what an axis has to hold."""
-    names = [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in cases]
-    values = pd.concat([cases[name].astype(float) for name in names])
-    return values[values > 0]
-
-
 def time_scale(values: pd.Series[float]) -> tuple[float, str]:
     """The unit in which the largest of these times [s] reads well: its length in seconds and its name."""
     top = values.max()
     return (1.0, "s") if top >= 2 else (1e-3, "ms") if top >= 2e-3 else (1e-6, "µs")
-
-
-def choice(cases: pd.DataFrame, shown: pd.DataFrame) -> str:
-    """Which of the cases a figure shows, as a sentence, and the precision if all have the same."""
-    same = f"All in {cases['precision'].iloc[0]}." if cases["precision"].nunique() == 1 else ""
-    if len(shown) >= len(cases):
-        return same
-    axes = [a for a in ("precision", "batch_size", *varying_axes(cases)) if cases[a].nunique() > 1]
-    words = ", ".join(a.replace("_", " ") for a in axes)
-    return f"Shown is the fastest of each row over {words}; the table holds all {len(cases)} cases. {same}".strip()
-
-
-def varying_settings(shown: pd.DataFrame) -> list[str]:
-    return [axis for axis in ("precision", "batch_size") if shown[axis].nunique() > 1]
 
 
 def name_rows(axes: Axes, shown: pd.DataFrame, by: Sequence[str]) -> None:

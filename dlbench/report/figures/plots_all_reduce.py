@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import Plot
 
 _COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.ORANGE, look.PINK, look.SKY)
 _MARKS = "os^Dv<"

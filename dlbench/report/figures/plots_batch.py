@@ -11,17 +11,15 @@ from dlbench import units
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.selection import choice, fastest, records_of
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    Plot,
-    choice,
-    fastest,
     grid,
     interval_words,
     label_outer,
     not_drawn,
     precision_marks,
-    records_of,
     system_legend,
     system_marks,
 )

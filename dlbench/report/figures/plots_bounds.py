@@ -16,8 +16,9 @@ from matplotlib.axes import Axes
 from dlbench import units
 from dlbench.report.analysis.bounds import WAYS, Roof, median_time, network_bound, profile_frame
 from dlbench.report.analysis.labels import network
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import Plot, time_scale
+from dlbench.report.figures.figure_parts import time_scale
 from dlbench.results.bounds_records import ProfileRun
 
 _MARKS: dict[str, dict[str, Any]] = {

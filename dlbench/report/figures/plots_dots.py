@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 
 from dlbench.report.analysis.labels import network, network_order
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.selection import MAX_ROWS, with_limits
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import MAX_ROWS, SMALL, height_of, with_limits
+from dlbench.report.figures.figure_parts import SMALL, height_of
 from dlbench.suites.case import MODES
 
 

@@ -15,19 +15,10 @@ from matplotlib.ticker import MaxNLocator
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.labels import MAIN_AXES, network, network_order, varying_axes
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.selection import MAX_ROWS, choice, fastest, records_of
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import (
-    MAX_ROWS,
-    Plot,
-    choice,
-    fastest,
-    height_of,
-    interval_words,
-    not_drawn,
-    precision_legend,
-    precision_marks,
-    records_of,
-)
+from dlbench.report.figures.figure_parts import height_of, interval_words, not_drawn, precision_legend, precision_marks
 from dlbench.report.figures.plots_dots import Hue, dots
 from dlbench.suites.case import MODES
 

@@ -14,8 +14,10 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from dlbench import units
 from dlbench.report.analysis.derive import MIN_STEPS
 from dlbench.report.analysis.labels import network, setting
+from dlbench.report.analysis.selection import fastest, records_of
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import Plot, fastest, grid, label_outer, name_rows, records_of, time_scale
+from dlbench.report.figures.figure_parts import grid, label_outer, name_rows, time_scale
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12

@@ -13,8 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from dlbench.report.analysis.scaling_curves import KINDS, Curve, Point, level_of
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import Plot, grid, interval_words
+from dlbench.report.figures.figure_parts import grid, interval_words
 
 #: A figure shows so many curves; the table holds all.
 MAX_CURVES = 6

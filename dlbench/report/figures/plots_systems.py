@@ -14,10 +14,10 @@ from dlbench.report.analysis import levels
 from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import of_one_meter
+from dlbench.report.analysis.selection import MAX_ROWS
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    MAX_ROWS,
-    Plot,
     grid,
     interval_words,
     label_outer,

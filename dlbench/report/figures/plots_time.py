@@ -14,21 +14,17 @@ from dlbench.report.analysis import levels
 from dlbench.report.analysis.derive import MIN_STEPS
 from dlbench.report.analysis.labels import network
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.selection import choice, fastest, records_of, varying_settings, with_limits
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     SMALL,
-    Plot,
-    choice,
-    fastest,
     height_of,
     interval_words,
     name_rows,
     precision_legend,
-    records_of,
     stack,
     time_scale,
-    varying_settings,
-    with_limits,
 )
 from dlbench.suites.case import MODES
 

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from dlbench.report.analysis.selection import MAX_ROWS
 from dlbench.report.analysis.variability import Unit
+from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import MAX_ROWS, SMALL, Plot, height_of
+from dlbench.report.figures.figure_parts import SMALL, height_of
 
 _COLUMN = {"host": "host", "device": "device_uuid"}
 

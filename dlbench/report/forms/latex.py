@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from dlbench.report.analysis.content import Section
+from dlbench.report.document import Section
 from dlbench.report.forms.layout import Sheet, left_out, sheets
 from dlbench.table import Table, escape_latex, latex_row
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
-from dlbench.report.analysis.content import Block, Content, Section
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, setting, varying_axes
-from dlbench.report.figures.figure_parts import Plot
+from dlbench.report.document import Block, Plot, Section
 from dlbench.table import Cell, Table
 
 #: Below a figure at most so many of its records are listed; the comparison has all.

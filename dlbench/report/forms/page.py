@@ -22,10 +22,11 @@ from markupsafe import Markup, escape
 
 from dlbench import units
 from dlbench.errors import StoreError
-from dlbench.report.analysis.content import Block, Content, Section, read
+from dlbench.report.analysis.content import Content, read
 from dlbench.report.analysis.labels import short
 from dlbench.report.chapters import tables
 from dlbench.report.chapters.sections import SECTIONS, variability
+from dlbench.report.document import Block, Section
 from dlbench.report.figures import figure_style, pdf_fonts
 from dlbench.report.forms import latex
 from dlbench.report.forms.links import Links

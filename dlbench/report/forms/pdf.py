@@ -19,9 +19,8 @@ from fpdf.fonts import FontFace, TTFFont
 from matplotlib import font_manager
 from PIL import Image
 
-from dlbench.report.analysis.content import Block, KeyFigure, Section
 from dlbench.report.analysis.labels import short
-from dlbench.report.figures.figure_parts import Plot
+from dlbench.report.document import Block, KeyFigure, Plot, Section
 from dlbench.report.figures.figure_style import INK, MUTED
 from dlbench.report.forms.layout import Sheet, left_out, sheets
 from dlbench.table import Table

@@ -5,8 +5,8 @@ import pypdf
 import pytest
 
 from dlbench.report.analysis.content import read
+from dlbench.report.analysis.selection import fastest
 from dlbench.report.figures import figure_style, pdf_fonts, plots_batch, plots_rates, plots_samples, plots_time
-from dlbench.report.figures.figure_parts import fastest
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from dlbench.report.analysis.content import Block, Section
+from dlbench.report.document import Block, Section
 from dlbench.report.forms import latex
 from dlbench.report.forms.layout import MAX_LINES, left_out, sheets
 from dlbench.table import Column, Table, escape_latex, latex_row
