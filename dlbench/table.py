@@ -35,6 +35,11 @@ class Column:
         """What stands above the column."""
         return self.title or self.key
 
+    def title_and_unit(self) -> tuple[str, str]:
+        """The heading without its unit, and the unit in brackets behind it; "" without one."""
+        title, bracket, unit = self.heading.partition(" [")
+        return title, unit.removesuffix("]") if bracket else ""
+
 
 @dataclass(frozen=True)
 class Table:

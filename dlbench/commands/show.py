@@ -44,9 +44,10 @@ def add(commands: Any) -> None:
 
 def _report(options: argparse.Namespace) -> int:
     from dlbench.heap import keep_freed_memory
+    from dlbench.report import build
     from dlbench.report.analysis import content
     from dlbench.report.analysis.projection import read_prices
-    from dlbench.report.forms import page
+    from dlbench.report.listings import summary
 
     # A large store's columns come and go by hundreds of megabytes, and page faults would take a fifth of the time.
     keep_freed_memory()
@@ -59,9 +60,9 @@ def _report(options: argparse.Namespace) -> int:
             f"no records in {' '.join(options.sources)}: the report in {options.output}/ stays as it is; "
             "`dlbench run` measures, and -o names another folder"
         )
-    html = page.write(found, options.output, options.title, progress=_passing)
+    html = build.write(found, options.output, options.title, progress=_passing)
     _passing("")
-    print(page.terminal(found))
+    print(summary.terminal(found))
     for problem in found.skipped:
         say(f"dlbench: warning: {problem}")
     say(f"\nreport: {html}")

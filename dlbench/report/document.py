@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from dlbench.report.analysis.content import Content
 from dlbench.table import Table
 
 
@@ -50,3 +52,15 @@ class Section:
     id: str
     title: str
     blocks: Sequence[Block] = field(default=())
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that the forms of a report are written from."""
+
+    content: Content
+    sections: Sequence[Section]
+    svgs: dict[str, str]  # of each figure by its name
+    title: str
+    subtitle: str
+    folder: Path

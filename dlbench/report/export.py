@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis.content import Content, read
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.chapters import tables
+from dlbench.report.forms.frame_csv import csv_parts
 from dlbench.results.records import dump_json
 from dlbench.version import __version__
 
@@ -53,7 +53,7 @@ def export(sources: Sequence[str | Path], format: str) -> str:
 
 
 def _csv(content: Content) -> str:
-    return tables.tidy_csv(content.attempts)
+    return tidy_csv(content.attempts)
 
 
 def _json(content: Content) -> str:
@@ -133,3 +133,14 @@ _USED = (
 
 #: Each format's name, as `dlbench export --format` takes it, and its writer.
 FORMATS: dict[str, Callable[[Content], str]] = {"csv": _csv, "json": _json, "mlperf": _mlperf}
+
+
+def tidy_csv(cases: pd.DataFrame) -> str:
+    """All attempts with all metrics as CSV, in SI units; fractions as fractions; a missing value is an empty field."""
+    return "".join(tidy_csv_parts(cases))
+
+
+def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:
+    """The same in parts, for it may be large."""
+    hidden = ("samples", "system_id", "protocol")
+    return csv_parts(cases, [str(name) for name in cases if name not in hidden])

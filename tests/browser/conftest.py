@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from dlbench.report.forms import page
+from dlbench.report import build
 from dlbench.suites.case import Case
 from tests.fakes import bounds
 from tests.fakes import records as fakes
@@ -51,7 +51,7 @@ def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     store = fakes.fill(root / "store", several_systems())
     bounds.add(store)
-    return page.build([store], root / "report").parent
+    return build.build([store], root / "report").parent
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.provenance import provenance
 from dlbench.report.chapters.sections import comparison
 from dlbench.report.figures import plots_batch, plots_rates
-from dlbench.report.forms import page
+from dlbench.report.forms import markdown
+from dlbench.report.listings import summary
 from dlbench.report.loading import stores
 from dlbench.results.query import query
 from dlbench.results.schema import to_table
@@ -124,10 +125,11 @@ def test_the_page_says_where_every_row_is(content):
     assert any("spoilt.parquet" in problem for problem in content.skipped)
     words = comparison(content).blocks[0].words
     assert words.startswith(f"{MAX_SHOWN} of {4 * PER_SYSTEM} measured cases; metrics.csv has all.")
-    assert f"{4 * PER_SYSTEM - MAX_SHOWN} measured cases more; `dlbench export --format csv` has all." in page.terminal(
-        content
+    assert (
+        f"{4 * PER_SYSTEM - MAX_SHOWN} measured cases more; `dlbench export --format csv` has all."
+        in summary.terminal(content)
     )
-    text = page._markdown([provenance(content)], "t")
+    text = markdown._markdown([provenance(content)], "t")
     assert f"| {accounting.WORDS[accounting.SUPERSEDED]}" in text
 
 

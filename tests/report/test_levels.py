@@ -17,7 +17,8 @@ from dlbench.report.analysis.content import read
 from dlbench.report.chapters import scaling, sections, tables
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.figures.figure_parts import INTERVAL_WORDS
-from dlbench.report.forms import page
+from dlbench.report.forms import markdown
+from dlbench.report.listings import summary
 from dlbench.report.listings.record import show
 from dlbench.results import store
 from dlbench.suites.case import Case, Protocol
@@ -41,7 +42,7 @@ STEPS = fakes.noisy_steps(0.01, 60, 3)
 
 def captions(content, *chapters):
     found = [chapter(content) for chapter in chapters]
-    return "\n".join(page._markdown([section], "t") for section in found)
+    return "\n".join(markdown._markdown([section], "t") for section in found)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
@@ -70,7 +71,7 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     assert (f"± and intervals: at a confidence of {words}." in text) is not usual
     table = tables.comparison(content.shown, content.system_names)
     assert ("Confidence" in table.text(table)) is not usual
-    assert (f" {words} " in page.terminal(content)) is not usual
+    assert (f" {words} " in summary.terminal(content)) is not usual
     if not usual:
         assert set(pd.read_csv(io.StringIO(table.csv_text(table)))["confidence"]) == {confidence}
 

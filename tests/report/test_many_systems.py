@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 
+from dlbench.report import build
 from dlbench.report.analysis.content import read
 from dlbench.report.analysis.projection import Prices
 from dlbench.report.analysis.side_by_side import numbered, over_processes, series
@@ -18,7 +19,6 @@ from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.systems_section import systems
 from dlbench.report.figures import figure_style, plots_batch, plots_systems
 from dlbench.report.figures.plots_batch import KNEE_SHARE, knee
-from dlbench.report.forms import page
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake
@@ -263,13 +263,13 @@ def test_a_metric_that_no_system_has_is_named_instead_of_shown(tmp_path):
 
 
 def test_two_reports_of_the_same_systems_are_the_same(tmp_path, monkeypatch):
-    monkeypatch.delitem(page.FORMS, "report.pdf")
+    monkeypatch.delitem(build.FORMS, "report.pdf")
     sources = [
         f"{name}={fake.store(tmp_path / name, fake.campaign(system, CASES[:4], repeats=3, first=100 * i))}"
         for i, (name, system) in enumerate((("x", fake.H200), ("y", fake.A100)))
     ]
     for folder in ("1", "2"):
-        page.build(sources, tmp_path / folder)
+        build.build(sources, tmp_path / folder)
     for file in ("index.html", "report.md", "tables.tex", "comparison.csv"):
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
 

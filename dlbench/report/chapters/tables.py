@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from dlbench.report.analysis.derive import uneven
 from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.selection import fastest
-from dlbench.report.forms.frame_csv import csv_parts
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
 from dlbench.table import Cell, Column, Table
@@ -220,17 +219,6 @@ def definitions() -> Table:
     columns += [Column("derivation", "How it is derived"), Column("name", "Column in metrics.csv")]
     rows = [[m.title, "" if m.unit == "1" else m.unit, m.description, m.derivation, m.name] for m in METRICS.values()]
     return Table(columns, rows)
-
-
-def tidy_csv(cases: pd.DataFrame) -> str:
-    """All attempts with all metrics as CSV, in SI units; fractions as fractions; a missing value is an empty field."""
-    return "".join(tidy_csv_parts(cases))
-
-
-def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:
-    """The same in parts, for it may be large."""
-    hidden = ("samples", "system_id", "protocol")
-    return csv_parts(cases, [str(name) for name in cases if name not in hidden])
 
 
 def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:

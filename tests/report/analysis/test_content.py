@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import dlbench
+from dlbench.report import build
 from dlbench.report.analysis import content, derive
 from dlbench.report.analysis.content import choose, read
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.forms import page
 from dlbench.report.forms.frame_csv import frame_csv
 from dlbench.results import reader, store
 from dlbench.results.schema import SCHEMA, to_table
@@ -97,7 +97,7 @@ def test_of_too_many_cases_every_system_network_and_setting_keeps_some(tmp_path,
     assert fastest.equals(
         everything.shown[everything.shown["repeat"] == 2].groupby(["system_id", "model"])["throughput"].max()
     )
-    text = page.build([folder], tmp_path / "report").read_text()
+    text = build.build([folder], tmp_path / "report").read_text()
     assert "too many cases" in text
     assert len(pd.read_csv(tmp_path / "report" / "metrics.csv")) == 36
 
@@ -111,7 +111,7 @@ def test_a_store_of_an_older_and_one_of_a_newer_schema_still_report(tmp_path):
     new = to_table(fakes.quick(fakes.GPU)[:4]).append_column("news", pa.array(["?"] * 4))
     (tmp_path / "new").mkdir()
     pq.write_table(new.replace_schema_metadata({"dlbench_schema_version": "99"}), tmp_path / "new" / "y.parquet")
-    path = page.build([tmp_path / "old", tmp_path / "new"], tmp_path / "report")
+    path = build.build([tmp_path / "old", tmp_path / "new"], tmp_path / "report")
     assert "y.parquet has schema 99, newer than" in path.read_text()
     rows = pd.read_csv(tmp_path / "report" / "metrics.csv")
     assert len(rows) == 8

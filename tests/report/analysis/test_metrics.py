@@ -11,6 +11,7 @@ import pytest
 
 from dlbench import stats, units
 from dlbench.__main__ import main
+from dlbench.report import export
 from dlbench.report.analysis import case_warnings, derive
 from dlbench.report.analysis.content import read
 from dlbench.report.analysis.metrics import METRICS
@@ -101,7 +102,7 @@ def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
     assert "partial FLOP" in doubted["AlexNet"]
     assert "varying FLOP" in doubted["VGG-16"]
     assert "FLOP" not in doubted["ResNet-50"]
-    rows = list(csv.DictReader(io.StringIO(tables.tidy_csv(content.attempts))))
+    rows = list(csv.DictReader(io.StringIO(export.tidy_csv(content.attempts))))
     assert sorted(row["flop_partial"] for row in rows) == ["", "", "_fft_r2c"]
     assert "1 of 3 with a partial FLOP count" in case_warnings.of_all(content.shown, with_energy=False)
     assert "per flop" in " ".join(energies(content.shown, content.system_names).notes).lower()

@@ -7,11 +7,11 @@ import math
 
 import pytest
 
+from dlbench.report import build
 from dlbench.report.analysis import content
 from dlbench.report.chapters import bounds_section
 from dlbench.report.chapters.bounds_section import bounds
 from dlbench.report.figures import figure_style
-from dlbench.report.forms import page
 from dlbench.results.bounds_records import (
     AllReduce,
     AllReduceRun,
@@ -210,7 +210,7 @@ def test_the_whole_report_holds_the_chapter_and_hostile_names_do_no_harm(store, 
     add_ceilings(store, here(hostname=fakes.HOSTILE, cpu_model=fakes.HOSTILE), run_id="b")
     elsewhere = Where("other", "cpu", cpu_model=fakes.HOSTILE, torch_threads=1)
     add_profile(store, dataclasses.replace(CASE, model=fakes.HOSTILE), where=elsewhere)
-    page.build([store], tmp_path / "report")
+    build.build([store], tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
     assert 'id="bounds"' in text
     assert "<script>alert" not in text

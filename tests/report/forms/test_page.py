@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from dlbench.errors import StoreError
+from dlbench.report import build
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters.sections import SECTIONS
 from dlbench.report.figures import figure_style
-from dlbench.report.forms import page
+from dlbench.report.listings import summary
 from dlbench.suites.case import Case
 from tests.fakes import bounds
 from tests.fakes import records as fakes
@@ -52,7 +53,7 @@ def only_svg():
     """PNG and PDF take most of the time; `test_plots.py` and `test_pdf.py` look at them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figure_style, "FORMATS", {"svg": figure_style.FORMATS["svg"]})
-        patch.delitem(page.FORMS, "report.pdf")
+        patch.delitem(build.FORMS, "report.pdf")
         yield
 
 
@@ -64,7 +65,7 @@ def parse(html):
 
 def built(tmp_path, records, **options):
     store = fakes.fill(tmp_path / "store", records)
-    return page.build([store], tmp_path / "report", **options)
+    return build.build([store], tmp_path / "report", **options)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def whole_page(tmp_path_factory):
     ]
     fakes.fill(root / "store", [*fakes.quick(fakes.GPU), *several])
     bounds.add(root / "store")
-    return page.build([root / "store"], root / "report")
+    return build.build([root / "store"], root / "report")
 
 
 def test_all_chapters_are_there_and_led_to(gpu_page):
@@ -319,7 +320,7 @@ def test_an_empty_store_gives_a_report_that_says_so(tmp_path):
     path = built(tmp_path, [])
     text = " ".join(parse(path.read_text()).text)
     assert "The store is empty" in text
-    assert page.summary_table([tmp_path / "store"]) == "no measured case: the store is empty\n"
+    assert summary.summary_table([tmp_path / "store"]) == "no measured case: the store is empty\n"
 
 
 def test_failed_cases_only_give_a_report_that_says_so(tmp_path):
@@ -330,7 +331,7 @@ def test_failed_cases_only_give_a_report_that_says_so(tmp_path):
     text = " ".join(parse(built(tmp_path, failed).read_text()).text)
     assert "0 of 5" in text
     assert "worker ended by signal 11 (segmentation fault)" in text
-    assert page.summary_table([tmp_path / "store"]) == "no measured case: 5 cases failed\n"
+    assert summary.summary_table([tmp_path / "store"]) == "no measured case: 5 cases failed\n"
 
 
 def test_two_systems_stand_side_by_side(tmp_path):
@@ -341,7 +342,7 @@ def test_two_systems_stand_side_by_side(tmp_path):
     assert (path.parent / "figures" / "throughput.svg").is_file()
     assert (path.parent / "figures" / "memory-2.svg").is_file()
     assert "systems" in [a["id"] for t, a in parse(path.read_text()).tags if t == "section"]
-    printed = page.summary_table([tmp_path / "store"])
+    printed = summary.summary_table([tmp_path / "store"])
     assert "NVIDIA H200" in printed
     assert "AMD EPYC 7B13" in printed
 
@@ -363,7 +364,7 @@ def test_warnings_are_grouped_with_their_cases(tmp_path):
 def test_an_unreadable_part_is_named_and_the_rest_reported(tmp_path):
     store = fakes.fill(tmp_path / "store", fakes.quick()[:2])
     (store / "broken.parquet").write_bytes(b"PAR1 no")
-    text = " ".join(parse(page.build([store], tmp_path / "report").read_text()).text)
+    text = " ".join(parse(build.build([store], tmp_path / "report").read_text()).text)
     assert "unreadable part" in text
     assert "broken.parquet" in text
     assert "2 of 2" in text
@@ -371,7 +372,7 @@ def test_an_unreadable_part_is_named_and_the_rest_reported(tmp_path):
 
 def test_a_source_that_is_not_there_is_a_clear_error(tmp_path):
     with pytest.raises(StoreError, match="no results at"):
-        page.build([tmp_path / "nowhere"], tmp_path / "report")
+        build.build([tmp_path / "nowhere"], tmp_path / "report")
 
 
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
@@ -383,7 +384,7 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
 def test_the_same_store_gives_the_same_bytes(tmp_path):
     store = fakes.fill(tmp_path / "store", fakes.quick()[:3])
     for name in ("a", "b"):
-        page.build([store], tmp_path / name)
+        build.build([store], tmp_path / name)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
     assert len(files) > 8
     for name in files:
@@ -391,7 +392,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
 
 
 def test_the_terminal_table_fits_a_hundred_columns_and_has_units(tmp_path):
-    printed = page.summary_table([fakes.fill(tmp_path / "store", fakes.classic()[::7])])
+    printed = summary.summary_table([fakes.fill(tmp_path / "store", fakes.classic()[::7])])
     assert max(map(len, printed.splitlines())) <= 100
     for word in ("img/s", "%", "ResNet-50", "amp_bf16"):
         assert word in printed
@@ -403,7 +404,7 @@ def test_names_in_a_store_cannot_steer_the_terminal(tmp_path):
     records = [
         fakes.record(Case(name, device="cuda"), system, number) for number, name in enumerate((f"net{bad}", "resnet50"))
     ]
-    printed = page.summary_table([fakes.fill(tmp_path / "store", records)])
+    printed = summary.summary_table([fakes.fill(tmp_path / "store", records)])
     assert "card [2J ]0;owned" in printed
     assert all(c.isprintable() or c in "\n\N{NARROW NO-BREAK SPACE}" for c in printed)
     assert not any(line.startswith("faked row") for line in printed.splitlines())

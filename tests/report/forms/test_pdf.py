@@ -7,14 +7,14 @@ import sys
 import pypdf
 import pytest
 
-from dlbench.report import forms
-from dlbench.report.forms import page, parallel, pdf
+from dlbench.report import build, forms
+from dlbench.report.forms import parallel, pdf
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
 
 def built(folder, records):
-    page.build([fakes.fill(folder / "store", records)], folder / "report")
+    build.build([fakes.fill(folder / "store", records)], folder / "report")
     return folder / "report" / "report.pdf"
 
 
@@ -79,9 +79,9 @@ def test_a_report_without_any_result_has_a_document_as_well(tmp_path):
 def test_the_same_store_gives_the_same_bytes_in_every_form(tmp_path):
     store = fakes.fill(tmp_path / "store", fakes.quick()[:2])
     for name in ("a", "b"):
-        page.build([store], tmp_path / name)
+        build.build([store], tmp_path / name)
     files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
-    assert {f.name for f in files} >= {*page.FORMS, "report.tex"}
+    assert {f.name for f in files} >= {*build.FORMS, "report.tex"}
     for name in files:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
@@ -92,6 +92,6 @@ def test_without_its_library_all_but_the_pdf_is_written(tmp_path, monkeypatch, c
     monkeypatch.setitem(sys.modules, "fpdf", None)
     monkeypatch.delitem(sys.modules, "dlbench.report.forms.pdf")
     monkeypatch.delattr(forms, "pdf")
-    with pytest.warns(page.MissingForm, match=r"no report\.pdf: .*fpdf"):
+    with pytest.warns(build.MissingForm, match=r"no report\.pdf: .*fpdf"):
         built(tmp_path, fakes.quick()[:1])
-    assert {name for name in page.FORMS if (tmp_path / "report" / name).is_file()} == set(page.FORMS) - {"report.pdf"}
+    assert {name for name in build.FORMS if (tmp_path / "report" / name).is_file()} == set(build.FORMS) - {"report.pdf"}

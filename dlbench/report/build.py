@@ -1,0 +1,192 @@
+"""Builds a report: reads the stores, puts the chapters together, draws the figures, and writes every form of it.
+
+The same store gives the same bytes: no clock is read, no order is left to chance.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from dlbench.atomic_file import write_whole
+from dlbench.errors import StoreError
+from dlbench.report.analysis.content import Content, read
+from dlbench.report.chapters import tables
+from dlbench.report.chapters.sections import SECTIONS, variability
+from dlbench.report.document import Report, Section
+from dlbench.report.export import tidy_csv_parts
+from dlbench.report.figures import figure_style, pdf_fonts
+from dlbench.report.forms import latex
+from dlbench.report.forms.markdown import markdown_report
+from dlbench.report.forms.page import html_page
+from dlbench.report.forms.parallel import Crew, Pending, results
+from dlbench.table import csv_text
+
+
+class MissingForm(UserWarning):
+    """One file of a report could not be written; the others are there."""
+
+
+def build(sources: Sequence[Path | str], out: Path, title: str | None = None) -> Path:
+    """Write the report of all results in `sources` into the folder `out`; gives the path of the HTML page.
+
+    Args:
+        sources: results folders, Parquet files or glob patterns.
+        out: made if it is not there; gets each of `FORMS` and figures/.
+        title: above the report; by default it says what was measured on which machine.
+
+    Raises:
+        StoreError: a source does not exist, or `out` cannot be written.
+    """
+    return write(read(sources), out, title)
+
+
+def write(content: Content, out: Path, title: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
+    """Write the report of what was read already; gives the path of the HTML page.
+
+    Args:
+        progress: is told what is being made.
+
+    Raises:
+        StoreError: `out` cannot be written.
+    """
+    tell = progress or _silent
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        # Queued tasks draw figures as well, which takes the style.
+        with figure_style.style(), _seldom_collected(), Crew() as crew:
+            problems = _write(crew, content, out, title or _title(content), tell)
+    except OSError as error:
+        raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
+    for problem in problems:
+        warnings.warn(problem, MissingForm, stacklevel=2)
+    return out / "index.html"
+
+
+def _form(write_form: Callable[[Report, Path], None], report: Report, path: Path) -> str:
+    """Write one file; gives why it is not there, where a library that only it needs is missing."""
+    try:
+        write_form(report, path)
+    except ImportError as error:
+        path.unlink(missing_ok=True)  # of an earlier report
+        return f"no {path.name}: {error}; all other files are written"
+    return ""
+
+
+def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[str], None]) -> list[str]:
+    """All sections, and beside them what takes long: their figures, and the files; gives what is missing and why."""
+
+    def begun(report: Report, names: Iterable[str]) -> list[Pending]:
+        return [crew.start(partial(_form, FORMS[name], report, out / name)) for name in FORMS if name in names]
+
+    subtitle = _subtitle(content)
+    fonts = crew.start(pdf_fonts.usual)
+    files = begun(Report(content, (), {}, title, subtitle, out), _OF_DATA)
+    found: dict[Callable[[Content], Section], Section] = {}
+    figures: list[Pending] = []
+    # The figures of raw samples take longest to draw.
+    for section in sorted(SECTIONS, key=lambda section: section is not variability):
+        found[section] = section(content)
+        plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
+        if plots:
+            pdf_fonts.remember(fonts.result())
+        for names in crew.shares(list(plots)):
+            some = {name: plots[name] for name in names}
+            figures.append(crew.start(partial(figure_style.save_all, some, out / "figures")))
+        if found[section].blocks:
+            tell(found[section].title)
+    report = Report(
+        content, [found[section] for section in SECTIONS if found[section].blocks], {}, title, subtitle, out
+    )
+    files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
+    drawn = results(figures, lambda done: tell(f"{done} of {len(figures)} batches of figures"))
+    # The document takes longest.
+    files += begun(replace(report, svgs={name: svg for share in drawn for name, svg in share.items()}), _OF_FIGURES)
+    return [problem for problem in results(files, lambda done: tell(f"{done} of {len(files)} files")) if problem]
+
+
+def _silent(what: str) -> None:
+    """For those who need not be told."""
+
+
+@contextmanager
+def _seldom_collected() -> Iterator[None]:
+    """In this context garbage is looked for seldom: a figure has thousands of parts, which stay until it is drawn."""
+    usual = gc.get_threshold()
+    gc.set_threshold(50_000, *usual[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*usual)
+
+
+def _write_page(report: Report, path: Path) -> None:
+    write_whole(path, [html_page(report)])
+
+
+def _write_markdown(report: Report, path: Path) -> None:
+    write_whole(path, [markdown_report(report.sections, report.title)])
+
+
+def _write_metrics(report: Report, path: Path) -> None:
+    write_whole(path, tidy_csv_parts(report.content.attempts))
+
+
+def _write_comparison(report: Report, path: Path) -> None:
+    if len(report.content.shown):
+        table = tables.comparison(report.content.shown, report.content.system_names)
+        write_whole(path, [csv_text(table)])
+
+
+def _write_latex(report: Report, path: Path) -> None:
+    write_whole(path, [latex.tables(report.sections)])
+    write_whole(path.with_name("report.tex"), [latex.document(report.title, path.name)])
+
+
+def _write_pdf(report: Report, path: Path) -> None:
+    # fpdf2 takes some time to import, and most uses of this module write no document.
+    from dlbench.report.forms import pdf
+
+    attempts = report.content.attempts
+    when = attempts["started_at"].max().to_pydatetime() if len(attempts) else datetime(1970, 1, 1, tzinfo=UTC)
+    pdf.write(path, report.title, report.subtitle, report.sections, report.folder / "figures", when)
+
+
+#: The files of a report beside its figures, and what writes each. A new form is a function and an entry.
+FORMS: dict[str, Callable[[Report, Path], None]] = {
+    "report.pdf": _write_pdf,
+    "index.html": _write_page,
+    "metrics.csv": _write_metrics,
+    "comparison.csv": _write_comparison,
+    "report.md": _write_markdown,
+    "tables.tex": _write_latex,
+}
+
+
+#: What needs no sections, and what needs figures; all others are tables.
+_OF_DATA = {"metrics.csv", "comparison.csv"}
+
+
+_OF_FIGURES = {"report.pdf", "index.html"}
+
+
+def _title(content: Content) -> str:
+    names = list(content.system_names.values())
+    machine = " and ".join(names) if len(names) <= 2 else f"{len(names)} systems"
+    return f"Convolutional networks on {machine}" if names else "Convolutional networks"
+
+
+def _subtitle(content: Content) -> str:
+    if content.attempts.empty:
+        return "No results yet"
+    versions = content.attempts[["suite", "suite_version"]].drop_duplicates().sort_values(["suite", "suite_version"])
+    suites = [f"{name} v{version}" for name, version in versions.itertuples(index=False)]
+    first, last = content.attempts["started_at"].min(), content.attempts["started_at"].max()
+    days = f"{first:%Y-%m-%d}" if f"{first:%Y%m%d}" == f"{last:%Y%m%d}" else f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    return f"Suite {', '.join(suites)} · measured {days}"

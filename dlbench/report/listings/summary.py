@@ -1,0 +1,79 @@
+"""The measured cases as a table for a terminal, one per system."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlbench import units
+from dlbench.report.analysis.content import Content, read
+from dlbench.report.analysis.labels import short
+from dlbench.report.chapters import tables
+from dlbench.suites.case import AXES
+from dlbench.table import Column, Table, text
+
+#: A terminal is at least so wide.
+TERMINAL_WIDTH = 100
+
+
+#: Columns of the comparison that a terminal does without, the first ones first.
+_DISPENSABLE = (
+    *("attempt_id", "distance_to_layer_bound", "distance_to_bound", "iqr", "flop_per_image", "memory_rss"),
+    *("step_time", "flop_rate", "sustained_throughput", "memory_allocated", "energy_per_image", "steps"),
+)
+
+
+def summary_table(sources: Sequence[Path | str]) -> str:
+    """The measured cases as an aligned table for a terminal, at most 100 columns wide unless the names forbid it.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    return terminal(read(sources))
+
+
+def terminal(content: Content) -> str:
+    """`summary_table` of what was read already."""
+    if content.shown.empty:
+        failed = f"{units.counted(len(content.failed), 'case')} failed" if len(content.failed) else "the store is empty"
+        return f"no measured case: {failed}\n"
+    parts = []
+    for system, name in content.system_names.items():
+        cases = content.of_system(system)
+        if len(cases):
+            table = tables.comparison(cases, {})
+            parts.append(_fitted(Table(table.columns, table.rows, name)))
+    if content.left_out:
+        left = units.counted(content.left_out, "measured case")
+        parts.append(f"{left} more; `dlbench export --format csv` has all.\n")
+    if len(content.failed):
+        parts.append(f"{units.counted(len(content.failed), 'case')} failed; the report says why.\n")
+    return "\n".join(parts)
+
+
+def _fitted(table: Table) -> str:
+    """`table` as text: what is the same in all rows goes to the title, and columns go until it fits a terminal."""
+    same = [i for i, c in enumerate(table.columns) if c.key in AXES and len({row[i] for row in table.rows}) == 1]
+    values = [f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same]
+    table = _without(Table([_terminal(c) for c in table.columns], table.rows, " · ".join([table.title, *values])), same)
+    for key in (None, *_DISPENSABLE):
+        table = _without(table, [i for i, column in enumerate(table.columns) if column.key == key])
+        printed = text(table)
+        if max(map(len, printed.splitlines())) <= TERMINAL_WIDTH:
+            return printed
+    return printed
+
+
+def _without(table: Table, indices: Sequence[int]) -> Table:
+    kept = [i for i in range(len(table.columns)) if i not in indices]
+    return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], table.title)
+
+
+def _terminal(column: Column) -> Column:
+    """`column` under a shorter heading: the unit says enough."""
+    title, unit = column.title_and_unit()
+    if column.key == "model":
+        return Column(column.key, title, "left", lambda name: short(str(name), 18))
+    if column.key in ("throughput", "flop_rate", "energy_per_image"):
+        return Column(column.key, unit, column.align, column.show)
+    return column
