@@ -157,7 +157,7 @@ def measure_ratios(
     from dlbench.heap import keep_freed_memory
     from dlbench.models import training_loss
     from dlbench.suites.case import Case, Protocol
-    from dlbench.worker.measure import find_device
+    from dlbench.worker.devices import find_device
     from dlbench.worker.ranks.context import Place
     from dlbench.worker.stopping import WINDOW_GROWTH
     from dlbench.worker.timing import Clock, CudaClock, HostClock, no_garbage_collection, run_window

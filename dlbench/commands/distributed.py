@@ -57,7 +57,7 @@ def _allreduce(options: argparse.Namespace) -> int:
         else "gloo",
         protocol=Protocol(timeout_s=options.timeout),
     )
-    launcher = launchers.find(options.launcher, module="dlbench.worker.ranks.communication")
+    launcher = launchers.find(options.launcher, module="dlbench.worker.jobs.allreduce")
     launchers.check(launcher, [case])
     sizes = [options.min_bytes * 2**i for i in range(64) if options.min_bytes * 2**i <= options.max_bytes]
     with tempfile.TemporaryDirectory(prefix="dlbench-allreduce-") as temporary:

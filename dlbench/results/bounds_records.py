@@ -71,7 +71,7 @@ class AllReduceRun:
     nodes: int
     ranks: int
     backend: str
-    transport: str | None  # as `dlbench.worker.ranks.communication` finds it
+    transport: str | None  # as `dlbench.worker.jobs.allreduce` finds it
     sizes: tuple[AllReduce, ...]
     warning: str | None = None
     run_id: str = ""

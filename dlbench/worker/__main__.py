@@ -159,3 +159,23 @@ def _ignore_signals() -> None:
 
 if __name__ == "__main__":
     leave(main(sys.argv[1:]))
+
+
+def run(case: Case, attempt: Path, found: Found, write: Callable[[Path, Outcome], None]) -> int:
+    """Measures a case as one of its ranks; gives the exit status.
+
+    Args:
+        write: called on rank 0 with the attempt's folder and the outcome of all ranks.
+    """
+    began_s = time.perf_counter()
+    from dlbench.worker.measure import measure
+
+    import_s = time.perf_counter() - began_s
+
+    def work(case: Case, place: Place) -> Outcome:
+        outcome = merge_rank_outcomes(measure(case, place, import_s), place, found)
+        if place.rank == 0:
+            write(attempt, outcome)
+        return outcome
+
+    return serve(case, attempt, found, work)

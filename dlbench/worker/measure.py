@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 
-from dlbench.errors import DeviceUnavailable
-from dlbench.heap import keep_freed_memory
 from dlbench.results.records import Measurement, Outcome, System
 from dlbench.stats import drift
 from dlbench.suites.case import Case
 from dlbench.worker import memory
 from dlbench.worker.counting.work import count_work
+from dlbench.worker.devices import clock_for, device_uuid, find_device
 from dlbench.worker.failures import out_of_memory
 from dlbench.worker.machine.system import describe_system, device_facts, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch
@@ -28,7 +27,7 @@ from dlbench.worker.meters.reading import Reading
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import Place
 from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRank, WarmupRule, WindowRule
-from dlbench.worker.timing import Clock, CudaClock, HostClock, Window, no_garbage_collection, run_window
+from dlbench.worker.timing import Clock, Window, no_garbage_collection, run_window
 from dlbench.worker.workload import Workload, build_workload
 
 #: The step time that a window plans with is the median of so many of the last warm-up steps.
@@ -62,7 +61,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
     """
     load_before = load_average()
     device = find_device(case, place)
-    clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
+    clock = clock_for(device)
     watch = DeviceWatch(device_uuid(device))
     host = HostWatch()
     meter = _open_meter(case, device)
@@ -126,32 +125,6 @@ def what_is_known(case: Case, place: Place) -> tuple[tuple[System, Measurement],
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     found = Measurement(place.rank, place.local_rank, place.world_size, name, device_uuid(device))
     return ((describe_system(device, None), found),)
-
-
-def find_device(case: Case, place: Place) -> torch.device:
-    """The device of this rank, made the current one; for a CPU the heap is set up as the protocol says.
-
-    Raises:
-        DeviceUnavailable: PyTorch sees no such device.
-    """
-    if case.device == "cpu" or (case.device == "auto" and not torch.cuda.is_available()):
-        if case.protocol.heap == "keep":
-            keep_freed_memory()
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        built = torch.version.cuda or torch.version.hip
-        reason = "finds no usable one; check the driver and CUDA_VISIBLE_DEVICES" if built else "is built for CPUs only"
-        raise DeviceUnavailable(f"device 'cuda' asked for, but PyTorch {torch.__version__} {reason}.")
-    count = torch.cuda.device_count()
-    if place.local_rank >= count:
-        raise DeviceUnavailable(f"device cuda:{place.local_rank} asked for, but {count} are visible on this node.")
-    torch.cuda.set_device(place.local_rank)
-    return torch.device("cuda", place.local_rank)
-
-
-def device_uuid(device: torch.device) -> str | None:
-    """The UUID of a CUDA device as torch gives it, without NVML's prefix; None for the CPU."""
-    return device_facts(device.index or 0)["uuid"] if device.type == "cuda" else None
 
 
 def _open_meter(case: Case, device: torch.device) -> Meter:
@@ -272,17 +245,17 @@ def _communication(workload: Workload, clock: Clock, place: Place, window: Windo
     """What carries the gradients, and the steps without it; nothing for a single process."""
     if place.group is None:
         return {}
-    from dlbench.worker.ranks import communication
+    from dlbench.worker.ranks import gradient_sync, transport
 
     hosts = place.gather(socket.gethostname())
     backend = place.group.backend
-    found = communication.find_transport(backend, workload.device, place.world_size, len(set(hosts)) == 1)
+    found = transport.find_transport(backend, workload.device, place.world_size, len(set(hosts)) == 1)
     step_s = statistics.median(window.step_s)
     return {
         "communicator": backend,
         "transport": found.used,
-        "gradient_allreduce_s": communication.gradient_all_reduce(workload, clock, place),
-        "unsynced_step_s": communication.unsynced_steps(workload, clock, place, step_s, window.window_s),
+        "gradient_allreduce_s": gradient_sync.gradient_all_reduce(workload, clock, place),
+        "unsynced_step_s": gradient_sync.unsynced_steps(workload, clock, place, step_s, window.window_s),
         "warnings": (found.warning,) if found.warning else (),
     }
 

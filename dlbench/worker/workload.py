@@ -210,7 +210,7 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
     module: nn.Module = built.module.to(device).to(memory_format=layout).train(training)
     parallel = None
     if place is not None and place.group is not None:
-        from dlbench.worker.ranks.process_group import wrap
+        from dlbench.worker.ranks.data_parallel import wrap
 
         parallel = wrap(module, case, device) if training else None
     # Behind all code of the network that runs before the first step.

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from dlbench.models import build, training_loss
 from dlbench.suites.case import Case
 from dlbench.worker.ranks.context import Place, detect
-from dlbench.worker.ranks.process_group import join, wrap
+from dlbench.worker.ranks.data_parallel import wrap
+from dlbench.worker.ranks.process_group import join
 from dlbench.worker.workload import build_workload
 
 SETTINGS = [

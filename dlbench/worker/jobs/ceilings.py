@@ -10,7 +10,6 @@ cannot do, or not within its share of the time, is kept as a row with the reason
 from __future__ import annotations
 
 import math
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,20 +24,19 @@ from torch.nn import functional
 from dlbench.affinity import allowed_cores
 from dlbench.errors import BadInput, UnknownName
 from dlbench.free_memory import allowed_bytes
-from dlbench.results.bounds_records import Ceiling, CeilingRun, Where, to_json
+from dlbench.results.bounds_records import Ceiling, CeilingRun, to_json
 from dlbench.suites.case import DEVICES, Case
-from dlbench.version import __version__
 from dlbench.worker.counting.flops import convolution_macs
+from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job import serve
 from dlbench.worker.machine.software import read_text
-from dlbench.worker.machine.system import CPU, device_facts, stack, system_key
-from dlbench.worker.measure import device_uuid, find_device
+from dlbench.worker.machine.system import CPU, device_facts
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.precision import precisions, set_precision
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import Place
 from dlbench.worker.ranks.rank_status import leave
-from dlbench.worker.timing import Clock, CudaClock, HostClock
+from dlbench.worker.timing import Clock
 
 #: One sample lasts about this long [s], in as many calls as that takes: a stamp costs microseconds.
 SAMPLE_S = {"cuda": 0.002, "cpu": 0.01}
@@ -119,7 +117,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
     if not (math.isfinite(budget_s) and budget_s > 0):
         raise BadInput(f"the time budget is {budget_s} s; it must be above 0 s")
     device = find_device(Case("none", device=device_name), Place())
-    clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
+    clock = clock_for(device)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
     computed = precisions(device)
@@ -138,24 +136,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
             most_s = max(MAX_SHARES * share_s, MAX_OF_LEFT * left_s)
             done.append(_measure(waiting.pop(0), device, clock, share_s, most_s, done))
     host.after()
-    return CeilingRun(where_of(device), tuple(done), busy_share=host.share)
-
-
-def where_of(device: torch.device) -> Where:
-    """What tells this device and its software from others."""
-    facts = stack()
-    cuda = device.type == "cuda"
-    return Where(
-        system_key=system_key(facts, device.type),
-        device_kind=device.type,
-        device_name=torch.cuda.get_device_name(device) if cuda else None,
-        device_uuid=device_uuid(device),
-        hostname=socket.gethostname(),
-        cpu_model=facts["cpu_model"],
-        torch_version=facts["torch_version"],
-        torch_threads=torch.get_num_threads(),
-        dlbench_version=__version__,
-    )
+    return CeilingRun(device_identity(device), tuple(done), busy_share=host.share)
 
 
 def trials(device: torch.device, wanted: Sequence[str]) -> Iterator[Trial]:

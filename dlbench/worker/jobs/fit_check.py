@@ -57,7 +57,7 @@ def _predicted(case: Case) -> list[tuple[int, int]] | None:
 
 def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     enter_phase("import")
-    from dlbench.worker.measure import find_device
+    from dlbench.worker.devices import find_device
     from dlbench.worker.memory import read_peaks, reset_peaks
     from dlbench.worker.workload import build_workload
 

@@ -34,15 +34,14 @@ from dlbench.models.loss import main_scores
 from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.suites.case import Case
 from dlbench.worker.counting.traffic import LOSS, Work, count_traffic
-from dlbench.worker.jobs.ceilings import where_of
+from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job import serve
-from dlbench.worker.measure import find_device
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import Place
 from dlbench.worker.ranks.rank_status import leave
 from dlbench.worker.stopping import WarmupRule
-from dlbench.worker.timing import Clock, CudaClock, HostClock, no_garbage_collection
+from dlbench.worker.timing import Clock, no_garbage_collection
 from dlbench.worker.workload import Workload, build_workload
 
 INPUT, OPTIMIZER, MEASURING = "(input)", "(optimizer)", "(measuring)"
@@ -198,7 +197,7 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
     work = _counted(case)
     device = find_device(case, Place())
     case = dataclasses.replace(case, device=device.type)
-    clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
+    clock = clock_for(device)
     enter_phase("build")
     workload = build_workload(case, device)
     with workload.many():
@@ -216,7 +215,7 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
         write_trace(workload, clock, folder, trace_steps)
     layers, parts = _layers(workload.module, times, work, case.mode == "training")
     return ProfileRun(
-        where_of(device),
+        device_identity(device),
         case.to_dict(),
         layers,
         parts,

@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-import statistics
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -20,22 +18,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
-from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
-from torch.nn.parallel import DistributedDataParallel
 
 from dlbench.affinity import allowed_cores, set_by_torchrun
 from dlbench.errors import BadInput, DlbenchError
-from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
+from dlbench.results.records import DONE_STATUSES, Outcome
 from dlbench.suites.case import Case
 from dlbench.worker.progress import current_phase, enter_phase
 from dlbench.worker.ranks.context import Found, Place
 from dlbench.worker.ranks.rank_status import EXIT_NOT_DONE, Voice, die_with_launcher, leave_at_once
 from dlbench.worker.ranks.rendezvous import meet
-
-#: A rank that is slower than the median of the ranks by more than this is named.
-STRAGGLER = 0.05
-_HOOKS: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
 
 
 class TorchGroup:
@@ -67,26 +58,6 @@ class TorchGroup:
 
 #: Measures a case at a place among its ranks; gives an outcome with this rank's part.
 Work = Callable[[Case, Place], Outcome]
-
-
-def run(case: Case, attempt: Path, found: Found, write: Callable[[Path, Outcome], None]) -> int:
-    """Measures a case as one of its ranks; gives the exit status.
-
-    Args:
-        write: called on rank 0 with the attempt's folder and the outcome of all ranks.
-    """
-    began_s = time.perf_counter()
-    from dlbench.worker.measure import measure
-
-    import_s = time.perf_counter() - began_s
-
-    def work(case: Case, place: Place) -> Outcome:
-        outcome = _together(measure(case, place, import_s), place, found)
-        if place.rank == 0:
-            write(attempt, outcome)
-        return outcome
-
-    return serve(case, attempt, found, work)
 
 
 def serve(case: Case, attempt: Path, found: Found, work: Work) -> int:
@@ -136,8 +107,8 @@ def join(case: Case, found: Found, token: str) -> Place:
     Raises:
         BadInput: the backend is not there, or the ranks do not find each other.
     """
-    from dlbench.worker.measure import find_device
-    from dlbench.worker.ranks.communication import prepare_debug
+    from dlbench.worker.devices import find_device
+    from dlbench.worker.ranks.transport import prepare_debug
 
     alone = Place(found.rank, found.local_rank, found.world_size)
     backend = backend_of(case)
@@ -182,68 +153,3 @@ def share_threads(place: Place) -> int:
     threads = int(asked) if given else max(1, len(cores) // sharing)
     torch.set_num_threads(threads)
     return threads
-
-
-def wrap(module: nn.Module, case: Case, device: torch.device) -> nn.Module:
-    """The module under DistributedDataParallel as the case asks for."""
-    wrapped = DistributedDataParallel(
-        module,
-        device_ids=[device.index] if device.type == "cuda" else None,
-        bucket_cap_mb=case.bucket_cap_mb,
-        gradient_as_bucket_view=case.gradient_as_bucket_view == "on",
-        static_graph=case.static_graph == "on",
-    )
-    if case.comm_hook != "none":
-        wrapped.register_comm_hook(None, _HOOKS[case.comm_hook])
-    return wrapped
-
-
-def _together(outcome: Outcome, place: Place, found: Found) -> Outcome:
-    """All ranks' measurements in one outcome, with what only their comparison shows."""
-    enter_phase("gather")
-    ((system, own),) = outcome.ranks
-    details = {
-        "rank": place.rank,
-        "rank_source": found.source,
-        "local_size": found.local_size,
-        "cpu_affinity": sorted(allowed_cores()),
-        "interface": os.environ.get("GLOO_SOCKET_IFNAME"),
-        "pid": os.getpid(),
-    }
-    system = dataclasses.replace(system, details=system.details | {"binding": details})
-    ranks: list[tuple[System, Measurement]] = place.gather((system, own))
-    first = ranks[0][1]
-    work = {n: getattr(first, n) for n in WORK}
-    ranks = [(s, dataclasses.replace(m, **work)) for s, m in ranks]
-    warnings = (*first.warnings, *stragglers(ranks))
-    ranks[0] = (ranks[0][0], dataclasses.replace(ranks[0][1], warnings=warnings))
-    return Outcome(outcome.status if place.rank == 0 else "ok", outcome.error, tuple(ranks))
-
-
-#: Counted by rank 0 alone: it is the same for all.
-WORK = (
-    *("forward_macs", "forward_flop", "backward_flop", "executed_flop", "flop_partial", "flop_varies"),
-    *("pytorch_forward_flop", "pytorch_backward_flop"),
-)
-
-
-def stragglers(ranks: list[tuple[System, Measurement]]) -> tuple[str, ...]:
-    """Names the ranks whose own work takes longer than the median rank's by more than `STRAGGLER`.
-
-    By steps without synchronisation where there are any: with it all ranks take as long as the slowest.
-    """
-    own = [m.unsynced_step_s or m.step_s for _, m in ranks]
-    if len(ranks) < 2 or not all(own):
-        return ()
-    medians = [statistics.median(steps) for steps in own]
-    # With two ranks the median of both would be half the straggler's; the others' is what it is late against.
-    warnings = []
-    for i, (system, found) in enumerate(ranks):
-        others = statistics.median(medians[:i] + medians[i + 1 :])
-        if medians[i] > (1 + STRAGGLER) * others:
-            late = medians[i] / others - 1
-            warnings.append(
-                f"straggler: rank {found.rank} on {system.hostname} takes {late:.0%} longer for its own part of a step "
-                "than the others, which wait for it."
-            )
-    return tuple(warnings)

@@ -10,12 +10,13 @@ import torch
 
 from dlbench.__main__ import main
 from dlbench.results import bounds_schema, bounds_store
-from dlbench.worker.ranks import communication
+from dlbench.worker.jobs import allreduce
+from dlbench.worker.ranks import communication, transport
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 64, 4096, 10**6])
 def test_sums_over_many_repetitions_stay_finite(ranks):
-    parts = communication.parts_of(200, ranks)
+    parts = allreduce.parts_of(200, ranks)
     assert sum(parts) == 200
     assert math.isfinite(float(torch.tensor(float(ranks)) ** max(parts)))
 
@@ -29,15 +30,15 @@ def test_a_log_that_the_user_asked_for_leaves_the_way_unknown_and_says_so(monkey
     monkeypatch.setattr(communication, "nvlinks", lambda device: None)
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
     monkeypatch.delenv("NCCL_DEBUG_FILE", raising=False)
-    communication.prepare_debug("token")
-    found = communication.find_transport("nccl", torch.device("cpu"), 2, True)
+    transport.prepare_debug("token")
+    found = transport.find_transport("nccl", torch.device("cpu"), 2, True)
     assert (found.used, found.ways) == (None, ())
     assert found.warning.startswith("transport_unknown: NCCL_DEBUG was set already")
-    assert communication.find_transport("nccl", torch.device("cpu"), 1, True).warning is None
+    assert transport.find_transport("nccl", torch.device("cpu"), 1, True).warning is None
     log = tmp_path / "dlbench-nccl-token-1.log"
     log.write_text("node:1:1 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[1] via SHM/direct/direct")
     monkeypatch.setenv("NCCL_DEBUG_FILE", str(log))
-    assert communication.find_transport("nccl", torch.device("cpu"), 2, True).used == "shared_memory"
+    assert transport.find_transport("nccl", torch.device("cpu"), 2, True).used == "shared_memory"
 
 
 def test_all_reduces_between_two_ranks_are_printed_and_kept(tmp_path, capsys):

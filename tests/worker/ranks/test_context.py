@@ -12,10 +12,11 @@ from dlbench.errors import BadInput
 from dlbench.launch.containers import PASSED
 from dlbench.results.bounds_schema import bus_bandwidth
 from dlbench.results.records import Measurement, System
-from dlbench.worker.ranks.communication import judge, nccl_ways
 from dlbench.worker.ranks.context import Found, Place, detect
-from dlbench.worker.ranks.process_group import set_interfaces, stragglers
+from dlbench.worker.ranks.outcomes import stragglers
+from dlbench.worker.ranks.process_group import set_interfaces
 from dlbench.worker.ranks.rendezvous import Unreachable, address_of, meet
+from dlbench.worker.ranks.transport import judge, nccl_ways
 
 EXPLICIT = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}

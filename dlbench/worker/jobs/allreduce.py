@@ -1,0 +1,94 @@
+"""`python -m dlbench.worker.jobs.allreduce FOLDER`, started like a case: times all-reduces over message sizes.
+
+Its samples become algorithm and bus bandwidth in `dlbench.results.bounds_schema` (nccl-tests, doc/PERFORMANCE.md).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from dlbench.results.bounds_records import AllReduce, AllReduceRun, to_json
+from dlbench.results.records import Outcome
+from dlbench.suites.case import Case
+from dlbench.worker.devices import clock_for, device_identity, find_device
+from dlbench.worker.progress import enter_phase
+from dlbench.worker.ranks import process_group
+from dlbench.worker.ranks.context import Place, detect
+from dlbench.worker.ranks.transport import find_transport
+from dlbench.worker.timing import Clock
+
+#: A sum of ones over ranks may grow to this, far from the largest fp32 number, before it starts anew.
+_LARGEST_SUM = 1e30
+
+
+def all_reduce_times(
+    sizes_bytes: list[int], device: torch.device, clock: Clock, place: Place, seconds_each: float = 0.3
+) -> tuple[AllReduce, ...]:
+    """For each message size the times of all-reduces of fp32 sums, of each repetition that of the slowest rank.
+
+    Args:
+        sizes_bytes: multiples of 4.
+        seconds_each: how long each size is repeated [s]; at least 5 and at most 200 times.
+    """
+    found = []
+    for size in sizes_bytes:
+        data = torch.empty(max(1, size // 4), device=device)
+        first_s = _all_reduce(data, clock, 3)[-1]
+        count = place.agree(max(5, min(200, int(seconds_each / max(first_s, 1e-6)))))
+        place.align()
+        own = [t for part in parts_of(count, place.world_size) for t in _all_reduce(data, clock, part)]
+        times = [max(column) for column in zip(*place.gather(own), strict=True)]
+        found.append(AllReduce(data.numel() * data.element_size(), tuple(times)))
+    return tuple(found)
+
+
+def parts_of(count: int, world_size: int) -> list[int]:
+    """`count` in parts after which the data start anew: each all-reduce multiplies them by the number of ranks."""
+    most = count if world_size == 1 else max(1, int(math.log(_LARGEST_SUM, world_size)))
+    return [min(most, count - done) for done in range(0, count, most)]
+
+
+def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
+    data.fill_(1.0)
+    clock.synchronize()
+    stamps = [clock.stamp()]
+    for _ in range(count):
+        dist.all_reduce(data)
+        stamps.append(clock.stamp())
+    clock.synchronize()
+    return [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
+
+
+def main(arguments: list[str]) -> int:
+    """Times all-reduces as FOLDER/case.json and FOLDER/sizes.json say; rank 0 writes FOLDER/allreduce.json."""
+
+    folder = Path(arguments[0])
+    case = Case.from_dict(json.loads((folder / "case.json").read_text()))
+    sizes = json.loads((folder / "sizes.json").read_text())
+
+    def work(case: Case, place: Place) -> Outcome:
+        device = find_device(case, place)
+        clock = clock_for(device)
+        enter_phase("all-reduce")
+        measured = all_reduce_times(sizes, device, clock, place)
+        backend = place.group.backend if place.group else "none"
+        transport = find_transport(backend, device, place.world_size, case.nodes == 1)
+        if place.rank == 0:
+            ranks = (case.nodes, place.world_size, backend, transport.used)
+            run = AllReduceRun(device_identity(device), *ranks, measured, transport.warning)
+            (folder / "allreduce.json").write_text(to_json(run))
+        return Outcome("ok")
+
+    return process_group.serve(case, folder, detect(os.environ, case.world_size), work)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,91 @@
+"""What gradient synchronisation costs: the step without it, and one all-reduce of all gradients by itself.
+
+After the window the same step runs for a while without synchronisation (DDP's `no_sync`). The difference is the part
+of communication that backward does not hide, and the wait for the slowest rank.
+"""
+
+from __future__ import annotations
+
+import statistics
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+
+from dlbench.worker.progress import enter_phase
+from dlbench.worker.ranks.context import Place
+from dlbench.worker.timing import Clock
+from dlbench.worker.workload import Workload
+
+#: Steps without synchronisation: for a tenth of the window and at least so long [s] and so many.
+UNSYNCED_SHARE = 0.1
+
+
+UNSYNCED_MIN_S = 0.2
+
+
+UNSYNCED_MIN_STEPS = 10
+
+
+UNSYNCED_MAX_STEPS = 2000
+
+
+#: Thrown away at its start: buckets and caches settle.
+UNSYNCED_WARMUP_STEPS = 2
+
+
+def unsynced_steps(workload: Workload, clock: Clock, place: Place, step_s: float, window_s: float) -> tuple[float, ...]:
+    """Times of steps without gradient synchronisation [s]; none where the case has none to leave out.
+
+    Args:
+        step_s: the step time with it [s], by which all ranks agree on the number of steps.
+        window_s: length of the window [s].
+    """
+    if not workload.synchronises:
+        return ()
+    enter_phase("no_sync")
+    wished_s = max(UNSYNCED_MIN_S, UNSYNCED_SHARE * window_s)
+    count = place.agree(min(UNSYNCED_MAX_STEPS, max(UNSYNCED_MIN_STEPS, int(wished_s / max(step_s, 1e-9)))))
+    with workload.unsynchronised():
+        for _ in range(UNSYNCED_WARMUP_STEPS):
+            workload.step()
+        clock.synchronize()
+        place.align()
+        stamps = [clock.stamp()]
+        for _ in range(count):
+            workload.step()
+            stamps.append(clock.stamp())
+        clock.synchronize()
+    return tuple(clock.elapsed_s(a, b) for a, b in pairwise(stamps))
+
+
+def gradient_all_reduce(workload: Workload, clock: Clock, place: Place, repetitions: int = 10) -> float | None:
+    """Time of an all-reduce of all gradients in buckets as large as DDP's, with nothing beside it [s].
+
+    The median over repetitions of the slowest rank's; None where a step brings nothing together.
+    """
+    if not workload.synchronises or place.world_size == 1:
+        return None
+    enter_phase("all-reduce")
+    dtypes = {"none": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    dtype = dtypes[workload.case.comm_hook]
+    left = sum(p.numel() for p in workload.module.parameters() if p.requires_grad)
+    most = workload.case.bucket_cap_mb * 2**20 // 4
+    buckets = []
+    while left > 0:
+        buckets.append(torch.empty(min(left, most), dtype=dtype, device=workload.device))
+        left -= most
+    times = []
+    for _ in range(repetitions + 2):
+        for bucket in buckets:
+            bucket.fill_(1.0)
+        clock.synchronize()
+        place.align()
+        begin = clock.stamp()
+        for bucket in buckets:
+            dist.all_reduce(bucket)
+        end = clock.stamp()
+        clock.synchronize()
+        times.append(clock.elapsed_s(begin, end))
+    slowest: list[float] = [max(column) for column in zip(*place.gather(times[2:]), strict=True)]
+    return statistics.median(slowest)
