@@ -14,7 +14,7 @@ from dlbench.errors import DlbenchError
 from dlbench.version import __version__
 
 #: In the order of the help.
-_ROOMS = (campaign, show, data, compare, bounds, memory, project, distributed, cluster)
+COMMAND_MODULES = (campaign, show, data, compare, bounds, memory, project, distributed, cluster)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -25,8 +25,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dlbench {__version__}")
     commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for room in _ROOMS:
-        room.add(commands)
+    for module in COMMAND_MODULES:
+        module.add(commands)
     return parser
 
 

@@ -39,14 +39,14 @@ def run(capsys, *arguments, status=0):
 
 def test_show_prints_all_of_one_record_by_a_part_of_its_id(results, capsys):
     wanted = ids()[0]
-    told = run(capsys, "show", wanted[-12:], "--results", results).out
+    on_progress = run(capsys, "show", wanted[-12:], "--results", results).out
     for word in (wanted, "lenet5", "Throughput", "AMD EPYC 7B13", "min_time_s", "dlbench run fake.toml"):
-        assert word in told
-    assert "folder " not in told  # this store has no attempts' folders
+        assert word in on_progress
+    assert "folder " not in on_progress  # this store has no attempts' folders
     (results / "attempts" / wanted).mkdir(parents=True)
-    told = run(capsys, "show", wanted, "--results", results).out
-    assert f"{results}/attempts/{wanted}" in told
-    assert f"--fresh --results {results}" in told
+    on_progress = run(capsys, "show", wanted, "--results", results).out
+    assert f"{results}/attempts/{wanted}" in on_progress
+    assert f"--fresh --results {results}" in on_progress
 
 
 def test_show_as_json_has_every_metric_its_interval_and_each_ranks_samples(results, capsys):
@@ -64,11 +64,11 @@ def test_show_as_json_has_every_metric_its_interval_and_each_ranks_samples(resul
 
 
 def test_show_tells_each_rank_and_lets_no_terminal_code_through(results, capsys):
-    told = run(capsys, "show", "T083000", "--results", results).out
-    assert "Samples of rank 0" in told
-    assert "Samples of rank 1" in told
-    assert "busy_host" in told
-    assert "\x1b" not in told
+    on_progress = run(capsys, "show", "T083000", "--results", results).out
+    assert "Samples of rank 0" in on_progress
+    assert "Samples of rank 1" in on_progress
+    assert "busy_host" in on_progress
+    assert "\x1b" not in on_progress
 
 
 def test_show_breaks_long_lists_between_their_items(capsys, tmp_path):
@@ -76,15 +76,15 @@ def test_show_breaks_long_lists_between_their_items(capsys, tmp_path):
     system = dataclasses.replace(fakes.CPU, details={"libraries": libraries})
     made = fakes.record(Case("lenet5"), system)
     store = fakes.fill(tmp_path / "store", [made])
-    told = run(capsys, "show", made.attempt_id, "--results", store).out
-    assert max(map(len, told.splitlines())) <= 130
-    assert all(library in told for library in libraries)
+    on_progress = run(capsys, "show", made.attempt_id, "--results", store).out
+    assert max(map(len, on_progress.splitlines())) <= 130
+    assert all(library in on_progress for library in libraries)
 
 
 def test_show_of_a_failed_attempt_says_why(results, capsys):
-    told = run(capsys, "show", "T082500", "--results", results).out
-    assert "out of memory: tried to allocate 12.3 GiB" in told
-    assert "Samples" not in told
+    on_progress = run(capsys, "show", "T082500", "--results", results).out
+    assert "out of memory: tried to allocate 12.3 GiB" in on_progress
+    assert "Samples" not in on_progress
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_a_report_stands_beside_the_reference_systems(results, capsys, tmp_path,
 def test_a_report_says_on_stderr_what_it_could_not_read(capsys, tmp_path):
     own = fakes.fill(tmp_path / "own", fakes.quick()[:1])
     (own / "torn.parquet").write_bytes(b"PAR1")
-    told = run(capsys, "report", own, "-o", tmp_path / "out")
-    assert "dlbench: warning: cannot read" in told.err
-    assert "torn.parquet" in told.err
-    assert "cannot read" not in told.out
+    on_progress = run(capsys, "report", own, "-o", tmp_path / "out")
+    assert "dlbench: warning: cannot read" in on_progress.err
+    assert "torn.parquet" in on_progress.err
+    assert "cannot read" not in on_progress.out
 
 
 def test_an_empty_folder_does_not_replace_a_report(capsys, tmp_path, results):
@@ -240,7 +240,7 @@ def test_an_empty_folder_does_not_replace_a_report(capsys, tmp_path, results):
 def test_an_export_says_on_stderr_what_it_could_not_read(capsys, tmp_path):
     own = fakes.fill(tmp_path / "own", fakes.quick()[:1])
     (own / "torn.parquet").write_bytes(b"PAR1")
-    told = run(capsys, "export", own, "--format", "csv")
-    assert "dlbench: warning: cannot read" in told.err
-    assert "torn.parquet" in told.err
-    assert told.out.count("\n") == 2
+    on_progress = run(capsys, "export", own, "--format", "csv")
+    assert "dlbench: warning: cannot read" in on_progress.err
+    assert "torn.parquet" in on_progress.err
+    assert on_progress.out.count("\n") == 2

@@ -85,14 +85,14 @@ def work() -> int:
     import contextlib
 
     from dlbench.worker.measure import measure
-    from dlbench.worker.ranks.context import Place
+    from dlbench.worker.ranks.context import RankContext
 
     answers = os.fdopen(os.dup(1), "w")
     with contextlib.redirect_stdout(sys.stderr):
         answers.write("ready\n")
         answers.flush()
         case = Case.from_dict(json.loads(sys.stdin.readline()))
-        answers.write(json.dumps(json.loads(measure(case, Place()).to_json())) + "\n")
+        answers.write(json.dumps(json.loads(measure(case, RankContext()).to_json())) + "\n")
         answers.flush()
     return 0
 

@@ -158,7 +158,7 @@ def measure_ratios(
     from dlbench.models import training_loss
     from dlbench.suites.case import Case, Protocol
     from dlbench.worker.devices import find_device
-    from dlbench.worker.ranks.context import Place
+    from dlbench.worker.ranks.context import RankContext
     from dlbench.worker.stopping import WINDOW_GROWTH
     from dlbench.worker.timing import Clock, CudaClock, HostClock, no_garbage_collection, run_window
     from dlbench.worker.workload import build_workload
@@ -166,7 +166,7 @@ def measure_ratios(
     # As in a worker. Otherwise it hangs on what else lies on the heap whether a step takes memory from the kernel anew.
     keep_freed_memory()
     case = Case(model, mode, batch_size=batch, device=device_name, protocol=Protocol(min_steps=20))
-    place = Place()
+    place = RankContext()
     device = find_device(case, place)
     case = dataclasses.replace(case, device=device.type)
     clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
@@ -189,7 +189,7 @@ def measure_ratios(
                 module(images)
 
     def ours(count: int) -> None:
-        with workload.many():
+        with workload.inference_context():
             run_window(
                 workload.step,
                 clock,

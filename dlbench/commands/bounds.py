@@ -179,7 +179,7 @@ def _run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: f
 
     try:
         return job.run(module, folder, request, timeout_s, tick)
-    except job.ErrandFailed as error:
+    except job.JobFailed as error:
         say(f"dlbench: {error}")
         return None
     except Stopped as stop:

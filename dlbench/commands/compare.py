@@ -14,7 +14,7 @@ from dlbench.commands.arguments import add_command, add_format, say, some_path
 if TYPE_CHECKING:
     from dlbench.launch.ab_experiment import Experiment
     from dlbench.launch.attempts import SystemKeys
-    from dlbench.report.analysis.comparison import Found
+    from dlbench.report.analysis.comparison import ComparisonResult
     from dlbench.report.analysis.matching import Rules
     from dlbench.results.records import Record
 
@@ -162,7 +162,7 @@ def _compare(options: argparse.Namespace) -> int:
     return _judge(found, gate)
 
 
-def _judge(found: Found, gate: float) -> int:
+def _judge(found: ComparisonResult, gate: float) -> int:
     """Say which cases fail a gate of so many percent, and of how many it does not know; the exit status."""
     from dlbench.report.analysis.comparison import regressions, why_undecided
 
@@ -192,7 +192,7 @@ def _judge(found: Found, gate: float) -> int:
     return 2
 
 
-def _print(found: Found, names: tuple[str, str], form: str) -> None:
+def _print(found: ComparisonResult, names: tuple[str, str], form: str) -> None:
     from dlbench.report.listings.comparison import summary, tables, with_footnotes
     from dlbench.table import render_all
 
@@ -242,7 +242,7 @@ def _ab(options: argparse.Namespace) -> int:
     say(f"A: {a.text}\nB: {b.text}")
     with processes.stopping_on_signals():
         try:
-            failed = measure_in_turns(
+            failed = run_experiment(
                 experiment,
                 pairs,
                 options.results,
@@ -258,14 +258,14 @@ def _ab(options: argparse.Namespace) -> int:
             say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
             return 130
     _print(
-        compare_turns(experiment, pairs, options.results, keys, _rules(options), networks),
+        compare_experiment(experiment, pairs, options.results, keys, _rules(options), networks),
         ("A", "B"),
         options.format,
     )
     return 1 if failed else 0
 
 
-def measure_in_turns(
+def run_experiment(
     experiment: Experiment,
     pairs: int,
     root: Path,
@@ -285,7 +285,7 @@ def measure_in_turns(
     """
     from dlbench.commands import resuming
     from dlbench.launch import supervise
-    from dlbench.launch.ab_experiment import TurnsProgress
+    from dlbench.launch.ab_experiment import ExperimentProgress
     from dlbench.report.analysis.comparison import whole_pairs
     from dlbench.results import store
     from dlbench.results.records import DONE_STATUSES
@@ -295,7 +295,7 @@ def measure_in_turns(
     whole = whole_pairs(_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs)
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
-    progress = TurnsProgress(
+    progress = ExperimentProgress(
         2 * len(order), model_width=max(len(case.model) for match in experiment.matches for case in match)
     )
     progress.number = 2 * (len(order) - len(waiting))
@@ -334,14 +334,14 @@ def measure_in_turns(
     )
 
 
-def compare_turns(
+def compare_experiment(
     experiment: Experiment,
     pairs: int,
     root: Path,
     system_key: SystemKeys | tuple[SystemKeys, ...],
     rules: Rules,
     networks: Sequence[Mapping[str, str]] = _NO_KEYS,
-) -> Found:
+) -> ComparisonResult:
     """What the pairs measured so far say."""
     from dlbench.report.analysis.comparison import compare_sides
 

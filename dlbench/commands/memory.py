@@ -174,7 +174,7 @@ class Runs:
         Raises:
             ErrandFailed: a single image failed for another reason than memory.
         """
-        from dlbench.launch.job import ErrandFailed
+        from dlbench.launch.job import JobFailed
 
         began_s = time.monotonic()
         on_cpu = self._case.device == "cpu"
@@ -185,7 +185,7 @@ class Runs:
         expected = None if predicted is None else round(predicted(batch))
         try:
             peaks = self._run(request)
-        except ErrandFailed as error:
+        except JobFailed as error:
             memory = _is_memory(str(error))
             if batch == 1 and not memory:
                 raise
@@ -211,9 +211,9 @@ class Runs:
         self._count += 1
         try:
             return json.loads(job.run(self._worker, self._folder / str(self._count), request, self._timeout_s))
-        except job.ErrandFailed as error:
+        except job.JobFailed as error:
             # The folder that it names goes with this command.
-            raise job.ErrandFailed(str(error).partition("; see ")[0]) from None
+            raise job.JobFailed(str(error).partition("; see ")[0]) from None
 
 
 def _is_memory(text: str) -> bool:

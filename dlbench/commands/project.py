@@ -67,7 +67,7 @@ def projection_table(
     from dlbench import units
     from dlbench.errors import BadInput
     from dlbench.report.analysis import derive, levels
-    from dlbench.report.analysis.case_warnings import in_words, with_doubts
+    from dlbench.report.analysis.case_warnings import describe, with_doubts
     from dlbench.report.analysis.projection import project, unused
     from dlbench.report.analysis.side_by_side import numbered, over_processes
     from dlbench.report.chapters.projection_section import named_assumptions, power_of, throughput_interval
@@ -99,7 +99,7 @@ def projection_table(
         # Images and epochs are the title, the number of devices is a column.
         assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
         setting = [name, *(case[a] for a in axes), num_devices, int(case["processes"])]
-        found.append([*setting, value, *_cells(projection, known), in_words(case)])
+        found.append([*setting, value, *_cells(projection, known), describe(case)])
     if not found:
         raise BadInput("the trainings in there have no step times: nothing can be projected from them")
     notes = [*assumptions, *unused(prices, names.values())]

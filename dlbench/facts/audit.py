@@ -41,7 +41,7 @@ _MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
-class Metric:
+class PublishedFigure:
     """One line of the published table."""
 
     key: str
@@ -201,7 +201,7 @@ def differences_table(rows: Sequence[AuditRow]) -> Table:
     return Table(columns, body, title="Where they differ, and why")
 
 
-def _row(metric: Metric, network: str, published: str, counted: Mapping[str, CountedFacts]) -> AuditRow:
+def _row(metric: PublishedFigure, network: str, published: str, counted: Mapping[str, CountedFacts]) -> AuditRow:
     model = MODELS[network]
     if metric.count is None:
         return AuditRow(metric.key, network, model, published, None, None, None, None, _NOT_COUNTED)
@@ -336,21 +336,21 @@ _LISTINGS: dict[str, Callable[[Sequence[AuditRow]], str]] = {
     "latex": _latex_list,
 }
 
-_METRICS: dict[str, Metric] = {
+_METRICS: dict[str, PublishedFigure] = {
     metric.key: metric
     for metric in (
-        Metric("top5_error_percent", "Top-5 error [%]", None),
-        Metric("input_size", "Input size", lambda facts, _: "x".join(map(str, facts.input_shape[1:]))),
-        Metric("conv_layers", "Conv. layers", _number("conv_layers")),
-        Metric("filter_sizes", "Filter sizes", _sizes),
-        Metric("num_filters", "Filters", _filters),
-        Metric("conv_weights", "Conv. weights", _number("conv_weights")),
-        Metric("conv_macs", "Conv. MACs", _number("conv_macs")),
-        Metric("fc_layers", "FC layers", _number("fc_layers")),
-        Metric("fc_weights", "FC weights", _number("fc_weights")),
-        Metric("fc_macs", "FC MACs", _number("fc_macs")),
-        Metric("total_weights", "All weights", _number("total_weights")),
-        Metric("total_macs", "All MACs", _number("total_macs")),
+        PublishedFigure("top5_error_percent", "Top-5 error [%]", None),
+        PublishedFigure("input_size", "Input size", lambda facts, _: "x".join(map(str, facts.input_shape[1:]))),
+        PublishedFigure("conv_layers", "Conv. layers", _number("conv_layers")),
+        PublishedFigure("filter_sizes", "Filter sizes", _sizes),
+        PublishedFigure("num_filters", "Filters", _filters),
+        PublishedFigure("conv_weights", "Conv. weights", _number("conv_weights")),
+        PublishedFigure("conv_macs", "Conv. MACs", _number("conv_macs")),
+        PublishedFigure("fc_layers", "FC layers", _number("fc_layers")),
+        PublishedFigure("fc_weights", "FC weights", _number("fc_weights")),
+        PublishedFigure("fc_macs", "FC MACs", _number("fc_macs")),
+        PublishedFigure("total_weights", "All weights", _number("total_weights")),
+        PublishedFigure("total_macs", "All MACs", _number("total_macs")),
     )
 }
 

@@ -78,7 +78,7 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
 
 
 @dataclass(frozen=True)
-class Turn:
+class ScheduledRun:
     """One process to run."""
 
     side: str  # "a" | "b"
@@ -113,7 +113,7 @@ class Experiment:
         """What the records of a side say of themselves: ``b (seed 0): env.OMP_NUM_THREADS=1``."""
         return f"{side} (seed {self.seed}): {self.setting(side).text}"
 
-    def order(self, pairs: int) -> list[tuple[Turn, Turn]]:
+    def order(self, pairs: int) -> list[tuple[ScheduledRun, ScheduledRun]]:
         """The halves of all pairs in the order in which they run; within a pair by the toss of a coin.
 
         In each round all cases have one pair, in random order. The order of a round depends on the seed and its number
@@ -125,7 +125,7 @@ class Experiment:
             chance = random.Random(f"{self.seed}/{number}")
             for index in chance.sample(range(len(self.matches)), len(self.matches)):
                 halves = [
-                    Turn(side, index, number, replace(case, repeat=number))
+                    ScheduledRun(side, index, number, replace(case, repeat=number))
                     for side, case in zip(SIDES, self.matches[index], strict=True)
                 ]
                 chance.shuffle(halves)
@@ -133,7 +133,7 @@ class Experiment:
         return found
 
 
-class TurnsProgress(Progress):
+class ExperimentProgress(Progress):
     """Lines of finished cases that begin with their side."""
 
     def case_line(self, record: Record) -> str:

@@ -30,7 +30,7 @@ class Counts:
         return self.total - self.done - self.running - self.failed - self.out_of_memory
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """What a job that starts now would measure."""
         return self.missing + self.failed
 

@@ -17,7 +17,7 @@ from dlbench.launch.processes import end, how_it_ended, last_words, phase_of, st
 from dlbench.results.records import load_json
 
 
-class ErrandFailed(InvalidMeasurement):
+class JobFailed(InvalidMeasurement):
     """The worker ended without a result: it ran out of memory or time, or crashed."""
 
 
@@ -60,7 +60,7 @@ def run(
     if (folder / "result.json").exists():  # written by rename: whole, whatever became of the process afterwards
         return (folder / "result.json").read_text(encoding="utf-8")
     if timed_out:
-        raise ErrandFailed(f"no end within {timeout_s:.0f} s, in phase '{phase_of(folder)}'; see {folder}")
+        raise JobFailed(f"no end within {timeout_s:.0f} s, in phase '{phase_of(folder)}'; see {folder}")
     raise _reason(folder, process.returncode)
 
 
@@ -69,7 +69,7 @@ def _reason(folder: Path, exit_code: int) -> Exception:
         values = load_json((folder / "error.json").read_text(encoding="utf-8"))
         status, text = str(values["status"]), str(values["text"])
     except (OSError, ValueError, KeyError, TypeError):
-        return ErrandFailed(f"{how_it_ended(exit_code)} in phase '{phase_of(folder)}'; {last_words(folder)}")
+        return JobFailed(f"{how_it_ended(exit_code)} in phase '{phase_of(folder)}'; {last_words(folder)}")
     if status == "bad_input":
         return BadInput(text)
-    return DeviceUnavailable(text) if status == "no_device" else ErrandFailed(f"{status}: {text}; see {folder}")
+    return DeviceUnavailable(text) if status == "no_device" else JobFailed(f"{status}: {text}; see {folder}")

@@ -432,7 +432,7 @@ def resume(
         for script in about["scripts"]:
             if script["kind"] == "campaign" and not at_work:
                 counts = count(results, _suite(folder, about, script.get("chosen_nodes", 0)))
-                left[script["name"]] = max(one.left for one in counts)
+                left[script["name"]] = max(one.remaining for one in counts)
                 running += sum(one.running for one in counts)
         chosen = [script for script in about["scripts"] if left.get(script["name"])]
         if chosen or _report_is_owed(results, own, states):

@@ -119,7 +119,7 @@ def check(name: str) -> None:
         _finder(name)
 
 
-def _finder(name: str) -> Callable[[bool], external.Found]:
+def _finder(name: str) -> Callable[[bool], external.LoadedModel]:
     """What builds a network that is not ours, for training or not."""
     library, colon, rest = name.partition(":")
     if colon and library == "torchvision":

@@ -23,7 +23,7 @@ DEFAULT_INPUT_SHAPE = (3, 224, 224)
 DEFAULT_NUM_CLASSES = 1000
 
 
-class Found(NamedTuple):
+class LoadedModel(NamedTuple):
     """A network, the (C, H, W) of its images, its number of classes (0: it has no class scores), and warnings."""
 
     module: nn.Module
@@ -53,7 +53,7 @@ def is_timm_name(name: str) -> bool:
     return name.partition(".")[0] in timm_names()
 
 
-def torchvision_builder(name: str) -> Callable[[bool], Found]:
+def torchvision_builder(name: str) -> Callable[[bool], LoadedModel]:
     """What builds a torchvision classification model without weights, for training or not.
 
     Raises:
@@ -64,7 +64,7 @@ def torchvision_builder(name: str) -> Callable[[bool], Found]:
     return lambda training: _from_torchvision(name, training)
 
 
-def timm_builder(name: str) -> Callable[[bool], Found]:
+def timm_builder(name: str) -> Callable[[bool], LoadedModel]:
     """What builds a timm model without weights.
 
     Raises:
@@ -78,7 +78,7 @@ def timm_builder(name: str) -> Callable[[bool], Found]:
     return lambda _: _from_timm(name)
 
 
-def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], Found]:
+def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], LoadedModel]:
     """What calls somebody's own `module_name:factory_name`, which is looked for in the current folder too.
 
     Raises:
@@ -89,7 +89,7 @@ def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], Fou
     return lambda _: _from_factory(f"{module_name}:{factory_name}", factory)
 
 
-def _from_torchvision(name: str, training: bool) -> Found:
+def _from_torchvision(name: str, training: bool) -> LoadedModel:
     options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):
         # Their own initialisation draws truncated normals one by one, for seconds, and warns of it.
@@ -102,15 +102,15 @@ def _from_torchvision(name: str, training: bool) -> Found:
         side = weights.transforms().crop_size[0]
     elif not isinstance(side, int):
         side = max(224, *weights.meta.get("min_size", (1, 1)))
-    return Found(module, (3, side, side), len(weights.meta["categories"]))
+    return LoadedModel(module, (3, side, side), len(weights.meta["categories"]))
 
 
-def _from_timm(name: str) -> Found:
+def _from_timm(name: str) -> LoadedModel:
     import timm
 
     module: nn.Module = timm.create_model(name, pretrained=False)
     config: dict[str, Any] = module.pretrained_cfg  # type: ignore[assignment]  # timm's own attribute
-    return Found(module, tuple(config["input_size"]), int(config["num_classes"]))
+    return LoadedModel(module, tuple(config["input_size"]), int(config["num_classes"]))
 
 
 def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
@@ -140,7 +140,7 @@ def _look_here() -> None:
     sys.path.insert(packages[0] if packages else len(sys.path), here)
 
 
-def _from_factory(name: str, factory: Callable[[], object]) -> Found:
+def _from_factory(name: str, factory: Callable[[], object]) -> LoadedModel:
     """`input_shape` and `num_classes` are those of the network, else of the factory."""
     try:
         module = factory()
@@ -169,7 +169,7 @@ def _from_factory(name: str, factory: Callable[[], object]) -> Found:
         initialise_lazy(module, shape)
     except BadInput as error:
         raise BadInput(f"model '{name}' {error}") from error.__cause__
-    return Found(module, shape, 0 if headless else _num_classes(name, module, shape, said_classes), warnings)
+    return LoadedModel(module, shape, 0 if headless else _num_classes(name, module, shape, said_classes), warnings)
 
 
 def _is_positive(value: object) -> bool:

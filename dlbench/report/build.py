@@ -56,12 +56,12 @@ def write(content: Content, out: Path, title: str | None = None, progress: Calla
     Raises:
         StoreError: `out` cannot be written.
     """
-    tell = progress or _silent
+    on_progress = progress or _silent
     try:
         out.mkdir(parents=True, exist_ok=True)
         # Queued tasks draw figures as well, which takes the style.
         with figure_style.style(), _seldom_collected(), Crew() as crew:
-            problems = _write(crew, content, out, title or _title(content), tell)
+            problems = _write(crew, content, out, title or _title(content), on_progress)
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
     for problem in problems:
@@ -79,7 +79,7 @@ def _form(write_form: Callable[[Report, Path], None], report: Report, path: Path
     return ""
 
 
-def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[str], None]) -> list[str]:
+def _write(crew: Crew, content: Content, out: Path, title: str, on_progress: Callable[[str], None]) -> list[str]:
     """All sections, and beside them what takes long: their figures, and the files; gives what is missing and why."""
 
     def begun(report: Report, names: Iterable[str]) -> list[Pending]:
@@ -100,15 +100,15 @@ def _write(crew: Crew, content: Content, out: Path, title: str, tell: Callable[[
             some = {name: plots[name] for name in names}
             figures.append(crew.start(partial(figure_style.save_all, some, out / "figures")))
         if found[section].blocks:
-            tell(found[section].title)
+            on_progress(found[section].title)
     report = Report(
         content, [found[section] for section in SECTIONS if found[section].blocks], {}, title, subtitle, out
     )
     files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
-    drawn = results(figures, lambda done: tell(f"{done} of {len(figures)} batches of figures"))
+    drawn = results(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))
     # The document takes longest.
     files += begun(replace(report, svgs={name: svg for share in drawn for name, svg in share.items()}), _OF_FIGURES)
-    return [problem for problem in results(files, lambda done: tell(f"{done} of {len(files)} files")) if problem]
+    return [problem for problem in results(files, lambda done: on_progress(f"{done} of {len(files)} files")) if problem]
 
 
 def _silent(what: str) -> None:

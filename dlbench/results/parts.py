@@ -196,12 +196,12 @@ def open_part(part: Path) -> PartFile:
 
 def _of_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
     """The columns that a file lacks and the names of its folders tell, as Hive, Spark, DuckDB and Polars write them."""
-    told = {}
+    on_progress = {}
     for folder in part.parts[:-1]:
         key, equals, value = folder.partition("=")
         if equals and key in SCHEMA.names and key not in names:
-            told[key] = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
-    return told
+            on_progress[key] = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+    return on_progress
 
 
 def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None) -> pa.Table:

@@ -37,7 +37,7 @@ _ROW_BYTES = 1000
 #: So many parts are opened ahead, and small ones that are alike are looked at together.
 _AHEAD, _TOGETHER = 32, 500
 
-#: The columns that come as `Lists`.
+#: The columns that come as `RaggedArray`.
 NUMBER_LISTS = tuple(f.name for f in SCHEMA if pa.types.is_list(f.type) and pa.types.is_floating(f.type.value_type))
 
 #: Is told how many parts have been read, and how many there are.
@@ -45,7 +45,7 @@ Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Lists:
+class RaggedArray:
     """Of each row a list of numbers: all of them one after the other, and where each row's begin.
 
     `starts` has one entry more than there are rows: the end of the last. A missing list is an empty one, a missing
@@ -70,7 +70,7 @@ class Batch:
     """Some attempts with all their ranks, by attempt and rank: the columns without and those with lists of numbers."""
 
     scalars: pa.Table
-    lists: dict[str, Lists]
+    lists: dict[str, RaggedArray]
 
 
 @dataclass
@@ -104,20 +104,20 @@ class Reader:
             problems += others
         return Reader(list(files), problems)
 
-    def batches(self, columns: Iterable[str], told: Told | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Iterable[str], on_progress: Told | None = None) -> Iterator[Batch]:
         """All rows, each once, the rows of an attempt together; of several rows of a rank the fullest.
 
         Args:
             columns: of the schema; attempt and rank come anyway. What a part lacks is null.
         """
-        yield from map(_batch, self.tables(columns, told))
+        yield from map(_batch, self.tables(columns, on_progress))
 
-    def tables(self, columns: Iterable[str], told: Told | None = None) -> Iterator[pa.Table]:
+    def tables(self, columns: Iterable[str], on_progress: Told | None = None) -> Iterator[pa.Table]:
         """The same as tables with the types of `IN_MEMORY`, each by attempt and rank."""
         shared = self._find_shared()
         self.num_held = self.num_copies = 0
         apart: list[pa.Table] = []
-        yield from _joined(self._unshared(self._tables(range(len(self.parts)), _schema(columns), told), apart))
+        yield from _joined(self._unshared(self._tables(range(len(self.parts)), _schema(columns), on_progress), apart))
         self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in shared.items()}
         yield from _joined(iter([pa.concat_tables(apart)] if apart else []))
 
@@ -217,7 +217,7 @@ class Reader:
         self,
         indices: Sequence[int],
         schema: pa.Schema,
-        told: Told | None,
+        on_progress: Told | None,
         wanted: Mapping[int, Sequence[str]] | None = None,
     ) -> Iterator[_Read]:
         """The parts' tables in their order; several parts are opened at the same time."""
@@ -239,8 +239,8 @@ class Reader:
                         waiting.append((index, found))
                     else:
                         yield from self._of_large(index, *found)
-                if told:
-                    told(done + len(ahead), len(indices))
+                if on_progress:
+                    on_progress(done + len(ahead), len(indices))
         if waiting:
             yield from self._of_small(waiting, schema)
 
@@ -500,7 +500,7 @@ def _in_order(table: pa.Table) -> pa.Table:
     return table if np.array_equal(places, np.arange(table.num_rows)) else table.take(pa.array(places))
 
 
-def _lists(column: pa.ChunkedArray) -> Lists:
+def _lists(column: pa.ChunkedArray) -> RaggedArray:
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-    return Lists(pc.list_flatten(column).to_numpy(), starts)
+    return RaggedArray(pc.list_flatten(column).to_numpy(), starts)

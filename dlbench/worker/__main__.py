@@ -17,6 +17,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -24,7 +25,7 @@ from dlbench.errors import DlbenchError
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
 from dlbench.suites.case import Case
 from dlbench.worker.progress import current_phase, enter_phase
-from dlbench.worker.ranks.context import Place, detect
+from dlbench.worker.ranks.context import DetectedRank, RankContext, detect
 from dlbench.worker.ranks.rank_status import leave
 
 EXIT_BAD_INPUT = 2
@@ -53,11 +54,9 @@ def main(arguments: list[str]) -> int:
         write_outcome(attempt, Outcome("crashed", str(error)))
         return EXIT_NOT_DONE
     if case.is_distributed:
-        from dlbench.worker.ranks import process_group
-
-        return process_group.run(case, attempt, found, write_outcome)
+        return _measure_as_rank(case, attempt, found, write_outcome)
     _install_signals(attempt)
-    outcome = measured_outcome(case, Place())
+    outcome = measured_outcome(case, RankContext())
     _ignore_signals()
     write_outcome(attempt, outcome)
     return 0 if outcome.status in DONE_STATUSES else EXIT_NOT_DONE
@@ -94,7 +93,7 @@ def probe(models: list[str]) -> int:
     return 0
 
 
-def measured_outcome(case: Case, place: Place) -> Outcome:
+def measured_outcome(case: Case, context: RankContext) -> Outcome:
     """The outcome of `case`, whatever happens to it."""
     enter_phase("import")
     began_s = time.perf_counter()
@@ -103,23 +102,46 @@ def measured_outcome(case: Case, place: Place) -> Outcome:
 
     import_s = time.perf_counter() - began_s
     try:
-        return measure(case, place, import_s)
+        return measure(case, context, import_s)
     except (Exception, SystemExit) as error:  # a network may call sys.exit
         if not isinstance(error, DlbenchError) or error.__cause__ is not None:
             traceback.print_exc()
         status, text = classify(error)
         print(f"{status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
-        return Outcome(status, text, _known_system(case, place))
+        return Outcome(status, text, _known_system(case, context))
 
 
-def _known_system(case: Case, place: Place) -> tuple[tuple[System, Measurement], ...]:
+def _known_system(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
     """What the record of a failure says about the machine; nothing where that fails as well, as with a lost device."""
     from dlbench.worker.measure import what_is_known
 
     try:
-        return what_is_known(case, place)
+        return what_is_known(case, context)
     except Exception:
         return ()
+
+
+def _measure_as_rank(case: Case, attempt: Path, found: DetectedRank, write: Callable[[Path, Outcome], None]) -> int:
+    """Measures a case as one of its ranks; gives the exit status.
+
+    Args:
+        write: called on rank 0 with the attempt's folder and the outcome of all ranks.
+    """
+    from dlbench.worker.ranks.outcomes import merge_rank_outcomes
+    from dlbench.worker.ranks.process_group import serve
+
+    began_s = time.perf_counter()
+    from dlbench.worker.measure import measure
+
+    import_s = time.perf_counter() - began_s
+
+    def work(case: Case, context: RankContext) -> Outcome:
+        outcome = merge_rank_outcomes(measure(case, context, import_s), context, found)
+        if context.rank == 0:
+            write(attempt, outcome)
+        return outcome
+
+    return serve(case, attempt, found, work)
 
 
 def write_outcome(attempt: Path, outcome: Outcome) -> None:
@@ -159,23 +181,3 @@ def _ignore_signals() -> None:
 
 if __name__ == "__main__":
     leave(main(sys.argv[1:]))
-
-
-def run(case: Case, attempt: Path, found: Found, write: Callable[[Path, Outcome], None]) -> int:
-    """Measures a case as one of its ranks; gives the exit status.
-
-    Args:
-        write: called on rank 0 with the attempt's folder and the outcome of all ranks.
-    """
-    began_s = time.perf_counter()
-    from dlbench.worker.measure import measure
-
-    import_s = time.perf_counter() - began_s
-
-    def work(case: Case, place: Place) -> Outcome:
-        outcome = merge_rank_outcomes(measure(case, place, import_s), place, found)
-        if place.rank == 0:
-            write(attempt, outcome)
-        return outcome
-
-    return serve(case, attempt, found, work)

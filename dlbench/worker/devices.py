@@ -12,7 +12,7 @@ from dlbench.results.bounds_records import Where
 from dlbench.suites.case import Case
 from dlbench.version import __version__
 from dlbench.worker.machine.system import device_facts, stack, system_key
-from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.timing import Clock, CudaClock, HostClock
 
 
@@ -21,7 +21,7 @@ def clock_for(device: torch.device) -> Clock:
     return CudaClock() if device.type == "cuda" else HostClock()
 
 
-def find_device(case: Case, place: Place) -> torch.device:
+def find_device(case: Case, context: RankContext) -> torch.device:
     """The device of this rank, made the current one; for a CPU the heap is set up as the protocol says.
 
     Raises:
@@ -36,10 +36,10 @@ def find_device(case: Case, place: Place) -> torch.device:
         reason = "finds no usable one; check the driver and CUDA_VISIBLE_DEVICES" if built else "is built for CPUs only"
         raise DeviceUnavailable(f"device 'cuda' asked for, but PyTorch {torch.__version__} {reason}.")
     count = torch.cuda.device_count()
-    if place.local_rank >= count:
-        raise DeviceUnavailable(f"device cuda:{place.local_rank} asked for, but {count} are visible on this node.")
-    torch.cuda.set_device(place.local_rank)
-    return torch.device("cuda", place.local_rank)
+    if context.local_rank >= count:
+        raise DeviceUnavailable(f"device cuda:{context.local_rank} asked for, but {count} are visible on this node.")
+    torch.cuda.set_device(context.local_rank)
+    return torch.device("cuda", context.local_rank)
 
 
 def device_uuid(device: torch.device) -> str | None:

@@ -25,7 +25,7 @@ from dlbench.worker.meters.energy import Meter, open_meter
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.meters.reading import Reading
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRank, WarmupRule, WindowRule
 from dlbench.worker.timing import Clock, Window, no_garbage_collection, run_window
 from dlbench.worker.workload import Workload, build_workload
@@ -51,7 +51,7 @@ class Warmup:
         return statistics.median(self.step_s[-NUM_ESTIMATE_STEPS:])
 
 
-def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
+def measure(case: Case, context: RankContext, import_s: float | None = None) -> Outcome:
     """Measures `case` and says how it went: ok, or unstable where a cap ended the window.
 
     Raises:
@@ -60,7 +60,7 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
         torch.OutOfMemoryError, RuntimeError, MemoryError: memory ran out (`failures.classify` tells).
     """
     load_before = load_average()
-    device = find_device(case, place)
+    device = find_device(case, context)
     clock = clock_for(device)
     watch = DeviceWatch(device_uuid(device))
     host = HostWatch()
@@ -68,17 +68,17 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
 
     enter_phase("build")
     began_s = time.perf_counter()
-    workload = build_workload(case, device, place)
+    workload = build_workload(case, device, context)
     clock.synchronize()
     build_s = time.perf_counter() - began_s
 
-    with workload.many():
-        warmup = _warm_up(workload, clock, meter, place)
-        window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, place)
+    with workload.inference_context():
+        warmup = _warm_up(workload, clock, meter, context)
+        window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, context)
     measurement = Measurement(
-        rank=place.rank,
-        local_rank=place.local_rank,
-        world_size=place.world_size,
+        rank=context.rank,
+        local_rank=context.local_rank,
+        world_size=context.world_size,
         device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         device_uuid=device_uuid(device),
         **_samples(window, clock, warmup),
@@ -93,15 +93,15 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
         loss_last=loss_last,
     )
     measurement = dataclasses.replace(
-        measurement, **_with_warnings(measurement, _communication(workload, clock, place, window))
+        measurement, **_with_warnings(measurement, _communication(workload, clock, context, window))
     )
-    host.excuse(place.gather(host.used()))
+    host.subtract_peer_ranks(context.all_gather(host.used()))
     enter_phase("check")
     checked = {"warnings": (*workload.warnings, *_check(workload))}
     measurement = dataclasses.replace(measurement, **_with_warnings(measurement, checked))
     enter_phase("memory")
     measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
-    if place.rank == 0:  # the same for all
+    if context.rank == 0:  # the same for all
         enter_phase("flop")
         measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
     enter_phase("system")
@@ -119,11 +119,11 @@ def measure(case: Case, place: Place, import_s: float | None = None) -> Outcome:
     return Outcome(status, None, ((describe_system(device, load_before), measurement),))
 
 
-def what_is_known(case: Case, place: Place) -> tuple[tuple[System, Measurement], ...]:
+def what_is_known(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
     """The system of a case that failed, beside an empty measurement."""
-    device = find_device(case, place)
+    device = find_device(case, context)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    found = Measurement(place.rank, place.local_rank, place.world_size, name, device_uuid(device))
+    found = Measurement(context.rank, context.local_rank, context.world_size, name, device_uuid(device))
     return ((describe_system(device, None), found),)
 
 
@@ -133,7 +133,7 @@ def _open_meter(case: Case, device: torch.device) -> Meter:
     return open_meter(case.protocol.energy, device.type, device_uuid(device), pci_address)
 
 
-def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Warmup:
+def _warm_up(workload: Workload, clock: Clock, meter: Meter, context: RankContext) -> Warmup:
     """Steps until the step time no longer falls; the idle power is taken after the first, with all of it in place."""
     protocol = workload.case.protocol
     enter_phase("first step")
@@ -141,20 +141,20 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, place: Place) -> Wa
     workload.require_finite("the first step")
     memory.reset_peaks(workload.device)
     enter_phase("idle")
-    place.align()
+    context.barrier()
     meter.rest(protocol.idle_time_s)
     enter_phase("warmup")
     second_s = _timed_step(workload, clock)
     window = run_window(
         workload.step,
         clock,
-        SlowestRank(WarmupRule(protocol), place.gather),
+        SlowestRank(WarmupRule(protocol), context.all_gather),
         step_estimate_s=second_s,
         first_look_s=protocol.warmup_min_time_s,
         cap_s=protocol.warmup_max_time_s,
         max_steps=NO_STEP_LIMIT,
         growth=WARMUP_GROWTH,
-        agree=place.agree if place.group else None,
+        broadcast=context.broadcast if context.group else None,
     )
     return Warmup((first_s, second_s, *window.step_s), window.stop_reason == "steady")
 
@@ -174,7 +174,7 @@ def _measure_window(
     watch: DeviceWatch,
     host: HostWatch,
     warmup: Warmup,
-    place: Place,
+    context: RankContext,
 ) -> tuple[Window, Reading, float | None, float | None]:
     """The window between the meters, its energy, and the loss before and after."""
     protocol = workload.case.protocol
@@ -182,20 +182,20 @@ def _measure_window(
     watch.before()
     # Garbage is collected before the meter starts: the device would idle through it.
     with no_garbage_collection():
-        place.align()
+        context.barrier()
         enter_phase("window")
         meter.start()
         host.before()
         window = run_window(
             workload.step,
             clock,
-            SlowestRank(WindowRule(protocol), place.gather),
+            SlowestRank(WindowRule(protocol), context.all_gather),
             step_estimate_s=warmup.estimate_s,
             first_look_s=protocol.min_time_s,
             cap_s=protocol.max_time_s,
             max_steps=protocol.max_steps,
             growth=WINDOW_GROWTH,
-            agree=place.agree if place.group else None,
+            broadcast=context.broadcast if context.group else None,
         )
         host.after()
     watch.after()
@@ -241,21 +241,21 @@ def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
     }
 
 
-def _communication(workload: Workload, clock: Clock, place: Place, window: Window) -> dict[str, Any]:
+def _communication(workload: Workload, clock: Clock, context: RankContext, window: Window) -> dict[str, Any]:
     """What carries the gradients, and the steps without it; nothing for a single process."""
-    if place.group is None:
+    if context.group is None:
         return {}
     from dlbench.worker.ranks import gradient_sync, transport
 
-    hosts = place.gather(socket.gethostname())
-    backend = place.group.backend
-    found = transport.find_transport(backend, workload.device, place.world_size, len(set(hosts)) == 1)
+    hosts = context.all_gather(socket.gethostname())
+    backend = context.group.backend
+    found = transport.find_transport(backend, workload.device, context.world_size, len(set(hosts)) == 1)
     step_s = statistics.median(window.step_s)
     return {
         "communicator": backend,
         "transport": found.used,
-        "gradient_allreduce_s": gradient_sync.gradient_all_reduce(workload, clock, place),
-        "unsynced_step_s": gradient_sync.unsynced_steps(workload, clock, place, step_s, window.window_s),
+        "gradient_allreduce_s": gradient_sync.gradient_all_reduce(workload, clock, context),
+        "unsynced_step_s": gradient_sync.unsynced_steps(workload, clock, context, step_s, window.window_s),
         "warnings": (found.warning,) if found.warning else (),
     }
 

@@ -105,7 +105,7 @@ def cpu_allocated_peak_bytes(workload: Workload) -> int | None:
     from torch.profiler import ProfilerActivity, profile
 
     # What the profiler has not seen allocated it does not see released either.
-    workload.forget()
+    workload.release_step_state()
     alive = storage_bytes(_alive_tensors(workload))
     # acc_events: without it PyTorch 2.11 warns that it keeps the events of the last cycle alone; there is one.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:

@@ -37,13 +37,13 @@ class SlowestRank:
     """
 
     rule: Callable[[list[float], float], str | None]
-    #: See `Place.gather`.
-    gather: Callable[[list[float]], list[list[float]]]
+    #: See `RankContext.all_gather`.
+    all_gather: Callable[[list[float]], list[list[float]]]
     slowest_s: list[float] = field(default_factory=list)
 
     def __call__(self, step_s: list[float], elapsed_s: float) -> str | None:
         # Each rank knows some steps more or less: what one lacks is left to the next look of all.
-        new = self.gather(step_s[len(self.slowest_s) :])
+        new = self.all_gather(step_s[len(self.slowest_s) :])
         self.slowest_s += map(max, *new) if len(new) > 1 else new[0]
         return self.rule(self.slowest_s, elapsed_s)
 

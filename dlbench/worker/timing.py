@@ -128,7 +128,7 @@ Step = Callable[[Clock | None], tuple[Any, ...]]
 #: Sees all step times so far and the time since the start, both in seconds; a reason to stop, or None.
 Rule = Callable[[list[float], float], str | None]
 #: Makes all ranks take rank 0's decision: (reason or None, number of the step at which to ask again).
-Agree = Callable[[tuple[str | None, int]], tuple[str | None, int]]
+Broadcast = Callable[[tuple[str | None, int]], tuple[str | None, int]]
 
 
 @dataclass
@@ -161,7 +161,7 @@ def run_window(
     cap_s: float,
     max_steps: int,
     growth: float,
-    agree: Agree | None = None,
+    broadcast: Broadcast | None = None,
 ) -> Window:
     """Runs `step` until `rule` gives a reason or `max_steps` are done.
 
@@ -174,17 +174,17 @@ def run_window(
         max_steps: the rule is asked at this step at the latest, and the window closes there whatever it says.
         growth: from one turn of `rule` to the next, the window grows by this factor at least: a rule that is asked
             often enough says yes by luck.
-        agree: see `Agree`; called with the same step number on every rank. None: there is one.
+        agree: see `Broadcast`; called with the same step number on every rank. None: there is one.
     """
-    agreed: Agree = agree or (lambda decision: decision)
+    agreed: Broadcast = broadcast or (lambda decision: decision)
     # Where ranks show their phases in different steps, nothing can be said of them.
     _, stride = agreed((None, _phase_stride(step_estimate_s)))
     window = Window(phase_stride=stride)
     reader = _Reader(clock, window)
     lag = _lag(step_estimate_s) if clock.runs_ahead else 0
     # A stamp of the host's clock is itself the time; another would have to be waited for, and other ranks to be asked.
-    shows_time = agree is None and not clock.runs_ahead
-    cap = _Cap(cap_s, agree, step_estimate_s, max_steps)
+    shows_time = broadcast is None and not clock.runs_ahead
+    cap = _Cap(cap_s, broadcast, step_estimate_s, max_steps)
     done, reason = 0, None
     _, look_at = agreed((None, _steps_in(first_look_s, step_estimate_s, 1, max_steps)))
     with no_garbage_collection():
@@ -233,27 +233,27 @@ def _look(window: Window, rule: Rule, done: int, cap_s: float, max_steps: int, g
 class _Cap:
     """Whether a window's longest time is over: a single process sees it for itself, ranks all at the same step."""
 
-    def __init__(self, cap_s: float, agree: Agree | None, step_estimate_s: float, max_steps: int) -> None:
+    def __init__(self, cap_s: float, broadcast: Broadcast | None, step_estimate_s: float, max_steps: int) -> None:
         self._cap_s = cap_s
-        self._agree = agree
+        self._broadcast = broadcast
         self._max_steps = max_steps
         self._looked_at_s, self._looked_after = 0.0, 0
         #: The step after which the ranks tell each other.
         self.look_at = max_steps
-        if agree is not None:
-            _, self.look_at = agree((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, max_steps)))
+        if broadcast is not None:
+            _, self.look_at = broadcast((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, max_steps)))
 
     def has_come(self, done: int, elapsed_s: float) -> bool:
         """Asked after each turn of the loop."""
         is_over = elapsed_s >= self._cap_s
-        if self._agree is None:
+        if self._broadcast is None:
             return is_over
         if done < self.look_at:
             return False
         step_s = (elapsed_s - self._looked_at_s) / (done - self._looked_after)
         self._looked_at_s, self._looked_after = elapsed_s, done
         next_look = _steps_in(CAP_INTERVAL_S, step_s, done + 1, self._max_steps)
-        reason, self.look_at = self._agree(("cap" if is_over else None, next_look))
+        reason, self.look_at = self._broadcast(("cap" if is_over else None, next_look))
         return reason is not None
 
 

@@ -22,7 +22,7 @@ from dlbench.models import BuiltModel, build, training_loss
 from dlbench.suites.case import Case
 from dlbench.worker.computed import check_parameters, check_step
 from dlbench.worker.precision import AUTOCAST_DTYPES, autocast
-from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
 from dlbench.worker.timing import Clock
 
@@ -156,14 +156,14 @@ class Workload:
                 check_step(self.step, self.case, self.settings)
         finally:
             self.run = run
-            self.forget()
+            self.release_step_state()
         if compiled and self.case.compile == "off":
             return (
                 f"compiled_inside: the network itself compiles {compiled} of its functions, although compile is off.",
             )
         return ()
 
-    def many(self) -> AbstractContextManager[object]:
+    def inference_context(self) -> AbstractContextManager[object]:
         """To be entered around many steps: what each of them needs is entered once, as in the usual loop."""
         return torch.inference_mode() if self.optimizer is None else nullcontext()
 
@@ -180,7 +180,7 @@ class Workload:
         """Trainable and frozen weights and biases, each once."""
         return sum(p.numel() for p in self.module.parameters())
 
-    def forget(self) -> None:
+    def release_step_state(self) -> None:
         """Frees what the latest step left: its output, its loss and its gradients."""
         self.output = self.loss = None
         if self.optimizer is not None:
@@ -191,7 +191,7 @@ class Workload:
         return None if self.loss is None else float(self.loss.detach())
 
 
-def build_workload(case: Case, device: torch.device, place: Place | None = None) -> Workload:
+def build_workload(case: Case, device: torch.device, context: RankContext | None = None) -> Workload:
     """Everything `case` needs, on `device`, seeded by the protocol; no step has run yet.
 
     Args:
@@ -209,13 +209,13 @@ def build_workload(case: Case, device: torch.device, place: Place | None = None)
     layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
     module: nn.Module = built.module.to(device).to(memory_format=layout).train(training)
     parallel = None
-    if place is not None and place.group is not None:
+    if context is not None and context.group is not None:
         from dlbench.worker.ranks.data_parallel import wrap
 
         parallel = wrap(module, case, device) if training else None
     # Behind all code of the network that runs before the first step.
     reset = settings.set_back()
-    settings.set_seeds(place.rank if place is not None else 0)
+    settings.set_seeds(context.rank if context is not None else 0)
     return Workload(
         case=case,
         module=module,

@@ -10,7 +10,7 @@ import pytest
 from dlbench.commands import memory
 from dlbench.commands.memory import Runs, Trial, find_largest, make_case
 from dlbench.errors import BadInput, UnknownName
-from dlbench.launch.job import ErrandFailed
+from dlbench.launch.job import JobFailed
 from dlbench.suites.case import Case
 
 
@@ -131,7 +131,7 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, kind):
 
 def test_another_failure_is_no_answer(tmp_path, monkeypatch):
     runs = runs_of(tmp_path, monkeypatch, "broken")
-    with pytest.raises(ErrandFailed, match="no weights"):
+    with pytest.raises(JobFailed, match="no weights"):
         find_largest(lambda batch: runs.trial(batch, None), lambda batch: batch * 100.0, 1000)
 
 

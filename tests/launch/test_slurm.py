@@ -406,9 +406,9 @@ def test_the_unpacked_image_is_removed_before_the_job_goes_back_into_the_queue(b
     )
     (by_hand.folder / "bin" / "enroot").chmod(0o755)
     site = dataclasses.replace(plain(), container=Container("enroot", "/x.sqsh"))
-    told = signalled(signal.SIGUSR1, site, {"SLURMD_NODENAME": "n1"})[1].splitlines()
-    assert told.index("requeue 17") == 3
-    assert told[:3] == ["enroot remove", "enroot create", "enroot remove"]
+    on_progress = signalled(signal.SIGUSR1, site, {"SLURMD_NODENAME": "n1"})[1].splitlines()
+    assert on_progress.index("requeue 17") == 3
+    assert on_progress[:3] == ["enroot remove", "enroot create", "enroot remove"]
 
 
 def test_a_job_that_is_cancelled_does_not_come_back(signalled):

@@ -56,9 +56,9 @@ def test_a_query_reads_the_columns_that_it_names(tmp_path, monkeypatch, sql, col
     read = []
     whole = Reader.tables
 
-    def watched(self, names, told=None):
+    def watched(self, names, on_progress=None):
         read.extend(names)
-        return whole(self, names, told)
+        return whole(self, names, on_progress)
 
     monkeypatch.setattr(Reader, "tables", watched)
     _, rows = query.query(sql, [tmp_path / "s"])

@@ -68,10 +68,10 @@ def private(tmp_path):
 def test_nothing_private_is_left_in_any_byte(private, tmp_path):
     target = tmp_path / "public" / "records.parquet"
     assert public.write([private], target) == 3
-    told = json.dumps(pq.read_table(target).to_pylist(), default=str)
-    told += json.dumps(read_ceilings(target.parent).to_dict("records"), default=str)
+    on_progress = json.dumps(pq.read_table(target).to_pylist(), default=str)
+    on_progress += json.dumps(read_ceilings(target.parent).to_dict("records"), default=str)
     for secret in SECRETS:
-        assert secret not in told, secret
+        assert secret not in on_progress, secret
     files = [file for pattern in ("*.parquet", "*.json") for file in target.parent.rglob(pattern)]
     for file in files:
         assert not any(secret.encode() in file.read_bytes() for secret in SECRETS)

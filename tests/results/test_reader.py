@@ -153,6 +153,6 @@ def test_an_empty_folder_has_no_rows_but_all_columns(tmp_path):
 def test_readers_are_told_how_far_it_is(tmp_path):
     for record in made(70):
         store.append(tmp_path, record)
-    told = []
-    list(Reader.of([tmp_path]).batches(["status"], lambda *counts: told.append(counts)))
-    assert told == [(32, 70), (64, 70), (70, 70)]
+    on_progress = []
+    list(Reader.of([tmp_path]).batches(["status"], lambda *counts: on_progress.append(counts)))
+    assert on_progress == [(32, 70), (64, 70), (70, 70)]

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from dlbench.models import build, training_loss
 from dlbench.suites.case import Case
-from dlbench.worker.ranks.context import Place, detect
+from dlbench.worker.ranks.context import RankContext, detect
 from dlbench.worker.ranks.data_parallel import wrap
 from dlbench.worker.ranks.process_group import join
 from dlbench.worker.workload import build_workload
@@ -28,13 +28,13 @@ SETTINGS = [
 def main(folder: Path) -> None:
     torch.set_default_dtype(torch.float32)
     found = detect(os.environ, 2)
-    place = join(Case("lenet5", devices_per_node=2), found, folder.name)
-    check(place)
+    context = join(Case("lenet5", devices_per_node=2), found, folder.name)
+    check(context)
     # What holds a DistributedDataParallel is gone by now, as in a measurement: some versions hang otherwise.
     dist.destroy_process_group()
 
 
-def check(place: Place) -> None:
+def check(context: RankContext) -> None:
     for setting in SETTINGS:
         case = Case("lenet5", devices_per_node=2, batch_size=4, **setting)
         torch.manual_seed(7)
@@ -43,21 +43,21 @@ def check(place: Place) -> None:
         images, labels = torch.randn(8, 1, 28, 28), torch.randint(10, (8,))
         training_loss(alone(images), labels).backward()
         wrapped = wrap(shared, case, torch.device("cpu"))
-        mine = slice(4 * place.rank, 4 * place.rank + 4)
+        mine = slice(4 * context.rank, 4 * context.rank + 4)
         training_loss(wrapped(images[mine]), labels[mine]).backward()
         tolerance = {"none": 1e-6, "fp16": 1e-3, "bf16": 1e-2}[case.comm_hook]
         for one, other in zip(alone.parameters(), shared.parameters(), strict=True):
             torch.testing.assert_close(other.grad, one.grad, rtol=tolerance, atol=tolerance)
-    workload = build_workload(Case("lenet5", devices_per_node=2, batch_size=4), torch.device("cpu"), place)
+    workload = build_workload(Case("lenet5", devices_per_node=2, batch_size=4), torch.device("cpu"), context)
     images = next(workload.batches)[0]
-    both = place.gather(images)
+    both = context.all_gather(images)
     assert not torch.equal(both[0], both[1]), "ranks must not train on the same images"
     with workload.unsynchronised():
         workload.step()
-    gradients = place.gather(next(workload.module.parameters()).grad)
+    gradients = context.all_gather(next(workload.module.parameters()).grad)
     assert not torch.equal(gradients[0], gradients[1]), "no_sync must leave gradients to each rank"
     workload.step()
-    gradients = place.gather(next(workload.module.parameters()).grad)
+    gradients = context.all_gather(next(workload.module.parameters()).grad)
     assert torch.equal(gradients[0], gradients[1])
 
 

@@ -13,7 +13,7 @@ from dlbench.models import build, build_on_meta, training_loss
 from dlbench.models.loss import auxiliary_scores, main_scores
 from dlbench.suites.case import Case
 from dlbench.worker.measure import measure
-from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
 from dlbench.worker.workload import build_workload, require_finite_outputs
 from tests.worker.conftest import NETWORKS, TINY, run_worker
@@ -134,7 +134,7 @@ def test_integer_products_are_not_fp32():
 @pytest.mark.parametrize("mode", ["training", "inference"])
 @pytest.mark.parametrize("name", ["Lazy", "LazyHead"])
 def test_lazy_layers_are_measured(name, mode):
-    outcome = measure(case_of(f"shapes:{name}", mode=mode), Place())
+    outcome = measure(case_of(f"shapes:{name}", mode=mode), RankContext())
     ((_, found),) = outcome.ranks
     # 8 filters of 3 x 3 x 3 on 14 x 14 positions, and 8 x 14 x 14 x 10 weights (twice with the head of training).
     head = 2 if (name, mode) == ("LazyHead", "training") else 1
@@ -205,7 +205,7 @@ def test_a_second_tensor_of_scores_is_an_auxiliary_head():
 
 
 def test_a_network_without_a_head_is_measured_in_inference_and_refused_in_training():
-    ((_, found),) = measure(case_of("shapes:Headless", mode="inference"), Place()).ranks
+    ((_, found),) = measure(case_of("shapes:Headless", mode="inference"), RankContext()).ranks
     assert found.forward_macs == 64 * 32
     with pytest.raises(BadInput, match=r"has no class scores .*: only its inference can be measured"):
         built("shapes:Headless")
@@ -216,7 +216,7 @@ def test_a_network_without_a_head_is_measured_in_inference_and_refused_in_traini
 @pytest.mark.parametrize("name", ["Nan", "NanBeside", "NanLater"])
 def test_outputs_that_are_not_finite_make_inference_invalid(name):
     with pytest.raises(InvalidMeasurement, match=r"outputs are not finite after (the first step|\d+ timed steps)"):
-        measure(case_of(f"shapes:{name}", mode="inference"), Place())
+        measure(case_of(f"shapes:{name}", mode="inference"), RankContext())
 
 
 def test_outputs_without_fractions_are_fine():

@@ -244,7 +244,7 @@ def test_ranks_end_at_the_same_step_after_the_cap_by_the_clock_of_rank_0(monkeyp
     barrier, said, windows = threading.Barrier(2, timeout=20), [None], {}
 
     def agree_of(rank):
-        def agree(mine):
+        def broadcast(mine):
             if rank == 0:
                 said[0] = mine
             barrier.wait()
@@ -252,7 +252,7 @@ def test_ranks_end_at_the_same_step_after_the_cap_by_the_clock_of_rank_0(monkeyp
             barrier.wait()
             return decision
 
-        return agree
+        return broadcast
 
     def work(rank):
         # The other rank thinks that its steps are ten times as long, so it would look at other steps.
@@ -282,7 +282,7 @@ def test_no_garbage_is_collected_inside_the_window():
 def test_all_ranks_take_the_decision_of_rank_0():
     # How often phases are shown, when to look at the cap, when to look first, then what each look says.
     decisions = iter([(None, 3), (None, 50), (None, 5), (None, 9), ("target", 99)])
-    window = run(lambda clock: (), HostClock(), lambda *_: None, agree=lambda mine: next(decisions))
+    window = run(lambda clock: (), HostClock(), lambda *_: None, broadcast=lambda mine: next(decisions))
     assert (window.phase_stride, window.stop_reason, len(window.step_s)) == (3, "target", 9)
 
 
@@ -332,12 +332,12 @@ def test_of_several_ranks_the_slowest_of_each_step_decides():
     narrow = WindowRule(Protocol(min_time_s=5.0, min_steps=30, max_time_s=60.0, target_half_width=0.005))
     asked = []
 
-    def gather(mine):
+    def all_gather(mine):
         # The other rank has read two steps less.
         asked.append(len(mine))
         return [mine, wide[len(rule.slowest_s) :][: max(0, len(mine) - 2)]]
 
-    rule = SlowestRank(narrow, gather)
+    rule = SlowestRank(narrow, all_gather)
     assert rule(even[:40], 6.0) is None
     assert rule(even, 60.0) == "max_time"
     assert asked == [40, 22]

@@ -35,7 +35,7 @@ def test_a_step_leaves_its_output_and_loss_as_the_usual_loop_does_until_they_are
     workload.step()
     assert workload.output.shape == (2, 10)
     assert workload.read_loss() > 0
-    workload.forget()
+    workload.release_step_state()
     assert workload.output is None
     assert workload.loss is None
     assert all(p.grad is None for p in workload.module.parameters())
@@ -71,12 +71,12 @@ def test_inference_runs_in_its_mode_entered_once_for_many_steps_or_by_each_step(
     seen = []
     workload.module.register_forward_hook(lambda *_: seen.append(torch.is_inference_mode_enabled()))
     workload.step()
-    with workload.many():
+    with workload.inference_context():
         assert torch.is_inference_mode_enabled()
         workload.step()
     assert seen == [True, True]
     assert not torch.is_inference_mode_enabled()
-    with build_workload(Case("lenet5", batch_size=2, device="cpu"), CPU).many():
+    with build_workload(Case("lenet5", batch_size=2, device="cpu"), CPU).inference_context():
         assert not torch.is_inference_mode_enabled()
 
 

@@ -31,7 +31,7 @@ _BUSY = _SHORT["on a busy host"]
 _SHARE = re.compile(r"^busy_host: .*?(\d+)%")
 
 
-def doubts(cases: pd.DataFrame) -> pd.DataFrame:
+def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
     """One boolean column per doubt, named by what is said of the process.
 
     Args:
@@ -61,9 +61,9 @@ def doubts(cases: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def of_each(cases: pd.DataFrame) -> list[str]:
+def per_case(cases: pd.DataFrame) -> list[str]:
     """Per process its doubts in short words, without that it is unstable, which its status says."""
-    found = doubts(cases).drop(columns="unstable")
+    found = warning_flags(cases).drop(columns="unstable")
     names = [_SHORT.get(str(name), str(name)) for name in found.columns]
     said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
     return [
@@ -82,18 +82,18 @@ def with_doubts(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
     if cases.empty:
         return cases.assign(doubts=[])
     keys = ["number", "system_id"]
-    said = processes[keys].assign(doubts=of_each(processes)).groupby(keys)["doubts"]
+    said = processes[keys].assign(doubts=per_case(processes)).groupby(keys)["doubts"]
     return cases.join(said.agg(_together), on=keys)
 
 
-def in_words(case: Mapping[Any, Any] | pd.Series) -> str:
+def describe(case: Mapping[Any, Any] | pd.Series) -> str:
     """The status of a case of `with_doubts`, unless it is ok, and its doubts; "" for one that is sound."""
     return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["doubts"]) if part)
 
 
 def of_all(cases: pd.DataFrame, with_energy: bool) -> str:
     """The doubts of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
-    found = doubts(cases)
+    found = warning_flags(cases)
     counts = (found if with_energy else found.drop(columns=_OF_ENERGY)).sum()
     several = len(cases) > 1
     said = [f"{count} of {len(cases)} {name}" if several else str(name) for name, count in counts.items() if count]

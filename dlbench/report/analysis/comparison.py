@@ -47,7 +47,7 @@ from dlbench.suites.case import Case
 
 
 @dataclass(frozen=True)
-class Found:
+class ComparisonResult:
     """The lines of all cases, and what differs between the systems of the two sides."""
 
     lines: list[Line]
@@ -73,7 +73,7 @@ def compare_stores(
     base_where: Sequence[str] = (),
     target_where: Sequence[str] = (),
     every_attempt: bool = False,
-) -> Found:
+) -> ComparisonResult:
     """TARGET against BASE, case by case, from independent processes.
 
     Args:
@@ -105,12 +105,12 @@ def compare_stores(
     if all(line.verdict in ("refused", "missing") for line in lines):
         raise BadInput(f"no case of BASE can be compared with one of TARGET: {_why_none(lines)}")
     used = [side[side["_good"]] for side in (a, b)]
-    return Found(corrected(lines, rules.metric), rules, system_differences(*used), remarks)
+    return ComparisonResult(corrected(lines, rules.metric), rules, system_differences(*used), remarks)
 
 
 def compare_sides(
     rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence[tuple[Case, Case]], pairs: int, rules: Rules
-) -> Found:
+) -> ComparisonResult:
     """The two sides of `dlbench ab`, pair by pair.
 
     Args:
@@ -142,7 +142,7 @@ def compare_sides(
         if len(whole) < pairs:
             notes.append(f"{pairs - len(whole)} of {pairs} pairs left out: a half failed, or the halves ran apart")
         lines.append(Line(setting, "", result, middle(frames[0], rules), middle(frames[1], rules), "; ".join(notes)))
-    return Found(corrected(lines, rules.metric), rules)
+    return ComparisonResult(corrected(lines, rules.metric), rules)
 
 
 def whole_pairs(rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence[tuple[Case, Case]], pairs: int) -> set[
@@ -166,7 +166,7 @@ def whole_pairs(rows: pd.DataFrame, sides: tuple[str, str], matches: Sequence[tu
 _WORSE = ("slower", "more")
 
 
-def regressions(found: Found, percent: float) -> list[Line]:
+def regressions(found: ComparisonResult, percent: float) -> list[Line]:
     """The lines that fail a gate: slower (corrected) and by more than `percent` in the best estimate, or lost.
 
     The verdict says that a slowdown is real, the estimate how large it most likely is. The interval's lower end would

@@ -17,7 +17,7 @@ from dlbench.facts.peaks import find_peaks
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.loading import intervals, samples
 from dlbench.report.loading.systems import is_unknown
-from dlbench.results.reader import Lists
+from dlbench.results.reader import RaggedArray
 from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
 from dlbench.suites.case import AXES
 
@@ -95,7 +95,7 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     order = rows[["attempt_id", "rank"]].reset_index(drop=True).sort_values(["attempt_id", "rank"], kind="stable").index
     rows = (rows if order.is_monotonic_increasing else rows.take(order.to_numpy())).reset_index(drop=True)
     ranks = samples.Ranks.of(rows["attempt_id"].tolist())
-    none = Lists(np.empty(0), np.zeros(len(rows) + 1, dtype=np.int64))
+    none = RaggedArray(np.empty(0), np.zeros(len(rows) + 1, dtype=np.int64))
     lists = {name: _lists(rows[name]) if name in rows else none for name in samples.COLUMNS}
     found = samples.slowest(lists["step_s"], ranks)
     known = samples.statistics(found, lists, ranks, rows["phase_stride"].to_numpy())
@@ -190,11 +190,11 @@ def uneven(cases: pd.DataFrame) -> pd.Series[bool]:
     return found
 
 
-def _lists(column: pd.Series) -> Lists:
+def _lists(column: pd.Series) -> RaggedArray:
     """The arrays of a column in one; what is no array is missing."""
     arrays = [np.asarray(v, np.float64) if np.ndim(v) else np.empty(0) for v in column]
     starts = np.cumsum([0, *(a.size for a in arrays)], dtype=np.int64)
-    return Lists(np.concatenate(arrays) if arrays else np.empty(0), starts)
+    return RaggedArray(np.concatenate(arrays) if arrays else np.empty(0), starts)
 
 
 def _without_impossible(rows: pd.DataFrame) -> pd.DataFrame:

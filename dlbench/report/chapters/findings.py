@@ -9,7 +9,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import derive
-from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, doubts
+from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
@@ -56,7 +56,7 @@ def _two_rates(case: Mapping[Hashable, Any]) -> str:
 
 def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Findings that follow from the metrics, each with the cases that it concerns."""
-    doubted = doubts(shown)
+    doubted = warning_flags(shown)
     unstable, no_interval = shown["status"] == "unstable", shown["step_time_half_width"].isna()
     checks = [
         ("unstable", unstable, "The interval did not reach its target before the protocol's cap: see ±."),

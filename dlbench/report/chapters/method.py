@@ -10,7 +10,7 @@ import json
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, doubts
+from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
 from dlbench.report.analysis.content import Content
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
 from dlbench.suites.case import Protocol
@@ -165,7 +165,7 @@ def _throttling(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not _has_clock(shown):
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
         return "Read before and after, not during the window." if at_ends else "No clock is told, nor throttling."
-    found = doubts(shown)
+    found = warning_flags(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
     cases = units.counted(len(shown), "case")
     return (

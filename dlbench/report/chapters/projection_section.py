@@ -10,7 +10,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import in_words, with_doubts
+from dlbench.report.analysis.case_warnings import describe, with_doubts
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.analysis.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
@@ -72,7 +72,7 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
         assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
         row: list[Cell] = [network(case["model"])]
         row += [name] if several else []
-        rows.append([*row, setting(case, axes), num_devices, *_cells(found, known), in_words(case) or None])
+        rows.append([*row, setting(case, axes), num_devices, *_cells(found, known), describe(case) or None])
     assumptions |= dict.fromkeys(unused(prices, names.values()))
     return _without_empty(
         Table(_columns(several, prices), rows, notes=[_LIMITS.format(levels.named(best))] if limited else [])

@@ -6,7 +6,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import in_words, of_all, with_doubts
+from dlbench.report.analysis.case_warnings import describe, of_all, with_doubts
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derive import MIN_STEPS
 from dlbench.report.analysis.labels import network, setting, varying_axes
@@ -105,7 +105,7 @@ def _sound(shown: pd.DataFrame) -> pd.DataFrame:
 
 
 def _standing(case: pd.Series) -> str:
-    return ", ".join(part for part in (in_words(case), units.counted(int(case["steps"]), "step")) if part)
+    return ", ".join(part for part in (describe(case), units.counted(int(case["steps"]), "step")) if part)
 
 
 def _machines(content: Content) -> list[str]:

@@ -15,7 +15,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.errors import DlbenchError
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import in_words, of_each
+from dlbench.report.analysis.case_warnings import describe, per_case
 from dlbench.report.analysis.derive import uneven
 from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.analysis.metrics import METRICS
@@ -95,7 +95,7 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     columns += [metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
-    doubted = of_each(shown)
+    doubted = per_case(shown)
     columns[place:place] = [
         *([Column("confidence", "Confidence", "right", _level)] if levels.unusual(shown) else []),
         Column("status", "Status"),
@@ -168,7 +168,7 @@ def summary(shown: pd.DataFrame) -> Table:
 
 def _doubted(best: pd.DataFrame, key: tuple[str, str]) -> str:
     """What makes one of these cases doubtful; "" for one that is sound or is not there."""
-    return in_words(best.loc[[key]].iloc[0]) if key in best.index else ""
+    return describe(best.loc[[key]].iloc[0]) if key in best.index else ""
 
 
 def failures(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:

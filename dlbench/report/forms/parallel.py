@@ -107,7 +107,7 @@ class Crew:
             self._running[answer] = self._waiting.popleft(), process
 
 
-def run_all(tasks: Sequence[Callable[[], Any]], told: Callable[[int], object] = int) -> list[Any]:
+def run_all(tasks: Sequence[Callable[[], Any]], on_progress: Callable[[int], object] = int) -> list[Any]:
     """What each task gives, in their order.
 
     Args:
@@ -115,15 +115,15 @@ def run_all(tasks: Sequence[Callable[[], Any]], told: Callable[[int], object] = 
         told: is told how many are done.
     """
     with Crew() as crew:
-        return results([crew.start(task) for task in tasks], told)
+        return results([crew.start(task) for task in tasks], on_progress)
 
 
-def results(tasks: Sequence[Pending], told: Callable[[int], object] = int) -> list[Any]:
+def results(tasks: Sequence[Pending], on_progress: Callable[[int], object] = int) -> list[Any]:
     """The same of tasks that have been begun."""
     found = []
     for number, pending in enumerate(tasks, 1):
         found.append(pending.result())
-        told(number)
+        on_progress(number)
     return found
 
 

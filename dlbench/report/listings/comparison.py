@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from dlbench import units
-from dlbench.report.analysis.comparison import Found
+from dlbench.report.analysis.comparison import ComparisonResult
 from dlbench.report.analysis.comparison_lines import NOT_COMPARED, Line, caveat_of, verdict_words
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, network_order
 from dlbench.report.analysis.metrics import METRICS
@@ -13,13 +13,13 @@ from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
 
 
-def tables(found: Found, names: tuple[str, str] = ("BASE", "TARGET")) -> list[Table]:
+def tables(found: ComparisonResult, names: tuple[str, str] = ("BASE", "TARGET")) -> list[Table]:
     """What differs between the systems, and the comparison; the first is without rows where nothing differs."""
     columns = [Column("fact", "Differs"), Column("base", names[0]), Column("target", names[1])]
     return [Table(columns, found.differences, title="Systems"), comparison_table(found, names)]
 
 
-def comparison_table(found: Found, names: tuple[str, str] = ("BASE", "TARGET")) -> Table:
+def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", "TARGET")) -> Table:
     """One row per case; below it what the verdicts mean, and their sum."""
     metric = METRICS[found.rules.metric]
     axes = [
@@ -57,7 +57,7 @@ def with_footnotes(table: Table) -> Table:
     return Table(table.columns, rows, table.title, [*footnotes, *table.notes])
 
 
-def summary(found: Found) -> str:
+def summary(found: ComparisonResult) -> str:
     """The closing line: ``12 compared: 1 slower, 8 same, 3 ambiguous; 2 not compared: 1 failed, 1 refused``."""
     counts = Counter(line.verdict for line in found.lines)
     words = verdict_words(found.rules.metric)
@@ -72,7 +72,7 @@ def _in_order(lines: list[Line]) -> list[Line]:
     return sorted(lines, key=lambda line: (line.verdict in NOT_COMPARED, order[str(line.setting["model"])]))
 
 
-def _common_caveat(found: Found) -> str:
+def _common_caveat(found: ComparisonResult) -> str:
     """What has to be known beside all of several verdicts, and so is said once; "" where they differ."""
     caveats = [caveat_of(line.comparison) for line in found.lines if line.comparison]
     return caveats[0] if len(caveats) > 1 and len(set(caveats)) == 1 else ""
@@ -90,7 +90,7 @@ def _cells(line: Line, common: str) -> list[Cell]:
     ]  # fmt: skip
 
 
-def _notes(found: Found) -> list[str]:
+def _notes(found: ComparisonResult) -> list[str]:
     rules = found.rules
     more = "energy" if rules.metric == "energy_per_image" else "time"
     return [

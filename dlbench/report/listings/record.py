@@ -101,13 +101,13 @@ def _metric(case: dict[Any, Any], name: str) -> dict[str, Any]:
 
 def _rank(row: dict[str, Any]) -> dict[str, Any]:
     """What one rank measured: its numbers, and of each list of numbers a summary."""
-    told: dict[str, Any] = {}
+    on_progress: dict[str, Any] = {}
     for field in SCHEMA:
         own = field.name not in (*_OUTCOME, *AXES, "protocol") and not field.name.startswith("system_")
         if own and field.name in row:
             value = row[field.name]
-            told[field.name] = _summary(value) if field.type == pa.list_(pa.float64()) else _plain(value)
-    return told
+            on_progress[field.name] = _summary(value) if field.type == pa.list_(pa.float64()) else _plain(value)
+    return on_progress
 
 
 def _summary(samples: list[float | None] | None) -> dict[str, float | int] | None:
@@ -124,8 +124,8 @@ def _summary(samples: list[float | None] | None) -> dict[str, float | int] | Non
 def _system(row: dict[str, Any]) -> dict[str, Any]:
     facts = {name.removeprefix("system_"): value for name, value in row.items() if name.startswith("system_")}
     key_and_details = {"key", "details"}
-    told = {name: _plain(value) for name, value in facts.items() if name not in key_and_details}
-    return {**told, "details": details_of(facts.get("details"))}
+    on_progress = {name: _plain(value) for name, value in facts.items() if name not in key_and_details}
+    return {**on_progress, "details": details_of(facts.get("details"))}
 
 
 def _plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlbench import stats
-from dlbench.results.reader import Lists
+from dlbench.results.reader import RaggedArray
 
 Floats = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 _STEPS_AT_ONCE = 2_000_000
 
 
-def median_intervals(steps: Lists, confidence: Floats) -> Floats:
+def median_intervals(steps: RaggedArray, confidence: Floats) -> Floats:
     """The lower and upper limit [s] of each row's median; NaN where `stats.median_interval` gives None.
 
     Args:

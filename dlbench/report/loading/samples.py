@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlbench.results.case_figures import LONGEST_STEP_S, SHORTEST_STEP_S
-from dlbench.results.reader import Lists
+from dlbench.results.reader import RaggedArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -52,11 +52,11 @@ class Ranks:
 class Slowest:
     """Of each attempt the time of every step [s] in its slowest rank, and which rank that was (from 0, by rows)."""
 
-    steps: Lists
+    steps: RaggedArray
     rank: NDArray[np.int32]
 
 
-def slowest(steps: Lists, ranks: Ranks) -> Slowest:
+def slowest(steps: RaggedArray, ranks: Ranks) -> Slowest:
     """The steps of all attempts over ranks; none for an attempt with a time that cannot be right.
 
     Ranks with more steps than others lose the last ones.
@@ -79,10 +79,10 @@ def slowest(steps: Lists, ranks: Ranks) -> Slowest:
         spoilt = np.isin(np.arange(counts.size), owner[~good])
         kept = ~spoilt[owner]
         times, rank, counts = times[kept], rank[kept], np.where(spoilt, 0, counts)
-    return Slowest(Lists(times, np.concatenate(([0], np.cumsum(counts)))), rank)
+    return Slowest(RaggedArray(times, np.concatenate(([0], np.cumsum(counts)))), rank)
 
 
-def statistics(found: Slowest, lists: Mapping[str, Lists], ranks: Ranks, stride: NDArray[Any]) -> pd.DataFrame:
+def statistics(found: Slowest, lists: Mapping[str, RaggedArray], ranks: Ranks, stride: NDArray[Any]) -> pd.DataFrame:
     """The metrics of `STATISTICS`, one row per attempt; NaN where there are too few samples.
 
     Args:
@@ -97,7 +97,7 @@ def statistics(found: Slowest, lists: Mapping[str, Lists], ranks: Ranks, stride:
     return pd.DataFrame(values, index=ranks.attempts, columns=list(STATISTICS))
 
 
-def _of_steps(steps: Lists) -> dict[str, Floats]:
+def _of_steps(steps: RaggedArray) -> dict[str, Floats]:
     counts = steps.lengths
     full = np.flatnonzero(counts)
     n, starts, values = counts[full], steps.starts[full], steps.values
@@ -128,7 +128,7 @@ def _of_steps(steps: Lists) -> dict[str, Floats]:
     return {name: _spread_out(some, full, counts.size) for name, some in found.items()}
 
 
-def _phase(samples: Lists, ranks: Ranks, found: Slowest, stride: Ints) -> Floats:
+def _phase(samples: RaggedArray, ranks: Ranks, found: Slowest, stride: Ints) -> Floats:
     """Median time of a phase, in each step of the rank that was slowest in it.
 
     NaN where a rank lacks it or has a time that cannot be right: every phase of a step is work of its own.
@@ -164,7 +164,7 @@ def possible(times: Floats) -> NDArray[np.bool_]:
     return (times >= SHORTEST_STEP_S) & (times <= LONGEST_STEP_S)
 
 
-def _shortest(lists: Lists, ranks: Ranks) -> Ints:
+def _shortest(lists: RaggedArray, ranks: Ranks) -> Ints:
     """Of each attempt the length of its ranks' shortest list."""
     if ranks.first.size == 0:
         return np.empty(0, np.int64)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dlbench import stats
 from dlbench.report.analysis import derive
 from dlbench.report.loading import intervals, samples, systems
-from dlbench.results.reader import NUMBER_LISTS, Batch, Lists, Reader, to_frame
+from dlbench.results.reader import NUMBER_LISTS, Batch, RaggedArray, Reader, to_frame
 from dlbench.results.schema import SCHEMA
 
 #: Kept of the samples of a case that is shown: the power of its first rank, and what communication took.
@@ -82,8 +82,8 @@ def load(sources: Sequence[systems.Source], progress: Progress | None = None) ->
     frames: list[pd.DataFrame] = []
     statistics: list[pd.DataFrame] = []
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
-        told = _teller(progress, source.path)
-        batches = reader.batches((*_ROW_COLUMNS, *samples.COLUMNS), told)
+        on_progress = _teller(progress, source.path)
+        batches = reader.batches((*_ROW_COLUMNS, *samples.COLUMNS), on_progress)
         frames.append(systems.marked(to_frame(_scalars(batches, statistics), _ROW_COLUMNS), source, number))
     # What is read once more, later, is not to be counted again.
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
@@ -150,7 +150,7 @@ def _kept(batch: Batch) -> pd.DataFrame:
     return pd.concat([pd.DataFrame(columns), communication], axis=1)
 
 
-def _unsynced(steps: Lists, ranks: samples.Ranks, protocols: Sequence[str | None]) -> NDArray[np.float64]:
+def _unsynced(steps: RaggedArray, ranks: samples.Ranks, protocols: Sequence[str | None]) -> NDArray[np.float64]:
     """Of each attempt the median of these steps and its interval, each the largest over ranks.
 
     NaN without steps, and where a rank has one that cannot be right.
@@ -170,10 +170,10 @@ def _unsynced(steps: Lists, ranks: samples.Ranks, protocols: Sequence[str | None
 
 def _details(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:
     """`system_details` of the first row of each system, and nothing in all others."""
-    told = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
+    on_progress = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
     details = pd.Series(None, rows.index, dtype=object)
-    places = {(attempt, rank): i for i, attempt, rank in told[["attempt_id", "rank"]].itertuples()}
-    source_of = told.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
+    places = {(attempt, rank): i for i, attempt, rank in on_progress[["attempt_id", "rank"]].itertuples()}
+    source_of = on_progress.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
     for batch in _batches_of(source_of, readers, (_DETAILS,)):
         for row in batch.scalars.select(["attempt_id", "rank", _DETAILS]).to_pylist():
             place = places.get((row["attempt_id"], row["rank"]))

@@ -120,18 +120,18 @@ def _settings(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
     if first.empty:
         return pd.Series("", rows.index)
     facts = _facts(first)
-    told = facts["system_cpu_threads"].notna()
+    on_progress = facts["system_cpu_threads"].notna()
     number = facts.groupby(list(_SETTING), dropna=False, sort=False).ngroup()
     # Of each setting once: there are few of them, and many attempts.
     different = facts.loc[~number.duplicated(), list(_SETTING)].itertuples(index=False)
     words = [",".join(f"{value:.0f}" for value in setting) for setting in different]
     text = number.map(dict(enumerate(words))).astype(object)
-    alone = (first["nodes"] * first["devices_per_node"]).eq(1) & told
+    alone = (first["nodes"] * first["devices_per_node"]).eq(1) & on_progress
     place = system_ids.loc[first.index]
     of_place = text.where(alone).groupby(place)
     only = of_place.transform("first").where(of_place.transform("nunique").eq(1)).astype(object)
     ranks = (first["nodes"] * first["devices_per_node"]).astype(str) + " ranks: "
-    own = text.where(facts["single"], ranks + text).where(told).astype(object)
+    own = text.where(facts["single"], ranks + text).where(on_progress).astype(object)
     text = text.where(alone).astype(object).fillna(only).fillna(own).fillna(_UNKNOWN)
     several = text.groupby(place).transform("nunique").gt(1)
     added = ("/" + text + "/").where(several, "")
@@ -169,23 +169,25 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
         rows: of all sources, as `joined` gives them. Attempts that died before they could tell their system are passed
             over.
     """
-    told = rows[rows["system_hostname"].fillna("") != ""]
+    on_progress = rows[rows["system_hostname"].fillna("") != ""]
     # Of each system an attempt of one rank, where there is one: it tells the threads of one process.
-    single = (told["nodes"] * told["devices_per_node"]).eq(1) | told["system_job_threads"].notna()
-    order = told[["source_number"]].assign(shared=~single).sort_values(["source_number", "shared"], kind="stable")
-    best = told.loc[order.index].drop_duplicates("system_id").set_index("system_id")
-    ids = told.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
-    told = best.loc[ids].reset_index()
-    hardware = told["device_name"].fillna(told["system_cpu_model"]).fillna(told["system_hostname"])
-    facts = told.assign(hardware=hardware, **_words(told)).to_dict("records")
+    single = (on_progress["nodes"] * on_progress["devices_per_node"]).eq(1) | on_progress["system_job_threads"].notna()
+    order = (
+        on_progress[["source_number"]].assign(shared=~single).sort_values(["source_number", "shared"], kind="stable")
+    )
+    best = on_progress.loc[order.index].drop_duplicates("system_id").set_index("system_id")
+    ids = on_progress.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
+    on_progress = best.loc[ids].reset_index()
+    hardware = on_progress["device_name"].fillna(on_progress["system_cpu_model"]).fillna(on_progress["system_hostname"])
+    facts = on_progress.assign(hardware=hardware, **_words(on_progress)).to_dict("records")
     bases = [str(fact["hardware"] if _unknown(fact["source_name"]) else fact["source_name"]) for fact in facts]
-    return dict(zip(told["system_id"], _distinct(bases, facts), strict=True))
+    return dict(zip(on_progress["system_id"], _distinct(bases, facts), strict=True))
 
 
-def _words(told: pd.DataFrame) -> dict[str, Any]:
+def _words(on_progress: pd.DataFrame) -> dict[str, Any]:
     """What a CPU may use, in words; None for other devices."""
-    facts = _facts(told).assign(device=told["device"]).to_dict("records")
-    rows = told.to_dict("records")
+    facts = _facts(on_progress).assign(device=on_progress["device"]).to_dict("records")
+    rows = on_progress.to_dict("records")
     words: dict[str, list[str | None]] = {
         "cores_and_threads": [f"{_count(f['system_cpu_cores'], 'core')}, {_threads(f)}" for f in facts],
         "logical_cores": [_count(f["system_cpu_threads"], "logical core") for f in facts],
@@ -196,7 +198,7 @@ def _words(told: pd.DataFrame) -> dict[str, Any]:
             "no binding" if _unknown(row["system_cpu_binding"]) else str(row["system_cpu_binding"]) for row in rows
         ],
     }
-    on_cpu = told["device"].eq("cpu").tolist()
+    on_cpu = on_progress["device"].eq("cpu").tolist()
     return {
         name: [text if cpu else None for text, cpu in zip(texts, on_cpu, strict=True)] for name, texts in words.items()
     }
@@ -226,21 +228,21 @@ def check_baseline(name: str | None, names: Iterable[str]) -> None:
 
 
 def _distinct(bases: list[str], facts: list[dict[Any, Any]]) -> list[str]:
-    told: list[list[str]] = [[] for _ in bases]
+    on_progress: list[list[str]] = [[] for _ in bases]
     for column, word in _TELLING:
-        for alike in _alike(bases, told):
+        for alike in _alike(bases, on_progress):
             values = [_said(facts[i], column) for i in alike]
             if len(set(values)) > 1:
                 for i, value in zip(alike, values, strict=True):
-                    told[i].append(word + value)
-    return [f"{base} ({', '.join(parts)})" if parts else base for base, parts in zip(bases, told, strict=True)]
+                    on_progress[i].append(word + value)
+    return [f"{base} ({', '.join(parts)})" if parts else base for base, parts in zip(bases, on_progress, strict=True)]
 
 
-def _alike(bases: list[str], told: list[list[str]]) -> list[list[int]]:
+def _alike(bases: list[str], on_progress: list[list[str]]) -> list[list[int]]:
     """The places of names that are still the same."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, base in enumerate(bases):
-        groups.setdefault((base, *told[i]), []).append(i)
+        groups.setdefault((base, *on_progress[i]), []).append(i)
     return [places for places in groups.values() if len(places) > 1]
 
 

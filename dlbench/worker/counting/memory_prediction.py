@@ -89,7 +89,7 @@ def followed(case: Case) -> tuple[Prediction, list[int]]:
 def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     workload = _fake_workload(case, built)
     activations = _saved_bytes(workload)  # a first step: the optimizer makes its state in it
-    workload.forget()
+    workload.release_step_state()
     parameters = list(workload.module.parameters())
     state = _state(workload)
     batch = next(workload.batches) if case.data == "synthetic" else ()

@@ -21,7 +21,7 @@ from dlbench.suites.case import Case
 from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import process_group
-from dlbench.worker.ranks.context import Place, detect
+from dlbench.worker.ranks.context import RankContext, detect
 from dlbench.worker.ranks.transport import find_transport
 from dlbench.worker.timing import Clock
 
@@ -30,7 +30,7 @@ _LARGEST_SUM = 1e30
 
 
 def all_reduce_times(
-    sizes_bytes: list[int], device: torch.device, clock: Clock, place: Place, seconds_each: float = 0.3
+    sizes_bytes: list[int], device: torch.device, clock: Clock, context: RankContext, seconds_each: float = 0.3
 ) -> tuple[AllReduce, ...]:
     """For each message size the times of all-reduces of fp32 sums, of each repetition that of the slowest rank.
 
@@ -42,10 +42,10 @@ def all_reduce_times(
     for size in sizes_bytes:
         data = torch.empty(max(1, size // 4), device=device)
         first_s = _all_reduce(data, clock, 3)[-1]
-        count = place.agree(max(5, min(200, int(seconds_each / max(first_s, 1e-6)))))
-        place.align()
-        own = [t for part in parts_of(count, place.world_size) for t in _all_reduce(data, clock, part)]
-        times = [max(column) for column in zip(*place.gather(own), strict=True)]
+        count = context.broadcast(max(5, min(200, int(seconds_each / max(first_s, 1e-6)))))
+        context.barrier()
+        own = [t for part in parts_of(count, context.world_size) for t in _all_reduce(data, clock, part)]
+        times = [max(column) for column in zip(*context.all_gather(own), strict=True)]
         found.append(AllReduce(data.numel() * data.element_size(), tuple(times)))
     return tuple(found)
 
@@ -74,15 +74,15 @@ def main(arguments: list[str]) -> int:
     case = Case.from_dict(json.loads((folder / "case.json").read_text()))
     sizes = json.loads((folder / "sizes.json").read_text())
 
-    def work(case: Case, place: Place) -> Outcome:
-        device = find_device(case, place)
+    def work(case: Case, context: RankContext) -> Outcome:
+        device = find_device(case, context)
         clock = clock_for(device)
         enter_phase("all-reduce")
-        measured = all_reduce_times(sizes, device, clock, place)
-        backend = place.group.backend if place.group else "none"
-        transport = find_transport(backend, device, place.world_size, case.nodes == 1)
-        if place.rank == 0:
-            ranks = (case.nodes, place.world_size, backend, transport.used)
+        measured = all_reduce_times(sizes, device, clock, context)
+        backend = context.group.backend if context.group else "none"
+        transport = find_transport(backend, device, context.world_size, case.nodes == 1)
+        if context.rank == 0:
+            ranks = (case.nodes, context.world_size, backend, transport.used)
             run = AllReduceRun(device_identity(device), *ranks, measured, transport.warning)
             (folder / "allreduce.json").write_text(to_json(run))
         return Outcome("ok")

@@ -34,7 +34,7 @@ from dlbench.worker.machine.system import CPU, device_facts
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.precision import precisions, set_precision
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.ranks.rank_status import leave
 from dlbench.worker.timing import Clock
 
@@ -93,7 +93,7 @@ LAYOUTS = {"channels_first": torch.contiguous_format, "channels_last": torch.cha
 
 
 @dataclass(frozen=True)
-class Trial:
+class Microbenchmark:
     """A ceiling yet to be measured, and what makes its call; operands are made only then."""
 
     ceiling: Ceiling
@@ -116,7 +116,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
         raise UnknownName("device", device_name, DEVICES)
     if not (math.isfinite(budget_s) and budget_s > 0):
         raise BadInput(f"the time budget is {budget_s} s; it must be above 0 s")
-    device = find_device(Case("none", device=device_name), Place())
+    device = find_device(Case("none", device=device_name), RankContext())
     clock = clock_for(device)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
@@ -124,7 +124,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
     for name in wanted:
         if name not in computed:
             raise UnknownName("precision", name, computed, "--precision")
-    waiting = list(trials(device, wanted or computed))
+    waiting = list(microbenchmarks(device, wanted or computed))
     host = HostWatch()
     host.before()
     ends_s = time.perf_counter() + budget_s
@@ -139,7 +139,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
     return CeilingRun(device_identity(device), tuple(done), busy_share=host.share)
 
 
-def trials(device: torch.device, wanted: Sequence[str]) -> Iterator[Trial]:
+def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Microbenchmark]:
     """Everything to measure, of each precision the small shapes first: they tell how long the large ones take."""
     for size in array_sizes(device):
         yield _copy(size, device)
@@ -148,7 +148,7 @@ def trials(device: torch.device, wanted: Sequence[str]) -> Iterator[Trial]:
         shapes = sorted(MATMULS[device.type], key=math.prod)
         yield from (_matmul(shape, precision, device) for shape in shapes)
         convs = [_conv(shape, layout, precision, device) for shape in CONVS for layout in LAYOUTS]
-        yield from sorted(convs, key=lambda trial: trial.ceiling.flop or 0)
+        yield from sorted(convs, key=lambda microbenchmark: microbenchmark.ceiling.flop or 0)
 
 
 def array_sizes(device: torch.device) -> list[int]:
@@ -192,16 +192,16 @@ def _random_array(size: int, device: torch.device) -> torch.Tensor:
     return torch.randn(2**18, device=device).repeat(size // 2**20)
 
 
-def _copy(size: int, device: torch.device) -> Trial:
+def _copy(size: int, device: torch.device) -> Microbenchmark:
     def prepare() -> Callable[[], Any]:
         source = _random_array(size, device)
         target = torch.empty_like(source)
         return lambda: target.copy_(source)
 
-    return Trial(Ceiling("copy", None, f"{size // 2**20} MiB", bytes=2 * size), prepare)
+    return Microbenchmark(Ceiling("copy", None, f"{size // 2**20} MiB", bytes=2 * size), prepare)
 
 
-def _triad(size: int, device: torch.device) -> Trial:
+def _triad(size: int, device: torch.device) -> Microbenchmark:
     """a = b + s c, counted as in McCalpin's STREAM: two arrays read, one written, no write-allocate."""
 
     def prepare() -> Callable[[], Any]:
@@ -209,10 +209,10 @@ def _triad(size: int, device: torch.device) -> Trial:
         a = torch.empty_like(b)
         return lambda: torch.add(b, c, alpha=3.0, out=a)
 
-    return Trial(Ceiling("triad", None, f"{size // 2**20} MiB", bytes=3 * size), prepare)
+    return Microbenchmark(Ceiling("triad", None, f"{size // 2**20} MiB", bytes=3 * size), prepare)
 
 
-def _matmul(shape: tuple[int, int, int], precision: str, device: torch.device) -> Trial:
+def _matmul(shape: tuple[int, int, int], precision: str, device: torch.device) -> Microbenchmark:
     m, n, k = shape
 
     def prepare() -> Callable[[], Any]:
@@ -223,10 +223,10 @@ def _matmul(shape: tuple[int, int, int], precision: str, device: torch.device) -
         return lambda: torch.mm(left, right, out=out)
 
     moved = (m * k + k * n + m * n) * DTYPES[precision].itemsize
-    return Trial(Ceiling("matmul", precision, f"{m} x {n} x {k}", flop=2 * m * n * k, bytes=moved), prepare)
+    return Microbenchmark(Ceiling("matmul", precision, f"{m} x {n} x {k}", flop=2 * m * n * k, bytes=moved), prepare)
 
 
-def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Trial:
+def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:
     batch, padding = CONV_BATCH[device.type], shape.R // 2
     side = (shape.H + 2 * padding - shape.R) // shape.stride + 1
     x_shape, w_shape = (batch, shape.C, shape.H, shape.H), (shape.M, shape.C, shape.R, shape.R)
@@ -241,14 +241,19 @@ def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -
     words = f"{batch} {shape.C} {shape.H} {shape.H} -> {shape.M}, {shape.R}x{shape.R}/{shape.stride}, {layout}"
     moved = sum(map(math.prod, (x_shape, w_shape, out_shape))) * DTYPES[precision].itemsize
     flop = 2 * convolution_macs(x_shape, w_shape, out_shape, transposed=False)
-    return Trial(Ceiling("conv", precision, words, flop=flop, bytes=moved), prepare)
+    return Microbenchmark(Ceiling("conv", precision, words, flop=flop, bytes=moved), prepare)
 
 
 def _measure(
-    trial: Trial, device: torch.device, clock: Clock, share_s: float, most_s: float, done: Sequence[Ceiling]
+    microbenchmark: Microbenchmark,
+    device: torch.device,
+    clock: Clock,
+    share_s: float,
+    most_s: float,
+    done: Sequence[Ceiling],
 ) -> Ceiling:
     """One ceiling with its samples, or with the reason why it has none."""
-    ceiling = trial.ceiling
+    ceiling = microbenchmark.ceiling
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
     expected_s = _expected_s(ceiling, done)
     if expected_s > most_s:
@@ -256,7 +261,7 @@ def _measure(
             ceiling, error=f"left out: one call takes about {expected_s:.2g} s, and there is {most_s:.2g} s for one"
         )
     try:
-        time_s, calls = sample(trial.prepare(), clock, SAMPLE_S[device.type], share_s)
+        time_s, calls = sample(microbenchmark.prepare(), clock, SAMPLE_S[device.type], share_s)
     except (RuntimeError, MemoryError) as error:
         return replace(ceiling, error=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
     return replace(ceiling, time_s=time_s, calls=calls)

@@ -68,7 +68,7 @@ class HostWatch:
         """What this process took, for the watches of the other ranks."""
         return socket.gethostname(), self._cores, self.own_s
 
-    def excuse(self, ranks: list[Used]) -> None:
+    def subtract_peer_ranks(self, ranks: list[Used]) -> None:
         """Takes off what the other ranks of the same case took of these cores, once the window is over.
 
         Args:

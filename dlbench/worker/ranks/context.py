@@ -5,8 +5,8 @@ Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SL
 SLURM_NTASKS is the number of ranks asked for: under mpirun inside of a job it is the daemon's. A number of ranks other
 than the one asked for stops the case: with the wrong `srun --mpi` every rank silently believes that it is 0 of 1.
 
-Everything that a group of processes must agree on goes through `Place.agree`, and what rank 0 must know of all through
-`Place.gather`; `dlbench.worker.ranks.process_group` gives a Place its group.
+Everything that a group of processes must agree on goes through `RankContext.broadcast`, and what rank 0 must know of all through
+`RankContext.all_gather`; `dlbench.worker.ranks.process_group` gives a Place its group.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ class Group(Protocol):
 
     backend: str
 
-    def agree(self, value: Any) -> Any:
-        """See `Place.agree`."""
+    def broadcast(self, value: Any) -> Any:
+        """See `RankContext.broadcast`."""
 
-    def gather(self, value: Any) -> list[Any]:
-        """See `Place.gather`."""
+    def all_gather(self, value: Any) -> list[Any]:
+        """See `RankContext.all_gather`."""
 
-    def align(self) -> None:
-        """See `Place.align`."""
+    def barrier(self) -> None:
+        """See `RankContext.barrier`."""
 
 
 @dataclass(frozen=True)
-class Place:
+class RankContext:
     """Rank of this process, its device on this node, the number of processes, and the way to them."""
 
     rank: int = 0
@@ -44,25 +44,25 @@ class Place:
     world_size: int = 1
     group: Group | None = field(default=None, compare=False)
 
-    def agree(self, value: T) -> T:
+    def broadcast(self, value: T) -> T:
         """The `value` of rank 0, on every rank. Called at the same step by all of them."""
         if self.group is None:
             return value
-        agreed: T = self.group.agree(value)
+        agreed: T = self.group.broadcast(value)
         return agreed
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """The values of all ranks by rank, on every rank. Called by all of them."""
-        return [value] if self.group is None else self.group.gather(value)
+        return [value] if self.group is None else self.group.all_gather(value)
 
-    def align(self) -> None:
+    def barrier(self) -> None:
         """Returns when all ranks have come here."""
         if self.group is not None:
-            self.group.align()
+            self.group.barrier()
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedRank:
     """What the environment says of this process."""
 
     rank: int
@@ -72,7 +72,7 @@ class Found:
     source: str  # the variable that told, or "none"
 
 
-def detect(environ: Mapping[str, str], asked: int) -> Found:
+def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
     """This process's rank.
 
     Args:
@@ -83,7 +83,7 @@ def detect(environ: Mapping[str, str], asked: int) -> Found:
     """
     found = _explicit(environ) or _open_mpi(environ) or _pmi(environ) or _slurm(environ, asked)
     if found is None:
-        found = Found(0, 0, 1, 1, "none")
+        found = DetectedRank(0, 0, 1, 1, "none")
     if found.world_size == asked and 0 <= found.rank < asked:
         return found
     if found.source == "none":
@@ -96,27 +96,27 @@ def detect(environ: Mapping[str, str], asked: int) -> Found:
     raise BadInput(f"the case asks for {asked} ranks, but {reason}.")
 
 
-def _explicit(environ: Mapping[str, str]) -> Found | None:
+def _explicit(environ: Mapping[str, str]) -> DetectedRank | None:
     rank, size = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
     if rank is None or size is None:
         return None
     local, local_size = _number(environ, "LOCAL_RANK"), _number(environ, "LOCAL_WORLD_SIZE")
-    return Found(rank, rank if local is None else local, size, local_size, "RANK and WORLD_SIZE")
+    return DetectedRank(rank, rank if local is None else local, size, local_size, "RANK and WORLD_SIZE")
 
 
-def _open_mpi(environ: Mapping[str, str]) -> Found | None:
+def _open_mpi(environ: Mapping[str, str]) -> DetectedRank | None:
     return _family(environ, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_")
 
 
-def _family(environ: Mapping[str, str], rank_name: str, size_name: str, local: str) -> Found | None:
+def _family(environ: Mapping[str, str], rank_name: str, size_name: str, local: str) -> DetectedRank | None:
     rank, size = _number(environ, rank_name), _number(environ, size_name)
     if rank is None or size is None:
         return None
     local_rank, local_size = _number(environ, f"{local}RANK"), _number(environ, f"{local}SIZE")
-    return Found(rank, rank if local_rank is None else local_rank, size, local_size, rank_name)
+    return DetectedRank(rank, rank if local_rank is None else local_rank, size, local_size, rank_name)
 
 
-def _pmi(environ: Mapping[str, str]) -> Found | None:
+def _pmi(environ: Mapping[str, str]) -> DetectedRank | None:
     for name in ("PMIX_RANK", "PMI_RANK"):
         rank = _number(environ, name)
         # PMIx tells no size to the environment; under srun the step does.
@@ -124,16 +124,18 @@ def _pmi(environ: Mapping[str, str]) -> Found | None:
         if rank is not None and size is not None:
             local = _first(environ, "MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
             local_size = _first(environ, "MPI_LOCALNRANKS", "PALS_LOCAL_SIZE")
-            return Found(rank, rank if local is None else local, size, local_size or _tasks_here(environ, size), name)
+            return DetectedRank(
+                rank, rank if local is None else local, size, local_size or _tasks_here(environ, size), name
+            )
     return None
 
 
-def _slurm(environ: Mapping[str, str], asked: int) -> Found | None:
+def _slurm(environ: Mapping[str, str], asked: int) -> DetectedRank | None:
     rank, size = _number(environ, "SLURM_PROCID"), _number(environ, "SLURM_NTASKS")
     if rank is None or size != asked:
         return None
     local = _number(environ, "SLURM_LOCALID")
-    return Found(rank, rank if local is None else local, size, _tasks_here(environ, size), "SLURM_PROCID")
+    return DetectedRank(rank, rank if local is None else local, size, _tasks_here(environ, size), "SLURM_PROCID")
 
 
 def _tasks_here(environ: Mapping[str, str], size: int) -> int | None:

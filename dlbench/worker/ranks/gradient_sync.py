@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.timing import Clock
 from dlbench.worker.workload import Workload
 
@@ -34,7 +34,9 @@ UNSYNCED_MAX_STEPS = 2000
 UNSYNCED_WARMUP_STEPS = 2
 
 
-def unsynced_steps(workload: Workload, clock: Clock, place: Place, step_s: float, window_s: float) -> tuple[float, ...]:
+def unsynced_steps(
+    workload: Workload, clock: Clock, context: RankContext, step_s: float, window_s: float
+) -> tuple[float, ...]:
     """Times of steps without gradient synchronisation [s]; none where the case has none to leave out.
 
     Args:
@@ -45,12 +47,12 @@ def unsynced_steps(workload: Workload, clock: Clock, place: Place, step_s: float
         return ()
     enter_phase("no_sync")
     wished_s = max(UNSYNCED_MIN_S, UNSYNCED_SHARE * window_s)
-    count = place.agree(min(UNSYNCED_MAX_STEPS, max(UNSYNCED_MIN_STEPS, int(wished_s / max(step_s, 1e-9)))))
+    count = context.broadcast(min(UNSYNCED_MAX_STEPS, max(UNSYNCED_MIN_STEPS, int(wished_s / max(step_s, 1e-9)))))
     with workload.unsynchronised():
         for _ in range(UNSYNCED_WARMUP_STEPS):
             workload.step()
         clock.synchronize()
-        place.align()
+        context.barrier()
         stamps = [clock.stamp()]
         for _ in range(count):
             workload.step()
@@ -59,12 +61,12 @@ def unsynced_steps(workload: Workload, clock: Clock, place: Place, step_s: float
     return tuple(clock.elapsed_s(a, b) for a, b in pairwise(stamps))
 
 
-def gradient_all_reduce(workload: Workload, clock: Clock, place: Place, repetitions: int = 10) -> float | None:
+def gradient_all_reduce(workload: Workload, clock: Clock, context: RankContext, repetitions: int = 10) -> float | None:
     """Time of an all-reduce of all gradients in buckets as large as DDP's, with nothing beside it [s].
 
     The median over repetitions of the slowest rank's; None where a step brings nothing together.
     """
-    if not workload.synchronises or place.world_size == 1:
+    if not workload.synchronises or context.world_size == 1:
         return None
     enter_phase("all-reduce")
     dtypes = {"none": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -80,12 +82,12 @@ def gradient_all_reduce(workload: Workload, clock: Clock, place: Place, repetiti
         for bucket in buckets:
             bucket.fill_(1.0)
         clock.synchronize()
-        place.align()
+        context.barrier()
         begin = clock.stamp()
         for bucket in buckets:
             dist.all_reduce(bucket)
         end = clock.stamp()
         clock.synchronize()
         times.append(clock.elapsed_s(begin, end))
-    slowest: list[float] = [max(column) for column in zip(*place.gather(times[2:]), strict=True)]
+    slowest: list[float] = [max(column) for column in zip(*context.all_gather(times[2:]), strict=True)]
     return statistics.median(slowest)

@@ -8,18 +8,18 @@ import statistics
 
 from dlbench.results.records import Measurement, Outcome, System
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.context import Found, Place
+from dlbench.worker.ranks.context import DetectedRank, RankContext
 
 #: A rank that is slower than the median of the ranks by more than this is named.
 STRAGGLER = 0.05
 
 
-def merge_rank_outcomes(outcome: Outcome, place: Place, found: Found) -> Outcome:
+def merge_rank_outcomes(outcome: Outcome, context: RankContext, found: DetectedRank) -> Outcome:
     """All ranks' measurements in one outcome, with what only their comparison shows."""
     enter_phase("gather")
     ((system, own),) = outcome.ranks
     details = {
-        "rank": place.rank,
+        "rank": context.rank,
         "rank_source": found.source,
         "local_size": found.local_size,
         "cpu_affinity": sorted(allowed_cores()),
@@ -27,13 +27,13 @@ def merge_rank_outcomes(outcome: Outcome, place: Place, found: Found) -> Outcome
         "pid": os.getpid(),
     }
     system = dataclasses.replace(system, details=system.details | {"binding": details})
-    ranks: list[tuple[System, Measurement]] = place.gather((system, own))
+    ranks: list[tuple[System, Measurement]] = context.all_gather((system, own))
     first = ranks[0][1]
     work = {n: getattr(first, n) for n in WORK}
     ranks = [(s, dataclasses.replace(m, **work)) for s, m in ranks]
     warnings = (*first.warnings, *stragglers(ranks))
     ranks[0] = (ranks[0][0], dataclasses.replace(ranks[0][1], warnings=warnings))
-    return Outcome(outcome.status if place.rank == 0 else "ok", outcome.error, tuple(ranks))
+    return Outcome(outcome.status if context.rank == 0 else "ok", outcome.error, tuple(ranks))
 
 
 #: Counted by rank 0 alone: it is the same for all.

@@ -24,8 +24,8 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.results.records import DONE_STATUSES, Outcome
 from dlbench.suites.case import Case
 from dlbench.worker.progress import current_phase, enter_phase
-from dlbench.worker.ranks.context import Found, Place
-from dlbench.worker.ranks.rank_status import EXIT_NOT_DONE, Voice, die_with_launcher, leave_at_once
+from dlbench.worker.ranks.context import DetectedRank, RankContext
+from dlbench.worker.ranks.rank_status import EXIT_NOT_DONE, RankStatus, die_with_launcher, leave_at_once
 from dlbench.worker.ranks.rendezvous import meet
 
 
@@ -34,51 +34,51 @@ class TorchGroup:
 
     def __init__(self, backend: str, timeout: timedelta) -> None:
         self.backend = backend
-        self._words: Any = dist.group.WORLD
+        self._control_group: Any = dist.group.WORLD
         if backend != "gloo":
-            self._words = dist.new_group(backend="gloo", timeout=timeout)
+            self._control_group = dist.new_group(backend="gloo", timeout=timeout)
 
-    def agree(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The value of rank 0."""
-        self.align()
+        self.barrier()
         box = [value]
-        dist.broadcast_object_list(box, src=0, group=self._words)
+        dist.broadcast_object_list(box, src=0, group=self._control_group)
         return box[0]
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """The values of all ranks."""
         values: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(values, value, group=self._words)
+        dist.all_gather_object(values, value, group=self._control_group)
         return values
 
-    def align(self) -> None:
+    def barrier(self) -> None:
         """Waits for all ranks. (A barrier would allocate on the device that the group was made with.)"""
-        dist.all_reduce(torch.zeros(1), group=self._words)
+        dist.all_reduce(torch.zeros(1), group=self._control_group)
 
 
 #: Measures a case at a place among its ranks; gives an outcome with this rank's part.
-Work = Callable[[Case, Place], Outcome]
+Work = Callable[[Case, RankContext], Outcome]
 
 
-def serve(case: Case, attempt: Path, found: Found, work: Work) -> int:
+def serve(case: Case, attempt: Path, found: DetectedRank, work: Work) -> int:
     """The whole life of one rank that does `work`; gives the exit status."""
     die_with_launcher()
-    voice = Voice(attempt, found.rank)
-    voice.watch_signals()
+    rank_status = RankStatus(attempt, found.rank)
+    rank_status.watch_signals()
     from dlbench.worker.failures import classify
 
     try:
         enter_phase("rendezvous")
-        place = join(case, found, attempt.name)
-        outcome = work(case, place)
-        voice.ended(outcome.status, None)
-        place.align()
+        context = join(case, found, attempt.name)
+        outcome = work(case, context)
+        rank_status.ended(outcome.status, None)
+        context.barrier()
         dist.destroy_process_group()
     except BaseException as error:
         if not isinstance(error, DlbenchError) or error.__cause__ is not None:
             traceback.print_exc()
         status, text = classify(error)
-        voice.ended(status, text)
+        rank_status.ended(status, text)
         print(f"rank {found.rank}: {status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
         leave_at_once(EXIT_NOT_DONE)
     return 0 if outcome.status in DONE_STATUSES else EXIT_NOT_DONE
@@ -101,7 +101,7 @@ def backend_of(case: Case) -> str:
     return backend
 
 
-def join(case: Case, found: Found, token: str) -> Place:
+def join(case: Case, found: DetectedRank, token: str) -> RankContext:
     """This rank's place in the group, with the device chosen and the threads shared out.
 
     Raises:
@@ -110,7 +110,7 @@ def join(case: Case, found: Found, token: str) -> Place:
     from dlbench.worker.devices import find_device
     from dlbench.worker.ranks.transport import prepare_debug
 
-    alone = Place(found.rank, found.local_rank, found.world_size)
+    alone = RankContext(found.rank, found.local_rank, found.world_size)
     backend = backend_of(case)
     os.environ["DLBENCH_TOKEN"] = token
     store, master = meet(found, token, os.environ, case.protocol.timeout_s)
@@ -124,12 +124,12 @@ def join(case: Case, found: Found, token: str) -> Place:
     dist.init_process_group(
         backend, store=store, rank=found.rank, world_size=found.world_size, timeout=timeout, **options
     )
-    place = dataclasses.replace(alone, group=TorchGroup(backend, timeout))
-    share_threads(place)
-    return place
+    context = dataclasses.replace(alone, group=TorchGroup(backend, timeout))
+    share_threads(context)
+    return context
 
 
-def set_interfaces(master: str, found: Found) -> None:
+def set_interfaces(master: str, found: DetectedRank) -> None:
     """Binds Gloo and NCCL to the interface asked for; where all ranks are known to be here, Gloo to the loopback."""
     interface = os.environ.get("DLBENCH_INTERFACE")
     if interface:
@@ -139,13 +139,13 @@ def set_interfaces(master: str, found: Found) -> None:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
-def share_threads(place: Place) -> int:
+def share_threads(context: RankContext) -> int:
     """Gives each rank its part of the cores of its node: those it may use over the ranks that may use the same.
 
     OMP_NUM_THREADS goes first, apart from the 1 that torchrun sets unasked.
     """
     cores = allowed_cores()
-    here = [c for host, c in place.gather((socket.gethostname(), cores)) if host == socket.gethostname()]
+    here = [c for host, c in context.all_gather((socket.gethostname(), cores)) if host == socket.gethostname()]
     sharing = sum(bool(c & cores) for c in here)
     # Of nested parallel regions (OpenMP's list) the outermost.
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()

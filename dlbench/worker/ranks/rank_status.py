@@ -35,7 +35,7 @@ LOST_PEER = re.compile(
 _PR_SET_PDEATHSIG = 1
 
 
-class Voice:
+class RankStatus:
     """Writes the files of one rank."""
 
     def __init__(self, attempt: Path, rank: int) -> None:
@@ -80,8 +80,10 @@ class Voice:
 
         def wait() -> None:
             number = os.read(reading, 1)[0]
-            place = _place(main)
-            self.ended("preempted", f"stopped by {signal.Signals(number).name} in phase {current_phase()}, at {place}")
+            context = _place(main)
+            self.ended(
+                "preempted", f"stopped by {signal.Signals(number).name} in phase {current_phase()}, at {context}"
+            )
             os._exit(EXIT_NOT_DONE)
 
         threading.Thread(target=wait, daemon=True, name="signals").start()

@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from dlbench.errors import BadInput
 from dlbench.ports import ports_of
-from dlbench.worker.ranks.context import Found
+from dlbench.worker.ranks.context import DetectedRank
 
 #: How long a rank waits for the others [s], unless DLBENCH_RENDEZVOUS_S says something else.
 RENDEZVOUS_S = 60.0
@@ -34,7 +34,7 @@ class Unreachable(BadInput):
     """The ranks did not find each other in time."""
 
 
-def meet(found: Found, token: str, environ: Mapping[str, str], limit_s: float) -> tuple[Store, str]:
+def meet(found: DetectedRank, token: str, environ: Mapping[str, str], limit_s: float) -> tuple[Store, str]:
     """The store that all ranks share, and "address:port".
 
     Args:
@@ -53,13 +53,13 @@ def meet(found: Found, token: str, environ: Mapping[str, str], limit_s: float) -
         tcp.set("dlbench", token)
     elif tcp is None:
         tcp = _reach(found, address, ports, None if agent else token, deadline, limit_s)
-    place = f"{address}:{tcp.port}"
+    context = f"{address}:{tcp.port}"
     store = PrefixStore(f"dlbench/{token}", tcp)
-    _wait_for_all(store, found, place, deadline, limit_s)
-    return store, place
+    _wait_for_all(store, found, context, deadline, limit_s)
+    return store, context
 
 
-def _address(found: Found, environ: Mapping[str, str], limit_s: float) -> tuple[str, list[int], TCPStore | None]:
+def _address(found: DetectedRank, environ: Mapping[str, str], limit_s: float) -> tuple[str, list[int], TCPStore | None]:
     """Where rank 0 is or will be; under mpirun with the store itself, since there rank 0 takes any free port."""
     address = environ.get("DLBENCH_MASTER_ADDR") or environ.get("MASTER_ADDR")
     ports = ports_of(environ.get("DLBENCH_MASTER_PORTS") or environ.get("MASTER_PORT", ""))
@@ -87,7 +87,7 @@ def mpi_world() -> Any | None:
 
 
 def _by_mpi(
-    world: Any, found: Found, address: str | None, ports: list[int], environ: Mapping[str, str], limit_s: float
+    world: Any, found: DetectedRank, address: str | None, ports: list[int], environ: Mapping[str, str], limit_s: float
 ) -> tuple[str, list[int], TCPStore | None]:
     if world.Get_size() != found.world_size:
         raise Unreachable(
@@ -133,7 +133,7 @@ def address_of(interface: str | None) -> str | None:
             ) from None
 
 
-def _serve(found: Found, address: str, ports: list[int], limit_s: float) -> TCPStore:
+def _serve(found: DetectedRank, address: str, ports: list[int], limit_s: float) -> TCPStore:
     for port in ports:
         try:
             return TCPStore(address, port, None, True, timedelta(seconds=limit_s), wait_for_workers=False)
@@ -147,7 +147,7 @@ def _serve(found: Found, address: str, ports: list[int], limit_s: float) -> TCPS
 
 
 def _reach(
-    found: Found, address: str, ports: list[int], token: str | None, deadline: float, limit_s: float
+    found: DetectedRank, address: str, ports: list[int], token: str | None, deadline: float, limit_s: float
 ) -> TCPStore:
     """The store of rank 0, at the first port of the list that answers as ours."""
     while time.monotonic() < deadline:
@@ -173,14 +173,14 @@ def _answers(address: str, port: int) -> bool:
     return True
 
 
-def _connect(address: str, port: int, found: Found, limit_s: float) -> TCPStore:
+def _connect(address: str, port: int, found: DetectedRank, limit_s: float) -> TCPStore:
     try:
         return TCPStore(address, port, None, False, timedelta(seconds=max(1.0, limit_s)))
     except RuntimeError:
         raise _unreachable(found, address, [port], limit_s) from None
 
 
-def _unreachable(found: Found, address: str, ports: list[int], limit_s: float) -> Unreachable:
+def _unreachable(found: DetectedRank, address: str, ports: list[int], limit_s: float) -> Unreachable:
     tried = ", ".join(map(str, ports))
     return Unreachable(
         f"rank {found.rank} of {found.world_size} on {socket.gethostname()} cannot reach rank 0 at {address}, port "
@@ -189,7 +189,7 @@ def _unreachable(found: Found, address: str, ports: list[int], limit_s: float) -
     )
 
 
-def _wait_for_all(store: Store, found: Found, place: str, deadline: float, limit_s: float) -> None:
+def _wait_for_all(store: Store, found: DetectedRank, context: str, deadline: float, limit_s: float) -> None:
     """Returns when every rank has come to the store."""
     names = [f"here/{rank}" for rank in range(found.world_size)]
     store.set(names[found.rank], socket.gethostname())
@@ -198,6 +198,6 @@ def _wait_for_all(store: Store, found: Found, place: str, deadline: float, limit
     except RuntimeError:
         missing = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
         raise Unreachable(
-            f"rank {found.rank} of {found.world_size} waited {limit_s:.0f} s at {place}, but rank "
+            f"rank {found.rank} of {found.world_size} waited {limit_s:.0f} s at {context}, but rank "
             f"{', '.join(missing) or '?'} did not come: it died before, or cannot reach that address and port."
         ) from None

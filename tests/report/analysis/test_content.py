@@ -68,9 +68,9 @@ def test_one_bad_step_without_synchronisation_costs_that_case_its_communication_
 def test_rows_hold_no_samples_and_the_details_of_each_system_once(tmp_path):
     found = read([fakes.fill(tmp_path / "s", both_systems())])
     assert not set(reader.NUMBER_LISTS) & set(found.rows.columns)
-    told = found.rows[found.rows["system_details"].notna()]
-    assert sorted(told["system_id"]) == sorted(found.system_names)
-    assert all(json.loads(text)["libraries"] for text in told["system_details"])
+    on_progress = found.rows[found.rows["system_details"].notna()]
+    assert sorted(on_progress["system_id"]) == sorted(found.system_names)
+    assert all(json.loads(text)["libraries"] for text in on_progress["system_details"])
 
 
 def test_an_attempt_in_two_sources_counts_once(tmp_path):

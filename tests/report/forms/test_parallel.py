@@ -16,9 +16,9 @@ def cores(request, monkeypatch):
 
 
 def test_results_come_in_the_order_of_the_tasks_and_each_is_told(cores):
-    told = []
-    assert run_all([lambda i=i: i * i for i in range(10)], told.append) == [i * i for i in range(10)]
-    assert told == list(range(1, 11))
+    on_progress = []
+    assert run_all([lambda i=i: i * i for i in range(10)], on_progress.append) == [i * i for i in range(10)]
+    assert on_progress == list(range(1, 11))
 
 
 def test_the_work_is_done_elsewhere_where_there_are_several_cores(cores):

@@ -7,11 +7,11 @@ import pytest
 
 from dlbench import stats
 from dlbench.report.loading import intervals
-from dlbench.results.reader import Lists
+from dlbench.results.reader import RaggedArray
 
 
 def lists(windows):
-    return Lists(np.concatenate([np.empty(0), *windows]), np.cumsum([0, *map(len, windows)]))
+    return RaggedArray(np.concatenate([np.empty(0), *windows]), np.cumsum([0, *map(len, windows)]))
 
 
 def plainly(windows, levels):

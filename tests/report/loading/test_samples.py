@@ -7,13 +7,13 @@ import pytest
 
 from dlbench import stats
 from dlbench.report.loading import samples
-from dlbench.results.reader import Lists
+from dlbench.results.reader import RaggedArray
 
 
 def lists(arrays):
     """Rows of numbers as a store gives them; None is a missing list."""
     arrays = [np.array(a if a is not None else [], dtype=float) for a in arrays]
-    return Lists(np.concatenate([np.empty(0), *arrays]), np.cumsum([0, *map(len, arrays)]))
+    return RaggedArray(np.concatenate([np.empty(0), *arrays]), np.cumsum([0, *map(len, arrays)]))
 
 
 def described(attempts, stride=None):

@@ -106,7 +106,7 @@ def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):
 def test_work_is_what_a_person_counts(few):
     by_shape = {
         (t.ceiling.kind, t.ceiling.precision, t.ceiling.shape): t.ceiling
-        for t in ceilings.trials(CPU, ceilings.precisions(CPU))
+        for t in ceilings.microbenchmarks(CPU, ceilings.precisions(CPU))
     }
     product = by_shape["matmul", "fp32", "31 x 33 x 65"]
     assert product.flop == 2 * 31 * 33 * 65
@@ -121,13 +121,15 @@ def test_work_is_what_a_person_counts(few):
 
 
 def test_convolutions_have_the_shape_that_their_work_is_counted_for(few):
-    conv = next(t for t in ceilings.trials(CPU, ceilings.precisions(CPU)) if t.ceiling.kind == "conv")
+    conv = next(t for t in ceilings.microbenchmarks(CPU, ceilings.precisions(CPU)) if t.ceiling.kind == "conv")
     assert conv.prepare()().shape == (4, 8, 8, 8)
 
 
 def test_random_operands(few):
-    trial = next(t for t in ceilings.trials(CPU, ceilings.precisions(CPU)) if t.ceiling.kind == "triad")
-    result = trial.prepare()()
+    microbenchmark = next(
+        t for t in ceilings.microbenchmarks(CPU, ceilings.precisions(CPU)) if t.ceiling.kind == "triad"
+    )
+    result = microbenchmark.prepare()()
     # b + 3 c of standard normals: variance 10.
     assert float(result.var()) == pytest.approx(10, rel=0.05)
 
@@ -143,8 +145,10 @@ def test_samples_are_queued_and_waited_for_once():
 
 def test_a_shape_too_large_for_its_share_is_a_row_with_the_reason():
     done = [Ceiling("matmul", "fp32", "small", flop=1000, time_s=(1.0, 1.0, 1.0))]
-    trial = ceilings.Trial(Ceiling("matmul", "fp32", "large", flop=10_000), lambda: pytest.fail("ran"))
-    left_out = ceilings._measure(trial, CPU, HostClock(), 1.0, 2.0, done)
+    microbenchmark = ceilings.Microbenchmark(
+        Ceiling("matmul", "fp32", "large", flop=10_000), lambda: pytest.fail("ran")
+    )
+    left_out = ceilings._measure(microbenchmark, CPU, HostClock(), 1.0, 2.0, done)
     assert left_out.time_s == ()
     assert left_out.error == "left out: one call takes about 10 s, and there is 2 s for one"
 
@@ -154,7 +158,7 @@ def test_what_the_device_cannot_do_is_a_row_with_the_reason():
         raise RuntimeError('"addmm" not implemented for "Half"\nmore')
 
     failed = ceilings._measure(
-        ceilings.Trial(Ceiling("matmul", "amp_fp16", "x"), prepare), CPU, HostClock(), 1.0, 1.0, []
+        ceilings.Microbenchmark(Ceiling("matmul", "amp_fp16", "x"), prepare), CPU, HostClock(), 1.0, 1.0, []
     )
     assert failed.error == 'RuntimeError: "addmm" not implemented for "Half"'
 
@@ -239,5 +243,5 @@ class TestOnAGpu:
         assert ceilings.array_sizes(torch.device("cuda")) == [240 * 2**20, 960 * 2**20]
 
     def test_the_sweep_has_square_skinny_and_odd_products(self):
-        shapes = {t.ceiling.shape for t in ceilings.trials(torch.device("cuda"), ["amp_bf16"])}
+        shapes = {t.ceiling.shape for t in ceilings.microbenchmarks(torch.device("cuda"), ["amp_bf16"])}
         assert {"8192 x 8192 x 8192", "8191 x 8191 x 8191", "128 x 8192 x 8192", "8192 x 8192 x 128"} <= shapes

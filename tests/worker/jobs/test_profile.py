@@ -329,7 +329,7 @@ def test_a_worker_that_cannot_begin_leaves_the_reason(worker, asked, status, wor
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [("bad_input", BadInput), ("no_device", DeviceUnavailable), ("oom", job.ErrandFailed)],
+    [("bad_input", BadInput), ("no_device", DeviceUnavailable), ("oom", job.JobFailed)],
 )
 def test_the_reason_of_a_worker_is_an_error_of_ours(status, error, tmp_path, monkeypatch):
     (tmp_path / "refuses.py").write_text(
@@ -347,14 +347,14 @@ def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):
         "import sys, time\nprint('phase: asleep', file=sys.stderr, flush=True)\ntime.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(job.ErrandFailed, match="no end within 2 s, in phase 'asleep'"):
+    with pytest.raises(job.JobFailed, match="no end within 2 s, in phase 'asleep'"):
         job.run("hangs", tmp_path / "x", {}, 1.5)
 
 
 def test_a_worker_that_dies_is_said_to_have(tmp_path, monkeypatch):
     (tmp_path / "dies.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(job.ErrandFailed, match="SIGKILL"):
+    with pytest.raises(job.JobFailed, match="SIGKILL"):
         job.run("dies", tmp_path / "x", {}, 30.0)
 
 

@@ -216,7 +216,7 @@ def test_libraries_are_listed_once_by_their_real_path(tmp_path):
 def test_what_ldd_finds_and_what_it_does_not_is_listed_once_by_real_paths(tmp_path, monkeypatch):
     (tmp_path / "libx.so.1.2").write_text("")
     (tmp_path / "libx.so.1").symlink_to(tmp_path / "libx.so.1.2")
-    told = f"""/opt/libtorch.so:
+    on_progress = f"""/opt/libtorch.so:
 	linux-vdso.so.1 (0x00007f0000000000)
 	libx.so.1 => {tmp_path}/libx.so.1 (0x00007f0000000000)
 	libcuda.so.1 => not found
@@ -224,7 +224,7 @@ def test_what_ldd_finds_and_what_it_does_not_is_listed_once_by_real_paths(tmp_pa
 /opt/libtorch_cpu.so:
 	libx.so.1 => {tmp_path}/libx.so.1 (0x00007f0000000000)
 """
-    (tmp_path / "ldd").write_text(f"#!/bin/sh\ncat <<'END'\n{told}END\n")
+    (tmp_path / "ldd").write_text(f"#!/bin/sh\ncat <<'END'\n{on_progress}END\n")
     (tmp_path / "ldd").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     expected = ["libcuda.so.1 => not found", f"libx.so.1 => {tmp_path}/libx.so.1.2"]

@@ -57,6 +57,6 @@ def test_ranks_of_the_same_case_are_excused_for_what_they_took_of_our_cores(watc
     pinned, half = (HERE, {4, 6}, 19.5), (HERE, {0, 1, 2, 3}, 16.0)
     for ranks, share in (([beside], None), ([pinned], 100), ([elsewhere], 100), ([half], 60)):
         found = watched({0: 1.0, 2: 1.0})
-        found.excuse([own, *ranks])
+        found.subtract_peer_ranks([own, *ranks])
         said = [w for w in found.warnings() if w.startswith("busy_host")]
         assert [f"took {share}%" in w for w in said] == ([] if share is None else [True])

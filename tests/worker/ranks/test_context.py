@@ -12,7 +12,7 @@ from dlbench.errors import BadInput
 from dlbench.launch.containers import PASSED
 from dlbench.results.bounds_schema import bus_bandwidth
 from dlbench.results.records import Measurement, System
-from dlbench.worker.ranks.context import Found, Place, detect
+from dlbench.worker.ranks.context import DetectedRank, RankContext, detect
 from dlbench.worker.ranks.outcomes import stragglers
 from dlbench.worker.ranks.process_group import set_interfaces
 from dlbench.worker.ranks.rendezvous import Unreachable, address_of, meet
@@ -42,7 +42,7 @@ def test_the_most_explicit_wins():
 
 def test_the_rank_of_a_daemon_is_not_ours():
     daemon = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}
-    assert detect(daemon, 1) == Found(0, 0, 1, 1, "none")
+    assert detect(daemon, 1) == DetectedRank(0, 0, 1, 1, "none")
 
 
 def test_tasks_per_node_are_read_from_slurm():
@@ -104,10 +104,10 @@ def test_another_number_of_ranks_stops_the_case():
 
 
 def test_a_single_place_agrees_with_itself():
-    place = Place()
-    place.align()
-    assert place.agree("x") == "x"
-    assert place.gather("x") == ["x"]
+    context = RankContext()
+    context.barrier()
+    assert context.broadcast("x") == "x"
+    assert context.all_gather("x") == ["x"]
 
 
 def closed_port() -> int:
@@ -122,14 +122,14 @@ def test_a_master_that_cannot_be_reached_is_named_with_its_port():
     with pytest.raises(
         Unreachable, match=f"rank 1 of 2 on .* cannot reach rank 0 at 127.0.0.1, port {port}, within 1 s"
     ):
-        meet(Found(1, 1, 2, 2, "x"), "t", {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}, 1.0)
+        meet(DetectedRank(1, 1, 2, 2, "x"), "t", {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}, 1.0)
     assert time.monotonic() - began < 10
 
 
 def test_a_rank_that_does_not_come_is_named():
     environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(closed_port())}
     with pytest.raises(Unreachable, match="but rank 1 did not come"):
-        meet(Found(0, 0, 2, 2, "x"), "t", environ, 1.0)
+        meet(DetectedRank(0, 0, 2, 2, "x"), "t", environ, 1.0)
 
 
 def test_rank_0_takes_the_first_free_port_of_the_list():
@@ -138,8 +138,8 @@ def test_rank_0_takes_the_first_free_port_of_the_list():
         taken.listen()
         free = closed_port()
         environ = {"MASTER_ADDR": "127.0.0.1", "DLBENCH_MASTER_PORTS": f"{taken.getsockname()[1]},{free}"}
-        _, place = meet(Found(0, 0, 1, 1, "x"), "t", environ, 5.0)
-    assert place == f"127.0.0.1:{free}"
+        _, context = meet(DetectedRank(0, 0, 1, 1, "x"), "t", environ, 5.0)
+    assert context == f"127.0.0.1:{free}"
 
 
 def test_an_interface_that_is_not_there_is_named_with_those_that_are():

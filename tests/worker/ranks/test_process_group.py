@@ -17,7 +17,7 @@ from dlbench.errors import BadInput
 from dlbench.launch import launchers, supervise
 from dlbench.suites.case import Case
 from dlbench.worker.ranks import process_group
-from dlbench.worker.ranks.context import Place
+from dlbench.worker.ranks.context import RankContext
 from tests.worker.conftest import NETWORKS, TINY
 
 QUICK = dataclasses.replace(TINY, idle_time_s=0.05, timeout_s=120.0)
@@ -146,7 +146,7 @@ def test_ranks_share_the_cores_that_they_had_before_torch_was_imported(monkeypat
     class Two:
         backend = "gloo"
 
-        def gather(self, value):
+        def all_gather(self, value):
             return [value, value]
 
     given = []
@@ -158,5 +158,5 @@ def test_ranks_share_the_cores_that_they_had_before_torch_was_imported(monkeypat
         monkeypatch.setenv("OMP_NUM_THREADS", asked)
     if torchrun:
         monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
-    assert process_group.share_threads(Place(0, 0, 2, Two())) == threads
+    assert process_group.share_threads(RankContext(0, 0, 2, Two())) == threads
     assert given == [threads]
