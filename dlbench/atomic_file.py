@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from dlbench import process_identity
@@ -27,23 +28,28 @@ def temporary_name(target: Path) -> Path:
     return target.with_name(f".{target.name}.{_place()}-{pid}-{process_identity.start_time(pid) or 0}.tmp")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write the whole text or nothing: temporary name, flush to disk, rename.
+def write_atomically(path: Path, text: str | Iterable[str]) -> None:
+    """Write the whole text, or the parts of it, or nothing: temporary name, flush to disk, rename.
+
+    What is no regular file, such as a pipe or /dev/stdout, is written to directly.
 
     Raises:
         OSError: the folder is not there or cannot be written; nothing is left behind.
     """
+    parts = [text] if isinstance(text, str) else text
+    if path.exists() and not path.is_file():
+        path.write_text("".join(parts), encoding="utf-8")
+        return
     temporary = temporary_name(path)
     try:
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise
 
 
 def is_temporary(name: str) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from dlbench import units
 from dlbench.csv_cells import csv_line
 from dlbench.errors import UnknownName
-from dlbench.results.records import dump_json
+from dlbench.json_text import dump_json
 from dlbench.units import GROUP, MISSING, digits
 
 Cell = str | int | float | bool | None

@@ -15,7 +15,7 @@ from dlbench.suites.case import Case, Protocol
 from dlbench.worker.measure import find_device
 from dlbench.worker.ranks.context import Place
 
-find_device(Case("none", device="cpu", protocol=Protocol(heap=sys.argv[1])), Place())
+find_device(Case("none", device="cpu", protocol=Protocol(heap=sys.argv[1])))
 
 def round_():
     tensors = [torch.ones(12 * 2**20) for _ in range(2)]

@@ -167,7 +167,7 @@ def measure_ratios(
     keep_freed_memory()
     case = Case(model, mode, batch_size=batch, device=device_name, protocol=Protocol(min_steps=20))
     place = RankContext()
-    device = find_device(case, place)
+    device = find_device(case, place.local_rank)
     case = dataclasses.replace(case, device=device.type)
     clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
     workload = build_workload(case, device)

@@ -80,12 +80,12 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _written(file: Path, text: str) -> int:
+    from dlbench.atomic_file import write_atomically
     from dlbench.errors import StoreError
-    from dlbench.report.forms.whole import write_whole
 
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(file, [text])
+        write_atomically(file, text)
     except OSError as error:
         raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
     say(f"written: {file}")

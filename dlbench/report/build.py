@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from dlbench.atomic_file import write_whole
+from dlbench.atomic_file import write_atomically
 from dlbench.errors import StoreError
 from dlbench.report.analysis.content import Content, read
 from dlbench.report.chapters import tables
@@ -127,26 +127,26 @@ def _seldom_collected() -> Iterator[None]:
 
 
 def _write_page(report: Report, path: Path) -> None:
-    write_whole(path, [html_page(report)])
+    write_atomically(path, html_page(report))
 
 
 def _write_markdown(report: Report, path: Path) -> None:
-    write_whole(path, [markdown_report(report.sections, report.title)])
+    write_atomically(path, markdown_report(report.sections, report.title))
 
 
 def _write_metrics(report: Report, path: Path) -> None:
-    write_whole(path, tidy_csv_parts(report.content.attempts))
+    write_atomically(path, tidy_csv_parts(report.content.attempts))
 
 
 def _write_comparison(report: Report, path: Path) -> None:
     if len(report.content.shown):
         table = tables.comparison(report.content.shown, report.content.system_names)
-        write_whole(path, [csv_text(table)])
+        write_atomically(path, csv_text(table))
 
 
 def _write_latex(report: Report, path: Path) -> None:
-    write_whole(path, [latex.tables(report.sections)])
-    write_whole(path.with_name("report.tex"), [latex.document(report.title, path.name)])
+    write_atomically(path, latex.tables(report.sections))
+    write_atomically(path.with_name("report.tex"), latex.document(report.title, path.name))
 
 
 def _write_pdf(report: Report, path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
+from dlbench.json_text import dump_json
 from dlbench.report.analysis.content import Content, read
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.forms.frame_csv import csv_parts
-from dlbench.results.records import dump_json
 from dlbench.version import __version__
 
 #: Columns that are for drawing, and say nothing more than the others.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlbench.json_text import dump_json
 from dlbench.names import excerpt, why_unsafe
 
 SCHEMA_VERSION = 1
@@ -345,20 +345,3 @@ def printable(text: str | None, limit: int = 2000) -> str | None:
         return None
     clean = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[: 2 * limit])
     return clean if len(clean) <= limit else f"{clean[:limit]} ... ({len(text)} characters)"
-
-
-def dump_json(values: Any) -> str:
-    """JSON text in which NaN and infinities are null, since JSON has neither."""
-    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
-    if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return value

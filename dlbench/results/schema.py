@@ -14,7 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dlbench.results.records import SCHEMA_VERSION, Measurement, Record, System, dump_json
+from dlbench.json_text import dump_json
+from dlbench.results.records import SCHEMA_VERSION, Measurement, Record, System
 from dlbench.suites.case import Case
 
 _ARROW_TYPES = {

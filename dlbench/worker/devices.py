@@ -12,7 +12,6 @@ from dlbench.results.bounds_records import Where
 from dlbench.suites.case import Case
 from dlbench.version import __version__
 from dlbench.worker.machine.system import device_facts, stack, system_key
-from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.timing import Clock, CudaClock, HostClock
 
 
@@ -21,7 +20,7 @@ def clock_for(device: torch.device) -> Clock:
     return CudaClock() if device.type == "cuda" else HostClock()
 
 
-def find_device(case: Case, context: RankContext) -> torch.device:
+def find_device(case: Case, local_rank: int = 0) -> torch.device:
     """The device of this rank, made the current one; for a CPU the heap is set up as the protocol says.
 
     Raises:
@@ -36,10 +35,10 @@ def find_device(case: Case, context: RankContext) -> torch.device:
         reason = "finds no usable one; check the driver and CUDA_VISIBLE_DEVICES" if built else "is built for CPUs only"
         raise DeviceUnavailable(f"device 'cuda' asked for, but PyTorch {torch.__version__} {reason}.")
     count = torch.cuda.device_count()
-    if context.local_rank >= count:
-        raise DeviceUnavailable(f"device cuda:{context.local_rank} asked for, but {count} are visible on this node.")
-    torch.cuda.set_device(context.local_rank)
-    return torch.device("cuda", context.local_rank)
+    if local_rank >= count:
+        raise DeviceUnavailable(f"device cuda:{local_rank} asked for, but {count} are visible on this node.")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
 
 
 def device_uuid(device: torch.device) -> str | None:

@@ -60,7 +60,7 @@ def measure(case: Case, context: RankContext, import_s: float | None = None) -> 
         torch.OutOfMemoryError, RuntimeError, MemoryError: memory ran out (`failures.classify` tells).
     """
     load_before = load_average()
-    device = find_device(case, context)
+    device = find_device(case, context.local_rank)
     clock = clock_for(device)
     watch = DeviceWatch(device_uuid(device))
     host = HostWatch()
@@ -121,7 +121,7 @@ def measure(case: Case, context: RankContext, import_s: float | None = None) -> 
 
 def what_is_known(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
     """The system of a case that failed, beside an empty measurement."""
-    device = find_device(case, context)
+    device = find_device(case, context.local_rank)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     found = Measurement(context.rank, context.local_rank, context.world_size, name, device_uuid(device))
     return ((describe_system(device, None), found),)
@@ -245,7 +245,8 @@ def _communication(workload: Workload, clock: Clock, context: RankContext, windo
     """What carries the gradients, and the steps without it; nothing for a single process."""
     if context.group is None:
         return {}
-    from dlbench.worker.ranks import gradient_sync, transport
+    from dlbench.worker import gradient_sync
+    from dlbench.worker.ranks import transport
 
     hosts = context.all_gather(socket.gethostname())
     backend = context.group.backend

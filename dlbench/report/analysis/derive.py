@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dlbench.facts.peaks import find_peaks
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.loading import intervals, samples
+from dlbench.report.loading.samples import LIMITS
 from dlbench.report.loading.systems import is_unknown
 from dlbench.results.reader import RaggedArray
 from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
@@ -51,8 +52,6 @@ IDENTITY = (
     "label",
     "flop_partial",
 )
-#: The confidence interval of the median step time [s].
-LIMITS = ("step_time_low", "step_time_high")
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
 _PROPORTIONAL = ("distance_to_bound", "distance_to_layer_bound")

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlbench.json_text import dump_json
 from dlbench.results.query import query
-from dlbench.results.records import dump_json
 from dlbench.table import Cell, Column, Table, render, shown
 
 #: A longer list is cut for people.

@@ -15,11 +15,12 @@ import pyarrow.compute as pc
 
 from dlbench import table, units
 from dlbench.errors import BadInput
+from dlbench.json_text import dump_json
 from dlbench.report.analysis import derive
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters import tables
 from dlbench.results import store
-from dlbench.results.records import details_of, dump_json
+from dlbench.results.records import details_of
 from dlbench.results.schema import SCHEMA, unit_of
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table

@@ -208,3 +208,7 @@ def _spread_out(some: Floats, places: Ints, size: int) -> Floats:
     values = np.full(size, np.nan)
     values[places] = some
     return values
+
+
+#: The confidence interval of the median step time [s].
+LIMITS = ("step_time_low", "step_time_high")

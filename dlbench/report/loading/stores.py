@@ -17,7 +17,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dlbench import stats
-from dlbench.report.analysis import derive
 from dlbench.report.loading import intervals, samples, systems
 from dlbench.results.reader import NUMBER_LISTS, Batch, RaggedArray, Reader, to_frame
 from dlbench.results.schema import SCHEMA
@@ -90,7 +89,7 @@ def load(sources: Sequence[systems.Source], progress: Progress | None = None) ->
     num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
     num_copies += _num_copies(frames)
     rows = systems.joined(frames)
-    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=[*samples.STATISTICS, *derive.LIMITS])
+    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=[*samples.STATISTICS, *samples.LIMITS])
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
     source_of = (
@@ -126,7 +125,7 @@ def _statistics(batch: Batch) -> pd.DataFrame:
     known = samples.statistics(found, batch.lists, ranks, stride)
     protocols = batch.scalars["protocol"].take(pa.array(ranks.first)).to_pylist()
     limits = intervals.median_intervals(found.steps, intervals.confidences(protocols))
-    return known.assign(**dict(zip(derive.LIMITS, limits.T, strict=True)))
+    return known.assign(**dict(zip(samples.LIMITS, limits.T, strict=True)))
 
 
 def _ranks(batch: Batch) -> samples.Ranks:

@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
     sizes = json.loads((folder / "sizes.json").read_text())
 
     def work(case: Case, context: RankContext) -> Outcome:
-        device = find_device(case, context)
+        device = find_device(case, context.local_rank)
         clock = clock_for(device)
         enter_phase("all-reduce")
         measured = all_reduce_times(sizes, device, clock, context)

@@ -34,7 +34,6 @@ from dlbench.worker.machine.system import CPU, device_facts
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.precision import precisions, set_precision
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.ranks.rank_status import leave
 from dlbench.worker.timing import Clock
 
@@ -116,7 +115,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
         raise UnknownName("device", device_name, DEVICES)
     if not (math.isfinite(budget_s) and budget_s > 0):
         raise BadInput(f"the time budget is {budget_s} s; it must be above 0 s")
-    device = find_device(Case("none", device=device_name), RankContext())
+    device = find_device(Case("none", device=device_name))
     clock = clock_for(device)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True

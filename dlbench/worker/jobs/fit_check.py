@@ -20,7 +20,6 @@ from dlbench.free_memory import data_bytes
 from dlbench.suites.case import Case
 from dlbench.worker.jobs.job import serve
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.ranks.rank_status import leave
 
 #: The optimizer makes its state at the end of the first step; the second has everything in place. In fp16 the first
@@ -63,7 +62,7 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
 
     if limit_bytes is not None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit_bytes, limit_bytes))
-    device = find_device(case, RankContext())
+    device = find_device(case)
     enter_phase("build")
     workload = build_workload(case, device)
     reset_peaks(device)

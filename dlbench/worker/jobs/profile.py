@@ -38,7 +38,6 @@ from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job import serve
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.ranks.rank_status import leave
 from dlbench.worker.stopping import WarmupRule
 from dlbench.worker.timing import Clock, no_garbage_collection
@@ -195,7 +194,7 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
     _require_profilable(case, time_s)
     enter_phase("flop")
     work = _counted(case)
-    device = find_device(case, RankContext())
+    device = find_device(case)
     case = dataclasses.replace(case, device=device.type)
     clock = clock_for(device)
     enter_phase("build")

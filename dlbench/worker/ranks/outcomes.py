@@ -6,6 +6,7 @@ import dataclasses
 import os
 import statistics
 
+from dlbench.affinity import allowed_cores
 from dlbench.results.records import Measurement, Outcome, System
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext

@@ -117,7 +117,7 @@ def join(case: Case, found: DetectedRank, token: str) -> RankContext:
     set_interfaces(master, found)
     if backend == "nccl":
         prepare_debug(token)
-    device = find_device(case, alone)
+    device = find_device(case, alone.local_rank)
     # A rank that waits longer than the whole case may last waits for nobody.
     timeout = timedelta(seconds=case.protocol.timeout_s)
     options: dict[str, Any] = {"device_id": device} if backend == "nccl" else {}
