@@ -1,8 +1,8 @@
 """After a case of several ranks: which of them failed first, its last words, and an end to all that it left behind.
 
-Each rank leaves files in the attempt's folder (`dlbench.worker.ranks.rank_status`): its process, its stderr, how it ended. A rank
-that was killed leaves no end; launchers say whom they found dead. What the others say about a lost connection is only
-its consequence.
+Each rank leaves files in the attempt's folder (`dlbench.worker.ranks.rank_status`): its process, its stderr, how it
+ended. A rank that was killed leaves no end; its launcher reports it. What the other ranks report about a lost
+connection is only a consequence.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@
 | mpirun | Open MPI's or MPICH's mpirun | mpi4py tells rank 0's address and port |
 | srun | Slurm, one task per device | MASTER_ADDR and DLBENCH_MASTER_PORTS of the job |
 
-Every rank sees all devices of its node and takes that of its local rank. `dlbench.worker.ranks.context` finds out who is who.
+Every rank sees all devices of its node and takes that of its local rank. `dlbench.worker.ranks.context` detects which
+rank a process is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The figures of one case with all its ranks, as the line of a campaign shows them; standard library only.
 
-A report derives the same from a store of many (`dlbench.report.analysis.derive`), and a test holds both against each other:
-of each step the slowest rank, energy over all meters, each once, work by the first rank.
+A report derives the same from a store of many (`dlbench.report.analysis.derive`), and a test compares both. Each step
+counts with its slowest rank, energy is summed over all meters, and the work is that of the first rank.
 """
 
 from __future__ import annotations

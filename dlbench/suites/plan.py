@@ -24,10 +24,10 @@ def step_flop(case: Case) -> int | None:
 def predicted_memory_bytes(case: Case) -> int | None:
     """Peak memory that the framework will allocate on one device; None for a network that is not in the catalogue.
 
-    The highest of the network's lines over the batch, which `dlbench.worker.counting.memory_fit` found by following its step
-    with SGD; another optimizer keeps more or less. Not in it are the further temporaries of Adam's step on a CPU and
-    Adagrad's on a GPU, which count at small batches alone (12 and 20 % of AlexNet's peak at a batch of 2). CUDA's
-    context and the workspace of cuBLAS and cuDNN come on top. `dlbench maxbatch` follows the very case, with torch.
+    The highest of the network's lines over the batch, which `dlbench.worker.counting.memory_fit` found by following its
+    step with SGD; another optimizer keeps more or less. Further temporaries of Adam's step on a CPU and Adagrad's on a
+    GPU are not in it; they matter at small batches only (12 and 20 % of AlexNet's peak at a batch of 2). CUDA's context
+    and the workspace of cuBLAS and cuDNN come on top. `dlbench maxbatch` follows the case itself, with torch.
     """
     device = "cuda" if case.device == "cuda" else "cpu"
     precision = "amp_bf16" if case.precision.startswith("amp") else "fp32"

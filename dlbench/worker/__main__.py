@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> int:
 
 
 def probe(models: list[str]) -> int:
-    """Prints what `dlbench.worker.machine.system.stack` knows, its key, and what is known of these networks, as JSON."""
+    """Prints as JSON the facts of this machine (`machine.system.stack`), its key, and the facts of these networks."""
     # The answer has the channel to itself: what a library or a user's code prints, also from C, goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)

@@ -77,9 +77,9 @@ def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
     """What tells systems apart: the given name, the key of hardware and software, the kind of device of the case.
 
-    A CPU is another system where it may use other cores, threads or memory. Keys hold these (see
-    `dlbench.worker.machine.system.system_key`); where attempts of one key differ in them, records of earlier versions among
-    them, the setting is added. The threads of several ranks are shares, so such an attempt belongs to the only setting
+    A CPU is another system where it may use other cores, threads or memory. Keys hold these (`system_key` in
+    `dlbench.worker.machine.system`); where attempts of one key differ in them, records of earlier versions among them,
+    the setting is added. The threads of several ranks are shares, so such an attempt belongs to the only setting
     of its key, and so does one that died before it could tell. An attempt that could not even tell its key belongs to
     the only system of its source, where there is one.
 

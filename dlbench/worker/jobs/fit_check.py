@@ -1,4 +1,4 @@
-"""`python -m dlbench.worker.jobs.fit_check FOLDER`: does a case fit into memory? A few real steps of it, or its prediction.
+"""`python -m dlbench.worker.jobs.fit_check FOLDER`: does a case fit into memory? By a few real steps, or by prediction.
 
 request.json holds either {"predict": CASE}, answered by the lines over the batch of which the highest is the predicted
 peak [bytes, bytes per image], null where there are none, and by what this process takes before it has any tensor; or

@@ -1,6 +1,7 @@
 """Time of every layer, forward and backward, inside steps as `measure` runs them; and a trace.
 
-`python -m dlbench.worker.jobs.profile FOLDER` reads request.json there: {"case": {...}, "time_s": 10, "trace_steps": 3}.
+`python -m dlbench.worker.jobs.profile FOLDER` reads FOLDER/request.json:
+{"case": {...}, "time_s": 10, "trace_steps": 3}.
 
 Hooks on every module, and on every node that autograd made, take one stamp each: the time between two stamps belongs to
 the innermost module that was running, so that the layers and the few parts that are none sum to the step. A node is

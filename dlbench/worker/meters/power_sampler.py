@@ -1,4 +1,6 @@
-"""`python -m dlbench.worker.meters.power_sampler BACKEND DEVICE PERIOD_S`: samples one device from a process of its own.
+"""`python -m dlbench.worker.meters.power_sampler BACKEND DEVICE PERIOD_S`: samples the power of one device.
+
+It is a process of its own.
 
 A thread of the measuring process would take the interpreter's lock from the loop that is timed. This process imports no
 torch, keeps its samples in memory, prints "ready" once the first was taken, and on the end of stdin (a stop, or the

@@ -5,8 +5,8 @@ Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SL
 SLURM_NTASKS is the number of ranks asked for: under mpirun inside of a job it is the daemon's. A number of ranks other
 than the one asked for stops the case: with the wrong `srun --mpi` every rank silently believes that it is 0 of 1.
 
-Everything that a group of processes must agree on goes through `RankContext.broadcast`, and what rank 0 must know of all through
-`RankContext.all_gather`; `dlbench.worker.ranks.process_group` gives a Place its group.
+What all processes must agree on goes through `RankContext.broadcast`, and what rank 0 must know of all of them through
+`RankContext.all_gather`; `dlbench.worker.ranks.process_group` gives a context its group.
 """
 
 from __future__ import annotations
