@@ -11,7 +11,7 @@ import torch
 from dlbench.__main__ import main
 from dlbench.results import bounds_schema, bounds_store
 from dlbench.worker.jobs import allreduce
-from dlbench.worker.ranks import communication, transport
+from dlbench.worker.ranks import transport
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 64, 4096, 10**6])
@@ -27,7 +27,7 @@ def test_one_rank_has_no_bus_bandwidth():
 
 
 def test_a_log_that_the_user_asked_for_leaves_the_way_unknown_and_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(communication, "nvlinks", lambda device: None)
+    monkeypatch.setattr(transport, "nvlinks", lambda device: None)
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
     monkeypatch.delenv("NCCL_DEBUG_FILE", raising=False)
     transport.prepare_debug("token")
