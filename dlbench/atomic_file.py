@@ -9,9 +9,11 @@ behind can therefore be told from what is being written at this moment (`writer_
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,6 +28,19 @@ def temporary_name(target: Path) -> Path:
     """Where this process writes what will become `target`: beside it, under a name that no other process uses."""
     pid = os.getpid()
     return target.with_name(f".{target.name}.{_place()}-{pid}-{process_identity.start_time(pid) or 0}.tmp")
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a regular file: a pipe that lies in its place would be waited for without end.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:  # noqa: PTH123
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        return file.read()
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:

@@ -24,7 +24,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from dlbench.atomic_file import temporary_name, write_atomically
+from dlbench.atomic_file import read_text, temporary_name, write_atomically
 from dlbench.errors import DlbenchError, StoreError
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict, load_json
 from dlbench.suites.case import Case
@@ -144,7 +144,7 @@ def outcome_of(folder: Path) -> Outcome | None:
         StoreError: there is a result, and it cannot be read now: that is no verdict on the case.
     """
     try:
-        return Outcome.from_json((folder / "result.json").read_text(encoding="utf-8"))
+        return Outcome.from_json(read_text(folder / "result.json"))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
@@ -174,7 +174,7 @@ def heads(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Pat
     """
     for folder in folders(root) if among is None else among:
         try:
-            record = Record.from_json((folder / "record.json").read_text(encoding="utf-8"), folder.name)
+            record = Record.from_json(read_text(folder / "record.json"), folder.name)
             Case.from_dict(record.case)
         except (OSError, ValueError, TypeError, DlbenchError):
             continue  # cut off, damaged, or of a version that knows other axes: not ours to judge
@@ -220,8 +220,8 @@ def unclosed(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[
         if (folder / "record.json").exists():
             continue
         try:
-            owner = load_json((folder / "owner.json").read_text(encoding="utf-8"))
-            case = Case.from_dict(load_json((folder / "case.json").read_text(encoding="utf-8")))
+            owner = load_json(read_text(folder / "owner.json"))
+            case = Case.from_dict(load_json(read_text(folder / "case.json")))
             attempt: Attempt = from_dict(Attempt, owner | {"folder": folder, "case": case})
         except (OSError, ValueError, TypeError, DlbenchError):
             # Killed between making the folder and writing its two files: nothing was measured there. Or of a version

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import process_identity
+from dlbench.atomic_file import read_text
 from dlbench.errors import StoreError
 from dlbench.results.records import load_json
 
@@ -238,7 +239,7 @@ def _holder(heartbeat: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        values = load_json(path.read_text(encoding="utf-8"))
+        values = load_json(read_text(path))
     except (OSError, ValueError):
         return None
     return values if isinstance(values, dict) else None

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlbench.atomic_file import read_text
 from dlbench.launch import claims
 from dlbench.launch.processes import MARK, tail
 from dlbench.results.records import DONE_STATUSES, load_json
@@ -190,7 +191,7 @@ def _numbers(numbers: list[int]) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        values = load_json(path.read_text(encoding="utf-8"))
+        values = load_json(read_text(path))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

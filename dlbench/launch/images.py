@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dlbench.atomic_file import write_atomically
+from dlbench.atomic_file import read_text, write_atomically
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import claims
 from dlbench.launch.sites import FILE_RUNTIMES, Container
@@ -192,7 +192,7 @@ def recorded_digest(container: Container) -> str | None:
 
 def _recorded(path: Path) -> dict[str, Any]:
     try:
-        values = load_json(_beside(path).read_text(encoding="utf-8"))
+        values = load_json(read_text(_beside(path)))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import dlbench
-from dlbench.atomic_file import write_atomically
+from dlbench.atomic_file import read_text, write_atomically
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import claims, images, scheduler, slurm
 from dlbench.launch.counts import Counts, count
@@ -314,7 +314,7 @@ def submitted(results: Path) -> list[SubmittedJob]:
     found: list[SubmittedJob] = []
     for file in jobs_folder(results).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
-            job: SubmittedJob = from_dict(SubmittedJob, load_json(file.read_text(encoding="utf-8")))
+            job: SubmittedJob = from_dict(SubmittedJob, load_json(read_text(file)))
             if not why_unsafe(job.script.partition("/")[0]):
                 found.append(job)
     return sorted(found, key=lambda job: (job.submitted_at, len(job.job_id), job.job_id))
@@ -361,7 +361,7 @@ def _about(folder: Path) -> dict[str, Any]:
     """What `submission.json` says, with its texts and lists of the right kind, and names that may become paths."""
     file = folder / "submission.json"
     try:
-        about = load_json(file.read_text(encoding="utf-8"))
+        about = load_json(read_text(file))
         if not isinstance(about, dict):
             raise ValueError("it is no object")
         for key, kind in {"suite": str, "suite_file": str, "site": str, "overrides": list, "scripts": list}.items():

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+import warnings
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +23,8 @@ import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
 from dlbench.results.bounds_records import BOUNDS_VERSION, AllReduceRun, Ceiling, CeilingRun, LayerTime, ProfileRun
+from dlbench.results.checks import CANNOT
+from dlbench.results.parts import SkippedPart, named, unreadable
 from dlbench.results.parts import write as _write
 
 if TYPE_CHECKING:
@@ -137,8 +140,7 @@ def write_layers(folder: Path, run: ProfileRun) -> Path:
 def read_ceilings(root: Path) -> pd.DataFrame:
     """All rows of all runs below the results folder `root`; no rows where nothing was measured there.
 
-    Raises:
-        StoreError: a file is corrupt, or none of ours.
+    A file that cannot be read is passed over with a `SkippedPart` warning.
     """
     return read_files(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
 
@@ -146,10 +148,14 @@ def read_ceilings(root: Path) -> pd.DataFrame:
 def read_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
     """The rows of all files of one kind.
 
-    Raises:
-        StoreError: a file is corrupt, or none of this kind.
+    A file that cannot be read, or is of another kind, is passed over with a `SkippedPart` warning.
     """
-    tables = [_read(file, schema) for file in files]
+    tables = []
+    for file in files:
+        try:
+            tables.append(_read(file, schema))
+        except StoreError as error:
+            warnings.warn(f"{error}; passed over", SkippedPart, stacklevel=3)
     frame: pd.DataFrame = pa.concat_tables(tables or [schema.empty_table()]).to_pandas()
     return frame
 
@@ -236,9 +242,13 @@ def _usable(times_s: Sequence[float | None]) -> list[float]:
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
+        if not file.is_file():
+            raise StoreError(f"cannot read {named(file)}: it is no file")
         table = pq.ParquetFile(file).read()
         for name in _LATER.intersection(schema.names).difference(table.column_names):
             table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
-        return pa.table([table[f.name].cast(f.type) for f in schema], schema=schema)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise StoreError(f"cannot read {file}: {str(error).splitlines()[0]}") from error
+        whole = pa.table([table[f.name].cast(f.type) for f in schema], schema=schema)
+        whole.validate(full=True)  # the only thing that looks whether texts are UTF-8
+        return whole
+    except (*CANNOT, KeyError) as error:
+        raise unreadable(file, error) from error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from dlbench.errors import StoreError
+from dlbench.atomic_file import read_text
 from dlbench.results.bounds_records import ProfileRun, profile_run
 from dlbench.results.bounds_schema import (
     ALL_REDUCE_SCHEMA,
@@ -68,18 +68,16 @@ def _frame(folders: Sequence[Path], pattern: str, schema: pa.Schema, of_runs: di
     """The rows of all files of one kind; to `of_runs` goes which run is in which."""
     files = []
     for file in (f for folder in folders for f in sorted((folder / CEILINGS_FOLDER).glob(pattern))):
-        try:
-            of_runs.update(dict.fromkeys(read_files([file], schema)["run_id"].dropna(), file))
-            files.append(file)
-        except StoreError as error:
-            warnings.warn(f"{error}; passed over", SkippedPart, stacklevel=3)
+        runs = read_files([file], schema)["run_id"].dropna()
+        of_runs.update(dict.fromkeys(runs, file))
+        files += [file] if len(runs) else []
     return read_files(files, schema)
 
 
 def _profiles(folder: Path, of_runs: dict[str, Path]) -> Iterator[ProfileRun]:
     for file in sorted((folder / PROFILES_FOLDER).glob("*/profile.json")):
         try:
-            run = profile_run(file.read_text(encoding="utf-8"))
+            run = profile_run(read_text(file))
             of_runs[run.run_id] = file
             yield run
         except (OSError, ValueError, KeyError, TypeError) as error:

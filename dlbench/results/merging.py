@@ -120,7 +120,11 @@ def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False)
         thorough: read each part whole, so that damage in any column is found.
     """
     for part in sorted(root.glob("*.parquet")):
-        if part.name.startswith(".") or (max_bytes is not None and part.stat().st_size > max_bytes):
+        if (
+            part.name.startswith(".")
+            or not part.is_file()
+            or (max_bytes is not None and part.stat().st_size > max_bytes)
+        ):
             continue
         if not parts.is_marked(part):
             continue

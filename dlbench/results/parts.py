@@ -256,6 +256,8 @@ def is_marked(part: Path) -> bool:
     The mark holds for a name, a number of rows and a list of columns, since programs that rewrite or copy a file take
     over its metadata.
     """
+    if not part.is_file():
+        return False
     try:
         metadata = pq.read_metadata(part)
         schema = metadata.schema.to_arrow_schema()

@@ -46,7 +46,7 @@ class Scrubber:
     def __init__(self, hosts: Iterable[str | None], texts: Iterable[str | None] = ()) -> None:
         """Learn the names of all hosts, and of the users whose homes are mentioned anywhere in `texts`."""
         self._users = sorted({user for text in texts for user in _HOME.findall(text or "")}, key=lambda u: (-len(u), u))
-        names = sorted({host for host in hosts if host})
+        names = sorted({host for host in hosts if isinstance(host, str) and host})
         self._hosts = {name: f"node{i}" for i, name in enumerate(names, 1)}
         words = set(self._hosts) | {name.partition(".")[0] for name in names}
         # The longest first: n10 would otherwise become what n1 becomes, and a 0.

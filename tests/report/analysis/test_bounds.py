@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 
 import pandas as pd
 import pytest
 
-from dlbench.errors import StoreError
 from dlbench.report.analysis import bounds
 from dlbench.report.analysis.bounds import FLOP, MEMORY, NetworkBound, Roof, time_bound
 from dlbench.report.chapters import bounds_tables
 from dlbench.results.bounds_records import Ceiling, CeilingRun, LayerTime, ProfileRun, Where
 from dlbench.results.bounds_schema import ceilings_frame, layers_frame, read_ceilings, write_ceilings
+from dlbench.results.parts import SkippedPart
 from dlbench.suites.case import Case
 from dlbench.table import FORMATS, render
 
@@ -151,11 +152,14 @@ def test_no_ceilings_in_the_store_is_no_error_and_says_what_to_do(tmp_path):
     assert "`dlbench ceilings` measures it" in bounds.find_roof(found, HERE, "fp32").words()
 
 
-def test_a_corrupt_part_is_named(tmp_path):
-    (tmp_path / "ceilings").mkdir()
+def test_a_corrupt_part_is_named_and_passed_over(tmp_path):
+    write_ceilings(tmp_path, ceilings())
+    whole = read_ceilings(tmp_path)
     (tmp_path / "ceilings" / "ceilings-x.parquet").write_bytes(b"no parquet")
-    with pytest.raises(StoreError, match=r"ceilings-x\.parquet"):
-        read_ceilings(tmp_path)
+    os.mkfifo(tmp_path / "ceilings" / "ceilings-y.parquet")
+    with pytest.warns(SkippedPart, match=r"ceilings-[xy]\.parquet") as caught:
+        assert read_ceilings(tmp_path).equals(whole)
+    assert any("ceilings-y.parquet: it is no file" in str(w.message) for w in caught)
 
 
 def test_the_best_run_counts_where_there_are_several(tmp_path):
