@@ -108,7 +108,7 @@ def _rewrite(root: Path, rng: random.Random, change: Callable[[pa.Table, random.
             table = change(pq.ParquetFile(part).read(), rng)
             part.unlink()
             pq.write_table(table, part)
-        except (pa.ArrowException, ValueError, TypeError, OverflowError, KeyError):
+        except (pa.ArrowException, ValueError, TypeError, OverflowError, KeyError, OSError):
             pass  # no such file can be written
     return ids
 
