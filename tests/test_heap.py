@@ -12,8 +12,7 @@ import pytest
 _PROGRAM = """
 import resource, sys, torch
 from dlbench.suites.case import Case, Protocol
-from dlbench.worker.measure import find_device
-from dlbench.worker.ranks.context import Place
+from dlbench.worker.devices import find_device
 
 find_device(Case("none", device="cpu", protocol=Protocol(heap=sys.argv[1])))
 

@@ -132,7 +132,7 @@ def _measure(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
     try:
         return _measured(campaign, cases, fresh)
     except StoreError as error:
-        resuming.say_stopped(error)
+        resuming.say_stopped(error, campaign.folder)
         return 1
 
 

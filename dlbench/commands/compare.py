@@ -252,7 +252,7 @@ def _ab(options: argparse.Namespace) -> int:
                 folder=folder,
             )
         except StoreError as error:
-            resuming.say_stopped(error)
+            resuming.say_stopped(error, folder)
             return 1
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")

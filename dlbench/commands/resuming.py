@@ -14,6 +14,7 @@ from dlbench.commands.arguments import say
 if TYPE_CHECKING:
     from dlbench.errors import StoreError
     from dlbench.launch.attempts import DoneKey
+    from dlbench.launch.results_folder import ResultsFolder
     from dlbench.results.records import Record
 
 #: So many parts of their own are put into one file, which reads much faster.
@@ -81,10 +82,19 @@ def store_module() -> ModuleType | None:
     return store
 
 
-def say_stopped(error: StoreError) -> None:
-    """Say that results cannot be written any more, and what is kept."""
+def say_stopped(error: StoreError, folder: ResultsFolder | None) -> None:
+    """Say that results cannot be written any more, and what is kept.
+
+    Args:
+        folder: the results folder of the run; where it is gone, that is why writing failed.
+    """
     from dlbench.launch.results_folder import FolderGone
 
+    try:
+        if folder is not None:
+            folder.check()
+    except FolderGone as gone:
+        error = gone
     if isinstance(error, FolderGone):
         say(f"dlbench: {error}; stopped. What was measured went with it: name its new place with --results to go on")
     else:

@@ -129,7 +129,7 @@ def test_the_page_says_where_every_row_is(content):
         f"{4 * PER_SYSTEM - MAX_SHOWN} measured cases more; `dlbench export --format csv` has all."
         in summary.terminal(content)
     )
-    text = markdown._markdown([provenance(content)], "t")
+    text = markdown.markdown_report([provenance(content)], "t")
     assert f"| {accounting.WORDS[accounting.SUPERSEDED]}" in text
 
 

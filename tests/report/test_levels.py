@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from dlbench import stats
+from dlbench import table as printed_table
 from dlbench.commands.project import projection_table
 from dlbench.report import export
 from dlbench.report.analysis import levels
@@ -42,7 +43,7 @@ STEPS = fakes.noisy_steps(0.01, 60, 3)
 
 def captions(content, *chapters):
     found = [chapter(content) for chapter in chapters]
-    return "\n".join(markdown._markdown([section], "t") for section in found)
+    return "\n".join(markdown.markdown_report([section], "t") for section in found)
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
@@ -70,10 +71,10 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     usual = confidence == 0.95
     assert (f"± and intervals: at a confidence of {words}." in text) is not usual
     table = tables.comparison(content.shown, content.system_names)
-    assert ("Confidence" in table.text(table)) is not usual
+    assert ("Confidence" in printed_table.text(table)) is not usual
     assert (f" {words} " in summary.terminal(content)) is not usual
     if not usual:
-        assert set(pd.read_csv(io.StringIO(table.csv_text(table)))["confidence"]) == {confidence}
+        assert set(pd.read_csv(io.StringIO(printed_table.csv_text(table)))["confidence"]) == {confidence}
 
 
 def test_exports_and_the_record_hold_the_level(tmp_path):

@@ -49,7 +49,7 @@ def fake_nvml(tmp_path, monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name in ("nvml", "energy"):
-        monkeypatch.setattr(f"dlbench.worker.{name}.pynvml", module)
+        monkeypatch.setattr(f"dlbench.worker.meters.{name}.pynvml", module)
     monkeypatch.setenv("PYTHONPATH", str(FAKES / "nvml"))
     monkeypatch.setenv("FAKE_NVML", str(tmp_path / "nvml.json"))
 

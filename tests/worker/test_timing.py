@@ -257,7 +257,7 @@ def test_ranks_end_at_the_same_step_after_the_cap_by_the_clock_of_rank_0(monkeyp
     def work(rank):
         # The other rank thinks that its steps are ten times as long, so it would look at other steps.
         estimate_s = 0.001 * 10**rank
-        options = {"step_estimate_s": estimate_s, "first_look_s": 5.0, "cap_s": 0.4, "agree": agree_of(rank)}
+        options = {"step_estimate_s": estimate_s, "first_look_s": 5.0, "cap_s": 0.4, "broadcast": agree_of(rank)}
         windows[rank] = run(SlowingStep(), HostClock(), at_cap(0.4 if rank == 0 else 1e9), **options)
 
     with timing.no_garbage_collection():

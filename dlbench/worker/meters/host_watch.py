@@ -95,7 +95,7 @@ class HostWatch:
         if self._share is not None and self._share > BUSY_SHARE:
             cores = len(self._cores)
             found.append(f"busy_host: other processes took {self._share:.0%} of this process's {cores} cores.")
-        if FAULTS_TOLERANCE * self.own_s < self._kernel_s < self._page_faults * _FAULT_S:
+        if 0 < FAULTS_TOLERANCE * self.own_s < self._kernel_s < self._page_faults * _FAULT_S:
             share = self._kernel_s / self.own_s
             found.append(f"page_faults: {self._page_faults} of them took {share:.0%} of the process's CPU time.")
         return tuple(found)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Group(Protocol):
-    """What a Place needs of the processes that it is one of."""
+    """What a `RankContext` needs of the processes that it is one of."""
 
     backend: str
 

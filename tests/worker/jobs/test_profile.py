@@ -210,7 +210,7 @@ def test_frozen_weights_are_no_part_of_the_update(lenet):
 
 
 def test_a_network_without_work_that_can_be_counted_is_refused_before_it_is_measured(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "networks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "networks"))
     with pytest.raises(BadInput, match="the work of reads_data:network cannot be counted"):
         profiling.profile(dataclasses.replace(LENET, model="reads_data:network"), tmp_path, 0.05, 0)
 
@@ -296,7 +296,7 @@ def test_what_cannot_be_profiled_is_refused(change, words, tmp_path):
 
 
 def test_a_network_that_computes_nothing_sensible_has_no_profile(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent / "networks"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "networks"))
     with pytest.raises(InvalidMeasurement, match=r"the loss is nan after \d+ steps"):
         profiling.profile(dataclasses.replace(LENET, model="odd_networks:nan_loss"), tmp_path, 0.05, 0)
 

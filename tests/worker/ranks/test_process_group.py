@@ -28,7 +28,7 @@ TWO = Case("lenet5", batch_size=4, devices_per_node=2, protocol=QUICK)
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(NETWORKS), str(root), os.environ.get("PYTHONPATH", "")]))
 
 

@@ -12,7 +12,7 @@ from dlbench.atomic_file import write_atomically
 
 def test_a_file_that_cannot_be_finished_leaves_the_one_before(tmp_path):
     path = tmp_path / "metrics.csv"
-    write_atomically(path, "a,b\n", "1,2\n")
+    write_atomically(path, ["a,b\n", "1,2\n"])
     assert path.read_text() == "a,b\n1,2\n"
 
     def parts():
