@@ -28,9 +28,8 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
     """
     peaks, bounds = np.full(len(attempts), np.nan), np.full(len(attempts), np.nan)
     works = {tuple(run.case[name] for name in _WORK): run for run in stored.profiles}
-    threads = rows.drop_duplicates("attempt_id").set_index("attempt_id")["system_torch_threads"]
-    cases = attempts.assign(threads=attempts["attempt_id"].map(threads))
     known = not stored.ceilings.empty or stored.profiles
+    cases = _with_threads(attempts, rows) if known else attempts
     for device, places in _alike(cases, _DEVICE).items() if known else ():
         roof = _roof(stored.ceilings, dict(zip(_DEVICE, device, strict=True)))
         if roof.flop_source == MEASURED:
@@ -46,6 +45,11 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
         layer_bound=bounds,
         distance_to_layer_bound=attempts["step_time"] / bounds,
     )
+
+
+def _with_threads(attempts: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    first = rows[["attempt_id", "system_torch_threads"]].drop_duplicates("attempt_id").set_index("attempt_id")
+    return attempts.assign(threads=attempts["attempt_id"].map(first["system_torch_threads"]))
 
 
 def _alike(cases: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:

@@ -123,12 +123,15 @@ def _account(
     loaded: stores.Loaded, attempts: pd.DataFrame, latest: pd.DataFrame, usable: pd.Series, chosen: pd.DataFrame
 ) -> accounting.Account:
     """What became of every row that was read."""
-    kinds = pd.Series(accounting.SUPERSEDED, attempts["attempt_id"], dtype=object)
-    kinds[derive.lost(attempts).to_numpy() & ~kinds.index.isin(latest["attempt_id"])] = accounting.LOST
-    kinds[latest.loc[~usable, "attempt_id"]] = accounting.FAILED
-    kinds[latest.loc[usable, "attempt_id"]] = accounting.BEYOND
-    kinds[chosen["attempt_id"]] = accounting.SHOWN
-    return accounting.account(loaded.rows, kinds, loaded.num_rows, loaded.num_passed_over, loaded.num_copies)
+    kinds = pd.Series(accounting.SUPERSEDED, attempts.index, dtype=object)
+    # By the index, not by the ids: `latest` and `chosen` are rows of `attempts`.
+    kinds[derive.lost(attempts) & ~attempts.index.isin(latest.index)] = accounting.LOST
+    kinds[latest.index[~usable]] = accounting.FAILED
+    kinds[latest.index[usable]] = accounting.BEYOND
+    kinds[chosen.index] = accounting.SHOWN
+    return accounting.account(
+        loaded.rows, kinds.set_axis(attempts["attempt_id"]), loaded.num_rows, loaded.num_passed_over, loaded.num_copies
+    )
 
 
 def choose(cases: pd.DataFrame, limit: float) -> pd.DataFrame:

@@ -58,9 +58,17 @@ def matched(content: Content) -> pd.DataFrame:
 def numbered(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
     """`cases` with a `number` that is equal where only system, device and repeat differ, and the axis `without`."""
     keys = [key for key in KEYS if key != without]
-    values = _comparable(cases)
     # A copy is in one piece: pandas warns of frames that were put together column by column.
-    return cases.copy().assign(number=values.groupby(keys, sort=False, dropna=False).ngroup())
+    return cases.copy().assign(number=_numbers(_comparable(cases)[keys]))
+
+
+def _numbers(values: pd.DataFrame) -> pd.Series[int]:
+    """Of each row the number of its combination of values, in the order in which they first come."""
+    # Most axes have one value, and grouping by each takes as long as by one that varies.
+    telling = [name for name in values if values[name].nunique(dropna=False) > 1]
+    if not telling:
+        return pd.Series(0, values.index)
+    return values.groupby(telling, sort=False, dropna=False).ngroup()
 
 
 def series(content: Content) -> pd.DataFrame:
@@ -252,5 +260,6 @@ def _comparable(cases: pd.DataFrame) -> pd.DataFrame:
     for axis in fields(Case):
         # Parts from before an axis existed say nothing of it: they had its default.
         if axis.name in KEYS and axis.name not in ("model", "protocol"):
-            values[axis.name] = values[axis.name].where(values[axis.name].notna(), axis.default)
+            known = values[axis.name].notna()
+            values[axis.name] = values[axis.name] if known.all() else values[axis.name].where(known, axis.default)
     return values

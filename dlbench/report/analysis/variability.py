@@ -18,8 +18,9 @@ from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import in_order, numbered
+from dlbench.report.analysis.side_by_side import KEYS, in_order, numbered
 from dlbench.results.records import DONE_STATUSES
+from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
 
 #: A host or device that differs by less is not worth a walk to the machine room.
@@ -61,10 +62,13 @@ def processes(content: Content) -> pd.DataFrame:
     """Every measured process of a case that ran more than once on one kind of system, repeats and reruns alike.
 
     Returns:
-        Rows of `content.attempts` with `number`, `deviation`, and `host` and `device_uuid` where there is only one.
+        Of `content.attempts` what names them and `step_time`; and `number`, `deviation`, and `host` and `device_uuid`
+        where there is only one.
     """
     attempts = content.attempts
-    done = attempts[attempts["status"].isin(DONE_STATUSES) & attempts["step_time"].gt(0)]
+    # All metrics of a large store, and several times over, would take gigabytes.
+    names = dict.fromkeys(["attempt_id", "system_id", "step_time", *KEYS, *AXES])
+    done = attempts[list(names)][attempts["status"].isin(DONE_STATUSES) & attempts["step_time"].gt(0)]
     if done.empty:
         return done.assign(number=[], deviation=[], host=[], device_uuid=[])
     done = numbered(done)
@@ -80,6 +84,7 @@ def processes(content: Content) -> pd.DataFrame:
 def units_of(cases: pd.DataFrame) -> list[Unit]:
     """Hosts, and devices, of each system, most deviating first; where there is only one there is none to compare."""
     found: list[Unit] = []
+    cases = cases[["system_id", "number", "deviation", "host", "device_uuid"]]
     for system, of_system in cases.groupby("system_id", sort=False):
         for kind, column in (("host", "host"), ("device", "device_uuid")):
             found += _of_kind(str(system), kind, of_system[of_system[column].notna()], column)

@@ -95,7 +95,9 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
 def _mixed_threads(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Cases of CPUs whose processes computed with different numbers of threads: these are no repeats of one thing."""
     cases = content.shown[content.shown["device"] == "cpu"]
-    ranks = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")
+    if cases.empty:
+        return
+    ranks = content.rows[["attempt_id", "system_torch_threads"]].drop_duplicates("attempt_id").set_index("attempt_id")
     threads = cases["attempt_id"].map(ranks["system_torch_threads"])
     if threads.nunique() < 2:
         return
@@ -111,9 +113,11 @@ def _in_several_sources(content: Content) -> Iterator[tuple[str, str, pd.DataFra
     """Cases that several unnamed sources hold, of one kind of system: all but one result of each is hidden."""
     if len(content.sources) < 2:
         return
-    done = content.attempts[content.attempts["status"].isin(DONE_STATUSES)]
-    sources = content.rows.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
-    keys = [done[name] for name in ("suite", "suite_version", "case_id", "system_id")]
+    names = ["suite", "suite_version", "case_id", "system_id"]
+    done = content.attempts[["attempt_id", *names]][content.attempts["status"].isin(DONE_STATUSES)]
+    rows = content.rows[["attempt_id", "source_number"]]
+    sources = rows.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
+    keys = [done[name] for name in names]
     several = done["attempt_id"].map(sources).groupby(keys).transform("nunique").gt(1).astype(bool)
     concerned = content.shown[content.shown["attempt_id"].isin(done.loc[several, "attempt_id"])]
     if len(concerned):

@@ -208,7 +208,7 @@ def _counts(rows: pd.DataFrame) -> tuple[str, str]:
     if len(partial):
         names = ", ".join(sorted({name for names in partial for name in names.split(", ")}))
         words += f" The count is partial in {units.counted(len(partial), 'record')}, without {names}."
-    checked = rows[rows["pytorch_forward_flop"].notna() & rows["forward_flop"].notna()]
+    checked = rows[["pytorch_forward_flop", "forward_flop"]].dropna()
     if checked.empty:
         return f"{words} These records hold no count by PyTorch to check it against.", "partly"
     agree = int((checked["pytorch_forward_flop"] == checked["forward_flop"]).sum())

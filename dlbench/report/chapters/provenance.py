@@ -128,13 +128,12 @@ def _system_blocks(content: Content) -> list[Block]:
 
 def _mixed(content: Content) -> list[Block]:
     """Which software is not the same in all records of one system, a sentence for each."""
-    known = content.rows[content.rows["system_hostname"].fillna("") != ""]
     said = []
-    for system, name in content.system_names.items():
-        of_system = known[known["system_id"] == system]
-        several = [n for n in _SOFTWARE if of_system[f"system_{n}"].nunique(dropna=False) > 1]
+    for name, of_system in zip(content.system_names.values(), _of_systems(content), strict=True):
+        columns = {n: content.rows[f"system_{n}"][of_system] for n in _SOFTWARE}
+        several = [n for n in _SOFTWARE if columns[n].nunique(dropna=False) > 1]
         if several:
-            parts = [f"{_PROPERTIES[n]} ({_values(of_system[f'system_{n}'], n, missing=True)})" for n in several]
+            parts = [f"{_PROPERTIES[n]} ({_values(columns[n], n, missing=True)})" for n in several]
             said.append(f"{name}: {', '.join(parts)}.")
     words = "Not the same in all records of one system, and so part of any difference between them: "
     return [Block(words=words + " ".join(said))] if said else []
@@ -148,17 +147,23 @@ def _systems(content: Content, rows: list[list[Cell]]) -> Table:
 
 def _properties(content: Content) -> list[list[Cell]]:
     """One row per property that any system tells: its title, and of each system all values."""
-    known = content.rows[content.rows["system_hostname"].fillna("") != ""]
-    of_systems = [known[known["system_id"] == system] for system in content.system_names]
+    of_systems = _of_systems(content)
     cells: list[list[Cell]] = []
-    if len({number for rows in of_systems for number in rows["source_number"]}) > 1:
-        read_from = [sorted({content.sources[int(n)] for n in rows["source_number"]}) for rows in of_systems]
+    numbers = [content.rows["source_number"][places].unique().tolist() for places in of_systems]
+    if len({n for some in numbers for n in some}) > 1:
+        read_from = [sorted({content.sources[int(n)] for n in some}) for some in numbers]
         cells.append(["Read from", *(", ".join(sources) for sources in read_from)])
     for name, title in _PROPERTIES.items():
-        values: list[Cell] = [_values(rows[f"system_{name}"], name) for rows in of_systems]
+        values: list[Cell] = [_values(content.rows[f"system_{name}"][places], name) for places in of_systems]
         if any(v != units.MISSING for v in values):
             cells.append([title, *values])
     return cells
+
+
+def _of_systems(content: Content) -> list[pd.Series[bool]]:
+    """Of each system which rows tell of it. Rows have over a hundred columns: those that are needed alone are taken."""
+    told = content.rows["system_hostname"].fillna("") != ""
+    return [told & content.rows["system_id"].eq(system) for system in content.system_names]
 
 
 def _values(values: pd.Series, name: str, missing: bool = False) -> str:
@@ -195,8 +200,8 @@ def _protocols(attempts: pd.DataFrame) -> Table:
 
 def _details(rows: pd.DataFrame, system: str) -> dict[str, object]:
     """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
-    of_system = rows[(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
-    return {str(k): v for k, v in details_of(of_system["system_details"].iloc[0]).items()}
+    of_system = rows["system_details"][(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
+    return {str(k): v for k, v in details_of(of_system.iloc[0]).items()}
 
 
 def _listed(details: dict[str, object]) -> Table:

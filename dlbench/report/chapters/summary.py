@@ -113,9 +113,9 @@ def _machines(content: Content) -> list[str]:
     rows = content.rows
     sentences = []
     for system, name in content.system_names.items():
-        of_system = rows[(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
-        one = of_system.iloc[0].to_dict()
-        hosts = of_system["system_hostname"].nunique()
+        of_system = (rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")
+        one = rows.iloc[int(of_system.to_numpy().argmax())].to_dict()
+        hosts = rows["system_hostname"][of_system].nunique()
         parts = [
             f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
             units.counted(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",

@@ -169,14 +169,14 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
         rows: of all sources, as `joined` gives them. Attempts that died before they could tell their system are passed
             over.
     """
-    on_progress = rows[rows["system_hostname"].fillna("") != ""]
+    told = rows["system_hostname"].fillna("") != ""
     # Of each system an attempt of one rank, where there is one: it tells the threads of one process.
-    single = (on_progress["nodes"] * on_progress["devices_per_node"]).eq(1) | on_progress["system_job_threads"].notna()
-    order = (
-        on_progress[["source_number"]].assign(shared=~single).sort_values(["source_number", "shared"], kind="stable")
-    )
-    best = on_progress.loc[order.index].drop_duplicates("system_id").set_index("system_id")
-    ids = on_progress.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
+    single = (rows["nodes"] * rows["devices_per_node"]).eq(1) | rows["system_job_threads"].notna()
+    # Of a large store all columns, sorted, would be a copy that takes gigabytes.
+    places = rows[["system_id", "source_number"]].assign(shared=~single)[told]
+    order = places.sort_values(["source_number", "shared"], kind="stable").drop_duplicates("system_id")
+    ids = places.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
+    best = rows.loc[order.index].set_index("system_id")
     on_progress = best.loc[ids].reset_index()
     hardware = on_progress["device_name"].fillna(on_progress["system_cpu_model"]).fillna(on_progress["system_hostname"])
     facts = on_progress.assign(hardware=hardware, **_words(on_progress)).to_dict("records")
