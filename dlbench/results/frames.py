@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+#: After so many columns their chunks, small blocks, are given back to the system.
+_RELEASED = 16
+
+
 class Frame:
     """A DataFrame that grows by tables of one schema."""
 
@@ -47,7 +51,9 @@ class Frame:
         import pandas as pd
 
         columns: dict[str, Any] = {}
-        for f in self._schema:
+        for number, f in enumerate(self._schema):
+            if number % _RELEASED == 0:
+                pa.default_memory_pool().release_unused()
             if f.name in self._chunks:
                 columns[f.name] = pa.chunked_array(self._chunks.pop(f.name), f.type).to_pandas()
             else:

@@ -27,6 +27,9 @@ from dlbench.results.schema import IN_MEMORY, LONG_TEXT, SCHEMA
 if TYPE_CHECKING:
     import pandas as pd
 
+# What reading took is to be given back when it ends; Arrow's own allocators keep a gigabyte of a large store.
+pa.set_memory_pool(pa.system_memory_pool())
+
 #: A batch is made of about so much, decoded, and of at most so many tables.
 BATCH_BYTES = 16_000_000
 _MAX_TABLES = 1000
@@ -79,7 +82,10 @@ class Reader:
 
     parts: Sequence[Path]
     problems: list[str] = field(default_factory=list)
-    _holders: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of each attempt the indices of its parts
+    #: The attempts of each table that was read with the index of the part of each row; a dict of a million attempts
+    #: would take a quarter of a gigabyte.
+    _held: list[tuple[pa.Array, NDArray[np.int32]]] = field(default_factory=list)
+    _holders: dict[str, tuple[int, ...]] = field(default_factory=dict)  # of shared attempts the indices of their parts
     #: Rows of the parts; of these those that hold, and of these those that another row of their rank counts for.
     num_rows: int = 0
     num_held: int = 0
@@ -116,6 +122,7 @@ class Reader:
         """The same as tables with the types of `IN_MEMORY`, each by attempt and rank."""
         shared = self._find_shared()
         self.num_held = self.num_copies = 0
+        self._held = []
         apart: list[pa.Table] = []
         yield from _joined(self._unshared(self._tables(range(len(self.parts)), _schema(columns), on_progress), apart))
         self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in shared.items()}
@@ -128,16 +135,27 @@ class Reader:
     def of_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
         """The same for some attempts alone, from the parts in which `batches` found them."""
         wanted: dict[int, list[str]] = {}
-        for attempt in sorted(attempts):
-            for part in self._holders[attempt]:
+        for attempt, parts in sorted(self.holders(attempts).items()):
+            for part in parts:
                 wanted.setdefault(part, []).append(attempt)
         apart: list[pa.Table] = []
         yield from map(_batch, _joined(self._unshared(self._wanted(wanted, _schema(columns)), apart)))
         yield from map(_batch, _joined(iter([pa.concat_tables(apart)] if apart else [])))
 
-    def part_of(self, attempt: str) -> Path:
-        """The part in which `batches` found an attempt, or the first of several."""
-        return self.parts[self._holders[attempt][0]]
+    def holders(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
+        """Of each of these attempts the indices of the parts in which `batches` found it."""
+        asked = pa.array(attempts, pa.string())
+        found = {attempt: self._holders[attempt] for attempt in attempts if attempt in self._holders}
+        for ids, indices in self._held:
+            there = pc.is_in(ids, value_set=asked).to_numpy(zero_copy_only=False)
+            if there.any():
+                names = ids.filter(pa.array(there)).to_pylist()
+                found |= {a: (i,) for a, i in zip(names, indices[there].tolist(), strict=True)}
+        return found
+
+    def parts_of(self, attempts: Collection[str]) -> dict[str, Path]:
+        """Of each of these attempts the part in which `batches` found it, or the first of several."""
+        return {attempt: self.parts[parts[0]] for attempt, parts in self.holders(attempts).items()}
 
     def _find_shared(self) -> dict[str, dict[int, _Place]]:
         """Look which attempts have rows in several parts, or several rows of a rank, and which of these count."""
@@ -200,10 +218,8 @@ class Reader:
                     apart.append(mine.filter(pa.array(counting, pa.bool_())))
                     self.num_copies += counting.count(False)
                 indices, table = indices[~there.to_numpy()], table.filter(pc.invert(there))
-            parts = {i: (i,) for i in np.unique(indices).tolist()}
-            self._holders |= {
-                attempt: parts[i] for attempt, i in zip(table["attempt_id"].to_pylist(), indices.tolist(), strict=True)
-            }
+            if table.num_rows:
+                self._held.append((pa.concat_arrays(table["attempt_id"].chunks), indices.astype(np.int32)))
             yield table
 
     def _wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_Read]:

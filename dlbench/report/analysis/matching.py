@@ -218,7 +218,8 @@ def system_differences(base: pd.DataFrame, target: pd.DataFrame) -> list[tuple[s
     columns = {f"system_{name}": title for name, title in SYSTEM_FACTS.items()} | {"clock": "clock"}
     found = []
     for column, title in columns.items():
-        values = [sorted({_said(v) for v in side[column] if is_known(v)}) for side in (base, target)]
+        distinct = [side[column].dropna().unique().tolist() for side in (base, target)]
+        values = [sorted({_said(v) for v in some if is_known(v)}) for some in distinct]
         if values[0] != values[1]:
             found.append((title, *(", ".join(v) or units.MISSING for v in values)))
     return found  # type: ignore[return-value]  # three texts each

@@ -55,7 +55,10 @@ class Loaded:
 
     def files(self) -> dict[str, Path]:
         """Of each attempt the Parquet file that it was read from."""
-        return {str(attempt): self.readers[int(n)].part_of(str(attempt)) for attempt, n in self.source_of.items()}
+        files: dict[str, Path] = {}
+        for number, attempts in self.source_of.groupby(self.source_of):
+            files |= self.readers[int(str(number))].parts_of(attempts.index.tolist())
+        return files
 
     def samples_of(self, attempts: list[str]) -> pd.DataFrame:
         """Of these attempts, in their order: `samples`, `TRACES` and `COMMUNICATION`.
