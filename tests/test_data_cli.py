@@ -9,6 +9,7 @@ import pytest
 
 import dlbench
 from dlbench.__main__ import main
+from dlbench.json_text import dump_json
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.export import MLPERF_FIELDS
 from dlbench.suites.case import Case
@@ -172,7 +173,9 @@ def test_export_as_csv_and_json_has_every_attempt_with_intervals(results, capsys
     assert len(rows) == 14
     assert set(METRICS) <= set(rows[0])
     run(capsys, "export", results, "--format", "json", "-o", tmp_path / "deep" / "all.json")
-    whole = json.loads((tmp_path / "deep" / "all.json").read_text())
+    text = (tmp_path / "deep" / "all.json").read_text()
+    whole = json.loads(text)
+    assert text == dump_json(whole) + "\n"
     assert {m["name"] for m in whole["metrics"]} == set(METRICS)
     first = whole["attempts"][0]
     assert first["throughput_low"] < first["throughput"] < first["throughput_high"]

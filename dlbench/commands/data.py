@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +71,17 @@ def _export(options: argparse.Namespace) -> int:
         count = public.write(options.sources, options.output, private=not options.public)
         say(f"{count} rows in {options.output}")
         return 0
-    from dlbench.report.export import export
+    from dlbench.report.export import export_parts
 
-    text = export(options.sources, options.format)
+    parts = export_parts(options.sources, options.format)
     if options.output is None:
-        print(text, end="")
+        for part in parts:
+            print(part, end="")
         return 0
-    return _written(options.output, text)
+    return _written(options.output, parts)
 
 
-def _written(file: Path, text: str) -> int:
+def _written(file: Path, text: Iterable[str]) -> int:
     from dlbench.atomic_file import write_atomically
     from dlbench.errors import StoreError
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dlbench import units
@@ -19,6 +21,9 @@ from dlbench.version import __version__
 
 #: Columns that are for drawing, and say nothing more than the others.
 _HIDDEN = ("samples", "system_id", "power_time_s", "power_w", "power_limit_w")
+
+#: Rows whose texts are in memory at a time.
+_ROWS = 5000
 
 #: The fields of an MLPerf system description, in the groups of the submission checker (v1.0 to v5): for all, since
 #: v1.0, with power. What nobody measured is left to whoever submits.
@@ -40,7 +45,12 @@ MLPERF_FIELDS = (
 
 
 def export(sources: Sequence[str | Path], format: str) -> str:
-    """All results of `sources` in one of `FORMATS`.
+    """All results of `sources` in one of `FORMATS`; see `export_parts`."""
+    return "".join(export_parts(sources, format))
+
+
+def export_parts(sources: Sequence[str | Path], format: str) -> Iterator[str]:
+    """The text in parts, for that of a large store may not fit in memory.
 
     A part that cannot be read is passed over with a `SkippedPart` warning.
 
@@ -52,24 +62,48 @@ def export(sources: Sequence[str | Path], format: str) -> str:
     return FORMATS[format](content)
 
 
-def _csv(content: Content) -> str:
-    return tidy_csv(content.attempts)
+def _csv(content: Content) -> Iterator[str]:
+    return tidy_csv_parts(content.attempts)
 
 
-def _json(content: Content) -> str:
+def _json(content: Content) -> Iterator[str]:
     """The definitions of all metrics, and each attempt with its metrics in SI units."""
     frame = content.attempts
     frame = frame.assign(system=frame["system_id"].map(content.system_names))
-    attempts = frame.drop(columns=[name for name in _HIDDEN if name in frame]).to_dict("records")
+    frame = frame.drop(columns=[name for name in _HIDDEN if name in frame])
     metrics = [dataclasses.asdict(metric) for metric in METRICS.values()]
-    rows = [{str(name): _plain(str(name), value) for name, value in row.items()} for row in attempts]
-    whole = {
-        "dlbench_version": __version__,
-        "rows": content.account.of_attempts(),
-        "metrics": metrics,
-        "attempts": rows,
-    }
-    return dump_json(whole) + "\n"
+    rows = content.account.of_attempts()
+    whole = dump_json({"dlbench_version": __version__, "rows": rows, "metrics": metrics, "attempts": []}) + "\n"
+    if frame.empty:
+        yield whole
+        return
+    end = "[]\n}\n"
+    yield whole.removesuffix(end) + "["
+    names = [dump_json(str(name)).replace("%", "%%") for name in frame]
+    # As `dump_json` sets it, which would take minutes for a million rows.
+    pattern = "\n  {\n   " + ",\n   ".join(f"{name}: %s" for name in names) + "\n  }"
+    for start in range(0, len(frame), _ROWS):
+        some = frame.iloc[start : start + _ROWS]
+        cells = [_json_texts(str(name), some[name]) for name in some]
+        yield ("," if start else "") + ",".join(map(pattern.__mod__, zip(*cells, strict=True)))
+    yield "\n ]\n}\n"
+
+
+def _json_texts(name: str, column: pd.Series) -> list[str]:
+    """The values of a column as JSON text, each different one made once."""
+    values = column.tolist()
+    if column.dtype == np.float64:
+        return [repr(value) if isfinite(value) else "null" for value in values]
+    known: dict[Any, str] = {}
+    texts = []
+    for value in values:
+        # What cannot be hashed is an array that stands in many rows.
+        key = id(value) if hasattr(value, "tolist") or isinstance(value, list) else (type(value), value)
+        text = known.get(key)
+        if text is None:
+            text = known[key] = dump_json(_plain(name, value)).replace("\n", "\n   ")
+        texts.append(text)
+    return texts
 
 
 def _plain(name: str, value: Any) -> Any:
@@ -82,12 +116,12 @@ def _plain(name: str, value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _mlperf(content: Content) -> str:
+def _mlperf(content: Content) -> Iterator[str]:
     """One description of a system, or a list where there are several."""
     rows = content.rows
     known = rows[rows["system_hostname"].fillna("") != ""]
     found = [_described(known[known["system_id"] == s], name) for s, name in content.system_names.items()]
-    return dump_json(found[0] if len(found) == 1 else found) + "\n"
+    yield dump_json(found[0] if len(found) == 1 else found) + "\n"
 
 
 def _described(rows: pd.DataFrame, name: str) -> dict[str, Any]:
@@ -132,7 +166,7 @@ _USED = (
 )
 
 #: Each format's name, as `dlbench export --format` takes it, and its writer.
-FORMATS: dict[str, Callable[[Content], str]] = {"csv": _csv, "json": _json, "mlperf": _mlperf}
+FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {"csv": _csv, "json": _json, "mlperf": _mlperf}
 
 
 def tidy_csv(cases: pd.DataFrame) -> str:
