@@ -1,4 +1,4 @@
-"""The command line: each room of `dlbench.commands` adds its own, and imports what it needs when one is called, so that
+"""The command line. Each module of `dlbench.commands` adds its command and imports what it needs when the command runs:
 `dlbench --help` answers at once."""
 
 from __future__ import annotations
@@ -8,13 +8,61 @@ import os
 import sys
 import warnings
 
-from dlbench.commands import bounds, campaign, cluster, compare, data, distributed, memory, project, show
-from dlbench.commands.arguments import say
+from dlbench.commands import (
+    ab,
+    allreduce,
+    cancel,
+    ceilings,
+    collect,
+    compare,
+    doctor,
+    export,
+    image,
+    layers,
+    maxbatch,
+    models,
+    plan,
+    profile,
+    project,
+    query,
+    report,
+    resume,
+    run,
+    show,
+    status,
+    submit,
+    table,
+)
 from dlbench.errors import DlbenchError
+from dlbench.messages import say
 from dlbench.version import __version__
 
 #: In the order of the help.
-COMMAND_MODULES = (campaign, show, data, compare, bounds, memory, project, distributed, cluster)
+COMMAND_MODULES = (
+    run,
+    plan,
+    report,
+    compare,
+    ab,
+    collect,
+    show,
+    query,
+    export,
+    models,
+    layers,
+    table,
+    ceilings,
+    profile,
+    maxbatch,
+    project,
+    allreduce,
+    submit,
+    status,
+    cancel,
+    resume,
+    image,
+    doctor,
+)
 
 
 def build_parser() -> argparse.ArgumentParser:

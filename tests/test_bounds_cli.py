@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dlbench.__main__ import main
-from dlbench.commands.bounds import _missing
+from dlbench.commands.ceilings import _missing
 from dlbench.launch.probe import Probe
 from dlbench.results.bounds_schema import read_ceilings
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import dlbench
 from dlbench.cli import main
-from dlbench.commands.bounds import _missing
+from dlbench.commands.ceilings import _missing
 from dlbench.errors import DlbenchError
 from dlbench.launch import launchers, probe
 from dlbench.report.analysis.content import read as read_content

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,13 +48,6 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def say(text: str) -> None:
-    """Talk: to stderr, so that stdout holds data alone."""
-    with contextlib.suppress(OSError, ValueError):
-        # Nobody may listen any more (`2>&1 | head`): that is no reason to stop measuring.
-        print(text, file=sys.stderr, flush=True)
-
-
 def new_name(what: str = "") -> tuple[str, str]:
     """A name that no other run has, begun by the time and `what`; and the time itself."""
     import secrets
@@ -65,3 +56,21 @@ def new_name(what: str = "") -> tuple[str, str]:
     now = datetime.now(UTC)
     words = [f"{now:%Y%m%dT%H%M%S}", *([what] if what else []), secrets.token_hex(3)]
     return "-".join(words), now.isoformat()
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results",
+        action="append",
+        metavar="SOURCE",
+        help="a results folder, a Parquet file or a pattern; may be repeated (default: results)",
+    )
+
+
+def add_results_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--results",
+        type=some_path,
+        default=Path("results"),
+        help="folder for the results, on a disk that all nodes see",
+    )

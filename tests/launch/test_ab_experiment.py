@@ -5,7 +5,7 @@ import signal
 import pandas as pd
 import pytest
 
-from dlbench.commands.compare import compare_experiment, run_experiment
+from dlbench.campaign.experiment import compare_experiment, run_experiment
 from dlbench.errors import BadInput
 from dlbench.launch import ab_experiment, attempts, processes
 from dlbench.launch.ab_experiment import parse_setting

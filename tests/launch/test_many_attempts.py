@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from dlbench.commands import resuming
+from dlbench.campaign import existing
 from dlbench.launch import attempts, claims, supervise
 from dlbench.launch.counts import count
 from dlbench.results import merging, own_parts, store
@@ -57,12 +57,12 @@ def test_a_further_case_opens_no_attempt_of_another_case(tmp_path, opened):
 def test_a_resume_opens_each_attempt_once_and_those_of_a_merged_file_not_at_all(tmp_path, opened):
     records = measured(tmp_path)
     opened.clear()
-    found = resuming.look(tmp_path)
+    found = existing.look(tmp_path)
     assert Counter(opened) == Counter(record.attempt_id for record in records)
     assert len(found.ended) == len(MANY)
     store.merge(tmp_path)
     opened.clear()
-    again = resuming.look(tmp_path)
+    again = existing.look(tmp_path)
     assert opened == []
     assert (again.ended, again.tried, again.ids) == (found.ended, found.tried, found.ids)
     assert measured(tmp_path, stored=frozenset(again.ended), stored_ids=again.ids) == []
@@ -77,10 +77,10 @@ def test_a_signed_part_is_not_opened_and_any_other_file_is(tmp_path):
     pq.write_table(table.drop_columns(["step_s"]), fewer)
     cut = tmp_path / f"{third.attempt_id}.parquet"
     cut.write_bytes(cut.read_bytes()[:-100])
-    found = resuming.look(tmp_path)
+    found = existing.look(tmp_path)
     assert found.own_parts == 1
     assert {folder.name for folder, _ in found.without_part} == {second.attempt_id, third.attempt_id}
-    resuming.rebuild_parts(tmp_path, found.without_part)
+    existing.rebuild_parts(tmp_path, found.without_part)
     with pytest.warns(store.SkippedPart):  # the one with fewer columns is there still, and named
         assert sorted(map(len, store.read(tmp_path)["step_s"].to_pylist())) == [3, 3, 3]
     assert part.exists()
@@ -91,12 +91,12 @@ def test_signatures_are_verified_once_for_each_kind_of_part(tmp_path, monkeypatc
     asked = []
     is_marked = own_parts.parts.is_marked
     monkeypatch.setattr(own_parts.parts, "is_marked", lambda part: asked.append(part) or is_marked(part))
-    assert resuming.look(tmp_path).own_parts == len(MANY)
+    assert existing.look(tmp_path).own_parts == len(MANY)
     assert len(asked) == 1
     # One part under the name of another attempt's.
     one, other = sorted(tmp_path.glob("*.parquet"))[-2:]
     other.write_bytes(one.read_bytes())
-    assert resuming.look(tmp_path).own_parts == len(MANY) - 1
+    assert existing.look(tmp_path).own_parts == len(MANY) - 1
 
 
 def test_samples_that_are_lost_are_missing_and_named_once(tmp_path, capsys):
@@ -104,17 +104,17 @@ def test_samples_that_are_lost_are_missing_and_named_once(tmp_path, capsys):
     for record in records:
         (tmp_path / f"{record.attempt_id}.parquet").unlink()
         (tmp_path / "attempts" / record.attempt_id / "result.json").unlink()
-    found = resuming.look(tmp_path)
+    found = existing.look(tmp_path)
     assert found.ended == set()
-    assert resuming.rebuild_parts(tmp_path, found.without_part) == 0
+    assert existing.rebuild_parts(tmp_path, found.without_part) == 0
     assert capsys.readouterr().err.count("\n") == 1
     assert store.read(tmp_path).num_rows == 0
 
 
 def test_parts_are_merged_a_bounded_number_at_a_time_the_oldest_first(tmp_path, monkeypatch):
     records = measured(tmp_path)
-    monkeypatch.setattr(resuming, "MERGE_AT_ONCE", 4)
-    assert resuming.merge_parts(tmp_path, 6) == 2
+    monkeypatch.setattr(existing, "MERGE_AT_ONCE", 4)
+    assert existing.merge_parts(tmp_path, 6) == 2
     left = {path.name for path in tmp_path.glob("*.parquet")}
     latest = sorted(record.attempt_id for record in records)[4:]
     assert {f"{attempt_id}.parquet" for attempt_id in latest} < left
@@ -126,34 +126,36 @@ def test_parts_are_merged_a_bounded_number_at_a_time_the_oldest_first(tmp_path, 
 def test_one_process_at_a_time_merges(tmp_path):
     measured(tmp_path)
     claim = claims.take(tmp_path, "merge")
-    resuming.merge_parts(tmp_path, 6)
+    existing.merge_parts(tmp_path, 6)
     assert len(list(tmp_path.glob("*.parquet"))) == 6
     claim.release()
 
 
 def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
-    from dlbench.commands.campaign import _measured
     from dlbench.launch.results_folder import ResultsFolder
 
-    monkeypatch.setattr(resuming, "MERGE_FROM", 3)
+    monkeypatch.setattr(existing, "MERGE_FROM", 3)
+    from dlbench.campaign.measure import _measure_all
+
     what = campaign(tmp_path, "write_good()", folder=ResultsFolder(tmp_path))
-    assert _measured(what, MANY, fresh=False) == 0
+    assert _measure_all(what, MANY, fresh=False) == 0
     assert len(list(tmp_path.glob("merged-*.parquet"))) >= 1
     assert len(list(tmp_path.glob("*.parquet"))) < len(MANY)
     assert store.read(tmp_path).num_rows == len(MANY)
-    assert _measured(what, MANY, fresh=False) == 0
+    assert _measure_all(what, MANY, fresh=False) == 0
     assert len(list(attempts.heads(tmp_path))) == len(MANY)
 
 
 def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monkeypatch):
-    from dlbench.commands.campaign import _measured
     from dlbench.launch.results_folder import ResultsFolder
 
     monkeypatch.setattr(claims, "SILENCE_S", 0.5)
     owner = claims.owner() | {"boot_id": "of another node"}
     theirs = attempts.create(tmp_path, MANY[5], "another suite", 1, "sys", owner)
+    from dlbench.campaign.measure import _measure_all
+
     what = campaign(tmp_path, "time.sleep(1); write_good()", folder=ResultsFolder(tmp_path))
-    assert _measured(what, MANY[:1], fresh=False) == 0
+    assert _measure_all(what, MANY[:1], fresh=False) == 0
     assert {record.attempt_id: record.status for _, record in attempts.heads(tmp_path)}[theirs.id] == "crashed"
 
 
@@ -170,7 +172,7 @@ def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path)
         for name, text in zip(("record.json", "result.json", "owner.json", "case.json"), changed, strict=True):
             (folder / name).write_text(text)
     began = time.process_time()
-    assert len(resuming.look(tmp_path).ended) == 5001
+    assert len(existing.look(tmp_path).ended) == 5001
     assert time.process_time() - began < 5
     began = time.process_time()
     assert len(measured(tmp_path, MANY[1:])) == 5
@@ -185,15 +187,15 @@ def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path)
 STRESS = """
 import sys
 from pathlib import Path
-from dlbench.commands import campaign, resuming
+from dlbench.campaign import existing, measure
 from dlbench.launch import claims
 from dlbench.launch.results_folder import ResultsFolder
 from tests.launch.test_many_attempts import NUM_STRESS, stress_cases
 from tests.launch.test_supervise import campaign as made
-resuming.MERGE_FROM = 5
+existing.MERGE_FROM = 5
 root = Path(sys.argv[1])
 body = "time.sleep(0.05); write_good()"
-sys.exit(campaign._measured(made(root, body, folder=ResultsFolder(root)), stress_cases(), fresh=False))
+sys.exit(measure._measure_all(made(root, body, folder=ResultsFolder(root)), stress_cases(), fresh=False))
 """
 NUM_STRESS = 60
 

@@ -7,10 +7,10 @@ import os
 
 import pytest
 
-from dlbench.commands import memory
-from dlbench.commands.memory import Runs, Trial, find_largest, make_case
+from dlbench.commands import maxbatch
 from dlbench.errors import BadInput, UnknownName
 from dlbench.launch.job import JobFailed
+from dlbench.launch.max_batch import Runs, Trial, find_largest, make_case
 from dlbench.suites.case import Case
 
 
@@ -64,8 +64,8 @@ def test_another_model_than_the_one_asked_for_is_refused():
 @pytest.mark.parametrize("text", ["nan", "inf", "0", "-1", "1e99", "."])
 def test_a_time_limit_that_is_none_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        memory._seconds(text)
-    assert memory._seconds("2.5") == 2.5
+        maxbatch._seconds(text)
+    assert maxbatch._seconds("2.5") == 2.5
 
 
 def test_an_unknown_axis_is_named():
@@ -77,13 +77,13 @@ def test_an_unknown_axis_is_named():
     ("text", "size"), [("2GiB", 2 * 2**30), ("1.5 MB", 1_500_000), ("512", 512), ("4g", 4 * 10**9)]
 )
 def test_sizes_are_read(text, size):
-    assert memory._bytes(text) == size
+    assert maxbatch._bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GiB", "0", "0.5", "3 elephants", "9" * 400, "99999999TiB"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        memory._bytes(text)
+        maxbatch._bytes(text)
 
 
 WORKER = """

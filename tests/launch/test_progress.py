@@ -8,7 +8,7 @@ import math
 import pytest
 
 from dlbench import units
-from dlbench.commands import campaign
+from dlbench.campaign import measure
 from dlbench.launch.progress import Progress
 from dlbench.launch.results_folder import ResultsFolder
 from dlbench.launch.supervise import Campaign
@@ -118,10 +118,10 @@ def test_a_campaign_on_a_busy_host_says_so_at_its_end(tmp_path, capsys):
     cases = [Case("lenet5", batch_size=1), Case("lenet5", batch_size=2)]
     folder = ResultsFolder(tmp_path)
     busy = Campaign(tmp_path, "s", 1, "sys", launcher=script(body), folder=folder)
-    assert campaign._measure(busy, cases, fresh=False) == 0
+    assert measure.measure_cases(busy, cases, fresh=False) == 0
     said = capsys.readouterr().err
     assert said.count("(busy_host 63 %)") == 2
     assert "busy host in 2 of 2 cases" in said
     quiet = Campaign(tmp_path, "s", 1, "sys", launcher=script("write_good()"), folder=folder)
-    assert campaign._measure(quiet, cases, fresh=True) == 0
+    assert measure.measure_cases(quiet, cases, fresh=True) == 0
     assert "busy host" not in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlbench.commands import campaign
+from dlbench.campaign import measure
 from dlbench.launch.results_folder import ResultsFolder
 from dlbench.launch.supervise import Campaign
 from dlbench.results import store
@@ -17,7 +17,7 @@ TWO_THREADS = {"cpu": "two threads", "cuda": "gpu"}
 def measured(root, keys, cases):
     """The kinds of device and keys of all records, once a campaign with these keys has ended."""
     found = Campaign(root, "s", 1, keys, launcher=script("write_good()"), folder=ResultsFolder(root))
-    assert campaign._measure(found, cases, fresh=False) == 0
+    assert measure.measure_cases(found, cases, fresh=False) == 0
     return sorted(zip(store.load(root)["device"], store.load(root)["system_key"], strict=True))
 
 

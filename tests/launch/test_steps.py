@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from dlbench.commands import campaign as command
+from dlbench.campaign import measure
 from dlbench.errors import BadInput
 from dlbench.launch import attempts, claims, probe, scheduler, supervise
 from dlbench.launch.results_folder import ResultsFolder
@@ -93,7 +93,7 @@ def test_what_a_case_does_by_itself_stays_its_own_even_where_srun_complained_of_
 
 def test_the_campaign_counts_the_case_once_and_says_what_happened(tmp_path, pings, capsys):
     cases = [Case("lenet5"), Case("lenet5", batch_size=2)]
-    assert command._measure(campaign(tmp_path, failing(tmp_path, AWAY)), cases, fresh=False) == 0
+    assert measure.measure_cases(campaign(tmp_path, failing(tmp_path, AWAY)), cases, fresh=False) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("[")]
     assert [line[:5] for line in lines] == ["[1/2]", "[1/2]", "[2/2]"]
     assert "preempted  Slurm failed its step: Unable to confirm allocation for job 7" in lines[0]

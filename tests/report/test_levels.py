@@ -11,7 +11,6 @@ import pytest
 
 from dlbench import stats
 from dlbench import table as printed_table
-from dlbench.commands.project import projection_table
 from dlbench.report import export
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.content import read
@@ -20,6 +19,7 @@ from dlbench.report.chapters.projection_section import projection
 from dlbench.report.figures.figure_parts import INTERVAL_WORDS
 from dlbench.report.forms import markdown
 from dlbench.report.listings import summary
+from dlbench.report.listings.projection import projection_table
 from dlbench.report.listings.record import show
 from dlbench.results import store
 from dlbench.suites.case import Case, Protocol

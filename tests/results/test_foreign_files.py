@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import dlbench
-from dlbench.commands.resuming import rebuild_parts
+from dlbench.campaign.existing import rebuild_parts
 from dlbench.errors import StoreError
 from dlbench.launch import attempts
 from dlbench.results import store

@@ -359,10 +359,10 @@ def test_a_worker_that_dies_is_said_to_have(tmp_path, monkeypatch):
 
 
 def test_an_unknown_device_is_unknown_to_the_command(capsys):
-    from dlbench.commands import bounds
+    from dlbench.commands import ceilings
 
     with pytest.raises(UnknownName, match="unknown device 'gpu'"):
-        bounds._ceilings(_options(bounds, ["ceilings", "--device", "gpu"]))
+        ceilings._ceilings(_options(ceilings, ["ceilings", "--device", "gpu"]))
 
 
 @pytest.mark.parametrize(
@@ -378,31 +378,31 @@ def test_an_unknown_device_is_unknown_to_the_command(capsys):
     ],
 )
 def test_bad_options_end_before_a_worker_starts(arguments, words):
-    from dlbench.commands import bounds
+    from dlbench.commands import profile
 
     with pytest.raises(BadInput, match=words):
-        bounds._profile(_options(bounds, ["profile", "lenet5", *arguments]))
+        profile._profile(_options(profile, ["profile", "lenet5", *arguments]))
 
 
 def test_the_commands_do_not_load_torch_to_say_their_help():
     import subprocess
 
     code = (
-        "import argparse, sys; from dlbench.commands import bounds; p = argparse.ArgumentParser();"
-        "bounds.add(p.add_subparsers()); print(sorted({'torch', 'pandas', 'pyarrow'} & set(sys.modules)))"
+        "import argparse, sys; from dlbench.commands import ceilings, profile;"
+        "p = argparse.ArgumentParser().add_subparsers(); ceilings.add(p); profile.add(p); print(sorted({'torch', 'pandas', 'pyarrow'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
 @pytest.mark.slow
 def test_both_commands_from_end_to_end(tmp_path, capsys):
-    from dlbench.commands import bounds
+    from dlbench.commands import ceilings, profile
 
     results = ["--results", str(tmp_path)]
-    assert bounds._ceilings(_options(bounds, ["ceilings", "--device", "cpu", "--budget", "3s", *results])) == 0
+    assert ceilings._ceilings(_options(ceilings, ["ceilings", "--device", "cpu", "--budget", "3s", *results])) == 0
     assert "conv [FLOP/s]" in capsys.readouterr().out
     axes = ["-P", "batch_size=2", "-P", "protocol.warmup_max_time_s=1", "-o", str(tmp_path / "profiles" / "x")]
-    assert bounds._profile(_options(bounds, ["profile", "lenet5", "--time", "1s", *axes, *results])) == 0
+    assert profile._profile(_options(profile, ["profile", "lenet5", "--time", "1s", *axes, *results])) == 0
     captured = capsys.readouterr()
     assert "Bound: FLOP at" in captured.out
     assert "(measured)" in captured.out

@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, new_name, say, some_path
+from dlbench.commands.arguments import add_command, add_format, new_name, some_path
+from dlbench.messages import say
 
 
 def add(commands: Any) -> None:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dlbench import units
-from dlbench.commands.arguments import say
+from dlbench.messages import say
 
 if TYPE_CHECKING:
     from dlbench.errors import StoreError

@@ -1,0 +1,128 @@
+"""Runs and compares an interleaved A/B experiment: pairs of fresh processes, in random order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench import units
+from dlbench.campaign import existing
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.launch.ab_experiment import Experiment
+    from dlbench.launch.attempts import SystemKeys
+    from dlbench.report.analysis.comparison import ComparisonResult
+    from dlbench.report.analysis.matching import Rules
+    from dlbench.results.records import Record
+
+
+_NO_KEYS: Sequence[Mapping[str, str]] = ({}, {})
+
+
+def run_experiment(
+    experiment: Experiment,
+    pairs: int,
+    root: Path,
+    system_key: SystemKeys | tuple[SystemKeys, ...],
+    networks: Sequence[Mapping[str, str]] = _NO_KEYS,
+    **campaign: Any,
+) -> int:
+    """Measure the pairs that are not whole yet; a pair of which half is missing is measured as a whole.
+
+    Args:
+        system_key: of both sides, or of each.
+        networks: of each side the keys of its networks.
+        campaign: further fields of `supervise.Campaign`, such as the launcher.
+
+    Returns:
+        How many processes failed.
+    """
+    from dlbench.launch import supervise
+    from dlbench.launch.ab_experiment import ExperimentProgress
+    from dlbench.report.analysis.comparison import whole_pairs
+    from dlbench.results import store
+    from dlbench.results.records import DONE_STATUSES
+
+    existing.close_left_open(root)
+    existing.rebuild_parts(root, existing.look(root).without_part)
+    whole = whole_pairs(_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs)
+    order = experiment.order(pairs)
+    waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
+    progress = ExperimentProgress(
+        2 * len(order), model_width=max(len(case.model) for match in experiment.matches for case in match)
+    )
+    progress.number = 2 * (len(order) - len(waiting))
+    cases = units.counted(len(experiment.matches), "case")
+    say(f"{experiment.sides[0][:-2]}: {cases} x {units.counted(pairs, 'pair')} -> {root}/")
+    if whole:
+        say(f"{len(whole)} pairs are measured already")
+
+    def keep(record: Record) -> None:
+        store.append(root, record, make_folder=False)
+        progress.finished(record)
+
+    of_side = {
+        side: supervise.Campaign(
+            root=root,
+            suite=suite,
+            suite_version=experiment.suite_version,
+            system_key=key,
+            on_record=keep,
+            on_tick=progress.tick,
+            on_note=say,
+            label=experiment.label(side),
+            environment=experiment.setting(side).environment,
+            network_keys=of_networks,
+            **campaign,
+        )
+        for side, suite, key, of_networks in zip(
+            ("a", "b"), experiment.sides, _of_sides(system_key), networks, strict=True
+        )
+    }
+    return sum(
+        record.status not in DONE_STATUSES
+        for pair in waiting
+        for turn in pair
+        for record in supervise.run([turn.case], of_side[turn.side], fresh=True)
+    )
+
+
+def compare_experiment(
+    experiment: Experiment,
+    pairs: int,
+    root: Path,
+    system_key: SystemKeys | tuple[SystemKeys, ...],
+    rules: Rules,
+    networks: Sequence[Mapping[str, str]] = _NO_KEYS,
+) -> ComparisonResult:
+    """What the pairs measured so far say."""
+    from dlbench.report.analysis.comparison import compare_sides
+
+    return compare_sides(
+        _rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs, rules
+    )
+
+
+def _rows(
+    root: Path,
+    experiment: Experiment,
+    system_key: SystemKeys | tuple[SystemKeys, ...],
+    networks: Sequence[Mapping[str, str]],
+) -> Any:
+    """The store's rows of this experiment, of each side on its system and of its networks as they are today."""
+    from dlbench.launch.attempts import key_on
+    from dlbench.results import store
+
+    rows = store.load(root)
+    rows = rows[(rows["suite_version"] == experiment.suite_version) & rows["suite"].isin(experiment.sides)]
+    keys = dict(zip(experiment.sides, _of_sides(system_key), strict=True))
+    of_networks = dict(zip(experiment.sides, networks, strict=True))
+    wanted = [key_on(keys[suite], device) for suite, device in zip(rows["suite"], rows["device"], strict=True)]
+    today = [of_networks[suite].get(model, "") for suite, model in zip(rows["suite"], rows["model"], strict=True)]
+    return rows[(rows["system_key"] == wanted) & (rows["network_key"].fillna("") == today)]
+
+
+def _of_sides(system_key: SystemKeys | tuple[SystemKeys, ...]) -> tuple[SystemKeys, ...]:
+    return system_key if isinstance(system_key, tuple) else (system_key, system_key)

@@ -1,0 +1,98 @@
+"""`dlbench ab`: an interleaved A/B test of two settings."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.campaign import existing
+from dlbench.commands.arguments import (
+    add_command,
+    some_path,
+)
+from dlbench.commands.comparison_options import add_rules, count, print_comparison, rules_of
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(
+        commands, "ab", _ab, "measure two settings in turns, in fresh processes, and compare them pair by pair"
+    )
+    parser.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
+    for side in ("a", "b"):
+        parser.add_argument(
+            f"--{side}",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE,...",
+            help=f"what {side.upper()} changes: axes, protocol.NAME, env.NAME of its processes (default: nothing)",
+        )
+    parser.add_argument("--pairs", type=count, metavar="N", help="processes of each side for each case (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random order (default: 0); part of the experiment")
+    parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
+                    help="replace an axis or a protocol key on both sides; may be repeated")  # fmt: skip
+    parser.add_argument(
+        "--results", type=some_path, default=Path("results"), help="folder for the results (default: results)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="list the processes in their order and run none")
+    add_rules(parser)
+
+
+def _ab(options: argparse.Namespace) -> int:
+    from dlbench.campaign.experiment import compare_experiment, run_experiment
+    from dlbench.errors import StoreError
+    from dlbench.launch import ab_experiment, probe, processes
+    from dlbench.launch.results_folder import ResultsFolder, check_folder
+    from dlbench.report.analysis.comparison_statistics import DEFAULT_PAIRS
+    from dlbench.suites.suite import load_suite, models_of
+
+    a, b = ab_experiment.parse_setting(options.a, "--a"), ab_experiment.parse_setting(options.b, "--b")
+    suites = [load_suite(options.suite, [*options.overrides, *side.overrides]) for side in (a, b)]
+    pairs = options.pairs or DEFAULT_PAIRS
+    if options.dry_run:
+        for pair in ab_experiment.plan(suites[0], suites[1], a, b, options.seed, "auto").order(pairs):
+            for turn in pair:
+                print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
+        return 0
+    ab_experiment.plan(
+        suites[0], suites[1], a, b, options.seed, "cpu"
+    )  # wrong values are found before the device is asked
+    check_folder(options.results)
+    folder = ResultsFolder(options.results)
+    models = models_of([case for suite in suites for case in suite.cases()])
+    found = probe.probe(models)
+    experiment = ab_experiment.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
+    probe.require_devices([case for match in experiment.matches for case in match], found)
+    # A side's variables may change what it is measured on, such as the number of threads, and what a factory builds.
+    probed = [probe.probe(models, environment=side.environment) if side.environment else found for side in (a, b)]
+    keys = tuple(one.system_keys for one in probed)
+    networks = [one.network_keys for one in probed]
+    say(f"A: {a.text}\nB: {b.text}")
+    with processes.stopping_on_signals():
+        try:
+            failed = run_experiment(
+                experiment,
+                pairs,
+                options.results,
+                keys,
+                networks,
+                network_files=found.network_files,
+                folder=folder,
+            )
+        except StoreError as error:
+            existing.say_stopped(error, folder)
+            return 1
+        except processes.Stopped as stop:
+            say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
+            return 130
+    print_comparison(
+        compare_experiment(experiment, pairs, options.results, keys, rules_of(options), networks),
+        ("A", "B"),
+        options.format,
+    )
+    return 1 if failed else 0

@@ -1,0 +1,93 @@
+"""`dlbench ceilings`: the peak FLOP/s and bandwidth of a device."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+    new_name,
+    some_path,
+)
+from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "ceilings", _ceilings, "measure the peak FLOP/s and bandwidth that a device reaches")
+    parser.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="folder for the results")
+    parser.add_argument("--budget", default="45s", metavar="TIME", help="time to measure (default: 45s)")
+    parser.add_argument(
+        "--precision", metavar="NAME,...", help="only these, such as fp32,amp_bf16 (default: all that the device has)"
+    )
+    parser.add_argument(
+        "--missing", action="store_true", help="only precisions of which the results hold no ceilings of this system"
+    )
+    parser.add_argument("--all", action="store_true", help="every shape, not only the best of each kind")
+    add_format(parser)
+
+
+def _ceilings(options: argparse.Namespace) -> int:
+    from dlbench.errors import UnknownName
+    from dlbench.launch.results_folder import check_folder
+    from dlbench.report.chapters.bounds_tables import ceilings_table
+    from dlbench.results import bounds_records, bounds_schema
+    from dlbench.suites.case import DEVICES
+    from dlbench.table import render
+
+    if options.device not in DEVICES:
+        raise UnknownName("device", options.device, DEVICES, "--device")
+    budget_s = positive_time(options.budget, "--budget")
+    check_folder(options.results)
+    request = {"device": options.device, "budget_s": budget_s}
+    if options.precision:
+        request["precisions"] = options.precision.split(",")
+    if options.missing:
+        request["precisions"] = missing = _missing(options.results, options.device, request.get("precisions"))
+        if not missing:
+            say("the results hold the ceilings of this system already")
+            return 0
+    run_id, started_at = new_name()
+    folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
+    text = run_worker("dlbench.worker.jobs.ceilings", folder, request, 2 * budget_s + MARGIN_S)
+    if text is None:
+        return 1
+    run = bounds_records.named(bounds_records.ceiling_run(text), run_id, started_at)
+    part = bounds_schema.write_ceilings(options.results, run)
+    print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")
+    say(f"\nceilings: {part}")
+    return 0
+
+
+def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
+    """The precisions, of `wanted` or of all, in which no ceiling of this system was measured yet."""
+    from dlbench.errors import DeviceUnavailable
+    from dlbench.launch import probe
+    from dlbench.report.analysis.bounds import MEASURED, find_roof
+    from dlbench.results import bounds_schema
+    from dlbench.results.bounds_records import Where
+    from dlbench.results.records import BUSY_SHARE
+
+    found = probe.probe()
+    kind = found.device_kind if device == "auto" else device
+    where = Where(
+        system_key=found.system_keys.get(kind, found.system_key),
+        device_kind=kind,
+        device_name=found.facts["devices"][0]["name"] if kind == "cuda" and found.device_count else None,
+        torch_threads=found.facts["torch_threads"],
+    )
+    ceilings = bounds_schema.read_ceilings(results)
+    # Those of a busy host are better than none, and to be measured again.
+    ceilings = ceilings[~ceilings["busy_share"].gt(BUSY_SHARE)]
+    if kind == "cuda" and found.device_kind != "cuda":
+        raise DeviceUnavailable("device 'cuda' asked for, but PyTorch finds no usable one here")
+    names = wanted or found.facts["precisions"][kind]
+    return [name for name in names if find_roof(ceilings, where, name).flop_source != MEASURED]

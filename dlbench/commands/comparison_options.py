@@ -1,0 +1,86 @@
+"""What `compare` and `ab` share: the rules of a comparison, and how it is printed."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import add_format
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.report.analysis.comparison import ComparisonResult
+    from dlbench.report.analysis.matching import Rules
+
+
+_METRICS = ("step_time", "energy_per_image")
+
+
+def add_rules(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--metric", choices=_METRICS, default="step_time", help="what is compared (default: step_time)")
+    parser.add_argument("--confidence", type=share, default=0.95, help="of intervals and verdicts (default: 0.95)")
+    parser.add_argument("--margin", type=percent, default=1.0, metavar="PERCENT",
+                        help="a difference within this is `same` (default: 1)")  # fmt: skip
+    parser.add_argument("--between-processes", type=spread, metavar="PERCENT",
+                        help="standard deviation between processes on this machine, known from earlier repeats; "
+                        "used where a side has fewer than three")  # fmt: skip
+    add_format(parser)
+
+
+def percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 on")
+    return value
+
+
+def spread(text: str) -> float:
+    value = percent(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0: no two processes are the same")
+    return value
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0.5 <= value <= 0.9999:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0.5 to 0.9999")
+    return value
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def rules_of(options: argparse.Namespace, **more: Any) -> Rules:
+    from dlbench.report.analysis.matching import Rules
+
+    spread = options.between_processes
+    margin = options.margin / 100
+    return Rules(
+        metric=options.metric,
+        confidence=options.confidence,
+        between_processes=None if spread is None else spread / 100,
+        **{"margin": margin} | more,
+    )
+
+
+def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str) -> None:
+    from dlbench.report.listings.comparison import summary, tables, with_footnotes
+    from dlbench.table import render_all
+
+    systems, comparison = tables(found, names)
+    if form == "csv":
+        # One table per file; what belongs to it is said beside it.
+        for row in systems.rows:
+            say(f"systems differ in {row[0]}: {row[1]} in {names[0]}, {row[2]} in {names[1]}")
+        print(render_all([comparison], form), end="")
+        say(summary(found))
+        return
+    if form == "text":
+        comparison = with_footnotes(comparison)
+    shown = [systems, comparison] if systems.rows or form == "json" else [comparison]
+    print(render_all(shown, form), end="")

@@ -1,0 +1,42 @@
+"""`dlbench doctor`: checks this machine."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    some_path,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "doctor", _doctor, "check this machine, and say what is wrong and how to mend it")
+    parser.add_argument("--site", help="a site profile, or the name of one in slurm/")
+    parser.add_argument("--results", type=some_path, help="the results folder that is meant")
+    parser.add_argument("--node", action="store_true", help="only what a node must have before a job's first case")
+    parser.add_argument("--token", type=some_path, help="with --node: a file that this node must see")
+    parser.add_argument("--json", action="store_true", help="for a support ticket")
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from dlbench.launch import doctor
+    from dlbench.launch.sites import load_site
+
+    site = load_site(options.site) if options.site else None
+    place = doctor.Place(site=site, results=options.results, token=options.token, in_job=options.node)
+    findings = doctor.examine(place, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
+    if options.node and not options.json:
+        # One line for each thing that is wrong: a job of many nodes would drown in what is well.
+        findings = [finding for finding in findings if finding.level in ("warn", "fail")]
+        findings = [dataclasses.replace(finding, text=f"{place.node}: {finding.text}") for finding in findings]
+    text = doctor.as_json(findings) if options.json else doctor.as_text(findings)
+    if text:
+        print(text)
+    return doctor.exit_status(findings)

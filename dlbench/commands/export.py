@@ -1,0 +1,69 @@
+"""`dlbench export`: the results for other programs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    some_path,
+)
+from dlbench.errors import BadInput
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "export", _export, "give all results to other programs")
+    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    parser.add_argument("--format", choices=_EXPORTS, required=True, help="mlperf describes the systems alone")
+    parser.add_argument("-o", "--output", type=some_path, help="the file to write (default: stdout; parquet needs one)")
+    parser.add_argument(
+        "--public",
+        action="store_true",
+        help="parquet without host and user names, paths, environment and job numbers, fit to be published",
+    )
+
+
+_EXPORTS = ("csv", "json", "mlperf", "parquet")
+
+
+def _export(options: argparse.Namespace) -> int:
+
+    if options.public and options.format != "parquet":
+        raise BadInput(f"--public is for --format parquet, not {options.format}; export that, and then from its file")
+    if options.format == "parquet":
+        from dlbench.results import public
+
+        if options.output is None:
+            raise BadInput("--format parquet needs -o FILE")
+        count = public.write(options.sources, options.output, private=not options.public)
+        say(f"{count} rows in {options.output}")
+        return 0
+    from dlbench.report.export import export_parts
+
+    parts = export_parts(options.sources, options.format)
+    if options.output is None:
+        for part in parts:
+            print(part, end="")
+        return 0
+    return _written(options.output, parts)
+
+
+def _written(file: Path, text: Iterable[str]) -> int:
+    from dlbench.atomic_file import write_atomically
+    from dlbench.errors import StoreError
+
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(file, text)
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
+    say(f"written: {file}")
+    return 0

@@ -1,0 +1,31 @@
+"""`dlbench layers`: the layers of a network."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "layers", _layers, "every convolution and fully connected layer of a network")
+    parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
+    parser.add_argument("--auxiliary", action="store_true", help="with layers that run in training alone")
+    add_format(parser)
+
+
+def _layers(options: argparse.Namespace) -> int:
+    from dlbench.report.listings.layers import layers_table
+    from dlbench.table import render
+    from dlbench.worker.counting.layers import layers
+
+    print(render(layers_table(options.model, layers(options.model, options.auxiliary)), options.format), end="")
+    return 0

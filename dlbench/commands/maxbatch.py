@@ -1,0 +1,121 @@
+"""`dlbench maxbatch`: the largest batch that fits, by prediction and then by real runs, each in a fresh process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import add_command, add_format
+from dlbench.launch.max_batch import LARGEST, Runs, Trial, device_bytes, find_largest, make_case, own_limit
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.suites.case import Case
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+#: No address space is larger; what is asked for beyond it is a slip.
+_MOST_BYTES = 2**60
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers; it carries its function as `command`."""
+    summary = "find the largest batch that fits into memory, by prediction and real runs"
+    parser = add_command(commands, "maxbatch", _maxbatch, summary)
+    parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
+    parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
+                        help="set an axis (-P mode=inference -P precision=amp_bf16); may be repeated")  # fmt: skip
+    parser.add_argument("--memory", type=_bytes, metavar="SIZE",
+                        help="CPU: what the process may use, such as 2GiB (default: what is free)")  # fmt: skip
+    parser.add_argument("--within", type=_percent, default=1.0, metavar="PERCENT",
+                        help="how near a batch that fits must be to one that does not (default: 1)")  # fmt: skip
+    parser.add_argument("--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="of one run (default: 600)")
+    add_format(parser)
+
+
+def _maxbatch(options: argparse.Namespace) -> int:
+    from dlbench.errors import BadInput
+    from dlbench.free_memory import available_bytes
+    from dlbench.launch import probe, processes
+    from dlbench.units import bytes_
+
+    make_case(options.model, options.overrides, "cpu")  # wrong values are found before the device is asked
+    found = probe.probe([options.model])
+    case = make_case(options.model, options.overrides, found.device_kind)
+    probe.require_devices([case], found)
+    if case.device == "cuda" and options.memory is not None:
+        raise BadInput("--memory limits the CPU's memory; on a GPU the limit is what it has")
+    if case.device == "cuda":
+        limit_bytes, where = device_bytes(found.facts), found.description
+    else:
+        limit_bytes = own_limit(available_bytes() if options.memory is None else options.memory)
+        where = found.facts["cpu_model"] or "the CPU"
+    say(f"{case.model} {case.mode} {case.precision} on {where}: at most {bytes_(limit_bytes)}")
+    with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
+        try:
+            runs = Runs(case, Path(folder), limit_bytes, options.timeout)
+            line = runs.prediction()
+            trials = find_largest(lambda batch: runs.trial(batch, line), line, limit_bytes, options.within / 100)
+        except processes.Stopped as stop:
+            say(f"stopped by {stop.signal_name}")
+            return 130
+    _print(case, trials, limit_bytes, options.format)
+    return 0 if any(t.fits for t in trials) else 1
+
+
+def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:
+    from dlbench.table import Cell, Column, Table, bytes_of, render
+
+    largest = max((t.batch_size for t in trials if t.fits), default=None)
+    failing = min((t for t in trials if not t.fits), key=lambda t: t.batch_size, default=None)
+    if form == "json":
+        axes = {name: value for name, value in case.to_dict().items() if name not in ("batch_size", "protocol")}
+        values = {
+            "case": axes,
+            "limit_bytes": limit_bytes,
+            "largest_batch": largest,
+            "smallest_failing_batch": failing.batch_size if failing else None,
+            "trials": [asdict(t) for t in trials],
+        }
+        print(json.dumps(values, indent=1))
+        return
+    columns = [
+        Column("batch_size", "batch"),
+        Column("fits"),
+        Column("predicted_bytes", "predicted", "right", bytes_of),
+        Column("allocated_peak_bytes", "allocated", "right", bytes_of),
+        Column("rss_peak_bytes", "resident", "right", bytes_of),
+        Column("seconds", "time [s]"),
+        Column("reason", "", "left"),
+    ]
+    rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in trials]
+    result = "no batch fits" if largest is None else f"largest batch that fits: {largest}"
+    after = f"; {failing.batch_size} does not" if failing and largest else ""
+    after = "; more was not tried" if largest == LARGEST else after
+    print(render(Table(columns, rows, f"{case.model}, {case.mode}, {case.precision}", [result + after]), form), end="")
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?i?)b?", text.strip().lower())
+    size = float(match.group(1)) * _UNITS.get(match.group(2), 0) if match else 0.0
+    if not 1 <= size < _MOST_BYTES:
+        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 2GiB or 500MB")
+    return int(size)
+
+
+def _seconds(text: str) -> float:
+    value = float(text) if re.fullmatch(r"[0-9.]+(e[0-9]+)?", text) and text != "." else 0.0
+    if not 0 < value < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is no time above 0 s")
+    return value
+
+
+def _percent(text: str) -> float:
+    value = float(text.removesuffix("%"))
+    if not 0 <= value < 100:
+        raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 to below 100")
+    return value

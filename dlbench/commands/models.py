@@ -1,0 +1,35 @@
+"""`dlbench models`: the networks that a suite can name."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "models", _models, "the networks that can be named in a suite")
+    parser.add_argument("--all", action="store_true", help="also those of torchvision and timm, where installed")
+    add_format(parser)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from dlbench.report.listings.models import models_table
+    from dlbench.table import render
+
+    print(render(models_table(), options.format), end="")
+    if options.all:
+        from dlbench.models import external
+
+        for library, names in (("torchvision", external.torchvision_names()), ("timm", external.timm_names())):
+            print(f"\n{library}, {len(names)} models:" if names else f"\n{library} is not installed")
+            print(*names, sep="\n")
+    return 0

@@ -1,0 +1,43 @@
+"""`dlbench plan`: lists the cases of a suite."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+    add_suite,
+)
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.suites.case import Case
+    from dlbench.suites.suite import Suite
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "plan", _plan, "list the cases of a suite with their FLOP and predicted memory")
+    add_suite(parser)
+    add_format(parser)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from dlbench.launch import probe
+    from dlbench.suites.suite import load_suite, models_of
+
+    suite = load_suite(options.suite, options.overrides)
+    probe.check_models(models_of(suite.cases()))
+    if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
+        say("the suite excludes cases by device, which is known where they run; -P device=cuda or cpu plans for one")
+    return print_plan(suite, suite.cases(), options.format)
+
+
+def print_plan(suite: Suite, cases: list[Case], form: str) -> int:
+    from dlbench.report.listings.plan import plan_table
+    from dlbench.table import render
+
+    print(render(plan_table(suite, cases), form), end="")
+    return 0

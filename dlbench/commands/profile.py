@@ -1,0 +1,100 @@
+"""`dlbench profile`: the time of each layer against its bound."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+    new_name,
+    some_path,
+)
+from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
+from dlbench.errors import BadInput
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.results.bounds_records import ProfileRun
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(
+        commands, "profile", _profile, "measure each layer's time, forward and backward, against its bound"
+    )
+    parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
+    parser.add_argument(
+        "-P",
+        dest="overrides",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="set an axis (-P batch_size=64) or a protocol key (-P protocol.seed=1); may be repeated",
+    )
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="where the ceilings are")
+    parser.add_argument(
+        "-o", "--output", type=some_path, help="folder to make (default: in the results, profiles/<id>)"
+    )
+    parser.add_argument("--time", default="10s", metavar="TIME", help="time to take steps (default: 10s)")
+    parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes none (default: 3)")
+    parser.add_argument("--all", action="store_true", help="every layer, not only the 20 that lose most")
+    add_format(parser)
+
+
+#: A trace of more steps is too large for any viewer.
+MOST_TRACE_STEPS = 1000
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from dlbench.launch.results_folder import check_folder
+    from dlbench.report.analysis.bounds import find_roof
+    from dlbench.report.chapters.bounds_tables import profile_table
+    from dlbench.results import bounds_records, bounds_schema
+    from dlbench.suites.suite import one_case
+    from dlbench.table import render
+
+    # The worker finds out what "auto" is here: the supervisor does not know torch.
+    case = one_case("profile", options.model, options.overrides)
+    time_s = positive_time(options.time, "--time")
+    if not 0 <= options.trace_steps <= MOST_TRACE_STEPS:
+        raise BadInput(f"--trace-steps is {options.trace_steps}; it must be from 0 to {MOST_TRACE_STEPS}")
+    run_id, started_at = new_name(case.id)
+    folder = options.output or options.results / bounds_schema.PROFILES_FOLDER / run_id
+    if folder.exists():
+        raise BadInput(f"'{folder}' exists; choose another folder with -o")
+    check_folder(folder.parent)
+    request = {"case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
+    text = run_worker(
+        "dlbench.worker.jobs.profile", folder, request, max(case.protocol.timeout_s, 3 * time_s + MARGIN_S)
+    )
+    if text is None:
+        return 1
+    run = bounds_records.named(bounds_records.profile_run(text), run_id, started_at)
+    ceilings = bounds_schema.read_ceilings(options.results)
+    roof = find_roof(ceilings, run.where, case.precision)
+    bounds_schema.write_layers(folder, run)
+    _write_outputs(folder, run, roof)
+    print(render(profile_table(run, roof, None if options.all else 20), options.format), end="")
+    if roof.flop_source != "measured":
+        say(f"\nno {case.precision} ceilings of this system in {options.results}/: `dlbench ceilings` measures them")
+    trace = ", trace.json.gz" if options.trace_steps else ""
+    say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures{trace})")
+    return 0
+
+
+def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
+    """The table for machines and people, the raw run, and the figures."""
+    from dlbench.report.chapters.bounds_tables import profile_table
+    from dlbench.report.figures import plots_bounds
+    from dlbench.results.bounds_records import to_json
+    from dlbench.table import render
+
+    table = profile_table(run, roof, limit=None)
+    (folder / "layers.csv").write_text(render(table, "csv"), encoding="utf-8")
+    (folder / "layers.md").write_text(render(table, "markdown"), encoding="utf-8")
+    (folder / "profile.json").write_text(to_json(run), encoding="utf-8")
+    (folder / "result.json").unlink(missing_ok=True)  # the same, without its name
+    plots_bounds.write_figures(folder, run, roof)

@@ -1,0 +1,34 @@
+"""`dlbench resume`: submits again what is missing."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    add_results_folder,
+)
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "resume", _resume, "submit again what is missing and has no job in the queue")
+    add_results_folder(parser)
+    parser.add_argument("--dry-run", action="store_true", help="say what would be submitted, and submit nothing")
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from dlbench.commands.submit import show_job
+    from dlbench.launch import jobs
+
+    try:
+        jobs.resume(options.results, options.dry_run, show_job)
+    except jobs.ReportRefused as error:
+        say(f"dlbench: {error}")
+        return 1
+    return 0

@@ -1,0 +1,82 @@
+"""`dlbench run`: measures the cases of a suite that are not measured yet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench import units
+from dlbench.campaign import existing
+from dlbench.commands.arguments import (
+    add_command,
+    add_suite,
+    some_path,
+)
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "run", _run, "measure the cases of a suite that are not measured yet")
+    add_suite(parser)
+    parser.add_argument(
+        "--results", type=some_path, default=Path("results"), help="folder for the results (default: results)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="measure everything anew; older results are kept beside")
+    parser.add_argument("--dry-run", action="store_true", help="list the cases and measure nothing")
+    parser.add_argument(
+        "--launcher",
+        default="local",
+        help="who starts the ranks of a case: local, torchrun, mpirun or srun (default: local); words after a last "
+        "`--` replace its command, with {ranks} where a case's nodes and ranks go",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from dlbench.campaign.measure import measure_cases, waiting_cases
+    from dlbench.commands.plan import print_plan
+    from dlbench.launch import launchers, probe, processes, slurm, supervise
+    from dlbench.launch.results_folder import ResultsFolder, check_folder
+    from dlbench.suites.suite import load_suite, models_of
+
+    suite = load_suite(options.suite, options.overrides)
+    planned = suite.cases()  # wrong values are found before the device is asked
+    step = getattr(options, "step", [])
+    nodes = os.environ.get("DLBENCH_JOB_NODES", "").split()
+    launcher = slurm.through_step(step, nodes=nodes) if step else launchers.find(options.launcher)
+    launchers.check(launcher, planned)
+    folder = None
+    if not options.dry_run:
+        check_folder(options.results)
+        folder = ResultsFolder(options.results)
+    with processes.stopping_on_signals():
+        try:
+            models = models_of(planned)
+            asked = slurm.probe_argv(step, models) if step else launchers.probe_argv(options.launcher, launcher, models)
+            found = probe.probe(models, argv=asked)
+            cases = suite.cases(device=found.device_kind)
+            probe.require_devices(cases, found)
+            campaign = supervise.Campaign(
+                options.results,
+                suite.name,
+                suite.version,
+                found.system_keys,
+                launcher,
+                network_keys=found.network_keys,
+                network_files=found.network_files,
+                folder=folder,
+            )
+            say(f"{suite.name}: {units.counted(len(cases), 'case')} on {found.description} -> {options.results}/")
+            if options.dry_run:
+                return print_plan(
+                    suite, waiting_cases(campaign, cases, options.fresh, existing.look(options.results)), "text"
+                )
+            return measure_cases(campaign, cases, options.fresh)
+        except processes.Stopped as stop:
+            say(f"stopped by {stop.signal_name}; what was measured is kept, and the same command goes on from here")
+            return 130

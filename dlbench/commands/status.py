@@ -1,0 +1,55 @@
+"""`dlbench status`: the queue, and how far the cases are."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from dlbench import units
+from dlbench.commands.arguments import (
+    add_command,
+    add_results_folder,
+)
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.launch.jobs import Status
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "status", _status, "show the queue, and how far the cases are")
+    add_results_folder(parser)
+    parser.add_argument("--json", action="store_true", help="the same for programs")
+
+
+def _status(options: argparse.Namespace) -> int:
+    from dlbench.launch import jobs
+
+    found = jobs.status(options.results)
+    if found[0].slurm_error:
+        say(f"dlbench: {found[0].slurm_error}; the cases are counted from their files, the jobs' states are unknown")
+    if options.json:
+        import json
+
+        print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
+        return 0
+    for one in found:
+        _print_status(one)
+    return 0
+
+
+def _print_status(status: Status) -> None:
+    for count in status.counts:
+        system = f" on {count.system_key}" if count.system_key else ""
+        print(
+            f"{status.submission}{system}: {units.counted(count.total, 'case')}: {count.done} done, "
+            f"{count.running} running, {count.failed} failed, {count.out_of_memory} out of memory, "
+            f"{count.missing} missing"
+        )
+    for job, state in status.jobs:
+        used = f"{state.elapsed} of {state.limit}" if state.state == "RUNNING" else ""
+        reason = f"({state.reason})" if state.state == "PENDING" and state.reason not in ("", "None") else ""
+        words = [f"  {state.id:<14} {job.kind:<9} {state.state:<10}", state.nodes, used, reason]
+        print(" ".join(word for word in words if word).rstrip())

@@ -1,0 +1,93 @@
+"""`dlbench submit`: puts a campaign through Slurm."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dlbench import units
+from dlbench.commands.arguments import (
+    add_command,
+    add_results_folder,
+    add_suite,
+)
+from dlbench.errors import BadInput
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.launch.jobs import SubmittedJob
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "submit", _submit, "put a campaign through Slurm, in the site's container")
+    add_suite(parser)
+    parser.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
+    add_results_folder(parser)
+    parser.add_argument("--array", default="1", metavar="N[%M]", help="N jobs share the cases, M of them at a time")
+    parser.add_argument("--by-nodes", action="store_true", help="a job of its own for each node count")
+    reporting = parser.add_mutually_exclusive_group()
+    reporting.add_argument(
+        "--no-report", dest="report", action="store_false", help="no last job that writes the report"
+    )
+    reporting.add_argument(
+        "--report-only", action="store_true", help="that job alone, after the jobs that are queued or running"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
+    parser.add_argument("--write", action="store_true", help="with --dry-run: write the scripts, to be run by hand")
+
+
+def _submit(options: argparse.Namespace) -> int:
+    from dlbench.launch import jobs, probe, scheduler
+    from dlbench.launch.results_folder import check_folder
+    from dlbench.launch.sites import load_site, remarks
+    from dlbench.suites.suite import load_suite, models_of
+
+    site = load_site(options.site)
+    for remark in remarks(site):
+        say(remark)
+    suite = load_suite(options.suite, options.overrides)
+    # A misspelt network would only be found after hours in the queue.
+    probe.check_models(models_of(suite.cases()))
+    array, throttle = jobs.parse_array(options.array)
+    submission = jobs.prepare(
+        suite,
+        options.overrides,
+        site,
+        options.results,
+        array=array,
+        throttle=throttle,
+        by_nodes=options.by_nodes,
+        report=options.report,
+        report_only=options.report_only,
+    )
+    if options.dry_run:
+        print(jobs.shown(submission))
+        if options.write:
+            check_folder(options.results)
+            jobs.write(submission)
+            script = submission.folder / submission.scripts[0].name
+            say(f"written, to be run by hand inside of an allocation: bash {script}")
+        else:
+            say(f"nothing is written; with --write these scripts and their suite go to {submission.folder}/")
+        return 0
+    if options.report_only and not options.results.is_dir():
+        raise BadInput(f"no results at '{options.results}': there is no such folder to report on")
+    check_folder(options.results)
+    jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
+    after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
+    refused = None
+    try:
+        jobs.submit(submission, after, show_job)
+    except jobs.ReportRefused as error:
+        refused = error
+    say(f"{suite.name}: {units.counted(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
+    if refused:
+        say(f"dlbench: {refused}")
+        return 1
+    say(f"`dlbench status --results {options.results}` shows how far they are")
+    return 0
+
+
+def show_job(job: SubmittedJob) -> None:
+    print(f"{job.job_id or '(not submitted)':<10} {job.kind:<9} {job.script}", flush=True)

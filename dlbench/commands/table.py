@@ -1,0 +1,31 @@
+"""`dlbench table`: the published CNN table beside what is counted."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import (
+    add_command,
+    add_format,
+)
+
+if TYPE_CHECKING:
+    pass
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "table", _table, "the published CNN table beside what is counted from the networks")
+    add_format(parser)
+
+
+def _table(options: argparse.Namespace) -> int:
+    from dlbench.facts.audit import COUNTED_MODELS, audit_table
+    from dlbench.facts.counted import facts_from_layers
+    from dlbench.suites.catalog import CATALOG
+    from dlbench.worker.counting.layers import layers
+
+    counted = {name: facts_from_layers(layers(name), CATALOG[name].input_shape) for name in COUNTED_MODELS}
+    print(audit_table(counted, options.format), end="")
+    return 0

@@ -1,0 +1,153 @@
+"""The table of `dlbench project`: time, energy and cost of a whole training."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dlbench import units
+from dlbench.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dlbench.report.analysis.projection import Prices, Projection
+    from dlbench.stats import Interval
+    from dlbench.table import Cell, Table
+
+
+_AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", "batch_size")
+
+
+#: Always shown, even when all cases agree in them.
+_ALWAYS = ("model", "precision", "batch_size")
+
+
+def projection_table(
+    rows: pd.DataFrame, num_images: int, num_epochs: float, models: list[str] | None, prices: Prices | None
+) -> Table:
+    """One row per measured training; the assumptions as notes.
+
+    Args:
+        rows: of a store, one per rank.
+        models: None for all.
+
+    Raises:
+        BadInput: there is no measured training of these networks, or images or epochs are not above zero.
+    """
+    from dlbench.errors import BadInput
+    from dlbench.report.analysis import derive, levels
+    from dlbench.report.analysis.case_warnings import describe, with_doubts
+    from dlbench.report.analysis.projection import project, unused
+    from dlbench.report.analysis.side_by_side import numbered, over_processes
+    from dlbench.report.chapters.projection_section import named_assumptions, power_of, throughput_interval
+    from dlbench.report.loading import systems
+    from dlbench.table import Table
+
+    # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
+    rows = systems.joined([systems.marked(rows, systems.Source("results"), 0)])
+    names = systems.system_names(rows)
+    # Repeats are processes of one case: their median, and how far they spread.
+    processes = numbered(derive.with_intervals(_measured_trainings(rows, models)))
+    cases = with_doubts(over_processes(processes), processes)
+    found: list[list[Cell]] = []
+    axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
+    assumptions: dict[str, None] = {}
+    without_interval = 0
+    for case in cases.to_dict("records"):
+        value = _number(case["throughput"])
+        if value is None:
+            continue
+        interval, known = throughput_interval(case)
+        without_interval += not known
+        num_devices = int(case["nodes"] * case["devices_per_node"])
+        name = names.get(case["system_id"], "unknown")
+        own = prices.of(name) if prices else None
+        power_w, scope = power_of(case), case["energy_scope"]
+        scope = scope if isinstance(scope, str) else None
+        projection = project(num_images, num_epochs, interval, num_devices, power_w, own, scope)
+        # Images and epochs are the title, the number of devices is a column.
+        assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
+        setting = [name, *(case[a] for a in axes), num_devices, int(case["processes"])]
+        found.append([*setting, value, *_cells(projection, known), describe(case)])
+    if not found:
+        raise BadInput("the trainings in there have no step times: nothing can be projected from them")
+    notes = [*assumptions, *unused(prices, names.values())]
+    if cases["processes"].gt(1).any():
+        notes.append(
+            "n: processes of a case, whose median this is; from and to are then from the lowest to the highest of the "
+            "intervals of its processes."
+        )
+    if len(found) > without_interval:
+        notes.append(f"From and to: at a confidence of {levels.named(cases)}.")
+    if without_interval:
+        notes.append(f"Without interval, for too few or too uneven steps: {units.counted(without_interval, 'case')}.")
+    if any(row[-6] is not None for row in found):
+        notes.append("The intervals of energy and cost are that of the time; the average power is taken as exact.")
+    title = f"{num_epochs:g} epochs of {num_images} images"
+    return Table(_columns(axes, prices), found, title, notes)
+
+
+def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
+    from dlbench.errors import UnknownName
+    from dlbench.report.analysis import derive
+    from dlbench.report.loading.systems import with_systems
+    from dlbench.results.records import DONE_STATUSES
+
+    if rows.empty:
+        raise BadInput("the store is empty: nothing can be projected; `dlbench run` measures")
+    known = sorted(set(rows["model"].dropna()))
+    for name in models or ():
+        if name not in known:
+            raise UnknownName("model", name, known, "the results")
+    wanted = rows[rows["model"].isin(models)] if models else rows
+    wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
+    if wanted.empty:
+        raise BadInput(f"no training of {', '.join(models or known)} is measured in there; a projection needs one")
+    return derive.with_network_names(derive.current(with_systems(derive.tidy(wanted), wanted)))
+
+
+def _cells(projection: Projection, with_interval: bool) -> list[Cell]:
+    from dlbench.report.analysis.projection import JOULES_PER_KWH
+
+    def three(interval: Interval | None, factor: float) -> list[Cell]:
+        if interval is None:
+            return [None, None, None]
+        limits: list[Cell] = [interval.low * factor, interval.high * factor] if with_interval else [None, None]
+        return [interval.value * factor, *limits]
+
+    return [
+        *three(projection.time_s, 1.0),
+        *three(projection.energy_j, 1 / JOULES_PER_KWH),
+        *three(projection.cost, 1.0),
+    ]
+
+
+def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
+    from dlbench.table import Column
+
+    def seconds(cell: Cell) -> str:
+        return units.seconds(float(cell) if isinstance(cell, int | float) else None)
+
+    cost = f"cost [{prices.currency}]" if prices is not None else "cost"
+    return [
+        Column("system"),
+        *(Column(axis, axis.replace("_", " ")) for axis in axes),
+        Column("devices"),
+        Column("processes", "n"),
+        Column("throughput", "img/s"),
+        Column("time_s", "time", "right", seconds),
+        Column("time_low_s", "from", "right", seconds),
+        Column("time_high_s", "to", "right", seconds),
+        Column("energy_kwh", "energy [kWh]", "right"),
+        Column("energy_low_kwh", "from", "right"),
+        Column("energy_high_kwh", "to", "right"),
+        Column("cost", cost, "right"),
+        Column("cost_low", "from", "right"),
+        Column("cost_high", "to", "right"),
+        Column("doubts", "", "left"),
+    ]
+
+
+def _number(value: Any) -> float | None:
+    """None for NaN, as a table of measurements marks what is missing."""
+    return float(value) if isinstance(value, int | float) and value == value else None
