@@ -23,6 +23,7 @@ _SHORT = {
     "on a shared device": "shared device",
     "on a busy host": "busy host",
     "limited by the host": "host-bound",
+    "with ranks missing": "ranks missing",
     "with a partial FLOP count": "partial FLOP",
     "with FLOP that differ by step": "varying FLOP",
 }
@@ -46,6 +47,7 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
             "throttled": cases["throttle_reasons"].map(lambda reasons: bool(_slowed_by(reasons) - {POWER_CAP})),
             "at its power limit": cases["throttle_reasons"].map(lambda reasons: POWER_CAP in _slowed_by(reasons)),
             "not warmed up": cases["steady"].map(lambda steady: steady is False),
+            "with ranks missing": cases["warnings"].map(partial(_says, "missing_ranks")),
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
             "on a busy host": cases["warnings"].map(partial(_says, "busy_host")),
             "limited by the host": cases["warnings"].map(partial(_says, "host_bound")),

@@ -118,6 +118,7 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
     first = (rows[~doubled] if doubled.any() else rows).set_index("attempt_id", drop=False)
     if len(first) < len(rows):
         first = first.assign(**_flags(rows, first))
+    first = _with_missing_ranks(first, by_attempt.size())
     derived = [statistics, _from_extremes(by_attempt), _energy(rows)]
     first = first.assign(confidence=intervals.confidences(first["protocol"].tolist()))
     cases = pd.concat([first[[*IDENTITY, *AXES]], *(d.reindex(first.index) for d in derived)], axis=1)
@@ -203,6 +204,25 @@ def _without_impossible(rows: pd.DataFrame) -> pd.DataFrame:
     values = rows[list(_ABOVE_ZERO)].astype(float)
     possible = values.where((values > 0) & np.isfinite(values))
     return rows.assign(**{str(name): possible[name] for name in possible})
+
+
+def _with_missing_ranks(first: pd.DataFrame, num_ranks: pd.Series[int]) -> pd.DataFrame:
+    """A warning for each measured attempt of which the store holds fewer ranks than it had."""
+    wanted = first["nodes"].astype(float) * first["devices_per_node"].astype(float)
+    held = num_ranks.reindex(first.index)
+    short = first["status"].isin(DONE_STATUSES) & (held < wanted)
+    if not short.any():
+        return first
+    told = [
+        [
+            *(found if isinstance(found, list | tuple | np.ndarray) else ()),
+            f"missing_ranks: the store holds {have} of {want:.0f} ranks; the slowest may be one of the others.",
+        ]
+        for found, have, want in zip(first.loc[short, "warnings"], held[short], wanted[short], strict=True)
+    ]
+    warnings = first["warnings"].astype(object)
+    warnings[short] = pd.Series(told, index=first.index[short], dtype=object)
+    return first.assign(warnings=warnings)
 
 
 def _flags(rows: pd.DataFrame, first: pd.DataFrame) -> dict[str, pd.Series]:

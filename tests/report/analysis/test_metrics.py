@@ -307,6 +307,14 @@ def test_the_energy_of_ranks_whose_rows_are_missing_is_not_left_out():
         assert only(whole)[name] > 0, name
 
 
+def test_ranks_that_the_store_lacks_are_named_beside_the_figure():
+    whole = fakes.record(Case("alexnet", device="cuda", devices_per_node=2))
+    found = only(dataclasses.replace(whole, ranks=whole.ranks[:1]))
+    assert "missing_ranks: the store holds 1 of 2 ranks; the slowest may be one of the others." in found["warnings"]
+    assert "ranks missing" in case_warnings.per_case(pd.DataFrame([found]))[0]
+    assert not [warning for warning in only(whole)["warnings"] if warning.startswith("missing_ranks")]
+
+
 def test_the_reason_is_that_of_the_first_rank_without_energy():
     lost = {"energy_j": None, "energy_source": "none", "energy_scope": None}
     here, later = lost | {"energy_note": "went backwards"}, lost | {"energy_note": "too short"}
