@@ -187,14 +187,14 @@ def test_a_record_that_cannot_be_written_ends_the_run_and_the_result_is_found_by
 
 
 def test_a_result_that_cannot_be_read_is_no_verdict_on_the_case(tmp_path, monkeypatch):
-    read = Path.read_text
+    read = attempts.read_text
 
-    def failing(self, *args, **more):
-        if self.name == "result.json":
+    def failing(path):
+        if path.name == "result.json":
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-        return read(self, *args, **more)
+        return read(path)
 
-    monkeypatch.setattr(Path, "read_text", failing)
+    monkeypatch.setattr(attempts, "read_text", failing)
     with pytest.raises(StoreError, match=r"cannot read .*result\.json: Stale file handle"):
         list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()")))
     monkeypatch.undo()
