@@ -34,6 +34,7 @@ from dlbench.commands import (
     table,
 )
 from dlbench.errors import DlbenchError
+from dlbench.launch.processes import Stopped
 from dlbench.messages import say
 from dlbench.version import __version__
 
@@ -108,6 +109,9 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"dlbench: no package '{error.name}' in {sys.executable}; try .venv/bin/dlbench")
         return 2
     except KeyboardInterrupt:
+        return 130
+    except Stopped as stop:
+        say(f"stopped by {stop.signal_name}")
         return 130
     except BrokenPipeError:
         # The reader of our output (`| head`) has gone; nothing is left to say.

@@ -30,8 +30,9 @@ def waiting_cases(campaign: Campaign, cases: list[Case], fresh: bool, known: Kno
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{anew} measured before on another system, and here anew: a CPU's cores, threads and node count as well, "
-            "and records of earlier versions do not name them"
+            f"{units.counted(anew, 'case')} measured before on another system: measuring again here. "
+            "A CPU with other cores, threads or memory of its node is another system, and records of earlier versions "
+            "do not name them"
         )
     _say_changed(campaign, waiting, ended)
     # A case that takes the whole job down with it must not keep the others from being measured.

@@ -39,7 +39,7 @@ def _count(text: str) -> int:
 
 
 def _allreduce(options: argparse.Namespace) -> int:
-    from dlbench.errors import DlbenchError
+    from dlbench.errors import BadInput, DlbenchError
     from dlbench.launch import launchers, supervise
     from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import all_reduce_table
@@ -60,6 +60,8 @@ def _allreduce(options: argparse.Namespace) -> int:
     )
     launcher = launchers.find(options.launcher, module="dlbench.worker.jobs.allreduce")
     launchers.check(launcher, [case])
+    if options.min_bytes > options.max_bytes:
+        raise BadInput(f"--min-bytes {options.min_bytes} is above --max-bytes {options.max_bytes}; swap them")
     sizes = [options.min_bytes * 2**i for i in range(64) if options.min_bytes * 2**i <= options.max_bytes]
     with tempfile.TemporaryDirectory(prefix="dlbench-allreduce-") as temporary:
         folder = options.folder or Path(temporary)

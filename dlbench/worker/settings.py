@@ -48,6 +48,8 @@ class Settings:
         torch.set_autocast_enabled(self.device.type, False)
         _BACKENDS.cuda.matmul.allow_fp16_accumulation = False
         _BACKENDS.cudnn.enabled = True
+        _BACKENDS.mkldnn.enabled = True
+        _BACKENDS.mkldnn.deterministic = False
         _BACKENDS.cudnn.deterministic = False
         # Lets cuDNN time its algorithms in the first steps, as training does in practice; shapes never change here.
         _BACKENDS.cudnn.benchmark = True
@@ -80,6 +82,8 @@ class Settings:
             "autocast": torch.is_autocast_enabled(kind),
             "accumulation in fp16": _BACKENDS.cuda.matmul.allow_fp16_accumulation,
             "cuDNN": _BACKENDS.cudnn.enabled,
+            "oneDNN": _BACKENDS.mkldnn.enabled,
+            "oneDNN's deterministic mode": _BACKENDS.mkldnn.deterministic,
             "cuDNN's deterministic mode": _BACKENDS.cudnn.deterministic,
             "cuDNN's choice of algorithms": _BACKENDS.cudnn.benchmark,
             "number of threads": torch.get_num_threads(),

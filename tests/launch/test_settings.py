@@ -29,7 +29,7 @@ def test_another_setting_of_the_cpu_is_measured_anew_and_a_gpu_is_not(tmp_path, 
     assert measured(tmp_path, TWO_THREADS, [CPU, GPU]) == sorted([*once, ("cpu", "two threads")])
     said = capsys.readouterr().err
     assert "1 measured already" in said
-    assert "1 measured before on another system, and here anew" in said
+    assert "1 case measured before on another system: measuring again here" in said
 
 
 def test_records_without_a_setting_are_no_results_of_this_one(tmp_path, capsys):

@@ -46,6 +46,8 @@ DEFAULT_MARGIN = 0.01
 Basis = Literal["pairs", "processes", "stated", "assumed"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]
 Processes = Sequence[Sequence[float]]
+#: Ratios beyond e to this power are cut there: no figure needs them, and no float holds much more.
+_MAX_LOG = 700.0
 
 
 @dataclass(frozen=True)
@@ -201,10 +203,10 @@ def _conclude(
         from scipy.special import stdtr, stdtrit
 
         reach = float(stdtrit(degrees, (1 + confidence) / 2)) * error
-        low, high = math.exp(d - reach), math.exp(d + reach)
+        low, high = _exp(d - reach), _exp(d + reach)
         p_value = float(2 * stdtr(degrees, -abs(d) / error))
     return Comparison(
-        ratio=math.exp(d),
+        ratio=_exp(d),
         low=low,
         high=high,
         confidence=confidence,
@@ -263,3 +265,8 @@ def _chance_of_larger(these: list[float], those: list[float]) -> float:
     ordered = sorted(those)
     wins = sum(bisect_left(ordered, x) + bisect_right(ordered, x) for x in these) / 2
     return wins / (len(these) * len(those))
+
+
+def _exp(logarithm: float) -> float:
+    """The ratio of a logarithm, within what a float and its inverse hold: intervals of wild processes have no end."""
+    return math.exp(max(-_MAX_LOG, min(_MAX_LOG, logarithm)))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import random
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +23,9 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.models import BuiltModel, build_on_meta, training_loss
@@ -33,6 +36,9 @@ from dlbench.worker.counting.arithmetic import is_counted, is_free, is_unknown, 
 NUM_PASSES = 32
 #: For so long [s] further forward passes are held against the first: work may differ in every tenth step alone.
 LOOK_S = 0.3
+#: What a module computes in another thread goes by this name among the operations that are not counted.
+UNSEEN = "work in another thread"
+_CHECKPOINT: type = CheckpointFunction._backward_cls
 
 
 @dataclass(frozen=True)
@@ -257,6 +263,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operations: list[Operation] = []
         self.backward = False
         self._module = module
+        self._thread = threading.get_ident()
         self._inside: list[str] = []
         self._owner_of_node: dict[int, str] = {}  # by autograd's number of the node
         self._next_node: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
@@ -275,10 +282,18 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             handle.remove()
 
     def _entering(self, path: str) -> Callable[..., None]:
-        return lambda *_: self._inside.append(path)
+        def enter(*_: Any) -> None:
+            if threading.get_ident() == self._thread:
+                self._inside.append(path)
+            else:
+                # Dispatch modes are of one thread: what runs in another one is not seen.
+                self._note_unseen(path)
+
+        return enter
 
     def _leaving(self, *_: Any) -> None:
-        self._inside.pop()
+        if threading.get_ident() == self._thread:
+            self._inside.pop()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -315,10 +330,23 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         )
 
+    def _note_unseen(self, path: str) -> None:
+        self.operations.append(Operation(UNSEEN, None, 0, self.backward, path, ()))
+
     @property
     def recomputing(self) -> bool:
-        """Whether a part of the forward pass runs again: in a backward pass nothing else records a graph."""
-        return self.backward and torch.is_grad_enabled()
+        """Whether a part of the forward pass runs again in a backward pass.
+
+        Modules are entered in a forward pass alone. Outside of modules, what records a graph in a backward pass is
+        recomputed, unless a function of the network's own computes its gradients that way.
+        """
+        if not self.backward:
+            return False
+        if self._inside:
+            return True
+        node = torch._C._current_autograd_node()
+        own = isinstance(node, BackwardCFunction) and not isinstance(node, _CHECKPOINT)
+        return torch.is_grad_enabled() and not own
 
     def _owner(self) -> str:
         """The module that runs the operation now, or whose gradient it is."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.worker.counting.arithmetic import is_counted, is_unknown, macs_of, name_of, tensors_in
-from dlbench.worker.counting.flops import NUM_PASSES, CountingMode, quietly, run_forward, seeded
+from dlbench.worker.counting.flops import NUM_PASSES, UNSEEN, CountingMode, quietly, run_forward, seeded
 
 #: Owner of what runs behind the network: the loss and its gradient.
 LOSS = "(loss)"
@@ -130,6 +130,10 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         elif macs or not (func.is_view or packet in _FREE or self._is_mask_scaled(packet, args)):
             skipped = len(args) if packet in _MAKE else 1 if packet in _OVERWRITE else 0
             self._add(owner, macs or 0, [*args[skipped:], *kwargs.values()], result)
+
+    def _note_unseen(self, path: str) -> None:
+        self.work.setdefault(path, Work())
+        self.uncounted.setdefault(path, {})[UNSEEN] = None
 
     def _is_mask_scaled(self, packet: Any, args: Any) -> bool:
         return packet is _aten.div_ and _storage(args[0]) in self._masks

@@ -198,3 +198,11 @@ def test_correction_keeps_a_clear_finding():
     assert corrected[-1].verdict == "slower"
     assert corrected[-1].adjusted_p_value == pytest.approx(84 * table[-1].p_value)
     assert (corrected[-1].low, corrected[-1].high) == (table[-1].low, table[-1].high)
+
+
+def test_processes_that_differ_beyond_all_reason_have_an_interval_without_end():
+    found = compare_pairs([[1e-200], [1.0], [1e200]], [[1e200], [1.0], [1e-200]])
+    assert found.low < 1e-300
+    assert found.high > 1e300
+    assert math.isfinite(1 / found.low)
+    assert found.verdict == "ambiguous"

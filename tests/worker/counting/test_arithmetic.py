@@ -339,3 +339,25 @@ def test_one_step_is_one_pass_whatever_was_drawn_before():
     with torch.device("meta"):
         network = BuiltModel(nn.Sequential(nn.Dropout(0.5), nn.Linear(64, 10)), (64,), 10, "dropout")
     assert count_model(network).is_random is False
+
+
+def test_a_checkpointed_part_without_gradients_is_recomputed_and_no_gradient():
+    counted = count(f"{NETWORKS}:FrozenPart", batch_size=4)
+    # The trained half needs gradients of its weights alone, the head those of its input too.
+    assert counted.forward_macs == 2 * 64 * 64 + 640
+    assert counted.backward_macs == 64 * 64 + 2 * 640
+    # The frozen half runs again; what comes behind it may not, where the recomputation stops early.
+    assert 64 * 64 <= counted.recomputed_macs <= 2 * 64 * 64
+
+
+def test_gradients_that_a_function_computes_with_gradients_enabled_are_no_recomputation():
+    counted = count(f"{NETWORKS}:OwnGradients", batch_size=4)
+    assert (counted.forward_macs, counted.backward_macs) == (64 * 64 + 640, 2 * 64 * 64 + 2 * 640)
+    assert counted.recomputed_macs == 0
+
+
+def test_work_in_other_threads_makes_the_count_partial():
+    counted = count(f"{NETWORKS}:InThreads", training=False, batch_size=4)
+    assert counted.uncounted == ("work in another thread",)
+    assert work("InThreads", mode="inference")["flop_partial"] == "work in another thread"
+    assert "work in another thread" in (count_traffic(f"{NETWORKS}:InThreads", False, 4)["layer"].note or "")

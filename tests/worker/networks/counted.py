@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -214,3 +215,69 @@ class LargeTable(Network):
 
     def forward(self, x):
         return self.head(self.norm(x)) + self.table[0, :10]
+
+
+class FrozenPart(nn.Module):
+    """A checkpointed block of which one half runs without gradients."""
+
+    input_shape = (64,)
+    num_classes = 10
+
+    def __init__(self):
+        super().__init__()
+        self.frozen, self.trained = nn.Linear(64, 64, bias=False), nn.Linear(64, 64, bias=False)
+        self.head = nn.Linear(64, 10, bias=False)
+
+    def block(self, x):
+        with torch.no_grad():
+            fixed = self.frozen(x)
+        return self.trained(x) + fixed
+
+    def forward(self, x):
+        return self.head(checkpoint(self.block, x, use_reentrant=False))
+
+
+class OwnProduct(torch.autograd.Function):
+    """A product that computes its gradients with gradients enabled."""
+
+    @staticmethod
+    def forward(ctx, x, weights):
+        ctx.save_for_backward(x, weights)
+        return x @ weights
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weights = ctx.saved_tensors
+        with torch.enable_grad():
+            return gradient @ weights.t(), x.t() @ gradient
+
+
+class OwnGradients(nn.Module):
+    """A layer whose gradients are a function of the network's own."""
+
+    input_shape = (64,)
+    num_classes = 10
+
+    def __init__(self):
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(64, 64))
+        self.head = nn.Linear(64, 10, bias=False)
+
+    def forward(self, x):
+        return self.head(OwnProduct.apply(x.requires_grad_(), self.weights))
+
+
+class InThreads(nn.Module):
+    """A layer that runs in other threads."""
+
+    input_shape = (64,)
+    num_classes = 10
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(64, 64, bias=False), nn.Linear(64, 10, bias=False)
+
+    def forward(self, x):
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(self.layer, [x, x])
+        return self.head(first + second)
