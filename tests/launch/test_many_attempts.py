@@ -238,4 +238,6 @@ def test_eight_supervisors_and_kills_at_random_double_and_lose_no_case(tmp_path)
     assert Counter(store.read(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)
     assert [p.name for p in root.rglob("*") if p.name.endswith(".tmp")] == []
     assert claims.holders(root) == []
+    existing.merge_parts(root, NUM_STRESS)  # no claim of the dead stands in the way, and no row goes
     assert any(part.name.startswith(merging._MERGED) for part in root.glob("*.parquet"))
+    assert Counter(store.read(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)
