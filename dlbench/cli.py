@@ -1,81 +1,56 @@
-"""The command line. Each module of `dlbench.commands` adds its command and imports what it needs when the command runs:
+"""The command line. The module of a command, and what it needs, is imported when the command is called:
 `dlbench --help` answers at once."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from dlbench.commands import (
-    ab,
-    allreduce,
-    cancel,
-    ceilings,
-    collect,
-    compare,
-    doctor,
-    export,
-    image,
-    layers,
-    maxbatch,
-    models,
-    plan,
-    profile,
-    project,
-    query,
-    report,
-    resume,
-    run,
-    show,
-    status,
-    submit,
-    table,
-)
-from dlbench.errors import DlbenchError
-from dlbench.launch.processes import Stopped
+from dlbench import messages
+from dlbench.commands import COMMANDS, GROUPS
+from dlbench.errors import DlbenchError, UnknownName
 from dlbench.messages import say
 from dlbench.version import __version__
 
-#: In the order of the help.
-COMMAND_MODULES = (
-    run,
-    plan,
-    report,
-    compare,
-    ab,
-    collect,
-    show,
-    query,
-    export,
-    models,
-    layers,
-    table,
-    ceilings,
-    profile,
-    maxbatch,
-    project,
-    allreduce,
-    submit,
-    status,
-    cancel,
-    resume,
-    image,
-    doctor,
-)
+
+class Parser(argparse.ArgumentParser):
+    """Names what is wrong in one line, and the nearest option to one that does not exist."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit status 2."""
+        self.exit(2, f"{self.prog}: {message.rstrip('.')}; see `{self.prog} --help`\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but this parser itself refuses what it does not know."""
+        found, unknown = super().parse_known_args(args, namespace)
+        options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
+        if options:
+            known = [option for option in self._option_string_actions if option.startswith("--")]
+            self.error(str(UnknownName("option", options[0], known)))
+        return found, unknown
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The whole command line; each subparser carries its function as `command`."""
-    parser = argparse.ArgumentParser(
+def build_parser(names: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
+    """The command line with the commands named; each subparser carries its function as `command`."""
+    parser = Parser(
         prog="dlbench",
+        usage="dlbench [-h] [--version] [-q | -v] COMMAND ...",
         description="Measure deep-learning networks: time, FLOP, memory, energy, spread, and the physical bounds.",
+        epilog=_listing(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dlbench {__version__}")
-    commands = parser.add_subparsers(dest="name", metavar="COMMAND", required=True)
-    for module in COMMAND_MODULES:
+    _add_verbosity(parser)
+    commands = parser.add_subparsers(dest="name", metavar="COMMAND", help=argparse.SUPPRESS, prog="dlbench")
+    for name in names:
+        module = importlib.import_module(f"dlbench.commands.{name}")
         module.add(commands)
+        _add_verbosity(commands.choices[name])
     return parser
 
 
@@ -91,12 +66,27 @@ def main(arguments: list[str] | None = None) -> int:
             say(f"dlbench: cannot use '{shown}': it is not UTF-8; give the file or folder another name")
             return 2
     step: list[str] = []
-    if arguments[:1] == ["run"] and "--" in arguments:
+    if "run" in arguments and "--" in arguments:
         # argparse would give these words to the suite.
         at = arguments.index("--")
         arguments, step = arguments[:at], arguments[at + 1 :]
-    options = build_parser().parse_args(arguments)
+    name = next((word for word in arguments if not word.startswith("-")), None)
+    if name is not None and name not in COMMANDS:
+        say(f"dlbench: {UnknownName('command', name, COMMANDS, hint='`dlbench --help` lists all.')}")
+        return 2
+    parser = build_parser([name] if name else [])
+    options = parser.parse_args(arguments)
+    if name is None:
+        parser.print_help()
+        return 0
     options.step = step
+    messages.set_level(getattr(options, "verbosity", messages.NORMAL))
+    return _call(options)
+
+
+def _call(options: argparse.Namespace) -> int:
+    from dlbench.launch.processes import Stopped
+
     try:
         status: int = options.command(options)
         sys.stdout.flush()
@@ -124,6 +114,27 @@ def main(arguments: list[str] | None = None) -> int:
         _silence_stdout()
         return 1
     return status
+
+
+def _add_verbosity(parser: argparse.ArgumentParser) -> None:
+    """`-q` and `-v`, before the command and behind it."""
+    either = parser.add_mutually_exclusive_group()
+    for flag, name, level, help_text in (
+        ("-q", "--quiet", messages.QUIET, "print results, errors and warnings alone"),
+        ("-v", "--verbose", messages.VERBOSE, "print also the commands that are started"),
+    ):
+        either.add_argument(
+            flag, name, dest="verbosity", action="store_const", const=level, default=argparse.SUPPRESS, help=help_text
+        )
+
+
+def _listing() -> str:
+    """All commands by group."""
+    width = max(map(len, COMMANDS))
+    blocks = []
+    for group, commands in GROUPS.items():
+        blocks.append("\n".join([f"{group}:", *(f"  {name:<{width}}  {does}" for name, does in commands.items())]))
+    return "\n\n".join([*blocks, "`dlbench COMMAND --help` explains a command."])
 
 
 def _prepare_streams() -> None:

@@ -38,7 +38,9 @@ class UnknownName(BadInput):
 
     def __init__(self, kind: str, name: object, known: Iterable[str], where: str = "", hint: str = "") -> None:
         choices = sorted(known)
-        near = difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
+        # Swapped letters count for more than a missing one: `modle` is `model`, not `mode`.
+        near = [choice for choice in choices if sorted(choice) == sorted(str(name))]
+        near += difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
         place = f" in {where}" if where else ""
         if near:
             offer = f"did you mean '{near[0]}'?"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.campaign import existing
 from dlbench.commands.arguments import (
@@ -14,15 +14,10 @@ from dlbench.commands.arguments import (
 from dlbench.commands.comparison_options import add_rules, count, print_comparison, rules_of
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(
-        commands, "ab", _ab, "measure two settings in turns, in fresh processes, and compare them pair by pair"
-    )
+    parser = add_command(commands, "ab", _ab)
     parser.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
     for side in ("a", "b"):
         parser.add_argument(

@@ -14,8 +14,7 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    summary = "time all-reduces over message sizes: algorithm and bus bandwidth, as nccl-tests define them"
-    allreduce = add_command(commands, "allreduce", _allreduce, summary)
+    allreduce = add_command(commands, "allreduce", _allreduce)
     allreduce.add_argument("--nodes", type=_count, default=1)
     allreduce.add_argument("--devices-per-node", type=_count, default=2, help="ranks on each node (default: 2)")
     allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")

@@ -7,17 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dlbench.commands import COMMANDS
+
 #: The forms in which every table can be printed.
 TABLE_FORMATS = ("text", "markdown", "csv", "latex", "json")
 
 
-def add_command(
-    commands: Any, name: str, function: Callable[[argparse.Namespace], int], summary: str
-) -> argparse.ArgumentParser:
-    """A subparser that carries its function as `command`; `summary` is a sentence without capital and full stop."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
+def add_command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    """A subparser that carries its function as `command`."""
+    does = COMMANDS[name]
+    parser: argparse.ArgumentParser = commands.add_parser(name, description=does[0].upper() + does[1:] + ".")
     parser.set_defaults(command=function)
     return parser
 

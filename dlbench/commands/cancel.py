@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
@@ -11,13 +11,10 @@ from dlbench.commands.arguments import (
 )
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "cancel", _cancel, "end the queued and running jobs of a results folder")
+    parser = add_command(commands, "cancel", _cancel)
     add_results_folder(parser)
 
 

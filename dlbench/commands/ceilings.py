@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
@@ -15,13 +15,10 @@ from dlbench.commands.arguments import (
 from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "ceilings", _ceilings, "measure the peak FLOP/s and bandwidth that a device reaches")
+    parser = add_command(commands, "ceilings", _ceilings)
     parser.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
     parser.add_argument("--results", type=some_path, default=Path("results"), help="folder for the results")
     parser.add_argument("--budget", default="45s", metavar="TIME", help="time to measure (default: 45s)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench import units
 from dlbench.campaign import existing
@@ -15,13 +15,10 @@ from dlbench.commands.arguments import (
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "collect", _collect, "rebuild missing Parquet parts from the attempts' folders")
+    parser = add_command(commands, "collect", _collect)
     parser.add_argument("--results", type=some_path, default=Path("results"), help="(default: results)")
     parser.add_argument("--wait", action="store_true", help="close attempts of other nodes that give no sign of life")
     parser.add_argument("--merge", action="store_true", help="put all parts into one file, which reads faster")

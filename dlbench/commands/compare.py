@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(
-        commands, "compare", _compare, "say per case whether TARGET is slower than BASE, and how sure it is"
-    )
+    parser = add_command(commands, "compare", _compare)
     parser.add_argument("base", metavar="BASE", help="a results folder, Parquet file or pattern")
     parser.add_argument("target", metavar="TARGET", help="the same; a ratio above 1 means that it is slower")
     parser.add_argument(

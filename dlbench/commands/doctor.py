@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
     some_path,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "doctor", _doctor, "check this machine, and say what is wrong and how to mend it")
+    parser = add_command(commands, "doctor", _doctor)
     parser.add_argument("--site", help="a site profile, or the name of one in slurm/")
     parser.add_argument("--results", type=some_path, help="the results folder that is meant")
     parser.add_argument("--node", action="store_true", help="only what a node must have before a job's first case")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
@@ -14,13 +14,10 @@ from dlbench.commands.arguments import (
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "export", _export, "give all results to other programs")
+    parser = add_command(commands, "export", _export)
     parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
     parser.add_argument("--format", choices=_EXPORTS, required=True, help="mlperf describes the systems alone")
     parser.add_argument("-o", "--output", type=some_path, help="the file to write (default: stdout; parquet needs one)")

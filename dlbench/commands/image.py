@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
 )
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(
-        commands, "image", _image, "fetch the site's container image, once, verified, its digest recorded"
-    )
+    parser = add_command(commands, "image", _image)
     parser.add_argument("action", choices=("import",))
     parser.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
     parser.add_argument("--force", action="store_true", help="fetch it again")

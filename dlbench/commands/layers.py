@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
     add_format,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "layers", _layers, "every convolution and fully connected layer of a network")
+    parser = add_command(commands, "layers", _layers)
     parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
     parser.add_argument("--auxiliary", action="store_true", help="with layers that run in training alone")
     add_format(parser)

@@ -24,8 +24,7 @@ _MOST_BYTES = 2**60
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers; it carries its function as `command`."""
-    summary = "find the largest batch that fits into memory, by prediction and real runs"
-    parser = add_command(commands, "maxbatch", _maxbatch, summary)
+    parser = add_command(commands, "maxbatch", _maxbatch)
     parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
     parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
                         help="set an axis (-P mode=inference -P precision=amp_bf16); may be repeated")  # fmt: skip

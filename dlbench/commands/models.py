@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
     add_format,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "models", _models, "the networks that can be named in a suite")
+    parser = add_command(commands, "models", _models)
     parser.add_argument("--all", action="store_true", help="also those of torchvision and timm, where installed")
     add_format(parser)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "plan", _plan, "list the cases of a suite with their FLOP and predicted memory")
+    parser = add_command(commands, "plan", _plan)
     add_suite(parser)
     add_format(parser)
 

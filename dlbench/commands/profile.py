@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(
-        commands, "profile", _profile, "measure each layer's time, forward and backward, against its bound"
-    )
+    parser = add_command(commands, "profile", _profile)
     parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
     parser.add_argument(
         "-P",

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import add_command, add_format, some_path
 from dlbench.report.listings.projection import projection_table
-
-if TYPE_CHECKING:
-    pass
 
 #: More than anybody has; what is larger is a slip, and no float holds it.
 MAX_IMAGES = 10**18
@@ -18,8 +15,7 @@ MAX_IMAGES = 10**18
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers; it carries its function as `command`."""
-    summary = "project time, energy and cost of a whole training from measured throughput and power"
-    parser = add_command(commands, "project", _project, summary)
+    parser = add_command(commands, "project", _project)
     parser.add_argument("results", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
     parser.add_argument("--model", action="append", metavar="NAME", help="only this network; may be repeated")
     parser.add_argument("--images", type=int, required=True, metavar="M", help="images of an epoch (ImageNet: 1281167)")

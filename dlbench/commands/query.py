@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
     add_sources,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "query", _query, "ask the results in SQL, by DuckDB")
+    parser = add_command(commands, "query", _query)
     parser.add_argument("sql", help="of the tables records, ceilings, all_reduces and layers")
     parser.add_argument("--format", choices=("text", "csv", "json", "markdown"), default="text", help="(default: text)")
     add_sources(parser)

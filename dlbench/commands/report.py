@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
@@ -15,13 +15,10 @@ from dlbench.commands.arguments import (
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "report", _report, "build the report from results")
+    parser = add_command(commands, "report", _report)
     parser.add_argument(
         "sources",
         nargs="*",

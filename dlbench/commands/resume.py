@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
@@ -11,13 +11,10 @@ from dlbench.commands.arguments import (
 )
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "resume", _resume, "submit again what is missing and has no job in the queue")
+    parser = add_command(commands, "resume", _resume)
     add_results_folder(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be submitted, and submit nothing")
 

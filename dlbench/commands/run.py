@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench import units
 from dlbench.campaign import existing
@@ -16,13 +16,10 @@ from dlbench.commands.arguments import (
 )
 from dlbench.messages import say
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "run", _run, "measure the cases of a suite that are not measured yet")
+    parser = add_command(commands, "run", _run)
     add_suite(parser)
     parser.add_argument(
         "--results", type=some_path, default=Path("results"), help="folder for the results (default: results)"

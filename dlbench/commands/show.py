@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
     add_sources,
 )
 
-if TYPE_CHECKING:
-    pass
-
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "show", _show, "one record with everything that is known of it")
+    parser = add_command(commands, "show", _show)
     parser.add_argument("record", help="an attempt's id, or a part of it that no other has")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
     add_sources(parser)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "status", _status, "show the queue, and how far the cases are")
+    parser = add_command(commands, "status", _status)
     add_results_folder(parser)
     parser.add_argument("--json", action="store_true", help="the same for programs")
 

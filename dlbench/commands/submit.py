@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "submit", _submit, "put a campaign through Slurm, in the site's container")
+    parser = add_command(commands, "submit", _submit)
     add_suite(parser)
     parser.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
     add_results_folder(parser)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from types import FrameType
 from typing import IO, Any
 
 from dlbench.errors import StoreError
+from dlbench.messages import say_detail
 
 #: How long a worker may take to write its result after it was asked to stop [s].
 GRACE_S = 10.0
@@ -40,6 +42,7 @@ def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subp
     Raises:
         StoreError: the folder cannot be written.
     """
+    say_detail(f"starting {shlex.join(argv)}; its output goes into {folder}/")
     with _output(folder / "stdout.txt") as out, _output(folder / "stderr.txt") as err:
         # A session of its own, so that a time limit can end the worker's children too; and it dies with us, since a
         # worker that outlives a killed supervisor would disturb the next measurement.

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dlbench import units
+from dlbench import messages, units
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record
 from dlbench.suites.case import USUAL_CONFIDENCE, Case
@@ -37,8 +37,10 @@ class Progress:
         return f"{head}  {record.status:<8}  {'  '.join(figures)}".rstrip()
 
     def finished(self, record: Record) -> None:
-        """Write the line of a finished case."""
+        """Write the line of a finished case; with `-q` of one that failed alone."""
         self.number += record.status != "preempted"
+        if messages.is_quiet() and record.status in DONE_STATUSES:
+            return
         self._write(f"{self.case_line(record)}\n")
 
     def tick(self, case: Case, elapsed_s: float, phase: str) -> None:
@@ -51,7 +53,7 @@ class Progress:
 
     @property
     def _moving(self) -> bool:
-        return self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        return not messages.is_quiet() and self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def _write(self, text: str) -> None:
         """Nobody may listen any more (`2>&1 | head`): that is no reason to stop measuring."""

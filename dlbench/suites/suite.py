@@ -279,17 +279,17 @@ def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, 
     """Puts the values of an override in the place of the suite's; gives the key that it replaced."""
     key, equals, text = override.partition("=")
     key, where = key.strip(), f"-P {override}"
+    if key and not key.startswith("protocol.") and key not in (*AXES, GLOBAL_BATCH):
+        raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where)
     if not equals or not text.strip():
         raise BadInput(f"cannot use {where}: write axis=value,value or protocol.key=value")
     if key.startswith("protocol."):
         protocol[key.removeprefix("protocol.")] = _value(text.strip(), _field_type(Protocol, key.partition(".")[2]))
-    elif key in (*AXES, GLOBAL_BATCH):
+    else:
         wanted = "int" if key == GLOBAL_BATCH else _field_type(Case, key)
         axes[key] = tuple(_value(part.strip(), wanted) for part in text.split(",") if part.strip())
         if not axes[key]:
             raise BadInput(f"cannot use {where}: it names no value")
-    else:
-        raise UnknownName("axis", key, (*AXES, "protocol.<key>"), where)
     return key
 
 
