@@ -1,5 +1,5 @@
-"""The command line. The module of a command, and what it needs, is imported when the command is called:
-`dlbench --help` answers at once."""
+"""The command line. A command's module and its dependencies are imported only when the command is called,
+so that `dlbench --help` is fast."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dlbench.version import __version__
 
 
 class Parser(argparse.ArgumentParser):
-    """Names what is wrong in one line, and the nearest option to one that does not exist."""
+    """Argument parser that reports errors in one line and suggests the nearest option."""
 
     def error(self, message: str) -> NoReturn:
-        """End with exit status 2."""
+        """Print the error and exit with status 2."""
         self.exit(2, f"{self.prog}: {message.rstrip('.')}; see `{self.prog} --help`\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse's, but this parser itself refuses what it does not know."""
+        """Parse as argparse does, but report unknown options here, with the nearest name."""
         found, unknown = super().parse_known_args(args, namespace)
         options = [word.partition("=")[0] for word in unknown if word.startswith("-")]
         if options:
@@ -36,11 +36,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def build_parser(names: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
-    """The command line with the commands named; each subparser carries its function as `command`."""
+    """Build the command line with these commands; each subparser holds its function as `command`."""
     parser = Parser(
         prog="dlbench",
         usage="dlbench [-h] [--version] [-q | -v] COMMAND ...",
-        description="Measure deep-learning networks: time, FLOP, memory, energy, spread, and the physical bounds.",
+        description="Benchmark deep-learning networks: time, FLOP, memory, energy, variability and hardware bounds.",
         epilog=_listing(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -55,19 +55,19 @@ def build_parser(names: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; a `DlbenchError` becomes one line on stderr and exit status 2."""
+    """Run one command. A `DlbenchError` is printed as one line on stderr; the exit status is then 2."""
     _prepare_streams()
-    # Figures need no screen, and a notebook's backend may not be installed here: matplotlib would refuse its name.
+    # Figures need no display. A notebook's MPLBACKEND may not be installed here, and matplotlib would then fail.
     os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:] if arguments is None else arguments
     for word in arguments:
         if os.fsencode(word).decode(errors="replace") != word:
             shown = os.fsencode(word).decode(errors="backslashreplace")
-            say(f"dlbench: cannot use '{shown}': it is not UTF-8; give the file or folder another name")
+            say(f"dlbench: cannot use '{shown}': it is not UTF-8; rename the file or folder")
             return 2
     step: list[str] = []
     if "run" in arguments and "--" in arguments:
-        # argparse would give these words to the suite.
+        # argparse would take these arguments for the suite.
         at = arguments.index("--")
         arguments, step = arguments[:at], arguments[at + 1 :]
     name = next((word for word in arguments if not word.startswith("-")), None)
@@ -96,7 +96,7 @@ def _call(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "dlbench").partition(".")[0] == "dlbench":
             raise
-        say(f"dlbench: no package '{error.name}' in {sys.executable}; try .venv/bin/dlbench")
+        say(f"dlbench: package '{error.name}' is not installed for {sys.executable}; activate its environment")
         return 2
     except KeyboardInterrupt:
         return 130
@@ -104,7 +104,7 @@ def _call(options: argparse.Namespace) -> int:
         say(f"stopped by {stop.signal_name}")
         return 130
     except BrokenPipeError:
-        # The reader of our output (`| head`) has gone; nothing is left to say.
+        # The reader of our output (`| head`) has closed the pipe.
         _silence_stdout()
         return 0
     except OSError as error:
@@ -117,11 +117,11 @@ def _call(options: argparse.Namespace) -> int:
 
 
 def _add_verbosity(parser: argparse.ArgumentParser) -> None:
-    """`-q` and `-v`, before the command and behind it."""
+    """Add `-q` and `-v`; both work before and after the command."""
     either = parser.add_mutually_exclusive_group()
     for flag, name, level, help_text in (
-        ("-q", "--quiet", messages.QUIET, "print results, errors and warnings alone"),
-        ("-v", "--verbose", messages.VERBOSE, "print also the commands that are started"),
+        ("-q", "--quiet", messages.QUIET, "print only results, errors and warnings"),
+        ("-v", "--verbose", messages.VERBOSE, "also print the commands that are started"),
     ):
         either.add_argument(
             flag, name, dest="verbosity", action="store_const", const=level, default=argparse.SUPPRESS, help=help_text
@@ -129,16 +129,16 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
 
 
 def _listing() -> str:
-    """All commands by group."""
+    """List all commands by group."""
     width = max(map(len, COMMANDS))
     blocks = []
     for group, commands in GROUPS.items():
         blocks.append("\n".join([f"{group}:", *(f"  {name:<{width}}  {does}" for name, does in commands.items())]))
-    return "\n\n".join([*blocks, "`dlbench COMMAND --help` explains a command."])
+    return "\n\n".join([*blocks, "Run `dlbench COMMAND --help` for options and an example."])
 
 
 def _prepare_streams() -> None:
-    """Streams that are closed lead nowhere, what cannot be encoded is replaced, and warnings are one line each."""
+    """Open closed streams on /dev/null, replace characters that cannot be encoded, print each warning on one line."""
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115, PTH123 (for as long as the process lives)
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
@@ -148,5 +148,5 @@ def _prepare_streams() -> None:
 
 
 def _silence_stdout() -> None:
-    """Python would flush at exit, and complain again."""
+    """Send stdout to /dev/null: the flush at exit would raise the same error again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,14 +1,14 @@
-"""The errors dlbench raises on purpose.
+"""The exceptions of dlbench.
 
-    DlbenchError                 reaches the user as one line, exit status 2
-    ├── BadInput                 a suite, model, option or file is wrong: nothing ran
-    │   └── UnknownName          ... and a near name is offered
+    DlbenchError                 printed as one line; exit status 2
+    ├── BadInput                 a suite, model, option or file is wrong: nothing was run
+    │   └── UnknownName          ... with a suggestion of the nearest name
     ├── StoreError               a results folder or part cannot be read or written
-    ├── InvalidMeasurement       a measurement that means nothing (zero steps, NaN loss, window too short)
-    ├── SchedulerError           Slurm refused or could not be asked (dlbench.launch.scheduler)
-    └── DeviceUnavailable        the device asked for is not there
+    ├── InvalidMeasurement       a meaningless measurement (zero steps, NaN loss, window too short)
+    ├── SchedulerError           Slurm refused a request or did not answer (dlbench.launch.scheduler)
+    └── DeviceUnavailable        the requested device is not present
 
-Anything else that escapes is a defect in dlbench and keeps its traceback.
+Any other exception is a bug in dlbench and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from collections.abc import Iterable
 
 
 class DlbenchError(Exception):
-    """Base of all errors meant for the user; the message says what was asked, what was found, what to do."""
+    """Base of all errors meant for the user. The message contains the request, the value found, and the remedy."""
 
 
 class BadInput(DlbenchError):
-    """Something the user wrote cannot be used."""
+    """Input from the user that cannot be used."""
 
 
 class UnknownName(BadInput):
-    """A name that is not in the list of known ones.
+    """A name that is not among the known names.
 
     Args:
-        kind: what the name stands for, such as "model" or "axis".
+        kind: kind of thing, such as "model" or "axis".
         name: the name as the user wrote it.
-        known: all names that would have been accepted.
-        where: the file or option it was read from, or "".
+        known: all accepted names.
+        where: the file or option that contains it, or "".
         hint: a closing sentence, such as "`dlbench models` lists all."
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[str], where: str = "", hint: str = "") -> None:
         choices = sorted(known)
-        # Swapped letters count for more than a missing one: `modle` is `model`, not `mode`.
+        # Swapped letters come before a missing letter: `modle` means `model`, not `mode`.
         near = [choice for choice in choices if sorted(choice) == sorted(str(name))]
         near += difflib.get_close_matches(str(name), choices, n=1, cutoff=0.6)
         place = f" in {where}" if where else ""
@@ -56,8 +56,8 @@ class StoreError(DlbenchError):
 
 
 class InvalidMeasurement(DlbenchError):
-    """A measurement that means nothing, such as a window of zero steps."""
+    """A meaningless measurement, such as a window of zero steps."""
 
 
 class DeviceUnavailable(DlbenchError):
-    """The device that a case asks for is not present."""
+    """A device that a case requires and that is not present."""

@@ -1,5 +1,7 @@
+import argparse
 import os
 import resource
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.__main__ import main
+from dlbench.cli import build_parser
 from dlbench.commands import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -54,7 +57,7 @@ def test_help_answers_at_once_and_loads_nothing_heavy():
 def test_a_path_without_a_name_is_not_the_folder_we_are_in(arguments, tmp_path):
     done = dlbench(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert "is empty; '.' is the folder that you are in" in done.stderr
+    assert "is empty; use '.' for the current folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -144,6 +147,17 @@ def test_each_command_of_the_help_has_a_help_of_its_own(name, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: dlbench {name} [-h]")
     assert "--quiet" in printed
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_has_an_example_that_parses_and_short_help(name):
+    found = next(a for a in build_parser([name])._actions if isinstance(a, argparse._SubParsersAction))
+    parser = found.choices[name]
+    example = shlex.split(parser.epilog.splitlines()[-1])
+    assert example[:2] == ["dlbench", name]
+    assert build_parser([name]).parse_args(example[1:]).command
+    for action in parser._actions:
+        assert 1 <= len((action.help or "").split()) <= 20, action.dest
 
 
 @pytest.mark.parametrize(

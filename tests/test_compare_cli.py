@@ -84,10 +84,10 @@ def test_a_regression_is_named_on_stderr(stores, capsys):
 @pytest.mark.parametrize(
     ("sides", "why"),
     [
-        (["base", "few"], "of 2 cases 1 undecided, in BASE alone; 1 undecided, with too few processes"),
-        (["failed", "few"], "of 2 cases 1 undecided, in BASE alone; 1 not measured in BASE"),
-        (["base", "preempted"], "of 2 cases 1 passed; 1 undecided, TARGET: preempted: job ended by SIGTERM"),
-        (["one", "base"], "of 2 cases 1 passed; 1 not measured in BASE"),
+        (["base", "few"], "2 cases: 1 not decided, in BASE alone; 1 not decided, with too few processes"),
+        (["failed", "few"], "2 cases: 1 not decided, in BASE alone; 1 not measured in BASE"),
+        (["base", "preempted"], "2 cases: 1 passed; 1 not decided, TARGET: preempted: job ended by SIGTERM"),
+        (["one", "base"], "2 cases: 1 passed; 1 not measured in BASE"),
     ],
 )
 def test_a_gate_says_what_it_cannot_decide_and_why(stores, capsys, sides, why):
@@ -100,14 +100,14 @@ def test_a_gate_that_knows_some_cases_alone_does_not_pass(stores, capsys):
     assert status == 2
     assert err.endswith("cannot decide on 1 case\n")  # repeats are no remedy
     _, _, err = run(capsys, stores, "base", "few", "--fail-on-regression", "2")
-    assert "more repeats narrow the intervals" in err
+    assert "add repeats to narrow the intervals" in err
 
 
 def test_a_gate_without_a_measurement_in_base_does_not_pass(stores, capsys):
     fake.fill(stores / "gone", processes(CASE, side="k", status="oom"))
     status, _, err = run(capsys, stores, "gone", "base", "--fail-on-regression", "2")
     assert status == 2
-    assert "cannot decide: BASE measured none of these cases" in err
+    assert "cannot decide: BASE contains none of these cases" in err
 
 
 def test_a_regression_that_is_a_crash_of_some_repeats_says_so(stores, capsys):
@@ -117,7 +117,7 @@ def test_a_regression_that_is_a_crash_of_some_repeats_says_so(stores, capsys):
 
 def test_a_gate_says_of_how_many_cases_it_knows(stores, capsys):
     _, _, err = run(capsys, stores, "base", "slower", "--fail-on-regression", "2")
-    assert "--fail-on-regression 2: of 2 cases 1 failed; 1 passed\n" in err
+    assert "--fail-on-regression 2: 2 cases: 1 failed; 1 passed\n" in err
 
 
 def test_a_gate_below_the_margin_is_not_hidden_by_it(stores, capsys):

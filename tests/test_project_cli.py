@@ -133,7 +133,7 @@ def test_an_example_of_prices_can_be_read():
     [
         (("--model", "resnet51", "--images", 1, "--epochs", 1), UnknownName, "did you mean 'resnet50'"),
         (("--images", 0, "--epochs", 1), BadInput, "number of images is 0"),
-        (("--images", 10**400, "--epochs", 1), BadInput, "--images may be at most 1e\\+18"),
+        (("--images", 10**400, "--epochs", 1), BadInput, "is above the limit of 1e\\+18"),
         (("--images", 1, "--epochs", "nan"), BadInput, "number of epochs is nan"),
         (("--images", 10**17, "--epochs", 1e300), BadInput, "over 10 billion years"),
         (("--images", 1, "--epochs", 1, "--prices", "/nowhere.toml"), BadInput, "cannot read /nowhere.toml"),

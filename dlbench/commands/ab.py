@@ -17,24 +17,22 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "ab", _ab)
-    parser.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
+    parser = add_command(commands, "ab", _ab, "quick --a memory_format=channels_first --b memory_format=channels_last")
+    parser.add_argument("suite", help="TOML file, or name of a file in benchmarks/")
     for side in ("a", "b"):
         parser.add_argument(
             f"--{side}",
             action="append",
             default=[],
             metavar="KEY=VALUE,...",
-            help=f"what {side.upper()} changes: axes, protocol.NAME, env.NAME of its processes (default: nothing)",
+            help=f"settings of {side.upper()}: an axis, protocol.NAME or env.NAME (default: none)",
         )
-    parser.add_argument("--pairs", type=count, metavar="N", help="processes of each side for each case (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random order (default: 0); part of the experiment")
+    parser.add_argument("--pairs", type=count, metavar="N", help="processes per side and case (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
     parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
-                    help="replace an axis or a protocol key on both sides; may be repeated")  # fmt: skip
-    parser.add_argument(
-        "--results", type=some_path, default=Path("results"), help="folder for the results (default: results)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="list the processes in their order and run none")
+                    help="set an axis or protocol key on both sides; repeatable")  # fmt: skip
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    parser.add_argument("--dry-run", action="store_true", help="list the processes in order without running them")
     add_rules(parser)
 
 
@@ -56,14 +54,14 @@ def _ab(options: argparse.Namespace) -> int:
         return 0
     ab_experiment.plan(
         suites[0], suites[1], a, b, options.seed, "cpu"
-    )  # wrong values are found before the device is asked
+    )  # report wrong values before the slow device probe
     check_folder(options.results)
     folder = ResultsFolder(options.results)
     models = models_of([case for suite in suites for case in suite.cases()])
     found = probe.probe(models)
     experiment = ab_experiment.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
     probe.require_devices([case for match in experiment.matches for case in match], found)
-    # A side's variables may change what it is measured on, such as the number of threads, and what a factory builds.
+    # A side's environment variables may change the system (number of threads) and the network that a factory builds.
     probed = [probe.probe(models, environment=side.environment) if side.environment else found for side in (a, b)]
     keys = tuple(one.system_keys for one in probed)
     networks = [one.network_keys for one in probed]
@@ -83,7 +81,7 @@ def _ab(options: argparse.Namespace) -> int:
             existing.say_stopped(error, folder)
             return 1
         except processes.Stopped as stop:
-            say(f"stopped by {stop.signal_name}; whole pairs are kept, and the same command goes on from here")
+            say(f"stopped by {stop.signal_name}; complete pairs are kept; run the same command again to resume")
             return 130
     print_comparison(
         compare_experiment(experiment, pairs, options.results, keys, rules_of(options), networks),

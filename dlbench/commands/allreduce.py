@@ -1,4 +1,4 @@
-"""The command that measures between ranks: `allreduce`, over message sizes."""
+"""`dlbench allreduce`: all-reduce bandwidth over message sizes."""
 
 from __future__ import annotations
 
@@ -14,18 +14,31 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    allreduce = add_command(commands, "allreduce", _allreduce)
-    allreduce.add_argument("--nodes", type=_count, default=1)
-    allreduce.add_argument("--devices-per-node", type=_count, default=2, help="ranks on each node (default: 2)")
-    allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto")
-    allreduce.add_argument("--backend", choices=("auto", "nccl", "gloo", "mpi"), default="auto")
-    allreduce.add_argument("--launcher", default="local", help="local, torchrun, mpirun or srun (default: local)")
-    allreduce.add_argument("--min-bytes", type=_count, default=4 * 2**10, help="smallest message (default: 4 KiB)")
-    allreduce.add_argument("--max-bytes", type=_count, default=64 * 2**20, help="largest message (default: 64 MiB)")
-    allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS")
-    allreduce.add_argument("--results", type=some_path, default=Path("results"), help="folder for the results")
+    allreduce = add_command(commands, "allreduce", _allreduce, "--devices-per-node 4 --max-bytes 268435456")
+    allreduce.add_argument("--nodes", type=_count, default=1, help="number of nodes (default: 1)")
+    allreduce.add_argument("--devices-per-node", type=_count, default=2, help="ranks per node (default: 2)")
+    allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(default: auto)")
     allreduce.add_argument(
-        "--folder", type=some_path, help="keep the request and the answer here, on a disk all nodes see"
+        "--backend",
+        choices=("auto", "nccl", "gloo", "mpi"),
+        default="auto",
+        help="of torch.distributed (default: auto)",
+    )
+    allreduce.add_argument(
+        "--launcher", default="local", help="rank launcher: local, torchrun, mpirun or srun (default: local)"
+    )
+    allreduce.add_argument(
+        "--min-bytes", type=_count, default=4 * 2**10, help="smallest message in bytes (default: 4 KiB)"
+    )
+    allreduce.add_argument(
+        "--max-bytes", type=_count, default=64 * 2**20, help="largest message in bytes (default: 64 MiB)"
+    )
+    allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit (default: 300)")
+    allreduce.add_argument(
+        "--results", type=some_path, default=Path("results"), help="results folder (default: results)"
+    )
+    allreduce.add_argument(
+        "--folder", type=some_path, help="folder for request and result, on a disk that all nodes share"
     )
     add_format(allreduce)
 
@@ -33,7 +46,7 @@ def add(commands: Any) -> None:
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return value
 
 
@@ -48,7 +61,7 @@ def _allreduce(options: argparse.Namespace) -> int:
 
     check_folder(options.results)
     case = Case(
-        "lenet5",  # none is built; a case says how many ranks there are and on what
+        "lenet5",  # no network is built; the case only defines ranks and devices
         device=options.device,
         nodes=options.nodes,
         devices_per_node=options.devices_per_node,
@@ -69,7 +82,7 @@ def _allreduce(options: argparse.Namespace) -> int:
         (folder / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
         code, error = supervise.run_ranks(launcher(case, folder), folder, case)
         if error is not None or code != 0:
-            raise DlbenchError(f"no all-reduce was measured: {error or f'exit status {code}'}")
+            raise DlbenchError(f"the all-reduce measurement failed: {error or f'exit status {code}'}")
         text = (folder / "allreduce.json").read_text(encoding="utf-8")
     run = bounds_records.named(bounds_records.all_reduce_run(text), *new_name())
     part = bounds_schema.write_all_reduces(options.results, run)

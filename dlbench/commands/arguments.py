@@ -1,4 +1,4 @@
-"""What several commands share on the command line."""
+"""Command-line arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -9,46 +9,53 @@ from typing import Any
 
 from dlbench.commands import COMMANDS
 
-#: The forms in which every table can be printed.
+#: Output formats of every table.
 TABLE_FORMATS = ("text", "markdown", "csv", "latex", "json")
 
 
-def add_command(commands: Any, name: str, function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    """A subparser that carries its function as `command`."""
-    does = COMMANDS[name]
-    parser: argparse.ArgumentParser = commands.add_parser(name, description=does[0].upper() + does[1:] + ".")
+def add_command(
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int], example: str
+) -> argparse.ArgumentParser:
+    """Add a subparser that holds its function as `command`; `example` is printed below its options."""
+    summary = COMMANDS[name]
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  dlbench {name} {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(command=function)
     return parser
 
 
 def add_format(parser: argparse.ArgumentParser) -> None:
-    """`--format`, for a command that prints a table."""
-    parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="(default: text)")
+    """Add `--format` to a command that prints a table."""
+    parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="output format (default: text)")
 
 
 def some_path(text: str) -> Path:
-    """For `type=`: a path, which "" is not, though `Path` takes it for the folder we are in."""
+    """Parse a path for `type=`. An empty text is an error: `Path("")` would be the current folder."""
     if not text:
-        raise argparse.ArgumentTypeError("it is empty; '.' is the folder that you are in")
+        raise argparse.ArgumentTypeError("the path is empty; use '.' for the current folder")
     path = Path(text)
-    return path.absolute() if text.startswith("-") else path  # a worker would take it for an option
+    return path.absolute() if text.startswith("-") else path  # a worker would parse it as an option
 
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
-    """A suite and what replaces its values."""
-    parser.add_argument("suite", help="a TOML file, or the name of one in benchmarks/")
+    """Add the suite and `-P`, which replaces its values."""
+    parser.add_argument("suite", help="TOML file, or name of a file in benchmarks/")
     parser.add_argument(
         "-P",
         dest="overrides",
         metavar="KEY=VALUE,...",
         action="append",
         default=[],
-        help="replace an axis (-P model=lenet5,vgg16) or a protocol key (-P protocol.min_time_s=1); may be repeated",
+        help="set an axis (-P model=lenet5,vgg16) or protocol key (-P protocol.min_time_s=1); repeatable",
     )
 
 
 def new_name(what: str = "") -> tuple[str, str]:
-    """A name that no other run has, begun by the time and `what`; and the time itself."""
+    """Make a unique run name from the current time and `what`; also return the time."""
     import secrets
     from datetime import UTC, datetime
 
@@ -62,7 +69,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
         "--results",
         action="append",
         metavar="SOURCE",
-        help="a results folder, a Parquet file or a pattern; may be repeated (default: results)",
+        help="results folder, Parquet file or pattern; repeatable (default: results)",
     )
 
 
@@ -71,5 +78,5 @@ def add_results_folder(parser: argparse.ArgumentParser) -> None:
         "--results",
         type=some_path,
         default=Path("results"),
-        help="folder for the results, on a disk that all nodes see",
+        help="results folder, on a disk that all nodes share (default: results)",
     )

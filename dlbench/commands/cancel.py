@@ -1,4 +1,4 @@
-"""`dlbench cancel`: ends the jobs of a results folder."""
+"""`dlbench cancel`: cancel the Slurm jobs of a results folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "cancel", _cancel)
+    parser = add_command(commands, "cancel", _cancel, "--results results/classic")
     add_results_folder(parser)
 
 
@@ -22,5 +22,5 @@ def _cancel(options: argparse.Namespace) -> int:
     from dlbench.launch import jobs
 
     ended = jobs.cancel(options.results)
-    say(f"cancelled: {', '.join(ended)}" if ended else "nothing is queued or running")
+    say(f"cancelled: {', '.join(ended)}" if ended else "no queued or running jobs")
     return 0

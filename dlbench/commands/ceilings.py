@@ -18,17 +18,17 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "ceilings", _ceilings)
-    parser.add_argument("--device", default="auto", help="auto, cuda or cpu (default: auto)")
-    parser.add_argument("--results", type=some_path, default=Path("results"), help="folder for the results")
-    parser.add_argument("--budget", default="45s", metavar="TIME", help="time to measure (default: 45s)")
+    parser = add_command(commands, "ceilings", _ceilings, "--budget 30s")
+    parser.add_argument("--device", default="auto", help="device: auto, cuda or cpu (default: auto)")
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    parser.add_argument("--budget", default="45s", metavar="TIME", help="measuring time (default: 45s)")
     parser.add_argument(
-        "--precision", metavar="NAME,...", help="only these, such as fp32,amp_bf16 (default: all that the device has)"
+        "--precision", metavar="NAME,...", help="precisions, such as fp32,amp_bf16 (default: all of the device)"
     )
     parser.add_argument(
-        "--missing", action="store_true", help="only precisions of which the results hold no ceilings of this system"
+        "--missing", action="store_true", help="only precisions without ceilings of this system in the results"
     )
-    parser.add_argument("--all", action="store_true", help="every shape, not only the best of each kind")
+    parser.add_argument("--all", action="store_true", help="print every shape, not only the best of each kind")
     add_format(parser)
 
 
@@ -50,7 +50,7 @@ def _ceilings(options: argparse.Namespace) -> int:
     if options.missing:
         request["precisions"] = missing = _missing(options.results, options.device, request.get("precisions"))
         if not missing:
-            say("the results hold the ceilings of this system already")
+            say("nothing to measure: the results already hold the ceilings of this system")
             return 0
     run_id, started_at = new_name()
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
@@ -65,7 +65,7 @@ def _ceilings(options: argparse.Namespace) -> int:
 
 
 def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
-    """The precisions, of `wanted` or of all, in which no ceiling of this system was measured yet."""
+    """Precisions (from `wanted`, or all) without a measured ceiling of this system."""
     from dlbench.errors import DeviceUnavailable
     from dlbench.launch import probe
     from dlbench.report.analysis.bounds import MEASURED, find_roof
@@ -82,9 +82,9 @@ def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
         torch_threads=found.facts["torch_threads"],
     )
     ceilings = bounds_schema.read_ceilings(results)
-    # Those of a busy host are better than none, and to be measured again.
+    # Ceilings from a busy host count as missing: they are measured again.
     ceilings = ceilings[~ceilings["busy_share"].gt(BUSY_SHARE)]
     if kind == "cuda" and found.device_kind != "cuda":
-        raise DeviceUnavailable("device 'cuda' asked for, but PyTorch finds no usable one here")
+        raise DeviceUnavailable("device 'cuda' was requested, but PyTorch finds no usable GPU here")
     names = wanted or found.facts["precisions"][kind]
     return [name for name in names if find_roof(ceilings, where, name).flop_source != MEASURED]

@@ -1,4 +1,4 @@
-"""`dlbench collect`: rebuilds Parquet parts from the attempts' folders, and merges parts."""
+"""`dlbench collect`: rebuild Parquet parts from attempt folders, and merge parts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "collect", _collect)
-    parser.add_argument("--results", type=some_path, default=Path("results"), help="(default: results)")
-    parser.add_argument("--wait", action="store_true", help="close attempts of other nodes that give no sign of life")
-    parser.add_argument("--merge", action="store_true", help="put all parts into one file, which reads faster")
+    parser = add_command(commands, "collect", _collect, "--merge")
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for attempts of other nodes, and close those of dead processes"
+    )
+    parser.add_argument(
+        "--merge", action="store_true", help="merge all Parquet parts into one file, which loads faster"
+    )
 
 
 def _collect(options: argparse.Namespace) -> int:
@@ -31,12 +35,12 @@ def _collect(options: argparse.Namespace) -> int:
 
     root = options.results
     if not root.is_dir():
-        raise BadInput(f"no results at '{root}': there is no such folder")
+        raise BadInput(f"results folder '{root}' does not exist; check --results")
     check_folder(root, make=False)
     closed = existing.close_left_open(root)
     unseen = supervise.invisible(root)
     if unseen and options.wait:
-        say(f"watching {units.counted(len(unseen), 'attempt')} for a sign of life, up to {claims.SILENCE_S:.0f} s")
+        say(f"waiting up to {claims.SILENCE_S:.0f} s for {units.counted(len(unseen), 'attempt')} of other nodes")
         closed += sum(len(supervise.recover(root, [folder])) for folder in claims.abandoned(unseen))
         unseen = supervise.invisible(root)
     store.drop_doubles(root)
@@ -46,9 +50,9 @@ def _collect(options: argparse.Namespace) -> int:
     say(f"{root}/: attempts closed: {closed}; Parquet parts rebuilt: {rebuilt}")
     if unseen:
         say(
-            f"left open: {units.counted(len(unseen), 'attempt')} of runs that cannot be seen from here, at work on "
-            f"another node or dead with it; --wait watches for {claims.SILENCE_S:.0f} s and closes those of the dead"
+            f"left open: {units.counted(len(unseen), 'attempt')} of processes on other nodes, running or dead; "
+            f"--wait waits {claims.SILENCE_S:.0f} s and closes those of dead processes"
         )
     if options.merge and (merged := store.merge(root)):
-        say(f"all parts are now in {merged}")
+        say(f"merged all parts into {merged}")
     return 0

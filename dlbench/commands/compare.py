@@ -1,4 +1,4 @@
-"""`dlbench compare`: two sets of results, case by case, and the regression gate."""
+"""`dlbench compare`: compare two sets of results case by case; optional regression gate."""
 
 from __future__ import annotations
 
@@ -19,23 +19,21 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "compare", _compare)
-    parser.add_argument("base", metavar="BASE", help="a results folder, Parquet file or pattern")
-    parser.add_argument("target", metavar="TARGET", help="the same; a ratio above 1 means that it is slower")
+    parser = add_command(commands, "compare", _compare, "results/before results/after --fail-on-regression 3")
+    parser.add_argument("base", metavar="BASE", help="baseline: results folder, Parquet file or pattern")
+    parser.add_argument("target", metavar="TARGET", help="results to compare with BASE; a ratio above 1 means slower")
     parser.add_argument(
         "--fail-on-regression",
         type=percent,
         metavar="PERCENT",
-        help="exit status 1 if a case is called slower, by more than this in the best estimate, or fails in TARGET "
-        "and did not in BASE; else 2 unless all that BASE measured is known to pass, for want of repeats, of narrow "
-        "intervals, of cases or of a meter in TARGET",
+        help="exit 1 if a case is slower by more than PERCENT, or fails only in TARGET; exit 2 if undecided",
     )
     parser.add_argument(
         "--ignore",
         type=lambda text: frozenset(filter(None, text.replace(" ", "").split(","))),
         default=frozenset(),
         metavar="NAME,...",
-        help="compare although these differ: axes, suite, suite_version, protocol",
+        help="match cases although these differ: axes, suite, suite_version, protocol",
     )
     for side in ("base", "target"):
         parser.add_argument(
@@ -43,9 +41,11 @@ def add(commands: Any) -> None:
             action="append",
             default=[],
             metavar="COLUMN=VALUE",
-            help=f"take from {side.upper()} only the records with this value; may be repeated",
+            help=f"use only records of {side.upper()} with this value; repeatable",
         )
-    parser.add_argument("--all", action="store_true", help="with attempts that a later one of the same case replaced")
+    parser.add_argument(
+        "--all", action="store_true", help="also use attempts that a later attempt of the same case replaced"
+    )
     add_rules(parser)
 
 
@@ -57,10 +57,10 @@ def _compare(options: argparse.Namespace) -> int:
     gate: float | None = options.fail_on_regression
     margin = options.margin / 100
     if gate is not None:
-        # Else a certain slowdown between gate and margin would be called `same`.
+        # Otherwise a certain slowdown between gate and margin would be reported as `same`.
         margin = min(margin, gate / 100)
     base, target = (
-        # What is not asked for goes before more is read.
+        # Drop unwanted records before reading more: this bounds memory.
         select(store.load(source, COLUMNS), where, f"--{side}-where")
         for side, source, where in (
             ("base", options.base, options.base_where),
@@ -82,7 +82,7 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _judge(found: ComparisonResult, gate: float) -> int:
-    """Say which cases fail a gate of so many percent, and of how many it does not know; the exit status."""
+    """Print the cases that fail the gate of `gate` percent and those not decided; return the exit status."""
     from dlbench.report.analysis.comparison import regressions, why_undecided
 
     failed = regressions(found, gate)
@@ -95,17 +95,17 @@ def _judge(found: ComparisonResult, gate: float) -> int:
     unknown = sum(not line.in_base for line in found.lines)
     passed = len(found.lines) - len(failed) - reasons.total() - unknown
     parts = [f"{number} {words}" for number, words in ((len(failed), "failed"), (passed, "passed")) if number]
-    parts += [f"{number} undecided, {why}" for why, number in reasons.items()]
+    parts += [f"{number} not decided, {why}" for why, number in reasons.items()]
     parts += [f"{unknown} not measured in BASE"] if unknown else []
-    say(f"--fail-on-regression {gate:g}: of {units.counted(len(found.lines), 'case')} {'; '.join(parts)}")
+    say(f"--fail-on-regression {gate:g}: {units.counted(len(found.lines), 'case')}: {'; '.join(parts)}")
     if failed:
         return 1
     if passed and not reasons:
         return 0
     if not reasons:
-        say("--fail-on-regression cannot decide: BASE measured none of these cases")
+        say("--fail-on-regression cannot decide: BASE contains none of these cases")
         return 2
-    advice = ": more repeats narrow the intervals (`dlbench run ... -P repeat=0,1,2,3,4`)"
+    advice = "; add repeats to narrow the intervals (`dlbench run ... -P repeat=0,1,2,3,4`)"
     wide = any("interval" in why or "too few" in why for why in reasons)
     say(f"--fail-on-regression cannot decide on {units.counted(reasons.total(), 'case')}{advice if wide else ''}")
     return 2

@@ -1,4 +1,4 @@
-"""What `compare` and `ab` share: the rules of a comparison, and how it is printed."""
+"""Options and output that `compare` and `ab` share."""
 
 from __future__ import annotations
 
@@ -17,41 +17,45 @@ _METRICS = ("step_time", "energy_per_image")
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--metric", choices=_METRICS, default="step_time", help="what is compared (default: step_time)")
-    parser.add_argument("--confidence", type=share, default=0.95, help="of intervals and verdicts (default: 0.95)")
+    parser.add_argument(
+        "--metric", choices=_METRICS, default="step_time", help="metric to compare (default: step_time)"
+    )
+    parser.add_argument(
+        "--confidence", type=share, default=0.95, help="confidence level of intervals and verdicts (default: 0.95)"
+    )
     parser.add_argument("--margin", type=percent, default=1.0, metavar="PERCENT",
-                        help="a difference within this is `same` (default: 1)")  # fmt: skip
+                        help="smaller differences count as 'same' (default: 1)")  # fmt: skip
     parser.add_argument("--between-processes", type=spread, metavar="PERCENT",
-                        help="standard deviation between processes on this machine, known from earlier repeats; "
-                        "used where a side has fewer than three")  # fmt: skip
+                        help="standard deviation between processes, from earlier repeats; "
+                        "used for a side with fewer than three processes")  # fmt: skip
     add_format(parser)
 
 
 def percent(text: str) -> float:
     value = float(text.removesuffix("%"))
     if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 on")
+        raise argparse.ArgumentTypeError(f"{text}: must be a percentage of at least 0")
     return value
 
 
 def spread(text: str) -> float:
     value = percent(text)
     if value == 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0: no two processes are the same")
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0")
     return value
 
 
 def share(text: str) -> float:
     value = float(text)
     if not 0.5 <= value <= 0.9999:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0.5 to 0.9999")
+        raise argparse.ArgumentTypeError(f"{text}: must be between 0.5 and 0.9999")
     return value
 
 
 def count(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return value
 
 
@@ -74,7 +78,7 @@ def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str)
 
     systems, comparison = tables(found, names)
     if form == "csv":
-        # One table per file; what belongs to it is said beside it.
+        # A CSV file holds one table; the rest goes to stderr.
         for row in systems.rows:
             say(f"systems differ in {row[0]}: {row[1]} in {names[0]}, {row[2]} in {names[1]}")
         print(render_all([comparison], form), end="")

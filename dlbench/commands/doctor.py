@@ -1,4 +1,4 @@
-"""`dlbench doctor`: checks this machine."""
+"""`dlbench doctor`: check this machine."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from dlbench.commands.arguments import (
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "doctor", _doctor)
-    parser.add_argument("--site", help="a site profile, or the name of one in slurm/")
-    parser.add_argument("--results", type=some_path, help="the results folder that is meant")
-    parser.add_argument("--node", action="store_true", help="only what a node must have before a job's first case")
-    parser.add_argument("--token", type=some_path, help="with --node: a file that this node must see")
-    parser.add_argument("--json", action="store_true", help="for a support ticket")
+    parser = add_command(commands, "doctor", _doctor, "--site slurm/cpu.toml")
+    parser.add_argument("--site", help="site profile: a TOML file, or name of a file in slurm/")
+    parser.add_argument("--results", type=some_path, help="results folder to check")
+    parser.add_argument(
+        "--node", action="store_true", help="run only the checks that a node must pass before a job starts"
+    )
+    parser.add_argument("--token", type=some_path, help="with --node: a file that must exist on this node")
+    parser.add_argument("--json", action="store_true", help="print JSON, for example for a support ticket")
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -30,7 +32,7 @@ def _doctor(options: argparse.Namespace) -> int:
     place = doctor.Place(site=site, results=options.results, token=options.token, in_job=options.node)
     findings = doctor.examine(place, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
     if options.node and not options.json:
-        # One line for each thing that is wrong: a job of many nodes would drown in what is well.
+        # Only problems, one line each: a job of many nodes would print too much otherwise.
         findings = [finding for finding in findings if finding.level in ("warn", "fail")]
         findings = [dataclasses.replace(finding, text=f"{place.node}: {finding.text}") for finding in findings]
     text = doctor.as_json(findings) if options.json else doctor.as_text(findings)

@@ -1,4 +1,4 @@
-"""`dlbench export`: the results for other programs."""
+"""`dlbench export`: export results for other programs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "export", _export)
+    parser = add_command(commands, "export", _export, "results --format csv -o results.csv")
     parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
-    parser.add_argument("--format", choices=_EXPORTS, required=True, help="mlperf describes the systems alone")
-    parser.add_argument("-o", "--output", type=some_path, help="the file to write (default: stdout; parquet needs one)")
+    parser.add_argument(
+        "--format", choices=_EXPORTS, required=True, help="output format; mlperf contains only system descriptions"
+    )
+    parser.add_argument("-o", "--output", type=some_path, help="output file (default: stdout; required for parquet)")
     parser.add_argument(
         "--public",
         action="store_true",
-        help="parquet without host and user names, paths, environment and job numbers, fit to be published",
+        help="with --format parquet: remove host and user names, paths, environment and job ids",
     )
 
 
@@ -34,14 +36,16 @@ _EXPORTS = ("csv", "json", "mlperf", "parquet")
 def _export(options: argparse.Namespace) -> int:
 
     if options.public and options.format != "parquet":
-        raise BadInput(f"--public is for --format parquet, not {options.format}; export that, and then from its file")
+        raise BadInput(
+            f"--public needs --format parquet, not {options.format}; export to Parquet first, then export that file"
+        )
     if options.format == "parquet":
         from dlbench.results import public
 
         if options.output is None:
             raise BadInput("--format parquet needs -o FILE")
         count = public.write(options.sources, options.output, private=not options.public)
-        say(f"{count} rows in {options.output}")
+        say(f"wrote {count} rows to {options.output}")
         return 0
     from dlbench.report.export import export_parts
 
@@ -62,5 +66,5 @@ def _written(file: Path, text: Iterable[str]) -> int:
         write_atomically(file, text)
     except OSError as error:
         raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
-    say(f"written: {file}")
+    say(f"wrote {file}")
     return 0

@@ -1,4 +1,4 @@
-"""`dlbench image import`: fetches a site's container image."""
+"""`dlbench image import`: download a site's container image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "image", _image)
-    parser.add_argument("action", choices=("import",))
-    parser.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
-    parser.add_argument("--force", action="store_true", help="fetch it again")
+    parser = add_command(commands, "image", _image, "import --site nvidia-pyxis")
+    parser.add_argument("action", choices=("import",), help="download the image and record its digest")
+    parser.add_argument("--site", required=True, help="site profile: a TOML file, or name of a file in slurm/")
+    parser.add_argument("--force", action="store_true", help="download it again")
 
 
 def _image(options: argparse.Namespace) -> int:

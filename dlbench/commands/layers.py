@@ -1,4 +1,4 @@
-"""`dlbench layers`: the layers of a network."""
+"""`dlbench layers`: list the layers of a network."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dlbench.commands.arguments import (
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "layers", _layers)
-    parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
-    parser.add_argument("--auxiliary", action="store_true", help="with layers that run in training alone")
+    parser = add_command(commands, "layers", _layers, "resnet50")
+    parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
+    parser.add_argument("--auxiliary", action="store_true", help="include training-only layers")
     add_format(parser)
 
 

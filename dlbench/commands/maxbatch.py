@@ -1,4 +1,4 @@
-"""`dlbench maxbatch`: the largest batch that fits, by prediction and then by real runs, each in a fresh process."""
+"""`dlbench maxbatch`: find the largest batch that fits into memory."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ if TYPE_CHECKING:
     from dlbench.suites.case import Case
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-#: No address space is larger; what is asked for beyond it is a slip.
+#: Larger than any address space: a larger value is a typing error.
 _MOST_BYTES = 2**60
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers; it carries its function as `command`."""
-    parser = add_command(commands, "maxbatch", _maxbatch)
-    parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "maxbatch", _maxbatch, "resnet50 -P precision=amp_bf16")
+    parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
     parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
-                        help="set an axis (-P mode=inference -P precision=amp_bf16); may be repeated")  # fmt: skip
+                        help="set an axis (-P mode=inference -P precision=amp_bf16); repeatable")  # fmt: skip
     parser.add_argument("--memory", type=_bytes, metavar="SIZE",
-                        help="CPU: what the process may use, such as 2GiB (default: what is free)")  # fmt: skip
+                        help="CPU only: memory limit of the process, such as 2GiB (default: free memory)")  # fmt: skip
     parser.add_argument("--within", type=_percent, default=1.0, metavar="PERCENT",
-                        help="how near a batch that fits must be to one that does not (default: 1)")  # fmt: skip
-    parser.add_argument("--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="of one run (default: 600)")
+                        help="largest gap between the answer and a batch that does not fit (default: 1)")  # fmt: skip
+    parser.add_argument(
+        "--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="time limit of one test run (default: 600)"
+    )
     add_format(parser)
 
 
@@ -42,12 +44,12 @@ def _maxbatch(options: argparse.Namespace) -> int:
     from dlbench.launch import probe, processes
     from dlbench.units import bytes_
 
-    make_case(options.model, options.overrides, "cpu")  # wrong values are found before the device is asked
+    make_case(options.model, options.overrides, "cpu")  # report wrong values before the slow device probe
     found = probe.probe([options.model])
     case = make_case(options.model, options.overrides, found.device_kind)
     probe.require_devices([case], found)
     if case.device == "cuda" and options.memory is not None:
-        raise BadInput("--memory limits the CPU's memory; on a GPU the limit is what it has")
+        raise BadInput("--memory applies to the CPU only; omit it on a GPU, where the limit is the GPU's memory")
     if case.device == "cuda":
         limit_bytes, where = device_bytes(found.facts), found.description
     else:
@@ -94,7 +96,7 @@ def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None
     rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in trials]
     result = "no batch fits" if largest is None else f"largest batch that fits: {largest}"
     after = f"; {failing.batch_size} does not" if failing and largest else ""
-    after = "; more was not tried" if largest == LARGEST else after
+    after = "; larger batches were not tried" if largest == LARGEST else after
     print(render(Table(columns, rows, f"{case.model}, {case.mode}, {case.precision}", [result + after]), form), end="")
 
 
@@ -102,19 +104,19 @@ def _bytes(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?i?)b?", text.strip().lower())
     size = float(match.group(1)) * _UNITS.get(match.group(2), 0) if match else 0.0
     if not 1 <= size < _MOST_BYTES:
-        raise argparse.ArgumentTypeError(f"'{text}' is no size such as 2GiB or 500MB")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a size; use for example 2GiB or 500MB")
     return int(size)
 
 
 def _seconds(text: str) -> float:
     value = float(text) if re.fullmatch(r"[0-9.]+(e[0-9]+)?", text) and text != "." else 0.0
     if not 0 < value < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is no time above 0 s")
+        raise argparse.ArgumentTypeError(f"{text}: must be a time above 0 s")
     return value
 
 
 def _percent(text: str) -> float:
     value = float(text.removesuffix("%"))
     if not 0 <= value < 100:
-        raise argparse.ArgumentTypeError(f"{text} is no percentage from 0 to below 100")
+        raise argparse.ArgumentTypeError(f"{text}: must be a percentage from 0 to below 100")
     return value

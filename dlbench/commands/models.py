@@ -1,4 +1,4 @@
-"""`dlbench models`: the networks that a suite can name."""
+"""`dlbench models`: list the available networks."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dlbench.commands.arguments import (
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "models", _models)
-    parser.add_argument("--all", action="store_true", help="also those of torchvision and timm, where installed")
+    parser = add_command(commands, "models", _models, "--all")
+    parser.add_argument("--all", action="store_true", help="include networks of torchvision and timm, if installed")
     add_format(parser)
 
 

@@ -1,4 +1,4 @@
-"""`dlbench plan`: lists the cases of a suite."""
+"""`dlbench plan`: list the cases of a suite."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "plan", _plan)
+    parser = add_command(commands, "plan", _plan, "classic")
     add_suite(parser)
     add_format(parser)
 
@@ -31,7 +31,7 @@ def _plan(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite, options.overrides)
     probe.check_models(models_of(suite.cases()))
     if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
-        say("the suite excludes cases by device, which is known where they run; -P device=cuda or cpu plans for one")
+        say("this suite excludes cases by device, which is unknown here; add -P device=cuda or -P device=cpu")
     return print_plan(suite, suite.cases(), options.format)
 
 

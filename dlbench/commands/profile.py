@@ -1,4 +1,4 @@
-"""`dlbench profile`: the time of each layer against its bound."""
+"""`dlbench profile`: measure the time of each layer against its bound."""
 
 from __future__ import annotations
 
@@ -22,27 +22,29 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "profile", _profile)
-    parser.add_argument("model", help="a name of `dlbench models --all`, or package.module:factory")
+    parser = add_command(commands, "profile", _profile, "resnet50 -P batch_size=64")
+    parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
     parser.add_argument(
         "-P",
         dest="overrides",
         metavar="KEY=VALUE",
         action="append",
         default=[],
-        help="set an axis (-P batch_size=64) or a protocol key (-P protocol.seed=1); may be repeated",
+        help="set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable",
     )
-    parser.add_argument("--results", type=some_path, default=Path("results"), help="where the ceilings are")
     parser.add_argument(
-        "-o", "--output", type=some_path, help="folder to make (default: in the results, profiles/<id>)"
+        "--results", type=some_path, default=Path("results"), help="results folder with the ceilings (default: results)"
     )
-    parser.add_argument("--time", default="10s", metavar="TIME", help="time to take steps (default: 10s)")
-    parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes none (default: 3)")
-    parser.add_argument("--all", action="store_true", help="every layer, not only the 20 that lose most")
+    parser.add_argument(
+        "-o", "--output", type=some_path, help="new folder for the profile (default: RESULTS/profiles/<id>)"
+    )
+    parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
+    parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
+    parser.add_argument("--all", action="store_true", help="print every layer, not only the 20 that lose the most time")
     add_format(parser)
 
 
-#: A trace of more steps is too large for any viewer.
+#: A longer trace is too large for any viewer.
 MOST_TRACE_STEPS = 1000
 
 
@@ -54,7 +56,7 @@ def _profile(options: argparse.Namespace) -> int:
     from dlbench.suites.suite import one_case
     from dlbench.table import render
 
-    # The worker finds out what "auto" is here: the supervisor does not know torch.
+    # The worker resolves device "auto": this process does not load torch.
     case = one_case("profile", options.model, options.overrides)
     time_s = positive_time(options.time, "--time")
     if not 0 <= options.trace_steps <= MOST_TRACE_STEPS:
@@ -62,7 +64,7 @@ def _profile(options: argparse.Namespace) -> int:
     run_id, started_at = new_name(case.id)
     folder = options.output or options.results / bounds_schema.PROFILES_FOLDER / run_id
     if folder.exists():
-        raise BadInput(f"'{folder}' exists; choose another folder with -o")
+        raise BadInput(f"'{folder}' already exists; choose another folder with -o")
     check_folder(folder.parent)
     request = {"case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
     text = run_worker(
@@ -77,14 +79,14 @@ def _profile(options: argparse.Namespace) -> int:
     _write_outputs(folder, run, roof)
     print(render(profile_table(run, roof, None if options.all else 20), options.format), end="")
     if roof.flop_source != "measured":
-        say(f"\nno {case.precision} ceilings of this system in {options.results}/: `dlbench ceilings` measures them")
+        say(f"\n{options.results}/ has no {case.precision} ceilings of this system; run `dlbench ceilings`")
     trace = ", trace.json.gz" if options.trace_steps else ""
     say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures{trace})")
     return 0
 
 
 def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
-    """The table for machines and people, the raw run, and the figures."""
+    """Write the table (CSV, Markdown), the raw run (JSON) and the figures."""
     from dlbench.report.chapters.bounds_tables import profile_table
     from dlbench.report.figures import plots_bounds
     from dlbench.results.bounds_records import to_json
@@ -94,5 +96,5 @@ def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:
     (folder / "layers.csv").write_text(render(table, "csv"), encoding="utf-8")
     (folder / "layers.md").write_text(render(table, "markdown"), encoding="utf-8")
     (folder / "profile.json").write_text(to_json(run), encoding="utf-8")
-    (folder / "result.json").unlink(missing_ok=True)  # the same, without its name
+    (folder / "result.json").unlink(missing_ok=True)  # the same data, without the run's name
     plots_bounds.write_figures(folder, run, roof)

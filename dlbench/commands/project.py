@@ -1,4 +1,4 @@
-"""`dlbench project`: time, energy and cost of a whole training, from what a store measured."""
+"""`dlbench project`: project time, energy and cost of a whole training from measured results."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import Any
 from dlbench.commands.arguments import add_command, add_format, some_path
 from dlbench.report.listings.projection import projection_table
 
-#: More than anybody has; what is larger is a slip, and no float holds it.
+#: A larger value is a typing error.
 MAX_IMAGES = 10**18
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers; it carries its function as `command`."""
-    parser = add_command(commands, "project", _project)
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "project", _project, "results --model resnet50 --images 1281167 --epochs 90")
     parser.add_argument("results", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
-    parser.add_argument("--model", action="append", metavar="NAME", help="only this network; may be repeated")
-    parser.add_argument("--images", type=int, required=True, metavar="M", help="images of an epoch (ImageNet: 1281167)")
-    parser.add_argument("--epochs", type=float, required=True, metavar="N", help="epochs of the training")
-    parser.add_argument("--prices", type=some_path, metavar="FILE", help="TOML; see benchmarks/prices/example.toml")
+    parser.add_argument("--model", action="append", metavar="NAME", help="only this network; repeatable")
+    parser.add_argument("--images", type=int, required=True, metavar="M", help="images per epoch (ImageNet: 1281167)")
+    parser.add_argument("--epochs", type=float, required=True, metavar="N", help="number of epochs")
+    parser.add_argument(
+        "--prices", type=some_path, metavar="FILE", help="TOML file with prices; see benchmarks/prices/example.toml"
+    )
     add_format(parser)
 
 
@@ -31,7 +33,7 @@ def _project(options: argparse.Namespace) -> int:
     from dlbench.table import render
 
     if options.images > MAX_IMAGES:
-        raise BadInput(f"--images may be at most {MAX_IMAGES:.0e}")
+        raise BadInput(f"--images {options.images} is above the limit of {MAX_IMAGES:.0e}")
     prices = read_prices(options.prices) if options.prices is not None else None
     rows = store.load(options.results)
     table = projection_table(rows, options.images, options.epochs, options.model, prices)

@@ -1,4 +1,4 @@
-"""`dlbench query`: SQL over the results."""
+"""`dlbench query`: run SQL queries on results."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from dlbench.commands.arguments import (
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "query", _query)
-    parser.add_argument("sql", help="of the tables records, ceilings, all_reduces and layers")
-    parser.add_argument("--format", choices=("text", "csv", "json", "markdown"), default="text", help="(default: text)")
+    parser = add_command(commands, "query", _query, "'SELECT model, status FROM records'")
+    parser.add_argument("sql", help="SQL query; tables: records, ceilings, all_reduces, layers")
+    parser.add_argument(
+        "--format", choices=("text", "csv", "json", "markdown"), default="text", help="output format (default: text)"
+    )
     add_sources(parser)
 
 

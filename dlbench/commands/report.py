@@ -1,4 +1,4 @@
-"""`dlbench report`: builds the report."""
+"""`dlbench report`: build the report."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "report", _report)
+    parser = add_command(commands, "report", _report, "A=results/a B=results/b -o reports/ab")
     parser.add_argument(
         "sources",
         nargs="*",
         default=["results"],
-        help="results folders, Parquet files or patterns; NAME=SOURCE names the system (default: results)",
+        help="results folders, Parquet files or patterns; NAME=SOURCE sets the system's name (default: results)",
     )
-    parser.add_argument("-o", "--output", type=some_path, default=Path("reports/latest"), help="folder for the report")
-    parser.add_argument("--title", help="title of the report")
-    parser.add_argument("--baseline", metavar="NAME", help="the system that speedups are over (default: the first)")
-    parser.add_argument("--prices", type=some_path, metavar="FILE", help="prices (TOML), for the cost of a training")
     parser.add_argument(
-        "--with-reference", action="store_true", help="beside the reference systems that the checkout carries"
+        "-o", "--output", type=some_path, default=Path("reports/latest"), help="report folder (default: reports/latest)"
+    )
+    parser.add_argument("--title", help="title of the report")
+    parser.add_argument("--baseline", metavar="NAME", help="speedup baseline: name of a system (default: the first)")
+    parser.add_argument(
+        "--prices", type=some_path, metavar="FILE", help="TOML file with prices, for the cost of a training"
+    )
+    parser.add_argument(
+        "--with-reference", action="store_true", help="also show the reference systems in reports/reference-*"
     )
 
 
@@ -41,7 +45,7 @@ def _report(options: argparse.Namespace) -> int:
     from dlbench.report.analysis.projection import read_prices
     from dlbench.report.listings import summary
 
-    # A large store's columns come and go by hundreds of megabytes, and page faults would take a fifth of the time.
+    # Columns of a large store take hundreds of megabytes each; page faults would cost 20 % of the time.
     keep_freed_memory()
     references = _references() if options.with_reference else []
     prices = read_prices(options.prices) if options.prices else None
@@ -49,8 +53,8 @@ def _report(options: argparse.Namespace) -> int:
     found = content.read([*options.sources, *references], options.baseline, prices, _passing)
     if found.attempts.empty and not found.skipped and (options.output / "index.html").exists():
         raise BadInput(
-            f"no records in {' '.join(options.sources)}: the report in {options.output}/ stays as it is; "
-            "`dlbench run` measures, and -o names another folder"
+            f"{' '.join(options.sources)} has no records; the report in {options.output}/ is unchanged; "
+            "run `dlbench run quick` first, or choose another folder with -o"
         )
     html = build.write(found, options.output, options.title, progress=_passing)
     _passing("")
@@ -62,17 +66,17 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _passing(what: str) -> None:
-    """Tell a terminal what is being made, each time in the place of what was told before."""
+    """Show the current step on a terminal, in place of the previous one."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr.isatty():
             print(f"\r\x1b[K{what[:70]}{' ...' if what else ''}", end="", file=sys.stderr, flush=True)
 
 
 def _references() -> list[str]:
-    """The folders of the published reports, each under its name: one's own machine may be of the same kind.
+    """Folders of the published reference reports, as NAME=FOLDER sources.
 
     Raises:
-        BadInput: there are none.
+        BadInput: no reference report is installed.
     """
     import dlbench
 

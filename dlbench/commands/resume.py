@@ -1,4 +1,4 @@
-"""`dlbench resume`: submits again what is missing."""
+"""`dlbench resume`: submit missing cases again."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "resume", _resume)
+    parser = add_command(commands, "resume", _resume, "--dry-run")
     add_results_folder(parser)
-    parser.add_argument("--dry-run", action="store_true", help="say what would be submitted, and submit nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted without submitting it")
 
 
 def _resume(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`dlbench run`: measures the cases of a suite that are not measured yet."""
+"""`dlbench run`: measure the cases of a suite that are not measured yet."""
 
 from __future__ import annotations
 
@@ -19,18 +19,16 @@ from dlbench.messages import say
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "run", _run)
+    parser = add_command(commands, "run", _run, "quick -P model=resnet50")
     add_suite(parser)
-    parser.add_argument(
-        "--results", type=some_path, default=Path("results"), help="folder for the results (default: results)"
-    )
-    parser.add_argument("--fresh", action="store_true", help="measure everything anew; older results are kept beside")
-    parser.add_argument("--dry-run", action="store_true", help="list the cases and measure nothing")
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    parser.add_argument("--fresh", action="store_true", help="measure all cases again; older results are kept")
+    parser.add_argument("--dry-run", action="store_true", help="list the cases without measuring")
     parser.add_argument(
         "--launcher",
         default="local",
-        help="who starts the ranks of a case: local, torchrun, mpirun or srun (default: local); words after a last "
-        "`--` replace its command, with {ranks} where a case's nodes and ranks go",
+        help="rank launcher: local, torchrun, mpirun or srun (default: local); "
+        "arguments after the final `--` replace the launch command",
     )
 
 
@@ -42,7 +40,7 @@ def _run(options: argparse.Namespace) -> int:
     from dlbench.suites.suite import load_suite, models_of
 
     suite = load_suite(options.suite, options.overrides)
-    planned = suite.cases()  # wrong values are found before the device is asked
+    planned = suite.cases()  # report wrong values before the slow device probe
     step = getattr(options, "step", [])
     nodes = os.environ.get("DLBENCH_JOB_NODES", "").split()
     launcher = slurm.through_step(step, nodes=nodes) if step else launchers.find(options.launcher)
@@ -75,5 +73,5 @@ def _run(options: argparse.Namespace) -> int:
                 )
             return measure_cases(campaign, cases, options.fresh)
         except processes.Stopped as stop:
-            say(f"stopped by {stop.signal_name}; what was measured is kept, and the same command goes on from here")
+            say(f"stopped by {stop.signal_name}; results so far are kept; run the same command again to resume")
             return 130

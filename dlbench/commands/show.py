@@ -1,4 +1,4 @@
-"""`dlbench show`: one record."""
+"""`dlbench show`: print one record."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from dlbench.commands.arguments import (
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "show", _show)
-    parser.add_argument("record", help="an attempt's id, or a part of it that no other has")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="(default: text)")
+    parser = add_command(commands, "show", _show, "3f2a9c1e07b4")
+    parser.add_argument("record", help="id of an attempt, or a unique part of it")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default: text)")
     add_sources(parser)
 
 

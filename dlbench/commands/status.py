@@ -1,4 +1,4 @@
-"""`dlbench status`: the queue, and how far the cases are."""
+"""`dlbench status`: show queued jobs and progress."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "status", _status)
+    parser = add_command(commands, "status", _status, "--results results/classic")
     add_results_folder(parser)
-    parser.add_argument("--json", action="store_true", help="the same for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -29,7 +29,7 @@ def _status(options: argparse.Namespace) -> int:
 
     found = jobs.status(options.results)
     if found[0].slurm_error:
-        say(f"dlbench: {found[0].slurm_error}; the cases are counted from their files, the jobs' states are unknown")
+        say(f"dlbench: {found[0].slurm_error}; cases are counted from their files, job states are unknown")
     if options.json:
         import json
 

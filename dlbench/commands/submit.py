@@ -1,4 +1,4 @@
-"""`dlbench submit`: puts a campaign through Slurm."""
+"""`dlbench submit`: submit a suite to Slurm."""
 
 from __future__ import annotations
 
@@ -20,21 +20,25 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "submit", _submit)
+    parser = add_command(commands, "submit", _submit, "quick --site nvidia-pyxis --dry-run")
     add_suite(parser)
-    parser.add_argument("--site", required=True, help="a site profile, or the name of one in slurm/")
+    parser.add_argument("--site", required=True, help="site profile: a TOML file, or name of a file in slurm/")
     add_results_folder(parser)
-    parser.add_argument("--array", default="1", metavar="N[%M]", help="N jobs share the cases, M of them at a time")
-    parser.add_argument("--by-nodes", action="store_true", help="a job of its own for each node count")
+    parser.add_argument(
+        "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
+    )
+    parser.add_argument("--by-nodes", action="store_true", help="one job per node count")
     reporting = parser.add_mutually_exclusive_group()
     reporting.add_argument(
-        "--no-report", dest="report", action="store_false", help="no last job that writes the report"
+        "--no-report", dest="report", action="store_false", help="do not submit the job that writes the report"
     )
     reporting.add_argument(
-        "--report-only", action="store_true", help="that job alone, after the jobs that are queued or running"
+        "--report-only", action="store_true", help="submit only the report job, to run after queued and running jobs"
     )
-    parser.add_argument("--dry-run", action="store_true", help="print what would be submitted, and submit nothing")
-    parser.add_argument("--write", action="store_true", help="with --dry-run: write the scripts, to be run by hand")
+    parser.add_argument("--dry-run", action="store_true", help="print the scripts without submitting them")
+    parser.add_argument(
+        "--write", action="store_true", help="with --dry-run: also write the scripts, to run them by hand"
+    )
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -47,7 +51,7 @@ def _submit(options: argparse.Namespace) -> int:
     for remark in remarks(site):
         say(remark)
     suite = load_suite(options.suite, options.overrides)
-    # A misspelt network would only be found after hours in the queue.
+    # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))
     array, throttle = jobs.parse_array(options.array)
     submission = jobs.prepare(
@@ -67,12 +71,12 @@ def _submit(options: argparse.Namespace) -> int:
             check_folder(options.results)
             jobs.write(submission)
             script = submission.folder / submission.scripts[0].name
-            say(f"written, to be run by hand inside of an allocation: bash {script}")
+            say(f"wrote the scripts; to run them inside an allocation: bash {script}")
         else:
-            say(f"nothing is written; with --write these scripts and their suite go to {submission.folder}/")
+            say(f"dry run: nothing was written; add --write to write the scripts to {submission.folder}/")
         return 0
     if options.report_only and not options.results.is_dir():
-        raise BadInput(f"no results at '{options.results}': there is no such folder to report on")
+        raise BadInput(f"results folder '{options.results}' does not exist; check --results")
     check_folder(options.results)
     jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
     after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
@@ -85,7 +89,7 @@ def _submit(options: argparse.Namespace) -> int:
     if refused:
         say(f"dlbench: {refused}")
         return 1
-    say(f"`dlbench status --results {options.results}` shows how far they are")
+    say(f"run `dlbench status --results {options.results}` to see the progress")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`dlbench table`: the published CNN table beside what is counted."""
+"""`dlbench table`: compare published CNN figures with counted ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlbench.commands.arguments import (
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
-    parser = add_command(commands, "table", _table)
+    parser = add_command(commands, "table", _table, "--format markdown")
     add_format(parser)
 
 

@@ -1,4 +1,4 @@
-"""Runs a worker that measures no case of a suite, and shows on a terminal what it does."""
+"""Run one worker job (ceilings, profile) and show its progress on a terminal."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
-#: What a worker may take beyond its time for measuring [s]: start-up, warm-up, counting, the trace.
+#: Time limit beyond the measuring time [s]: start-up, warm-up, counting, the trace.
 MARGIN_S = 300.0
 
 
 def run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: float) -> str | None:
-    """The worker's result; None, with the reason on stderr, where it failed."""
+    """Run the worker and return its result; on failure print the reason and return None."""
     from dlbench.launch import job
     from dlbench.launch.processes import Stopped
 
@@ -28,7 +28,7 @@ def run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: fl
         say(f"dlbench: {error}")
         return None
     except Stopped as stop:
-        say(f"stopped by {stop.signal_name}; nothing was kept but {folder}")
+        say(f"stopped by {stop.signal_name}; no result; partial files are in {folder}")
         return None
     finally:
         if sys.stderr.isatty():
@@ -40,5 +40,5 @@ def positive_time(text: str, option: str) -> float:
 
     time_s = parse_duration(text)
     if time_s <= 0:
-        raise BadInput(f"{option} is {text}; it must be above 0 s")
+        raise BadInput(f"{option} {text}: must be above 0 s")
     return time_s

@@ -65,7 +65,7 @@ def find(source: str | Path) -> tuple[list[Path], list[str]]:
         StoreError: nothing is there.
     """
     if source == "":
-        raise StoreError("no results at '': the name is empty; '.' is the folder that you are in")
+        raise StoreError("no results at '': the name is empty; use '.' for the current folder")
     path = Path(source)
     try:
         mode = path.stat().st_mode

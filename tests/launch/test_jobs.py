@@ -501,7 +501,7 @@ def test_a_dry_run_prints_the_scripts_and_needs_no_slurm(suite, tmp_path):
         ["sbatch", "--parsable", "--dependency=afterany:ID1"],
     ]
     assert [Path(words[-1]).name for words in commands] == ["job.sh", "report.sh"]
-    assert "with --write these scripts and their suite go to" in done.stderr
+    assert "add --write to write the scripts to" in done.stderr
 
 
 def test_a_dry_run_that_writes_leaves_all_that_the_script_needs_by_hand(suite, tmp_path):
@@ -546,7 +546,7 @@ def test_a_report_of_nothing_is_refused(suite, tmp_path):
     (tmp_path / "site.toml").write_text("[slurm]\ncpus_per_task = 1\n")
     done = command("submit", suite.source, "--site", "site.toml", "--report-only", path=tmp_path, cwd=tmp_path)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "there is no such folder to report on" in done.stderr
+    assert "does not exist; check --results" in done.stderr
 
 
 def test_the_status_command_shows_what_files_tell_while_the_controller_is_away(suite, tmp_path, program):
@@ -557,7 +557,7 @@ def test_the_status_command_shows_what_files_tell_while_the_controller_is_away(s
     program("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     done = command("status", path=tmp_path, cwd=tmp_path)
     assert done.returncode == 0
-    assert "Unable to contact slurm controller; the cases are counted from their files" in done.stderr
+    assert "Unable to contact slurm controller; cases are counted from their files" in done.stderr
     assert "6 cases: 0 done" in done.stdout
     assert "UNKNOWN" in done.stdout
 
