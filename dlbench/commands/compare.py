@@ -105,7 +105,18 @@ def _judge(found: ComparisonResult, gate: float) -> int:
     if not reasons:
         say("--fail-on-regression cannot decide: BASE contains none of these cases")
         return 2
-    advice = "; add repeats to narrow the intervals (`dlbench run ... -P repeat=0,1,2,3,4`)"
-    wide = any("interval" in why or "too few" in why for why in reasons)
-    say(f"--fail-on-regression cannot decide on {units.counted(reasons.total(), 'case')}{advice if wide else ''}")
+    say(f"--fail-on-regression cannot decide on {units.counted(reasons.total(), 'case')}{_advice(found)}")
     return 2
+
+
+def _advice(found: ComparisonResult) -> str:
+    """How many processes would decide the cases that are open; "" where more would not help."""
+    counts = [
+        (line.comparison.more_runs, max(line.comparison.num_processes_a, line.comparison.num_processes_b))
+        for line in found.lines
+        if line.comparison
+    ]
+    needed = [more + now for more, now in counts if more]
+    if not needed:
+        return ""
+    return f"; measure about {max(needed)} processes on each side"

@@ -30,14 +30,14 @@ from functools import lru_cache
 from statistics import fmean, median, stdev
 from typing import Literal
 
+from dlbench import reruns, units
 from dlbench.errors import InvalidMeasurement
+from dlbench.reruns import MIN_PROCESSES
 from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
 #: least 95 % of runs as long as processes differ by a standard deviation of up to 1.6 %; docs/experiments/coverage.md.
 DEFAULT_PAIRS = 10
-#: Fewer processes than this on a side, and their spread is assumed instead of measured.
-MIN_PROCESSES = 3
 #: Relative standard deviation between processes, assumed at least where it cannot be measured.
 ASSUMED_BETWEEN_PROCESSES = 0.01
 #: A change of less than this counts as none.
@@ -65,6 +65,7 @@ class Comparison:
     num_processes_b: int
     basis: Basis
     margin: float
+    standard_error: float | None = None  # of the logarithm of the ratio
 
     @property
     def verdict(self) -> Verdict:
@@ -82,6 +83,49 @@ class Comparison:
         if self.adjusted_p_value < 1 - self.confidence:
             return "slower" if self.ratio > 1 else "faster"
         return "ambiguous"
+
+    @property
+    def more_runs(self) -> int | None:
+        """How many more processes on each side would decide, if they differ as the ones so far; 0 where it is decided.
+
+        A verdict falls where the interval excludes 1, or lies within the margin. None where nothing shows how processes
+        differ, or where more than `reruns.MOST_PROCESSES` would be needed.
+        """
+        if self.verdict != "ambiguous":
+            return 0
+        now, error = min(self.num_processes_a, self.num_processes_b), self.standard_error
+        if self.basis == "assumed" or error is None or error <= 0:
+            return MIN_PROCESSES - now if now < MIN_PROCESSES else None
+        d, edge = abs(math.log(self.ratio)), math.log1p(self.margin)
+        # Of one process on each side, or of one pair.
+        shares = 1.0 if self.basis == "pairs" else 1 / self.num_processes_a + 1 / self.num_processes_b
+        spread = error * math.sqrt(now) if self.basis == "pairs" else error / math.sqrt(shares)
+        # What the correction for a whole table asks for.
+        adjusted = self.adjusted_p_value / self.p_value if self.p_value and self.adjusted_p_value else 1.0
+        strict = 1 - (1 - self.confidence) / adjusted
+
+        def decides(n: int) -> bool:
+            degrees = n - 1 if self.basis == "pairs" else 2 * (n - 1)
+            unit = spread / math.sqrt(n) if self.basis == "pairs" else spread * math.sqrt(2 / n)
+            return (
+                d > reruns.student(degrees, strict) * unit
+                or d + reruns.student(degrees, self.confidence) * unit <= edge
+            )
+
+        found = reruns.processes_needed(decides, now + 1)
+        return None if found is None else found - now
+
+    @property
+    def words(self) -> str:
+        """The verdict as a reader of a page wants it, and what would decide where nothing is decided yet."""
+        if self.verdict == "same":
+            return f"no difference beyond {units.percent(self.margin)}"
+        if self.verdict != "ambiguous":
+            return self.verdict
+        if self.more_runs is None:
+            return "not decided"
+        unit = "pair" if self.basis == "pairs" else "run"
+        return f"not decided (needs {units.counted(self.more_runs, f'more {unit}')})"
 
     @property
     def without_spread(self) -> bool:
@@ -217,6 +261,7 @@ def _conclude(
         num_processes_b=len(logs_b),
         basis=basis,
         margin=margin,
+        standard_error=error,
     )
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dlbench import units
 from dlbench.report.analysis.comparison import ComparisonResult
 from dlbench.report.analysis.comparison_lines import NOT_COMPARED, Line, caveat_of, verdict_words
+from dlbench.report.analysis.comparison_statistics import Comparison
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, network_order
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.suites.case import AXES
@@ -83,11 +84,20 @@ def _cells(line: Line, common: str) -> list[Cell]:
     if c is None:
         return [line.base, line.target, None, None, None, line.verdict, None, None, None, None, line.note]
     caveat = caveat_of(c)
-    note = "; ".join(said for said in (caveat if caveat != common else "", line.note) if said)
+    # With too few processes on a side the caveat says it already.
+    more = f"needs {needed(c)}" if line.verdict == "ambiguous" and c.more_runs and c.basis != "assumed" else ""
+    note = "; ".join(said for said in (caveat if caveat != common else "", more, line.note) if said)
     return [
         line.base, line.target, c.ratio, c.low, c.high, line.verdict, c.adjusted_p_value, c.chance_b_slower,
         c.num_processes_a, c.num_processes_b, note,
     ]  # fmt: skip
+
+
+def needed(c: Comparison) -> str:
+    """What would decide: ``4 more runs on each side``, ``4 more pairs``."""
+    if c.basis == "pairs":
+        return units.counted(c.more_runs or 0, "more pair")
+    return f"{units.counted(c.more_runs or 0, 'more run')} on each side"
 
 
 def _notes(found: ComparisonResult) -> list[str]:

@@ -206,3 +206,45 @@ def test_processes_that_differ_beyond_all_reason_have_an_interval_without_end():
     assert found.high > 1e300
     assert math.isfinite(1 / found.low)
     assert found.verdict == "ambiguous"
+
+
+@pytest.mark.parametrize("function", [compare, compare_pairs])
+def test_as_many_more_runs_as_it_says_decide_in_most_cases(function):
+    rng = random.Random(7)
+    decided = asked = 0
+    for _ in range(300):
+        a, b = medians(4, 0.01, rng), medians(4, 0.01, rng, 1.02)
+        more = function(a, b).more_runs
+        if more:
+            asked += 1
+            again = function(a + medians(more, 0.01, rng), b + medians(more, 0.01, rng, 1.02))
+            decided += again.verdict != "ambiguous"
+    assert asked > 50
+    assert decided / asked > 0.5
+
+
+def test_nothing_more_is_needed_where_a_verdict_has_fallen():
+    rng = random.Random(8)
+    found = compare(medians(5, 0.001, rng), medians(5, 0.001, rng, 1.2))
+    assert (found.verdict, found.more_runs, found.words) == ("slower", 0, "slower")
+    same = compare(medians(9, 0.001, rng), medians(9, 0.001, rng))
+    assert same.words == "no difference beyond 1.0 %"
+
+
+def test_one_process_on_a_side_needs_two_more():
+    rng = random.Random(9)
+    found = compare([process(0.01, rng)], [process(0.0101, rng)])
+    assert (found.more_runs, found.words) == (2, "not decided (needs 2 more runs)")
+
+
+def test_more_runs_are_needed_where_a_whole_table_is_corrected():
+    rng = random.Random(10)
+    found = compare(medians(4, 0.01, rng), medians(4, 0.01, rng, 1.01))
+    assert found.verdict == "ambiguous"
+    together = correct([found] * 20)[0]
+    assert together.more_runs >= found.more_runs
+
+
+def test_copies_without_spread_are_decided_by_no_number_of_runs():
+    found = compare([[0.01]] * 4, [[0.01]] * 4)
+    assert (found.more_runs, found.words) == (None, "not decided")
