@@ -9,9 +9,10 @@ from statistics import fmean
 import pandas as pd
 
 from dlbench.report.analysis.case_warnings import of_all
-from dlbench.report.analysis.comparison_statistics import MIN_PROCESSES, Comparison, compare, correct
+from dlbench.report.analysis.comparison_statistics import Comparison, compare, correct
 from dlbench.report.analysis.derive import NO_KEY
 from dlbench.report.analysis.matching import IDENTITY, Group, Rules, is_known, setting_between
+from dlbench.reruns import MIN_PROCESSES
 from dlbench.results.records import DONE_STATUSES
 from dlbench.table import Cell
 

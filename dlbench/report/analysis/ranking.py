@@ -15,8 +15,9 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, MIN_PROCESSES, Comparison, compare, correct
+from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, Comparison, compare, correct
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.reruns import MIN_PROCESSES
 
 AHEAD, UNCONFIRMED, TIE, UNDECIDED = "ahead", "unconfirmed", "tie", "undecided"
 #: What stands for a share of the bound, and for memory: the metric that most cases have, the first of equals.

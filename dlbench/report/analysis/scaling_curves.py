@@ -19,11 +19,11 @@ from typing import Any
 import pandas as pd
 
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.comparison_statistics import MIN_PROCESSES
 from dlbench.report.analysis.labels import network
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_model import Sample, ScalingModel, fit
 from dlbench.report.analysis.side_by_side import numbered, over_processes
+from dlbench.reruns import MIN_PROCESSES
 from dlbench.suites.case import AXES, USUAL_CONFIDENCE
 
 KINDS = ("weak", "strong")

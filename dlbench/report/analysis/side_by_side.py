@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.comparison_statistics import MIN_PROCESSES
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import axis_title, network, network_order
 from dlbench.report.analysis.matching import IDENTITY, comparable_protocol
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.reruns import MIN_PROCESSES
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.table import Cell, Column, Table
 
