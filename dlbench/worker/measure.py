@@ -108,7 +108,7 @@ def measure(case: Case, context: RankContext, import_s: float | None = None) -> 
     if workload.settings is not None:
         workload.settings.set()  # counting has built the network once more
     warnings = (
-        *_timing_warnings(warmup, window),
+        *_timing_warnings(warmup, window, waits_itself=workload.scaler is not None),
         *reading.warnings,
         *watch.warnings(),
         *host.warnings(),
@@ -292,11 +292,17 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
     return facts
 
 
-def _timing_warnings(warmup: Warmup, window: Window) -> tuple[str, ...]:
+def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False) -> tuple[str, ...]:
+    """What makes the step times doubtful.
+
+    Args:
+        waits_itself: each step waits for the device, as a loss scaler's does to see whether the gradients are finite:
+            the host cannot run ahead then, and is not judged by it.
+    """
     warnings = []
     if not warmup.steady:
         warnings.append(f"not_steady: the drift test was not passed in {len(warmup.step_s)} warm-up steps.")
-    if window.num_idle_looks > HOST_BOUND_SHARE * window.num_looks:
+    if not waits_itself and window.num_idle_looks > HOST_BOUND_SHARE * window.num_looks:
         looks = f"{window.num_idle_looks} of {window.num_looks} looks"
         warnings.append(
             f"host_bound: at {looks} the device was done with all but the newest step: it waits for the host."

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import gc
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ CAP_INTERVAL_S = 1.0
 #: most the budget.
 PHASE_COST_S = 4e-6
 PHASE_BUDGET = 0.001
+_NO_LIMIT = sys.maxsize
 
 
 class Clock(Protocol):
@@ -167,11 +169,12 @@ def run_window(
 
     Args:
         step_estimate_s: expected step time [s]; sets how far the host runs ahead and how often phases are shown.
-        first_look_s: time before which `rule` has nothing to say [s].
+        first_look_s: shortest window [s]: neither `rule` nor `max_steps` ends it earlier.
         cap_s: time after which the rule is asked at once, however much slower than expected the steps have become [s].
             A single CPU sees it after each step, a GPU once what is queued is done, several ranks after as many steps
             as took `CAP_INTERVAL_S` before.
         max_steps: the rule is asked at this step at the latest, and the window closes there whatever it says.
+            Where that comes before `first_look_s`, the window goes on until then: meters need their time.
         growth: from one turn of `rule` to the next, the window grows by this factor at least: a rule that is asked
             often enough says yes by luck.
         agree: see `Broadcast`; called with the same step number on every rank. None: there is one.
@@ -184,7 +187,7 @@ def run_window(
     lag = _lag(step_estimate_s) if clock.runs_ahead else 0
     # A stamp of the host's clock is itself the time; another would have to be waited for, and other ranks to be asked.
     shows_time = broadcast is None and not clock.runs_ahead
-    cap = _Cap(cap_s, broadcast, step_estimate_s, max_steps)
+    cap = _Cap(cap_s, broadcast, step_estimate_s)
     done, reason = 0, None
     _, look_at = agreed((None, _steps_in(first_look_s, step_estimate_s, 1, max_steps)))
     with no_garbage_collection():
@@ -207,7 +210,8 @@ def run_window(
                 # Where steps have become slower than expected, fewer are queued, so that the cap is seen in time.
                 lag = min(lag, _lag(window.step_s[-1]))
             if cap.has_come(done, time.perf_counter() - window.opened_at_s) or done == look_at:
-                reason, look_at = agreed(_look(window, rule, done, cap_s, max_steps, growth))
+                reason, look_at = agreed(_look(window, rule, done, first_look_s, cap_s, max_steps, growth))
+                max_steps = max(max_steps, look_at)
         clock.synchronize()
         window.closed_at_s = time.perf_counter()
         reader.read(keep=0)
@@ -216,14 +220,18 @@ def run_window(
     return window
 
 
-def _look(window: Window, rule: Rule, done: int, cap_s: float, max_steps: int, growth: float) -> tuple[str | None, int]:
+def _look(
+    window: Window, rule: Rule, done: int, first_look_s: float, cap_s: float, max_steps: int, growth: float
+) -> tuple[str | None, int]:
     """The rule's answer, and the step of its next turn: so far off that the rule costs less than its budget."""
     elapsed_s = time.perf_counter() - window.opened_at_s
     # Its own time: waiting for other ranks in it is no work that another turn would cost.
     began_s = time.thread_time()
     reason = rule(window.step_s, elapsed_s)
-    if reason is None and done >= max_steps:
-        reason = "max_steps"
+    if done >= max_steps:
+        if elapsed_s < first_look_s:
+            return reason, _steps_in(first_look_s - elapsed_s, elapsed_s / done, done + 1, _NO_LIMIT)
+        reason = reason or "max_steps"
     rule_s = time.thread_time() - began_s
     wished_s = max(rule_s / RULE_BUDGET, (growth - 1) * elapsed_s)
     interval_s = max(RULE_INTERVAL_S, min(wished_s, cap_s - elapsed_s)) if elapsed_s < cap_s else 0.0
@@ -233,15 +241,14 @@ def _look(window: Window, rule: Rule, done: int, cap_s: float, max_steps: int, g
 class _Cap:
     """Whether a window's longest time is over: a single process sees it for itself, ranks all at the same step."""
 
-    def __init__(self, cap_s: float, broadcast: Broadcast | None, step_estimate_s: float, max_steps: int) -> None:
+    def __init__(self, cap_s: float, broadcast: Broadcast | None, step_estimate_s: float) -> None:
         self._cap_s = cap_s
         self._broadcast = broadcast
-        self._max_steps = max_steps
         self._looked_at_s, self._looked_after = 0.0, 0
         #: The step after which the ranks tell each other.
-        self.look_at = max_steps
+        self.look_at = _NO_LIMIT
         if broadcast is not None:
-            _, self.look_at = broadcast((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, max_steps)))
+            _, self.look_at = broadcast((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, _NO_LIMIT)))
 
     def has_come(self, done: int, elapsed_s: float) -> bool:
         """Asked after each turn of the loop."""
@@ -252,7 +259,7 @@ class _Cap:
             return False
         step_s = (elapsed_s - self._looked_at_s) / (done - self._looked_after)
         self._looked_at_s, self._looked_after = elapsed_s, done
-        next_look = _steps_in(CAP_INTERVAL_S, step_s, done + 1, self._max_steps)
+        next_look = _steps_in(CAP_INTERVAL_S, step_s, done + 1, _NO_LIMIT)
         reason, self.look_at = self._broadcast(("cap" if is_over else None, next_look))
         return reason is not None
 

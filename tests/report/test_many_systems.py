@@ -167,7 +167,10 @@ def test_no_point_beats_the_pareto_front_and_each_of_it_beats_its_neighbour(tmp_
 
 def test_anchors_stand_beside_our_nearest_case_with_what_differs(tmp_path):
     content = three(tmp_path)
-    rows = anchors_table(content.shown, content.system_names).records()
+    # Published results are of v1.5, whose strides differ: the paper's network takes 6 % less FLOP, and has none.
+    assert not [row for row in anchors_table(content.shown, content.system_names).records() if "ResNet" in row["model"]]
+    newer = content.shown.assign(model=content.shown["model"].replace("resnet50", "resnet50_v1_5"))
+    rows = anchors_table(newer, content.system_names).records()
     ours = next(row for row in rows if row["source"].startswith("milabench") and row["device"] == "H200 SXM")
     assert ours["system"] == "H200"
     assert ours["ratio"] == pytest.approx(ours["ours"] / ours["published"])

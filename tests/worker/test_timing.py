@@ -150,8 +150,32 @@ def test_the_phases_of_a_step_sum_to_the_step_and_the_steps_to_the_window():
 
 
 def test_a_window_ends_at_its_last_step_whatever_the_rule_says():
-    window = run(lambda clock: (), HostClock(), lambda step_s, elapsed_s: None, max_steps=17)
+    window = run(lambda clock: (), HostClock(), lambda step_s, elapsed_s: None, max_steps=17, first_look_s=0.0)
     assert (window.stop_reason, len(window.step_s)) == ("max_steps", 17)
+
+
+@pytest.mark.parametrize("several_ranks", [False, True])
+def test_the_most_steps_do_not_end_a_window_before_its_shortest_time(several_ranks):
+    never = lambda step_s, elapsed_s: None  # noqa: E731
+    broadcast = (lambda decision: decision) if several_ranks else None
+    window = run(lambda clock: (), HostClock(), never, max_steps=17, first_look_s=0.3, broadcast=broadcast)
+    assert window.stop_reason == "max_steps"
+    assert len(window.step_s) > 17
+    assert 0.3 <= window.window_s < 0.5
+
+
+def test_steps_that_wait_for_the_device_by_themselves_are_not_said_to_wait_for_the_host(device):
+    clock = CudaClock()
+
+    def step(with_clock):
+        shown = cuda_step(device, clock)(with_clock)
+        clock.synchronize()  # as a loss scaler does
+        return shown
+
+    window = run(step, clock, stop_after(0.3), step_estimate_s=0.004)
+    assert window.num_idle_looks > 0.9 * window.num_looks
+    said = [_timing_warnings(Warmup((0.004,), True), window, waits_itself) for waits_itself in (False, True)]
+    assert [any(w.startswith("host_bound") for w in warnings) for warnings in said] == [True, False]
 
 
 def test_a_slow_rule_is_asked_seldom_but_not_after_the_cap():
@@ -274,7 +298,7 @@ def test_ranks_end_at_the_same_step_after_the_cap_by_the_clock_of_rank_0(monkeyp
 
 def test_no_garbage_is_collected_inside_the_window():
     seen = []
-    run(lambda clock: seen.append(gc.isenabled()) or (), HostClock(), lambda *_: None, max_steps=3)
+    run(lambda clock: seen.append(gc.isenabled()) or (), HostClock(), lambda *_: None, max_steps=3, first_look_s=0.0)
     assert seen == [False] * 3
     assert gc.isenabled()
 

@@ -37,8 +37,9 @@ _CPU_SETTING = (
     *("cpu_quota", "cpu_binding", "job_threads"),
 )
 _BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET")
-#: What the kernel modules of NVIDIA and AMD make, whether the rest of the driver works or not.
-GPU_FILES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"), Path("/dev/kfd"))
+#: Files that the kernel modules of NVIDIA and AMD make per device. A container without a GPU may have `nvidiactl`.
+DEV = Path("/dev")
+GPU_FILES = ("nvidia[0-9]*", "kfd")
 
 
 def describe_system(device: torch.device, load_before: tuple[float, ...] | None) -> System:
@@ -129,7 +130,7 @@ def stack() -> dict[str, Any]:
 
 def cuda_error() -> str | None:
     """Why PyTorch cannot use the GPU of which the kernel has a device file; None where there is no such file."""
-    if not any(file.exists() for file in GPU_FILES):
+    if not any(any(DEV.glob(pattern)) for pattern in GPU_FILES):
         return None
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]

@@ -45,7 +45,8 @@ def test_the_probe_is_one_line_and_has_the_key_of_a_measurement():
 
 def test_a_gpu_that_pytorch_cannot_use_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(system, "GPU_FILES", (tmp_path / "nvidia0",))
+    monkeypatch.setattr(system, "DEV", tmp_path)
+    (tmp_path / "nvidiactl").touch()  # of the driver, not of a device
     assert stack()["cuda_error"] is None
     (tmp_path / "nvidia0").touch()
 

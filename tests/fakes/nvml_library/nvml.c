@@ -1,0 +1,195 @@
+/* A stand-in for libnvidia-ml.so.1: the real pynvml loads it through ctypes, so that its structures and calls are exercised.
+
+   One device. Environment variables say how it behaves; times are seconds of CLOCK_MONOTONIC, which Python's perf_counter
+   reads as well:
+     NVML_UUID        "GPU-..." of the device
+     NVML_POWER       a file with lines "from_s watts": the power from that time on; NVML_WATTS where there is none
+     NVML_TICK        time between two updates of counter and sensor [s]
+     NVML_SENSOR      error of the power sensor, as a factor
+     NVML_LOST_AT     from this time on every call answers "GPU is lost"
+     NVML_INIT        what nvmlInit answers (9: no driver; 18: library and driver differ)
+     NVML_ENERGY      what the energy counter answers (3: not supported; 4: no permission)
+     NVML_FIELDS      what the instantaneous power answers (3 on devices before Ampere)
+     NVML_MODULE      power of the whole module [W], as on superchips; none where it is missing
+     NVML_MIG         1: the GPU is split into MIG instances
+     NVML_PROCESSES   how many processes have a context on it
+     NVML_REASONS     bits of the clocks' event reasons
+   Structures are those of nvml.h, versions 12 and 13. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+typedef int Return;
+typedef void *Device;
+
+enum { SUCCESS, UNINITIALIZED, INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, LOST = 15 };
+
+static double setting(const char *name, double otherwise) {
+    const char *text = getenv(name);
+    return text ? atof(text) : otherwise;
+}
+
+static double now_s(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec + 1e-9 * t.tv_nsec;
+}
+
+static double last_tick_s(void) {
+    double tick_s = setting("NVML_TICK", 0.1);
+    return floor(now_s() / tick_s) * tick_s;
+}
+
+static double energy_j(double until_s) {
+    double total_j = 0, since_s = 0, watts = setting("NVML_WATTS", 300), from_s, next;
+    const char *path = getenv("NVML_POWER");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    while (file && fscanf(file, "%lf %lf", &from_s, &next) == 2 && from_s < until_s) {
+        total_j += watts * (from_s - since_s);
+        since_s = from_s;
+        watts = next;
+    }
+    if (file) fclose(file);
+    return total_j + watts * (until_s - since_s);
+}
+
+/* The average of the last 25 ms of a tick, as A100 and H100 show it. */
+static double sensor_w(void) {
+    double at_s = last_tick_s(), over_s = 0.025;
+    return (energy_j(at_s) - energy_j(at_s - over_s)) / over_s * setting("NVML_SENSOR", 1);
+}
+
+static Return alive(void) {
+    return now_s() >= setting("NVML_LOST_AT", HUGE_VAL) ? LOST : SUCCESS;
+}
+
+Return nvmlInitWithFlags(unsigned flags) { return setting("NVML_INIT", SUCCESS); }
+Return nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
+Return nvmlShutdown(void) { return SUCCESS; }
+
+const char *nvmlErrorString(Return code) {
+    switch (code) {
+        case INVALID_ARGUMENT: return "Invalid Argument";
+        case NOT_SUPPORTED: return "Not Supported";
+        case NO_PERMISSION: return "Insufficient Permissions";
+        case NOT_FOUND: return "Not Found";
+        case 9: return "Driver Not Loaded";
+        case LOST: return "GPU is lost";
+        case 18: return "Driver/library version mismatch";
+    }
+    return "Unknown Error";
+}
+
+Return nvmlSystemGetDriverVersion(char *version, unsigned length) {
+    snprintf(version, length, "580.159.04");
+    return SUCCESS;
+}
+
+Return nvmlDeviceGetHandleByUUID(const char *uuid, Device *device) {
+    const char *mine = getenv("NVML_UUID");
+    if (strncmp(uuid, "GPU-", 4) && strncmp(uuid, "MIG-", 4)) return INVALID_ARGUMENT;
+    if (!mine || strcmp(uuid, mine)) return NOT_FOUND;
+    *device = (Device)0x10;
+    return alive();
+}
+
+Return nvmlDeviceIsMigDeviceHandle(Device device, unsigned *is_mig) {
+    *is_mig = 0;
+    return SUCCESS;
+}
+
+Return nvmlDeviceGetMigMode(Device device, unsigned *current, unsigned *pending) {
+    *current = *pending = setting("NVML_MIG", 0);
+    return SUCCESS;
+}
+
+Return nvmlDeviceGetTotalEnergyConsumption(Device device, unsigned long long *energy_mj) {
+    *energy_mj = 1e3 * energy_j(last_tick_s());
+    return setting("NVML_ENERGY", alive());
+}
+
+/* The plain call averages over the last second. */
+Return nvmlDeviceGetPowerUsage(Device device, unsigned *power_mw) {
+    double at_s = last_tick_s();
+    *power_mw = 1e3 * (energy_j(at_s) - energy_j(at_s - 1)) * setting("NVML_SENSOR", 1);
+    return alive();
+}
+
+typedef struct {
+    unsigned field, scope;
+    long long timestamp_us, latency_us;
+    unsigned kind;
+    Return answer;
+    union {
+        double d;
+        unsigned u;
+        unsigned long long ull;
+    } value;
+} FieldValue;
+
+Return nvmlDeviceGetFieldValues(Device device, int count, FieldValue *fields) {
+    for (int i = 0; i < count; i++) {
+        const char *module = getenv("NVML_MODULE");
+        double watts = fields[i].scope == 0 ? sensor_w() : module ? atof(module) : -1;
+        fields[i].answer = setting("NVML_FIELDS", fields[i].field == 186 && watts >= 0 ? SUCCESS : NOT_SUPPORTED);
+        fields[i].kind = 1;
+        fields[i].value.ull = 0;
+        fields[i].value.u = 1e3 * watts;
+    }
+    return alive();
+}
+
+Return nvmlDeviceGetClockInfo(Device device, unsigned kind, unsigned *mhz) {
+    *mhz = kind == 1 ? 1755 : 2619;
+    return alive();
+}
+
+Return nvmlDeviceGetMaxClockInfo(Device device, unsigned kind, unsigned *mhz) {
+    *mhz = 1980;
+    return alive();
+}
+
+Return nvmlDeviceGetTemperature(Device device, unsigned kind, unsigned *celsius) {
+    *celsius = 45;
+    return alive();
+}
+
+Return nvmlDeviceGetEnforcedPowerLimit(Device device, unsigned *limit_mw) {
+    *limit_mw = 700000;
+    return alive();
+}
+
+typedef struct {
+    unsigned long long total, free, used;
+} Memory;
+
+Return nvmlDeviceGetMemoryInfo(Device device, Memory *memory) {
+    memory->total = 85520809984ULL;
+    memory->used = 3ULL << 30;
+    memory->free = memory->total - memory->used;
+    return alive();
+}
+
+Return nvmlDeviceGetCurrentClocksEventReasons(Device device, unsigned long long *reasons) {
+    *reasons = setting("NVML_REASONS", 0);
+    return alive();
+}
+
+typedef struct {
+    unsigned pid;
+    unsigned long long used_bytes;
+    unsigned gpu_instance, compute_instance;
+} Process;
+
+Return nvmlDeviceGetComputeRunningProcesses_v3(Device device, unsigned *count, Process *processes) {
+    unsigned there = setting("NVML_PROCESSES", 0), room = *count;
+    *count = there;
+    if (room < there) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < there; i++) {
+        processes[i].pid = 100 + i;
+        processes[i].used_bytes = ~0ULL; /* unknown, as inside a container */
+    }
+    return alive();
+}
