@@ -59,6 +59,7 @@ check: $(READY)
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
+	rm -rf build && $(PY) -m build --no-isolation --outdir build . && $(PY) -m twine check --strict build/*
 	git ls-files -z '*.sh' '.ci/run' 'slurm/*.sh' | xargs -0 -r $(VENV)/bin/shellcheck
 
 format: $(READY)

@@ -17,6 +17,13 @@ from dlbench.errors import DlbenchError, UnknownName
 from dlbench.messages import say
 from dlbench.version import __version__
 
+#: The extra that brings a package; what measuring needs comes with dlbench itself.
+EXTRAS = {
+    **dict.fromkeys(("pandas", "scipy", "matplotlib", "jinja2", "fpdf", "duckdb"), "report"),
+    "mpi4py": "mpi",
+    "timm": "timm",
+}
+
 
 class Parser(argparse.ArgumentParser):
     """Argument parser that reports errors in one line and suggests the nearest option."""
@@ -94,9 +101,11 @@ def _call(options: argparse.Namespace) -> int:
         say(f"dlbench: {error}")
         return 2
     except ModuleNotFoundError as error:
-        if (error.name or "dlbench").partition(".")[0] == "dlbench":
+        package = (error.name or "dlbench").partition(".")[0]
+        if package == "dlbench":
             raise
-        say(f"dlbench: package '{error.name}' is not installed for {sys.executable}; activate its environment")
+        wanted = f"dlbench[{EXTRAS[package]}]" if package in EXTRAS else "dlbench"
+        say(f"dlbench: package '{package}' is not installed for {sys.executable}; run: pip install '{wanted}'")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -23,16 +23,18 @@ GROUPS: dict[str, dict[str, str]] = {
         "collect": "rebuild missing Parquet files from attempt folders",
     },
     "Suites and networks": {
+        "suites": "list the suites that have a name, or copy one to edit it",
         "models": "list the networks that a suite can use",
         "layers": "list the convolution and fully connected layers of a network",
         "table": "compare published CNN figures with counted ones",
     },
     "Clusters": {
+        "sites": "list the site profiles that have a name, or copy one to edit it",
         "submit": "submit a suite as Slurm jobs",
         "status": "show queued jobs and how many cases are done",
         "cancel": "cancel queued and running jobs",
         "resume": "submit again the cases that are missing and not queued",
-        "image": "download and verify the container image of a site",
+        "image": "download and verify the container image of a site, or copy image recipes",
         "doctor": "check this machine for problems, with advice",
     },
 }

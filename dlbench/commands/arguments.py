@@ -43,7 +43,7 @@ def some_path(text: str) -> Path:
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
     """Add the suite and `-P`, which replaces its values."""
-    parser.add_argument("suite", help="TOML file, or name of a file in benchmarks/")
+    parser.add_argument("suite", help="TOML file, or a name from `dlbench suites`")
     parser.add_argument(
         "-P",
         dest="overrides",

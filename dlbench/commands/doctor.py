@@ -15,7 +15,7 @@ from dlbench.commands.arguments import (
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "doctor", _doctor, "--site slurm/cpu.toml")
-    parser.add_argument("--site", help="site profile: a TOML file, or name of a file in slurm/")
+    parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")
     parser.add_argument("--results", type=some_path, help="results folder to check")
     parser.add_argument(
         "--node", action="store_true", help="run only the checks that a node must pass before a job starts"

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from dlbench import shipped
 from dlbench.commands.arguments import (
     add_command,
 )
+from dlbench.errors import BadInput
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "image", _image, "import --site nvidia-pyxis")
-    parser.add_argument("action", choices=("import",), help="download the image and record its digest")
-    parser.add_argument("--site", required=True, help="site profile: a TOML file, or name of a file in slurm/")
+    parser.add_argument(
+        "action", choices=("import", "recipes"), help="download the image, or copy recipes to ./containers"
+    )
+    parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")
     parser.add_argument("--force", action="store_true", help="download it again")
 
 
 def _image(options: argparse.Namespace) -> int:
+    if options.action == "recipes":
+        say(f"written: {shipped.copy(shipped.RECIPES, Path('containers'))}/; README.md in it explains them")
+        return 0
+    if not options.site:
+        raise BadInput("`dlbench image import` needs --site; run `dlbench sites` to list the profiles")
     from dlbench.launch import images
     from dlbench.launch.sites import load_site
 

@@ -6,7 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, some_path
+from dlbench import shipped
+from dlbench.commands.arguments import add_command, add_format
 from dlbench.report.listings.projection import projection_table
 
 #: A larger value is a typing error.
@@ -21,7 +22,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--images", type=int, required=True, metavar="M", help="images per epoch (ImageNet: 1281167)")
     parser.add_argument("--epochs", type=float, required=True, metavar="N", help="number of epochs")
     parser.add_argument(
-        "--prices", type=some_path, metavar="FILE", help="TOML file with prices; see benchmarks/prices/example.toml"
+        "--prices", metavar="FILE", help="TOML file with prices, or `example`, the one that comes with dlbench"
     )
     add_format(parser)
 
@@ -34,7 +35,7 @@ def _project(options: argparse.Namespace) -> int:
 
     if options.images > MAX_IMAGES:
         raise BadInput(f"--images {options.images} is above the limit of {MAX_IMAGES:.0e}")
-    prices = read_prices(options.prices) if options.prices is not None else None
+    prices = read_prices(shipped.find("price list", options.prices)) if options.prices is not None else None
     rows = store.load(options.results)
     table = projection_table(rows, options.images, options.epochs, options.model, prices)
     print(render(table, options.format), end="")

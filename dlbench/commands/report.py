@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dlbench import shipped
 from dlbench.commands.arguments import (
     add_command,
     some_path,
@@ -30,11 +31,9 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--title", help="title of the report")
     parser.add_argument("--baseline", metavar="NAME", help="speedup baseline: name of a system (default: the first)")
+    parser.add_argument("--prices", metavar="FILE", help="TOML file with prices, for the cost of a training")
     parser.add_argument(
-        "--prices", type=some_path, metavar="FILE", help="TOML file with prices, for the cost of a training"
-    )
-    parser.add_argument(
-        "--with-reference", action="store_true", help="also show the reference systems in reports/reference-*"
+        "--with-reference", action="store_true", help="also show the reference systems that come with dlbench"
     )
 
 
@@ -48,7 +47,7 @@ def _report(options: argparse.Namespace) -> int:
     # Columns of a large store take hundreds of megabytes each; page faults would cost 20 % of the time.
     keep_freed_memory()
     references = _references() if options.with_reference else []
-    prices = read_prices(options.prices) if options.prices else None
+    prices = read_prices(shipped.find("price list", options.prices)) if options.prices else None
     _passing("reading")
     found = content.read([*options.sources, *references], options.baseline, prices, _passing)
     if found.attempts.empty and not found.skipped and (options.output / "index.html").exists():
@@ -78,13 +77,7 @@ def _references() -> list[str]:
     Raises:
         BadInput: no reference report is installed.
     """
-    import dlbench
-
-    reports = Path(dlbench.__file__).parents[1] / "reports"
-    found = sorted(folder for folder in reports.glob("reference-*") if any(folder.glob("*.parquet")))
+    found = sorted(folder for folder in shipped.REPORTS.glob("reference-*") if any(folder.glob("*.parquet")))
     if not found:
-        raise BadInput(
-            f"no reference systems in {reports}: they come with the checkout (reports/reference-*), not with the "
-            "installed package; name their Parquet files as further sources instead"
-        )
+        raise BadInput(f"no reference systems in {shipped.REPORTS}; name their Parquet files as further sources")
     return [f"{folder.name}={folder}" for folder in found]

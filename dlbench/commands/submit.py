@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "submit", _submit, "quick --site nvidia-pyxis --dry-run")
     add_suite(parser)
-    parser.add_argument("--site", required=True, help="site profile: a TOML file, or name of a file in slurm/")
+    parser.add_argument("--site", required=True, help="site profile: a TOML file, or a name from `dlbench sites`")
     add_results_folder(parser)
     parser.add_argument(
         "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
@@ -50,6 +50,10 @@ def _submit(options: argparse.Namespace) -> int:
     site = load_site(options.site)
     for remark in remarks(site):
         say(remark)
+    if site.container.runtime != "none" and jobs.checkout() is None:
+        say(
+            "this dlbench is installed as a package: the container's image must have dlbench in it (pip install dlbench)"
+        )
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))

@@ -146,7 +146,7 @@ def prepare(
         suite_file="",
         results=str(results),
         overrides=tuple(overrides),
-        checkout=_checkout(),
+        checkout=checkout(),
         user=f"{os.getuid()}:{os.getgid()}",
         image_digest=images.recorded_digest(site.container),
     )
@@ -198,8 +198,8 @@ def _campaign_script(
     return Script(name, slurm.campaign_script(site, job), "campaign", job.nodes, job.array, job.throttle, nodes)
 
 
-def _checkout() -> str | None:
-    """The folder of the git checkout that this dlbench runs from; None where it is installed among the packages."""
+def checkout() -> str | None:
+    """The folder of the checkout that this dlbench runs from; None where it is installed among the packages."""
     folder = Path(dlbench.__file__).resolve().parents[1]
     return str(folder) if (folder / "pyproject.toml").is_file() else None
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from dlbench import shipped
 from dlbench.errors import BadInput, UnknownName
 from dlbench.names import excerpt
 from dlbench.toml_file import read_toml
@@ -227,14 +228,14 @@ def load_site(path: str | Path, environment: Mapping[str, str] | None = None) ->
     """Read the profile of a site.
 
     Args:
-        path: a TOML file; a bare name means `slurm/NAME.toml`.
+        path: a TOML file, or the name of one as `dlbench.shipped` finds it.
         environment: what `${NAME}` and `~` in paths of images, mounts and Pythons stand for; ours by default.
 
     Raises:
         BadInput: no such file, no valid TOML, a wrong type or a value that could not be used; names file and line.
         UnknownName: a key that no profile has.
     """
-    file = _find(path)
+    file = shipped.find("site profile", path)
     text, values = read_toml(file, "a site profile")
     return _Reader(file, text, os.environ if environment is None else environment).site(values)
 
@@ -252,22 +253,6 @@ def remarks(site: Site) -> list[str]:
             "/etc/enroot/enroot.conf alone: the site must set it there"
         )
     return found
-
-
-def _find(path: str | Path) -> Path:
-    file = Path(path)
-    if max(map(len, map(os.fsencode, file.parts)), default=0) > 250 or len(str(path)) > 4000:
-        raise BadInput(f"no site has a name of {len(str(path))} characters")
-    if file.suffix == ".toml" or file.is_file():
-        if not file.is_file():
-            raise BadInput(f"no site profile at '{path}': there is no such file")
-        return file
-    folders = (Path("slurm"), Path(__file__).parents[2] / "slurm")
-    for folder in folders:
-        if (folder / f"{path}.toml").is_file():
-            return folder / f"{path}.toml"
-    names = {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.toml")}
-    raise UnknownName("site", path, names, hint="A site is a TOML file, or the name of one in slurm/.")
 
 
 class _Reader:

@@ -21,13 +21,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dlbench import shipped
 from dlbench.errors import BadInput, UnknownName
 from dlbench.names import excerpt
 from dlbench.suites.case import AXES, CHOICES, Case, Protocol, check_types, make_protocol
@@ -143,13 +143,13 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     """Read a suite and apply overrides such as ``model=lenet5,resnet50`` or ``protocol.min_time_s=1``.
 
     Args:
-        path: a TOML file; a bare name means `benchmarks/NAME.toml`.
+        path: a TOML file, or the name of one as `dlbench.shipped` finds it.
         overrides: each replaces the values of one axis or one protocol key.
 
     Raises:
         BadInput: the file cannot be read or is no valid suite; the message names file, line and key.
     """
-    file = _find(path)
+    file = shipped.find("suite", path)
     text, values = read_toml(file, "a suite")
     for key in values:
         if key not in _KEYS:
@@ -195,22 +195,6 @@ def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
         raise
     except BadInput as error:
         raise BadInput(str(error) if place in str(error) else f"{place}: {error}") from None
-
-
-def _find(path: str | Path) -> Path:
-    file = Path(path)
-    if max(map(len, map(os.fsencode, file.parts)), default=0) > 250 or len(str(path)) > 4000:
-        raise BadInput(f"no suite has a name of {len(str(path))} characters")
-    if file.suffix == ".toml" or file.exists():
-        if not file.is_file():
-            raise BadInput(f"no suite at '{path}': there is no such file")
-        return file
-    folders = (Path("benchmarks"), Path(__file__).parents[2] / "benchmarks")
-    for folder in folders:
-        if (folder / f"{path}.toml").is_file():
-            return folder / f"{path}.toml"
-    names = {p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.toml")}
-    raise UnknownName("suite", path, names, hint="A suite is a TOML file, or the name of one in benchmarks/.")
 
 
 def _axis_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
