@@ -56,8 +56,7 @@ def find(kind: str, name: str | Path) -> Path:
     for folder in folders(kind):
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
-    hint = f"Give a TOML file, or the name of one in {FOLDERS[kind]}/."
-    raise UnknownName(kind, name, available(kind), hint=hint)
+    raise UnknownName(kind, name, available(kind), hint="Or give the path of a TOML file.")
 
 
 def copy(source: Path, target: Path) -> Path:

@@ -136,7 +136,7 @@ def test_an_example_of_prices_can_be_read():
         (("--images", 10**400, "--epochs", 1), BadInput, "is above the limit of 1e\\+18"),
         (("--images", 1, "--epochs", "nan"), BadInput, "number of epochs is nan"),
         (("--images", 10**17, "--epochs", 1e300), BadInput, "over 10 billion years"),
-        (("--images", 1, "--epochs", 1, "--prices", "/nowhere.toml"), BadInput, "cannot read /nowhere.toml"),
+        (("--images", 1, "--epochs", 1, "--prices", "/nowhere.toml"), BadInput, "no price list at ./nowhere.toml."),
     ],
 )
 def test_bad_input_is_one_line(root, arguments, error, reason):

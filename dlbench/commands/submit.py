@@ -51,9 +51,7 @@ def _submit(options: argparse.Namespace) -> int:
     for remark in remarks(site):
         say(remark)
     if site.container.runtime != "none" and jobs.checkout() is None:
-        say(
-            "this dlbench is installed as a package: the container's image must have dlbench in it (pip install dlbench)"
-        )
+        say("dlbench is an installed package here: install it in the container image, too (pip install dlbench)")
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))

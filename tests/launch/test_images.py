@@ -175,7 +175,8 @@ def test_the_command_prints_the_image_and_its_digest(programs, tmp_path):
 @pytest.mark.parametrize("recipe", ["Dockerfile", "dlbench.def", "enroot.sh"])
 def test_each_recipe_installs_all_that_the_project_depends_on_besides_pytorch(recipe):
     root = Path(__file__).parents[2]
-    wanted = tomllib.loads((root / "pyproject.toml").read_text())["project"]["dependencies"]
+    wanted = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = wanted["dependencies"] + wanted["optional-dependencies"]["report"]
     names = {re.split("[<>=]", requirement)[0] for requirement in wanted}
     (listed,) = re.findall(
         r"packages=[\"(]?(pyarrow[\w -]*)", (root / "containers" / recipe).read_text(), re.IGNORECASE

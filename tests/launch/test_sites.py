@@ -150,7 +150,7 @@ def test_how_the_ranks_meet_may_be_set_in_the_environment(load):
 
 def test_a_site_can_be_named_without_its_folder():
     assert load_site("cpu", PLACE).name == "cpu"
-    with pytest.raises(UnknownName, match=r"unknown site 'cpuu'; did you mean 'cpu'\?"):
+    with pytest.raises(UnknownName, match=r"unknown site profile 'cpuu'; did you mean 'cpu'\?"):
         load_site("cpuu")
     with pytest.raises(BadInput, match=r"no site profile at 'x\.toml'"):
         load_site("x.toml")
