@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 import decimal
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
@@ -29,6 +29,7 @@ VIEWS = {
 
 
 LEFT_OUT = "left_out"
+_T = TypeVar("_T")
 #: With these a statement can neither read nor write a file, nor see this program's variables, nor take them back.
 _SETTINGS = (
     "TimeZone = 'UTC'",
@@ -49,6 +50,20 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
         StoreError: a source does not exist.
         BadInput: DuckDB refuses the statement, or there is none.
     """
+    return _run(sql, sources, _plain_rows)
+
+
+def reduce(sql: str, sources: Sequence[str | Path]) -> pa.Table:
+    """What `sql` makes of all records, as Arrow: a store of millions is reduced piece by piece, never held whole.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    return _run(sql, sources, lambda table: table)
+
+
+def _run(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], _T]) -> _T:
+    """What the last statement of `sql` gives, converted; whatever cannot be converted is refused as bad input."""
     connection = duckdb.connect(":memory:")
     views = _tables(sources)
     for name, view in views.items():
@@ -60,9 +75,7 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
         connection.execute(f"SET {setting}")
     try:
         found = connection.sql(sql)
-        table = found.to_arrow_table() if found is not None else None
-        # Python has no words for some values that DuckDB has, such as the date "infinity".
-        columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns] if table else []
+        answer = None if found is None else convert(found.to_arrow_table())
     except (duckdb.Error, pa.ArrowException, OverflowError, ValueError) as error:
         raise BadInput(f"DuckDB refuses the query: {' '.join(str(error).split())[:500]}") from error
     except RuntimeError as error:
@@ -72,8 +85,14 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
     finally:
         connection.close()
     store.warn_of(list(dict.fromkeys(views["records"].problems)))
-    if table is None:
+    if answer is None:
         raise BadInput(f"the query {sql!r} asks for nothing; there are {', '.join(VIEWS)}")
+    return answer
+
+
+def _plain_rows(table: pa.Table) -> tuple[list[str], list[tuple[Any, ...]]]:
+    # Python has no words for some values that DuckDB has, such as the date "infinity".
+    columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns]
     return table.column_names, list(zip(*columns, strict=True))
 
 

@@ -1,0 +1,112 @@
+"""Node names in Slurm's short form: `n[1-3,7]` stands for n1, n2, n3, n7."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from itertools import product
+
+from dlbench.errors import BadInput
+from dlbench.names import excerpt
+
+#: No cluster has more nodes than this; a mistyped range would fill the memory.
+MAX_NODES = 100_000
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+
+
+def expand_nodes(text: str) -> list[str]:
+    """All names that a list in Slurm's syntax stands for, each once, in their order.
+
+    Raises:
+        BadInput: the text is no such list.
+    """
+    names: dict[str, None] = {}
+    for part in _split(text):
+        pieces = [list(_piece(piece, text)) for piece in re.split(r"(\[[^][]*\])", part) if piece]
+        count = 1
+        for piece in pieces:
+            count *= len(piece)
+        if len(names) + count > MAX_NODES:
+            raise BadInput(f"the node list {excerpt(text)} has more than {MAX_NODES} nodes")
+        names |= dict.fromkeys("".join(words) for words in product(*pieces))
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise BadInput(f"{excerpt(name)} in the node list {excerpt(text)} is no node name; write n[1-3,7]")
+    if not names:
+        raise BadInput("the node list is empty; write n[1-3,7]")
+    return list(names)
+
+
+def fold_nodes(names: Iterable[str]) -> str:
+    """The shortest list in Slurm's syntax that holds these names: ranges of their last number."""
+    groups: dict[tuple[str, str, int], list[int]] = {}
+    plain: list[str] = []
+    for name in sorted(set(names)):
+        found = re.fullmatch(r"(.*?)([0-9]{1,9})([^0-9]*)", name)
+        if not found:
+            plain.append(name)
+            continue
+        number = found[2]
+        # n1 to n10 form one range; n01 and n1 are two names.
+        width = len(number) if number.startswith("0") else 0
+        groups.setdefault((found[1], found[3], width), []).append(int(number))
+    folded = list(plain)
+    for (head, tail, width), numbers in sorted(_with_padded(groups).items()):
+        ranges = [_range(first, last, width) for first, last in _runs(sorted(numbers))]
+        single = len(numbers) == 1
+        folded.append(f"{head}{ranges[0] if single else '[' + ','.join(ranges) + ']'}{tail}")
+    return ",".join(sorted(folded, key=_natural))
+
+
+def _with_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[str, str, int], list[int]]:
+    """The groups with numbers such as 10 put beside 08 and 09, which have as many digits."""
+    merged = {key: list(numbers) for key, numbers in groups.items() if key[2]}
+    for (head, tail, _), numbers in ((key, own) for key, own in groups.items() if not key[2]):
+        for number in numbers:
+            padded = (head, tail, len(str(number)))
+            merged.setdefault(padded if padded in merged else (head, tail, 0), []).append(number)
+    return merged
+
+
+def _range(first: int, last: int, width: int) -> str:
+    return f"{first:0{width}}" if first == last else f"{first:0{width}}-{last:0{width}}"
+
+
+def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    first = last = numbers[0]
+    for number in numbers[1:]:
+        if number != last + 1:
+            yield first, last
+            first = number
+        last = number
+    yield first, last
+
+
+def _split(text: str) -> list[str]:
+    """The parts between commas that stand outside brackets."""
+    parts = re.split(r",(?![^\[]*\])", text.strip())
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _piece(piece: str, text: str) -> Iterator[str]:
+    """The texts that a piece stands for: itself, or the numbers of a bracket."""
+    if not piece.startswith("["):
+        yield piece
+        return
+    for part in piece[1:-1].split(","):
+        found = _RANGE.fullmatch(part.strip())
+        if not found:
+            raise BadInput(f"{excerpt(piece)} in the node list {excerpt(text)} is no range of numbers; write n[1-3,7]")
+        first, last = found[1], found[2] or found[1]
+        if int(last) < int(first):
+            raise BadInput(f"the range {part.strip()} in the node list {excerpt(text)} runs backwards")
+        if int(last) - int(first) >= MAX_NODES:
+            raise BadInput(f"the node list {excerpt(text)} has more than {MAX_NODES} nodes")
+        width = len(first) if first.startswith("0") else 0
+        yield from (f"{number:0{width}}" for number in range(int(first), int(last) + 1))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts n2 before n10."""
+    return [(0, int(word), "") if word.isdigit() else (1, 0, word) for word in re.split(r"([0-9]+)", name) if word]

@@ -1,0 +1,94 @@
+"""Which of many like units is an outlier, with a stated chance of one false alarm in the whole fleet.
+
+The centre is the median and the scale the median absolute deviation (MAD), which no outlier moves. The limit is the
+quantile of Student's t at the false-alarm rate divided among all tests (Šidák 1967, J. American Statistical Association
+62(318)), with 0.4 degrees of freedom per unit: so much a MAD of n normal values is worth (Rousseeuw & Croux 1993, ibid.
+88(424); efficiency 37 %). Where the middle 95 % of the units reach further beyond the middle half than normal values
+do, by more than chance explains, the limit is that of a t distribution with tails as heavy.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Fewer units than this do not show what is usual.
+MIN_UNITS = 5
+#: The chance of one false alarm or more in a fleet without faults, unless told otherwise.
+FALSE_ALARMS = 0.05
+#: Degrees of freedom that a MAD has for each value.
+_DEGREES_PER_UNIT = 0.4
+#: MAD over standard deviation of the normal distribution, as a factor.
+_NORMAL = 1.4826
+#: From this number of units on the tails are looked at.
+_MIN_FOR_TAILS = 50
+#: (97.5th - 2.5th) / (75th - 25th percentile) of the normal distribution; its standard error over √n is that.
+_NORMAL_TAILS, _TAILS_ERROR = 2.906, 3.8
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How a fleet's units differ in one figure, in logarithms: 0.01 is 1 %."""
+
+    centre: float
+    scale: float  # robust standard deviation; 0 where at least half of the units are equal
+    limit: float  # an outlier is further from the centre than so many scales
+
+    @property
+    def reach(self) -> float:
+        """The distance from the centre at which a unit becomes an outlier."""
+        return self.limit * self.scale
+
+
+def spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spread | None:
+    """The spread of the units; None for fewer than `MIN_UNITS`.
+
+    Args:
+        values: one per unit, finite.
+        false_alarms: chance of one false alarm or more among all tests.
+        tests: of the whole fleet, over all its figures.
+    """
+    if values.size < MIN_UNITS:
+        return None
+    centre = float(np.median(values))
+    distances = np.abs(values - centre)
+    scale = float(_NORMAL * np.median(distances))
+    if values.size >= _MIN_FOR_TAILS:
+        # Slow units are often spread further than fast ones.
+        scale = max(scale, float(_NORMAL * np.median(distances[values > centre])) if (values > centre).any() else 0.0)
+    return Spread(centre, scale, limit(values, false_alarms, tests))
+
+
+def limit(values: NDArray[np.float64], false_alarms: float, tests: int) -> float:
+    """How many robust standard deviations from the median a healthy unit stays, on one side."""
+    from scipy import stats
+
+    chance = -math.expm1(math.log1p(-false_alarms) / max(1, tests))
+    degrees = _DEGREES_PER_UNIT * values.size
+    tails = _tail_degrees(values)
+    if tails is None or tails >= degrees:
+        return float(stats.t.isf(chance, degrees))
+    # The scale stands for the middle half, which of such a distribution is narrower than its tails tell.
+    return float(stats.t.isf(chance, tails) * stats.norm.ppf(0.75) / stats.t.ppf(0.75, tails))
+
+
+def _tail_degrees(values: NDArray[np.float64]) -> float | None:
+    """Degrees of freedom of a t distribution with such tails; None where they are as light as normal ones."""
+    from scipy import optimize, stats
+
+    if values.size < _MIN_FOR_TAILS:
+        return None
+    low, lower, upper, high = np.percentile(values, (2.5, 25, 75, 97.5))
+    if upper <= lower:
+        return None
+    ratio = float((high - low) / (upper - lower))
+    if ratio <= _NORMAL_TAILS + 2 * _TAILS_ERROR / math.sqrt(values.size):
+        return None
+
+    def excess(degrees: float) -> float:
+        return float(stats.t.ppf(0.975, degrees) / stats.t.ppf(0.75, degrees)) - ratio
+
+    return 1.0 if excess(1.0) < 0 else float(optimize.brentq(excess, 1.0, 1000.0))

@@ -1,0 +1,140 @@
+"""Large stores reduced by DuckDB: each process as one row without its samples, or a case's days as one row each.
+
+Only the columns that a query names are read, in pieces: 1.8 million records fit into the memory of a laptop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from dlbench.errors import BadInput
+from dlbench.results.case_figures import LONGEST_STEP_S, SHORTEST_STEP_S
+from dlbench.results.query import reduce
+from dlbench.results.records import DONE_STATUSES
+from dlbench.suites.case import AXES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: What makes two processes measure the same thing: all axes but the repeat, and the network behind the name.
+SETTING = tuple(axis for axis in AXES if axis != "repeat")
+#: What the record says of software and machine, as a person writes it.
+SYSTEM_FACTS = {
+    "system_driver_version": "driver",
+    "system_cuda_version": "CUDA",
+    "system_cudnn_version": "cuDNN",
+    "system_nccl_version": "NCCL",
+    "system_torch_version": "PyTorch",
+    "system_torchvision_version": "torchvision",
+    "system_python_version": "Python",
+    "system_kernel": "kernel",
+    "system_os": "operating system",
+    "system_container_image": "container image",
+    "system_dlbench_version": "dlbench",
+    "system_git_commit": "commit",
+    "system_cpu_cores": "cores of the job",
+    "system_cpu_threads": "logical cores of the job",
+    "system_node_cpu_cores": "cores of the node",
+    "system_memory_bytes": "memory of the job",
+    "system_device_count": "devices of the job",
+    "system_cpu_quota": "CPU time of the control group",
+    "system_cpu_binding": "binding of threads",
+    "power_limit_w": "power limit",
+    "memory_clock_mhz": "memory clock",
+}
+_DONE = ", ".join(f"'{status}'" for status in DONE_STATUSES)
+#: The median step of a rank [s]; null where a step cannot be one.
+_MEDIAN = (
+    f"case when list_min(step_s) >= {SHORTEST_STEP_S} and list_max(step_s) <= {LONGEST_STEP_S} "
+    "then list_median(step_s) end"
+)
+
+
+def processes(
+    sources: Sequence[str | Path], columns: Sequence[str], since: datetime | None = None
+) -> pd.DataFrame:
+    """One row per rank of every measured attempt, with its median step.
+
+    Args:
+        sources: results folders, Parquet files or glob patterns.
+        columns: further columns of `records`.
+        since: leave out what started earlier.
+
+    Returns:
+        The columns `attempt_id`, `rank`, `world_size`, `started_at`, those of `SETTING`, `step_s` (the median [s]) and
+        the given ones.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING, *columns))
+    sql = f"select {', '.join(names)}, {_MEDIAN} as step_s from records where {_measured(since)}"
+    frame: pd.DataFrame = reduce(sql, sources).to_pandas()
+    return frame
+
+
+def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Table:
+    """One row per case, kind of device and day, over all processes of that day.
+
+    Returns:
+        `SETTING`, `device_kind` (its name), `day`, `processes`, `hosts`, `attempt_id` (one of them), `log_step` (median
+        of the natural logarithms of the median steps [s]), `log_sd` (their standard deviation), `suite`,
+        `suite_version`, `protocol` and `SYSTEM_FACTS` (the commonest value of each).
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    setting = ", ".join(SETTING)
+    facts = ", ".join(f"mode({name}) as {name}" for name in _PER_DAY)
+    # Each step of several ranks counts with the slowest; the median of the slowest rank comes near, and needs no copy.
+    sql = f"""
+        with ranks as (
+            select attempt_id, {setting}, started_at, {", ".join(_PER_DAY)}, system_hostname,
+                coalesce(device_name, system_cpu_model, '') as device_kind, {_MEDIAN} as step_s
+            from records where {_measured(since)}
+        ), attempts as (
+            select * from ranks where step_s is not null and nodes * devices_per_node = 1
+            union all by name
+            select any_value(columns(* exclude (attempt_id, step_s))), attempt_id, max(step_s) as step_s
+            from ranks where nodes * devices_per_node > 1
+            group by attempt_id having count(step_s) = count(*)
+        )
+        select {setting}, device_kind, date_trunc('day', started_at) as day, count(*) as processes,
+            count(distinct system_hostname) as hosts, min(attempt_id) as attempt_id,
+            median(ln(step_s)) as log_step, stddev_samp(ln(step_s)) as log_sd, {facts}
+        from attempts group by {setting}, device_kind, day
+    """
+    return reduce(sql, sources)
+
+
+#: Facts whose change may explain a change of the figures.
+_PER_DAY = (
+    *("suite", "suite_version", "protocol", "network_key"),
+    *(name for name in SYSTEM_FACTS if name not in ("system_dlbench_version",)),
+    "system_dlbench_version",
+)
+
+
+def _measured(since: datetime | None) -> str:
+    later = f" and started_at >= timestamptz '{since.isoformat()}'" if since else ""
+    return f"status in ({_DONE}){later}"
+
+
+def parse_since(text: str) -> datetime:
+    """The moment of a date such as 2026-11-01, or a time with it; UTC where it names no zone.
+
+    Raises:
+        BadInput: it is neither.
+    """
+    from datetime import UTC
+
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"--since {text!r} is no date; write 2026-11-01 or 2026-11-01T12:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
