@@ -56,7 +56,7 @@ def fold_nodes(names: Iterable[str]) -> str:
         ranges = [_range(first, last, width) for first, last in _runs(sorted(numbers))]
         single = len(numbers) == 1
         folded.append(f"{head}{ranges[0] if single else '[' + ','.join(ranges) + ']'}{tail}")
-    return ",".join(sorted(folded, key=_natural))
+    return ",".join(sorted(folded, key=natural_key))
 
 
 def _with_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[str, str, int], list[int]]:
@@ -107,6 +107,6 @@ def _piece(piece: str, text: str) -> Iterator[str]:
         yield from (f"{number:0{width}}" for number in range(int(first), int(last) + 1))
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural_key(name: str) -> list[tuple[int, int, str]]:
     """A key that sorts n2 before n10."""
     return [(0, int(word), "") if word.isdigit() else (1, 0, word) for word in re.split(r"([0-9]+)", name) if word]

@@ -22,6 +22,9 @@ GROUPS: dict[str, dict[str, str]] = {
         "export": "export results as CSV, JSON, Parquet or MLPerf",
         "collect": "rebuild missing Parquet files from attempt folders",
     },
+    "Judge a site": {
+        "fleet": "find nodes and devices that are slower than the others, and why",
+    },
     "Suites and networks": {
         "suites": "list the suites that have a name, or copy one to edit it",
         "models": "list the networks that a suite can use",

@@ -55,9 +55,7 @@ _MEDIAN = (
 )
 
 
-def processes(
-    sources: Sequence[str | Path], columns: Sequence[str], since: datetime | None = None
-) -> pd.DataFrame:
+def processes(sources: Sequence[str | Path], columns: Sequence[str], since: datetime | None = None) -> pd.DataFrame:
     """One row per rank of every measured attempt, with its median step.
 
     Args:

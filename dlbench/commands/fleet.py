@@ -1,0 +1,67 @@
+"""`dlbench fleet`: which nodes and devices are slower than the others."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from dlbench.commands.arguments import add_command, add_format, some_path
+from dlbench.messages import say
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "fleet", _fleet, "results --list")
+    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    parser.add_argument(
+        "--false-alarms",
+        type=_share,
+        default=0.05,
+        metavar="SHARE",
+        help="chance of one false alarm or more in the whole fleet (default: 0.05)",
+    )
+    parser.add_argument(
+        "--margin", type=_share, default=0.01, metavar="SHARE", help="smaller slowdowns are no outliers (default: 0.01)"
+    )
+    parser.add_argument("--since", metavar="DATE", help="use only what was measured from this date on")
+    parser.add_argument("--map", type=some_path, metavar="FOLDER", help="draw the map of nodes and devices there")
+    parser.add_argument("--list", action="store_true", help="print only the slow nodes, in Slurm's syntax")
+    add_format(parser)
+    parser.epilog = f"exit status: 0 no outlier, 1 outliers, 2 cannot decide\n\n{parser.epilog}"
+
+
+def _fleet(options: argparse.Namespace) -> int:
+    from dlbench.node_list import fold_nodes
+    from dlbench.report.analysis import fleet
+    from dlbench.report.listings import fleet as listing
+    from dlbench.results.reduction import parse_since
+    from dlbench.table import render
+
+    since = parse_since(options.since) if options.since else None
+    rows = fleet.read(options.sources, since)
+    found = fleet.fleet(rows, fleet.bounds(options.sources), options.false_alarms, options.margin)
+    if options.map:
+        from dlbench.report.figures import figure_style, plots_fleet
+
+        with figure_style.style():
+            plot = plots_fleet.fleet_map(found.slowdowns)
+            if plot.figure is not None:
+                figure_style.save(plot.figure, options.map, plot.name)
+                say(f"map: {options.map / plot.name}.svg, .png, .pdf")
+    if options.list:
+        print(fold_nodes(found.nodes))
+    else:
+        shown = [table for table in listing.tables(found) if table.rows]
+        print("\n".join(render(table, options.format) for table in shown), end="")
+    say(listing.summary(found))
+    return 1 if found.outliers else 0 if found.tests else 2
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a share between 0 and 1, such as 0.05 or 5%")
+    return value

@@ -1,0 +1,276 @@
+"""Which units of a fleet (nodes, or single devices) are slower than the others, and why.
+
+A unit is compared with the others of its kind case by case, by the logarithm of its median step time over all its
+processes. Figures of `dlbench ceilings` (FLOP/s, bandwidth) count as cases of their own. The chance of one false alarm
+or more in the whole fleet is stated (`outliers`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dlbench.report.analysis import fleet_reasons, outliers
+from dlbench.report.analysis.fleet_units import named_units
+from dlbench.report.analysis.labels import MAIN_AXES, network, setting
+from dlbench.results import bounds_store
+from dlbench.results.reduction import SETTING, processes
+
+#: A unit that is slower by less than this does no harm.
+MARGIN = 0.01
+#: Readings of a unit whose distribution is shown: column, title, unit.
+READINGS = {
+    "power_w": ("Power", "W"),
+    "temperature_max_c": ("Highest temperature", "°C"),
+    "sm_clock_min_mhz": ("Lowest SM clock", "MHz"),
+    "memory_clock_mhz": ("Memory clock", "MHz"),
+}
+_COLUMNS = (
+    *("suite", "system_hostname", "system_device_kind", "system_cpu_model", "device_name", "device_uuid", "local_rank"),
+    *("energy_j", "energy_window_s", "energy_scope", *fleet_reasons.COLUMNS),
+)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """How the units of one kind differ in one case, or in one reading."""
+
+    kind: str  # of the units: a device's name or a CPU's model
+    what: str  # the case, in words
+    unit: str  # of the figures
+    units: int
+    median: float
+    low: float  # of the units, in the unit of the figures
+    high: float
+    #: Slower than the median by more than this is an outlier; None where the units are too few, or all equal.
+    limit: float | None = None
+    #: A unit slower by this is found in 95 of 100 fleets.
+    found_from: float | None = None
+
+    @property
+    def range(self) -> float:
+        """Highest less lowest over the median."""
+        return (self.high - self.low) / self.median if self.median else float("nan")
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """One unit that is slower than chance explains."""
+
+    host: str
+    device: str  # its number on the host; "" for a whole node
+    kind: str
+    what: str  # the case in which it is furthest behind
+    slower: float  # 0.05: takes 5 % longer than the median unit
+    limit: float  # from which slowdown on it is an outlier
+    cases: int  # in how many cases it is one
+    tested: int  # of so many
+    processes: int
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What was found."""
+
+    distributions: tuple[Distribution, ...]
+    outliers: tuple[Outlier, ...]  # the slowest first
+    slowdowns: pd.DataFrame  # one row per unit: host, slot (device), kind, slower (of its worst case), outlier
+    tests: int
+    false_alarms: float
+    notes: tuple[str, ...]
+
+    @property
+    def nodes(self) -> list[str]:
+        """The nodes with an outlier."""
+        return sorted({outlier.host for outlier in self.outliers})
+
+
+def read(sources: Sequence[str | Path], since: datetime | None = None) -> pd.DataFrame:
+    """The processes of a fleet, one row per rank.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    return processes(sources, _COLUMNS, since)
+
+
+def fleet(
+    rows: pd.DataFrame,
+    ceilings: pd.DataFrame | None = None,
+    false_alarms: float = outliers.FALSE_ALARMS,
+    margin: float = MARGIN,
+) -> Fleet:
+    """Compare the units of a fleet.
+
+    Args:
+        rows: as `read` gives them.
+        ceilings: as `bounds_store.read` gives them.
+        false_alarms: chance of one false alarm or more in the whole fleet.
+        margin: a slowdown below this is no outlier.
+    """
+    usable = rows["step_s"].notna()
+    spread_out = usable & rows["nodes"].gt(1)
+    rows, notes = named_units(rows[usable & ~spread_out])
+    for count, words in (
+        (int((~usable).sum()), "without usable step times"),
+        (int(spread_out.sum()), "of cases over several nodes, which say nothing of one"),
+    ):
+        if count:
+            notes.append(f"{count} rows are left out: {words}.")
+    values = pd.concat([_of_cases(rows), _of_ceilings(ceilings, rows)], ignore_index=True)
+    tests = int(values.groupby("case")["unit"].transform("size").ge(outliers.MIN_UNITS).sum())
+    tested = [_tested(own, false_alarms, tests) for _, own in values.groupby("case", sort=False)]
+    values = pd.concat([frame for frame, _ in tested]) if tested else values.assign(slower=0.0, limit=np.nan)
+    values = values.assign(is_outlier=(values["slower"] > values["limit"]) & (values["slower"] > margin))
+    found = _outliers(values, rows)
+    few = sorted({d.kind for _, d in tested if d.units < outliers.MIN_UNITS})
+    notes += [f"{kind}: fewer than {outliers.MIN_UNITS} units of a case, too few to name an outlier." for kind in few]
+    shown = [distribution for _, distribution in tested] + _readings(rows)
+    return Fleet(tuple(shown), tuple(found), _slowdowns(values), tests, false_alarms, tuple(notes))
+
+
+def bounds(sources: Sequence[str | Path]) -> pd.DataFrame:
+    """The ceilings that lie with these results, those of single nodes (`nodes/NAME`) too."""
+    folders = [str(path) for source in sources for path in sorted(Path(source).glob("nodes/*/")) if path.is_dir()]
+    inner = [str(path) for folder in folders for path in sorted(Path(folder).glob("gpu*/"))]
+    return bounds_store.read([*sources, *folders, *inner]).ceilings
+
+
+def _of_cases(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per unit and case: the logarithm of its step time [s]."""
+    case = rows.groupby(["kind", *SETTING], sort=False, dropna=False).ngroup()
+    # A case over all devices of a node is one value of the node: its slowest device sets the pace.
+    several = rows["world_size"].gt(1)
+    own = rows.assign(
+        case=case,
+        unit=rows["unit"].mask(several, rows["host"]),
+        slot=rows["slot"].mask(several, ""),
+        log_step=np.log(rows["step_s"].astype(float)),
+    )
+    attempts = own.groupby(["case", "unit", "attempt_id"], sort=False).agg(
+        log_step=("log_step", "max"), host=("host", "first"), slot=("slot", "first"), kind=("kind", "first")
+    )
+    per_unit = attempts.reset_index().groupby(["case", "unit"], sort=False)
+    values = per_unit.agg(
+        value=("log_step", "median"), processes=("log_step", "size"), host=("host", "first"),
+        slot=("slot", "first"), kind=("kind", "first"),
+    ).reset_index()  # fmt: skip
+    first = own.drop_duplicates("case").set_index("case")
+    axes = [axis for axis in SETTING if axis not in MAIN_AXES and first[axis].nunique() > 1]
+    names = {number: _case_name(row, axes) for number, row in zip(first.index, first.to_dict("records"), strict=True)}
+    images = first["batch_size"] * first["devices_per_node"]
+    return values.assign(
+        what=values["case"].map(names), work=values["case"].map(images).astype(float), unit_of="img/s",
+        case=values["case"].astype(str),
+    )  # fmt: skip
+
+
+def _case_name(case: Mapping[Hashable, Any], axes: Sequence[str]) -> str:
+    rest = setting(case, ["mode", "precision", "batch_size", *axes])
+    return f"{network(str(case['model']))}, {rest}"
+
+
+def _of_ceilings(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per unit and kind of ceiling: the best of its median rates, as the time of one FLOP or byte."""
+    if ceilings is None or ceilings.empty:
+        return pd.DataFrame()
+    rate = ceilings["median_flop_per_s"].fillna(ceilings["median_bytes_per_s"])
+    known = ceilings.assign(rate=rate)[rate.gt(0)]
+    known = known.assign(
+        kind_of_unit=known["device_name"].fillna(known["cpu_model"]),
+        what=known["kind"].str.cat(known["precision"].fillna(""), " ").str.strip(),
+        unit_of=np.where(known["median_flop_per_s"].notna(), "FLOP/s", "B/s"),
+    )
+    best = known.sort_values("rate").drop_duplicates(["hostname", "device_uuid", "what"], keep="last")
+    devices = rows.drop_duplicates(["host_full", "device_uuid"]).set_index(["host_full", "device_uuid"])
+    units = devices.reindex(pd.MultiIndex.from_frame(best[["hostname", "device_uuid"]]))
+    host = pd.Series(units["host"].to_numpy(), best.index).fillna(best["hostname"])
+    slot = pd.Series(units["slot"].to_numpy(), best.index).fillna("")
+    return pd.DataFrame(
+        {
+            "case": "ceiling " + best["kind_of_unit"].astype(str) + best["what"], "unit": host + "/" + slot,
+            "value": -np.log(best["rate"].astype(float)), "processes": 1, "host": host, "slot": slot,
+            "kind": best["kind_of_unit"], "what": best["what"], "work": 1.0, "unit_of": best["unit_of"],
+        }
+    )  # fmt: skip
+
+
+def _tested(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.DataFrame, Distribution]:
+    """The units of a case with how much slower than the median each is, and the limit; and their distribution."""
+    values = own["value"].to_numpy(dtype=float)
+    spread = outliers.spread(values, false_alarms, tests)
+    usable = spread if spread and spread.scale > 0 else None
+    limit = np.expm1(usable.reach) if usable else np.nan
+    rates = own["work"].to_numpy(dtype=float) / np.exp(values)
+    first = own.iloc[0]
+    distribution = Distribution(
+        kind=str(first["kind"]),
+        what=str(first["what"]),
+        unit=str(first["unit_of"]),
+        units=len(own),
+        median=float(np.median(rates)),
+        low=float(rates.min()),
+        high=float(rates.max()),
+        limit=float(limit) if usable else None,
+        found_from=float(np.expm1(usable.reach + 1.645 * usable.scale)) if usable else None,
+    )
+    return own.assign(slower=np.expm1(values - np.median(values)), limit=limit), distribution
+
+
+def _outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[Outlier]:
+    """Each unit that is slow in some case once, by its worst case."""
+    behind = values[values["is_outlier"]]
+    tested = values[values["limit"].notna()].groupby("unit").size()
+    found = []
+    for unit, own in behind.groupby("unit", sort=False):
+        worst = own.sort_values("slower").iloc[-1]
+        peers = rows[rows["kind"] == worst["kind"]]
+        mine = peers[(peers["host"] == worst["host"]) & ((worst["slot"] == "") | (peers["slot"] == worst["slot"]))]
+        found.append(
+            Outlier(
+                host=str(worst["host"]),
+                device=str(worst["slot"]),
+                kind=str(worst["kind"]),
+                what=str(worst["what"]),
+                slower=float(worst["slower"]),
+                limit=float(worst["limit"]),
+                cases=len(own),
+                tested=int(tested[unit]),
+                processes=int(worst["processes"]),
+                reasons=fleet_reasons.reasons(mine, peers),
+            )
+        )
+    return sorted(found, key=lambda outlier: -outlier.slower)
+
+
+def _slowdowns(values: pd.DataFrame) -> pd.DataFrame:
+    """Of each unit the median slowdown over its cases, and whether it is an outlier in any."""
+    if values.empty:
+        return pd.DataFrame(columns=["host", "slot", "kind", "slower", "is_outlier"])
+    groups = values.groupby("unit", sort=False)
+    return groups.agg(
+        host=("host", "first"), slot=("slot", "first"), kind=("kind", "first"), slower=("slower", "median"),
+        is_outlier=("is_outlier", "any"),
+    ).reset_index(drop=True)  # fmt: skip
+
+
+def _readings(rows: pd.DataFrame) -> list[Distribution]:
+    """How the units differ in power, temperature and clocks, each unit by the median over its processes."""
+    own = rows["energy_scope"].isin(["device", "module"])
+    rows = rows.assign(power_w=(rows["energy_j"] / rows["energy_window_s"]).where(own))
+    found = []
+    for kind, peers in rows.groupby("kind", sort=False):
+        medians = peers.groupby("unit")[list(READINGS)].median()
+        for name, (title, unit) in READINGS.items():
+            known = medians[name].dropna()
+            if len(known) > 1:
+                extremes = (float(known.median()), float(known.min()), float(known.max()))
+                found.append(Distribution(str(kind), title, unit, len(known), *extremes))
+    return found

@@ -1,0 +1,114 @@
+"""Why a unit may be slower than the others: what its records show and theirs do not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from dlbench import units
+from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
+from dlbench.results.reduction import SYSTEM_FACTS
+
+#: A reading must differ by this share from the fleet's median, and lie outside of nearly all others.
+_CLOCK_SHARE, _HOTTER_C = 0.03, 5.0
+#: A reason that this share of the others has as well explains nothing.
+_COMMON = 0.5
+COLUMNS = (
+    *("throttle_reasons", "other_processes", "warnings", "sm_clock_min_mhz", "sm_clock_max_mhz", "temperature_max_c"),
+    *SYSTEM_FACTS,
+)
+_NAMES = {
+    "hw_slowdown": "slowed by the board (hw_slowdown)",
+    "sw_thermal_slowdown": "throttled by temperature (sw_thermal_slowdown)",
+    "hw_thermal_slowdown": "throttled by temperature (hw_thermal_slowdown)",
+    "hw_power_brake": "slowed by the power supply (hw_power_brake)",
+    POWER_CAP: "held by its power limit (sw_power_cap)",
+}
+#: Warnings of a record that may explain a slowdown.
+_TELLING = {
+    "busy_host": "other work on the node",
+    "shared_device": "other processes on the device",
+    "ecc": "memory errors (ECC)",
+}
+
+
+def reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
+    """What sets a unit apart from the other units of its kind, the likeliest cause first.
+
+    Args:
+        mine: the rows of the unit.
+        peers: the rows of all units of its kind, its own among them.
+    """
+    others = peers.drop(mine.index)
+    if others.empty or mine.empty:
+        return ()
+    found = [*_throttling(mine, others), *_readings(mine, others), *_company(mine, others), *_facts(mine, others)]
+    return tuple(dict.fromkeys(found))
+
+
+def _throttling(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+    own = {reason for row in mine["throttle_reasons"] if row is not None for reason in row} - set(CHOSEN_CLOCKS)
+    found = []
+    for reason in sorted(own, key=lambda r: (r == POWER_CAP, r)):
+        share = others["throttle_reasons"].map(lambda row, r=reason: row is not None and r in row).mean()
+        if share < _COMMON:
+            found.append(_NAMES.get(reason, f"throttled ({reason})"))
+    return found
+
+
+def _readings(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+    found = []
+    clock, usual = _medians(mine, others, "sm_clock_min_mhz")
+    if clock < (1 - _CLOCK_SHARE) * usual and clock < np.nanpercentile(others["sm_clock_min_mhz"].astype(float), 5):
+        found.append(f"low clock: {clock:.0f} MHz, others {usual:.0f} MHz")
+    heat, usual = _medians(mine, others, "temperature_max_c")
+    if heat > usual + _HOTTER_C and heat > np.nanpercentile(others["temperature_max_c"].astype(float), 95):
+        found.append(f"hot: {heat:.0f} °C, others {usual:.0f} °C")
+    return found
+
+
+def _medians(mine: pd.DataFrame, others: pd.DataFrame, column: str) -> tuple[float, float]:
+    if mine[column].isna().all() or others[column].isna().all():
+        return float("nan"), float("nan")
+    return float(mine[column].median()), float(others[column].median())
+
+
+def _company(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+    found = []
+    if mine["other_processes"].fillna(0).gt(0).any() and others["other_processes"].fillna(0).gt(0).mean() < _COMMON:
+        found.append("other processes on the device")
+    for code, words in _TELLING.items():
+        if _warned(mine, code) > 0 and _warned(others, code) < _COMMON:
+            found.append(words)
+    return found
+
+
+def _warned(rows: pd.DataFrame, code: str) -> float:
+    held = rows["warnings"].map(lambda row: row is not None and any(str(w).startswith(code) for w in row))
+    return float(held.mean())
+
+
+def _facts(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+    """Facts that more than half of the other units share and this one does not."""
+    found = []
+    for column, title in SYSTEM_FACTS.items():
+        counts = others[column].astype(object).value_counts(normalize=True)
+        own = mine[column].dropna().unique()
+        if counts.empty or counts.iloc[0] <= _COMMON or not len(own):
+            continue
+        usual = counts.index[0]
+        different = [value for value in own if value != usual]
+        if different:
+            words = "fewer " if title.startswith("cores") and different[0] < usual else "other "
+            found.append(f"{words}{title}: {_shown(column, different[0])}, others {_shown(column, usual)}")
+    return found
+
+
+def _shown(column: str, value: object) -> str:
+    if isinstance(value, int | float | np.number):
+        if column.endswith("_bytes"):
+            return units.bytes_(float(value))
+        unit = {"w": " W", "mhz": " MHz"}.get(column.rpartition("_")[2], "")
+        return f"{float(value):g}{unit}"
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,0 +1,82 @@
+"""What was found in a fleet, as tables and as one closing line."""
+
+from __future__ import annotations
+
+from dlbench import units
+from dlbench.node_list import fold_nodes
+from dlbench.report.analysis.fleet import Distribution, Fleet
+from dlbench.table import Cell, Column, Table
+
+
+def tables(found: Fleet) -> list[Table]:
+    """The outliers, and the distributions over the units."""
+    return [outliers_table(found), distributions_table(found)]
+
+
+def outliers_table(found: Fleet) -> Table:
+    """One row per unit that is slower than chance explains, with the likely reason."""
+    columns = [
+        Column("node", "Node"),
+        Column("device", "Device"),
+        Column("slower", "Slower", "right", _percent),
+        Column("limit", "Outlier from", "right", _percent),
+        Column("case", "In"),
+        Column("slow_cases", "Slow in", "right"),
+        Column("tested_cases", "of", "right"),
+        Column("processes", "Processes", "right"),
+        Column("reason", "Likely reason"),
+    ]
+    rows: list[list[Cell]] = [
+        [
+            *(one.host, one.device, one.slower, one.limit, one.what, one.cases, one.tested, one.processes),
+            "; ".join(one.reasons) or "nothing in the record",
+        ]
+        for one in found.outliers
+    ]
+    return Table(columns, rows, title="Slow units" if rows else "")
+
+
+def distributions_table(found: Fleet) -> Table:
+    """One row per case and reading: how its units differ."""
+    columns = [
+        Column("kind", "Device"),
+        Column("case", "Case or reading"),
+        Column("unit", "Unit"),
+        Column("units", "Units", "right"),
+        *(Column(key, key.capitalize(), "right", _figure) for key in ("lowest", "median", "highest")),
+        Column("range", "Range", "right", _percent),
+        Column("outlier_from", "Outlier from", "right", _percent),
+        Column("found_from", "Found in 95 %", "right", _percent),
+    ]
+    rows = [_row(one) for one in found.distributions]
+    chance = units.percent(found.false_alarms)
+    notes = [
+        f"Chance of one false alarm or more in this fleet, over {found.tests} tests: {chance}.",
+        "Range: highest less lowest over the median. Outlier from: a slowdown against the median unit.",
+        *found.notes,
+    ]
+    return Table(columns, rows, title="Distribution over the units", notes=notes)
+
+
+def summary(found: Fleet) -> str:
+    """The closing line: how many units are slow, and the nodes to drain."""
+    if not found.tests:
+        return "cannot decide: no case has enough units"
+    tested = units.counted(len(found.slowdowns), "unit")
+    if not found.outliers:
+        return f"{tested}: no outlier"
+    slow = units.counted(len(found.outliers), "outlier")
+    return f"{tested}: {slow} on {units.counted(len(found.nodes), 'node')}: {fold_nodes(found.nodes)}"
+
+
+def _row(one: Distribution) -> list[Cell]:
+    figures: list[Cell] = [one.low, one.median, one.high, one.range, one.limit, one.found_from]
+    return [one.kind, one.what, one.unit, one.units, *figures]
+
+
+def _percent(cell: Cell) -> str:
+    return units.percent(cell) if isinstance(cell, int | float) else units.MISSING
+
+
+def _figure(cell: Cell) -> str:
+    return units.rate(cell, "").strip() if isinstance(cell, int | float) else units.MISSING

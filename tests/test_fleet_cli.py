@@ -1,0 +1,66 @@
+"""`dlbench fleet` on stores."""
+
+import json
+
+import pytest
+
+from dlbench.__main__ import main
+from tests.fakes import fleets
+from tests.fakes import records as fakes
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    root = tmp_path_factory.mktemp("fleets")
+    fakes.fill(root / "healthy", fleets.campaign(12))
+    fakes.fill(root / "slow", fleets.campaign(12, {"n3": 1.1, "n7": 1.2}, throttle_reasons=("hw_thermal_slowdown",)))
+    fakes.fill(root / "one", fleets.campaign(1))
+    return root
+
+
+def test_a_healthy_fleet_ends_with_0(stores, capsys):
+    assert main(["fleet", str(stores / "healthy")]) == 0
+    output = capsys.readouterr()
+    assert "12 units: no outlier" in output.err
+    assert "Chance of one false alarm or more in this fleet, over 24 tests: 5.0 %." in output.out
+
+
+def test_slow_nodes_are_named_with_reason_and_status_1(stores, capsys):
+    assert main(["fleet", str(stores / "slow")]) == 1
+    output = capsys.readouterr()
+    assert output.err.strip().endswith("12 units: 2 outliers on 2 nodes: n[3,7]")
+    assert "throttled by temperature" in output.out
+
+
+def test_the_list_is_for_scontrol(stores, capsys):
+    assert main(["fleet", str(stores / "slow"), "--list"]) == 1
+    assert capsys.readouterr().out == "n[3,7]\n"
+
+
+def test_one_node_cannot_be_judged(stores, capsys):
+    assert main(["fleet", str(stores / "one")]) == 2
+    assert "cannot decide" in capsys.readouterr().err
+
+
+def test_the_map_is_drawn(stores, tmp_path, capsys):
+    main(["fleet", str(stores / "slow"), "--map", str(tmp_path)])
+    assert "n3" in (tmp_path / "fleet-map.svg").read_text()
+
+
+def test_json_holds_the_outliers(stores, capsys):
+    main(["fleet", str(stores / "slow"), "--format", "json"])
+    text = capsys.readouterr().out
+    assert '"node": "n3"' in text
+    json.JSONDecoder().raw_decode(text)
+
+
+@pytest.mark.parametrize(
+    "words", [["nowhere"], ["--since", "soon"], ["--false-alarms", "2"], ["--margin", "x"]], ids=lambda w: w[0]
+)
+def test_bad_input_ends_with_2_and_one_line(stores, words, capsys):
+    try:
+        status = main(["fleet", *([] if words[0] == "nowhere" else [str(stores / "slow")]), *words])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
