@@ -24,6 +24,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Judge a site": {
         "fleet": "find nodes and devices that are slower than the others, and why",
+        "accept": "hold results against committed values: passed, failed or not decided",
     },
     "Suites and networks": {
         "suites": "list the suites that have a name, or copy one to edit it",

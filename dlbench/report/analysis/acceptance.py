@@ -1,0 +1,209 @@
+"""Committed values held against results: each line is passed, failed, or not decided.
+
+    name = "Lot 2"                                   # acceptance.toml
+    [[line]]
+    case = {model = "resnet50", mode = "training", precision = "amp_bf16", batch_size = 256}
+    metric = "throughput"
+    at_least = 4200                                  # or at_most; in the metric's SI unit
+    tolerance = 0.02                                 # the bound is 4200 x 0.98
+    repeats = 3                                      # processes at least
+
+The value is the geometric mean over fresh processes with its interval (`dlbench.reruns`). A line is passed where the
+whole interval keeps the bound, failed where the whole interval misses it, and not decided between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlbench.errors import BadInput, UnknownName
+from dlbench.names import excerpt
+from dlbench.report.analysis.content import read as read_content
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.reruns import MIN_PROCESSES, Window, process_interval
+from dlbench.results.records import DONE_STATUSES
+from dlbench.suites.case import AXES
+from dlbench.toml_file import read_toml
+
+VERDICTS = ("passed", "failed", "not decided")
+#: Beside the axes a selector may name the suite and the device.
+SELECTORS = (*AXES, "suite", "device_name")
+_KEYS = ("case", "metric", "at_least", "at_most", "tolerance", "repeats", "note")
+
+
+@dataclass(frozen=True)
+class Commitment:
+    """One line of an acceptance file."""
+
+    case: Mapping[str, Any]
+    metric: str
+    bound: float  # as committed, in the metric's SI unit
+    at_least: bool
+    tolerance: float = 0.0
+    repeats: int = MIN_PROCESSES
+    note: str = ""
+
+    @property
+    def limit(self) -> float:
+        """The bound with its tolerance."""
+        return self.bound * (1 - self.tolerance if self.at_least else 1 + self.tolerance)
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """An acceptance file."""
+
+    name: str
+    lines: tuple[Commitment, ...]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of one line."""
+
+    line: Commitment
+    verdict: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    processes: int = 0
+    reason: str = ""  # why nothing is decided
+
+    @property
+    def margin(self) -> float | None:
+        """How far the value is on the good side of the limit, as a share of it; negative on the bad side."""
+        if self.value is None:
+            return None
+        share = self.value / self.line.limit - 1
+        return share if self.line.at_least else -share
+
+
+def load(file: Path) -> Acceptance:
+    """Read an acceptance file.
+
+    Raises:
+        BadInput: it cannot be used; the message names the line's number.
+        UnknownName: a key, axis or metric that does not exist.
+    """
+    values = read_toml(file, "an acceptance file")[1]
+    for key in values:
+        if key not in ("name", "line"):
+            raise UnknownName("key", key, ("name", "line"), str(file))
+    lines = values.get("line")
+    if not isinstance(lines, list) or not lines or not all(isinstance(line, dict) for line in lines):
+        raise BadInput(f"{file} has no lines; write [[line]] with case, metric and at_least or at_most")
+    name = values.get("name", file.stem)
+    if not isinstance(name, str):
+        raise BadInput(f"{file}: name is {excerpt(name)}; it must be a text")
+    return Acceptance(name, tuple(_line(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)))
+
+
+def _line(values: dict[str, Any], where: str) -> Commitment:
+    for key in values:
+        if key not in _KEYS:
+            raise UnknownName("key", key, _KEYS, where)
+    case = values.get("case")
+    if not isinstance(case, dict) or not case:
+        raise BadInput(f'{where}: case is {excerpt(case)}; it must be a table such as {{model = "resnet50"}}')
+    for axis, value in case.items():
+        if axis not in SELECTORS:
+            raise UnknownName("axis", axis, SELECTORS, where)
+        if not isinstance(value, str | int) or isinstance(value, bool):
+            raise BadInput(f"{where}: {axis} is {excerpt(value)}; it must be a text or a whole number")
+    metric = values.get("metric")
+    if metric not in METRICS:
+        raise UnknownName("metric", metric, METRICS, where)
+    given = [key for key in ("at_least", "at_most") if key in values]
+    if len(given) != 1:
+        raise BadInput(f"{where}: give either at_least or at_most")
+    repeats = values.get("repeats", MIN_PROCESSES)
+    if not isinstance(repeats, int) or isinstance(repeats, bool) or not 1 <= repeats <= 1000:
+        raise BadInput(f"{where}: repeats is {excerpt(repeats)}; it must be a whole number from 1 to 1000")
+    bound = _number(values[given[0]], given[0], where)
+    tolerance = _number(values.get("tolerance", 0.0), "tolerance", where)
+    if bound <= 0 or not 0 <= tolerance < 1:
+        raise BadInput(f"{where}: {given[0]} must be above 0, and tolerance from 0 to below 1 (0.02 is 2 %)")
+    note = str(values.get("note", ""))
+    return Commitment(case, str(metric), bound, given[0] == "at_least", tolerance, repeats, note)
+
+
+def _number(value: Any, key: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
+        raise BadInput(f"{where}: {key} is {excerpt(value)}; it must be a number")
+    return float(value)
+
+
+def judge_results(acceptance: Acceptance, sources: Sequence[str | Path], confidence: float = 0.95) -> list[Judgement]:
+    """Judge every line by the results of `sources`.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    content = read_content(sources, max_shown=0)
+    content.warn_of_skipped()
+    return judge(acceptance, content.attempts, confidence)
+
+
+def judge(acceptance: Acceptance, attempts: pd.DataFrame, confidence: float = 0.95) -> list[Judgement]:
+    """Judge every line.
+
+    Args:
+        attempts: one row per attempt with all metrics and their intervals, failed ones included.
+        confidence: of the intervals.
+    """
+    return [_judged(line, attempts, confidence) for line in acceptance.lines]
+
+
+def _judged(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judgement:
+    chosen = attempts
+    for axis, value in line.case.items():
+        chosen = chosen[chosen[axis].astype(str) == str(value)]
+    if chosen.empty:
+        return Judgement(line, "not decided", reason="no record matches")
+    kinds = ["device_name", "network_key", *(axis for axis in AXES if axis != "repeat")]
+    different = [axis for axis in kinds if chosen[axis].astype(str).nunique() > 1]
+    if different:
+        return Judgement(line, "not decided", reason=f"several cases match; they differ in {', '.join(different)}")
+    done = chosen[chosen["status"].isin(DONE_STATUSES)]
+    done = done[done[line.metric].gt(0)]
+    count = len(done)
+    if not count:
+        ended = ", ".join(sorted(set(chosen["status"])))
+        return Judgement(line, "not decided", reason=f"no process has a {METRICS[line.metric].title.lower()} ({ended})")
+    value, low, high = _interval(done, line.metric, confidence)
+    if count < line.repeats:
+        reason = f"{count} of {line.repeats} processes"
+        return Judgement(line, "not decided", value, low, high, count, reason)
+    if low is None or high is None:
+        return Judgement(line, "not decided", value, None, None, count, f"no interval: run {MIN_PROCESSES} or more")
+    good, bad = (low >= line.limit, high < line.limit) if line.at_least else (high <= line.limit, low > line.limit)
+    reason = "" if good or bad else "the interval holds the limit: more processes narrow it"
+    verdict = "passed" if good else "failed" if bad else "not decided"
+    return Judgement(line, verdict, value, low, high, count, reason)
+
+
+def _interval(done: pd.DataFrame, metric: str, confidence: float) -> tuple[float, float | None, float | None]:
+    """The value over processes and its interval; of fewer than three that within one run, where the metric has one."""
+    names = (f"{metric}_low", f"{metric}_high")
+    limits = [done[name].tolist() if name in done else [None] * len(done) for name in names]
+    windows = [
+        Window(value, *(limit if limit is not None and limit > 0 else None for limit in pair))
+        for value, *pair in zip(done[metric].astype(float), *limits, strict=True)
+    ]
+    over = process_interval(windows, confidence)
+    if over is not None:
+        return over.value, over.low, over.high
+    if len(windows) == 1:
+        return windows[0].value, windows[0].low, windows[0].high
+    return float(done[metric].median()), None, None
+
+
+def exit_status(judgements: Sequence[Judgement]) -> int:
+    """0 all passed, 1 some failed, 2 none failed and some are not decided."""
+    verdicts = {judgement.verdict for judgement in judgements}
+    return 1 if "failed" in verdicts else 2 if "not decided" in verdicts else 0

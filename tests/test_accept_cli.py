@@ -1,0 +1,108 @@
+"""`dlbench accept` on stores."""
+
+import numpy as np
+import pytest
+
+from dlbench.__main__ import main
+from dlbench.suites.case import Case
+from tests.fakes import records as fakes
+
+LINE = """
+[[line]]
+case = {{model = "resnet50", mode = "training"}}
+metric = "{metric}"
+{bound}
+{more}
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Five processes of one case at about 320 img/s, which differ by 0.3 %."""
+    root = tmp_path_factory.mktemp("accept")
+    noise = np.random.default_rng(0).normal(0, 0.003, 5)
+    cases = [Case("resnet50", device="cuda", repeat=i) for i in range(5)]
+    records = [
+        fakes.record(case, number=i, step_s=fakes.noisy_steps(0.1 * (1 + noise[i]), 60, i))
+        for i, case in enumerate(cases)
+    ]
+    records.append(fakes.record(Case("vgg16", device="cuda"), number=90))
+    records.append(fakes.record(Case("vgg16", device="cuda", batch_size=8), number=91))
+    records.append(fakes.record(Case("alexnet", device="cuda"), number=92, status="oom"))
+    return fakes.fill(root / "results", records)
+
+
+def accept(results, tmp_path, text, *words):
+    file = tmp_path / "acceptance.toml"
+    file.write_text(text)
+    return main(["accept", str(file), str(results), *words])
+
+
+@pytest.mark.parametrize(
+    ("metric", "bound", "more", "status", "verdict"),
+    [
+        ("throughput", "at_least = 300", "", 0, "passed"),
+        ("throughput", "at_least = 340", "", 1, "failed"),
+        ("throughput", "at_least = 320", "", 2, "the interval holds the limit"),
+        ("throughput", "at_least = 340", "tolerance = 0.1", 0, "passed"),
+        ("throughput", "at_most = 340", "", 0, "passed"),
+        ("throughput", "at_most = 300", "", 1, "failed"),
+        ("throughput", "at_least = 300", "repeats = 6", 2, "5 of 6 processes"),
+        ("step_time", "at_most = 0.11", "", 0, "passed"),
+    ],
+)
+def test_verdicts_and_exit_statuses(results, tmp_path, capsys, metric, bound, more, status, verdict):
+    assert accept(results, tmp_path, LINE.format(metric=metric, bound=bound, more=more)) == status
+    assert verdict in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("case", "reason"),
+    [
+        ('{model = "lenet5"}', "no record matches"),
+        ('{model = "vgg16"}', "several cases match; they differ in batch_size"),
+        ('{model = "alexnet"}', "no process has a throughput (oom)"),
+    ],
+)
+def test_lines_that_match_no_case_or_two_are_not_decided(results, tmp_path, capsys, case, reason):
+    assert accept(results, tmp_path, f'[[line]]\ncase = {case}\nmetric = "throughput"\nat_least = 1') == 2
+    assert reason in capsys.readouterr().out
+
+
+def test_one_failure_outweighs_all_else(results, tmp_path, capsys):
+    good, bad = (LINE.format(metric="throughput", bound=f"at_least = {v}", more="") for v in (300, 340))
+    assert accept(results, tmp_path, good + bad) == 1
+    assert "acceptance: 1 passed, 1 failed, 0 not decided" in capsys.readouterr().err
+
+
+def test_the_page_holds_lines_digests_and_room_to_sign(results, tmp_path, capsys):
+    text = 'name = "Lot <2>"\n' + LINE.format(metric="throughput", bound="at_least = 300", more="")
+    assert accept(results, tmp_path, text, "-o", str(tmp_path / "page.html")) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "Lot &lt;2&gt;" in page
+    assert "Signature" in page
+    assert page.count("SHA-256") == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[[line]]",
+        "line = 3",
+        'speed = 3\n[[line]]\ncase = {model = "vgg16"}',
+        '[[line]]\ncase = {modle = "vgg16"}\nmetric = "throughput"\nat_least = 1',
+        '[[line]]\ncase = {model = "vgg16"}\nmetric = "speed"\nat_least = 1',
+        '[[line]]\ncase = {model = "vgg16"}\nmetric = "throughput"',
+        '[[line]]\ncase = {model = "vgg16"}\nmetric = "throughput"\nat_least = 1\nat_most = 2',
+        '[[line]]\ncase = {model = "vgg16"}\nmetric = "throughput"\nat_least = "fast"',
+        '[[line]]\ncase = {model = "vgg16"}\nmetric = "throughput"\nat_least = nan',
+        '[[line]]\ncase = {model = "vgg16"}\nmetric = "throughput"\nat_least = 1\ntolerance = 2',
+        '[[line]]\ncase = {model = "vgg16"}\nmetric = "throughput"\nat_least = 1\nrepeats = 0',
+        '[[line]]\ncase = {model = true}\nmetric = "throughput"\nat_least = 1',
+        "[[line",
+    ],
+)
+def test_a_file_that_cannot_be_used_ends_with_2_and_one_line(results, tmp_path, capsys, text):
+    assert accept(results, tmp_path, text) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
