@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dlbench import units
 from dlbench.report.analysis.acceptance import VERDICTS, Acceptance, Judgement
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.forms.page import TEMPLATES
 from dlbench.results.parts import find
 from dlbench.table import Cell, Column, Table, alignments, shown
 from dlbench.version import __version__
@@ -38,9 +39,7 @@ def acceptance_table(judgements: Sequence[Judgement]) -> Table:
 def _row(number: int, one: Judgement) -> list[Cell]:
     metric = METRICS[one.line.metric]
     sign = "≥" if one.line.at_least else "≤"
-    tolerance = (
-        f" − {units.percent(one.line.tolerance)}" if one.line.at_least else f" + {units.percent(one.line.tolerance)}"
-    )
+    tolerance = f" {'−' if one.line.at_least else '+'} {units.percent(one.line.tolerance)}"
     interval = None if one.low is None else f"{metric.show(one.low)} to {metric.show(one.high)}"
     return [
         number,
@@ -70,8 +69,14 @@ def page(acceptance: Acceptance, file: Path, judgements: Sequence[Judgement], so
         for row in table.rows
     ]
     parts = [part for source in sources for part in find(source)[0]]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_PAGE).render(
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("acceptance.html").render(
         name=acceptance.name,
         summary=summary(acceptance, judgements),
         columns=[column.title for column in table.columns],
@@ -97,31 +102,3 @@ def digest_of(files: Sequence[Path]) -> str:
 
 def _signed(cell: Cell) -> str:
     return f"{100 * cell:+.1f} %" if isinstance(cell, int | float) else units.MISSING
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>Acceptance: {{ name }}</title>
-<style>
-body { font: 14px/1.5 sans-serif; color: #1f2933; margin: 2em auto; max-width: 72em; padding: 0 1em }
-table { border-collapse: collapse; width: 100%; margin: 1em 0 }
-th, td { border-bottom: 1px solid #dfe4ea; padding: .3em .6em; text-align: left; vertical-align: top }
-.right { text-align: right } .failed { color: #b02a00; font-weight: bold } .passed { color: #00664a }
-code { font-size: 12px; overflow-wrap: anywhere } .sign td { height: 4em; width: 33% }
-</style></head><body>
-<h1>Acceptance: {{ name }}</h1>
-<p><strong>{{ summary }}</strong></p>
-<table><thead><tr>{% for title in columns %}<th class="{{ alignments[loop.index0] }}">{{ title }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in rows %}
-<tr>{% for cell in row %}<td class="{{ alignments[loop.index0] }} {{ cell if cell in ('passed', 'failed') else '' }}">{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table>
-<p>Value: geometric mean over fresh processes; interval at 95 %. Passed: the whole interval keeps the limit. Failed: the
-whole interval misses it. Margin: distance of the value from the limit.</p>
-<table><tbody>
-<tr><td>Acceptance file</td><td>{{ file }}</td><td><code>SHA-256 {{ file_digest }}</code></td></tr>
-<tr><td>Results</td><td>{{ parts }} Parquet files</td><td><code>SHA-256 {{ parts_digest }}</code></td></tr>
-<tr><td>Judged</td><td>{{ date }}</td><td>dlbench {{ version }}</td></tr>
-</tbody></table>
-<table class="sign"><thead><tr><th>Name</th><th>Date</th><th>Signature</th></tr></thead>
-<tbody><tr><td></td><td></td><td></td></tr><tr><td></td><td></td><td></td></tr></tbody></table>
-</body></html>
-"""
