@@ -67,6 +67,16 @@ def write_atomically(path: Path, text: str | Iterable[str]) -> None:
             temporary.unlink()
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder outlast a crash of the node, where its file system can."""
+    with contextlib.suppress(OSError):
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 def is_temporary(name: str) -> bool:
     """Whether a file or folder of this name is one that dlbench, in this version or an earlier one, was writing."""
     return bool(_SCHEME.fullmatch(name) or _EARLIER.fullmatch(name))

@@ -1,10 +1,14 @@
-"""JSON text in which NaN and infinities are null, since JSON has neither."""
+"""JSON in and out: values nested within reason, and no NaN, which JSON does not have."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
+
+#: Values inside of values inside of values: no file of dlbench comes near.
+_MAX_DEPTH = 50
 
 
 def dump_json(values: Any) -> str:
@@ -22,3 +26,26 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(v) for v in value]
     return value
+
+
+def load_json(text: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deeply, or holds a number with thousands of digits.
+    """
+    try:
+        values = json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level = [values]
+    for _ in range(_MAX_DEPTH):
+        # One level down: whoever prints values goes down by calls, which Python limits.
+        level = [v for value in level if isinstance(value, list | dict) for v in _items(value)]
+        if not level:
+            return values
+    raise ValueError("it is nested too deeply")
+
+
+def _items(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def _count(text: str) -> int:
 
 def _allreduce(options: argparse.Namespace) -> int:
     from dlbench.errors import BadInput, DlbenchError
-    from dlbench.launch import launchers, supervise
+    from dlbench.launch import job, launchers
     from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import all_reduce_table
     from dlbench.results import bounds_records, bounds_schema
@@ -70,20 +69,19 @@ def _allreduce(options: argparse.Namespace) -> int:
         else "gloo",
         protocol=Protocol(timeout_s=options.timeout),
     )
-    launcher = launchers.find(options.launcher, module="dlbench.worker.jobs.allreduce")
+    launcher = launchers.find(options.launcher)
     launchers.check(launcher, [case])
     if options.min_bytes > options.max_bytes:
         raise BadInput(f"--min-bytes {options.min_bytes} is above --max-bytes {options.max_bytes}; swap them")
     sizes = [options.min_bytes * 2**i for i in range(64) if options.min_bytes * 2**i <= options.max_bytes]
     with tempfile.TemporaryDirectory(prefix="dlbench-allreduce-") as temporary:
         folder = options.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "case.json").write_text(json.dumps(case.to_dict()), encoding="utf-8")
-        (folder / "sizes.json").write_text(json.dumps(sizes), encoding="utf-8")
-        code, error = supervise.run_ranks(launcher(case, folder), folder, case)
-        if error is not None or code != 0:
-            raise DlbenchError(f"the all-reduce measurement failed: {error or f'exit status {code}'}")
-        text = (folder / "allreduce.json").read_text(encoding="utf-8")
+        request = {"kind": "allreduce", "case": case.to_dict(), "sizes_bytes": sizes}
+        argv = launcher(case, folder)
+        try:
+            text = job.run(request, folder, options.timeout, argv=argv, world_size=case.world_size)
+        except job.JobFailed as error:
+            raise DlbenchError(f"the all-reduce measurement failed: {error}") from None
     run = bounds_records.named(bounds_records.all_reduce_run(text), *new_name())
     part = bounds_schema.write_all_reduces(options.results, run)
     print(render(all_reduce_table(bounds_schema.all_reduce_frame(run)), options.format), end="")

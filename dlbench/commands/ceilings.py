@@ -44,7 +44,7 @@ def _ceilings(options: argparse.Namespace) -> int:
         raise UnknownName("device", options.device, DEVICES, "--device")
     budget_s = positive_time(options.budget, "--budget")
     check_folder(options.results)
-    request = {"device": options.device, "budget_s": budget_s}
+    request = {"kind": "ceilings", "device": options.device, "budget_s": budget_s}
     if options.precision:
         request["precisions"] = options.precision.split(",")
     if options.missing:
@@ -54,7 +54,7 @@ def _ceilings(options: argparse.Namespace) -> int:
             return 0
     run_id, started_at = new_name()
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
-    text = run_worker("dlbench.worker.jobs.ceilings", folder, request, 2 * budget_s + MARGIN_S)
+    text = run_worker(request, folder, 2 * budget_s + MARGIN_S)
     if text is None:
         return 1
     run = bounds_records.named(bounds_records.ceiling_run(text), run_id, started_at)

@@ -66,10 +66,8 @@ def _profile(options: argparse.Namespace) -> int:
     if folder.exists():
         raise BadInput(f"'{folder}' already exists; choose another folder with -o")
     check_folder(folder.parent)
-    request = {"case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
-    text = run_worker(
-        "dlbench.worker.jobs.profile", folder, request, max(case.protocol.timeout_s, 3 * time_s + MARGIN_S)
-    )
+    request = {"kind": "profile", "case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
+    text = run_worker(request, folder, max(case.protocol.timeout_s, 3 * time_s + MARGIN_S))
     if text is None:
         return 1
     run = bounds_records.named(bounds_records.profile_run(text), run_id, started_at)

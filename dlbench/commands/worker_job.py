@@ -13,7 +13,7 @@ from dlbench.messages import say
 MARGIN_S = 300.0
 
 
-def run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: float) -> str | None:
+def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str | None:
     """Run the worker and return its result; on failure print the reason and return None."""
     from dlbench.launch import job
     from dlbench.launch.processes import Stopped
@@ -23,7 +23,7 @@ def run_worker(module: str, folder: Path, request: dict[str, Any], timeout_s: fl
             print(f"\r\x1b[2K{elapsed_s:.0f} s  {phase[:70]}", end="", file=sys.stderr, flush=True)
 
     try:
-        return job.run(module, folder, request, timeout_s, tick)
+        return job.run(request, folder, timeout_s, tick)
     except job.JobFailed as error:
         say(f"dlbench: {error}")
         return None

@@ -2,7 +2,7 @@
 
     results/attempts/<attempt_id>/
       owner.json     who measures (host, process), written first
-      case.json      what is to be measured; the worker's input
+      request.json   what is to be measured; the worker's input (case.json in earlier versions)
       stdout.txt  stderr.txt
       result.json    the worker's outcome, written last by the worker, by rename
       record.json    how the attempt ended, written last of all by the supervisor, by rename
@@ -26,7 +26,9 @@ from typing import Any
 
 from dlbench.atomic_file import read_text, temporary_name, write_atomically
 from dlbench.errors import DlbenchError, StoreError
-from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict, load_json
+from dlbench.json_text import load_json
+from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict
+from dlbench.suites import request as requests
 from dlbench.suites.case import Case
 
 
@@ -90,7 +92,7 @@ def create(
     network_key: str = "",
     earlier: Iterable[str] = (),
 ) -> Attempt:
-    """Make the folder of a new attempt with its `owner.json` and `case.json`, all at once: by a rename.
+    """Make the folder of a new attempt with its `owner.json` and `request.json`, all at once: by a rename.
 
     The results folder `root` must be there. The attempt starts later than every earlier one of the same case that is
     known here, whatever the clocks of the hosts say: the latest attempt counts.
@@ -118,7 +120,7 @@ def create(
             "network_key": network_key,
         }
         write_atomically(making / "owner.json", json.dumps(owner | head, indent=1))
-        write_atomically(making / "case.json", json.dumps(case.to_dict(), indent=1))
+        requests.write(making, requests.measure(case))
         making.rename(attempt.folder)
     except OSError as error:
         shutil.rmtree(making, ignore_errors=True)
@@ -221,7 +223,7 @@ def unclosed(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[
             continue
         try:
             owner = load_json(read_text(folder / "owner.json"))
-            case = Case.from_dict(load_json(read_text(folder / "case.json")))
+            case = requests.case_of(requests.read(folder))
             attempt: Attempt = from_dict(Attempt, owner | {"folder": folder, "case": case})
         except (OSError, ValueError, TypeError, DlbenchError):
             # Killed between making the folder and writing its two files: nothing was measured there. Or of a version

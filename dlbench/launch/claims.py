@@ -22,7 +22,7 @@ from typing import Any
 from dlbench import process_identity
 from dlbench.atomic_file import read_text
 from dlbench.errors import StoreError
-from dlbench.results.records import load_json
+from dlbench.json_text import load_json
 
 #: An owner whose process cannot be looked at from here is taken for dead when its claim did not change for so long [s].
 SILENCE_S = 300.0

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.atomic_file import read_text
+from dlbench.json_text import load_json
 from dlbench.launch import claims
 from dlbench.launch.processes import MARK, tail
-from dlbench.results.records import DONE_STATUSES, load_json
+from dlbench.results.records import DONE_STATUSES
 
 #: What launchers say about a process that was killed: (pattern, what its group names).
 _KILLED = (

@@ -20,9 +20,9 @@ from typing import Any
 
 from dlbench.atomic_file import read_text, write_atomically
 from dlbench.errors import BadInput, StoreError
+from dlbench.json_text import load_json
 from dlbench.launch import claims
 from dlbench.launch.sites import FILE_RUNTIMES, Container
-from dlbench.results.records import load_json
 
 #: How the file of an image begins: what, at which byte.
 _MAGIC = {"squashfs": (b"hsqs", 0), "SIF": (b"SIF_MAGIC", 32)}

@@ -1,9 +1,12 @@
-"""A worker process that measures no case of a suite (ceilings, profiles), under the same discipline as those that do:
-a process of its own, in a session of its own, that ends with us, at a time limit, and with all its children."""
+"""One worker process, or one case's ranks, from start to end: ends with us, at a time limit, and with all its children.
+
+`wait` watches every worker, those that `supervise` measures cases with too; `run` does any other request.
+"""
 
 from __future__ import annotations
 
-import json
+import shutil
+import subprocess
 import sys
 import threading
 import time
@@ -11,65 +14,109 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, StoreError
+from dlbench.json_text import load_json
+from dlbench.launch import failure_diagnosis
 from dlbench.launch.processes import end, how_it_ended, last_words, phase_of, start, stopping_on_signals
-from dlbench.results.records import load_json
+from dlbench.suites import request as requests
+
+#: After its result is there, a worker may take so long to end [s].
+RESULT_GRACE_S = 30.0
 
 
 class JobFailed(InvalidMeasurement):
     """The worker ended without a result: it ran out of memory or time, or crashed."""
 
 
-def run(
-    module: str,
-    folder: Path,
-    request: dict[str, Any],
-    timeout_s: float,
-    on_tick: Callable[[float, str], None] = lambda elapsed_s, phase: None,
-) -> str:
-    """Run `python -m MODULE FOLDER` and give the text of its result.json.
+def wait(process: subprocess.Popen[bytes], folder: Path, timeout_s: float, on_tick: Callable[[float], None]) -> bool:
+    """Wait for a worker or a launcher of ranks; gives whether it still runs at its time limit.
+
+    It may still run otherwise too: one of its ranks failed, or something keeps it from ending after its work.
 
     Args:
+        on_tick: called about once a second with the seconds so far.
+    """
+    # A thread blocks in waitpid and this one in the join: nothing polls while the worker measures.
+    waiter = threading.Thread(target=process.wait, daemon=True)
+    waiter.start()
+    began, result_at_s = time.monotonic(), None
+    while waiter.is_alive():
+        waiter.join(timeout=1.0)
+        elapsed_s = time.monotonic() - began
+        on_tick(elapsed_s)
+        if not waiter.is_alive():
+            break
+        if elapsed_s > timeout_s:
+            return True
+        if failure_diagnosis.has_failed(folder):
+            break  # its launcher should have ended it by now
+        if result_at_s is None and (folder / "result.json").exists():
+            result_at_s = elapsed_s
+        if result_at_s is not None and elapsed_s - result_at_s > RESULT_GRACE_S:
+            break
+    return False
+
+
+def run(
+    request: dict[str, Any],
+    folder: Path,
+    timeout_s: float,
+    on_tick: Callable[[float, str], None] = lambda elapsed_s, phase: None,
+    argv: list[str] | None = None,
+    world_size: int = 1,
+) -> str:
+    """Have a worker do the request in `folder`, and give the text of its result.json.
+
+    Args:
+        request: see `dlbench.suites.request`.
         folder: is made; keeps request.json, stdout.txt, stderr.txt and what the worker writes.
         on_tick: called about once a second with the seconds so far and the worker's phase.
+        argv: starts the worker or its ranks; by default one `python -m dlbench.worker` of this machine.
+        world_size: how many ranks that makes.
 
     Raises:
         BadInput, DeviceUnavailable: the worker could not begin, for that reason.
-        ErrandFailed: it began and brought nothing back.
+        JobFailed: it began and brought nothing back.
         StoreError: the folder cannot be written.
         Stopped: a signal asked for the end.
     """
     try:
-        folder.mkdir(parents=True)
-        write_atomically(folder / "request.json", json.dumps(request, indent=1))
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("result.json", "error.json"):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / "ranks", ignore_errors=True)
+        requests.write(folder, request)
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}; choose another with --results") from None
     with stopping_on_signals():
-        process = start([sys.executable, "-m", module, str(folder)], folder, {})
-        waiter = threading.Thread(target=process.wait, daemon=True)
-        waiter.start()
-        began, timed_out = time.monotonic(), False
+        process = start(argv or [sys.executable, "-m", "dlbench.worker", str(folder)], folder, {})
         try:
-            while waiter.is_alive() and not timed_out:
-                waiter.join(timeout=1.0)
-                on_tick(time.monotonic() - began, phase_of(folder))
-                timed_out = waiter.is_alive() and time.monotonic() - began > timeout_s
+            timed_out = wait(process, folder, timeout_s, lambda elapsed_s: on_tick(elapsed_s, phase_of(folder)))
         finally:
             end(process)
+            failure_diagnosis.end_leftovers(folder)
     if (folder / "result.json").exists():  # written by rename: whole, whatever became of the process afterwards
         return (folder / "result.json").read_text(encoding="utf-8")
-    if timed_out:
-        raise JobFailed(f"no end within {timeout_s:.0f} s, in phase '{phase_of(folder)}'; see {folder}")
-    raise _reason(folder, process.returncode)
+    raise _reason(folder, process.returncode, world_size, timeout_s if timed_out else None)
 
 
-def _reason(folder: Path, exit_code: int) -> Exception:
+def _reason(folder: Path, exit_code: int, world_size: int, limit_s: float | None) -> Exception:
+    """Why there is no result.
+
+    Args:
+        limit_s: the time limit, where the worker ran into it.
+    """
     try:
         values = load_json((folder / "error.json").read_text(encoding="utf-8"))
         status, text = str(values["status"]), str(values["text"])
     except (OSError, ValueError, KeyError, TypeError):
-        return JobFailed(f"{how_it_ended(exit_code)} in phase '{phase_of(folder)}'; {last_words(folder)}")
+        found = failure_diagnosis.verdict(folder, world_size, oom_kill=False)
+        phase = f"in phase '{phase_of(folder)}'"
+        if found:
+            return JobFailed(found[1])
+        if limit_s is not None:
+            return JobFailed(f"no end within {limit_s:.0f} s, {phase}; see {folder}")
+        return JobFailed(f"{how_it_ended(exit_code)} {phase}; {last_words(folder)}")
     if status == "bad_input":
         return BadInput(text)
     return DeviceUnavailable(text) if status == "no_device" else JobFailed(f"{status}: {text}; see {folder}")

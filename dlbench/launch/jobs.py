@@ -28,12 +28,13 @@ from typing import Any
 import dlbench
 from dlbench.atomic_file import read_text, write_atomically
 from dlbench.errors import BadInput, StoreError
+from dlbench.json_text import load_json
 from dlbench.launch import claims, images, scheduler, slurm
 from dlbench.launch.counts import Counts, count
 from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.launch.sites import Site
 from dlbench.names import excerpt, why_unsafe
-from dlbench.results.records import from_dict, load_json
+from dlbench.results.records import from_dict
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite, load_suite
 

@@ -26,6 +26,8 @@ from dlbench.ports import ports_of
 from dlbench.suites.case import Case
 
 Launcher = Callable[[Case, Path], list[str]]
+#: The module that does the request in a folder.
+WORKER = "dlbench.worker"
 #: Where torchrun's ranks of several nodes meet, unless DLBENCH_MASTER_PORTS or MASTER_PORT says something else.
 DEFAULT_PORT = 29_400
 
@@ -35,7 +37,6 @@ class Options:
     """What a launcher must know besides the case."""
 
     python: str = sys.executable
-    module: str = "dlbench.worker"
     #: The mpirun to call, and whose it is: "mpich" or "openmpi".
     mpirun: str = "mpirun"
     mpi: str = "mpich"
@@ -57,7 +58,7 @@ def local(case: Case, folder: Path, options: Options | None = None) -> list[str]
     """
     options = options or Options()
     _one_node(case, "local")
-    worker = [options.python, "-m", options.module, str(folder)]
+    worker = [options.python, "-m", WORKER, str(folder)]
     if case.world_size == 1 and not case.is_distributed:
         return worker
     return [options.python, "-m", "dlbench.launch.spawn", str(case.world_size), "--", *worker]
@@ -71,7 +72,7 @@ def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
     """
     agent = [options.python, "-m", "torch.distributed.run"]
     ranks = [f"--nnodes={case.nodes}", f"--nproc-per-node={case.devices_per_node}", "--max-restarts=0"]
-    worker = ["-m", options.module, str(folder)]
+    worker = ["-m", WORKER, str(folder)]
     if case.nodes == 1:
         return [*agent, "--standalone", *ranks, *worker]
     if options.address is None:
@@ -88,7 +89,7 @@ def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
 
 def mpirun(case: Case, folder: Path, options: Options) -> list[str]:
     """MPI starts the ranks; through `python -m mpi4py` an exception in one of them ends all."""
-    worker = [options.python, "-m", "mpi4py", "-m", options.module, str(folder)]
+    worker = [options.python, "-m", "mpi4py", "-m", WORKER, str(folder)]
     if options.mpi == "openmpi":
         placed = ["--map-by", f"ppr:{case.devices_per_node}:node:oversubscribe", "--bind-to", "none"]
         root = ["--allow-run-as-root"] if options.as_root else []
@@ -101,7 +102,7 @@ def srun(case: Case, folder: Path, options: Options) -> list[str]:
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.world_size}"]
     # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
     step += [*_cores(options, case, 1), f"--ntasks-per-node={case.devices_per_node}", f"--job-name={folder.name}"]
-    return [*step, options.python, "-m", options.module, str(folder)]
+    return [*step, options.python, "-m", WORKER, str(folder)]
 
 
 def _cores(options: Options, case: Case, num_ranks: int) -> list[str]:
@@ -121,7 +122,7 @@ LAUNCHERS: dict[str, Callable[[Case, Path, Options], list[str]]] = {
 }
 
 
-def find(name: str, environment: Mapping[str, str] | None = None, module: str = "dlbench.worker") -> Launcher:
+def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
     """The launcher called `name`, with what this machine says about it.
 
     Raises:
@@ -134,7 +135,6 @@ def find(name: str, environment: Mapping[str, str] | None = None, module: str = 
     address = environment.get("MASTER_ADDR")
     ports = ports_of(environment.get("DLBENCH_MASTER_PORTS") or environment.get("MASTER_PORT", ""))
     options = Options(
-        module=module,
         as_root=os.geteuid() == 0,
         address=environment.get("DLBENCH_MASTER_ADDR", address),
         port=ports[0] if ports else DEFAULT_PORT,

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dlbench import atomic_file
 from dlbench.launch import attempts, claims
+from dlbench.suites import request as requests
 
 
 def sweep(root: Path, among: Iterable[Path] | None = None) -> int:
@@ -64,7 +65,8 @@ def _removed(path: Path) -> bool:
 def _removed_empty(attempt: Path, claimed: str) -> bool:
     """Earlier versions made an attempt's folder before its files, under the claim of its case."""
     case_id = attempt.name.split("-")[1] if attempt.name.count("-") == 2 else ""
-    if not case_id or case_id in claimed or any((attempt / name).exists() for name in ("owner.json", "case.json")):
+    names = ("owner.json", requests.NAME, requests.EARLIER_NAME)
+    if not case_id or case_id in claimed or any((attempt / name).exists() for name in names):
         return False
     with contextlib.suppress(OSError):
         sweep_attempt(attempt)

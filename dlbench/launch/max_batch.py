@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,6 @@ _FIRST_STEP = 1.1
 
 #: Whoever has so much memory has another limit first.
 LARGEST = 2**24
-
-
-_WORKER = "dlbench.worker.jobs.fit_check"
 
 
 @dataclass(frozen=True)
@@ -102,17 +99,19 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
 class Runs:
     """Real runs of one case with different batches, each in a process of its own that ends with it."""
 
-    def __init__(self, case: Case, folder: Path, limit_bytes: int, timeout_s: float, worker: str = _WORKER) -> None:
+    def __init__(
+        self, case: Case, folder: Path, limit_bytes: int, timeout_s: float, worker: Sequence[str] = ()
+    ) -> None:
         self._case = case
         self._folder = folder
         self._limit_bytes = limit_bytes
         self._timeout_s = timeout_s
-        self._worker = worker
+        self._worker = worker  # the words before the folder; none start a worker of this machine
         self._count = 0
 
     def prediction(self) -> Callable[[int], float] | None:
         """Memory by batch [bytes]; None where the network cannot be followed without data."""
-        answer = self._run({"predict": self._case.to_dict()})
+        answer = self._run({"kind": "predict", "case": self._case.to_dict()})
         lines = answer["lines"]
         # The CPU's limit is on the whole process.
         own = answer["process_bytes"] if self._case.device == "cpu" else 0
@@ -126,13 +125,14 @@ class Runs:
         Any failure is a limit, with its reason: not all are memory (indices of 32 bits, the time allowed).
 
         Raises:
-            ErrandFailed: a single image failed for another reason than memory.
+            JobFailed: a single image failed for another reason than memory.
         """
         from dlbench.launch.job import JobFailed
 
         began_s = time.monotonic()
         on_cpu = self._case.device == "cpu"
         request = {
+            "kind": "fit",
             "case": replace(self._case, batch_size=batch).to_dict(),
             "limit_bytes": self._limit_bytes if on_cpu else None,
         }
@@ -163,8 +163,10 @@ class Runs:
         from dlbench.launch import job
 
         self._count += 1
+        folder = self._folder / str(self._count)
         try:
-            return json.loads(job.run(self._worker, self._folder / str(self._count), request, self._timeout_s))
+            argv = [*self._worker, str(folder)] if self._worker else None
+            return json.loads(job.run(request, folder, self._timeout_s, argv=argv))
         except job.JobFailed as error:
             # The folder that it names goes with this command.
             raise job.JobFailed(str(error).partition("; see ")[0]) from None

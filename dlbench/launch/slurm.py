@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dlbench.errors import BadInput
 from dlbench.launch.containers import Surroundings, Wrapping, wrap
-from dlbench.launch.launchers import Launcher
+from dlbench.launch.launchers import WORKER, Launcher
 from dlbench.launch.sites import PLAIN_PATH, Mount, Site
 from dlbench.suites.case import Case
 
@@ -177,12 +177,11 @@ def report_script(site: Site, job: Job) -> str:
     )
 
 
-def through_step(step: Sequence[str], module: str = "dlbench.worker", nodes: Sequence[str] = ()) -> Launcher:
+def through_step(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
     """A launcher that starts each case as the words of a step say, `{ranks}` replaced by the case's nodes and ranks.
 
     Args:
         step: such as ``srun --mpi=none {ranks} apptainer exec x.sif python3``; the worker's module and folder follow.
-        module: the worker.
         nodes: of the job, in Slurm's order, where that is known. Cases of fewer nodes run on the first of them, for
             the ranks meet at the first of all, and Slurm would deal out such steps in turns.
 
@@ -197,18 +196,18 @@ def through_step(step: Sequence[str], module: str = "dlbench.worker", nodes: Seq
             ranks.append(f"--nodelist={','.join(nodes[: case.nodes])}")
         # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
         ranks.append(f"--job-name={folder.name}")
-        return [*_with_ranks(step, ranks), "-m", module, str(folder)]
+        return [*_with_ranks(step, ranks), "-m", WORKER, str(folder)]
 
     return launcher
 
 
-def probe_argv(step: Sequence[str], models: Sequence[str] = (), module: str = "dlbench.worker") -> list[str]:
+def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
     """The words that ask the Python inside of a step what it sees, on one node; see `dlbench.launch.probe`.
 
     Raises:
         BadInput: there is no word `{ranks}` in the step.
     """
-    return [*_with_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"]), "-m", module, "--probe", *models]
+    return [*_with_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"]), "-m", WORKER, "--probe", *models]
 
 
 def _with_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:

@@ -6,7 +6,6 @@ import hashlib
 import os
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -17,16 +16,13 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import StoreError
-from dlbench.launch import attempts, claims, failure_diagnosis, leftovers, processes, scheduler
+from dlbench.launch import attempts, claims, failure_diagnosis, job, leftovers, processes, scheduler
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
-from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, stopping_on_signals, tail
+from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, tail
 from dlbench.launch.results_folder import ResultsFolder, check_space
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
 from dlbench.suites.case import Case
-
-#: After its result is there, a worker may take so long to end [s].
-RESULT_GRACE_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -224,7 +220,8 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
     try:
         if changed is None:
             process = processes.start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
-            ended_by = _wait(process, case, attempt, campaign, folder, taken.claim)
+            on_tick = _watcher(case, attempt, campaign, folder, taken.claim)
+            ended_by = "timeout" if job.wait(process, attempt.folder, case.protocol.timeout_s, on_tick) else None
     except Stopped as stop:
         stopped = stop
         ended_by = stop.signal_name
@@ -247,6 +244,25 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
     return record, stopped
 
 
+def _watcher(
+    case: Case, attempt: Attempt, campaign: Campaign, folder: ResultsFolder, claim: claims.Claim
+) -> Callable[[float], None]:
+    """What is done about once a second while a case runs: progress, a look at the results folder, signs of life."""
+    touched_s = 0.0
+
+    def on_tick(elapsed_s: float) -> None:
+        nonlocal touched_s
+        campaign.on_tick(case, elapsed_s, phase_of(attempt.folder))
+        folder.check()
+        if elapsed_s - touched_s > claims.TOUCH_EVERY_S:
+            claim.touch()
+            with suppress(OSError):
+                os.utime(attempt.folder)
+            touched_s = elapsed_s
+
+    return on_tick
+
+
 def _changed_file(case: Case, campaign: Campaign) -> str | None:
     """A file of the case's network that is no longer what the campaign's key stands for; None where there is none.
 
@@ -257,65 +273,6 @@ def _changed_file(case: Case, campaign: Campaign) -> str | None:
             if hashlib.sha256(Path(path).read_bytes()).hexdigest() != digest:
                 return path
     return None
-
-
-def _wait(
-    process: subprocess.Popen[bytes],
-    case: Case,
-    attempt: Attempt,
-    campaign: Campaign,
-    folder: ResultsFolder,
-    claim: claims.Claim,
-) -> str | None:
-    """Wait for the worker; gives "timeout" when it must be ended for that."""
-    # A thread blocks in waitpid and this one in the join: nothing polls while the worker measures.
-    waiter = threading.Thread(target=process.wait, daemon=True)
-    waiter.start()
-    started = touched = time.monotonic()
-    result_at: float | None = None
-    while waiter.is_alive():
-        waiter.join(timeout=1.0)
-        now = time.monotonic()
-        campaign.on_tick(case, now - started, phase_of(attempt.folder))
-        folder.check()
-        if now - touched > claims.TOUCH_EVERY_S:
-            claim.touch()
-            with suppress(OSError):
-                os.utime(attempt.folder)
-            touched = now
-        if now - started > case.protocol.timeout_s and waiter.is_alive():
-            return "timeout"
-        if case.is_distributed and waiter.is_alive() and failure_diagnosis.has_failed(attempt.folder):
-            break  # its launcher should have ended it by now
-        if result_at is None and (attempt.folder / "result.json").exists():
-            result_at = now
-        if result_at is not None and now - result_at > RESULT_GRACE_S:
-            break  # it has done its work, and something keeps it from ending
-    return None
-
-
-def run_ranks(argv: list[str], folder: Path, case: Case) -> tuple[int, str | None]:
-    """Run the ranks of something that is no case of a suite under its time limit; gives exit status and what failed."""
-    process = processes.start(argv, folder, {})
-    waiter = threading.Thread(target=process.wait, daemon=True)
-    waiter.start()
-    began = time.monotonic()
-    with stopping_on_signals():
-        try:
-            while waiter.is_alive() and time.monotonic() - began < case.protocol.timeout_s:
-                waiter.join(timeout=1.0)
-                if waiter.is_alive() and failure_diagnosis.has_failed(folder):
-                    break
-            late = waiter.is_alive()
-        finally:
-            processes.end(process)
-            failure_diagnosis.end_leftovers(folder)
-    if process.returncode == 0 and not late:
-        return 0, None
-    found = failure_diagnosis.verdict(folder, case.world_size, oom_kill=False)
-    if found is None and late:
-        found = "timeout", f"no end within {case.protocol.timeout_s:.0f} s"
-    return process.returncode, found[1] if found else f"{how_it_ended(process.returncode)}; {last_words(folder)}"
 
 
 def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:

@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from dlbench.json_text import dump_json
+from dlbench.json_text import dump_json, load_json
 from dlbench.names import excerpt
-from dlbench.results.records import from_dict, load_json
+from dlbench.results.records import from_dict
 
 BOUNDS_VERSION = 1
 #: Kinds of ceiling: the first two in FLOP/s, the others in bytes read and written per second.

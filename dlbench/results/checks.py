@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from dlbench.errors import DlbenchError
+from dlbench.json_text import load_json
 from dlbench.names import excerpt, why_unsafe
-from dlbench.results.records import DONE_STATUSES, STATUSES, load_json
+from dlbench.results.records import DONE_STATUSES, STATUSES
 from dlbench.results.schema import SCHEMA
 from dlbench.suites.case import CHOICES, Protocol, make_protocol
 

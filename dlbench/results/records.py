@@ -8,17 +8,13 @@ becomes one Parquet row per rank (`schema.py`). Raw samples are kept; every stat
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlbench.json_text import dump_json
+from dlbench.json_text import dump_json, load_json
 from dlbench.names import excerpt, why_unsafe
 
 SCHEMA_VERSION = 1
-#: Values inside of values inside of values: no file of dlbench comes near.
-_MAX_DEPTH = 50
 #: ok: met its confidence target; unstable: kept, but stopped at a cap; the others carry an error.
 STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
 #: Statuses with usable samples: such a case counts as done and is not measured again.
@@ -246,29 +242,6 @@ class Record:
         if record.status not in STATUSES:
             raise ValueError(f"its status is {excerpt(record.status)}")
         return record
-
-
-def load_json(text: str) -> Any:
-    """What a JSON text holds.
-
-    Raises:
-        ValueError: it is no JSON, is nested too deeply, or holds a number with thousands of digits.
-    """
-    try:
-        values = json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    level = [values]
-    for _ in range(_MAX_DEPTH):
-        # One level down: whoever prints values goes down by calls, which Python limits.
-        level = [v for value in level if isinstance(value, list | dict) for v in _items(value)]
-        if not level:
-            return values
-    raise ValueError("it is nested too deeply")
-
-
-def _items(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def details_of(text: object) -> dict[str, Any]:

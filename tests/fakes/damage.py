@@ -18,6 +18,7 @@ from dlbench.results import store
 from dlbench.results.bounds_records import profile_run
 from dlbench.results.bounds_schema import write_layers
 from dlbench.results.records import Outcome, Record
+from dlbench.suites import request as requests
 from dlbench.suites.case import Case, Protocol
 from tests.fakes import bounds
 from tests.fakes import records as fakes
@@ -50,7 +51,7 @@ def _leave_folder(root: Path, record: Record) -> None:
     folder.mkdir(parents=True)
     head = {name: getattr(record, name) for name in ("suite", "suite_version", "system_key", "started_at", "label")}
     (folder / "owner.json").write_text(json.dumps({"host": "gone", "pid": 2**22, **head}))
-    (folder / "case.json").write_text(json.dumps(record.case))
+    requests.write(folder, {"kind": "measure", "case": record.case})
     (folder / "result.json").write_text(Outcome(record.status, record.error, record.ranks).to_json())
     attempts.write_record(folder, record)
 

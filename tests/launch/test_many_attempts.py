@@ -162,13 +162,13 @@ def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monke
 def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path):
     (record,) = measured(tmp_path, MANY[:1])
     pattern = tmp_path / "attempts" / record.attempt_id
-    texts = [(pattern / name).read_text() for name in ("record.json", "result.json", "owner.json", "case.json")]
+    texts = [(pattern / name).read_text() for name in ("record.json", "result.json", "owner.json", "request.json")]
     for number in range(5000):
         case = Case("lenet5", repeat=1000 + number)
         folder = pattern.with_name(f"20260101T000000-{case.id}-{number:06x}")
         folder.mkdir()
         changed = (text.replace(record.attempt_id, folder.name).replace(record.case_id, case.id) for text in texts)
-        for name, text in zip(("record.json", "result.json", "owner.json", "case.json"), changed, strict=True):
+        for name, text in zip(("record.json", "result.json", "owner.json", "request.json"), changed, strict=True):
             (folder / name).write_text(text)
     began = time.process_time()
     assert len(existing.look(tmp_path).ended) == 5001

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 import pytest
 
@@ -89,11 +90,14 @@ def test_what_is_no_size_is_refused(text):
 WORKER = """
 import json, os, sys
 from pathlib import Path
-from dlbench.worker.jobs.job import serve
+from dlbench.suites import request as requests
+from dlbench.worker.jobs.job import answer
 
-def work(request, folder):
+request = requests.read(Path(sys.argv[1]))
+
+def work():
     Path({pids!r}).open("a").write(f"{{os.getpid()}}\\n")
-    if "predict" in request:
+    if request["kind"] == "predict":
         return json.dumps({{"lines": [[500, 10], [0, 100]], "process_bytes": 50}})
     batch = request["case"]["batch_size"]
     assert request["limit_bytes"] == 1000
@@ -105,14 +109,14 @@ def work(request, folder):
         raise MemoryError("no room")
     return json.dumps({{"memory_allocated_peak_bytes": None, "memory_rss_peak_bytes": 100 * batch}})
 
-sys.exit(serve(sys.argv[1:], work))
+sys.exit(answer(Path(sys.argv[1]), work))
 """
 
 
 def runs_of(tmp_path, monkeypatch, kind):
     (tmp_path / "stand_in.py").write_text(WORKER.format(kind=kind, pids=str(tmp_path / "pids")))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return Runs(Case("lenet5"), tmp_path / "runs", 1000, 60.0, "stand_in")
+    return Runs(Case("lenet5"), tmp_path / "runs", 1000, 60.0, [sys.executable, "-m", "stand_in"])
 
 
 @pytest.mark.parametrize("kind", ["full", "killed"])

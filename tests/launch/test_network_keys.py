@@ -155,7 +155,7 @@ def test_a_network_that_is_edited_in_the_middle_of_a_run_is_not_kept_under_the_k
     source.write_text("WIDTH = 8\n")
     files = {"own:make": {str(source): hashlib.sha256(source.read_bytes()).hexdigest(), "/in/a/container.py": "0"}}
     cases = [Case("own:make", batch_size=n) for n in (1, 2, 3)]
-    edit = f"Path({str(source)!r}).write_text('WIDTH = 9') if '\"batch_size\": 2' in (folder / 'case.json').read_text() else 0"
+    edit = f"Path({str(source)!r}).write_text('WIDTH = 9') if '\"batch_size\": 2' in (folder / 'request.json').read_text() else 0"
     campaign = supervise.Campaign(
         tmp_path, "s", 1, "sys", script(f"{edit}; write_good()"), network_keys={"own:make": "k"}, network_files=files
     )

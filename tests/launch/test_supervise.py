@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import StoreError
-from dlbench.launch import attempts, claims, processes, results_folder, supervise
+from dlbench.launch import attempts, claims, job, processes, results_folder, supervise
 from dlbench.suites.case import Case, Protocol
 from tests.fakes.workers import script
 
@@ -62,7 +62,7 @@ def test_a_worker_ended_by_a_signal_is_crashed_and_the_signal_named(tmp_path, nu
 def test_a_complete_result_counts_whatever_becomes_of_the_process_afterwards(
     tmp_path, monkeypatch, end, exit_code, how
 ):
-    monkeypatch.setattr(supervise, "RESULT_GRACE_S", 0.5)
+    monkeypatch.setattr(job, "RESULT_GRACE_S", 0.5)
     record = run_one(tmp_path, f"write_good(); {end}")
     assert (record.status, record.exit_code) == ("ok", exit_code)
     assert record.ranks[0][1].step_s == (0.010, 0.011, 0.012)
@@ -133,12 +133,12 @@ def test_a_worker_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypat
 
 
 def test_after_a_failure_the_next_case_runs(tmp_path):
-    body = "sys.exit(1) if '\"batch_size\": 1,' in (folder / 'case.json').read_text() else write_good()"
+    body = "sys.exit(1) if '\"batch_size\": 1,' in (folder / 'request.json').read_text() else write_good()"
     assert [r.status for r in supervise.run(CASES, campaign(tmp_path, body))] == ["crashed", "ok"]
 
 
 def test_a_second_run_does_only_what_failed(tmp_path):
-    body = "sys.exit(1) if '\"batch_size\": 1,' in (folder / 'case.json').read_text() else write_good()"
+    body = "sys.exit(1) if '\"batch_size\": 1,' in (folder / 'request.json').read_text() else write_good()"
     list(supervise.run(CASES, campaign(tmp_path, body)))
     again = list(supervise.run(CASES, campaign(tmp_path, "write_good()")))
     assert [r.case["batch_size"] for r in again] == [1]
@@ -191,10 +191,10 @@ def test_only_one_of_many_processes_takes_a_stale_claim(tmp_path):
 SUPERVISOR = """
 import sys, time
 from pathlib import Path
-from dlbench.launch import supervise
+from dlbench.launch import processes, supervise
 from tests.launch.test_supervise import CASES, campaign
 root = Path(sys.argv[1])
-with supervise.stopping_on_signals():
+with processes.stopping_on_signals():
     try:
         list(supervise.run(CASES[:int(sys.argv[3])], campaign(root, sys.argv[2])))
     except supervise.Stopped as stop:

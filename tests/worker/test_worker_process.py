@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import resource
 import signal
 import subprocess
@@ -15,6 +14,7 @@ import torch
 
 from dlbench.errors import BadInput
 from dlbench.results.records import Outcome
+from dlbench.suites import request as requests
 from dlbench.suites.case import Case
 from dlbench.worker import precision
 from dlbench.worker.precision import read_precision, set_precision
@@ -152,7 +152,7 @@ def test_a_signal_leaves_a_preempted_case(tmp_path, number):
 
 
 def test_without_a_case_nothing_is_written(tmp_path):
-    (tmp_path / "case.json").write_text(json.dumps({"model": "lenet5", "colour": "red"}))
+    requests.write(tmp_path, {"kind": "measure", "case": {"model": "lenet5", "colour": "red"}})
     done = subprocess.run([sys.executable, "-m", "dlbench.worker", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 2
     assert "unknown axis 'colour'" in done.stderr

@@ -1,23 +1,24 @@
-"""`python -m dlbench.worker.jobs.allreduce FOLDER`, started like a case: times all-reduces over message sizes.
+"""Times all-reduces over message sizes, between ranks that are started like those of a case.
 
 Its samples become algorithm and bus bandwidth in `dlbench.results.bounds_schema` (nccl-tests, doc/PERFORMANCE.md).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from dlbench.atomic_file import write_atomically
 from dlbench.results.bounds_records import AllReduce, AllReduceRun, to_json
 from dlbench.results.records import Outcome
 from dlbench.suites.case import Case
+from dlbench.suites.request import case_of
 from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import process_group
@@ -67,28 +68,21 @@ def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
     return [clock.elapsed_s(a, b) for a, b in pairwise(stamps)]
 
 
-def main(arguments: list[str]) -> int:
-    """Times all-reduces as FOLDER/case.json and FOLDER/sizes.json say; rank 0 writes FOLDER/allreduce.json."""
-
-    folder = Path(arguments[0])
-    case = Case.from_dict(json.loads((folder / "case.json").read_text()))
-    sizes = json.loads((folder / "sizes.json").read_text())
+def serve(request: dict[str, Any], folder: Path) -> int:
+    """Time all-reduces as one of the ranks, of which rank 0 writes the result; gives the exit status."""
+    case = case_of(request)
 
     def work(case: Case, context: RankContext) -> Outcome:
         device = find_device(case, context.local_rank)
         clock = clock_for(device)
         enter_phase("all-reduce")
-        measured = all_reduce_times(sizes, device, clock, context)
+        measured = all_reduce_times(request["sizes_bytes"], device, clock, context)
         backend = context.group.backend if context.group else "none"
         transport = find_transport(backend, device, context.world_size, case.nodes == 1)
         if context.rank == 0:
             ranks = (case.nodes, context.world_size, backend, transport.used)
             run = AllReduceRun(device_identity(device), *ranks, measured, transport.warning)
-            (folder / "allreduce.json").write_text(to_json(run))
+            write_atomically(folder / "result.json", to_json(run))
         return Outcome("ok")
 
     return process_group.serve(case, folder, detect(os.environ, case.world_size), work)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,7 +1,5 @@
 """What a device can reach: matrix products and convolutions in FLOP/s, copy and triad in bytes/s.
 
-`python -m dlbench.worker.jobs.ceilings FOLDER` reads request.json there: {"device": "auto", "budget_s": 45}.
-
 Operands are random (data changes power and clocks), results are written to memory that is there already, and the
 samples of one shape are queued one behind the other without waiting. No shape is left out in silence: what the device
 cannot do, or not within its share of the time, is kept as a row with the reason.
@@ -10,7 +8,6 @@ cannot do, or not within its share of the time, is kept as a row with the reason
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,13 +25,12 @@ from dlbench.results.bounds_records import Ceiling, CeilingRun, to_json
 from dlbench.suites.case import DEVICES, Case
 from dlbench.worker.counting.flops import convolution_macs
 from dlbench.worker.devices import clock_for, device_identity, find_device
-from dlbench.worker.jobs.job import serve
+from dlbench.worker.jobs.job import answer
 from dlbench.worker.machine.software import read_text
 from dlbench.worker.machine.system import CPU, device_facts
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.precision import precisions, set_precision
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.rank_status import leave
 from dlbench.worker.timing import Clock
 
 #: One sample lasts about this long [s], in as many calls as that takes: a stamp costs microseconds.
@@ -315,10 +311,7 @@ def _timed(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
     return time.perf_counter() - began_s
 
 
-def _work(request: dict[str, Any], folder: Path) -> str:
+def serve(request: dict[str, Any], folder: Path) -> int:
+    """Measure the ceilings that the request asks for; gives the exit status."""
     device, budget_s = request.get("device", "auto"), float(request.get("budget_s", 45.0))
-    return to_json(measure_ceilings(device, budget_s, request.get("precisions", ())))
-
-
-if __name__ == "__main__":
-    leave(serve(sys.argv[1:], _work))
+    return answer(folder, lambda: to_json(measure_ceilings(device, budget_s, request.get("precisions", ()))))

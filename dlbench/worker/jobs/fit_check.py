@@ -1,38 +1,42 @@
-"""`python -m dlbench.worker.jobs.fit_check FOLDER`: does a case fit into memory? By a few real steps, or by prediction.
+"""Does a case fit into memory? By a few real steps, or by prediction.
 
-request.json holds either {"predict": CASE}, answered by the lines over the batch of which the highest is the predicted
-peak [bytes, bytes per image], null where there are none, and by what this process takes before it has any tensor; or
-{"case": CASE, "limit_bytes": N | null}, answered by the peaks that were reached. On the CPU the limit is that on the
-process's data (RLIMIT_DATA): all private memory it may write to, of tensors, libraries, threads and the interpreter. An
-allocation beyond it fails, and nothing else on the machine is in danger.
+A request of kind `predict` is answered by the lines over the batch of which the highest is the predicted peak [bytes,
+bytes per image], null where there are none, and by what this process takes before it has any tensor; one of kind `fit`
+by the peaks that were reached. On the CPU its `limit_bytes` is that on the process's data (RLIMIT_DATA): all private
+memory it may write to, of tensors, libraries, threads and the interpreter. An allocation beyond it fails, and nothing
+else on the machine is in danger. On a GPU it is null.
 """
 
 from __future__ import annotations
 
 import json
 import resource
-import sys
 from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.free_memory import data_bytes
 from dlbench.suites.case import Case
-from dlbench.worker.jobs.job import serve
+from dlbench.suites.request import case_of
+from dlbench.worker.jobs.job import answer
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.rank_status import leave
 
 #: The optimizer makes its state at the end of the first step; the second has everything in place. In fp16 the first
 #: steps may be skipped until the gradients are scaled to be finite: so many are tried.
 _NUM_STEPS, _MAX_STEPS = 2, 20
 
 
-def work(request: dict[str, Any], folder: Path) -> str:
-    """The text of result.json."""
-    if "predict" in request:
-        process_bytes = _process_bytes()
-        return json.dumps({"lines": _predicted(Case.from_dict(request["predict"])), "process_bytes": process_bytes})
-    return json.dumps(_try(Case.from_dict(request["case"]), request["limit_bytes"]))
+def serve(request: dict[str, Any], folder: Path) -> int:
+    """Predict or try what the case of the request needs; gives the exit status."""
+    return answer(folder, lambda: json.dumps(_work(request)))
+
+
+def _work(request: dict[str, Any]) -> dict[str, Any]:
+    case = case_of(request)
+    if request["kind"] == "fit":
+        return _try(case, request["limit_bytes"])
+    process_bytes = _process_bytes()
+    return {"lines": _predicted(case), "process_bytes": process_bytes}
 
 
 def _process_bytes() -> int:
@@ -100,7 +104,3 @@ def take_steps(workload: Any) -> None:
 
 def _scale(workload: Any) -> float:
     return float(workload.scaler.get_scale()) if workload.scaler is not None else 1.0
-
-
-if __name__ == "__main__":
-    leave(serve(sys.argv[1:], work))

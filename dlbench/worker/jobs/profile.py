@@ -1,8 +1,5 @@
 """Time of every layer, forward and backward, inside steps as `measure` runs them; and a trace.
 
-`python -m dlbench.worker.jobs.profile FOLDER` reads FOLDER/request.json:
-{"case": {...}, "time_s": 10, "trace_steps": 3}.
-
 Hooks on every module, and on every node that autograd made, take one stamp each: the time between two stamps belongs to
 the innermost module that was running, so that the layers and the few parts that are none sum to the step. A node is
 of the module during whose forward pass autograd numbered it; a residual addition so belongs to its block. Full-backward
@@ -19,7 +16,6 @@ import dataclasses
 import math
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,12 +30,12 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.models.loss import main_scores
 from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.suites.case import Case
+from dlbench.suites.request import case_of
 from dlbench.worker.counting.traffic import LOSS, Work, count_traffic
 from dlbench.worker.devices import clock_for, device_identity, find_device
-from dlbench.worker.jobs.job import serve
+from dlbench.worker.jobs.job import answer
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.progress import enter_phase
-from dlbench.worker.ranks.rank_status import leave
 from dlbench.worker.stopping import WarmupRule
 from dlbench.worker.timing import Clock, no_garbage_collection
 from dlbench.worker.workload import Workload, build_workload
@@ -432,11 +428,7 @@ def _tensors(value: Any) -> list[Tensor]:
     return [] if scores is None else [scores]
 
 
-def _work(request: dict[str, Any], folder: Path) -> str:
-    case = Case.from_dict(request["case"])
-    run = profile(case, folder, float(request.get("time_s", 10.0)), int(request.get("trace_steps", 3)))
-    return to_json(run)
-
-
-if __name__ == "__main__":
-    leave(serve(sys.argv[1:], _work))
+def serve(request: dict[str, Any], folder: Path) -> int:
+    """Profile the case of the request; gives the exit status."""
+    time_s, trace_steps = float(request.get("time_s", 10.0)), int(request.get("trace_steps", 3))
+    return answer(folder, lambda: to_json(profile(case_of(request), folder, time_s, trace_steps)))

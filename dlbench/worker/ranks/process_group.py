@@ -21,11 +21,12 @@ import torch.distributed as dist
 
 from dlbench.affinity import allowed_cores, set_by_torchrun
 from dlbench.errors import BadInput, DlbenchError
+from dlbench.exit_codes import NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Outcome
 from dlbench.suites.case import Case
 from dlbench.worker.progress import current_phase, enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext
-from dlbench.worker.ranks.rank_status import EXIT_NOT_DONE, RankStatus, die_with_launcher, leave_at_once
+from dlbench.worker.ranks.rank_status import RankStatus, die_with_launcher, leave_at_once
 from dlbench.worker.ranks.rendezvous import meet
 
 
@@ -80,8 +81,8 @@ def serve(case: Case, attempt: Path, found: DetectedRank, work: Work) -> int:
         status, text = classify(error)
         rank_status.ended(status, text)
         print(f"rank {found.rank}: {status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
-        leave_at_once(EXIT_NOT_DONE)
-    return 0 if outcome.status in DONE_STATUSES else EXIT_NOT_DONE
+        leave_at_once(NOT_DONE)
+    return OK if outcome.status in DONE_STATUSES else NOT_DONE
 
 
 def backend_of(case: Case) -> str:

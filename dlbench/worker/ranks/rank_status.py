@@ -22,9 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
+from dlbench.atomic_file import write_atomically
+from dlbench.exit_codes import NOT_DONE
 from dlbench.worker.progress import current_phase
 
-EXIT_NOT_DONE = 3
 #: What a rank says whose own work was well, when another one is gone.
 LOST_PEER = re.compile(
     r"closed by peer|connection reset|broken pipe|remote process exited|socket timeout|ncclRemoteError|"
@@ -61,9 +62,7 @@ class RankStatus:
             self._write("end", values | {"host": socket.gethostname()})
 
     def _write(self, kind: str, values: Mapping[str, object]) -> None:
-        partial = self.folder / f".{self.rank}.{kind}.{os.getpid()}"
-        partial.write_text(json.dumps(values), encoding="utf-8")
-        partial.replace(self.folder / f"{self.rank}.{kind}.json")
+        write_atomically(self.folder / f"{self.rank}.{kind}.json", json.dumps(values))
 
     def watch_signals(self) -> None:
         """On SIGTERM and SIGUSR1 says where this rank stands, and exits, even while it waits inside of a collective.
@@ -84,7 +83,7 @@ class RankStatus:
             self.ended(
                 "preempted", f"stopped by {signal.Signals(number).name} in phase {current_phase()}, at {context}"
             )
-            os._exit(EXIT_NOT_DONE)
+            os._exit(NOT_DONE)
 
         threading.Thread(target=wait, daemon=True, name="signals").start()
 
@@ -103,7 +102,7 @@ def die_with_launcher() -> None:
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended in between
-        os._exit(EXIT_NOT_DONE)
+        os._exit(NOT_DONE)
 
 
 def leave(code: int) -> NoReturn:

@@ -24,7 +24,6 @@ from dlbench.worker.counting.flops import count
 from dlbench.worker.counting.traffic import LOSS, Work, count_traffic, traffic_of
 from dlbench.worker.jobs import ceilings
 from dlbench.worker.jobs import profile as profiling
-from dlbench.worker.jobs.job import serve
 from dlbench.worker.workload import build_workload
 from tests.worker.conftest import TINY
 from tests.worker.networks import counted
@@ -320,8 +319,7 @@ def test_no_time_is_refused(time_s, tmp_path):
     ],
 )
 def test_a_worker_that_cannot_begin_leaves_the_reason(worker, asked, status, words, tmp_path):
-    (tmp_path / "request.json").write_text(json.dumps(asked))
-    assert serve([str(tmp_path)], worker._work) == 3
+    assert worker.serve(asked, tmp_path) == 3
     left = json.loads((tmp_path / "error.json").read_text())
     assert left["status"] == status
     assert words in left["text"]
@@ -339,7 +337,7 @@ def test_the_reason_of_a_worker_is_an_error_of_ours(status, error, tmp_path, mon
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(error, match="so it is"):
-        job.run("refuses", tmp_path / "x", {}, 60.0)
+        job.run({}, tmp_path / "x", 60.0, argv=[sys.executable, "-m", "refuses", str(tmp_path / "x")])
 
 
 def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):
@@ -348,14 +346,14 @@ def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(job.JobFailed, match="no end within 2 s, in phase 'asleep'"):
-        job.run("hangs", tmp_path / "x", {}, 1.5)
+        job.run({}, tmp_path / "x", 1.5, argv=[sys.executable, "-m", "hangs", str(tmp_path / "x")])
 
 
 def test_a_worker_that_dies_is_said_to_have(tmp_path, monkeypatch):
     (tmp_path / "dies.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(job.JobFailed, match="SIGKILL"):
-        job.run("dies", tmp_path / "x", {}, 30.0)
+        job.run({}, tmp_path / "x", 30.0, argv=[sys.executable, "-m", "dies", str(tmp_path / "x")])
 
 
 def test_an_unknown_device_is_unknown_to_the_command(capsys):

@@ -1,0 +1,13 @@
+"""The exit status of every process of dlbench: of its commands and of its workers."""
+
+from __future__ import annotations
+
+OK = 0
+#: Something was measured or found, and some of it failed, or is worse than asked for.
+SOME_FAILED = 1
+#: Nothing ran: an option, a file or a request cannot be used.
+BAD_INPUT = 2
+#: A worker ended without the result that was asked for; the reason is in its folder.
+NOT_DONE = 3
+#: Ctrl-C or a signal of the batch system.
+INTERRUPTED = 130

@@ -1,0 +1,72 @@
+"""What a worker process is asked to do. `python -m dlbench.worker FOLDER` does the one request in FOLDER/request.json.
+
+| kind | besides | result.json is |
+|---|---|---|
+| measure | case | the `Outcome` of the case, whatever became of it |
+| profile | case, time_s, trace_steps | a `ProfileRun` |
+| ceilings | device, budget_s, precisions | a `CeilingRun` |
+| allreduce | case, sizes_bytes | an `AllReduceRun` |
+| predict | case | memory by batch, see `dlbench.worker.jobs.fit_check` |
+| fit | case, limit_bytes | the peaks of memory |
+
+All kinds but `measure` leave error.json instead where there is no result: {"status": ..., "text": ...}.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from dlbench.atomic_file import read_text, write_atomically
+from dlbench.errors import BadInput, UnknownName
+from dlbench.json_text import load_json
+from dlbench.suites.case import Case
+
+NAME = "request.json"
+#: Attempts of earlier versions hold a case alone.
+EARLIER_NAME = "case.json"
+KINDS = ("measure", "profile", "ceilings", "allreduce", "predict", "fit")
+
+
+def measure(case: Case) -> dict[str, Any]:
+    """The request to measure a case."""
+    return {"kind": "measure", "case": case.to_dict()}
+
+
+def write(folder: Path, request: dict[str, Any]) -> None:
+    """Put the request into the folder.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    write_atomically(folder / NAME, json.dumps(request, indent=1))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The request in the folder.
+
+    Raises:
+        OSError, ValueError: there is none that can be read.
+        BadInput: it is none of the known kinds.
+    """
+    if not (folder / NAME).exists() and (folder / EARLIER_NAME).exists():
+        return {"kind": "measure", "case": load_json(read_text(folder / EARLIER_NAME))}
+    request = load_json(read_text(folder / NAME))
+    if not isinstance(request, dict):
+        raise BadInput("a request must be a JSON object")
+    if request.get("kind") not in KINDS:
+        raise UnknownName("kind of request", request.get("kind"), KINDS)
+    return request
+
+
+def case_of(request: dict[str, Any]) -> Case:
+    """The case that the request is about.
+
+    Raises:
+        BadInput: it has none, or one that cannot be used.
+    """
+    case = request.get("case")
+    if not isinstance(case, dict):
+        raise BadInput(f"a request of kind '{request.get('kind')}' needs a case")
+    return Case.from_dict(case)

@@ -1,0 +1,119 @@
+"""Measures the case of a request, alone or as one of its ranks; leaves its outcome as result.json.
+
+Exit status: 0 with an outcome that is ok or unstable, `NOT_DONE` with any other outcome, `BAD_INPUT` without one (no
+case to read). stderr carries "phase: NAME" lines and, of an unexpected error, its traceback. On SIGTERM and SIGUSR1,
+which a scheduler sends before the time limit or a preemption, the outcome is `preempted`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dlbench.atomic_file import sync_folder, write_atomically
+from dlbench.errors import DlbenchError
+from dlbench.exit_codes import BAD_INPUT, NOT_DONE, OK
+from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
+from dlbench.suites import request as requests
+from dlbench.suites.case import Case
+from dlbench.worker.progress import current_phase, enter_phase
+from dlbench.worker.ranks.context import DetectedRank, RankContext, detect
+
+
+def serve(request: dict[str, Any], folder: Path) -> int:
+    """Measure the case of the request; gives the exit status."""
+    try:
+        case = requests.case_of(request)
+    except DlbenchError as error:
+        print(f"{folder}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    try:
+        found = detect(os.environ, case.world_size)
+    except DlbenchError as error:
+        print(error, file=sys.stderr, flush=True)
+        write_outcome(folder, Outcome("crashed", str(error)))
+        return NOT_DONE
+    if case.is_distributed:
+        return _measure_as_rank(case, folder, found)
+    _install_signals(folder)
+    outcome = _measured_outcome(case, RankContext())
+    _ignore_signals()
+    write_outcome(folder, outcome)
+    return OK if outcome.status in DONE_STATUSES else NOT_DONE
+
+
+def write_outcome(folder: Path, outcome: Outcome) -> None:
+    """Writes result.json whole or not at all, and so that it outlasts a crash of the node."""
+    write_atomically(folder / "result.json", outcome.to_json())
+    sync_folder(folder)
+
+
+def _measured_outcome(case: Case, context: RankContext) -> Outcome:
+    """The outcome of `case`, whatever happens to it."""
+    enter_phase("import")
+    began_s = time.perf_counter()
+    from dlbench.worker.failures import classify
+    from dlbench.worker.measure import measure
+
+    import_s = time.perf_counter() - began_s
+    try:
+        return measure(case, context, import_s)
+    except (Exception, SystemExit) as error:  # a network may call sys.exit
+        if not isinstance(error, DlbenchError) or error.__cause__ is not None:
+            traceback.print_exc()
+        status, text = classify(error)
+        print(f"{status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
+        return Outcome(status, text, _known_system(case, context))
+
+
+def _known_system(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
+    """What the record of a failure says about the machine; nothing where that fails as well, as with a lost device."""
+    from dlbench.worker.measure import what_is_known
+
+    try:
+        return what_is_known(case, context)
+    except Exception:
+        return ()
+
+
+def _measure_as_rank(case: Case, folder: Path, found: DetectedRank) -> int:
+    """Measures a case as one of its ranks, of which rank 0 writes the outcome; gives the exit status."""
+    from dlbench.worker.ranks.outcomes import merge_rank_outcomes
+    from dlbench.worker.ranks.process_group import serve
+
+    began_s = time.perf_counter()
+    from dlbench.worker.measure import measure
+
+    import_s = time.perf_counter() - began_s
+
+    def work(case: Case, context: RankContext) -> Outcome:
+        outcome = merge_rank_outcomes(measure(case, context, import_s), context, found)
+        if context.rank == 0:
+            write_outcome(folder, outcome)
+        return outcome
+
+    return serve(case, folder, found, work)
+
+
+def _install_signals(folder: Path) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
+        _ignore_signals()
+        text = f"stopped by {signal.Signals(number).name} in phase {current_phase()}"
+        write_outcome(folder, Outcome("preempted", text))
+        os.write(2, f"preempted: {text}\n".encode())
+        # Not an exception: it would run through C++ frames and other people's handlers, with seconds left to live.
+        os._exit(NOT_DONE)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, stop)
+
+
+def _ignore_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
