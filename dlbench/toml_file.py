@@ -1,19 +1,109 @@
-"""TOML files that a person wrote: read whole, or refused in one line."""
+"""TOML files that a person wrote: read whole and checked, or refused in one line that names file, line and key."""
 
 from __future__ import annotations
 
+import math
+import re
 import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from dlbench.errors import BadInput
+from dlbench.errors import BadInput, UnknownName
+from dlbench.names import excerpt
 
 #: No suite, profile or price list comes near: a larger file is something else.
 MAX_BYTES = 1_000_000
+#: What a value of each type is called in messages.
+TYPE_NAMES: dict[type, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    dict: "a table",
+    list: "a list",
+}
 
 
-def read_toml(file: Path, what: str) -> tuple[str, dict[str, Any]]:
-    """The text of a TOML file, and its values.
+@dataclass(frozen=True)
+class TomlFile:
+    """The values of a TOML file, and where in it each key stands."""
+
+    path: Path
+    text: str
+    values: dict[str, Any]
+
+    def place(self, key: str, table: str = "") -> str:
+        """`FILE:LINE` of the key inside its table (or of the table of that name), of the table, or the file alone."""
+        current, table_line = "", 0
+        for number, line in enumerate(self.text.splitlines(), start=1):
+            head = re.match(r"\s*\[+\s*([\w.-]+)\s*\]", line)
+            if head:
+                current = head.group(1)
+                if current in (table, key):
+                    table_line = table_line or number
+                    if not table:
+                        return f"{self.path}:{number}"
+            elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
+                return f"{self.path}:{number}"
+        return f"{self.path}:{table_line}" if table_line else str(self.path)
+
+    def get(self, key: str, kind: type, default: Any, wanted: str = "") -> Any:
+        """The value of a key outside of all tables, if it is of this type; see `typed`."""
+        if key not in self.values:
+            return default
+        return typed(self.values[key], kind, key, self.place(key), wanted)
+
+    def table(self, name: str) -> dict[str, Any]:
+        """The table of this name; empty where there is none."""
+        return dict(self.get(name, dict, {}, f"a table ([{name}])"))
+
+    def require_known(self, keys: Iterable[str], known: Iterable[str], table: str = "", kind: str = "key") -> None:
+        """Refuse the first key that is not known.
+
+        Raises:
+            UnknownName: with its place and the nearest known name.
+        """
+        known = tuple(known)
+        for key in keys:
+            if key not in known:
+                called = f"{kind} in [{table}]" if table and kind == "key" else kind
+                raise UnknownName(called, key, known, self.place(key, table))
+
+    def refuse(self, value: Any, key: str, wanted: str, table: str = "") -> NoReturn:
+        """Raises BadInput: the value of this key cannot be used."""
+        refuse(value, f"{table}.{key}" if table else key, wanted, self.place(key, table))
+
+
+def typed(value: Any, kind: type, name: str, where: str, wanted: str = "") -> Any:
+    """The value, a whole number as a float where that is meant.
+
+    Args:
+        kind: a type of `TYPE_NAMES`.
+        name: of the value; and `where` it stands, or "": both for the message.
+        wanted: says more than the type's name, such as "a list of texts".
+
+    Raises:
+        BadInput: it is of another type, or too large a number.
+    """
+    if kind in (int, float) and isinstance(value, int) and abs(value) >= 2**63:
+        raise BadInput(f"{where}{': ' if where else ''}{name} exceeds the 64-bit range")
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    # To Python, true is an integer.
+    if kind is float or not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
+        refuse(value, name, wanted or TYPE_NAMES[kind], where)
+    return value
+
+
+def refuse(value: Any, name: str, wanted: str, where: str) -> NoReturn:
+    """Raises BadInput: a value cannot be used."""
+    raise BadInput(f"{where}{': ' if where else ''}{name} is {excerpt(value, 200)}; it must be {wanted}")
+
+
+def read_toml(file: Path, what: str) -> TomlFile:
+    """A TOML file.
 
     Args:
         file: with or without a byte-order mark.
@@ -30,7 +120,7 @@ def read_toml(file: Path, what: str) -> tuple[str, dict[str, Any]]:
         if len(content) > MAX_BYTES:
             raise BadInput(f"{file} is larger than {MAX_BYTES // 1_000_000} MB, too large to be {what}")
         text = content.decode("utf-8-sig")
-        return text, tomllib.loads(text)
+        return TomlFile(file, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         end = f"(at its end, line {text.count(chr(10)) + 1})"
         raise BadInput(f"{file} is not valid TOML: {str(error).replace('(at end of document)', end)}") from None

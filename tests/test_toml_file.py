@@ -8,6 +8,7 @@ from dlbench.errors import BadInput
 from dlbench.launch.sites import load_site
 from dlbench.report.analysis.projection import read_prices
 from dlbench.suites.suite import load_suite
+from dlbench.toml_file import read_toml
 
 
 def cases_of(file):
@@ -55,3 +56,43 @@ def test_a_name_that_no_file_can_have_is_one_line(tmp_path, read, name):
     with pytest.raises(BadInput) as caught:
         read(tmp_path / name)
     assert len(str(caught.value).splitlines()) == 1
+
+
+WRONG = {
+    load_suite: {
+        "nmae = 'x'\n": r"unknown key 'nmae' in .*x\.toml:1; did you mean 'name'",
+        "[axes]\nmodell = ['lenet5']\n": r"unknown axis 'modell' in .*x\.toml:2; did you mean 'model'",
+        "version = 'one'\naxes.model = 'lenet5'\n": r"x\.toml:1: version is 'one'; it must be a whole number",
+        "name = 'x'\naxes = 3\n": r"x\.toml:2: axes is 3; it must be a table",
+    },
+    load_site: {
+        "nmae = 'x'\n": r"unknown key 'nmae' in .*x\.toml:1; did you mean 'name'",
+        "[slurm]\npartion = 'gpu'\n": r"unknown key in \[slurm\] 'partion' in .*x\.toml:2; did you mean 'partition'",
+        "[slurm]\nexclusive = 'yes'\n": r"x\.toml:2: slurm\.exclusive is 'yes'; it must be true or false",
+        "name = 'x'\nslurm = 3\n": r"x\.toml:2: slurm is 3; it must be a table",
+    },
+    read_prices: {
+        "currecy = 'EUR'\n": r"unknown price key 'currecy' in .*x\.toml:1; did you mean 'currency'",
+        "currency = 'EUR'\nper_kwh = 'cheap'\n": r"x\.toml: per_kwh is 'cheap'; it must be a number",
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"), [(read, text, words) for read, cases in WRONG.items() for text, words in cases.items()]
+)
+def test_unknown_keys_and_wrong_types_are_one_line_with_file_and_key(tmp_path, read, text, message):
+    file = tmp_path / "x.toml"
+    file.write_text(text)
+    with pytest.raises(BadInput, match=message) as caught:
+        read(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_is_found_in_its_own_table(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text("name = 'x'\n[a]\nkey = 1\n[b]\nkey = 2\n[[c]]\nkey = 3\n")
+    found = read_toml(file, "a file")
+    assert [found.place("key", table).rpartition(":")[2] for table in ("a", "b", "c")] == ["3", "5", "7"]
+    assert found.place("c") == f"{file}:6"
+    assert found.place("key", "none") == str(file)

@@ -20,12 +20,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dlbench import shipped
 from dlbench.errors import BadInput, UnknownName
-from dlbench.names import excerpt
-from dlbench.toml_file import read_toml
+from dlbench.toml_file import TomlFile, read_toml, typed
 
 RUNTIMES = ("none", "docker", "podman", "enroot", "pyxis", "apptainer", "udocker")
 #: Runtimes whose image is a file on a shared disk; the others name an image in a store of their own.
@@ -235,9 +234,8 @@ def load_site(path: str | Path, environment: Mapping[str, str] | None = None) ->
         BadInput: no such file, no valid TOML, a wrong type or a value that could not be used; names file and line.
         UnknownName: a key that no profile has.
     """
-    file = shipped.find("site profile", path)
-    text, values = read_toml(file, "a site profile")
-    return _Reader(file, text, os.environ if environment is None else environment).site(values)
+    file = read_toml(shipped.find("site profile", path), "a site profile")
+    return _Reader(file, os.environ if environment is None else environment).site()
 
 
 def remarks(site: Site) -> list[str]:
@@ -258,37 +256,30 @@ def remarks(site: Site) -> list[str]:
 class _Reader:
     """Turns the tables of one file into dataclasses; knows file and lines, for the messages."""
 
-    def __init__(self, file: Path, text: str, environment: Mapping[str, str]) -> None:
+    def __init__(self, file: TomlFile, environment: Mapping[str, str]) -> None:
         self._file = file
-        self._lines = text.splitlines()
         self._environment = environment
 
-    def site(self, values: dict[str, Any]) -> Site:
-        for key in values:
-            if key not in _KEYS:
-                raise UnknownName("key", key, _KEYS, self._place("", key))
-        for name in _TABLES:
-            if not isinstance(values.get(name, {}), dict):
-                raise BadInput(
-                    f"{self._place('', name)}: {name} must be a table ([{name}]), not {excerpt(values[name])}"
-                )
-        tables = {name: self._table(name, cls, values.get(name, {})) for name, cls in _TABLES.items()}
-        name = self._one_text("", "name", values.get("name", self._file.stem), re.compile(_NAME), _PLAIN_NAME)
+    def site(self) -> Site:
+        file = self._file
+        file.require_known(file.values, _KEYS)
+        tables = {name: self._table(name, cls, file.table(name)) for name, cls in _TABLES.items()}
+        name = self._one_text("", "name", file.values.get("name", file.path.stem), re.compile(_NAME), _PLAIN_NAME)
         anything = re.compile(rf"({_LINE_OF_TEXT})?")
-        description = self._one_text("", "description", values.get("description", ""), anything, "one line of text")
+        description = self._one_text("", "description", file.get("description", str, ""), anything, "one line of text")
         tables["container"] = self._container(tables["container"])
-        variables = self._variables(values.get("environment", {}))
-        site = Site(name, str(self._file), description, environment=variables, **tables)
+        variables = self._variables(file.table("environment"))
+        site = Site(name, str(file.path), description, environment=variables, **tables)
         self._check_directives(site)
         return site
 
     def _table(self, table: str, cls: type, values: dict[str, Any]) -> Any:
         known = {f.name: f for f in fields(cls)}
-        made: dict[str, Any] = {}
-        for key, value in values.items():
-            if key not in known:
-                raise UnknownName(f"key in [{table}]", key, known, self._place(table, key))
-            made[key] = self._value(table, key, value, str(known[key].type), known[key].metadata)
+        self._file.require_known(values, known, table)
+        made = {
+            key: self._value(table, key, value, str(known[key].type), known[key].metadata)
+            for key, value in values.items()
+        }
         return cls(**made)
 
     def _value(self, table: str, key: str, value: Any, kind: str, rule: Mapping[str, Any]) -> Any:
@@ -304,9 +295,7 @@ class _Reader:
                 self._refuse(table, key, value, wanted + (f", at most {_MOST}" if str(value).isdecimal() else ""))
             return value
         if kind == "bool":
-            if not isinstance(value, bool):
-                self._refuse(table, key, value, "true or false")
-            return value
+            return typed(value, bool, f"{table}.{key}", self._place(table, key))
         if kind.startswith("tuple"):
             items = [value] if isinstance(value, str) and key.endswith("python") else self._list(table, key, value)
             texts = [self._one_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items]
@@ -318,18 +307,14 @@ class _Reader:
         return self._one_text(table, key, value, rule["pattern"], rule["wanted"])
 
     def _list(self, table: str, key: str, value: Any) -> list[Any]:
-        if not isinstance(value, list):
-            self._refuse(table, key, value, 'a list, such as ["..."]')
-        return list(value)
+        return list(typed(value, list, f"{table}.{key}", self._place(table, key), 'a list, such as ["..."]'))
 
     def _one_text(self, table: str, key: str, value: Any, pattern: re.Pattern[str], wanted: str) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
             self._refuse(table, key, value, wanted)
         return str(value)
 
-    def _variables(self, values: Any) -> dict[str, str]:
-        if not isinstance(values, dict):
-            self._refuse("", "environment", values, "a table ([environment])")
+    def _variables(self, values: dict[str, Any]) -> dict[str, str]:
         for name, value in values.items():
             if not _VARIABLE.fullmatch(name):
                 self._refuse("environment", name, name, "the name of a variable")
@@ -394,21 +379,8 @@ class _Reader:
             raise BadInput(f"{where}: '{container.image}' must be an image reference such as dlbench:latest")
         return container
 
-    def _refuse(self, table: str, key: str, value: Any, wanted: str) -> None:
-        name = f"{table}.{key}" if table else key
-        raise BadInput(f"{self._place(table, key)}: {name} is {excerpt(value, 200)}; it must be {wanted}")
+    def _refuse(self, table: str, key: str, value: Any, wanted: str) -> NoReturn:
+        self._file.refuse(value, key, wanted, table)
 
     def _place(self, table: str, key: str) -> str:
-        """`file:line` of the key inside its table, of the table, or the file alone."""
-        current, table_line = "", 0
-        for number, line in enumerate(self._lines, start=1):
-            head = re.match(r"\s*\[\s*([\w.-]+)\s*\]", line)
-            if head:
-                current = head.group(1)
-                if current in (table, key):
-                    table_line = number
-                    if not table:
-                        return f"{self._file}:{number}"
-            elif current == table and re.match(rf"\s*[\"']?{re.escape(key)}[\"']?\s*[=.]", line):
-                return f"{self._file}:{number}"
-        return f"{self._file}:{table_line}" if table_line else str(self._file)
+        return self._file.place(key, table)

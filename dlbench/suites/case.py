@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.names import excerpt
+from dlbench.toml_file import typed
 
 MODES = ("training", "inference")
 PRECISIONS = ("fp32", "tf32", "amp_bf16", "amp_fp16")
@@ -169,7 +169,7 @@ def make_protocol(values: dict[str, Any], where: str = "protocol") -> Protocol:
     return Protocol(**check_types(Protocol, values, where))
 
 
-def check_types(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]:
+def check_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str, Any]:
     """`values` with integers widened where a float is meant.
 
     Raises:
@@ -178,27 +178,15 @@ def check_types(cls: type, values: dict[str, Any], where: str) -> dict[str, Any]
     """
     if not isinstance(values, dict):
         raise BadInput(f"{where} must be a table of keys and values, not {excerpt(values)}")
-    types = {f.name: str(f.type) for f in fields(cls) if str(f.type) in ("str", "int", "float")}
-    checked: dict[str, Any] = {}
-    for key, value in values.items():
+    types = {f.name: _TYPES[f.type] for f in fields(cls) if f.type in _TYPES}
+    for key in values:
         if key not in types:
-            kind = "axis" if cls is Case else "protocol key"
-            raise UnknownName(kind, key, types, where)
-        checked[key] = _as(types[key], value, f"{key} in {where}")
-    return checked
+            raise UnknownName("axis" if cls is Case else "protocol key", key, types, where)
+    return {key: typed(value, types[key], key, where) for key, value in values.items()}
 
 
-def _as(wanted: str, value: Any, what: str) -> Any:
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise BadInput(f"{what} exceeds the 64-bit range")
-    if wanted == "float" and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-        return float(value)
-    if wanted == "int" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if wanted == "str" and isinstance(value, str):
-        return value
-    names = {"int": "a whole number", "float": "a number", "str": "a text"}
-    raise BadInput(f"{what} must be {names[wanted]}, not {excerpt(value)}")
+#: By how the fields of a case and a protocol are annotated.
+_TYPES: dict[Any, type] = {"str": str, "int": int, "float": float}
 
 
 def _require(condition: bool, name: str, value: object, wanted: str) -> None:

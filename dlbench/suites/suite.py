@@ -31,7 +31,7 @@ from dlbench import shipped
 from dlbench.errors import BadInput, UnknownName
 from dlbench.names import excerpt
 from dlbench.suites.case import AXES, CHOICES, Case, Protocol, check_types, make_protocol
-from dlbench.toml_file import read_toml
+from dlbench.toml_file import TomlFile, read_toml, typed
 
 _KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
 #: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
@@ -96,7 +96,7 @@ class Suite:
             # No optimizer runs: cases that differ in it alone are one case.
             setting = {axis: value for axis, value in setting.items() if axis != "optimizer"}
         try:
-            return Case(protocol=self.protocol, **check_types(Case, setting, "axes"))
+            return Case(protocol=self.protocol, **check_types(Case, setting))
         except UnknownName as error:
             raise BadInput(f"{error} [{self._where(*_wrong(setting))}]") from None
         except BadInput as error:
@@ -133,7 +133,7 @@ def _wrong(setting: dict[str, Any]) -> list[str]:
     found = []
     for axis, value in setting.items():
         try:
-            Case(**{"model": "any", **check_types(Case, {axis: value}, "axes")})
+            Case(**{"model": "any", **check_types(Case, {axis: value})})
         except BadInput:
             found.append(axis)
     return found
@@ -149,42 +149,38 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     Raises:
         BadInput: the file cannot be read or is no valid suite; the message names file, line and key.
     """
-    file = shipped.find("suite", path)
-    text, values = read_toml(file, "a suite")
-    for key in values:
-        if key not in _KEYS:
-            raise UnknownName("key", key, _KEYS, _place(file, text, key))
-    return _suite(file, text, values, overrides)
+    file = read_toml(shipped.find("suite", path), "a suite")
+    file.require_known(file.values, _KEYS)
+    return _suite(file, overrides)
 
 
-def _suite(file: Path, text: str, values: dict[str, Any], overrides: Sequence[str]) -> Suite:
-    name = _typed(values.get("name", file.stem), str, "name", file)
+def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
+    name = file.get("name", str, file.path.stem)
     if not _NAME.fullmatch(name):
-        raise BadInput(f"name {excerpt(name)} in {file} must be up to 100 letters, digits, '.', '_' and '-'")
-    axes = {}
-    for axis, value in _typed(values.get("axes", {}), dict, "axes", file).items():
-        axes[axis] = _axis_values(axis, value, _place(file, text, axis))
+        file.refuse(name, "name", "up to 100 letters, digits, '.', '_' and '-'")
+    axes = {axis: _axis_values(axis, value, file) for axis, value in file.table("axes").items()}
     exclude = []
-    for index, pattern in enumerate(_typed(values.get("exclude", []), list, "exclude", file), start=1):
-        where = f"exclude {index} of {file}"
-        table = _typed(pattern, dict, f"exclude {index}", file)
+    for index, pattern in enumerate(file.get("exclude", list, [], "a list of tables ([[exclude]])"), start=1):
+        where = f"exclude {index} of {file.path}"
+        table = typed(pattern, dict, f"exclude {index}", file.place("exclude"))
         exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
-    own = _typed(values.get("protocol", {}), dict, "protocol", file)
-    checked = _protocol(own, str(file), f"[protocol] of {file}")
+    own = file.table("protocol")
+    checked = _protocol(own, str(file.path), f"[protocol] of {file.path}")
     protocol = dict(own)
     options: dict[str, str] = {}
     for override in overrides:
         options[_apply(override, axes, protocol)] = f"-P {override}"
     if not axes.get("model"):
-        raise BadInput(f'{file} names no model; write for instance: [axes] model = ["resnet50"]')
+        raise BadInput(f'{file.path} names no model; write for instance: [axes] model = ["resnet50"]')
     if protocol != own:
         place = ", ".join(option for key, option in options.items() if key.startswith("protocol."))
         checked = _protocol(protocol, place, place)
-    version = _typed(values.get("version", 1), int, "version", file)
+    version = file.get("version", int, 1)
     if not 0 <= version < 2**31:
-        raise BadInput(f"version in {file} must be from 0 to {2**31 - 1}")
-    description = _typed(values.get("description", ""), str, "description", file)
-    return Suite(name, version, description, axes, tuple(exclude), checked, str(file), options)
+        file.refuse(version, "version", f"from 0 to {2**31 - 1}")
+    return Suite(
+        name, version, file.get("description", str, ""), axes, tuple(exclude), checked, str(file.path), options
+    )
 
 
 def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
@@ -197,9 +193,12 @@ def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
         raise BadInput(str(error) if place in str(error) else f"{place}: {error}") from None
 
 
-def _axis_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
-    if axis not in (*AXES, GLOBAL_BATCH):
-        raise UnknownName("axis", axis, (*AXES, GLOBAL_BATCH), where)
+def _axis_values(axis: str, value: Any, file: TomlFile) -> tuple[Any, ...]:
+    file.require_known([axis], (*AXES, GLOBAL_BATCH), "axes", "axis")
+    return _several(axis, value, file.place(axis, "axes"))
+
+
+def _several(axis: str, value: Any, where: str) -> tuple[Any, ...]:
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:
         raise BadInput(f"axis '{axis}' in {where} has no values")
@@ -214,18 +213,11 @@ def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
     """
     if key not in (*AXES, *_DERIVED):
         raise UnknownName("axis", key, (*AXES, *_DERIVED), where)
-    values = tuple(value) if isinstance(value, list) else (value,)
-    if not values:
-        raise BadInput(f"axis '{key}' in {where} has no values")
-    # A number of devices or images is one as a batch is.
-    names = ["batch_size" if key in _DERIVED else key] * len(values)
-    for name, one in zip(names, values, strict=True):
-        try:
-            check_types(Case, {name: one}, where)
-        except BadInput as error:
-            raise BadInput(str(error).replace(name, key, 1)) from None
-        # "auto" has become one of the two when a pattern is held against a case.
-        known = ("cuda", "cpu") if key == "device" else CHOICES.get(key)
+    values = _several(key, value, where)
+    # "auto" has become one of the two when a pattern is held against a case.
+    known = ("cuda", "cpu") if key == "device" else CHOICES.get(key)
+    for one in values:
+        typed(one, int if _field_type(Case, key) == "int" or key in _DERIVED else str, key, where)
         if known is not None and one not in known:
             raise UnknownName(key, one, known, where)
     return values
@@ -306,22 +298,6 @@ def _as_written(setting: dict[str, Any], device: str) -> dict[str, Any]:
         del defaults["batch_size"]
     known = defaults | setting | {"world_size": _ranks(setting)}
     return known | {"device": device} if setting.get("device", "auto") == "auto" else known
-
-
-def _typed(value: Any, wanted: type, key: str, file: Path) -> Any:
-    if not isinstance(value, wanted) or isinstance(value, bool):
-        names = {str: "a text", int: "a whole number", dict: "a table", list: "a list of tables ([[exclude]])"}
-        raise BadInput(f"{key} in {file} must be {names[wanted]}, not {excerpt(value)}")
-    return value
-
-
-def _place(file: Path, text: str, key: str) -> str:
-    """`file:line` of the first line that defines `key`, or the file alone."""
-    pattern = re.compile(rf"\s*\[*\s*[\"']?{re.escape(key)}[\"']?\s*[\]=.]")
-    for number, line in enumerate(text.splitlines(), start=1):
-        if pattern.match(line):
-            return f"{file}:{number}"
-    return str(file)
 
 
 def models_of(cases: Iterable[Case]) -> list[str]:

@@ -68,7 +68,7 @@ def test_an_unknown_name_is_an_error_with_its_line_and_a_near_one(load, text, me
         ('[container]\nmounts = ["/a b"]', "'/a b' must be an absolute path"),
         ('[gpus]\nrequest = "gres"', "gpus.per_node says how many a node has"),
         ('[software]\npython = []', "a command, such as python3"),
-        ("slurm = 3", "slurm must be a table"),
+        ("slurm = 3", "slurm is 3; it must be a table"),
         ("[slurm", "is not valid TOML"),
     ],
 )  # fmt: skip

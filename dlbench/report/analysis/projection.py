@@ -14,7 +14,7 @@ from typing import Any
 from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
 from dlbench.names import excerpt
 from dlbench.stats import Interval
-from dlbench.toml_file import read_toml
+from dlbench.toml_file import read_toml, typed
 
 JOULES_PER_KWH = 3.6e6
 #: About the age of the universe: nothing is projected beyond it [s].
@@ -159,34 +159,30 @@ def read_prices(path: Path) -> Prices:
         BadInput: the file cannot be read or is no TOML, a value has the wrong type or makes no sense.
         UnknownName: a key is not one of them.
     """
-    _, values = read_toml(path, "a price file")
+    file = read_toml(path, "a price file")
+    file.require_known(file.values, _PRICE_KEYS, kind="price key")
     try:
-        return make_prices(values, str(path))
+        return make_prices(file.values, str(path))
     except UnknownName:
         raise
     except BadInput as error:
-        raise BadInput(f"{path}: {error}") from None
-    except ValueError:  # Python prints no number with thousands of digits, which TOML can hold in hexadecimal
-        raise BadInput(f"{path} has a number with thousands of digits") from None
+        raise BadInput(str(error) if str(path) in str(error) else f"{path}: {error}") from None
+
+
+_OF_A_SYSTEM = ("per_kwh", "per_device_hour", "pue")
+_PRICE_KEYS = ("currency", *_OF_A_SYSTEM, "systems")
 
 
 def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
     """Prices from plain values; unknown keys, wrong types and nonsense are errors."""
-    known = ("currency", "per_kwh", "per_device_hour", "pue", "systems")
     values = dict(values)
     own = values.pop("systems", {})
     if not isinstance(own, dict) or not all(isinstance(of_system, dict) for of_system in own.values()):
         raise BadInput(f"systems is {excerpt(own)}; write a table for each, such as [systems.H200]")
     for key, value in values.items():
-        if key not in known:
-            raise UnknownName("price key", key, known, where)
-        if key == "currency":
-            if not isinstance(value, str):
-                raise BadInput(f"currency is {excerpt(value)}; it must be a text such as 'EUR'")
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadInput(f"{key} is {excerpt(value)}; it must be a number")
-        elif isinstance(value, int) and value.bit_length() > 64:
-            raise BadInput(f"{key} has 20 digits or more; no price goes beyond {HIGHEST_PRICE:g}")
+        if key not in _PRICE_KEYS:
+            raise UnknownName("price key", key, _PRICE_KEYS, where)
+        typed(value, *((str, key, where, "a text such as 'EUR'") if key == "currency" else (float, key, where)))
     if "currency" not in values:
         raise BadInput('currency is missing; write one such as currency = "EUR"')
     systems = {name: make_prices(_replaced(values, name, prices), where) for name, prices in own.items()}
@@ -196,8 +192,8 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
 def _replaced(values: dict[str, Any], name: str, own: dict[str, Any]) -> dict[str, Any]:
     """The prices of one system: its own in the place of those of all."""
     for key in own:
-        if key not in ("per_kwh", "per_device_hour", "pue"):
-            raise UnknownName("price key", key, ("per_kwh", "per_device_hour", "pue"), f"systems.{name}")
+        if key not in _OF_A_SYSTEM:
+            raise UnknownName("price key", key, _OF_A_SYSTEM, f"systems.{name}")
     return {**values, **own}
 
 
