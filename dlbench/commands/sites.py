@@ -28,7 +28,7 @@ def _sites(options: argparse.Namespace) -> int:
     notes = []
     for name, file in shipped.available("site profile").items():
         try:
-            _, values = read_toml(file, "a site profile")
+            values = read_toml(file, "a site profile").values
             rows.append([name, str(values.get("description", "")), str(file)])
         except BadInput as error:
             notes.append(str(error))
