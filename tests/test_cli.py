@@ -182,7 +182,7 @@ def test_a_misspelt_word_gets_one_line_and_the_nearest_name(arguments, message):
 def test_quiet_keeps_errors_and_verbose_adds_the_commands_that_are_started(tmp_path):
     (tmp_path / "tiny.toml").write_text(
         '[axes]\nmodel = ["lenet5"]\nmode = ["inference"]\nbatch_size = [1]\n'
-        "[protocol]\nmin_time_s = 0.1\nmax_time_s = 0.2\n"
+        "[protocol]\nprocesses = 1\nmin_time_s = 0.1\nmax_time_s = 0.2\n"
     )
     talk = {
         flag: dlbench("run", "tiny.toml", "--results", f"r{flag}", flag, "-P", "device=cpu", cwd=tmp_path).stderr

@@ -39,6 +39,7 @@ mode = ["training", "inference"]
 batch_size = [64]
 device = ["cpu"]
 [protocol]
+processes = 1
 min_time_s = 1.0
 """
 

@@ -12,10 +12,17 @@ from dlbench.campaign import existing
 from dlbench.messages import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from dlbench.campaign.existing import Known
+    from dlbench.campaign.schedule import Schedule
     from dlbench.launch.supervise import Campaign
     from dlbench.results.records import Record
     from dlbench.suites.case import Case
+
+
+#: At its end a run lists at most so many cases with their figures over processes.
+MOST_LINES = 50
 
 
 def waiting_cases(campaign: Campaign, cases: list[Case], fresh: bool, known: Known) -> list[Case]:
@@ -54,17 +61,27 @@ def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> No
         say(f"{model} {reason}: {units.counted(len(cases), 'case')} will be measured again")
 
 
-def measure_cases(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
+def measure_cases(
+    campaign: Campaign, cases: list[Case], fresh: bool, max_processes: int = 0, budget_s: float | None = None
+) -> int:
+    """Measure what is missing of a campaign; gives the exit status.
+
+    Args:
+        cases: every process, by rounds.
+        max_processes: see `schedule.Schedule`.
+        budget_s: likewise.
+    """
+    from dlbench.campaign.schedule import Schedule
     from dlbench.errors import StoreError
 
     try:
-        return _measure_all(campaign, cases, fresh)
+        return _measure_all(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))
     except StoreError as error:
         existing.say_stopped(error, campaign.folder)
         return 1
 
 
-def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
+def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule) -> int:
     from dlbench.launch import attempts, claims, supervise
     from dlbench.launch.progress import Progress
     from dlbench.results.records import DONE_STATUSES
@@ -90,20 +107,25 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
     def keep(record: Record) -> None:
         if store:
             store.append(root, record, make_folder=False)
+        schedule.learn(record)
+        progress.total = max(progress.total, len(cases) + schedule.num_extra)
         progress.finished(record)
+
+    _learn_measured(root, schedule, campaign, [case for case in cases if campaign.key(case) in found.ended])
 
     campaign = dataclasses.replace(
         campaign,
         on_record=keep,
         on_tick=progress.tick,
         on_note=say,
+        facts=schedule.facts,
         stored=frozenset(found.ended),
         stored_ids=found.ids,
     )
     progress.number = len(cases) - len(waiting)
     statuses: list[str] = []
     busy = 0
-    for record in supervise.run(waiting, campaign, fresh):
+    for record in supervise.run(schedule.processes(waiting), campaign, fresh):
         statuses.append(record.status)
         busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
         parts += 1
@@ -119,7 +141,34 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool) -> int:
             f"busy host in {busy} of {units.counted(len(statuses), 'case')}: other work took some of the cores, and "
             "figures may be far off, however narrow their intervals; measure again when it is done"
         )
-    left = len(waiting) - len(statuses)
+    _say_figures(schedule)
+    left = schedule.num_yielded - len(statuses)
     if left:
         say(f"left to another process that measures, or has measured, them: {left} of {len(waiting)}")
     return 1 if failed else 0
+
+
+def _say_figures(schedule: Schedule) -> None:
+    """What was left out, and the figures over the processes of each case."""
+    for remark in schedule.remarks():
+        say(remark)
+    summary = schedule.summary()
+    for line in summary[:MOST_LINES]:
+        say(line)
+    if len(summary) > MOST_LINES:
+        say(f"... and {len(summary) - MOST_LINES} more cases: see `dlbench report`")
+
+
+def _learn_measured(root: Path, schedule: Schedule, campaign: Campaign, measured: list[Case]) -> None:
+    """Tell the schedule of the processes that earlier runs measured, as far as their folders are there."""
+    from dlbench.launch import attempts
+
+    keys = {campaign.key(case) for case in measured}
+    ids = {case.id for case in measured}
+    if not ids:
+        return
+    folders = [folder for folder in attempts.folders(root) if attempts.case_id_of(folder.name) in ids]
+    latest = {attempts.key_of(head): (folder, head) for folder, head in attempts.heads(root, folders)}
+    for key, (folder, head) in latest.items():
+        if key in keys:
+            schedule.learn(attempts.full_record(folder, head), from_now=False)

@@ -36,6 +36,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def print_plan(suite: Suite, cases: list[Case], form: str) -> int:
+    """Print the cases, each once, however many of its processes there are."""
     from dlbench.report.listings.plan import plan_table
     from dlbench.table import render
 

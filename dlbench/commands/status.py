@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from dlbench import units
 from dlbench.commands.arguments import (
     add_command,
     add_results_folder,
@@ -44,7 +43,7 @@ def _print_status(status: Status) -> None:
     for count in status.counts:
         system = f" on {count.system_key}" if count.system_key else ""
         print(
-            f"{status.submission}{system}: {units.counted(count.total, 'case')}: {count.done} done, "
+            f"{status.submission}{system}: {count.total} processes: {count.done} done, "
             f"{count.running} running, {count.failed} failed, {count.out_of_memory} out of memory, "
             f"{count.missing} missing"
         )

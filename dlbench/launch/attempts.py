@@ -91,6 +91,7 @@ def create(
     label: str | None = None,
     network_key: str = "",
     earlier: Iterable[str] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> Attempt:
     """Make the folder of a new attempt with its `owner.json` and `request.json`, all at once: by a rename.
 
@@ -99,6 +100,7 @@ def create(
 
     Args:
         earlier: the names of such attempts, of whatever case.
+        facts: see `dlbench.results.records.shared_facts`.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -120,7 +122,7 @@ def create(
             "network_key": network_key,
         }
         write_atomically(making / "owner.json", json.dumps(owner | head, indent=1))
-        requests.write(making, requests.measure(case))
+        requests.write(making, requests.measure(case, facts))
         making.rename(attempt.folder)
     except OSError as error:
         shutil.rmtree(making, ignore_errors=True)

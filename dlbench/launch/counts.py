@@ -53,7 +53,7 @@ def count(results: Path, suite: Suite) -> list[Counts]:
             _note(tried.setdefault(place, {}), attempt.case.id, status, attempt.network_key)
     counts = [_tally(suite, device, system_key, known) for (device, system_key), known in sorted(tried.items())]
     counts = [one for one in counts if one.missing < one.total or len(counts) == 1]
-    return counts or [Counts(len(suite.cases()))]
+    return counts or [Counts(sum(map(len, suite.rounds())))]
 
 
 def _note(known: dict[str, _Stand], case_id: str, status: str, network_key: str) -> None:
@@ -65,7 +65,7 @@ def _note(known: dict[str, _Stand], case_id: str, status: str, network_key: str)
 
 
 def _tally(suite: Suite, device: str, system_key: str, known: dict[str, _Stand]) -> Counts:
-    cases = suite.cases(device=device)
+    cases = [case for one in suite.rounds(device) for case in one]
     stands = [known[case.id][0] if case.id in known else "missing" for case in cases]
     return Counts(
         total=len(cases),

@@ -72,7 +72,7 @@ def setting(case: Case, model_width: int = 0) -> str:
             (f"compile {case.compile}", "compile off"),
             (case.optimizer, "sgd"),
             (case.data, "synthetic"),
-            (f"repeat {case.repeat}", "repeat 0"),
+            (f"process {case.repeat + 1}", "process 1"),
         )
         if value != usual
     ]
@@ -94,7 +94,8 @@ def _figures(case: Case, record: Record) -> list[str]:
     # As everywhere, 95 % goes without saying.
     level = "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.level(case.protocol.confidence)}"
     spread = f"±{units.percent(found.interval.relative_half_width)}" if found.interval else "±?"
-    words = [f"{units.rate(found.throughput, 'img/s'):>12} {spread + level:<7}"]
+    # What another process would give is not known from one.
+    words = [f"{units.rate(found.throughput, 'img/s'):>12} {spread + level:<7} within one run"]
     if found.energy_per_image_j is not None:
         words.append(f"{units.quantity(found.energy_per_image_j, 'J/img'):>12}")
     if found.flop_per_s:

@@ -51,6 +51,8 @@ class Campaign:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: Which network each model's name stands for today; "" where the name alone tells.
     network_keys: Mapping[str, str] = field(default_factory=dict)
+    #: What an earlier process of the same case found that is the same in every process; see `records.shared_facts`.
+    facts: Callable[[Case], Mapping[str, Any] | None] = field(default=lambda case: None)
     #: The files that users' own networks are made of, with the digests that the keys stand for.
     network_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -95,7 +97,7 @@ def _close_left_open(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
     return _close(attempt, outcome, None, None)
 
 
-def run(cases: list[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
+def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
     """Measure the cases that have not ended yet: neither measured nor out of memory.
 
     One record per attempt, closed and handed to `on_record`.
@@ -209,7 +211,16 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
     owner = claims.owner() | scheduler.this_job()
     earlier = [*(one.name for one in taken.tried), *campaign.stored_ids]
     attempt = attempts.create(
-        campaign.root, case, suite, version, system_key, owner, campaign.label, network_key, earlier
+        campaign.root,
+        case,
+        suite,
+        version,
+        system_key,
+        owner,
+        campaign.label,
+        network_key,
+        earlier,
+        campaign.facts(case),
     )
     started = time.monotonic()
     oom_kills = _oom_kills()

@@ -127,6 +127,19 @@ class Measurement:
     loss_first: float | None = None
     loss_last: float | None = None
     warnings: tuple[str, ...] = ()  # "code: sentence"
+    facts_from: str | None = None  # the attempt whose `SHARED_FACTS` these are; None where they are of this process
+
+
+#: What is the same in every process of a case, and costs passes of its own: counted work, the split of memory, and on a
+#: CPU the allocator's peak.
+SHARED_FACTS = (
+    *("forward_macs", "forward_flop", "backward_flop", "pytorch_forward_flop", "pytorch_backward_flop"),
+    *("executed_flop", "flop_partial", "flop_varies"),
+    *("parameter_bytes", "gradient_bytes", "optimizer_state_bytes", "activation_bytes", "buffer_bytes"),
+    "memory_allocated_peak_bytes",
+)
+#: The codes of warnings that belong to these facts.
+_FACT_WARNINGS = ("flop_unknown", "flop_partial", "flop_varies", "memory_unknown", "precision_unchecked")
 
 
 @dataclass(frozen=True)
@@ -242,6 +255,22 @@ class Record:
         if record.status not in STATUSES:
             raise ValueError(f"its status is {excerpt(record.status)}")
         return record
+
+
+def shared_facts(record: Record) -> dict[str, Any] | None:
+    """`SHARED_FACTS` of a measured record, for later processes of its case; None where it has not all of them.
+
+    Ranks of one case differ in what they hold, so a case of several has none.
+    """
+    if record.status not in DONE_STATUSES or len(record.ranks) != 1:
+        return None
+    _, measured = record.ranks[0]
+    facts = {name: getattr(measured, name) for name in SHARED_FACTS}
+    facts["warnings"] = [w for w in measured.warnings if w.partition(":")[0] in _FACT_WARNINGS]
+    # What could not be found out may be found out by another process.
+    if any(w.partition(":")[0] not in ("flop_partial", "flop_varies") for w in facts["warnings"]):
+        return None
+    return facts | {"facts_from": measured.facts_from or record.attempt_id}
 
 
 def details_of(text: object) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _TIMES = ("started_at", "finished_at")
 ADDED_LATER = frozenset(
     (
         *("system_job_threads", "system_node_cpu_cores", "system_node_cpu_threads", "system_node_memory_bytes"),
-        *("system_cpu_quota", "system_cpu_binding", "network_key"),
+        *("system_cpu_quota", "system_cpu_binding", "network_key", "facts_from"),
     )
 )
 

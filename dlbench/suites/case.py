@@ -93,6 +93,7 @@ class Case:
     compile: str = "off"
     optimizer: str = "sgd"
     data: str = "synthetic"
+    #: The number of the process: a case is measured in several (`processes` of a suite), each with its own number.
     repeat: int = 0
     #: Data-parallel training: how DistributedDataParallel brings the gradients together.
     backend: str = "auto"
@@ -128,6 +129,11 @@ class Case:
         """
         canonical = json.dumps(_without_defaults(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    @cached_property
+    def sample_id(self) -> str:
+        """The id of the case's first process: equal for all processes of one case."""
+        return self.id if self.repeat == 0 else dataclasses.replace(self, repeat=0).id
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain JSON types, the protocol as a nested dictionary."""

@@ -2,12 +2,15 @@
 
 | kind | besides | result.json is |
 |---|---|---|
-| measure | case | the `Outcome` of the case, whatever became of it |
+| measure | case, facts | the `Outcome` of the case, whatever became of it |
 | profile | case, time_s, trace_steps | a `ProfileRun` |
 | ceilings | device, budget_s, precisions | a `CeilingRun` |
 | allreduce | case, sizes_bytes | an `AllReduceRun` |
 | predict | case | memory by batch, see `dlbench.worker.jobs.fit_check` |
 | fit | case, limit_bytes | the peaks of memory |
+
+`facts`, where there are any, is what an earlier process of the case found that is the same in every process, see
+`dlbench.results.records.shared_facts`.
 
 All kinds but `measure` leave error.json instead where there is no result: {"status": ..., "text": ...}.
 """
@@ -15,6 +18,7 @@ All kinds but `measure` leave error.json instead where there is no result: {"sta
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +33,10 @@ EARLIER_NAME = "case.json"
 KINDS = ("measure", "profile", "ceilings", "allreduce", "predict", "fit")
 
 
-def measure(case: Case) -> dict[str, Any]:
+def measure(case: Case, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """The request to measure a case."""
-    return {"kind": "measure", "case": case.to_dict()}
+    request = {"kind": "measure", "case": case.to_dict()}
+    return request | {"facts": dict(facts)} if facts else request
 
 
 def write(folder: Path, request: dict[str, Any]) -> None:

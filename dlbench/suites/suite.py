@@ -14,6 +14,8 @@ batch_size = 32                  # per device; global_batch and world_size (numb
 
 [protocol]                       # how each case is measured; see `dlbench.suites.case.Protocol`
 min_time_s = 5.0
+processes = 3                    # each case is measured in so many fresh processes, ...
+max_processes = 6                # ... and in up to so many while its ± is wider than target_half_width
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import random
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -39,6 +42,11 @@ GLOBAL_BATCH = "global_batch"
 #: What a pattern of exclusion may name beside the axes: they follow from these.
 _DERIVED = (GLOBAL_BATCH, "world_size")
 _SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
+#: Each case is measured in so many fresh processes: fewer cannot show how processes differ.
+DEFAULT_PROCESSES = 3
+#: Keys of [protocol] that say how many processes a case has; they are no part of a case, for more may be added later.
+_COUNTS = ("processes", "max_processes")
+_MOST_PROCESSES = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -54,6 +62,8 @@ class Suite:
     protocol: Protocol
     source: str  # the file it was read from, for messages
     options: dict[str, str] = field(default_factory=dict)  # axis -> the option that has replaced its values
+    processes: int = DEFAULT_PROCESSES  # of each case, at least
+    max_processes: int = DEFAULT_PROCESSES  # while the interval over them is wider than the target
 
     def cases(self, device: str = "auto") -> list[Case]:
         """All cases, each once, the last axis varying fastest.
@@ -83,6 +93,30 @@ class Suite:
         if not found:
             raise BadInput(f"{self.source} has no cases: every combination is excluded")
         return list(found.values())
+
+    def rounds(self, device: str = "auto") -> list[list[Case]]:
+        """Every process to measure, by rounds: each round has one process of each case, in random order.
+
+        What drifts during a campaign then falls on all cases alike. The order follows from `protocol.seed`, which each
+        record holds. A suite whose axis `repeat` numbers the processes itself, as older suites do, has these alone.
+
+        Raises:
+            BadInput: as `cases`.
+        """
+        cases = self.cases(device)
+        if "repeat" in self.axes:
+            numbers = sorted({case.repeat for case in cases})
+            found = [[case for case in cases if case.repeat == number] for number in numbers]
+        else:
+            found = [self.round(cases, number) for number in range(self.processes)]
+        for number, one in enumerate(found):
+            # Not for secrets: the same order on any machine.
+            random.Random(f"{self.protocol.seed}/{number}").shuffle(one)
+        return found
+
+    def round(self, cases: Sequence[Case], number: int) -> list[Case]:
+        """The processes of one round, in the order of the cases."""
+        return [dataclasses.replace(case, repeat=number) for case in cases]
 
     def _case(self, setting: dict[str, Any], device: str) -> Case:
         if setting.get("device", "auto") == "auto":
@@ -165,11 +199,18 @@ def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
         table = typed(pattern, dict, f"exclude {index}", file.place("exclude"))
         exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
     own = file.table("protocol")
+    counts = {key: own.pop(key) for key in _COUNTS if key in own}
     checked = _protocol(own, str(file.path), f"[protocol] of {file.path}")
     protocol = dict(own)
     options: dict[str, str] = {}
     for override in overrides:
-        options[_apply(override, axes, protocol)] = f"-P {override}"
+        key, _, number = override.partition("=")
+        if key.strip().removeprefix("protocol.") in _COUNTS:
+            key = key.strip().removeprefix("protocol.")
+            counts[key] = _value(number.strip(), "int")
+            options[key] = f"-P {override}"
+        else:
+            options[_apply(override, axes, protocol)] = f"-P {override}"
     if not axes.get("model"):
         raise BadInput(f'{file.path} names no model; write for instance: [axes] model = ["resnet50"]')
     if protocol != own:
@@ -178,9 +219,29 @@ def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
     version = file.get("version", int, 1)
     if not 0 <= version < 2**31:
         file.refuse(version, "version", f"from 0 to {2**31 - 1}")
-    return Suite(
-        name, version, file.get("description", str, ""), axes, tuple(exclude), checked, str(file.path), options
-    )
+    processes, most = _counts(counts, str(file.path), options)
+    description = file.get("description", str, "")
+    return Suite(name, version, description, axes, tuple(exclude), checked, str(file.path), options, processes, most)
+
+
+def _counts(counts: dict[str, Any], source: str, options: dict[str, str]) -> tuple[int, int]:
+    """How many processes each case has, at least and at most."""
+    for key, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PROCESSES:
+            raise BadInput(
+                f"{options.get(key, source)}: {key} is {excerpt(value)}; it must be a whole number from 1 to "
+                f"{_MOST_PROCESSES}"
+            )
+    processes = counts.get("processes", min(DEFAULT_PROCESSES, counts.get("max_processes", DEFAULT_PROCESSES)))
+    most = counts.get("max_processes", processes)
+    if most < processes:
+        # The one that was asked for on the command line counts.
+        if "max_processes" in options and "processes" not in options:
+            return most, most
+        if "processes" in options and "max_processes" not in options:
+            return processes, processes
+        raise BadInput(f"{source}: max_processes is {most}; it must be at least processes, {processes}")
+    return processes, most
 
 
 def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:

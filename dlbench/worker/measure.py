@@ -7,12 +7,13 @@ import math
 import socket
 import statistics
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from dlbench.results.records import Measurement, Outcome, System
+from dlbench.results.records import SHARED_FACTS, Measurement, Outcome, System
 from dlbench.stats import drift
 from dlbench.suites.case import Case
 from dlbench.worker import memory
@@ -51,8 +52,14 @@ class Warmup:
         return statistics.median(self.step_s[-NUM_ESTIMATE_STEPS:])
 
 
-def measure(case: Case, context: RankContext, import_s: float | None = None) -> Outcome:
+def measure(
+    case: Case, context: RankContext, import_s: float | None = None, known: Mapping[str, Any] | None = None
+) -> Outcome:
     """Measures `case` and says how it went: ok, or unstable where a cap ended the window.
+
+    Args:
+        known: what an earlier process of the case found that is the same in every process (`records.shared_facts`);
+            the passes that would find it once more are left out.
 
     Raises:
         DeviceUnavailable: the case's device is not there.
@@ -97,13 +104,16 @@ def measure(case: Case, context: RankContext, import_s: float | None = None) -> 
     )
     host.subtract_peer_ranks(context.all_gather(host.used()))
     enter_phase("check")
-    checked = {"warnings": (*workload.warnings, *_check(workload))}
+    checked = {"warnings": (*workload.warnings, *_check(workload, each_operation=not known))}
     measurement = dataclasses.replace(measurement, **_with_warnings(measurement, checked))
-    enter_phase("memory")
-    measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
-    if context.rank == 0:  # the same for all
-        enter_phase("flop")
-        measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
+    if known:
+        measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _known_facts(measurement, known)))
+    else:
+        enter_phase("memory")
+        measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
+        if context.rank == 0:  # the same for all
+            enter_phase("flop")
+            measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
     enter_phase("system")
     if workload.settings is not None:
         workload.settings.set()  # counting has built the network once more
@@ -266,10 +276,17 @@ def _with_warnings(measurement: Measurement, facts: dict[str, Any]) -> dict[str,
     return {**facts, "warnings": (*measurement.warnings, *facts.get("warnings", ()))}
 
 
-def _check(workload: Workload) -> tuple[str, ...]:
+def _known_facts(measurement: Measurement, known: Mapping[str, Any]) -> dict[str, Any]:
+    """What an earlier process found, but for what this one has read by itself, such as the allocator's peak of CUDA."""
+    own = {name for name in SHARED_FACTS if getattr(measurement, name) is not None}
+    facts = {name: known.get(name) for name in (*SHARED_FACTS, "facts_from") if name not in own}
+    return {**facts, "warnings": tuple(known.get("warnings", ()))}
+
+
+def _check(workload: Workload, each_operation: bool) -> tuple[str, ...]:
     """`Workload.check`; where its step cannot be taken the case stands all the same, with a warning."""
     try:
-        return workload.check()
+        return workload.check(each_operation)
     except (RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return (f"precision_unchecked: the step that looks at each operation failed: {reason}",)

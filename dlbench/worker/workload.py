@@ -131,8 +131,12 @@ class Workload:
         else:
             require_finite_loss(self.read_loss(), after)
 
-    def check(self) -> tuple[str, ...]:
+    def check(self, each_operation: bool = True) -> tuple[str, ...]:
         """See that what was measured is what the case asks for; takes one more step, without the compiler.
+
+        Args:
+            each_operation: look at the precision of each operation, which takes that step; not needed where another
+                process of the case has done so under the same settings.
 
         Returns:
             Warnings.
@@ -150,18 +154,22 @@ class Workload:
                 f"compile = '{self.case.compile}' asked for, but PyTorch compiled no part of the network; see "
                 'torch.compiler.disable and TORCHDYNAMO_DISABLE, or set compile = "off"'
             )
-        run, self.run = self.run, self.module
-        try:
-            with self.unsynchronised():
-                check_step(self.step, self.case, self.settings)
-        finally:
-            self.run = run
-            self.release_step_state()
+        if each_operation:
+            self._check_each_operation(self.settings)
         if compiled and self.case.compile == "off":
             return (
                 f"compiled_inside: the network itself compiles {compiled} of its functions, although compile is off.",
             )
         return ()
+
+    def _check_each_operation(self, settings: Settings) -> None:
+        run, self.run = self.run, self.module
+        try:
+            with self.unsynchronised():
+                check_step(self.step, self.case, settings)
+        finally:
+            self.run = run
+            self.release_step_state()
 
     def inference_context(self) -> AbstractContextManager[object]:
         """To be entered around many steps: what each of them needs is entered once, as in the usual loop."""

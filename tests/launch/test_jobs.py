@@ -60,7 +60,8 @@ def slurm(monkeypatch):
 @pytest.fixture
 def suite(tmp_path):
     file = tmp_path / "my suite.toml"
-    file.write_text('name = "mine"\n[axes]\nmodel = ["lenet5"]\nbatch_size = [1, 2, 3]\nnodes = [1, 2]\n')
+    axes = 'model = ["lenet5"]\nbatch_size = [1, 2, 3]\nnodes = [1, 2]\n'
+    file.write_text(f'name = "mine"\n[axes]\n{axes}[protocol]\nprocesses = 1\n')
     return load_suite(file)
 
 
@@ -558,7 +559,7 @@ def test_the_status_command_shows_what_files_tell_while_the_controller_is_away(s
     done = command("status", path=tmp_path, cwd=tmp_path)
     assert done.returncode == 0
     assert "Unable to contact slurm controller; cases are counted from their files" in done.stderr
-    assert "6 cases: 0 done" in done.stdout
+    assert "6 processes: 0 done" in done.stdout
     assert "UNKNOWN" in done.stdout
 
 

@@ -30,7 +30,7 @@ def campaign(tmp_path):
     suite = tmp_path / "suite.toml"
     suite.write_text(
         f'name = "suite"\n[axes]\nmodel = ["lenet5"]\nbatch_size = {list(range(1, NUM_CASES + 1))}\n'
-        "[protocol]\nmin_time_s = 0.5\nmax_time_s = 60\n"
+        "[protocol]\nprocesses = 1\nmin_time_s = 0.5\nmax_time_s = 60\n"
     )
     command = [sys.executable, "-m", "dlbench", "run", suite, "--results", tmp_path / "results"]
     command += ["--launcher", "srun", "--", "srun", "{ranks}", python]

@@ -32,6 +32,7 @@ model = ["own:make"]
 mode = ["training"]
 batch_size = [4]
 [protocol]
+processes = 1
 min_time_s = 0.1
 max_time_s = 0.2
 warmup_min_time_s = 0.0

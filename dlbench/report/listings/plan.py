@@ -36,8 +36,10 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
         ]
         for case in cases
     ]
+    processes = 1 if "repeat" in suite.axes else suite.processes
+    each = f", each in {processes} processes" if processes > 1 else ""
     notes = [
-        f"Cases: {len(cases)}. Each window lasts {units.seconds(cases[0].protocol.min_time_s)} to "
+        f"Cases: {len(cases)}{each}. Each window lasts {units.seconds(cases[0].protocol.min_time_s)} to "
         f"{units.seconds(cases[0].protocol.max_time_s)}; start-up and warm-up come on top, "
         f"and the time limit is {units.seconds(cases[0].protocol.timeout_s)}.",
         "FLOP and memory are per device; memory is the framework's own, libraries and context come on top.",

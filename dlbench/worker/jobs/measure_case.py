@@ -42,7 +42,8 @@ def serve(request: dict[str, Any], folder: Path) -> int:
     if case.is_distributed:
         return _measure_as_rank(case, folder, found)
     _install_signals(folder)
-    outcome = _measured_outcome(case, RankContext())
+    facts = request.get("facts")
+    outcome = _measured_outcome(case, RankContext(), facts if isinstance(facts, dict) else None)
     _ignore_signals()
     write_outcome(folder, outcome)
     return OK if outcome.status in DONE_STATUSES else NOT_DONE
@@ -54,7 +55,7 @@ def write_outcome(folder: Path, outcome: Outcome) -> None:
     sync_folder(folder)
 
 
-def _measured_outcome(case: Case, context: RankContext) -> Outcome:
+def _measured_outcome(case: Case, context: RankContext, facts: dict[str, Any] | None) -> Outcome:
     """The outcome of `case`, whatever happens to it."""
     enter_phase("import")
     began_s = time.perf_counter()
@@ -63,7 +64,7 @@ def _measured_outcome(case: Case, context: RankContext) -> Outcome:
 
     import_s = time.perf_counter() - began_s
     try:
-        return measure(case, context, import_s)
+        return measure(case, context, import_s, facts)
     except (Exception, SystemExit) as error:  # a network may call sys.exit
         if not isinstance(error, DlbenchError) or error.__cause__ is not None:
             traceback.print_exc()

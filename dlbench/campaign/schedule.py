@@ -1,0 +1,239 @@
+"""Which process is measured next: rounds over all cases, then more of what is still too wide, within a budget.
+
+Each case is measured in several fresh processes. A round has one of each case, so that what drifts falls on all alike.
+After the last round a case whose interval is wider than its target gets more processes, up to a cap; with a budget of
+time, the next process goes to the case whose half-width is expected to shrink most per second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import Any
+
+from dlbench import units
+from dlbench.reruns import (
+    DRIFT_ALLOWANCE,
+    MIN_PROCESSES,
+    ProcessInterval,
+    Window,
+    process_interval,
+    student,
+    two_groups,
+)
+from dlbench.results.case_figures import case_figures
+from dlbench.results.records import DONE_STATUSES, Record, shared_facts
+from dlbench.suites.case import Case
+
+#: Start-up and warm-up of a process [s], until one has been measured.
+USUAL_START_S = 5.0
+#: With a budget, a case has at most so many processes.
+MOST_WITH_BUDGET = 100
+#: After a process that ended so, another one of the same case would most likely end so too.
+_NOT_AGAIN = ("oom", "timeout", "invalid")
+
+
+@dataclass
+class _Sample:
+    """What is known of one case: its processes so far."""
+
+    case: Case
+    windows: list[Window] = field(default_factory=list)
+    costs_s: list[float] = field(default_factory=list)
+    next_number: int = 0
+    images: int = 1  # of a step
+    facts: dict[str, Any] | None = None
+    ended: str = ""  # a status after which no further process is tried
+
+    @property
+    def interval(self) -> ProcessInterval | None:
+        return process_interval(self.windows, self.case.protocol.confidence)
+
+    def half_width(self, processes: int) -> float:
+        """Expected relative half-width of so many processes, if they spread as these do."""
+        found = self.interval
+        if found is None:
+            return math.inf
+        t = student(processes - 1, found.confidence)
+        return DRIFT_ALLOWANCE * t * found.spread / math.sqrt(processes)
+
+
+class Schedule:
+    """Yields the processes of a campaign in turn, and learns from their records what to measure next."""
+
+    def __init__(
+        self,
+        rounds: Iterable[Case],
+        max_processes: int = 0,
+        budget_s: float | None = None,
+        say: Callable[[str], None] = lambda text: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take the processes that are planned.
+
+        Args:
+            rounds: all processes, by rounds, those included that are measured already.
+            max_processes: of a case, while its interval is wider than `protocol.target_half_width`.
+            budget_s: no process is started that would end later than this [s] after the schedule was made.
+            say: is told what to expect.
+        """
+        self._rounds = list(rounds)
+        self._max_processes = max_processes
+        self._budget_s = budget_s
+        self._say = say
+        self._clock = clock
+        self._began_s = clock()
+        self._samples: dict[str, _Sample] = {}
+        for case in self._rounds:
+            sample = self._samples.setdefault(case.sample_id, _Sample(case, images=case.batch_size * case.world_size))
+            sample.next_number = max(sample.next_number, case.repeat + 1)
+        self.num_yielded = 0
+        self.num_extra = 0
+        self._dropped: dict[str, int] = {}
+        self._cut = 0
+
+    def learn(self, record: Record, from_now: bool = True) -> None:
+        """Take in what became of a process; `from_now`: it was measured in this run, by the network of today."""
+        sample = self._samples.get(Case.from_dict(record.case).sample_id)
+        if sample is None:
+            return
+        figures = case_figures(record) if record.status in DONE_STATUSES else None
+        if figures is not None:
+            limits = (figures.interval.low, figures.interval.high) if figures.interval else (None, None)
+            sample.windows.append(Window(figures.median_s, *limits))
+        if from_now:
+            sample.costs_s += [record.wall_s] if record.wall_s else []
+            sample.facts = sample.facts or shared_facts(record)
+            sample.ended = record.status if record.status in _NOT_AGAIN else sample.ended
+
+    def facts(self, case: Case) -> dict[str, Any] | None:
+        """What an earlier process of the case found in this run that is the same in every process."""
+        sample = self._samples.get(case.sample_id)
+        return sample.facts if sample else None
+
+    def processes(self, waiting: Iterable[Case]) -> Iterator[Case]:
+        """The processes to measure, one after the other; `learn` is called between them."""
+        waiting = list(waiting)
+        for place, case in enumerate(waiting):
+            sample = self._samples[case.sample_id]
+            if sample.ended:
+                name = f"{case.model} {case.mode} ({sample.ended})"
+                self._dropped[name] = self._dropped.get(name, 0) + 1
+                continue
+            if not self._fits(sample):
+                self._cut = len(waiting) - place
+                return
+            if self._budget_s is not None and place and case.repeat > waiting[place - 1].repeat:
+                self._say_expected(waiting[place:])
+            self.num_yielded += 1
+            yield case
+        while (best := self._best()) is not None:
+            case = dataclasses.replace(best.case, repeat=best.next_number)
+            best.next_number += 1
+            self.num_yielded += 1
+            self.num_extra += 1
+            yield case
+
+    def _best(self) -> _Sample | None:
+        """The case whose next process is worth most; None where none is worth one, or fits into the budget."""
+        most = max(self._max_processes, MOST_WITH_BUDGET if self._budget_s is not None else 0)
+        open_samples = [
+            sample
+            for sample in self._samples.values()
+            if not sample.ended
+            and sample.next_number < most
+            and len(sample.windows) >= MIN_PROCESSES
+            and sample.half_width(len(sample.windows)) > sample.case.protocol.target_half_width
+            and self._fits(sample)
+        ]
+        return max(open_samples, key=self._gain, default=None)
+
+    def _gain(self, sample: _Sample, processes: int | None = None) -> float:
+        """By how much the half-width shrinks with one more process, per second."""
+        k = processes or len(sample.windows)
+        return (sample.half_width(k) - sample.half_width(k + 1)) / self._cost_s(sample)
+
+    def _cost_s(self, sample: _Sample) -> float:
+        """Expected time of one process [s]."""
+        if sample.costs_s:
+            return fmean(sample.costs_s)
+        others = [fmean(other.costs_s) for other in self._samples.values() if other.costs_s]
+        protocol = sample.case.protocol
+        return median(others) if others else protocol.min_time_s + protocol.warmup_min_time_s + USUAL_START_S
+
+    def _left_s(self) -> float:
+        return math.inf if self._budget_s is None else self._budget_s - (self._clock() - self._began_s)
+
+    def _fits(self, sample: _Sample) -> bool:
+        return self._cost_s(sample) <= self._left_s()
+
+    def _say_expected(self, waiting: list[Case]) -> None:
+        """At the start of a round: what the rest of the budget is expected to give."""
+        needed_s = math.fsum(self._cost_s(self._samples[case.sample_id]) for case in waiting)
+        left_s = self._left_s()
+        if needed_s > left_s:
+            short = f"{units.seconds(needed_s)} for the planned processes, {units.seconds(left_s)} left"
+            self._say(f"the budget is too short: {short}; raise --budget, or lower -P processes")
+            return
+        self._say(f"expected: {units.seconds(needed_s)} for the planned processes of {units.seconds(left_s)} left")
+
+    def expected_half_width(self) -> float | None:
+        """The median relative half-width that the rest of the budget is expected to reach; None where none is known."""
+        counts = {name: len(s.windows) for name, s in self._samples.items() if s.interval is not None}
+        left_s = self._left_s()
+        while counts and left_s < math.inf:
+            gains = {
+                name: self._gain(self._samples[name], k)
+                for name, k in counts.items()
+                if k < MOST_WITH_BUDGET
+                and self._cost_s(self._samples[name]) <= left_s
+                and self._samples[name].half_width(k) > self._samples[name].case.protocol.target_half_width
+            }
+            if not gains:
+                break
+            best = max(gains, key=lambda name: gains[name])
+            counts[best] += 1
+            left_s -= self._cost_s(self._samples[best])
+        return median(self._samples[name].half_width(k) for name, k in counts.items()) if counts else None
+
+    def remarks(self) -> list[str]:
+        """What was not measured, and why."""
+        found = [
+            f"not measured: {n} more of {name}: another process would end so too" for name, n in self._dropped.items()
+        ]
+        if self._cut:
+            found.append(
+                f"the budget ended with {self._cut} planned processes left; run the same command again to resume"
+            )
+        return found
+
+    def summary(self) -> list[str]:
+        """One line for each case with several processes: the figure over processes, its ±, and one more run's."""
+        lines = []
+        width = max((len(s.case.model) for s in self._samples.values()), default=0)
+        for sample in self._samples.values():
+            if len(sample.windows) < 2:
+                continue
+            head = f"{sample.case.model:<{width}}  {sample.case.mode:<9}  {sample.case.precision:<8}  "
+            lines.append(f"{head}{sample.case.batch_size:>5}  {len(sample.windows)} processes  {_figures(sample)}")
+        return lines
+
+
+def _figures(sample: _Sample) -> str:
+    groups = two_groups(sample.windows)
+    if groups is not None:
+        shown = [
+            f"{len(group)} at {units.rate(sample.images / math.exp(fmean(map(math.log, group))), 'img/s')}"
+            for group in (groups.fast, groups.slow)
+        ]
+        return f"in two groups: {' and '.join(shown)}"
+    found = sample.interval
+    if found is None:
+        rates = [units.rate(sample.images / window.value, "img/s") for window in sample.windows]
+        return f"{' and '.join(rates)}: too few, or too alike, for an interval"
+    rate = f"{units.rate(sample.images / found.value, 'img/s'):>12} ±{units.percent(found.relative_half_width)}"
+    return f"{rate}, one more run ±{units.percent(found.relative_prediction)}"
