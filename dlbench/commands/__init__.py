@@ -25,6 +25,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Judge a site": {
         "fleet": "find nodes and devices that are slower than the others, and why",
         "accept": "hold results against committed values: passed, failed or not decided",
+        "verify": "look through results for values that cannot be",
     },
     "Suites and networks": {
         "suites": "list the suites that have a name, or copy one to edit it",

@@ -1,0 +1,164 @@
+"""Results looked through for what cannot be: a store that somebody edited, or a measurement that was made up.
+
+Each check is a function from one row (a rank of an attempt) to what is wrong with it, or "". A finding is no proof of
+intent, and a store without findings is no proof of honesty: who knows the checks can meet them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlbench import units
+from dlbench.report.analysis import verification_rows as rows_of
+from dlbench.report.analysis import verification_store
+from dlbench.results.reader import NUMBER_LISTS, Reader
+from dlbench.results.records import DONE_STATUSES
+from dlbench.results.schema import LONG_TEXT, SCHEMA
+
+#: A measured row: its columns, and its lists of numbers as arrays.
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that is looked at."""
+
+    name: str
+    looks_at: str
+    #: What is wrong with a row, "" where nothing is, None where the check does not apply.
+    of_row: Callable[[Row], str | None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that cannot be."""
+
+    check: str
+    attempt: str
+    words: str
+
+
+@dataclass
+class Verification:
+    """What was looked at, and what was found."""
+
+    looked_at: Counter[str] = field(default_factory=Counter)  # rows by check
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    rows: int = 0
+
+
+CHECKS: tuple[Check, ...] = (
+    Check("case", "the case's id against its axes and protocol", rows_of.case_id),
+    Check("window", "the steps against the window that they fill", rows_of.window),
+    Check("bound", "the FLOP rate against the device's datasheet peak", rows_of.bound),
+    Check("energy", "the energy against counter, sampled power and power limit", rows_of.energy),
+    Check("samples", "samples that repeat themselves or do not vary", rows_of.samples),
+    Check("clocks", "clocks of the device and times of the record", rows_of.clocks),
+    Check("work", "parameters and MACs against the catalogue", rows_of.work),
+    Check("protocol", "warm-up, window and steps against the protocol", rows_of.protocol),
+    Check("memory", "peaks of memory against each other and the device", rows_of.memory),
+)
+#: Checks over several rows or files.
+STORE_CHECKS = {
+    "copies": "samples that another attempt has as well",
+    "suite": "one protocol for each case of a suite's version",
+    "ranks": "a row for each rank",
+    "attempts": "the rows against the attempts' own result.json",
+    "left out": "attempts whose records are in no Parquet file",
+}
+
+
+def verify(sources: Sequence[str | Path]) -> Verification:
+    """Look at every row of the sources.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    found = Verification()
+    reader = Reader.of(sources)
+    columns = [name for name in SCHEMA.names if name != LONG_TEXT]
+    across = _Across(found)
+    for row in _rows(reader, columns):
+        found.rows += 1
+        across.look(row)
+        if row["status"] not in DONE_STATUSES:
+            continue
+        for check in CHECKS:
+            words = check.of_row(row)
+            if words is not None:
+                found.looked_at[check.name] += 1
+            if words:
+                found.findings.append(Finding(check.name, row["attempt_id"], words))
+    across.finish()
+    found.notes += reader.problems
+    verification_store.compare(sources, reader, found.findings, found.looked_at, found.notes, Finding)
+    return found
+
+
+def _rows(reader: Reader, columns: Sequence[str]) -> Iterator[Row]:
+    for batch in reader.batches(columns):
+        for place, row in enumerate(batch.scalars.to_pylist()):
+            lists = {name: batch.lists[name].of(place) for name in NUMBER_LISTS if name in batch.lists}
+            yield row | lists
+
+
+class _Across:
+    """What only several rows together show."""
+
+    def __init__(self, found: Verification) -> None:
+        self._found = found
+        self._seen: dict[bytes, tuple[str, int]] = {}
+        self._protocols: dict[tuple[Any, ...], tuple[str, str]] = {}
+        self._ranks: dict[str, tuple[int, int]] = {}
+
+    def look(self, row: Row) -> None:
+        """Remember a row, and compare it with those before."""
+        attempt = row["attempt_id"]
+        if row["status"] not in DONE_STATUSES:
+            return
+        held = self._ranks.get(attempt, (0, 0))[0]
+        self._ranks[attempt] = (held + 1, row["world_size"] or 1)
+        self._copies(attempt, row["rank"], row["step_s"])
+        key = (row["suite"], row["suite_version"], *(row[name] for name in rows_of.AXES_OF_A_CASE))
+        before = self._protocols.setdefault(key, (row["protocol"], attempt))
+        self._found.looked_at["suite"] += 1
+        if row["protocol"] != before[0]:
+            self._add("suite", attempt, f"its protocol differs from that of {before[1]}, the same case of the suite")
+
+    def _copies(self, attempt: str, rank: int, steps: NDArray[np.float64]) -> None:
+        if steps.size < rows_of.FEW_STEPS or np.unique(steps).size < rows_of.FEW_STEPS // 2:
+            return
+        self._found.looked_at["copies"] += 1
+        for part in np.array_split(steps, 2):
+            digest = hashlib.sha256(np.ascontiguousarray(part).tobytes()).digest()[:16]
+            other = self._seen.setdefault(digest, (attempt, rank))
+            if other != (attempt, rank):
+                self._add("copies", attempt, f"{part.size} samples are equal to those of {other[0]}")
+                return
+
+    def finish(self) -> None:
+        """Name the attempts that lack ranks."""
+        for attempt, (held, wanted) in self._ranks.items():
+            self._found.looked_at["ranks"] += 1
+            if held < wanted:
+                self._add("ranks", attempt, f"{held} of its {units.counted(wanted, 'rank')} are there")
+
+    def _add(self, check: str, attempt: str, words: str) -> None:
+        self._found.findings.append(Finding(check, attempt, words))
+
+
+def by_check(found: Verification) -> dict[str, list[Finding]]:
+    """The findings of each check, in the order of the checks."""
+    names = [*(check.name for check in CHECKS), *STORE_CHECKS]
+    ordered = sorted(found.findings, key=lambda one: names.index(one.check))
+    return {name: list(group) for name, group in itertools.groupby(ordered, key=lambda one: one.check)}
