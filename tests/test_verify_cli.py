@@ -83,7 +83,7 @@ def test_stores_that_were_really_measured_pass(source, capsys):
         ("power_limit_w", lambda v: 50.0, "above the power limit of 50 W"),
         ("step_s", lambda v: v[: len(v) // 2] + v[: len(v) - len(v) // 2], "equal to 12 before them"),
         ("sm_clock_min_mhz", lambda v: 2500.0, "above the device's highest, 1980 MHz"),
-        ("started_at", lambda v: v.replace(year=v.year - 1), "its name says"),
+        ("started_at", lambda v: v.replace(year=v.year - 1), "apart, the attempt took"),
         ("parameters", lambda v: v - 1_000_000, "VGG-16 has 138357544"),
         ("forward_macs", lambda v: v // 2, "VGG-16 has 15470264320"),
         ("warmup_steps", lambda v: 0, "steps of warm-up"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping
@@ -189,7 +190,7 @@ def memory(row: Row) -> str | None:
     known = [(name, row[name]) for name in order if row[name]]
     if len(known) < 2:
         return None
-    for (smaller, low), (larger, high) in zip(known, known[1:], strict=False):
+    for (smaller, low), (larger, high) in itertools.pairwise(known):
         if low > high:
             return f"{smaller} is {units.bytes_(low)}, above {larger}, {units.bytes_(high)}"
     return ""

@@ -59,9 +59,9 @@ def compare(
 
 
 def _attempt_folders(root: Path) -> list[Path]:
-    return [
-        path for path in (root / _FOLDER, *root.glob(f"*/{_FOLDER}"), *root.glob(f"*/*/{_FOLDER}")) if path.is_dir()
-    ]
+    """Those of the results folder and of single nodes below it."""
+    patterns = (_FOLDER, f"*/{_FOLDER}", f"*/*/{_FOLDER}", f"*/*/*/{_FOLDER}")
+    return [path for pattern in patterns for path in root.glob(pattern) if path.is_dir()] if root.is_dir() else []
 
 
 def _outcome(folder: Path | None) -> Outcome | None:
