@@ -18,7 +18,7 @@ NAME    ?=
 
 READY := $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.ready,)
 
-.PHONY: help bench test test-cluster test-browser check format clean overhead reference
+.PHONY: help bench test test-cluster test-browser test-gpu check format clean overhead reference
 
 help:
 	@sed -n 's/^# //p' Makefile | head -n 5
@@ -45,6 +45,13 @@ test-cluster: $(READY)
 # Installs Debian's chromium and texlive and opens a report in a real browser; installing needs root.
 test-browser: $(READY)
 	bash scripts/test-browser.sh $(PY) $(ARGS)
+
+# Checks a GPU, the meters and dlbench's loops on it, within 9 minutes; test-gpu.json has every figure. With the machine's
+# own Python: make test-gpu PY=python3. DEVICE=cpu runs the same code without a GPU, in small sizes.
+DEVICE ?= cuda
+test-gpu: $(READY)
+	rm -f test-gpu.json
+	DLBENCH_TEST_GPU=$(DEVICE) $(PY) -m pytest tests/gpu $(ARGS)
 
 # Measures this machine and publishes it under reports/reference-NAME: make reference NAME=epyc-7b13 SUITE='quick scaling_weak'
 reference: $(READY)
