@@ -11,11 +11,13 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from dlbench import units
 from dlbench.csv_cells import csv_line
 from dlbench.errors import UnknownName
 from dlbench.json_text import dump_json
+from dlbench.table_width import fit, terminal_width
 from dlbench.units import GROUP, MISSING, digits
 
 Cell = str | int | float | bool | None
@@ -49,9 +51,10 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     title: str = ""
     notes: Sequence[str] = field(default=())
+    sums: Sequence[Cell] | None = None  # a last row for people; machines add up for themselves
 
     def __post_init__(self) -> None:
-        for row in self.rows:
+        for row in (*self.rows, *([self.sums] if self.sums else [])):
             assert len(row) == len(self.columns), f"{len(row)} cells under {len(self.columns)} columns: {row}"
 
     def records(self) -> list[dict[str, Cell]]:
@@ -102,15 +105,26 @@ def bytes_of(cell: Cell) -> str:
     return units.bytes_(_number(cell))
 
 
-def text(table: Table) -> str:
-    """`table` for the terminal: columns two spaces apart under a rule, without what a terminal might obey."""
-    headings, *rows = [list(map(_harmless, row)) for row in ([c.heading for c in table.columns], *body(table))]
-    widths = [max(map(len, cells)) for cells in zip(headings, *rows, strict=True)]
-    aligns = alignments(table)
+def text(table: Table, width: int | None = None) -> str:
+    """`table` for the terminal: columns two spaces apart under a rule, without what a terminal might obey.
+
+    Args:
+        width: characters in a line; what has no room is named below the table. None prints everything.
+    """
+    rows = [list(map(_harmless, row)) for row in ([c.heading for c in table.columns], *body(table))]
+    aligns, columns, notes = alignments(table), len(table.columns), list(table.notes)
+    if width is not None:
+        rows, columns = fit(rows, aligns, width)
+    if columns < len(table.columns):
+        names = ", ".join(c.heading for c in table.columns[columns:])
+        notes.append(f"No room for: {names}. Pipe into `less -S`, or use --format csv, to see them.")
+    cells = [[cell.split("\n") for cell in row[:columns]] for row in rows]
+    widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
     lines = [_harmless(table.title), ""] if table.title else []
-    lines += [_line(headings, widths, aligns), "  ".join("─" * w for w in widths)]
-    lines += [_line(row, widths, aligns) for row in rows]
-    lines += ["", *map(_harmless, table.notes)] if table.notes else []
+    for number, row in enumerate(cells):
+        lines += [_line(parts, widths, aligns[:columns]) for parts in zip_longest(*row, fillvalue="")]
+        lines += ["  ".join("─" * w for w in widths)] if number == 0 else []
+    lines += ["", *map(_harmless, notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
@@ -131,7 +145,9 @@ def csv_text(table: Table) -> str:
 
     A text that a spreadsheet would run has an apostrophe before it.
     """
-    return "".join(map(csv_line, ([column.key for column in table.columns], *table.rows)))
+    keys: list[Cell] = [column.key for column in table.columns]
+    rows = [[_for_machines(cell) for cell in row] for row in table.rows]
+    return "".join(csv_line(line) for line in (keys, *rows))
 
 
 def latex(table: Table) -> str:
@@ -176,7 +192,8 @@ def latex_row(cells: Sequence[str]) -> str:
 
 def body(table: Table) -> list[list[str]]:
     """The cells of `table` as people read them."""
-    return [[(c.show or shown)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in table.rows]
+    rows = [*table.rows, *([table.sums] if table.sums else [])]
+    return [[(c.show or shown)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in rows]
 
 
 def alignments(table: Table) -> list[str]:
@@ -214,13 +231,25 @@ def _align(table: Table, index: int) -> str:
     return table.columns[index].align or ("right" if numbers else "left")
 
 
+def _to_terminal(tables: Sequence[Table]) -> str:
+    return "\n".join(text(table, terminal_width()) for table in tables)
+
+
 def _line(cells: Sequence[str], widths: Sequence[int], aligns: Sequence[str]) -> str:
     padded = [c.rjust(w) if a == "right" else c.ljust(w) for c, w, a in zip(cells, widths, aligns, strict=True)]
     return "  ".join(padded).rstrip()
 
 
+def _for_machines(cell: Cell) -> Cell:
+    """A text without narrow spaces: none between the digits of a number, a plain one elsewhere."""
+    if not isinstance(cell, str) or GROUP not in cell:
+        return cell
+    return re.sub(rf"(?<=\d){GROUP}(?=\d)", "", cell).replace(GROUP, " ")
+
+
 def _plain(table: Table) -> dict[str, object]:
-    return {"title": table.title, "rows": table.records(), "notes": list(table.notes)}
+    rows = [{key: _for_machines(cell) for key, cell in row.items()} for row in table.records()]
+    return {"title": _for_machines(table.title), "rows": rows, "notes": [_for_machines(note) for note in table.notes]}
 
 
 def _many_json(tables: Sequence[Table]) -> str:
@@ -233,7 +262,7 @@ def _joined(one: Callable[[Table], str]) -> Callable[[Sequence[Table]], str]:
 
 #: Each format's name, as `--format` takes it, and its renderer of a list of tables.
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
-    "text": _joined(text),
+    "text": _to_terminal,
     "markdown": _joined(markdown),
     "csv": _joined(csv_text),
     "latex": _joined(latex),

@@ -20,9 +20,14 @@ def add(commands: Any) -> None:
 
 
 def _layers(options: argparse.Namespace) -> int:
+    from dlbench.facts.layers import catalogue_layers
     from dlbench.report.listings.layers import layers_table
     from dlbench.table import render
-    from dlbench.worker.counting.layers import layers
 
-    print(render(layers_table(options.model, layers(options.model, options.auxiliary)), options.format), end="")
+    rows = catalogue_layers(options.model, options.auxiliary)
+    if rows is None:
+        from dlbench.worker.counting.layers import layers
+
+        rows = layers(options.model, options.auxiliary)
+    print(render(layers_table(options.model, rows), options.format), end="")
     return 0

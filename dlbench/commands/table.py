@@ -20,9 +20,11 @@ def add(commands: Any) -> None:
 def _table(options: argparse.Namespace) -> int:
     from dlbench.facts.audit import COUNTED_MODELS, audit_table
     from dlbench.facts.counted import facts_from_layers
+    from dlbench.facts.layers import catalogue_layers
     from dlbench.suites.catalog import CATALOG
-    from dlbench.worker.counting.layers import layers
 
-    counted = {name: facts_from_layers(layers(name), CATALOG[name].input_shape) for name in COUNTED_MODELS}
+    counted = {
+        name: facts_from_layers(catalogue_layers(name) or (), CATALOG[name].input_shape) for name in COUNTED_MODELS
+    }
     print(audit_table(counted, options.format), end="")
     return 0

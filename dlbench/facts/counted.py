@@ -7,35 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol
 
-
-class LayerRow(Protocol):
-    """What is needed of one convolution or fully connected layer."""
-
-    @property
-    def kind(self) -> str:
-        """One of "conv", "conv_transposed" and "fc"."""
-
-    @property
-    def M(self) -> int | None:  # noqa: N802
-        """Filters, or output features."""
-
-    @property
-    def R(self) -> int | None:  # noqa: N802
-        """Height of the filter."""
-
-    @property
-    def S(self) -> int | None:  # noqa: N802
-        """Width of the filter."""
-
-    @property
-    def weights(self) -> int:
-        """Weights without biases."""
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates per image, forward."""
+from dlbench.facts.layers import LayerRow
 
 
 @dataclass(frozen=True)

@@ -3,65 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from dlbench import units
-from dlbench.facts import counted
+from dlbench.facts.layers import LayerRow
 from dlbench.table import Cell, Column, Table, bytes_of, quantity_of
-
-
-class Layer(counted.LayerRow, Protocol):
-    """What the table needs of a row of `dlbench.worker.counting.layers`, besides the letters."""
-
-    @property
-    def name(self) -> str:
-        """The path of its module."""
-
-    @property
-    def stride(self) -> tuple[int, ...] | None:
-        """Along each spatial axis; None where the layer has none."""
-
-    @property
-    def forward_flop(self) -> int:
-        """Per image."""
-
-    @property
-    def backward_flop(self) -> int:
-        """Per image."""
-
-    @property
-    def forward_flop_fixed(self) -> int:
-        """What is done once for the whole batch."""
-
-    @property
-    def backward_flop_fixed(self) -> int:
-        """What is done once for the whole batch."""
-
-    @property
-    def uncounted(self) -> tuple[str, ...]:
-        """Names of operations that are not in MACs and FLOP."""
-
-    @property
-    def forward_bytes_per_image(self) -> int:
-        """What is moved for each image of a batch."""
-
-    @property
-    def forward_bytes_fixed(self) -> int:
-        """What is moved once for the whole batch."""
-
-    @property
-    def backward_bytes_per_image(self) -> int:
-        """What is moved for each image of a batch."""
-
-    @property
-    def backward_bytes_fixed(self) -> int:
-        """What is moved once for the whole batch."""
-
 
 _LETTERS = ("M", "C", "H", "W", "R", "S", "P", "Q", "groups")
 
 
-def layers_table(model: str, rows: Sequence[Layer]) -> Table:
+def layers_table(model: str, rows: Sequence[LayerRow]) -> Table:
     """One row per layer and a last one with the sums; work and bytes are those of one image."""
     columns = [
         Column("name", "layer", "left"),
@@ -101,18 +51,18 @@ def layers_table(model: str, rows: Sequence[Layer]) -> Table:
     # A sum of nothing but what is not counted is missing as well.
     known = [any(row[i] is not None for row in cells) for i in range(first_sum, len(columns))]
     sums = [total if has or not partial else None for total, has in zip(sums, known, strict=True)]
-    cells.append(["total", None, *[None] * len(_LETTERS), None, *sums])
+    total: list[Cell] = ["total", None, *[None] * len(_LETTERS), None, *sums]
     if partial:
         columns.append(Column("uncounted", "not counted", "left"))
-        names = [*(", ".join(row.uncounted) or None for row in rows), ", ".join(dict.fromkeys(partial.values()))]
-        cells = [[*row, name] for row, name in zip(cells, names, strict=True)]
+        cells = [[*row, ", ".join(layer.uncounted) or None] for row, layer in zip(cells, rows, strict=True)]
+        total.append(", ".join(dict.fromkeys(partial.values())))
     notes = [
         "Per image, without biases. M filters, C input channels, H x W input, R x S filter, P x Q output.",
         "FLOP = 2 x MAC. Bytes: every operand and result once, fp32, batch of one image.",
     ]
     if partial:
         notes.append("Not counted: these operations may multiply too; MACs and FLOP of their rows are lower bounds.")
-    return Table(columns, cells, f"{model}: {units.counted(len(rows), 'layer')}", notes)
+    return Table(columns, cells, f"{model}: {units.counted(len(rows), 'layer')}", notes, total)
 
 
 def _stride(stride: tuple[int, ...] | None) -> Cell:

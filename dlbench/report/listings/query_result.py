@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,10 @@ def _cell(value: Any) -> Cell:
 
 def _shown(cell: Cell) -> str:
     """On one line, without what a terminal might obey, long lists by their beginning."""
+    if isinstance(cell, int | float) and not isinstance(cell, bool):
+        return shown(cell) if isinstance(cell, float) and not math.isfinite(cell) else str(cell)
     if not isinstance(cell, str):
-        return str(cell) if isinstance(cell, int) and not isinstance(cell, bool) else shown(cell)
+        return shown(cell)
     if cell.startswith("[") and cell.count(",") >= _LISTED:
         cell = ",".join(cell.split(",")[:_LISTED]) + f", ... ({cell.count(',') + 1} in all)]"
     return "".join(c if c.isprintable() else " " for c in cell)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from dlbench.errors import BadInput
+from dlbench.facts.layers import LayerRow
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.worker.counting.flops import Counted, Operation, count_model, quietly, uncounted
 
@@ -21,43 +21,6 @@ _BATCHES = (2, 3, 5)
 _INSTEAD = "`dlbench profile` lists its layers for one batch"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One layer. MAC and FLOP grow with the images; what is done once for the whole batch is in `..._fixed`.
-
-    The FLOP of a batch of N are N times `..._flop` plus `..._flop_fixed`, as of a product of parameters or of weights
-    that are normalised; the bytes are N times `..._bytes_per_image` plus `..._bytes_fixed`. Without recomputation.
-
-    Bytes count every operand and result of the layer's own operations as moved once, in fp32: input, weights and
-    output forward; gradients, input and weights backward. Caches may save some, libraries may move more.
-    """
-
-    name: str
-    kind: str  # conv | conv_transposed | fc | other (such as attention, whose products have no layer of their own)
-    M: int | None
-    C: int | None
-    H: int | None
-    W: int | None
-    R: int | None
-    S: int | None
-    P: int | None
-    Q: int | None
-    groups: int | None
-    stride: tuple[int, ...] | None
-    padding: tuple[int, ...] | str | None
-    weights: int  # without biases
-    macs: int
-    forward_flop: int
-    backward_flop: int  # gradients to the weights and, where one is needed, to the input
-    forward_bytes_per_image: int
-    forward_bytes_fixed: int
-    backward_bytes_per_image: int
-    backward_bytes_fixed: int
-    forward_flop_fixed: int = 0
-    backward_flop_fixed: int = 0
-    uncounted: tuple[str, ...] = ()  # names of its operations that may multiply and are not in MACs and FLOP
 
 
 def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:

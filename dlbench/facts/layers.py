@@ -1,0 +1,88 @@
+"""The layers of the networks of the catalogue, as counted from the modules and kept in `layers.csv`.
+
+They are listed in no time, without torch. `python -m dlbench.worker.counting.layers_table > dlbench/facts/layers.csv`
+counts them anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).parent / "layers.csv"
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer. MAC and FLOP grow with the images; what is done once for the whole batch is in `..._fixed`.
+
+    The FLOP of a batch of N are N times `..._flop` plus `..._flop_fixed`, as of a product of parameters or of weights
+    that are normalised; the bytes are N times `..._bytes_per_image` plus `..._bytes_fixed`. Without recomputation.
+
+    Bytes count every operand and result of the layer's own operations as moved once, in fp32: input, weights and
+    output forward; gradients, input and weights backward. Caches may save some, libraries may move more.
+    """
+
+    name: str
+    kind: str  # conv | conv_transposed | fc | other (such as attention, whose products have no layer of their own)
+    M: int | None
+    C: int | None
+    H: int | None
+    W: int | None
+    R: int | None
+    S: int | None
+    P: int | None
+    Q: int | None
+    groups: int | None
+    stride: tuple[int, ...] | None
+    padding: tuple[int, ...] | str | None
+    weights: int  # without biases
+    macs: int
+    forward_flop: int
+    backward_flop: int  # gradients to the weights and, where one is needed, to the input
+    forward_bytes_per_image: int
+    forward_bytes_fixed: int
+    backward_bytes_per_image: int
+    backward_bytes_fixed: int
+    forward_flop_fixed: int = 0
+    backward_flop_fixed: int = 0
+    uncounted: tuple[str, ...] = ()  # names of its operations that may multiply and are not in MACs and FLOP
+
+
+#: The columns of `layers.csv`: the network, whether the layer runs in training alone, and the fields of a row.
+COLUMNS = ("model", "auxiliary", *(field.name for field in dataclasses.fields(LayerRow)))
+
+
+def catalogue_layers(model: str, auxiliary: bool = False) -> list[LayerRow] | None:
+    """The layers of a network in the order in which they run; None for one that is not in the catalogue.
+
+    Args:
+        auxiliary: with the layers that run in training alone.
+    """
+    rows = [row for row in _rows() if row["model"] == model]
+    return [_layer(row) for row in rows if auxiliary or row["auxiliary"] == "0"] if rows else None
+
+
+def cells(row: LayerRow) -> list[Any]:
+    """The cells of one layer in `layers.csv`, behind network and `auxiliary`."""
+    values = (getattr(row, field.name) for field in dataclasses.fields(row))
+    return [" ".join(map(str, value)) if isinstance(value, tuple) else value for value in values]
+
+
+def _rows() -> Iterator[dict[str, str]]:
+    with _FILE.open(newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+def _layer(row: dict[str, str]) -> LayerRow:
+    texts = {name: row[name] for name in COLUMNS[2:]}
+    values: dict[str, Any] = {name: int(text) if text.isdecimal() else None for name, text in texts.items()}
+    for name in ("stride", "padding"):
+        numbers = texts[name].split()
+        values[name] = tuple(map(int, numbers)) if "".join(numbers).isdecimal() else texts[name] or None
+    values |= {"name": texts["name"], "kind": texts["kind"], "uncounted": tuple(texts["uncounted"].split())}
+    return LayerRow(**values)

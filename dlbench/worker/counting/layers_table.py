@@ -1,0 +1,32 @@
+"""Counts the layers of all networks of the catalogue: `python -m dlbench.worker.counting.layers_table` prints
+`dlbench/facts/layers.csv`."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from dlbench.facts.layers import COLUMNS, cells
+from dlbench.suites.catalog import CATALOG
+from dlbench.worker.counting.layers import layers
+
+
+def rows_of(model: str) -> Iterator[list[Any]]:
+    """The rows of one network, with the layers that run in training alone."""
+    main = {row.name for row in layers(model)}
+    for row in layers(model, auxiliary=True):
+        yield [model, int(row.name not in main), *cells(row)]
+
+
+def main() -> None:
+    """Print the table."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for model in CATALOG:
+        writer.writerows(rows_of(model))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+import csv
+import fcntl
+import io
+import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import pytest
+
+from dlbench.table import Column, Table, render, text
+from dlbench.units import GROUP
+
+ROOT = Path(__file__).parents[1]
+LONG = "my_package.my_networks.variants:a_network_with_a_very_long_name_of_its_own"
+WIDE = Table(
+    [Column("model"), Column("note"), *(Column(f"number {i}") for i in range(4))],
+    [[LONG, "a sentence that goes on and on and says little", 1, 2, 3, 4], ["lenet5", None, 12_345, 6, 7, 8]],
+    "Wide",
+)
+
+
+@pytest.mark.parametrize("width", [30, 60, 80, 100, 200])
+def test_a_table_fits_the_terminal_and_keeps_every_name_whole(width):
+    printed = text(WIDE, width)
+    table, _, notes = printed.partition("\n\nNo room for: ")
+    assert max(map(len, table.splitlines())) <= width
+    if not notes:
+        assert "number 3" in table
+    else:
+        assert "number 3" in notes
+        assert "less -S" in notes
+    rule = next(line for line in table.splitlines() if line.startswith("─"))
+    column = len(rule.split("  ")[0])
+    assert LONG in "".join(line[:column].strip() for line in table.splitlines())
+
+
+def test_a_file_gets_all_columns_however_wide():
+    assert text(WIDE).splitlines()[4].startswith(LONG)
+    assert render(WIDE, "text") == text(WIDE)
+
+
+def test_a_terminal_gets_a_table_of_its_width():
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 72, 0, 0))
+    command = [sys.executable, "-m", "dlbench", "layers", "lenet5"]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    done = subprocess.run(command, stdout=theirs, cwd=ROOT, check=True, stderr=subprocess.PIPE, env=environment)
+    os.close(theirs)
+    lines = os.read(ours, 65536).decode().splitlines()
+    assert done.stderr == b""
+    rule = next(line for line in lines if line.startswith("─"))
+    assert len(rule) <= 72
+    assert any(line.startswith("No room for: ") for line in lines)
+
+
+def test_machines_get_neither_sums_nor_narrow_spaces():
+    table = Table(
+        [Column("name"), Column("count")],
+        [[f"10{GROUP}000 images", 10_000], [f"a{GROUP}b", 1]],
+        f"12{GROUP}345 in all",
+        [f"{GROUP}note 1{GROUP}000"],
+        ["total", 10_001],
+    )
+    rows = list(csv.reader(io.StringIO(render(table, "csv"))))
+    assert rows == [["name", "count"], ["10000 images", "10000"], ["a b", "1"]]
+    found = json.loads(render(table, "json"))
+    assert found == {
+        "title": "12345 in all",
+        "rows": [{"name": "10000 images", "count": 10_000}, {"name": "a b", "count": 1}],
+        "notes": [" note 1000"],
+    }
+    for form in ("text", "markdown", "latex"):
+        assert "total" in render(table, form)
+
+
+@pytest.mark.parametrize("arguments", [["table"], ["layers", "vgg16"], ["plan", "classic"], ["models"]])
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_no_command_prints_a_narrow_space_to_a_machine(arguments, form):
+    command = [sys.executable, "-m", "dlbench", *arguments, "--format", form]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert GROUP not in printed
+    assert '"total"' not in printed
+
+
+@pytest.mark.parametrize("arguments", [["table"], ["layers", "googlenet", "--auxiliary"], ["plan", "quick"]])
+def test_what_is_known_of_the_catalogue_is_listed_without_torch(arguments):
+    code = (
+        "import sys\nfrom dlbench.__main__ import main\n"
+        f"main({arguments})\nprint([m for m in ('torch', 'numpy', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
