@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "fleet": "find nodes and devices that are slower than the others, and why",
         "accept": "hold results against committed values: passed, failed or not decided",
         "verify": "look through results for values that cannot be",
+        "history": "find changes over months of results, and what changed with them",
     },
     "Suites and networks": {
         "suites": "list the suites that have a name, or copy one to edit it",

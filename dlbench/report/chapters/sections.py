@@ -17,6 +17,7 @@ from dlbench.report.chapters import method, tables
 from dlbench.report.chapters.anchors import anchors_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW, bounds
 from dlbench.report.chapters.findings import findings
+from dlbench.report.chapters.history_section import section as history
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
 from dlbench.report.chapters.scaling import section as scaling
@@ -191,6 +192,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     flop_time,
     bounds,
     variability,
+    history,
     scaling,
     projection,
     published,

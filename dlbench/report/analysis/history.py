@@ -1,0 +1,204 @@
+"""Months of results as lines, one per case and kind of device, with the days on which they changed and why.
+
+A point is a day: the median over its processes. Changes of level and of spread are found by `change_points`; the stated
+chance of one false alarm holds over all lines together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlbench.report.analysis import change_points
+from dlbench.report.analysis.labels import MAIN_AXES, network, setting
+from dlbench.reruns import MIN_PROCESSES, student
+from dlbench.results.reduction import SETTING, SYSTEM_FACTS, days
+
+FALSE_ALARMS = 0.05
+#: A level that comes back within so many points, to within this share of the shift, was disturbed for a while.
+_BACK_WITHIN, _BACK_SHARE = 15, 0.5
+#: Facts are compared over so many points on each side of a change.
+_AROUND = 3
+#: No computer measured before; clocks that were never set begin in 1970.
+_FIRST_DAY = datetime(2012, 1, 1, tzinfo=UTC)
+#: What may explain a change, beside `SYSTEM_FACTS`.
+_FACTS = {"suite": "suite", "suite_version": "suite version", "protocol": "protocol", **SYSTEM_FACTS}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A day from which on a line is different."""
+
+    day: datetime
+    index: int  # of the line's point
+    kind: str  # "regression" | "improvement" | "temporary" | "unstable" | "steadier"
+    #: Of the step time, as a share: 0.03 is 3 % slower. Of the spread for "unstable" and "steadier": after over before.
+    size: float
+    facts: tuple[str, ...]  # what changed in the system description at that time
+
+    @property
+    def of_level(self) -> bool:
+        """Whether the level changed, not the spread."""
+        return self.kind in ("regression", "improvement", "temporary")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One case on one kind of device."""
+
+    name: str
+    device: str
+    days: tuple[datetime, ...]
+    step_s: NDArray[np.float64]  # median of each day
+    low_s: NDArray[np.float64]  # of its interval; NaN for fewer than three processes
+    high_s: NDArray[np.float64]
+    processes: int
+    noise: float  # from day to day, as a share
+    changes: tuple[Change, ...]
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is long enough."""
+        return len(self.days) >= change_points.MIN_POINTS
+
+
+@dataclass(frozen=True)
+class History:
+    """All lines, those with changes first."""
+
+    lines: tuple[Line, ...]
+    false_alarms: float
+    notes: tuple[str, ...]
+
+    def changes(self, since: datetime | None = None) -> list[tuple[Line, Change]]:
+        """All changes from a day on, by time."""
+        found = [(line, change) for line in self.lines for change in line.changes]
+        return sorted(
+            ((line, change) for line, change in found if since is None or change.day >= since),
+            key=lambda pair: (pair[1].day, pair[0].name),
+        )
+
+
+def read(sources: Sequence[str | Path], false_alarms: float = FALSE_ALARMS) -> History:
+    """The history that these results hold.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    return history(days(sources).to_pandas(), false_alarms)
+
+
+def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History:
+    """Lines and their changes.
+
+    Args:
+        points: as `reduction.days` gives them.
+        false_alarms: chance of one false alarm or more, over all lines.
+    """
+    latest = pd.Timestamp(datetime.now(UTC) + timedelta(days=1))
+    possible = points["day"].between(pd.Timestamp(_FIRST_DAY), latest)
+    notes = []
+    if (~possible).any():
+        strange = sorted({f"{day:%F}" for day in points.loc[~possible, "day"]})
+        notes.append(f"{(~possible).sum()} days lie before 2012 or in the future, and are left out: {strange[0]}.")
+    points = points[possible].sort_values("day", kind="stable")
+    points = points.assign(network_key=points["network_key"].astype(object).fillna(""))
+    groups = [own for _, own in points.groupby([*SETTING, "network_key", "device_kind"], sort=False, dropna=False)]
+    long = sum(len(own) >= change_points.MIN_POINTS for own in groups)
+    # Two tests of each line: its level and its spread.
+    chance = -math.expm1(math.log1p(-false_alarms) / max(1, 2 * long))
+    axes = [axis for axis in SETTING if axis not in MAIN_AXES and axis != "device" and points[axis].nunique() > 1]
+    lines = [_line(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
+    short = len(groups) - long
+    if short:
+        notes.append(f"{short} of {len(groups)} cases have fewer than {change_points.MIN_POINTS} days: not judged.")
+    ordered = sorted(lines, key=lambda line: (not line.changes, -len(line.days), line.name))
+    return History(tuple(ordered), false_alarms, tuple(notes))
+
+
+def _line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> Line:
+    logs = points["log_step"].to_numpy(dtype=float)
+    first: dict[Any, Any] = points.iloc[0].to_dict()
+    reach = np.array([_reach(n, sd) for n, sd in zip(points["processes"], points["log_sd"], strict=True)])
+    moments = [moment.to_pydatetime() for moment in points["day"]]
+    return Line(
+        name=f"{network(str(first['model']))}, {setting(first, ['mode', 'precision', 'batch_size', *axes])}",
+        device=str(first["device_kind"]),
+        days=tuple(moments),
+        step_s=np.exp(logs),
+        low_s=np.exp(logs - reach),
+        high_s=np.exp(logs + reach),
+        processes=int(points["processes"].sum()),
+        noise=change_points.noise_of(logs),
+        changes=tuple(_changes(logs, points, moments, chance)),
+    )
+
+
+def _reach(processes: float, sd: float) -> float:
+    if processes < MIN_PROCESSES or not math.isfinite(sd):
+        return math.nan
+    return student(int(processes) - 1, 0.95) * sd / math.sqrt(processes)
+
+
+def _changes(
+    logs: NDArray[np.float64], points: pd.DataFrame, moments: Sequence[datetime], chance: float
+) -> list[Change]:
+    spreads = change_points.spread_changes(logs, chance)
+    starts = change_points.level_changes(logs, chance, spreads)
+    ends = [*starts[1:], logs.size] if starts else []
+    levels = [float(np.median(logs[a:b])) for a, b in zip([0, *starts], [*starts, logs.size], strict=True)]
+    found = []
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        before, after = levels[number], levels[number + 1]
+        shift = after - before
+        later = levels[number + 2 :]
+        back = bool(later) and end - start <= _BACK_WITHIN and abs(later[0] - before) < _BACK_SHARE * abs(shift)
+        kind = "temporary" if back else "regression" if shift > 0 else "improvement"
+        found.append(Change(moments[start], start, kind, math.expm1(shift), _facts(points, start)))
+    around = logs - np.repeat(levels, np.diff([0, *starts, logs.size]))
+    for start in spreads:
+        ratio = change_points.noise_of(around[start:]) / max(1e-12, change_points.noise_of(around[:start]))
+        kind = "unstable" if ratio > 1 else "steadier"
+        found.append(Change(moments[start], start, kind, ratio, _facts(points, start)))
+    return sorted(_without_returns(found), key=lambda change: change.index)
+
+
+def _without_returns(changes: list[Change]) -> list[Change]:
+    """The changes without those that only end a temporary one."""
+    kept: list[Change] = []
+    ended = False
+    for change in changes:
+        if not (ended and change.of_level):
+            kept.append(change)
+        ended = change.kind == "temporary" and not ended
+    return kept
+
+
+def _facts(points: pd.DataFrame, start: int) -> tuple[str, ...]:
+    """What the system description says differently after a point than before it."""
+    before, after = points.iloc[max(0, start - _AROUND) : start], points.iloc[start : start + _AROUND]
+    found = []
+    for column, title in _FACTS.items():
+        old, new = _commonest(before[column]), _commonest(after[column])
+        if old != new:
+            shown = "changed" if column == "protocol" else f"{_shown(old)} -> {_shown(new)}"
+            found.append(f"{title} {shown}")
+    return tuple(found)
+
+
+def _commonest(values: pd.Series) -> Any:
+    known = values.dropna().astype(object)
+    return known.mode().iloc[0] if len(known) else None
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,66 @@
+"""The lines of a history and their changes, as tables."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from dlbench import units
+from dlbench.report.analysis.history import Change, History, Line
+from dlbench.table import Cell, Column, Table
+
+
+def lines_table(found: History) -> Table:
+    """One row per case and device: how long, how noisy, where it is now."""
+    columns = [Column("case", "Case"), Column("device", "Device"), Column("days", "Days", "right")]
+    columns += [Column("from", "From"), Column("to", "To"), Column("processes", "Processes", "right")]
+    columns += [Column("step_time_s", "Step time", "right", _seconds), Column("low_s", "from", "right", _seconds)]
+    columns += [Column("high_s", "to", "right", _seconds), Column("noise", "Noise", "right", _percent)]
+    columns += [Column("changes", "Changes", "right")]
+    chance = units.percent(found.false_alarms)
+    notes = [
+        "Step time: the latest day's median, with its 95 % interval over processes. Noise: from day to day.",
+        f"Chance of one false alarm or more over all lines: {chance}, for normal noise.",
+        *found.notes,
+    ]
+    return Table(columns, [_row(line) for line in found.lines], title="Lines", notes=notes)
+
+
+def changes_table(found: History, since: datetime | None = None) -> Table:
+    """One row per change, by time, with what else changed then."""
+    columns = [
+        Column("day", "From"),
+        Column("kind", "Change"),
+        Column("size", "Size", "right"),
+        Column("case", "Case"),
+        Column("device", "Device"),
+        Column("facts", "What changed with it"),
+    ]
+    rows: list[list[Cell]] = [
+        [f"{c.day:%F}", c.kind, size_of(c), line.name, line.device, "; ".join(c.facts) or "nothing in the record"]
+        for line, c in found.changes(since)
+    ]
+    notes = [
+        "Size: of the step time (+ is slower); unstable and steadier: the noise, after over before.",
+        "temporary: the level came back within 15 points.",
+    ]
+    return Table(columns, rows, title="Changes", notes=notes)
+
+
+def size_of(change: Change) -> str:
+    """`+3.0 %` of a level, `× 2.5` of a spread."""
+    return f"{100 * change.size:+.1f} %" if change.of_level else f"× {change.size:.1f}"
+
+
+def _row(line: Line) -> list[Cell]:
+    figures = [float(values[-1]) for values in (line.step_s, line.low_s, line.high_s)]
+    known: list[Cell] = [value if value == value else None for value in figures]
+    head: list[Cell] = [line.name, line.device, len(line.days), f"{line.days[0]:%F}", f"{line.days[-1]:%F}"]
+    return [*head, line.processes, *known, line.noise if line.noise == line.noise else None, len(line.changes)]
+
+
+def _seconds(cell: Cell) -> str:
+    return units.seconds(cell) if isinstance(cell, int | float) else units.MISSING
+
+
+def _percent(cell: Cell) -> str:
+    return units.percent(cell) if isinstance(cell, int | float) else units.MISSING

@@ -1,0 +1,57 @@
+"""Lines over months, with intervals and the days on which they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+from dlbench.report.analysis.history import Line
+from dlbench.report.document import Plot
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import grid, label_outer
+
+MAX_LINES = 12
+_COLOURS = {
+    "regression": look.VERMILION,
+    "improvement": look.GREEN,
+    "temporary": look.ORANGE,
+    "unstable": look.PINK,
+    "steadier": look.SKY,
+}
+
+
+def lines(found: Sequence[Line]) -> Plot:
+    """One panel per line, those with changes first: step time over that of the first level."""
+    name = "history"
+    judged = [line for line in found if line.judged]
+    if not judged:
+        return Plot(name, "No case was measured on enough days.")
+    shown = judged[:MAX_LINES]
+    figure, panels = grid(len(shown), 2.0)
+    kinds = [kind for kind in _COLOURS if any(change.kind == kind for line in shown for change in line.changes)]
+    if kinds:
+        marks = {kind: {"color": _COLOURS[kind], "marker": "|", "markersize": 10} for kind in kinds}
+        look.legend(figure, marks)
+    for axes, line in zip(panels, shown, strict=True):
+        first = line.changes[0].index if line.changes else len(line.days)
+        base = float(sorted(line.step_s[:first])[first // 2])
+        deviation = 100 * (line.step_s / base - 1)
+        axes.fill_between(
+            line.days, 100 * (line.low_s / base - 1), 100 * (line.high_s / base - 1), color=look.BLUE, alpha=0.2, lw=0
+        )
+        axes.plot(line.days, deviation, ".", color=look.BLUE, markersize=3)
+        for change in line.changes:
+            axes.axvline(change.day, color=_COLOURS[change.kind], lw=1.2)
+        axes.set_title(look.plain(line.name, 44), fontsize=8)
+        locator = AutoDateLocator(maxticks=4)
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    label_outer(panels, "", "Step time [%]")
+    more = f" {len(shown)} of {len(judged)} lines." if len(judged) > len(shown) else ""
+    words = (
+        "Step time of each day over the median before the first change, deviation; the band is the 95 % interval over "
+        f"the day's processes. Vertical lines: changes.{more}"
+    )
+    records: tuple[str, ...] = ()
+    return Plot(name, words, figure, records)

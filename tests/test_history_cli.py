@@ -1,0 +1,68 @@
+"""`dlbench history` on stores, and its chapter in the report."""
+
+import dataclasses
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from dlbench.__main__ import main
+from dlbench.report import build
+from dlbench.report.analysis import content
+from dlbench.suites.case import Case
+from tests.fakes import records as fakes
+
+
+def campaign(days, factor, change_at):
+    """Three processes a day, with a new driver and other step times from a day on."""
+    rng = np.random.default_rng(0)
+    found = []
+    for day in range(days):
+        late = day >= change_at
+        system = dataclasses.replace(fakes.GPU, driver_version="590.1" if late else "580.1")
+        for process in range(3):
+            time_s = 0.1 * (factor if late else 1) * float(np.exp(rng.normal(0, 0.004)))
+            steps = fakes.noisy_steps(time_s, 40, 3 * day + process)
+            one = fakes.record(Case("alexnet", device="cuda", repeat=process), system, 3 * day + process, step_s=steps)
+            begin = fakes._START - timedelta(days=60 - day, minutes=-process)
+            found.append(dataclasses.replace(one, started_at=begin.isoformat()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    root = tmp_path_factory.mktemp("history")
+    fakes.fill(root / "slower", campaign(40, 1.05, 25))
+    fakes.fill(root / "quiet", campaign(40, 1.0, 99))
+    fakes.fill(root / "short", campaign(4, 1.0, 99))
+    return root
+
+
+def test_a_regression_is_reported_with_its_driver(stores, tmp_path, capsys):
+    assert main(["history", str(stores / "slower"), "--fail-on-change", "--plot", str(tmp_path)]) == 1
+    output = capsys.readouterr()
+    assert "regression" in output.out
+    assert "driver 580.1 -> 590.1" in output.out
+    assert "1 lines: 1 changes" in output.err
+    assert (tmp_path / "history.svg").is_file()
+
+
+@pytest.mark.parametrize(
+    ("store", "words", "status"),
+    [
+        ("slower", [], 0),
+        ("quiet", ["--fail-on-change"], 0),
+        ("slower", ["--fail-on-change", "--since", "2026-11-15"], 0),
+        ("slower", ["--fail-on-change", "--since", "2026-10-01"], 1),
+        ("short", ["--fail-on-change"], 2),
+        ("slower", ["--since", "yesterday"], 2),
+    ],
+)
+def test_exit_statuses(stores, store, words, status, capsys):
+    assert main(["history", str(stores / store), *words]) == status
+
+
+def test_the_report_has_a_chapter_where_there_are_enough_days(stores, tmp_path):
+    page = build.write(content.read([stores / "slower"]), tmp_path / "report").read_text()
+    assert 'id="history"' in page
+    assert "driver 580.1 -&gt; 590.1" in page
