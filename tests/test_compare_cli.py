@@ -176,13 +176,13 @@ def test_csv_is_one_table_and_json_has_everything(stores, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--b", "env.1X=2"], "no name of an environment variable"),
+        (["--b", "env.1X=2"], "not a valid name of an environment variable"),
         (["--b", "precision"], "write axis=value"),
         (["--b", "repeat=2"], "see --pairs"),
         (["--b", "precision=fp23"], "unknown precision 'fp23'"),
-        (["--b", "batch_size=1,2"], "a side has one value of each axis"),
+        (["--b", "batch_size=1,2"], "a side takes one value per axis"),
         (["--b", "batchsize=1"], "did you mean 'batch_size'?"),
-        (["--b", "mode=inference"], "A has 2 cases of lenet5 that differ in mode alone"),
+        (["--b", "mode=inference"], "A has 2 cases of lenet5 that differ only in mode"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_before_anything_runs(tmp_path, capsys, arguments, message):

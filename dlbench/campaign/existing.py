@@ -1,4 +1,4 @@
-"""What a results folder holds already when a run starts, and how it is kept in order."""
+"""Contents of a results folder at the start of a run, and its maintenance."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from dlbench.launch.results_folder import ResultsFolder
     from dlbench.results.records import Record
 
-#: So many parts of their own are put into one file, which reads much faster.
+#: Number of small parts that are merged into one file, which loads much faster.
 MERGE_FROM = 200
 MERGE_AT_ONCE = 400
-#: Larger files stay as they are: what a merge costs must not grow with what is done.
+#: Larger files are not merged: the cost of a merge must not grow with the store.
 MERGE_UP_TO_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
 class Known:
-    """The attempts of a results folder, each looked at once."""
+    """Attempts of a results folder, each read once."""
 
     ended: set[DoneKey]  # what needs no further attempt
     tried: set[str]  # the cases that have any attempt
@@ -36,7 +36,7 @@ class Known:
 
 
 def look(root: Path) -> Known:
-    """Find out what is in a results folder; attempts that a merged file holds are not opened.
+    """Read the contents of a results folder; attempts in a merged file are not opened.
 
     Raises:
         StoreError: the folder cannot be read.
@@ -58,7 +58,7 @@ def look(root: Path) -> Known:
 
 
 def _in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[DoneKey]]:
-    """The attempts that have a part of their own, those that other files hold whole, and what has ended by those."""
+    """Return attempts with their own part, attempts complete in merged files, and the keys these have ended."""
     store = store_module()
     if store is None or not root.is_dir():
         return set(), set(), set()
@@ -69,9 +69,9 @@ def _in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[Do
 
 
 def store_module() -> ModuleType | None:
-    """`dlbench.results.store`; None where this Python has no pyarrow, such as that of a node outside of its container.
+    """Return `dlbench.results.store`; None without pyarrow, such as on a host outside its container.
 
-    The attempts' folders hold everything that is measured; Parquet is made of them, here or later.
+    Attempt folders contain all results; Parquet files are built from them, now or later.
     """
     try:
         from dlbench.results import store
@@ -83,10 +83,10 @@ def store_module() -> ModuleType | None:
 
 
 def say_stopped(error: StoreError, folder: ResultsFolder | None) -> None:
-    """Say that results cannot be written any more, and what is kept.
+    """Print that results cannot be written, and which results are kept.
 
     Args:
-        folder: the results folder of the run; where it is gone, that is why writing failed.
+        folder: the results folder of the run; if it was removed, that is the reason.
     """
     from dlbench.launch.results_folder import FolderGone
 
@@ -96,13 +96,16 @@ def say_stopped(error: StoreError, folder: ResultsFolder | None) -> None:
     except FolderGone as gone:
         error = gone
     if isinstance(error, FolderGone):
-        say(f"dlbench: {error}; stopped. What was measured went with it: name its new place with --results to go on")
+        say(
+            f"dlbench: {error}; stopped. Results are in the moved folder: run again with --results and its new "
+            f"path to resume"
+        )
     else:
-        say(f"dlbench: {error}; stopped. What was measured is kept, and the same command goes on from here")
+        say(f"dlbench: {error}; stopped. Results so far are kept; run the same command again to resume")
 
 
 def close_left_open(root: Path) -> int:
-    """Close and name what killed runs left open, and sweep what else they left; gives how many attempts were closed."""
+    """Close and print attempts that killed runs left open, remove their leftovers; return the number closed."""
     from dlbench.launch import leftovers, supervise
 
     problems: list[str] = []
@@ -110,13 +113,13 @@ def close_left_open(root: Path) -> int:
     for problem in problems:
         say(problem)
     for record in closed:
-        say(f"closed {record.attempt_id}, left open by a run that was killed: {record.status}")
+        say(f"closed {record.attempt_id} of a killed run: {record.status}")
     leftovers.sweep(root)
     return len(closed)
 
 
 def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
-    """Write the Parquet parts that are missing; what a killed run had measured comes back this way."""
+    """Write missing Parquet parts, for example of a killed run."""
     from dlbench.errors import StoreError
     from dlbench.launch import attempts
     from dlbench.results import store
@@ -133,17 +136,17 @@ def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
             store.append(root, record, make_folder=False)
             rebuilt += 1
         except StoreError as error:
-            say(f"{error}; passed over")
+            say(f"{error}; skipped")
     if lost:
         names = ", ".join(lost[:3]) + (" ..." if len(lost) > 3 else "")
-        say(f"samples lost, in result.json and in Parquet, of {units.counted(len(lost), 'attempt')}: {names}")
+        say(f"samples are missing in result.json and Parquet for {units.counted(len(lost), 'attempt')}: {names}")
     return rebuilt
 
 
 def merge_parts(root: Path, own_parts: int) -> int:
-    """Put parts into one file; gives how many are left of `own_parts`.
+    """Merge parts into one file; return how many of `own_parts` remain.
 
-    One process at a time does it, and nobody waits for it.
+    One process merges at a time; others do not wait.
     """
     from dlbench.errors import StoreError
     from dlbench.launch import claims
@@ -160,6 +163,6 @@ def merge_parts(root: Path, own_parts: int) -> int:
         finally:
             claim.release()
     except StoreError as error:
-        say(f"{error}; the parts stay as they are")
+        say(f"{error}; the parts were not merged")
         return 0
     return max(0, own_parts - MERGE_AT_ONCE)

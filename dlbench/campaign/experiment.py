@@ -29,15 +29,15 @@ def run_experiment(
     networks: Sequence[Mapping[str, str]] = _NO_KEYS,
     **campaign: Any,
 ) -> int:
-    """Measure the pairs that are not whole yet; a pair of which half is missing is measured as a whole.
+    """Measure the incomplete pairs; both sides of an incomplete pair are measured again.
 
     Args:
-        system_key: of both sides, or of each.
-        networks: of each side the keys of its networks.
+        system_key: system key of both sides, or one per side.
+        networks: network keys of each side.
         campaign: further fields of `supervise.Campaign`, such as the launcher.
 
     Returns:
-        How many processes failed.
+        Number of failed processes.
     """
     from dlbench.launch import supervise
     from dlbench.launch.ab_experiment import ExperimentProgress
@@ -57,7 +57,7 @@ def run_experiment(
     cases = units.counted(len(experiment.matches), "case")
     say(f"{experiment.sides[0][:-2]}: {cases} x {units.counted(pairs, 'pair')} -> {root}/")
     if whole:
-        say(f"{len(whole)} pairs are measured already")
+        say(f"{len(whole)} pairs are already measured: skipped")
 
     def keep(record: Record) -> None:
         store.append(root, record, make_folder=False)
@@ -97,7 +97,7 @@ def compare_experiment(
     rules: Rules,
     networks: Sequence[Mapping[str, str]] = _NO_KEYS,
 ) -> ComparisonResult:
-    """What the pairs measured so far say."""
+    """Compare the two sides over the pairs measured so far."""
     from dlbench.report.analysis.comparison import compare_sides
 
     return compare_sides(
@@ -111,7 +111,7 @@ def _rows(
     system_key: SystemKeys | tuple[SystemKeys, ...],
     networks: Sequence[Mapping[str, str]],
 ) -> Any:
-    """The store's rows of this experiment, of each side on its system and of its networks as they are today."""
+    """Return the rows of this experiment: of each side, on its system, with its current networks."""
     from dlbench.launch.attempts import key_on
     from dlbench.results import store
 

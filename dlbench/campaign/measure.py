@@ -1,4 +1,4 @@
-"""Measures the cases of a campaign that are missing, stores each record, and says what happened."""
+"""Measurement of a campaign: runs missing cases, stores each record, prints the outcome."""
 
 from __future__ import annotations
 
@@ -26,28 +26,27 @@ MOST_LINES = 50
 
 
 def waiting_cases(campaign: Campaign, cases: list[Case], fresh: bool, known: Known) -> list[Case]:
-    """The cases that have not ended yet, or all; what was tried before in vain comes last."""
+    """Return the cases to measure (all with `fresh`); cases that failed before come last."""
     if fresh:
         return cases
     ended = known.ended
     waiting = [case for case in cases if campaign.key(case) not in ended]
     if len(waiting) < len(cases):
-        say(f"{len(cases) - len(waiting)} measured already, or out of memory (--fresh measures all anew)")
+        say(f"{len(cases) - len(waiting)} already measured, or out of memory: skipped (use --fresh to measure again)")
     elsewhere = {(*key[:3], key[4]) for key in ended}
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{units.counted(anew, 'case')} measured before on another system: measuring again here. "
-            "A CPU with other cores, threads or memory of its node is another system, and records of earlier versions "
-            "do not name them"
+            f"{units.counted(anew, 'case')} measured before on another system: measuring again here. Other cores, "
+            f"threads or memory make another system"
         )
     _say_changed(campaign, waiting, ended)
-    # A case that takes the whole job down with it must not keep the others from being measured.
+    # A case that crashes the whole job must not block the other cases.
     return sorted(waiting, key=lambda case: case.id in known.tried)
 
 
 def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> None:
-    """Name the networks whose cases are measured again because the network is another one today."""
+    """Print the networks whose cases are measured again because their definition changed."""
     before = {key[:-1]: key[-1] for key in ended}
     changed = [case for case in waiting if campaign.key(case)[:-1] in before]
     for model in dict.fromkeys(case.model for case in changed):
@@ -56,7 +55,7 @@ def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> No
         reason = (
             "has changed since it was measured"
             if known
-            else "was measured by a dlbench that did not record which network the name stood for"
+            else "was measured by an older dlbench that did not record the definition of the network"
         )
         say(f"{model} {reason}: {units.counted(len(cases), 'case')} will be measured again")
 
@@ -97,8 +96,8 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         existing.rebuild_parts(root, found.without_part)
     else:
         say(
-            f"no package 'pyarrow' in {sys.executable}: the results stay in {attempts.attempts_folder(root)}/; "
-            f"where it is installed, `dlbench collect --results {root}` makes Parquet of them"
+            f"{sys.executable} has no package 'pyarrow': results stay in {attempts.attempts_folder(root)}/; run "
+            f"`dlbench collect --results {root}` with a Python that has it"
         )
     waiting = waiting_cases(campaign, cases, fresh, found)
     progress = Progress(len(cases), model_width=max(len(case.model) for case in cases))
@@ -132,19 +131,19 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         if parts >= existing.MERGE_FROM:
             parts = existing.merge_parts(root, parts)
     if time.monotonic() - began >= claims.SILENCE_S:
-        existing.close_left_open(root)  # what other nodes left has been watched long enough now
+        existing.close_left_open(root)  # owners on other nodes have been watched long enough now
     failed = sum(status not in DONE_STATUSES for status in statuses)
     if failed:
-        say(f"failed: {failed} of {len(waiting)}; the same command tries them again, those out of memory excepted")
+        say(f"{failed} of {len(waiting)} cases failed; run the same command again to retry them (except out of memory)")
     if busy:
         say(
-            f"busy host in {busy} of {units.counted(len(statuses), 'case')}: other work took some of the cores, and "
-            "figures may be far off, however narrow their intervals; measure again when it is done"
+            f"busy host in {busy} of {units.counted(len(statuses), 'case')}: other processes used the CPU, and "
+            f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
         )
     _say_figures(schedule)
     left = schedule.num_yielded - len(statuses)
     if left:
-        say(f"left to another process that measures, or has measured, them: {left} of {len(waiting)}")
+        say(f"skipped: claimed or already measured by another run: {left} of {len(waiting)}")
     return 1 if failed else 0
 
 

@@ -1,11 +1,11 @@
-"""`dlbench ab`: two settings measured in turns, pair by pair, in random order; the plan of it, and how it is marked.
+"""Plan of an interleaved A/B experiment (`dlbench ab`): pairs of runs in random order.
 
-    dlbench ab quick --b env.OMP_NUM_THREADS=1        # A: as things are, B: with the variable set in its processes
+    dlbench ab quick --b env.OMP_NUM_THREADS=1        # A: no change; B: with this environment variable
     dlbench ab quick --a memory_format=channels_first --b memory_format=channels_last
 
-Every process is an attempt in the results like any other. Its suite is `<suite>-ab-<digest>-a` or `-b`, where the
-digest stands for both settings and the seed, so that only halves of one experiment are ever paired; its axis `repeat`
-is the number of the pair; its label says the side, the seed and the setting in words.
+Each process is an ordinary attempt in the results. Its suite is `<suite>-ab-<digest>-a` or `-b`, where the digest is a
+hash of both settings and the seed: only runs of the same experiment are paired. The axis `repeat` is the number of the
+pair; the label contains side, seed and setting.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from dlbench.suites.suite import Suite
 
 SIDES = ("a", "b")
 _ENVIRONMENT = "env."
-#: A comma ends a value only where another key follows: ``env.CUDA_VISIBLE_DEVICES=0,1,precision=tf32``.
+#: A comma ends a value only if another key follows: ``env.CUDA_VISIBLE_DEVICES=0,1,precision=tf32``.
 _NEXT_KEY = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What one side changes: axes and protocol keys of the suite, and environment variables of its processes."""
+    """Settings of one side: axes and protocol keys of the suite, and environment variables of its processes."""
 
     overrides: tuple[str, ...] = ()  # as `load_suite` takes them
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def text(self) -> str:
-        """The setting as it was written, in one order; "as is" where it changes nothing."""
+        """The setting as text, in a fixed order; "as is" if it changes nothing."""
         return ",".join(
             sorted([*self.overrides, *(f"{_ENVIRONMENT}{k}={v}" for k, v in self.environment.items())])
         ) or ("as is")
 
     @property
     def names(self) -> set[str]:
-        """The axes and protocol keys that it sets."""
+        """Names of the axes and protocol keys that it sets."""
         return {override.partition("=")[0] for override in self.overrides}
 
 
 def parse_setting(texts: Sequence[str], option: str) -> Setting:
-    """A setting from ``KEY=VALUE,...`` texts; a key is an axis, ``protocol.NAME`` or ``env.NAME``.
+    """Parse a setting from ``KEY=VALUE,...`` texts; a key is an axis, ``protocol.NAME`` or ``env.NAME``.
 
     Raises:
         BadInput: a part is not KEY=VALUE, an axis has more than one value, or the key cannot be set.
@@ -64,14 +64,14 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
         if not equals:
             raise BadInput(f"cannot use {option} {part}: write axis=value, protocol.key=value or env.NAME=value")
         if key == "repeat":
-            raise BadInput(f"cannot use {option} {part}: repeat is the number of the pair; see --pairs")
+            raise BadInput(f"cannot use {option} {part}: dlbench sets repeat to the number of the pair; use --pairs")
         if key.startswith(_ENVIRONMENT):
             name = key.removeprefix(_ENVIRONMENT)
             if not _VARIABLE.fullmatch(name) or "\0" in value:
-                raise BadInput(f"cannot use {option} {part}: '{name}' is no name of an environment variable")
+                raise BadInput(f"cannot use {option} {part}: '{name}' is not a valid name of an environment variable")
             environment[name] = value
         elif "," in value:
-            raise BadInput(f"cannot use {option} {part}: a side has one value of each axis; -P sets several")
+            raise BadInput(f"cannot use {option} {part}: a side takes one value per axis; use -P for several")
         else:
             overrides[key] = f"{key}={value}"
     return Setting(tuple(overrides.values()), environment)
@@ -79,7 +79,7 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
 
 @dataclass(frozen=True)
 class ScheduledRun:
-    """One process to run."""
+    """One scheduled process: side, pair and case."""
 
     side: str  # "a" | "b"
     match: int  # index into the experiment's matches
@@ -89,7 +89,7 @@ class ScheduledRun:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Which cases are compared under which settings."""
+    """Cases to compare and the two settings."""
 
     suite: str
     suite_version: int
@@ -100,28 +100,28 @@ class Experiment:
 
     @property
     def sides(self) -> tuple[str, str]:
-        """The suites' names under which A and B are kept."""
+        """Suite names of the records of A and B."""
         text = json.dumps([self.a.text, self.b.text, self.seed])
         digest = hashlib.sha256(text.encode()).hexdigest()[:8]
         return f"{self.suite}-ab-{digest}-a", f"{self.suite}-ab-{digest}-b"
 
     def setting(self, side: str) -> Setting:
-        """What the side changes."""
+        """Setting of the side, "a" or "b"."""
         return self.a if side == "a" else self.b
 
     def label(self, side: str) -> str:
-        """What the records of a side say of themselves: ``b (seed 0): env.OMP_NUM_THREADS=1``."""
+        """Label in the records of a side: ``b (seed 0): env.OMP_NUM_THREADS=1``."""
         return f"{side} (seed {self.seed}): {self.setting(side).text}"
 
     def order(self, pairs: int) -> list[tuple[ScheduledRun, ScheduledRun]]:
-        """The halves of all pairs in the order in which they run; within a pair by the toss of a coin.
+        """Return the runs of all pairs in their order; within each pair the order is random.
 
-        In each round all cases have one pair, in random order. The order of a round depends on the seed and its number
-        alone: an experiment can be taken up again, and more pairs can be added to it.
+        Each round contains one pair of every case, in random order. The order depends only on the seed and the round:
+        an experiment can be resumed and extended by more pairs.
         """
         found = []
         for number in range(pairs):
-            # Not for secrets: from the seed alone, on any machine.
+            # Reproducible from the seed on any machine; not used for secrets.
             chance = random.Random(f"{self.seed}/{number}")
             for index in chance.sample(range(len(self.matches)), len(self.matches)):
                 halves = [
@@ -134,18 +134,18 @@ class Experiment:
 
 
 class ExperimentProgress(Progress):
-    """Lines of finished cases that begin with their side."""
+    """Progress with the side (A or B) in front of each line."""
 
     def case_line(self, record: Record) -> str:
-        """As of any campaign, behind "A" or "B"."""
+        """Format a finished case, with "A" or "B" in front."""
         return f"{(record.label or '?')[0].upper()} {super().case_line(record)}"
 
 
 def plan(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed: int, device: str) -> Experiment:
-    """The experiment over the cases of a suite as changed by A and by B.
+    """Plan the experiment: match the cases of the suite under A with those under B.
 
     Raises:
-        BadInput: the two do not have the same cases, apart from what is set.
+        BadInput: the two sides have different cases, apart from the settings.
     """
     changed = a.names | b.names | {"repeat"}
     cases = [{}, {}]  # type: list[dict[str, list[Case]]]
@@ -160,17 +160,20 @@ def plan(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed: int, devi
             if len(several) > 1:
                 names = ", ".join(sorted(changed - {"repeat"}))
                 raise BadInput(
-                    f"{side} has {len(several)} cases of {several[0].model} that differ in {names} alone; "
+                    f"{side} has {len(several)} cases of {several[0].model} that differ only in {names}; "
                     "set it on both sides, with --a and --b"
                 )
             if key not in others:
-                raise BadInput(f"{side} has a case of {several[0].model} that the other side lacks: see [[exclude]]")
+                raise BadInput(
+                    f"{side} has a case of {several[0].model} that the other side does not have; check "
+                    f"[[exclude]] in the suite"
+                )
     matches = tuple((of_a[0], cases[1][key][0]) for key, of_a in cases[0].items())
     return Experiment(suite_a.name, suite_a.version, a, b, seed, matches)
 
 
 def _key(case: Case, changed: set[str]) -> str:
-    """What two matching cases have in common."""
+    """Key that two matching cases share."""
     values: dict[str, Any] = case.to_dict()
     values["protocol"] = {k: v for k, v in values["protocol"].items() if f"protocol.{k}" not in changed}
     return json.dumps({k: v for k, v in values.items() if k not in changed}, sort_keys=True)

@@ -1,4 +1,4 @@
-"""Attempt folders: the durable truth of a campaign. Every path inside a results folder is made here.
+"""Attempt folders: the primary storage of all results. Paths inside a results folder are defined here.
 
     results/attempts/<attempt_id>/
       owner.json     who measures (host, process), written first
@@ -7,7 +7,7 @@
       result.json    the worker's outcome, written last by the worker, by rename
       record.json    how the attempt ended, written last of all by the supervisor, by rename
 
-Standard library only: planning, watching and collecting work on a login node without any install.
+Standard library only: `plan`, `status` and `submit` work on a login node without installation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from dlbench.suites.case import Case
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at one case: a folder and what it is for."""
+    """One attempt at measuring one case, with its folder."""
 
     folder: Path
     case: Case
@@ -47,37 +47,37 @@ class Attempt:
 
     @property
     def id(self) -> str:
-        """The name of the folder and of the Parquet part: time, case and chance, so that no two are ever equal."""
+        """Name of the folder and of the Parquet part: time, case id and a random part, so that it is unique."""
         return self.folder.name
 
     @property
     def key(self) -> DoneKey:
-        """Under which key it counts as done."""
+        """Key under which the attempt counts as done."""
         return self.suite, self.suite_version, self.case.id, self.system_key, self.network_key
 
 
-#: How `create` names an attempt.
+#: Names of attempts, as `create` makes them.
 _NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}-[0-9a-f]{6}")
-#: What names a measurement that need not be made again: suite, suite version, case, hardware and software, network.
+#: Identifies a measurement that is not repeated: suite, suite version, case, system, network.
 DoneKey = tuple[str, int, str, str, str]
 
 
-#: Names hardware and software: one name for all, or one by the kind of device that a case runs on.
+#: Key of hardware and software: one for all cases, or one per kind of device.
 SystemKeys = str | Mapping[str, str]
 
 
 def key_on(keys: SystemKeys, device: str) -> str:
-    """What a case on this kind of device is measured on; "" where nobody knows."""
+    """Return the system key for this kind of device; "" if unknown."""
     return keys if isinstance(keys, str) else keys.get(device, "")
 
 
 def key_of(record: Record) -> DoneKey:
-    """Under which key the record counts as done."""
+    """Return the key under which the record counts as done."""
     return record.suite, record.suite_version, record.case_id, record.system_key or "", record.network_key or ""
 
 
 def attempts_folder(root: Path) -> Path:
-    """Where the attempts of the results folder `root` lie."""
+    """Return the folder of all attempts in the results folder `root`."""
     return root / "attempts"
 
 
@@ -95,8 +95,8 @@ def create(
 ) -> Attempt:
     """Make the folder of a new attempt with its `owner.json` and `request.json`, all at once: by a rename.
 
-    The results folder `root` must be there. The attempt starts later than every earlier one of the same case that is
-    known here, whatever the clocks of the hosts say: the latest attempt counts.
+    The results folder `root` must exist. The start time is later than that of every known earlier attempt of the same
+    case, even if the clocks of the hosts differ: the latest attempt counts.
 
     Args:
         earlier: the names of such attempts, of whatever case.
@@ -131,7 +131,7 @@ def create(
 
 
 def _later_than(names: Iterable[str], now: datetime) -> datetime:
-    """`now`, or where a clock is behind the one that the latest of the attempts' names is from, the second after it."""
+    """Return `now`, or one second after the latest attempt if that lies in the future (clocks differ)."""
     latest = max((name[:15] for name in names if _NAME.fullmatch(name)), default="")
     if latest <= f"{now:%Y%m%dT%H%M%S}":
         return now
@@ -142,10 +142,10 @@ def _later_than(names: Iterable[str], now: datetime) -> datetime:
 
 
 def outcome_of(folder: Path) -> Outcome | None:
-    """What the worker left in `folder`, or None where it left nothing whole.
+    """Read the outcome that the worker wrote to `folder`; None if it is missing or incomplete.
 
     Raises:
-        StoreError: there is a result, and it cannot be read now: that is no verdict on the case.
+        StoreError: the result exists but cannot be read now; the case is then not judged.
     """
     try:
         return Outcome.from_json(read_text(folder / "result.json"))
@@ -164,45 +164,45 @@ def write_record(folder: Path, record: Record) -> None:
         StoreError: the folder cannot be written, or the results folder is gone.
     """
     try:
-        folder.mkdir(exist_ok=True)  # somebody's network may have removed it
+        folder.mkdir(exist_ok=True)  # the user's network may have removed it
         write_atomically(folder / "record.json", record.to_json())
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def heads(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Path, Record]]:
-    """The closed attempts of `root`, oldest first, each with its record without samples.
+    """Iterate over the closed attempts of `root`, oldest first, each with its record without samples.
 
     Args:
-        among: only these folders are looked at, as `folders` gave them.
+        among: only these folders, as returned by `folders`.
     """
     for folder in folders(root) if among is None else among:
         try:
             record = Record.from_json(read_text(folder / "record.json"), folder.name)
             Case.from_dict(record.case)
         except (OSError, ValueError, TypeError, DlbenchError):
-            continue  # cut off, damaged, or of a version that knows other axes: not ours to judge
+            continue  # incomplete, damaged, or of a version with other axes: skipped
         yield folder, record
 
 
 def full_record(folder: Path, head: Record) -> Record:
-    """The record with the samples of all ranks."""
+    """Return the record with the samples of all ranks."""
     outcome = outcome_of(folder)
     return dataclasses.replace(head, ranks=outcome.ranks if outcome else ())
 
 
 def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[DoneKey]:
-    """What needs no further attempt in `root`: measured, or out of memory."""
+    """Return the keys that need no further attempt in `root`: measured, or out of memory."""
     return {key_of(record) for folder, record in heads(root, among) if has_ended(folder, record)}
 
 
 def has_ended(folder: Path, record: Record, has_part: bool = False) -> bool:
-    """Whether the attempt needs no other one: out of memory, or measured, and the samples are still there.
+    """Whether no further attempt is needed: out of memory, or measured with its samples still present.
 
     Args:
-        folder: of the attempt.
-        record: how it ended.
-        has_part: the samples are known to be in a Parquet part.
+        folder: folder of the attempt.
+        record: its record.
+        has_part: a Parquet part contains the samples.
     """
     if record.status not in DONE_STATUSES:
         return record.status in FINAL_STATUSES
@@ -210,15 +210,15 @@ def has_ended(folder: Path, record: Record, has_part: bool = False) -> bool:
 
 
 def case_id_of(name: str) -> str:
-    """The case that an attempt's name names; "" where it is none that `create` gave."""
+    """Return the case id in the name of an attempt; "" for other names."""
     return name[16:28] if _NAME.fullmatch(name) else ""
 
 
 def unclosed(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Attempt, dict[str, Any]]]:
-    """Attempts without a record, and their owners: running now, or left behind by a supervisor that was killed.
+    """Iterate over attempts without a record, and their owners: still running, or their supervisor was killed.
 
     Args:
-        among: only these folders are looked at, as `folders` gave them.
+        among: only these folders, as returned by `folders`.
     """
     for folder in folders(root) if among is None else among:
         if (folder / "record.json").exists():
@@ -228,16 +228,16 @@ def unclosed(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[
             case = requests.case_of(requests.read(folder))
             attempt: Attempt = from_dict(Attempt, owner | {"folder": folder, "case": case})
         except (OSError, ValueError, TypeError, DlbenchError):
-            # Killed between making the folder and writing its two files: nothing was measured there. Or of a version
-            # that knows other axes, which will close it.
+            # Killed before both files were written: nothing was measured. Or of a version with other axes, which will
+            # close it.
             continue
         yield attempt, owner
 
 
 def folders(root: Path, case_id: str | None = None) -> list[Path]:
-    """The attempts' folders, oldest first; of one case, and those that others named, where a case is given.
+    """List the attempt folders, oldest first; with `case_id` only those of the case and foreign names.
 
-    Only names are looked at: a new case beside 10 000 attempts must not open them all.
+    Only names are read: a new case among 10 000 attempts must not open them all.
 
     Raises:
         StoreError: the folder cannot be read.

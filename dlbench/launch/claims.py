@@ -1,9 +1,9 @@
-"""Claims: at most one process measures a case at a time, on one machine or on many that share a folder.
+"""Claims: at most one process measures a case at a time, also on several machines that share a folder.
 
-A claim is a file made with O_EXCL, which is atomic on local disks and on NFS, Lustre and GPFS alike (advisory locks are
-not). Its owner touches it while it works; a claim is stale, and may be taken over, when its owner is dead, where that
-can be seen from here, or else when its owner has been silent for long. Silence is what this process has watched by its
-own clock: the clocks of hosts and file servers differ by minutes or hours, so no time of a file is compared with one.
+A claim is a file made with O_EXCL, which is atomic on local disks and on NFS, Lustre and GPFS (advisory locks are
+not). The owner touches it regularly. A claim is stale, and may be taken over, if its owner is dead; if the owner runs
+on another host, the claim is stale after `SILENCE_S` without a change. This process measures that time with its own
+clock: the clocks of hosts and file servers can differ by hours.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from dlbench.atomic_file import read_text
 from dlbench.errors import StoreError
 from dlbench.json_text import load_json
 
-#: An owner whose process cannot be looked at from here is taken for dead when its claim did not change for so long [s].
+#: Time without a change after which an owner on another host counts as dead [s].
 SILENCE_S = 300.0
-#: How often an owner must touch its claim [s].
+#: Interval at which an owner touches its claim [s].
 TOUCH_EVERY_S = 30.0
-#: A claim that names no owner is being written at this moment, or was cut off by a kill when it stays so for this [s].
+#: A claim without an owner is being written; if it stays so for this time, its process was killed [s].
 _HALF_WRITTEN_S = 10.0
 _POLL_S = 1.0
-#: A stale claim that is being removed.
+#: File name of a stale claim during its removal.
 _ASIDE = re.compile(r"\..+\.json\.[0-9a-f]{8}")
 
 
 @dataclass
 class Watch:
-    """How long files have shown no change, by this process's own clock."""
+    """Time since the last change of files, by the clock of this process."""
 
     _seen: dict[Path, tuple[object, float]] = field(default_factory=dict)
 
     def silent_s(self, path: Path) -> float:
-        """Seconds since this process first saw the file or folder in its present state; 0 at the first look."""
+        """Return the seconds since the file or folder last changed, as seen by this process; 0 at the first call."""
         now, state = time.monotonic(), _state(path)
         known, since = self._seen.get(path, (None, now))
         if path not in self._seen or known != state:
@@ -51,31 +51,31 @@ class Watch:
         return now - since
 
 
-#: What this process has watched so far. A longer run has seen more, and waits less.
+#: Shared by the whole process, so that time already spent watching counts.
 WATCH = Watch()
 
 
 def owner() -> dict[str, Any]:
-    """Who this process is: its machine, its process id, what that counts in, and its start (ids are used again)."""
+    """Identity of this process: machine, process id, its PID namespace, and start time (ids are reused)."""
     return process_identity.identity()
 
 
 def is_alive(who: dict[str, Any], heartbeat: Path) -> bool:
-    """Whether an owner still works, judged from here; one that cannot be looked at has to be watched for `SILENCE_S`.
+    """Whether an owner is still running; an owner on another host counts as dead after `SILENCE_S` of silence.
 
     Args:
-        who: what `owner` gave, over there.
+        who: return value of `owner` in the other process.
         heartbeat: the file or folder that it touches.
     """
     seen = process_identity.is_running(who)
-    silent_s = WATCH.silent_s(heartbeat)  # looked at in any case: the watch begins with the first look
+    silent_s = WATCH.silent_s(heartbeat)  # always called: the time starts with the first call
     return silent_s < SILENCE_S if seen is None else seen
 
 
 def seems_alive(who: dict[str, Any], heartbeat: Path) -> bool:
-    """An estimate at first sight, for display: it compares the time of a file with this host's clock.
+    """Estimate for display whether an owner runs: compares the time of a file with the clock of this host.
 
-    Nothing may be closed or measured because of it.
+    Not reliable enough to close or measure anything.
     """
     seen = process_identity.is_running(who)
     if seen is not None:
@@ -95,18 +95,18 @@ class Claim:
         self._dead = dead
 
     def was_held_by(self, who: dict[str, Any]) -> bool:
-        """Whether the claim was taken over from this owner, who is dead."""
+        """Whether the claim was taken over from this dead owner."""
         return self._dead is not None and all(self._dead.get(name) == who.get(name) for name in owner())
 
     def touch(self) -> None:
-        """Show that the owner is still at work."""
+        """Update the file time: the owner is still running."""
         with contextlib.suppress(OSError):
             os.utime(self.path)
 
     def release(self) -> None:
-        """Give the claim up, unless somebody took it over in the meantime.
+        """Release the claim, unless another process has taken it over.
 
-        Where the folder cannot be written any more the claim stays, and is stale when this process has ended.
+        If the folder cannot be written, the claim stays; it is stale once this process has ended.
         """
         if (_read(self.path) or {}).get("nonce") == self._nonce:
             with contextlib.suppress(OSError):
@@ -114,7 +114,7 @@ class Claim:
 
 
 def take(root: Path, name: str) -> Claim | None:
-    """Claim `name` in the results folder `root`, which must be there; None when a process that may live holds it.
+    """Claim `name` in the existing results folder `root`; None if another process holds it.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -134,15 +134,15 @@ def take(root: Path, name: str) -> Claim | None:
 
 
 def is_visible(heartbeat: Path) -> bool:
-    """Whether the owner behind a claim or an attempt's folder can be looked at from here, or has released it."""
+    """Whether the owner of a claim or attempt folder runs on this host, or has released it."""
     return not heartbeat.exists() or process_identity.is_running(_holder(heartbeat)) is not None
 
 
 def abandoned(heartbeats: Iterable[Path]) -> Iterator[Path]:
-    """Those claims and attempts' folders whose owners turn out to be dead, as soon as that is known.
+    """Iterate over the claims and attempt folders whose owners are dead, each as soon as that is certain.
 
-    An owner at work touches both every `TOUCH_EVERY_S`, so this waits so long for a sign of each owner that cannot be
-    looked at, and up to `SILENCE_S` for one that gives none. The living and what was released are passed over.
+    Owners on other hosts are watched until they touch the file (every `TOUCH_EVERY_S`) or stay silent for `SILENCE_S`.
+    Claims of running owners and released claims are skipped.
     """
     first = {path: _state(path) for path in heartbeats}
     while first:
@@ -159,7 +159,7 @@ def abandoned(heartbeats: Iterable[Path]) -> Iterator[Path]:
 
 
 def remove_stale(root: Path) -> int:
-    """Remove the claims of owners that are seen to be dead; gives how many."""
+    """Remove the claims of dead owners on this host; return their number."""
     removed = 0
     for path in _files(root / "claims"):
         with contextlib.suppress(OSError):
@@ -168,13 +168,13 @@ def remove_stale(root: Path) -> int:
                 if holder is not None and process_identity.is_running(holder) is False:
                     removed += _remove_stale(path)
             elif _ASIDE.fullmatch(path.name) and WATCH.silent_s(path) >= _HALF_WRITTEN_S:
-                path.unlink()  # whoever took it over was killed at that moment
+                path.unlink()  # the process that took it over was killed
                 removed += 1
     return removed
 
 
 def holders(root: Path) -> list[str]:
-    """The names of all claims that are there, of the living and the dead."""
+    """List the names of all claims, stale ones included."""
     return [path.stem for path in _files(root / "claims") if path.suffix == ".json"]
 
 
@@ -186,12 +186,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def path_of(root: Path, name: str) -> Path:
-    """The file of a claim."""
+    """Return the file of a claim."""
     return root / "claims" / f"{name}.json"
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """What a touch changes, and a new file of the same name; None where there is none."""
+    """Return the state that a touch or a new file changes; None if the file does not exist."""
     try:
         found = path.stat()
     except OSError:
@@ -210,7 +210,7 @@ def _create(path: Path, nonce: str) -> bool:
 
 
 def _remove_stale(path: Path) -> bool:
-    """Whether the claim is gone now. It stays if its owner may be alive, or another process was quicker."""
+    """Remove the claim if it is stale; return whether it is gone."""
     holder = _read(path)
     if holder is None and not path.exists():
         return True
@@ -224,7 +224,7 @@ def _remove_stale(path: Path) -> bool:
     except FileNotFoundError:
         return True
     if _read(aside) != holder:
-        # Between our look and our rename another process had taken over: give it back what it holds.
+        # Another process took the claim over before the rename: restore it.
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
         aside.unlink()

@@ -1,4 +1,4 @@
-"""How far a suite's cases are, counted from the attempts' folders; works on a login node while jobs run elsewhere."""
+"""Progress of a suite, counted from attempt folders; works on a login node while jobs run elsewhere."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dlbench.launch import attempts, claims
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES
 from dlbench.suites.suite import Suite
 
-#: How the latest attempt at a case stands, and the key of its network.
+#: State of the latest attempt at a case, and the key of its network.
 _Stand = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How far a submission's cases are, on one kind of machine. They sum to `total`."""
+    """Number of cases per state, on one kind of machine; the states sum to `total`."""
 
     total: int
     done: int = 0
@@ -26,17 +26,17 @@ class Counts:
 
     @property
     def missing(self) -> int:
-        """None of the others: never tried, or preempted."""
+        """Cases never tried, or preempted."""
         return self.total - self.done - self.running - self.failed - self.out_of_memory
 
     @property
     def remaining(self) -> int:
-        """What a job that starts now would measure."""
+        """Cases that a job started now would measure."""
         return self.missing + self.failed
 
 
 def count(results: Path, suite: Suite) -> list[Counts]:
-    """How far the cases of a suite are, once for each kind of machine that took part.
+    """Count the cases of a suite by state, once per kind of machine.
 
     The device a case runs on and the machine's key are only known where it runs, so both are read from the attempts.
     """
@@ -57,8 +57,8 @@ def count(results: Path, suite: Suite) -> list[Counts]:
 
 
 def _note(known: dict[str, _Stand], case_id: str, status: str, network_key: str) -> None:
-    # Done stays done, and final final: `--fresh` may add attempts of another outcome later. But a network that has
-    # changed since is measured anew.
+    # A case that is done stays done, even if `--fresh` added a failed attempt later. A changed network is measured
+    # again.
     before, key = known.get(case_id, ("", network_key))
     if key != network_key or before not in FINAL_STATUSES or (before not in DONE_STATUSES and status in DONE_STATUSES):
         known[case_id] = status, network_key

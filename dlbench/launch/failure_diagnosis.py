@@ -1,8 +1,8 @@
-"""After a case of several ranks: which of them failed first, its last words, and an end to all that it left behind.
+"""Diagnosis of a failed case of several ranks: which rank failed first, and its error output.
 
 Each rank leaves files in the attempt's folder (`dlbench.worker.ranks.rank_status`): its process, its stderr, how it
-ended. A rank that was killed leaves no end; its launcher reports it. What the other ranks report about a lost
-connection is only a consequence.
+ended. A killed rank does not report its end; its launcher reports it. Lost connections that other ranks report are
+consequences.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dlbench.launch import claims
 from dlbench.launch.processes import MARK, tail
 from dlbench.results.records import DONE_STATUSES
 
-#: What launchers say about a process that was killed: (pattern, what its group names).
+#: Messages of launchers about a killed process: (pattern, meaning of its group).
 _KILLED = (
     (re.compile(r"spawn: rank (\d+) .*was killed by signal (\d+)"), "rank"),
     (re.compile(r"process rank (\d+) with PID \d+ .*exited on\s+signal (\d+)", re.DOTALL), "rank"),
@@ -33,19 +33,19 @@ _KILLED = (
         "rank",
     ),
 )
-#: Begin of lines in which launchers speak, beside those of the ranks.
+#: Prefixes of output lines that come from launchers, not from ranks.
 LAUNCHER_WORDS = ("phase:", "spawn:", "srun:", "slurmstepd")
-#: What Slurm says on stderr when the kernel ended a task at the limit of its step's memory, on whichever node.
+#: Slurm's message on stderr after the kernel killed a task at its memory limit, on any node.
 _OUT_OF_MEMORY = re.compile(
     r"^(?:srun|slurmstepd).*(?:Out Of Memory|OUT_OF_MEMORY|oom[-_]kill|OOM Killed)", re.IGNORECASE
 )
-#: The launcher has so long to end the others after one rank said that it failed [s].
+#: Time for the launcher to stop the other ranks after one rank reported a failure [s].
 FAILURE_GRACE_S = 15.0
 
 
 @dataclass(frozen=True)
 class Rank:
-    """What one rank left behind; `end` is empty where it said nothing."""
+    """Files of one rank; `end` is empty if it reported no end."""
 
     number: int
     host: str
@@ -55,12 +55,12 @@ class Rank:
     last_words: str
 
     def name(self, world_size: int) -> str:
-        """Such as "rank 3 of 8 on node07"."""
+        """Name of the rank, such as "rank 3 of 8 on node07"."""
         return f"rank {self.number} of {world_size}" + (f" on {self.host}" if self.host else "")
 
 
 def ranks_of(folder: Path) -> list[Rank]:
-    """The ranks that began, by number."""
+    """Return the ranks that started, by number."""
     found = []
     for file in sorted((folder / "ranks").glob("*.pid.json")):
         number = int(file.name.partition(".")[0])
@@ -84,9 +84,9 @@ def ranks_of(folder: Path) -> list[Rank]:
 
 
 def has_failed(folder: Path) -> bool:
-    """Whether a rank has said so long ago that the launcher should have ended the others by now.
+    """Whether a rank reported a failure and the launcher had enough time to stop the others.
 
-    How long is what this process has watched: the rank's node may have another clock.
+    The time is measured by this process: the clock of the rank's node may differ.
     """
     for file in (folder / "ranks").glob("*.end.json"):
         end = _read(file)
@@ -96,7 +96,7 @@ def has_failed(folder: Path) -> bool:
 
 
 def verdict(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | None:
-    """Status and error of a failed case, with the rank that failed first; None where no rank said or left anything."""
+    """Return status and error of a failed case, with the rank that failed first; None without any trace."""
     ranks = ranks_of(folder)
     failed = sorted((r for r in ranks if r.end.get("status") not in (None, *DONE_STATUSES)), key=_when)
     own = [r for r in failed if not r.end.get("lost_peer") and r.end["status"] != "preempted"]
@@ -112,36 +112,37 @@ def verdict(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | 
     if ranks and len(ranks) < world_size:
         came = {r.number for r in ranks}
         missing = ", ".join(str(n) for n in range(world_size) if n not in came)
-        return "crashed", f"rank {missing} of {world_size} never began; the launcher's words are in {folder}/stderr.txt"
+        output = f"{folder}/stderr.txt"
+        return "crashed", f"rank {missing} of {world_size} did not start; see the launcher's output in {output}"
     return None
 
 
 def said_out_of_memory(folder: Path) -> bool:
-    """Whether Slurm has said so; a kernel counts its own victims alone, and the ranks may be on another node."""
+    """Whether Slurm reported out of memory; the kernel's own counter covers only this node."""
     return any(_OUT_OF_MEMORY.match(line) for line in tail(folder / "stderr.txt", 65_536))
 
 
 def where_they_stood(folder: Path, world_size: int) -> str:
-    """For a case that hung: where each rank stood when it was ended, the odd ones first."""
+    """Describe where each rank was when a hung case was stopped, unusual ranks first."""
     ranks = ranks_of(folder)
     places: dict[str, list[int]] = {}
     for rank in ranks:
         said = str(rank.end.get("error") or "")
         place = said.partition(", at ")[2] or "?"
-        words = f"in phase '{rank.phase}' at {place}" if rank.end else f"in phase '{rank.phase}', silent"
+        words = f"in phase '{rank.phase}' at {place}" if rank.end else f"in phase '{rank.phase}', position unknown"
         places.setdefault(words, []).append(rank.number)
     for number in range(world_size):
         if number not in {rank.number for rank in ranks}:
-            places.setdefault("never began", []).append(number)
+            places.setdefault("not started", []).append(number)
     groups = sorted(places.items(), key=lambda item: len(item[1]))
     return "; ".join(f"rank {_numbers(numbers)} {words}" for words, numbers in groups[:4])
 
 
 def end_leftovers(folder: Path) -> int:
-    """Kill what still runs of this attempt on this machine, wherever its launcher put it; gives how many there were.
+    """Kill all processes of this attempt that still run on this machine; return their number.
 
-    Ranks carry the attempt's folder, which is named by time and chance, among their arguments, and what they start in
-    its environment.
+    They are found by the unique name of the attempt folder: ranks have it in their arguments, child processes in their
+    environment.
     """
     wanted = os.fsencode(str(folder))
     mark = os.fsencode(f"{MARK}={folder}")
@@ -162,14 +163,14 @@ def end_leftovers(folder: Path) -> int:
 def _killed(killed: list[Rank], world_size: int, oom_kill: bool) -> tuple[str, str]:
     names = ", ".join(rank.name(world_size) for rank in killed[:4])
     phase = f" in phase '{killed[0].phase}'" if killed[0].phase else ""
-    words = f"; last words: {killed[0].last_words}" if killed[0].last_words else "; it left no last words"
+    words = f"; last line of stderr: {killed[0].last_words}" if killed[0].last_words else "; stderr is empty"
     if oom_kill:
-        return "oom", f"{names} was ended by the kernel for want of memory{phase}{words}"
+        return "oom", f"{names} was killed by the kernel's out-of-memory killer{phase}{words}"
     return "crashed", f"{names} was killed{phase}{words}"
 
 
 def _said_killed(folder: Path, ranks: list[Rank]) -> list[Rank]:
-    """The ranks that the launcher found killed, the first named alone: later ones it killed itself."""
+    """Return the first rank that the launcher reported as killed; it killed later ones itself."""
     text = "\n".join(tail(folder / "stderr.txt", 65_536) + tail(folder / "stdout.txt", 65_536))
     for pattern, kind in _KILLED:
         match = pattern.search(text)

@@ -1,7 +1,7 @@
-"""Fetching a container image once, whoever asks at the same time, and knowing afterwards which one it was.
+"""Download of a container image: once, even with concurrent requests, and with a recorded digest.
 
-A lock beside the image, a temporary name on the same disk, a look at what came, a rename: an image under its own name
-is whole. Its digest and source stand in `<image>.json` beside it, and from there go into every record.
+The download is locked, written under a temporary name, verified and renamed: an image under its final name is
+complete. Its digest and source are stored in `<image>.json` next to it, and copied into every record.
 """
 
 from __future__ import annotations
@@ -24,35 +24,38 @@ from dlbench.json_text import load_json
 from dlbench.launch import claims
 from dlbench.launch.sites import FILE_RUNTIMES, Container
 
-#: How the file of an image begins: what, at which byte.
+#: Signature of an image file: bytes and their offset.
 _MAGIC = {"squashfs": (b"hsqs", 0), "SIF": (b"SIF_MAGIC", 32)}
 _POLL_S = 1.0
 
 
 @dataclass(frozen=True)
 class Imported:
-    """An image that is there."""
+    """An image that is present, with its digest."""
 
     image: str
     digest: str  # "sha256:..."
     source: str | None
-    fetched: bool  # now, by this process
+    fetched: bool  # downloaded now, by this process
 
 
 def import_image(container: Container, force: bool = False, say: Callable[[str], None] = lambda text: None) -> Imported:
-    """Bring the profile's image to where its jobs look for it.
+    """Download the image of a site profile to the place where its jobs expect it.
 
     Args:
-        container: of the site's profile.
-        force: fetch it again, even where it is there.
-        say: told what takes time.
+        container: container table of the site profile.
+        force: download it again even if it exists.
+        say: called with progress messages.
 
     Raises:
-        BadInput: the profile names no image or no source.
-        StoreError: fetching failed, or what came is no image.
+        BadInput: the profile has no image or no source.
+        StoreError: the download failed, or the file is not an image.
     """
     if container.runtime == "none" or not container.image:
-        raise BadInput("the site's profile names no container image: container.runtime is 'none'")
+        raise BadInput(
+            "the site profile has no container image (container.runtime is 'none'); set "
+            "container.runtime and container.image"
+        )
     if container.runtime not in FILE_RUNTIMES:
         return _pull(container, say)
     path = Path(container.image)
@@ -60,19 +63,19 @@ def import_image(container: Container, force: bool = False, say: Callable[[str],
         return _already_there(path, container.runtime)
     if not container.source:
         raise BadInput(
-            f"{path} is not there, and container.source does not say where to fetch it; "
-            "such as docker://nvcr.io#nvidia/pytorch:TAG, or dockerd://dlbench:latest from an engine on this machine"
+            f"{path} does not exist and container.source is not set; set it to, for example, "
+            f"docker://nvcr.io#nvidia/pytorch:TAG or dockerd://dlbench:latest (local Docker engine)"
         )
     return _fetch_once(container.runtime, path, container.source, force, say)
 
 
 def import_argv(runtime: str, source: str, target: Path) -> list[str]:
-    """The command that fetches `source` into the file `target`."""
+    """Return the command that downloads `source` into the file `target`."""
     if runtime == "apptainer":
-        # Enroot's way to part registry and image is '#'; Apptainer takes the usual one.
+        # Enroot separates registry and image by '#'; Apptainer uses '/'.
         plain = source.replace("#", "/")
         if plain.startswith("dockerd://"):
-            # Enroot takes an image without its tag as the latest one; Apptainer refuses it.
+            # Without a tag Enroot uses latest; Apptainer requires one.
             name = plain.removeprefix("dockerd://")
             tagged = ":" in name.rpartition("/")[2] or "@" in name
             plain = f"docker-daemon:{name}" if tagged else f"docker-daemon:{name}:latest"
@@ -85,17 +88,17 @@ def _fetch_once(runtime: str, path: Path, source: str, force: bool, say: Callabl
     waited = False
     while (claim := claims.take(path.parent, path.name)) is None:
         if not waited:
-            say(f"another process fetches {path}; waiting for it")
+            say(f"waiting for another process that downloads {path}")
         waited = True
         time.sleep(_POLL_S)
     try:
         if path.is_file() and (waited or not force):
             return _already_there(path, runtime)
         for left_over in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-            left_over.unlink(missing_ok=True)  # of an import that was killed: we hold the lock now
+            left_over.unlink(missing_ok=True)  # left by a killed import: this process now holds the lock
         temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         try:
-            say(f"fetching {source} into {path}")
+            say(f"downloading {source} to {path}")
             _run(import_argv(runtime, source, temporary), claim)
             digest = _verified(temporary, "SIF" if runtime == "apptainer" else "squashfs")
             temporary.replace(path)
@@ -110,12 +113,12 @@ def _fetch_once(runtime: str, path: Path, source: str, force: bool, say: Callabl
 
 
 def _already_there(path: Path, runtime: str) -> Imported:
-    """The image that is there; of one that a person has built, the digest is recorded now."""
+    """Return the existing image; record its digest if that is missing."""
     digest = digest_of(path)
     recorded = _recorded(path)
     if recorded.get("digest") == digest:
         return Imported(str(path), digest, recorded.get("source"), fetched=False)
-    with contextlib.suppress(OSError):  # it may be a colleague's, in a folder where only they can write
+    with contextlib.suppress(OSError):  # it may belong to another user, in a folder that is not writable
         _record(path, digest, None, runtime)
     return Imported(str(path), digest, None, fetched=False)
 
@@ -130,7 +133,9 @@ def _run(argv: list[str], claim: claims.Claim | None = None) -> str:
     try:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=None, text=True)
     except FileNotFoundError:
-        raise BadInput(f"{argv[0]} is not on PATH: run this where the site has it, perhaps inside a job") from None
+        raise BadInput(
+            f"{argv[0]} is not on PATH; run this command on a node that has it, for example inside a job"
+        ) from None
     while True:
         try:
             output, _ = process.communicate(timeout=claims.TOUCH_EVERY_S)
@@ -143,33 +148,33 @@ def _run(argv: list[str], claim: claims.Claim | None = None) -> str:
             process.wait()
             raise
     if process.returncode != 0:
-        raise StoreError(f"`{' '.join(argv)}` ended with exit status {process.returncode}; nothing was kept")
+        raise StoreError(f"`{' '.join(argv)}` ended with exit status {process.returncode}; no image was saved")
     return output
 
 
 def _verified(file: Path, kind: str) -> str:
-    """The digest of a file that is an image.
+    """Verify an image file and return its digest.
 
     Raises:
-        StoreError: it is none.
+        StoreError: it is not an image.
     """
     magic, offset = _MAGIC[kind]
     try:
         with file.open("rb") as stream:
             head = stream.read(96)
     except FileNotFoundError:
-        raise StoreError(f"the import ended well, but {file} is not there") from None
+        raise StoreError(f"the import succeeded, but {file} does not exist") from None
     if head[offset : offset + len(magic)] != magic:
-        raise StoreError(f"what the import left is no {kind} image (it begins with {head[:8]!r}); nothing was kept")
-    # The superblock of squashfs says how many bytes the image has (offset 40, 64 bits).
+        raise StoreError(f"the imported file is not a {kind} image (it begins with {head[:8]!r}); no image was saved")
+    # The squashfs superblock contains the size of the image (offset 40, 64 bits).
     wanted_bytes = int.from_bytes(head[40:48], "little") if kind == "squashfs" else 0
     if file.stat().st_size < wanted_bytes:
-        raise StoreError(f"the image is cut off: {file.stat().st_size} of {wanted_bytes} bytes; nothing was kept")
+        raise StoreError(f"the image is truncated: {file.stat().st_size} of {wanted_bytes} bytes; no image was saved")
     return digest_of(file)
 
 
 def digest_of(path: Path) -> str:
-    """`sha256:...` of the file: the recorded one where the file has not changed since, otherwise computed."""
+    """Return `sha256:...` of the file: the recorded digest if the file is unchanged, else computed."""
     recorded = _recorded(path)
     with contextlib.suppress(OSError):
         if recorded.get("digest") and recorded.get("bytes") == path.stat().st_size:
@@ -179,7 +184,7 @@ def digest_of(path: Path) -> str:
 
 
 def recorded_digest(container: Container) -> str | None:
-    """The digest that `import_image` recorded for the profile's image file; None where it did not, or for another."""
+    """Return the digest that `import_image` recorded for this image file; None if there is none."""
     if container.runtime not in FILE_RUNTIMES or not container.image:
         return None
     path = Path(container.image)
@@ -203,11 +208,11 @@ def _beside(path: Path) -> Path:
 
 
 def _pull(container: Container, say: Callable[[str], None]) -> Imported:
-    """Docker, Podman and udocker keep their images in a store of their own, with locks of their own."""
+    """Download with Docker, Podman or udocker, which store and lock images themselves."""
     image, engine = str(container.image), container.runtime
     fetched = False
     if container.source:
-        say(f"{engine} fetches {container.source}")
+        say(f"{engine} downloads {container.source}")
         _run([engine, "pull", container.source])
         if engine != "udocker" and container.source != image:
             _run([engine, "tag", container.source, image])

@@ -78,7 +78,7 @@ def run(
         BadInput, DeviceUnavailable: the worker could not begin, for that reason.
         JobFailed: it began and brought nothing back.
         StoreError: the folder cannot be written.
-        Stopped: a signal asked for the end.
+        Stopped: a signal interrupted the job.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)

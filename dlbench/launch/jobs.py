@@ -1,11 +1,11 @@
-"""Campaigns handed to the batch system: what was submitted, what became of it, what is still missing.
+"""Campaigns in Slurm: submit, show status, cancel, resume.
 
-    results/jobs/<suite>-<digest>/   one submission: the suite and the scripts as they were submitted
+    results/jobs/<suite>-<digest>/   one submission: the suite and the scripts as submitted
       <suite>.toml  submission.json  job.sh  (job-nodes2.sh ...)  report.sh
-    results/jobs/<job_id>.json       one job that Slurm took
-    results/jobs/<name>-<job_id>.out what it printed
+    results/jobs/<job_id>.json       one job that Slurm accepted
+    results/jobs/<name>-<job_id>.out its output
 
-The truth about cases is in the attempts' folders, never in a job's state: an OOM-killed step can end as COMPLETED.
+The state of cases is read from attempt folders, not from job states: an OOM-killed step can end as COMPLETED.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from dlbench.results.records import from_dict
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite, load_suite
 
-#: No Slurm takes a million tasks; its digits are those of ASCII.
+#: At most six ASCII digits: no Slurm accepts a million tasks.
 _ARRAY = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")
 
 
 class ReportRefused(SchedulerError):
-    """Slurm took what measures, and not the job that writes the report."""
+    """Slurm accepted the measuring jobs but refused the report job."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Script:
     nodes: int = 1
     array: int = 1
     throttle: int | None = None
-    chosen_nodes: int = 0  # the node count of its cases; 0 where it measures all
+    chosen_nodes: int = 0  # node count of its cases; 0: all cases
 
 
 @dataclass(frozen=True)
 class Submission:
-    """A suite with the scripts that measure it at one site. Equal questions make equal submissions."""
+    """A suite with its job scripts for one site. Equal suites, options and sites give equal submissions."""
 
     folder: Path  # absolute
     suite: str
@@ -74,13 +74,13 @@ class Submission:
 
     @property
     def results(self) -> Path:
-        """The results folder that the submission writes to."""
+        """Results folder of the submission."""
         return self.folder.parents[1]
 
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A job that Slurm has taken."""
+    """A job that Slurm accepted."""
 
     job_id: str
     kind: str
@@ -94,18 +94,18 @@ class SubmittedJob:
 
 @dataclass(frozen=True)
 class Status:
-    """What `dlbench status` shows of one submission."""
+    """Status of one submission, as `dlbench status` shows it."""
 
     submission: str
     suite: str
     counts: tuple[Counts, ...]
     jobs: tuple[tuple[SubmittedJob, JobState], ...] = field(default=())
-    #: Why Slurm tells nothing of the jobs; None where it does.
+    #: Error of Slurm that hides the job states; None without error.
     slurm_error: str | None = None
 
 
 def jobs_folder(results: Path) -> Path:
-    """Where the submissions and jobs of a results folder lie."""
+    """Return the folder of submissions and jobs in a results folder."""
     return results / "jobs"
 
 
@@ -121,21 +121,21 @@ def prepare(
     report: bool = True,
     report_only: bool = False,
 ) -> Submission:
-    """Everything that a submission consists of; nothing is written or submitted.
+    """Prepare a submission without writing or submitting anything.
 
     Args:
-        suite: what to measure, already with the overrides.
-        overrides: the same `-P` options, for the job's own command line.
-        site: where.
-        results: the results folder, on a disk that every node sees.
-        array: how many jobs share the cases; at most one per case.
-        throttle: how many of them run at a time.
-        by_nodes: a job of its own for the cases of each node count.
-        report: one more job at the end, that writes the report.
-        report_only: that job alone.
+        suite: the suite, with overrides applied.
+        overrides: the `-P` options, for the job's command line.
+        site: the site profile.
+        results: the results folder, on a disk shared by all nodes.
+        array: number of jobs that share the cases; at most one per case.
+        throttle: number of jobs that run at once.
+        by_nodes: one job per node count.
+        report: add a final job that writes the report.
+        report_only: only that report job.
 
     Raises:
-        BadInput: the site cannot give what the suite needs.
+        BadInput: the site cannot provide the resources that the suite needs.
     """
     results = results.resolve()
     cases = suite.cases()
@@ -167,7 +167,7 @@ def prepare(
 
 
 def _device(cases: list[Case], site: Site) -> list[str]:
-    """The override that keeps a job at a site with GPUs from measuring the CPU where it finds none.
+    """Return the override that prevents a job at a GPU site from measuring the CPU instead.
 
     Raises:
         BadInput: cases need GPUs, and the site has none.
@@ -175,8 +175,8 @@ def _device(cases: list[Case], site: Site) -> list[str]:
     devices = {case.device for case in cases}
     if "cuda" in devices and not site.has_gpus:
         raise BadInput(
-            f"the suite asks for device 'cuda', and {site.file} has no GPUs (gpus.request, gpus.per_node); "
-            "-P device=cpu measures the CPUs"
+            f"the suite requires device 'cuda', but {site.file} has no GPUs (gpus.request, gpus.per_node); add -P "
+            f"device=cpu to measure CPUs"
         )
     return ["device=cuda"] if devices == {"auto"} and site.has_gpus else []
 
@@ -184,7 +184,7 @@ def _device(cases: list[Case], site: Site) -> list[str]:
 def _campaign_script(
     site: Site, whole: slurm.Job, cases: list[Case], nodes: int, array: int, throttle: int | None
 ) -> Script:
-    """The script for the cases of `nodes` nodes; 0 stands for all of them."""
+    """Return the script for the cases with `nodes` nodes; 0 means all cases."""
     chosen = [case for case in cases if nodes in (0, case.nodes)]
     array = min(array, len(chosen))
     job = dataclasses.replace(
@@ -206,7 +206,7 @@ def checkout() -> str | None:
 
 
 def shown(submission: Submission) -> str:
-    """Each script below the command that submits it; `ID1` stands for the number that Slurm will give the first."""
+    """Return each script below its submit command; `ID1` stands for the job id of the first."""
     texts: list[str] = []
     for number, script in enumerate(submission.scripts):
         before = ":".join(f"ID{n}" for n in range(1, number + 1))
@@ -223,17 +223,17 @@ def _ignore(job: SubmittedJob) -> None:
 def submit(
     submission: Submission, after: Sequence[str] = (), on_taken: Callable[[SubmittedJob], None] = _ignore
 ) -> list[SubmittedJob]:
-    """Write the submission's folder and hand its scripts to Slurm, the report after all the others.
+    """Write the submission folder and submit its scripts, the report after all others.
 
     Args:
-        submission: from `prepare`.
+        submission: return value of `prepare`.
         after: ids of other jobs that the report waits for.
-        on_taken: told of each job that Slurm has taken, at once.
+        on_taken: called with each accepted job.
 
     Raises:
         StoreError: the results folder cannot be written.
-        SchedulerError: Slurm refused a script; those it took before are recorded. `ReportRefused` where it was the
-            report alone.
+        SchedulerError: Slurm refused a script; jobs accepted before are recorded. `ReportRefused` if only the report
+        was refused.
     """
     write(submission)
     taken: list[SubmittedJob] = []
@@ -246,7 +246,7 @@ def submit(
 
 
 def write(submission: Submission) -> None:
-    """Write the submission's folder: the suite and the scripts, which then also run by hand.
+    """Write the submission folder: the suite and the scripts, which can also be run by hand.
 
     Raises:
         StoreError: the results folder cannot be written.
@@ -272,7 +272,7 @@ def write(submission: Submission) -> None:
 def _hand_over(
     folder: Path, suite: str, site: str, script: str, kind: str, before: Sequence[str], array: str | None = None
 ) -> SubmittedJob:
-    """Submit a script; a report waits for the jobs `before`."""
+    """Submit a script; a report job waits for the jobs `before`."""
     dependency = f"afterany:{':'.join(before)}" if kind == "report" and before else None
     try:
         job_id = scheduler.submit(folder / script, dependency, array)
@@ -280,8 +280,8 @@ def _hand_over(
         if kind != "report":
             raise
         raise ReportRefused(
-            f"the job that writes the report was refused, and what it waits for stands: {error}; "
-            f"`dlbench resume --results {folder.parents[1]}` submits it again"
+            f"Slurm refused the report job, but accepted the measuring jobs: {error}; run `dlbench resume "
+            f"--results {folder.parents[1]}` to submit it again"
         ) from None
     job = SubmittedJob(
         job_id=job_id,
@@ -298,7 +298,8 @@ def _hand_over(
         write_atomically(file, json.dumps(dataclasses.asdict(job), indent=1))
     except OSError as error:
         raise StoreError(
-            f"Slurm took job {job_id}, but cannot write {file}: {error.strerror or error}; `scancel {job_id}` ends it"
+            f"Slurm accepted job {job_id}, but {file} cannot be written: {error.strerror or error}; run `scancel "
+            f"{job_id}` to end it"
         ) from None
     return job
 
@@ -311,7 +312,7 @@ def _user() -> str:
 
 
 def submitted(results: Path) -> list[SubmittedJob]:
-    """All jobs that were ever submitted for a results folder, oldest first."""
+    """Return all submitted jobs of a results folder, oldest first."""
     found: list[SubmittedJob] = []
     for file in jobs_folder(results).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
@@ -322,20 +323,22 @@ def submitted(results: Path) -> list[SubmittedJob]:
 
 
 def submissions(results: Path) -> list[Path]:
-    """The folders of all submissions, in the order of their first jobs.
+    """Return the folders of all submissions, in the order of their first jobs.
 
     Raises:
-        BadInput: nothing was ever submitted for this results folder.
+        BadInput: the results folder has no submissions.
     """
     folders = [jobs_folder(results) / job.script.partition("/")[0] for job in submitted(results)]
     known = [folder for folder in dict.fromkeys(folders) if (folder / "submission.json").is_file()]
     if not known:
-        raise BadInput(f"nothing was submitted for '{results}'; `dlbench submit SUITE --site SITE --results {results}`")
+        raise BadInput(
+            f"'{results}' has no submissions; run `dlbench submit SUITE --site SITE --results {results}` first"
+        )
     return known
 
 
 def status(results: Path) -> list[Status]:
-    """Queue state and counts of cases for every submission of a results folder.
+    """Return queue state and case counts of every submission of a results folder.
 
     Raises:
         BadInput: nothing was submitted.
@@ -345,7 +348,7 @@ def status(results: Path) -> list[Status]:
     try:
         seen = scheduler.states([job.job_id for job in jobs])
     except SchedulerError as error:
-        # The cases are counted from files, which are there all the same.
+        # Cases are counted from files, which does not need Slurm.
         slurm_error = str(error)
         seen = [JobState(job.job_id, "UNKNOWN") for job in jobs]
     found = []
@@ -359,12 +362,12 @@ def status(results: Path) -> list[Status]:
 
 
 def _about(folder: Path) -> dict[str, Any]:
-    """What `submission.json` says, with its texts and lists of the right kind, and names that may become paths."""
+    """Read `submission.json`; check types, and names that become paths."""
     file = folder / "submission.json"
     try:
         about = load_json(read_text(file))
         if not isinstance(about, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not a JSON object")
         for key, kind in {"suite": str, "suite_file": str, "site": str, "overrides": list, "scripts": list}.items():
             if not isinstance(about.get(key), kind):
                 raise ValueError(f"its {key} is {excerpt(about.get(key))}")
@@ -372,19 +375,19 @@ def _about(folder: Path) -> dict[str, Any]:
         scripts = [dataclasses.asdict(script) for script in read]
         for name in (about["suite_file"], *(script["name"] for script in scripts)):
             if why_unsafe(name):
-                raise ValueError(f"{excerpt(name)} cannot be the name of a file: {why_unsafe(name)}")
+                raise ValueError(f"{excerpt(name)} is not a valid file name: {why_unsafe(name)}")
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"cannot read {file}: {error}") from error
     return about | {"overrides": [str(text) for text in about["overrides"]], "scripts": scripts}
 
 
 def _suite(folder: Path, about: dict[str, Any], nodes: int = 0) -> Suite:
-    """The submitted suite, or the part of it with so many nodes."""
+    """Load the submitted suite, or its cases with `nodes` nodes."""
     return load_suite(folder / about["suite_file"], [*about["overrides"], *([f"nodes={nodes}"] if nodes else [])])
 
 
 def cancel(results: Path) -> list[str]:
-    """Cancel what is queued or running for a results folder; gives the ids.
+    """Cancel queued and running jobs of a results folder; return their ids.
 
     Raises:
         BadInput: nothing was submitted.
@@ -398,7 +401,7 @@ def cancel(results: Path) -> list[str]:
 
 
 def active_jobs(results: Path, kinds: Sequence[str] = ("campaign", "report")) -> list[str]:
-    """Ids of the jobs of these kinds that are queued or running."""
+    """Return the ids of queued and running jobs of these kinds."""
     states = scheduler.states([job.job_id for job in submitted(results) if job.kind in kinds])
     return list(dict.fromkeys(scheduler.base_id(state.id) for state in states if not state.ended))
 
@@ -406,18 +409,18 @@ def active_jobs(results: Path, kinds: Sequence[str] = ("campaign", "report")) ->
 def resume(
     results: Path, dry_run: bool = False, on_taken: Callable[[SubmittedJob], None] = _ignore
 ) -> list[SubmittedJob]:
-    """Submit again what has cases left and no job in the queue, and reports that were refused or killed.
+    """Submit again scripts with missing cases and no queued job, and reports that were refused or killed.
 
-    The jobs themselves skip what is done.
+    The jobs skip cases that are done.
 
     Args:
         results: the results folder.
-        dry_run: find out what would be submitted, and submit nothing; the jobs have the id "".
-        on_taken: told of each job that Slurm has taken, at once.
+        dry_run: submit nothing; the returned jobs have the id "".
+        on_taken: called with each accepted job.
 
     Raises:
-        BadInput: nothing was submitted, or everything is done or on its way.
-        SchedulerError: Slurm does not answer or refused; `ReportRefused` where it took all but the report.
+        BadInput: nothing was submitted, or all cases are done or queued.
+        SchedulerError: Slurm does not answer or refused a job; `ReportRefused` if only the report was refused.
     """
     folders = submissions(results)
     jobs = submitted(results)
@@ -447,9 +450,9 @@ def resume(
 
 
 def _report_is_owed(results: Path, own: list[SubmittedJob], states: list[JobState]) -> bool:
-    """Whether the report of a submission, whose jobs are `own`, was refused, or has ended without being written."""
+    """Whether the report of a submission (its jobs: `own`) was refused, or ended without a report."""
     if not own or own[-1].kind != "report":
-        return True  # it comes after all the others
+        return True  # it runs after all other jobs
     state = next(state for state in states if scheduler.base_id(state.id) == own[-1].job_id)
     if state.state == "GONE":
         return not (results / "report" / "index.html").is_file()
@@ -457,7 +460,7 @@ def _report_is_owed(results: Path, own: list[SubmittedJob], states: list[JobStat
 
 
 def _cancel_waiting_reports(own: list[SubmittedJob], states: list[JobState]) -> None:
-    """One that waits for jobs of before would be written too early, and count against the limits of the user."""
+    """Cancel waiting report jobs: they would run too early, and they count against the user's limits."""
     reports = {job.job_id for job in own if job.kind == "report"}
     waiting = [state.id for state in states if state.state == "PENDING" and scheduler.base_id(state.id) in reports]
     if waiting:
@@ -466,14 +469,14 @@ def _cancel_waiting_reports(own: list[SubmittedJob], states: list[JobState]) -> 
 
 def _why_nothing(active: set[str], running: int) -> str:
     if active:
-        return f"jobs {', '.join(sorted(active))} are still on their way"
+        return f"jobs {', '.join(sorted(active))} are still queued or running; wait for them"
     if running:
         minutes = claims.SILENCE_S / 60
         return (
-            f"{running} of its cases are running, or were until less than {minutes:.0f} minutes ago, on a node that "
-            "cannot be seen from here; every other case has ended"
+            f"{running} cases are running on other nodes, or their processes died less than {minutes:.0f} minutes "
+            f"ago; all other cases have ended; try again later"
         )
-    return "every case has ended: measured, or out of memory (`dlbench run --fresh` tries those anew)"
+    return "every case has ended: measured, or out of memory (use `dlbench run --fresh` to try again)"
 
 
 def _again(
@@ -485,14 +488,15 @@ def _again(
     dry_run: bool,
     on_taken: Callable[[SubmittedJob], None],
 ) -> list[SubmittedJob]:
-    """Submit the chosen scripts of a submission, the report after what is at work."""
+    """Submit the selected scripts of a submission, the report after the running jobs."""
     taken: list[SubmittedJob] = []
     for script in chosen:
         name, kind = script["name"], script["kind"]
         if dry_run:
             job = SubmittedJob("", kind, f"{folder.name}/{name}", about["suite"], about["site"], "", "", "")
         else:
-            # No more tasks than cases left; an array of one stays an array, so that its output keeps its name.
+            # At most one task per missing case. An array of one stays an array, so that the name of its output is the
+            # same.
             array = array_option(min(script["array"], left[name]), script["throttle"]) if script["array"] > 1 else None
             before = [*at_work, *(job.job_id for job in taken)]
             job = _hand_over(folder, about["suite"], about["site"], name, kind, before, array)
@@ -502,28 +506,30 @@ def _again(
 
 
 def array_option(tasks: int, throttle: int | None) -> str:
-    """`0-3%2`: so many tasks, so many at a time."""
+    """Return Slurm's array option, such as `0-3%2`: 4 tasks, 2 at once."""
     return f"0-{tasks - 1}{f'%{throttle}' if throttle and throttle < tasks else ''}"
 
 
 def parse_array(text: str) -> tuple[int, int | None]:
-    """Tasks and throttle of ``8`` or ``8%2``.
+    """Parse the number of tasks and the throttle from ``8`` or ``8%2``.
 
     Raises:
-        BadInput: it is neither.
+        BadInput: the text has another form.
     """
     found = _ARRAY.fullmatch(text)
     if not found:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
-        raise BadInput(f"--array {shown!r}: write the number of jobs, and after % how many run at a time, such as 8%2")
+        raise BadInput(f"--array {shown!r}: use N or N%M (N jobs, at most M at once), such as 8%2")
     return int(found[1]), int(found[2]) if found[2] else None
 
 
 def check_array(tasks: int, limit: int | None) -> None:
-    """Refuse an array that Slurm would refuse.
+    """Check the array size against Slurm's limit.
 
     Raises:
         BadInput: there are more tasks than `limit`, which is Slurm's MaxArraySize.
     """
     if limit is not None and tasks > limit:
-        raise BadInput(f"--array {tasks}: this Slurm takes {limit} tasks in an array at most (MaxArraySize)")
+        raise BadInput(
+            f"--array {tasks}: this Slurm accepts at most {limit} tasks per array (MaxArraySize); use a smaller N"
+        )

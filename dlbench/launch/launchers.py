@@ -1,10 +1,10 @@
-"""How a case's processes are started: pure functions from a case, its attempt folder and options to an argv.
+"""Rank launchers: pure functions from a case, its attempt folder and options to the launch command.
 
-| launcher | who starts the ranks | how they find each other |
+| launcher | starts the ranks by | rendezvous by |
 |---|---|---|
 | local | this process, or `dlbench.launch.spawn` where a case has several ranks; one machine | RANK, MASTER_ADDR, ... |
 | torchrun | `python -m torch.distributed.run`, on several nodes one per node under srun | its own store |
-| mpirun | Open MPI's or MPICH's mpirun | mpi4py tells rank 0's address and port |
+| mpirun | Open MPI's or MPICH's mpirun | mpi4py broadcasts rank 0's address and port |
 | srun | Slurm, one task per device | MASTER_ADDR and DLBENCH_MASTER_PORTS of the job |
 
 Every rank sees all devices of its node and takes that of its local rank. `dlbench.worker.ranks.context` detects which
@@ -34,24 +34,24 @@ DEFAULT_PORT = 29_400
 
 @dataclass(frozen=True)
 class Options:
-    """What a launcher must know besides the case."""
+    """Options of a launcher besides the case."""
 
     python: str = sys.executable
     #: The mpirun to call, and whose it is: "mpich" or "openmpi".
     mpirun: str = "mpirun"
     mpi: str = "mpich"
-    #: Open MPI refuses root unless told twice.
+    #: Open MPI runs as root only with two options.
     as_root: bool = False
-    #: torchrun over several nodes: a name or address of the first node, and the port of its rendezvous.
+    #: torchrun on several nodes: name or address of the first node, and rendezvous port.
     address: str | None = None
     port: int = DEFAULT_PORT
-    #: Cores of each task of the job, which srun no longer takes from it by itself, and all that it has on this node.
+    #: Cores per task of the job (srun does not inherit them), and all cores of the job on this node.
     cpus_per_task: int | None = None
     cpus_on_node: int | None = None
 
 
 def local(case: Case, folder: Path, options: Options | None = None) -> list[str]:
-    """Processes of this machine: one as a direct child, several under a spawner that ends them together.
+    """Launch processes on this machine: one as a direct child, several under a spawner that ends them together.
 
     Raises:
         BadInput: the case needs several nodes.
@@ -65,10 +65,10 @@ def local(case: Case, folder: Path, options: Options | None = None) -> list[str]
 
 
 def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
-    """One agent per node, which starts the ranks of its node; srun starts the agents where there are several nodes.
+    """Launch by torchrun: one agent per node, which starts the ranks there; srun starts the agents on several nodes.
 
     Raises:
-        BadInput: several nodes, and nobody says where they meet.
+        BadInput: several nodes without a rendezvous address.
     """
     agent = [options.python, "-m", "torch.distributed.run"]
     ranks = [f"--nnodes={case.nodes}", f"--nproc-per-node={case.devices_per_node}", "--max-restarts=0"]
@@ -77,12 +77,12 @@ def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
         return [*agent, "--standalone", *ranks, *worker]
     if options.address is None:
         raise BadInput(
-            f"torchrun on {case.nodes} nodes needs the address of the first one: set MASTER_ADDR to a name or address "
-            "that every node reaches"
+            f"torchrun on {case.nodes} nodes needs the address of the first node; set MASTER_ADDR to an address "
+            f"that all nodes can reach"
         )
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={options.address}:{options.port}", f"--rdzv-id={folder.name}"]
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.nodes}"]
-    # The agent's cores are those of all its ranks.
+    # The agent needs the cores of all its ranks.
     step += _cores(options, case, case.devices_per_node)
     return [*step, "--ntasks-per-node=1", *agent, *meet, *ranks, *worker]
 
@@ -98,18 +98,18 @@ def mpirun(case: Case, folder: Path, options: Options) -> list[str]:
 
 
 def srun(case: Case, folder: Path, options: Options) -> list[str]:
-    """Slurm starts one task per rank; if one fails it ends the others."""
+    """Launch by srun: one task per rank; if one fails, Slurm ends the others."""
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.world_size}"]
-    # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
+    # The name identifies the step if srun itself is killed; see `scheduler.end_steps`.
     step += [*_cores(options, case, 1), f"--ntasks-per-node={case.devices_per_node}", f"--job-name={folder.name}"]
     return [*step, options.python, "-m", WORKER, str(folder)]
 
 
 def _cores(options: Options, case: Case, num_ranks: int) -> list[str]:
-    """The cores of a task that is so many ranks of a case; nothing where the job says nothing of cores."""
+    """Return the option for the cores of a task with `num_ranks` ranks; empty if the job does not define cores."""
     if not options.cpus_per_task or not options.cpus_on_node:
         return []
-    # More ranks than the job was made for share what there is.
+    # More ranks than the job was submitted for share its cores.
     cores = min(options.cpus_per_task, options.cpus_on_node // case.devices_per_node)
     return [f"--cpus-per-task={cores * num_ranks}"] if cores else []
 
@@ -126,7 +126,7 @@ def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
     """The launcher called `name`, with what this machine says about it.
 
     Raises:
-        UnknownName: there is no such launcher.
+        UnknownName: the launcher does not exist.
         BadInput: its program is not installed.
     """
     environment = os.environ if environment is None else environment
@@ -145,19 +145,19 @@ def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
         program = _program("mpirun", "pip install mpich mpi4py, or load the cluster's MPI module")
         options = Options(**{**vars(options), "mpirun": program, "mpi": mpi_of(_version_of(program))})
     if name == "srun":
-        _program("srun", "run inside of a Slurm allocation")
+        _program("srun", "run inside a Slurm allocation")
     start = LAUNCHERS[name]
     return lambda case, folder: start(case, folder, options)
 
 
-#: These may bind a rank to fewer cores than the process that calls them has.
+#: Launchers that may bind a rank to fewer cores than the calling process has.
 _BINDING = ("srun", "mpirun")
 
 
 def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> list[str]:
-    """The words that ask a worker what it sees where this launcher starts it; see `dlbench.launch.probe`.
+    """Return the command that probes the devices of a rank under this launcher; see `dlbench.launch.probe`.
 
-    Nothing where it sees what this process sees.
+    None if a rank has the same devices and cores as this process.
     """
     if name not in _BINDING:
         return []
@@ -166,17 +166,18 @@ def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> lis
 
 
 def check(launcher: Launcher, cases: list[Case]) -> None:
-    """Find out before the first case whether the launcher can start all of them.
+    """Check before the first case that the launcher can start all cases.
 
     Raises:
-        BadInput: one of them cannot be started so.
+        BadInput: it cannot start one of them.
     """
     for case in cases:
         launcher(case, Path("attempt"))
 
 
 def mpi_of(version: str) -> str:
-    """Whose mpirun it is, by what `mpirun --version` prints: "openmpi" or "mpich" (Hydra: MPICH, Intel MPI)."""
+    """Return the implementation, from the output of `mpirun --version`: "openmpi" or "mpich" (Hydra: MPICH, Intel
+    MPI)."""
     words = version.lower()
     return "openmpi" if any(sign in words for sign in ("open mpi", "open-mpi", "openmpi", "prte")) else "mpich"
 
@@ -184,8 +185,8 @@ def mpi_of(version: str) -> str:
 def _one_node(case: Case, name: str) -> None:
     if case.nodes > 1:
         raise BadInput(
-            f"the launcher '{name}' starts processes on this machine alone, but a case asks for {case.nodes} nodes; "
-            "take --launcher srun, mpirun or torchrun"
+            f"launcher '{name}' starts processes only on this machine, but a case needs {case.nodes} nodes; use "
+            f"--launcher srun, mpirun or torchrun"
         )
 
 
@@ -194,11 +195,11 @@ def _number(text: str | None) -> int | None:
 
 
 def _program(name: str, hint: str) -> str:
-    """The program beside our Python, as in a virtual environment, or else in PATH."""
+    """Find the program next to the current Python (virtual environment), else on PATH."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
     if found is None:
-        raise BadInput(f"--launcher {name}: there is no program '{name}' here; {hint}")
+        raise BadInput(f"--launcher {name}: program '{name}' was not found; {hint}")
     return found
 
 

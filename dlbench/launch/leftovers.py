@@ -1,7 +1,7 @@
-"""What killed processes leave in a results folder: half-written files, empty attempts, claims. Swept while others run.
+"""Cleanup after killed processes in a results folder: partial files, empty attempts, claims. Safe while others run.
 
-Only what dlbench names in its own way is touched, and only when its writer is seen to be dead, or, where that cannot be
-seen from here, when nothing changed while this process watched for `claims.SILENCE_S`.
+Only files with dlbench's own names are removed, and only if their writer is dead; on other hosts, if they did not
+change for `claims.SILENCE_S`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dlbench.suites import request as requests
 
 
 def sweep(root: Path, among: Iterable[Path] | None = None) -> int:
-    """Remove what is left over; gives how many files and folders that were.
+    """Remove files of killed processes; return the number of files and folders.
 
     Args:
         root: the results folder.
-        among: the attempts' folders, where they are known already.
+        among: the attempt folders, if already listed.
     """
     removed = claims.remove_stale(root)
     for folder in (root, attempts.attempts_folder(root)):
@@ -34,7 +34,7 @@ def sweep(root: Path, among: Iterable[Path] | None = None) -> int:
 
 
 def sweep_attempt(folder: Path) -> None:
-    """Remove the half-written files of an attempt whose processes have all ended."""
+    """Remove partial files of an attempt whose processes have all ended."""
     for path in _temporary(folder):
         with contextlib.suppress(OSError):
             path.unlink()
@@ -63,13 +63,13 @@ def _removed(path: Path) -> bool:
 
 
 def _removed_empty(attempt: Path, claimed: str) -> bool:
-    """Earlier versions made an attempt's folder before its files, under the claim of its case."""
+    """Remove empty attempt folders, which earlier versions could leave."""
     case_id = attempt.name.split("-")[1] if attempt.name.count("-") == 2 else ""
     names = ("owner.json", requests.NAME, requests.EARLIER_NAME)
     if not case_id or case_id in claimed or any((attempt / name).exists() for name in names):
         return False
     with contextlib.suppress(OSError):
         sweep_attempt(attempt)
-        attempt.rmdir()  # fails where anything is in it
+        attempt.rmdir()  # fails if it is not empty
         return True
     return False

@@ -1,4 +1,4 @@
-"""The largest batch that fits, by prediction and then by real runs, each in a fresh process."""
+"""Search for the largest batch that fits: by prediction, then by test runs in fresh processes."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
     from dlbench.suites.case import Case
 
 
-#: From the predicted batch on, the first step up or down; each next one is its square.
+#: First step up or down from the predicted batch; each further step is squared.
 _FIRST_STEP = 1.1
 
 
-#: Whoever has so much memory has another limit first.
+#: Upper limit of the search.
 LARGEST = 2**24
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One real run of a batch."""
+    """One test run of a batch."""
 
     batch_size: int
     fits: bool
     predicted_bytes: int | None = None
-    allocated_peak_bytes: int | None = None  # by the framework's allocator; None on the CPU, which keeps no count
+    allocated_peak_bytes: int | None = None  # by the framework's allocator; None on the CPU
     rss_peak_bytes: int | None = None
     seconds: float | None = None
-    reason: str | None = None  # why it does not fit
+    reason: str | None = None  # reason if it does not fit
 
 
 def find_largest(
     trial: Callable[[int], Trial], predicted: Callable[[int], float] | None, limit_bytes: int, within: float = 0.0
 ) -> list[Trial]:
-    """Real runs until the largest batch that fits is known; the runs in their order.
+    """Find the largest batch that fits by test runs; return the runs in order.
 
-    From the predicted batch in growing steps until one fits and one does not, then bisection.
+    Starts at the predicted batch, grows or shrinks until one batch fits and one does not, then bisects.
 
     Args:
-        trial: runs a batch.
-        predicted: memory of a batch [bytes]; None starts at a batch of 1.
-        limit_bytes: what the prediction is held against.
-        within: relative distance of the two batches at which it ends; 0 for neighbours.
+        trial: function that runs a batch.
+        predicted: memory by batch [bytes]; None starts at a batch of 1.
+        limit_bytes: memory limit for the prediction.
+        within: relative gap between the two batches at which the search ends; 0 for adjacent batches.
     """
     trials: list[Trial] = []
     largest, smallest_failing = 0, LARGEST + 1
@@ -72,7 +72,7 @@ def find_largest(
 
 
 def _guess(predicted: Callable[[int], float] | None, limit_bytes: int) -> int:
-    """The largest batch that is predicted to fit, from 1 on."""
+    """Return the largest batch that is predicted to fit, at least 1."""
     if predicted is None:
         return 1
     low, high = 1, LARGEST
@@ -83,7 +83,7 @@ def _guess(predicted: Callable[[int], float] | None, limit_bytes: int) -> int:
 
 
 def make_case(model: str, overrides: list[str], device: str) -> Case:
-    """The case that `-P` describes, its batch size still to be found.
+    """Build the case from `-P`; its batch size is the unknown.
 
     Raises:
         BadInput: an axis is unknown or has several values, or sets the batch.
@@ -92,12 +92,14 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
 
     found = one_case("maxbatch", model, overrides, device, sought=("batch_size", GLOBAL_BATCH))
     if found.world_size > 1:
-        raise BadInput("maxbatch looks at one device: leave nodes and devices_per_node at 1; each device is alike")
+        raise BadInput(
+            "maxbatch tests one device; remove nodes and devices_per_node (the result holds for each device)"
+        )
     return found
 
 
 class Runs:
-    """Real runs of one case with different batches, each in a process of its own that ends with it."""
+    """Test runs of one case with different batches, each in a separate process."""
 
     def __init__(
         self, case: Case, folder: Path, limit_bytes: int, timeout_s: float, worker: Sequence[str] = ()
@@ -113,16 +115,15 @@ class Runs:
         """Memory by batch [bytes]; None where the network cannot be followed without data."""
         answer = self._run({"kind": "predict", "case": self._case.to_dict()})
         lines = answer["lines"]
-        # The CPU's limit is on the whole process.
+        # On the CPU the limit applies to the whole process.
         own = answer["process_bytes"] if self._case.device == "cpu" else 0
         if lines is None:
             return None
         return lambda batch: float(own + max(fixed + batch * per_image for fixed, per_image in lines))
 
     def trial(self, batch: int, predicted: Callable[[int], float] | None) -> Trial:
-        """Whether a batch fits; says so on stderr.
-
-        Any failure is a limit, with its reason: not all are memory (indices of 32 bits, the time allowed).
+        """Run a batch and print on stderr whether it fits. Any failure counts as a limit: also 32-bit indices or the
+        time limit.
 
         Raises:
             JobFailed: a single image failed for another reason than memory.
@@ -144,7 +145,7 @@ class Runs:
             if batch == 1 and not memory:
                 raise
             reason = str(error).removeprefix("oom: ")
-            reason = reason if memory else f"not for memory: {reason}"
+            reason = reason if memory else f"not a memory limit: {reason}"
             done = Trial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
         else:
             done = Trial(
@@ -168,17 +169,17 @@ class Runs:
             argv = [*self._worker, str(folder)] if self._worker else None
             return json.loads(job.run(request, folder, self._timeout_s, argv=argv))
         except job.JobFailed as error:
-            # The folder that it names goes with this command.
+            # The named folder is temporary.
             raise job.JobFailed(str(error).partition("; see ")[0]) from None
 
 
 def _is_memory(text: str) -> bool:
-    # The kernel ends whoever takes too much by SIGKILL, without a word.
+    # The kernel's out-of-memory killer sends SIGKILL; no message is left.
     return text.startswith("oom: ") or "(SIGKILL)" in text
 
 
 def own_limit(limit_bytes: int) -> int:
-    """`limit_bytes`, or less where this process may not give its children as much (`ulimit -Hd`)."""
+    """Return `limit_bytes`, or the lower hard limit of this process (`ulimit -Hd`)."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     return limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)
 

@@ -1,4 +1,4 @@
-"""What the machine offers, asked of a process that may import torch, so that the supervisor need not."""
+"""Devices and versions of the machine, read by a subprocess so that the supervisor does not import torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dlbench.suites.catalog import CATALOG
 
 @dataclass(frozen=True)
 class Probe:
-    """The answer of `python -m dlbench.worker --probe`."""
+    """Result of `python -m dlbench.worker --probe`."""
 
     device_kind: str  # "cuda" | "cpu"
     system_key: str
@@ -30,19 +30,19 @@ class Probe:
 
     @property
     def system_keys(self) -> Mapping[str, str]:
-        """What a case on each kind of device is measured on; `system_key` is that of `device_kind`."""
+        """System key per kind of device; `system_key` belongs to `device_kind`."""
         keys: Mapping[str, str] = self.facts.get("system_keys", {})
         return {self.device_kind: self.system_key, **keys}
 
     @property
     def network_keys(self) -> dict[str, str]:
-        """Which network each model's name stands for; "" where the name alone tells. Empty from an older dlbench."""
+        """Network key per model name; "" for catalogue networks. Empty from an older dlbench."""
         keys: dict[str, str] = self.facts.get("network_keys", {})
         return keys
 
     @property
     def network_files(self) -> dict[str, dict[str, str]]:
-        """The files that users' own networks are made of, with their digests."""
+        """Source files of user networks, with their digests."""
         files: dict[str, dict[str, str]] = self.facts.get("network_files", {})
         return files
 
@@ -53,20 +53,20 @@ def probe(
     argv: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
 ) -> Probe:
-    """Ask for the devices, and whether these models can be built.
+    """Probe the devices, and check that these models can be built.
 
     Args:
-        models: to look at.
-        timeout_s: how long the answer may take [s].
-        argv: the whole command to ask with, where the workers run in another place, such as a step's container.
-        environment: variables of the workers, over those of this process.
+        models: models to check.
+        timeout_s: time limit [s].
+        argv: the probe command, if workers run elsewhere, such as in a step's container.
+        environment: environment variables of the workers, added to those of this process.
 
     Raises:
-        BadInput: a model that nobody knows, or torch is missing or broken in this Python.
+        BadInput: an unknown model, or torch is missing or broken in this Python.
     """
     for name in models:
         if not name.isprintable():
-            raise BadInput(f"no model can be named {name!r}: it has characters that no name has")
+            raise BadInput(f"invalid model name {name!r}: it contains control characters")
     argv = list(argv) or [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     try:
         for tries_left in reversed(range(scheduler.STEP_TRIES)):
@@ -83,21 +83,23 @@ def probe(
             failed = scheduler.step_failure(done.stderr) if done.returncode else None
             if failed is None or not tries_left:
                 break
-            print(f"Slurm failed the first step: {failed}; waiting for its controller to try again", file=sys.stderr)
+            print(
+                f"Slurm failed to start the first step: {failed}; waiting for its controller to retry", file=sys.stderr
+            )
             scheduler.wait_for_controller()
         facts = _answer(done.stdout)
     except OSError as error:
         raise BadInput(
-            f"cannot measure with {argv[0]}: {error.strerror or error}; the supervisor must run where '{argv[0]}' is, "
-            "such as on a job's node outside of its container"
+            f"cannot measure with {argv[0]}: {error.strerror or error}; run the supervisor where '{argv[0]}' "
+            f"exists, such as on a job's node outside its container"
         ) from None
     except subprocess.TimeoutExpired:
         raise BadInput(
-            f"the device did not answer within {timeout_s:.0f} s: `{' '.join(argv)}` shows where it hangs"
+            f"the device probe did not finish within {timeout_s:.0f} s; run `{' '.join(argv)}` to find the reason"
         ) from None
     except ValueError:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode} and no output"])[-1]
-        of = f" (asked for {', '.join(models)})" if models else ""
+        of = f"  (models: {', '.join(models)})" if models else ""
         raise BadInput(f"cannot measure with {argv[0]}: {last}{of}") from None
     for reason in facts["broken_models"].values():
         raise BadInput(reason)
@@ -105,10 +107,10 @@ def probe(
 
 
 def _answer(stdout: str) -> dict[str, Any]:
-    """The answer among what the launcher or container of the probe may print before and after it.
+    """Find the JSON answer in the output; launchers and containers may print other lines.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the output has no answer.
     """
     for line in reversed(stdout.splitlines()):
         if line.startswith("{"):
@@ -119,10 +121,10 @@ def _answer(stdout: str) -> dict[str, Any]:
 
 
 def check_models(models: Sequence[str]) -> None:
-    """See that these networks exist: the catalogue's at once, others with the help of torch, where it is installed.
+    """Check that these networks exist: the catalogue directly, others with torch if it is installed.
 
     Raises:
-        BadInput: somebody knows better.
+        BadInput: the worker rejects a network.
         UnknownName: a plain name that is not in the catalogue, on a machine without torch.
     """
     others = [name for name in models if name not in CATALOG]
@@ -130,26 +132,26 @@ def check_models(models: Sequence[str]) -> None:
         probe(others)
     for name in others:
         if ":" not in name and not importlib.util.find_spec("torch"):
-            hint = "Without torch only the catalogue is known; write torchvision:NAME or timm:NAME for theirs."
+            hint = "Without torch only the catalogue is available; write torchvision:NAME or timm:NAME."
             raise UnknownName("model", name, CATALOG, hint=hint)
 
 
 def require_devices(cases: Sequence[Case], found: Probe) -> None:
-    """Stop before the first case when one asks for what is not there.
+    """Check before the first case that the required devices exist.
 
     Raises:
-        DeviceUnavailable: a case asks for CUDA, and there is none.
-        BadInput: a case asks for TF32 on a CPU.
+        DeviceUnavailable: a case needs CUDA, which is not available.
+        BadInput: a case uses TF32 on a CPU.
     """
     if found.device_kind != "cuda" and any(case.device == "cuda" for case in cases):
         reason = found.facts.get("cuda_error") or "no NVIDIA or AMD GPU is visible to PyTorch"
-        raise DeviceUnavailable(f"the suite asks for device 'cuda', but {reason}; take device 'cpu' or 'auto'")
+        raise DeviceUnavailable(f"the suite requires device 'cuda', but {reason}; use -P device=cpu or -P device=auto")
     if any(case.device == "cpu" and case.precision == "tf32" for case in cases):
-        raise BadInput("precision 'tf32' needs a GPU; on a CPU take fp32, amp_bf16 or amp_fp16, or exclude these cases")
+        raise BadInput("precision 'tf32' needs a GPU; on a CPU use fp32, amp_bf16 or amp_fp16, or exclude these cases")
 
 
 def _setting(facts: dict[str, Any]) -> str:
-    """Cores and threads in words: "2 cores, 1 thread"; threads where they are not as many."""
+    """Describe cores and threads: "2 cores, 1 thread"; equal numbers are given once."""
     cores, threads = facts.get("cpu_cores"), facts.get("job_threads")
     words = f"{cores} cores" if cores is None else units.counted(cores, "core")
     return words if threads in (None, cores) else f"{words}, {units.counted(threads, 'thread')}"
@@ -159,7 +161,7 @@ def _describe(facts: dict[str, Any]) -> str:
     names = [device["name"] for device in facts["devices"]]
     if not names:
         found = f"{facts.get('cpu_model') or 'CPU'}, {_setting(facts)}"
-        # Else a campaign would measure the CPU of a node whose driver is broken without a word.
+        # Otherwise a campaign would silently measure the CPU of a node with a broken driver.
         error = facts.get("cuda_error")
-        return f"{found} (there is a GPU, but it cannot be used: {error})" if error else found
+        return f"{found} (a GPU is present but not usable: {error})" if error else found
     return ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""Worker processes: started so that they cannot outlive us, ended with all their children, and read for last words."""
+"""Worker processes: start them so that they end with this process, stop them with all children, read their errors."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from typing import IO, Any
 from dlbench.errors import StoreError
 from dlbench.messages import say_detail
 
-#: How long a worker may take to write its result after it was asked to stop [s].
+#: Time for a worker to write its result after a stop request [s].
 GRACE_S = 10.0
-#: How long a killed worker may take to be gone [s].
+#: Time for a killed worker to disappear [s].
 KILL_S = 60.0
-#: Set to the attempt's folder in everything that a worker starts, so that none of it is left behind.
+#: Environment variable with the attempt folder in all child processes of a worker, to find those left over.
 MARK = "DLBENCH_ATTEMPT_FOLDER"
 _PR_SET_PDEATHSIG = 1
 
 
 class Stopped(BaseException):
-    """The supervisor was told to stop: by Ctrl-C, by the batch system before the limit, or at shutdown."""
+    """A signal stopped the supervisor: Ctrl-C, the batch system before the time limit, or shutdown."""
 
     def __init__(self, signal_number: int) -> None:
         self.signal_name = signal.Signals(signal_number).name
@@ -34,18 +34,18 @@ class Stopped(BaseException):
 
 
 def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """Start a worker whose output goes into `folder`.
+    """Start a worker with its output in `folder`.
 
     Args:
-        environment: variables over those of this process.
+        environment: variables added to those of this process.
 
     Raises:
         StoreError: the folder cannot be written.
     """
     say_detail(f"starting {shlex.join(argv)}; its output goes into {folder}/")
     with _output(folder / "stdout.txt") as out, _output(folder / "stderr.txt") as err:
-        # A session of its own, so that a time limit can end the worker's children too; and it dies with us, since a
-        # worker that outlives a killed supervisor would disturb the next measurement.
+        # A separate session, so that a time limit also ends the worker's children. The worker dies with this process:
+        # otherwise it would disturb the next measurement.
         return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
@@ -58,11 +58,11 @@ def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subp
 
 
 def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: that of this process, and `environment` over it.
+    """Build the environment of a worker: that of this process plus `environment`.
 
-    Python does not look for modules in the current folder, where a user's `random.py` would take the place of the
-    standard library's. `dlbench.models.external` looks there for users' networks. A dlbench that this process found in
-    the current folder stays within reach.
+    Python does not import modules from the current folder: a user's `random.py` would replace that of the standard
+    library. `dlbench.models.external` imports user networks from there. A dlbench in the current folder stays
+    importable.
     """
     values = os.environ | {"PYTHONSAFEPATH": "1"} | dict(environment)
     root = str(Path(__file__).resolve().parents[2])
@@ -81,14 +81,14 @@ def _output(file: Path) -> IO[bytes]:
 
 
 def die_with_parent() -> None:
-    """In a child before exec: the kernel ends it when the thread that started it ends."""
+    """Ask the kernel, in a child before exec, to kill it when its parent thread ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """Leave no process of the worker's session behind: first asked, then forced.
+    """End all processes of the worker's session: first by SIGTERM, then by SIGKILL.
 
-    One that hangs in a driver cannot be forced; the campaign does not wait for it, and its exit status stays None.
+    A process that hangs in a driver cannot be killed; the campaign goes on, and its exit status stays None.
     """
     if process.poll() is None:
         _signal_group(process.pid, signal.SIGTERM)
@@ -105,7 +105,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 
 def how_it_ended(exit_code: int) -> str:
-    """An exit status, or the signal's name, in words."""
+    """Describe an exit status or signal."""
     if exit_code >= 0:
         return f"worker ended with exit status {exit_code}"
     names = {s.value: s.name for s in signal.Signals}
@@ -113,20 +113,20 @@ def how_it_ended(exit_code: int) -> str:
 
 
 def phase_of(folder: Path) -> str:
-    """The phase that a worker last said it is in, or ""."""
+    """Return the last phase that a worker reported, or ""."""
     phases = [line.partition(":")[2].strip() for line in tail(folder / "stderr.txt") if line.startswith("phase:")]
     return phases[-1] if phases else ""
 
 
 def last_words(folder: Path, passing_over: tuple[str, ...] = ("phase:",)) -> str:
-    """The last line of a worker's stderr that does not begin like those passed over, and where to read the rest."""
+    """Return the last line of a worker's stderr (without `skip` prefixes), and where to read the rest."""
     lines = [line.strip() for line in tail(folder / "stderr.txt") if line.strip()]
     words = [line for line in lines if not line.startswith(passing_over)]
-    return f"last words: {words[-1][:300]}" if words else f"it said nothing; see {folder}"
+    return f"last line of stderr: {words[-1][:300]}" if words else f"stderr is empty; see {folder}"
 
 
 def tail(path: Path, size: int = 16_384) -> list[str]:
-    """The lines in the last bytes of a file; none where it cannot be read."""
+    """Return the last lines of a file; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - size))
@@ -140,7 +140,7 @@ def stopping_on_signals() -> Iterator[None]:
     """Turn SIGINT, SIGTERM, SIGHUP and SIGUSR1 into `Stopped`, so that the case in flight is still recorded."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        # A second signal must not break the writing of the record that the first one brings about.
+        # A second signal must not interrupt writing the record.
         for other in handled:
             signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)

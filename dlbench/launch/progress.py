@@ -1,4 +1,4 @@
-"""What a person sees while a campaign runs: one line per case on stderr, and on a terminal a line that moves."""
+"""Progress output of a campaign: one line per case on stderr, and a live line on a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 
 @dataclass
 class Progress:
-    """Counts cases and writes their lines."""
+    """Progress of a campaign: counts cases and prints a line for each."""
 
     total: int
     model_width: int = 12
@@ -28,9 +28,9 @@ class Progress:
     number: int = 0
 
     def case_line(self, record: Record) -> str:
-        """The line of one finished case: what it was, how it ended, and the numbers a person wants."""
+        """Format the line of a finished case: setting, status, and its main figures."""
         case = Case.from_dict(record.case)
-        # One that Slurm or a signal ended is not done, and may come again.
+        # A preempted case is not done and may run again.
         number = self.number + (record.status == "preempted")
         head = f"[{number:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
         figures = _figures(case, record) if record.status in DONE_STATUSES else (record.error or "").splitlines()[:1]
@@ -44,7 +44,7 @@ class Progress:
         self._write(f"{self.case_line(record)}\n")
 
     def tick(self, case: Case, elapsed_s: float, phase: str) -> None:
-        """Show on a terminal what is being measured; nothing anywhere else."""
+        """Show the running case on a terminal; print nothing elsewhere."""
         if not self._moving:
             return
         head = f"[{self.number + 1:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
@@ -56,14 +56,14 @@ class Progress:
         return not messages.is_quiet() and self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def _write(self, text: str) -> None:
-        """Nobody may listen any more (`2>&1 | head`): that is no reason to stop measuring."""
+        """Write to stderr; ignore a closed stderr (`2>&1 | head`), so that measuring goes on."""
         with contextlib.suppress(OSError, ValueError):
             self.stream.write(("\r\x1b[2K" if self._moving else "") + text)
             self.stream.flush()
 
 
 def setting(case: Case, model_width: int = 0) -> str:
-    """A case in a few words: ``resnet50  training   fp32      32 x 1 CPU``; axes at their usual value are left out."""
+    """Describe a case: ``resnet50  training   fp32      32 x 1 CPU``; axes with their usual value are omitted."""
     devices = f"{case.world_size} {'GPU' if case.device == 'cuda' else case.device.upper()}"
     extra = [
         value
@@ -81,7 +81,7 @@ def setting(case: Case, model_width: int = 0) -> str:
 
 
 def _short(warning: str) -> str:
-    """What kind of warning it is, and how much of it, where it gives a share: ``busy_host 63 %``."""
+    """Shorten a warning to its code and percentage, if it has one: ``busy_host 63 %``."""
     code, _, words = warning.partition(":")
     share = _SHARE.search(words)
     return f"{code} {share[1]} %" if share else code
@@ -91,7 +91,7 @@ def _figures(case: Case, record: Record) -> list[str]:
     found = case_figures(record)
     if found is None:
         return ["no samples"]
-    # As everywhere, 95 % goes without saying.
+    # The usual level of 95 % is not printed.
     level = "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.level(case.protocol.confidence)}"
     spread = f"±{units.percent(found.interval.relative_half_width)}" if found.interval else "±?"
     # What another process would give is not known from one.
@@ -100,7 +100,7 @@ def _figures(case: Case, record: Record) -> list[str]:
         words.append(f"{units.quantity(found.energy_per_image_j, 'J/img'):>12}")
     if found.flop_per_s:
         share = f"  {units.percent(found.share_of_peak)} of peak" if found.share_of_peak is not None else ""
-        # Operations that are not counted would only add to it.
+        # Uncounted operations can only increase it.
         least = "≥ " if found.flop_partial else ""
         words.append(f"{least + units.quantity(found.flop_per_s, 'FLOP/s'):>13}{share}")
     warnings = dict.fromkeys(_short(warning) for _, measured in record.ranks for warning in measured.warnings)

@@ -1,7 +1,6 @@
-"""The results folder during a run: fit to be written at the start, and the same one until the end.
+"""The results folder during a run: checked at the start, and checked to be the same until the end.
 
-A folder that is moved, deleted or unmounted under a run is never made again in silence: what was measured before would
-be in one place, and what comes after in another.
+A folder that is moved, deleted or unmounted during a run is not created again: results would be split over two places.
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from dlbench.atomic_file import temporary_name
 from dlbench.errors import StoreError
 from dlbench.launch.attempts import attempts_folder
 
-#: The free space that a campaign must start with, and that a case needs [bytes].
+#: Free space required for a campaign and for each case [bytes].
 MIN_FREE_BYTES = 64 * 2**20
-#: A case makes about ten files, several ranks some more.
+#: Free inodes required; a case creates about ten files, more with several ranks.
 MIN_FREE_INODES = 100
-#: What dlbench adds to the folder's own path at most: `attempts/<attempt>/ranks/<file>`, and a claim with its suite.
+#: Longest path inside the folder: `attempts/<attempt>/ranks/<file>`, or a claim with its suite.
 _LONGEST_INSIDE = 400
 _PATH_MAX = 4096
 
@@ -27,20 +26,20 @@ class FolderGone(StoreError):
 
 
 def check_folder(root: Path, make: bool = True) -> None:
-    """Find out before the first case whether results can be kept in `root`.
+    """Check before the first case that results can be written to `root`.
 
     Args:
         root: the results folder.
-        make: make it if it is not there.
+        make: create it if it does not exist.
 
     Raises:
-        StoreError: the folder cannot be made or written, its name cannot be used, or its disk is full.
+        StoreError: the folder cannot be created or written, its name is invalid, or its disk is full.
     """
     check_name(root)
     if root.is_symlink() and not root.exists():
         raise StoreError(
-            f"'{root}' is a link to '{root.readlink()}', which does not exist; make that folder, "
-            "or choose another with --results"
+            f"'{root}' is a link to '{root.readlink()}', which does not exist; create that folder, or choose "
+            f"another with --results"
         )
     probe = temporary_name(root / "write-test")
     try:
@@ -56,7 +55,7 @@ def check_folder(root: Path, make: bool = True) -> None:
 
 
 def check_name(root: Path) -> None:
-    """Refuse a name that Parquet, JSON or this machine cannot carry.
+    """Check that Parquet, JSON and this machine can handle the name.
 
     Raises:
         StoreError: it is not UTF-8, or the paths inside would be too long.
@@ -65,19 +64,19 @@ def check_name(root: Path) -> None:
         length = len(str(root).encode())
     except UnicodeEncodeError:
         shown = os.fsencode(root).decode("utf-8", "backslashreplace")
-        raise StoreError(f"cannot use '{shown}' for results: its name is not UTF-8; choose another") from None
+        raise StoreError(f"cannot use '{shown}' for results: its name is not UTF-8; choose another name") from None
     if length + _LONGEST_INSIDE > _PATH_MAX:
         raise StoreError(
-            f"cannot use '{str(root)[:40]}...' for results: its path has {length} bytes, and the files inside need "
-            f"{_LONGEST_INSIDE} of the {_PATH_MAX} that a path may have; choose a shorter one"
+            f"cannot use '{str(root)[:40]}...' for results: its path has {length} bytes, and files inside need "
+            f"{_LONGEST_INSIDE} of the allowed {_PATH_MAX}; choose a shorter path"
         )
 
 
 def check_space(root: Path) -> None:
-    """Whether the disk has room for a case.
+    """Check that the disk has space for a case.
 
     Raises:
-        StoreError: it is full, or has no room for further files (inodes), or cannot be asked.
+        StoreError: it is full, has no free inodes, or cannot be checked.
     """
     try:
         status = os.statvfs(root)
@@ -86,26 +85,28 @@ def check_space(root: Path) -> None:
     free_bytes = status.f_bavail * status.f_frsize
     if free_bytes < MIN_FREE_BYTES:
         raise StoreError(
-            f"only {free_bytes / 2**20:.0f} MiB free in '{root}', and a campaign needs {MIN_FREE_BYTES / 2**20:.0f} MiB"
+            f"only {free_bytes / 2**20:.0f} MiB free in '{root}', but a campaign needs "
+            f"{MIN_FREE_BYTES / 2**20:.0f} MiB; free space or choose another folder with --results"
         )
-    # Some file systems make inodes as they are needed, and say that there are none.
+    # Some file systems create inodes on demand and report 0.
     if status.f_files and status.f_favail < MIN_FREE_INODES:
         raise StoreError(
-            f"room for only {status.f_favail} more files (inodes) in '{root}', and a case needs {MIN_FREE_INODES}"
+            f"only {status.f_favail} free inodes in '{root}', but a case needs {MIN_FREE_INODES}; delete files or "
+            f"choose another folder with --results"
         )
 
 
 class ResultsFolder:
-    """A results folder that is held, so that another one in its place is noticed.
+    """An open results folder; a replacement at the same path is detected.
 
-    The folders are held open: their numbers are not given to new ones meanwhile, and an automounter leaves them alone.
+    The folders are kept open: their inode numbers are then not reused, and an automounter does not unmount them.
     """
 
     def __init__(self, root: Path) -> None:
-        """Hold the folder and its attempts, which are made if they are not there.
+        """Open the folder and its attempts folder, which is created if missing.
 
         Raises:
-            StoreError: there is no such folder, or it cannot be read or written.
+            StoreError: the folder does not exist, or cannot be read or written.
         """
         self.root = root
         self._held: dict[Path, int] = {}
@@ -119,10 +120,10 @@ class ResultsFolder:
             raise StoreError(f"cannot write results to '{root}': {error.strerror or error}") from None
 
     def check(self) -> None:
-        """Find out whether it is still there.
+        """Check that the folder still exists.
 
         Raises:
-            FolderGone: it was moved, deleted or unmounted, or another one is in its place.
+            FolderGone: it was moved, deleted, unmounted or replaced.
         """
         for folder, descriptor in self._held.items():
             try:

@@ -1,4 +1,4 @@
-"""Slurm's commands, called and read: sbatch, squeue, scontrol, scancel, and sacct where accounting is on."""
+"""Calls of Slurm's commands: sbatch, squeue, scontrol, scancel, and sacct if accounting is on."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from typing import Any
 
 from dlbench.errors import DlbenchError
 
-#: Slurm's client commands can block while the controller is away [s].
+#: Timeout of Slurm's commands, which block while the controller is down [s].
 TIMEOUT_S = 60.0
-#: States of a job that will not run any more.
+#: States of an ended job.
 ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
          "REVOKED", "TIMEOUT", "GONE")  # fmt: skip
 
-#: A step that Slurm failed is tried so often, with this pause at least, and waits at most so long for the controller
-#: where Slurm does not tell the job when it ends [s].
+#: Attempts for a step that Slurm failed to start, pause between them [s], longest wait for the controller [s].
 STEP_TRIES = 5
 PAUSE_S = 10.0
 PATIENCE_S = 3600.0
-#: How srun says that no step was made, and that a node of it died.
+#: Messages of srun: no step was created; a node of the step died.
 _NOT_STARTED = re.compile(
     r"^srun: (?:error: )?(.*(?:Unable to confirm allocation|Unable to create step|Unable to contact slurm controller|"
     r"Expired or invalid job|Socket timed out|Slurm job \d+ has expired|Zero Bytes were transmitted).*)",
@@ -33,19 +32,19 @@ _NOT_STARTED = re.compile(
 _NODE_FAILED = re.compile(
     r"^(?:srun|slurmstepd\S*): (?:error: )?(.*(?:Node failure on|DUE TO NODE FAILURE).*)", re.MULTILINE
 )
-#: What the record of a case begins with whose step Slurm failed.
+#: Prefix of the error in a record whose step Slurm failed.
 STEP_FAILED = "Slurm failed its step: "
-#: States of a job that say nothing about the case that it measured.
+#: Job states that are not caused by the measured case.
 _NODE_LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 
 
 class SchedulerError(DlbenchError):
-    """Slurm is not there, or refused what it was asked."""
+    """Slurm is not installed, does not answer, or refused a request."""
 
 
 @dataclass(frozen=True)
 class JobState:
-    """What Slurm says of a job, or of one task of an array."""
+    """State of a job, or of one task of an array, from Slurm."""
 
     id: str  # 17, or 17_3, or 17_[4-9%2]
     state: str  # PENDING, RUNNING, ...; GONE where Slurm remembers nothing
@@ -56,17 +55,17 @@ class JobState:
 
     @property
     def ended(self) -> bool:
-        """Whether the job will not run any more."""
+        """Whether the job has ended."""
         return self.state in ENDED
 
 
 def sbatch_argv(script: Path, dependency: str | None = None, array: str | None = None) -> list[str]:
-    """The command that submits a script.
+    """Return the command that submits a script.
 
     Args:
         script: the file.
         dependency: such as ``afterany:17``.
-        array: replaces the script's own array, such as ``0-3%2``.
+        array: replaces the array option of the script, such as ``0-3%2``.
     """
     options = [f"--dependency={dependency}"] if dependency else []
     options += [f"--array={array}"] if array else []
@@ -74,21 +73,21 @@ def sbatch_argv(script: Path, dependency: str | None = None, array: str | None =
 
 
 def submit(script: Path, dependency: str | None = None, array: str | None = None) -> str:
-    """Hand a script to sbatch as `sbatch_argv` says; gives the job's id.
+    """Submit a script by `sbatch_argv`; return the job id.
 
     Raises:
         SchedulerError: sbatch refused it.
     """
-    # Submitted from inside a job, sbatch would take that job's settings for its own.
+    # Inside a job, sbatch would inherit that job's settings.
     answer = call(sbatch_argv(script, dependency, array), environment=without_job(os.environ))
     job_id = answer.strip().splitlines()[-1].partition(";")[0] if answer.strip() else ""
     if not job_id.isdigit():
-        raise SchedulerError(f"sbatch gave no job id for {script}, but: {answer.strip() or 'nothing'}")
+        raise SchedulerError(f"sbatch printed no job id for {script}: {answer.strip() or 'nothing'}")
     return job_id
 
 
 def states(job_ids: Sequence[str]) -> list[JobState]:
-    """The state of these jobs, one entry per queued or running array task; an ended job is one entry.
+    """Return the states of these jobs, one entry per queued or running array task; an ended job is one entry.
 
     Raises:
         SchedulerError: squeue does not answer.
@@ -105,9 +104,9 @@ def states(job_ids: Sequence[str]) -> list[JobState]:
 
 
 def ended_state(job_id: str) -> JobState:
-    """What is still known of a job that has left the queue: from scontrol, then from sacct, then nothing."""
+    """Return the state of a job that left the queue, from scontrol or sacct if they still list it."""
     try:
-        # The controller forgets a job after some minutes (MinJobAge).
+        # The controller deletes a job after some minutes (MinJobAge).
         answer = call(["scontrol", "-o", "show", "job", job_id])
     except SchedulerError:
         return _accounted(job_id)
@@ -127,7 +126,7 @@ def _accounted(job_id: str) -> JobState:
 
 
 def cancel(job_ids: Iterable[str]) -> None:
-    """End these jobs, queued or running.
+    """Cancel these jobs, queued or running.
 
     Raises:
         SchedulerError: scancel refused.
@@ -136,9 +135,9 @@ def cancel(job_ids: Iterable[str]) -> None:
 
 
 def end_steps(name: str) -> int:
-    """End the steps called `name` of the job around this process, on all of its nodes; gives how many there were.
+    """Cancel the steps called `name` of the current job, on all of its nodes; return their number.
 
-    A step outlives its srun: were that killed, the ranks on other nodes would go on, and hold the next case's cores.
+    A step outlives a killed srun: its ranks on other nodes would keep the cores of the next case busy.
     """
     job_id = os.environ.get("SLURM_JOB_ID")
     if not job_id:
@@ -149,26 +148,26 @@ def end_steps(name: str) -> int:
         if steps:
             call(["scancel", *steps])
     except SchedulerError:
-        return 0  # inside of a container there are no commands of Slurm
+        return 0  # Slurm's commands are missing inside a container
     return len(steps)
 
 
 def step_failure(said: str, began: bool = False) -> str | None:
-    """Why Slurm itself ended a step or did not start it, in its words; None where srun says nothing of that.
+    """Return Slurm's message why it ended or did not start a step; None if srun printed no such message.
 
     Args:
-        said: the end of what srun has written to stderr.
-        began: whether something ran in the step: srun may complain of a slow controller then, and go on.
+        said: end of srun's stderr.
+        began: whether the step ran; srun may then warn about a slow controller and go on.
     """
     found = _NODE_FAILED.search(said) or (None if began else _NOT_STARTED.search(said))
     return found[1].strip("* ") if found else None
 
 
 def wait_for_controller(working: Callable[[], None] = lambda: None) -> bool:
-    """Wait until Slurm's controller answers, for as long as this job has; gives whether it does.
+    """Wait until Slurm's controller answers, at most until the job ends; return whether it does.
 
     Args:
-        working: called now and then, to show that this process is alive.
+        working: called regularly, to show that this process is alive.
     """
     end = os.environ.get("SLURM_JOB_END_TIME", "")
     left_s = float(end) - time.time() if end.isdecimal() else PATIENCE_S
@@ -180,22 +179,22 @@ def wait_for_controller(working: Callable[[], None] = lambda: None) -> bool:
             if " UP" in call(["scontrol", "ping"]):
                 return True
         except SchedulerError:
-            pass  # it ends so where the controller is down, and hangs where it is stopped
+            pass  # the command fails if the controller is down, and hangs if it is stopped
         if time.monotonic() > until:
             return False
 
 
 def this_job() -> dict[str, Any]:
-    """The job around this process and how often it was requeued, for the owner of an attempt; {} outside of a job."""
+    """Return the current job id and its restart count, for the owner of an attempt; {} outside a job."""
     job_id = os.environ.get("SLURM_JOB_ID")
     return {"slurm_job_id": job_id, "slurm_restarts": os.environ.get("SLURM_RESTART_COUNT", "0")} if job_id else {}
 
 
 def why_job_was_lost(owner: Mapping[str, Any]) -> str | None:
-    """What ended the job of an attempt that was left open, where that says nothing about its case; else None.
+    """Return why the job of an open attempt ended, if the case did not cause it; else None.
 
     Args:
-        owner: what `this_job` gave to it, among other things.
+        owner: owner of the attempt, with the values of `this_job`.
     """
     job_id, now = owner.get("slurm_job_id"), this_job()
     if not isinstance(job_id, str) or not job_id.isdecimal():
@@ -209,7 +208,7 @@ def why_job_was_lost(owner: Mapping[str, Any]) -> str | None:
 
 
 def max_array_size() -> int | None:
-    """One more than the highest index of an array's task; None where Slurm does not say."""
+    """Return Slurm's MaxArraySize (highest array index plus one); None if unknown."""
     try:
         answer = call(["scontrol", "show", "config"])
     except SchedulerError:
@@ -219,14 +218,14 @@ def max_array_size() -> int | None:
 
 
 def base_id(job_id: str) -> str:
-    """`17` of `17_3` and of `17_[4-9%2]`."""
+    """Return the job id without the array part: `17` for `17_3` and `17_[4-9%2]`."""
     return job_id.partition("_")[0]
 
 
 def without_job(environment: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what a surrounding job has put into it; where Slurm's configuration is, stays.
+    """Return the environment without the variables of the current job; the place of Slurm's configuration stays.
 
-    Outside of a job all of it stays: SBATCH_ACCOUNT or SLURM_JWT are then the user's own.
+    Outside a job nothing is removed: SBATCH_ACCOUNT or SLURM_JWT are then settings of the user.
     """
     if "SLURM_JOB_ID" not in environment:
         return dict(environment)
@@ -238,10 +237,10 @@ def without_job(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def call(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """What a command of Slurm prints.
+    """Run a Slurm command and return its output.
 
     Raises:
-        SchedulerError: it is not installed, does not answer or refuses; in Slurm's own words.
+        SchedulerError: it is not installed, does not answer or fails; contains Slurm's message.
     """
     try:
         done = subprocess.run(
@@ -254,9 +253,11 @@ def call(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> s
             stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
-        raise SchedulerError(f"{argv[0]} is not on PATH: run this on a login node of the cluster") from None
+        raise SchedulerError(f"{argv[0]} is not on PATH; run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:
-        raise SchedulerError(f"{argv[0]} gave no answer within {TIMEOUT_S:.0f} s: is Slurm's controller up?") from None
+        raise SchedulerError(
+            f"{argv[0]} gave no answer within {TIMEOUT_S:.0f} s; check Slurm's controller with `scontrol ping`"
+        ) from None
     if done.returncode != 0:
         said = " ".join(line.removeprefix(f"{argv[0]}: error: ") for line in done.stderr.strip().splitlines())
         raise SchedulerError(f"{argv[0]} failed: {said or f'exit status {done.returncode}'}")

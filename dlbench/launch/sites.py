@@ -1,15 +1,15 @@
-"""Site profiles: how one cluster wants its jobs. TOML files in slurm/, read into frozen dataclasses.
+"""Site profiles: job settings of one cluster. TOML files in slurm/, read into frozen dataclasses.
 
     [slurm]        partition, account, qos, constraint, time_limit, cpus_per_task, ... -> #SBATCH lines
     [gpus]         request = "gres" | "gpus-per-node" | "none", type, per_node
     [software]     modules, python, host_python
-    [environment]  variables, set as they stand: `$HOME` in a value is five characters
+    [environment]  variables, set literally: `$HOME` in a value is not expanded
     [network]      interface, master_address
     [container]    runtime, image, source, mounts, options
-    [report]       partition, time_limit, memory, ... of the job that writes the report
+    [report]       partition, time_limit, memory, ... of the report job
 
-Every value is checked here against what it may hold, and quoted again where it is used, so that nothing in a profile
-can become shell code. Standard library only: a bare login node reads profiles.
+Every value is validated here and quoted again where it is used, so that a profile cannot inject shell code. Standard
+library only: a bare login node reads profiles.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from dlbench.errors import BadInput, UnknownName
 from dlbench.toml_file import TomlFile, read_toml, typed
 
 RUNTIMES = ("none", "docker", "podman", "enroot", "pyxis", "apptainer", "udocker")
-#: Runtimes whose image is a file on a shared disk; the others name an image in a store of their own.
+#: Runtimes whose image is a file on a shared disk; other runtimes keep images in their own storage.
 FILE_RUNTIMES = ("enroot", "pyxis", "apptainer")
 GPU_REQUESTS = ("none", "gres", "gpus-per-node")
-#: Variables that tell a process its place; one value for all ranks would make each of them rank 0.
+#: Variables that identify a rank; a common value would make each rank rank 0.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: What a person may set to change how ranks meet, in a profile or around `dlbench submit`; see `worker.rendezvous`.
+#: User settings of the rendezvous, in a profile or the environment of `dlbench submit`; see `worker.rendezvous`.
 OVERRIDES = ("DLBENCH_MASTER_ADDR", "DLBENCH_MASTER_PORTS", "DLBENCH_INTERFACE", "DLBENCH_RENDEZVOUS_S")
 
-#: Paths that every tool on the way can carry: Slurm's directives, `-v S:D`, `--container-mounts=S:D,S:D`.
+#: Paths that all tools accept: Slurm's directives, `-v S:D`, `--container-mounts=S:D,S:D`.
 PLAIN_PATH = re.compile(r"/[\w.+@=/-]*")
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_.,+@:-]*"
 _DIRECTIVE = re.compile(r"(--[a-z][a-z0-9-]*)(=[A-Za-z0-9_.,:/@%+*&|()\[\]=-]+)?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Digits are those that Slurm reads: `\d` would also let in those of other scripts.
+# ASCII digits only: `\d` also matches digits of other scripts.
 _TIME = r"[0-9]+|[0-9]+:[0-5]?[0-9](:[0-5]?[0-9])?|[0-9]+-[0-9]+(:[0-5]?[0-9]){0,2}"
 _SIZE = r"[0-9]+[KMGT]?"
 _LINE_OF_TEXT = r"[^\x00-\x1f\x7f\u0085\u2028\u2029]+"
-#: Variables that mean something to bash itself: it would stop at one, or read the rest of the script differently.
+#: Variables with a meaning to bash: they would stop the script or change how it is read.
 _OF_THE_SHELL = re.compile(r"IFS|PS[0-9]|UID|EUID|PPID|SHELLOPTS|BASHOPTS|GLOBIGNORE|POSIXLY_CORRECT|_|BASH_?[A-Z]*")
 #: Variables of the job scripts themselves.
 SCRIPT_VARIABLES = ("results", "suite", "nodes", "port", "step", "inside", "each_node", "token", "child", "received",
                     "signals", "seen", "status", "digest", "tries")  # fmt: skip
 #: No count in a profile is larger [1].
 _MOST = 2**31 - 1
-#: Directives that dlbench writes itself, and what sets them.
+#: Directives that dlbench writes itself, and the setting behind each.
 OWN_DIRECTIVES = {
     "--job-name": "the suite's name",
     "--partition": "slurm.partition",
@@ -75,7 +75,7 @@ OWN_DIRECTIVES = {
     "--dependency": "dlbench",
     "--wrap": "dlbench",
 }
-#: The same for the job that writes the report, which asks for no GPU and no whole node unless told so.
+#: The same for the report job, which requests no GPU and no whole node by default.
 REPORT_DIRECTIVES = {
     name: {"--time": "report.time_limit", "--mem": "report.memory", "--partition": "report.partition",
            "--qos": "report.qos", "--nodes": "dlbench", "--ntasks-per-node": "dlbench"}.get(name, by)
@@ -105,7 +105,7 @@ _PLAIN_NAME = "a name of letters, digits and _ . , + @ : -"
 
 @dataclass(frozen=True)
 class Slurm:
-    """What goes into the head of a job script."""
+    """Settings of the #SBATCH lines of a job script."""
 
     partition: str | None = _text(_NAME, _PLAIN_NAME)
     account: str | None = _text(_NAME, _PLAIN_NAME)
@@ -118,7 +118,7 @@ class Slurm:
     exclusive: bool = True
     requeue: bool = True
     max_requeues: int = _number(0, 20)
-    warn_before_s: int = _number(10, 180)  # signals come up to 80 s early, and a case needs time to end
+    warn_before_s: int = _number(10, 180)  # signals arrive up to 80 s early, and a case needs time to end
     mpi: str | None = _text(r"[a-z0-9_]+", "a type that `srun --mpi=list` names")
     directives: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "a directive such as --mail-type=END")
     without: tuple[str, ...] = _texts(r"--[a-z][a-z0-9-]*", "the name of a directive, such as --mem")
@@ -126,7 +126,7 @@ class Slurm:
 
 @dataclass(frozen=True)
 class Gpus:
-    """How GPUs are asked for at this site."""
+    """GPU request of the site."""
 
     request: str = _choice(GPU_REQUESTS, "none")
     type: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a GPU type, such as a100")
@@ -135,17 +135,17 @@ class Gpus:
 
 @dataclass(frozen=True)
 class Software:
-    """What must be loaded, and which Python measures."""
+    """Modules to load, and the Python that measures."""
 
     modules: tuple[str, ...] = _texts(r"[A-Za-z0-9][A-Za-z0-9_.+/@=-]*", "a module name, such as cuda/12.4")
     python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a command of one line", ("python3",))
-    #: Outside the container, where `python` means the one inside; >= 3.11, nothing installed.
+    #: Python outside the container (`python` is the one inside); >= 3.11, no packages needed.
     host_python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a command of one line", ("python3",))
 
 
 @dataclass(frozen=True)
 class Network:
-    """How the ranks of several nodes find each other."""
+    """Network settings for ranks on several nodes."""
 
     interface: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a network interface, such as ib0")
     master_address: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "an address or host name")
@@ -153,7 +153,7 @@ class Network:
 
 @dataclass(frozen=True)
 class Mount:
-    """A folder of the host that is seen inside the container."""
+    """A host folder mounted in the container."""
 
     source: str
     target: str
@@ -162,11 +162,11 @@ class Mount:
 
 @dataclass(frozen=True)
 class Container:
-    """Which image, and what brings it up."""
+    """Container image and runtime."""
 
     runtime: str = _choice(RUNTIMES, "none")
     image: str | None = _text(r"[\w.+@=/:#~${}-]+", "an image's absolute path or its reference")
-    #: Where `dlbench image import` fetches the image from.
+    #: Source of the image for `dlbench image import`.
     source: str | None = _text(r"[A-Za-z0-9][\w.+@=/:#-]*", "a reference such as docker://nvcr.io#nvidia/pytorch:TAG")
     mounts: tuple[Mount, ...] = ()
     options: tuple[str, ...] = _texts(rf"-{_LINE_OF_TEXT}", "an option of the runtime, such as --ipc=host")
@@ -174,21 +174,21 @@ class Container:
 
 @dataclass(frozen=True)
 class Report:
-    """Where the last job runs, which needs neither GPU nor many cores."""
+    """Settings of the report job, which needs no GPU and few cores."""
 
     partition: str | None = _text(_NAME, _PLAIN_NAME)
     time_limit: str | None = _text(_TIME, "a Slurm time, such as 00:30:00", "00:30:00")
-    #: What Slurm gives a core unasked is often too little for a report.
+    #: Slurm's default memory per core is often too small for a report.
     memory: str | None = _text(_SIZE, "a size such as 4G", "4G")
-    #: In the partition of the measurements that of `Slurm` holds unless given.
+    #: Default: the value of `Slurm`, if the report runs in the same partition.
     qos: str | None = _text(_NAME, _PLAIN_NAME)
-    #: Its own alone: a reservation of GPUs or a profiler's feature means nothing to it.
+    #: Not inherited from `Slurm`: reservations or profiler features do not apply to the report.
     directives: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "a directive such as --mail-type=END")
 
 
 @dataclass(frozen=True)
 class Site:
-    """One cluster, as its profile describes it."""
+    """Profile of one cluster."""
 
     name: str
     file: str
@@ -203,12 +203,12 @@ class Site:
 
     @property
     def has_gpus(self) -> bool:
-        """Whether its nodes have any, asked for by name or not."""
+        """Whether the nodes have GPUs, requested explicitly or not."""
         return self.gpus.request != "none" or self.gpus.per_node > 0
 
     @property
     def outer_python(self) -> tuple[str, ...]:
-        """The Python of the host, which supervises where the measuring one is inside a container."""
+        """Python of the host, which supervises if the measuring Python is inside a container."""
         return self.software.python if self.container.runtime == "none" else self.software.host_python
 
 
@@ -231,30 +231,28 @@ def load_site(path: str | Path, environment: Mapping[str, str] | None = None) ->
         environment: what `${NAME}` and `~` in paths of images, mounts and Pythons stand for; ours by default.
 
     Raises:
-        BadInput: no such file, no valid TOML, a wrong type or a value that could not be used; names file and line.
-        UnknownName: a key that no profile has.
+        BadInput: the file is missing or not TOML, or a value is invalid; the message contains file and line.
+        UnknownName: an unknown key.
     """
     file = read_toml(shipped.find("site profile", path), "a site profile")
     return _Reader(file, os.environ if environment is None else environment).site()
 
 
 def remarks(site: Site) -> list[str]:
-    """What stands in a profile without effect."""
+    """List the settings of a profile that have no effect."""
     found = []
     if site.container.runtime == "none" and site.software.host_python != Software.host_python:
-        found.append(
-            f"{site.file}: software.host_python has no effect without a container: software.python does everything"
-        )
+        found.append(f"{site.file}: software.host_python has no effect without a container; software.python is used")
     if site.container.runtime == "pyxis" and "ENROOT_DATA_PATH" in site.environment:
         found.append(
-            f"{site.file}: environment.ENROOT_DATA_PATH has no effect with pyxis, which reads the site's "
-            "/etc/enroot/enroot.conf alone: the site must set it there"
+            f"{site.file}: environment.ENROOT_DATA_PATH has no effect with pyxis, which reads only "
+            f"/etc/enroot/enroot.conf; ask the site to set it there"
         )
     return found
 
 
 class _Reader:
-    """Turns the tables of one file into dataclasses; knows file and lines, for the messages."""
+    """Reader of one file: converts tables to dataclasses, and adds file and line to messages."""
 
     def __init__(self, file: TomlFile, environment: Mapping[str, str]) -> None:
         self._file = file
@@ -320,10 +318,10 @@ class _Reader:
                 self._refuse("environment", name, name, "the name of a variable")
             if name not in OVERRIDES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
                 where = self._place("environment", name)
-                raise BadInput(f"{where}: {name} is set by the launcher for each rank; a profile must not set it")
+                raise BadInput(f"{where}: {name} is set by the launcher for each rank; remove it from the profile")
             if name in SCRIPT_VARIABLES or _OF_THE_SHELL.fullmatch(name):
                 where = self._place("environment", name)
-                raise BadInput(f"{where}: {name} is a variable of the job script's shell; a profile must not set it")
+                raise BadInput(f"{where}: {name} is a variable of the job script's shell; remove it from the profile")
             self._one_text("environment", name, value, re.compile(rf"({_LINE_OF_TEXT})?"), "one line of text")
         return dict(values)
 
@@ -343,12 +341,12 @@ class _Reader:
         return path
 
     def _expanded(self, where: str, text: str) -> str:
-        """The text with its `~` and `${NAME}` replaced now, in Python: no shell ever sees them."""
+        """Replace `~` and `${NAME}` in the text; done in Python, not by a shell."""
 
         def value(match: re.Match[str]) -> str:
             name = match.group(1) or "HOME"
             if name not in self._environment:
-                raise BadInput(f"{where}: '{text}' uses ${{{name}}}, which is not set here")
+                raise BadInput(f"{where}: '{text}' uses ${{{name}}}, which is not set here; export it first")
             return self._environment[name]
 
         return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", value, text)
@@ -365,14 +363,16 @@ class _Reader:
             if name not in OWN_DIRECTIVES:
                 raise UnknownName("directive", name, OWN_DIRECTIVES, self._place("slurm", "without"))
         if site.gpus.request != "none" and site.gpus.per_node < 1:
-            raise BadInput(f"{self._place('gpus', 'request')}: gpus.per_node says how many a node has; it is missing")
+            raise BadInput(
+                f"{self._place('gpus', 'request')}: gpus.per_node is missing; set it to the number of GPUs per node"
+            )
 
     def _container(self, container: Container) -> Container:
         if container.runtime == "none":
             return container
         where = self._place("container", "image" if container.image else "runtime")
         if not container.image:
-            raise BadInput(f"{where}: the runtime {container.runtime} needs container.image")
+            raise BadInput(f"{where}: runtime {container.runtime} needs container.image; set it")
         if container.runtime in FILE_RUNTIMES:
             return dataclasses.replace(container, image=self._path("image", container.image))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./:@-]*", container.image):

@@ -1,14 +1,14 @@
-"""Job scripts for Slurm: pure functions from a site and a job to text that a person can read and run by hand.
+"""Job scripts for Slurm: pure functions from a site and a job to a readable script, which also runs by hand.
 
-A case of one rank needs no help between processes, so the whole campaign runs inside the container, as one step:
+If every case has one rank, the whole campaign runs inside the container, as one step:
 
     srun --ntasks=1  [container]  python3 -m dlbench run SUITE --results RESULTS
 
-Cases of several ranks are supervised from the job's first node, outside of the container, each a step of its own:
+Cases of several ranks are supervised from the job's first node, outside the container; each case is one step:
 
     python3 -m dlbench run SUITE --results RESULTS --launcher srun --  srun {ranks}  [container]  python3
 
-Either way the claims in the results folder share the cases out among all jobs and array tasks that run at the time.
+In both modes claims in the results folder distribute the cases over all running jobs and array tasks.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from dlbench.launch.launchers import WORKER, Launcher
 from dlbench.launch.sites import PLAIN_PATH, Mount, Site
 from dlbench.suites.case import Case
 
-#: Stands in a word for the job's number, which only the running script knows. No checked value can hold it.
+#: Placeholder for the job id, which is set only when the script runs. No validated value can contain it.
 JOB_ID = "\x1f"
-#: The exit status of an srun that Slurm itself has failed, unlike any of what it runs.
+#: Exit status of srun after a failure of Slurm; programs never return it.
 SLURM_EXIT_ERROR = 119
-#: Stands in the words of a step for the case's nodes and ranks.
+#: Placeholder in a step command for the node and rank options of the case.
 RANKS = "{ranks}"
 
 _SIGNALS = r"""
-# Shortly before the limit Slurm sends USR1 to this script alone, and a shell runs its traps only while it waits. The
-# campaign ends the case in flight as preempted then; all finished ones are safe.
+# Shortly before the time limit Slurm sends USR1 to this script only; a shell runs traps only during `wait`. The
+# campaign then ends the running case as preempted; finished cases are stored.
 child='' received='' signals=0
 # shellcheck disable=SC2034,SC2329
 pass_on() {
@@ -59,9 +59,9 @@ watched() {
 """
 
 _PATIENTLY = rf"""
-# srun ends so where Slurm itself failed, such as a controller that does not answer; what it runs never does.
+# Exit status of srun if Slurm itself failed, for example without a controller; programs never return it.
 export SLURM_EXIT_ERROR={SLURM_EXIT_ERROR}
-# A step that Slurm could not start says nothing about what should run in it: once the controller answers, try again.
+# If Slurm could not start a step, wait for its controller and try again.
 patiently() {{
   local status
   for _ in {{1..5}}; do
@@ -80,7 +80,7 @@ patiently() {{
 """
 
 _HOST_LIBRARIES = r"""
-# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+# Runtimes mount the host's driver and network libraries: list them for the records.
 DLBENCH_HOST_LIBRARIES=$(
   PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
     awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
@@ -92,13 +92,13 @@ export DLBENCH_HOST_LIBRARIES
 
 @dataclass(frozen=True)
 class Job:
-    """One campaign, or the part of it that one job (or array) measures."""
+    """One campaign, or the part that one job (or array) measures."""
 
     suite: str  # its name
     suite_file: str  # absolute
     results: str  # absolute
     overrides: tuple[str, ...] = ()
-    checkout: str | None = None  # absolute; where dlbench itself lies, unless it is installed
+    checkout: str | None = None  # absolute; git checkout of dlbench, unless it is installed
     nodes: int = 1
     ranks_per_node: int = 1
     array: int = 1  # how many tasks share the cases
@@ -108,22 +108,23 @@ class Job:
 
     @property
     def several_ranks(self) -> bool:
-        """Whether some case needs more than one rank."""
+        """Whether any case needs more than one rank."""
         return self.nodes * self.ranks_per_node > 1
 
 
 def campaign_script(site: Site, job: Job) -> str:
-    """The script of the job, or array of jobs, that measures.
+    """Return the script of the measuring job or array.
 
     Raises:
-        BadInput: the site cannot give what the job needs, or a path cannot be carried into it.
+        BadInput: the site cannot provide what the job needs, or a path has invalid characters.
     """
     _check(site, job)
     wrapping = _wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
     if job.several_ranks:
         supervisor = f'watched {words(site.outer_python)} -m dlbench run "$suite"{_overrides(job)} --results "$results"'
         run = [
-            "# The supervisor stays out here; each case is a step, with {ranks} replaced by its nodes and ranks.",
+            "# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank "
+            "options.",
             f'{supervisor} \\\n  --launcher srun -- "${{step[@]}}" \'{RANKS}\' "${{inside[@]}}" || status=$?',
         ]
     else:
@@ -132,7 +133,7 @@ def campaign_script(site: Site, job: Job) -> str:
             f'  -m dlbench run "$suite"{_overrides(job)} --results "$results" || status=$?',
         ]
     return _script(
-        f"The suite {job.suite} at the site {site.name}",
+        f"Suite {job.suite} at site {site.name}",
         _campaign_directives(site, job),
         _surroundings(site, job, wrapping),
         [f"suite={quote(job.suite_file)}"],
@@ -142,8 +143,8 @@ def campaign_script(site: Site, job: Job) -> str:
         _SIGNALS.strip().splitlines(),
         _prepare(wrapping),
         [
-            "# Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.",
-            "# All nodes must see the token: a folder of the same name on a disk of their own would swallow results.",
+            "# Check on every node: Python, results folder, mounts, free space. Stop if a check fails.",
+            "# All nodes must see the token file: on a node-local folder of the same name, results would be lost.",
             'token=$(mktemp "$results/jobs/.node-check-$SLURM_JOB_ID-XXXXXX")',
             "status=0",
             'patiently "${step[@]}" "${each_node[@]}" "${inside[@]}" \\\n'
@@ -158,11 +159,11 @@ def campaign_script(site: Site, job: Job) -> str:
 
 
 def report_script(site: Site, job: Job) -> str:
-    """The script of the job that brings the results together at the end; it needs no GPU and one node."""
+    """Return the script of the report job, which collects the results; it needs one node and no GPU."""
     wrapping = _wrapping(site, job, gpus=False, nodes=1)
     once = 'patiently "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}"'
     return _script(
-        f"The report of the suite {job.suite}",
+        f"Report of suite {job.suite}",
         _report_directives(site, job),
         _surroundings(site, job, wrapping),
         [],
@@ -186,7 +187,7 @@ def through_step(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
             the ranks meet at the first of all, and Slurm would deal out such steps in turns.
 
     Raises:
-        BadInput: there is no word `{ranks}`, so that every case would get whatever the job has.
+        BadInput: the step has no `{ranks}`; every case would get all nodes of the job.
     """
     _with_ranks(step, [])
 
@@ -205,21 +206,24 @@ def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
     """The words that ask the Python inside of a step what it sees, on one node; see `dlbench.launch.probe`.
 
     Raises:
-        BadInput: there is no word `{ranks}` in the step.
+        BadInput: the step has no `{ranks}`.
     """
     return [*_with_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"]), "-m", WORKER, "--probe", *models]
 
 
 def _with_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
     if RANKS not in step:
-        raise BadInput(f"the step '{shlex.join(step)}' has no word {RANKS}, which stands for a case's nodes and ranks")
+        raise BadInput(
+            f"the launch command '{shlex.join(step)}' has no {RANKS}; add it where the node and rank options of a "
+            f"case belong"
+        )
     at = list(step).index(RANKS)
     return [*step[:at], *ranks, *step[at + 1 :]]
 
 
 def quote(word: str) -> str:
-    """The word as the shell must read it; `JOB_ID` becomes the job's number."""
-    # shlex leaves commas and a first '=' bare, which shellcheck takes for slips inside of arrays and behind a name.
+    """Quote an argument for the shell; `JOB_ID` becomes the job id."""
+    # shlex does not quote commas and a leading '='; shellcheck warns about these in arrays.
     parts = [
         f"'{part}'" if (quoted := shlex.quote(part)) == part and ("," in part or part[0] == "=") else quoted
         for part in word.split(JOB_ID)
@@ -228,18 +232,18 @@ def quote(word: str) -> str:
 
 
 def words(argv: Iterable[str]) -> str:
-    """Quoted words with blanks between them."""
+    """Quote arguments and join them by spaces."""
     return " ".join(quote(word) for word in argv)
 
 
 def check_path(path: str, what: str) -> None:
-    """Refuse a path that Slurm's directives and the runtimes' options cannot carry.
+    """Check that Slurm's directives and the runtimes' options accept the path.
 
     Raises:
-        BadInput: there is something else in it than letters, digits and . _ + @ = / -
+        BadInput: it contains characters other than letters, digits and . _ + @ = / -
     """
     if not PLAIN_PATH.fullmatch(path):
-        raise BadInput(f"{what} '{path}' cannot go through Slurm: only letters, digits and . _ + @ = / - may be in it")
+        raise BadInput(f"{what} '{path}' cannot be used with Slurm; use only letters, digits and . _ + @ = / -")
 
 
 def _check(site: Site, job: Job) -> None:
@@ -250,7 +254,7 @@ def _check(site: Site, job: Job) -> None:
             f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.slurm.max_nodes} (slurm.max_nodes)"
         )
     if site.slurm.cpus_per_task is None:
-        raise BadInput(f"{site.file} has no slurm.cpus_per_task: without it Slurm binds each rank to a single core")
+        raise BadInput(f"{site.file} has no slurm.cpus_per_task; set it, otherwise Slurm binds each rank to one core")
     if site.has_gpus and job.ranks_per_node > site.gpus.per_node:
         raise BadInput(
             f"{job.suite} needs {job.ranks_per_node} GPUs per node; "
@@ -258,8 +262,8 @@ def _check(site: Site, job: Job) -> None:
         )
     if site.container.runtime in ("docker", "podman") and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
-            f"{site.container.runtime} sees every GPU of a node, whatever Slurm gave the job; "
-            f"set slurm.exclusive = true in {site.file}"
+            f"{site.container.runtime} uses every GPU of a node, also those of other jobs; set slurm.exclusive = "
+            f"true in {site.file}"
         )
 
 
@@ -267,9 +271,9 @@ def _script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
     head = [
         "#!/bin/bash",
         f"# {title}, written by `dlbench submit`.",
-        "# By hand: salloc with the options below, then bash this file inside the allocation.",
+        "# To run by hand: salloc with the options below, then run this file with bash inside the allocation.",
         *(f"#SBATCH {directive}" for directive in directives),
-        "# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # what stands in single quotes is meant as it stands",
+        "# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # single-quoted text is literal",
         "set -euo pipefail",
         ': "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"',
     ]
@@ -295,7 +299,7 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
             ("--gres", f"gpu:{amount}" if gpus.request == "gres" else None),
             ("--gpus-per-node", amount if gpus.request == "gpus-per-node" else None),
             ("--exclusive", "" if slurm.exclusive else None),
-            # An exclusive node gives all its cores, but only the default share of its memory.
+            # An exclusive node provides all cores, but only the default share of memory.
             ("--mem", memory),
             ("--time", slurm.time_limit),
             ("--signal", f"B:USR1@{slurm.warn_before_s}"),
@@ -309,7 +313,7 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
 
 
 def _report_directives(site: Site, job: Job) -> list[str]:
-    # A quality of service belongs to a partition.
+    # A QOS belongs to a partition.
     same = site.report.partition is None
     return _directives(
         site,
@@ -357,7 +361,7 @@ def _wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> Wrapping:
 
 
 def _mounts(site: Site, job: Job) -> tuple[Mount, ...]:
-    """The site's mounts, then results and checkout at their own places, unless they are in one of them already."""
+    """Return the mounts: those of the site, then results and checkout unless already inside one."""
     mounts = list(site.container.mounts)
     for path in (job.results, job.checkout):
         if path and not any(m.source == m.target and Path(path).is_relative_to(m.source) for m in mounts):
@@ -366,10 +370,10 @@ def _mounts(site: Site, job: Job) -> tuple[Mount, ...]:
 
 
 def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
-    # A module in the current folder must not take the place of one of the standard library.
+    # A module in the current folder must not replace one of the standard library.
     exports = {"PYTHONSAFEPATH": "1"} | dict(site.environment)
     if job.checkout:
-        # In front of what the site has there.
+        # Before the site's own value.
         exports["PYTHONPATH"] = ":".join(filter(None, (job.checkout, exports.get("PYTHONPATH"))))
     if site.network.interface:
         exports |= {"NCCL_SOCKET_IFNAME": site.network.interface, "GLOO_SOCKET_IFNAME": site.network.interface}
@@ -380,7 +384,7 @@ def _surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
     lines = [f"results={quote(job.results)}"]
     if site.software.modules:
         lines += [
-            "# `module` is a function that a batch shell may not have yet, and it reads variables that are not set.",
+            "# `module` is a shell function that may be undefined in batch jobs; it reads unset variables.",
             "set +eu",
             "# shellcheck disable=SC1091",
             "type module >/dev/null 2>&1 || . /etc/profile",
@@ -392,7 +396,7 @@ def _surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
     container = site.container
     if container.runtime == "none" and job.checkout and "PYTHONPATH" not in site.environment:
         exports.remove(("PYTHONPATH", job.checkout))
-        # In front of what the modules or the user have there; inside of an image those would be in the way.
+        # Before the value of modules or user; inside an image only this value.
         lines.append(f'export PYTHONPATH={quote(job.checkout)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
     if container.runtime != "none":
         exports.append(("DLBENCH_CONTAINER_RUNTIME", container.runtime))
@@ -417,9 +421,9 @@ def _rendezvous(site: Site) -> list[str]:
         f"export MASTER_ADDR={master}",
     ]
     return [
-        "# Where the ranks find each other, at the first port that is free; jobs that share a node get different ones.",
+        "# Rendezvous of the ranks at the first free port; jobs on the same node get different ports.",
         *lines,
-        # From 32768 on a port may be held by any connection that goes out.
+        # Ports from 32768 on may be used by outgoing connections.
         "port=$((20000 + SLURM_JOB_ID % 1200 * 10))",
         'export DLBENCH_MASTER_PORTS="${DLBENCH_MASTER_PORTS:-$port-$((port + 9))}"',
         'export MASTER_PORT="${DLBENCH_MASTER_PORTS%%[,-]*}"',
@@ -430,11 +434,11 @@ def _step(site: Site, wrapping: Wrapping, each_node: bool) -> list[str]:
     mpi = [f"--mpi={site.slurm.mpi}"] if site.slurm.mpi else []
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *wrapping.srun]
     return [
-        "# From Slurm 22.05 on srun no longer takes this from the job.",
+        "# Since Slurm 22.05, srun does not inherit this from the job.",
         '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',
-        "# A job that was submitted without any environment would hand none to its steps either.",
+        "# A job submitted without environment would pass none to its steps.",
         "export SLURM_EXPORT_ENV=ALL",
-        "# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.",
+        "# By hand in an interactive step: its CPU binding would put all ranks on its cores.",
         "unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE",
         _bash_array("step", step),
         _bash_array("inside", [*wrapping.prefix, *site.software.python]),
@@ -447,7 +451,7 @@ def _step(site: Site, wrapping: Wrapping, each_node: bool) -> list[str]:
 
 
 def _bash_array(name: str, argv: Sequence[str]) -> str:
-    """`name=(...)`; where it is long, a line for each option with its value, and one for the words that follow."""
+    """Format a bash array `name=(...)`; if long, one line per option, and one for the remaining arguments."""
     if len(line := f"{name}=({words(argv)})") <= 120:
         return line
     lines: list[list[str]] = []
@@ -466,7 +470,7 @@ def _prepare(wrapping: Wrapping) -> list[str]:
     if wrapping.cleanup:
         commands = [f"  srun {where} {words(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
         lines += ["# shellcheck disable=SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
-        lines.append("tidy # what an earlier run of this job left, if it was killed and requeued")
+        lines.append("tidy # remove files of an earlier run of this job, if it was killed and requeued")
     return lines + [f"patiently srun {where} {words(argv)}" for argv in wrapping.prepare]
 
 
@@ -474,12 +478,12 @@ def _requeue(site: Site, wrapping: Wrapping) -> list[str]:
     if not site.slurm.requeue or site.slurm.max_requeues == 0:
         return []
     return [
-        "# Told of the limit, not cancelled: the same job goes on later with what is missing.",
+        "# Near the time limit, not cancelled: requeue the job to measure the missing cases.",
         'if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && '
         f'[ "${{SLURM_RESTART_COUNT:-0}}" -lt {site.slurm.max_requeues} ]; then',
-        # Slurm ends the script right then, and the job may come back on other nodes.
+        # Slurm ends the script here; the job may restart on other nodes.
         *(["  tidy"] if wrapping.cleanup else []),
-        '  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2',
+        '  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; run dlbench resume" >&2',
         "fi",
     ]
 

@@ -1,7 +1,7 @@
 """`python -m dlbench.launch.spawn N -- ARGV` starts ARGV N times as ranks of one machine and ends them together.
 
-Each gets RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT. When one fails, stderr says which
-and how; the others get a moment to say what they saw of it, then they are ended. Signals go on to all of them.
+Each gets RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT. If one fails, its rank and exit
+status are printed on stderr; the others are ended after a short delay. Signals are forwarded to all.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from dlbench.errors import BadInput
 from dlbench.launch.processes import die_with_parent
 from dlbench.ports import ports_of
 
-#: After one rank failed, the others may go on for so long [s]: usually they fail at once, at the lost connection.
+#: Delay before the other ranks are ended after one failed [s]; usually they fail at once (lost connection).
 GRACE_S = 3.0
-#: After they were asked to end, this long until they are killed [s].
+#: Time between SIGTERM and SIGKILL [s].
 TERM_S = 3.0
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the ranks; the exit status is that of the first that failed, 128 + signal where one was killed."""
+    """Run the ranks; return the exit status of the first failed rank, 128 + signal if it was killed."""
     if len(arguments) < 3 or not arguments[0].isdecimal() or arguments[1] != "--":
         print("usage: python -m dlbench.launch.spawn N -- ARGV...", file=sys.stderr)
         return 2
@@ -51,24 +51,24 @@ def main(arguments: list[str]) -> int:
 
 
 def environment(rank: int, size: int, port: int) -> dict[str, str]:
-    """What tells a rank who it is."""
+    """Build the environment variables that identify a rank."""
     address = os.environ.get("DLBENCH_MASTER_ADDR", "127.0.0.1")
     values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
     return {name: str(value) for name, value in values.items()} | {"MASTER_ADDR": address}
 
 
 def free_port(environ: Mapping[str, str]) -> int:
-    """The first free port of DLBENCH_MASTER_PORTS, such as "29500,29510-29520", or any.
+    """Return the first free port of DLBENCH_MASTER_PORTS, such as "29500,29510-29520", or any free port.
 
     Raises:
-        BadInput: none of them is free, or the list cannot be read.
+        BadInput: no port is free, or the list is invalid.
     """
     for port in ports_of(environ.get("DLBENCH_MASTER_PORTS", "")) or [0]:
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
-    raise BadInput(f"no free port among DLBENCH_MASTER_PORTS={environ.get('DLBENCH_MASTER_PORTS')}")
+    raise BadInput(f"DLBENCH_MASTER_PORTS={environ.get('DLBENCH_MASTER_PORTS')} has no free port; add more ports")
 
 
 def _start(argv: list[str], rank: int, size: int, port: int) -> subprocess.Popen[bytes]:
@@ -76,7 +76,7 @@ def _start(argv: list[str], rank: int, size: int, port: int) -> subprocess.Popen
 
 
 def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
-    """Blocks without polling as long as all is well."""
+    """Wait for the ranks, without polling while none has failed."""
     failed = 0
     while failed == 0 and any(process.returncode is None for process in processes):
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
@@ -96,7 +96,7 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
 
 
 def _collect(processes: list[subprocess.Popen[bytes]]) -> int:
-    """Takes note of the ranks that have ended; the exit status of one that failed, said on stderr."""
+    """Register ended ranks; print a failed one on stderr and return its exit status."""
     for rank, process in enumerate(processes):
         code = process.poll() if process.returncode is None else None
         if code:

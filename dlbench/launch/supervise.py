@@ -1,4 +1,4 @@
-"""Runs cases one after the other, each in processes of its own, and turns whatever happens into a record."""
+"""Supervisor: runs cases one after the other in separate processes and records each outcome."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from dlbench.suites.case import Case
 
 @dataclass(frozen=True)
 class Campaign:
-    """What stays the same over all cases of one run."""
+    """Settings of one run that hold for all cases."""
 
     root: Path
     suite: str
     suite_version: int
     system_key: attempts.SystemKeys
     launcher: Launcher = local
-    #: Called with each finished record: stores it, and says so.
+    #: Called with each finished record: stores and prints it.
     on_record: Callable[[Record], None] = field(default=lambda record: None)
-    #: Called about once a second while a case runs, with the case, the seconds so far and the worker's phase.
+    #: Called about once a second while a case runs: case, elapsed seconds, phase of the worker.
     on_tick: Callable[[Case, float, str], None] = field(default=lambda case, elapsed_s, phase: None)
-    #: Called with what a person should know meanwhile.
+    #: Called with messages for the user.
     on_note: Callable[[str], None] = field(default=lambda text: None)
-    #: What the Parquet parts already hold, besides the attempt folders: what has ended, and the names of attempts.
+    #: From Parquet parts, besides the attempt folders: keys that have ended, and names of attempts.
     stored: frozenset[attempts.DoneKey] = frozenset()
     stored_ids: frozenset[str] = frozenset()
-    #: The folder, held since the start of the command; held from the first case on where there is none.
+    #: The results folder, opened at the start of the command; if None, opened at the first case.
     folder: ResultsFolder | None = None
-    #: Goes into each record: what sets this campaign apart from another of the same suite.
+    #: Label in each record, to distinguish campaigns of the same suite.
     label: str | None = None
-    #: Environment variables of the workers, over those of this process.
+    #: Environment variables of the workers, added to those of this process.
     environment: Mapping[str, str] = field(default_factory=dict)
-    #: Which network each model's name stands for today; "" where the name alone tells.
+    #: Network key per model name; "" for catalogue networks.
     network_keys: Mapping[str, str] = field(default_factory=dict)
     #: What an earlier process of the same case found that is the same in every process; see `records.shared_facts`.
     facts: Callable[[Case], Mapping[str, Any] | None] = field(default=lambda case: None)
@@ -57,20 +57,20 @@ class Campaign:
     network_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def key(self, case: Case) -> attempts.DoneKey:
-        """Under which key the case counts as done."""
+        """Return the key under which the case counts as done."""
         system_key = attempts.key_on(self.system_key, case.device)
         return self.suite, self.suite_version, case.id, system_key, self.network_keys.get(case.model, "")
 
 
 def recover(root: Path, among: Iterable[Path] | None = None, problems: list[str] | None = None) -> list[Record]:
-    """Close the attempts that a killed supervisor left open; what their workers had finished is kept.
+    """Close attempts that a killed supervisor left open; results of their workers are kept.
 
-    One whose owner cannot be looked at from here is left alone until this process has watched it long enough.
+    Attempts of owners on other hosts are closed only after a long time without a change.
 
     Args:
         root: the results folder.
-        among: only these attempts' folders are looked at.
-        problems: takes in words why an attempt could not be closed; it stays open.
+        among: only these attempt folders.
+        problems: called with the reason if an attempt cannot be closed.
     """
     closed = []
     for attempt, owner in attempts.unclosed(root, among):
@@ -84,7 +84,7 @@ def recover(root: Path, among: Iterable[Path] | None = None, problems: list[str]
 
 
 def invisible(root: Path) -> list[Path]:
-    """The open attempts whose owners cannot be looked at from here: at work on another node, or dead with it."""
+    """Return open attempts of owners on other nodes, running or dead."""
     return [a.folder for a, _ in attempts.unclosed(root) if not claims.is_visible(a.folder)]
 
 
@@ -100,33 +100,33 @@ def _close_left_open(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
 def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
     """Measure the cases that have not ended yet: neither measured nor out of memory.
 
-    One record per attempt, closed and handed to `on_record`.
+    Yields one record per attempt, after closing it and calling `on_record`.
 
     Args:
-        cases: what to measure, in this order.
-        campaign: where the results go.
-        fresh: measure again what has ended.
+        cases: cases to measure, in this order.
+        campaign: settings of the run.
+        fresh: also measure cases that have ended.
 
     Raises:
-        StoreError: results cannot be written any more.
-        Stopped: a signal asked for the end; the case in flight has been recorded as preempted.
+        StoreError: results cannot be written.
+        Stopped: a signal stopped the run; the running case is recorded as preempted.
     """
     folder = campaign.folder or ResultsFolder(campaign.root)
-    held: dict[Path, Case] = {}  # by the claim or the attempt's folder that its owner touches
+    held: dict[Path, Case] = {}  # by claim or attempt folder, which the owner touches
     for case in cases:
         for heartbeat in held:
-            claims.WATCH.silent_s(heartbeat)  # so that less has to be waited for in the end
+            claims.WATCH.silent_s(heartbeat)  # starts the clock early, so that less waiting is left at the end
         taken = _take(case, campaign, folder)
         if isinstance(taken, Path):
-            held[taken] = case  # another process measures it right now
+            held[taken] = case  # another process is measuring it
         else:
             yield from _under_claim(case, campaign, folder, taken, fresh)
-    # Or seemed to: a node that failed holds its claims until its silence is long enough.
+    # Or its node failed: its claims become stale after `SILENCE_S`.
     unseen = sum(not claims.is_visible(heartbeat) for heartbeat in held)
     if unseen:
         campaign.on_note(
-            f"{units.counted(unseen, 'case')} claimed by runs that cannot be seen from here; they are watched for up "
-            f"to {claims.SILENCE_S:.0f} s, and measured here if their runs give no sign of life; Ctrl-C leaves them"
+            f"{units.counted(unseen, 'case')} claimed by runs on other nodes; waiting up to "
+            f"{claims.SILENCE_S:.0f} s, then measuring them here if those runs are dead; Ctrl-C skips them"
         )
     for heartbeat in claims.abandoned(held):
         taken = _take(held[heartbeat], campaign, folder)
@@ -135,20 +135,20 @@ def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Itera
 
 
 def claim_name(case: Case, campaign: Campaign) -> str:
-    """What a process that measures the case has claimed."""
+    """Return the name of the claim of a case."""
     return "-".join(map(str, campaign.key(case)))
 
 
 @dataclass(frozen=True)
 class _Taken:
-    """A case that is ours to measure, and the folders of all attempts at it so far."""
+    """A claimed case, with the folders of all earlier attempts."""
 
     claim: claims.Claim
     tried: list[Path]
 
 
 def _take(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Taken | Path:
-    """Claim the case; gives what its owner touches where another process may be at work on it."""
+    """Claim the case; if another process holds it, return the file that its owner touches."""
     folder.check()
     name = claim_name(case, campaign)
     claim = claims.take(campaign.root, name)
@@ -156,7 +156,7 @@ def _take(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Taken | Pat
         return claims.path_of(campaign.root, name)
     tried = attempts.folders(campaign.root, case.id)
     for attempt, owner in attempts.unclosed(campaign.root, tried):
-        # Somebody may have removed its claim, and whoever stopped with an error has released it.
+        # Its claim may have been removed, or released after an error.
         mine = attempt.key == campaign.key(case) and not claim.was_held_by(owner)
         if mine and claims.is_alive(owner, attempt.folder):
             claim.release()
@@ -166,8 +166,8 @@ def _take(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Taken | Pat
 
 def _under_claim(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Taken, fresh: bool) -> Iterator[Record]:
     try:
-        # Looked up under the claim, since another process may have finished the case a moment ago, or have been
-        # killed between its worker's result and its own record.
+        # Read while holding the claim: another process may just have finished the case, or been killed between the
+        # worker's result and its record.
         record, stop = _left_open(case, campaign, taken.tried), None
         if record is None or fresh:
             key = campaign.key(case)
@@ -185,15 +185,15 @@ def _under_claim(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _
         taken.claim.release()
     yield record
     if stop is not None:
-        raise stop  # also where the worker came to its end before the signal reached it
+        raise stop  # also if the worker ended before the signal arrived
     if record.status == "preempted" and record.error in signal.Signals.__members__:
         raise Stopped(signal.Signals[str(record.error)])
 
 
 def _left_open(case: Case, campaign: Campaign, tried: list[Path]) -> Record | None:
-    """Close the case's attempts that are open: their owners are dead, since the claim is ours.
+    """Close open attempts of the case: their owners are dead, since this process holds the claim.
 
-    Gives the record of one whose worker had come to an end, handed to `on_record`.
+    Returns the record of one whose worker had finished, after calling `on_record`.
     """
     finished = None
     for attempt, owner in attempts.unclosed(campaign.root, tried):
@@ -206,7 +206,7 @@ def _left_open(case: Case, campaign: Campaign, tried: list[Path]) -> Record | No
 
 
 def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Taken) -> tuple[Record, Stopped | None]:
-    """The case's record, and the signal that asked for the end meanwhile."""
+    """Run the case; return its record, and the signal received meanwhile."""
     suite, version, _, system_key, network_key = campaign.key(case)
     owner = claims.owner() | scheduler.this_job()
     earlier = [*(one.name for one in taken.tried), *campaign.stored_ids]
@@ -275,9 +275,9 @@ def _watcher(
 
 
 def _changed_file(case: Case, campaign: Campaign) -> str | None:
-    """A file of the case's network that is no longer what the campaign's key stands for; None where there is none.
+    """Return a file of the network that changed since the campaign began; None if unchanged.
 
-    Files that cannot be read here, such as those of a container, are not judged.
+    Files that cannot be read here, such as those in a container, are not checked.
     """
     for path, digest in campaign.network_files.get(case.model, {}).items():
         with suppress(OSError):
@@ -287,21 +287,21 @@ def _changed_file(case: Case, campaign: Campaign) -> str | None:
 
 
 def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:
-    """What became of a case. A whole result counts, whatever became of the process afterwards."""
+    """Classify the outcome of a case. A complete result counts, even if the process failed afterwards."""
     outcome = attempts.outcome_of(folder)
     if outcome and outcome.status in DONE_STATUSES:
         if exit_code == 0:
             return outcome
         how = "it cannot be killed" if exit_code is None else how_it_ended(exit_code)
-        return replace(outcome, error=f"measured whole; afterwards the process did not end well: {how}")
+        return replace(outcome, error=f"measured completely; afterwards the process failed: {how}")
     ranks = outcome.ranks if outcome else ()
     if exit_code and not ended_by:
         began = outcome is not None or bool(failure_diagnosis.ranks_of(folder))
         if failed := scheduler.step_failure("\n".join(tail(folder / "stderr.txt")), began):
-            return Outcome("preempted", f"{scheduler.STEP_FAILED}{failed}; the case is tried again", ranks)
+            return Outcome("preempted", f"{scheduler.STEP_FAILED}{failed}; the case will be tried again", ranks)
     phase = f" in phase '{phase_of(folder)}'" if phase_of(folder) else ""
     if outcome and outcome.status not in (*DONE_STATUSES, "preempted"):
-        return outcome  # it had said so before it was ended for any other reason
+        return outcome  # the worker reported this before it was ended for another reason
     if ended_by == "timeout":
         stood = f" ({failure_diagnosis.where_they_stood(folder, case.world_size)})" if case.is_distributed else ""
         return Outcome(
@@ -314,11 +314,11 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
     found = failure_diagnosis.verdict(folder, case.world_size, oom_kill) if case.is_distributed else None
     if found:
         return Outcome(*found, ranks)
-    # Killed itself, or in a step of srun, which then ends with a status of its own.
+    # Killed directly, or in an srun step, which then has its own exit status.
     if oom_kill and (exit_code == -signal.SIGKILL or failure_diagnosis.said_out_of_memory(folder)):
         words = last_words(folder, failure_diagnosis.LAUNCHER_WORDS)
-        return Outcome("oom", f"ended by the kernel for want of memory{phase}; {words}", ranks)
-    how = "worker did not start, or cannot be killed" if exit_code is None else how_it_ended(exit_code)
+        return Outcome("oom", f"killed by the kernel's out-of-memory killer{phase}; {words}", ranks)
+    how = "the worker did not start, or cannot be killed" if exit_code is None else how_it_ended(exit_code)
     return Outcome("crashed", f"{how}{phase}; {last_words(folder)}", ranks)
 
 
@@ -346,7 +346,7 @@ def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: fl
 
 
 def _finished_at(started_at: str, wall_s: float | None) -> str:
-    """The end of an attempt by the clock of its start, which may have been set since, or be that of another host."""
+    """Return the end time of an attempt; never before its start, whose clock may differ."""
     now = datetime.now(UTC)
     try:
         started = datetime.fromisoformat(started_at)
@@ -356,7 +356,7 @@ def _finished_at(started_at: str, wall_s: float | None) -> str:
 
 
 def _oom_kills() -> int:
-    """How often the kernel has ended a process for want of memory, since it started."""
+    """Return the number of out-of-memory kills since boot."""
     try:
         counters = Path("/proc/vmstat").read_text(encoding="ascii").split()
         return int(counters[counters.index("oom_kill") + 1])

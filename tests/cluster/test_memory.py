@@ -45,6 +45,6 @@ def test_what_the_kernel_ends_for_want_of_memory_is_an_oom_with_its_last_words_a
     found = {record.case["model"]: record for record in records(results)}
     statuses = {model: record.status for model, record in found.items()}
     assert statuses == {"vgg19": "oom", "lenet5": "ok"}, cluster.output(results)
-    assert "for want of memory; last words: taking memory" in found["vgg19"].error
+    assert "out-of-memory killer; last line of stderr: taking memory" in found["vgg19"].error
     (count,) = cluster.status(results)["counts"]
     assert (count["total"], count["done"], count["out_of_memory"]) == (2, 1, 1)

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The suite classic at the site nvidia-apptainer, written by `dlbench submit`.
-# By hand: salloc with the options below, then bash this file inside the allocation.
+# Suite classic at site nvidia-apptainer, written by `dlbench submit`.
+# To run by hand: salloc with the options below, then run this file with bash inside the allocation.
 #SBATCH --job-name=classic
 #SBATCH --partition=gpu
 #SBATCH --account=myproject
@@ -15,12 +15,12 @@
 #SBATCH --open-mode=append
 #SBATCH --output=/scratch/anna/results/jobs/%x-%j.out
 #SBATCH --mail-type=END,FAIL
-# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # what stands in single quotes is meant as it stands
+# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # single-quoted text is literal
 set -euo pipefail
 : "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
 
 results=/scratch/anna/results
-# `module` is a function that a batch shell may not have yet, and it reads variables that are not set.
+# `module` is a shell function that may be undefined in batch jobs; it reads unset variables.
 set +eu
 # shellcheck disable=SC1091
 type module >/dev/null 2>&1 || . /etc/profile
@@ -32,7 +32,7 @@ export PYTHONNOUSERSITE=1
 export PYTHONPATH=/home/anna/dlbench
 export DLBENCH_CONTAINER_RUNTIME=apptainer
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sif
-# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+# Runtimes mount the host's driver and network libraries: list them for the records.
 DLBENCH_HOST_LIBRARIES=$(
   PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
     awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
@@ -42,11 +42,11 @@ export DLBENCH_HOST_LIBRARIES
 
 suite=/scratch/anna/results/jobs/classic-0a1b2c3d/classic.toml
 
-# From Slurm 22.05 on srun no longer takes this from the job.
+# Since Slurm 22.05, srun does not inherit this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-# A job that was submitted without any environment would hand none to its steps either.
+# A job submitted without environment would pass none to its steps.
 export SLURM_EXPORT_ENV=ALL
-# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
+# By hand in an interactive step: its CPU binding would put all ranks on its cores.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60 --mpi=pmi2)
 inside=(
@@ -59,9 +59,9 @@ inside=(
 )
 each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
 
-# srun ends so where Slurm itself failed, such as a controller that does not answer; what it runs never does.
+# Exit status of srun if Slurm itself failed, for example without a controller; programs never return it.
 export SLURM_EXIT_ERROR=119
-# A step that Slurm could not start says nothing about what should run in it: once the controller answers, try again.
+# If Slurm could not start a step, wait for its controller and try again.
 patiently() {
   local status
   for _ in {1..5}; do
@@ -78,8 +78,8 @@ patiently() {
   return "$status"
 }
 
-# Shortly before the limit Slurm sends USR1 to this script alone, and a shell runs its traps only while it waits. The
-# campaign ends the case in flight as preempted then; all finished ones are safe.
+# Shortly before the time limit Slurm sends USR1 to this script only; a shell runs traps only during `wait`. The
+# campaign then ends the running case as preempted; finished cases are stored.
 child='' received='' signals=0
 # shellcheck disable=SC2034,SC2329
 pass_on() {
@@ -103,8 +103,8 @@ watched() {
   return "$status"
 }
 
-# Every node: are Python, the results folder and the mounts there, and is there space? If not, stop here.
-# All nodes must see the token: a folder of the same name on a disk of their own would swallow results.
+# Check on every node: Python, results folder, mounts, free space. Stop if a check fails.
+# All nodes must see the token file: on a node-local folder of the same name, results would be lost.
 token=$(mktemp "$results/jobs/.node-check-$SLURM_JOB_ID-XXXXXX")
 status=0
 patiently "${step[@]}" "${each_node[@]}" "${inside[@]}" \
@@ -115,9 +115,9 @@ rm -f "$token"
 patiently watched "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}" \
   -m dlbench run "$suite" --results "$results" || status=$?
 
-# Told of the limit, not cancelled: the same job goes on later with what is missing.
+# Near the time limit, not cancelled: requeue the job to measure the missing cases.
 if [ "$status" -ge 128 ] && [ "$received" = USR1 ] && [ "${SLURM_RESTART_COUNT:-0}" -lt 20 ]; then
-  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; dlbench resume does" >&2
+  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; run dlbench resume" >&2
 fi
 
 exit "$status"

@@ -1,6 +1,6 @@
 #!/bin/bash
-# The report of the suite classic, written by `dlbench submit`.
-# By hand: salloc with the options below, then bash this file inside the allocation.
+# Report of suite classic, written by `dlbench submit`.
+# To run by hand: salloc with the options below, then run this file with bash inside the allocation.
 #SBATCH --job-name=classic-report
 #SBATCH --partition=cpu
 #SBATCH --account=myproject
@@ -10,7 +10,7 @@
 #SBATCH --time=00:30:00
 #SBATCH --open-mode=append
 #SBATCH --output=/scratch/anna/results/jobs/%x-%j.out
-# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # what stands in single quotes is meant as it stands
+# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # single-quoted text is literal
 set -euo pipefail
 : "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"
 
@@ -23,7 +23,7 @@ export NVIDIA_VISIBLE_DEVICES=void
 export XDG_RUNTIME_DIR=/tmp/dlbench-"$SLURM_JOB_ID"
 export DLBENCH_CONTAINER_RUNTIME=enroot
 export DLBENCH_CONTAINER_IMAGE=/scratch/anna/images/dlbench.sqsh
-# Runtimes bring the driver's and the network's libraries in from out here: for the records, which they are.
+# Runtimes mount the host's driver and network libraries: list them for the records.
 DLBENCH_HOST_LIBRARIES=$(
   PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
     awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
@@ -31,11 +31,11 @@ DLBENCH_HOST_LIBRARIES=$(
 ) || true
 export DLBENCH_HOST_LIBRARIES
 
-# From Slurm 22.05 on srun no longer takes this from the job.
+# Since Slurm 22.05, srun does not inherit this from the job.
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-# A job that was submitted without any environment would hand none to its steps either.
+# A job submitted without environment would pass none to its steps.
 export SLURM_EXPORT_ENV=ALL
-# By hand in an interactive step: its own binding would squeeze all ranks onto its cores.
+# By hand in an interactive step: its CPU binding would put all ranks on its cores.
 unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE
 step=(srun --kill-on-bad-exit=1 --wait=60)
 inside=(
@@ -51,9 +51,9 @@ inside=(
 )
 each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)
 
-# srun ends so where Slurm itself failed, such as a controller that does not answer; what it runs never does.
+# Exit status of srun if Slurm itself failed, for example without a controller; programs never return it.
 export SLURM_EXIT_ERROR=119
-# A step that Slurm could not start says nothing about what should run in it: once the controller answers, try again.
+# If Slurm could not start a step, wait for its controller and try again.
 patiently() {
   local status
   for _ in {1..5}; do
@@ -75,7 +75,7 @@ tidy() {
   srun "${each_node[@]}" bash -c 'enroot remove --force "$0-$SLURMD_NODENAME"; rm -rf "/tmp/$0"' dlbench-"$SLURM_JOB_ID" 2>/dev/null || true
 }
 trap tidy EXIT
-tidy # what an earlier run of this job left, if it was killed and requeued
+tidy # remove files of an earlier run of this job, if it was killed and requeued
 patiently srun "${each_node[@]}" bash -c 'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) && grep -qx "$SLURM_JOB_ID" <<<"$jobs" || exit 0; ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; for name in $(enroot list); do id=${name#dlbench-}; case $name in dlbench-*-"$SLURMD_NODENAME") if ended "${id%%-*}"; then enroot remove --force "$name"; fi ;; esac; done; for folder in /tmp/dlbench-*; do if [ -d "$folder" ] && [ ! -L "$folder" ] && [ -O "$folder" ] && ended "${folder#/tmp/dlbench-}"; then rm -rf "$folder"; fi; done; true'
 patiently srun "${each_node[@]}" bash -c 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"' dlbench-"$SLURM_JOB_ID" /scratch/anna/images/dlbench.sqsh
 

@@ -166,7 +166,7 @@ def test_a_value_may_hold_commas_where_no_key_follows():
 
 def test_an_axis_that_varies_on_one_side_alone_is_refused(tmp_path):
     (tmp_path / "two.toml").write_text('[axes]\nmodel = ["lenet5"]\nbatch_size = [4, 8]\n')
-    with pytest.raises(BadInput, match="A has 2 cases of lenet5 that differ in batch_size alone"):
+    with pytest.raises(BadInput, match="A has 2 cases of lenet5 that differ only in batch_size"):
         experiment(tmp_path / "two.toml", b="batch_size=8")
 
 

@@ -87,7 +87,7 @@ def test_gpus_without_nccl_are_a_warning(machine):
 @pytest.mark.parametrize(
     ("facts", "environment", "mend"),
     [
-        ({"cuda_version": None}, {}, "built without CUDA: install one that is"),
+        ({"cuda_version": None}, {}, "built without CUDA; install a CUDA build"),
         ({}, {"CUDA_VISIBLE_DEVICES": ""}, "CUDA_VISIBLE_DEVICES is '', which hides all"),
         ({}, {}, "NVIDIA_DRIVER_CAPABILITIES=compute,utility"),
     ],
@@ -132,7 +132,7 @@ def test_a_gpu_that_is_well(machine):
     [
         (("70.1", "[Insufficient Permissions]"), ("nvml", "warn"), "does not let this user read power.draw"),
         (("70.1", "[N/A]"), ("nvml", "warn"), "no power reading"),
-        (("0x0000000000000001", "0x0000000000000024"), ("clocks", "warn"), "held back by power cap, thermal at 1980"),
+        (("0x0000000000000001", "0x0000000000000024"), ("clocks", "warn"), "throttled by power cap, thermal at 1980"),
         (("Disabled", "Enabled"), ("gpu", "warn"), "MIG is on"),
     ],
 )
@@ -148,12 +148,12 @@ def test_other_users_of_the_gpu_are_named(machine):
     machine.file("/dev/nvidia0")
     machine.program("nvidia-smi --query-gpu", GPU)
     machine.program("nvidia-smi --query-compute-apps", "4711, /usr/bin/python, 900 MiB\n")
-    assert "1 other processes compute on these GPUs: 4711, /usr/bin/python" in machine.look(doctor.check_gpu)[1].text
+    assert "1 other processes use these GPUs: 4711, /usr/bin/python" in machine.look(doctor.check_gpu)[1].text
 
 
 def test_a_driver_that_does_not_answer_fails(machine):
     machine.file("/dev/nvidia0")
-    assert "nvidia-smi is not there" in machine.look(doctor.check_gpu)[0].text
+    assert "nvidia-smi is not installed" in machine.look(doctor.check_gpu)[0].text
     machine.program("nvidia-smi", "Failed to initialize NVML: Driver/library version mismatch", 18)
     (finding,) = machine.look(doctor.check_gpu)
     assert (finding.check, finding.level) == ("driver", "fail")
@@ -197,7 +197,7 @@ def test_an_mpi_plugin_that_is_listed_and_cannot_be_loaded_fails(machine):
     finding = machine.look(doctor.check_mpi, site=site)[-1]
     assert (finding.level, finding.text) == (
         "fail",
-        "srun lists --mpi=pmix and cannot load it: mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not load "
+        "srun lists --mpi=pmix but cannot load it: mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not load "
         "PMIx library",
     )
     # Outside of a job srun may refuse for other reasons, such as a missing account.
@@ -292,9 +292,9 @@ def test_folders_that_are_well(tmp_path):
 def test_a_results_folder_that_is_not_there_is_never_made_and_in_a_job_it_fails(tmp_path):
     folder = tmp_path / "new" / "results"
     here = next(iter(doctor.check_folders(Place(results=folder))))
-    assert (here.level, here.text) == ("ok", f"{folder} is not there yet, and can be made in {tmp_path}")
+    assert (here.level, here.text) == ("ok", f"{folder} does not exist yet and can be created in {tmp_path}")
     in_job = next(iter(doctor.check_folders(Place(results=folder, in_job=True))))
-    assert (in_job.level, in_job.text) == ("fail", f"the results folder {folder} is not there")
+    assert (in_job.level, in_job.text) == ("fail", f"results folder {folder} does not exist")
     assert not (tmp_path / "new").exists()
 
 
@@ -303,7 +303,7 @@ def test_a_results_folder_that_is_another_one_on_this_node_fails(tmp_path, monke
     token = tmp_path / "token"
     found = list(doctor.check_folders(Place(results=tmp_path, token=token, in_job=True)))
     assert levels(found)[:2] == [("results", "ok"), ("results", "fail")]
-    assert "is another folder here than on the job's first node" in found[1].text
+    assert "differs from the folder on the job's first node" in found[1].text
     token.touch()
     assert (
         levels(doctor.check_folders(Place(results=tmp_path, token=token, in_job=True)))[:2].count(("results", "fail"))
@@ -331,10 +331,10 @@ def test_a_results_folder_that_cannot_be_written_fails(tmp_path):
     (tmp_path / "file").write_text("")
     found = list(doctor.check_folders(Place(results=tmp_path / "file" / "results")))
     assert found[0].level == "fail"
-    assert "cannot write in" in found[0].text
+    assert "cannot write to" in found[0].text
     (tmp_path / "results").mkdir()
     found = list(doctor.check_folders(Place(results=Path("/proc/self"), in_job=True)))
-    assert (found[0].level, "cannot write in /proc/self" in found[0].text) == ("fail", True)
+    assert (found[0].level, "cannot write to /proc/self" in found[0].text) == ("fail", True)
 
 
 def test_a_server_whose_clock_is_off_fails_since_claims_would_be_taken_over(tmp_path, monkeypatch):
@@ -370,7 +370,7 @@ def test_a_python_without_pyarrow_measures_and_is_told_where_the_results_stay(mo
     monkeypatch.setattr(python, "find_spec", lambda name: None if name == "pyarrow" else True)
     (finding,) = doctor.check_packages(Place())
     assert finding.level == "warn"
-    assert "the results stay in their attempts' folders" in finding.text
+    assert "results stay in attempt folders" in finding.text
     assert "dlbench collect" in finding.mend
 
 
@@ -416,8 +416,8 @@ def test_pyxis_with_enroot_s_data_on_a_disk_that_nodes_share_fails_and_says_what
     # What the profile and the job's environment say has no effect.
     finding = storage(None, {"ENROOT_DATA_PATH": "/local/mine"})
     assert finding.level == "fail"
-    assert finding.text.startswith("/home/anna/enroot is on nfs4, which all nodes share: jobs of several nodes fail")
-    assert "the site must set ENROOT_DATA_PATH in /etc/enroot/enroot.conf" in finding.mend
+    assert finding.text.startswith("/home/anna/enroot is on nfs4, which all nodes share: jobs on several nodes fail")
+    assert "ask the site to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf" in finding.mend
     assert storage(1).level == "warn"
     machine.program("df", "  Avail Type\n 90000 xfs\n")
     assert storage(None).level == "ok"
@@ -504,4 +504,4 @@ def test_on_a_node_nothing_is_said_unless_something_is_wrong(tmp_path):
     (tmp_path / "file").write_text("")
     done = command("--node", "--results", tmp_path / "file" / "results", environment={"SLURMD_NODENAME": "n7"})
     assert done.returncode == 1
-    assert f"n7: the results folder {tmp_path}/file/results is not there" in done.stdout
+    assert f"n7: results folder {tmp_path}/file/results does not exist" in done.stdout

@@ -43,7 +43,7 @@ def test_a_killed_rank_is_told_by_what_its_launcher_says(tmp_path, launcher):
         file.write(SAID[launcher] + "\n")
     status, error = failure_diagnosis.verdict(tmp_path, 3, oom_kill=False)
     assert status == "crashed"
-    assert error == "rank 1 of 3 on n1 was killed in phase 'window'; last words: the last thing"
+    assert error == "rank 1 of 3 on n1 was killed in phase 'window'; last line of stderr: the last thing"
     assert failure_diagnosis.verdict(tmp_path, 3, oom_kill=True)[0] == "oom"
 
 
@@ -63,7 +63,7 @@ def test_the_first_failure_counts_and_lost_connections_follow_from_it(tmp_path):
 
 def test_a_rank_that_never_began_is_named(tmp_path):
     rank(tmp_path, 0)
-    assert "rank 1 of 2 never began" in failure_diagnosis.verdict(tmp_path, 2, oom_kill=False)[1]
+    assert "rank 1 of 2 did not start" in failure_diagnosis.verdict(tmp_path, 2, oom_kill=False)[1]
 
 
 def test_of_a_hang_the_odd_one_comes_first(tmp_path):

@@ -114,7 +114,7 @@ def test_a_second_import_waits_for_the_first_and_takes_what_it_brought(programs,
     path.write_bytes(runtimes.SQUASHFS)
     claim.release()
     waiting.join(timeout=10)
-    assert "another process fetches" in said[0]
+    assert "waiting for another process that downloads" in said[0]
     assert not got[0].fetched
     assert not (tmp_path / "log").exists()
 
@@ -122,8 +122,8 @@ def test_a_second_import_waits_for_the_first_and_takes_what_it_brought(programs,
 @pytest.mark.parametrize(
     ("profile", "message"),
     [
-        (Container(), "names no container image"),
-        (Container("enroot", "/nowhere/x.sqsh"), "container.source does not say where to fetch it"),
+        (Container(), "has no container image"),
+        (Container("enroot", "/nowhere/x.sqsh"), "container.source is not set"),
     ],
 )
 def test_a_profile_that_says_too_little_is_told_what_is_missing(profile, message):

@@ -101,7 +101,7 @@ def test_whose_mpirun_it_is_shows_in_its_version():
 
 
 def test_local_refuses_several_nodes():
-    with pytest.raises(BadInput, match="on this machine alone, but a case asks for 2 nodes"):
+    with pytest.raises(BadInput, match="only on this machine, but a case needs 2 nodes"):
         launchers.check(launchers.find("local", {}), [ONE, EIGHT])
 
 

@@ -204,7 +204,7 @@ def test_a_results_folder_that_is_a_link_works_and_one_that_leads_nowhere_is_one
     )
     store.append(folder / "link", record)
     assert store.load("real")["attempt_id"].tolist() == store.load("link")["attempt_id"].tolist() == [record.attempt_id]
-    with pytest.raises(StoreError, match=r"'.*broken' is a link to 'no/such/folder', which does not exist; make"):
+    with pytest.raises(StoreError, match=r"'.*broken' is a link to 'no/such/folder', which does not exist; create"):
         check_folder(folder / "broken")
 
 

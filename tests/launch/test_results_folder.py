@@ -133,7 +133,7 @@ def test_a_disk_that_fills_up_ends_the_run_before_the_next_case(disk):
     running = supervise.run(CASES, campaign(root, "write_good()"))
     assert next(running).status == "ok"
     (root / "big").write_bytes(bytes(30 * 2**20))
-    with pytest.raises(StoreError, match=r"only \d+ MiB free in .*, and a campaign needs 64 MiB"):
+    with pytest.raises(StoreError, match=r"only \d+ MiB free in .*, but a campaign needs 64 MiB"):
         next(running)
     assert len(list(attempts.heads(root))) == 1
 
@@ -161,7 +161,7 @@ def test_a_disk_without_inodes_ends_the_run_before_the_next_case(disk):
     for number in range(250):
         with contextlib.suppress(OSError):
             (root / f"file{number}").touch()
-    with pytest.raises(StoreError, match=r"room for only \d+ more files \(inodes\) in .*, and a case needs 100"):
+    with pytest.raises(StoreError, match=r"only \d+ free inodes in .*, but a case needs 100"):
         next(running)
 
 
@@ -231,7 +231,7 @@ def test_the_command_says_in_one_line_that_the_folder_is_gone_and_ends_with_1(tm
     said = process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 1
     assert said[-1].startswith(f"dlbench: '{results}' was moved, deleted or unmounted during the run; stopped. ")
-    assert said[-1].endswith("name its new place with --results to go on")
+    assert said[-1].endswith("run again with --results and its new path to resume")
     assert not results.exists()
     assert "Traceback" not in "\n".join(said)
     again = command(tmp_path / "moved")
@@ -251,7 +251,7 @@ def test_a_name_that_is_not_utf_8_is_refused_at_once(tmp_path, command):
 
 def test_a_path_that_leaves_no_room_for_files_inside_is_refused_at_once(tmp_path):
     deep = tmp_path.joinpath(*["x" * 200] * 19)
-    with pytest.raises(StoreError, match=r"its path has .* bytes, and the files inside need"):
+    with pytest.raises(StoreError, match=r"its path has .* bytes, and files inside need"):
         results_folder.check_folder(deep)
     assert not (tmp_path / ("x" * 200)).exists()
 
@@ -376,7 +376,7 @@ def test_an_open_attempt_of_an_owner_that_cannot_be_seen_is_respected_without_it
     assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()", on_note=notes.append))) == []
     touching.join()
     assert len(notes) == 1
-    assert "1 case claimed by runs that cannot be seen from here" in notes[0]
+    assert "1 case claimed by runs on other nodes" in notes[0]
     # And when it gives no sign of life any more, its result counts.
     (theirs.folder / "result.json").write_text(Outcome.to_json(good_outcome()))
     (record,) = supervise.run(CASES[:1], campaign(tmp_path, "sys.exit(1)"))

@@ -66,7 +66,7 @@ def test_an_unknown_name_is_an_error_with_its_line_and_a_near_one(load, text, me
         ('[container]\nruntime = "enroot"\nimage = "${WORK}/x.sqsh"', "uses \\${WORK}, which is not set here"),
         ('[container]\nmounts = ["/a:/b:rw"]', "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro"),
         ('[container]\nmounts = ["/a b"]', "'/a b' must be an absolute path"),
-        ('[gpus]\nrequest = "gres"', "gpus.per_node says how many a node has"),
+        ('[gpus]\nrequest = "gres"', "gpus.per_node is missing"),
         ('[software]\npython = []', "a command, such as python3"),
         ("slurm = 3", "slurm is 3; it must be a table"),
         ("[slurm", "is not valid TOML"),
@@ -152,5 +152,5 @@ def test_a_site_can_be_named_without_its_folder():
     assert load_site("cpu", PLACE).name == "cpu"
     with pytest.raises(UnknownName, match=r"unknown site profile 'cpuu'; did you mean 'cpu'\?"):
         load_site("cpuu")
-    with pytest.raises(BadInput, match=r"no site profile at 'x\.toml'"):
+    with pytest.raises(BadInput, match=r"site profile 'x\.toml' does not exist"):
         load_site("x.toml")

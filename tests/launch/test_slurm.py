@@ -99,10 +99,10 @@ def test_two_nodes_with_four_gpus_have_none_of_the_known_traps(name):
             dataclasses.replace(JOB, results="/scratch/my results"),
             "the results folder '/scratch/my results' cannot go",
         ),
-        ({}, dataclasses.replace(JOB, results="/scratch/$(touch x)"), "cannot go through Slurm"),
+        ({}, dataclasses.replace(JOB, results="/scratch/$(touch x)"), "cannot be used with Slurm"),
         ({}, dataclasses.replace(JOB, checkout="/home/a;b"), "the folder of dlbench"),
         ({"max_nodes": 1}, MANY, r"classic needs 2 nodes; here.toml allows 1 \(slurm.max_nodes\)"),
-        ({"cpus_per_task": None}, JOB, "without it Slurm binds each rank to a single core"),
+        ({"cpus_per_task": None}, JOB, "otherwise Slurm binds each rank to one core"),
     ],
 )
 def test_what_cannot_be_carried_or_given_is_refused(change, job, message):
@@ -118,7 +118,7 @@ def test_more_gpus_than_a_node_has_are_refused():
 
 def test_docker_on_a_shared_node_is_refused_since_it_sees_every_gpu():
     shared = dataclasses.replace(DOCKER, slurm=dataclasses.replace(DOCKER.slurm, exclusive=False))
-    with pytest.raises(BadInput, match="sees every GPU of a node"):
+    with pytest.raises(BadInput, match="uses every GPU of a node"):
         slurm.campaign_script(shared, JOB)
 
 
@@ -181,7 +181,7 @@ def test_the_probe_goes_through_the_step_too_as_one_task():
 
 
 def test_a_step_that_ignores_the_case_is_refused():
-    with pytest.raises(BadInput, match=r"has no word \{ranks\}"):
+    with pytest.raises(BadInput, match=r"has no \{ranks\}"):
         slurm.through_step(["srun", "python3"])
 
 

@@ -118,12 +118,12 @@ def test_the_first_question_is_asked_again_too(tmp_path, pings, capsys):
     )
     program.chmod(0o755)
     assert probe.probe(argv=[str(program)]).system_key == "k"
-    assert "Slurm failed the first step: Unable to confirm allocation" in capsys.readouterr().err
+    assert "Slurm failed to start the first step: Unable to confirm allocation" in capsys.readouterr().err
 
 
 def test_a_supervisor_without_srun_says_so_in_one_line():
     with pytest.raises(
-        BadInput, match="cannot measure with srun-is-missing: No such file or directory; the supervisor must run"
+        BadInput, match="cannot measure with srun-is-missing: No such file or directory; run the supervisor"
     ):
         probe.probe(argv=["srun-is-missing", "--nodes=1", "python3"])
 

@@ -66,7 +66,7 @@ def test_a_complete_result_counts_whatever_becomes_of_the_process_afterwards(
     record = run_one(tmp_path, f"write_good(); {end}")
     assert (record.status, record.exit_code) == ("ok", exit_code)
     assert record.ranks[0][1].step_s == (0.010, 0.011, 0.012)
-    assert record.error.startswith("measured whole; afterwards the process did not end well: worker ")
+    assert record.error.startswith("measured completely; afterwards the process failed: worker ")
     assert how in record.error
     # It is not measured again.
     assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))) == []
@@ -91,7 +91,10 @@ def test_a_step_that_slurm_ended_for_want_of_memory_is_oom_with_the_worker_s_las
     body = f"for text in ('phase: warmup', 'my last words', {line!r}): print(text, file=sys.stderr)\nsys.exit(137)"
     record = run_one(tmp_path, body)
     assert (record.status, record.exit_code) == ("oom", 137)
-    assert record.error == "ended by the kernel for want of memory in phase 'warmup'; last words: my last words"
+    assert (
+        record.error
+        == "killed by the kernel's out-of-memory killer in phase 'warmup'; last line of stderr: my last words"
+    )
 
 
 def test_a_worker_that_only_speaks_of_memory_is_not_taken_for_one_that_slurm_ended(tmp_path):

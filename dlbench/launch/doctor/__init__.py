@@ -1,7 +1,7 @@
-"""`dlbench doctor`: looks at the place it runs in and says in plain words what is wrong and how to mend it.
+"""`dlbench doctor`: checks this machine, reports problems and how to fix them.
 
-Works on a bare login node, inside a job and inside a container. Standard library only; what needs torch is asked of
-the worker's probe, a process of its own. Each check is a function from a `Place` to findings and raises nothing.
+Works on a bare login node, inside a job and inside a container. Standard library only; checks that need torch use the
+worker's probe, a separate process. Each check is a function from a `Place` to findings; it raises no exception.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["CHECKS", "NODE_CHECKS", "Answer", "Finding", "Place", "as_json", "as
 
 
 def check_profile(place: Place) -> Iterator[Finding]:
-    """What stands in the profile without effect."""
+    """Check the profile for settings without effect."""
     for remark in remarks(place.site) if place.site else ():
         yield Finding("profile", "warn", remark)
 
@@ -44,29 +44,29 @@ CHECKS: tuple[Check, ...] = (
     check_folders,
     check_mounts,
 )
-#: What each node of a job looks at before the first case, inside of its container; no torch, so that it takes a moment.
+#: Checks on each node of a job before the first case, inside its container; without torch, so that they are fast.
 NODE_CHECKS: tuple[Check, ...] = (check_python, check_packages, check_folders)
 
 
 def examine(place: Place, checks: Iterable[Check] | None = None) -> list[Finding]:
-    """All findings, in the order of the checks. A check that breaks is itself a finding."""
+    """Run the checks and return all findings. A check that raises is itself a finding."""
     found: list[Finding] = []
     for check in CHECKS if checks is None else checks:
         try:
             found.extend(check(place))
         except Exception as error:
             name = check.__name__.removeprefix("check_")
-            found.append(Finding(name, "warn", f"could not be looked at: {type(error).__name__}: {error}"))
+            found.append(Finding(name, "warn", f"check failed: {type(error).__name__}: {error}"))
     return found
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """1 where something will not work."""
+    """Return 1 if any finding is a failure."""
     return int(any(finding.level == "fail" for finding in findings))
 
 
 def as_text(findings: Iterable[Finding]) -> str:
-    """For people: a line for each finding, and below it how to mend what is not as it should be."""
+    """Format findings as text: one line each, with the advice below."""
     lines = []
     for finding in findings:
         lines.append(f"{finding.level:<5} {finding.check:<16} {finding.text}")
@@ -76,7 +76,7 @@ def as_text(findings: Iterable[Finding]) -> str:
 
 
 def as_json(findings: Iterable[Finding]) -> str:
-    """For a support ticket: where, when and what."""
+    """Format findings as JSON, with host and time."""
     return json.dumps(
         {
             "host": socket.gethostname(),

@@ -1,4 +1,4 @@
-"""Folders: there, writable, with space, on every node, and on a server whose clock is right."""
+"""Checks of folders: existing, writable, free space, shared by all nodes, and the clock of their server."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from pathlib import Path
 
 from dlbench.launch.doctor.machine import MIB, Finding, Place
 
-#: A campaign needs so much in its results folder, and PyTorch's compilers so much in the temporary one [bytes].
+#: Free space required in the results folder, and in the temporary folder (PyTorch's compilers) [bytes].
 MIN_RESULTS_BYTES = 64 * MIB
 MIN_TEMPORARY_BYTES = 1024 * MIB
-#: NCCL and the loaders of PyTorch fail with Docker's 64 MB [bytes].
+#: Shared memory required by NCCL and PyTorch's data loaders; Docker's 64 MB are too small [bytes].
 MIN_SHARED_MEMORY_BYTES = 512 * MIB
-#: So long may a network file system need until a new file is seen on another node [s].
+#: Time until a new file on a network file system is visible on another node [s].
 TOKEN_PATIENCE_S = 15.0
-#: Claims are judged by the time of their files; a clock further off would make a living owner look dead [s].
+#: Largest clock offset; claims are judged by file times, and a larger offset makes a running owner look dead [s].
 MAX_CLOCK_OFFSET_S = 60.0
 
 
 def check_folders(place: Place) -> Iterator[Finding]:
-    """Results folder, temporary folder, shared memory: there, writable, with space, and on the same clock."""
+    """Check results folder, temporary folder and shared memory: existing, writable, free space, clock."""
     if place.results is not None:
         yield from _results(place, place.results)
     temporary = Path(place.environment.get("TMPDIR") or "/tmp")
@@ -32,31 +32,32 @@ def check_folders(place: Place) -> Iterator[Finding]:
         usage = os.statvfs(shared)
         size = usage.f_blocks * usage.f_frsize
         if size < MIN_SHARED_MEMORY_BYTES:
-            yield Finding("shared memory", "warn", f"/dev/shm has only {size // MIB} MiB: NCCL and loaders will fail",
+            yield Finding("shared memory", "warn", f"/dev/shm has only {size // MIB} MiB: NCCL and data loaders "
+                f"will fail",
                           "docker run --ipc=host, or --shm-size=8g")  # fmt: skip
         else:
             yield Finding("shared memory", "ok", f"{size // MIB} MiB")
 
 
 def _results(place: Place, folder: Path) -> Iterator[Finding]:
-    """The folder is never made here: one that is missing would be found missing no more."""
+    """Check the results folder without creating it: a created folder would hide that it was missing."""
     other = "choose another with --results"
     if folder.is_dir():
         yield from _folder("results", folder, MIN_RESULTS_BYTES, other)
     elif place.in_job:
-        yield Finding("results", "fail", f"the results folder {folder} is not there",
-                      "every node of a job must see it: a mount may be missing on this node")  # fmt: skip
+        yield Finding("results", "fail", f"results folder {folder} does not exist",
+                      "all nodes of a job must share it; check the mounts of this node")  # fmt: skip
         return
     else:
         there = next(path for path in folder.parents if path.exists())
         if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
-            yield Finding("results", "ok", f"{folder} is not there yet, and can be made in {there}")
+            yield Finding("results", "ok", f"{folder} does not exist yet and can be created in {there}")
         else:
-            yield Finding("results", "fail", f"cannot write in {there}, where {folder} would have to be made", other)
+            yield Finding("results", "fail", f"cannot write to {there}, where {folder} would be created", other)
         return
     if place.token is not None and not _appears(place.token):
-        yield Finding("results", "fail", f"{folder} is another folder here than on the job's first node: {place.token} "
-                      "is not in it", "the results folder must be on a disk that all nodes share")  # fmt: skip
+        yield Finding("results", "fail", f"{folder} differs from the folder on the job's first node: it does not "
+            f"contain {place.token}", "put the results folder on a disk that all nodes share")  # fmt: skip
 
 
 def _appears(file: Path) -> bool:
@@ -76,24 +77,27 @@ def _folder(check: str, folder: Path, least_bytes: int, mend: str, level: str = 
         probe.unlink()
         usage = os.statvfs(folder)
     except OSError as error:
-        yield Finding(check, level, f"cannot write in {folder}: {error.strerror or error}", mend)
+        yield Finding(check, level, f"cannot write to {folder}: {error.strerror or error}", mend)
         return
     free = usage.f_bavail * usage.f_frsize
     if free < least_bytes:
-        yield Finding(check, level, f"only {free // MIB} MiB free in {folder}, of {least_bytes // MIB} needed", mend)
+        yield Finding(
+            check, level, f"only {free // MIB} MiB free in {folder}; {least_bytes // MIB} MiB are needed", mend
+        )
     else:
         yield Finding(check, "ok", f"{folder}: {free // MIB} MiB free")
     if abs(offset_s) > MAX_CLOCK_OFFSET_S:
         yield Finding(
             "clock",
             "fail",
-            f"the clock of {folder}'s server is {offset_s:+.0f} s off this node's: jobs would take each other's cases",
-            "ask the site to set the time (chrony, NTP)",
+            f"the clock of {folder}'s server differs by {offset_s:+.0f} s from this node: jobs would take over "
+            f"each other's cases",
+            "ask the site to synchronize the clocks (chrony, NTP)",
         )
 
 
 def check_mounts(place: Place) -> Iterator[Finding]:
-    """The profile's mounts: here, or on every node of the allocation."""
+    """Check the mounts of the profile, here or on every node of the allocation."""
     if place.site is None:
         return
     paths = [mount.source for mount in place.site.container.mounts]
@@ -106,8 +110,8 @@ def check_mounts(place: Place) -> Iterator[Finding]:
         return
     missing = [path for path in paths if not place.exists(path)]
     if missing:
-        where = "here; they may be on the compute nodes only: run dlbench doctor inside of an allocation"
-        yield Finding("mounts", "warn", f"{', '.join(missing)} not there", where)
+        where = "on this node; they may exist only on compute nodes: run dlbench doctor inside an allocation"
+        yield Finding("mounts", "warn", f"{', '.join(missing)} missing", where)
     else:
         yield Finding("mounts", "ok", ", ".join(paths))
 
@@ -122,9 +126,14 @@ def _mounts_on_nodes(place: Place, paths: list[str], nodes: int) -> Iterator[Fin
     lacking = sorted(line for line in lines if " lacks " in line)
     seen = sum(line.endswith(" seen") for line in lines)
     if lacking:
-        yield Finding("mounts", "fail", "; ".join(lacking), "ask the site about that node, or leave it out (--exclude)")
+        yield Finding("mounts", "fail", "; ".join(lacking), "ask the site about that node, or exclude it (--exclude)")
     if seen < nodes:
         said = " ".join(answer.err.split()) if answer else "no answer"
-        yield Finding("mounts", "fail", f"only {seen} of {nodes} nodes answer: {said}", "leave the silent nodes out")
+        yield Finding(
+            "mounts",
+            "fail",
+            f"only {seen} of {nodes} nodes answered: {said}",
+            "exclude the nodes that do not answer (--exclude)",
+        )
     elif not lacking:
         yield Finding("mounts", "ok", f"{', '.join(paths)} on all {nodes} nodes")

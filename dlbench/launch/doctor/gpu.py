@@ -1,4 +1,4 @@
-"""GPUs, their driver, what NVML may say, clocks and other users; the energy counters of the processor."""
+"""Checks of GPUs (driver, NVML permissions, clocks, other users) and of CPU energy counters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def nvidia_devices(place: Place) -> list[str]:
 
 
 def check_gpu(place: Place) -> Iterator[Finding]:
-    """GPU, driver, what NVML may say, clocks, and who else is there."""
+    """Check GPU, driver, NVML permissions, clocks and other users."""
     devices = nvidia_devices(place)
     if not devices:
         wanted = place.site is not None and place.site.has_gpus
@@ -21,18 +21,18 @@ def check_gpu(place: Place) -> Iterator[Finding]:
         yield Finding(
             "gpu",
             "fail" if wanted and in_job else "note",
-            "no NVIDIA device here",
-            "the job got no GPU: see gpus.request and gpus.per_node in the profile" if wanted and in_job else "",
+            "no NVIDIA device found",
+            "the job has no GPU; check gpus.request and gpus.per_node in the profile" if wanted and in_job else "",
         )
         return
     answer = place.run(["nvidia-smi", f"--query-gpu={','.join(_GPU_COLUMNS)}", "--format=csv,noheader,nounits"])
     if answer is None or answer.status != 0:
-        said = (answer.out or answer.err).strip().splitlines()[:1] if answer else ["nvidia-smi is not there"]
+        said = (answer.out or answer.err).strip().splitlines()[:1] if answer else ["nvidia-smi is not installed"]
         yield Finding(
             "driver",
             "fail",
-            f"{len(devices)} NVIDIA devices, but the driver does not answer: {' '.join(said)}",
-            "on a host: load or mend the driver; in a container: NVIDIA_DRIVER_CAPABILITIES must have 'utility'",
+            f"{len(devices)} NVIDIA devices found, but the driver does not answer: {' '.join(said)}",
+            "on a host: load or repair the driver; in a container: add 'utility' to NVIDIA_DRIVER_CAPABILITIES",
         )
         return
     for line in answer.out.strip().splitlines():
@@ -58,23 +58,25 @@ def _gpu_findings(gpu: Mapping[str, str]) -> Iterator[Finding]:
             "nvml",
             "warn",
             f"{name}: the driver does not let this user read {', '.join(refused)}",
-            "energy and clocks will be missing from the records; ask the site to allow reading NVML",
+            "records will lack energy and clocks; ask the site to allow reading NVML",
         )
     elif not _is_number(gpu.get("power.draw", "")):
-        yield Finding("nvml", "warn", f"{name}: no power reading ({gpu.get('power.draw')})", "energy will be missing")
+        yield Finding("nvml", "warn", f"{name}: no power reading ({gpu.get('power.draw')})", "records will lack energy")
     bits = gpu.get("clocks_throttle_reasons.active", "")
     reasons = [text for bit, text in _THROTTLE.items() if re.fullmatch(r"0x[0-9a-fA-F]+", bits) and int(bits, 16) & bit]
     if reasons:
         yield Finding(
             "clocks",
             "warn",
-            f"{name}: held back by {', '.join(reasons)} at {gpu.get('clocks.sm')} of {gpu.get('clocks.max.sm')} MHz, "
-            f"{gpu.get('temperature.gpu')} °C",
-            "let it cool, or take another node: the records would carry a warning",
+            f"{name}: throttled by {', '.join(reasons)} at {gpu.get('clocks.sm')} of {gpu.get('clocks.max.sm')} "
+            f"MHz, {gpu.get('temperature.gpu')} °C",
+            "let it cool down, or use another node; otherwise records get a warning",
         )
     if gpu.get("mig.mode.current") == "Enabled":
         yield Finding(
-            "gpu", "warn", f"{name}: MIG is on: its slices have neither the whole device's speed nor its energy"
+            "gpu",
+            "warn",
+            f"{name}: MIG is on: a slice has less speed than the device, and no energy reading of its own",
         )
 
 
@@ -89,21 +91,21 @@ def _other_users(place: Place) -> Iterator[Finding]:
         yield Finding(
             "gpu users",
             "warn",
-            f"{len(users)} other processes compute on these GPUs: {'; '.join(users[:3])}",
-            "take the node exclusively (slurm.exclusive = true), or wait",
+            f"{len(users)} other processes use these GPUs: {'; '.join(users[:3])}",
+            "request the node exclusively (slurm.exclusive = true), or wait",
         )
 
 
 def check_energy(place: Place) -> Iterator[Finding]:
-    """The energy counters of the processor."""
+    """Check the energy counters of the CPU (RAPL)."""
     if not place.exists("/sys/class/powercap/intel-rapl:0"):
-        yield Finding("cpu energy", "note", "this machine has no RAPL counters: no energy of the processor")
+        yield Finding("cpu energy", "note", "no RAPL counters on this machine: records will lack CPU energy")
     elif place.read("/sys/class/powercap/intel-rapl:0/energy_uj") is None:
         yield Finding(
             "cpu energy",
             "note",
-            "the RAPL counters are there, and only root may read them",
-            "chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj, by the site",
+            "only root may read the RAPL counters",
+            "ask the site to run: chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj",
         )
     else:
-        yield Finding("cpu energy", "ok", "RAPL counters can be read")
+        yield Finding("cpu energy", "ok", "RAPL counters are readable")

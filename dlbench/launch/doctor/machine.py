@@ -1,4 +1,4 @@
-"""What the checks look at and what they say: a place, commands run there, findings. A test puts a place of its own."""
+"""Input and output of the checks: a place, its commands, findings. Tests use a place of their own."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from dlbench.launch.sites import Site
 
-# Levels of a finding: ok, as it should be; note, worth knowing; warn, measures but less or worse; fail, will not work.
+# Levels: ok; note: information; warn: measures less or worse; fail: does not work.
 MIB = 2**20
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """Result of one check."""
 
     check: str
     level: str
@@ -28,7 +28,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a command said."""
+    """Output and exit status of a command."""
 
     status: int
     out: str
@@ -36,7 +36,7 @@ class Answer:
 
 
 def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> Answer | None:
-    """Run a command; None when it is not there or hangs."""
+    """Run a command; return None if it is missing or hangs."""
     try:
         done = subprocess.run(
             argv,
@@ -54,7 +54,7 @@ def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> Answer | None:
 
 @dataclass(frozen=True)
 class Place:
-    """Where the doctor looks: a machine, or what a test puts in its stead."""
+    """The machine to check, or a substitute in tests."""
 
     site: Site | None = None
     results: Path | None = None
@@ -62,34 +62,34 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     run: Callable[..., Answer | None] = run_command
     which: Callable[[str], str | None] = shutil.which
-    #: A file in the results folder that the job's first node has just made: every node must see it.
+    #: A file in the results folder, just created by the job's first node; all nodes must see it.
     token: Path | None = None
-    #: Whether a job asks, which is about to start: what it needs must be there.
+    #: Whether the check runs at the start of a job: missing things are then failures.
     in_job: bool = False
 
     def read(self, path: str) -> str | None:
-        """The file's text without blanks around it; None where it cannot be read."""
+        """Return the stripped text of the file; None if it cannot be read."""
         try:
             return (self.root / path.lstrip("/")).read_text(errors="replace").strip()
         except OSError:
             return None
 
     def exists(self, path: str) -> bool:
-        """Whether the path is there."""
+        """Whether the path exists."""
         return (self.root / path.lstrip("/")).exists()
 
     def names(self, pattern: str) -> list[str]:
-        """Names of what matches the pattern under the root."""
+        """Return the names that match the pattern below the root."""
         return sorted(path.name for path in self.root.glob(pattern.lstrip("/")))
 
     @property
     def node(self) -> str:
-        """What Slurm calls this node, or its host name."""
+        """Name of this node in Slurm, or its host name."""
         return self.environment.get("SLURMD_NODENAME") or socket.gethostname()
 
     @property
     def runtime(self) -> str:
-        """The container runtime of the site's profile, or "none"."""
+        """Container runtime of the site profile, or "none"."""
         return self.site.container.runtime if self.site else "none"
 
 

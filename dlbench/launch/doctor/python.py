@@ -1,4 +1,4 @@
-"""Whether this Python can measure: its packages, PyTorch and what that sees, NCCL."""
+"""Checks of Python: packages, PyTorch, visible devices, NCCL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from dlbench.launch.doctor.gpu import nvidia_devices
 from dlbench.launch.doctor.machine import Finding, Place
 
-#: Modules by what they are needed for, each with the package that brings it.
+#: Purpose -> modules, each with the package that contains it.
 _FOR_MEASURING = {"torch": "torch", "torchvision": "torchvision", "psutil": "psutil", "pynvml": "nvidia-ml-py"}
 _FOR_KEEPING = {"pyarrow": "pyarrow"}
 _FOR_REPORTING = {
@@ -21,33 +21,33 @@ _FOR_REPORTING = {
 
 
 def check_python(place: Place) -> Iterator[Finding]:
-    """The interpreter that runs this."""
+    """Report the Python interpreter."""
     yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
 
 
 def check_packages(place: Place) -> Iterator[Finding]:
-    """Whether this Python can measure, keep and report, told without the seconds that importing takes."""
+    """Check the packages for measuring, storing and reporting, without importing them (slow)."""
     if missing := _missing(_FOR_MEASURING):
         yield Finding(
             "packages",
             "fail",
             f"{sys.executable} has no {', '.join(missing)}",
-            "software.python in the profile must name the Python that has them; a container's image must bring them, "
-            f"see containers/README.md; or: {_pip(missing)}",
+            f"set software.python in the profile to a Python that has them; for container images see "
+            f"containers/README.md; or: {_pip(missing)}",
         )
     if missing := _missing(_FOR_KEEPING):
         yield Finding(
             "packages",
             "warn",
-            f"{sys.executable} has no {', '.join(missing)}: the results stay in their attempts' folders",
-            f"`dlbench collect` makes Parquet of them where pyarrow is installed: {_pip(missing)}",
+            f"{sys.executable} has no {', '.join(missing)}: results stay in attempt folders, without Parquet files",
+            f"run `dlbench collect` with a Python that has pyarrow, or: {_pip(missing)}",
         )
     if missing := _missing(_FOR_REPORTING):
         yield Finding(
             "packages",
             "warn",
-            f"{sys.executable} has no {', '.join(missing)}: `dlbench report` and its kin need them",
-            f"an image made by containers/ has them; or: {_pip(missing)}",
+            f"{sys.executable} has no {', '.join(missing)}: needed by `dlbench report` and `dlbench compare`",
+            f"images built from containers/ have them; or: {_pip(missing)}",
         )
 
 
@@ -60,7 +60,7 @@ def _pip(packages: list[str]) -> str:
 
 
 def check_torch(place: Place) -> Iterator[Finding]:
-    """PyTorch and what it sees."""
+    """Check PyTorch and the devices it sees."""
     answer = place.run([sys.executable, "-m", "dlbench.worker", "--probe"], 180.0)
     facts = _last_json(answer.out) if answer else None
     if facts is None:
@@ -72,7 +72,7 @@ def check_torch(place: Place) -> Iterator[Finding]:
             "torch",
             "note" if inside or not place.environment.get("SLURM_JOB_ID") else "fail",
             f"this Python cannot measure: {said}",
-            "planning, submitting and watching work without; what measures is the Python "
+            "plan, submit and status work without it; only the Python that measures needs it,  "
             + (
                 "in the image"
                 if inside
@@ -91,28 +91,28 @@ def check_torch(place: Place) -> Iterator[Finding]:
         yield Finding("nccl", "ok", str(facts["nccl_version"]))
     elif devices:
         mend = (
-            "this PyTorch is built without it, or its library is missing: torch.distributed.is_nccl_available() tells"
+            "this PyTorch is built without NCCL, or its library is missing; check torch.distributed.is_nccl_available()"
         )
-        yield Finding("nccl", "warn", "PyTorch names no version of NCCL: several GPUs cannot work together", mend)
+        yield Finding("nccl", "warn", "PyTorch has no NCCL: cases on several GPUs will fail", mend)
 
 
 def _blind_torch(place: Place, with_cuda: bool) -> Finding:
-    text = "the node has NVIDIA devices, and PyTorch sees none"
+    text = "the node has NVIDIA devices, but PyTorch sees none"
     if not with_cuda:
         return Finding(
-            "torch", "fail", text, "this PyTorch is built without CUDA: install one that is, or use the image"
+            "torch", "fail", text, "this PyTorch is built without CUDA; install a CUDA build, or use the image"
         )
     if place.environment.get("CUDA_VISIBLE_DEVICES") in ("", "-1", "NoDevFiles"):
         value = place.environment["CUDA_VISIBLE_DEVICES"]
         return Finding(
-            "torch", "fail", text, f"CUDA_VISIBLE_DEVICES is '{value}', which hides all: ask Slurm for a GPU"
+            "torch", "fail", text, f"CUDA_VISIBLE_DEVICES is '{value}', which hides all GPUs; request a GPU from Slurm"
         )
     return Finding(
         "torch",
         "fail",
         text,
-        "in a container: NVIDIA_VISIBLE_DEVICES=all and NVIDIA_DRIVER_CAPABILITIES=compute,utility bring libcuda in; "
-        "on the host: the driver may be older than this PyTorch's CUDA wants",
+        "in a container: set NVIDIA_VISIBLE_DEVICES=all and NVIDIA_DRIVER_CAPABILITIES=compute,utility; on the "
+        "host: update the driver if it is too old for this PyTorch's CUDA",
     )
 
 

@@ -1,4 +1,4 @@
-"""Container runtimes: there, allowed, with their image."""
+"""Checks of container runtimes: installed, permitted, image present."""
 
 from __future__ import annotations
 
@@ -11,36 +11,41 @@ from dlbench.launch.sites import FILE_RUNTIMES
 
 #: NVIDIA's PyTorch image, unpacked [bytes].
 MIN_UNPACKED_BYTES = 25_000 * MIB
-#: Runtimes that unpack an image, and what moves the place to a disk of the node.
+#: Runtimes that unpack images, and how to move their storage to a local disk.
 _STORAGE = {
-    "enroot": "environment.ENROOT_DATA_PATH in the profile names another place, on a disk of the nodes",
-    "pyxis": "the site must set ENROOT_DATA_PATH in /etc/enroot/enroot.conf to a disk of the nodes, such as "
-    "/tmp/enroot-data/user-$(id -u): pyxis ignores the profile's and the job's; until then slurm.max_nodes = 1",
-    "podman": "graphroot in ~/.config/containers/storage.conf names another place, on a disk of the node",
+    "enroot": "set environment.ENROOT_DATA_PATH in the profile to a local disk of the nodes",
+    "pyxis": "ask the site to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf to a local disk, such as "
+    "/tmp/enroot-data/user-$(id -u): pyxis ignores the profile and the job; until then set slurm.max_nodes = 1",
+    "podman": "set graphroot in ~/.config/containers/storage.conf to a local disk of the node",
 }
 _SHARED_DISKS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "cifs", "smb3")
 
 
 def check_runtimes(place: Place) -> Iterator[Finding]:
-    """Container runtimes, and whether this user may use the profile's."""
+    """Check the container runtimes, and whether this user may use that of the profile."""
     found = [name for name in ("docker", "podman", "enroot", "apptainer", "udocker") if place.which(name)]
     yield Finding("runtimes", "ok" if found else "note", f"on PATH: {', '.join(found) or 'none'}")
     runtime = "enroot" if place.runtime == "pyxis" else place.runtime
     if runtime not in ("none", *found):
         level = "fail" if place.environment.get("SLURM_JOB_ID") and place.runtime != "pyxis" else "note"
         yield Finding(
-            "runtimes", level, f"{runtime}, which the profile names, is not here", "it may be on the nodes only"
+            "runtimes",
+            level,
+            f"{runtime}, the runtime of the profile, is not installed here",
+            "it may be installed only on compute nodes",
         )
     if runtime == "docker" and "docker" in found:
         answer = place.run(["docker", "info", "--format", "{{.ServerVersion}}"])
         if answer is None or answer.status != 0:
             said = (answer.err.strip().splitlines() or ["no answer"])[-1] if answer else "no answer"
             denied = "permission denied" in said.lower()
-            mend = "ask to be in the group docker" if denied else "start the engine: systemctl start docker"
+            mend = (
+                "ask the site to add you to the group docker" if denied else "start the engine: systemctl start docker"
+            )
             yield Finding("runtimes", "fail", f"the Docker engine cannot be used: {said}", mend)
     gpus = place.site is not None and place.site.has_gpus
     if runtime == "podman" and gpus and not (place.names("/etc/cdi/*") + place.names("/var/run/cdi/*")):
-        mend = "nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml, by the site"
+        mend = "ask the site to run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
         yield Finding("runtimes", "fail", "Podman finds no GPU without a CDI file in /etc/cdi", mend)
     yield from _namespaces(place)
     yield from _storage(place)
@@ -54,32 +59,34 @@ def _namespaces(place: Place) -> Iterator[Finding]:
     off = [switch for switch in switches if place.read(switch) == "0"]
     restricted = place.read("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == "1"
     if off:
-        # An Apptainer that was installed setuid does without.
+        # A setuid installation of Apptainer does not need them.
         yield Finding(
             "user namespaces",
             "warn" if place.runtime == "apptainer" else "fail",
-            f"switched off by {', '.join(off)}: {place.runtime} cannot start without root",
+            f"disabled by {', '.join(off)}: {place.runtime} cannot start without root",
             "sysctl -w "
             + " ".join(f"{s.removeprefix('/proc/sys/').replace('/', '.')}=1" for s in off)
             + ", by the site",
         )
     elif restricted:
-        yield Finding("user namespaces", "warn", "AppArmor restricts them: the runtime needs a profile of its own")
+        yield Finding("user namespaces", "warn", "restricted by AppArmor: the runtime needs an AppArmor profile")
     else:
         yield Finding("user namespaces", "ok", "allowed")
 
 
 def _storage(place: Place) -> Iterator[Finding]:
-    """Where the runtime unpacks images: homes are often too small for that, and Podman fails on NFS."""
+    """Check the storage of unpacked images: homes are often too small, and Podman fails on NFS."""
     folder = _storage_folder(place)
     if folder is None:
         return
-    # It is made when the first image is unpacked.
+    # Created when the first image is unpacked.
     there = next(path for path in (Path(folder), *Path(folder).parents) if place.exists(str(path)))
     answer = place.run(["df", "--output=avail,fstype", "--block-size=1M", str(there)])
     words = answer.out.split()[-2:] if answer and answer.status == 0 else []
     if len(words) < 2 or not words[0].isdigit():
-        yield Finding("image storage", "note", f"df tells nothing of {folder}, where {place.runtime} unpacks images")
+        yield Finding(
+            "image storage", "note", f"df gives no information on {folder}, where {place.runtime} unpacks images"
+        )
         return
     free_mib, kind = int(words[0]), words[1]
     mend = _STORAGE[place.runtime]
@@ -88,12 +95,12 @@ def _storage(place: Place) -> Iterator[Finding]:
         yield Finding("image storage", "fail", f"{folder} is on {kind}, where Podman cannot keep images", mend)
     elif kind in _SHARED_DISKS and place.runtime == "pyxis" and nodes != 1:
         text = (
-            f"{folder} is on {kind}, which all nodes share: jobs of several nodes fail ('failed to make directory'), "
-            "since pyxis gives the container one name on all of them"
+            f"{folder} is on {kind}, which all nodes share: jobs on several nodes fail ('failed to make "
+            f"directory'), because pyxis uses one container name on all nodes"
         )
         yield Finding("image storage", "fail", text, mend)
     elif kind in _SHARED_DISKS:
-        text = f"{folder} is on {kind}: each node of a job unpacks an image of its own there, all at the same time"
+        text = f"{folder} is on {kind}: every node of a job unpacks its own image there at the same time"
         yield Finding("image storage", "warn", text, mend)
     elif free_mib * MIB < MIN_UNPACKED_BYTES:
         text = f"only {free_mib} MiB free in {folder}, where {place.runtime} unpacks images; NVIDIA's takes 25 GB"
@@ -114,7 +121,7 @@ def _storage_folder(place: Place) -> str | None:
     wanted = wanted or place.environment.get("ENROOT_DATA_PATH")
     set_by_site = re.search(r"^\s*ENROOT_DATA_PATH\s+(\S+)", place.read("/etc/enroot/enroot.conf") or "", re.MULTILINE)
     if place.runtime == "pyxis":
-        wanted = None  # it starts Enroot with the site's configuration alone
+        wanted = None  # it starts Enroot with only the site's configuration
     data = wanted or (set_by_site.group(1) if set_by_site else "")
     data = re.sub(r"\$\{?(\w+)\}?", lambda name: place.environment.get(name.group(1), name.group()), data)
     return data or f"{place.environment.get('XDG_DATA_HOME') or f'{home}/.local/share'}/enroot"
@@ -127,6 +134,4 @@ def _image(place: Place) -> Iterator[Finding]:
     if place.exists(container.image):
         yield Finding("image", "ok", container.image)
     else:
-        yield Finding(
-            "image", "fail", f"{container.image} is not there", "dlbench image import --site ... fetches it once"
-        )
+        yield Finding("image", "fail", f"{container.image} does not exist", "run dlbench image import --site SITE")

@@ -56,7 +56,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "init", refuse)
     facts = stack()
     assert facts["cuda_error"] == "The NVIDIA driver on your system is too old (found version 11040)."
-    assert _describe(facts).endswith("cores (there is a GPU, but it cannot be used: " + facts["cuda_error"] + ")")
+    assert _describe(facts).endswith("cores (a GPU is present but not usable: " + facts["cuda_error"] + ")")
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     assert "CUDA_VISIBLE_DEVICES" in stack()["cuda_error"]
 
