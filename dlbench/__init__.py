@@ -1,18 +1,18 @@
 """dlbench: benchmarking and profiling of deep-learning networks on supercomputers.
 
-    dlbench.load("results")       all results as a pandas DataFrame, raw samples included
+    dlbench.load("results")       all results as a pandas DataFrame, with raw samples
     dlbench.metrics("results")    every metric of every case with its interval
-    dlbench.plots                 the figures of the report, as functions that give matplotlib Figures
+    dlbench.plots                 figures of the report, as functions that return matplotlib Figures
 
-Importing the package loads neither torch nor pandas nor pyarrow; what needs them is imported when it is first used.
+Importing the package loads neither torch nor pandas nor pyarrow; modules that need them are imported at first use.
 """
 
-# Read by the old Python of a login node as well, see `__main__.py`: no `from __future__ import annotations`.
+# A login node's old Python also reads this file, see `__main__.py`: no `from __future__ import annotations`.
 import sys
 
 if getattr(sys, "argv", [""])[0] == "-m" and not getattr(sys.flags, "safe_path", False):
-    # `python -m dlbench` is being started, and has put the current folder in front of the standard library, where a
-    # user's random.py would take the place of Python's. A dlbench in the current folder stays within reach.
+    # `python -m dlbench` puts the current folder before the standard library: a user's random.py would replace
+    # Python's. A dlbench in the current folder stays importable.
     sys.path.append(sys.path.pop(0))
 
 from typing import TYPE_CHECKING, Any

@@ -1,9 +1,9 @@
-"""Files that are written whole or not at all: under a temporary name that says who writes, then renamed.
+"""Atomic writes: files are written under a temporary name that contains the writer, then renamed.
 
     .<name>.<place>-<pid>-<start>.tmp
 
-`place` stands for a kernel and a PID namespace, in which the process id has a meaning. What a killed writer leaves
-behind can therefore be told from what is being written at this moment (`writer_runs`).
+`place` identifies a kernel and a PID namespace, the scope of the process id. Files of killed writers can therefore be
+distinguished from files being written (`writer_runs`).
 """
 
 from __future__ import annotations
@@ -20,36 +20,36 @@ from pathlib import Path
 from dlbench import process_identity
 
 _SCHEME = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<start>\d+)\.tmp")
-#: Schemes of earlier versions, which name the process id alone.
+#: Names of earlier versions, which contain only the process id.
 _EARLIER = re.compile(r"\..+\.parquet\.\d+\.tmp|\..+\.json\.\d+(?:\.tmp)?|\.write-test-\d+")
 
 
 def temporary_name(target: Path) -> Path:
-    """Where this process writes what will become `target`: beside it, under a name that no other process uses."""
+    """Return the temporary name for `target`: in the same folder, unique to this process."""
     pid = os.getpid()
     return target.with_name(f".{target.name}.{_place()}-{pid}-{process_identity.start_time(pid) or 0}.tmp")
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 text of a regular file: a pipe that lies in its place would be waited for without end.
+    """Read a regular file as UTF-8; other files, such as a pipe that would block, are an error.
 
     Raises:
-        OSError: there is no such file, or it cannot be read.
+        OSError: the file does not exist or cannot be read.
         UnicodeDecodeError: it is not UTF-8.
     """
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), encoding="utf-8") as file:  # noqa: PTH123
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         return file.read()
 
 
 def write_atomically(path: Path, text: str | Iterable[str]) -> None:
-    """Write the whole text, or the parts of it, or nothing: temporary name, flush to disk, rename.
+    """Write a text (or its parts) atomically: temporary name, flush to disk, rename.
 
-    What is no regular file, such as a pipe or /dev/stdout, is written to directly.
+    Pipes and devices, such as /dev/stdout, are written directly.
 
     Raises:
-        OSError: the folder is not there or cannot be written; nothing is left behind.
+        OSError: the folder does not exist or cannot be written; no file is left.
     """
     parts = [text] if isinstance(text, str) else text
     if path.exists() and not path.is_file():
@@ -78,12 +78,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name is one that dlbench, in this version or an earlier one, was writing."""
+    """Whether the name is a temporary name of this or an earlier version of dlbench."""
     return bool(_SCHEME.fullmatch(name) or _EARLIER.fullmatch(name))
 
 
 def writer_runs(name: str) -> bool | None:
-    """Whether the process that writes under the temporary name still runs; None where that cannot be told from here."""
+    """Whether the writer of the temporary file still runs; None if it is on another host or in another namespace."""
     found = _SCHEME.fullmatch(name)
     if found is None or found["place"] != _place():
         return None

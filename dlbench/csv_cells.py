@@ -1,34 +1,34 @@
-"""Cells of CSV files that a spreadsheet must not take for formulas."""
+"""CSV cells, protected so that a spreadsheet does not run them as formulas."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-#: What begins a formula in some spreadsheet, the wide forms of Asian ones included; some skip a tab or line end first.
+#: First characters of formulas in spreadsheets, with full-width forms; some spreadsheets skip a tab or line end.
 _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def harmless(text: str) -> str:
-    """The text of a cell, behind an apostrophe where a spreadsheet would run it; numbers stay as they are.
+    """Protect the text of a cell by an apostrophe if a spreadsheet would run it; numbers are unchanged.
 
     See OWASP, "CSV Injection".
     """
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
-#: What a field may hold only in quotation marks.
+#: Characters that require quotation marks.
 _SPECIAL = re.compile(r'[",\r\n]')
 
 
 def quoted(text: str) -> str:
-    """The field that holds a text (RFC 4180)."""
+    """Quote a field if needed (RFC 4180)."""
     return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
 
 
 def csv_line(cells: Sequence[str | int | float | bool | None]) -> str:
-    """One line of a CSV file: what is missing is empty, and no text is one that a spreadsheet would run."""
+    """Format one line of a CSV file: missing values are empty, texts are protected from running as formulas."""
     fields = ["" if c is None else quoted(harmless(c)) if isinstance(c, str) else str(c) for c in cells]
-    # A line without any character would be no line of a single empty field.
+    # An empty line would not count as a line with one empty field.
     return (",".join(fields) or '""') + "\n"

@@ -1,4 +1,4 @@
-"""How much main memory a process may still take: what the machine has left, or less by its control group."""
+"""Free main memory for a process: of the machine, limited by its control group."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dlbench.errors import DeviceUnavailable
 MEMINFO = Path("/proc/meminfo")
 OWN_GROUP = Path("/proc/self/cgroup")
 CGROUP = Path("/sys/fs/cgroup")
-#: Limit, use, and of the use the file cache that the kernel gives up first: of version 2, and of 1.
+#: Files with limit, use, and reclaimable file cache: of cgroup version 2, and of version 1.
 _FILES = (
     (CGROUP, "memory.max", "memory.current", "inactive_file"),
     (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -20,21 +20,21 @@ _FILES = (
 
 
 def available_bytes() -> int:
-    """Memory that a new process may still use: the kernel's estimate, or less by the control groups that it is in.
+    """Return the memory that a new process may use: the kernel's estimate, limited by its control groups.
 
     Raises:
-        DeviceUnavailable: the kernel tells none.
+        DeviceUnavailable: the kernel reports no value.
     """
     return min([_meminfo("MemAvailable"), *(room for _, room in _limited_groups())])
 
 
 def group_limits() -> list[int]:
-    """The limits of the control groups that this process is in [bytes]; none where it is not limited."""
+    """Return the limits of the control groups of this process [bytes]; empty if unlimited."""
     return [limit for limit, _ in _limited_groups()]
 
 
 def allowed_bytes() -> int:
-    """`available_bytes`, or less where this process has a limit on its own data (RLIMIT_DATA)."""
+    """Return `available_bytes`, limited by this process's data limit (RLIMIT_DATA)."""
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit == resource.RLIM_INFINITY:
         return available_bytes()
@@ -42,7 +42,7 @@ def allowed_bytes() -> int:
 
 
 def data_bytes() -> int:
-    """What counts against RLIMIT_DATA of this process; 0 where the kernel does not tell."""
+    """Return the bytes that count against RLIMIT_DATA of this process; 0 if unknown."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
@@ -57,11 +57,11 @@ def _meminfo(name: str) -> int:
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
-    raise DeviceUnavailable(f"{MEMINFO} does not say {name}; give a limit with --memory")
+    raise DeviceUnavailable(f"{MEMINFO} has no {name}; set a limit with --memory")
 
 
 def _limited_groups() -> Iterator[tuple[int, int]]:
-    """Of each limited control group around this process its limit and what is left of it."""
+    """Return limit and remaining bytes of each limited control group of this process."""
     for root, limit_file, used_file, cache_name in _FILES:
         for group in control_groups(root, "" if root == CGROUP else "memory"):
             try:
@@ -75,11 +75,11 @@ def _limited_groups() -> Iterator[tuple[int, int]]:
 
 
 def control_groups(root: Path, controller: str) -> Iterator[Path]:
-    """This process's group and all above it; a container sees its own as the root.
+    """Return the control group of this process and all its parents; in a container its own group is the root.
 
     Args:
-        root: where the groups are mounted.
-        controller: of version 1, such as "memory"; "" for version 2.
+        root: mount point of the groups.
+        controller: controller of version 1, such as "memory"; "" for version 2.
     """
     yield root
     try:

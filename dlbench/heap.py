@@ -1,11 +1,11 @@
-"""What the C library does with the memory of freed tensors on a CPU, and of large arrays in a report.
+"""Setting of the C library: keep freed memory of tensors (CPU) and large arrays (report), or return it.
 
-By default glibc gives large blocks back to the kernel when they are freed and takes them again in the next step. Then
-every step pays for thousands of page faults, how many depends on where the heap happens to lie, and so the same network
-is faster or slower by a third from process to process: LeNet-5 in training, batch 64, one thread, took 1,600 to 1,700
-faults and 11 to 17 ms a step in five of six processes, and 260 faults and 8.5 ms in the sixth; with freed memory kept,
-no faults and 7 to 9 ms in five of six. `protocol.heap = "keep"` keeps it, as PyTorch's own allocator does on a GPU and
-tcmalloc or jemalloc, where loaded, do on a CPU; "system" leaves the C library as it is.
+By default glibc returns large freed blocks to the kernel and allocates them again in the next step. Every step then
+has thousands of page faults; their number depends on the address of the heap, and step times differ by a third between
+processes: LeNet-5 in training, batch 64, one thread, took 1,600 to 1,700 faults and 11 to 17 ms a step in five of six
+processes, and 260 faults and 8.5 ms in the sixth; with freed memory kept, no faults and 7 to 9 ms in five of six.
+`protocol.heap = "keep"` keeps it, as PyTorch's own allocator does on a GPU and tcmalloc or jemalloc, where loaded, do
+on a CPU; "system" keeps the default of the C library.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """From now on this process gives freed memory back to the kernel no more; False where the C library can't do so."""
+    """Keep freed memory in this process from now on; return False if the C library does not support it."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    # Blocks that were mapped by themselves would go back at once, whatever the threshold.
+    # Separately mapped blocks would be returned at once, regardless of the threshold.
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, _NEVER))

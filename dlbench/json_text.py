@@ -12,7 +12,7 @@ _MAX_DEPTH = 50
 
 
 def dump_json(values: Any) -> str:
-    """JSON text in which NaN and infinities are null, since JSON has neither."""
+    """Format as JSON; NaN and infinities become null, because JSON has neither."""
     return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False)
 
 

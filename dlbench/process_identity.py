@@ -1,4 +1,4 @@
-"""Which process is it, and does it still run? Process ids mean something on one kernel, in one PID namespace only."""
+"""Identity of a process, and whether it still runs. Process ids are valid only on one kernel, in one PID namespace."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 
 def identity() -> dict[str, Any]:
-    """This process: its machine, its process id, where that id has a meaning, and its start (ids are used again)."""
+    """Return the identity of this process: machine, process id, kernel and PID namespace, start time (ids are
+    reused)."""
     pid = os.getpid()
     return {"host": socket.gethostname(), "pid": pid, "pid_started": start_time(pid), **place()}
 
 
 def is_running(who: dict[str, Any]) -> bool | None:
-    """Whether the process that `identity` described, over there, still runs; None where that cannot be told from here.
+    """Whether the process of this `identity` still runs; None if it is on another host or in another namespace.
 
-    Two containers can share a host name, and each count its processes from 1.
+    Two containers can have the same host name and the same process ids.
     """
     pid = who.get("pid")
     comparable = all(value is not None and who.get(name) == value for name, value in place().items())
@@ -29,7 +30,7 @@ def is_running(who: dict[str, Any]) -> bool | None:
 
 
 def place() -> dict[str, str | None]:
-    """In which a process id has a meaning: one start of one kernel, and one PID namespace of it; None where unknown."""
+    """Return the scope of process ids: boot id of the kernel and PID namespace; None if unknown."""
     boot, namespace = None, None
     with contextlib.suppress(OSError):
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -39,7 +40,7 @@ def place() -> dict[str, str | None]:
 
 
 def is_hidden(pid: int) -> bool:
-    """Whether the process is there and /proc, mounted with hidepid, does not show it: it is another user's."""
+    """Whether the process exists but /proc hides it (hidepid): it belongs to another user."""
     try:
         os.kill(pid, 0)
     except PermissionError:
@@ -50,7 +51,7 @@ def is_hidden(pid: int) -> bool:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, as the kernel counts it from its own start; None when there is none (or a zombie)."""
+    """Return the start time of a process, in kernel ticks since boot; None if it does not exist (or is a zombie)."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except OSError:

@@ -1,10 +1,10 @@
-"""Statistics of step times, with the standard library alone.
+"""Statistics of step times, with only the standard library.
 
-The worker stops its window by `median_interval` and the report prints `median_interval`: they are one function, so the
-interval that ended a window is the interval a reader sees. All times are in seconds, all results in seconds or without
-a unit; samples stand in the order in which they were measured, for that order is what tells how independent they are.
+Worker and report use the same `median_interval`: the interval that ended a window is the one in the report. All times
+are in seconds, all results in seconds or without a unit; samples are in the order of measurement, which is needed to
+estimate their correlation.
 
-How well these intervals keep their promise is measured by `benchmarks/experiments/coverage.py`; its tables are in
+The coverage of these intervals is measured by `benchmarks/experiments/coverage.py`; results are in
 `docs/experiments/coverage.md`.
 """
 
@@ -21,19 +21,19 @@ from statistics import NormalDist, fmean, median, pstdev, stdev
 
 from dlbench.errors import InvalidMeasurement
 
-#: Fewer samples than this say too little about their own correlation for an interval.
+#: Minimum number of samples for an interval: fewer do not allow to estimate their correlation.
 MIN_SAMPLES_FOR_INTERVAL = 20
-#: Fewer samples than this never count as warmed up.
+#: Minimum number of samples before warm-up can end.
 MIN_SAMPLES_FOR_STEADY = 6
-#: Cosine waves that estimate the long-run variance: the degrees of freedom of the interval.
+#: Number of cosine waves that estimate the long-run variance: degrees of freedom of the interval.
 NUM_WAVES = 8
-#: Samples are summed into at most so many cells before the cosine sums: 32 cells per half-wave of the fastest one.
+#: Maximum number of cells into which samples are summed first: 32 cells per half-wave of the fastest wave.
 MAX_CELLS = 32 * NUM_WAVES
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its confidence interval: the truth lies in [low, high] in `confidence` of all such intervals."""
+    """A value with its confidence interval: [low, high] contains the true value in `confidence` of all cases."""
 
     value: float
     low: float
@@ -42,12 +42,12 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        """Half the distance from low to high, in the unit of the value; the interval need not be symmetric."""
+        """Half of high - low, in the unit of the value; the interval may be asymmetric."""
         return (self.high - self.low) / 2
 
     @property
     def relative_half_width(self) -> float:
-        """`half_width` over the value: what `protocol.target_half_width` bounds."""
+        """`half_width` divided by the value; limited by `protocol.target_half_width`."""
         return self.half_width / self.value
 
 
@@ -90,9 +90,9 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     ordered = sorted(times)
     middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
     t = student_quantile((1 + confidence) / 2, NUM_WAVES)
-    # Steps that take turns about the median leave the waves no power at all: that is no certainty.
+    # Steps that alternate around the median leave no power in the waves, which must not give a zero interval.
     reach = t * math.sqrt(max(1.0, n * _variance_inflation(times, ordered, middle))) / 2
-    # From 0 on, where the formula counts ranks from 1.
+    # Counted from 0; the formula counts ranks from 1.
     low_rank, high_rank = (n - 1) / 2 - reach, (n - 1) / 2 + reach
     if low_rank < 0:
         return None
@@ -102,12 +102,11 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
 def is_steady(samples: Sequence[float], tolerance: float = 0.002) -> bool:
     """Whether warm-up may end: the later block of steps is no longer faster than the earlier one beyond noise.
 
-    Of all steps so far only the later half counts, so that a slow start is forgotten as warm-up goes on. Its two halves
-    are compared by the one-sided Mann-Whitney test at 5 % (1947, Annals of Mathematical Statistics 18(1)); being of
-    ranks, it is not misled by a few outliers. Two conditions make it unsteady: the later block is significantly
-    faster, and its median is lower by more than `tolerance`, for in 10 000 steps even 0.01 % would be significant.
-    Correlated steps look unsteady a little more often than they are; that costs some steps of warm-up, not a wrong
-    number.
+    Only the later half of all steps counts, so that a slow start is dropped as warm-up goes on. Its two halves
+    are compared by the one-sided Mann-Whitney test at 5 % (1947, Annals of Mathematical Statistics 18(1)); based on
+    ranks, it is robust against outliers. Two conditions make it unsteady: the later block is significantly faster, and
+    its median is lower by more than `tolerance`, for in 10 000 steps even 0.01 % would be significant. Correlated
+    steps look unsteady a little more often than they are; that costs some steps of warm-up, not a wrong number.
 
     Args:
         samples: all step times of the warm-up so far [s].
@@ -133,10 +132,10 @@ def drift(samples: Sequence[float], confidence: float = 0.99) -> float | None:
     """Relative change of the median step time from the first half of a window to the second, when significant.
 
     Positive means slower. Significant is a change larger than √(h₁² + h₂²), where h₁ and h₂ are the half-widths of the
-    two halves' `median_interval`; by default at 99 %, so that of 100 quiet windows about one at most is flagged.
+    two halves' `median_interval`; by default at 99 %, so that at most about 1 of 100 quiet windows is flagged.
 
     Returns:
-        None when the change is not significant, or when a half has no interval.
+        None if the change is not significant, or a half has no interval.
 
     Raises:
         InvalidMeasurement: a sample is NaN, infinite, zero or negative.
@@ -155,12 +154,12 @@ def percentile(samples: Sequence[float], q: float) -> float:
     """The `q`-th percentile (0 to 100) of step times [s], interpolated linearly (type 7 of Hyndman & Fan 1996).
 
     Raises:
-        InvalidMeasurement: there is no sample, or one is NaN, infinite, zero or negative.
+        InvalidMeasurement: no samples, or one is NaN, infinite, zero or negative.
     """
     assert 0 <= q <= 100, q
     times = sorted(checked_times(samples))
     if not times:
-        raise InvalidMeasurement(f"the {q:g}th percentile of no samples does not exist")
+        raise InvalidMeasurement(f"cannot compute the {q:g}th percentile without samples")
     return _at_rank(times, q / 100 * (len(times) - 1))
 
 
@@ -168,7 +167,7 @@ def percentile(samples: Sequence[float], q: float) -> float:
 
 
 def relative_iqr(samples: Sequence[float]) -> float | None:
-    """Dispersion that outliers don't move: (75th - 25th percentile) / median; None for fewer than two samples.
+    """Relative interquartile range, robust against outliers: (75th - 25th percentile) / median; None below two samples.
 
     For a normal distribution it is 1.35 times the coefficient of variation.
     """
@@ -198,7 +197,7 @@ def autocorrelation(samples: Sequence[float], lag: int = 1) -> float | None:
     mean = fmean(times)
     deviations = [x - mean for x in times]
     total = sum(d * d for d in deviations)
-    # Rounding leaves a residue of about 1e-16 of the mean in equal samples: that is no variation.
+    # Rounding of equal samples leaves about 1e-16 of the mean, which is not variation.
     if pstdev(times) <= 1e-12 * mean:
         return None
     return sum(a * b for a, b in zip(deviations, deviations[lag:], strict=False)) / total
@@ -207,7 +206,7 @@ def autocorrelation(samples: Sequence[float], lag: int = 1) -> float | None:
 def outliers(samples: Sequence[float]) -> int:
     """Number of samples "far out" by Tukey's fences (1977): more than 3 interquartile ranges beyond the quartiles.
 
-    They are counted for the report and stay in every statistic. Normally distributed samples have 2 in a million.
+    They are counted for the report and kept in every statistic. Normally distributed samples have 2 in a million.
     """
     if not samples:
         return 0
@@ -217,46 +216,47 @@ def outliers(samples: Sequence[float]) -> int:
 
 
 def checked_times(samples: Sequence[float]) -> list[float]:
-    """`samples` as a list of floats, each finite and above zero.
+    """Return `samples` as a list of floats, each finite and above zero.
 
     Raises:
-        InvalidMeasurement: one is not; the message gives its place and value.
+        InvalidMeasurement: a sample is invalid; the message has its position and value.
     """
     times = list(map(float, samples))
-    # One NaN makes the sum NaN, and infinity makes it infinite; a sum that is too large is looked at more closely.
+    # NaN or infinity in a sample shows in the sum; only then every sample is checked.
     if not times or (min(times) > 0 and math.isfinite(sum(times))) or all(0 < x < math.inf for x in times):
         return times
     place, value = next((i, x) for i, x in enumerate(times) if not 0 < x < math.inf)
     raise InvalidMeasurement(
-        f"sample {place + 1} of {len(times)} is {value:g} s; a time is finite and above zero: check the clock used"
+        f"sample {place + 1} of {len(times)} is {value:g} s; times must be finite and above zero: check the clock"
     )
 
 
 def _variance_inflation(times: list[float], ordered: list[float], middle: float) -> float:
-    """Long-run variance over variance of the signs around the median: how many steps count as one independent step."""
+    """Long-run variance over variance of the signs around the median: number of steps that count as one independent
+    step."""
     n = len(times)
     signs = [0.5 if x > middle else -0.5 if x < middle else 0.0 for x in times]
     below, above = bisect_left(ordered, middle), n - bisect_right(ordered, middle)
-    # Ties with the median can leave more signs on one side.
+    # Ties with the median can unbalance the signs.
     mean = (above - below) / 2 / n
     over, under = 0.5 - mean, 0.5 + mean
     squares = above * (over * over) + below * (under * under) + (n - above - below) * (mean * mean)
     variance = squares / n
     if variance < 1e-12:
         return 1.0
-    # Sums over cells instead of single samples: the slow waves hardly change within a cell.
+    # Sum over cells, not samples: the slow waves hardly change within a cell.
     num_cells = min(n, MAX_CELLS)
     edges = [i * n // num_cells for i in range(num_cells + 1)]
     cells = [sum(signs[a:b]) - (b - a) * mean for a, b in pairwise(edges)]
     power = 0.0
     for wave in waves(n, num_cells):
-        # In this order, and not compensated as `sum` is from Python 3.12 on: so does who looks at many windows at once.
+        # Plain sum in this order (Python 3.12 compensates `sum`), to match the vectorized version exactly.
         total = 0.0
         for cell, height in zip(cells, wave, strict=True):
             total += cell * height
         power += total * total
     power = power * 2 / n
-    # Products of what the signs are from their mean, multiplied out: signs themselves are quick to multiply.
+    # Products of deviations from the mean, expanded: products of signs are fast.
     ends = signs[0] + signs[-1]
     products: float = sum(map(mul, signs, islice(signs, 1, None)))
     lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
@@ -274,10 +274,10 @@ def waves(n: int, num_cells: int) -> list[list[float]]:
 def power_left_by_waves(lag1: float, n: int) -> float:
     """Mean power of the 8 cosine waves over the power at frequency zero, if the steps were of first order (AR(1)).
 
-    Zero is what is wanted and the waves are what can be had: where correlation lasts for a good part of the window they
-    see too little. The spectrum of AR(1) is f(ω) / f(0) = (1 - ρ)² / (1 - 2ρ cos ω + ρ²); the signs of a normal process
-    have lag-one correlation 2/π arcsin ρ. The estimated lag-one correlation r is freed of its bias of -(1 + 3r)/n
-    (Kendall 1954, Biometrika 41) and raised by one standard error, to err on the wide side.
+    The power at frequency zero is wanted, but only the waves can be measured: they underestimate it if correlation
+    lasts for a large part of the window. The spectrum of AR(1) is f(ω) / f(0) = (1 - ρ)² / (1 - 2ρ cos ω + ρ²); the
+    signs of a normal process have lag-one correlation 2/π arcsin ρ. The estimated lag-one correlation r is freed of
+    its bias of -(1 + 3r)/n (Kendall 1954, Biometrika 41) and raised by one standard error, to err on the wide side.
     """
     unbiased = (n * lag1 + 1) / (n - 3)
     cautious = unbiased + math.sqrt(max(0.0, 1 - unbiased * unbiased) / n)
@@ -296,7 +296,7 @@ def _probability_of_being_faster_by_chance(later: list[float], earlier: list[flo
 
 
 def _at_rank(ordered: list[float], rank: float) -> float:
-    """The value at a fractional rank counted from 0, interpolated linearly between neighbours."""
+    """Return the value at a fractional rank (from 0), interpolated linearly."""
     below = min(math.floor(rank), len(ordered) - 1)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (rank - below) * (ordered[above] - ordered[below])

@@ -1,7 +1,7 @@
-"""One table, five ways to print it: terminal text, Markdown, CSV, LaTeX, JSON.
+"""Tables and their five formats: terminal text, Markdown, CSV, LaTeX, JSON.
 
-People's formats (text, Markdown, LaTeX) show each cell as its column says, numbers to the right; machines' formats
-(CSV, JSON) keep the raw values. A missing value is an en dash for people, an empty field in CSV and null in JSON.
+Text, Markdown and LaTeX format each cell by its column, numbers right-aligned; CSV and JSON keep raw values. A missing
+value is an en dash in text, an empty field in CSV and null in JSON.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Cell = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its key in CSV and JSON, its title for people ("" means the key), and how a cell is shown."""
+    """One column: key in CSV and JSON, title in other formats ("" means the key), and cell format."""
 
     key: str
     title: str = ""
@@ -34,11 +34,11 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """What stands above the column."""
+        """Header of the column."""
         return self.title or self.key
 
     def title_and_unit(self) -> tuple[str, str]:
-        """The heading without its unit, and the unit in brackets behind it; "" without one."""
+        """Header without its unit, and the unit in brackets ("" without unit)."""
         title, bracket, unit = self.heading.partition(" [")
         return title, unit.removesuffix("]") if bracket else ""
 
@@ -58,12 +58,12 @@ class Table:
             assert len(row) == len(self.columns), f"{len(row)} cells under {len(self.columns)} columns: {row}"
 
     def records(self) -> list[dict[str, Cell]]:
-        """Each row as a dictionary of raw values by column key."""
+        """Return each row as a dictionary of raw values by column key."""
         return [{c.key: cell for c, cell in zip(self.columns, row, strict=True)} for row in self.rows]
 
 
 def render(table: Table, format: str) -> str:
-    """`table` in one of `FORMATS`, ending with a newline.
+    """Format `table` in one of `FORMATS`, ending with a newline.
 
     Raises:
         UnknownName: there is no such format.
@@ -72,7 +72,7 @@ def render(table: Table, format: str) -> str:
 
 
 def render_all(tables: Sequence[Table], format: str) -> str:
-    """Several tables in one text, a blank line between them; in JSON a list, unless there is only one.
+    """Format several tables, separated by blank lines; in JSON a list, unless there is only one.
 
     Raises:
         UnknownName: there is no such format.
@@ -83,7 +83,7 @@ def render_all(tables: Sequence[Table], format: str) -> str:
 
 
 def shown(value: Cell) -> str:
-    """A cell as people read it, where its column says nothing else."""
+    """Format a cell by default, if its column defines no format."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, bool):
@@ -96,12 +96,12 @@ def shown(value: Cell) -> str:
 
 
 def quantity_of(unit: str) -> Callable[[Cell], str]:
-    """How a column shows numbers of `unit`: with an SI prefix."""
+    """Return a cell format for numbers of `unit`, with an SI prefix."""
     return lambda cell: units.quantity(_number(cell), unit)
 
 
 def bytes_of(cell: Cell) -> str:
-    """How a column shows sizes in memory."""
+    """Format a memory size."""
     return units.bytes_(_number(cell))
 
 
@@ -129,7 +129,7 @@ def text(table: Table, width: int | None = None) -> str:
 
 
 def markdown(table: Table) -> str:
-    """`table` as GitHub-flavoured Markdown; characters with a meaning there are escaped."""
+    """Format `table` as GitHub-flavoured Markdown; special characters are escaped."""
     rules = ["---:" if align == "right" else ":---" for align in alignments(table)]
     rows = [[c.heading for c in table.columns], *body(table)]
     lines = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
@@ -141,9 +141,9 @@ def markdown(table: Table) -> str:
 
 
 def csv_text(table: Table) -> str:
-    """`table` as CSV (RFC 4180, but lines end with a newline alone): keys, then raw values; notes are left out.
+    """Format `table` as CSV (RFC 4180 with newline line ends): keys, then raw values; notes are omitted.
 
-    A text that a spreadsheet would run has an apostrophe before it.
+    A text that a spreadsheet would run as a formula gets a leading apostrophe.
     """
     keys: list[Cell] = [column.key for column in table.columns]
     rows = [[_for_machines(cell) for cell in row] for row in table.rows]
@@ -151,7 +151,7 @@ def csv_text(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    r"""`table` as a LaTeX tabular with booktabs rules; with a title it is a float with that caption."""
+    r"""Format `table` as a LaTeX tabular with booktabs rules; with a title as a float with caption."""
     spec = "".join("r" if align == "right" else "l" for align in alignments(table))
     head, *rows = [latex_row(row) for row in ([c.heading for c in table.columns], *body(table))]
     lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
@@ -164,28 +164,28 @@ def latex(table: Table) -> str:
 
 
 def json_text(table: Table) -> str:
-    """`table` as JSON: title, notes, and the rows as objects of raw values."""
+    """Format `table` as JSON: title, notes, and rows as objects of raw values."""
     return dump_json(_plain(table)) + "\n"
 
 
 def escape_markdown(text: str) -> str:
-    """`text` so that Markdown shows it as it is, on one line."""
+    """Escape `text` for Markdown, on one line."""
     escaped = re.sub(r"([\\`*\[\]|~$])", r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;"))
-    # An underscore inside a word means nothing in Markdown and stays readable.
+    # An underscore inside a word has no meaning in Markdown and is not escaped.
     return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", escaped).replace("\n", "<br>")
 
 
 def escape_latex(text: str) -> str:
-    """`text` so that LaTeX prints it as it is, with any engine and fonts in T1 encoding.
+    """Escape `text` for LaTeX, with any engine and fonts in T1 encoding.
 
-    A letter that these lack loses its accents; of any other character the code point is printed.
+    Letters outside T1 lose their accents; other characters are printed as code points.
     """
     # Two hyphens would become a dash.
     return re.sub(r"-(?=-)", "-{}", "".join(map(_latex_character, text)))
 
 
 def latex_row(cells: Sequence[str]) -> str:
-    r"""One row of a LaTeX table. What begins with a bracket or an asterisk would be an option of the row above."""
+    r"""Format a row of a LaTeX table; protect a leading bracket or asterisk (option of the row above)."""
     row = " & ".join(map(escape_latex, cells))
     return (f"{{}}{row}" if row.lstrip().startswith(("[", "*")) else row) + r" \\"
 
@@ -197,12 +197,12 @@ def body(table: Table) -> list[list[str]]:
 
 
 def alignments(table: Table) -> list[str]:
-    """Of each column "left" or "right": numbers to the right, where the column says nothing else."""
+    """Return "left" or "right" per column: numbers right, unless the column defines it."""
     return [_align(table, i) for i in range(len(table.columns))]
 
 
 def _harmless(text: str) -> str:
-    """`text` on one line, with a space for each character that moves, colours or hides others."""
+    """Put `text` on one line; replace control and invisible characters by spaces."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else " " for c in text)
@@ -260,7 +260,7 @@ def _joined(one: Callable[[Table], str]) -> Callable[[Sequence[Table]], str]:
     return lambda tables: "\n".join(one(t) for t in tables)
 
 
-#: Each format's name, as `--format` takes it, and its renderer of a list of tables.
+#: Format name (as in `--format`) -> renderer of a list of tables.
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     "text": _to_terminal,
     "markdown": _joined(markdown),

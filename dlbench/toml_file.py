@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from dlbench.errors import BadInput, UnknownName
 from dlbench.names import excerpt
 
-#: No suite, profile or price list comes near: a larger file is something else.
+#: Maximum size; suites, profiles and price lists are far smaller.
 MAX_BYTES = 1_000_000
 #: What a value of each type is called in messages.
 TYPE_NAMES: dict[type, str] = {
@@ -107,14 +107,14 @@ def read_toml(file: Path, what: str) -> TomlFile:
 
     Args:
         file: with or without a byte-order mark.
-        what: the file is to be, for messages, such as "a suite".
+        what: kind of file for messages, such as "a suite".
 
     Raises:
-        BadInput: it cannot be read, is too large, or is no TOML; the message names file and line.
+        BadInput: the file cannot be read, is too large, or is not TOML; the message has file and line.
     """
     try:
         if file.exists() and not file.is_file():
-            raise BadInput(f"cannot read {file}: it is no file")
+            raise BadInput(f"cannot read {file}: it is not a file")
         with file.open("rb") as opened:
             content = opened.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
@@ -128,7 +128,7 @@ def read_toml(file: Path, what: str) -> TomlFile:
         raise BadInput(f"{file} is nested too deeply to be {what}") from None
     except UnicodeDecodeError as error:
         raise BadInput(f"{file} is not valid TOML: it is not UTF-8 text (byte {error.start})") from None
-    except ValueError as error:  # Python's, of a number with thousands of digits
+    except ValueError as error:  # Python's error for a number with thousands of digits
         raise BadInput(f"{file} is not valid TOML: {error}") from None
     except OSError as error:
         raise BadInput(f"cannot read {file}: {error.strerror}") from None

@@ -1,4 +1,4 @@
-"""Quantities as people read them: SI prefixes, three significant digits, a unit that is never left out."""
+"""Formatting of quantities: SI prefixes, three significant digits, always with unit."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 _SMALL_PREFIXES = ((1e-3, "m"), (1e-6, "µ"), (1e-9, "n"))
 _BINARY_PREFIXES = ((2**50, "PiB"), (2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
 _DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-#: What stands in a table where there is no value.
+#: Placeholder for a missing value in tables.
 MISSING = "–"
-#: A thin non-breaking space between groups of digits, and one between a number and its unit.
+#: Thin non-breaking spaces: between groups of digits, and between number and unit.
 GROUP = "\u202f"
 
 
 def digits(value: float, significant: int = 3) -> str:
-    """`value` with so many significant digits and never an exponent; groups of three from 10 000 on.
+    """Format `value` with significant digits and without exponent; digits grouped from 10 000 on.
 
-    An en dash for what is no finite number.
+    Values that are not finite become an en dash.
     """
     if not math.isfinite(value):
         return MISSING
@@ -32,7 +32,7 @@ def digits(value: float, significant: int = 3) -> str:
 
 
 def quantity(value: float | None, unit: str, significant: int = 3) -> str:
-    """`value` with an SI prefix: ``quantity(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN."""
+    """Format `value` with an SI prefix: ``quantity(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN."""
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
@@ -42,14 +42,15 @@ def quantity(value: float | None, unit: str, significant: int = 3) -> str:
 
 
 def rate(value: float | None, unit: str, significant: int = 3) -> str:
-    """`quantity` for counts and rates, of which there are no thousandths: ``rate(0.386, "img/s") == "0.386 img/s"``."""
+    """Format counts and rates as `quantity`, but without prefixes below 1: ``rate(0.386, "img/s") == "0.386
+    img/s"``."""
     if value is not None and 0 < abs(value) < 1:
         return f"{digits(value, significant)} {unit}".rstrip()
     return quantity(value, unit, significant)
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: ``counted(1, "case") == "1 case"``, ``counted(2, "case") == "2 cases"``."""
+    """Format a number with its noun: ``counted(1, "case") == "1 case"``, ``counted(2, "case") == "2 cases"``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -68,7 +69,7 @@ def _prefix(value: float) -> tuple[float, str]:
 
 
 def seconds(value: float | None, significant: int = 3) -> str:
-    """A duration: ns, µs, ms or s below two minutes, then minutes, hours and days."""
+    """Format a duration: ns, µs, ms or s below two minutes, then minutes, hours and days."""
     if value is None or math.isnan(value):
         return MISSING
     if abs(value) < 120 or math.isinf(value):
@@ -81,7 +82,7 @@ def seconds(value: float | None, significant: int = 3) -> str:
 
 
 def memory_size(value: float) -> int:
-    """The size [B] under which a node's memory is sold: 251.4 GiB of 256 are 256, however much the kernel keeps.
+    """Round to the nominal memory size of a node [B]: 251.4 GiB become 256 GiB (the kernel reserves some).
 
     The nearest of 1, 1.25, 1.5 and 1.75 times a power of two: nodes of one kind differ by less, kinds by more.
     """
@@ -90,7 +91,7 @@ def memory_size(value: float) -> int:
 
 
 def bytes_(value: float | None, significant: int = 3) -> str:
-    """A size in memory with binary prefixes: ``bytes_(2**30) == "1.00 GiB"``."""
+    """Format a memory size with binary prefixes: ``bytes_(2**30) == "1.00 GiB"``."""
     if value is None or not math.isfinite(value):
         return MISSING
     for factor, name in _BINARY_PREFIXES:
@@ -100,22 +101,22 @@ def bytes_(value: float | None, significant: int = 3) -> str:
 
 
 def percent(fraction: float | None, significant: int = 2) -> str:
-    """A fraction as percent: ``percent(0.0042) == "0.42 %"``."""
+    """Format a fraction as percent: ``percent(0.0042) == "0.42 %"``."""
     if fraction is None or not math.isfinite(fraction):
         return MISSING
     return f"{digits(100 * fraction, significant)} %"
 
 
 def level(confidence: float) -> str:
-    """A confidence level: ``level(0.95) == "95 %"``, ``level(0.9999) == "99.99 %"``."""
+    """Format a confidence level: ``level(0.95) == "95 %"``, ``level(0.9999) == "99.99 %"``."""
     return f"{100 * confidence:.10g} %"
 
 
 def parse_duration(text: str) -> float:
-    """Seconds in a text such as "90", "1.5 h" or "20min".
+    """Parse seconds from a text such as "90", "1.5 h" or "20min".
 
     Raises:
-        BadInput: the text is no number, or its unit is unknown.
+        BadInput: the text is not a number, or its unit is unknown.
     """
     stripped = text.strip()
     number = stripped.rstrip("abcdefghijklmnopqrstuvwxyz ")
@@ -123,7 +124,7 @@ def parse_duration(text: str) -> float:
     try:
         value = float(number)
     except ValueError:
-        raise BadInput(f"not a duration: '{text}'; write for instance '90 s', '20 min' or '1.5 h'") from None
+        raise BadInput(f"not a duration: '{text}'; write for example '90 s', '20 min' or '1.5 h'") from None
     if unit not in _DURATION_UNITS or not math.isfinite(value):
         raise BadInput(f"not a duration: '{text}'; units are {', '.join(_DURATION_UNITS)}")
     return value * _DURATION_UNITS[unit]

@@ -1,3 +1,3 @@
-"""The version of dlbench, alone in its file so that the build reads it without importing anything."""
+"""Version of dlbench; a separate file, so that the build reads it without imports."""
 
 __version__ = "0.1.0"

@@ -70,7 +70,7 @@ def test_a_path_without_a_name_is_not_the_folder_we_are_in(arguments, tmp_path):
         (["plan", "quick", "-P", "precision=fp23"], "unknown precision 'fp23'"),
         (["plan", "quick", "-P", "batchsize=2"], "did you mean 'batch_size'?"),
         (["plan", "quick", "-P", "batch_size=0"], "batch_size is 0"),
-        (["plan", "nothing.toml"], "no suite at 'nothing.toml'"),
+        (["plan", "nothing.toml"], "suite 'nothing.toml' does not exist"),
         (["run", "quick", "-P", "batch_size=-1"], "batch_size is -1"),
         (["report", "nowhere"], "no results at 'nowhere'"),
         (["layers", "resnet5"], "did you mean 'resnet50'?"),

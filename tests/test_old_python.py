@@ -32,5 +32,5 @@ def test_an_old_python_is_told_in_one_line_which_one_is_needed(version):
     assert done.returncode == 2
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    on_progress = ".".join(map(str, version[:3]))
-    assert line.startswith(f"dlbench: needs Python 3.11 or newer, and {sys.executable} is {on_progress};")
+    number = ".".join(map(str, version[:3]))
+    assert line.startswith(f"dlbench: needs Python 3.11 or newer, but {sys.executable} is {number};")

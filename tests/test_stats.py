@@ -137,7 +137,7 @@ def test_a_steady_trend_over_the_whole_window_leaves_no_narrow_interval():
     ],
 )
 def test_a_time_that_is_none_is_named_by_place_and_value(function, bad):
-    with pytest.raises(InvalidMeasurement, match=f"{bad:g} s; a time is finite and above zero"):
+    with pytest.raises(InvalidMeasurement, match=f"{bad:g} s; times must be finite and above zero"):
         function([0.01] * 30 + [bad] + [0.01] * 29)
 
 

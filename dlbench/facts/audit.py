@@ -1,7 +1,7 @@
-"""The published CNN table beside what is counted from the actual modules, and the reason for every difference.
+"""Audit: published CNN figures compared with figures counted from the modules, with the reason for each difference.
 
-A reason is arithmetic, not only prose: it says of which parts the printed figure is the sum, and leads from the counted
-figure to that sum. It is given only where both come out right; otherwise the difference is called unexplained.
+A reason is arithmetic: it lists the parts whose sum is the printed figure, and the steps from the counted figure to
+that sum. It is printed only if both are exact; otherwise the difference is reported as unexplained.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dlbench.facts.counted import CountedFacts
 from dlbench.table import Cell, Column, Table, escape_latex, escape_markdown, render, shown
 from dlbench.units import MISSING, percent
 
-#: The networks of the published table and their names in the catalogue.
+#: Networks of the published table -> names in the catalogue.
 MODELS: dict[str, str] = {
     "LeNet-5": "lenet5",
     "AlexNet": "alexnet",
@@ -29,11 +29,11 @@ MODELS: dict[str, str] = {
     "GoogLeNet": "googlenet",
     "ResNet-50": "resnet50",
 }
-#: What the audit must be given: the networks of the table, and the variant that explains GoogLeNet's figures.
+#: Networks needed by the audit: those of the table, and the variant that explains GoogLeNet's figures.
 COUNTED_MODELS: tuple[str, ...] = (*MODELS.values(), "googlenet_floor")
 SOURCE = "Sze, Chen, Yang, Emer, Proc. IEEE 105(12), 2017, table II"
 
-#: The figures of the published table, by metric and network, as printed; what it leaves blank is not there.
+#: Figures of the published table, by metric and network, as printed; blank cells are omitted.
 Published = Mapping[str, Mapping[str, str]]
 
 _WIDTH = 118
@@ -42,7 +42,7 @@ _MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """One line of the published table."""
+    """One row of the published table."""
 
     key: str
     title: str
@@ -51,28 +51,28 @@ class PublishedFigure:
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One published figure."""
+    """One published figure with its counted value."""
 
     metric: str
     network: str  # as the published table calls it
     model: str  # as the catalogue calls it
     published: str  # as printed
     counted: int | str | None  # exact; None: not counted
-    difference: int | None  # published - counted; 0 where they agree to the digits printed, None if it is no number
-    relative_difference: float | None  # the difference as a fraction of what is counted
+    difference: int | None  # published - counted; 0 if they agree in the printed digits, None if not a number
+    relative_difference: float | None  # difference divided by the counted figure
     agrees: bool | None  # None: not counted
     reason: str | None
 
     @property
     def title(self) -> str:
-        """Network and metric, as people read them."""
+        """Network and metric, for display."""
         name = _METRICS[self.metric].title
         return f"{self.network}, {name if name[1:2].isupper() else name[0].lower() + name[1:]}"
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why a printed number is not the counted one: what it is instead, and the way there."""
+    """Why a printed number differs from the counted one: its actual parts, and the steps to it."""
 
     says: str
     parts: tuple[tuple[str, int], ...]  # their sum is what was printed
@@ -81,15 +81,15 @@ class Reason:
 
     @property
     def value(self) -> int:
-        """The exact figure that was printed rounded."""
+        """Exact value of the rounded printed figure."""
         return sum(amount for _, amount in self.parts)
 
     def holds(self, counted: int, published: str) -> bool:
-        """Whether the arithmetic leads from `counted` to the printed figure."""
+        """Whether the steps lead from `counted` to the printed figure."""
         return counted + sum(amount for amount, _ in self.steps) == self.value and agrees(published, self.value)
 
     def text(self, counted: int) -> str:
-        """The reason in sentences."""
+        """Format the reason as sentences."""
         total = " + ".join(f"{name} {shown(amount)}" for name, amount in self.parts)
         said = f"{self.says}: {total}" + (f" = {shown(self.value)}." if len(self.parts) > 1 else ".")
         steps = "; ".join(f"{_signed(amount)} {what}" for amount, what in self.steps)
@@ -97,21 +97,21 @@ class Reason:
 
 
 def read_published() -> dict[str, dict[str, str]]:
-    """The published table that dlbench brings along: figures as printed, by metric and network."""
+    """Read the bundled published table: figures as printed, by metric and network."""
     source = resources.files("dlbench.facts") / "published_cnn_table.csv"
     rows = csv.DictReader(source.read_text(encoding="utf-8").splitlines())
     return {row.pop("metric"): {network: figure for network, figure in row.items() if figure} for row in rows}
 
 
 def audit_rows(counted: Mapping[str, CountedFacts], published: Published | None = None) -> list[AuditRow]:
-    """Every published figure beside the counted one, metric by metric.
+    """Compare every published figure with the counted one, metric by metric.
 
     Args:
         counted: the facts of each of `COUNTED_MODELS`, by its name in the catalogue.
-        published: another table than the one that dlbench brings along.
+        published: a table to use instead of the bundled one.
 
     Raises:
-        BadInput: the published table has a metric, a network or a figure that cannot be understood.
+        BadInput: the published table has an unknown metric or network, or an invalid figure.
     """
     missing = sorted(set(COUNTED_MODELS) - set(counted))
     assert not missing, f"the audit needs the facts of {', '.join(missing)}"
@@ -119,26 +119,26 @@ def audit_rows(counted: Mapping[str, CountedFacts], published: Published | None 
     for metric, figures in (read_published() if published is None else published).items():
         for network, figure in figures.items():
             if metric not in _METRICS or network not in MODELS:
-                raise BadInput(f"published table: {metric} of {network} is not known; see dlbench/facts/README.md")
+                raise BadInput(f"published table: unknown figure {metric} of {network}; see dlbench/facts/README.md")
             rows.append(_row(_METRICS[metric], network, figure, counted))
     return rows
 
 
 def agrees(published: str, counted: int) -> bool:
-    """Whether `counted` is the printed figure to the digits printed; a figure half-way between two agrees with both.
+    """Whether `counted` rounds to the printed figure; a value half-way between two agrees with both.
 
     Raises:
-        BadInput: what is printed is no number such as "2.67G".
+        BadInput: the printed figure is not a number such as "2.67G".
     """
     value, unit = _parse(published)
     return abs(counted - value) <= unit / 2
 
 
 def audit_table(counted: Mapping[str, CountedFacts], format: str, published: Published | None = None) -> str:
-    """The audit in one of the formats of `dlbench.table`.
+    """Format the audit in one of the formats of `dlbench.table`.
 
-    Text, Markdown and LaTeX show the published table beside the counted one, then the differences with their reasons;
-    CSV and JSON hold one record per published figure.
+    Text, Markdown and LaTeX show published and counted figures, then the differences with reasons; CSV and JSON
+    contain one record per published figure.
 
     Raises:
         UnknownName: there is no such format.
@@ -152,13 +152,13 @@ def audit_table(counted: Mapping[str, CountedFacts], format: str, published: Pub
 
 
 def differing(rows: Sequence[AuditRow]) -> list[AuditRow]:
-    """The figures that differ, network by network: the first is number [1] of the table."""
+    """Return the figures that differ, by network; the first is number [1] of the table."""
     order = {network: i for i, network in enumerate(MODELS)}
     return sorted((row for row in rows if row.agrees is False), key=lambda row: order[row.network])
 
 
 def records_table(rows: Sequence[AuditRow]) -> Table:
-    """One record per published figure, for machines."""
+    """Build a table with one record per published figure, for CSV and JSON."""
     keys = (
         *("metric", "network", "model", "published", "counted"),
         *("difference", "relative_difference", "agrees", "reason"),
@@ -168,7 +168,7 @@ def records_table(rows: Sequence[AuditRow]) -> Table:
 
 
 def side_by_side_table(rows: Sequence[AuditRow]) -> Table:
-    """Metrics down, networks across: under each published figure the counted one, those that differ with a number."""
+    """Build a table of metrics by networks: published figure above counted figure; differences are numbered."""
     numbers = {(row.metric, row.network): i for i, row in enumerate(differing(rows), 1)}
     networks = [network for network in MODELS if any(row.network == network for row in rows)]
     columns = [Column("metric", "Per image"), Column("origin", " ", "left")]
@@ -186,7 +186,7 @@ def side_by_side_table(rows: Sequence[AuditRow]) -> Table:
 
 
 def differences_table(rows: Sequence[AuditRow]) -> Table:
-    """The figures that differ, with their reasons, under the numbers that `side_by_side_table` shows."""
+    """Build a table of the differing figures with reasons, numbered as in `side_by_side_table`."""
     columns = [
         *(Column("number", "#"), Column("network", "Network"), Column("metric", "Figure")),
         *(Column("published", "Published", "right"), Column("counted", "Counted", "right")),
@@ -198,7 +198,7 @@ def differences_table(rows: Sequence[AuditRow]) -> Table:
     for number, row in enumerate(differing(rows), 1):
         figures = (row.published, row.counted, row.difference, row.relative_difference)
         body.append([number, row.network, _METRICS[row.metric].title, *figures, row.reason])
-    return Table(columns, body, title="Where they differ, and why")
+    return Table(columns, body, title="Differences and their reasons")
 
 
 def _row(metric: PublishedFigure, network: str, published: str, counted: Mapping[str, CountedFacts]) -> AuditRow:
@@ -236,10 +236,10 @@ def _rounding_down(metric: str, counted: Mapping[str, CountedFacts]) -> Reason:
 
 
 def _parse(published: str) -> tuple[Decimal, Decimal]:
-    """The printed number, and one unit of its last digit."""
+    """Return the printed number, and one unit of its last digit."""
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?([kMGT]?)", published.strip())
     if match is None:
-        raise BadInput(f"published table: '{published}' is no number; write for instance '53', '283k' or '2.67G'")
+        raise BadInput(f"published table: '{published}' is not a number; write for example '53', '283k' or '2.67G'")
     whole, decimals, prefix = match[1], match[2] or "", _MULTIPLES[match[3]]
     return Decimal(f"{whole}.{decimals or 0}") * prefix, Decimal(prefix).scaleb(-len(decimals))
 
@@ -249,7 +249,7 @@ def _sizes(facts: CountedFacts, published: str) -> str:
 
 
 def _filters(facts: CountedFacts, published: str) -> str:
-    """All numbers of filters, or the least and the greatest where a range is printed."""
+    """Return all numbers of filters, or minimum and maximum of a printed range."""
     if "-" in published and facts.num_filters:
         return f"{min(facts.num_filters)}-{max(facts.num_filters)}"
     return ",".join(map(str, facts.num_filters))
@@ -277,7 +277,7 @@ def _signed_percent(fraction: Cell) -> str:
 
 def _notes(rows: Sequence[AuditRow]) -> list[str]:
     num = {verdict: sum(row.agrees is verdict for row in rows) for verdict in (True, False, None)}
-    verdicts = f"{num[True]} of {len(rows)} published figures agree to the digits printed, {num[False]} differ"
+    verdicts = f"{num[True]} of {len(rows)} published figures agree in the printed digits, {num[False]} differ"
     uncounted = f"; {num[None]} (top-5 error) need trained weights and ImageNet" if num[None] else ""
     return [
         f"{verdicts}{uncounted}.",
@@ -325,8 +325,8 @@ def _latex_list(rows: Sequence[AuditRow]) -> str:
     return "\n".join([*lines, r"\end{enumerate}", ""])
 
 
-_TITLE = "The published CNN table beside what is counted"
-_DIFFERENCES = "Where they differ (published − counted, relative to what is counted), and why"
+_TITLE = "Published CNN figures and counted figures"
+_DIFFERENCES = "Differences (published − counted, relative to counted) and their reasons"
 _NOT_COUNTED = "not counted: needs trained weights and ImageNet"
 _UNEXPLAINED = "unexplained: no known reason leads from the counted figure to the published one"
 

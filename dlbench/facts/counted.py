@@ -1,6 +1,6 @@
-"""What a network's layers add up to, as integers: the facts that the audit holds against published figures.
+"""Sums over the layers of a network, as integers: the counted figures of the audit.
 
-The layers are counted elsewhere, from the actual module; here they are only added, so that no torch is needed.
+The layers are counted elsewhere, from the actual module; this module only adds them and needs no torch.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class CountedFacts:
 
 
 def facts_from_layers(rows: Iterable[LayerRow], input_shape: tuple[int, ...]) -> CountedFacts:
-    """The sums over `rows`, which are all convolutions (also transposed ones) and FC layers of one network.
+    """Sum over `rows`: all convolutions (also transposed ones) and FC layers of one network.
 
     Args:
-        rows: one per layer; the auxiliary heads of a network in training are the caller's to leave out.
+        rows: one per layer; the caller omits training-only auxiliary heads.
         input_shape: C, H, W of one image.
     """
     layers = list(rows)

@@ -1,7 +1,7 @@
-"""What a device could reach at most, and what others published: the datasheet peaks and the anchors.
+"""Datasheet peaks of devices, and anchors (published measurements).
 
-Both are read from CSV files beside the package; `dlbench/facts/README.md` names their sources. Peaks are dense: the
-doubled figures that vendors quote for structured sparsity appear nowhere.
+Both are CSV files in this folder; `dlbench/facts/README.md` lists their sources. Peaks are dense: figures for
+structured sparsity (twice as high) are not used.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 DATA = Path(__file__).parent
 
-#: Which column of the datasheet bounds a precision of ours. fp32 is strict: no TF32 anywhere.
+#: Precision -> column of the datasheet. fp32 is strict: without TF32.
 _COLUMN_OF_PRECISION = {"fp32": "fp32", "tf32": "tf32", "amp_bf16": "bf16", "amp_fp16": "fp16"}
 
-#: What the driver or PyTorch calls a device (a pattern over the whole name, case ignored), the datasheet's row, and
-#: the share of that row that one such device is. Whatever matches none has no peak: parts that sound alike differ
-#: (H200 NVL, RTX 3090 Ti, L40, MIG slices), and a wrong bound is worse than none.
+#: Device name of driver or PyTorch (pattern over the whole name, case ignored), row of the datasheet, and the fraction
+#: of that row that one device has. Other devices have no peak: similar names differ (H200 NVL, RTX 3090 Ti, L40, MIG
+#: slices), and a wrong bound is worse than none.
 _NAMES: tuple[tuple[str, str, float], ...] = (
     (r"Tesla V100-SXM[23].*", "V100 SXM2", 1.0),
     (r"A100-SXM4-40GB", "A100 SXM4 40GB", 1.0),
@@ -44,7 +44,7 @@ _NAMES: tuple[tuple[str, str, float], ...] = (
 
 @dataclass(frozen=True)
 class DevicePeaks:
-    """The dense datasheet peaks of one device; None where the datasheet has none.
+    """Dense datasheet peaks of one device; None if the datasheet has no value.
 
     Rates are in TFLOP/s, as datasheets print them; `flop_per_s` gives the rate in FLOP/s.
     """
@@ -63,7 +63,7 @@ class DevicePeaks:
     note: str = ""
 
     def flop_per_s(self, precision: str) -> float | None:
-        """The dense peak in FLOP/s for a precision as a case names it; None where there is none."""
+        """Return the dense peak [FLOP/s] for a precision of a case; None if unknown."""
         column = _COLUMN_OF_PRECISION.get(precision)
         tflops: float | None = getattr(self, f"{column}_tflops") if column else None
         return None if tflops is None else tflops * 1e12
@@ -71,7 +71,7 @@ class DevicePeaks:
 
 @dataclass(frozen=True)
 class Anchor:
-    """One published throughput to hold our own against, with what differs from our way of measuring."""
+    """One published throughput for comparison, with the differences of its measurement."""
 
     model: str
     mode: str
@@ -87,13 +87,13 @@ class Anchor:
 
 @cache
 def device_peaks() -> dict[str, DevicePeaks]:
-    """All rows of `device_peaks.csv` by the device's name there."""
+    """Read all rows of `device_peaks.csv`, by device name."""
     return {row["device"]: _peaks(row) for row in _rows("device_peaks.csv")}
 
 
 @cache
 def find_peaks(device_name: str | None) -> DevicePeaks | None:
-    """The peaks of the device that a driver or PyTorch calls `device_name`; None for a CPU or an unknown device."""
+    """Return the peaks of the device with this driver or PyTorch name; None for a CPU or unknown device."""
     if not device_name:
         return None
     plain = re.sub(r"^(NVIDIA|AMD) ", "", device_name.strip(), flags=re.IGNORECASE)
@@ -105,7 +105,7 @@ def find_peaks(device_name: str | None) -> DevicePeaks | None:
 
 @cache
 def anchors() -> tuple[Anchor, ...]:
-    """All rows of `anchors.csv`, in its order."""
+    """Read all rows of `anchors.csv`, in order."""
     return tuple(
         Anchor(
             **{k: r[k] for k in ("model", "mode", "device", "precision", "framework", "data", "source")},

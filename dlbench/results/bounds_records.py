@@ -1,4 +1,4 @@
-"""What `dlbench ceilings`, `profile` and `allreduce` leave behind: plain data, SI units, JSON in and out, no torch."""
+"""Result types of `dlbench ceilings`, `profile` and `allreduce`: plain data, SI units, JSON, no torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BYTE_KINDS = ("copy", "triad")
 
 @dataclass(frozen=True)
 class Where:
-    """The device that was measured, as far as bounds must tell devices apart."""
+    """The measured device, as far as bounds depend on it."""
 
-    system_key: str  # as the records of `dlbench run` have it
+    system_key: str  # as in the records of `dlbench run`
     device_kind: str  # cuda | cpu
     device_name: str | None = None
     device_uuid: str | None = None
@@ -33,7 +33,7 @@ class Where:
 
 @dataclass(frozen=True)
 class Ceiling:
-    """One operation of one shape, repeated. `time_s` are the samples: seconds per call, each over `calls` calls."""
+    """One repeated operation of one shape. `time_s`: samples, seconds per call, each over `calls` calls."""
 
     kind: str  # matmul | conv | copy | triad
     precision: str | None  # as a case names it; None for copy and triad, which move fp32
@@ -42,7 +42,7 @@ class Ceiling:
     bytes: int | None = None  # of one call, read + written, each operand and result once
     calls: int = 1
     time_s: tuple[float, ...] = ()
-    error: str | None = None  # why there are no samples
+    error: str | None = None  # reason for missing samples
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,12 @@ class CeilingRun:
     ceilings: tuple[Ceiling, ...]
     run_id: str = ""
     started_at: str = ""
-    busy_share: float | None = None  # of the cores, that other work took meanwhile
+    busy_share: float | None = None  # share of the cores that other processes used meanwhile
 
 
 @dataclass(frozen=True)
 class AllReduce:
-    """All-reduces of one message size. `time_s`: seconds of each repetition, on the rank that took longest."""
+    """All-reduces of one message size. `time_s`: seconds of each repetition, on the slowest rank."""
 
     size_bytes: int
     time_s: tuple[float, ...] = ()
@@ -66,13 +66,13 @@ class AllReduce:
 
 @dataclass(frozen=True)
 class AllReduceRun:
-    """All-reduces of fp32 sums between the same ranks, over message sizes."""
+    """All-reduces (fp32 sums) between the same ranks, over message sizes."""
 
     where: Where  # of the first rank
     nodes: int
     ranks: int
     backend: str
-    transport: str | None  # as `dlbench.worker.jobs.allreduce` finds it
+    transport: str | None  # from `dlbench.worker.jobs.allreduce`
     sizes: tuple[AllReduce, ...]
     warning: str | None = None
     run_id: str = ""
@@ -81,10 +81,10 @@ class AllReduceRun:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """One module of a network: own time per step (of its children only what is its own), and the work of one step.
+    """One module of a network: its own time per step (without its children), and the work of one step.
 
     Work is counted for the whole batch. Moved bytes are `elements` times the size of the precision, plus `fixed_bytes`
-    of tensors that hold no floating-point numbers.
+    of tensors without floating-point numbers.
     """
 
     layer: str
@@ -97,47 +97,46 @@ class LayerTime:
     backward_elements: int = 0
     forward_fixed_bytes: int = 0
     backward_fixed_bytes: int = 0
-    note: str | None = None  # what makes the FLOP less than the whole, or a mean
+    note: str | None = None  # why FLOP are a lower bound or a mean
 
 
 @dataclass(frozen=True)
 class ProfileRun:
-    """One profiled case: its layers, what of the step is no layer, and steps with and without the hooks [s]."""
+    """One profiled case: its layers, the rest of the step, and steps with and without hooks [s]."""
 
     where: Where
     case: dict[str, Any]
     layers: tuple[LayerTime, ...]
-    #: Own time per profiled step of what is no layer: "input", "loss", "optimizer", "measuring",
-    #: and "between" of containers that run nothing themselves.
+    #: Time per profiled step outside layers: "input", "loss", "optimizer", "measuring", and "between" (containers).
     parts_s: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    #: Bytes that the optimizer must at least move in one step: its parameters, gradients and state.
+    #: Minimum bytes that the optimizer moves in one step: parameters, gradients and state.
     optimizer_bytes: int = 0
     step_s: tuple[float, ...] = ()  # without hooks
     hooked_step_s: tuple[float, ...] = ()  # the profiled ones, between the steps without
     clock: str = ""
     run_id: str = ""
     started_at: str = ""
-    busy_share: float | None = None  # of the cores, that other work took meanwhile
+    busy_share: float | None = None  # share of the cores that other processes used meanwhile
 
 
 Run = TypeVar("Run", CeilingRun, ProfileRun, AllReduceRun)
 
 
 def to_json(run: CeilingRun | ProfileRun | AllReduceRun) -> str:
-    """`run` as JSON text; NaN and infinities become null."""
+    """Format `run` as JSON; NaN and infinities become null."""
     return dump_json({"dlbench_bounds_version": BOUNDS_VERSION, **dataclasses.asdict(run)})
 
 
 def named(run: Run, run_id: str, started_at: str) -> Run:
-    """`run` under the name and time that whoever started it gave."""
+    """Return `run` with its id and start time."""
     return dataclasses.replace(run, run_id=run_id, started_at=started_at)
 
 
 def ceiling_run(text: str) -> CeilingRun:
-    """The run that `to_json` wrote.
+    """Parse a run that `to_json` wrote.
 
     Raises:
-        ValueError: not JSON, or not such a run.
+        ValueError: the text is not JSON, or not such a run.
     """
     values = _values(text, "ceilings")
     values["ceilings"] = tuple(from_dict(Ceiling, c) for c in values["ceilings"])
@@ -146,10 +145,10 @@ def ceiling_run(text: str) -> CeilingRun:
 
 
 def all_reduce_run(text: str) -> AllReduceRun:
-    """The run that `to_json` wrote.
+    """Parse a run that `to_json` wrote.
 
     Raises:
-        ValueError: not JSON, or not such a run.
+        ValueError: the text is not JSON, or not such a run.
     """
     values = _values(text, "sizes")
     values["sizes"] = [from_dict(AllReduce, size) for size in values["sizes"]]
@@ -157,25 +156,25 @@ def all_reduce_run(text: str) -> AllReduceRun:
     return run
 
 
-#: What tells the cases of profiles apart, and cannot be missing.
+#: Required values that identify the case of a profile.
 _CASE = {"model", "mode", "precision", "batch_size", "optimizer"}
 
 
 def profile_run(text: str) -> ProfileRun:
-    """The run that `to_json` wrote.
+    """Parse a run that `to_json` wrote.
 
     Raises:
-        ValueError: not JSON, or not such a run.
+        ValueError: the text is not JSON, or not such a run.
     """
     values = _values(text, "layers")
     values["layers"] = [from_dict(LayerTime, layer) for layer in values["layers"]]
     parts = values.get("parts_s", {})
     if not isinstance(parts, dict):
-        raise ValueError(f"parts_s is {excerpt(parts)}, no object with lists of samples")
+        raise ValueError(f"parts_s is {excerpt(parts)}; it must be an object with lists of samples")
     values["parts_s"] = {name: from_dict(_Part, {"samples": samples}).samples for name, samples in parts.items()}
     run: ProfileRun = from_dict(ProfileRun, values)
     if not _CASE.issubset(run.case):
-        raise ValueError("no whole case")
+        raise ValueError("the case is incomplete")
     return run
 
 
@@ -185,7 +184,7 @@ class _Part:
 
 
 def _values(text: str, key: str) -> dict[str, Any]:
-    """The object that the text holds, with the device read: a list under `key` is in it."""
+    """Parse the object and its device; it must contain a list under `key`."""
     values = load_json(text)
     if not isinstance(values, dict) or not isinstance(values.get(key), list):
         raise ValueError(f"no run with {key}")

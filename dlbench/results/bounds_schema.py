@@ -1,10 +1,10 @@
-"""Ceilings and profiled layers in Parquet, with an explicit Arrow schema; raw samples beside what is read off them.
+"""Ceilings and profiled layers in Parquet: explicit Arrow schema, raw samples and derived values.
 
     results/ceilings/ceilings-<id>.parquet      one row per operation and shape
     results/ceilings/allreduce-<id>.parquet     one row per message size
     results/profiles/<id>/layers.parquet        one row per layer
 
-They lie in folders of their own, which readers of the store of cases leave out.
+They are in separate folders, which readers of case records skip.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 CEILINGS_FOLDER = "ceilings"
 PROFILES_FOLDER = "profiles"
-#: A sample that is faster than the median one by more than this factor is a glitch of the clock, and no best.
+#: A sample faster than the median by more than this factor is a clock error and is ignored.
 _GLITCH = 2
 
 _HEAD: list[pa.Field] = [
@@ -49,8 +49,7 @@ def _unit(name: str, kind: pa.DataType, unit: str) -> pa.Field:
     return pa.field(name, kind, metadata={"unit": unit})
 
 
-#: Rates are of the fastest sample that is no glitch and of the median one; `spread` is the interquartile range over the
-#: median.
+#: Rates of the fastest valid sample and of the median sample; `spread` is interquartile range over median.
 CEILINGS_SCHEMA: pa.Schema = pa.schema(
     [
         *_HEAD,
@@ -68,10 +67,10 @@ CEILINGS_SCHEMA: pa.Schema = pa.schema(
     ],
     metadata=_VERSION,
 )
-#: Files from before these columns were there have none.
+#: Columns that older files lack.
 _LATER = {"busy_share", "note"}
 
-#: Bandwidths follow nccl-tests: message over time, and that times 2(n-1)/n.
+#: Bandwidths as in nccl-tests: message size over time (algorithm), and that times 2(n-1)/n (bus).
 ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
     [
         *_HEAD,
@@ -106,7 +105,7 @@ LAYERS_SCHEMA: pa.Schema = pa.schema(
 
 
 def write_ceilings(root: Path, run: CeilingRun) -> Path:
-    """Write one run into the results folder `root`; gives the file.
+    """Write one run to the results folder `root`; return the file.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -117,7 +116,7 @@ def write_ceilings(root: Path, run: CeilingRun) -> Path:
 
 
 def write_all_reduces(root: Path, run: AllReduceRun) -> Path:
-    """Write one run into the results folder `root`; gives the file.
+    """Write one run to the results folder `root`; return the file.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -127,7 +126,7 @@ def write_all_reduces(root: Path, run: AllReduceRun) -> Path:
 
 
 def write_layers(folder: Path, run: ProfileRun) -> Path:
-    """Write the layers of one profile as `layers.parquet` into its folder; gives the file.
+    """Write the layers of one profile to `layers.parquet` in its folder; return the file.
 
     Raises:
         StoreError: the folder cannot be written.
@@ -138,40 +137,40 @@ def write_layers(folder: Path, run: ProfileRun) -> Path:
 
 
 def read_ceilings(root: Path) -> pd.DataFrame:
-    """All rows of all runs below the results folder `root`; no rows where nothing was measured there.
+    """Read all rows of all runs below the results folder `root`; empty if nothing was measured.
 
-    A file that cannot be read is passed over with a `SkippedPart` warning.
+    A file that cannot be read is skipped with a `SkippedPart` warning.
     """
     return read_files(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
 
 
 def read_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
-    """The rows of all files of one kind.
+    """Read the rows of all files of one kind.
 
-    A file that cannot be read, or is of another kind, is passed over with a `SkippedPart` warning.
+    A file that cannot be read, or is of another kind, is skipped with a `SkippedPart` warning.
     """
     tables = []
     for file in files:
         try:
             tables.append(_read(file, schema))
         except StoreError as error:
-            warnings.warn(f"{error}; passed over", SkippedPart, stacklevel=3)
+            warnings.warn(f"{error}; skipped", SkippedPart, stacklevel=3)
     frame: pd.DataFrame = pa.concat_tables(tables or [schema.empty_table()]).to_pandas()
     return frame
 
 
 def read_layers(file: Path) -> pd.DataFrame:
-    """The rows that `write_layers` wrote.
+    """Read the rows that `write_layers` wrote.
 
     Raises:
-        StoreError: the file is missing, corrupt, or none of ours.
+        StoreError: the file is missing, corrupt, or not from dlbench.
     """
     frame: pd.DataFrame = _read(file, LAYERS_SCHEMA).to_pandas()
     return frame
 
 
 def layers_frame(layers: tuple[LayerTime, ...]) -> pd.DataFrame:
-    """Layers as a frame with the columns of `LayerTime`."""
+    """Convert layers to a frame with the columns of `LayerTime`."""
     names = {f.name for f in dataclasses.fields(LayerTime)}
     schema = pa.schema([f for f in LAYERS_SCHEMA if f.name in names])
     frame: pd.DataFrame = pa.Table.from_pylist([dataclasses.asdict(x) for x in layers], schema=schema).to_pandas()
@@ -179,14 +178,14 @@ def layers_frame(layers: tuple[LayerTime, ...]) -> pd.DataFrame:
 
 
 def ceilings_frame(run: CeilingRun) -> pd.DataFrame:
-    """One run as `read_ceilings` would give it."""
+    """Convert one run to the frame that `read_ceilings` returns."""
     rows = [_head(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
     frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA).to_pandas()
     return frame
 
 
 def all_reduce_frame(run: AllReduceRun) -> pd.DataFrame:
-    """One run as `read_files` would give it."""
+    """Convert one run to the frame that `read_files` returns."""
     frame: pd.DataFrame = pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA).to_pandas()
     return frame
 
@@ -206,9 +205,9 @@ def _all_reduce_rows(run: AllReduceRun) -> list[dict[str, Any]]:
 
 
 def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float | None:
-    """Bytes per second that each link must have carried in an all-reduce: 2(n-1)/n of the message over the time.
+    """Return the bus bandwidth [B/s] of an all-reduce: 2(n-1)/n of the message size over the time.
 
-    None for one rank, which has no link.
+    None for one rank.
     """
     return None if ranks == 1 else size_bytes / time_s * 2 * (ranks - 1) / ranks
 
@@ -236,19 +235,19 @@ def _ceiling_row(ceiling: Ceiling) -> dict[str, Any]:
 
 
 def _usable(times_s: Sequence[float | None]) -> list[float]:
-    """The samples that mean something: zero or no number gives no rate, never one that is infinite."""
+    """Return the valid samples: positive and finite, so that no rate is infinite."""
     return [t for t in times_s if t is not None and math.isfinite(t) and t > 0]
 
 
 def _read(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         if not file.is_file():
-            raise StoreError(f"cannot read {named(file)}: it is no file")
+            raise StoreError(f"cannot read {named(file)}: it is not a file")
         table = pq.ParquetFile(file).read()
         for name in _LATER.intersection(schema.names).difference(table.column_names):
             table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
         whole = pa.table([table[f.name].cast(f.type) for f in schema], schema=schema)
-        whole.validate(full=True)  # the only thing that looks whether texts are UTF-8
+        whole.validate(full=True)  # the only check that texts are UTF-8
         return whole
     except (*CANNOT, KeyError) as error:
         raise unreadable(file, error) from error

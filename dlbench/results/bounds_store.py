@@ -1,4 +1,4 @@
-"""The ceilings and profiles that lie beside the cases of a report's sources."""
+"""Ceilings and profiles in the results folders of a report."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StoredBounds:
-    """What `dlbench ceilings`, `allreduce` and `profile` left; frames without rows where that is nothing."""
+    """Results of `dlbench ceilings`, `allreduce` and `profile`; frames are empty if there are none."""
 
-    #: As `bounds_schema.read_ceilings` gives them, of any systems.
+    #: As returned by `bounds_schema.read_ceilings`, of all systems.
     ceilings: pd.DataFrame = field(default_factory=lambda: read_files([], CEILINGS_SCHEMA))
     all_reduces: pd.DataFrame = field(default_factory=lambda: read_files([], ALL_REDUCE_SCHEMA))
     profiles: tuple[ProfileRun, ...] = ()  # by the time of their start
@@ -38,10 +38,10 @@ class StoredBounds:
 
 
 def read(sources: Sequence[str | Path]) -> StoredBounds:
-    """What lies in the folders of these sources; what cannot be read is passed over with a `SkippedPart` warning.
+    """Read ceilings and profiles of these sources; unreadable files are skipped with a `SkippedPart` warning.
 
     Args:
-        sources: as `store.load` takes them. A folder may itself hold stores.
+        sources: as for `store.load`. A folder may contain several stores.
     """
     folders = list(dict.fromkeys(_folders(sources)))
     files: dict[str, Path] = {}
@@ -56,7 +56,7 @@ def read(sources: Sequence[str | Path]) -> StoredBounds:
 
 def _folders(sources: Sequence[str | Path]) -> Iterator[Path]:
     for source in sources:
-        # Not pathlib's: that takes no absolute patterns.
+        # glob instead of pathlib, which rejects absolute patterns.
         found = [str(source)] if Path(source).exists() else sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207
         for path in map(Path, found):
             yield path if path.is_dir() else path.parent
@@ -65,7 +65,7 @@ def _folders(sources: Sequence[str | Path]) -> Iterator[Path]:
 
 
 def _frame(folders: Sequence[Path], pattern: str, schema: pa.Schema, of_runs: dict[str, Path]) -> pd.DataFrame:
-    """The rows of all files of one kind; to `of_runs` goes which run is in which."""
+    """Read the rows of all files of one kind; `of_runs` receives the run of each file."""
     files = []
     for file in (f for folder in folders for f in sorted((folder / CEILINGS_FOLDER).glob(pattern))):
         runs = read_files([file], schema)["run_id"].dropna()
@@ -82,4 +82,4 @@ def _profiles(folder: Path, of_runs: dict[str, Path]) -> Iterator[ProfileRun]:
             yield run
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            warnings.warn(f"cannot read {file}: {reason}; passed over", SkippedPart, stacklevel=4)
+            warnings.warn(f"cannot read {file}: {reason}; skipped", SkippedPart, stacklevel=4)

@@ -1,7 +1,7 @@
-"""The figures of one case with all its ranks, as the line of a campaign shows them; standard library only.
+"""Figures of one case with all its ranks, for the progress lines of a run; standard library only.
 
-A report derives the same from a store of many (`dlbench.report.analysis.derive`), and a test compares both. Each step
-counts with its slowest rank, energy is summed over all meters, and the work is that of the first rank.
+The report derives the same figures for a whole store (`dlbench.report.analysis.derive`); a test compares both. Each
+step counts with its slowest rank, energy is summed over all meters, work is that of the first rank.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dlbench.facts.peaks import find_peaks
 from dlbench.results.records import SHARED_SCOPES, Measurement, Record, System
 from dlbench.suites.case import Case
 
-#: A time beyond these [s] is no measurement: no clock resolves the one, and nobody waited for the other.
+#: Limits of a valid time [s]: below clock resolution, or longer than any run.
 SHORTEST_STEP_S, LONGEST_STEP_S = 1e-12, 1e9
 
 
 @dataclass(frozen=True)
 class CaseFigures:
-    """None is what was not measured, or cannot be right."""
+    """Figures of a case; None if not measured or invalid."""
 
     step_s: tuple[float, ...]  # of the slowest rank in each step
     median_s: float
@@ -34,7 +34,7 @@ class CaseFigures:
 
 
 def case_figures(record: Record) -> CaseFigures | None:
-    """The figures of a record; None where a rank has no steps, or one that cannot be right."""
+    """Compute the figures of a record; None if a rank has no steps or an invalid one."""
     case = Case.from_dict(record.case)
     measured = [m for _, m in record.ranks]
     steps = slowest_steps([m.step_s for m in measured])
@@ -62,9 +62,9 @@ def case_figures(record: Record) -> CaseFigures | None:
 
 
 def slowest_steps(ranks: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Of each step the time of the slowest rank [s]; ranks with more steps than others lose the last ones.
+    """Return the time of the slowest rank in each step [s]; surplus steps of a rank are dropped.
 
-    Nothing where a rank has no steps, or one that cannot be right.
+    Empty if a rank has no steps or an invalid one.
     """
     steps = tuple(zip(*ranks, strict=False))
     if not all(SHORTEST_STEP_S <= time <= LONGEST_STEP_S for step in steps for time in step):
@@ -73,9 +73,9 @@ def slowest_steps(ranks: Sequence[Sequence[float]]) -> tuple[float, ...]:
 
 
 def average_power(ranks: Sequence[tuple[System, Measurement]]) -> float | None:
-    """Mean power of all meters [W], each once: ranks of one node share those of its packages.
+    """Return the mean power of all meters [W], each counted once: ranks of a node share package meters.
 
-    None where a meter has no energy, or a rank is missing.
+    None if a meter has no energy, or a rank is missing.
     """
     powers: dict[tuple[str, str], float | None] = {}
     for system, m in ranks:

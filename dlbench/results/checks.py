@@ -1,7 +1,7 @@
-"""What holds for every row that is read from a store, so that nobody who uses rows need check it again.
+"""Validation of every row that is read from a store, so that users of rows need no further checks.
 
-`fitted` gives each column its type in the schema, whatever wrote the file; `checked` leaves out attempts of which a row
-does not say in known words what was measured. Both name what they leave out.
+`fitted` converts each column to its type in the schema; `checked` drops attempts with rows that do not describe a
+valid measurement. Both report what they drop.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ from dlbench.results.records import DONE_STATUSES, STATUSES
 from dlbench.results.schema import SCHEMA
 from dlbench.suites.case import CHOICES, Protocol, make_protocol
 
-#: Columns that every version of dlbench writes in every row.
+#: Columns that all versions of dlbench write in every row.
 REQUIRED = (
     *("attempt_id", "rank", "status", "started_at"),
     *("model", "mode", "precision", "batch_size", "device", "protocol"),
 )
-#: Whole numbers, and the least that each may be. The greatest keeps their products within what numbers can hold.
+#: Whole numbers and their minimum. The maximum keeps products within 64 bits.
 _LEAST = {
     **dict.fromkeys(("rank", "local_rank", "repeat", "suite_version"), 0),
     **dict.fromkeys(("batch_size", "nodes", "devices_per_node", "world_size", "bucket_cap_mb", "phase_stride"), 1),
 }
 _GREATEST = 2**31 - 1
-#: Clocks that were never set begin in 1970, and pandas' end in 2262.
+#: Valid years: clocks that were never set start in 1970; pandas' times end in 2262.
 _TIMES = ("started_at", "finished_at")
 _FIRST_TIME, _LAST_TIME = 0, int(datetime(2262, 1, 1, tzinfo=UTC).timestamp() * 1000)
 _NAMES = ("model", "suite", "case_id", "system_key", "label")
-#: Names may have so many bytes, and other texts.
+#: Maximum bytes of names and of other texts.
 _NAME_BYTES, _TEXT_BYTES = 1000, 1_000_000
 _PLAIN_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
-#: Read together with whatever is asked for: all that decides whether a row is left out.
+#: Columns that are always read: they decide whether a row is dropped.
 JUDGED = tuple(
     name for name in SCHEMA.names if name in (*REQUIRED, *_LEAST, *_TIMES, *_NAMES, *CHOICES, "window_s", "parameters")
 )
-#: So many values of a column are looked for one by one when it does not fit as a whole.
+#: Chunk size for finding single invalid values of a column.
 _MAX_MISFITS = 1000
-#: What pyarrow raises for values that it cannot take.
+#: Exceptions of pyarrow for invalid values.
 CANNOT = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, MemoryError)
 
 
 def fitted(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
-    """`table` with the columns of `schema` in their types; what a column cannot hold is null, and named.
+    """Convert `table` to the columns and types of `schema`; invalid values become null and are reported.
 
-    Columns that it lacks are null.
+    Missing columns are null.
     """
     problems = []
     columns = []
@@ -66,14 +66,14 @@ def fitted(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
         columns.append(column)
         if misfits:
             of = f"of type {table[f.name].type}" if misfits == table.num_rows else f"in {misfits} of its rows"
-            problems.append(f"column '{f.name}' holds what it cannot ({excerpt(of)[1:-1]}): taken as missing there")
+            problems.append(f"column '{f.name}' has invalid values ({excerpt(of)[1:-1]}); treated as missing")
     return pa.table(columns, schema=schema), problems
 
 
 def _fitted(column: pa.ChunkedArray, f: pa.Field) -> tuple[pa.ChunkedArray, int]:
-    """The column in the type of the field, and how many of its values became null."""
+    """Convert the column to the type of the field; also return the number of values set to null."""
     try:
-        # Of no rows: what no value of this type can become is found before any is looked at.
+        # On an empty array: types that cannot be converted fail before any value is read.
         _cast(pa.chunked_array([], column.type), f.type)
     except CANNOT:
         return pa.chunked_array([pa.nulls(len(column), f.type)]), len(column) - column.null_count
@@ -95,10 +95,10 @@ def _fitted(column: pa.ChunkedArray, f: pa.Field) -> tuple[pa.ChunkedArray, int]
 
 
 def _limited(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """The same column.
+    """Check text lengths and encoding; return the same column.
 
     Raises:
-        ValueError: it holds texts that are too long, or no UTF-8.
+        ValueError: it has texts that are too long, or not UTF-8.
     """
     if pa.types.is_dictionary(column.type):
         for chunk in column.chunks:
@@ -107,7 +107,7 @@ def _limited(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     kind = column.type.value_type if pa.types.is_list(column.type) else column.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         return column
-    column.validate(full=True)  # the only thing that looks whether texts are UTF-8
+    column.validate(full=True)  # the only check that texts are UTF-8
     texts = pc.list_flatten(column) if pa.types.is_list(column.type) else column
     longest = pc.max(pc.binary_length(texts)).as_py() or 0
     if longest > (_TEXT_BYTES if name in _LONG else _NAME_BYTES):
@@ -130,15 +130,15 @@ def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
     if pa.types.is_timestamp(kind):
         return _times(column, kind)
     if pa.types.is_integer(kind) and pa.types.is_floating(column.type):
-        # What pandas makes of whole numbers of which some are missing.
+        # pandas converts whole numbers with missing values to floats.
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     value = kind.value_type if pa.types.is_list(kind) else kind
-    # Every number may become a float: it is what somebody wrote instead of one.
+    # Any number type is accepted for a float column.
     return column.cast(kind, safe=not pa.types.is_floating(value))
 
 
 def _encoded(column: pa.ChunkedArray, kind: pa.DictionaryType) -> pa.ChunkedArray:
-    """The column with each different text once in each of its chunks."""
+    """Dictionary-encode the column, per chunk."""
     if not pa.types.is_dictionary(column.type):
         column = _cast(column, kind.value_type).dictionary_encode()
     chunks = [
@@ -149,11 +149,11 @@ def _encoded(column: pa.ChunkedArray, kind: pa.DictionaryType) -> pa.ChunkedArra
 
 
 def _times(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """Times in UTC: of a column of times or dates, or of texts with or without time zone."""
+    """Convert times, dates or texts (with or without time zone) to UTC times."""
     if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         return column.cast(pa.timestamp("ms", getattr(column.type, "tz", None)), safe=False).cast(kind)
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type) or _is_view(column.type)):
-        raise TypeError(f"{column.type} is no time")
+        raise TypeError(f"{column.type} is not a time type")
     column = column.cast(pa.string())
     try:
         return column.cast(pa.timestamp("us", "UTC")).cast(kind, safe=False)
@@ -166,7 +166,7 @@ def _is_view(kind: pa.DataType) -> bool:
 
 
 def checked(table: pa.Table, present: Collection[str]) -> tuple[pa.Table, list[str]]:
-    """The attempts of which every row holds, and why others do not.
+    """Return the attempts whose rows are all valid, and the reasons for dropping others.
 
     Args:
         table: fitted rows with the columns of `JUDGED`, and any others; all rows of an attempt that its file has.
@@ -185,14 +185,14 @@ def checked(table: pa.Table, present: Collection[str]) -> tuple[pa.Table, list[s
     spoilt = pc.is_in(ids, value_set=ids.filter(pa.array(bad)).combine_chunks().drop_null())
     problems = []
     for place, reason in reasons:
-        problems.append(f"attempt {excerpt(ids[place].as_py())} is passed over: {reason}")
+        problems.append(f"attempt {excerpt(ids[place].as_py())} is skipped: {reason}")
     num_attempts = len(ids.filter(pa.array(bad)).unique())
     if num_attempts > len(problems):
-        problems.append(f"{num_attempts} attempts are passed over for such reasons")
+        problems.append(f"{num_attempts} attempts are skipped for such reasons")
     return table.filter(pc.and_not(pc.invert(spoilt), pa.array(bad))), problems
 
 
-#: Which rows do not hold, and why that of an index does not.
+#: Invalid rows, and a function from an index to the reason.
 _Fault = tuple[NDArray[np.bool_], Callable[[int], str]]
 
 
@@ -209,13 +209,13 @@ def _faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
     if {"window_s", "parameters"} <= set(present):
         unmeasured = pc.and_(pc.is_null(table["window_s"]), pc.is_null(table["parameters"]))
         lost = pc.and_(pc.is_in(table["status"], pa.array(DONE_STATUSES)), unmeasured)
-        yield _mask(lost), lambda _: "nothing of what it measured is left"
+        yield _mask(lost), lambda _: "it has no measured values"
 
 
 def _missing(table: pa.Table) -> Iterable[_Fault]:
     for name in REQUIRED:
         if table[name].null_count:
-            reason = f"it has rows without a value of '{name}'"
+            reason = f"some rows have no value of '{name}'"
             yield table[name].is_null().to_numpy(), partial(_same, reason)
 
 
@@ -230,7 +230,7 @@ def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
         column = table[name].cast(pa.int64())
         extremes = pc.min_max(column).as_py()
         if (extremes["min"] or least) < least or (extremes["max"] or least) > greatest:
-            rule = "is no time of a measurement" if name in _TIMES else f"must be from {least} to {greatest}"
+            rule = "is not a valid time of a measurement" if name in _TIMES else f"must be from {least} to {greatest}"
             yield _mask(pc.or_(pc.less(column, least), pc.greater(column, greatest))), _tell(table, name, rule)
     yield _mask(pc.greater_equal(table["rank"], table["world_size"])), _tell(table, "rank", "must be below world_size")
 
@@ -241,8 +241,8 @@ def _mask(places: pa.ChunkedArray) -> NDArray[np.bool_]:
 
 
 def _tell(table: pa.Table, name: str, rule: str) -> Callable[[int], str]:
-    # Python cannot hold every time that Arrow can: the number of milliseconds is told.
-    return lambda place: f"{name} is {excerpt(table[name].cast(_shown_as(name))[place].as_py())}, and {rule}"
+    # Python cannot represent every Arrow time: print milliseconds.
+    return lambda place: f"{name} is {excerpt(table[name].cast(_shown_as(name))[place].as_py())}; it {rule}"
 
 
 def _shown_as(name: str) -> pa.DataType:
@@ -250,12 +250,12 @@ def _shown_as(name: str) -> pa.DataType:
 
 
 def _by_value(table: pa.Table, name: str, fault: Callable[[Any], str]) -> Iterable[_Fault]:
-    """The rows whose value of a column has a fault; each different value is looked at once."""
+    """Return the rows with an invalid value of a column; each distinct value is checked once."""
     found = {value: why for value in table[name].unique().to_pylist() if value is not None and (why := fault(value))}
     if found:
         places = pc.is_in(table[name], value_set=pa.array(list(found), pa.string()))
         values = table[name]
-        yield _mask(places), lambda place: f"{name} is {excerpt(v := values[place].as_py())}, and {found[v]}"
+        yield _mask(places), lambda place: f"{name} is {excerpt(v := values[place].as_py())}; it {found[v]}"
 
 
 def _unknown(known: Sequence[str], value: str) -> str:
@@ -269,9 +269,9 @@ def _no_name(value: str) -> str:
 def _protocol_fault(text: str) -> str:
     try:
         values = load_json(text)
-        # A newer dlbench may have keys that this one does not know.
+        # A newer dlbench may have additional keys.
         known = Protocol.__dataclass_fields__
         make_protocol({k: v for k, v in values.items() if k in known} if isinstance(values, dict) else values)
     except (ValueError, DlbenchError) as error:
-        return f"is no protocol: {excerpt(str(error), 200)[1:-1]}"
+        return f"is not a valid protocol: {excerpt(str(error), 200)[1:-1]}"
     return ""

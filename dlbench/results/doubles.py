@@ -1,4 +1,4 @@
-"""Several files with rows of the same attempt and rank: how full each row is, and whether one file contains another."""
+"""Duplicates: files with rows of the same attempt and rank; completeness of rows, containment of files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-#: What names a row.
+#: Key columns of a row.
 KEYS = ("attempt_id", "rank")
 
 
 def keys(table: pa.Table) -> pa.Array:
-    """One text per row that names its attempt and rank."""
+    """Return one key per row, from attempt and rank."""
     rank = pc.fill_null(table["rank"].cast(pa.string()), "")
     names = pc.binary_join_element_wise(rank, table["attempt_id"].cast(pa.string()), " ")
     return pa.concat_arrays(names.chunks) if names.num_chunks != 1 else names.chunk(0)
 
 
 def fullness(table: pa.Table) -> NDArray[np.int64]:
-    """How many values each row holds; a list counts as many as it has items."""
+    """Count the values of each row; a list counts by its length."""
     values = np.zeros(table.num_rows, dtype=np.int64)
     for column in table.columns:
         count = pc.list_value_length(column) if pa.types.is_list(column.type) else pc.is_valid(column).cast(pa.int64())
@@ -32,7 +32,7 @@ def fullness(table: pa.Table) -> NDArray[np.int64]:
 
 
 def contains(table: pa.Table, part: pa.Table) -> bool:
-    """Whether `table` holds all rows of `part`, with every value that they have, nested ones too."""
+    """Whether `table` contains all rows of `part` with all their values, also nested ones."""
     if not set(part.column_names) <= set(table.column_names):
         return False
     places = pc.index_in(keys(part), value_set=keys(table))
@@ -40,12 +40,12 @@ def contains(table: pa.Table, part: pa.Table) -> bool:
 
 
 def differing(part: pa.Table, other: pa.Table) -> list[str]:
-    """The columns in which a row of `part` has a value and the same row of `other` has none or another one."""
+    """Return the columns in which a row of `part` has a value that the same row of `other` lacks."""
     return [name for name in part.column_names if not _equal(_whole(part[name]), _whole(other[name]))]
 
 
 def without(tables: Sequence[tuple[Path, pa.Table]]) -> tuple[pa.Table, list[str]]:
-    """The rows of all these files, and where they disagree; of the rows of one attempt and rank the fullest."""
+    """Return the most complete row per attempt and rank over all files, and their disagreements."""
     whole = pa.concat_tables([table for _, table in tables])
     codes = _codes(whole)
     places = np.flatnonzero(np.bincount(codes)[codes] > 1) if codes.size else codes
@@ -56,12 +56,12 @@ def without(tables: Sequence[tuple[Path, pa.Table]]) -> tuple[pa.Table, list[str
     return whole.take(pa.array(np.delete(np.arange(whole.num_rows), places[~kept]))), problems
 
 
-#: What `reduced` adds: how many values a row holds.
+#: Column that `reduced` adds: number of values of a row.
 _FULLNESS = "fullness"
 
 
 def reduced(table: pa.Table) -> pa.Table:
-    """The rows with what `choose` must know of them: of each list its length and a sum that tells its numbers apart."""
+    """Reduce rows to the input of `choose`: each list becomes its length and a checksum."""
     columns = {_FULLNESS: pa.array(fullness(table))}
     for name in table.column_names:
         column = table[name]
@@ -76,7 +76,7 @@ def reduced(table: pa.Table) -> pa.Table:
 
 
 def _weighted_sums(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Of each list the sum of its numbers, with weights by their place, so that order matters."""
+    """Return a weighted sum of each list, as a checksum that depends on the order."""
     sums = np.zeros(lengths.size)
     starts = np.r_[0, np.cumsum(lengths)[:-1]]
     places = np.arange(values.size) - np.repeat(starts, lengths)
@@ -85,13 +85,13 @@ def _weighted_sums(values: NDArray[np.float64], lengths: NDArray[np.int64]) -> N
 
 
 def choose(rows: pa.Table, files: NDArray[np.int64], names: Sequence[Path]) -> tuple[NDArray[np.bool_], list[str]]:
-    """Which rows count, the fullest of each attempt and rank, and where the others disagree with them.
+    """Select the most complete row per attempt and rank, and report where others disagree.
 
-    Nothing is filled in from the others. Of equally full rows the first counts.
+    Values are never merged. Among equally complete rows the first is used.
 
     Args:
-        rows: `reduced` ones.
-        files: of each row the index of its file.
+        rows: return value of `reduced`.
+        files: index of the file of each row.
         names: all files.
     """
     codes = _codes(rows)
@@ -105,7 +105,7 @@ def choose(rows: pa.Table, files: NDArray[np.int64], names: Sequence[Path]) -> t
 
 
 def _codes(table: pa.Table) -> NDArray[np.int64]:
-    """A number for each row, equal where attempt and rank are."""
+    """Return a number per row that is equal for the same attempt and rank."""
     return np.asarray(keys(table).dictionary_encode().indices.to_numpy(), dtype=np.int64)
 
 
@@ -125,12 +125,12 @@ def _disagreements(
             columns = list(dict.fromkeys(name.removeprefix("length of ") for name in columns))
             among = f"{', '.join(columns[:5])}{', ...' if len(columns) > 5 else ''}"
             where = f"{names[used]} and {names[unused]} differ" if used != unused else f"rows of {names[used]} differ"
-            problems.append(f"{where} in {attempts}: {among}; the fuller one, of {names[used].name}, is used")
+            problems.append(f"{where} in {attempts}: {among}; the more complete one, in {names[used].name}, is used")
     return problems
 
 
 def _agree(values: pa.Array, others: pa.Array) -> bool:
-    """Whether all values equal those in the same place of `others`, null aside."""
+    """Whether all values equal those of `others`; nulls are ignored."""
     both = pc.and_(values.is_valid(), others.is_valid())
     return _equal(values.filter(both), others.filter(both))
 
@@ -141,7 +141,7 @@ def _whole(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _equal(values: pa.Array, others: pa.Array) -> bool:
-    """Whether all values that are not null equal those in the same place of `others`; NaN equals NaN."""
+    """Whether all values except nulls equal those of `others`; NaN equals NaN."""
     if values.equals(others):
         return True
     if values.null_count:
@@ -156,7 +156,7 @@ def _equal(values: pa.Array, others: pa.Array) -> bool:
             inside, others_inside
         )
     if pa.types.is_floating(values.type):
-        # By their bits: as numbers NaN is unequal to itself.
+        # Compare bits, because NaN is unequal to itself.
         bits = {64: pa.int64(), 32: pa.int32()}[values.type.bit_width]
         return bool(values.view(bits).equals(others.view(bits)))
     return bool(values.equals(others))

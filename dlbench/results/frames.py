@@ -1,6 +1,6 @@
-"""Rows as a pandas DataFrame, put together from one table after the other, so that little is in memory twice.
+"""Rows as a pandas DataFrame, built table by table to save memory.
 
-Equal texts of system_details, and equal lists of texts, are one object in all rows; samples are views of larger arrays.
+Equal texts of system_details and equal lists of texts share one object; samples are views of larger arrays.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-#: After so many columns their chunks, small blocks, are given back to the system.
+#: Number of columns after which freed memory is returned to the system.
 _RELEASED = 16
 
 
 class Frame:
-    """A DataFrame that grows by tables of one schema."""
+    """Builder of a DataFrame from tables of one schema."""
 
     def __init__(self, schema: pa.Schema) -> None:
-        """An empty one with the columns of `schema`."""
+        """Create an empty builder with the columns of `schema`."""
         self._chunks: dict[str, list[pa.Array]] = {}
         self._objects: dict[str, list[Any]] = {}
         self._known: dict[Any, Any] = {}
@@ -47,7 +47,7 @@ class Frame:
                     objects += _lists_of_numbers(chunk)
 
     def finished(self) -> pd.DataFrame:
-        """All rows; nothing can be added any more."""
+        """Return all rows; the builder cannot be used afterwards."""
         import pandas as pd
 
         columns: dict[str, Any] = {}
@@ -57,9 +57,9 @@ class Frame:
             if f.name in self._chunks:
                 columns[f.name] = pa.chunked_array(self._chunks.pop(f.name), f.type).to_pandas()
             else:
-                # pandas would make a column of Arrow's texts of it, each in full.
+                # pandas would otherwise create an Arrow text column with every text in full.
                 columns[f.name] = pd.Series(_objects(self._objects.pop(f.name)), dtype=object)
-        # Not in one piece: that would take the memory twice.
+        # In pieces: one piece would double the memory.
         return pd.DataFrame(columns, copy=False)
 
     def _texts(self, chunk: pa.DictionaryArray) -> list[Any]:
@@ -79,7 +79,7 @@ class Frame:
         found: NDArray[np.object_] | None = self._known.get(texts)
         if found is None:
             found = self._known[texts] = _objects(list(texts))
-            found.flags.writeable = False  # it stands in many rows
+            found.flags.writeable = False  # the same text occurs in many rows
         return found
 
 

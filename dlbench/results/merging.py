@@ -1,4 +1,4 @@
-"""Many parts put into one: only files that dlbench wrote are ever deleted, when another holds all that they hold."""
+"""Merging of parts: only files that dlbench wrote are deleted, after another file contains all their rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MERGED = "merged-"
 
 @dataclass(frozen=True)
 class _Own:
-    """A part that this dlbench may delete, the attempts in it, and its rows."""
+    """A part that dlbench may delete, with its attempts and rows."""
 
     part: Path
     attempts: frozenset[str]
@@ -31,16 +31,16 @@ class _Own:
 
 
 def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> Path | None:
-    """Put the parts that lie directly in `root` into one, which reads much faster; None when there are fewer than two.
+    """Merge the parts directly in `root` into one file, which loads much faster; None if there are fewer than two.
 
-    Parts that others wrote, that hold other columns or that cannot be read are left alone, and so are those that share
-    an attempt. The merged part is in place, and was read back and compared, before a small one goes; what a kill leaves
-    between is put right by `drop_doubles`.
+    Foreign parts, parts with other columns, unreadable parts and parts that share an attempt are not merged. The
+    merged part is written, read back and compared before small parts are deleted; `drop_doubles` repairs an
+    interrupted merge.
 
     Args:
         root: a results folder.
-        max_bytes: larger files are left as they are.
-        most: no more than so many files are taken, those of the oldest attempts first.
+        max_bytes: larger files are not merged.
+        most: maximum number of files, oldest attempts first.
 
     Raises:
         StoreError: the merged part cannot be written.
@@ -64,7 +64,7 @@ def _read_back(merged: pq.ParquetFile, row_groups: list[int]) -> pa.Table:
 
 
 def _write_all(target: Path, alone: list[_Own]) -> list[list[int]]:
-    """Write the rows of all parts into `target`; gives for each part the row groups that hold them."""
+    """Write the rows of all parts to `target`; return the row groups of each part."""
     groups: list[list[int]] = []
     schema = parts.marked(SCHEMA, target.name, sum(one.num_rows for one in alone))
     written = 0
@@ -82,9 +82,9 @@ def _write_all(target: Path, alone: list[_Own]) -> list[list[int]]:
 
 
 def drop_doubles(root: Path) -> int:
-    """Remove own parts whose rows another own part holds as well: a merge was cut off there. Gives how many they were.
+    """Remove own parts whose rows another own part contains (interrupted merge); return their number.
 
-    Of two equal parts the one whose name is first stays, so that two processes that tidy at once never delete both.
+    Of two equal parts the first by name stays, so that two concurrent processes never delete both.
     """
     own = list(_own_parts(root))
     holders: dict[str, list[_Own]] = {}
@@ -102,7 +102,7 @@ def drop_doubles(root: Path) -> int:
 
 
 def _is_contained(one: _Own, other: _Own) -> bool:
-    """Whether `other` is in place and holds all that `one` does, and goes before it where they are equal."""
+    """Whether `other` exists and contains all rows of `one`; of equal parts the first by name counts as containing."""
     try:
         part, table = parts.read_part(one.part), parts.read_part(other.part)
     except StoreError:
@@ -112,12 +112,12 @@ def _is_contained(one: _Own, other: _Own) -> bool:
 
 
 def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_Own]:
-    """The parts directly in `root` that dlbench wrote and that can be written again without loss.
+    """Return the parts directly in `root` that dlbench wrote and that can be rewritten without loss.
 
     Args:
         root: a results folder.
-        max_bytes: larger files are left out.
-        thorough: read each part whole, so that damage in any column is found.
+        max_bytes: larger files are skipped.
+        thorough: read each part completely, to find damage in any column.
     """
     for part in sorted(root.glob("*.parquet")):
         if (
@@ -133,8 +133,8 @@ def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False)
             columns = parts.open_part(part).file.schema_arrow.names
             ids = parts.read_part(part, None if thorough else ["attempt_id"], problems)["attempt_id"]
         except StoreError as error:
-            warnings.warn(f"{error}; passed over; {REBUILD}", SkippedPart, stacklevel=3)
+            warnings.warn(f"{error}; skipped; {REBUILD}", SkippedPart, stacklevel=3)
             continue
-        # What is left out of its rows, or is not known here, would be lost.
+        # Rows or columns that this version does not read would be lost.
         if not problems and set(columns) <= set(SCHEMA.names):
             yield _Own(part, frozenset(ids.to_pylist()), len(ids))

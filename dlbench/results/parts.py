@@ -1,4 +1,4 @@
-"""The Parquet files of a store: which there are, what is in one, and how one is written."""
+"""The Parquet files of a store: find, open, check and write them."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _NOT_CASES_FILES = ("ceilings-", "allreduce-", "layers.")
 _NO_PARTS = NOT_CASES | {"attempts", "jobs", "claims"}
 #: Rows that are compressed together: a reader of some attempts need not look at the others.
 ROW_GROUP = 4096
-#: What to do about a part that cannot be read.
-REBUILD = "`dlbench collect` rebuilds it where the attempt's folder is still there"
+#: Advice about a part that cannot be read.
+REBUILD = "run `dlbench collect` to rebuild it if the attempt folder still exists"
 #: Key of the file's metadata under which `dlbench run` and `collect` sign the parts that they write.
 MARK = b"dlbench_part"
 
 
 class SkippedPart(UserWarning):
-    """A part of a store could not be read and was passed over; the others were read."""
+    """A part of a store could not be read and was skipped; the others were read."""
 
 
 def parts(source: str | Path) -> list[Path]:
@@ -84,7 +84,7 @@ def _matching(pattern: str) -> tuple[list[Path], list[str]]:
     # Not pathlib's: that takes no absolute patterns.
     matching = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
     if not matching:
-        raise StoreError(f"no results at '{named(Path(pattern))}': no such file or folder; `dlbench run` makes one")
+        raise StoreError(f"no results at '{named(Path(pattern))}': it does not exist; run `dlbench run quick` first")
     found: list[Path] = []
     problems: list[str] = []
     for match in matching:
@@ -94,7 +94,7 @@ def _matching(pattern: str) -> tuple[list[Path], list[str]]:
                 found += more
                 problems += others
             except StoreError as error:
-                problems.append(f"{error}; passed over")
+                problems.append(f"{error}; skipped")
     return found, problems
 
 
@@ -103,7 +103,7 @@ def _inside(folder: Path) -> tuple[list[Path], list[str]]:
     problems: list[str] = []
 
     def unreadable_folder(error: OSError) -> None:
-        problems.append(f"cannot read {named(Path(str(error.filename)))}: {error.strerror}; passed over")
+        problems.append(f"cannot read {named(Path(str(error.filename)))}: {error.strerror}; skipped")
 
     for place, folders, files in os.walk(folder, onerror=unreadable_folder):
         folders[:] = [name for name in folders if name not in _NO_PARTS]
@@ -114,12 +114,12 @@ def _inside(folder: Path) -> tuple[list[Path], list[str]]:
             if file.is_file():
                 found.append(file)
             else:
-                problems.append(f"cannot read {named(file)}: it is no file, or a link that leads nowhere; passed over")
+                problems.append(f"cannot read {named(file)}: it is not a file, or a broken link; skipped")
     return sorted(found), problems
 
 
 def named(path: Path) -> str:
-    """A path as a message names it, on one line, whatever its bytes are."""
+    """Format a path for a message, on one line, with any bytes."""
     return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
@@ -174,7 +174,7 @@ def open_part(part: Path) -> PartFile:
     """
     try:
         if not part.is_file():
-            raise StoreError(f"cannot read {named(part)}: it is no file")
+            raise StoreError(f"cannot read {named(part)}: it is not a file")
         file = pq.ParquetFile(part)
         names = file.schema_arrow.names
         constants = _of_folders(part, names)
@@ -182,9 +182,7 @@ def open_part(part: Path) -> PartFile:
     except CANNOT as error:
         raise unreadable(part, error) from error
     if "attempt_id" not in (*names, *constants):
-        raise StoreError(
-            f"cannot read {named(part)}: it has no column 'attempt_id', so it is no part of a dlbench store"
-        )
+        raise StoreError(f"cannot read {named(part)}: it has no column 'attempt_id' and is not a dlbench store")
     missing = [f"'{name}'" for name in REQUIRED if name not in (*names, *constants)]
     if missing:
         raise StoreError(f"cannot read {named(part)}: it has no column {', '.join(missing)}")
@@ -243,7 +241,7 @@ def _remark(part: Path, schema: pa.Schema) -> str:
     """That a file is newer than this dlbench, or ""."""
     text = (schema.metadata or {}).get(b"dlbench_schema_version", b"0")
     if not text.isdigit() or len(text) > 9:
-        return f"{named(part)} has schema version {excerpt(text)}, which is no number"
+        return f"{named(part)} has schema version {excerpt(text)}, which is not a number"
     if int(text) <= SCHEMA_VERSION:
         return ""
     newer = f"newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"

@@ -1,6 +1,6 @@
-"""Results without what is private, fit to be published: hosts, users, paths, environment and jobs are taken out.
+"""Anonymized results for publication: without hosts, users, paths, environment and jobs.
 
-Of what a system tells in `details` only what is named here stays. Everything measured stays as it is.
+Of system `details` only the keys listed here are kept. Measured values are unchanged.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ from dlbench.results.reader import Reader
 from dlbench.results.records import details_of
 from dlbench.results.schema import LONG_TEXT, SCHEMA
 
-#: Texts that people or programs wrote, where anything may stand.
+#: Free texts, which may contain private data.
 _TEXTS = ("suite", "error", "label", "warnings", "energy_note", "throttle_reasons", "warning")
-#: What of `system_details` concerns nobody and matters for the figures.
+#: Keys of `system_details` that are not private and matter for the figures.
 _DETAILS = (
     *("system_key", "precision_switches", "cudnn_benchmark", "cpu_capability", "cpu_governor", "cpu_frequency_mhz"),
     *("cpu_quota", "numa_nodes", "numa_nodes_online", "load_average_before"),
 )
 _OF_DEVICES = ("name", "memory_bytes", "multiprocessors", "compute_capability", "l2_cache_bytes")
-#: User names shorter than this are words of other meanings too; paths with them are taken out all the same.
+#: Shorter user names are not replaced in texts (they may be ordinary words); their paths are removed anyway.
 _HOME = re.compile(r"/(?:home|users?)/([^/\s:'\"]{3,})", re.IGNORECASE)
 #: What the kernel calls its classes of devices names nobody.
 _PATH = re.compile(r"(?<![\w.:/])/(?!sys/class/)(?:[^/\s:'\"]+/)+([^/\s:'\"]*)")
 
 
 class Scrubber:
-    """Replaces host and user names and paths in texts; the same name becomes the same word everywhere."""
+    """Anonymizer of host names, user names and paths in texts; equal names get equal replacements."""
 
     def __init__(self, hosts: Iterable[str | None], texts: Iterable[str | None] = ()) -> None:
-        """Learn the names of all hosts, and of the users whose homes are mentioned anywhere in `texts`."""
+        """Collect the names of all hosts, and of users whose home folders occur in `texts`."""
         self._users = sorted({user for text in texts for user in _HOME.findall(text or "")}, key=lambda u: (-len(u), u))
         names = sorted({host for host in hosts if isinstance(host, str) and host})
         self._hosts = {name: f"node{i}" for i, name in enumerate(names, 1)}
         words = set(self._hosts) | {name.partition(".")[0] for name in names}
-        # The longest first: n10 would otherwise become what n1 becomes, and a 0.
+        # The longest first: otherwise n10 would become the replacement of n1 followed by 0.
         alternatives = "|".join(re.escape(word) for word in sorted(words, key=lambda w: (-len(w), w)))
         self._pattern = re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])") if words else None
 
     def host(self, name: str | None) -> str | None:
-        """node1, node2, ... by the order of their names."""
+        """Return the replacement of a host: node1, node2, ... in order of host names."""
         return self._hosts.get(name, name) if name else name
 
     def text(self, text: str | None) -> str | None:
-        """`text` with node names for hosts, "user" for users, and of absolute paths the names of files only."""
+        """Replace hosts by node names, users by "user", and absolute paths by file names."""
         if not text:
             return text
         text = _PATH.sub(lambda match: f".../{match[1]}" if "." in match[1] else "...", text)
@@ -72,7 +72,7 @@ class Scrubber:
         return next(node for name, node in self._hosts.items() if name.partition(".")[0] == word)
 
     def value(self, value: Any) -> Any:
-        """Every text in a list or dictionary."""
+        """Anonymize every text in a list or dictionary."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):
@@ -83,19 +83,19 @@ class Scrubber:
 
 
 def hashed(uuid: str | None) -> str | None:
-    """A device's name that tells it apart from others and does not tell which it is."""
+    """Return an anonymous but distinct name of a device."""
     return f"device-{hashlib.sha256(uuid.encode()).hexdigest()[:12]}" if uuid else uuid
 
 
 def write(sources: Sequence[str | Path], target: Path, private: bool = False) -> int:
-    """Write all records of `sources` into one Parquet file, and beside it the ceilings and profiles that lie with them.
+    """Write all records of `sources` to one Parquet file, and their ceilings and profiles next to it.
 
     Args:
-        target: the file; its folder is made if it is not there.
-        private: keep everything as it is.
+        target: the file; its folder is created if missing.
+        private: keep private data.
 
     Returns:
-        How many rows were written.
+        Number of rows written.
 
     Raises:
         StoreError: a source does not exist, or `target` cannot be written.
@@ -124,7 +124,7 @@ def write(sources: Sequence[str | Path], target: Path, private: bool = False) ->
 
 
 def _names_and_texts(reader: Reader) -> tuple[set[str | None], set[str | None]]:
-    """The names of all hosts, and each different text in which names may stand."""
+    """Return the names of all hosts, and all distinct texts that may contain names."""
     hosts: set[str | None] = set()
     texts: set[str | None] = set()
     known = [name for name in _TEXTS if name in SCHEMA.names]
@@ -135,7 +135,7 @@ def _names_and_texts(reader: Reader) -> tuple[set[str | None], set[str | None]]:
 
 
 def _write_rows(target: Path, reader: Reader, scrubber: Scrubber | None) -> int:
-    """Write all rows, without what is private where there is a scrubber; gives how many they are."""
+    """Write all rows, anonymized if a scrubber is given; return their number."""
     num_rows = 0
     with writing(target) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         for table in reader.tables(SCHEMA.names):
@@ -170,7 +170,7 @@ def _texts(records: pa.Table) -> Iterator[str | None]:
 
 
 def public_records(records: pa.Table, scrubber: Scrubber) -> pa.Table:
-    """The rows of a store without what is private."""
+    """Return the rows of a store, anonymized."""
     table = _scrubbed(records, scrubber, "system_hostname", "device_uuid")
     images = [image and PurePosixPath(image).name for image in table["system_container_image"].to_pylist()]
     table = _with(table, "system_container_image", images)

@@ -1,4 +1,4 @@
-"""SQL over a store, by DuckDB, which sees the tables that it is given and nothing else: no file, no network."""
+"""SQL queries on a store by DuckDB, which can access only the given tables: no files, no network."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.reader import Reader
 from dlbench.results.schema import IN_MEMORY, SCHEMA
 
-#: What can be asked, and what one row of it is.
+#: Tables, and the meaning of one row.
 VIEWS = {
     "records": "one row per rank of each attempt, raw samples as lists",
     "ceilings": "one row per operation and shape that `dlbench ceilings` measured",
     "all_reduces": "one row per message size that `dlbench allreduce` measured",
     "layers": "one row per layer that `dlbench profile` measured",
-    "left_out": "one row per reason why rows of the files are not in records, with their number",
+    "left_out": "one row per reason why rows are missing in records, with their number",
 }
 
 
@@ -40,7 +40,7 @@ _SETTINGS = (
 
 
 def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tuple[Any, ...]]]:
-    """The names of the columns and the rows that `sql` gives; of several statements those of the last.
+    """Run `sql`; return column names and rows (of the last statement).
 
     Args:
         sql: DuckDB's SQL over the views of `VIEWS`.
@@ -48,7 +48,7 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
 
     Raises:
         StoreError: a source does not exist.
-        BadInput: DuckDB refuses the statement, or there is none.
+        BadInput: SQL error, or no statement.
     """
     return _run(sql, sources, _plain_rows)
 
@@ -77,7 +77,7 @@ def _run(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], 
         found = connection.sql(sql)
         answer = None if found is None else convert(found.to_arrow_table())
     except (duckdb.Error, pa.ArrowException, OverflowError, ValueError) as error:
-        raise BadInput(f"DuckDB refuses the query: {' '.join(str(error).split())[:500]}") from error
+        raise BadInput(f"SQL error: {' '.join(str(error).split())[:500]}") from error
     except RuntimeError as error:
         if "interrupted" in str(error).lower():
             raise KeyboardInterrupt from error
@@ -97,25 +97,25 @@ def _plain_rows(table: pa.Table) -> tuple[list[str], list[tuple[Any, ...]]]:
 
 
 class _Records(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no types
-    """The rows of stores, which DuckDB has read as it needs them: in pieces, and only the columns that it names."""
+    """Rows of stores, which DuckDB reads in pieces and only in the columns it needs."""
 
     def __init__(self, reader: Reader) -> None:
-        """Of what `reader` reads."""
+        """Use the rows of `reader`."""
         self._reader = reader
 
     @property
     def problems(self) -> list[str]:
-        """What could not be read, in words."""
+        """Descriptions of unreadable parts."""
         return self._reader.problems
 
     @property
     def schema(self) -> pa.Schema:
-        """All columns."""
+        """Schema of all columns."""
         return IN_MEMORY
 
     def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **_: Any) -> dataset.Scanner:
-        """The rows with these columns; `filter` may name others."""
-        # Every name that stands in the words of the filter, so that none that it needs is missing.
+        """Return the rows with these columns; `filter` may use other columns."""
+        # All column names that occur in the text of the filter.
         words = set(re.findall(r"\w+", str(filter))) if filter is not None else set()
         names = [name for name in SCHEMA.names if columns is None or name in columns or name in words]
         schema = pa.schema([IN_MEMORY.field(name) for name in names])
@@ -135,13 +135,13 @@ def _tables(sources: Sequence[str | Path]) -> dict[str, Any]:
         "all_reduces": (bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA),
         "layers": (bounds_schema.read_files(layers, bounds_schema.LAYERS_SCHEMA), bounds_schema.LAYERS_SCHEMA),
     }
-    # Explicit types: a column of an empty frame would have none.
+    # Explicit types: columns of an empty frame have none.
     tables = {name: pa.Table.from_pandas(f, schema, preserve_index=False) for name, (f, schema) in frames.items()}
     return {"records": _Records(Reader.of(sources)), **tables}
 
 
 def _left_out(sources: Sequence[str | Path]) -> pa.Table:
-    """How many rows of the files are not among the records, by reason; with the records they are all rows."""
+    """Count the rows of the files that are missing in records, by reason."""
     reader = Reader.of(sources)
     for _ in reader.batches(()):
         pass
@@ -150,7 +150,7 @@ def _left_out(sources: Sequence[str | Path]) -> pa.Table:
 
 
 def _plain(value: Any) -> Any:
-    """A value of DuckDB as JSON knows it."""
+    """Convert a DuckDB value to a JSON type."""
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):

@@ -246,7 +246,7 @@ class Reader:
                     try:
                         found = future.result()
                     except StoreError as error:
-                        self.problems.append(f"{error}; passed over; {store.REBUILD}")
+                        self.problems.append(f"{error}; skipped; {store.REBUILD}")
                         continue
                     if waiting and not (isinstance(found, _Small) and _fits(found, [s for _, s in waiting])):
                         yield from self._of_small(waiting, schema)
@@ -268,7 +268,7 @@ class Reader:
                 yield np.full(table.num_rows, index), table
             self.problems += problems
         except StoreError as error:
-            rest = f"only its first {num_rows} rows are in here" if num_rows else "passed over"
+            rest = f"only its first {num_rows} rows are in here" if num_rows else "skipped"
             self.problems.append(f"{error}; {rest}; {store.REBUILD}")
 
     def _of_small(self, parts: list[tuple[int, _Small]], schema: pa.Schema) -> Iterator[_Read]:
@@ -282,7 +282,7 @@ class Reader:
             problems = [small.opened.remark] if small.opened.remark else []
             table = _judged([small], schema, problems)
             if table is None or (small.table.num_rows and not table.num_rows):
-                self.problems.append(f"cannot read {problems[-1]}; passed over; {store.REBUILD}")
+                self.problems.append(f"cannot read {problems[-1]}; skipped; {store.REBUILD}")
                 continue
             self.problems += problems
             yield np.full(table.num_rows, index), table

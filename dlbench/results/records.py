@@ -1,7 +1,7 @@
-"""The types that travel from the worker to the store: plain data, SI units, JSON in and out, no torch, no pyarrow.
+"""Record types, from the worker to the store: plain data, SI units, JSON, no torch, no pyarrow.
 
 A worker process fills one `Measurement` and one `System` per rank; rank 0 gathers them into an `Outcome`, which is
-`result.json`. The supervisor adds what only it knows (attempt, suite, exit status) and that is a `Record`. One record
+`result.json`. The supervisor adds attempt, suite and exit status: a `Record`. One record
 becomes one Parquet row per rank (`schema.py`). Raw samples are kept; every statistic is derived from them later.
 """
 
@@ -17,29 +17,28 @@ from dlbench.names import excerpt, why_unsafe
 SCHEMA_VERSION = 1
 #: ok: met its confidence target; unstable: kept, but stopped at a cap; the others carry an error.
 STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
-#: Statuses with usable samples: such a case counts as done and is not measured again.
+#: Statuses with usable samples: the case counts as done and is not measured again.
 DONE_STATUSES = ("ok", "unstable")
-#: Statuses that end a case: what is too large for the memory is so the next time too. Only `--fresh` tries it again.
+#: Statuses that end a case: out of memory would fail again. Only `--fresh` tries again.
 FINAL_STATUSES = (*DONE_STATUSES, "oom")
-#: Reasons of a lower clock that somebody chose: they are recorded, but they are no throttling.
+#: Reasons for lower clocks that a user set: recorded, but not throttling.
 CHOSEN_CLOCKS = ("applications_clocks", "display_clocks")
-#: The reason that heavy work on a healthy device has: its power limit. Others say that something is wrong with cooling,
-#: supply or board.
+#: The power limit, the normal throttle reason under load. Other reasons mean a problem of cooling, supply or board.
 POWER_CAP = "sw_power_cap"
 #: Scopes of energy meters that all ranks of a node share.
 SHARED_SCOPES = ("package", "node")
-#: Other work may take this share of the cores before it is said.
+#: Share of the cores that other processes may use before a warning.
 BUSY_SHARE = 0.05
-#: Counter and integral of an energy may differ by this share before it is said: the sensors of A100 and H100 see 25 ms
-#: in 100 ms.
+#: Relative difference between energy counter and power integral before a warning: sensors of A100 and H100 sample 25
+#: ms of every 100 ms.
 ENERGY_TOLERANCE = 0.05
-#: An energy of a window shorter than this [s] is kept with a warning.
+#: Windows shorter than this get a warning about their energy [s].
 SHORT_ENERGY_WINDOW_S = 5.0
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Everything one rank measured. None means that it was not or could not be measured, never 0.
+    """Measured values of one rank. None means not measured; 0 is never used for that.
 
     Step i runs from event i to event i+1, so that the steps sum to the device's window; forward, backward (with the
     loss) and optimizer lie inside the same steps. Energy is that of the whole window, gross.
@@ -63,9 +62,9 @@ class Measurement:
     warmup_steps: int | None = None
     warmup_s: float | None = None
     warmup_step_s: tuple[float, ...] = ()
-    steady: bool | None = None  # the drift test was passed before the window opened
+    steady: bool | None = None  # the drift test passed before the window opened
     stop_reason: str | None = None  # "target" | "max_time" | "max_steps"
-    phase_stride: int = 1  # forward, backward, optimizer were taken in every so many-th step, from the first on
+    phase_stride: int = 1  # forward, backward, optimizer were timed in every n-th step, starting with the first
     # Getting there [s].
     import_s: float | None = None
     build_s: float | None = None
@@ -78,8 +77,8 @@ class Measurement:
     pytorch_forward_flop: int | None = None  # PyTorch's own counter, as a check
     pytorch_backward_flop: int | None = None
     executed_flop: int | None = None  # forward, backward, and what activation checkpointing runs again
-    flop_partial: str | None = None  # names of operations that may multiply and are not counted: FLOP are lower bounds
-    flop_varies: bool | None = None  # the work differs from step to step: FLOP are means over several
+    flop_partial: str | None = None  # names of uncounted operations that may do arithmetic: FLOP are lower bounds
+    flop_varies: bool | None = None  # work differs between steps: FLOP are means over several
     # Energy.
     energy_j: float | None = None
     energy_source: str = "none"  # nvml_counter | nvml_power | rapl | amdsmi | none
@@ -87,7 +86,7 @@ class Measurement:
     energy_window_s: float | None = None  # what energy_j stands for: average power = energy_j / energy_window_s
     energy_counter_j: float | None = None  # by the counter alone, in the same window
     energy_integral_j: float | None = None  # of the sampled power, over the same time
-    energy_note: str | None = None  # why there is none, or what to know about it
+    energy_note: str | None = None  # reason for a missing energy, or a remark
     idle_power_w: float | None = None
     power_time_s: tuple[float, ...] = ()  # from the opening of the window
     power_w: tuple[float, ...] = ()
@@ -116,12 +115,12 @@ class Measurement:
     throttle_reasons: tuple[str, ...] = ()
     other_processes: int | None = None  # on the same device
     # What the kernel did for this process in the window.
-    page_faults: int | None = None  # without disk: memory that was given back and taken again, mostly
+    page_faults: int | None = None  # without disk access: mostly memory that was freed and allocated again
     kernel_time_s: float | None = None  # of its CPU time
     # Communication, where several ranks train together.
-    communicator: str | None = None  # nccl | gloo | mpi: what carried the gradients
+    communicator: str | None = None  # nccl | gloo | mpi: transport of the gradients
     transport: str | None = None  # nvlink | p2p | shared_memory | infiniband | libfabric | sockets: the slowest in use
-    gradient_allreduce_s: float | None = None  # one all-reduce of all gradients, in DDP's buckets, by itself
+    gradient_allreduce_s: float | None = None  # one all-reduce of all gradients in DDP's buckets, measured separately
     unsynced_step_s: tuple[float, ...] = ()  # the same step without gradient synchronisation, after the window
     # Sanity.
     loss_first: float | None = None
@@ -144,7 +143,7 @@ _FACT_WARNINGS = ("flop_unknown", "flop_partial", "flop_varies", "memory_unknown
 
 @dataclass(frozen=True)
 class System:
-    """The machine, container and software that one rank ran on, as far as they can be known."""
+    """Machine, container and software of one rank, as far as known."""
 
     hostname: str = ""
     cpu_model: str | None = None
@@ -170,12 +169,12 @@ class System:
     git_commit: str | None = None
     git_dirty: bool | None = None
     slurm_job_id: str | None = None
-    # What tells settings of one CPU apart (`dlbench.worker.machine.system.system_key`).
+    # Settings of the CPU, part of `system_key` (`dlbench.worker.machine.system.system_key`).
     job_threads: int | None = None  # torch's threads of one process of the job; `torch_threads` is this rank's share
     node_cpu_cores: int | None = None  # physical, of the whole node
     node_cpu_threads: int | None = None  # logical, of the whole node
     node_memory_bytes: int | None = None  # of the whole node; `memory_bytes` is what the job may use
-    cpu_quota: float | None = None  # logical cores' worth of time that the control group allows
+    cpu_quota: float | None = None  # CPU quota of the control group, in logical cores
     cpu_binding: str | None = None  # variables that bind threads to cores
     #: Everything else: devices with their limits, loaded libraries, environment, Slurm job; JSON types only.
     details: dict[str, Any] = field(default_factory=dict)
@@ -183,30 +182,30 @@ class System:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a worker leaves behind as `result.json`: per rank a system and a measurement, and how it ended."""
+    """Contents of `result.json`: system and measurement per rank, and status."""
 
     status: str
     error: str | None = None
     ranks: tuple[tuple[System, Measurement], ...] = ()
 
     def to_json(self) -> str:
-        """The outcome as JSON text; NaN and infinities become null."""
+        """Format the outcome as JSON; NaN and infinities become null."""
         ranks = [{"system": dataclasses.asdict(s), "measurement": dataclasses.asdict(m)} for s, m in self.ranks]
         return dump_json({"status": self.status, "error": self.error, "ranks": ranks})
 
     @staticmethod
     def from_json(text: str) -> Outcome:
-        """The outcome that `to_json` wrote; keys from a newer version are passed over.
+        """Parse an outcome that `to_json` wrote; keys of newer versions are ignored.
 
         Raises:
-            ValueError: not JSON, or not such an outcome.
+            ValueError: the text is not JSON, or not an outcome.
         """
         values = load_json(text)
         if not isinstance(values, dict) or values.get("status") not in STATUSES:
             raise ValueError("not an outcome of a dlbench worker")
         ranks = values.get("ranks")
         if not isinstance(ranks, list) or not all(isinstance(rank, dict) for rank in ranks):
-            raise ValueError("its ranks are no list of objects")
+            raise ValueError("its ranks are not a list of objects")
         pairs = tuple((from_dict(System, r.get("system")), from_dict(Measurement, r.get("measurement"))) for r in ranks)
         outcome: Outcome = from_dict(Outcome, values | {"ranks": []})
         return dataclasses.replace(outcome, ranks=pairs)
@@ -214,7 +213,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Record:
-    """One attempt at one case, whatever came of it."""
+    """Record of one attempt at one case, with any status."""
 
     attempt_id: str
     case_id: str
@@ -230,23 +229,23 @@ class Record:
     system_key: str | None = None  # names the hardware and software stack
     ranks: tuple[tuple[System, Measurement], ...] = ()
     schema_version: int = SCHEMA_VERSION
-    label: str | None = None  # what sets its side of `dlbench ab` apart, such as "b: env.OMP_NUM_THREADS=1"
-    network_key: str | None = None  # which network the model's name stood for; "" where the name alone tells
+    label: str | None = None  # side and setting of `dlbench ab`, such as "b: env.OMP_NUM_THREADS=1"
+    network_key: str | None = None  # definition of the network; "" for catalogue networks
 
     def to_json(self) -> str:
-        """The record as JSON text without its ranks, which stand in `result.json` beside it."""
+        """Format the record as JSON, without its ranks (they are in `result.json`)."""
         return dump_json({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "ranks"})
 
     @staticmethod
     def from_json(text: str, folder_name: str = "") -> Record:
-        """The record that `to_json` wrote, without ranks.
+        """Parse a record that `to_json` wrote, without ranks.
 
         Args:
-            text: what `record.json` holds.
-            folder_name: the attempt's id where the text has none that may become a path.
+            text: content of `record.json`.
+        folder_name: attempt id to use if the text has no valid one.
 
         Raises:
-            ValueError: not JSON, or not a record.
+            ValueError: the text is not JSON, or not a record.
         """
         values = load_json(text)
         if isinstance(values, dict) and folder_name and why_unsafe(values.get("attempt_id")):
@@ -274,7 +273,7 @@ def shared_facts(record: Record) -> dict[str, Any] | None:
 
 
 def details_of(text: object) -> dict[str, Any]:
-    """What `system_details` holds; nothing where it is not what a worker writes."""
+    """Parse `system_details`; empty if it is not from a worker."""
     try:
         details = load_json(text) if isinstance(text, str) else None
     except ValueError:
@@ -289,15 +288,15 @@ def details_of(text: object) -> dict[str, Any]:
 
 
 def from_dict(cls: type, values: Any) -> Any:
-    """An instance of the dataclass `cls`; keys it does not know are passed over, lists become tuples.
+    """Build an instance of dataclass `cls`; unknown keys are ignored, lists become tuples.
 
-    Fields of other dataclasses are made by the caller.
+    The caller builds fields of other dataclasses.
 
     Raises:
-        ValueError: no dictionary, a field without default is missing, or a value is of another type than its field.
+        ValueError: not a dictionary, a required field is missing, or a value has the wrong type.
     """
     if not isinstance(values, dict):
-        raise ValueError(f"{cls.__name__} is {excerpt(values)}, no object with fields")
+        raise ValueError(f"{cls.__name__} is {excerpt(values)}; it must be an object with fields")
     made = {}
     for f in dataclasses.fields(cls):
         if f.name in values:
@@ -308,7 +307,7 @@ def from_dict(cls: type, values: Any) -> Any:
 
 
 def _typed(value: Any, wanted: str, what: str) -> Any:
-    """`value` if it is of the type that a field's annotation names: of a number in an array null is none as well."""
+    """Check that `value` has the type of a field's annotation; null is allowed in arrays of numbers."""
     optional, wanted = wanted.endswith(" | None"), wanted.removesuffix(" | None")
     if value is None and optional:
         return None
@@ -320,7 +319,7 @@ def _typed(value: Any, wanted: str, what: str) -> Any:
     raise ValueError(f"{what} is {excerpt(value)}, not {_KINDS.get(wanted, 'a list of such')}")
 
 
-#: The types of fields that a file can hold, in words.
+#: Field types, as messages describe them.
 _KINDS = {
     "str": "a text",
     "int": "a whole number of up to 63 bits",
@@ -342,7 +341,7 @@ def _is_kind(value: Any, wanted: str) -> bool:
 
 
 def printable(text: str | None, limit: int = 2000) -> str | None:
-    """A text from somebody else's code, made fit for terminals and reports: no control characters, not without end."""
+    """Make a foreign text safe for terminals and reports: no control characters, limited length."""
     if text is None:
         return None
     clean = "".join(c if c.isprintable() or c in "\n\t" else " " for c in text[: 2 * limit])

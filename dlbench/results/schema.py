@@ -1,9 +1,8 @@
 """The explicit Arrow schema of the store: one row per rank of one attempt.
 
-The columns are the fields of `Record`, `Case`, `Measurement` and (prefixed `system_`) `System`; their types are those
-written in the dataclasses, never guessed from data. Units stand in the field metadata. `tests/golden/schema.txt` holds
-the whole schema, so that no column changes by accident; a new column is added with a default of null and old parts
-stay readable.
+The columns are the fields of `Record`, `Case`, `Measurement` and (prefixed `system_`) `System`; their types come from
+the dataclasses, never from data. Units are in the field metadata. `tests/golden/schema.txt` contains the whole schema,
+to detect accidental changes. New columns default to null, so that old parts stay readable.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _ARROW_TYPES = {
 }
 _UNITS = {"s": "s", "j": "J", "w": "W", "bytes": "B", "mhz": "MHz", "c": "°C", "flop": "FLOP", "macs": "MAC"}
 _TIMES = ("started_at", "finished_at")
-#: Columns that parts written before 2026-11-28 lack. A new column belongs in here.
+#: Columns that parts written before 2026-11-28 lack. Add new columns here.
 ADDED_LATER = frozenset(
     (
         *("system_job_threads", "system_node_cpu_cores", "system_node_cpu_threads", "system_node_memory_bytes"),
@@ -41,7 +40,7 @@ ADDED_LATER = frozenset(
 
 
 def unit_of(column: str) -> str:
-    """The unit that a column's name ends in, or "" where it has none: ``unit_of("step_s") == "s"``."""
+    """Return the unit at the end of a column name, or "": ``unit_of("step_s") == "s"``."""
     return _UNITS.get(column.rpartition("_")[2], "")
 
 
@@ -65,9 +64,9 @@ SCHEMA: pa.Schema = pa.schema(
     metadata={"dlbench_schema_version": str(SCHEMA_VERSION)},
 )
 
-#: A text of some 20 kB that is the same in many rows: in memory each different one is held once.
+#: Text of about 20 kB, equal in many rows: stored once in memory.
 LONG_TEXT = "system_details"
-#: The types of rows in memory: offsets of 64 bits where 230 000 rows would go beyond those of 32.
+#: Types of rows in memory: 64-bit offsets, because 230 000 rows exceed 32 bits.
 IN_MEMORY: pa.Schema = pa.schema(
     [f.with_type(pa.dictionary(pa.int32(), pa.large_string())) if f.name == LONG_TEXT else f for f in SCHEMA],
     metadata=SCHEMA.metadata,
@@ -75,7 +74,7 @@ IN_MEMORY: pa.Schema = pa.schema(
 
 
 def rows(record: Record) -> list[dict[str, Any]]:
-    """The rows of one record: one per rank, and one with an empty measurement where no rank lived to report."""
+    """Return the rows of one record: one per rank, or one with an empty measurement if no rank reported."""
     head = {f.name: getattr(record, f.name) for f in dataclasses.fields(Record) if f.name not in ("case", "ranks")}
     case = {**record.case, "protocol": json.dumps(record.case.get("protocol", {}), sort_keys=True)}
     return [head | case | _measured(s, m) for s, m in record.ranks or ((System(), Measurement(rank=0)),)]
@@ -89,12 +88,12 @@ def _measured(system: System, measurement: Measurement) -> dict[str, Any]:
 
 
 def to_table(records: list[Record]) -> pa.Table:
-    """The records as one Arrow table of `SCHEMA`."""
+    """Convert records to one Arrow table of `SCHEMA`."""
     return pa.Table.from_pylist([_with_times(row) for record in records for row in rows(record)], schema=SCHEMA)
 
 
 def _with_times(row: dict[str, Any]) -> dict[str, Any]:
-    # Arrow takes datetime objects, JSON carries texts.
+    # Arrow needs datetime objects; JSON has texts.
     from datetime import datetime
 
     return row | {name: datetime.fromisoformat(row[name]) for name in _TIMES if row.get(name)}

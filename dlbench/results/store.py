@@ -1,12 +1,12 @@
-"""The store: a folder of Parquet parts, one per attempt, each written once under a name nobody else can choose.
+"""The store: a folder of Parquet parts, one per attempt, each written once under a unique name.
 
     results/
       <attempt_id>.parquet          rows of one attempt, one per rank
       merged-<digest>.parquet       many attempts, after `dlbench collect --merge`
-      ceilings/  profiles/          of another kind, and left out here (see `bounds_schema`)
-      attempts/<attempt_id>/        what the attempt left behind (see `dlbench.launch.attempts`)
+      ceilings/  profiles/          other tables, skipped here (see `bounds_schema`)
+      attempts/<attempt_id>/        files of the attempt (see `dlbench.launch.attempts`)
 
-Any reader of Parquet can open the parts: ``duckdb -c "select * from 'results/*.parquet'"``.
+Any Parquet reader can open the parts: ``duckdb -c "select * from 'results/*.parquet'"``.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def append(root: Path, record: Record, make_folder: bool = True) -> Path:
         StoreError: the folder cannot be written, or the record holds what its columns cannot.
     """
     if reason := why_unsafe(record.attempt_id):
-        raise StoreError(f"cannot store an attempt called {excerpt(record.attempt_id)}: {reason}")
+        raise StoreError(f"cannot store attempt {excerpt(record.attempt_id)}: {reason}")
     try:
         table = to_table([record])
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
@@ -167,7 +167,7 @@ def _ended(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
 def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     """All rows of the given files, folders or glob patterns, each row once, in the types of `IN_MEMORY`.
 
-    A part that cannot be read is passed over with a `SkippedPart` warning.
+    A part that cannot be read is skipped with a `SkippedPart` warning.
 
     Raises:
         StoreError: a source does not exist, or is a file that cannot be read.

@@ -1,4 +1,4 @@
-"""One case: what is to be measured, and how long to look. Plain data, no torch."""
+"""One case (the setting to measure) and its protocol (how it is measured). Plain data, no torch."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ COMPILE_MODES = ("off", "default", "max-autotune")
 OPTIMIZERS = ("sgd", "adam", "adagrad", "rmsprop")
 #: "synthetic": one random batch, already on the device; "synthetic_host": pinned host batches copied in each step.
 DATA_SOURCES = ("synthetic", "synthetic_host")
-#: "auto" becomes "cuda" or "cpu" before a case is made, so that a case always says where it ran.
+#: "auto" becomes "cuda" or "cpu" before a case is created, so that a case always contains its device.
 DEVICES = ("auto", "cuda", "cpu")
 ENERGY_CHOICES = ("auto", "none")
-#: On a CPU: "keep" freed memory for the next step, or leave it to the "system", whose page faults make steps uneven.
+#: On a CPU: "keep" freed memory for the next step, or return it to the "system" (page faults make steps uneven).
 HEAPS = ("keep", "system")
-#: "auto": NCCL between GPUs, Gloo between CPUs, and none for a single rank; a name makes a group of one rank as well.
+#: "auto": NCCL between GPUs, Gloo between CPUs, and no group for a single rank; a name creates a group even for one
+#: rank.
 BACKENDS = ("auto", "nccl", "gloo", "mpi")
 SWITCHES = ("off", "on")
-#: In what gradients travel: as they are, or compressed to 16 bits.
+#: Format of gradients during communication: unchanged, or compressed to 16 bits.
 COMM_HOOKS = ("none", "fp16", "bf16")
-#: The confidence of intervals that need not be named.
+#: The usual confidence level, which is not printed.
 USUAL_CONFIDENCE = 0.95
 
 
@@ -39,9 +40,9 @@ class Protocol:
     """How a case is measured: warm-up, window, stopping, limits.
 
     A window ends when it has lasted `min_time_s`, has `min_steps` steps, and the half-width of the `confidence`
-    interval of the median step time is at most `target_half_width` of that median (`dlbench.worker.stopping` says how
-    often it looks); at `max_time_s` or `max_steps` it ends anyway and the case is recorded as unstable. Fewer than 20
-    steps carry no interval.
+    interval of the median step time is at most `target_half_width` of that median (see `dlbench.worker.stopping` for
+    how often this is checked); at `max_time_s` or `max_steps` it ends in any case and the case is recorded as
+    unstable. Fewer than 20 steps give no interval.
     """
 
     warmup_min_steps: int = 5
@@ -80,7 +81,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured in one process (per device): one network, one pass, one setting of every axis."""
+    """The setting that one process (per device) measures: one network, one mode, one value of every axis."""
 
     model: str
     mode: str = "training"
@@ -95,7 +96,7 @@ class Case:
     data: str = "synthetic"
     #: The number of the process: a case is measured in several (`processes` of a suite), each with its own number.
     repeat: int = 0
-    #: Data-parallel training: how DistributedDataParallel brings the gradients together.
+    #: Data-parallel training: how DistributedDataParallel reduces gradients.
     backend: str = "auto"
     bucket_cap_mb: int = 25
     gradient_as_bucket_view: str = "off"
@@ -113,19 +114,19 @@ class Case:
 
     @property
     def world_size(self) -> int:
-        """Number of ranks: one per device over all nodes."""
+        """Number of ranks: one per device, over all nodes."""
         return self.nodes * self.devices_per_node
 
     @property
     def is_distributed(self) -> bool:
-        """Whether a process group is made: for several ranks, or because a backend is named."""
+        """Whether a process group is created: for several ranks, or if a backend is named."""
         return self.world_size > 1 or self.backend != "auto"
 
     @cached_property
     def id(self) -> str:
-        """12 hex digits that name this case; equal cases have equal ids, on any machine, in any version.
+        """Id of this case: 12 hex digits; equal cases have equal ids, on any machine and in any version.
 
-        Values equal to their default are left out, so an axis added later leaves the ids of older cases as they were.
+        Values equal to their default are omitted, so that an axis added later does not change the ids of older cases.
         """
         canonical = json.dumps(_without_defaults(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -136,18 +137,18 @@ class Case:
         return self.id if self.repeat == 0 else dataclasses.replace(self, repeat=0).id
 
     def to_dict(self) -> dict[str, Any]:
-        """All values as plain JSON types, the protocol as a nested dictionary."""
+        """Return all values as plain JSON types, the protocol as a nested dictionary."""
         return dataclasses.asdict(self)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Case:
-        """The case that `to_dict` described; keys that this version does not know are an error.
+        """Build a case from the result of `to_dict`; unknown keys are an error.
 
         Raises:
             BadInput: a key is unknown or a value has the wrong type or range.
         """
         if not isinstance(values, dict):
-            raise BadInput(f"a case must be an object with its axes, not {excerpt(values)}")
+            raise BadInput(f"a case must be an object with axes as keys, not {excerpt(values)}")
         rest = dict(values)
         protocol = make_protocol(rest.pop("protocol", {}))
         return Case(protocol=protocol, **check_types(Case, rest, "case"))
@@ -166,12 +167,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "static_graph": SWITCHES,
     "comm_hook": COMM_HOOKS,
 }
-#: The names of all axes, in the order in which they multiply and are listed.
+#: Names of all axes, in the order in which they are combined and listed.
 AXES: tuple[str, ...] = tuple(f.name for f in fields(Case) if f.name != "protocol")
 
 
 def make_protocol(values: dict[str, Any], where: str = "protocol") -> Protocol:
-    """A protocol from plain values; unknown keys and wrong types are errors that name `where`."""
+    """Build a protocol from plain values; errors about unknown keys and wrong types contain `where`."""
     return Protocol(**check_types(Protocol, values, where))
 
 
@@ -179,7 +180,7 @@ def check_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str,
     """`values` with integers widened where a float is meant.
 
     Raises:
-        UnknownName: a key that `cls` has no field for.
+        UnknownName: `cls` has no field for a key.
         BadInput: a value of another type than the field's.
     """
     if not isinstance(values, dict):
@@ -201,12 +202,12 @@ def _require(condition: bool, name: str, value: object, wanted: str) -> None:
 
 
 def _without_defaults(value: Any) -> dict[str, Any]:
-    """The dataclass `value` as a dictionary of what differs from its defaults, nested ones included."""
+    """Return the fields of dataclass `value` that differ from their defaults, also nested ones."""
     differing: dict[str, Any] = {}
     for f in fields(value):
         current = getattr(value, f.name)
         if f.default is not dataclasses.MISSING and current == f.default:
-            continue  # asked first: of a large campaign this is called for 10 000 cases
+            continue  # checked first: a large campaign calls this for 10 000 cases
         if dataclasses.is_dataclass(current):
             nested = _without_defaults(current)
             if nested:

@@ -1,7 +1,7 @@
-"""The facts of every network that dlbench builds itself: what a login node without torch can know about them.
+"""Catalogue of the built-in networks: facts that are available without torch, for example on a login node.
 
-The counts are kept here as plain integers so that planning, the audit and the report need no torch; a test builds
-every network and holds each integer against what is counted from the actual modules.
+The counts are plain integers, so that plan, audit and report need no torch. A test builds every network and compares
+each integer with the count from the actual modules.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Model:
-    """One network. MAC and FLOP are per image; weights leave biases out, parameters count them."""
+    """One network. MAC and FLOP are per image; weights exclude biases, parameters include them."""
 
-    name: str  # as in suites
+    name: str  # name in suites
     title: str  # as in tables
     family: str
     input_shape: tuple[int, int, int]  # C, H, W
@@ -27,7 +27,7 @@ class Model:
     parameters: int  # in training, with those of auxiliary heads
     training_flop: int  # forward and backward, auxiliary heads included
     source: str
-    auxiliary_parameters: int = 0  # of heads that only training has
+    auxiliary_parameters: int = 0  # of training-only heads
 
     @property
     def inference_parameters(self) -> int:
@@ -354,5 +354,5 @@ _MODELS = (
     ),
 )
 
-#: Every network by its name, the classic ones in the order of their years.
+#: All networks by name, the classic ones in order of their years.
 CATALOG: dict[str, Model] = {model.name: model for model in _MODELS}

@@ -1,4 +1,4 @@
-"""The cases of a suite as a table: what each will compute and need, known before anything runs and without torch."""
+"""FLOP and predicted memory of the cases of a suite, computed before any run and without torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dlbench.facts.peaks import DATA
 from dlbench.suites.case import Case
 from dlbench.suites.catalog import CATALOG
 
-#: Tensors of the size of the parameters that each optimizer keeps from step to step.
+#: State of each optimizer, in tensors of the size of the parameters.
 OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adagrad": 1, "rmsprop": 1}
 
 
 def step_flop(case: Case) -> int | None:
-    """FLOP of one step on one device; None for a network that is not in the catalogue."""
+    """Return the FLOP of one step on one device; None for a network outside the catalogue."""
     model = CATALOG.get(case.model)
     if model is None:
         return None
@@ -22,12 +22,12 @@ def step_flop(case: Case) -> int | None:
 
 
 def predicted_memory_bytes(case: Case) -> int | None:
-    """Peak memory that the framework will allocate on one device; None for a network that is not in the catalogue.
+    """Predict the peak memory that the framework allocates on one device; None for a network outside the catalogue.
 
-    The highest of the network's lines over the batch, which `dlbench.worker.counting.memory_fit` found by following its
-    step with SGD; another optimizer keeps more or less. Further temporaries of Adam's step on a CPU and Adagrad's on a
-    GPU are not in it; they matter at small batches only (12 and 20 % of AlexNet's peak at a batch of 2). CUDA's context
-    and the workspace of cuBLAS and cuDNN come on top. `dlbench maxbatch` follows the case itself, with torch.
+    Maximum of the network's linear functions of the batch, fitted by `dlbench.worker.counting.memory_fit` to a step
+    with SGD, corrected for the state of other optimizers. Temporaries of Adam's step on a CPU and Adagrad's on a GPU
+    are not included; they matter only at small batches (12 and 20 % of AlexNet's peak at a batch of 2). CUDA's context
+    and workspaces of cuBLAS and cuDNN are not included. `dlbench maxbatch` runs the case itself, with torch.
     """
     device = "cuda" if case.device == "cuda" else "cpu"
     precision = "amp_bf16" if case.precision.startswith("amp") else "fp32"
@@ -42,7 +42,7 @@ def predicted_memory_bytes(case: Case) -> int | None:
 
 @cache
 def _memory_lines() -> dict[tuple[str, ...], list[tuple[int, int]]]:
-    """Bytes whatever the batch and bytes per image, by model, mode, device and precision."""
+    """Read constant bytes and bytes per image, by model, mode, device and precision."""
     found: dict[tuple[str, ...], list[tuple[int, int]]] = {}
     with (DATA / "memory_lines.csv").open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):

@@ -1,14 +1,14 @@
 """Suites: TOML files whose axes multiply into cases.
 
 name = "quick"
-version = 1                      # raise it when the suite's meaning changes: versions are never compared
+version = 1                      # increase it if the suite changes: versions are never compared
 description = "..."
 
 [axes]                           # every combination is a case
 model = ["lenet5", "resnet50"]
 batch_size = [16, 32]           # per device; or global_batch = [64, 128], over all devices of a case
 
-[[exclude]]                      # except those that match all keys of one such table, as they will run
+[[exclude]]                      # excludes cases that match all keys of one such table
 model = "resnet50"
 batch_size = 32                  # per device; global_batch and world_size (number of devices) may be named as well
 
@@ -37,9 +37,9 @@ from dlbench.suites.case import AXES, CHOICES, Case, Protocol, check_types, make
 from dlbench.toml_file import TomlFile, read_toml, typed
 
 _KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
-#: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
+#: Additional axis: batch over all devices, for strong scaling; converted to a batch per device.
 GLOBAL_BATCH = "global_batch"
-#: What a pattern of exclusion may name beside the axes: they follow from these.
+#: Keys of an exclude table besides the axes; derived from the axes.
 _DERIVED = (GLOBAL_BATCH, "world_size")
 _SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
 #: Each case is measured in so many fresh processes: fewer cannot show how processes differ.
@@ -52,7 +52,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True)
 class Suite:
-    """A named set of cases and the protocol they share."""
+    """A named set of cases with a common protocol."""
 
     name: str
     version: int
@@ -66,17 +66,17 @@ class Suite:
     max_processes: int = DEFAULT_PROCESSES  # while the interval over them is wider than the target
 
     def cases(self, device: str = "auto") -> list[Case]:
-        """All cases, each once, the last axis varying fastest.
+        """Return all cases, each once, the last axis varying fastest.
 
         Args:
-            device: what the device "auto" stands for on this machine.
+            device: the device that "auto" means on this machine.
 
         Raises:
-            BadInput: a value is not valid for its axis, or nothing is left after the exclusions.
+            BadInput: a value is invalid for its axis, or all cases are excluded.
         """
         if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
             place = self._where(GLOBAL_BATCH, "batch_size")
-            raise BadInput(f"{place}: there are batch_size and global_batch; a case takes its batch from one of them")
+            raise BadInput(f"{place}: batch_size and global_batch are both set; remove one of them")
         names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
         found: dict[str, Case] = {}
         for values in itertools.product(*(self.axes[name] for name in names)):
@@ -84,14 +84,14 @@ class Suite:
             try:
                 case = self._case(setting, device)
             except BadInput:
-                # A combination that cannot run may be excluded.
+                # An invalid combination is accepted if it is excluded.
                 if any(_matches(_as_written(setting, device), pattern) for pattern in self.exclude):
                     continue
                 raise
             if not any(_matches(_as_run(case), pattern) for pattern in self.exclude):
                 found.setdefault(case.id, case)
         if not found:
-            raise BadInput(f"{self.source} has no cases: every combination is excluded")
+            raise BadInput(f"{self.source} has no cases: every combination is excluded; relax [[exclude]]")
         return list(found.values())
 
     def rounds(self, device: str = "auto") -> list[list[Case]]:
@@ -124,10 +124,10 @@ class Suite:
         if GLOBAL_BATCH in setting:
             setting = self._divided(setting)
         if setting.get("mode") == "inference" or _ranks(setting) == 1:
-            # Nothing is brought together: cases that differ in how are one case.
+            # A single rank reduces no gradients: cases that differ only in that are the same.
             setting = {axis: value for axis, value in setting.items() if axis not in _SYNCHRONISATION}
         if setting.get("mode") == "inference":
-            # No optimizer runs: cases that differ in it alone are one case.
+            # Inference has no optimizer: cases that differ only in it are the same.
             setting = {axis: value for axis, value in setting.items() if axis != "optimizer"}
         try:
             return Case(protocol=self.protocol, **check_types(Case, setting))
@@ -137,19 +137,19 @@ class Suite:
             raise BadInput(f"{self._where(*_wrong(setting))}: {error}") from None
 
     def _where(self, *axes: str) -> str:
-        """Where the values of these axes come from: the options that have replaced them, or else the suite's file."""
+        """Return the source of the values of these axes: the overriding options, or the file of the suite."""
         return ", ".join(self.options[axis] for axis in axes if axis in self.options) or self.source
 
     def _divided(self, setting: dict[str, Any]) -> dict[str, Any]:
-        """`setting` with the batch per device instead of that over all devices."""
+        """Convert the global batch of `setting` to a batch per device."""
         batch, ranks = setting[GLOBAL_BATCH], _ranks(setting)
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
             place = self._where(GLOBAL_BATCH)
-            raise BadInput(f"{place}: global_batch is {excerpt(batch)}; it must be a whole number from 1 on")
+            raise BadInput(f"{place}: global_batch is {excerpt(batch)}; it must be a whole number of at least 1")
         if batch % ranks:
             place = self._where(GLOBAL_BATCH, "nodes", "devices_per_node")
             raise BadInput(
-                f"{place}: a global batch of {batch} cannot be divided evenly by {ranks} devices; choose "
+                f"{place}: global batch {batch} is not divisible by {ranks} devices; use "
                 f"{batch // ranks * ranks or ranks} or {(batch // ranks + 1) * ranks}, or exclude this combination"
             )
         rest = {axis: value for axis, value in setting.items() if axis != GLOBAL_BATCH}
@@ -157,13 +157,13 @@ class Suite:
 
 
 def _ranks(setting: dict[str, Any]) -> int:
-    """Number of devices of a setting; 1 where it cannot be told, since the check of types comes later."""
+    """Return the number of devices of a setting; 1 for invalid values, which are reported later."""
     counts = [setting.get(axis, 1) for axis in ("nodes", "devices_per_node")]
     return math.prod(n for n in counts if isinstance(n, int) and n >= 1)
 
 
 def _wrong(setting: dict[str, Any]) -> list[str]:
-    """The axes of a setting whose values are not valid, each looked at alone."""
+    """Return the axes of a setting with invalid values, each checked separately."""
     found = []
     for axis, value in setting.items():
         try:
@@ -181,7 +181,7 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
         overrides: each replaces the values of one axis or one protocol key.
 
     Raises:
-        BadInput: the file cannot be read or is no valid suite; the message names file, line and key.
+        BadInput: the file cannot be read or is not a valid suite; the message contains file, line and key.
     """
     file = read_toml(shipped.find("suite", path), "a suite")
     file.require_known(file.values, _KEYS)
@@ -245,7 +245,7 @@ def _counts(counts: dict[str, Any], source: str, options: dict[str, str]) -> tup
 
 
 def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
-    """The checked protocol; `place` begins the message where what is wrong does not name it already."""
+    """Build and check the protocol; `place` is added to error messages that lack it."""
     try:
         return make_protocol(values, where)
     except UnknownName:
@@ -267,10 +267,10 @@ def _several(axis: str, value: Any, where: str) -> tuple[Any, ...]:
 
 
 def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
-    """The values of one key of a pattern.
+    """Return the values of one key of an exclude table.
 
     Raises:
-        BadInput: there is no such key, or no case can have such a value.
+        BadInput: the key is unknown, or no case can have the value.
     """
     if key not in (*AXES, *_DERIVED):
         raise UnknownName("axis", key, (*AXES, *_DERIVED), where)
@@ -287,33 +287,33 @@ def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
 def one_case(
     command: str, model: str, overrides: Sequence[str], device: str = "auto", sought: Sequence[str] = ()
 ) -> Case:
-    """The one case that a command's model and its `-P` describe.
+    """Build the single case of a command from its model and `-P` options.
 
     Args:
-        command: that takes them, for messages.
-        device: what the device "auto" stands for on this machine.
-        sought: axes that the command looks for itself.
+        command: name of the command, for messages.
+        device: the device that "auto" means on this machine.
+        sought: axes that the command determines itself.
 
     Raises:
-        BadInput: an axis is unknown, is sought, has several values or one that is not valid.
+        BadInput: an axis is unknown, determined by the command, or has several values or an invalid one.
     """
     axes: dict[str, tuple[Any, ...]] = {"model": (model,)}
     protocol: dict[str, Any] = {}
     for override in overrides:
         _apply(override, axes, protocol)
     if axes["model"] != (model,):
-        raise BadInput(f"name the model once: `dlbench {command} MODEL`, without -P model=")
+        raise BadInput(f"give the model only once: `dlbench {command} MODEL`, without -P model=")
     for name in sought:
         if name in axes:
-            raise BadInput(f"cannot use -P {name}: it is what {command} looks for")
+            raise BadInput(f"cannot use -P {name}: {command} determines it")
     several = ", ".join(axis for axis, values in axes.items() if len(values) > 1)
     if several:
-        raise BadInput(f"{several} has several values, but {command} looks at one case: run it once for each")
+        raise BadInput(f"{several} has several values, but {command} measures one case; run it once per value")
     return Suite(command, 1, "", axes, (), make_protocol(protocol, "-P"), "-P").cases(device)[0]
 
 
 def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, Any]) -> str:
-    """Puts the values of an override in the place of the suite's; gives the key that it replaced."""
+    """Replace values of the suite by an override; return the replaced key."""
     key, equals, text = override.partition("=")
     key, where = key.strip(), f"-P {override}"
     if key and not key.startswith("protocol.") and key not in (*AXES, GLOBAL_BATCH):
@@ -326,7 +326,7 @@ def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, 
         wanted = "int" if key == GLOBAL_BATCH else _field_type(Case, key)
         axes[key] = tuple(_value(part.strip(), wanted) for part in text.split(",") if part.strip())
         if not axes[key]:
-            raise BadInput(f"cannot use {where}: it names no value")
+            raise BadInput(f"cannot use {where}: the value is missing")
     return key
 
 
@@ -335,7 +335,7 @@ def _field_type(cls: type, name: str) -> str:
 
 
 def _value(text: str, wanted: str) -> Any:
-    """The text as the type of its field; what does not fit stays a text, and the check of types says so."""
+    """Convert the text to the type of its field; otherwise keep the text, which the type check reports."""
     try:
         return {"int": int, "float": float}.get(wanted, str)(text)
     except ValueError:
@@ -347,13 +347,13 @@ def _matches(setting: dict[str, Any], pattern: dict[str, tuple[Any, ...]]) -> bo
 
 
 def _as_run(case: Case) -> dict[str, Any]:
-    """What a pattern is held against: the axes as the case has them, and what follows from them."""
+    """Return the values that exclude tables are matched with: the axes of the case and derived values."""
     axes = {axis: getattr(case, axis) for axis in AXES}
     return axes | {GLOBAL_BATCH: case.batch_size * case.world_size, "world_size": case.world_size}
 
 
 def _as_written(setting: dict[str, Any], device: str) -> dict[str, Any]:
-    """The same of a combination that is no case, as far as it is known."""
+    """Return the same values for an invalid combination, as far as known."""
     defaults = {f.name: f.default for f in dataclasses.fields(Case) if f.name != "protocol"}
     if GLOBAL_BATCH in setting:
         del defaults["batch_size"]
@@ -362,5 +362,5 @@ def _as_written(setting: dict[str, Any], device: str) -> dict[str, Any]:
 
 
 def models_of(cases: Iterable[Case]) -> list[str]:
-    """The models of the cases, each once, in their order."""
+    """Return the models of the cases, each once, in order."""
     return list(dict.fromkeys(case.model for case in cases))

@@ -167,7 +167,7 @@ def test_a_global_batch_is_divided_over_the_devices(tmp_path):
 
 def test_a_global_batch_that_does_not_divide_is_refused(tmp_path):
     (tmp_path / "s.toml").write_text(SUITE.format(batch=6))
-    with pytest.raises(BadInput, match="6 cannot be divided evenly by 4 devices; choose 4 or 8"):
+    with pytest.raises(BadInput, match="6 is not divisible by 4 devices; use 4 or 8"):
         load_suite(tmp_path / "s.toml").cases("cpu")
 
 

@@ -58,7 +58,7 @@ def test_what_cannot_be_looked_for_is_one_line(override):
 
 
 def test_another_model_than_the_one_asked_for_is_refused():
-    with pytest.raises(BadInput, match="name the model once"):
+    with pytest.raises(BadInput, match="give the model only once"):
         make_case("lenet5", ["model=vgg16"], "cpu")
 
 

@@ -108,5 +108,5 @@ def test_one_bad_attempt_of_a_file_is_named_and_the_others_read(written):
     at = table.column_names.index("precision")
     spoilt = pa.array(["fp8", *["fp32"] * (table.num_rows - 1)])
     pq.write_table(table.set_column(at, "precision", spoilt), folder / "x.parquet")
-    with pytest.warns(store.SkippedPart, match="attempt 'a0' is passed over: precision is 'fp8'"):
+    with pytest.warns(store.SkippedPart, match="attempt 'a0' is skipped: precision is 'fp8'"):
         assert dlbench.load(folder).equals(whole[whole["attempt_id"] != "a0"].reset_index(drop=True))

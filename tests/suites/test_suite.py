@@ -69,7 +69,7 @@ def test_overrides_replace_axes_and_protocol_keys(tmp_path):
         ("[axes]\nmodel=['lenet5']\nbatch_size=['4']\n", "batch_size is '4'; it must be a whole number"),
         ("[axes]\nmodel=['lenet5']\nbatch_size=[true]\n", "batch_size is True; it must be a whole number"),
         ("[axes]\nmodel=[]\n", "axis 'model' in .* has no values"),
-        ("[axes]\nmode=['training']\n", "names no model"),
+        ("[axes]\nmode=['training']\n", "contains no model"),
         ("[axes]\nmodel=['lenet5'\n", "not valid TOML: .*line"),
         (
             "[axes]\nmodel=['lenet5']\n[protocol]\nmin_tme_s=1\n",
@@ -117,7 +117,7 @@ def test_bad_overrides_are_refused(tmp_path, override):
         (["protocol.min_tme_s=1"], r"unknown protocol key 'min_tme_s' in -P protocol.min_tme_s=1; did you mean"),
         (["protocol.min_time_s=x"], r"^-P protocol.min_time_s=x: min_time_s is 'x'; it must be a number"),
         (["protocol.min_time_s=99"], r"^-P protocol.min_time_s=99: protocol.min_time_s is 99.0; it must be at most"),
-        (["global_batch=3", "nodes=2"], r"^-P global_batch=3, -P nodes=2: a global batch of 3 cannot be divided"),
+        (["global_batch=3", "nodes=2"], r"^-P global_batch=3, -P nodes=2: global batch 3 is not divisible"),
         (["global_batch=x"], r"^-P global_batch=x: global_batch is 'x'"),
     ],
 )
@@ -233,7 +233,7 @@ def test_an_exclusion_by_the_batch_over_all_devices_holds_where_the_suite_gives_
 
 def test_a_combination_that_cannot_run_may_be_excluded(tmp_path):
     text = "[axes]\nmodel=['lenet5']\nglobal_batch=[6,8]\ndevices_per_node=[1,4]\n"
-    with pytest.raises(BadInput, match="cannot be divided evenly"):
+    with pytest.raises(BadInput, match="is not divisible"):
         load_suite(write(tmp_path, text)).cases()
     cases = load_suite(write(tmp_path, f"{text}[[exclude]]\nglobal_batch=6\nworld_size=4\n")).cases()
     assert [(c.batch_size, c.world_size) for c in cases] == [(6, 1), (8, 1), (2, 4)]

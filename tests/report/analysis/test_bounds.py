@@ -159,7 +159,7 @@ def test_a_corrupt_part_is_named_and_passed_over(tmp_path):
     os.mkfifo(tmp_path / "ceilings" / "ceilings-y.parquet")
     with pytest.warns(SkippedPart, match=r"ceilings-[xy]\.parquet") as caught:
         assert read_ceilings(tmp_path).equals(whole)
-    assert any("ceilings-y.parquet: it is no file" in str(w.message) for w in caught)
+    assert any("ceilings-y.parquet: it is not a file" in str(w.message) for w in caught)
 
 
 def test_the_best_run_counts_where_there_are_several(tmp_path):

@@ -151,7 +151,7 @@ def test_an_unknown_key_in_a_file_names_the_file(tmp_path):
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path):
     with pytest.raises(BadInput, match=r"cannot read .*none\.toml: No such file"):
         read_prices(tmp_path / "none.toml")
-    with pytest.raises(BadInput, match=r"cannot read .*: it is no file"):
+    with pytest.raises(BadInput, match=r"cannot read .*: it is not a file"):
         read_prices(tmp_path)
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")

@@ -369,7 +369,7 @@ def test_an_unknown_device_is_unknown_to_the_command(capsys):
         (["-P", "batch_size=2,4"], "batch_size has several values"),
         (["-P", "bach_size=2"], "did you mean 'batch_size'"),
         (["-P", "batch_size=0"], "at least 1"),
-        (["-P", "model=vgg16"], "name the model once"),
+        (["-P", "model=vgg16"], "give the model only once"),
         (["--time", "0s"], "above 0"),
         (["--time", "soon"], "not a duration"),
         (["--trace-steps", "-1"], "from 0 to 1000"),
