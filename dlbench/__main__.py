@@ -8,8 +8,9 @@ import sys
 
 if sys.version_info < (3, 11):  # noqa: UP036 (pip would refuse; `python3 -m dlbench` in a checkout does not ask pip)
     sys.stderr.write(
-        "dlbench: needs Python 3.11 or newer, but {} is {}.{}.{}; "
-        "on a cluster, try `module avail python`\n".format(sys.executable, *sys.version_info[:3])
+        "dlbench: needs Python 3.11 or newer, but {} is {}.{}.{}; on a cluster, try `module avail python`\n".format(
+            sys.executable, *sys.version_info[:3]
+        )
     )
     sys.exit(2)
 

@@ -21,7 +21,7 @@ def test_ceilings_of_a_device_that_is_not_there_are_no_ceilings_that_are_held(tm
         pytest.skip("there is a GPU here")
     arguments = ["ceilings", "--device", "cuda", "--missing", "--results", str(tmp_path)]
     assert main(arguments) == 2
-    assert "device 'cuda' asked for" in capsys.readouterr().err
+    assert "device 'cuda' was requested" in capsys.readouterr().err
 
 
 def test_the_ceilings_of_a_cpu_may_be_missing_beside_a_gpu(tmp_path, monkeypatch):

@@ -1,9 +1,9 @@
-"""The networks by name: our own, torchvision's, timm's, and anybody's.
+"""Networks by name: built-in ones, those of torchvision and timm, and users' own.
 
-- ``resnet50``: ours, in the catalogue.
-- ``efficientnet_b0``: any torchvision classification model that is not in the catalogue, then any of timm's.
-- ``torchvision:resnet50``, ``timm:resnet50``: the other library's, where ours has the same name.
-- ``package.module:factory``: a callable without arguments that gives a `torch.nn.Module`.
+- ``resnet50``: built-in, from the catalogue.
+- ``efficientnet_b0``: any torchvision classification model outside the catalogue, then any timm model.
+- ``torchvision:resnet50``, ``timm:resnet50``: the model of that library, if a built-in one has the same name.
+- ``package.module:factory``: a callable without arguments that returns a `torch.nn.Module`.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A network and what it must be fed."""
+    """A network with its input shape and number of classes."""
 
     module: nn.Module
     input_shape: tuple[int, ...]  # (C, H, W) of one image
     num_classes: int  # 0 for a network without class scores
     name: str
-    warnings: tuple[str, ...] = ()  # for the record
+    warnings: tuple[str, ...] = ()  # warnings for the record
 
 
 def build(name: str, training: bool = True) -> BuiltModel:
-    """The network called `name`, with fresh weights.
+    """Build network `name`, with initial weights.
 
     Args:
-        name: as the head of this module says.
-        training: with the auxiliary heads that only training has; without them inference needs less memory.
+        name: see the module docstring.
+        training: include training-only auxiliary heads; without them inference needs less memory.
 
     Raises:
-        UnknownName: nobody knows the name; a near one is offered.
-        BadInput: somebody's own factory cannot be imported, raises, or gives no network.
+        UnknownName: the name is unknown; the message suggests the nearest name.
+        BadInput: a user's factory cannot be imported, raises, or returns no network.
     """
     if name in BUILDERS:
         facts = CATALOG[name]
@@ -79,15 +79,15 @@ def build(name: str, training: bool = True) -> BuiltModel:
 
 
 def build_on_meta(name: str, training: bool = True) -> BuiltModel:
-    """As `build`, on the meta device: shapes without data, and at most one layer's weights allocated at a time."""
+    """Build a network on the meta device: shapes without data; allocates at most the weights of one layer at a time."""
     try:
         with torch.device("meta"):
             return build(name, training)
     except UnknownName:
         raise
     except (BadInput, NotImplementedError, RuntimeError):
-        # Some constructors compute with tensors (RegNet's widths), which meta cannot: there, only parameters go to
-        # meta. What is wrong for another reason is wrong again.
+        # Some constructors compute with tensor values (RegNet's widths), which meta lacks: then only parameters go to
+        # meta. Other errors occur again.
         with _parameters_on_meta():
             built = build(name, training)
         return dataclasses.replace(built, module=built.module.to("meta"))
@@ -110,17 +110,17 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def check(name: str) -> None:
-    """See whether `name` can be built, without building it.
+    """Check that `name` can be built, without building it.
 
     Raises:
-        UnknownName, BadInput: as `build`; that a factory raises or gives no network is only seen when it is built.
+        UnknownName, BadInput: as `build`; errors of a factory occur only when it is built.
     """
     if name not in BUILDERS:
         _finder(name)
 
 
 def _finder(name: str) -> Callable[[bool], external.LoadedModel]:
-    """What builds a network that is not ours, for training or not."""
+    """Return the builder of a network outside the catalogue, for training or inference."""
     library, colon, rest = name.partition(":")
     if colon and library == "torchvision":
         return external.torchvision_builder(rest)
@@ -142,5 +142,5 @@ def _without_auxiliary(module: nn.Module) -> nn.Module:
 
 
 def available() -> list[str]:
-    """All names that `build` takes, factories aside: ours first, then torchvision's, then timm's."""
+    """Return all names that `build` accepts, except factories: built-in, torchvision, timm."""
     return list(dict.fromkeys((*BUILDERS, *external.torchvision_names(), *external.timm_names())))

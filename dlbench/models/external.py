@@ -1,4 +1,4 @@
-"""Networks that are not ours: torchvision's, timm's, and those of somebody's own factory."""
+"""External networks: those of torchvision, timm, and users' factories."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dlbench.errors import BadInput, UnknownName
 from dlbench.models.loss import describe_outputs, main_scores
 from dlbench.models.wrappers import initialise_lazy, unwrap
 
-#: What a factory's network is fed when neither says otherwise; its outputs tell the number of classes, if they can.
+#: Default input shape of a factory's network; the number of classes is taken from its outputs, if possible.
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 DEFAULT_NUM_CLASSES = 1000
 
 
 class LoadedModel(NamedTuple):
-    """A network, the (C, H, W) of its images, its number of classes (0: it has no class scores), and warnings."""
+    """A network, its image shape (C, H, W), its number of classes (0: no class scores), and warnings."""
 
     module: nn.Module
     input_shape: tuple[int, ...]
@@ -34,13 +34,13 @@ class LoadedModel(NamedTuple):
 
 @cache
 def torchvision_names() -> tuple[str, ...]:
-    """All classification models of the installed torchvision."""
+    """Return all classification models of the installed torchvision."""
     return tuple(torchvision.models.list_models(module=torchvision.models))
 
 
 @cache
 def timm_names() -> tuple[str, ...]:
-    """All models of timm, or none where it is not installed."""
+    """Return all models of timm; empty if it is not installed."""
     if importlib.util.find_spec("timm") is None:
         return ()
     import timm
@@ -49,15 +49,15 @@ def timm_names() -> tuple[str, ...]:
 
 
 def is_timm_name(name: str) -> bool:
-    """Whether timm has such a model; a dot and the tag of pretrained weights may follow its name."""
+    """Whether timm has the model; the name may have a dot and a tag of pretrained weights."""
     return name.partition(".")[0] in timm_names()
 
 
 def torchvision_builder(name: str) -> Callable[[bool], LoadedModel]:
-    """What builds a torchvision classification model without weights, for training or not.
+    """Return the builder of a torchvision classification model without weights, for training or inference.
 
     Raises:
-        UnknownName: torchvision has none of that name.
+        UnknownName: torchvision has no such model.
     """
     if name not in torchvision_names():
         raise UnknownName("torchvision model", name, torchvision_names())
@@ -65,25 +65,25 @@ def torchvision_builder(name: str) -> Callable[[bool], LoadedModel]:
 
 
 def timm_builder(name: str) -> Callable[[bool], LoadedModel]:
-    """What builds a timm model without weights.
+    """Return the builder of a timm model without weights.
 
     Raises:
         BadInput: timm is not installed.
-        UnknownName: timm has none of that name.
+        UnknownName: timm has no such model.
     """
     if not timm_names():
-        raise BadInput(f"model 'timm:{name}' needs timm, which is not installed; pip install timm")
+        raise BadInput(f"model 'timm:{name}' needs timm, which is not installed; run: pip install timm")
     if not is_timm_name(name):
         raise UnknownName("timm model", name, timm_names())
     return lambda _: _from_timm(name)
 
 
 def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], LoadedModel]:
-    """What calls somebody's own `module_name:factory_name`, which is looked for in the current folder too.
+    """Return the builder that calls a user's `module_name:factory_name`, searched also in the current folder.
 
     Raises:
-        BadInput: the module cannot be imported, or has no such callable; later, if the factory raises, gives no
-            network, or one that does not take or give what it says.
+        BadInput: the module cannot be imported or has no such callable. The builder raises it if the factory raises or
+        returns no network, or one with wrong input or output shapes.
     """
     factory = _find_factory(module_name, factory_name)
     return lambda _: _from_factory(f"{module_name}:{factory_name}", factory)
@@ -92,11 +92,11 @@ def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], Loa
 def _from_torchvision(name: str, training: bool) -> LoadedModel:
     options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):
-        # Their own initialisation draws truncated normals one by one, for seconds, and warns of it.
+        # Their initialisation draws truncated normals one by one, which takes seconds, and warns.
         options = {"init_weights": False, "aux_logits": training}
     module: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     weights = torchvision.models.get_model_weights(name).DEFAULT
-    # ViT and Swin are built for one size; the rest take 224, at which they are compared everywhere, if it is enough.
+    # ViT and Swin have a fixed size; other models use 224, the usual size for comparison, if allowed.
     side = getattr(module, "image_size", None)
     if name == "inception_v3":
         side = weights.transforms().crop_size[0]
@@ -118,7 +118,7 @@ def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
     _look_here()
     try:
         module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # an import runs somebody's code
+    except (Exception, SystemExit) as error:  # an import runs user code
         raise BadInput(f"model '{name}': cannot import '{module_name}': {type(error).__name__}: {error}") from error
     factory = getattr(module, factory_name, None)
     if not callable(factory):
@@ -129,9 +129,9 @@ def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
 
 
 def _look_here() -> None:
-    """Lets imports find the current folder: after the standard library, before installed packages.
+    """Add the current folder to the import path: after the standard library, before installed packages.
 
-    In front of the standard library a user's `random.py` would take the place of Python's for everybody.
+    Before the standard library, a user's `random.py` would replace that of Python.
     """
     here = str(Path.cwd())
     if here in sys.path:
@@ -141,13 +141,13 @@ def _look_here() -> None:
 
 
 def _from_factory(name: str, factory: Callable[[], object]) -> LoadedModel:
-    """`input_shape` and `num_classes` are those of the network, else of the factory."""
+    """Build the network of a factory; `input_shape` and `num_classes` come from the network, else from the factory."""
     try:
         module = factory()
-    except (Exception, SystemExit) as error:  # whatever somebody's code raises, one line of it helps them most
+    except (Exception, SystemExit) as error:  # user code may raise anything: report one line
         raise BadInput(f"model '{name}': the factory raised {type(error).__name__}: {error}") from error
     if not isinstance(module, nn.Module):
-        raise BadInput(f"model '{name}': the factory gave a {type(module).__name__}, not a torch.nn.Module")
+        raise BadInput(f"model '{name}': the factory returned a {type(module).__name__}, not a torch.nn.Module")
     try:
         module, warnings = unwrap(module)
     except BadInput as error:
@@ -177,23 +177,23 @@ def _is_positive(value: object) -> bool:
 
 
 def _num_classes(name: str, module: nn.Module, shape: tuple[int, ...], said: int | None) -> int:
-    """The classes that labels are drawn from: what is said, held against a batch on meta, or else what comes out.
+    """Return the number of classes: the declared one, checked on the meta device, else that of the outputs.
 
-    A label beyond the outputs is an error that on CUDA says nothing and takes the whole process with it.
+    A label outside the outputs crashes the whole process on CUDA, without a clear message.
     """
     batch_size = 2
     try:
         outputs = _outputs_on_meta(module, torch.empty(batch_size, *shape, device="meta"))
-    except Exception:  # not every network runs on meta; the first step will show what is wrong with this one
+    except Exception:  # not every network runs on meta; a real error occurs in the first step
         return said or DEFAULT_NUM_CLASSES
     scores = main_scores(outputs)
     if scores is None or scores.dim() != 2 or len(scores) != batch_size:
         raise BadInput(
-            f"model '{name}' gives {describe_outputs(outputs)} for {batch_size} images of {shape}; "
-            f"class scores of shape ({batch_size}, num_classes) are needed, in a dictionary as 'logits'"
+            f"model '{name}' returns {describe_outputs(outputs)} for {batch_size} images of {shape}; class scores "
+            f"of shape ({batch_size}, num_classes) are needed, in a dictionary as 'logits'"
         )
     if said is not None and said > scores.shape[1]:
-        raise BadInput(f"model '{name}' says num_classes = {said}, but gives scores of {scores.shape[1]} classes")
+        raise BadInput(f"model '{name}' declares num_classes = {said}, but returns scores of {scores.shape[1]} classes")
     return said or scores.shape[1]
 
 

@@ -26,7 +26,7 @@ _BLOCKS: dict[str, tuple[int, int, int, int, int, int]] = {
 
 
 class GoogLeNetOutputs(NamedTuple):
-    """What the network returns in training: the class scores, then those of the two auxiliary heads."""
+    """Outputs in training: class scores, then those of the two auxiliary heads."""
 
     logits: Tensor
     auxiliary1: Tensor
@@ -51,7 +51,7 @@ class Inception(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    """The 22-layer network; in training it returns `GoogLeNetOutputs`, otherwise the class scores alone."""
+    """The 22-layer network; in training it returns `GoogLeNetOutputs`, otherwise only the class scores."""
 
     def __init__(self, ceil_mode: bool) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class GoogLeNet(nn.Module):
         self.stage4e = nn.Sequential(Inception(528, "4e"), pool)
         self.stage5 = nn.Sequential(Inception(832, "5a"), Inception(832, "5b"))
         self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), nn.Linear(1024, 1000))
-        # Average pooling 5/3 leaves 4x4 of 14x14, and 3x3 of the 13x13 that rounding down leads to.
+        # Average pooling 5/3 reduces 14x14 to 4x4, and 13x13 (from rounding down) to 3x3.
         side = 4 if ceil_mode else 3
         self.auxiliary1: nn.Module | None = _auxiliary(512, side)
         self.auxiliary2: nn.Module | None = _auxiliary(528, side)
@@ -79,7 +79,7 @@ class GoogLeNet(nn.Module):
         return GoogLeNetOutputs(logits, self.auxiliary1(after_4a), self.auxiliary2(after_4d))
 
     def drop_auxiliary(self) -> None:
-        """Let go of the auxiliary heads, which inference never runs."""
+        """Delete the auxiliary heads, which inference never runs."""
         self.auxiliary1 = self.auxiliary2 = None
 
 

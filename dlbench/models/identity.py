@@ -1,7 +1,7 @@
-"""Which network a name stands for today, as a key: a user's own network can change while its name stays.
+"""Identity of networks, as a key: a user's network can change while its name stays.
 
-The key of a factory's network is a digest of its source and of its structure. Both are needed: an edited `forward` can
-leave all parameters as they were, and a factory that reads a configuration file builds another network from the same
+The key of a factory's network is a digest of its source and of its structure. Both are needed: an edited `forward` may
+not change the structure, and a factory that reads a configuration file can build different networks from the same
 source.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 from dlbench.models import BuiltModel, build_on_meta, external
 from dlbench.suites.catalog import CATALOG
 
-#: Libraries whose versions the system's key holds already.
+#: Libraries whose versions are already in the system key.
 _IN_SYSTEM_KEY = ("torch", "torchvision")
 
 
@@ -33,10 +33,10 @@ def is_own(name: str) -> bool:
 
 
 def library_key(name: str) -> str:
-    """The key of a network that is no factory's: the version of timm for timm's, else "".
+    """Return the key of a network without factory: the version of timm for timm models, else "".
 
     The catalogue's networks are dlbench's, and torchvision's version follows that of torch, which the system's key
-    holds. timm's version changes on its own, and with it how the same network computes (fused attention in 0.9).
+    holds. The version of timm changes independently, and with it the computation of a network (fused attention in 0.9).
     """
     if name in CATALOG or name.startswith("torchvision:") or name in external.torchvision_names():
         return ""
@@ -46,11 +46,11 @@ def library_key(name: str) -> str:
 
 
 def own_key(name: str, built: BuiltModel | None) -> str:
-    """12 hex digits for the network of a factory whose module is imported already.
+    """Return the key (12 hex digits) of the network of a factory whose module is already imported.
 
     Args:
         name: `package.module:factory`.
-        built: the network, on meta or not; None where it could not be built, and the source alone must do.
+        built: the network, on any device; None if it could not be built: the key then uses only the source.
     """
     what = {
         "sources": sorted(source_files(name).values()),
@@ -61,10 +61,10 @@ def own_key(name: str, built: BuiltModel | None) -> str:
 
 
 def source_files(name: str) -> dict[str, str]:
-    """The files of the user's own code that are loaded now, and the digest of each.
+    """Return the loaded files of user code, with their digests.
 
-    These are all modules but those of dlbench, of Python and of installed packages. To be called in a process that
-    loaded no other network's code.
+    These are all modules except those of dlbench, Python and installed packages. Call it in a process that loaded no
+    other network.
     """
     found = {}
     for module in list(sys.modules.values()):
@@ -76,10 +76,10 @@ def source_files(name: str) -> dict[str, str]:
 
 
 def build_for_key(name: str) -> BuiltModel | None:
-    """The network on meta, or None where it cannot be built there: its first step will tell why."""
+    """Build the network on meta; None if that fails (its first step will report the error)."""
     try:
         return build_on_meta(name)
-    except (Exception, SystemExit):  # somebody's code runs here
+    except (Exception, SystemExit):  # runs user code
         return None
 
 
@@ -108,7 +108,7 @@ def _folders_of_others() -> tuple[str, ...]:
 
 
 def _library_version(module: str) -> str | None:
-    """The version of the installed package that a factory comes from; None for a module of the user's own."""
+    """Return the version of the installed package of a factory; None for a user module."""
     package = module.partition(".")[0]
     if package in _IN_SYSTEM_KEY or _own_file(sys.modules.get(package, sys)) is not None:
         return None
@@ -117,7 +117,7 @@ def _library_version(module: str) -> str | None:
 
 
 def _structure(built: BuiltModel) -> list[Any]:
-    """What the network is made of, without weights; by texts that do not depend on PyTorch's version."""
+    """Describe the structure of the network without weights, independent of PyTorch's version."""
     module = built.module
     tensors = [*module.named_parameters(), *module.named_buffers()]
     parts = [(name, type(part).__qualname__, _constants(part)) for name, part in module.named_modules()]
@@ -126,7 +126,7 @@ def _structure(built: BuiltModel) -> list[Any]:
 
 
 def _constants(part: Any) -> list[tuple[str, str]]:
-    """The settings that PyTorch's layers declare as constant, such as a convolution's stride."""
+    """Return the settings that PyTorch layers declare as constant, such as the stride of a convolution."""
     names = sorted({str(name) for name in getattr(part, "__constants__", ())})
     values = [(name, getattr(part, name, None)) for name in names]
     return [(name, repr(value)) for name, value in values if isinstance(value, int | float | str | bool | tuple)]

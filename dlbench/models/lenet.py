@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-#: Table I of the paper: which of the six maps of S2 each of the sixteen maps of C3 sees.
+#: Table I of the paper: maps of S2 (of six) connected to each of the sixteen maps of C3.
 C3_CONNECTIONS: tuple[tuple[int, ...], ...] = (
     (0, 1, 2),
     (1, 2, 3),
@@ -31,7 +31,7 @@ C3_CONNECTIONS: tuple[tuple[int, ...], ...] = (
 
 
 class SparseC3(nn.Module):
-    """Layer C3 with the connections of Table I alone: 60 kernels of 5x5, 1,500 weights, 150,000 MACs.
+    """Layer C3 with only the connections of Table I: 60 kernels of 5x5, 1,500 weights, 150,000 MACs.
 
     Maps that see equally many maps of S2 (three, four or all six) form one grouped convolution with one map per group,
     so that no product with an absent connection is ever computed.

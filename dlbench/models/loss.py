@@ -1,4 +1,4 @@
-"""The loss of a training step, whatever shape a network's outputs have."""
+"""Loss of a training step, for all forms of network outputs."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from dlbench.errors import BadInput
 
 #: Weight of each auxiliary head's loss: Szegedy et al. 2015, section 5; torchvision's Inception v3 takes 0.4.
 AUXILIARY_WEIGHT = 0.3
-#: What class scores are called in a dictionary of outputs.
+#: Names of class scores in a dictionary of outputs.
 _SCORES = ("logits", "scores", "out", "output", "pred", "prediction", "predictions")
-#: What names of auxiliary heads begin with, as in GoogLeNet's and Inception's outputs.
+#: Prefix of names of auxiliary heads, as in outputs of GoogLeNet and Inception.
 _AUXILIARY = "aux"
 
 
 def training_loss(outputs: Any, targets: Tensor) -> Tensor:
-    """Cross-entropy of the main head, plus 0.3 times that of each auxiliary head.
+    """Compute the cross-entropy of the main head, plus 0.3 times that of each auxiliary head.
 
     Args:
-        outputs: as `main_scores` and `auxiliary_scores` take them.
+        outputs: as for `main_scores` and `auxiliary_scores`.
         targets: (N,) class numbers.
 
     Raises:
-        BadInput: there are no class scores in `outputs`.
+        BadInput: `outputs` contains no class scores.
     """
     scores = main_scores(outputs)
     if scores is None or scores.dim() != 2:
-        raise BadInput(f"the network gives {describe_outputs(outputs)}; class scores of shape (N, classes) are needed")
+        raise BadInput(
+            f"the network returns {describe_outputs(outputs)}; class scores of shape (N, classes) are needed"
+        )
     loss = functional.cross_entropy(scores, targets)
     if scores is not outputs:
         for auxiliary in auxiliary_scores(outputs, scores):
@@ -39,7 +41,7 @@ def training_loss(outputs: Any, targets: Tensor) -> Tensor:
 
 
 def main_scores(outputs: Any) -> Tensor | None:
-    """The class scores of the main head in whatever a network gives; None where there are none.
+    """Return the class scores of the main head in the outputs of a network; None if there are none.
 
     They are the tensor itself; `logits` of an object that has them; the first of a tuple or list; in a dictionary the
     one with a usual name, else its only tensor.
@@ -59,9 +61,9 @@ def main_scores(outputs: Any) -> Tensor | None:
 
 
 def auxiliary_scores(outputs: Any, scores: Tensor) -> list[Tensor]:
-    """The scores of auxiliary heads beside the main ones: of the same shape, and where they have names, called aux.
+    """Return the scores of auxiliary heads: of the shape of the main scores, and named aux if they have names.
 
-    A loss or a feature map beside the scores is none.
+    A loss or feature map is not an auxiliary score.
     """
     beside: Iterable[Any] = ()
     if isinstance(outputs, Mapping):
@@ -73,7 +75,7 @@ def auxiliary_scores(outputs: Any, scores: Tensor) -> list[Tensor]:
 
 
 def describe_outputs(outputs: Any) -> str:
-    """What a network gives, in words: types, shapes and the keys of a dictionary."""
+    """Describe the outputs of a network: types, shapes and keys of a dictionary."""
     if isinstance(outputs, Tensor):
         return f"a tensor of shape {tuple(outputs.shape)}"
     if isinstance(outputs, Mapping):

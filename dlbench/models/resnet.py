@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut (Figure 5, left)."""
+    """Two 3x3 convolutions with a shortcut (Figure 5, left)."""
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut (Figure 5, right); four times `width` channels come out."""
+    """1x1, 3x3 and 1x1 convolutions with a shortcut (Figure 5, right); output has four times `width` channels."""
 
     def __init__(self, channels: int, width: int, stride: int, stride_in_3x3: bool) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ def _shortcut(channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 def _initialise(network: nn.Module) -> None:
-    """He et al. 2015, as the paper says; batch normalisation starts as the identity."""
+    """Initialise as in the paper (He et al. 2015); batch normalisation starts as the identity."""
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -1,4 +1,4 @@
-"""Wrappers that a user's factory puts around a network, or around parts of it, and that a case decides about itself."""
+"""Removal of wrappers that a user's factory puts around a network or its parts, but that a case controls."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dlbench.errors import BadInput
 
 
 def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network without `torch.compile` and `DataParallel`, and a warning that names what was taken off.
+    """Remove `torch.compile` and `DataParallel` from the network; return a warning that lists them.
 
-    How many devices work together and whether the network is compiled are axes of a case: inside of the network both
-    would change what is measured under the same label.
+    The number of devices and compilation are axes of a case: inside the network they would change the measurement
+    under the same label.
 
     Raises:
         BadInput: a part is wrapped for distributed training already.
@@ -34,13 +34,15 @@ def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     if not removed:
         return module, ()
     names = " and ".join(sorted(removed))
-    return module, (f"unwrapped: {names} around the network or its parts is taken off; the axes of the case decide.",)
+    return module, (
+        f"unwrapped: {names} was removed from the network or its parts; the axes of the case control these.",
+    )
 
 
 def _bare(module: nn.Module, removed: dict[str, int]) -> nn.Module:
     while True:
         if isinstance(module, DistributedDataParallel) or type(module).__name__.startswith("FullyShardedDataParallel"):
-            raise BadInput(f"is wrapped in {type(module).__name__}; give the network itself, dlbench wraps it")
+            raise BadInput(f"is wrapped in {type(module).__name__}; return the network itself, dlbench wraps it")
         compiled: Any = getattr(module, "_orig_mod", None) if _is_compiled(module) else None
         if compiled is not None:
             removed["torch.compile"] = removed.get("torch.compile", 0) + 1
@@ -58,10 +60,10 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def initialise_lazy(module: nn.Module, shape: tuple[int, ...]) -> None:
-    """Give lazy parameters their shapes by a forward pass of two images, as their documentation asks.
+    """Initialise lazy parameters by a forward pass of two images, as documented by PyTorch.
 
-    The optimizer, DistributedDataParallel and all counts need them. Parts that only training has are reached by a
-    second pass in training mode.
+    The optimizer, DistributedDataParallel and all counts need them. Training-only parts need a second pass in training
+    mode.
 
     Raises:
         BadInput: the pass fails, or leaves parameters without a shape.
@@ -75,17 +77,17 @@ def initialise_lazy(module: nn.Module, shape: tuple[int, ...]) -> None:
             images = torch.randn(2, *shape, device=next(iter(waiting.values())).device)
             with torch.no_grad():
                 module.train(training)(images)
-    except Exception as error:  # a network's own code runs here
+    except Exception as error:  # runs user code
         reason = (str(error).splitlines() or [""])[0]
         raise BadInput(
-            f"has lazy layers, and the forward pass of two images of {shape} that gives them their shapes failed: "
+            f"has lazy layers, and the forward pass of two images of {shape} that initialises them failed: "
             f"{type(error).__name__}: {reason}"
         ) from error
     finally:
         for part, training in modes.items():
             part.training = training
     if left := _lazy_tensors(module):
-        raise BadInput(f"has lazy layers that a forward pass does not reach: {', '.join(list(left)[:3])}")
+        raise BadInput(f"has lazy layers that a forward pass does not use: {', '.join(list(left)[:3])}")
 
 
 def _lazy_tensors(module: nn.Module) -> dict[str, Tensor]:

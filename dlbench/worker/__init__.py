@@ -1,4 +1,4 @@
-"""The measurement: a process of its own for each case, or for each of its ranks."""
+"""The measurement: a separate process per case, or per rank of a case."""
 
-# Before any module of this package imports torch.
+# Must come before any module of this package imports torch.
 from dlbench import affinity  # noqa: F401

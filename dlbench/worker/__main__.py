@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> int:
 
 
 def probe(models: list[str]) -> int:
-    """Prints as JSON the facts of this machine (`machine.system.stack`), its key, and the facts of these networks."""
-    # The answer has the channel to itself: what a library or a user's code prints, also from C, goes to stderr.
+    """Print as JSON the facts of this machine (`machine.system.stack`), its key, and facts of these networks."""
+    # stdout is reserved for the answer: output of libraries and user code, also from C, goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
     import torch

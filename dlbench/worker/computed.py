@@ -1,7 +1,7 @@
-"""What a network really computes in: the types of its parameters, and those of its products and convolutions.
+"""Check of the actual precision: types of parameters, and of matrix products and convolutions.
 
-A case's precision is a promise about both. The settings of the process cannot keep it alone: a network may hold half
-precision weights, cast in its forward pass, open autocast itself, or switch TF32 on and off again within a step.
+The precision of a case defines both. Process settings alone do not guarantee it: a network may have half precision
+weights, cast in its forward pass, enable autocast itself, or switch TF32 within a step.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from dlbench.suites.case import Case
 from dlbench.worker.precision import AUTOCAST_DTYPES
 from dlbench.worker.settings import Settings
 
-#: Parameters are kept in single precision by all precisions that a case can ask for.
+#: Type of parameters, for all precisions of a case.
 _SINGLE = (torch.float32, torch.complex64)
-#: Usual in buffers besides, such as indices and counters.
+#: Other usual types of buffers, such as indices and counters.
 _PLAIN = (torch.bool, torch.int16, torch.int32, torch.int64)
-#: Operations that multiply and add: what tensor cores and vector units spend a step on.
+#: Operations that multiply and add.
 _PRODUCT = re.compile(
     r"(^|_)(mm|bmm|addmm|baddbmm|addbmm|mv|addmv|dot|vdot|linear|matmul|conv\w*|attention\w*|rnn\w*|lstm\w*|gru\w*"
     r"|bilinear|trilinear|cdist\w*)(_|$)"
 )
-#: So many names are given in a message.
+#: Maximum number of names in a message.
 _MAX_NAMES = 3
 
 
 def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
-    """Warnings about parameters and buffers of other types than single precision.
+    """Return warnings about parameters and buffers that are not in single precision.
 
     Raises:
         InvalidMeasurement: floating-point parameters are of another type.
@@ -43,8 +43,8 @@ def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
     wrong = {name: dtype for name, dtype in other.items() if _is_float(dtype) and dtype not in _SINGLE}
     if wrong:
         raise InvalidMeasurement(
-            f"precision '{case.precision}' keeps parameters in float32, but {_named(wrong)}; "
-            "give the network in float32: the precision of a case decides what it computes in"
+            f"precision '{case.precision}' requires float32 parameters, but {_named(wrong)}; use a float32 "
+            f"network: the case sets the compute precision"
         )
     buffers = {name: b.dtype for name, b in module.named_buffers() if b.dtype not in (*_SINGLE, *_PLAIN)}
     warnings = []
@@ -56,18 +56,19 @@ def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
 
 
 def check_step(step: Callable[[], object], case: Case, settings: Settings) -> None:
-    """Take one step and look at each operation in it.
+    """Run one step and check each operation in it.
 
     Raises:
-        InvalidMeasurement: a product or convolution was computed in a type that the case's precision does not have;
-            none was in the one that it asks for; or a setting was changed for a part of the step.
+        InvalidMeasurement: a product or convolution used a type outside the precision of the case; none used its type;
+        or a setting changed within the step.
     """
     watch = _Watch(settings)
     with watch:
         step()
     if watch.changed:
         raise InvalidMeasurement(
-            f"the network changes settings within a step: {'; '.join(watch.changed)}; take it out of the network's code"
+            f"the network changes settings within a step: {'; '.join(watch.changed)}; remove that from the "
+            f"network's code"
         )
     low = AUTOCAST_DTYPES.get(case.precision)
     allowed = {*_SINGLE, low}
@@ -75,18 +76,18 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
     if wrong:
         calls = ", ".join(f"{name} in {_short(dtype)} ({count} a step)" for (name, dtype), count in _most(wrong))
         raise InvalidMeasurement(
-            f"precision '{case.precision}' asked for, but the network computes {calls}; "
-            "let it compute in the type of its parameters and input"
+            f"precision '{case.precision}' was requested, but the network computes {calls}; remove casts from the "
+            f"network"
         )
     if low is not None and watch.products and not any(dtype == low for _, dtype in watch.products):
         raise InvalidMeasurement(
-            f"precision '{case.precision}' asked for, but no product or convolution was computed in {_short(low)}; "
-            "does the network switch autocast off?"
+            f"precision '{case.precision}' was requested, but no product or convolution used {_short(low)}; check "
+            f"whether the network disables autocast"
         )
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts products by name and type of their tensors, and reads the settings at each."""
+    """Dispatch mode that counts products by name and type, and reads the precision settings at each."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -118,7 +119,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _computes(dtype: torch.dtype) -> bool:
-    """Whether it is a type that is multiplied: not an index, a mask or a state of the random generator."""
+    """Whether the type is used in products: not an index, mask or random generator state."""
     return _is_float(dtype) or dtype in (torch.int8, torch.qint8, torch.quint8, torch.qint32)
 
 
@@ -127,7 +128,7 @@ def _is_float(dtype: torch.dtype) -> bool:
 
 
 def _named(dtypes: dict[str, torch.dtype]) -> str:
-    """Such as "layer.weight, layer.bias and 12 more are float16"."""
+    """Format names and type: "layer.weight, layer.bias and 12 more are float16"."""
     groups: dict[torch.dtype, list[str]] = {}
     for name, dtype in dtypes.items():
         groups.setdefault(dtype, []).append(name)

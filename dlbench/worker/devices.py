@@ -1,4 +1,4 @@
-"""The device of a rank, its clock, and what identifies it."""
+"""The device of a rank, its clock and its identity."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dlbench.worker.timing import Clock, CudaClock, HostClock
 
 
 def clock_for(device: torch.device) -> Clock:
-    """The clock that times steps on this device: CUDA events on a GPU, the host's clock on a CPU."""
+    """Return the clock for steps on this device: CUDA events on a GPU, the host clock on a CPU."""
     return CudaClock() if device.type == "cuda" else HostClock()
 
 
 def find_device(case: Case, local_rank: int = 0) -> torch.device:
-    """The device of this rank, made the current one; for a CPU the heap is set up as the protocol says.
+    """Select the device of this rank; on a CPU set up the heap by the protocol.
 
     Raises:
-        DeviceUnavailable: PyTorch sees no such device.
+        DeviceUnavailable: PyTorch does not see the device.
     """
     if case.device == "cpu" or (case.device == "auto" and not torch.cuda.is_available()):
         if case.protocol.heap == "keep":
@@ -32,22 +32,24 @@ def find_device(case: Case, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         built = torch.version.cuda or torch.version.hip
-        reason = "finds no usable one; check the driver and CUDA_VISIBLE_DEVICES" if built else "is built for CPUs only"
-        raise DeviceUnavailable(f"device 'cuda' asked for, but PyTorch {torch.__version__} {reason}.")
+        reason = "finds no usable GPU; check the driver and CUDA_VISIBLE_DEVICES" if built else "is built for CPUs only"
+        raise DeviceUnavailable(f"device 'cuda' was requested, but PyTorch {torch.__version__} {reason}.")
     count = torch.cuda.device_count()
     if local_rank >= count:
-        raise DeviceUnavailable(f"device cuda:{local_rank} asked for, but {count} are visible on this node.")
+        raise DeviceUnavailable(
+            f"device cuda:{local_rank} was requested, but only {count} devices are visible on this node."
+        )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
 
 
 def device_uuid(device: torch.device) -> str | None:
-    """The UUID of a CUDA device as torch gives it, without NVML's prefix; None for the CPU."""
+    """Return the UUID of a CUDA device from torch, without NVML's prefix; None for the CPU."""
     return device_facts(device.index or 0)["uuid"] if device.type == "cuda" else None
 
 
 def device_identity(device: torch.device) -> Where:
-    """What tells this device and its software from others."""
+    """Return the values that identify this device and its software."""
     facts = stack()
     cuda = device.type == "cuda"
     return Where(

@@ -1,4 +1,4 @@
-"""What an exception means for the case: the status and the one line that its record carries."""
+"""Classification of exceptions: status and one-line error of the record."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from dlbench.errors import DlbenchError, InvalidMeasurement
 from dlbench.free_memory import allowed_bytes
 from dlbench.units import bytes_
 
-#: What PyTorch's CPU allocator says (c10/core/CPUAllocator.cpp); it raises a plain RuntimeError.
+#: Message of PyTorch's CPU allocator (c10/core/CPUAllocator.cpp), which raises a plain RuntimeError.
 CPU_OUT_OF_MEMORY = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
 #: The driver, cuBLAS, cuDNN (also by its newer names, such as CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED), NCCL
-#: and Triton, when what they allocate beside PyTorch's cache finds no room.
+#: and Triton, when an allocation outside PyTorch's cache fails.
 CUDA_OUT_OF_MEMORY = re.compile(
     r"CUDA out of memory|CUDA (driver )?error: out of memory|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_\w*ALLOC"
     r"|Cuda failure .*'out of memory'|Failed to CUDA \w*alloc|\[CUDA\]: out of memory"
 )
-#: What is left of it when PyTorch tries cuDNN's algorithms in turn and none finds room: it drops each one's reason.
+#: Message after no cuDNN algorithm fits into memory: PyTorch tries all and drops their errors.
 NO_ENGINE = re.compile(r"unable to find an engine to execute this computation")
-#: What cuBLAS and cuDNN say when they cannot make a handle, for want of memory or of a working library: it is memory
-#: where less is free than a handle with its kernels takes [bytes].
+#: Message of cuBLAS and cuDNN if a handle cannot be created: no memory, or a broken library. It counts as memory if
+#: less is free than a handle with its kernels needs [bytes].
 NO_HANDLE = re.compile(r"(CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED")
 HANDLE_BYTES = 512 * 2**20
 
 
 def classify(error: BaseException) -> tuple[str, str]:
-    """Status and error of a case that ended in `error`."""
+    """Return status and error text of a case that ended with `error`."""
     for cause in _chain(error):
         memory = out_of_memory(cause)
         if memory is not None:
@@ -40,22 +40,23 @@ def classify(error: BaseException) -> tuple[str, str]:
 
 
 def _first_sentence(text: str) -> str:
-    """The first line of a message, and the next where the first only announces it ("backend='inductor' raised:")."""
+    """Return the first line of a message; also the second if the first ends with a colon ("backend='inductor'
+    raised:")."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no message"
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """What was needed and what there was, if `error` says that memory ran out; else None."""
+    """Return needed and available memory if `error` means out of memory; else None."""
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and CUDA_OUT_OF_MEMORY.search(text)
     ):
         return _cuda_sentence(text)
     if isinstance(error, RuntimeError) and NO_ENGINE.search(text):
-        return f"out of memory on the device, most likely, as no algorithm of cuDNN finds room: {text.splitlines()[0]}"
+        return f"probably out of memory on the device (no cuDNN algorithm fits): {text.splitlines()[0]}"
     if isinstance(error, RuntimeError) and NO_HANDLE.search(text) and _device_is_full():
-        return f"out of memory on the device, most likely, as no handle finds room: {text.splitlines()[0]}"
+        return f"probably out of memory on the device (a library handle does not fit): {text.splitlines()[0]}"
     asked = CPU_OUT_OF_MEMORY.search(text) if isinstance(error, RuntimeError) else None
     if asked:
         return f"out of memory on the CPU: {bytes_(int(asked.group(1)))} more needed, {_room()}."
@@ -68,13 +69,13 @@ def _room() -> str:
     try:
         return f"{bytes_(allowed_bytes())} available"
     except DlbenchError:
-        return "how much is available is unknown"
+        return "available memory is unknown"
 
 
 def _device_is_full() -> bool:
     try:
         return torch.cuda.is_available() and torch.cuda.mem_get_info()[0] < HANDLE_BYTES
-    except RuntimeError:  # a device that failed for good answers nothing any more
+    except RuntimeError:  # a failed device does not answer
         return False
 
 
@@ -90,7 +91,7 @@ def _cuda_sentence(text: str) -> str:
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """`error` and what it was raised from, the newest first."""
+    """Return `error` and its causes, newest first."""
     chain: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in chain:

@@ -1,7 +1,7 @@
-"""What gradient synchronisation costs: the step without it, and one all-reduce of all gradients by itself.
+"""Cost of gradient synchronisation: steps without it, and a separate all-reduce of all gradients.
 
-After the window the same step runs for a while without synchronisation (DDP's `no_sync`). The difference is the part
-of communication that backward does not hide, and the wait for the slowest rank.
+After the window the same step runs without synchronisation (DDP's `no_sync`). The difference is the communication that
+does not overlap with backward, plus the wait for the slowest rank.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.timing import Clock
 from dlbench.worker.workload import Workload
 
-#: Steps without synchronisation: for a tenth of the window and at least so long [s] and so many.
+#: Steps without synchronisation: a tenth of the window, minimum time [s] and number.
 UNSYNCED_SHARE = 0.1
 
 
@@ -30,17 +30,17 @@ UNSYNCED_MIN_STEPS = 10
 UNSYNCED_MAX_STEPS = 2000
 
 
-#: Thrown away at its start: buckets and caches settle.
+#: Warm-up steps, which are discarded.
 UNSYNCED_WARMUP_STEPS = 2
 
 
 def unsynced_steps(
     workload: Workload, clock: Clock, context: RankContext, step_s: float, window_s: float
 ) -> tuple[float, ...]:
-    """Times of steps without gradient synchronisation [s]; none where the case has none to leave out.
+    """Measure steps without gradient synchronisation [s]; empty if the case has no synchronisation.
 
     Args:
-        step_s: the step time with it [s], by which all ranks agree on the number of steps.
+        step_s: step time with synchronisation [s]; gives all ranks the same number of steps.
         window_s: length of the window [s].
     """
     if not workload.synchronises:
@@ -62,9 +62,9 @@ def unsynced_steps(
 
 
 def gradient_all_reduce(workload: Workload, clock: Clock, context: RankContext, repetitions: int = 10) -> float | None:
-    """Time of an all-reduce of all gradients in buckets as large as DDP's, with nothing beside it [s].
+    """Measure an all-reduce of all gradients in buckets of DDP's size, without other work [s].
 
-    The median over repetitions of the slowest rank's; None where a step brings nothing together.
+    Median over repetitions, of the slowest rank; None if steps have no synchronisation.
     """
     if not workload.synchronises or context.world_size == 1:
         return None

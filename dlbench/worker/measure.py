@@ -1,4 +1,4 @@
-"""One case in one process, from an empty device to a measurement: build, warm up, open the meters, step, look back."""
+"""Measurement of one case in one process: build, warm up, start meters, time steps, stop meters, check."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRank, W
 from dlbench.worker.timing import Clock, Window, no_garbage_collection, run_window
 from dlbench.worker.workload import Workload, build_workload
 
-#: The step time that a window plans with is the median of so many of the last warm-up steps.
+#: Number of last warm-up steps whose median is the expected step time of the window.
 NUM_ESTIMATE_STEPS = 50
-#: A device that is found idle at more than this share of the looks is not what limits the step.
+#: Share of checks with an idle device above which the host limits the step.
 HOST_BOUND_SHARE = 0.5
-#: A warm-up ends by its rule alone.
+#: A warm-up has no other limit than its rule.
 NO_STEP_LIMIT = 1_000_000_000
 
 
 @dataclass(frozen=True)
 class Warmup:
-    """Steps that were thrown away [s], and whether the drift test ended them."""
+    """Discarded warm-up steps [s], and whether the drift test ended them."""
 
     step_s: tuple[float, ...]
     steady: bool
@@ -62,9 +62,9 @@ def measure(
             the passes that would find it once more are left out.
 
     Raises:
-        DeviceUnavailable: the case's device is not there.
-        InvalidMeasurement: loss or outputs are not finite, or something else was computed than the case asks for.
-        torch.OutOfMemoryError, RuntimeError, MemoryError: memory ran out (`failures.classify` tells).
+        DeviceUnavailable: the device of the case is not available.
+        InvalidMeasurement: loss or outputs are not finite, or the computation differs from the case.
+        torch.OutOfMemoryError, RuntimeError, MemoryError: out of memory (see `failures.classify`).
     """
     load_before = load_average()
     device = find_device(case, context.local_rank)
@@ -116,7 +116,7 @@ def measure(
             measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
     enter_phase("system")
     if workload.settings is not None:
-        workload.settings.set()  # counting has built the network once more
+        workload.settings.set()  # counting has built the network a second time
     warnings = (
         *_timing_warnings(warmup, window, waits_itself=workload.scaler is not None),
         *reading.warnings,
@@ -130,7 +130,7 @@ def measure(
 
 
 def what_is_known(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
-    """The system of a case that failed, beside an empty measurement."""
+    """Return the system of a failed case, with an empty measurement."""
     device = find_device(case, context.local_rank)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     found = Measurement(context.rank, context.local_rank, context.world_size, name, device_uuid(device))
@@ -144,7 +144,8 @@ def _open_meter(case: Case, device: torch.device) -> Meter:
 
 
 def _warm_up(workload: Workload, clock: Clock, meter: Meter, context: RankContext) -> Warmup:
-    """Steps until the step time no longer falls; the idle power is taken after the first, with all of it in place."""
+    """Run steps until the step time no longer falls; measure idle power after the first step, with all data in
+    place."""
     protocol = workload.case.protocol
     enter_phase("first step")
     first_s = _timed_step(workload, clock)
@@ -186,11 +187,11 @@ def _measure_window(
     warmup: Warmup,
     context: RankContext,
 ) -> tuple[Window, Reading, float | None, float | None]:
-    """The window between the meters, its energy, and the loss before and after."""
+    """Run the window with meters; return its energy, and the loss before and after."""
     protocol = workload.case.protocol
     loss_first = workload.read_loss()
     watch.before()
-    # Garbage is collected before the meter starts: the device would idle through it.
+    # Collect garbage before the meter starts: the device would idle meanwhile.
     with no_garbage_collection():
         context.barrier()
         enter_phase("window")
@@ -252,7 +253,7 @@ def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
 
 
 def _communication(workload: Workload, clock: Clock, context: RankContext, window: Window) -> dict[str, Any]:
-    """What carries the gradients, and the steps without it; nothing for a single process."""
+    """Return transport of gradients and steps without synchronisation; empty for a single process."""
     if context.group is None:
         return {}
     from dlbench.worker import gradient_sync
@@ -272,7 +273,7 @@ def _communication(workload: Workload, clock: Clock, context: RankContext, windo
 
 
 def _with_warnings(measurement: Measurement, facts: dict[str, Any]) -> dict[str, Any]:
-    """`facts` with their warnings behind those there are."""
+    """Add `facts`; append their warnings to the existing ones."""
     return {**facts, "warnings": (*measurement.warnings, *facts.get("warnings", ()))}
 
 
@@ -289,14 +290,14 @@ def _check(workload: Workload, each_operation: bool) -> tuple[str, ...]:
         return workload.check(each_operation)
     except (RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return (f"precision_unchecked: the step that looks at each operation failed: {reason}",)
+        return (f"precision_unchecked: the step that checks each operation failed: {reason}",)
 
 
 def _memory_facts(workload: Workload) -> dict[str, Any]:
-    """The split, and the CPU allocator's peak; where they find no room the case stands all the same."""
+    """Measure memory split and CPU allocator peak; if they run out of memory, keep the case."""
     facts: dict[str, Any] = {}
     try:
-        # Each rank for itself: one that runs out of memory here must not leave the others waiting.
+        # Without communication: a rank that runs out of memory must not block the others.
         with workload.unsynchronised():
             facts.update(memory.static_split(workload))
             if workload.device.type == "cpu":
@@ -305,7 +306,7 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
         reason = out_of_memory(error)
         if reason is None:
             raise
-        facts["warnings"] = (f"memory_unknown: the extra step for it ran {reason}",)
+        facts["warnings"] = (f"memory_unknown: the extra step for memory ran {reason}",)
     return facts
 
 

@@ -1,4 +1,4 @@
-"""Memory of a case in bytes: its peaks, and what it is made of. Nothing here runs inside the window.
+"""Memory of a case in bytes: peaks and components. Nothing here runs inside the window.
 
 - Peak allocated and reserved: on CUDA the framework's own counters over warm-up and window. On the CPU PyTorch keeps
   none; there one more step runs under its profiler, which reports each allocation and release of PyTorch's allocator,
@@ -22,13 +22,13 @@ from dlbench.worker.workload import Workload
 
 
 def reset_peaks(device: torch.device) -> None:
-    """Starts the framework's peak counters anew, so that what building took is not in them."""
+    """Reset the framework's peak counters, to exclude the memory of building."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def read_peaks(device: torch.device) -> dict[str, Any]:
-    """Peak memory so far; allocated and reserved are None on the CPU."""
+    """Read the peak memory so far; allocated and reserved are None on the CPU."""
     cuda = device.type == "cuda"
     return {
         "memory_allocated_peak_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,
@@ -38,7 +38,7 @@ def read_peaks(device: torch.device) -> dict[str, Any]:
 
 
 def rss_peak_bytes() -> int:
-    """Peak resident set of this process; VmHWM, since ru_maxrss is inherited through fork and exec on Linux."""
+    """Read the peak resident set of this process (VmHWM; ru_maxrss is inherited through fork and exec on Linux)."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -49,10 +49,10 @@ def rss_peak_bytes() -> int:
 
 
 def static_split(workload: Workload) -> dict[str, int | None]:
-    """Bytes of parameters with buffers, gradients, optimizer state and saved activations; runs one training step.
+    """Measure bytes of parameters with buffers, gradients, optimizer state and saved activations; runs a training step.
 
     Raises:
-        RuntimeError: the extra step does not fit into memory any more.
+        RuntimeError: the extra step does not fit into memory.
     """
     parameters = list(workload.module.parameters())
     kept = storage_bytes((*parameters, *workload.module.buffers()))
@@ -66,9 +66,9 @@ def static_split(workload: Workload) -> dict[str, int | None]:
 
 
 def activation_bytes(workload: Workload) -> int | None:
-    """Bytes that forward saves for backward: each storage once, without weights and the input.
+    """Measure bytes that forward saves for backward: each storage once, without weights and input.
 
-    None where the module is compiled: a compiled graph keeps what it needs out of sight of the hooks.
+    None for a compiled module: hooks do not see the tensors that a compiled graph saves.
     """
     if workload.case.compile != "off":
         return None
@@ -77,10 +77,10 @@ def activation_bytes(workload: Workload) -> int | None:
     known = {_address(t) for t in (*workload.module.parameters(), *workload.module.buffers())}
 
     def pack(tensor: Tensor) -> Tensor:
-        # What activation checkpointing runs again in the backward pass is not kept for it.
+        # Tensors recomputed by activation checkpointing in the backward pass are not saved by forward.
         if not in_backward() and _address(tensor) not in known:
             saved[_address(tensor)] = tensor.untyped_storage().nbytes()
-            # A freed storage's address may be given out again within the same step.
+            # The address of a freed storage may be reused within the step.
             keep_alive.append(tensor)
         return tensor
 
@@ -96,18 +96,18 @@ def activation_bytes(workload: Workload) -> int | None:
 
 
 def in_backward() -> bool:
-    """Whether a gradient is being computed right now, or what it needs is."""
+    """Whether a backward pass is running, including recomputation for it."""
     return torch._C._current_autograd_node() is not None
 
 
 def cpu_allocated_peak_bytes(workload: Workload) -> int | None:
-    """Peak of PyTorch's CPU allocator in one more step; None where the profiler reports nothing."""
+    """Measure the peak of PyTorch's CPU allocator in an extra step; None if the profiler reports nothing."""
     from torch.profiler import ProfilerActivity, profile
 
-    # What the profiler has not seen allocated it does not see released either.
+    # The profiler reports no release of tensors allocated before it started.
     workload.release_step_state()
     alive = storage_bytes(_alive_tensors(workload))
-    # acc_events: without it PyTorch 2.11 warns that it keeps the events of the last cycle alone; there is one.
+    # acc_events: without it PyTorch 2.11 warns that it keeps only events of the last cycle; there is only one.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         workload.step()
     results = profiler.profiler.kineto_results if profiler.profiler else None
@@ -118,7 +118,7 @@ def cpu_allocated_peak_bytes(workload: Workload) -> int | None:
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the storages behind `tensors`, each storage once."""
+    """Sum the bytes of the storages of `tensors`, each storage once."""
     return sum({_address(t): t.untyped_storage().nbytes() for t in tensors}.values())
 
 

@@ -1,7 +1,7 @@
-"""Looks at networks before a campaign: can each be found, which one is it, and which files is it made of.
+"""Check of networks before a campaign: whether each can be built, its identity key, and its source files.
 
-A user's factory is looked at in a child process of its own. Its code may print, start threads, end the process or
-crash; none of that reaches the answer about the others, and each network's files are told apart.
+A user's factory is checked in a separate child process: its code may print, start threads, exit or crash without
+affecting other networks, and its source files are listed separately.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from dlbench.models import check
 from dlbench.models.identity import build_for_key, is_own, library_key, own_key, source_files
 from dlbench.worker.ranks.rank_status import die_with_launcher
 
-#: How long a factory may take to build its network on meta [s]; after it the key holds the source alone.
+#: Time limit for building a network on the meta device [s]; afterwards its key uses only the source.
 BUILD_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What is known of one network."""
+    """Facts of one network."""
 
-    error: str | None = None  # why it cannot be built, in one line
+    error: str | None = None  # one-line reason if it cannot be built
     key: str = ""  # see `dlbench.models.identity`
     files: dict[str, str] = field(default_factory=dict)  # of the user's own code, with their digests
 
 
 def look_at(name: str) -> NetworkFacts:
-    """What is known of the network called `name`. To be called before CUDA is initialised, which a fork breaks."""
+    """Return the facts of network `name`. Call before CUDA is initialised: a fork breaks CUDA."""
     if is_own(name):
         return _in_child(name)
     try:
@@ -68,7 +68,7 @@ def _in_child(name: str) -> NetworkFacts:
 
 
 def _answer(name: str, pipe: int) -> None:
-    """Writes a line once the module is imported, and a second one once the network is built."""
+    """Write one line after importing the module, and a second one after building the network."""
     try:
         check(name)
     except DlbenchError as error:
@@ -87,7 +87,7 @@ def _send(pipe: int, facts: NetworkFacts) -> None:
 
 
 def _lines(pipe: int) -> list[bytes]:
-    """The whole lines that arrive: two, or fewer where the child ends or takes too long over the second."""
+    """Read complete lines: two, or fewer if the child ends or exceeds the time limit."""
     received = b""
     deadline: float | None = None
     while received.count(b"\n") < 2:

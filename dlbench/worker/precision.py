@@ -1,7 +1,7 @@
-"""What the hardware computes in: the switches for convolutions and for matrix products, set together and read back.
+"""Compute precision: set PyTorch's switches for convolutions and matrix products together, and read them back.
 
 PyTorch has two of them, and by default they differ: convolutions may use TF32, matrix products may not. Here fp32 means
-IEEE single precision in both and tf32 means TF32 in both; what the switches say afterwards goes into the record.
+IEEE single precision in both and tf32 means TF32 in both; the values of the switches are stored in the record.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ AUTOCAST_DTYPES = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
 
 
 def set_precision(precision: str, device_kind: str) -> None:
-    """Sets both switches for `precision`; under autocast the rest, which stays in single precision, is IEEE.
+    """Set both switches for `precision`; under autocast, operations left in single precision are IEEE.
 
-    The switches have an old and a new name in PyTorch, and reading one after setting only the other raises there. Both
-    are set, to the same, so that models and compilers may read whichever they know.
+    PyTorch has an old and a new name for each switch, and raises if only one was set and the other is read. Both are
+    set to the same value, so that models and compilers can read either.
 
     Raises:
         BadInput: the device has no TF32.
     """
     if precision == "tf32" and not _has_tf32(device_kind):
         found = "the CPU" if device_kind == "cpu" else torch.cuda.get_device_name()
-        raise BadInput(f"precision 'tf32' asked for, but {found} has no TF32; choose fp32, amp_bf16 or amp_fp16.")
+        raise BadInput(f"precision 'tf32' was requested, but {found} has no TF32; use fp32, amp_bf16 or amp_fp16.")
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     _BACKENDS.cudnn.allow_tf32 = tf32
-    # Inductor's templates ask the whole of cuDNN.
+    # Inductor's templates read the setting of cuDNN as a whole.
     for backend in (_BACKENDS.cudnn, _BACKENDS.cudnn.conv, _BACKENDS.cudnn.rnn):
         backend.fp32_precision = "tf32" if tf32 else "ieee"
     for backend in (_BACKENDS.mkldnn.conv, _BACKENDS.mkldnn.matmul):
@@ -41,7 +41,7 @@ def set_precision(precision: str, device_kind: str) -> None:
 
 
 def read_precision() -> dict[str, str]:
-    """The switches as they are now, as PyTorch names their values."""
+    """Read the current switches, with PyTorch's names of their values."""
     return {
         "convolution": str(_BACKENDS.cudnn.conv.fp32_precision),
         "compiled_convolution": str(_BACKENDS.cudnn.fp32_precision),
@@ -52,13 +52,14 @@ def read_precision() -> dict[str, str]:
 
 
 def autocast(precision: str, device_kind: str) -> contextlib.AbstractContextManager[object]:
-    """The context of the forward pass and the loss: autocast in mixed precision, else nothing."""
+    """Return the context of forward pass and loss: autocast in mixed precision, else no-op."""
     dtype = AUTOCAST_DTYPES.get(precision)
     return contextlib.nullcontext() if dtype is None else torch.autocast(device_kind, dtype=dtype)
 
 
 def precisions(device: torch.device) -> list[str]:
-    """The precisions that the device computes in; bf16 that a GPU emulates is none. A CPU has all, in whatever way."""
+    """Return the precisions that the device supports; bf16 emulated by a GPU does not count. A CPU supports all,
+    possibly emulated."""
     if device.type == "cpu":
         return ["fp32", "amp_bf16", "amp_fp16"]
     found = ["fp32", "tf32"] if _has_tf32(device.type) else ["fp32"]
@@ -69,7 +70,7 @@ def precisions(device: torch.device) -> list[str]:
 
 
 def _has_tf32(device_kind: str) -> bool:
-    """TF32 came with compute capability 8.0 (NVIDIA Ampere); AMD's has no such switch in PyTorch."""
+    """Whether the GPU has TF32: from compute capability 8.0 (NVIDIA Ampere); PyTorch has no switch for AMD."""
     if device_kind != "cuda" or torch.version.hip is not None:
         return False
     return torch.cuda.get_device_capability()[0] >= 8

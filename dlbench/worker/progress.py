@@ -1,4 +1,4 @@
-"""Sparse lines on stderr that say where a worker is, so that whoever watches it can say where it hung or died."""
+"""Phase lines of a worker on stderr, so that the supervisor can report where it hung or died."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ _current = "start"
 
 
 def enter_phase(name: str) -> None:
-    """Prints "phase: NAME" and remembers it."""
+    """Print "phase: NAME" and store it."""
     global _current
     _current = name
     print(f"phase: {name}", file=sys.stderr, flush=True)
 
 
 def current_phase() -> str:
-    """The phase entered last."""
+    """Return the current phase."""
     return _current

@@ -1,8 +1,8 @@
-"""The settings of the whole process that a case's figures depend on: set after the network's code ran, and read back.
+"""Process settings that affect the figures of a case: set after the network's code ran, and read back.
 
-A network's file may change any of them at import, when it is built, or in each step: many published files switch TF32
-on at their head. What differs when the network is built is set back, with a warning. What differs after the window was
-not what the case asks for, and the measurement is invalid.
+A network's file may change them at import, when the network is built, or in each step: many published files enable
+TF32 at import. Changes before the window are reset, with a warning. Changes found after the window make the
+measurement invalid.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _C: Any = torch._C
 
 
 class Settings:
-    """What `case` asks for on `device`, and what this process had before any code of the network ran."""
+    """Settings that `case` requires on `device`, and those of this process before any code of the network ran."""
 
     def __init__(self, case: Case, device: torch.device) -> None:
         self.case = case
@@ -34,10 +34,10 @@ class Settings:
         self._wanted = self.read()
 
     def set(self) -> None:
-        """Set all that can be set.
+        """Apply all settings.
 
         Raises:
-            BadInput: the device does not have the precision.
+            BadInput: the device does not support the precision.
         """
         set_precision(self.case.precision, self.device.type)
         torch.set_default_dtype(torch.float32)
@@ -51,7 +51,7 @@ class Settings:
         _BACKENDS.mkldnn.enabled = True
         _BACKENDS.mkldnn.deterministic = False
         _BACKENDS.cudnn.deterministic = False
-        # Lets cuDNN time its algorithms in the first steps, as training does in practice; shapes never change here.
+        # cuDNN times its algorithms in the first steps, as in usual training; shapes never change here.
         _BACKENDS.cudnn.benchmark = True
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
@@ -61,7 +61,7 @@ class Settings:
             torch.cuda.set_device(self.device)
 
     def set_seeds(self, rank: int = 0) -> None:
-        """Seed PyTorch, and what a network may draw from besides."""
+        """Seed PyTorch and the other random generators that a network may use."""
         seed = self.case.protocol.seed + rank
         torch.manual_seed(seed)
         random.seed(seed)
@@ -69,7 +69,7 @@ class Settings:
             sys.modules["numpy"].random.seed(seed % 2**32)
 
     def read(self) -> dict[str, object]:
-        """The settings as they are now, by names that a message can use."""
+        """Read the current settings, by names for messages."""
         kind = self.device.type
         return {
             **{f"precision of {name.replace('_', ' ')}": value for name, value in read_precision().items()},
@@ -94,7 +94,7 @@ class Settings:
         }
 
     def differences(self, now: dict[str, object] | None = None) -> list[str]:
-        """What is not as wanted, such as "number of threads is 1 instead of 4"."""
+        """Describe differing settings, such as "number of threads is 1 instead of 4"."""
         found = self.read() if now is None else now
         return [
             f"{name} is {_text(found[name])} instead of {_text(wanted)}"
@@ -103,26 +103,27 @@ class Settings:
         ]
 
     def set_back(self) -> tuple[str, ...]:
-        """Set again what the network's code changed; gives a warning that names it.
+        """Reset settings that the network's code changed; return a warning that lists them.
 
         Raises:
-            InvalidMeasurement: it cannot be set back.
+            InvalidMeasurement: a setting cannot be reset.
         """
         changed = self.differences()
         if not changed:
             return ()
         self.set()
-        self.require("the network's code changed what cannot be set back")
-        return (f"settings_reset: after the network was imported and built, {'; '.join(changed)}; set back.",)
+        self.require("the network's code changed settings that cannot be reset")
+        return (f"settings_reset: the network's code changed settings, which were reset: {'; '.join(changed)}.",)
 
     def require(self, what: str = "settings changed while the case was measured") -> None:
-        """Raises InvalidMeasurement where something is not as wanted, and says what."""
+        """Raise InvalidMeasurement if a setting differs, with the list of differences."""
         changed = self.differences()
         if changed:
-            raise InvalidMeasurement(f"{what}: {'; '.join(changed)}; take it out of the network's code")
+            raise InvalidMeasurement(f"{what}: {'; '.join(changed)}; remove that from the network's code")
 
     def read_in_step(self) -> dict[str, object]:
-        """What a step may not change even for a moment: what `read` gives, but for what a step itself switches."""
+        """Read the settings that must not change within a step: those of `read` without those that a step itself
+        switches."""
         own = ("gradients", "inference mode", "autocast", "open function modes", "open dispatch modes")
         return {name: self._wanted[name] if name in own else value for name, value in self.read().items()}
 

@@ -1,4 +1,4 @@
-"""When a warm-up and a window end. Both are asked at growing intervals, not after every step."""
+"""Stopping rules of warm-up and window. They are evaluated at growing intervals, not after every step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from dlbench.stats import is_steady, median_interval
 from dlbench.suites.case import Protocol
 
-#: From look to look a warm-up and a window grow by these factors at least.
+#: Minimum growth of warm-up and window between two evaluations.
 WARMUP_GROWTH = 1.2
 WINDOW_GROWTH = 1.5
-#: A window has so many steps even where they outlast its cap: of fewer, nothing can be said.
+#: Minimum steps of a window, even beyond its time limit: fewer steps give no interval.
 MIN_STEPS_AT_CAP = 3
 
 
@@ -31,9 +31,9 @@ class WarmupRule:
 
 @dataclass
 class SlowestRank:
-    """A rule that is asked with the times of each step's slowest rank, which are what a report shows [s].
+    """Rule on the time of the slowest rank in each step, as shown in reports [s].
 
-    Called by all ranks at the same step.
+    All ranks call it at the same step.
     """
 
     rule: Callable[[list[float], float], str | None]
@@ -42,7 +42,7 @@ class SlowestRank:
     slowest_s: list[float] = field(default_factory=list)
 
     def __call__(self, step_s: list[float], elapsed_s: float) -> str | None:
-        # Each rank knows some steps more or less: what one lacks is left to the next look of all.
+        # Ranks may have read different numbers of steps: only common steps are used.
         new = self.all_gather(step_s[len(self.slowest_s) :])
         self.slowest_s += map(max, *new) if len(new) > 1 else new[0]
         return self.rule(self.slowest_s, elapsed_s)
@@ -52,9 +52,9 @@ class SlowestRank:
 class WindowRule:
     """ "target" once the interval of the median step is narrow enough, after a minimum; "max_time" at the cap.
 
-    To stop at the first narrow interval would favour the lucky ones: of nominal 95 % intervals so chosen, 89 % hold the
-    median. Two looks in a row must find it narrow, the window having grown by half between them (then about 92 % do),
-    unless the first look finds it twice as narrow as asked; see `docs/experiments/coverage.md`.
+    Stopping at the first narrow interval selects lucky windows: only 89 % of nominal 95 % intervals then contain the
+    median. Two consecutive evaluations must find it narrow, with half more steps in the second (92 %), unless the
+    first finds it twice as narrow as required; see `docs/experiments/coverage.md`.
     """
 
     protocol: Protocol
@@ -65,7 +65,7 @@ class WindowRule:
         if elapsed_s >= self.protocol.min_time_s and len(step_s) >= self.protocol.min_steps:
             width = self._relative_half_width(step_s)
             self.narrow_looks = self.narrow_looks + 1 if width <= self.protocol.target_half_width else 0
-            # A window that a cap ends was not chosen by its width: one narrow look is enough.
+            # A window ended by a limit was not selected by its width: one narrow evaluation is enough.
             enough = 1 if too_long or len(step_s) >= self.protocol.max_steps else 2
             if self.narrow_looks >= enough or width <= self.protocol.target_half_width / 2:
                 return "target"

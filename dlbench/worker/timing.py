@@ -1,4 +1,4 @@
-"""Timing of steps: two clocks behind one shape, and the loop that steps until a rule says stop.
+"""Timing of steps: two clocks with the same interface, and the loop that runs steps until a rule stops it.
 
 Step i runs from stamp i to stamp i+1, so that the steps sum to the device's window. Nothing inside the window waits for
 the device to become idle. Where the host runs ahead, the loop reads stamps that lie a few steps back (`lag`), with
@@ -23,46 +23,45 @@ from typing import Any, Protocol
 
 import torch
 
-#: Queued work that the host keeps ahead of the stamps it waits for [s].
+#: Queued work between the host and the stamps that it reads [s].
 LAG_TIME_S = 0.02
-#: The host may at most be this many steps behind the newest, however short they are.
+#: Maximum number of queued steps.
 MAX_LAG_STEPS = 32
-#: Time between two turns of the stopping rule is at least this [s], and at least the rule's own time over the budget.
+#: Minimum time between two evaluations of the stopping rule [s]; also at least the rule's own time over the budget.
 RULE_INTERVAL_S = 0.2
 RULE_BUDGET = 0.001
-#: Ranks tell each other after so much work [s] whether the cap has come, which takes them up to a millisecond.
+#: Interval at which ranks exchange whether the time limit is reached [s]; an exchange takes up to a millisecond.
 CAP_INTERVAL_S = 1.0
-#: Two more stamps cost the host about this [s], whatever the clock; phases are shown in so many steps that they cost at
-#: most the budget.
+#: Cost of two additional stamps on the host [s]; phases are timed in as many steps as the budget allows.
 PHASE_COST_S = 4e-6
 PHASE_BUDGET = 0.001
 _NO_LIMIT = sys.maxsize
 
 
 class Clock(Protocol):
-    """Takes stamps in the order of the work, and tells the time between two of them afterwards."""
+    """Clock that records stamps in the order of work and later returns the time between two."""
 
     name: str
-    #: The host goes on while the device works, so that stamps must be waited for.
+    #: Whether the host runs ahead of the device, so that stamps must be waited for.
     runs_ahead: bool
 
     def stamp(self) -> Any:
-        """A mark behind all work that was submitted so far; does not wait for it."""
+        """Record a stamp after all submitted work; does not wait for it."""
 
     def wait(self, stamp: Any) -> None:
-        """Returns when the work before `stamp` is done."""
+        """Wait until the work before `stamp` is done."""
 
     def is_done(self, stamp: Any) -> bool:
-        """Whether the work before `stamp` is done; does not wait for it."""
+        """Whether the work before `stamp` is done; does not wait."""
 
     def elapsed_s(self, start: Any, end: Any) -> float:
-        """Seconds from one stamp to another; both must have been waited for."""
+        """Return the seconds between two stamps; both must have been waited for."""
 
     def release(self, stamp: Any) -> None:
-        """The stamp is not needed any more."""
+        """Release a stamp for reuse."""
 
     def synchronize(self) -> None:
-        """Returns when all work submitted so far is done."""
+        """Wait until all submitted work is done."""
 
 
 class HostClock:
@@ -71,7 +70,7 @@ class HostClock:
     name = "host"
     runs_ahead = False
 
-    # Itself and not a method that calls it: fewer steps of the interpreter between the network's.
+    # The function itself, not a method that calls it: less interpreter work between steps.
     stamp = staticmethod(time.perf_counter)
 
     def wait(self, stamp: float) -> None:
@@ -101,7 +100,7 @@ class CudaClock:
 
     def __init__(self) -> None:
         self._pool: list[torch.cuda.Event] = []
-        # Asked for once: an event that is not told its stream makes a new object for it each time.
+        # Read once: without a stream argument each event creates a new stream object.
         self._stream = torch.cuda.current_stream()
 
     def stamp(self) -> torch.cuda.Event:
@@ -125,17 +124,17 @@ class CudaClock:
         torch.cuda.synchronize()
 
 
-#: Does one step. Given a clock it returns stamps taken between its phases: two in training, none in inference.
+#: Runs one step. With a clock it returns the stamps between its phases: two in training, none in inference.
 Step = Callable[[Clock | None], tuple[Any, ...]]
-#: Sees all step times so far and the time since the start, both in seconds; a reason to stop, or None.
+#: Gets all step times so far and the time since the start [s]; returns a reason to stop, or None.
 Rule = Callable[[list[float], float], str | None]
-#: Makes all ranks take rank 0's decision: (reason or None, number of the step at which to ask again).
+#: Broadcasts rank 0's decision to all ranks: (reason or None, step number of the next evaluation).
 Broadcast = Callable[[tuple[str | None, int]], tuple[str | None, int]]
 
 
 @dataclass
 class Window:
-    """Samples of a run of steps [s]; phases of every `phase_stride`-th step only."""
+    """Samples of consecutive steps [s]; phases only of every `phase_stride`-th step."""
 
     step_s: list[float] = field(default_factory=list)
     forward_s: list[float] = field(default_factory=list)
@@ -143,12 +142,11 @@ class Window:
     optimizer_s: list[float] = field(default_factory=list)
     phase_stride: int = 1
     stop_reason: str | None = None
-    #: How often it was asked whether the step before the newest is done, and how often it was: the host, which should
-    #: be steps ahead, is not even one.
+    #: Number of checks whether the second newest step is done, and of positive ones: the host is then not ahead.
     num_looks: int = 0
     num_idle_looks: int = 0
     window_s: float = 0.0
-    #: perf_counter at the opening and closing, the device idle at both.
+    #: perf_counter at start and end of the window, with idle device.
     opened_at_s: float = 0.0
     closed_at_s: float = 0.0
 
@@ -165,7 +163,7 @@ def run_window(
     growth: float,
     broadcast: Broadcast | None = None,
 ) -> Window:
-    """Runs `step` until `rule` gives a reason or `max_steps` are done.
+    """Run `step` until `rule` returns a reason or `max_steps` are done.
 
     Args:
         step_estimate_s: expected step time [s]; sets how far the host runs ahead and how often phases are shown.
@@ -180,12 +178,12 @@ def run_window(
         agree: see `Broadcast`; called with the same step number on every rank. None: there is one.
     """
     agreed: Broadcast = broadcast or (lambda decision: decision)
-    # Where ranks show their phases in different steps, nothing can be said of them.
+    # All ranks must time their phases in the same steps.
     _, stride = agreed((None, _phase_stride(step_estimate_s)))
     window = Window(phase_stride=stride)
     reader = _Reader(clock, window)
     lag = _lag(step_estimate_s) if clock.runs_ahead else 0
-    # A stamp of the host's clock is itself the time; another would have to be waited for, and other ranks to be asked.
+    # A host stamp is a time; other stamps need a wait, and other ranks an exchange.
     shows_time = broadcast is None and not clock.runs_ahead
     cap = _Cap(cap_s, broadcast, step_estimate_s)
     done, reason = 0, None
@@ -195,7 +193,7 @@ def run_window(
         window.opened_at_s = time.perf_counter()
         cap_at_s = window.opened_at_s + cap_s
         reader.begin()
-        # Names of this loop: what is looked up between two steps is looked up in cold caches.
+        # Local names: attribute lookups between two steps hit cold caches.
         add, stamp = reader.pending.append, clock.stamp
         while reason is None:
             turn = min(look_at, cap.look_at, done + lag if lag else max_steps)
@@ -207,7 +205,7 @@ def run_window(
             done = number + 1
             reader.read(keep=0 if done == max_steps else lag)
             if lag and window.step_s:
-                # Where steps have become slower than expected, fewer are queued, so that the cap is seen in time.
+                # If steps became slower than expected, queue fewer, to notice the time limit in time.
                 lag = min(lag, _lag(window.step_s[-1]))
             if cap.has_come(done, time.perf_counter() - window.opened_at_s) or done == look_at:
                 reason, look_at = agreed(_look(window, rule, done, first_look_s, cap_s, max_steps, growth))
@@ -225,7 +223,7 @@ def _look(
 ) -> tuple[str | None, int]:
     """The rule's answer, and the step of its next turn: so far off that the rule costs less than its budget."""
     elapsed_s = time.perf_counter() - window.opened_at_s
-    # Its own time: waiting for other ranks in it is no work that another turn would cost.
+    # CPU time only: waiting for other ranks is not a cost of the rule.
     began_s = time.thread_time()
     reason = rule(window.step_s, elapsed_s)
     if done >= max_steps:
@@ -239,7 +237,7 @@ def _look(
 
 
 class _Cap:
-    """Whether a window's longest time is over: a single process sees it for itself, ranks all at the same step."""
+    """Time limit of a window: a single process checks it directly, ranks all at the same step."""
 
     def __init__(self, cap_s: float, broadcast: Broadcast | None, step_estimate_s: float) -> None:
         self._cap_s = cap_s
@@ -251,7 +249,7 @@ class _Cap:
             _, self.look_at = broadcast((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, _NO_LIMIT)))
 
     def has_come(self, done: int, elapsed_s: float) -> bool:
-        """Asked after each turn of the loop."""
+        """Whether the limit is reached; called after each iteration."""
         is_over = elapsed_s >= self._cap_s
         if self._broadcast is None:
             return is_over
@@ -265,7 +263,7 @@ class _Cap:
 
 
 def _steps_in(time_s: float, step_s: float, lowest: int, highest: int) -> int:
-    """`lowest` plus the steps of `step_s` that fit into `time_s`, at most `highest`."""
+    """Return `lowest` plus the steps of `step_s` that fit into `time_s`, at most `highest`."""
     return min(highest, lowest + int(time_s / max(step_s, 1e-9)))
 
 
@@ -278,12 +276,12 @@ def _phase_stride(step_s: float) -> int:
 
 
 class _Reader:
-    """Turns stamps into samples, in order, once their work is done."""
+    """Reader that converts stamps to samples, in order, after their work is done."""
 
     def __init__(self, clock: Clock, window: Window) -> None:
         self._clock = clock
         self._window = window
-        #: Of each step not yet read, the stamps it showed and its end.
+        #: Phase stamps and end stamp of each unread step.
         self.pending: list[tuple[tuple[Any, ...], Any]] = []
         self._start: Any = None
 
@@ -291,12 +289,12 @@ class _Reader:
         self._start = self._clock.stamp()
 
     def read(self, keep: int) -> None:
-        """Reads all but the newest `keep` steps; waits for the last of those it reads."""
+        """Read all but the newest `keep` steps; wait for the last of them."""
         count = len(self.pending) - keep
         if count <= 0:
             return
         if keep:
-            # Not the newest: what was just submitted is not done yet, however idle the device was.
+            # Not the newest: a step just submitted is never done yet.
             self._window.num_looks += 1
             self._window.num_idle_looks += self._clock.is_done(self.pending[-2][1])
         steps = self.pending[:count]
@@ -321,9 +319,9 @@ class _Reader:
 
 @contextmanager
 def no_garbage_collection() -> Iterator[None]:
-    """No collection inside: a pass over torch's objects takes milliseconds and falls into an arbitrary step.
+    """Disable garbage collection: a collection of torch's objects takes milliseconds within an arbitrary step.
 
-    It begins with a pass; within another such context nothing is left to do.
+    Starts with a collection; nested use has no effect.
     """
     if not gc.isenabled():
         yield

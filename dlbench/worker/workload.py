@@ -1,4 +1,4 @@
-"""One case as something that steps: network, batch, loss, optimizer, in the asked precision and layout."""
+"""Workload of a case: network, batch, loss and optimizer in the precision and layout of the case."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
 from dlbench.worker.timing import Clock
 
-#: Different host batches that synthetic_host goes through; more than one, so that no cache keeps the batch.
+#: Number of host batches that synthetic_host alternates, so that no cache keeps the batch.
 NUM_HOST_BATCHES = 4
 _STRIDED = torch.strided
 
 #: Usual hyperparameters. Weight decay is the 5e-4 of AlexNet's and VGG's papers with SGD, and 0 with the adaptive ones,
-#: where L2 decay is not what their papers describe. It costs one more pass over the weights: SGD shows that cost.
+#: where L2 decay is not what their papers describe. It costs one more pass over the weights: SGD shows that cost. :
 #: Learning rates do not change the work of a step. They are so low that the weights stay as they were initialised: on
 #: one batch, over the thousands of steps of a window, gradients would fade, and data changes power and clocks.
 OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
@@ -44,28 +44,28 @@ OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 
 @dataclass
 class Workload:
-    """The parts of a case; `step` does one training or inference step and returns the stamps between its phases."""
+    """Parts of a case; `step` runs one training or inference step and returns the stamps between its phases."""
 
     case: Case
     module: nn.Module
     input_shape: tuple[int, ...]
     num_classes: int
     device: torch.device
-    run: Callable[..., Any]  # the module, compiled where the case asks for it
+    run: Callable[..., Any]  # the module, compiled if the case requires it
     batches: Iterator[tuple[Tensor, Tensor]]
     optimizer: torch.optim.Optimizer | None
-    #: Of the gradients, where they are fp16.
+    #: Gradient scaler for fp16.
     scaler: torch.amp.GradScaler | None
     #: Of the latest training step, on the device: reading the loss waits for the device. Both live until the next step
     #: replaces them, with their graph, of which backward has freed the saved tensors: as in the usual loop. To free the
     #: output earlier costs LeNet-5's step 2 µs, to detach the loss half a percent.
     output: Any = None
     loss: Tensor | None = None
-    #: The module under DistributedDataParallel, where several ranks train together.
+    #: The module in DistributedDataParallel, if several ranks train together.
     parallel: Any = None
-    #: What the process is set to, held against the case in `check`; None where nothing is measured.
+    #: Required process settings, verified in `check`; None if nothing is measured.
     settings: Settings | None = None
-    #: About the network, for the record.
+    #: Warnings about the network, for the record.
     warnings: tuple[str, ...] = ()
     #: Whether the forward pass runs under autocast.
     mixed: bool = field(init=False)
@@ -74,7 +74,8 @@ class Workload:
         self.mixed = self.case.precision in AUTOCAST_DTYPES
 
     def step(self, clock: Clock | None = None) -> tuple[Any, ...]:
-        """One step; with a clock, the stamps behind forward and behind backward (training), or none (inference)."""
+        """Run one step; with a clock, return the stamps after forward and after backward (training), or none
+        (inference)."""
         optimizer = self.optimizer
         if optimizer is None:
             self.infer()
@@ -83,7 +84,7 @@ class Workload:
         # Here rather than at the end: gradients of the last step are freed before activations need room, and
         # set_to_none makes backward write them instead of adding to zeros.
         optimizer.zero_grad(set_to_none=True)
-        # Branches, for even a context that does nothing takes microseconds, and a step may be a thousand of them.
+        # Branches, because even an empty context takes microseconds, and a step may take only a thousand.
         mixed, scaler = self.mixed, self.scaler
         if mixed:
             with autocast(self.case.precision, self.device.type):
@@ -108,7 +109,7 @@ class Workload:
         return (forward_end, backward_end) if clock else ()
 
     def infer(self) -> Any:
-        """One step of inference; gives the network's outputs."""
+        """Run one step of inference; return the outputs."""
         if not torch.is_inference_mode_enabled():
             with torch.inference_mode():
                 return self.infer()
@@ -119,12 +120,12 @@ class Workload:
         return self.run(images)
 
     def require_finite(self, after: str) -> None:
-        """See that the latest loss of training, or one more step's outputs of inference, are finite numbers.
+        """Check that the latest training loss, or the outputs of one more inference step, are finite.
 
         Waits for the device.
 
         Raises:
-            InvalidMeasurement: they are not, after what is named.
+            InvalidMeasurement: they are not finite.
         """
         if self.optimizer is None:
             require_finite_outputs(self.infer(), after)
@@ -142,8 +143,8 @@ class Workload:
             Warnings.
 
         Raises:
-            InvalidMeasurement: settings of the process were changed, something was computed in another precision, or
-                nothing was compiled although the case asks for it.
+            InvalidMeasurement: process settings changed, another precision was used, or nothing was compiled although
+            the case requires it.
         """
         if self.settings is None:
             return ()
@@ -151,7 +152,7 @@ class Workload:
         compiled = _compiled_frames()
         if self.case.compile != "off" and not compiled:
             raise InvalidMeasurement(
-                f"compile = '{self.case.compile}' asked for, but PyTorch compiled no part of the network; see "
+                f"compile = '{self.case.compile}' was requested, but PyTorch compiled no part of the network; see "
                 'torch.compiler.disable and TORCHDYNAMO_DISABLE, or set compile = "off"'
             )
         if each_operation:
@@ -172,41 +173,41 @@ class Workload:
             self.release_step_state()
 
     def inference_context(self) -> AbstractContextManager[object]:
-        """To be entered around many steps: what each of them needs is entered once, as in the usual loop."""
+        """Context for many steps, which enters inference mode only once, as usual loops do."""
         return torch.inference_mode() if self.optimizer is None else nullcontext()
 
     @property
     def synchronises(self) -> bool:
-        """Whether a step brings the gradients of several ranks together."""
+        """Whether a step reduces the gradients of several ranks."""
         return self.parallel is not None
 
     def unsynchronised(self) -> AbstractContextManager[object]:
-        """Steps in here leave the gradients to each rank, so that a rank may take one alone."""
+        """Context in which steps do not reduce gradients, so that a rank can run a step alone."""
         return nullcontext() if self.parallel is None else self.parallel.no_sync()
 
     def num_parameters(self) -> int:
-        """Trainable and frozen weights and biases, each once."""
+        """Number of trainable and frozen weights and biases, each counted once."""
         return sum(p.numel() for p in self.module.parameters())
 
     def release_step_state(self) -> None:
-        """Frees what the latest step left: its output, its loss and its gradients."""
+        """Free output, loss and gradients of the latest step."""
         self.output = self.loss = None
         if self.optimizer is not None:
             self.optimizer.zero_grad(set_to_none=True)
 
     def read_loss(self) -> float | None:
-        """Loss of the latest training step; waits for the device. None in inference."""
+        """Read the loss of the latest training step; waits for the device. None in inference."""
         return None if self.loss is None else float(self.loss.detach())
 
 
 def build_workload(case: Case, device: torch.device, context: RankContext | None = None) -> Workload:
-    """Everything `case` needs, on `device`, seeded by the protocol; no step has run yet.
+    """Build the workload of `case` on `device`, seeded by the protocol, without running a step.
 
     Args:
-        place: among several ranks, which have equal weights and different images.
+        place: context of this rank; ranks have equal weights and different images.
 
     Raises:
-        BadInput: the precision or compile mode cannot be had on this device, or the model's name is unknown.
+        BadInput: the device does not support the precision or compile mode, or the model is unknown.
     """
     settings = Settings(case, device)
     settings.set_seeds()
@@ -221,7 +222,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
         from dlbench.worker.ranks.data_parallel import wrap
 
         parallel = wrap(module, case, device) if training else None
-    # Behind all code of the network that runs before the first step.
+    # After all code of the network that runs before the first step.
     reset = settings.set_back()
     settings.set_seeds(context.rank if context is not None else 0)
     return Workload(
@@ -242,7 +243,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
 
 
 def _compiled_frames() -> int:
-    """How many functions `torch.compile` has compiled in this process."""
+    """Return the number of functions that `torch.compile` has compiled in this process."""
     if "torch._dynamo" not in sys.modules:
         return 0
     from torch._dynamo.utils import counters
@@ -251,32 +252,32 @@ def _compiled_frames() -> int:
 
 
 def require_finite_loss(loss: float | None, after: str) -> None:
-    """Raises InvalidMeasurement where there is a loss that is no number, after what is named."""
+    """Raise InvalidMeasurement if the loss is not finite."""
     if loss is not None and not math.isfinite(loss):
         raise InvalidMeasurement(
-            f"the loss is {loss} after {after}; numbers that are none take other paths through the hardware. "
-            "Check the model's initialisation and the precision."
+            f"the loss is {loss} after {after}; check the model's initialisation and the precision (NaN and "
+            f"infinity can change step times)."
         )
 
 
 def require_finite_outputs(outputs: Any, after: str) -> None:
-    """Raises InvalidMeasurement where a tensor among the outputs holds a NaN or an infinity, after what is named."""
+    """Raise InvalidMeasurement if an output tensor contains NaN or infinity."""
     for tensor in _tensors(outputs):
         if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_quantized or tensor.layout != _STRIDED:
             continue
         values = tensor.detach()
-        if values.element_size() < 2:  # the 8-bit types have no test of their own
+        if values.element_size() < 2:  # 8-bit types have no isfinite
             values = values.float()
         wrong = int(values.numel() - torch.isfinite(values).sum())
         if wrong:
             raise InvalidMeasurement(
-                f"{wrong} of {values.numel()} outputs are not finite after {after}; numbers that are none take other "
-                "paths through the hardware. Check the model's initialisation and the precision."
+                f"{wrong} of {values.numel()} outputs are not finite after {after}; check the model's "
+                f"initialisation and the precision (NaN and infinity can change step times)."
             )
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
-    """The tensors in what a network gives, however they are nested."""
+    """Return all tensors in the outputs, nested ones included."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, Mapping):
@@ -290,14 +291,14 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _require_trainable(built: BuiltModel) -> None:
-    """Raises BadInput where the network cannot be trained."""
+    """Raise BadInput if the network cannot be trained."""
     reason = None
     if built.num_classes == 0:
         reason = "has no class scores (num_classes is 0)"
     elif not any(p.requires_grad for p in built.module.parameters()):
         reason = "has no trainable parameter"
     if reason:
-        raise BadInput(f"model '{built.name}' {reason}: only its inference can be measured; set mode = \"inference\"")
+        raise BadInput(f"model '{built.name}' {reason} and cannot be trained; set mode = \"inference\"")
 
 
 def _compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..., Any]:
@@ -310,7 +311,7 @@ def _compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..
 
 
 def _require_compiler() -> None:
-    """Inductor emits C++ for the CPU and for the host side on CUDA: without a compiler it fails late and at length.
+    """Check for a C++ compiler, which Inductor needs on CPU and CUDA; without it errors come late and are long.
 
     Raises:
         BadInput: no C++ compiler is found.
@@ -322,22 +323,22 @@ def _require_compiler() -> None:
         get_cpp_compiler()
     except (InvalidCxxCompiler, OSError):
         raise BadInput(
-            'compile asked for, but no C++ compiler is found; install g++, or set compile = "off".'
+            'compile was requested, but no C++ compiler was found; install g++, or set compile = "off".'
         ) from None
 
 
 def _require_triton() -> None:
-    """Inductor's kernels on CUDA come from Triton, which compiles its launchers against Python's headers.
+    """Check for Triton and Python's headers, which Inductor needs on CUDA.
 
     Raises:
         BadInput: Triton or the headers are missing.
     """
     if importlib.util.find_spec("triton") is None:
-        raise BadInput('compile asked for, but Triton is not installed; install it, or set compile = "off".')
+        raise BadInput('compile was requested, but Triton is not installed; install it, or set compile = "off".')
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not header.exists():
         raise BadInput(
-            f"compile asked for, but Triton needs Python's headers, and there is no {header}; "
+            f"compile was requested, but Triton needs Python's headers, and {header} does not exist; "
             'install them (python3-dev, python3-devel), or set compile = "off".'
         )
 
@@ -345,13 +346,13 @@ def _require_triton() -> None:
 def _make_batches(
     case: Case, input_shape: tuple[int, ...], num_classes: int, device: torch.device, layout: torch.memory_format
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Standard normal images and uniform labels, without end; random because zeros draw less power and clock higher."""
+    """Yield standard normal images and uniform labels; random because zeros need less power and allow higher clocks."""
     if case.data == "synthetic":
         return itertools.repeat(_random_batch(case.batch_size, input_shape, num_classes, device, layout))
     host = torch.device("cpu")
     on_host = [_random_batch(case.batch_size, input_shape, num_classes, host, layout) for _ in range(NUM_HOST_BATCHES)]
     if device.type == "cuda":
-        # Only from page-locked memory is the copy asynchronous.
+        # Copies are asynchronous only from page-locked memory.
         on_host = [(images.pin_memory(), labels.pin_memory()) for images, labels in on_host]
     return _copied(on_host, device)
 
@@ -361,12 +362,12 @@ def _random_batch(
 ) -> tuple[Tensor, Tensor]:
     layout = layout if len(input_shape) == 3 else torch.contiguous_format
     images = torch.empty(size, *input_shape, device=device, memory_format=layout)
-    # Without classes there is no label: inference needs none.
+    # Networks without classes need no labels (inference only).
     return images.normal_(), torch.randint(max(1, num_classes), (size,), device=device)
 
 
 def _copied(on_host: list[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch copied to the device anew."""
+    """Copy each batch to the device."""
     for images, labels in itertools.cycle(on_host):
-        # copy=True: on the CPU `to` would hand out the host batch itself, and nothing would be measured.
+        # copy=True: on the CPU `to` would return the host batch itself, without a copy to measure.
         yield images.to(device, non_blocking=True, copy=True), labels.to(device, non_blocking=True, copy=True)

@@ -225,7 +225,7 @@ def test_a_factory_that_computes_when_it_builds_is_counted(own):
     ("name", "message"),
     [
         ("own_networks:raising", "model 'own_networks:raising': the factory raised ValueError: no weights in /nowhere"),
-        ("own_networks:not_a_module", "the factory gave a str, not a torch.nn.Module"),
+        ("own_networks:not_a_module", "the factory returned a str, not a torch.nn.Module"),
         ("own_networks:plane", "unknown factory 'plane' in module 'own_networks'; did you mean 'plain'?"),
         ("own_networks:constant", "unknown factory 'constant'"),
         ("own_networks:", "unknown factory ''"),
@@ -234,7 +234,7 @@ def test_a_factory_that_computes_when_it_builds_is_counted(own):
         ("own_networks:zero_size", "input_shape is (1, 0, 8); it must be whole numbers above zero"),
         ("own_networks:no_shape", "input_shape is 224"),
         ("own_networks:half_a_class", "num_classes is 0.5"),
-        ("own_networks:too_few_outputs", "says num_classes = 1000, but gives scores of 10 classes"),
+        ("own_networks:too_few_outputs", "declares num_classes = 1000, but returns scores of 10 classes"),
         ("own_networks:Features", "gives a tensor of shape (2, 4, 6, 6) for 2 images of (1, 8, 8)"),
     ],
 )

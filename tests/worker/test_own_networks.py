@@ -84,7 +84,7 @@ def test_all_settings_are_set_back_after_the_network_is_built():
         ("default_device", "open function modes is 1 instead of 0"),
         ("anomaly", "anomaly detection is on instead of off"),
         ("for_a_moment", "changes settings within a step: precision of matrix product is tf32"),
-        ("casts", "precision 'fp32' asked for, but the network computes addmm in bfloat16 (2 a step)"),
+        ("casts", "precision 'fp32' was requested, but the network computes addmm in bfloat16 (2 a step)"),
     ],
 )
 @pytest.mark.parametrize("mode", ["training", "inference"])
@@ -118,7 +118,7 @@ def test_other_parameters_and_buffers_are_named():
 
 
 def test_autocast_that_the_network_switches_off_is_not_mixed_precision():
-    with pytest.raises(InvalidMeasurement, match="no product or convolution was computed in bfloat16"):
+    with pytest.raises(InvalidMeasurement, match="no product or convolution used bfloat16"):
         checked("settings_changed:refuses_autocast", precision="amp_bf16")
     assert checked("tiny:make", precision="amp_bf16") == ()
     assert checked("lenet5", precision="amp_fp16") == ()
@@ -153,9 +153,9 @@ def test_lazy_layers_have_shapes_before_anything_counts_them(way):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("LazyUnused", "model 'shapes:LazyUnused' has lazy layers that a forward pass does not reach: never.weight"),
-        ("LazyFails", "has lazy layers, and the forward pass of two images of (3, 16, 16) that gives them"),
-        ("Distributed", "is wrapped in Distributed; give the network itself"),
+        ("LazyUnused", "model 'shapes:LazyUnused' has lazy layers that a forward pass does not use: never.weight"),
+        ("LazyFails", "has lazy layers, and the forward pass of two images of (3, 16, 16) that initialises them"),
+        ("Distributed", "is wrapped in Distributed; return the network itself"),
         (
             "Unclear",
             "gives a dictionary of 'features': a tensor of shape (2, 64), 'classes': a tensor of shape (2, 10)",

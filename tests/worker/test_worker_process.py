@@ -105,7 +105,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has it")
     outcome, stderr = expect_failure(tmp_path, dataclasses.replace(LENET, device="cuda"), "crashed")
-    assert "device 'cuda' asked for" in outcome.error
+    assert "device 'cuda' was requested" in outcome.error
     assert "Traceback" not in stderr
 
 

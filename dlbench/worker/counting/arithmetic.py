@@ -1,4 +1,4 @@
-"""Which operations multiply and accumulate, and how often: the one table behind every count of MACs.
+"""MACs of every operation: the table behind all counts.
 
 Each operation is one of three kinds:
 
@@ -27,19 +27,19 @@ from torch import Tensor
 
 
 def name_of(operation: Any) -> str:
-    """The name of an operation without its overload: "mm" for PyTorch's own, "torchvision::nms" for others."""
+    """Return the name of an operation without its overload: "mm" for PyTorch's own, "torchvision::nms" for others."""
     return str(operation._schema.name).removeprefix("aten::")
 
 
 @cache
 def is_counted(operation: Any) -> bool:
-    """Whether there is a formula for its MACs."""
+    """Whether the table has a formula for its MACs."""
     return _root(operation) in _MACS
 
 
 @cache
 def is_free(operation: Any) -> bool:
-    """Whether it is known to contract nothing."""
+    """Whether the operation contracts no dimension."""
     name = _root(operation)
     own = "::" not in name
     return name in _FREE or (
@@ -49,12 +49,12 @@ def is_free(operation: Any) -> bool:
 
 @cache
 def is_unknown(operation: Any) -> bool:
-    """Whether it may multiply and accumulate as far as is known here."""
+    """Whether the operation is neither counted nor free."""
     return not is_counted(operation) and not is_free(operation)
 
 
 def macs_of(operation: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> int | None:
-    """MACs of one call of a counted operation; None where its shapes do not tell them, as with sparse operands."""
+    """Return the MACs of one call of a counted operation; None if shapes are not enough, as with sparse operands."""
     tensors = list(tensors_in([args, kwargs, result]))
     if any(t.layout != torch.strided for t in tensors):
         return None
@@ -63,7 +63,7 @@ def macs_of(operation: Any, args: Sequence[Any], kwargs: dict[str, Any], result:
 
 
 def tensors_in(value: Any) -> Iterable[Tensor]:
-    """All tensors in nested lists, tuples and dictionaries."""
+    """Return all tensors in nested lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, dict):
@@ -83,19 +83,19 @@ def convolution_macs(x: Sequence[int], weight: Sequence[int], out: Sequence[int]
         transposed: whether it is one.
     """
     positions = x if transposed else out
-    # Without the batch's axis the spatial axes are the last ones all the same.
+    # The spatial axes are the last ones, also without a batch axis.
     batch = positions[0] if len(positions) == len(weight) else 1
     return math.prod(weight) * batch * math.prod(positions[-(len(weight) - 2) :])
 
 
 def _root(operation: Any) -> str:
-    """The name that an operation shares with its in-place form."""
+    """Return the name that an operation shares with its in-place form."""
     name = name_of(operation)
     return name[:-1] if name.endswith("_") and not name.endswith("__") else name
 
 
 def _at(args: Sequence[Any], index: int) -> Any:
-    """An argument; None where it was left at its default."""
+    """Return an argument; None if it has its default."""
     return args[index] if index < len(args) else None
 
 
@@ -116,7 +116,7 @@ def _outer_product_added(*_: Any, result: Tensor, **__: Any) -> int:
 
 
 def _grouped_product(left: Tensor, right: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
-    # Two matrices share out the contracted axis among the groups.
+    # For two matrices the contracted axis is divided among the groups.
     both = left.dim() == right.dim() == 2
     return left.numel() * right.shape[-1] if both else left.shape[-1] * result.numel()
 
@@ -142,7 +142,7 @@ def _transposed_convolution(x: Tensor, weight: Tensor, *_: Any, result: Tensor, 
 
 
 def _deformable_backward(gradient: Tensor, _: Tensor, weight: Tensor, *__: Any, **___: Any) -> int:
-    # One product gives the gradients to the sampled input, one those to the weights.
+    # One product for the gradient of the sampled input, one for that of the weights.
     return 2 * convolution_macs(gradient.shape, weight.shape, gradient.shape, False)
 
 
@@ -190,7 +190,7 @@ def _trilinear(
 ) -> int:
     """Sum over products of three factors: the first two are multiplied, and their product with the third.
 
-    Each factor lacks the axes that it is expanded along. An axis that the third lacks is summed before it comes in, as
+    Factors are expanded along missing axes. An axis missing in the third factor is summed first, as
     in aten/src/ATen/native/Linear.cpp.
     """
     lacking = [set(expand1), set(expand2), set(expand3)]
@@ -221,7 +221,7 @@ def _affine_grid(theta: Tensor, *_: Any, result: Tensor, **__: Any) -> int:
 
 
 def _weighted_bags(weight: Tensor, indices: Tensor, *args: Any, **_: Any) -> int:
-    # Bags without weights are only added up.
+    # Bags without weights are only summed.
     return 0 if _at(args, 4) is None else indices.numel() * weight.shape[-1]
 
 
@@ -301,7 +301,8 @@ _FORMULAS: dict[Callable[..., int | None], str] = {
 }
 _MACS: dict[str, Callable[..., int | None]] = {n: f for f, names in _FORMULAS.items() for n in names.split()}
 
-#: By name, whatever the version; what a later one adds is free if PyTorch tags it as elementwise or it is a view.
+#: By name, without overload; operations of later versions are free if PyTorch tags them as elementwise or they are
+#: views.
 _FREE_NAMES = """
     # Elementwise arithmetic, comparisons and activations, with their gradients.
     __and__ __ilshift__ __irshift__ __ixor__ __lshift__ __or__ __rshift__ __xor__ _add_relu _conj_copy

@@ -1,4 +1,4 @@
-"""Counts MACs and bytes of the operations that a network really runs, forward and backward, on the meta device.
+"""Count of MACs and bytes of the operations that a network runs, forward and backward, on the meta device.
 
 The batch is that of the step: work that is done once per step, or that grows with the square of the batch, is counted
 as often as it is done. A count on the meta device takes as long for a large batch as for a small one. What counts, and
@@ -32,18 +32,18 @@ from dlbench.models import BuiltModel, build_on_meta, training_loss
 from dlbench.worker.counting.arithmetic import convolution_macs as convolution_macs
 from dlbench.worker.counting.arithmetic import is_counted, is_free, is_unknown, macs_of, name_of, tensors_in
 
-#: Passes that the mean is taken over where the work differs from step to step.
+#: Number of passes to average if the work differs between steps.
 NUM_PASSES = 32
-#: For so long [s] further forward passes are held against the first: work may differ in every tenth step alone.
+#: Time for comparing further forward passes with the first [s]: work may differ only in every tenth step.
 LOOK_S = 0.3
-#: What a module computes in another thread goes by this name among the operations that are not counted.
+#: Name of uncounted work in another thread, in the list of uncounted operations.
 UNSEEN = "work in another thread"
 _CHECKPOINT: type = CheckpointFunction._backward_cls
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One product, convolution or attention that was run, or one gradient of it; or an operation that is unknown."""
+    """One executed product, convolution or attention, or its gradient; or an unknown operation."""
 
     name: str  # as ATen calls it; others with their namespace
     macs: int | None  # None: not counted
@@ -83,15 +83,15 @@ class Counted:
 
     @property
     def executed_flop(self) -> int:
-        """All FLOP that one image takes in a step, recomputation included."""
+        """All FLOP of one image in a step, with recomputation."""
         return 2 * (self.forward_macs + self.backward_macs + self.recomputed_macs)
 
 
 def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
-    """Count a network by its name, on the meta device: nothing is allocated.
+    """Count a network by name, on the meta device (without allocation).
 
     Args:
-        name: as `dlbench.models.build` takes it.
+        name: as for `dlbench.models.build`.
         training: forward and backward, auxiliary heads included; else the forward pass of inference.
         batch_size: images in the step; batch normalisation after pooling to 1x1 needs two.
 
@@ -103,10 +103,10 @@ def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
 
 
 def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -> Counted:
-    """Count steps of a network on the meta device: one, or `NUM_PASSES` where the steps may differ in their work.
+    """Count steps of a network on the meta device: one, or `NUM_PASSES` if steps may differ in work.
 
-    Steps may differ if the network draws random numbers on the host, or if one of the next is not as the first. Then
-    the counts are means over all passes.
+    Steps may differ if the network uses random numbers on the host, or if one of the next passes differs from the
+    first. Then the counts are means over all passes.
     """
     passes = [count_model(model, training, batch_size, seed) for seed in range(2)]
     first = passes[0]
@@ -135,7 +135,7 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
 
 
 def _stays(model: BuiltModel, training: bool, batch_size: int, first: Counted) -> bool:
-    """Whether the next forward passes are as the first, as far as a short look shows."""
+    """Whether the next forward passes equal the first, within a short time limit."""
     ends_s = time.perf_counter() + LOOK_S
     own = [(o.name, o.macs) for o in first.operations if not o.backward]
     for seed in range(2, NUM_PASSES):
@@ -153,16 +153,16 @@ def _work_of(counted: Counted) -> tuple[Any, ...]:
 
 
 def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, seed: int = 0) -> Counted:
-    """Count one step of a network that lies on the meta device.
+    """Count one step of a network on the meta device.
 
     Args:
-        seed: of the random numbers that the network may draw on the host.
+        seed: seed of random numbers on the host.
     """
     try:
         return _count_model(model, training, batch_size, seed, FlopCounterMode(display=False))
     except Exception:
-        # PyTorch's counter follows modules by hooks that not every network bears, such as one that takes gradients in
-        # its forward pass. What fails for another reason fails again.
+        # PyTorch's counter uses module hooks, which fail for some networks, such as those that take gradients in
+        # forward. Other errors occur again.
         return _count_model(model, training, batch_size, seed, None)
 
 
@@ -195,12 +195,12 @@ def _count_model(
 
 
 def uncounted(operations: Iterable[Operation]) -> tuple[str, ...]:
-    """Names of the operations that are not counted, each once, in their order."""
+    """Names of uncounted operations, each once, in order."""
     return tuple(dict.fromkeys(o.name for o in operations if o.macs is None))
 
 
 def run_forward(model: BuiltModel, training: bool, batch_size: int) -> Tensor | None:
-    """The forward pass on meta tensors; the loss in training, None in inference."""
+    """Run the forward pass on meta tensors; return the loss in training, None in inference."""
     x = torch.empty(batch_size, *model.input_shape, device="meta")
     if not training:
         with torch.no_grad():
@@ -212,7 +212,7 @@ def run_forward(model: BuiltModel, training: bool, batch_size: int) -> Tensor | 
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """No warnings of somebody else's network about its own initialisation."""
+    """Suppress warnings of a foreign network about its initialisation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -220,9 +220,9 @@ def quietly() -> Iterator[None]:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[Callable[[], bool]]:
-    """The host's random numbers start at `seed`, and go on afterwards as if nothing had been; tells if any were drawn.
+    """Seed the host's random numbers, restore their state afterwards, and report whether any were drawn.
 
-    Random numbers of the meta device come from no generator.
+    Random numbers on the meta device use no generator.
     """
     numpy = sys.modules.get("numpy")
     before = random.getstate(), numpy.random.get_state() if numpy else None
@@ -247,15 +247,15 @@ def _random_state(numpy: Any) -> tuple[Any, ...]:
 
 
 def _per_image(operations: Iterable[Operation], batch_size: int) -> int:
-    # Work that does not depend on the batch, such as a product of parameters, is shared by its images.
+    # Work independent of the batch, such as a product of parameters, is divided over the images.
     return round(Fraction(sum(o.macs or 0 for o in operations), batch_size))
 
 
 class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down every operation that multiplies and adds, or that may, with the module it belongs to.
+    """Dispatch mode that records every operation that multiplies and adds, or may do so, with its module.
 
     Args:
-        module: the network; its submodules' paths name the operations.
+        module: the network; operations are labelled by paths of submodules.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -265,7 +265,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._module = module
         self._thread = threading.get_ident()
         self._inside: list[str] = []
-        self._owner_of_node: dict[int, str] = {}  # by autograd's number of the node
+        self._owner_of_node: dict[int, str] = {}  # by autograd's sequence number of the node
         self._next_node: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._handles: list[Any] = []
 
@@ -286,7 +286,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if threading.get_ident() == self._thread:
                 self._inside.append(path)
             else:
-                # Dispatch modes are of one thread: what runs in another one is not seen.
+                # Dispatch modes apply to one thread: operations in other threads are not seen.
                 self._note_unseen(path)
 
         return enter
@@ -298,7 +298,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if is_unknown(func) and func._can_decompose():
-            # What is made of known parts, such as `linear`, is taken apart, and its parts come by here.
+            # Composite operations such as `linear` are decomposed; their parts are dispatched here.
             with self._here_too():
                 return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
@@ -307,7 +307,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _here_too(self) -> Iterator[None]:
-        """The mode stays on, which PyTorch takes off while it handles an operation."""
+        """Keep the mode active, which PyTorch disables while it handles an operation."""
         super().__enter__()  # type: ignore[no-untyped-call]
         try:
             yield
@@ -335,10 +335,10 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @property
     def recomputing(self) -> bool:
-        """Whether a part of the forward pass runs again in a backward pass.
+        """Whether a part of the forward pass is being recomputed in a backward pass.
 
-        Modules are entered in a forward pass alone. Outside of modules, what records a graph in a backward pass is
-        recomputed, unless a function of the network's own computes its gradients that way.
+        Modules are entered only in a forward pass. Outside modules, operations that record a graph in a backward pass
+        are recomputation, unless a custom autograd function of the network computes gradients that way.
         """
         if not self.backward:
             return False
@@ -349,16 +349,16 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return torch.is_grad_enabled() and not own
 
     def _owner(self) -> str:
-        """The module that runs the operation now, or whose gradient it is."""
+        """Return the module that runs the operation, or whose gradient it is."""
         node = torch._C._current_autograd_node() if self.backward else None
         owner = self._owner_of_node.get(node._sequence_nr(), "") if node else ""
         if self.backward and not self.recomputing:
             return owner
-        # What is recomputed outside of any module is of the one whose gradient asked for it.
+        # Recomputation outside modules belongs to the module whose gradient needs it.
         path = self._inside[-1] if self._inside else owner
         newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         if newest > self._next_node:
-            # Autograd has just made this operation's node, and numbers them upwards; of frozen weights it makes none.
+            # Autograd has just created the node of this operation, with ascending numbers; frozen weights have none.
             self._owner_of_node[newest - 1] = path
             self._next_node = newest
         return path

@@ -1,4 +1,4 @@
-"""What a network's tensors take in memory, found out without data: nothing is allocated, no device is needed."""
+"""Memory of a network's tensors, determined without data, allocation or device."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every storage that an operation makes until it is freed; `peak` is the most that lived at once [bytes].
+    """Dispatch mode that follows every storage until it is freed; `peak` is the maximum alive at once [bytes].
 
-    This is what the framework's allocator would be asked for; its rounding and the libraries' workspace come on top.
+    This is the memory requested from the framework's allocator, without its rounding and workspaces of libraries.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known: dict[int, int] = {}  # storage by identity -> bytes
 
     def watch(self, tensor: Tensor) -> None:
-        """Count a tensor that was made outside, such as a parameter."""
+        """Count a tensor created outside, such as a parameter."""
         storage = tensor.untyped_storage()
         identity = storage._cdata
         if identity in self._known:

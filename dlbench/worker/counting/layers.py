@@ -1,4 +1,4 @@
-"""The layers that multiply and add, one by one, with the letters of the field: N images, C input channels, M filters,
+"""Layers that multiply and add, with the usual letters: N images, C input channels, M filters,
 H x W input, R x S filter, P x Q output."""
 
 from __future__ import annotations
@@ -15,31 +15,30 @@ from dlbench.facts.layers import LayerRow
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.worker.counting.flops import Counted, Operation, count_model, quietly, uncounted
 
-#: Two batches tell what part of the work grows with the images and what part is there once; a third, whether that is
-#: all of it.
+#: Two batches separate work per image from constant work; a third verifies that the work is linear.
 _BATCHES = (2, 3, 5)
-_INSTEAD = "`dlbench profile` lists its layers for one batch"
+_INSTEAD = "run `dlbench profile` to list its layers for one batch"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
-    """Every layer of a network that multiplies and adds, in the order in which they run.
+    """Return every layer of a network that multiplies and adds, in order of execution.
 
     Args:
         name: as `dlbench.models.build` takes it.
-        auxiliary: with the layers that run in training alone, such as GoogLeNet's auxiliary heads.
+        auxiliary: include training-only layers, such as GoogLeNet's auxiliary heads.
 
     Raises:
-        UnknownName, BadInput: as `dlbench.models.build`; or the layers have no one row each, because the work differs
-            from step to step or does not grow evenly with the batch.
+        UnknownName, BadInput: as `dlbench.models.build`; or a layer has no single row, because its work differs
+        between steps or is not linear in the batch.
     """
     with quietly():
         return layers_of(build_on_meta(name), auxiliary)
 
 
 def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
-    """As `layers`, of a network on the meta device."""
+    """Return the layers of a network on the meta device; see `layers`."""
     with _shapes(model.module) as shapes:
         smallest = count_model(model, training=True, batch_size=_BATCHES[0])
     counts = [smallest, *(count_model(model, training=True, batch_size=batch) for batch in _BATCHES[1:])]
@@ -65,7 +64,7 @@ def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
 
 @contextmanager
 def _shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
-    """The shapes that go into and come out of every module, by its path, of the passes run inside."""
+    """Record input and output shapes of every module, by path, of passes run inside the context."""
     found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def hook(path: str) -> Any:
@@ -84,7 +83,7 @@ def _shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ...], tup
 
 
 def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
-    """Kind and shape parameters of one module."""
+    """Return kind and shape parameters of one module."""
     if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
         kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
         (h, w), (r, s), (p, q) = _last_two(x[2:]), _last_two(module.kernel_size), _last_two(out[2:])
@@ -115,7 +114,7 @@ def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dic
 
 
 def _weights(path: str, modules: dict[str, nn.Module], rows: Collection[str]) -> int:
-    """Weights of a module and of those below it that have no row of their own (attention's output projection)."""
+    """Return the weights of a module and of its submodules without own row (attention's output projection)."""
     others = tuple(f"{row}." for row in rows if row != path)
     below = (
         module
@@ -131,20 +130,22 @@ def _last_two(sizes: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _require_alike(name: str, counts: list[Counted], once_more: Counted) -> None:
-    """Raises BadInput where the operations of several counts cannot be held against each other, one by one."""
+    """Raise BadInput if the operations of several counts do not correspond one to one."""
     runs = [[(o.name, o.module) for o in c.operations] for c in (*counts, once_more)]
     if runs[0] != runs[-1] or counts[0].operations != once_more.operations:
-        raise BadInput(f"{name} runs other layers from step to step: they have no one row each; {_INSTEAD}")
+        raise BadInput(
+            f"{name} runs different layers in different steps, so that layers have no single row; {_INSTEAD}"
+        )
     for batch, run in zip(_BATCHES, runs, strict=False):
         if run != runs[0]:
             raise BadInput(
-                f"{name} runs other layers for {batch} images than for {_BATCHES[0]}: they have no one row each; "
-                f"{_INSTEAD}"
+                f"{name} runs different layers for {batch} images than for {_BATCHES[0]}, so that layers have no "
+                f"single row; {_INSTEAD}"
             )
 
 
 def _work(name: str, path: str, operations: list[tuple[Operation, ...]]) -> dict[str, Any]:
-    """MACs, FLOP and bytes of one layer from its operations at several batch sizes."""
+    """Compute MACs, FLOP and bytes of one layer from its operations at several batch sizes."""
     work: dict[str, Any] = {}
     for direction, backward in (("forward", False), ("backward", True)):
         ours = [o for o in operations if o[0].backward == backward]
@@ -156,17 +157,17 @@ def _work(name: str, path: str, operations: list[tuple[Operation, ...]]) -> dict
 
 
 def _line(name: str, path: str, work: list[int]) -> tuple[int, int]:
-    """What grows with each image and what is there once.
+    """Return the work per image and the constant work.
 
     Raises:
-        BadInput: the work grows in another way, such as with the square of the batch.
+        BadInput: the work is not linear in the batch, for example quadratic.
     """
     few, more, many = _BATCHES
     slope = (work[1] - work[0]) // (more - few)
     fixed = work[0] - few * slope
     if work != [fixed + batch * slope for batch in _BATCHES]:
         raise BadInput(
-            f"the work of {path or 'the network'} in {name} does not grow evenly with the batch "
-            f"({work[0]}, {work[1]}, {work[2]} for {few}, {more}, {many} images): no one row holds it; {_INSTEAD}"
+            f"the work of {path or 'the network'} in {name} is not linear in the batch ({work[0]}, {work[1]}, "
+            f"{work[2]} for {few}, {more}, {many} images); {_INSTEAD}"
         )
     return slope, fixed

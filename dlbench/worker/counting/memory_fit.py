@@ -1,10 +1,10 @@
-"""How the peak memory of each network of the catalogue grows with its batch, for `dlbench plan`, which knows no torch.
+"""Linear functions of peak memory over the batch for each catalogue network, for `dlbench plan` (without torch).
 
     python -m dlbench.worker.counting.memory_fit > dlbench/facts/memory_lines.csv
 
-Each operation of a step holds so many bytes at once, some whatever the batch, some for each image: both are read off by
-following the step at two batches, and a third shows that there is nothing else, such as what grows with the square of
-the batch. The peak at any batch is the highest of these lines, and few of them ever are.
+During each operation of a step some bytes are constant and some are per image: both are determined from two batches; a
+third batch verifies that memory is linear. The peak at any batch is the highest of these lines, and few of them ever
+are.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from dlbench.worker.counting.memory_prediction import followed
 
 COLUMNS = ("model", "mode", "device", "precision", "fixed_bytes", "bytes_per_image")
 _BATCHES = (4, 8, 12)
-#: Lines that are the highest at none of these batches are left out.
+#: Lines that are the maximum at none of these batches are dropped.
 _ASKED = tuple(dict.fromkeys(round(1.05**i) for i in range(230)))
 
 
 def memory_lines(case: Case) -> list[tuple[int, int]]:
-    """Bytes whatever the batch and bytes per image of what `case` holds at its peak, by rising bytes per image.
+    """Return constant bytes and bytes per image at the peaks of `case`, by ascending bytes per image.
 
     Raises:
-        UnknownName, BadInput: as `predict`; or other batches are other operations, or hold what no line does.
+        UnknownName, BadInput: as `predict`; or operations differ between batches, or memory is not linear.
     """
     return _lines(case.model, [followed(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCHES])
 
 
 def peak_lines(case: Case) -> list[tuple[int, int]]:
-    """`memory_lines` of the allocator's peak: with what cuBLAS takes from it. Raises the same."""
+    """Return `memory_lines` of the allocator peak, with the workspace of cuBLAS. Raises the same."""
     found = [followed(dataclasses.replace(case, batch_size=batch)) for batch in _BATCHES]
     prediction, held = found[0]
     beside = prediction.peak_bytes - max(held)
@@ -45,19 +45,19 @@ def peak_lines(case: Case) -> list[tuple[int, int]]:
 def _lines(model: str, held: list[list[int]]) -> list[tuple[int, int]]:
     for batch, other in zip(_BATCHES, held, strict=True):
         if len(other) != len(held[0]):
-            raise BadInput(f"{model} runs other operations for a batch of {batch} than for one of {_BATCHES[0]}")
+            raise BadInput(f"{model} runs different operations for batch {batch} than for batch {_BATCHES[0]}")
     (few, many, _), (low, high, more) = held, _BATCHES
     slopes = [(b - a) // (high - low) for a, b in zip(few, many, strict=True)]
     lines = [(a - low * slope, slope) for a, slope in zip(few, slopes, strict=True)]
     # Slopes are rounded to whole bytes.
     if any(abs(fixed + more * slope - most) > more for (fixed, slope), most in zip(lines, held[2], strict=True)):
-        raise BadInput(f"the memory of {model} does not grow evenly with the batch, as {low}, {high} and {more} show")
+        raise BadInput(f"the memory of {model} is not linear in the batch: {low}, {high}, {more}")
     highest = {max(set(lines), key=lambda line: (line[0] + batch * line[1], line)) for batch in _ASKED}
     return sorted(highest, key=lambda line: line[1])
 
 
 def main() -> None:
-    """Prints the table."""
+    """Print the table."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
     for model, mode, device, precision in itertools.product(CATALOG, MODES, ("cpu", "cuda"), ("fp32", "amp_bf16")):

@@ -1,6 +1,6 @@
-"""The peak memory of a case before it runs: its whole step, followed on fake tensors, for which nothing is allocated.
+"""Prediction of the peak memory of a case: runs its whole step on fake tensors, without allocation.
 
-What is followed is the step of `workload.py` itself, with the case's batch, optimizer, layout and autocast: every
+It runs the step of `workload.py` itself, with the case's batch, optimizer, layout and autocast: every
 tensor counts from the operation that makes it until it is freed, as with the framework's allocator. On top come the
 copies that oneDNN makes of what a convolution reads and writes on the CPU, and on CUDA the workspace of cuBLAS, which
 both are taken from that allocator. Not in it: cuDNN's workspace, which is found by trying; the CUDA context; what the
@@ -27,23 +27,23 @@ from dlbench.worker.memory import in_backward
 from dlbench.worker.workload import OPTIMIZERS, Workload
 
 _CPU = torch.device("cpu")
-#: Channels that oneDNN keeps together, by the width of the vector registers; a copy is padded to whole blocks.
+#: Channels per block of oneDNN, by width of vector registers; copies are padded to whole blocks.
 _CHANNEL_BLOCK = {"AVX512": 16, "AVX2": 8}
-#: Under inference mode a convolution is seen by its own name.
+#: Name of a convolution under inference mode.
 _CONVOLUTIONS = (
     *(torch.ops.aten.convolution.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding),
     *(torch.ops.aten.conv1d.default, torch.ops.aten.conv3d.default),
 )
-#: What PyTorch gives each cuBLAS handle: ":4096:2:16:8", and on Hopper and later 32 MiB
-#: (aten/src/ATen/cuda/CublasHandlePool.cpp). The thread of forward has a handle, and that of backward another.
+#: Workspace of each cuBLAS handle in PyTorch: ":4096:2:16:8", and on Hopper and later 32 MiB
+#: (aten/src/ATen/cuda/CublasHandlePool.cpp). The threads of forward and backward each have a handle.
 _CUBLAS_BYTES, _CUBLAS_BYTES_FROM_HOPPER = 8_519_680, 33_554_432
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Peak of the framework's allocator over one step [bytes], when it is reached, and the split as a record has it.
+    """Peak of the framework's allocator over one step [bytes], its phase, and its split as in records.
 
-    The parts need not sum to the peak: not all activations are alive any more when the last gradients come.
+    Parts do not sum to the peak: some activations are already freed when the last gradients appear.
     """
 
     peak_bytes: int
@@ -58,21 +58,21 @@ class Prediction:
 
 
 def predict(case: Case) -> Prediction:
-    """Memory that `case` will need on one device, with nothing allocated on any.
+    """Predict the memory of `case` on one device, without allocation.
 
     Raises:
-        UnknownName, BadInput: the network cannot be built, or cannot run without data.
+        UnknownName, BadInput: the network cannot be built, or needs data to run.
     """
     return followed(case)[0]
 
 
 def followed(case: Case) -> tuple[Prediction, list[int]]:
-    """`predict`, and what `case` holds at once: before its step, and at the most in each of its operations [bytes].
+    """Return `predict`, and the memory of `case` before its step and during each operation [bytes].
 
-    The latter without the workspace of cuBLAS, which is not the network's. Raises what `predict` raises.
+    The latter excludes the workspace of cuBLAS. Raises what `predict` raises.
     """
     built = build_on_meta(case.model, case.mode == "training")
-    # On the meta device, since fake parameters refuse it.
+    # On the meta device, because fake parameters do not support it.
     built.module.to(memory_format=_layout(case))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -88,7 +88,7 @@ def followed(case: Case) -> tuple[Prediction, list[int]]:
 
 def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     workload = _fake_workload(case, built)
-    activations = _saved_bytes(workload)  # a first step: the optimizer makes its state in it
+    activations = _saved_bytes(workload)  # first step: the optimizer creates its state
     workload.release_step_state()
     parameters = list(workload.module.parameters())
     state = _state(workload)
@@ -117,7 +117,7 @@ def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
 
 
 class _Step(LiveBytes):  # type: ignore[no-untyped-call]
-    """Follows one step; as its clock it learns where forward and backward end."""
+    """Memory trace of one step; also acts as its clock, to see the ends of forward and backward."""
 
     def __init__(self, device_kind: str) -> None:
         super().__init__()
@@ -126,16 +126,16 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
         self.held: list[int] = []
         self._phases = iter(("backward", "optimizer"))
         self._phase = "forward"
-        # Of the kinds of CPUs only those whose copies are known.
+        # Only for CPUs whose copies are known.
         self._block = _CHANNEL_BLOCK.get(torch.backends.cpu.get_cpu_capability(), 0) if device_kind == "cpu" else 0
 
     def begin(self) -> None:
-        """From here on peaks count."""
+        """Start recording peaks."""
         self.peak = self.live
         self.held = [self.live]
 
     def stamp(self) -> None:
-        """The next phase begins."""
+        """Start the next phase."""
         self._phase = next(self._phases)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -150,10 +150,10 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
         return result
 
     def _inside(self, func: Any, args: Any, result: Any) -> int:
-        """The most that a convolution has at once on the CPU, from before it on: its results, and oneDNN's copies.
+        """Return the peak of a convolution on the CPU: its results and oneDNN's copies.
 
-        Seen in the allocator's reports: input, weights and output in blocks of channels side by side, then the output
-        alone beside what it is copied to. A layer's few input channels (images) are read as they are.
+        From the allocator's reports: blocked copies of input, weights and output, then the output with its copy.
+        Inputs with few channels (images) are not copied.
         """
         if func in _CONVOLUTIONS:
             x, weight = args[0], args[1]
@@ -183,7 +183,7 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
 
 
 def _channels_last(x: Tensor, weight: Tensor) -> bool:
-    """Whether oneDNN takes the tensors as they lie: then it copies weights alone."""
+    """Whether oneDNN uses the tensors directly (channels last): it then copies only weights."""
     return any(
         t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous()
         for t in (x, weight)
@@ -191,12 +191,12 @@ def _channels_last(x: Tensor, weight: Tensor) -> bool:
 
 
 def _fake_workload(case: Case, built: BuiltModel) -> Workload:
-    """As `build_workload`, of fake tensors; to be called under FakeTensorMode."""
+    """Build the workload from fake tensors; call under FakeTensorMode."""
     training = case.mode == "training"
     module: nn.Module = built.module.to_empty(device=_CPU).train(training)
     optimizer = OPTIMIZERS[case.optimizer](module.parameters()) if training else None
     for group in optimizer.param_groups if optimizer is not None else ():
-        # What PyTorch chooses by itself: on CUDA all tensors at once, with temporaries of the size of all weights.
+        # PyTorch's default: on CUDA all tensors at once, with temporaries of the size of all weights.
         group["foreach"] = case.device == "cuda"
     return Workload(
         case=case,
@@ -207,7 +207,7 @@ def _fake_workload(case: Case, built: BuiltModel) -> Workload:
         run=module,
         batches=_batches(case, built),
         optimizer=optimizer,
-        # Its factor is read back in each step, and here there is nothing to read.
+        # It reads its factor in each step, which fake tensors do not have.
         scaler=None,
     )
 
@@ -227,7 +227,7 @@ def _batches(case: Case, built: BuiltModel) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _saved_bytes(workload: Workload) -> int:
-    """One step; bytes that its forward pass saves for backward, each storage once, without weights and the batch."""
+    """Run one step; return bytes saved by forward for backward, each storage once, without weights and batch."""
     batch = next(workload.batches)
     own = {_storage(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *batch)}
     saved: dict[int, Tensor] = {}

@@ -1,9 +1,9 @@
-"""Counts, module by module, the FLOP and the moved elements of everything that a network runs, on the meta device.
+"""Count of FLOP and moved elements per module, for all operations of a network, on the meta device.
 
-`flops` counts multiply-add operations alone, as every published FLOP count does. The time bound of normalisation,
-activation and pooling is their bytes, so here all operations are counted: every operand and result of an ATen operation
-moves once. Views move nothing, what is broadcast moves once. An operation belongs to the innermost module that runs it
-(a residual addition to its block), its gradient to the same; so do the times of `profile`.
+`flops` counts only multiply-add operations, as published FLOP counts do. Normalisation, activation and pooling are
+bound by bytes, so all operations are counted here: every operand and result of an ATen operation moves once. Views
+move nothing, what is broadcast moves once. An operation belongs to the innermost module that runs it (a residual
+addition to its block), its gradient to the same; so do the times of `profile`.
 
 What makes this a lower bound in eager mode: caches that keep an operand are not allowed for (bytes may be saved, where
 tensors fit into them), and neither is what libraries move beyond it (workspaces, casts of autocast, second passes of
@@ -26,14 +26,14 @@ from dlbench.models import BuiltModel, build_on_meta
 from dlbench.worker.counting.arithmetic import is_counted, is_unknown, macs_of, name_of, tensors_in
 from dlbench.worker.counting.flops import NUM_PASSES, UNSEEN, CountingMode, quietly, run_forward, seeded
 
-#: Owner of what runs behind the network: the loss and its gradient.
+#: Owner of operations after the network: the loss and its gradient.
 LOSS = "(loss)"
 _aten = torch.ops.aten
-#: Give new names or fresh memory, and move nothing; the views among ATen's operations say so themselves.
+#: Operations that return new names or uninitialised memory and move nothing; ATen marks views itself.
 _FREE = (_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided)
-#: Write their first argument and do not read it.
+#: Operations that write their first argument without reading it.
 _OVERWRITE = (_aten.copy_, _aten.fill_, _aten.zero_, _aten.normal_, _aten.uniform_)
-#: Take only the shape of their arguments.
+#: Operations that use only the shape of their arguments.
 _MAKE = (
     *(_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.rand_like, _aten.randn_like),
     *(_aten.new_zeros, _aten.new_ones, _aten.new_full),
@@ -42,7 +42,7 @@ _MAKE = (
 
 @dataclass
 class Work:
-    """The work of one module in one step of the whole batch."""
+    """Work of one module in one step of the whole batch."""
 
     forward_flop: int = 0
     backward_flop: int = 0
@@ -50,11 +50,11 @@ class Work:
     backward_elements: int = 0
     forward_fixed_bytes: int = 0
     backward_fixed_bytes: int = 0
-    note: str | None = None  # what makes the FLOP less than the whole, or a mean
+    note: str | None = None  # why FLOP are a lower bound or a mean
 
 
 def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Work]:
-    """The work of every module of a network, by its path; "" is the network itself, `LOSS` the loss.
+    """Count the work of every module of a network, by path; "" is the network itself, `LOSS` the loss.
 
     Args:
         name: as `dlbench.models.build` takes it.
@@ -69,7 +69,7 @@ def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Work]
 
 
 def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, Work]:
-    """As `count_traffic`, of a network on the meta device; means where the work differs from step to step."""
+    """Count the work of a network on the meta device; means if the work differs between steps."""
     (first, is_random), (second, _) = (_one_pass(model, training, batch_size, seed) for seed in range(2))
     if not is_random and first == second:
         return first
@@ -78,7 +78,7 @@ def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, 
 
 
 def _one_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> tuple[dict[str, Work], bool]:
-    """The work of one step, and whether its forward pass drew random numbers on the host."""
+    """Return the work of one step, and whether its forward pass used random numbers on the host."""
     module = model.module.train(training)
     with TrafficMode(module) as mode, quietly(), seeded(seed) as has_drawn:
         loss = run_forward(model, training, batch_size)
@@ -95,7 +95,7 @@ def _one_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> 
 def _mean(passes: Sequence[dict[str, Work]]) -> dict[str, Work]:
     found = {}
     for owner in dict.fromkeys(owner for work in passes for owner in work):
-        # A module that a pass leaves out does nothing in it.
+        # A module skipped in a pass has no work in it.
         alike = [work.get(owner, Work()) for work in passes]
         notes = [w.note for w in alike if w.note]
         if len({(w.forward_flop, w.backward_flop) for w in alike}) > 1:
@@ -107,7 +107,7 @@ def _mean(passes: Sequence[dict[str, Work]]) -> dict[str, Work]:
 
 
 class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
-    """Adds up FLOP and moved elements of every operation, per module."""
+    """Dispatch mode that sums FLOP and moved elements of every operation, per module."""
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__(module)
@@ -115,8 +115,8 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         self.uncounted: dict[str, dict[str, None]] = {}  # names by owner, in their order
         self._next_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._last_owner = LOSS
-        #: What dropout draws, by storage. The meta device draws it, scales it and multiplies by it as floating-point
-        #: numbers; at best, as on CUDA, one operation does it all, and leaves a byte per element.
+        #: Random masks of dropout, by storage. The meta device draws it, scales it and multiplies by it as
+        #: floating-point numbers; at best, as on CUDA, one operation does it all, and leaves a byte per element.
         self._masks: dict[int, Tensor] = {}
 
     def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
@@ -156,14 +156,14 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         if self.backward:
             node = torch._C._current_autograd_node()
             if node is not None:
-                # A parameter's own node has no module: it follows the one that made its gradient. So does the sum
-                # where gradients of several paths meet, which has no node.
+                # The node of a parameter has no module: it belongs to the module that computed its gradient. So does
+                # the sum of gradients of several paths, which has no node.
                 self._last_owner = self._owner_of_node.get(node._sequence_nr(), self._last_owner)
             if not self.recomputing:
                 return self._last_owner
         owner = self._inside[-1] if self._inside else self._last_owner
         newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-        # Only what autograd has numbered since the last operation: some operations make no node.
+        # Only nodes numbered since the last operation: some operations create none.
         self._owner_of_node.update(dict.fromkeys(range(self._next_node, newest), owner))
         self._next_node = newest
         return owner
@@ -174,5 +174,5 @@ def _storage(tensor: Tensor) -> int:
 
 
 def _distinct(tensor: Tensor) -> int:
-    """Elements in memory: a broadcast dimension holds one."""
+    """Return the number of elements in memory: a broadcast dimension counts once."""
     return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or size == 0)

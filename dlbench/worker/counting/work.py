@@ -9,14 +9,14 @@ from dlbench.worker.counting.flops import Counted, count
 
 
 def count_work(case: Case) -> dict[str, Any]:
-    """MAC and FLOP per image of a step of the case, on the meta device; a warning where it does not run there.
+    """Count MAC and FLOP per image of a step of the case, on the meta device; add a warning if that fails.
 
-    A count that lacks operations names them in `flop_partial`; where nothing at all could be counted it is None.
+    Uncounted operations are listed in `flop_partial`; the count is None if nothing could be counted.
     """
     training = case.mode == "training"
     try:
         counted = count(case.model, training, case.batch_size)
-    except Exception as error:  # somebody's own network may read its data, which the meta device has not
+    except Exception as error:  # a user's network may read its data, which the meta device lacks
         text = str(error).strip().splitlines()
         return {"warnings": (f"flop_unknown: {type(error).__name__}: {text[0] if text else 'no message'}",)}
     facts = {
@@ -28,7 +28,7 @@ def count_work(case: Case) -> dict[str, Any]:
         "pytorch_backward_flop": counted.pytorch_backward_flop if training else None,
     }
     if counted.uncounted:
-        # With operations that are not counted, 0 would be no count but the lack of one.
+        # With uncounted operations, 0 would mean unknown.
         facts = {name: value or None for name, value in facts.items()}
     names = ", ".join(counted.uncounted) or None
     return {**facts, "flop_partial": names, "flop_varies": counted.num_passes > 1, "warnings": _warnings(counted)}

@@ -1,4 +1,4 @@
-"""What surrounds the measurement on any Linux: container, libraries, environment, repository, job. Missing is None."""
+"""Software around the measurement: container, libraries, environment, repository, job. None if unknown."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-#: Environment variables that can change a result, by prefix.
+#: Prefixes of environment variables that can change a result.
 PREFIXES = ("CUDA_", "CUBLAS_", "CUDNN_", "NCCL_", "NVIDIA_", "OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_", "OPENBLAS_",
             "TORCH_", "TORCHINDUCTOR_", "PYTORCH_", "TRITON_", "SLURM_", "SRUN_", "OMPI_", "PMIX_", "PMI_", "MPICH_",
             "UCX_", "FI_", "HIP_", "ROCR_", "HSA_", "MIOPEN_", "LD_", "MALLOC_", "GLIBC_TUNABLES")  # fmt: skip
 #: Single ones: the place among the ranks.
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: A name with one of these words in it is left out, whatever its prefix.
+#: Names that contain one of these words are excluded.
 SECRET_WORDS = ("TOKEN", "SECRET", "PASSW", "CREDENTIAL", "API_KEY", "_JWT", "PRIVATE", "AUTH")
-#: Markers in the environment that name a runtime, and the variable that names its image.
+#: Environment variable of a runtime -> variable with its image.
 RUNTIME_VARIABLES = (
     ("pyxis", "PYXIS_CONTAINER_IMAGE", "PYXIS_CONTAINER_IMAGE"),
     ("pyxis", "SLURM_SPANK_OPTION_pyxis_container_image", "SLURM_SPANK_OPTION_pyxis_container_image"),
@@ -25,18 +25,17 @@ RUNTIME_VARIABLES = (
     ("enroot", "ENROOT_ROOTFS", "ENROOT_ROOTFS"),
     ("udocker", "UDOCKER_CONTAINER", "UDOCKER_CONTAINER"),
 )
-#: The launcher can say what no marker tells from inside: the image, with its digest.
+#: Variable in which the launcher passes the image with its digest.
 IMAGE_VARIABLE = "DLBENCH_CONTAINER_IMAGE"
 RUNTIME_VARIABLE = "DLBENCH_CONTAINER_RUNTIME"
-#: Paths of the driver's and the network's libraries outside of the container, as the job script found them there.
+#: Paths of driver and network libraries outside the container, found by the job script.
 HOST_LIBRARIES_VARIABLE = "DLBENCH_HOST_LIBRARIES"
 
 
 def container(environment: Mapping[str, str], root: Path = Path("/")) -> tuple[str | None, str | None]:
-    """Runtime and image of the container around this process; (None, None) outside of one.
+    """Return runtime and image of the container of this process; (None, None) outside a container.
 
-    The runtime is read from its own marks: variables first, then files. The image is known where the runtime or the
-    launcher put it into the environment.
+    The runtime is detected from variables, then files. The image is known if runtime or launcher set a variable.
     """
     image = environment.get(IMAGE_VARIABLE)
     if environment.get(RUNTIME_VARIABLE):
@@ -61,7 +60,7 @@ def _podman_image(file: Path) -> str | None:
 
 
 def environment_of_interest(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that can change a result, sorted, without secrets."""
+    """Return the environment variables that can change a result, sorted, without secrets."""
     return {
         name: value
         for name, value in sorted(environment.items())
@@ -70,7 +69,7 @@ def environment_of_interest(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def loaded_libraries(maps: Path = Path("/proc/self/maps")) -> list[str]:
-    """Real paths of the shared libraries mapped into this process, each once; versions show in their names."""
+    """Return the real paths of shared libraries mapped into this process, each once; names contain versions."""
     paths = set()
     for line in (read_text(maps) or "").splitlines():
         columns = line.split(maxsplit=5)
@@ -80,9 +79,9 @@ def loaded_libraries(maps: Path = Path("/proc/self/maps")) -> list[str]:
 
 
 def linked_libraries(files: Iterable[Path]) -> list[str] | None:
-    """What `ldd` says that these libraries are linked with, as "libcudnn.so.9 => its real path", each once.
+    """Return the libraries linked by these libraries, from `ldd`, as "libcudnn.so.9 => its real path", each once.
 
-    None where there is no ldd or no such file. Beside what is mapped, this shows what was not found.
+    None without ldd or file. Also lists libraries that were not found.
     """
     command = ["ldd", *map(str, files)]
     if len(command) == 1:
@@ -99,12 +98,12 @@ def linked_libraries(files: Iterable[Path]) -> list[str] | None:
 
 
 def host_libraries(environment: Mapping[str, str]) -> list[str] | None:
-    """The libraries that the container's runtime brings in from outside, by their paths there; None where unknown."""
+    """Return the libraries that the runtime mounts from the host, by host path; None if unknown."""
     return environment.get(HOST_LIBRARIES_VARIABLE, "").split(":") if environment.get(HOST_LIBRARIES_VARIABLE) else None
 
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
-    """Commit of the checkout that holds `folder`, and whether tracked files differ from it; None outside of one."""
+    """Return the commit of the checkout of `folder`, and whether tracked files differ; None outside a checkout."""
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None, None
@@ -113,8 +112,8 @@ def git_state(folder: Path) -> tuple[str | None, bool | None]:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    # --no-optional-locks: a status must not touch the index of a checkout that others work in.
-    # safe.directory: in a container the checkout may belong to another user; its Python runs here all the same.
+    # --no-optional-locks: do not touch the index of a checkout in use. safe.directory: in a container the checkout may
+    # belong to another user.
     command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(folder), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
@@ -133,7 +132,7 @@ def os_name(root: Path = Path("/")) -> str | None:
 
 
 def read_text(file: Path) -> str | None:
-    """Content of `file` without white space at its ends; None where it cannot be read."""
+    """Return the stripped content of `file`; None if it cannot be read."""
     try:
         return file.read_text(errors="replace").strip()
     except OSError:
@@ -141,5 +140,5 @@ def read_text(file: Path) -> str | None:
 
 
 def slurm_job(environment: Mapping[str, str] | None = None) -> str | None:
-    """Id of the Slurm job around this process."""
+    """Return the id of the current Slurm job."""
     return (os.environ if environment is None else environment).get("SLURM_JOB_ID")

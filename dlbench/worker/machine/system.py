@@ -1,4 +1,4 @@
-"""Everything known of the machine and its software, for the record; and the key that names such a stack."""
+"""Description of machine and software for the record, and the key that identifies them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from dlbench.worker.precision import read_precision
 CPU = Path("/sys/devices/system/cpu")
 NODES = Path("/sys/devices/system/node")
 CGROUP = Path("/sys/fs/cgroup")
-#: Threads that torch gives one process of this job, before ranks share the cores and a user's network changes it. The 1
-#: that torchrun sets unasked for several ranks says nothing of that.
+#: Threads of torch in one process of this job, before ranks divide the cores or a network changes it. Ignores the 1
+#: that torchrun sets by default.
 JOB_THREADS = None if set_by_torchrun(os.environ) else torch.get_num_threads()
-#: What tells two settings of one CPU apart, with the size of the node's memory.
+#: Settings of a CPU in the system key, with the memory of the node.
 _CPU_SETTING = (
     *("node_cpu_cores", "node_cpu_threads", "cpu_cores", "cpu_threads"),
     *("cpu_quota", "cpu_binding", "job_threads"),
@@ -43,11 +43,11 @@ GPU_FILES = ("nvidia[0-9]*", "kfd")
 
 
 def describe_system(device: torch.device, load_before: tuple[float, ...] | None) -> System:
-    """The system as this process sees it.
+    """Describe the system as this process sees it.
 
     Args:
-        device: what the case runs on.
-        load_before: load averages from before the measurement, which would only show itself afterwards.
+        device: device of the case.
+        load_before: load averages before the measurement (afterwards they include it).
     """
     facts = stack()
     runtime, image = software.container(os.environ)
@@ -105,7 +105,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
 
 
 def stack() -> dict[str, Any]:
-    """What `--probe` prints, without its key: versions, CPU, and each device that this process may use."""
+    """Return the output of `--probe` without key: versions, CPU, and each device of this process."""
     cuda = torch.cuda.is_available()
     return {
         "torch_version": torch.__version__,
@@ -136,11 +136,11 @@ def cuda_error() -> str | None:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:
         return str(error).splitlines()[0]
-    return f"PyTorch {torch.__version__} counts no device; see CUDA_VISIBLE_DEVICES"
+    return f"PyTorch {torch.__version__} sees no device; check CUDA_VISIBLE_DEVICES"
 
 
 def system_key(facts: dict[str, Any], device_kind: str | None = None) -> str:
-    """12 hex digits that name what a case on this kind of device is measured on.
+    """Return the system key for this kind of device: 12 hex digits.
 
     Equal on nodes of one kind: no host name, and the kinds of device without their number. For a CPU it holds the node
     (its cores and memory) and what one process of the job may use of it: cores, time of the control group, threads,
@@ -162,17 +162,17 @@ def system_key(facts: dict[str, Any], device_kind: str | None = None) -> str:
 
 
 def system_keys(facts: dict[str, Any]) -> dict[str, str]:
-    """The keys of this machine by the kind of device that a case runs on."""
+    """Return the system keys of this machine, by kind of device."""
     return {kind: system_key(facts, kind) for kind in sorted({"cpu", facts["device_kind"]})}
 
 
 def cpu_binding(environ: Mapping[str, str]) -> str | None:
-    """The variables that bind threads to cores, such as "OMP_PROC_BIND=close"; None where none is set."""
+    """Return the variables that bind threads to cores, such as "OMP_PROC_BIND=close"; None if unset."""
     return ", ".join(f"{name}={environ[name]}" for name in _BINDING if environ.get(name)) or None
 
 
 def device_facts(index: int) -> dict[str, Any]:
-    """Name, UUID and limits of the device that torch calls `index`."""
+    """Return name, UUID and limits of device `index` of torch."""
     properties = torch.cuda.get_device_properties(index)
     return {
         "name": properties.name,
@@ -186,7 +186,7 @@ def device_facts(index: int) -> dict[str, Any]:
 
 
 def pci_address(properties: Any) -> str | None:
-    """The device's address as lspci writes it, such as "0000:c1:00.0"."""
+    """Return the PCI address of the device, such as "0000:c1:00.0"."""
     try:
         domain, bus, device = properties.pci_domain_id, properties.pci_bus_id, properties.pci_device_id
     except AttributeError:
@@ -195,7 +195,7 @@ def pci_address(properties: Any) -> str | None:
 
 
 def cpu_model() -> str | None:
-    """Model name as the kernel gives it; on Arm, where it gives none, the implementer and part numbers."""
+    """Return the CPU model name from the kernel; on Arm, without name, implementer and part numbers."""
     lines = (software.read_text(Path("/proc/cpuinfo")) or "").splitlines()
     values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     if values.get("model name"):
@@ -206,7 +206,7 @@ def cpu_model() -> str | None:
 
 
 def cpu_cores() -> int | None:
-    """Physical cores among the logical ones that this process may use; None where the kernel tells no topology."""
+    """Count the physical cores that this process may use; None without topology."""
     cores = set()
     for cpu in allowed_cores():
         topology = CPU / f"cpu{cpu}/topology"
@@ -218,7 +218,7 @@ def cpu_cores() -> int | None:
 
 
 def cpu_quota() -> float | None:
-    """Logical cores' worth of time that the control group allows; None without a limit."""
+    """Return the CPU quota of the control group, in logical cores; None without limit."""
     quotas = [_quota(software.read_text(group / "cpu.max")) for group in control_groups(CGROUP, "")]
     for group in control_groups(CGROUP / "cpu", "cpu"):
         files = (software.read_text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
@@ -233,12 +233,12 @@ def _quota(text: str | None) -> float | None:
 
 
 def memory_bytes() -> int:
-    """Main memory that this process may use: the node's, or less where the control group says so."""
+    """Return the main memory that this process may use: of the node, limited by the control group."""
     return min([psutil.virtual_memory().total, *group_limits()])
 
 
 def cpu_frequency_mhz() -> float | None:
-    """Present frequency of the cores, on average; None where the kernel does not tell."""
+    """Return the current mean frequency of the cores; None if unknown."""
     try:
         frequency = psutil.cpu_freq()
     except (OSError, NotImplementedError, ValueError):

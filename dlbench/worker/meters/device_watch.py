@@ -1,4 +1,4 @@
-"""State of the device before, during and after the window, and what in it makes a number doubtful."""
+"""State of the device before, during and after the window, and resulting warnings."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dlbench.worker.meters.power_sampler import Row
 
 
 class DeviceWatch:
-    """Reads one NVIDIA device around the window; everything is None without NVML.
+    """Watch of one NVIDIA device around the window; all values are None without NVML.
 
-    Made before this process uses the device, save that it has chosen it.
+    Create it after selecting the device but before using it.
     """
 
     def __init__(self, uuid: str | None) -> None:
@@ -38,18 +38,18 @@ class DeviceWatch:
             self._processes_before = self._device.process_ids()
 
     def before(self) -> None:
-        """To be called right before the window."""
+        """Read the state right before the window."""
         if self._device is not None:
             self._before = self._device.state()
 
     def after(self) -> None:
-        """To be called right after it, while the device still shows it."""
+        """Read the state right after the window."""
         if self._device is not None:
             self._after = self._device.state()
             self._others = count_others(self._processes_before, self._device.process_ids())
 
     def facts(self, rows: list[Row]) -> dict[str, Any]:
-        """Fields of a Measurement, from both states and the sampler's `rows` in the window."""
+        """Return fields of `Measurement` from both states and the sampler's `rows` in the window."""
         before, after = self._before, self._after
         if before is None or after is None:
             return {}
@@ -57,7 +57,7 @@ class DeviceWatch:
         temperatures = [
             t for t in (before.temperature_c, after.temperature_c, *(row[4] for row in rows)) if t is not None
         ]
-        # Before the window the device is idle: its reasons then say nothing about the window.
+        # The device is idle before the window: throttle reasons then do not apply to the window.
         looks = [throttle_names(bits) for bits in (*(row[5] for row in rows), after.throttle_bits) if bits is not None]
         self._num_looks = len(looks)
         self._reasons = Counter(name for names in looks for name in names)
@@ -78,7 +78,7 @@ class DeviceWatch:
         }
 
     def warnings(self) -> tuple[str, ...]:
-        """What makes the numbers doubtful, as "code: sentence"; after `facts`."""
+        """Return warnings as "code: sentence"; call after `facts`."""
         warnings = []
         slowed = [name for name in self._reasons if name not in CHOSEN_CLOCKS]
         for code, names in (

@@ -1,4 +1,4 @@
-"""Energy of the window [J]: which meter, over which time, and when its answer is none.
+"""Energy of the window [J]: choice of meter, its time span, and when no energy is reported.
 
 A meter is opened before the window and closed after it; nothing is read by this process in between.
 
@@ -39,13 +39,13 @@ from dlbench.worker.meters.reading import (
     without_energy,
 )
 
-#: A counter that stands still for so long is not working [s].
+#: A counter without change for this time is broken [s].
 TICK_TIMEOUT_S = 3.0
 POLL_S = 0.001
 
 
 class Meter(Protocol):
-    """Measures the energy between `start` and `stop`, around a window whose ends the caller tells."""
+    """Meter of the energy between `start` and `stop`; the caller passes the ends of the window to `stop`."""
 
     @property
     def source(self) -> str:
@@ -56,18 +56,18 @@ class Meter(Protocol):
         """device, module, package, or None without a meter."""
 
     def rest(self, time_s: float) -> None:
-        """Lets `time_s` pass with the device idle, to learn its idle power; at once without a meter."""
+        """Measure idle power for `time_s`; return at once without a meter."""
 
     def start(self) -> None:
-        """Returns at the moment from which the meter counts; the window opens right after it."""
+        """Return at the moment from which the meter counts; the window opens right afterwards."""
 
     def stop(self, opened_s: float, closed_s: float) -> Reading:
-        """The energy from `opened_s` to `closed_s` (perf_counter), and ends the meter."""
+        """Return the energy from `opened_s` to `closed_s` (perf_counter), and close the meter."""
 
 
 @dataclass(frozen=True)
 class NoMeter:
-    """Where there is nothing to read, with the reason."""
+    """Placeholder without readings, with the reason."""
 
     reason: str
     source: str = "none"
@@ -122,14 +122,14 @@ class SampledMeter:
 
 @dataclass(frozen=True)
 class Tick:
-    """The moment a counter moved, and where to."""
+    """Time of a counter change, and its new value."""
 
     at_s: float
     energy_j: float
 
 
 class NvmlCounterMeter:
-    """Energy by the device's own counter, cross-checked by sampled power."""
+    """Energy from the device's counter, cross-checked by sampled power."""
 
     source = "nvml_counter"
     scope = "device"
@@ -198,31 +198,31 @@ class NvmlCounterMeter:
 
 
 def next_tick(device: NvmlDevice) -> Tick:
-    """Waits until the device's energy counter moves.
+    """Wait until the device's energy counter changes.
 
     Raises:
-        MeterUnavailable: it stands still.
-        pynvml.NVMLError: it cannot be read (any more).
+        MeterUnavailable: it does not change.
+        pynvml.NVMLError: it cannot be read.
     """
     before_j = device.energy_j()
     give_up_s = time.perf_counter() + TICK_TIMEOUT_S
     while (now_j := device.energy_j()) == before_j:
         if time.perf_counter() > give_up_s:
-            raise MeterUnavailable(f"the energy counter did not move for {TICK_TIMEOUT_S:.0f} s")
+            raise MeterUnavailable(f"the energy counter did not change for {TICK_TIMEOUT_S:.0f} s")
         time.sleep(POLL_S)
     return Tick(time.perf_counter(), now_j)
 
 
 def open_meter(choice: str, device_kind: str, uuid: str | None, pci_address: str | None) -> Meter:
-    """The best meter for a device; NoMeter with the reason where there is none.
+    """Open the best meter for a device; NoMeter with the reason if there is none.
 
     Args:
         choice: protocol.energy.
-        uuid: of a CUDA device, as torch gives it.
-        pci_address: of an AMD device, such as "0000:c1:00.0"; None for NVIDIA's.
+        uuid: UUID of a CUDA device from torch.
+        pci_address: address of an AMD device, such as "0000:c1:00.0"; None for NVIDIA.
     """
     if choice == "none":
-        return NoMeter("switched off by protocol.energy")
+        return NoMeter("disabled by protocol.energy")
     try:
         if device_kind == "cpu":
             from dlbench.worker.meters.rapl import RaplMeter
@@ -237,12 +237,12 @@ def open_meter(choice: str, device_kind: str, uuid: str | None, pci_address: str
 
 def _nvml_meter(uuid: str | None) -> Meter:
     if uuid is None:
-        raise MeterUnavailable("the device's UUID is unknown, and devices are matched by nothing else")
+        raise MeterUnavailable("the UUID of the device is unknown, and devices are matched only by UUID")
     device = NvmlDevice(uuid)
     try:
         device.energy_j()
     except pynvml.NVMLError as error:
-        note = f"sampled power, as the energy counter cannot be read: {error}"
+        note = f"sampled power, because the energy counter cannot be read: {error}"
         return SampledMeter(Sampler("nvml", uuid), "nvml_power", note)
     try:
         return NvmlCounterMeter(device, Sampler("nvml", uuid))

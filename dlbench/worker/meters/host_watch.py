@@ -1,7 +1,7 @@
-"""What other processes and the kernel take of this process's cores during the window.
+"""CPU use of other processes and the kernel on the cores of this process during the window.
 
-On a busy host a step time means little: two threads that wait for each other on two cores, one of them taken, are
-slower by a factor of a hundred, not by two.
+On a busy host step times are unreliable: two threads that wait for each other, with one of two cores busy, can be 100
+times slower, not 2.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from dlbench.results.records import BUSY_SHARE
 
 STAT = Path("/proc/stat")
 _CORE = re.compile(r"cpu\d+")
-#: Page faults may take this share of the process's own CPU time without a word.
+#: Share of CPU time for page faults above which a warning is given.
 FAULTS_TOLERANCE = 0.1
-#: One takes the kernel less than this [s]; where it worked longer for each, it did something else.
+#: Maximum kernel time per page fault [s]; longer times have other causes.
 _FAULT_S = 10e-6
 
 #: Host, usable cores and CPU time [s] of a process.
@@ -30,7 +30,7 @@ Used = tuple[str, set[int], float]
 
 
 class HostWatch:
-    """Busy time of the usable cores, less that of this process, around the window."""
+    """Busy time of the usable cores by other processes, around the window."""
 
     def __init__(self) -> None:
         self._cores = set(allowed_cores())
@@ -43,14 +43,14 @@ class HostWatch:
         self._kernel_s = 0.0
 
     def before(self) -> None:
-        """To be called right before the window."""
+        """Read the counters right before the window."""
         self.own_s = -time.process_time()
         used = resource.getrusage(resource.RUSAGE_SELF)
         self._page_faults, self._kernel_s = -used.ru_minflt, -used.ru_stime
         self._before = (time.perf_counter(), self._others_s())
 
     def after(self) -> None:
-        """To be called right after it."""
+        """Read the counters right after the window."""
         assert self._before is not None
         elapsed_s = self._elapsed_s = (time.perf_counter() - self._before[0]) * len(self._cores)
         self._share = (self._others_s() - self._before[1]) / elapsed_s
@@ -61,18 +61,18 @@ class HostWatch:
 
     @property
     def share(self) -> float | None:
-        """What share of the cores others took; None before `after`."""
+        """Share of the cores used by other processes; None before `after`."""
         return None if self._share is None else max(0.0, self._share)
 
     def used(self) -> Used:
-        """What this process took, for the watches of the other ranks."""
+        """CPU use of this process, for the watches of other ranks."""
         return socket.gethostname(), self._cores, self.own_s
 
     def subtract_peer_ranks(self, ranks: list[Used]) -> None:
-        """Takes off what the other ranks of the same case took of these cores, once the window is over.
+        """Subtract the CPU use of other ranks of the case on these cores, after the window.
 
         Args:
-            ranks: what each of them used, this one as well. One that may run elsewhere too took a part in proportion.
+            ranks: CPU use of all ranks, this one included. Ranks that may also run on other cores count in proportion.
         """
         if self._share is None:
             return
@@ -82,15 +82,15 @@ class HostWatch:
             for where, theirs, taken_s in ranks
             if where == host
         )
-        # Never less than nothing: the kernel counts the cores in ticks and processes in nanoseconds.
+        # Not negative: the kernel counts cores in ticks and processes in nanoseconds.
         self._share = max(0.0, self._share - (shared_s - own_s) / self._elapsed_s)
 
     def facts(self) -> dict[str, Any]:
-        """The columns of `Measurement` about the kernel's part."""
+        """Return the columns of `Measurement` about kernel time."""
         return {"page_faults": self._page_faults, "kernel_time_s": self._kernel_s}
 
     def warnings(self) -> tuple[str, ...]:
-        """Says how much others took, and the kernel, if it was too much."""
+        """Return warnings if other processes or page faults took too much."""
         found = []
         if self._share is not None and self._share > BUSY_SHARE:
             cores = len(self._cores)
@@ -101,13 +101,13 @@ class HostWatch:
         return tuple(found)
 
     def _others_s(self) -> float:
-        """Busy seconds of the cores so far, less our own; the kernel counts both in ticks of 10 ms."""
+        """Return busy seconds of the cores so far, without this process; the kernel counts both in ticks of 10 ms."""
         busy_s = busy_times(STAT.read_text())
         return sum(busy_s.get(core, 0.0) for core in self._cores) - time.process_time()
 
 
 def busy_times(stat: str) -> dict[int, float]:
-    """Of each core that is online the seconds that it worked so far, by its number.
+    """Return the busy seconds of each online core so far, by core number.
 
     Args:
         stat: the text of /proc/stat: `cpuN user nice system idle ...`, in ticks (proc(5)).

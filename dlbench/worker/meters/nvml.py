@@ -1,4 +1,4 @@
-"""One NVIDIA device through NVML, found by UUID, each reading None where the driver or our rights do not give it.
+"""One NVIDIA device through NVML, found by UUID; readings are None if driver or permissions do not allow them.
 
 Used by the measuring process (before and after the window) and by the sampler's (during it). Imports no torch.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import pynvml
 
-#: Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h). Idle is none of them: an idle device is not throttled.
+#: Bits of nvmlDeviceGetCurrentClocksEventReasons (nvml.h), without idle: an idle device is not throttled.
 THROTTLE_NAMES = {
     0x002: "applications_clocks",
     0x004: "sw_power_cap",
@@ -28,12 +28,12 @@ THROTTLE_NAMES = {
 
 
 class MeterUnavailable(Exception):
-    """There is no reading, for the reason in the message. Never reaches the user as an error."""
+    """A meter without reading, with the reason. Handled internally, never shown as an error."""
 
 
 @dataclass(frozen=True)
 class DeviceState:
-    """Clocks, temperature, limits and memory at one moment; None is unknown."""
+    """Clocks, temperature, limits and memory at one time; None if unknown."""
 
     sm_clock_mhz: float | None
     memory_clock_mhz: float | None
@@ -46,10 +46,10 @@ class DeviceState:
 
 
 class NvmlDevice:
-    """The device with `uuid`, as torch gives it (without prefix) or as NVML does ("GPU-...").
+    """The device with this `uuid`, from torch (without prefix) or NVML ("GPU-...").
 
     Raises:
-        MeterUnavailable: no NVML, no such device, or a MIG instance: NVML meters only the whole GPU around it.
+        MeterUnavailable: no NVML, no such device, or a MIG instance (NVML measures only whole GPUs).
     """
 
     def __init__(self, uuid: str) -> None:
@@ -62,16 +62,17 @@ class NvmlDevice:
             raise MeterUnavailable(f"NVML: {error} (device {uuid})") from error
 
     def energy_j(self) -> float:
-        """The device's energy since the driver was loaded [J]; NVMLError where it cannot be read."""
+        """Read the energy of the device since the driver was loaded [J]; NVMLError if it cannot be read."""
         return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1e3
 
     def power_w(self) -> float:
-        """Power now [W]: the instantaneous field, since the plain call averages over 1 s from Ampere (but GA100) on."""
+        """Read the power now [W]: the instantaneous field; the plain call averages over 1 s from Ampere on (except
+        GA100)."""
         instant_w = self._field_w(pynvml.NVML_POWER_SCOPE_GPU)
         return instant_w if instant_w is not None else float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
 
     def module_power_w(self) -> float | None:
-        """Power now of the whole module, CPU included [W]; None on devices that are no superchips."""
+        """Read the power of the whole module with its CPU [W]; None except on superchips."""
         return self._field_w(pynvml.NVML_POWER_SCOPE_MODULE)
 
     def state(self) -> DeviceState:
@@ -100,12 +101,12 @@ class NvmlDevice:
     def throttle_bits(self) -> int | None:
         bits: int | None = optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle)
         if bits is None:
-            # The older name of the same call: drivers before 535 know only this one.
+            # Older name of the same call, the only one in drivers before 535.
             bits = optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
         return bits
 
     def process_ids(self) -> list[int] | None:
-        """Processes with a context on the device; host process ids, so that inside a container none may be ours."""
+        """Return the processes with a context on the device, as host process ids (differ inside a container)."""
         processes = optional(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
         return None if processes is None else [int(p.pid) for p in processes]
 
@@ -117,7 +118,7 @@ class NvmlDevice:
 
 
 def optional(read: Callable[..., Any], *arguments: Any) -> Any:
-    """What `read` returns, None where NVML refuses it or a driver is too old for it."""
+    """Return the result of `read`; None if NVML refuses it or the driver is too old."""
     try:
         return read(*arguments)
     except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
@@ -125,15 +126,15 @@ def optional(read: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def throttle_names(bits: int | None) -> tuple[str, ...]:
-    """The reasons in `bits`, in the order of the bits."""
+    """Return the names of the throttle reasons in `bits`, in order."""
     return tuple(name for bit, name in THROTTLE_NAMES.items() if bits is not None and bits & bit)
 
 
 def count_others(before: list[int] | None, after: list[int] | None) -> int | None:
-    """Other processes on the device, from those before this process had a context there and those afterwards.
+    """Count other processes on the device, from the lists before and after this process created its context.
 
-    Where our own id is not among the later ones (process ids of a container are not the host's), one of each is taken
-    to be us: choosing a device makes a context there at once, so that we may be among the earlier ones too.
+    If the own id is not in the later list (container ids differ from host ids), one process of each list counts as
+    this one: selecting a device creates a context at once, so that both lists may contain this process.
     """
     if before is None or after is None:
         return None
@@ -143,7 +144,7 @@ def count_others(before: list[int] | None, after: list[int] | None) -> int | Non
 
 
 def driver_version() -> str | None:
-    """Version of the NVIDIA driver; None without one."""
+    """Return the version of the NVIDIA driver; None without driver."""
     try:
         pynvml.nvmlInit()
         return str(pynvml.nvmlSystemGetDriverVersion())
@@ -161,7 +162,7 @@ def _find(uuid: str) -> Any:
 
 
 def _is_mig(handle: Any) -> bool:
-    """A MIG instance, or a GPU split into some: what this process sees of it is then one of its instances."""
+    """Whether the device is a MIG instance, or a GPU divided into instances."""
     if optional(pynvml.nvmlDeviceIsMigDeviceHandle, handle):
         return True
     mode = optional(pynvml.nvmlDeviceGetMigMode, handle)

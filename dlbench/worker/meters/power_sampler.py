@@ -1,10 +1,9 @@
 """`python -m dlbench.worker.meters.power_sampler BACKEND DEVICE PERIOD_S`: samples the power of one device.
 
-It is a process of its own.
-
-A thread of the measuring process would take the interpreter's lock from the loop that is timed. This process imports no
-torch, keeps its samples in memory, prints "ready" once the first was taken, and on the end of stdin (a stop, or the
-death of its parent) prints them all as one line of JSON. Times are perf_counter: one clock for all processes of a node.
+It is a separate process: a thread of the measuring process would take the interpreter lock from the timed loop. This
+process imports no torch, keeps its samples in memory, prints "ready" once the first was taken, and on the end of stdin
+(a stop, or the death of its parent) prints them all as one line of JSON. Times are perf_counter: one clock for all
+processes of a node.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ Row = tuple[float, float, float | None, float | None, float | None, int | None]
 
 
 def nvml_reader(uuid: str) -> Callable[[], Row]:
-    """Reads the NVIDIA device with `uuid`."""
+    """Return a reader of the NVIDIA device with this `uuid`."""
     from dlbench.worker.meters.nvml import NvmlDevice
 
     device = NvmlDevice(uuid)
-    # A device that is no superchip refuses it, or gives 0.
+    # Devices other than superchips refuse it or return 0.
     has_module = bool(device.module_power_w())
 
     def read() -> Row:
@@ -39,18 +38,18 @@ def nvml_reader(uuid: str) -> Callable[[], Row]:
 
 
 def amdsmi_reader(pci_address: str) -> Callable[[], Row]:
-    """Reads the AMD device at `pci_address`, such as "0000:c1:00.0"."""
+    """Return a reader of the AMD device at `pci_address`, such as "0000:c1:00.0"."""
     import amdsmi
 
     amdsmi.amdsmi_init()
     handles = {amdsmi.amdsmi_get_gpu_device_bdf(h).lower(): h for h in amdsmi.amdsmi_get_processor_handles()}
     if pci_address.lower() not in handles:
-        raise LookupError(f"amdsmi knows no device at {pci_address}; it has {', '.join(handles) or 'none'}")
+        raise LookupError(f"amdsmi has no device at {pci_address}; devices: {', '.join(handles) or 'none'}")
     handle = handles[pci_address.lower()]
 
     def read() -> Row:
         info: dict[str, Any] = amdsmi.amdsmi_get_power_info(handle)
-        # MI300 gives the current power and "N/A" for the average, older ones the other way round.
+        # MI300 returns the current power and "N/A" for the average; older devices the reverse.
         power = next(v for k in ("current_socket_power", "average_socket_power") if isinstance(v := info.get(k), int))
         return time.perf_counter(), float(power), None, None, None, None
 
@@ -61,13 +60,13 @@ READERS: dict[str, Callable[[str], Callable[[], Row]]] = {"nvml": nvml_reader, "
 
 
 def sample_until_stdin_ends(read: Callable[[], Row], period_s: float) -> tuple[list[Row], str | None]:
-    """Rows at every `period_s` on a fixed grid, and the error that ended them, if one did."""
+    """Sample every `period_s` on a fixed grid; return the rows, and the error that ended sampling."""
     rows: list[Row] = []
     due_s = time.perf_counter()
     while True:
         try:
             rows.append(read())
-        except Exception as error:  # whatever a driver raises when a device vanishes: the rows until then are kept
+        except Exception as error:  # drivers raise various errors if a device disappears: keep the rows so far
             return rows, f"{type(error).__name__}: {error}"
         if len(rows) == 1:
             print("ready", flush=True)
@@ -78,7 +77,7 @@ def sample_until_stdin_ends(read: Callable[[], Row], period_s: float) -> tuple[l
 
 
 def _last(read: Callable[[], Row]) -> list[Row]:
-    """One row after the stop, so that the rows reach beyond the window's end."""
+    """Add one row after the stop, so that rows cover the end of the window."""
     try:
         return [read()]
     except Exception:
@@ -96,7 +95,7 @@ def main(arguments: list[str]) -> int:
             print("failed", flush=True)
         print(json.dumps({"rows": rows, "error": error}), flush=True)
     except BrokenPipeError:
-        # The measuring process is gone, and its own last words are what matters.
+        # The measuring process has ended; its own error is reported.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     return 0 if error is None else 1

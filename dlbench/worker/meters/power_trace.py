@@ -1,4 +1,4 @@
-"""The measuring process's side of the sampler: starts it, stops it, and reads what it saw in the window."""
+"""Client of the power sampler: start it, stop it, and evaluate its samples in the window."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlbench.worker.meters.nvml import MeterUnavailable
 from dlbench.worker.meters.power_sampler import Row
 
 PERIOD_S = 0.05
-#: A pause between two samples that is longer makes their integral a guess [s].
+#: Longest gap between samples for a valid integral [s].
 LONGEST_GAP_S = 0.5
 READY_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 5.0
@@ -22,26 +22,26 @@ STOP_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Trace:
-    """All rows of a sampler, and the error that ended it early."""
+    """All rows of a sampler, and the error if it ended early."""
 
     rows: tuple[Row, ...] = ()
     error: str | None = None
 
     def within(self, start_s: float, end_s: float) -> list[Row]:
-        """Rows taken from `start_s` to `end_s`."""
+        """Return the rows from `start_s` to `end_s`."""
         return [row for row in self.rows if start_s <= row[0] <= end_s]
 
     def power_j(self, start_s: float, end_s: float) -> float | None:
-        """Integral of the power [J]; None unless the rows reach over both ends without a long gap."""
+        """Integrate the power [J]; None unless the rows cover both ends without a long gap."""
         return integrate([(row[0], row[1]) for row in self.rows], start_s, end_s)
 
     def module_j(self, start_s: float, end_s: float) -> float | None:
-        """Integral of the module's power [J], likewise; None where there is no module."""
+        """Integrate the power of the module [J]; None without module readings."""
         return integrate([(row[0], row[2]) for row in self.rows if row[2] is not None], start_s, end_s)
 
 
 def integrate(samples: Sequence[tuple[float, float]], start_s: float, end_s: float) -> float | None:
-    """Trapezoidal integral of (time, value) from `start_s` to `end_s`; None where samples are missing for it."""
+    """Integrate (time, value) by trapezoids from `start_s` to `end_s`; None if samples are missing."""
     total = 0.0
     covered_s = start_s
     for (t0, v0), (t1, v1) in pairwise(samples):
@@ -57,10 +57,10 @@ def integrate(samples: Sequence[tuple[float, float]], start_s: float, end_s: flo
 
 
 class Sampler:
-    """The sampler's process.
+    """Process of the power sampler.
 
     Raises:
-        MeterUnavailable: it does not come up, with its own reason.
+        MeterUnavailable: it does not start; with its reason.
     """
 
     def __init__(self, backend: str, device: str, period_s: float = PERIOD_S) -> None:
@@ -68,7 +68,7 @@ class Sampler:
             [sys.executable, "-m", "dlbench.worker.meters.power_sampler", backend, device, str(period_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            # Unbuffered: a buffer here would swallow what communicate() is to read later.
+            # Unbuffered: a buffer would take data that communicate() reads later.
             bufsize=0,
         )
         assert self._process.stdout is not None
@@ -77,7 +77,7 @@ class Sampler:
             raise MeterUnavailable(f"the power sampler did not start: {self.stop().error or 'no answer'}")
 
     def stop(self) -> Trace:
-        """Ends the process; a trace with an error and maybe no rows where it had died."""
+        """Stop the process; if it had died, the trace has an error and possibly no rows."""
         try:
             output, _ = self._process.communicate(timeout=STOP_TIMEOUT_S)
             values = json.loads(output.strip().splitlines()[-1])
@@ -85,4 +85,4 @@ class Sampler:
         except (subprocess.TimeoutExpired, ValueError, IndexError, KeyError, TypeError):
             self._process.kill()
             self._process.communicate()
-            return Trace(error=f"the sampler's process ended without its samples (exit {self._process.returncode})")
+            return Trace(error=f"the power sampler ended without samples (exit status {self._process.returncode})")

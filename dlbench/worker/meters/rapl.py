@@ -1,4 +1,4 @@
-"""Energy of the CPU packages and their memory, from Linux's powercap files (Intel RAPL, also AMD's).
+"""Energy of CPU packages and their memory, from Linux powercap files (RAPL of Intel and AMD).
 
 Counted are the top-level `package` domains and their `dram` sub-domains. `core` and `uncore` lie inside the package and
 would be counted twice; `psys` is the whole platform and holds the packages again; `intel-rapl-mmio` is a second view of
@@ -18,16 +18,16 @@ from dlbench.worker.meters.nvml import MeterUnavailable
 from dlbench.worker.meters.reading import Reading, checked_length, checked_positive, positive
 
 POWERCAP = Path("/sys/class/powercap")
-#: No package draws more [W]: a window in which this would wrap a counter twice is not readable.
+#: Upper limit of package power [W]; a window in which this power could wrap a counter twice is rejected.
 HIGHEST_POWER_W = 1000.0
-#: What a tick of the counters lasts [s].
+#: Update interval of the counters [s].
 TICK_S = 0.001
 NOTE = "whole CPU packages and their memory, other processes on them included"
 
 
 @dataclass(frozen=True)
 class Domain:
-    """One counter: its file, and where it wraps."""
+    """One counter: its file and its maximum."""
 
     file: Path
     range_uj: int
@@ -36,16 +36,16 @@ class Domain:
         return int(self.file.read_text())
 
     def difference_j(self, start_uj: int, end_uj: int) -> float:
-        """Joules from one reading to the next, over one wrap at most."""
+        """Return the joules between two readings, with at most one wrap."""
         difference_uj = end_uj - start_uj
         return (difference_uj if difference_uj >= 0 else difference_uj + self.range_uj) / 1e6
 
 
 class RaplMeter:
-    """Sum over all packages of the node, read at both ends of the window.
+    """Meter of all CPU packages of the node, read at both ends of the window.
 
     Raises:
-        MeterUnavailable: there are no such counters, or they are not ours to read.
+        MeterUnavailable: there are no counters, or no permission to read them.
     """
 
     source = "rapl"
@@ -86,7 +86,7 @@ class RaplMeter:
             spent_j = self._since(self._start_uj)
         except (OSError, ValueError) as error:
             return Reading(note=f"RAPL: {error}", warnings=(f"meter_lost: RAPL could not be read: {error}.",))
-        # From reading to reading: some milliseconds longer than the window, and so is the energy.
+        # From reading to reading: some milliseconds longer than the window; the energy covers this time.
         window_s = time.perf_counter() - self._start_s
         longest_s = min(domain.range_uj for domain in self._domains) / 1e6 / HIGHEST_POWER_W
         if window_s > longest_s:
@@ -95,7 +95,10 @@ class RaplMeter:
             )
             return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
         if _set_back(spent_j, window_s):
-            reason = f"RAPL counted {max(spent_j):.0f} J in {window_s:.2f} s, which no package draws: it was set back"
+            reason = (
+                f"RAPL counted {max(spent_j):.0f} J in {window_s:.2f} s, more than any package uses: the "
+                f"counter was reset"
+            )
             return Reading(note=reason, warnings=(f"counter_reset: {reason}.",))
         energy_j = math.fsum(spent_j)
         reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=NOTE)
@@ -105,7 +108,7 @@ class RaplMeter:
         return [domain.read_uj() for domain in self._domains]
 
     def _since(self, start_uj: list[int]) -> list[float]:
-        """Of each domain the joules since it was read."""
+        """Return the joules of each domain since its last reading."""
         if not start_uj:
             raise ValueError("the first reading failed")
         ends = zip(self._domains, start_uj, self._read(), strict=True)
@@ -113,15 +116,15 @@ class RaplMeter:
 
 
 def _set_back(spent_j: list[float], time_s: float) -> bool:
-    """Whether a counter shows more than any package draws; of less than a second nothing can be said."""
+    """Whether a counter shows more than any package can use; not checked below one second."""
     return max(spent_j) > HIGHEST_POWER_W * max(1.0, time_s)
 
 
 def find_domains(root: Path) -> list[Domain]:
-    """The package counters and the dram counters inside them, each energy once.
+    """Find the package counters and their dram counters, so that each energy counts once.
 
     Raises:
-        MeterUnavailable: there is none.
+        MeterUnavailable: no counter exists.
     """
     domains: list[Domain] = []
     for package in sorted(root.glob("intel-rapl:*")):

@@ -1,4 +1,4 @@
-"""What a meter found in one window, and whether it can be believed."""
+"""Reading of a meter in one window, and its plausibility checks."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass, field, replace
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
 from dlbench.worker.meters.power_trace import Trace
 
-#: A window of fewer ticks gives no energy.
+#: Minimum number of counter ticks in a window.
 FEWEST_TICKS = 20
-#: What a tick lasts where it was not measured [s].
+#: Assumed length of a tick if not measured [s].
 USUAL_TICK_S = 0.1
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Energy of one window, with all that was seen on the way; None is unknown."""
+    """Energy of one window, with related readings; None if unknown."""
 
     energy_j: float | None = None
     window_s: float | None = None
@@ -29,7 +29,7 @@ class Reading:
 
 
 def checked_length(reading: Reading, tick_s: float) -> Reading:
-    """Takes the energy away from a window of too few ticks; warns of one that is merely short."""
+    """Remove the energy of a window with too few ticks; warn about a short window."""
     assert reading.window_s is not None
     if reading.window_s < FEWEST_TICKS * tick_s:
         return without_energy(
@@ -45,20 +45,22 @@ def checked_length(reading: Reading, tick_s: float) -> Reading:
 
 
 def checked_positive(reading: Reading) -> Reading:
-    """Takes an energy away that is not above zero: no device runs on nothing, so its meter stands still."""
+    """Remove an energy that is not above zero: the meter does not work."""
     if reading.energy_j is None or reading.energy_j > 0:
         return reading
-    sentence = f"meter_still: the meter gave {reading.energy_j:g} J for {reading.window_s:.2f} s; it stands still."
+    sentence = (
+        f"meter_still: the meter returned {reading.energy_j:g} J for {reading.window_s:.2f} s; it does not change."
+    )
     return without_energy(reading, sentence)
 
 
 def positive(power_w: float | None) -> float | None:
-    """`power_w`, or None where a meter that stands still gave it [W]."""
+    """Return `power_w` [W], or None if it is not above zero."""
     return power_w if power_w is not None and power_w > 0 else None
 
 
 def cross_checked(reading: Reading) -> Reading:
-    """Warns where counter and integral differ by more than the tolerance, or where there is no integral."""
+    """Add a warning if counter and integral differ by more than the tolerance, or the integral is missing."""
     if reading.counter_j is None or reading.energy_j is None:
         return reading
     if reading.integral_j is None:
@@ -77,7 +79,7 @@ def cross_checked(reading: Reading) -> Reading:
 
 
 def without_energy(reading: Reading, warning: str) -> Reading:
-    """Takes the energy away for the reason in `warning`, which becomes the note as well."""
+    """Remove the energy for the reason in `warning`, which also becomes the note."""
     note = warning.split(": ", 1)[1]
     return replace(
         reading, energy_j=None, counter_j=None, window_s=None, note=note, warnings=(*reading.warnings, warning)

@@ -1,9 +1,9 @@
-"""Who this process is among those that measure one case together.
+"""Rank of this process among those that measure one case together.
 
 Found in the environment, in this order (`detect`): explicit RANK and WORLD_SIZE (torchrun, `dlbench.launch.spawn`);
-Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SLURM_PROCID, and that only if
-SLURM_NTASKS is the number of ranks asked for: under mpirun inside of a job it is the daemon's. A number of ranks other
-than the one asked for stops the case: with the wrong `srun --mpi` every rank silently believes that it is 0 of 1.
+Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SLURM_PROCID, only if SLURM_NTASKS equals
+the required number of ranks: under mpirun inside a job it is that of the daemon. A number of ranks different from that
+of the case is an error: with the wrong `srun --mpi` every rank silently believes that it is 0 of 1.
 
 What all processes must agree on goes through `RankContext.broadcast`, and what rank 0 must know of all of them through
 `RankContext.all_gather`; `dlbench.worker.ranks.process_group` gives a context its group.
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Group(Protocol):
-    """What a `RankContext` needs of the processes that it is one of."""
+    """Communication interface of a `RankContext`."""
 
     backend: str
 
@@ -37,7 +37,7 @@ class Group(Protocol):
 
 @dataclass(frozen=True)
 class RankContext:
-    """Rank of this process, its device on this node, the number of processes, and the way to them."""
+    """Rank of this process, its device on this node, the number of ranks, and their communication group."""
 
     rank: int = 0
     local_rank: int = 0
@@ -45,41 +45,41 @@ class RankContext:
     group: Group | None = field(default=None, compare=False)
 
     def broadcast(self, value: T) -> T:
-        """The `value` of rank 0, on every rank. Called at the same step by all of them."""
+        """Return the `value` of rank 0 on every rank. All ranks must call it at the same step."""
         if self.group is None:
             return value
         agreed: T = self.group.broadcast(value)
         return agreed
 
     def all_gather(self, value: T) -> list[T]:
-        """The values of all ranks by rank, on every rank. Called by all of them."""
+        """Return the values of all ranks, by rank, on every rank. All ranks must call it."""
         return [value] if self.group is None else self.group.all_gather(value)
 
     def barrier(self) -> None:
-        """Returns when all ranks have come here."""
+        """Wait for all ranks."""
         if self.group is not None:
             self.group.barrier()
 
 
 @dataclass(frozen=True)
 class DetectedRank:
-    """What the environment says of this process."""
+    """Rank of this process, from the environment."""
 
     rank: int
     local_rank: int
     world_size: int
-    local_size: int | None  # ranks on this node; None where nothing tells
-    source: str  # the variable that told, or "none"
+    local_size: int | None  # ranks on this node; None if unknown
+    source: str  # source variable, or "none"
 
 
 def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
-    """This process's rank.
+    """Detect the rank of this process from the environment.
 
     Args:
-        asked: the number of ranks of the case.
+        asked: number of ranks of the case.
 
     Raises:
-        BadInput: the environment tells of another number of ranks, or of none where several are asked for.
+        BadInput: the environment has another number of ranks, or none for a case of several ranks.
     """
     found = _explicit(environ) or _open_mpi(environ) or _pmi(environ) or _slurm(environ, asked)
     if found is None:
@@ -87,13 +87,11 @@ def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
     if found.world_size == asked and 0 <= found.rank < asked:
         return found
     if found.source == "none":
-        reason = (
-            "nothing in the environment says that there is more than one: start it with --launcher local, torchrun, "
-        )
-        reason += "mpirun or srun; under srun, `srun --mpi=list` shows what may be wrong"
+        reason = "the environment has only one: use --launcher local, torchrun, "
+        reason += "mpirun or srun; under srun, check `srun --mpi=list`"
     else:
-        reason = f"{found.source} says that this is rank {found.rank} of {found.world_size}"
-    raise BadInput(f"the case asks for {asked} ranks, but {reason}.")
+        reason = f"{found.source} means rank {found.rank} of {found.world_size}"
+    raise BadInput(f"the case needs {asked} ranks, but {reason}.")
 
 
 def _explicit(environ: Mapping[str, str]) -> DetectedRank | None:
@@ -119,7 +117,7 @@ def _family(environ: Mapping[str, str], rank_name: str, size_name: str, local: s
 def _pmi(environ: Mapping[str, str]) -> DetectedRank | None:
     for name in ("PMIX_RANK", "PMI_RANK"):
         rank = _number(environ, name)
-        # PMIx tells no size to the environment; under srun the step does.
+        # PMIx has no variable for the number of ranks; under srun the step has one.
         size = _first(environ, "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
         if rank is not None and size is not None:
             local = _first(environ, "MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
@@ -139,7 +137,7 @@ def _slurm(environ: Mapping[str, str], asked: int) -> DetectedRank | None:
 
 
 def _tasks_here(environ: Mapping[str, str], size: int) -> int | None:
-    """Tasks per node, from "4" or "4(x2)"; None where Slurm does not say."""
+    """Parse tasks per node from "4" or "4(x2)"; None if unknown."""
     text = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_NTASKS_PER_NODE") or ""
     first = text.partition("(")[0].partition(",")[0]
     return min(size, int(first)) if first.isdigit() else None

@@ -1,4 +1,4 @@
-"""Data-parallel training: the network under DistributedDataParallel, set as the case asks for."""
+"""Data-parallel training: the network in DistributedDataParallel, with the settings of the case."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HOOKS: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": defa
 
 
 def wrap(module: nn.Module, case: Case, device: torch.device) -> nn.Module:
-    """The module under DistributedDataParallel as the case asks for."""
+    """Wrap the module in DistributedDataParallel with the settings of the case."""
     wrapped = DistributedDataParallel(
         module,
         device_ids=[device.index] if device.type == "cuda" else None,

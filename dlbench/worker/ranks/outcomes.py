@@ -1,4 +1,4 @@
-"""The measurements of all ranks of a case as one outcome, with what only their comparison shows."""
+"""Merging of the measurements of all ranks into one outcome, with warnings from their comparison."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from dlbench.results.records import Measurement, Outcome, System
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext
 
-#: A rank that is slower than the median of the ranks by more than this is named.
+#: Relative slowness against the median rank above which a rank is reported.
 STRAGGLER = 0.05
 
 
 def merge_rank_outcomes(outcome: Outcome, context: RankContext, found: DetectedRank) -> Outcome:
-    """All ranks' measurements in one outcome, with what only their comparison shows."""
+    """Merge the measurements of all ranks into one outcome, with warnings from their comparison."""
     enter_phase("gather")
     ((system, own),) = outcome.ranks
     details = {
@@ -37,7 +37,7 @@ def merge_rank_outcomes(outcome: Outcome, context: RankContext, found: DetectedR
     return Outcome(outcome.status if context.rank == 0 else "ok", outcome.error, tuple(ranks))
 
 
-#: Counted by rank 0 alone: it is the same for all.
+#: Counted only by rank 0: equal on all ranks.
 WORK = (
     *("forward_macs", "forward_flop", "backward_flop", "executed_flop", "flop_partial", "flop_varies"),
     *("pytorch_forward_flop", "pytorch_backward_flop"),
@@ -45,22 +45,22 @@ WORK = (
 
 
 def stragglers(ranks: list[tuple[System, Measurement]]) -> tuple[str, ...]:
-    """Names the ranks whose own work takes longer than the median rank's by more than `STRAGGLER`.
+    """Return warnings about ranks whose own work is slower than that of the median rank by more than `STRAGGLER`.
 
-    By steps without synchronisation where there are any: with it all ranks take as long as the slowest.
+    Uses steps without synchronisation if available: with it all ranks take as long as the slowest.
     """
     own = [m.unsynced_step_s or m.step_s for _, m in ranks]
     if len(ranks) < 2 or not all(own):
         return ()
     medians = [statistics.median(steps) for steps in own]
-    # With two ranks the median of both would be half the straggler's; the others' is what it is late against.
+    # Compare with the median of the other ranks: with two ranks the straggler would be half of a common median.
     warnings = []
     for i, (system, found) in enumerate(ranks):
         others = statistics.median(medians[:i] + medians[i + 1 :])
         if medians[i] > (1 + STRAGGLER) * others:
             late = medians[i] / others - 1
             warnings.append(
-                f"straggler: rank {found.rank} on {system.hostname} takes {late:.0%} longer for its own part of a step "
-                "than the others, which wait for it."
+                f"straggler: rank {found.rank} on {system.hostname} takes {late:.0%} longer for its own part of a "
+                f"step than the others, which wait for it."
             )
     return tuple(warnings)

@@ -1,7 +1,7 @@
-"""One case in several processes: the group they form, data-parallel training, and what only a group can measure.
+"""Process group of a case with several ranks: setup, communication and life cycle.
 
-Decisions and results travel over a Gloo group of their own, so that agreeing on them touches no device. The model is
-wrapped by DistributedDataParallel, set as the case says; inference runs in parallel without a word between ranks.
+Decisions and results use a separate Gloo group, so that they do not use the device. Training wraps the model in
+DistributedDataParallel with the settings of the case; inference runs without communication.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dlbench.worker.ranks.rendezvous import meet
 
 
 class TorchGroup:
-    """The processes of a case: `backend` carries gradients, a second group over Gloo carries words."""
+    """Processes of a case: `backend` transports gradients, a second Gloo group transports control data."""
 
     def __init__(self, backend: str, timeout: timedelta) -> None:
         self.backend = backend
@@ -40,29 +40,29 @@ class TorchGroup:
             self._control_group = dist.new_group(backend="gloo", timeout=timeout)
 
     def broadcast(self, value: Any) -> Any:
-        """The value of rank 0."""
+        """Return the value of rank 0 on all ranks."""
         self.barrier()
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self._control_group)
         return box[0]
 
     def all_gather(self, value: Any) -> list[Any]:
-        """The values of all ranks."""
+        """Return the values of all ranks."""
         values: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(values, value, group=self._control_group)
         return values
 
     def barrier(self) -> None:
-        """Waits for all ranks. (A barrier would allocate on the device that the group was made with.)"""
+        """Wait for all ranks, without torch's barrier, which allocates on the device."""
         dist.all_reduce(torch.zeros(1), group=self._control_group)
 
 
-#: Measures a case at a place among its ranks; gives an outcome with this rank's part.
+#: Measures a case in the context of a rank; returns an outcome with the part of this rank.
 Work = Callable[[Case, RankContext], Outcome]
 
 
 def serve(case: Case, attempt: Path, found: DetectedRank, work: Work) -> int:
-    """The whole life of one rank that does `work`; gives the exit status."""
+    """Run one rank that does `work`, from start to end; return the exit status."""
     die_with_launcher()
     rank_status = RankStatus(attempt, found.rank)
     rank_status.watch_signals()
@@ -86,27 +86,27 @@ def serve(case: Case, attempt: Path, found: DetectedRank, work: Work) -> int:
 
 
 def backend_of(case: Case) -> str:
-    """What carries the gradients.
+    """Return the backend of gradient communication.
 
     Raises:
-        BadInput: this PyTorch was built without it, or the device does not go with it.
+        BadInput: this PyTorch was built without it, or it does not support the device.
     """
     cuda = case.device == "cuda" or (case.device == "auto" and torch.cuda.is_available())
     backend = case.backend if case.backend != "auto" else ("nccl" if cuda else "gloo")
     if backend == "nccl" and not cuda:
-        raise BadInput("backend 'nccl' asked for on the CPU, but it works between GPUs alone; take 'gloo'.")
+        raise BadInput("backend 'nccl' was requested on the CPU, but it supports only GPUs; use 'gloo'.")
     there = {"nccl": dist.is_nccl_available(), "gloo": dist.is_gloo_available(), "mpi": dist.is_mpi_available()}
     if not there[backend]:
         names = ", ".join(name for name, is_there in there.items() if is_there)
-        raise BadInput(f"backend '{backend}' asked for, but this PyTorch was built without it; it has: {names}.")
+        raise BadInput(f"backend '{backend}' was requested, but this PyTorch was built without it; available: {names}.")
     return backend
 
 
 def join(case: Case, found: DetectedRank, token: str) -> RankContext:
-    """This rank's place in the group, with the device chosen and the threads shared out.
+    """Join the group as this rank: select the device and divide the threads.
 
     Raises:
-        BadInput: the backend is not there, or the ranks do not find each other.
+        BadInput: the backend is not available, or the ranks cannot connect.
     """
     from dlbench.worker.devices import find_device
     from dlbench.worker.ranks.transport import prepare_debug
@@ -119,7 +119,7 @@ def join(case: Case, found: DetectedRank, token: str) -> RankContext:
     if backend == "nccl":
         prepare_debug(token)
     device = find_device(case, alone.local_rank)
-    # A rank that waits longer than the whole case may last waits for nobody.
+    # Waiting longer than the time limit of the case is useless.
     timeout = timedelta(seconds=case.protocol.timeout_s)
     options: dict[str, Any] = {"device_id": device} if backend == "nccl" else {}
     dist.init_process_group(
@@ -131,7 +131,7 @@ def join(case: Case, found: DetectedRank, token: str) -> RankContext:
 
 
 def set_interfaces(master: str, found: DetectedRank) -> None:
-    """Binds Gloo and NCCL to the interface asked for; where all ranks are known to be here, Gloo to the loopback."""
+    """Bind Gloo and NCCL to the requested interface; if all ranks are on this node, Gloo to the loopback."""
     interface = os.environ.get("DLBENCH_INTERFACE")
     if interface:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
@@ -141,14 +141,14 @@ def set_interfaces(master: str, found: DetectedRank) -> None:
 
 
 def share_threads(context: RankContext) -> int:
-    """Gives each rank its part of the cores of its node: those it may use over the ranks that may use the same.
+    """Divide the cores of the node among its ranks: allowed cores over ranks that share them.
 
-    OMP_NUM_THREADS goes first, apart from the 1 that torchrun sets unasked.
+    OMP_NUM_THREADS has priority, except the 1 that torchrun sets by default.
     """
     cores = allowed_cores()
     here = [c for host, c in context.all_gather((socket.gethostname(), cores)) if host == socket.gethostname()]
     sharing = sum(bool(c & cores) for c in here)
-    # Of nested parallel regions (OpenMP's list) the outermost.
+    # The outermost value of an OpenMP list for nested parallel regions.
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
     given = asked.isdigit() and int(asked) > 0 and not set_by_torchrun(os.environ)
     threads = int(asked) if given else max(1, len(cores) // sharing)

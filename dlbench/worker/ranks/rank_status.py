@@ -1,8 +1,8 @@
-"""What each rank of a case leaves in the attempt's folder, so that its end can be told even when the others' is seen.
+"""Status files of each rank in the attempt folder, to find the rank that failed first.
 
 ranks/3.pid.json    host and process of rank 3, written first
-ranks/3.err         its stderr (rank 0 keeps that of the launcher)
-ranks/3.end.json    how it ended, in its own words; a rank without one was killed, or still hangs
+ranks/3.err         its stderr (rank 0 uses that of the launcher)
+ranks/3.end.json    status and error at its end; missing if the rank was killed or hangs
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 class RankStatus:
-    """Writes the files of one rank."""
+    """Writer of the status files of one rank."""
 
     def __init__(self, attempt: Path, rank: int) -> None:
         self.rank = rank
@@ -46,13 +46,13 @@ class RankStatus:
         self.folder.mkdir(exist_ok=True)
         self._write("pid", {"host": socket.gethostname(), "pid": os.getpid()})
         if rank > 0:
-            # Launchers mix what ranks say; a rank's last words should be its own.
+            # Launchers mix the output of ranks; each rank needs its own stderr.
             file = os.open(self.folder / f"{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             os.dup2(file, 2)
             os.close(file)
 
     def ended(self, status: str, error: str | None) -> None:
-        """Says how this rank ended; only the first time counts."""
+        """Write how this rank ended; only the first call counts."""
         if self._said:
             return
         self._said = True
@@ -65,10 +65,10 @@ class RankStatus:
         write_atomically(self.folder / f"{self.rank}.{kind}.json", json.dumps(values))
 
     def watch_signals(self) -> None:
-        """On SIGTERM and SIGUSR1 says where this rank stands, and exits, even while it waits inside of a collective.
+        """On SIGTERM and SIGUSR1 write the position of this rank and exit, even while it waits in a collective.
 
-        A handler in Python would only run when the collective returns, which it may never do; the interpreter writes
-        the signal's number to a pipe at once, and a thread reads it.
+        A Python handler would run only after the collective returns, possibly never; the interpreter writes the signal
+        number to a pipe at once, and a thread reads it.
         """
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
@@ -89,7 +89,7 @@ class RankStatus:
 
 
 def _place(thread: int | None) -> str:
-    """The innermost line of Python that the main thread is in, such as "workload.py:58 in _train"."""
+    """Return the current Python line of the main thread, such as "workload.py:58 in _train"."""
     frame = sys._current_frames().get(thread or 0)
     if frame is None:
         return "?"
@@ -98,7 +98,7 @@ def _place(thread: int | None) -> str:
 
 
 def die_with_launcher() -> None:
-    """Ends this process when the one that started it ends: torchrun and mpirun put ranks beyond our session."""
+    """End this process when its parent ends: torchrun and mpirun start ranks outside our session."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it ended in between
@@ -106,10 +106,10 @@ def die_with_launcher() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """Ends this process after its work is done and written.
+    """Exit this process after its results are written.
 
-    Nothing of a network's code may hold it up or change its exit status any more: no thread that never ends, no exit
-    handler, no teardown of a library. MPI alone must hear of it.
+    Code of the network cannot delay it or change the exit status: no endless thread, exit handler or library teardown.
+    Only MPI is finalized.
     """
     with contextlib.suppress(Exception):  # the network's code may have replaced or closed them
         sys.stdout.flush()
@@ -125,7 +125,7 @@ def leave(code: int) -> NoReturn:
 
 
 def leave_at_once(code: int) -> NoReturn:
-    """Ends this process without the teardown of process groups, which may wait for those that are gone."""
+    """Exit this process without teardown of process groups, which may wait for dead ranks."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()
         sys.stderr.flush()

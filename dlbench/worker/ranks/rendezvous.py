@@ -1,8 +1,8 @@
-"""How the ranks of a case find each other: a store at rank 0, whose address and port all of them learn.
+"""Rendezvous of the ranks of a case: a store at rank 0, with an address and port known to all ranks.
 
 Address and port come from, in this order: DLBENCH_MASTER_ADDR and DLBENCH_MASTER_PORTS (a list such as
-"29500,29510-29520", of which rank 0 takes the first that is free), MASTER_ADDR and MASTER_PORT, and under mpirun a
-broadcast by mpi4py, where rank 0 takes any free port. DLBENCH_INTERFACE names the network interface to use.
+"29500,29510-29520", of which rank 0 uses the first free port), MASTER_ADDR and MASTER_PORT, and under mpirun a
+broadcast by mpi4py, where rank 0 uses any free port. DLBENCH_INTERFACE selects the network interface.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ from dlbench.errors import BadInput
 from dlbench.ports import ports_of
 from dlbench.worker.ranks.context import DetectedRank
 
-#: How long a rank waits for the others [s], unless DLBENCH_RENDEZVOUS_S says something else.
+#: Default time that a rank waits for the others [s]; DLBENCH_RENDEZVOUS_S overrides it.
 RENDEZVOUS_S = 60.0
-#: A port of the list that does not answer as ours is passed over after this [s].
+#: Time after which a port without the right answer is skipped [s].
 _TRY_S = 2.0
 _SIOCGIFADDR = 0x8915
 
 
 class Unreachable(BadInput):
-    """The ranks did not find each other in time."""
+    """The ranks could not connect in time."""
 
 
 def meet(found: DetectedRank, token: str, environ: Mapping[str, str], limit_s: float) -> tuple[Store, str]:
-    """The store that all ranks share, and "address:port".
+    """Connect to the common store of all ranks; also return "address:port".
 
     Args:
-        token: the same on all ranks of this attempt and of no other, so that nobody joins somebody else's.
-        limit_s: the longest wait [s].
+        token: unique to this attempt and equal on all its ranks, so that ranks of other attempts cannot join.
+        limit_s: longest wait [s].
 
     Raises:
-        Unreachable: rank 0 cannot be reached, or some rank did not come; the message names address and port.
+        Unreachable: rank 0 cannot be reached, or a rank did not connect; the message has address and port.
     """
     limit_s = min(limit_s, float(environ.get("DLBENCH_RENDEZVOUS_S", RENDEZVOUS_S)))
     deadline = time.monotonic() + limit_s
@@ -60,7 +60,7 @@ def meet(found: DetectedRank, token: str, environ: Mapping[str, str], limit_s: f
 
 
 def _address(found: DetectedRank, environ: Mapping[str, str], limit_s: float) -> tuple[str, list[int], TCPStore | None]:
-    """Where rank 0 is or will be; under mpirun with the store itself, since there rank 0 takes any free port."""
+    """Return the address of rank 0; under mpirun also the store, because rank 0 uses any free port there."""
     address = environ.get("DLBENCH_MASTER_ADDR") or environ.get("MASTER_ADDR")
     ports = ports_of(environ.get("DLBENCH_MASTER_PORTS") or environ.get("MASTER_PORT", ""))
     if address and ports:
@@ -71,11 +71,11 @@ def _address(found: DetectedRank, environ: Mapping[str, str], limit_s: float) ->
     missing = "MASTER_PORT" if address else "MASTER_ADDR"
     if found.world_size == 1:
         return "127.0.0.1", [0], None
-    raise Unreachable(f"rank {found.rank} of {found.world_size} does not know where rank 0 is: {missing} is not set.")
+    raise Unreachable(f"rank {found.rank} of {found.world_size} has no address of rank 0: set {missing}.")
 
 
 def mpi_world() -> Any | None:
-    """mpi4py's COMM_WORLD in a process that `python -m mpi4py` or an MPI launcher started; else None."""
+    """Return mpi4py's COMM_WORLD if `python -m mpi4py` or an MPI launcher started this process; else None."""
     by_launcher = any(name in os.environ for name in ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK"))
     if not by_launcher and "mpi4py.MPI" not in sys.modules:
         return None
@@ -91,8 +91,8 @@ def _by_mpi(
 ) -> tuple[str, list[int], TCPStore | None]:
     if world.Get_size() != found.world_size:
         raise Unreachable(
-            f"MPI says {world.Get_size()} ranks where {found.source} says {found.world_size}: mpi4py was built for "
-            "another MPI than the one that started this process; install the mpi4py that belongs to it."
+            f"MPI has {world.Get_size()} ranks but {found.source} has {found.world_size}: mpi4py was built for an "
+            f"MPI other than the one that started this process; install an mpi4py built for it."
         )
     tcp, answer = None, None
     names = world.allgather(socket.gethostname())
@@ -115,10 +115,10 @@ def _by_mpi(
 
 
 def address_of(interface: str | None) -> str | None:
-    """IPv4 address of a network interface, such as ib0.
+    """Return the IPv4 address of a network interface, such as ib0.
 
     Raises:
-        Unreachable: there is no such interface, or it has no IPv4 address.
+        Unreachable: the interface does not exist or has no IPv4 address.
     """
     if not interface:
         return None
@@ -129,7 +129,7 @@ def address_of(interface: str | None) -> str | None:
         except OSError:
             known = ", ".join(name for _, name in socket.if_nameindex())
             raise Unreachable(
-                f"DLBENCH_INTERFACE={interface}: no such interface with an address; known: {known}."
+                f"DLBENCH_INTERFACE={interface}: interface not found or without address; interfaces: {known}."
             ) from None
 
 
@@ -137,7 +137,7 @@ def _serve(found: DetectedRank, address: str, ports: list[int], limit_s: float) 
     for port in ports:
         try:
             return TCPStore(address, port, None, True, timedelta(seconds=limit_s), wait_for_workers=False)
-        except RuntimeError as error:  # DistNetworkError: in use, or the address is not ours
+        except RuntimeError as error:  # DistNetworkError: port in use, or not an address of this node
             reason = str(error).splitlines()[0]
     tried = ", ".join(map(str, ports))
     raise Unreachable(
@@ -149,7 +149,7 @@ def _serve(found: DetectedRank, address: str, ports: list[int], limit_s: float) 
 def _reach(
     found: DetectedRank, address: str, ports: list[int], token: str | None, deadline: float, limit_s: float
 ) -> TCPStore:
-    """The store of rank 0, at the first port of the list that answers as ours."""
+    """Connect to the store of rank 0, at the first port of the list with the right answer."""
     while time.monotonic() < deadline:
         for port in ports:
             if not _answers(address, port):
@@ -184,13 +184,13 @@ def _unreachable(found: DetectedRank, address: str, ports: list[int], limit_s: f
     tried = ", ".join(map(str, ports))
     return Unreachable(
         f"rank {found.rank} of {found.world_size} on {socket.gethostname()} cannot reach rank 0 at {address}, port "
-        f"{tried}, within {limit_s:.0f} s. Set DLBENCH_MASTER_ADDR to an address of the first node that every node "
-        "reaches, DLBENCH_INTERFACE, or DLBENCH_MASTER_PORTS where a firewall leaves some ports open."
+        f"{tried}, within {limit_s:.0f} s. Set DLBENCH_MASTER_ADDR (address of the first node) or "
+        f"DLBENCH_INTERFACE; behind a firewall also DLBENCH_MASTER_PORTS (open ports)."
     )
 
 
 def _wait_for_all(store: Store, found: DetectedRank, context: str, deadline: float, limit_s: float) -> None:
-    """Returns when every rank has come to the store."""
+    """Wait until every rank has connected to the store."""
     names = [f"here/{rank}" for rank in range(found.world_size)]
     store.set(names[found.rank], socket.gethostname())
     try:
@@ -199,5 +199,5 @@ def _wait_for_all(store: Store, found: DetectedRank, context: str, deadline: flo
         missing = [str(rank) for rank, name in enumerate(names) if not store.check([name])]
         raise Unreachable(
             f"rank {found.rank} of {found.world_size} waited {limit_s:.0f} s at {context}, but rank "
-            f"{', '.join(missing) or '?'} did not come: it died before, or cannot reach that address and port."
+            f"{', '.join(missing) or '?'} did not connect: it died before, or cannot reach that address and port."
         ) from None

@@ -1,4 +1,4 @@
-"""The path that messages between ranks take: NCCL's log names it, NVML and sysfs name the fast paths there are."""
+"""Transport of messages between ranks: the one in use (from NCCL's log), and the available ones (NVML, sysfs)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ _WAYS = (
 
 
 UNTOLD = (
-    "transport_unknown: NCCL_DEBUG was set already, and NCCL tells the way that it takes in its log alone; "
-    "unset it to have that found."
+    "transport_unknown: NCCL_DEBUG was already set, and only the log of NCCL contains the transport; unset NCCL_DEBUG."
 )
 
 
@@ -37,7 +36,7 @@ _VIA = re.compile(r"via (P2P|SHM|NET/[A-Za-z]+|COLLNET|NVLS)")
 
 @dataclass(frozen=True)
 class Transport:
-    """The way that messages take, the fast one that is there, and a warning when they differ."""
+    """Transport in use, fastest available transport, and a warning if they differ."""
 
     used: str | None
     ways: tuple[str, ...] = ()
@@ -46,7 +45,7 @@ class Transport:
 
 
 def prepare_debug(token: str) -> None:
-    """Lets NCCL write a log that says which way it takes, unless the user has asked for one already."""
+    """Enable an NCCL log that contains the transport, unless the user already enabled one."""
     if "NCCL_DEBUG" in os.environ:
         return
     folder = tempfile.gettempdir()
@@ -58,7 +57,7 @@ def prepare_debug(token: str) -> None:
 
 
 def find_transport(backend: str, device: torch.device, world_size: int, one_node: bool) -> Transport:
-    """The way that `backend` takes between the ranks of this case."""
+    """Find the transport of `backend` between the ranks of this case."""
     if backend != "nccl":
         interface = os.environ.get("GLOO_SOCKET_IFNAME") if backend == "gloo" else None
         used = "sockets" if backend == "gloo" else None
@@ -70,7 +69,7 @@ def find_transport(backend: str, device: torch.device, world_size: int, one_node
 
 
 def nccl_ways(log: str) -> tuple[str, ...]:
-    """The ways named in an NCCL log, such as ("p2p", "infiniband"), each once."""
+    """Parse the transports from an NCCL log, such as ("p2p", "infiniband"), each once."""
     found = {way for match in _VIA.finditer(log) for sign, way in _WAYS if match.group(1).startswith(sign)}
     if re.search(r"NVLS (comm|Creating|multicast support is available)", log):
         found.add("nvlink")
@@ -78,7 +77,7 @@ def nccl_ways(log: str) -> tuple[str, ...]:
 
 
 def judge(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_node: bool) -> Transport:
-    """Name the slowest way in use, and warn where a faster one is there."""
+    """Return the slowest transport in use, with a warning if a faster one is available."""
     if world_size == 1 or not ways:
         return Transport(None, ways, links)
     order = ("sockets", "libfabric", "infiniband", "shared_memory", "p2p", "collnet", "nvlink")
@@ -89,21 +88,21 @@ def judge(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_nod
     warning = None
     if nvlink and "shared_memory" in ways:
         warning = (
-            "transport_lost: NCCL goes through shared memory although the GPUs have NVLink; let every rank see all "
-            "GPUs of its node (no --gpus-per-task), and see NCCL_P2P_DISABLE and NCCL_P2P_LEVEL."
+            "transport_lost: NCCL uses shared memory although the GPUs have NVLink; make all GPUs of the "
+            "node visible to every rank (no --gpus-per-task), and check NCCL_P2P_DISABLE and NCCL_P2P_LEVEL."
         )
     elif links.get("infiniband") and "sockets" in ways and not one_node:
         warning = (
-            "transport_lost: NCCL goes through sockets although there is InfiniBand; see NCCL_IB_DISABLE, NCCL_IB_HCA, "
-            "the memlock limit, and whether the container has the InfiniBand libraries."
+            "transport_lost: NCCL uses sockets although InfiniBand is available; check NCCL_IB_DISABLE, "
+            "NCCL_IB_HCA, the memlock limit, and InfiniBand libraries in the container."
         )
     elif one_node and "sockets" in ways:
-        warning = "transport_lost: NCCL goes through sockets inside of one node; is /dev/shm large enough?"
+        warning = "transport_lost: NCCL uses sockets within one node; check the size of /dev/shm."
     return Transport(used, ways, links, warning)
 
 
 def infiniband_devices() -> list[str]:
-    """Names of the InfiniBand devices of this node."""
+    """Return the names of the InfiniBand devices of this node."""
     try:
         return sorted(entry.name for entry in INFINIBAND.iterdir())
     except OSError:
@@ -111,7 +110,7 @@ def infiniband_devices() -> list[str]:
 
 
 def nvlinks(device: torch.device) -> int | None:
-    """How many NVLinks of this rank's GPU are active, by NVML; None where it does not say."""
+    """Count the active NVLinks of this rank's GPU, by NVML; None if unknown."""
     import pynvml
 
     try:
@@ -130,7 +129,7 @@ def nvlinks(device: torch.device) -> int | None:
 
 
 def _own_log() -> Path:
-    """The log that `prepare_debug` asked for; a path without a name where the user asked for another."""
+    """Return the log that `prepare_debug` enabled; an empty path if the user enabled another."""
     path = Path(os.environ.get("NCCL_DEBUG_FILE", ""))
     return path if path.name.startswith("dlbench-nccl-") else Path()
 

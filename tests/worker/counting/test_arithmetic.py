@@ -56,7 +56,8 @@ def test_the_list_of_layers_keeps_apart_what_is_done_once():
 
 
 @pytest.mark.parametrize(
-    ("network", "reason"), [("EachToEach", "evenly with the batch"), ("LayerDrop", "step to step")]
+    ("network", "reason"),
+    [("EachToEach", "not linear in the batch"), ("LayerDrop", "different layers in different steps")],
 )
 def test_there_is_no_list_of_layers_where_no_row_would_hold(network, reason):
     from dlbench.errors import BadInput

@@ -96,5 +96,5 @@ def test_the_plan_needs_no_torch():
 
 
 def test_memory_that_grows_with_the_square_of_the_batch_has_no_lines():
-    with pytest.raises(BadInput, match="does not grow evenly with the batch"):
+    with pytest.raises(BadInput, match="is not linear in the batch"):
         memory_lines(Case("tests.worker.networks.counted:EachToEach", device="cuda"))

@@ -33,7 +33,7 @@ def test_a_log_that_the_user_asked_for_leaves_the_way_unknown_and_says_so(monkey
     transport.prepare_debug("token")
     found = transport.find_transport("nccl", torch.device("cpu"), 2, True)
     assert (found.used, found.ways) == (None, ())
-    assert found.warning.startswith("transport_unknown: NCCL_DEBUG was set already")
+    assert found.warning.startswith("transport_unknown: NCCL_DEBUG was already set")
     assert transport.find_transport("nccl", torch.device("cpu"), 1, True).warning is None
     log = tmp_path / "dlbench-nccl-token-1.log"
     log.write_text("node:1:1 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[1] via SHM/direct/direct")

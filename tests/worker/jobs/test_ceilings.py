@@ -218,7 +218,7 @@ def test_no_time_is_refused(budget_s):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_missing_gpu_is_said():
-    with pytest.raises(DeviceUnavailable, match="'cuda' asked for"):
+    with pytest.raises(DeviceUnavailable, match="'cuda' was requested"):
         ceilings.measure_ceilings("cuda", 1.0)
 
 

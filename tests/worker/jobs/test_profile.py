@@ -313,7 +313,7 @@ def test_no_time_is_refused(time_s, tmp_path):
         (profiling, {"case": {"modle": "resnet50"}}, "bad_input", "unknown axis 'modle'"),
         (ceilings, {"device": "tpu"}, "bad_input", "unknown device 'tpu'"),
         pytest.param(
-            *(ceilings, {"device": "cuda"}, "no_device", "'cuda' asked for"),
+            *(ceilings, {"device": "cuda"}, "no_device", "'cuda' was requested"),
             marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here"),
         ),
     ],

@@ -93,7 +93,7 @@ def test_without_a_counter_the_sampled_power_is_the_energy_and_says_why(fake_nvm
     assert found.counter_j is None
     assert found.energy_j == pytest.approx(300.0 * found.window_s, rel=0.01)
     assert found.idle_power_w == pytest.approx(300.0, rel=0.02)
-    assert found.note == f"sampled power, as the energy counter cannot be read: {reason}"
+    assert found.note == f"sampled power, because the energy counter cannot be read: {reason}"
 
 
 def test_a_sensor_that_shows_no_power_gives_no_energy(fake_nvml, short_windows):
@@ -102,7 +102,7 @@ def test_a_sensor_that_shows_no_power_gives_no_energy(fake_nvml, short_windows):
     meter.rest(0.1)
     found = measure(meter, 0.3)
     assert (found.energy_j, found.idle_power_w) == (None, None)
-    assert found.warnings[-1].startswith("meter_still: the meter gave 0 J")
+    assert found.warnings[-1].startswith("meter_still: the meter returned 0 J")
 
 
 def test_a_window_of_too_few_ticks_has_no_energy(fake_nvml):
@@ -134,7 +134,7 @@ def test_a_counter_that_stands_still_is_no_zero(fake_nvml, monkeypatch):
     fake_nvml(device(energy="frozen"))
     found = measure(NvmlCounterMeter(NvmlDevice(UUID), None), 0.05)
     assert found.energy_j is None
-    assert "did not move" in found.note
+    assert "did not change" in found.note
 
 
 @pytest.mark.parametrize("changes", [{"mig": True}, {"uuid": f"MIG-{UUID}"}])
@@ -149,7 +149,7 @@ def test_an_instance_of_a_split_gpu_has_no_meter(fake_nvml, changes):
 def test_a_device_is_matched_by_uuid_or_not_at_all(fake_nvml):
     fake_nvml({**device(), "uuid": "GPU-other"})
     assert "Not Found" in open_meter("auto", "cuda", UUID, None).reason
-    assert "UUID is unknown" in open_meter("auto", "cuda", None, None).reason
+    assert "UUID of the device is unknown" in open_meter("auto", "cuda", None, None).reason
 
 
 def test_energy_none_and_a_missing_driver_have_their_reasons(fake_nvml, monkeypatch):
@@ -177,7 +177,7 @@ def test_a_sampler_that_was_killed_leaves_a_reason(fake_nvml):
     fake_nvml(device())
     sampler = Sampler("nvml", UUID)
     sampler._process.kill()
-    assert "ended without its samples" in sampler.stop().error
+    assert "ended without samples" in sampler.stop().error
 
 
 def test_a_sampler_whose_parent_died_is_silent(fake_nvml):
@@ -303,7 +303,7 @@ def test_rapl_that_stands_still_is_no_zero(powercap):
     meter.rest(0.01)
     found = measure(meter, 0.03)
     assert (found.energy_j, found.counter_j, found.idle_power_w) == (None, None, None)
-    assert found.warnings[-1].startswith("meter_still: the meter gave 0 J")
+    assert found.warnings[-1].startswith("meter_still: the meter returned 0 J")
 
 
 def test_rapl_over_a_window_of_too_few_ticks_has_no_energy(powercap):
@@ -382,7 +382,7 @@ def test_an_amd_device_is_sampled_by_its_pci_address(tmp_path, monkeypatch, shor
     found = measure(meter, 0.4)
     assert meter.source == "amdsmi"
     assert found.energy_j == pytest.approx(222 * found.window_s)
-    assert "knows no device at 0000:00:00.0" in open_meter("auto", "cuda", None, "0000:00:00.0").reason
+    assert "has no device at 0000:00:00.0" in open_meter("auto", "cuda", None, "0000:00:00.0").reason
 
 
 def test_the_fake_has_the_names_and_codes_of_the_real_module(fake_nvml):

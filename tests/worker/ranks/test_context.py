@@ -94,12 +94,12 @@ def test_the_interface_that_a_person_names_goes_first(monkeypatch):
 
 
 def test_every_rank_believing_to_be_alone_stops_the_case():
-    with pytest.raises(BadInput, match="asks for 4 ranks, but nothing in the environment"):
+    with pytest.raises(BadInput, match="needs 4 ranks, but the environment has only one"):
         detect({}, 4)
 
 
 def test_another_number_of_ranks_stops_the_case():
-    with pytest.raises(BadInput, match="asks for 2 ranks, but RANK and WORLD_SIZE says that this is rank 1 of 4"):
+    with pytest.raises(BadInput, match="needs 2 ranks, but RANK and WORLD_SIZE means rank 1 of 4"):
         detect(EXPLICIT, 2)
 
 
@@ -128,7 +128,7 @@ def test_a_master_that_cannot_be_reached_is_named_with_its_port():
 
 def test_a_rank_that_does_not_come_is_named():
     environ = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(closed_port())}
-    with pytest.raises(Unreachable, match="but rank 1 did not come"):
+    with pytest.raises(Unreachable, match="but rank 1 did not connect"):
         meet(DetectedRank(0, 0, 2, 2, "x"), "t", environ, 1.0)
 
 
@@ -143,7 +143,9 @@ def test_rank_0_takes_the_first_free_port_of_the_list():
 
 
 def test_an_interface_that_is_not_there_is_named_with_those_that_are():
-    with pytest.raises(Unreachable, match=r"DLBENCH_INTERFACE=ib77: no such interface with an address; known: .*lo"):
+    with pytest.raises(
+        Unreachable, match=r"DLBENCH_INTERFACE=ib77: interface not found or without address; interfaces: .*lo"
+    ):
         address_of("ib77")
     assert address_of("lo") == "127.0.0.1"
 

@@ -136,7 +136,7 @@ def test_a_case_that_gets_too_few_ranks_is_stopped_with_the_reason(tmp_path):
 
     (record,) = supervise.run([TWO], supervise.Campaign(tmp_path, "s", 1, "sys", launcher=alone))
     assert record.status == "crashed"
-    assert "the case asks for 2 ranks, but nothing in the environment" in record.error
+    assert "the case needs 2 ranks, but the environment has only one" in record.error
 
 
 @pytest.mark.parametrize(
