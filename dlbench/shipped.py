@@ -1,8 +1,8 @@
 """Files that come with dlbench, to use and to copy: suites, site profiles, price lists, container recipes.
 
-They live in the top-level folders of the checkout; a wheel carries them in `dlbench/shipped_files`. A user's own come
-first: those in the current folder, laid out alike (`benchmarks/`, `slurm/`), then those in the folders of
-`$DLBENCH_PATH`, laid out alike or without subfolders.
+They are in the top-level folders of the checkout; a wheel contains them in `dlbench/shipped_files`. User files come
+first: those in the current folder, with the same layout (`benchmarks/`, `slurm/`), then those in the folders of
+`$DLBENCH_PATH`, with the same layout or without subfolders.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pathlib import Path
 from dlbench.errors import BadInput, UnknownName
 
 _IN_WHEEL = Path(__file__).parent / "shipped_files"
-#: Where the folders below lie.
+#: Parent of the folders below.
 ROOT = _IN_WHEEL if _IN_WHEEL.is_dir() else Path(__file__).resolve().parents[1]
-#: What TOML files there are, each with its folder.
+#: Kinds of TOML files, each with its folder.
 FOLDERS = {"suite": "benchmarks", "site profile": "slurm", "price list": "benchmarks/prices"}
 RECIPES = ROOT / "containers"
 REPORTS = ROOT / "reports"
 
 
 def folders(kind: str) -> list[Path]:
-    """Where files of this kind are looked for, the user's own first."""
+    """Return the folders searched for files of this kind, user folders first."""
     own = [Path(folder) for folder in os.environ.get("DLBENCH_PATH", "").split(os.pathsep) if folder]
     places = [Path(), *own, ROOT]
     found = [place for folder in places for place in (folder / FOLDERS[kind], *([folder] if folder in own else []))]
@@ -31,7 +31,7 @@ def folders(kind: str) -> list[Path]:
 
 
 def available(kind: str) -> dict[str, Path]:
-    """All files of this kind by name; of two with one name that which is found first."""
+    """Return all files of this kind by name; the first found wins."""
     files: dict[str, Path] = {}
     for folder in folders(kind):
         for file in sorted(folder.glob("*.toml")):
@@ -40,18 +40,18 @@ def available(kind: str) -> dict[str, Path]:
 
 
 def find(kind: str, name: str | Path) -> Path:
-    """The file that a command line names, by its path or by its name alone.
+    """Find a file by its path or by its name.
 
     Raises:
-        BadInput: there is no such file.
+        BadInput: the file does not exist.
         UnknownName: no file of this kind has this name.
     """
     file = Path(name)
     if max(map(len, map(os.fsencode, file.parts)), default=0) > 250 or len(str(name)) > 4000:
-        raise BadInput(f"no {kind} has a name of {len(str(name))} characters")
+        raise BadInput(f"{kind} name of {len(str(name))} characters is too long")
     if file.suffix == ".toml" or file.is_file():
         if not file.is_file():
-            raise BadInput(f"no {kind} at '{name}': there is no such file")
+            raise BadInput(f"{kind} '{name}' does not exist; check the path")
         return file
     for folder in folders(kind):
         if (folder / f"{name}.toml").is_file():
@@ -66,7 +66,7 @@ def copy(source: Path, target: Path) -> Path:
         BadInput: `target` exists or cannot be written.
     """
     if os.path.lexists(target):
-        raise BadInput(f"'{target}' exists already; move it away first")
+        raise BadInput(f"'{target}' already exists; move it away first")
     try:
         if source.is_dir():
             shutil.copytree(source, target)

@@ -29,13 +29,13 @@ GROUPS: dict[str, dict[str, str]] = {
         "history": "find changes over months of results, and what changed with them",
     },
     "Suites and networks": {
-        "suites": "list the suites that have a name, or copy one to edit it",
+        "suites": "list the available suites, or copy one to edit it",
         "models": "list the networks that a suite can use",
         "layers": "list the convolution and fully connected layers of a network",
         "table": "compare published CNN figures with counted ones",
     },
     "Clusters": {
-        "sites": "list the site profiles that have a name, or copy one to edit it",
+        "sites": "list the available site profiles, or copy one to edit it",
         "submit": "submit a suite as Slurm jobs",
         "status": "show queued jobs and how many cases are done",
         "cancel": "cancel queued and running jobs",

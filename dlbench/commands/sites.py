@@ -1,4 +1,4 @@
-"""`dlbench sites`: the site profiles that `submit`, `image` and `doctor` know by name."""
+"""`dlbench sites`: list the available site profiles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlbench.errors import BadInput
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "sites", _sites, "--copy cpu")
-    parser.add_argument("--copy", metavar="NAME", help="copy this profile into the current folder, to edit it")
+    parser.add_argument("--copy", metavar="NAME", help="copy this profile to the current folder, to edit it")
     add_format(parser)
 
 
@@ -32,7 +32,7 @@ def _sites(options: argparse.Namespace) -> int:
             rows.append([name, str(values.get("description", "")), str(file)])
         except BadInput as error:
             notes.append(str(error))
-    notes.append("`dlbench sites --copy NAME` copies one into the current folder.")
+    notes.append("`dlbench sites --copy NAME` copies a profile to the current folder.")
     columns = [Column("site"), Column("description"), Column("file")]
     print(render(Table(columns, rows, "Site profiles", notes), options.format), end="")
     return 0

@@ -1,4 +1,4 @@
-"""`dlbench suites`: the suites that `run` and `plan` know by name."""
+"""`dlbench suites`: list the available suites."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlbench.messages import say
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "suites", _suites, "--copy quick")
-    parser.add_argument("--copy", metavar="NAME", help="copy this suite into the current folder, to edit it")
+    parser.add_argument("--copy", metavar="NAME", help="copy this suite to the current folder, to edit it")
     add_format(parser)
 
 
@@ -34,14 +34,14 @@ def _suites(options: argparse.Namespace) -> int:
         except BadInput as error:
             notes.append(str(error))
     columns = [Column("suite"), Column("cases"), Column("description"), Column("file")]
-    notes.append("`dlbench suites --copy NAME` copies one into the current folder.")
+    notes.append("`dlbench suites --copy NAME` copies a suite to the current folder.")
     print(render(Table(columns, rows, "Suites", notes), options.format), end="")
     return 0
 
 
 def copy(kind: str, name: str, usage: str) -> int:
-    """Copy a file that comes with dlbench into the current folder, and say how to use it there."""
+    """Copy a bundled file to the current folder and print how to use it."""
     source = shipped.find(kind, name)
     target = shipped.copy(source, Path(source.name))
-    say(f"written: {target}; use it with `{usage.format(target)}`")
+    say(f"wrote {target}; use it with `{usage.format(target)}`")
     return 0

@@ -228,7 +228,7 @@ def load_site(path: str | Path, environment: Mapping[str, str] | None = None) ->
 
     Args:
         path: a TOML file, or the name of one as `dlbench.shipped` finds it.
-        environment: what `${NAME}` and `~` in paths of images, mounts and Pythons stand for; ours by default.
+        environment: values of `${NAME}` and `~` in paths of images, mounts and Pythons (default: that of this process).
 
     Raises:
         BadInput: the file is missing or not TOML, or a value is invalid; the message contains file and line.

@@ -319,12 +319,10 @@ def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False)
     """
     warnings = []
     if not warmup.steady:
-        warnings.append(f"not_steady: the drift test was not passed in {len(warmup.step_s)} warm-up steps.")
+        warnings.append(f"not_steady: the drift test did not pass within {len(warmup.step_s)} warm-up steps.")
     if not waits_itself and window.num_idle_looks > HOST_BOUND_SHARE * window.num_looks:
-        looks = f"{window.num_idle_looks} of {window.num_looks} looks"
-        warnings.append(
-            f"host_bound: at {looks} the device was done with all but the newest step: it waits for the host."
-        )
+        looks = f"{window.num_idle_looks} of {window.num_looks} checks"
+        warnings.append(f"host_bound: at {looks} the device had finished all earlier steps: it waits for the host.")
     change = drift(window.step_s)
     if change is not None:
         warnings.append(f"drift: the median step time changed by {change:+.1%} from the first half to the second.")

@@ -221,7 +221,7 @@ def run_window(
 def _look(
     window: Window, rule: Rule, done: int, first_look_s: float, cap_s: float, max_steps: int, growth: float
 ) -> tuple[str | None, int]:
-    """The rule's answer, and the step of its next turn: so far off that the rule costs less than its budget."""
+    """Evaluate the rule; also return the step of its next evaluation, chosen to keep the rule within its budget."""
     elapsed_s = time.perf_counter() - window.opened_at_s
     # CPU time only: waiting for other ranks is not a cost of the rule.
     began_s = time.thread_time()
@@ -243,7 +243,7 @@ class _Cap:
         self._cap_s = cap_s
         self._broadcast = broadcast
         self._looked_at_s, self._looked_after = 0.0, 0
-        #: The step after which the ranks tell each other.
+        #: Step after which the ranks exchange.
         self.look_at = _NO_LIMIT
         if broadcast is not None:
             _, self.look_at = broadcast((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, _NO_LIMIT)))

@@ -213,5 +213,5 @@ def test_numbers_of_other_scripts_and_huge_or_nested_values_are_one_line(load_te
 
 
 def test_a_site_s_name_of_300_characters_is_one_line():
-    with pytest.raises(BadInput, match="site name of 300 characters is too long"):
+    with pytest.raises(BadInput, match="site profile name of 300 characters is too long"):
         load_site("x" * 300)

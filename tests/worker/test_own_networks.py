@@ -207,9 +207,9 @@ def test_a_second_tensor_of_scores_is_an_auxiliary_head():
 def test_a_network_without_a_head_is_measured_in_inference_and_refused_in_training():
     ((_, found),) = measure(case_of("shapes:Headless", mode="inference"), RankContext()).ranks
     assert found.forward_macs == 64 * 32
-    with pytest.raises(BadInput, match=r"has no class scores .*: only its inference can be measured"):
+    with pytest.raises(BadInput, match=r"has no class scores .* and cannot be trained"):
         built("shapes:Headless")
-    with pytest.raises(BadInput, match="has no trainable parameter: only its inference"):
+    with pytest.raises(BadInput, match="has no trainable parameter and cannot be trained"):
         built("shapes:Frozen")
 
 

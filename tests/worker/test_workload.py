@@ -82,7 +82,10 @@ def test_inference_runs_in_its_mode_entered_once_for_many_steps_or_by_each_step(
 
 @pytest.mark.parametrize(
     ("missing", "words"),
-    [("triton", "Triton is not installed"), ("headers", "needs Python's headers, and there is no /nowhere/Python.h")],
+    [
+        ("triton", "Triton is not installed"),
+        ("headers", "needs Python's headers, and /nowhere/Python.h does not exist"),
+    ],
 )
 def test_what_compiling_for_a_gpu_lacks_is_said_before_it_fails_late(monkeypatch, missing, words):
     monkeypatch.setattr(module, "_require_compiler", lambda: None)

@@ -129,7 +129,7 @@ def stack() -> dict[str, Any]:
 
 
 def cuda_error() -> str | None:
-    """Why PyTorch cannot use the GPU of which the kernel has a device file; None where there is no such file."""
+    """Return why PyTorch cannot use a GPU that has a device file; None without device file."""
     if not any(any(DEV.glob(pattern)) for pattern in GPU_FILES):
         return None
     try:
