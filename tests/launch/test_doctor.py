@@ -174,7 +174,7 @@ def test_an_interface_that_is_not_there_fails_in_a_job(machine):
     machine.environment = {"SLURM_JOB_ID": "1"}
     findings = machine.look(doctor.check_network, site=site)
     assert findings[0].level == "fail"
-    assert "no interface ib0 here, only eth0" in findings[0].text
+    assert "interface ib0 does not exist here; found: eth0" in findings[0].text
 
 
 def test_an_mpi_type_that_srun_does_not_know_fails(machine):
@@ -233,7 +233,7 @@ def test_what_slurm_lacks_is_said(machine):
     site = Site("s", "f", slurm=Slurm("gpu,cpu"), container=Container("pyxis", "/x.sqsh"))
     findings = machine.look(doctor.check_slurm, site=site)
     assert levels(findings) == [("slurm", "ok"), ("slurm", "fail"), ("pyxis", "fail")]
-    assert "no partition 'cpu'" in findings[1].text
+    assert "partition 'cpu' does not exist" in findings[1].text
     machine.program("srun --help", "--container-image=...")
     assert levels(machine.look(doctor.check_slurm, site=site))[2] == ("pyxis", "ok")
     machine.program("sacct", "", 1, "Slurm accounting storage is disabled")
@@ -356,7 +356,7 @@ def test_mounts_are_looked_for_on_every_node_of_the_allocation(machine):
     assert (finding.level, finding.text) == ("fail", "n2 lacks /data")
     machine.program(step, "n1 seen\n", 1, "srun: error: n2: no route")
     (finding,) = machine.look(doctor.check_mounts, site=site)
-    assert "only 1 of 2 nodes answer: srun: error: n2" in finding.text
+    assert "only 1 of 2 nodes answered: srun: error: n2" in finding.text
 
 
 def test_a_python_that_cannot_measure_stops_the_job_before_the_first_case(monkeypatch):

@@ -73,7 +73,7 @@ def test_the_import_goes_to_a_temporary_name_on_the_same_disk(programs, tmp_path
 def test_what_is_no_image_is_not_kept(programs, tmp_path, monkeypatch, runtime):
     monkeypatch.setenv("STANDIN_IMPORT", "broken")
     profile = container(tmp_path, runtime)
-    with pytest.raises(StoreError, match=r"no (squashfs|SIF) image .*<html"):
+    with pytest.raises(StoreError, match=r"not a (squashfs|SIF) image .*<html"):
         images.import_image(profile)
     assert not [p for p in Path(profile.image).parent.iterdir() if p.is_file()]
 
@@ -83,7 +83,7 @@ def test_an_image_that_is_cut_off_is_not_kept(programs, tmp_path):
     (tmp_path / "bin" / "enroot").write_text(
         f"#!{sys.executable}\nimport sys\nopen(sys.argv[3], 'wb').write({whole!r})\n"
     )
-    with pytest.raises(StoreError, match="cut off: 148 of 5000 bytes"):
+    with pytest.raises(StoreError, match="truncated: 148 of 5000 bytes"):
         images.import_image(container(tmp_path))
 
 

@@ -117,7 +117,7 @@ def test_an_unknown_launcher_is_named():
 
 def test_a_program_that_is_missing_is_said_before_the_first_case(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(BadInput, match="no program 'srun'"):
+    with pytest.raises(BadInput, match="program 'srun' was not found"):
         launchers.find("srun", {})
 
 

@@ -61,7 +61,7 @@ def test_an_unknown_name_is_an_error_with_its_line_and_a_near_one(load, text, me
         ('[environment]\nRANK = "0"', "site.toml:2: RANK is set by the launcher for each rank"),
         ('[environment]\n"A B" = "0"', "the name of a variable"),
         ('[environment]\nA = 1', "environment.A is 1; it must be one line of text"),
-        ('[container]\nruntime = "docker"', "the runtime docker needs container.image"),
+        ('[container]\nruntime = "docker"', "runtime docker needs container.image"),
         ('[container]\nruntime = "enroot"\nimage = "images/x.sqsh"', "'images/x.sqsh' must be an absolute path"),
         ('[container]\nruntime = "enroot"\nimage = "${WORK}/x.sqsh"', "uses \\${WORK}, which is not set here"),
         ('[container]\nmounts = ["/a:/b:rw"]', "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro"),

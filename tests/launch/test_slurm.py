@@ -97,7 +97,7 @@ def test_two_nodes_with_four_gpus_have_none_of_the_known_traps(name):
         (
             {},
             dataclasses.replace(JOB, results="/scratch/my results"),
-            "the results folder '/scratch/my results' cannot go",
+            "the results folder '/scratch/my results' cannot be used",
         ),
         ({}, dataclasses.replace(JOB, results="/scratch/$(touch x)"), "cannot be used with Slurm"),
         ({}, dataclasses.replace(JOB, checkout="/home/a;b"), "the folder of dlbench"),
