@@ -1,8 +1,8 @@
 """Attempt folders: the primary storage of all results. Paths inside a results folder are defined here.
 
     results/attempts/<attempt_id>/
-      owner.json     who measures (host, process), written first
-      request.json   what is to be measured; the worker's input (case.json in earlier versions)
+      owner.json     the measuring process and its host, written first
+      request.json   the case to measure; the worker's input (case.json in earlier versions)
       stdout.txt  stderr.txt
       result.json    the worker's outcome, written last by the worker, by rename
       record.json    how the attempt ended, written last of all by the supervisor, by rename

@@ -69,13 +69,13 @@ def run(
 
     Args:
         request: see `dlbench.suites.request`.
-        folder: is made; keeps request.json, stdout.txt, stderr.txt and what the worker writes.
-        on_tick: called about once a second with the seconds so far and the worker's phase.
+        folder: created; contains request.json, stdout.txt, stderr.txt and the worker's files.
+        on_tick: called about once a second with elapsed seconds and the worker's phase.
         argv: starts the worker or its ranks; by default one `python -m dlbench.worker` of this machine.
         world_size: how many ranks that makes.
 
     Raises:
-        BadInput, DeviceUnavailable: the worker could not begin, for that reason.
+        BadInput, DeviceUnavailable: the worker reported this error.
         JobFailed: it began and brought nothing back.
         StoreError: the folder cannot be written.
         Stopped: a signal interrupted the job.
@@ -95,7 +95,7 @@ def run(
         finally:
             end(process)
             failure_diagnosis.end_leftovers(folder)
-    if (folder / "result.json").exists():  # written by rename: whole, whatever became of the process afterwards
+    if (folder / "result.json").exists():  # written by rename: complete, even if the process failed later
         return (folder / "result.json").read_text(encoding="utf-8")
     raise _reason(folder, process.returncode, world_size, timeout_s if timed_out else None)
 

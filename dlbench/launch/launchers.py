@@ -28,7 +28,7 @@ from dlbench.suites.case import Case
 Launcher = Callable[[Case, Path], list[str]]
 #: The module that does the request in a folder.
 WORKER = "dlbench.worker"
-#: Where torchrun's ranks of several nodes meet, unless DLBENCH_MASTER_PORTS or MASTER_PORT says something else.
+#: Default rendezvous port of torchrun on several nodes (DLBENCH_MASTER_PORTS or MASTER_PORT override it).
 DEFAULT_PORT = 29_400
 
 
@@ -37,7 +37,7 @@ class Options:
     """Options of a launcher besides the case."""
 
     python: str = sys.executable
-    #: The mpirun to call, and whose it is: "mpich" or "openmpi".
+    #: The mpirun to call, and its implementation: "mpich" or "openmpi".
     mpirun: str = "mpirun"
     mpi: str = "mpich"
     #: Open MPI runs as root only with two options.
@@ -88,7 +88,7 @@ def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
 
 
 def mpirun(case: Case, folder: Path, options: Options) -> list[str]:
-    """MPI starts the ranks; through `python -m mpi4py` an exception in one of them ends all."""
+    """Launch by mpirun; with `python -m mpi4py` an exception in one rank ends all."""
     worker = [options.python, "-m", "mpi4py", "-m", WORKER, str(folder)]
     if options.mpi == "openmpi":
         placed = ["--map-by", f"ppr:{case.devices_per_node}:node:oversubscribe", "--bind-to", "none"]
@@ -123,7 +123,7 @@ LAUNCHERS: dict[str, Callable[[Case, Path, Options], list[str]]] = {
 
 
 def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
-    """The launcher called `name`, with what this machine says about it.
+    """Return the launcher `name`, configured for this machine.
 
     Raises:
         UnknownName: the launcher does not exist.

@@ -112,7 +112,7 @@ class Runs:
         self._count = 0
 
     def prediction(self) -> Callable[[int], float] | None:
-        """Memory by batch [bytes]; None where the network cannot be followed without data."""
+        """Predict memory by batch [bytes]; None if the network cannot run on the meta device."""
         answer = self._run({"kind": "predict", "case": self._case.to_dict()})
         lines = answer["lines"]
         # On the CPU the limit applies to the whole process.

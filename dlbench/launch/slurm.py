@@ -179,7 +179,7 @@ def report_script(site: Site, job: Job) -> str:
 
 
 def through_step(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
-    """A launcher that starts each case as the words of a step say, `{ranks}` replaced by the case's nodes and ranks.
+    """Return a launcher that starts each case by this step command, with `{ranks}` replaced by node and rank options.
 
     Args:
         step: such as ``srun --mpi=none {ranks} apptainer exec x.sif python3``; the worker's module and folder follow.
@@ -203,7 +203,7 @@ def through_step(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
 
 
 def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
-    """The words that ask the Python inside of a step what it sees, on one node; see `dlbench.launch.probe`.
+    """Return the command that probes the Python inside a step, on one node; see `dlbench.launch.probe`.
 
     Raises:
         BadInput: the step has no `{ranks}`.

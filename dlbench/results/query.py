@@ -30,7 +30,7 @@ VIEWS = {
 
 LEFT_OUT = "left_out"
 _T = TypeVar("_T")
-#: With these a statement can neither read nor write a file, nor see this program's variables, nor take them back.
+#: Settings that block access to files and to variables of this program; a statement cannot change them.
 _SETTINGS = (
     "TimeZone = 'UTC'",
     "enable_external_access = false",
@@ -86,12 +86,12 @@ def _run(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], 
         connection.close()
     store.warn_of(list(dict.fromkeys(views["records"].problems)))
     if answer is None:
-        raise BadInput(f"the query {sql!r} asks for nothing; there are {', '.join(VIEWS)}")
+        raise BadInput(f"the query {sql!r} has no statement; tables: {', '.join(VIEWS)}")
     return answer
 
 
 def _plain_rows(table: pa.Table) -> tuple[list[str], list[tuple[Any, ...]]]:
-    # Python has no words for some values that DuckDB has, such as the date "infinity".
+    # Python cannot represent some values of DuckDB, such as the date "infinity".
     columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns]
     return table.column_names, list(zip(*columns, strict=True))
 

@@ -15,7 +15,7 @@ from dlbench.json_text import dump_json, load_json
 from dlbench.names import excerpt, why_unsafe
 
 SCHEMA_VERSION = 1
-#: ok: met its confidence target; unstable: kept, but stopped at a cap; the others carry an error.
+#: ok: reached the confidence target; unstable: measured, but stopped at a limit; other statuses have an error.
 STATUSES = ("ok", "unstable", "oom", "timeout", "crashed", "invalid", "preempted")
 #: Statuses with usable samples: the case counts as done and is not measured again.
 DONE_STATUSES = ("ok", "unstable")

@@ -177,7 +177,7 @@ def make_protocol(values: dict[str, Any], where: str = "protocol") -> Protocol:
 
 
 def check_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str, Any]:
-    """`values` with integers widened where a float is meant.
+    """Check the types of `values`; convert integers to floats where required.
 
     Raises:
         UnknownName: `cls` has no field for a key.

@@ -212,7 +212,7 @@ def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
         else:
             options[_apply(override, axes, protocol)] = f"-P {override}"
     if not axes.get("model"):
-        raise BadInput(f'{file.path} names no model; write for instance: [axes] model = ["resnet50"]')
+        raise BadInput(f'{file.path} contains no model; add for example: [axes] model = ["resnet50"]')
     if protocol != own:
         place = ", ".join(option for key, option in options.items() if key.startswith("protocol."))
         checked = _protocol(protocol, place, place)
@@ -275,7 +275,7 @@ def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
     if key not in (*AXES, *_DERIVED):
         raise UnknownName("axis", key, (*AXES, *_DERIVED), where)
     values = _several(key, value, where)
-    # "auto" has become one of the two when a pattern is held against a case.
+    # "auto" is already resolved when cases are matched.
     known = ("cuda", "cpu") if key == "device" else CHOICES.get(key)
     for one in values:
         typed(one, int if _field_type(Case, key) == "int" or key in _DERIVED else str, key, where)

@@ -30,7 +30,7 @@ _MODULES = {
 
 def main(arguments: list[str]) -> int:
     """Runs the worker; gives the exit status."""
-    # Kineto greets on stderr, where the last line should be ours.
+    # Kineto prints a start message on stderr, which could become the reported last line.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     if arguments[:1] == ["--probe"]:
         return probe(arguments[1:])

@@ -426,7 +426,7 @@ def test_a_refusal_is_told_in_slurm_s_words_on_one_line(program):
 
 def test_without_slurm_the_message_says_where_to_go(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SchedulerError, match="sbatch is not on PATH: run this on a login node"):
+    with pytest.raises(SchedulerError, match="sbatch is not on PATH; run this on a login node"):
         scheduler.submit(Path("/r/job.sh"))
 
 

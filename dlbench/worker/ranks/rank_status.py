@@ -26,7 +26,7 @@ from dlbench.atomic_file import write_atomically
 from dlbench.exit_codes import NOT_DONE
 from dlbench.worker.progress import current_phase
 
-#: What a rank says whose own work was well, when another one is gone.
+#: Errors of a healthy rank after another rank has died.
 LOST_PEER = re.compile(
     r"closed by peer|connection reset|broken pipe|remote process exited|socket timeout|ncclRemoteError|"
     r"ncclSystemError|timed out waiting|Connect timeout|Connection refused|application timeout|not connected|"
@@ -101,7 +101,7 @@ def die_with_launcher() -> None:
     """End this process when its parent ends: torchrun and mpirun start ranks outside our session."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended in between
+    if os.getppid() != parent:  # the parent ended in between
         os._exit(NOT_DONE)
 
 
