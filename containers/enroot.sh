@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes dlbench.sqsh, the image that Enroot and pyxis start: enroot.sh TARGET [BASE]
+# Builds dlbench.sqsh, the image for Enroot and pyxis: enroot.sh TARGET [BASE]
 #
-# Enroot has no recipes of its own: a container is made from the base, changed by a command inside, and exported. Runs
-# on any node with Enroot; needs no root and no Docker. With a Docker engine at hand this does the same:
+# Enroot has no recipes: this script creates a container from the base, runs a command in it, and exports it. It runs on
+# any node with Enroot, without root or Docker. With Docker, this is equivalent:
 #   docker build -t dlbench containers/ && enroot import -o dlbench.sqsh dockerd://dlbench
 set -euo pipefail
 
@@ -25,17 +25,17 @@ tidy() {
 }
 trap tidy EXIT
 
-# Not there in a job on another node than the login's, and no GPU is needed here.
+# Missing in jobs on other nodes than the login node; no GPU is needed here.
 [ -w "${XDG_RUNTIME_DIR:-/nowhere}" ] || XDG_RUNTIME_DIR=$(mktemp -d)
 export XDG_RUNTIME_DIR
 export NVIDIA_VISIBLE_DEVICES=void
 
 enroot import --output "$imported" "$base"
 enroot create --name "$name" "$imported"
-# The host's environment does not go in; pip needs a home for nothing and a proxy perhaps.
+# The environment of the host is not passed; pip needs a home and possibly a proxy.
 enroot start --rw --root --env http_proxy --env https_proxy "$name" \
   python3 -m pip install --no-cache-dir "${packages[@]}"
 enroot export --output "$exported" "$name"
-# Under its own name only when it is whole.
+# Rename only when it is complete.
 mv "$exported" "$target"
 echo "$target"
