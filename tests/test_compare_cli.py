@@ -178,7 +178,7 @@ def test_csv_is_one_table_and_json_has_everything(stores, capsys):
     [
         (["--b", "env.1X=2"], "not a valid name of an environment variable"),
         (["--b", "precision"], "write axis=value"),
-        (["--b", "repeat=2"], "see --pairs"),
+        (["--b", "repeat=2"], "use --pairs"),
         (["--b", "precision=fp23"], "unknown precision 'fp23'"),
         (["--b", "batch_size=1,2"], "a side takes one value per axis"),
         (["--b", "batchsize=1"], "did you mean 'batch_size'?"),

@@ -221,7 +221,7 @@ def test_percentiles_interpolate_as_numpy_does():
     assert stats.percentile([1.0, 2.0], 95) == pytest.approx(1.95)
     assert stats.percentile([3.0], 99) == 3.0
     assert stats.percentile([1.0, 2.0], 100) == 2.0
-    with pytest.raises(InvalidMeasurement, match="no samples"):
+    with pytest.raises(InvalidMeasurement, match="without samples"):
         stats.percentile([], 50)
 
 

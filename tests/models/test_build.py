@@ -235,7 +235,7 @@ def test_a_factory_that_computes_when_it_builds_is_counted(own):
         ("own_networks:no_shape", "input_shape is 224"),
         ("own_networks:half_a_class", "num_classes is 0.5"),
         ("own_networks:too_few_outputs", "declares num_classes = 1000, but returns scores of 10 classes"),
-        ("own_networks:Features", "gives a tensor of shape (2, 4, 6, 6) for 2 images of (1, 8, 8)"),
+        ("own_networks:Features", "returns a tensor of shape (2, 4, 6, 6) for 2 images of (1, 8, 8)"),
     ],
 )
 @pytest.mark.parametrize("way", [build, build_on_meta])

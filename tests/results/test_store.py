@@ -84,7 +84,7 @@ def test_a_corrupt_part_is_passed_over_with_a_warning_and_the_others_are_read(tm
 
 def test_somebody_elses_parquet_is_passed_over_with_a_warning(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "x.parquet")
-    with pytest.warns(store.SkippedPart, match="no part of a dlbench store"):
+    with pytest.warns(store.SkippedPart, match="is not a dlbench store"):
         assert dlbench.load(tmp_path).empty
 
 

@@ -158,9 +158,9 @@ def test_lazy_layers_have_shapes_before_anything_counts_them(way):
         ("Distributed", "is wrapped in Distributed; return the network itself"),
         (
             "Unclear",
-            "gives a dictionary of 'features': a tensor of shape (2, 64), 'classes': a tensor of shape (2, 10)",
+            "returns a dictionary of 'features': a tensor of shape (2, 64), 'classes': a tensor of shape (2, 10)",
         ),
-        ("Dense", "gives a dictionary of 'out': a tensor of shape (2, 21, 16, 16) for 2 images"),
+        ("Dense", "returns a dictionary of 'out': a tensor of shape (2, 21, 16, 16) for 2 images"),
     ],
 )
 def test_what_cannot_be_measured_is_one_clear_line(name, message):
@@ -227,7 +227,7 @@ def test_outputs_without_fractions_are_fine():
 
 
 def test_a_network_that_gives_classes_instead_of_scores_is_one_line():
-    with pytest.raises(BadInput, match=r"gives a tensor of shape \(2,\) for 2 images"):
+    with pytest.raises(BadInput, match=r"returns a tensor of shape \(2,\) for 2 images"):
         built("shapes:Integers", mode="inference")
 
 

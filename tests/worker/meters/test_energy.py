@@ -153,7 +153,7 @@ def test_a_device_is_matched_by_uuid_or_not_at_all(fake_nvml):
 
 
 def test_energy_none_and_a_missing_driver_have_their_reasons(fake_nvml, monkeypatch):
-    assert "switched off" in open_meter("none", "cuda", UUID, None).reason
+    assert "disabled by" in open_meter("none", "cuda", UUID, None).reason
     monkeypatch.delenv("FAKE_NVML")
     assert "Driver Not Loaded" in open_meter("auto", "cuda", UUID, None).reason
 
