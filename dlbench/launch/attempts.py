@@ -99,7 +99,7 @@ def create(
     case, even if the clocks of the hosts differ: the latest attempt counts.
 
     Args:
-        earlier: the names of such attempts, of whatever case.
+        earlier: names of earlier attempts, of any case.
         facts: see `dlbench.results.records.shared_facts`.
 
     Raises:

@@ -53,7 +53,7 @@ class Campaign:
     network_keys: Mapping[str, str] = field(default_factory=dict)
     #: What an earlier process of the same case found that is the same in every process; see `records.shared_facts`.
     facts: Callable[[Case], Mapping[str, Any] | None] = field(default=lambda case: None)
-    #: The files that users' own networks are made of, with the digests that the keys stand for.
+    #: Source files of user networks, with the digests behind the network keys.
     network_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def key(self, case: Case) -> attempts.DoneKey:
@@ -98,7 +98,7 @@ def _close_left_open(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
 
 
 def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
-    """Measure the cases that have not ended yet: neither measured nor out of memory.
+    """Measure the cases that are neither measured nor out of memory.
 
     Yields one record per attempt, after closing it and calling `on_record`.
 

@@ -60,8 +60,8 @@ class Suite:
     axes: dict[str, tuple[Any, ...]]
     exclude: tuple[dict[str, tuple[Any, ...]], ...]
     protocol: Protocol
-    source: str  # the file it was read from, for messages
-    options: dict[str, str] = field(default_factory=dict)  # axis -> the option that has replaced its values
+    source: str  # its file, for messages
+    options: dict[str, str] = field(default_factory=dict)  # axis -> the option that replaced its values
     processes: int = DEFAULT_PROCESSES  # of each case, at least
     max_processes: int = DEFAULT_PROCESSES  # while the interval over them is wider than the target
 

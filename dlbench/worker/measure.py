@@ -55,7 +55,7 @@ class Warmup:
 def measure(
     case: Case, context: RankContext, import_s: float | None = None, known: Mapping[str, Any] | None = None
 ) -> Outcome:
-    """Measures `case` and says how it went: ok, or unstable where a cap ended the window.
+    """Measure `case`; the status is ok, or unstable if a limit ended the window.
 
     Args:
         known: what an earlier process of the case found that is the same in every process (`records.shared_facts`);
@@ -111,7 +111,7 @@ def measure(
     else:
         enter_phase("memory")
         measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
-        if context.rank == 0:  # the same for all
+        if context.rank == 0:  # the same for all ranks
             enter_phase("flop")
             measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
     enter_phase("system")
@@ -285,7 +285,7 @@ def _known_facts(measurement: Measurement, known: Mapping[str, Any]) -> dict[str
 
 
 def _check(workload: Workload, each_operation: bool) -> tuple[str, ...]:
-    """`Workload.check`; where its step cannot be taken the case stands all the same, with a warning."""
+    """Run `Workload.check`; if its step fails, keep the case with a warning."""
     try:
         return workload.check(each_operation)
     except (RuntimeError, MemoryError) as error:

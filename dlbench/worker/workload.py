@@ -133,7 +133,7 @@ class Workload:
             require_finite_loss(self.read_loss(), after)
 
     def check(self, each_operation: bool = True) -> tuple[str, ...]:
-        """See that what was measured is what the case asks for; takes one more step, without the compiler.
+        """Check that the measurement matches the case; runs one more step, without the compiler.
 
         Args:
             each_operation: look at the precision of each operation, which takes that step; not needed where another

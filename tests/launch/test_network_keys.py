@@ -182,7 +182,7 @@ def test_neither_prints_nor_files_named_like_the_standard_librarys_spoil_anythin
     # Python itself imports a few modules before dlbench can put the folder behind the standard library.
     for name in ("types", "threading", "enum"):
         (folder / f"{name}.py").unlink()
-    assert "2 measured already" in run("--dry-run", "-P", "model=bye:make,lenet5").stderr
+    assert "2 already measured" in run("--dry-run", "-P", "model=bye:make,lenet5").stderr
 
 
 def test_the_current_folder_comes_before_installed_packages_and_after_the_standard_library(folder, monkeypatch):

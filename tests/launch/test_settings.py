@@ -25,10 +25,10 @@ def test_another_setting_of_the_cpu_is_measured_anew_and_a_gpu_is_not(tmp_path, 
     once = [("cpu", "one thread"), ("cuda", "gpu")]
     assert measured(tmp_path, ONE_THREAD, [CPU, GPU]) == once
     assert measured(tmp_path, ONE_THREAD, [CPU, GPU]) == once
-    assert "2 measured already" in capsys.readouterr().err
+    assert "2 already measured" in capsys.readouterr().err
     assert measured(tmp_path, TWO_THREADS, [CPU, GPU]) == sorted([*once, ("cpu", "two threads")])
     said = capsys.readouterr().err
-    assert "1 measured already" in said
+    assert "1 already measured" in said
     assert "1 case measured before on another system: measuring again here" in said
 
 

@@ -90,7 +90,7 @@ def load(file: Path) -> Acceptance:
         BadInput: it cannot be used; the message names the line's number.
         UnknownName: a key, axis or metric that does not exist.
     """
-    values = read_toml(file, "an acceptance file")[1]
+    values = read_toml(file, "an acceptance file").values
     for key in values:
         if key not in ("name", "line"):
             raise UnknownName("key", key, ("name", "line"), str(file))
