@@ -191,7 +191,7 @@ def latex_row(cells: Sequence[str]) -> str:
 
 
 def body(table: Table) -> list[list[str]]:
-    """The cells of `table` as people read them."""
+    """Format the cells of `table`."""
     rows = [*table.rows, *([table.sums] if table.sums else [])]
     return [[(c.show or shown)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in rows]
 
