@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, fmean, geometric_mean, stdev
 
+from dlbench import units
 from dlbench.errors import InvalidMeasurement
 
 #: Fewer processes than this cannot show how processes differ.
@@ -130,6 +131,13 @@ class Groups:
 
     fast: tuple[float, ...]
     slow: tuple[float, ...]
+
+    @property
+    def words(self) -> str:
+        """Both groups: ``2 processes at 10.0 ms and 1 at 12.0 ms``."""
+        fast, slow = (units.seconds(geometric_mean(group)) for group in (self.fast, self.slow))
+        noun = "process" if len(self.fast) == 1 else "processes"
+        return f"{len(self.fast)} {noun} at {fast} and {len(self.slow)} at {slow}"
 
 
 def two_groups(windows: Sequence[Window]) -> Groups | None:

@@ -54,8 +54,8 @@ IDENTITY = (
 )
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
-_PROPORTIONAL = ("distance_to_bound", "distance_to_layer_bound")
-_INVERSE = ("throughput", "flop_rate", "mfu", "hfu", "share_of_measured_peak")
+PROPORTIONAL = ("distance_to_bound", "distance_to_layer_bound")
+INVERSE = ("throughput", "flop_rate", "mfu", "hfu", "share_of_measured_peak")
 #: Stands for the key of a network in a record from before keys were kept.
 NO_KEY = "not recorded"
 MIN_STEPS = samples.MIN_STEPS
@@ -174,10 +174,10 @@ def with_intervals(cases: pd.DataFrame) -> pd.DataFrame:
     low, high = (cases[name].to_numpy() for name in LIMITS)
     step = cases["step_time"].to_numpy()
     added: dict[str, Any] = {}
-    for name in _PROPORTIONAL:
+    for name in PROPORTIONAL:
         factor = cases[name].to_numpy() / step
         added |= {f"{name}_low": factor * low, f"{name}_high": factor * high}
-    for name in _INVERSE:
+    for name in INVERSE:
         work = cases[name].to_numpy() * step
         added |= {f"{name}_low": work / high, f"{name}_high": work / low}
     # In one go: pandas warns of frames that were put together column by column.

@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.derive import INVERSE, PROPORTIONAL
 from dlbench.report.analysis.labels import axis_title, network, network_order
 from dlbench.report.analysis.matching import IDENTITY, comparable_protocol
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.reruns import MIN_PROCESSES
+from dlbench.report.loading.samples import LIMITS
+from dlbench.reruns import MIN_PROCESSES, Window, process_interval, two_groups
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.table import Cell, Column, Table
 
@@ -94,9 +96,11 @@ def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -
 
     Returns:
         The axes, `number`, `system_id`, `status`, `processes`, the medians, and `<name>_low` and `<name>_high`: of one
-        process the interval of its median, where it has one; of several the lowest and the highest end of theirs, for
-        medians that happen to be near each other say nothing of what each of them is unsure of. Where none has an
-        interval that it could have, the range of their medians from `MIN_PROCESSES` on, and nothing below.
+        process the interval within its run, where it has one; of two the lowest and the highest end of theirs. From
+        `MIN_PROCESSES` on, what follows from the step time is the geometric mean over processes with the interval of
+        `reruns.process_interval`, and anything else has the range of its values. Further `half_width`, that interval's
+        relative half-width, `next_run`, that of the prediction for one more process, and `groups`, the two groups that
+        processes fall into, in words; all missing where there is no such interval.
     """
     if cases.empty:
         return cases.assign(processes=[])
@@ -115,9 +119,42 @@ def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -
     unknown = own.isna().reindex(columns=limits, fill_value=False)
     ranges = ranges.where(processes.ge(MIN_PROCESSES), ranges.mask(unknown), axis=0)
     spread = own.reindex(columns=limits).where(processes.eq(1), ranges, axis=0)
-    found = pd.concat([first, processes, status, medians, spread], axis=1).reset_index()
+    found = pd.concat([first, processes, status, medians, spread], axis=1)
+    found = _with_process_intervals(found, cases, names).reset_index()
     # The median stands for all repeats.
     return found.assign(repeat=0)
+
+
+def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """`found`, by number and system, with the interval over processes for all that follows from the step time."""
+    found = found.assign(half_width=np.nan, next_run=np.nan, groups=None)
+    chosen = [name for name in ("step_time", *PROPORTIONAL, *INVERSE) if name in names]
+    for key, own in cases.groupby(["number", "system_id"], sort=False):
+        if len(own) < MIN_PROCESSES or not own["step_time"].gt(0).all():
+            continue
+        windows = windows_of(own)
+        interval = process_interval(windows, float(own["confidence"].iloc[0]) if "confidence" in own else 0.95)
+        groups = two_groups(windows)
+        if groups is not None:
+            found.at[key, "groups"] = groups.words
+        if interval is None:
+            continue
+        found.loc[[key], ["half_width", "next_run"]] = interval.relative_half_width, interval.relative_prediction
+        for name in chosen:
+            value = float(np.exp(np.log(own[name].astype(float)).mean()))
+            ends = interval.low / interval.value, interval.high / interval.value
+            low, high = ends if name not in INVERSE else (1 / ends[1], 1 / ends[0])
+            found.loc[[key], [name, f"{name}_low", f"{name}_high"]] = value, value * low, value * high
+    return found
+
+
+def windows_of(processes: pd.DataFrame) -> list[Window]:
+    """Of each process its median step time [s] with the interval within its run, where it has one."""
+    columns = (processes[name].astype(float).tolist() for name in ("step_time", *LIMITS))
+    return [
+        Window(value, low if low > 0 else None, high if low > 0 else None)
+        for value, low, high in zip(*columns, strict=True)
+    ]
 
 
 def _ends(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:

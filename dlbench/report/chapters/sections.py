@@ -13,7 +13,7 @@ from dlbench.facts.counted import CountedFacts
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.side_by_side import median_processes, numbered, over_processes, series
-from dlbench.report.chapters import method, tables
+from dlbench.report.chapters import method, tables, tables_processes
 from dlbench.report.chapters.anchors import anchors_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW, bounds
 from dlbench.report.chapters.findings import findings
@@ -43,11 +43,17 @@ def comparison(content: Content) -> Section:
     shown, num_cases = len(content.shown), len(content.shown) + content.left_out
     which = f"{shown} of {num_cases} measured cases; metrics.csv has all" if content.left_out else "Every measured case"
     words = (
-        f"{which}. Throughput is over all devices, ± is the half-width of the confidence interval of the "
-        f"median step time, at {levels.named(content.shown)}; every metric is defined under Method."
+        f"{which}, process by process. Throughput is over all devices; ± is, within one run, the half-width of the "
+        f"confidence interval of the median step time, at {levels.named(content.shown)}; every metric is defined under "
+        "Method."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
-    return Section("comparison", "Comparison", [Block(words=words), Block(table=table, filters=filters)])
+    blocks = [Block(words=words), Block(table=table, filters=filters)]
+    over = tables_processes.over_processes_table(content.shown, content.system_names)
+    if over is not None:
+        heading = "Over processes: what a rerun gives"
+        blocks = [Block(heading=heading, words=tables_processes.WORDS, table=over), *blocks]
+    return Section("comparison", "Comparison", blocks)
 
 
 def throughput(content: Content) -> Section:

@@ -167,19 +167,21 @@ def _in_words(content: Content, cases: pd.DataFrame) -> str:
         name = f"{network(top['model'])}, {top['mode']}, {_setting(top, shown)}"
         share = _at_least(top, "at least ") + units.percent(top["mfu"])
         sentences.append(f"The largest share of the datasheet peak is {share} ({name}).")
-    sentences.append(_intervals(shown["step_time_half_width"], levels.named(shown)))
+    over = "half_width" in cases and cases["half_width"].notna().any()
+    widths = cases["half_width"] if over else shown["step_time_half_width"]
+    sentences.append(_intervals(widths, levels.named(shown), "over processes" if over else "within one run"))
     if shown["energy_per_image"].isna().all():
         sentences.append(plots_rates.no_meter(shown))
     return " ".join(sentences)
 
 
-def _intervals(widths: pd.Series[float], level: str) -> str:
+def _intervals(widths: pd.Series[float], level: str, kind: str) -> str:
     """How many cases have an interval, and how narrow these are."""
     known = widths.dropna()
     cases = units.counted(len(widths), "case")
     if known.empty:
         return f"None of {cases} has an interval: too few or too uneven steps."
     if len(known) == 1:
-        return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])} at {level}."
+        return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])} at {level}, {kind}."
     width = units.percent(known.median())
-    return f"{len(known)} of {cases} have an interval at {level}; the median of these is ± {width}."
+    return f"{len(known)} of {cases} have an interval at {level}; the median of these is ± {width}, {kind}."

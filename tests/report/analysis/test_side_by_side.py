@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import statistics
 
 import numpy as np
 import pytest
@@ -16,9 +17,12 @@ from dlbench.report.analysis.side_by_side import (
     over_processes,
     representative,
     together,
+    windows_of,
 )
 from dlbench.report.chapters import tables_systems
 from dlbench.report.chapters.summary import summary
+from dlbench.report.chapters.tables_processes import over_processes_table
+from dlbench.reruns import process_interval
 from dlbench.suites.case import Case, Protocol
 from dlbench.table import csv_text, text
 from tests.fakes import records as fakes
@@ -106,17 +110,22 @@ def test_failed_there_stands_in_place_of_the_number(tmp_path):
     assert speedups.records()[0]["speedup_2"] == "oom"
 
 
-def test_repeats_are_processes_of_one_case_with_their_median_and_range(tmp_path):
+def test_repeats_are_processes_of_one_case_with_their_mean_and_interval(tmp_path):
     content = two(tmp_path, CASES[:2], CASES[:2], repeats=5)
     cases = together(content).cases
     assert len(cases) == 4
     assert list(cases["processes"]) == [5] * 4
     mine = content.shown[(content.shown["system_id"] == cases["system_id"].iloc[0])]
     mine = mine[(mine["mode"] == cases["mode"].iloc[0]) & (mine["batch_size"] == cases["batch_size"].iloc[0])]
-    assert cases["throughput"].iloc[0] == pytest.approx(mine["throughput"].median())
-    # Two medians may happen to be near each other: what each process is unsure of counts too.
-    assert cases["throughput_low"].iloc[0] == mine["throughput_low"].min() < mine["throughput"].min()
-    assert cases["throughput_high"].iloc[0] == mine["throughput_high"].max() > mine["throughput"].max()
+    assert cases["throughput"].iloc[0] == pytest.approx(statistics.geometric_mean(mine["throughput"]))
+    interval = process_interval(windows_of(mine))
+    work = cases["throughput"].iloc[0] * interval.value
+    assert cases["step_time_low"].iloc[0] == pytest.approx(interval.low)
+    assert cases["throughput_low"].iloc[0] == pytest.approx(work / interval.high)
+    assert cases["throughput_high"].iloc[0] == pytest.approx(work / interval.low)
+    assert cases["half_width"].iloc[0] == pytest.approx(interval.relative_half_width)
+    assert cases["next_run"].iloc[0] == pytest.approx(interval.relative_prediction)
+    assert cases["next_run"].iloc[0] > cases["half_width"].iloc[0]
     assert cases["memory_allocated_low"].iloc[0] == mine["memory_allocated"].min()
 
 
@@ -154,8 +163,30 @@ def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_a
     assert "±" not in headline(two)
     three = processes(tmp_path / "3", (0.1,), (0.11,), (0.12,))
     (case,) = over_processes(numbered(three.shown)).to_dict("records")
-    assert (case["step_time_low"], case["step_time_high"]) == (0.1, 0.12)
+    assert case["step_time"] == pytest.approx((0.1 * 0.11 * 0.12) ** (1 / 3))
+    assert case["step_time_low"] < 0.1 < 0.12 < case["step_time_high"]
     assert "over 3 processes" in headline(three)
+
+
+def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):
+    content = processes(tmp_path, *(fakes.noisy_steps(step_s, 60, i) for i, step_s in enumerate((0.1, 0.1, 0.2, 0.2))))
+    (case,) = over_processes(numbered(content.shown)).to_dict("records")
+    assert case["groups"].startswith("2 processes at 100")
+    assert "and 2 at 200" in case["groups"]
+    table = over_processes_table(content.shown, content.system_names)
+    assert table.columns[-1].title == "Two groups"
+
+
+def test_a_table_over_processes_keeps_single_runs_apart(tmp_path):
+    several = [fakes.record(Case("vgg16", repeat=i), number=i, step_s=(0.5 + i / 100,) * 30) for i in range(3)]
+    one = [fakes.record(Case("lenet5"), number=9, step_s=fakes.noisy_steps(0.1, 60, 1))]
+    content = read([fakes.fill(tmp_path / "store", several + one)])
+    records = {row["model"]: row for row in over_processes_table(content.shown, content.system_names).records()}
+    assert records["VGG-16"]["half_width"] > 0
+    assert records["VGG-16"]["next_run"] > records["VGG-16"]["half_width"]
+    assert records["LeNet-5"]["half_width"] is None
+    assert records["LeNet-5"]["within"] > 0
+    assert over_processes_table(read([fakes.fill(tmp_path / "one", one)]).shown, content.system_names) is None
 
 
 def test_a_process_without_an_interval_counts_with_its_median(tmp_path):

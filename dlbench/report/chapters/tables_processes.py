@@ -1,0 +1,61 @@
+"""The figures of each case over its processes: the ± that a rerun confirms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, varying_axes
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.side_by_side import in_order, numbered, over_processes
+from dlbench.table import Cell, Column, Table
+
+WORDS = (
+    "One row per case. ± is the half-width of the confidence interval of the mean over processes: measured again, the "
+    "mean lies within it. One more run: where a single further process is expected. Within one run: what the window of "
+    "a process shows of itself, in the median. A case of fewer than three processes has that alone."
+)
+
+
+def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table | None:
+    """One row per case and system, its processes taken together; None where no case has several."""
+    processes = numbered(shown)
+    cases = in_order(over_processes(processes))
+    if cases.empty or cases["processes"].max() < 2:
+        return None
+    within = processes.groupby(["number", "system_id"])["step_time_half_width"].median()
+    axes = [*MAIN_AXES, *(a for a in varying_axes(shown) if a not in ("repeat", "device"))]
+    columns = [Column("system", "System")] if len(system_names) > 1 else []
+    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    columns += [
+        Column("processes", "Processes", "right"),
+        Column("throughput", "Throughput", "right", lambda c: METRICS["throughput"].show(_number(c))),
+        Column("half_width", "±", "right", _percent),
+        Column("next_run", "One more run ±", "right", _percent),
+        Column("within", "Within one run ±", "right", _percent),
+        Column("groups", "Two groups", "left"),
+    ]
+    rows: list[list[Cell]] = []
+    for case in cases.to_dict("records"):
+        cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
+        cells += [network(str(case[a])) if a == "model" else _plain(case[a]) for a in axes]
+        groups = case["groups"] if isinstance(case["groups"], str) else ""
+        own = _number(within.get((case["number"], case["system_id"])))
+        cells += [int(case["processes"]), *(_number(case[name]) for name in ("throughput", "half_width", "next_run"))]
+        rows.append([*cells, own, groups])
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return Table(columns, rows)
+
+
+def _plain(cell: object) -> Cell:
+    return cell.item() if isinstance(cell, np.generic) else cell  # type: ignore[return-value]
+
+
+def _number(cell: object) -> float | None:
+    return float(cell) if isinstance(cell, int | float) and not np.isnan(cell) else None
+
+
+def _percent(cell: Cell) -> str:
+    return units.percent(_number(cell))
