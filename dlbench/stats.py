@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
 from operator import mul
-from statistics import NormalDist, fmean, median, pstdev, stdev
+from statistics import NormalDist, fmean, median
 
 from dlbench.errors import InvalidMeasurement
 
@@ -176,31 +176,6 @@ def relative_iqr(samples: Sequence[float]) -> float | None:
     times = sorted(checked_times(samples))
     last = len(times) - 1
     return (_at_rank(times, 0.75 * last) - _at_rank(times, 0.25 * last)) / median(times)
-
-
-def coefficient_of_variation(samples: Sequence[float]) -> float | None:
-    """Standard deviation over mean; None for fewer than two samples. One outlier can dominate it."""
-    times = checked_times(samples)
-    return stdev(times) / fmean(times) if len(times) >= 2 else None
-
-
-def autocorrelation(samples: Sequence[float], lag: int = 1) -> float | None:
-    """Correlation between a step and the step `lag` later, from -1 to 1: Σ d_t d_{t+lag} / Σ d_t², d = x - mean.
-
-    Returns:
-        None when all samples are equal or there are fewer than `lag` + 2.
-    """
-    assert lag >= 1, lag
-    times = checked_times(samples)
-    if len(times) < lag + 2:
-        return None
-    mean = fmean(times)
-    deviations = [x - mean for x in times]
-    total = sum(d * d for d in deviations)
-    # Rounding of equal samples leaves about 1e-16 of the mean, which is not variation.
-    if pstdev(times) <= 1e-12 * mean:
-        return None
-    return sum(a * b for a, b in zip(deviations, deviations[lag:], strict=False)) / total
 
 
 def outliers(samples: Sequence[float]) -> int:

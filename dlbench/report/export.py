@@ -44,13 +44,8 @@ MLPERF_FIELDS = (
 )
 
 
-def export(sources: Sequence[str | Path], format: str) -> str:
-    """All results of `sources` in one of `FORMATS`; see `export_parts`."""
-    return "".join(export_parts(sources, format))
-
-
 def export_parts(sources: Sequence[str | Path], format: str) -> Iterator[str]:
-    """The text in parts, for that of a large store may not fit in memory.
+    """All results of `sources` in one of `FORMATS`, in parts, for the text of a large store may not fit in memory.
 
     A part that cannot be read is passed over with a `SkippedPart` warning.
 
@@ -169,12 +164,10 @@ _USED = (
 FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {"csv": _csv, "json": _json, "mlperf": _mlperf}
 
 
-def tidy_csv(cases: pd.DataFrame) -> str:
-    """All attempts with all metrics as CSV, in SI units; fractions as fractions; a missing value is an empty field."""
-    return "".join(tidy_csv_parts(cases))
-
-
 def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:
-    """The same in parts, for it may be large."""
+    """All attempts with all metrics as CSV in parts, for it may be large.
+
+    SI units; fractions as fractions; a missing value is an empty field.
+    """
     hidden = ("samples", "system_id", "protocol")
     return csv_parts(cases, [str(name) for name in cases if name not in hidden])

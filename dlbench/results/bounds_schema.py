@@ -159,16 +159,6 @@ def read_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
     return frame
 
 
-def read_layers(file: Path) -> pd.DataFrame:
-    """Read the rows that `write_layers` wrote.
-
-    Raises:
-        StoreError: the file is missing, corrupt, or not from dlbench.
-    """
-    frame: pd.DataFrame = _read(file, LAYERS_SCHEMA).to_pandas()
-    return frame
-
-
 def layers_frame(layers: tuple[LayerTime, ...]) -> pd.DataFrame:
     """Convert layers to a frame with the columns of `LayerTime`."""
     names = {f.name for f in dataclasses.fields(LayerTime)}

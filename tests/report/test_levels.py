@@ -79,9 +79,11 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
 
 def test_exports_and_the_record_hold_the_level(tmp_path):
     root = filled(tmp_path, 0.99)
-    csv = pd.read_csv(io.StringIO(export.export([root], "csv")))
+    csv = pd.read_csv(io.StringIO("".join(export.export_parts([root], "csv"))))
     assert set(csv["confidence"]) == {0.99}
-    assert {attempt["confidence"] for attempt in json.loads(export.export([root], "json"))["attempts"]} == {0.99}
+    assert {
+        attempt["confidence"] for attempt in json.loads("".join(export.export_parts([root], "json")))["attempts"]
+    } == {0.99}
     attempt = csv["attempt_id"].iloc[0]
     assert json.loads(show(attempt, [root], "json"))["metrics"]["throughput"]["confidence"] == 0.99
     text = show(attempt, [root])

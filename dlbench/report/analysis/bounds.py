@@ -205,11 +205,6 @@ class NetworkBound:
         return self.flop_s + self.memory_s + self.optimizer_s
 
     @property
-    def overhead_s(self) -> float | None:
-        """Measured time above the bound; below 0 where caches beat it."""
-        return None if self.bound_s is None or self.step_s is None else self.step_s - self.bound_s
-
-    @property
     def distance(self) -> float | None:
         """Measured time over the bound."""
         return self.step_s / self.bound_s if self.bound_s and self.step_s is not None else None

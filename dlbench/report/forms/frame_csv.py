@@ -15,17 +15,13 @@ from dlbench.csv_cells import csv_line, harmless, quoted
 _CHUNK = 5000
 
 
-def frame_csv(frame: pd.DataFrame, columns: Sequence[str]) -> str:
-    """These columns as CSV: floats with six significant digits, lists joined by "; ", missing values empty.
-
-    The text is what `DataFrame.to_csv` gives with ``float_format="%.6g"``, in a fraction of the time; but no text in it
-    is one that a spreadsheet would run.
-    """
-    return "".join(csv_parts(frame, columns))
-
-
 def csv_parts(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
-    """The same in parts, of which only one need be in memory."""
+    """These columns as CSV, in parts of which only one need be in memory.
+
+    Floats have six significant digits, lists are joined by "; ", missing values are empty. The text is what
+    `DataFrame.to_csv` gives with ``float_format="%.6g"``, in a fraction of the time; but no text in it is one that a
+    spreadsheet would run.
+    """
     yield csv_line(columns)
     shown = [_shown(frame[name]) for name in columns]
     for start in range(0, len(frame), _CHUNK):

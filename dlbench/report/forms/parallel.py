@@ -107,19 +107,12 @@ class Crew:
             self._running[answer] = self._waiting.popleft(), process
 
 
-def run_all(tasks: Sequence[Callable[[], Any]], on_progress: Callable[[int], object] = int) -> list[Any]:
+def results(tasks: Sequence[Pending], on_progress: Callable[[int], object] = int) -> list[Any]:
     """What each task gives, in their order.
 
     Args:
-        tasks: as for `Crew.start`.
-        told: is told how many are done.
+        on_progress: is told how many are done.
     """
-    with Crew() as crew:
-        return results([crew.start(task) for task in tasks], on_progress)
-
-
-def results(tasks: Sequence[Pending], on_progress: Callable[[int], object] = int) -> list[Any]:
-    """The same of tasks that have been begun."""
     found = []
     for number, pending in enumerate(tasks, 1):
         found.append(pending.result())

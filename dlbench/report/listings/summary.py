@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from dlbench import units
-from dlbench.report.analysis.content import Content, read
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import short
 from dlbench.report.chapters import tables
 from dlbench.suites.case import AXES
@@ -23,17 +22,8 @@ _DISPENSABLE = (
 )
 
 
-def summary_table(sources: Sequence[Path | str]) -> str:
-    """The measured cases as an aligned table for a terminal, at most 100 columns wide unless the names forbid it.
-
-    Raises:
-        StoreError: a source does not exist.
-    """
-    return terminal(read(sources))
-
-
 def terminal(content: Content) -> str:
-    """`summary_table` of what was read already."""
+    """The measured cases as an aligned table, at most 100 columns wide unless the names forbid it."""
     if content.shown.empty:
         failed = f"{units.counted(len(content.failed), 'case')} failed" if len(content.failed) else "the store is empty"
         return f"no measured case: {failed}\n"

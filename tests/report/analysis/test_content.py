@@ -14,7 +14,7 @@ from dlbench.report import build
 from dlbench.report.analysis import content, derive
 from dlbench.report.analysis.content import choose, read
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.forms.frame_csv import frame_csv
+from dlbench.report.forms.frame_csv import csv_parts
 from dlbench.results import reader, store
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.suites.case import Case
@@ -145,19 +145,19 @@ def test_the_csv_is_that_of_pandas(tmp_path, monkeypatch):
     attempts.loc[1, ["throughput", "started_at"]] = 1.5e-7, pd.Timestamp("2026-11-20 08:00:00.125", tz="UTC")
     attempts.loc[2, "throughput"] = -0.0
     plain = attempts.drop(columns=["warnings", "throttle_reasons"])
-    assert frame_csv(attempts, list(plain)) == as_pandas_says(plain)
+    assert "".join(csv_parts(attempts, list(plain))) == as_pandas_says(plain)
     monkeypatch.setattr("dlbench.report.forms.frame_csv._CHUNK", 7)
-    assert frame_csv(attempts, list(plain)) == as_pandas_says(plain)
+    assert "".join(csv_parts(attempts, list(plain))) == as_pandas_says(plain)
 
 
 @pytest.mark.parametrize("frame", [pd.DataFrame({"a": [], "b": []}), pd.DataFrame({"a": [True, None], "b": ["", "x"]})])
 def test_the_csv_of_little_is_that_of_pandas(frame):
-    assert frame_csv(frame, ["a", "b"]) == as_pandas_says(frame)
+    assert "".join(csv_parts(frame, ["a", "b"])) == as_pandas_says(frame)
 
 
 def test_lists_stand_in_one_field_of_the_csv():
     frame = pd.DataFrame({"a": [np.array(["x", "y"], dtype=object), np.array([]), None], "b": [1, 2, 3]})
-    assert frame_csv(frame, ["a", "b"]) == "a,b\nx; y,1\n,2\n,3\n"
+    assert "".join(csv_parts(frame, ["a", "b"])) == "a,b\nx; y,1\n,2\n,3\n"
 
 
 @pytest.mark.parametrize("time", [np.nan, np.inf, 0.0, -1.0, 1e308, 5e-324])

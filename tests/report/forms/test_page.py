@@ -9,6 +9,7 @@ import pytest
 
 from dlbench.errors import StoreError
 from dlbench.report import build
+from dlbench.report.analysis.content import read
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters.sections import SECTIONS
 from dlbench.report.figures import figure_style
@@ -320,7 +321,7 @@ def test_an_empty_store_gives_a_report_that_says_so(tmp_path):
     path = built(tmp_path, [])
     text = " ".join(parse(path.read_text()).text)
     assert "The store is empty" in text
-    assert summary.summary_table([tmp_path / "store"]) == "no measured case: the store is empty\n"
+    assert summary.terminal(read([tmp_path / "store"])) == "no measured case: the store is empty\n"
 
 
 def test_failed_cases_only_give_a_report_that_says_so(tmp_path):
@@ -331,7 +332,7 @@ def test_failed_cases_only_give_a_report_that_says_so(tmp_path):
     text = " ".join(parse(built(tmp_path, failed).read_text()).text)
     assert "0 of 5" in text
     assert "worker ended by signal 11 (segmentation fault)" in text
-    assert summary.summary_table([tmp_path / "store"]) == "no measured case: 5 cases failed\n"
+    assert summary.terminal(read([tmp_path / "store"])) == "no measured case: 5 cases failed\n"
 
 
 def test_two_systems_stand_side_by_side(tmp_path):
@@ -342,7 +343,7 @@ def test_two_systems_stand_side_by_side(tmp_path):
     assert (path.parent / "figures" / "throughput.svg").is_file()
     assert (path.parent / "figures" / "memory-2.svg").is_file()
     assert "systems" in [a["id"] for t, a in parse(path.read_text()).tags if t == "section"]
-    printed = summary.summary_table([tmp_path / "store"])
+    printed = summary.terminal(read([tmp_path / "store"]))
     assert "NVIDIA H200" in printed
     assert "AMD EPYC 7B13" in printed
 
@@ -392,7 +393,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
 
 
 def test_the_terminal_table_fits_a_hundred_columns_and_has_units(tmp_path):
-    printed = summary.summary_table([fakes.fill(tmp_path / "store", fakes.classic()[::7])])
+    printed = summary.terminal(read([fakes.fill(tmp_path / "store", fakes.classic()[::7])]))
     assert max(map(len, printed.splitlines())) <= 100
     for word in ("img/s", "%", "ResNet-50", "amp_bf16"):
         assert word in printed
@@ -404,7 +405,7 @@ def test_names_in_a_store_cannot_steer_the_terminal(tmp_path):
     records = [
         fakes.record(Case(name, device="cuda"), system, number) for number, name in enumerate((f"net{bad}", "resnet50"))
     ]
-    printed = summary.summary_table([fakes.fill(tmp_path / "store", records)])
+    printed = summary.terminal(read([fakes.fill(tmp_path / "store", records)]))
     assert "card [2J ]0;owned" in printed
     assert all(c.isprintable() or c in "\n\N{NARROW NO-BREAK SPACE}" for c in printed)
     assert not any(line.startswith("faked row") for line in printed.splitlines())

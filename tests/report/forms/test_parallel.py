@@ -6,7 +6,12 @@ import time
 import pytest
 
 from dlbench.report.forms import parallel
-from dlbench.report.forms.parallel import Crew, results, run_all
+from dlbench.report.forms.parallel import Crew, results
+
+
+def run_all(tasks, on_progress=int):
+    with Crew() as crew:
+        return results([crew.start(task) for task in tasks], on_progress)
 
 
 @pytest.fixture(autouse=True, params=[1, 3])

@@ -8,6 +8,7 @@ import pytest
 from dlbench import stats
 from dlbench.report.loading import samples
 from dlbench.results.reader import RaggedArray
+from tests.fakes import dispersion
 
 
 def lists(arrays):
@@ -40,9 +41,9 @@ def plainly(ranks):
         "latency_p50": stats.percentile(times, 50),
         "latency_p95": stats.percentile(times, 95),
         "latency_p99": stats.percentile(times, 99),
-        "cv": stats.coefficient_of_variation(times),
+        "cv": dispersion.coefficient_of_variation(times),
         "iqr": stats.relative_iqr(times) if count >= 4 else None,
-        "autocorrelation": stats.autocorrelation(times),
+        "autocorrelation": dispersion.autocorrelation(times),
         "outliers": stats.outliers(times),
     }
     for k, name in enumerate(samples.PHASES, 1):

@@ -10,6 +10,7 @@ import re
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from torch import nn
@@ -18,7 +19,7 @@ from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, Unkn
 from dlbench.launch import job
 from dlbench.models import BuiltModel
 from dlbench.results.bounds_records import profile_run, to_json
-from dlbench.results.bounds_schema import LAYERS_SCHEMA, read_layers, write_layers
+from dlbench.results.bounds_schema import LAYERS_SCHEMA, write_layers
 from dlbench.suites.case import Case
 from dlbench.worker.counting.flops import count
 from dlbench.worker.counting.traffic import LOSS, Work, count_traffic, traffic_of
@@ -247,7 +248,7 @@ def test_a_profile_covers_the_step_and_survives_json_and_parquet(lenet, tmp_path
     # SGD with momentum: weights and momentum read and written, gradients read.
     assert run.optimizer_bytes == 5 * 4 * sum(p.numel() for p in _lenet_parameters())
     write_layers(tmp_path, run)
-    rows = read_layers(tmp_path / "layers.parquet")
+    rows = pq.read_table(tmp_path / "layers.parquet").to_pandas()
     assert list(rows.columns) == LAYERS_SCHEMA.names
     assert rows["forward_flop"].sum() == 2 * count("lenet5").forward_flop
 
