@@ -31,6 +31,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlbench.models import BuiltModel, build_on_meta, training_loss
 from dlbench.worker.counting.arithmetic import convolution_macs as convolution_macs
 from dlbench.worker.counting.arithmetic import is_counted, is_free, is_unknown, macs_of, name_of, tensors_in
+from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
 
 #: Number of passes to average if the work differs between steps.
 NUM_PASSES = 32
@@ -264,15 +265,11 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.backward = False
         self._module = module
         self._thread = threading.get_ident()
-        self._inside: list[str] = []
-        self._owner_of_node: dict[int, str] = {}  # by autograd's sequence number of the node
-        self._next_node: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
+        self._owners = NodeOwners()
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
-        for path, module in self._module.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._entering(path)))
-            self._handles.append(module.register_forward_hook(self._leaving, always_call=True))
+        self._handles = hook_modules(self._module, self._entering, self._leaving)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -281,19 +278,16 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
 
-    def _entering(self, path: str) -> Callable[..., None]:
-        def enter(*_: Any) -> None:
-            if threading.get_ident() == self._thread:
-                self._inside.append(path)
-            else:
-                # Dispatch modes apply to one thread: operations in other threads are not seen.
-                self._note_unseen(path)
-
-        return enter
-
-    def _leaving(self, *_: Any) -> None:
+    def _entering(self, path: str) -> None:
         if threading.get_ident() == self._thread:
-            self._inside.pop()
+            self._owners.enter(path)
+        else:
+            # Dispatch modes apply to one thread: operations in other threads are not seen.
+            self.operations.append(Operation(UNSEEN, None, 0, self.backward, path, ()))
+
+    def _leaving(self, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            self._owners.leave()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -330,9 +324,6 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         )
 
-    def _note_unseen(self, path: str) -> None:
-        self.operations.append(Operation(UNSEEN, None, 0, self.backward, path, ()))
-
     @property
     def recomputing(self) -> bool:
         """Whether a part of the forward pass is being recomputed in a backward pass.
@@ -342,7 +333,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """
         if not self.backward:
             return False
-        if self._inside:
+        if self._owners.running is not None:
             return True
         node = torch._C._current_autograd_node()
         own = isinstance(node, BackwardCFunction) and not isinstance(node, _CHECKPOINT)
@@ -351,14 +342,10 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _owner(self) -> str:
         """Return the module that runs the operation, or whose gradient it is."""
         node = torch._C._current_autograd_node() if self.backward else None
-        owner = self._owner_of_node.get(node._sequence_nr(), "") if node else ""
+        owner = (self._owners.of(node) if node else None) or ""
         if self.backward and not self.recomputing:
             return owner
         # Recomputation outside modules belongs to the module whose gradient needs it.
-        path = self._inside[-1] if self._inside else owner
-        newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-        if newest > self._next_node:
-            # Autograd has just created the node of this operation, with ascending numbers; frozen weights have none.
-            self._owner_of_node[newest - 1] = path
-            self._next_node = newest
+        path = owner if self._owners.running is None else self._owners.running
+        self._owners.assign_new(path)
         return path

@@ -31,6 +31,7 @@ from dlbench.models.loss import main_scores
 from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.suites.case import Case
 from dlbench.suites.request import case_of
+from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
 from dlbench.worker.counting.traffic import LOSS, Work, count_traffic
 from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job import answer
@@ -60,9 +61,7 @@ class LayerHooks:
     def __init__(self, network: nn.Module, clock: Clock) -> None:
         self._network = network
         self._clock = clock
-        self._inside: list[str] = []
-        self._owner_of_node: dict[int, str] = {}
-        self._next_node = 0
+        self._owners = NodeOwners()
         self._last = ("", "")
         #: Once the network has left its forward pass: what its modules do then is run again for the gradients.
         self._in_backward = False
@@ -73,10 +72,7 @@ class LayerHooks:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Within this context every step leaves its marks."""
-        handles: list[Any] = []
-        for path, module in self._network.named_modules():
-            handles.append(module.register_forward_pre_hook(self._entering(path or ROOT), prepend=True))
-            handles.append(module.register_forward_hook(self._leaving, always_call=True))
+        handles = hook_modules(self._network, self._entering, self._leaving)
         try:
             yield
         finally:
@@ -86,8 +82,7 @@ class LayerHooks:
     def begin(self) -> None:
         """A step begins."""
         self.marks = []
-        self._inside = []
-        self._owner_of_node.clear()
+        self._owners.clear()
         self._last = ("", "")
         self._in_backward = False
         self._mark(INPUT, "forward")
@@ -109,26 +104,22 @@ class LayerHooks:
             self._last = (owner, way)
             self.marks.append((owner, way, self._clock.stamp()))
 
-    def _entering(self, path: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            self._number_nodes()
-            if self._in_backward and not self._inside:
-                self._before, self._first_node = self._last, self._next_node
-            self._inside.append(path)
-            self._mark(path, self._way)
+    def _entering(self, path: str) -> None:
+        is_first = self._owners.running is None
+        self._owners.enter(path or ROOT)
+        if self._in_backward and is_first:
+            self._before, self._first_node = self._last, self._owners.next_node
+        self._mark(path or ROOT, self._way)
 
-        return hook
-
-    def _leaving(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._number_nodes()
-        self._inside.pop()
-        if self._inside:
-            self._mark(self._inside[-1], self._way)
+    def _leaving(self, output: Any) -> None:
+        self._owners.leave()
+        if self._owners.running is not None:
+            self._mark(self._owners.running, self._way)
             return
         self._mark(MEASURING, "forward")
         # Without an output the module ended early, as where activation checkpointing has all that it needs.
         for node in graph_of(output) if output is not None else ():
-            owner = self._owner_of_node.get(node._sequence_nr())
+            owner = self._owners.of(node)
             if owner is not None and (not self._in_backward or node._sequence_nr() >= self._first_node):
                 node.register_prehook(self._at_node(owner))
         if self._in_backward:
@@ -140,13 +131,6 @@ class LayerHooks:
     @property
     def _way(self) -> str:
         return "backward" if self._in_backward else "forward"
-
-    def _number_nodes(self) -> None:
-        """What autograd has numbered since the last call belongs to the module that was running."""
-        newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-        if self._inside:
-            self._owner_of_node.update(dict.fromkeys(range(self._next_node, newest), self._inside[-1]))
-        self._next_node = newest
 
     def _at_node(self, owner: str) -> Callable[..., None]:
         # The node of the step before is gone, or holds its own owner: closures of one step are never mixed up.
