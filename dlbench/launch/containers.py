@@ -6,13 +6,15 @@ Each runtime loses, hides or copies something else; the comments say what, and w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from dlbench.errors import BadInput
-from dlbench.launch.sites import OVERRIDES, RUNTIMES, Mount
 
 Argv = tuple[str, ...]
+
+#: What a person may set to change how ranks meet, in a profile or around `dlbench submit`; see `worker.rendezvous`.
+OVERRIDES = ("DLBENCH_MASTER_ADDR", "DLBENCH_MASTER_PORTS", "DLBENCH_INTERFACE", "DLBENCH_RENDEZVOUS_S")
 
 #: Variables that only exist once a rank runs. Where a runtime starts from an empty environment they go in by name.
 PASSED = (
@@ -28,6 +30,15 @@ PASSED_MPI = (
     *("PMIX_SERVER_URI2", "PMIX_SERVER_URI21", "PMIX_SERVER_URI3", "PMIX_SERVER_URI4", "PMIX_SERVER_URI41"),
     *("PMIX_SERVER_TMPDIR", "PMIX_SYSTEM_TMPDIR", "PMIX_SECURITY_MODE", "PMIX_GDS_MODULE", "PMIX_BFROP_BUFFER_TYPE"),
 )
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A folder of the host that is seen inside the container."""
+
+    source: str
+    target: str
+    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,8 +68,6 @@ class Wrapping:
     cleanup: tuple[Argv, ...] = ()  # where `prepare` ran, at the end
     digest: Argv = ()  # prints what the image really is, where only the node can tell
 
-
-Runtime = Callable[[str, Surroundings], Wrapping]
 
 #: Nothing of the host's environment goes in but by name, and a name that is not set goes in as an empty text: an empty
 #: CUDA_VISIBLE_DEVICES hides every GPU. So each rank names what it has. The names are $0, Enroot's options follow up to
@@ -231,27 +240,6 @@ def udocker(image: str, around: Surroundings) -> Wrapping:
         prepare_once=True,
         cleanup=(("udocker", "rm", around.name),),
     )
-
-
-FUNCTIONS: dict[str, Runtime] = {
-    "none": none,
-    "docker": docker,
-    "podman": podman,
-    "enroot": enroot,
-    "pyxis": pyxis,
-    "apptainer": apptainer,
-    "udocker": udocker,
-}
-assert tuple(FUNCTIONS) == RUNTIMES
-
-
-def wrap(runtime: str, image: str | None, around: Surroundings) -> Wrapping:
-    """How `runtime`, one of `sites.RUNTIMES`, brings a command into `image`.
-
-    Raises:
-        BadInput: the runtime cannot do what is asked.
-    """
-    return FUNCTIONS[runtime](image or "", around)
 
 
 def _names(around: Surroundings, more: Iterable[str] = ()) -> Argv:

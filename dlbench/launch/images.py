@@ -22,10 +22,9 @@ from dlbench.atomic_file import read_text, write_atomically
 from dlbench.errors import BadInput, StoreError
 from dlbench.json_text import load_json
 from dlbench.launch import claims
-from dlbench.launch.sites import FILE_RUNTIMES, Container
+from dlbench.launch.runtimes import RECORDS, ImageFile
+from dlbench.launch.sites import Container
 
-#: Signature of an image file: bytes and their offset.
-_MAGIC = {"squashfs": (b"hsqs", 0), "SIF": (b"SIF_MAGIC", 32)}
 _POLL_S = 1.0
 
 
@@ -56,7 +55,8 @@ def import_image(container: Container, force: bool = False, say: Callable[[str],
             "the site profile has no container image (container.runtime is 'none'); set "
             "container.runtime and container.image"
         )
-    if container.runtime not in FILE_RUNTIMES:
+    image_file = RECORDS[container.runtime].image_file
+    if image_file is None:
         return _pull(container, say)
     path = Path(container.image)
     if path.is_file() and not force:
@@ -66,24 +66,12 @@ def import_image(container: Container, force: bool = False, say: Callable[[str],
             f"{path} does not exist and container.source is not set; set it to, for example, "
             f"docker://nvcr.io#nvidia/pytorch:TAG or dockerd://dlbench:latest (local Docker engine)"
         )
-    return _fetch_once(container.runtime, path, container.source, force, say)
+    return _fetch_once(container.runtime, image_file, path, container.source, force, say)
 
 
-def import_argv(runtime: str, source: str, target: Path) -> list[str]:
-    """Return the command that downloads `source` into the file `target`."""
-    if runtime == "apptainer":
-        # Enroot separates registry and image by '#'; Apptainer uses '/'.
-        plain = source.replace("#", "/")
-        if plain.startswith("dockerd://"):
-            # Without a tag Enroot uses latest; Apptainer requires one.
-            name = plain.removeprefix("dockerd://")
-            tagged = ":" in name.rpartition("/")[2] or "@" in name
-            plain = f"docker-daemon:{name}" if tagged else f"docker-daemon:{name}:latest"
-        return ["apptainer", "pull", str(target), plain]
-    return ["enroot", "import", "--output", str(target), source]
-
-
-def _fetch_once(runtime: str, path: Path, source: str, force: bool, say: Callable[[str], None]) -> Imported:
+def _fetch_once(
+    runtime: str, image_file: ImageFile, path: Path, source: str, force: bool, say: Callable[[str], None]
+) -> Imported:
     path.parent.mkdir(parents=True, exist_ok=True)
     waited = False
     while (claim := claims.take(path.parent, path.name)) is None:
@@ -99,8 +87,8 @@ def _fetch_once(runtime: str, path: Path, source: str, force: bool, say: Callabl
         temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         try:
             say(f"downloading {source} to {path}")
-            _run(import_argv(runtime, source, temporary), claim)
-            digest = _verified(temporary, "SIF" if runtime == "apptainer" else "squashfs")
+            _run(image_file.fetch(source, temporary), claim)
+            digest = _verified(temporary, image_file)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -152,22 +140,23 @@ def _run(argv: list[str], claim: claims.Claim | None = None) -> str:
     return output
 
 
-def _verified(file: Path, kind: str) -> str:
+def _verified(file: Path, wanted: ImageFile) -> str:
     """Verify an image file and return its digest.
 
     Raises:
         StoreError: it is not an image.
     """
-    magic, offset = _MAGIC[kind]
     try:
         with file.open("rb") as stream:
             head = stream.read(96)
     except FileNotFoundError:
         raise StoreError(f"the import succeeded, but {file} does not exist") from None
-    if head[offset : offset + len(magic)] != magic:
-        raise StoreError(f"the imported file is not a {kind} image (it begins with {head[:8]!r}); no image was saved")
+    if not head[wanted.offset :].startswith(wanted.magic):
+        raise StoreError(
+            f"the imported file is not a {wanted.kind} image (it begins with {head[:8]!r}); no image was saved"
+        )
     # The squashfs superblock contains the size of the image (offset 40, 64 bits).
-    wanted_bytes = int.from_bytes(head[40:48], "little") if kind == "squashfs" else 0
+    wanted_bytes = int.from_bytes(head[40:48], "little") if wanted.kind == "squashfs" else 0
     if file.stat().st_size < wanted_bytes:
         raise StoreError(f"the image is truncated: {file.stat().st_size} of {wanted_bytes} bytes; no image was saved")
     return digest_of(file)
@@ -185,7 +174,7 @@ def digest_of(path: Path) -> str:
 
 def recorded_digest(container: Container) -> str | None:
     """Return the digest that `import_image` recorded for this image file; None if there is none."""
-    if container.runtime not in FILE_RUNTIMES or not container.image:
+    if not RECORDS[container.runtime].image_file or not container.image:
         return None
     path = Path(container.image)
     recorded = _recorded(path)
@@ -210,14 +199,15 @@ def _beside(path: Path) -> Path:
 def _pull(container: Container, say: Callable[[str], None]) -> Imported:
     """Download with Docker, Podman or udocker, which store and lock images themselves."""
     image, engine = str(container.image), container.runtime
+    store = RECORDS[engine].pull
     fetched = False
     if container.source:
         say(f"{engine} downloads {container.source}")
         _run([engine, "pull", container.source])
-        if engine != "udocker" and container.source != image:
+        if "tag" in store and container.source != image:
             _run([engine, "tag", container.source, image])
         fetched = True
-    if engine == "udocker":
+    if "inspect" not in store:
         return Imported(image, "unknown", container.source, fetched)
     digest = _run([engine, "image", "inspect", "--format", "{{.Id}}", image]).strip()
     return Imported(image, digest, container.source, fetched)

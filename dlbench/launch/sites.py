@@ -24,16 +24,13 @@ from typing import Any, NoReturn
 
 from dlbench import shipped
 from dlbench.errors import BadInput, UnknownName
+from dlbench.launch.containers import OVERRIDES, Mount
+from dlbench.launch.runtimes import RECORDS, RUNTIMES
 from dlbench.toml_file import TomlFile, read_toml, typed
 
-RUNTIMES = ("none", "docker", "podman", "enroot", "pyxis", "apptainer", "udocker")
-#: Runtimes whose image is a file on a shared disk; other runtimes keep images in their own storage.
-FILE_RUNTIMES = ("enroot", "pyxis", "apptainer")
 GPU_REQUESTS = ("none", "gres", "gpus-per-node")
 #: Variables that identify a rank; a common value would make each rank rank 0.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-#: User settings of the rendezvous, in a profile or the environment of `dlbench submit`; see `worker.rendezvous`.
-OVERRIDES = ("DLBENCH_MASTER_ADDR", "DLBENCH_MASTER_PORTS", "DLBENCH_INTERFACE", "DLBENCH_RENDEZVOUS_S")
 
 #: Paths that all tools accept: Slurm's directives, `-v S:D`, `--container-mounts=S:D,S:D`.
 PLAIN_PATH = re.compile(r"/[\w.+@=/-]*")
@@ -149,15 +146,6 @@ class Network:
 
     interface: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a network interface, such as ib0")
     master_address: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "an address or host name")
-
-
-@dataclass(frozen=True)
-class Mount:
-    """A host folder mounted in the container."""
-
-    source: str
-    target: str
-    read_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -373,7 +361,7 @@ class _Reader:
         where = self._place("container", "image" if container.image else "runtime")
         if not container.image:
             raise BadInput(f"{where}: runtime {container.runtime} needs container.image; set it")
-        if container.runtime in FILE_RUNTIMES:
+        if RECORDS[container.runtime].image_file:
             return dataclasses.replace(container, image=self._path("image", container.image))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./:@-]*", container.image):
             raise BadInput(f"{where}: '{container.image}' must be an image reference such as dlbench:latest")

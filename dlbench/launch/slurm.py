@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import Surroundings, Wrapping, wrap
+from dlbench.launch.containers import Mount, Surroundings, Wrapping
 from dlbench.launch.launchers import WORKER, Launcher
-from dlbench.launch.sites import PLAIN_PATH, Mount, Site
+from dlbench.launch.runtimes import RECORDS, wrap
+from dlbench.launch.sites import PLAIN_PATH, Site
 from dlbench.suites.case import Case
 
 #: Placeholder for the job id, which is set only when the script runs. No validated value can contain it.
@@ -260,7 +261,7 @@ def _check(site: Site, job: Job) -> None:
             f"{job.suite} needs {job.ranks_per_node} GPUs per node; "
             f"{site.file} has {site.gpus.per_node} (gpus.per_node)"
         )
-    if site.container.runtime in ("docker", "podman") and site.has_gpus and not site.slurm.exclusive:
+    if RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
             f"{site.container.runtime} uses every GPU of a node, also those of other jobs; set slurm.exclusive = "
             f"true in {site.file}"

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlbench.errors import BadInput
-from dlbench.launch import sites, slurm
+from dlbench.launch import runtimes, sites, slurm
 from dlbench.launch.sites import load_site
 from tests.launch.test_slurm import JOB
 
@@ -151,10 +151,10 @@ def test_the_scripts_of_any_profile_pass_shellcheck_and_bash(scripts_of, tmp_pat
     assert checked.returncode == 0, checked.stdout
 
 
-@pytest.mark.parametrize("runtime", sites.RUNTIMES)
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
 @pytest.mark.parametrize("text", TRICKY, ids=repr)
 def test_a_tricky_value_arrives_in_the_environment_as_it_stands(scripts_of, runtime, text):
-    image = "/x.img" if runtime in sites.FILE_RUNTIMES else "dlbench:latest"
+    image = "/x.img" if runtimes.RECORDS[runtime].image_file else "dlbench:latest"
     container = {"runtime": runtime, "image": image}
     profile = {
         "description": "",

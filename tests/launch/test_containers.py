@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import PASSED, Surroundings, wrap
-from dlbench.launch.sites import RUNTIMES, Mount
+from dlbench.launch.containers import PASSED, Mount, Surroundings
+from dlbench.launch.runtimes import RUNTIMES, wrap
 from tests.fakes import runtimes
 
 AROUND = Surroundings(

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from dlbench.launch import doctor
+from dlbench.launch.containers import Mount
 from dlbench.launch.doctor import Answer, Place, folders, python
-from dlbench.launch.sites import Container, Gpus, Mount, Network, Site, Slurm, Software
+from dlbench.launch.sites import Container, Gpus, Network, Site, Slurm, Software
 
 ROOT = Path(__file__).parents[2]
 PROBE = {

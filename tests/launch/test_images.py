@@ -12,6 +12,7 @@ import pytest
 
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import claims, images
+from dlbench.launch.runtimes import RECORDS
 from dlbench.launch.sites import Container
 from tests.fakes import runtimes
 
@@ -133,19 +134,26 @@ def test_a_profile_that_says_too_little_is_told_what_is_missing(profile, message
 
 def test_the_command_for_each_runtime():
     target = Path("/i/x")
-    assert images.import_argv("pyxis", "docker://a#b:c", target) == [
+    assert RECORDS["pyxis"].image_file.fetch("docker://a#b:c", target) == [
         "enroot",
         "import",
         "--output",
         "/i/x",
         "docker://a#b:c",
     ]
-    assert images.import_argv("apptainer", "docker://a#b:c", target) == ["apptainer", "pull", "/i/x", "docker://a/b:c"]
-    assert images.import_argv("apptainer", "dockerd://b:c", target)[-1] == "docker-daemon:b:c"
+    assert RECORDS["apptainer"].image_file.fetch("docker://a#b:c", target) == [
+        "apptainer",
+        "pull",
+        "/i/x",
+        "docker://a/b:c",
+    ]
+    assert RECORDS["apptainer"].image_file.fetch("dockerd://b:c", target)[-1] == "docker-daemon:b:c"
     # As Enroot reads it: an image of an engine on this machine, without a tag the latest.
-    assert images.import_argv("apptainer", "dockerd://b", target)[-1] == "docker-daemon:b:latest"
-    assert images.import_argv("apptainer", "dockerd://host:5000/b", target)[-1] == "docker-daemon:host:5000/b:latest"
-    assert images.import_argv("apptainer", "dockerd://b@sha256:0", target)[-1] == "docker-daemon:b@sha256:0"
+    assert RECORDS["apptainer"].image_file.fetch("dockerd://b", target)[-1] == "docker-daemon:b:latest"
+    assert (
+        RECORDS["apptainer"].image_file.fetch("dockerd://host:5000/b", target)[-1] == "docker-daemon:host:5000/b:latest"
+    )
+    assert RECORDS["apptainer"].image_file.fetch("dockerd://b@sha256:0", target)[-1] == "docker-daemon:b@sha256:0"
 
 
 def test_docker_pulls_tags_and_says_which_image_it_is(tmp_path, monkeypatch):

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.launch.sites import Mount, load_site
+from dlbench.launch.containers import Mount
+from dlbench.launch.sites import load_site
 
 SLURM = Path(__file__).parents[2] / "slurm"
 PLACE = {"HOME": "/home/anna", "SCRATCH": "/scratch/anna"}

@@ -10,7 +10,8 @@ import pytest
 
 from dlbench.errors import BadInput
 from dlbench.launch import slurm
-from dlbench.launch.sites import Container, Gpus, Mount, Report, Site, load_site
+from dlbench.launch.containers import Mount
+from dlbench.launch.sites import Container, Gpus, Report, Site, load_site
 from dlbench.launch.sites import Slurm as SlurmTable
 from dlbench.suites.case import Case
 from tests.fakes import runtimes

@@ -7,35 +7,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dlbench.launch.doctor.machine import MIB, Finding, Place
-from dlbench.launch.sites import FILE_RUNTIMES
+from dlbench.launch.runtimes import PROGRAMS, RECORDS
 
 #: NVIDIA's PyTorch image, unpacked [bytes].
 MIN_UNPACKED_BYTES = 25_000 * MIB
-#: Runtimes that unpack images, and how to move their storage to a local disk.
-_STORAGE = {
-    "enroot": "set environment.ENROOT_DATA_PATH in the profile to a local disk of the nodes",
-    "pyxis": "ask the site to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf to a local disk, such as "
-    "/tmp/enroot-data/user-$(id -u): pyxis ignores the profile and the job; until then set slurm.max_nodes = 1",
-    "podman": "set graphroot in ~/.config/containers/storage.conf to a local disk of the node",
-}
 _SHARED_DISKS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "cifs", "smb3")
 
 
 def check_runtimes(place: Place) -> Iterator[Finding]:
     """Check the container runtimes, and whether this user may use that of the profile."""
-    found = [name for name in ("docker", "podman", "enroot", "apptainer", "udocker") if place.which(name)]
+    found = [name for name in PROGRAMS if place.which(name)]
     yield Finding("runtimes", "ok" if found else "note", f"on PATH: {', '.join(found) or 'none'}")
-    runtime = "enroot" if place.runtime == "pyxis" else place.runtime
-    if runtime not in ("none", *found):
+    record = RECORDS[place.runtime]
+    if record.program not in (None, *found):
         level = "fail" if place.environment.get("SLURM_JOB_ID") and place.runtime != "pyxis" else "note"
         yield Finding(
             "runtimes",
             level,
-            f"{runtime}, the runtime of the profile, is not installed here",
+            f"{record.program}, the runtime of the profile, is not installed here",
             "it may be installed only on compute nodes",
         )
-    if runtime == "docker" and "docker" in found:
-        answer = place.run(["docker", "info", "--format", "{{.ServerVersion}}"])
+    if record.engine_query and record.program in found:
+        answer = place.run(list(record.engine_query))
         if answer is None or answer.status != 0:
             said = (answer.err.strip().splitlines() or ["no answer"])[-1] if answer else "no answer"
             denied = "permission denied" in said.lower()
@@ -44,7 +37,7 @@ def check_runtimes(place: Place) -> Iterator[Finding]:
             )
             yield Finding("runtimes", "fail", f"the Docker engine cannot be used: {said}", mend)
     gpus = place.site is not None and place.site.has_gpus
-    if runtime == "podman" and gpus and not (place.names("/etc/cdi/*") + place.names("/var/run/cdi/*")):
+    if record.gpu_files and gpus and not any(map(place.names, record.gpu_files)):
         mend = "ask the site to run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
         yield Finding("runtimes", "fail", "Podman finds no GPU without a CDI file in /etc/cdi", mend)
     yield from _namespaces(place)
@@ -53,7 +46,7 @@ def check_runtimes(place: Place) -> Iterator[Finding]:
 
 
 def _namespaces(place: Place) -> Iterator[Finding]:
-    if place.runtime not in ("podman", "enroot", "pyxis", "apptainer"):
+    if not RECORDS[place.runtime].needs_user_namespaces:
         return
     switches = ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces")
     off = [switch for switch in switches if place.read(switch) == "0"]
@@ -89,7 +82,7 @@ def _storage(place: Place) -> Iterator[Finding]:
         )
         return
     free_mib, kind = int(words[0]), words[1]
-    mend = _STORAGE[place.runtime]
+    mend = RECORDS[place.runtime].storage_advice or ""
     nodes = place.site.slurm.max_nodes if place.site else None
     if place.runtime == "podman" and kind in _SHARED_DISKS:
         yield Finding("image storage", "fail", f"{folder} is on {kind}, where Podman cannot keep images", mend)
@@ -110,11 +103,11 @@ def _storage(place: Place) -> Iterator[Finding]:
 
 
 def _storage_folder(place: Place) -> str | None:
-    program = "enroot" if place.runtime == "pyxis" else place.runtime
-    if place.runtime not in _STORAGE or not place.which(program):
+    record = RECORDS[place.runtime]
+    if not record.storage_advice or not place.which(str(record.program)):
         return None
-    if place.runtime == "podman":
-        answer = place.run(["podman", "info", "--format", "{{.Store.GraphRoot}}"])
+    if record.storage_query:
+        answer = place.run(list(record.storage_query))
         return answer.out.strip() or None if answer and answer.status == 0 else None
     home = place.environment.get("HOME", "/")
     wanted = dict(place.site.environment).get("ENROOT_DATA_PATH") if place.site else None
@@ -129,7 +122,7 @@ def _storage_folder(place: Place) -> str | None:
 
 def _image(place: Place) -> Iterator[Finding]:
     container = place.site.container if place.site else None
-    if container is None or not container.image or container.runtime not in FILE_RUNTIMES:
+    if container is None or not container.image or not RECORDS[container.runtime].image_file:
         return
     if place.exists(container.image):
         yield Finding("image", "ok", container.image)

@@ -1,0 +1,110 @@
+"""The container runtimes, one record each, from which launcher, site check, image import and doctor read.
+
+How a runtime brings a command into a container, and sweeps up what jobs left, is its function in `containers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlbench.launch import containers
+from dlbench.launch.containers import Argv, Surroundings, Wrapping
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image that is a file on a shared disk."""
+
+    kind: str
+    magic: bytes  # how the file begins, from byte `offset` on
+    offset: int
+    fetch: Callable[[str, Path], list[str]]  # the command that fetches a source into the file
+
+
+@dataclass(frozen=True)
+class ContainerRuntime:
+    """What is known of one runtime besides its words around a command."""
+
+    wrap: Callable[[str, Surroundings], Wrapping]
+    program: str | None = None  # is on PATH where the runtime is
+    image_file: ImageFile | None = None  # None: images are in a store of its own, under a name
+    pull: tuple[str, ...] = ("pull", "tag", "inspect")  # what the store can do
+    needs_user_namespaces: bool = False
+    shares_node: bool = False  # what it starts Slurm neither binds nor counts
+    engine_query: Argv = ()  # answers where this user may use the engine
+    gpu_files: tuple[str, ...] = ()  # without any of these there is no GPU inside
+    storage_advice: str | None = None  # it unpacks images: what moves the place to a disk of the node
+    storage_query: Argv = ()  # prints where; without it Enroot's settings say so
+
+
+def _enroot_import(source: str, target: Path) -> list[str]:
+    return ["enroot", "import", "--output", str(target), source]
+
+
+def _apptainer_pull(source: str, target: Path) -> list[str]:
+    # Enroot's way to part registry and image is '#'; Apptainer takes the usual one.
+    plain = source.replace("#", "/")
+    if plain.startswith("dockerd://"):
+        # Enroot takes an image without its tag as the latest one; Apptainer refuses it.
+        name = plain.removeprefix("dockerd://")
+        tagged = ":" in name.rpartition("/")[2] or "@" in name
+        plain = f"docker-daemon:{name}" if tagged else f"docker-daemon:{name}:latest"
+    return ["apptainer", "pull", str(target), plain]
+
+
+_SQUASHFS = ImageFile("squashfs", b"hsqs", 0, _enroot_import)
+
+RECORDS = {
+    "none": ContainerRuntime(containers.none),
+    "docker": ContainerRuntime(
+        containers.docker,
+        "docker",
+        shares_node=True,
+        engine_query=("docker", "info", "--format", "{{.ServerVersion}}"),
+    ),
+    "podman": ContainerRuntime(
+        containers.podman,
+        "podman",
+        shares_node=True,
+        needs_user_namespaces=True,
+        gpu_files=("/etc/cdi/*", "/var/run/cdi/*"),
+        storage_advice="set graphroot in ~/.config/containers/storage.conf to a local disk of the node",
+        storage_query=("podman", "info", "--format", "{{.Store.GraphRoot}}"),
+    ),
+    "enroot": ContainerRuntime(
+        containers.enroot,
+        "enroot",
+        _SQUASHFS,
+        needs_user_namespaces=True,
+        storage_advice="set environment.ENROOT_DATA_PATH in the profile to a local disk of the nodes",
+    ),
+    "pyxis": ContainerRuntime(
+        containers.pyxis,
+        "enroot",
+        _SQUASHFS,
+        needs_user_namespaces=True,
+        storage_advice="ask the site to set ENROOT_DATA_PATH in /etc/enroot/enroot.conf to a local disk, such as "
+        "/tmp/enroot-data/user-$(id -u): pyxis ignores the profile and the job; until then set slurm.max_nodes = 1",
+    ),
+    "apptainer": ContainerRuntime(
+        containers.apptainer,
+        "apptainer",
+        ImageFile("SIF", b"SIF_MAGIC", 32, _apptainer_pull),
+        needs_user_namespaces=True,
+    ),
+    "udocker": ContainerRuntime(containers.udocker, "udocker", pull=("pull",)),
+}
+RUNTIMES = tuple(RECORDS)
+#: The programs of all runtimes, each once.
+PROGRAMS = tuple(dict.fromkeys(record.program for record in RECORDS.values() if record.program))
+
+
+def wrap(runtime: str, image: str | None, around: Surroundings) -> Wrapping:
+    """How `runtime`, one of `RUNTIMES`, brings a command into `image`.
+
+    Raises:
+        BadInput: the runtime cannot do what is asked.
+    """
+    return RECORDS[runtime].wrap(image or "", around)
