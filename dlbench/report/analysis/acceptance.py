@@ -28,7 +28,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.reruns import MIN_PROCESSES, Window, process_interval
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
-from dlbench.toml_file import read_toml
+from dlbench.toml_file import read_toml, typed
 
 VERDICTS = ("passed", "failed", "not decided")
 #: Beside the axes a selector may name the suite and the device.
@@ -90,16 +90,12 @@ def load(file: Path) -> Acceptance:
         BadInput: it cannot be used; the message names the line's number.
         UnknownName: a key, axis or metric that does not exist.
     """
-    values = read_toml(file, "an acceptance file").values
-    for key in values:
-        if key not in ("name", "line"):
-            raise UnknownName("key", key, ("name", "line"), str(file))
-    lines = values.get("line")
+    read = read_toml(file, "an acceptance file")
+    read.require_known(read.values, ("name", "line"))
+    lines = read.values.get("line")
     if not isinstance(lines, list) or not lines or not all(isinstance(line, dict) for line in lines):
         raise BadInput(f"{file} has no lines; write [[line]] with case, metric and at_least or at_most")
-    name = values.get("name", file.stem)
-    if not isinstance(name, str):
-        raise BadInput(f"{file}: name is {excerpt(name)}; it must be a text")
+    name = read.get("name", str, file.stem)
     return Acceptance(name, tuple(_line(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)))
 
 
@@ -124,18 +120,12 @@ def _line(values: dict[str, Any], where: str) -> Commitment:
     repeats = values.get("repeats", MIN_PROCESSES)
     if not isinstance(repeats, int) or isinstance(repeats, bool) or not 1 <= repeats <= 1000:
         raise BadInput(f"{where}: repeats is {excerpt(repeats)}; it must be a whole number from 1 to 1000")
-    bound = _number(values[given[0]], given[0], where)
-    tolerance = _number(values.get("tolerance", 0.0), "tolerance", where)
+    bound = typed(values[given[0]], float, given[0], where)
+    tolerance = typed(values.get("tolerance", 0.0), float, "tolerance", where)
     if bound <= 0 or not 0 <= tolerance < 1:
         raise BadInput(f"{where}: {given[0]} must be above 0, and tolerance from 0 to below 1 (0.02 is 2 %)")
     note = str(values.get("note", ""))
     return Commitment(case, str(metric), bound, given[0] == "at_least", tolerance, repeats, note)
-
-
-def _number(value: Any, key: str, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e300:
-        raise BadInput(f"{where}: {key} is {excerpt(value)}; it must be a number")
-    return float(value)
 
 
 def judge_results(acceptance: Acceptance, sources: Sequence[str | Path], confidence: float = 0.95) -> list[Judgement]:

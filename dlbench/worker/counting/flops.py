@@ -283,7 +283,10 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._owners.enter(path)
         else:
             # Dispatch modes apply to one thread: operations in other threads are not seen.
-            self.operations.append(Operation(UNSEEN, None, 0, self.backward, path, ()))
+            self._note_unseen(path)
+
+    def _note_unseen(self, path: str) -> None:
+        self.operations.append(Operation(UNSEEN, None, 0, self.backward, path, ()))
 
     def _leaving(self, output: Any) -> None:
         if threading.get_ident() == self._thread:

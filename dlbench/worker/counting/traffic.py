@@ -158,14 +158,13 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
             if node is not None:
                 # The node of a parameter has no module: it belongs to the module that computed its gradient. So does
                 # the sum of gradients of several paths, which has no node.
-                self._last_owner = self._owner_of_node.get(node._sequence_nr(), self._last_owner)
+                owner = self._owners.of(node)
+                self._last_owner = self._last_owner if owner is None else owner
             if not self.recomputing:
                 return self._last_owner
-        owner = self._inside[-1] if self._inside else self._last_owner
-        newest = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
-        # Only nodes numbered since the last operation: some operations create none.
-        self._owner_of_node.update(dict.fromkeys(range(self._next_node, newest), owner))
-        self._next_node = newest
+        owner = self._owners.running
+        owner = self._last_owner if owner is None else owner
+        self._owners.assign_new(owner)
         return owner
 
 
