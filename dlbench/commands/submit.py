@@ -16,6 +16,8 @@ from dlbench.messages import say
 
 if TYPE_CHECKING:
     from dlbench.launch.jobs import SubmittedJob
+    from dlbench.launch.sites import Site
+    from dlbench.suites.suite import Suite
 
 
 def add(commands: Any) -> None:
@@ -28,6 +30,8 @@ def add(commands: Any) -> None:
         "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
     )
     parser.add_argument("--by-nodes", action="store_true", help="one job per node count")
+    parser.add_argument("--each-node", action="store_true", help="measure the suite on every node by itself")
+    parser.add_argument("--nodes", metavar="LIST", help="with --each-node: only these nodes, such as n[1-40]")
     reporting = parser.add_mutually_exclusive_group()
     reporting.add_argument(
         "--no-report", dest="report", action="store_false", help="do not submit the job that writes the report"
@@ -55,6 +59,8 @@ def _submit(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))
+    if options.each_node or options.nodes:
+        return _submit_each_node(options, suite, site)
     array, throttle = jobs.parse_array(options.array)
     submission = jobs.prepare(
         suite,
@@ -93,6 +99,38 @@ def _submit(options: argparse.Namespace) -> int:
         return 1
     say(f"run `dlbench status --results {options.results}` to see the progress")
     return 0
+
+
+def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> int:
+    """One job per node; exit status 1 if some nodes could not be submitted."""
+    from dlbench.launch import each_node, jobs
+    from dlbench.launch.results_folder import check_folder
+    from dlbench.node_list import expand_nodes, fold_nodes
+
+    if not options.each_node:
+        raise BadInput("--nodes needs --each-node")
+    if options.array != "1" or options.by_nodes or options.report_only:
+        raise BadInput("--each-node cannot be combined with --array, --by-nodes or --report-only")
+    wanted = expand_nodes(options.nodes) if options.nodes else None
+    plan = each_node.plan(suite, site, options.results, wanted)
+    for nodes, words in (
+        (plan.done, "complete"),
+        (plan.active, "with a job in the queue"),
+        (plan.away, "down or drained; run the same command later to measure them"),
+    ):
+        if nodes:
+            say(f"skipped: {units.counted(len(nodes), 'node')} {words}: {fold_nodes(nodes)}")
+    submissions = (each_node.prepare(suite, options.overrides, site, options.results, node) for node in plan.submit)
+    if options.dry_run:
+        for submission in submissions:
+            print(jobs.shown(submission))
+        return 0
+    check_folder(options.results)
+    taken, refused = each_node.submit(submissions, show_job)
+    say(f"{suite.name}: {units.counted(len(taken), 'node')} submitted -> {options.results}/nodes/ at {site.name}")
+    if refused:
+        say(f"dlbench: {refused}; run the same command later to submit the other nodes")
+    return 1 if refused or plan.away else 0
 
 
 def show_job(job: SubmittedJob) -> None:

@@ -94,13 +94,22 @@ def states(job_ids: Sequence[str]) -> list[JobState]:
     """
     if not job_ids:
         return []
-    answer = call(["squeue", "--noheader", "--user", str(os.getuid()), "--format=%i|%T|%r|%M|%l|%N"])
-    queued = [JobState(*line.strip().split("|", 5)) for line in answer.splitlines() if line.count("|") >= 5]
+    waiting = queued()
     found = []
     for job_id in job_ids:
-        tasks = [job for job in queued if base_id(job.id) == job_id]
+        tasks = [job for job in waiting if base_id(job.id) == job_id]
         found += tasks or [ended_state(job_id)]
     return found
+
+
+def queued() -> list[JobState]:
+    """All jobs and array tasks of this user that are queued or running.
+
+    Raises:
+        SchedulerError: squeue does not answer.
+    """
+    answer = call(["squeue", "--noheader", "--user", str(os.getuid()), "--format=%i|%T|%r|%M|%l|%N"])
+    return [JobState(*line.strip().split("|", 5)) for line in answer.splitlines() if line.count("|") >= 5]
 
 
 def ended_state(job_id: str) -> JobState:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import torch
 
 from dlbench.errors import DeviceUnavailable
@@ -11,7 +9,7 @@ from dlbench.heap import keep_freed_memory
 from dlbench.results.bounds_records import Where
 from dlbench.suites.case import Case
 from dlbench.version import __version__
-from dlbench.worker.machine.system import device_facts, stack, system_key
+from dlbench.worker.machine.system import device_facts, node_name, stack, system_key
 from dlbench.worker.timing import Clock, CudaClock, HostClock
 
 
@@ -57,7 +55,7 @@ def device_identity(device: torch.device) -> Where:
         device_kind=device.type,
         device_name=torch.cuda.get_device_name(device) if cuda else None,
         device_uuid=device_uuid(device),
-        hostname=socket.gethostname(),
+        hostname=node_name(),
         cpu_model=facts["cpu_model"],
         torch_version=facts["torch_version"],
         torch_threads=torch.get_num_threads(),

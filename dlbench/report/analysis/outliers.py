@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Fewer units than this do not show what is usual.
-MIN_UNITS = 5
+MIN_UNITS = 4
 #: The chance of one false alarm or more in a fleet without faults, unless told otherwise.
 FALSE_ALARMS = 0.05
 #: Degrees of freedom that a MAD has for each value.

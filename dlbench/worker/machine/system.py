@@ -54,7 +54,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
     commit, dirty = software.git_state(Path(__file__).parent)
     cuda = device.type == "cuda"
     return System(
-        hostname=socket.gethostname(),
+        hostname=node_name(),
         cpu_model=facts["cpu_model"],
         cpu_cores=facts["cpu_cores"],
         cpu_threads=facts["cpu_threads"],
@@ -102,6 +102,14 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
             "python": sys.executable,
         },
     )
+
+
+def node_name() -> str:
+    """The node's name: that of Slurm inside a job, which tools of the site know, else the host's.
+
+    A container may have a host name of its own, and several nodes of a test cluster share one.
+    """
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def stack() -> dict[str, Any]:
