@@ -19,7 +19,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "project": "project time, energy and cost of a whole training from measurements",
         "show": "print one record with all its values",
         "query": "run a SQL query on the results (DuckDB)",
-        "export": "export results as CSV, JSON, Parquet or MLPerf",
+        "export": "export results as CSV, JSON, Parquet, or for other tools",
         "collect": "rebuild missing Parquet files from attempt folders",
     },
     "Judge a site": {

@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
     )
 
 
-_EXPORTS = ("csv", "json", "mlperf", "parquet")
+_EXPORTS = ("csv", "json", "parquet", "mlperf", "bencher", "prometheus", "junit", "mllog", "jube")
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.json_text import dump_json
+from dlbench.report import tool_formats
 from dlbench.report.analysis.content import Content, read
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.forms.frame_csv import csv_parts
@@ -161,7 +162,16 @@ _USED = (
 )
 
 #: Each format's name, as `dlbench export --format` takes it, and its writer.
-FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {"csv": _csv, "json": _json, "mlperf": _mlperf}
+FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {
+    "csv": _csv,
+    "json": _json,
+    "mlperf": _mlperf,
+    "bencher": tool_formats.bencher,
+    "prometheus": tool_formats.prometheus,
+    "junit": tool_formats.junit,
+    "mllog": tool_formats.mllog,
+    "jube": tool_formats.jube,
+}
 
 
 def tidy_csv_parts(cases: pd.DataFrame) -> Iterator[str]:

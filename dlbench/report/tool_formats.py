@@ -1,0 +1,218 @@
+"""Results in the formats of tools that sites already run: Bencher, Prometheus, JUnit, MLPerf's log, JUBE.
+
+Each case of a system is one entry: the geometric mean over its fresh processes, with the interval that a rerun confirms
+where three or more ran (`dlbench.reruns`), else with that within one run.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import pandas as pd
+
+from dlbench.json_text import dump_json
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import MAIN_AXES
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.reruns import Window, process_interval
+from dlbench.results.records import DONE_STATUSES
+from dlbench.suites.case import AXES
+from dlbench.version import __version__
+
+#: What is given away, and under which name with its unit.
+_METRICS = {
+    "throughput": "throughput_img_per_s",
+    "step_time": "step_time_s",
+    "energy_per_image": "energy_per_image_j",
+    "average_power": "average_power_w",
+    "mfu": "model_flop_utilization",
+    "memory_allocated": "memory_allocated_peak_bytes",
+}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A value; the limits are None where nothing is known of them."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One case on one system."""
+
+    labels: Mapping[str, str]  # the axes that tell it from the others, and its system
+    figures: Mapping[str, Figure]  # by the names of `_METRICS`
+    status: str  # of its latest attempt
+    error: str
+    started_at: pd.Timestamp  # of its latest attempt
+    wall_s: float
+    batch_size: int  # over all devices
+
+    @property
+    def name(self) -> str:
+        """`resnet50/training/fp32/32 @ system`."""
+        axes = [value for key, value in self.labels.items() if key != "system"]
+        return f"{'/'.join(axes)} @ {self.labels['system']}"
+
+
+def entries(content: Content) -> list[Entry]:
+    """One entry for each case of each system, in the order of their first attempts."""
+    attempts = content.attempts
+    if attempts.empty:
+        return []
+    axes = [a for a in AXES if a != "repeat" and (a in MAIN_AXES or attempts[a].astype(str).nunique() > 1)]
+    keys = ["system_id", *(axis for axis in AXES if axis != "repeat")]
+    return [_entry(own, axes, content) for _, own in attempts.groupby(keys, sort=False, dropna=False)]
+
+
+def _entry(own: pd.DataFrame, axes: list[str], content: Content) -> Entry:
+    latest = own.iloc[-1]
+    done = own[own["status"].isin(DONE_STATUSES)]
+    found = {title: figure for name, title in _METRICS.items() if (figure := _figure(done, name)) is not None}
+    system = content.system_names.get(str(latest["system_id"]), "unknown")
+    error = latest["error"]
+    return Entry(
+        labels={axis: str(latest[axis]) for axis in axes} | {"system": system},
+        figures=found,
+        status=str(latest["status"]),
+        error="" if pd.isna(error) else str(error),
+        started_at=latest["started_at"],
+        wall_s=float(latest["wall_s"]) if "wall_s" in own and pd.notna(latest["wall_s"]) else 0.0,
+        batch_size=int(latest["batch_size"] * latest["nodes"] * latest["devices_per_node"]),
+    )
+
+
+def _figure(done: pd.DataFrame, name: str) -> Figure | None:
+    known = done[done[name].gt(0)]
+    if known.empty:
+        return None
+    limits = [
+        known[f"{name}_{end}"].tolist() if f"{name}_{end}" in known else [None] * len(known) for end in ("low", "high")
+    ]
+    windows = [
+        Window(value, *(limit if limit is not None and limit > 0 else None for limit in own))
+        for value, *own in zip(known[name].astype(float), *limits, strict=True)
+    ]
+    over = process_interval(windows)
+    if over is not None:
+        return Figure(over.value, over.low, over.high)
+    if len(windows) == 1:
+        return Figure(windows[0].value, windows[0].low, windows[0].high)
+    return Figure(float(known[name].median()), None, None)
+
+
+def bencher(content: Content) -> Iterator[str]:
+    """Bencher Metric Format: a value with lower and upper value for each case and metric (bencher.dev)."""
+    found: dict[str, Any] = {}
+    for entry in entries(content):
+        measures = {name: _bmf(figure) for name, figure in entry.figures.items()}
+        if measures:
+            found[entry.name] = measures
+    yield dump_json(found) + "\n"
+
+
+def _bmf(figure: Figure) -> dict[str, float]:
+    limits = {"lower_value": figure.low, "upper_value": figure.high}
+    return {"value": figure.value} | {name: value for name, value in limits.items() if value is not None}
+
+
+def prometheus(content: Content) -> Iterator[str]:
+    """Prometheus' text format, for node_exporter's textfile collector: it takes no time stamps."""
+    found = entries(content)
+    for metric, title in _METRICS.items():
+        lines = [
+            f"dlbench_{title}{_labels(entry.labels | bound)} {value!r}\n"
+            for entry in found
+            if (figure := entry.figures.get(title))
+            for bound, value in (
+                ({}, figure.value),
+                ({"bound": "low"}, figure.low),
+                ({"bound": "high"}, figure.high),
+            )
+            if value is not None
+        ]
+        if lines:
+            yield f"# HELP dlbench_{title} {_one_line(METRICS[metric].description)}\n# TYPE dlbench_{title} gauge\n"
+            yield from lines
+    if found:
+        yield "# HELP dlbench_ok Whether the latest attempt was measured.\n# TYPE dlbench_ok gauge\n"
+        yield from (f"dlbench_ok{_labels(e.labels)} {int(e.status in DONE_STATUSES)}\n" for e in found)
+        yield "# HELP dlbench_started_seconds Start of the latest attempt.\n# TYPE dlbench_started_seconds gauge\n"
+        yield from (f"dlbench_started_seconds{_labels(e.labels)} {e.started_at.timestamp()!r}\n" for e in found)
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    def quoted(value: str) -> str:
+        return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+    return "{" + ",".join(f'{name}="{quoted(value)}"' for name, value in labels.items()) + "}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "\\\\")
+
+
+def junit(content: Content) -> Iterator[str]:
+    """JUnit's XML: a test per case, failed where its latest attempt was not measured."""
+    found = entries(content)
+    failed = sum(entry.status not in DONE_STATUSES for entry in found)
+    yield '<?xml version="1.0" encoding="UTF-8"?>\n'
+    yield f'<testsuite name="dlbench" tests="{len(found)}" failures="{failed}" errors="0" skipped="0">\n'
+    for entry in found:
+        suite, name = quoteattr(_xml(f"dlbench.{entry.labels['model']}")), quoteattr(_xml(entry.name))
+        yield f'  <testcase classname={suite} name={name} time="{entry.wall_s:.3f}">\n'
+        if entry.status not in DONE_STATUSES:
+            yield f"    <failure type={quoteattr(entry.status)} message={quoteattr(_xml(entry.error[:200]))}/>\n"
+        figures = "\n".join(f"{title} {figure.value!r}" for title, figure in entry.figures.items())
+        yield f"    <system-out>{escape(_xml(figures))}</system-out>\n  </testcase>\n"
+    yield "</testsuite>\n"
+
+
+def _xml(text: str) -> str:
+    """The text without characters that XML cannot hold."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
+
+
+def mllog(content: Content) -> Iterator[str]:
+    """MLPerf's log lines (:::MLLOG), an event each: throughput and energy, for nothing is trained to a quality."""
+    for entry in entries(content):
+        begin_ms = int(entry.started_at.timestamp() * 1000)
+        end_ms = begin_ms + int(entry.wall_s * 1000)
+        metadata = {"case": entry.name}
+        yield _mllog(begin_ms, "POINT_IN_TIME", "submission_benchmark", entry.labels["model"], metadata)
+        yield _mllog(begin_ms, "POINT_IN_TIME", "submission_platform", entry.labels["system"], metadata)
+        yield _mllog(begin_ms, "POINT_IN_TIME", "global_batch_size", entry.batch_size, metadata)
+        yield _mllog(begin_ms, "INTERVAL_START", "run_start", None, metadata)
+        stats = {title: figure.value for title, figure in entry.figures.items()}
+        if stats:
+            yield _mllog(end_ms, "POINT_IN_TIME", "tracked_stats", stats, metadata)
+        status = "success" if entry.status in DONE_STATUSES else "aborted"
+        yield _mllog(end_ms, "INTERVAL_END", "run_stop", None, metadata | {"status": status})
+
+
+def _mllog(time_ms: int, kind: str, key: str, value: Any, metadata: Mapping[str, Any]) -> str:
+    where = {"file": f"dlbench {__version__}", "lineno": 0}
+    event = {"namespace": "dlbench", "time_ms": time_ms, "event_type": kind, "key": key, "value": value}
+    return f":::MLLOG {json.dumps(event | {'metadata': {**metadata, **where}}, allow_nan=False)}\n"
+
+
+def jube(content: Content) -> Iterator[str]:
+    """A line per case that the pattern set of benchmarks/integrations/jube reads."""
+    for entry in entries(content):
+        axes = " ".join(f"{name}={value.replace(' ', '_')}" for name, value in entry.labels.items())
+        values = {
+            f"{title}{end}": value
+            for title, figure in entry.figures.items()
+            for end, value in (("", figure.value), ("_low", figure.low), ("_high", figure.high))
+            if value is not None
+        }
+        figures = " ".join(f"{title}={value!r}" for title, value in values.items())
+        yield f"dlbench: status={entry.status} {axes} {figures}".rstrip() + "\n"
