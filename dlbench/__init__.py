@@ -1,8 +1,10 @@
 """dlbench: benchmarking and profiling of deep-learning networks on supercomputers.
 
-    dlbench.load("results")       all results as a pandas DataFrame, with raw samples
+    dlbench.run("quick")          measure a suite, or a dlbench.Case
+    dlbench.load("results")       all results as a pandas DataFrame, raw samples included
     dlbench.metrics("results")    every metric of every case with its interval
-    dlbench.plots                 figures of the report, as functions that return matplotlib Figures
+    dlbench.plots                 the figures of the report, as functions; a notebook shows what they give
+    dlbench.layers("alexnet")     the layers of a network
 
 Importing the package loads neither torch nor pandas nor pyarrow; modules that need them are imported at first use.
 """
@@ -20,24 +22,33 @@ from typing import TYPE_CHECKING, Any
 from dlbench.version import __version__
 
 if TYPE_CHECKING:
+    from dlbench.campaign.api import layers, run
     from dlbench.report import notebook as plots
     from dlbench.report.analysis.frames import metrics
     from dlbench.results.store import load
+    from dlbench.suites.case import Case
 
-__all__ = ["__version__", "load", "metrics", "plots"]
+__all__ = ["Case", "__version__", "layers", "load", "metrics", "plots", "run"]
+
+#: Where each name is defined.
+_HOMES = {
+    "Case": "dlbench.suites.case",
+    "layers": "dlbench.campaign.api",
+    "load": "dlbench.results.store",
+    "metrics": "dlbench.report.analysis.frames",
+    "run": "dlbench.campaign.api",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load":
-        from dlbench.results.store import load
+    import importlib
 
-        return load
-    if name == "metrics":
-        from dlbench.report.analysis.frames import metrics
-
-        return metrics
     if name == "plots":
-        from dlbench.report import notebook
-
-        return notebook
+        return importlib.import_module("dlbench.report.notebook")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'dlbench' has no attribute '{name}'")
+
+
+def __dir__() -> "list[str]":
+    return __all__

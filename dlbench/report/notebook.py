@@ -1,7 +1,7 @@
 """`dlbench.plots`: the figures of the report for a notebook, each a function that gives a matplotlib Figure.
 
 Each takes sources, as `dlbench.metrics` does, or a frame that `dlbench.metrics` gave, or a part of it. Where results of
-several systems are given, `system` names the one to draw.
+several systems are given, `system` names the one to draw; without it `throughput`, `energy` and `memory` draw all.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from matplotlib.figure import Figure
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis.frames import metrics
+from dlbench.report.analysis.side_by_side import numbered, over_processes, representative
 from dlbench.report.document import Plot
-from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_time
+from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_systems, plots_time
 
 Data = str | Path | Sequence[str | Path] | pd.DataFrame
 
 
 def throughput(data: Data = "results", system: str | None = None) -> Figure:
     """Images per second of each network, with intervals."""
-    return _figure(plots_rates.throughput, data, system)
+    return _figure(plots_rates.throughput, data, system, "throughput")
 
 
 def batch_curves(data: Data = "results", system: str | None = None) -> Figure:
@@ -37,7 +38,7 @@ def precisions(data: Data = "results", system: str | None = None) -> Figure:
 
 def energy(data: Data = "results", system: str | None = None) -> Figure:
     """Energy per image."""
-    return _figure(plots_rates.energy, data, system)
+    return _figure(plots_rates.energy, data, system, "energy_per_image")
 
 
 def step_time(data: Data = "results", system: str | None = None) -> Figure:
@@ -47,7 +48,7 @@ def step_time(data: Data = "results", system: str | None = None) -> Figure:
 
 def memory(data: Data = "results", system: str | None = None) -> Figure:
     """Memory by kind, and its peaks."""
-    return _figure(plots_time.memory, data, system)
+    return _figure(plots_time.memory, data, system, "memory_allocated")
 
 
 def flop_time(data: Data = "results", system: str | None = None) -> Figure:
@@ -70,20 +71,46 @@ def power(data: Data = "results", system: str | None = None) -> Figure:
     return _figure(plots_samples.power, data, system)
 
 
-def _figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str | None) -> Figure:
-    """The figure that `draw` makes of one system's cases.
+def _figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str | None, metric: str = "") -> Figure:
+    """The figure that `draw` makes of one system's cases; of several, one of `metric` over all of them.
 
     Raises:
         StoreError: a source does not exist.
         UnknownName: no system is called so.
         BadInput: there is nothing to draw, or there are several systems and none was named.
     """
-    cases = data if isinstance(data, pd.DataFrame) else metrics(data)
-    cases = _of_system(cases[cases["steps"] > 0], system)
+    cases = _cases(data)
+    cases = cases[cases["steps"] > 0]
+    if system is None and metric and cases["system_id"].nunique() > 1:
+        return _over_systems(cases, metric)
+    cases = _of_system(cases, system)
     if cases.empty:
         raise BadInput("no measured case to draw: the sources or the frame hold none")
     with figure_style.style():
         plot = draw(cases)
+    if plot.figure is None:
+        raise BadInput(plot.caption)
+    return plot.figure
+
+
+def _cases(data: Data) -> pd.DataFrame:
+    """The cases behind sources, behind rows that `dlbench.load` gave, or those of `dlbench.metrics` themselves."""
+    if not isinstance(data, pd.DataFrame):
+        return metrics(data)
+    if {"steps", "system_id", "throughput"} <= set(data):
+        return data
+    if "attempt_id" not in data or "sources" not in data.attrs:
+        raise BadInput("plots take a results folder, or a frame that dlbench.metrics or dlbench.load returned")
+    cases = metrics(data.attrs["sources"])
+    return cases[cases["attempt_id"].isin(data["attempt_id"])]
+
+
+def _over_systems(cases: pd.DataFrame, metric: str) -> Figure:
+    """All systems side by side, at the settings that they share."""
+    names = {str(key): str(name) for key, name in zip(cases["system_id"], cases["system"], strict=True)}
+    shared = representative(over_processes(numbered(cases)))
+    with figure_style.style():
+        plot = plots_systems.over_systems(shared, names, metric, metric)
     if plot.figure is None:
         raise BadInput(plot.caption)
     return plot.figure

@@ -185,6 +185,9 @@ def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequen
         sources: a store's folder, a Parquet file, a glob pattern, or several of them.
         columns: these alone, in this order: a large store then takes a fraction of time and memory.
 
+    Returns:
+        The rows; `attrs["sources"]` names where they are from.
+
     Raises:
         StoreError: a source does not exist.
         UnknownName: there is no such column.
@@ -192,9 +195,11 @@ def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequen
     for name in columns or ():
         if name not in SCHEMA.names:
             raise UnknownName("column", name, SCHEMA.names)
-    reader = Reader.of([sources] if isinstance(sources, str | Path) else sources)
+    named = [sources] if isinstance(sources, str | Path) else list(sources)
+    reader = Reader.of(named)
     frame = reader.frame(SCHEMA.names if columns is None else columns)
     warn_of(reader.problems)
+    frame.attrs["sources"] = list(map(str, named))
     return frame if columns is None else frame[list(columns)]
 
 

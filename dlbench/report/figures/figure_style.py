@@ -7,6 +7,7 @@ label fits.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -99,9 +100,19 @@ def style() -> Iterator[None]:
         yield
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows by itself, without `%matplotlib inline`."""
+
+    def _repr_png_(self) -> bytes:
+        content = io.BytesIO()
+        with style():
+            self.savefig(content, format="png", dpi=110)
+        return content.getvalue()
+
+
 def new_figure(height: float) -> Figure:
     """An empty figure of the common width and the given height [inch]; its parts make room for each other."""
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)
     return figure

@@ -1,0 +1,89 @@
+"""`dlbench.run` and `dlbench.layers`: measuring and counting from Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.errors import BadInput
+from dlbench.suites.case import AXES, Case
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dlbench.suites.suite import Suite
+
+
+def run(
+    what: str | Path | Case,
+    results: str | Path = "results",
+    *,
+    launcher: str = "local",
+    fresh: bool = False,
+    **axes: Any,
+) -> pd.DataFrame:
+    """Measure a suite or a single case, each in a process of its own; what is measured already is not measured again.
+
+    ``dlbench.run("quick", model="lenet5", batch_size=[8, 16])`` or ``dlbench.run(dlbench.Case("lenet5"))``.
+
+    Args:
+        what: a suite (a TOML file, or a name from `dlbench suites`), or a `dlbench.Case`.
+        results: the results folder.
+        launcher: starts the ranks of a case: local, torchrun, mpirun or srun.
+        fresh: measure again what is measured already.
+        axes: values that replace those of an axis of the suite, one or a list.
+
+    Returns:
+        As `dlbench.metrics`, of the cases asked for alone; cases that failed are not in it.
+
+    Raises:
+        BadInput: the suite or a value cannot be used.
+        KeyboardInterrupt: the run was interrupted; what was measured is kept.
+    """
+    from dlbench.campaign.measure import measure_cases
+    from dlbench.campaign.session import prepare
+    from dlbench.launch import processes
+    from dlbench.report.analysis.frames import metrics
+
+    suite = _suite(what, axes)
+    with processes.stopping_on_signals():
+        try:
+            campaign, cases = prepare(suite, Path(results), launcher)
+            measure_cases(campaign, cases, fresh, suite.max_processes, None)
+        except processes.Stopped as stop:
+            raise KeyboardInterrupt(f"stopped by {stop.signal_name}") from None
+    frame = metrics(results)
+    wanted = frame["case_id"].isin([case.id for case in cases])
+    return frame[wanted].reset_index(drop=True)
+
+
+def layers(model: str, auxiliary: bool = False) -> pd.DataFrame:
+    """The convolution and fully connected layers of a network: shapes, weights, MACs, FLOP and bytes of one image.
+
+    Args:
+        model: a name from `dlbench models`, or package.module:factory.
+        auxiliary: with layers that run in training alone.
+    """
+    import pandas as pd
+
+    from dlbench.facts.layers import catalogue_layers
+
+    rows = catalogue_layers(model, auxiliary)
+    if rows is None:
+        from dlbench.worker.counting import layers as counting
+
+        rows = counting.layers(model, auxiliary)
+    return pd.DataFrame([dataclasses.asdict(row) for row in rows])
+
+
+def _suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
+    from dlbench.suites.suite import Suite, load_suite
+
+    if not isinstance(what, Case):
+        texts = {axis: ",".join(map(str, v)) if isinstance(v, list | tuple) else v for axis, v in axes.items()}
+        return load_suite(what, [f"{axis}={text}" for axis, text in texts.items()])
+    if axes:
+        raise BadInput(f"cannot replace {', '.join(axes)} of a case: write them into dlbench.Case(...)")
+    own = {axis: (getattr(what, axis),) for axis in AXES}
+    return Suite("cases", 1, "", own, (), what.protocol, "dlbench.Case")
