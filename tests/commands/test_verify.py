@@ -13,7 +13,7 @@ from dlbench.results.records import Outcome
 from dlbench.suites.case import Case, Protocol
 from tests.fakes import records as fakes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CASES = [Case("vgg16", device="cuda", batch_size=batch, protocol=Protocol(min_time_s=1.0)) for batch in (8, 16, 32)]
 
 

@@ -125,7 +125,7 @@ def test_an_example_of_prices_can_be_read():
 
     from dlbench.report.analysis.projection import read_prices
 
-    assert read_prices(Path(__file__).parents[1] / "benchmarks" / "prices/example.toml").currency
+    assert read_prices(Path(__file__).parents[2] / "benchmarks" / "prices/example.toml").currency
 
 
 @pytest.mark.parametrize(
