@@ -439,7 +439,7 @@ def resume(
                 left[script["name"]] = max(one.remaining for one in counts)
                 running += sum(one.running for one in counts)
         chosen = [script for script in about["scripts"] if left.get(script["name"])]
-        if chosen or _report_is_owed(results, own, states):
+        if chosen or _report_is_missing(results, own, states):
             chosen += [script for script in about["scripts"] if script["kind"] == "report"]
         if chosen and not dry_run:
             _cancel_waiting_reports(own, states)
@@ -449,7 +449,7 @@ def resume(
     return taken
 
 
-def _report_is_owed(results: Path, own: list[SubmittedJob], states: list[JobState]) -> bool:
+def _report_is_missing(results: Path, own: list[SubmittedJob], states: list[JobState]) -> bool:
     """Whether the report of a submission (its jobs: `own`) was refused, or ended without a report."""
     if not own or own[-1].kind != "report":
         return True  # it runs after all other jobs

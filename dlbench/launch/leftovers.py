@@ -26,21 +26,21 @@ def sweep(root: Path, among: Iterable[Path] | None = None) -> int:
     """
     removed = claims.remove_stale(root)
     for folder in (root, attempts.attempts_folder(root)):
-        removed += sum(map(_removed, _temporary(folder)))
+        removed += sum(map(_remove_if_abandoned, _temporary_files(folder)))
     claimed = "\n".join(claims.holders(root))
     for attempt in attempts.folders(root) if among is None else among:
-        removed += _removed_empty(attempt, claimed)
+        removed += _remove_if_empty(attempt, claimed)
     return removed
 
 
 def sweep_attempt(folder: Path) -> None:
     """Remove partial files of an attempt whose processes have all ended."""
-    for path in _temporary(folder):
+    for path in _temporary_files(folder):
         with contextlib.suppress(OSError):
             path.unlink()
 
 
-def _temporary(folder: Path) -> list[Path]:
+def _temporary_files(folder: Path) -> list[Path]:
     try:
         found = os.listdir(folder)  # noqa: PTH208 (a third of the time that pathlib takes)
     except OSError:
@@ -48,7 +48,7 @@ def _temporary(folder: Path) -> list[Path]:
     return [folder / name for name in found if name[:1] == "." and atomic_file.is_temporary(name)]
 
 
-def _removed(path: Path) -> bool:
+def _remove_if_abandoned(path: Path) -> bool:
     runs = atomic_file.writer_runs(path.name)
     silent_s = claims.WATCH.silent_s(path)
     if runs or (runs is None and silent_s < claims.SILENCE_S):
@@ -62,7 +62,7 @@ def _removed(path: Path) -> bool:
     return False
 
 
-def _removed_empty(attempt: Path, claimed: str) -> bool:
+def _remove_if_empty(attempt: Path, claimed: str) -> bool:
     """Remove empty attempt folders, which earlier versions could leave."""
     case_id = attempt.name.split("-")[1] if attempt.name.count("-") == 2 else ""
     names = ("owner.json", requests.NAME, requests.EARLIER_NAME)

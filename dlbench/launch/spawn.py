@@ -80,7 +80,7 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
     failed = 0
     while failed == 0 and any(process.returncode is None for process in processes):
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
-        failed = _collect(processes)
+        failed = _first_failure(processes)
     if failed == 0:
         return 0
     for pause_s, number in ((GRACE_S, signal.SIGTERM), (TERM_S, signal.SIGKILL)):
@@ -95,17 +95,17 @@ def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
     return failed
 
 
-def _collect(processes: list[subprocess.Popen[bytes]]) -> int:
+def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int:
     """Register ended ranks; print a failed one on stderr and return its exit status."""
     for rank, process in enumerate(processes):
         code = process.poll() if process.returncode is None else None
         if code:
-            print(f"spawn: rank {rank} (pid {process.pid}) {_how(code)}", file=sys.stderr, flush=True)
+            print(f"spawn: rank {rank} (pid {process.pid}) {_how_it_ended(code)}", file=sys.stderr, flush=True)
             return code if code > 0 else 128 - code
     return 0
 
 
-def _how(code: int) -> str:
+def _how_it_ended(code: int) -> str:
     if code > 0:
         return f"ended with exit status {code}"
     names = {s.value: s.name for s in signal.Signals}

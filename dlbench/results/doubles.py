@@ -41,7 +41,7 @@ def contains(table: pa.Table, part: pa.Table) -> bool:
 
 def differing(part: pa.Table, other: pa.Table) -> list[str]:
     """Return the columns in which a row of `part` has a value that the same row of `other` lacks."""
-    return [name for name in part.column_names if not _equal(_whole(part[name]), _whole(other[name]))]
+    return [name for name in part.column_names if not _equal(_one_array(part[name]), _one_array(other[name]))]
 
 
 def without(tables: Sequence[tuple[Path, pa.Table]]) -> tuple[pa.Table, list[str]]:
@@ -118,7 +118,7 @@ def _disagreements(
     problems = []
     for (used, unused), at in pairs.items():
         mine, others = rows.take(pa.array(winners[at])), rows.take(pa.array(losers[at]))
-        columns = [name for name in rows.column_names if not _agree(_whole(mine[name]), _whole(others[name]))]
+        columns = [name for name in rows.column_names if not _agree(_one_array(mine[name]), _one_array(others[name]))]
         if columns:
             ids = mine["attempt_id"].unique().to_pylist()
             attempts = f"attempt {ids[0]}" if len(ids) == 1 else f"{len(ids)} attempts ({ids[0]}, ...)"
@@ -135,7 +135,7 @@ def _agree(values: pa.Array, others: pa.Array) -> bool:
     return _equal(values.filter(both), others.filter(both))
 
 
-def _whole(column: pa.ChunkedArray) -> pa.Array:
+def _one_array(column: pa.ChunkedArray) -> pa.Array:
     combined = column.combine_chunks()
     return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
 

@@ -74,14 +74,14 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
     allowed = {*_SINGLE, low}
     wrong = {(name, dtype): count for (name, dtype), count in watch.products.items() if dtype not in allowed}
     if wrong:
-        calls = ", ".join(f"{name} in {_short(dtype)} ({count} a step)" for (name, dtype), count in _most(wrong))
+        calls = ", ".join(f"{name} in {_dtype_name(dtype)} ({count} a step)" for (name, dtype), count in _most(wrong))
         raise InvalidMeasurement(
             f"precision '{case.precision}' was requested, but the network computes {calls}; remove casts from the "
             f"network"
         )
     if low is not None and watch.products and not any(dtype == low for _, dtype in watch.products):
         raise InvalidMeasurement(
-            f"precision '{case.precision}' was requested, but no product or convolution used {_short(low)}; check "
+            f"precision '{case.precision}' was requested, but no product or convolution used {_dtype_name(low)}; check "
             f"whether the network disables autocast"
         )
 
@@ -132,7 +132,7 @@ def _named(dtypes: dict[str, torch.dtype]) -> str:
     groups: dict[torch.dtype, list[str]] = {}
     for name, dtype in dtypes.items():
         groups.setdefault(dtype, []).append(name)
-    return "; ".join(f"{_listed(names)} {_are(names)} {_short(dtype)}" for dtype, names in groups.items())
+    return "; ".join(f"{_listed(names)} {_are(names)} {_dtype_name(dtype)}" for dtype, names in groups.items())
 
 
 def _listed(names: list[str]) -> str:
@@ -144,7 +144,7 @@ def _are(names: list[str]) -> str:
     return "is" if len(names) == 1 else "are"
 
 
-def _short(dtype: object) -> str:
+def _dtype_name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 

@@ -81,7 +81,7 @@ def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
     Raises:
         BadInput: the environment has another number of ranks, or none for a case of several ranks.
     """
-    found = _explicit(environ) or _open_mpi(environ) or _pmi(environ) or _slurm(environ, asked)
+    found = _rank_from_environment(environ) or _open_mpi(environ) or _pmi(environ) or _slurm(environ, asked)
     if found is None:
         found = DetectedRank(0, 0, 1, 1, "none")
     if found.world_size == asked and 0 <= found.rank < asked:
@@ -94,7 +94,7 @@ def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
     raise BadInput(f"the case needs {asked} ranks, but {reason}.")
 
 
-def _explicit(environ: Mapping[str, str]) -> DetectedRank | None:
+def _rank_from_environment(environ: Mapping[str, str]) -> DetectedRank | None:
     rank, size = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
     if rank is None or size is None:
         return None

@@ -79,7 +79,7 @@ class RankStatus:
 
         def wait() -> None:
             number = os.read(reading, 1)[0]
-            context = _place(main)
+            context = _current_line(main)
             self.ended(
                 "preempted", f"stopped by {signal.Signals(number).name} in phase {current_phase()}, at {context}"
             )
@@ -88,7 +88,7 @@ class RankStatus:
         threading.Thread(target=wait, daemon=True, name="signals").start()
 
 
-def _place(thread: int | None) -> str:
+def _current_line(thread: int | None) -> str:
     """Return the current Python line of the main thread, such as "workload.py:58 in _train"."""
     frame = sys._current_frames().get(thread or 0)
     if frame is None:
