@@ -113,7 +113,6 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         super().__init__(module)
         self.work: dict[str, Work] = {}
         self.uncounted: dict[str, dict[str, None]] = {}  # names by owner, in their order
-        self._next_node = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
         self._last_owner = LOSS
         #: Random masks of dropout, by storage. The meta device draws it, scales it and multiplies by it as
         #: floating-point numbers; at best, as on CUDA, one operation does it all, and leaves a byte per element.
