@@ -141,6 +141,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--work", type=int)
+    parser.add_argument("--page", action="store_true")
     parser.add_argument("--parent", action="store_true")
     options = parser.parse_args()
     if options.work is not None:
@@ -148,4 +149,9 @@ if __name__ == "__main__":
     elif options.parent:
         serve()
     else:
-        collect(options.minutes)
+        if options.minutes:
+            collect(options.minutes)
+        if options.page:
+            from benchmarks.experiments import rerun_coverage
+
+            rerun_coverage.PAGE.write_text(rerun_coverage.page(), encoding="utf-8")

@@ -119,4 +119,4 @@ def _advice(found: ComparisonResult) -> str:
     needed = [more + now for more, now in counts if more]
     if not needed:
         return ""
-    return f"; measure about {max(needed)} processes on each side"
+    return f"; measure about {max(needed)} processes on each side (`dlbench run ... -P processes={max(needed)}`)"

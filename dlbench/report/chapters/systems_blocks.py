@@ -61,7 +61,7 @@ def between_processes(content: Content) -> list[Block]:
             return []
         words = (
             "No case ran more than once on one kind of system, so nothing is known of how processes, hosts or devices "
-            "differ; below are the steps within each process. `dlbench run SUITE -P repeat=0,1,2` repeats them."
+            "differ; below are the steps within each process. `dlbench run SUITE -P processes=3` repeats them."
         )
         return [Block(words=words)]
     names = content.system_names

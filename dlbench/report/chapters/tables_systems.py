@@ -103,7 +103,7 @@ def speedups(
 #: Said wherever a difference rests on fewer than three processes.
 UNKNOWN_SPREAD = (
     "No interval where fewer than three processes ran on a side: how processes differ is then unknown, and it is "
-    "mostly more than what one window shows. `dlbench run SUITE -P repeat=0,1,2` measures it."
+    "mostly more than what one window shows. `dlbench run SUITE -P processes=3` measures it."
 )
 
 

@@ -1,0 +1,204 @@
+"""What `reruns.py --page` writes: coverage of the intervals over processes, and the components of variance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, median, stdev
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from dlbench import reruns, stats
+from dlbench.reruns import Window, process_interval, student
+
+ROOT = Path(__file__).resolve().parents[2]
+NEW, OLD = (ROOT / "docs" / "experiments" / "data" / f"{name}.parquet" for name in ("reruns", "aa"))
+PAGE = ROOT / "docs" / "experiments" / "reruns.md"
+FIGURE = ROOT / "docs" / "images" / "variance_components.svg"
+#: Processes of an interval, and later ones whose mean it is held against.
+TRIPLE, LATER = 3, 10
+#: Processes further apart than this [s] belong to different blocks.
+PAUSE_S = 600.0
+
+#: Consecutive processes of one network.
+Series = list[dict[str, Any]]
+#: Of a triple of processes the lowest and highest values for the mean of later ones, and for the next one.
+Rule = Callable[[Series], tuple[tuple[float, float], tuple[float, float]] | None]
+
+
+def read(file: Path) -> dict[tuple[str, str], list[Series]]:
+    """By network and kind the series of processes, cut where measuring paused."""
+    names = pq.read_schema(file).names
+    wanted = [n for n in ("model", "kind", "started_at", "step_s", "attempt_id", "load") if n in names]
+    rows = pq.read_table(file, columns=wanted).to_pylist()
+    found: dict[tuple[str, str], Series] = {}
+    for row in rows:
+        at = row["started_at"] if isinstance(row["started_at"], float) else row["started_at"].timestamp()
+        kind = row.get("kind") or row["attempt_id"].rpartition("-")[2]
+        steps = row["step_s"]
+        interval = stats.median_interval(steps)
+        limits = (interval.low, interval.high) if interval else (None, None)
+        process = {"at": at, "steps": steps, "window": Window(median(steps), *limits)}
+        found.setdefault((row["model"].rpartition(":")[2], kind), []).append(process)
+    return {key: _blocks(sorted(series, key=lambda p: p["at"])) for key, series in found.items()}
+
+
+def _blocks(series: Series) -> list[Series]:
+    cuts = [i for i in range(1, len(series)) if series[i]["at"] - series[i - 1]["at"] > PAUSE_S]
+    return [series[a:b] for a, b in zip([0, *cuts], [*cuts, len(series)], strict=True)]
+
+
+def of_one_window(triple: Series) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """The interval of the last process's own window, which reports showed before."""
+    window = triple[-1]["window"]
+    return None if window.low is None else ((window.low, window.high),) * 2
+
+
+def student_alone(triple: Series) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """Student's t over the logarithms of three medians, without an allowance for drift."""
+    logs = [math.log(p["window"].value) for p in triple]
+    t, middle, k = student(len(logs) - 1, 0.95) * stdev(logs), fmean(logs), len(logs)
+    reaches = t / math.sqrt(k), t * math.sqrt(1 + 1 / k)
+    low_high = [(math.exp(middle - r), math.exp(middle + r)) for r in reaches]
+    return low_high[0], low_high[1]
+
+
+def the_rule(triple: Series) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """What dlbench states now."""
+    found = process_interval([p["window"] for p in triple])
+    return None if found is None else ((found.low, found.high), (found.next_low, found.next_high))
+
+
+def coverage(stating: list[Series], judging: list[Series], rule: Rule) -> tuple[int, float, float, float]:
+    """Number of triples, percent that hold the mean of later processes and the next one, and the median half-width [%].
+
+    Args:
+        stating: blocks of processes that the intervals are of; triples overlap.
+        judging: blocks of the same rounds whose processes they are held against.
+    """
+    held, next_held, widths = [], [], []
+    for own, others in zip(stating, judging, strict=True):
+        for i in range(min(len(own), len(others)) - TRIPLE - LATER + 1):
+            found = rule(own[i : i + TRIPLE])
+            if found is None:
+                continue
+            (low, high), (next_low, next_high) = found
+            later = [p["window"].value for p in others[i + TRIPLE : i + TRIPLE + LATER]]
+            held.append(low <= math.exp(fmean(map(math.log, later))) <= high)
+            next_held.append(next_low <= later[0] <= next_high)
+            widths.append(50 * (high - low) / math.sqrt(low * high))
+    if not held:
+        return 0, math.nan, math.nan, math.nan
+    return len(held), 100 * fmean(held), 100 * fmean(next_held), median(widths)
+
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("one window (before)", of_one_window),
+    ("Student, three processes", student_alone),
+    ("the rule", the_rule),
+)
+
+
+def coverage_table(data: dict[tuple[str, str], list[Series]], kinds: Sequence[tuple[str, str]]) -> list[str]:
+    """Rows by network; `kinds` are those of the stating and of the judging processes."""
+    lines = [
+        "| network | processes | interval | triples | holds mean of 10 later [%] | holds next [%] | median ± [%] |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    for model in sorted({model for model, _ in data}):
+        for stating, judging in kinds:
+            if (model, stating) not in data or (model, judging) not in data:
+                continue
+            for name, rule in RULES:
+                n, mean, following, width = coverage(data[model, stating], data[model, judging], rule)
+                which = stating if stating == judging else f"{stating}, judged by {judging}"
+                lines.append(f"| {model} | {which} | {name} | {n} | {mean:.1f} | {following:.1f} | {width:.2g} |")
+    return lines
+
+
+def components(blocks: list[Series]) -> dict[str, float]:
+    """Standard deviations in percent: of steps, between fifths of a window, between processes, between blocks."""
+    processes = [p for block in blocks for p in block]
+    within = [float(np.log(p["steps"]).std(ddof=1)) for p in processes if len(p["steps"]) > 1]
+    fifths = [
+        stdev(math.log(float(np.median(part))) for part in np.array_split(p["steps"], 5))
+        for p in processes
+        if len(p["steps"]) >= 20
+    ]
+    logs = [[math.log(p["window"].value) for p in block] for block in blocks]
+    between = [stdev(block) for block in logs if len(block) > 2]
+    found = {"steps": median(within), "parts of a window": median(fifths) if fifths else math.nan}
+    found["processes"] = math.sqrt(fmean(s * s for s in between)) if between else math.nan
+    found["days"] = stdev(median(block) for block in logs) if len(logs) > 2 else math.nan
+    return {name: 100 * value for name, value in found.items()}
+
+
+def draw(found: dict[str, dict[str, float]]) -> None:
+    """The components of each network, as dots on a logarithmic axis."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    mpl.rcParams["svg.hashsalt"] = "dlbench"
+    figure, axes = plt.subplots(figsize=(7, 0.5 * len(found) + 1.6), layout="constrained")
+    names = list(next(iter(found.values())))
+    for name, marker in zip(names, "osD^", strict=True):
+        axes.plot([values[name] for values in found.values()], list(found), marker, linestyle="", label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("standard deviation of the step time between ... [%]")
+    axes.grid(axis="x", which="both", alpha=0.3)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    figure.savefig(FIGURE, metadata={"Date": None})
+    plt.close(figure)
+
+
+INTRODUCTION = f"""# What a rerun gives
+
+Written by `python benchmarks/experiments/reruns.py --page` from `docs/experiments/data/`.
+
+A report's ± is the confidence interval of the mean over fresh processes of a case. This page measures how often it
+holds what later processes give. Processes of several networks ran in turns, in random order; an interval is stated from
+{TRIPLE} consecutive processes and held against the geometric mean of the {LATER} next ones, and the prediction against
+the next one. Triples overlap, so neighbouring ones are not independent.
+
+The rule (`dlbench.reruns.process_interval`): Student's t over the logarithms of the medians, times
+{reruns.DRIFT_ALLOWANCE:g} for drift, and never narrower than the windows themselves allow. The factor was chosen on the
+second table, where Student's t alone covers too little because conditions drift from process to process; the first
+table is the check on other processes, networks and days.
+"""
+
+
+def page() -> str:
+    """The whole page, in Markdown."""
+    new = read(NEW) if NEW.exists() else {}
+    old = {key: blocks for key, blocks in read(OLD).items() if key[1] == "first"}
+    lines = [INTRODUCTION, "## Check: fresh and forked processes of three networks", ""]
+    lines += coverage_table(new, [("fresh", "fresh"), ("forked", "fresh")])
+    lines += ["", "`forked` processes come from a parent that has imported torch; their intervals are judged by"]
+    lines += ["processes started afresh. dlbench starts every process afresh.", ""]
+    lines += ["## Choice: the processes of the A/A experiment", ""]
+    lines += coverage_table(old, [("first", "first")])
+    sources = [("reruns", new), ("A/A", old)]
+    found = {
+        f"{model} ({source})": components(blocks)
+        for source, data in sources
+        for (model, kind), blocks in data.items()
+        if kind != "forked"
+    }
+    draw(found)
+    lines += ["", "## Components of variance", "", f"![Components of variance](../images/{FIGURE.name})", ""]
+    lines += [
+        "Standard deviations [%]: of single steps, of the medians of fifths of a window, of the medians of processes"
+    ]
+    lines += ["within a block (root mean square), and of the medians of blocks measured on different days.", ""]
+    names = list(next(iter(found.values())))
+    lines += [f"| network | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    lines += [
+        f"| {model} | {' | '.join('–' if math.isnan(v) else f'{v:.2g}' for v in values.values())} |"
+        for model, values in found.items()
+    ]
+    return "\n".join([*lines, ""])
