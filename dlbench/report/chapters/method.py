@@ -32,7 +32,7 @@ def own_rules(content: Content) -> Table:
             "The interval of the median is nonparametric, by order statistics of the effective number of samples; "
             "where no honest one exists, none is shown. Rates, shares of a peak and distances to a bound follow from "
             "that median and have its interval. Energy, power, memory, and what is sustained over the window have "
-            "none: each is one reading per process, and only several processes (`processes` of a suite) tell how far it varies. "
+            "none: each is one reading per process, and only several processes of a case tell how far it varies. "
             "Outliers are counted and stay in every statistic. Latency of inference has p50, p95 and p99 "
             "(metrics.csv).",
             "met",
