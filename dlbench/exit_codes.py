@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 OK = 0
-#: Something was measured or found, and some of it failed, or is worse than asked for.
+#: Done, but some cases failed or a threshold was exceeded.
 SOME_FAILED = 1
 #: Nothing ran: an option, a file or a request cannot be used.
 BAD_INPUT = 2
-#: A worker ended without the result that was asked for; the reason is in its folder.
+#: A worker ended without its result; the reason is in its folder.
 NOT_DONE = 3
 #: Ctrl-C or a signal of the batch system.
 INTERRUPTED = 130

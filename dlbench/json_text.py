@@ -1,4 +1,4 @@
-"""JSON in and out: values nested within reason, and no NaN, which JSON does not have."""
+"""JSON reading and writing: limited nesting depth, and null for NaN, which JSON lacks."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def _finite(value: Any) -> Any:
 
 
 def load_json(text: str) -> Any:
-    """What a JSON text holds.
+    """Parse JSON.
 
     Raises:
-        ValueError: it is no JSON, is nested too deeply, or holds a number with thousands of digits.
+        ValueError: the text is not JSON, is nested too deeply, or has a number with thousands of digits.
     """
     try:
         values = json.loads(text)
@@ -40,7 +40,7 @@ def load_json(text: str) -> Any:
         raise ValueError("it is nested too deeply") from None
     level = [values]
     for _ in range(_MAX_DEPTH):
-        # One level down: whoever prints values goes down by calls, which Python limits.
+        # Checked by level: printing values is recursive, which Python limits.
         level = [v for value in level if isinstance(value, list | dict) for v in _items(value)]
         if not level:
             return values

@@ -16,10 +16,10 @@ _RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def expand_nodes(text: str) -> list[str]:
-    """All names that a list in Slurm's syntax stands for, each once, in their order.
+    """Expand a node list in Slurm's syntax to all names, each once, in order.
 
     Raises:
-        BadInput: the text is no such list.
+        BadInput: the text is not a node list.
     """
     names: dict[str, None] = {}
     for part in _split(text):
@@ -32,7 +32,9 @@ def expand_nodes(text: str) -> list[str]:
         names |= dict.fromkeys("".join(words) for words in product(*pieces))
     for name in names:
         if not _NAME.fullmatch(name):
-            raise BadInput(f"{excerpt(name)} in the node list {excerpt(text)} is no node name; write n[1-3,7]")
+            raise BadInput(
+                f"{excerpt(name)} in the node list {excerpt(text)} is not a node name; write for example n[1-3,7]"
+            )
     if not names:
         raise BadInput("the node list is empty; write n[1-3,7]")
     return list(names)
@@ -60,7 +62,7 @@ def fold_nodes(names: Iterable[str]) -> str:
 
 
 def _with_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[str, str, int], list[int]]:
-    """The groups with numbers such as 10 put beside 08 and 09, which have as many digits."""
+    """Merge groups of numbers with the same number of digits, such as 08, 09 and 10."""
     merged = {key: list(numbers) for key, numbers in groups.items() if key[2]}
     for (head, tail, _), numbers in ((key, own) for key, own in groups.items() if not key[2]):
         for number in numbers:
@@ -97,7 +99,10 @@ def _piece(piece: str, text: str) -> Iterator[str]:
     for part in piece[1:-1].split(","):
         found = _RANGE.fullmatch(part.strip())
         if not found:
-            raise BadInput(f"{excerpt(piece)} in the node list {excerpt(text)} is no range of numbers; write n[1-3,7]")
+            raise BadInput(
+                f"{excerpt(piece)} in the node list {excerpt(text)} is not a range of numbers; write for example "
+                f"n[1-3,7]"
+            )
         first, last = found[1], found[2] or found[1]
         if int(last) < int(first):
             raise BadInput(f"the range {part.strip()} in the node list {excerpt(text)} runs backwards")

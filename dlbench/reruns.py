@@ -1,7 +1,7 @@
-"""What another run would give: figures of a case from several fresh processes, with the standard library alone.
+"""Figures of a case over several fresh processes: interval of the mean, and prediction of another run.
 
-The median step time differs from process to process (addresses, clocks, neighbours) by more than one window shows. So
-the process is the sample, and its value is the logarithm of its median step time. Two intervals, told apart by name:
+The median step time differs from process to process (addresses, clocks, other jobs) by more than the interval of one
+window. So the process is the sample, and its value is the logarithm of its median step time. Two intervals:
 
 - `ProcessInterval.low` and `high`: of the mean of processes. This is the ± of reports, and what a rerun of the whole
   campaign confirms;
@@ -33,7 +33,7 @@ DRIFT_ALLOWANCE = 1.5
 MIN_GAP = 0.05
 #: ... this many times the range of each group, and this many times the widest half-width of a window.
 GAP_OVER_RANGE, GAP_OVER_WINDOW = 4.0, 2.0
-#: More processes than this are not asked for.
+#: Maximum number of recommended processes.
 MOST_PROCESSES = 1000
 
 
@@ -79,7 +79,7 @@ class ProcessInterval:
 
 
 def process_interval(windows: Sequence[Window], confidence: float = 0.95) -> ProcessInterval | None:
-    """The interval of the mean of processes, and the prediction for one more.
+    """Compute the interval of the mean of processes, and the prediction for one more.
 
     With y the logarithms of k medians and s their standard deviation, Student's t with k - 1 degrees gives
 

@@ -66,7 +66,7 @@ def render(table: Table, format: str) -> str:
     """Format `table` in one of `FORMATS`, ending with a newline.
 
     Raises:
-        UnknownName: there is no such format.
+        UnknownName: unknown format.
     """
     return render_all([table], format)
 
@@ -75,7 +75,7 @@ def render_all(tables: Sequence[Table], format: str) -> str:
     """Format several tables, separated by blank lines; in JSON a list, unless there is only one.
 
     Raises:
-        UnknownName: there is no such format.
+        UnknownName: unknown format.
     """
     if format not in FORMATS:
         raise UnknownName("format", format, FORMATS)

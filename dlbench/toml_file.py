@@ -15,7 +15,7 @@ from dlbench.names import excerpt
 
 #: Maximum size; suites, profiles and price lists are far smaller.
 MAX_BYTES = 1_000_000
-#: What a value of each type is called in messages.
+#: Name of each type in messages.
 TYPE_NAMES: dict[type, str] = {
     str: "a text",
     int: "a whole number",
@@ -28,14 +28,14 @@ TYPE_NAMES: dict[type, str] = {
 
 @dataclass(frozen=True)
 class TomlFile:
-    """The values of a TOML file, and where in it each key stands."""
+    """Values of a TOML file, with the line of each key."""
 
     path: Path
     text: str
     values: dict[str, Any]
 
     def place(self, key: str, table: str = "") -> str:
-        """`FILE:LINE` of the key inside its table (or of the table of that name), of the table, or the file alone."""
+        """Return `FILE:LINE` of the key in its table (or of the table of that name), of the table, or only the file."""
         current, table_line = "", 0
         for number, line in enumerate(self.text.splitlines(), start=1):
             head = re.match(r"\s*\[+\s*([\w.-]+)\s*\]", line)
@@ -77,15 +77,15 @@ class TomlFile:
 
 
 def typed(value: Any, kind: type, name: str, where: str, wanted: str = "") -> Any:
-    """The value, a whole number as a float where that is meant.
+    """Check the type of a value; convert a whole number to float if required.
 
     Args:
         kind: a type of `TYPE_NAMES`.
         name: of the value; and `where` it stands, or "": both for the message.
-        wanted: says more than the type's name, such as "a list of texts".
+        wanted: description more specific than the type, such as "a list of texts".
 
     Raises:
-        BadInput: it is of another type, or too large a number.
+        BadInput: the value has another type, or the number is too large.
     """
     if kind in (int, float) and isinstance(value, int) and abs(value) >= 2**63:
         raise BadInput(f"{where}{': ' if where else ''}{name} exceeds the 64-bit range")

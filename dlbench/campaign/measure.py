@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dlbench.suites.case import Case
 
 
-#: At its end a run lists at most so many cases with their figures over processes.
+#: Maximum number of cases in the summary at the end of a run.
 MOST_LINES = 50
 
 
@@ -63,7 +63,7 @@ def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> No
 def measure_cases(
     campaign: Campaign, cases: list[Case], fresh: bool, max_processes: int = 0, budget_s: float | None = None
 ) -> int:
-    """Measure what is missing of a campaign; gives the exit status.
+    """Measure the missing cases of a campaign; return the exit status.
 
     Args:
         cases: every process, by rounds.
@@ -148,7 +148,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
 
 
 def _say_figures(schedule: Schedule) -> None:
-    """What was left out, and the figures over the processes of each case."""
+    """Print skipped processes, and the figures over the processes of each case."""
     for remark in schedule.remarks():
         say(remark)
     summary = schedule.summary()

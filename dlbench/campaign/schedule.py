@@ -31,7 +31,7 @@ from dlbench.suites.case import Case
 
 #: Start-up and warm-up of a process [s], until one has been measured.
 USUAL_START_S = 5.0
-#: With a budget, a case has at most so many processes.
+#: Maximum number of processes per case with a budget.
 MOST_WITH_BUDGET = 100
 #: After a process that ended so, another one of the same case would most likely end so too.
 _NOT_AGAIN = ("oom", "timeout", "invalid")
@@ -39,7 +39,7 @@ _NOT_AGAIN = ("oom", "timeout", "invalid")
 
 @dataclass
 class _Sample:
-    """What is known of one case: its processes so far."""
+    """Processes of one case so far."""
 
     case: Case
     windows: list[Window] = field(default_factory=list)
@@ -54,7 +54,7 @@ class _Sample:
         return process_interval(self.windows, self.case.protocol.confidence)
 
     def half_width(self, processes: int) -> float:
-        """Expected relative half-width of so many processes, if they spread as these do."""
+        """Return the expected relative half-width for a number of processes, from the spread so far."""
         found = self.interval
         if found is None:
             return math.inf
@@ -73,13 +73,13 @@ class Schedule:
         say: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the processes that are planned.
+        """Create a schedule of the planned processes.
 
         Args:
-            rounds: all processes, by rounds, those included that are measured already.
-            max_processes: of a case, while its interval is wider than `protocol.target_half_width`.
-            budget_s: no process is started that would end later than this [s] after the schedule was made.
-            say: is told what to expect.
+            rounds: all processes, by rounds, including those already measured.
+            max_processes: maximum per case, while its interval is wider than `protocol.target_half_width`.
+            budget_s: no process starts that would end later than this after creation of the schedule [s].
+            say: called with messages about the plan.
         """
         self._rounds = list(rounds)
         self._max_processes = max_processes
@@ -111,7 +111,7 @@ class Schedule:
             sample.ended = record.status if record.status in _NOT_AGAIN else sample.ended
 
     def facts(self, case: Case) -> dict[str, Any] | None:
-        """What an earlier process of the case found in this run that is the same in every process."""
+        """Return facts from an earlier process of the case in this run that are the same in every process."""
         sample = self._samples.get(case.sample_id)
         return sample.facts if sample else None
 
@@ -201,7 +201,7 @@ class Schedule:
         return median(self._samples[name].half_width(k) for name, k in counts.items()) if counts else None
 
     def remarks(self) -> list[str]:
-        """What was not measured, and why."""
+        """Describe what was not measured, with reasons."""
         found = [
             f"not measured: {n} more of {name}: another process would end so too" for name, n in self._dropped.items()
         ]

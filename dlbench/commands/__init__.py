@@ -24,7 +24,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Judge a site": {
         "fleet": "find nodes and devices that are slower than the others, and why",
-        "accept": "hold results against committed values: passed, failed or not decided",
+        "accept": "compare results with committed values: passed, failed or not decided",
         "verify": "look through results for values that cannot be",
         "history": "find changes over months of results, and what changed with them",
     },

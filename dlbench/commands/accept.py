@@ -1,4 +1,4 @@
-"""`dlbench accept`: committed values held against results."""
+"""`dlbench accept`: compare results with committed values."""
 
 from __future__ import annotations
 

@@ -21,7 +21,11 @@ def add(commands: Any) -> None:
         help="chance of one false alarm or more in the whole fleet (default: 0.05)",
     )
     parser.add_argument(
-        "--margin", type=_share, default=0.01, metavar="SHARE", help="smaller slowdowns are no outliers (default: 0.01)"
+        "--margin",
+        type=_share,
+        default=0.01,
+        metavar="SHARE",
+        help="smaller slowdowns are not outliers (default: 0.01)",
     )
     parser.add_argument("--since", metavar="DATE", help="use only what was measured from this date on")
     parser.add_argument("--map", type=some_path, metavar="FOLDER", help="draw the map of nodes and devices there")

@@ -21,9 +21,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--model", action="append", metavar="NAME", help="only this network; repeatable")
     parser.add_argument("--images", type=int, required=True, metavar="M", help="images per epoch (ImageNet: 1281167)")
     parser.add_argument("--epochs", type=float, required=True, metavar="N", help="number of epochs")
-    parser.add_argument(
-        "--prices", metavar="FILE", help="TOML file with prices, or `example`, the one that comes with dlbench"
-    )
+    parser.add_argument("--prices", metavar="FILE", help="TOML file with prices, or `example` for the bundled one")
     add_format(parser)
 
 

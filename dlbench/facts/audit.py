@@ -141,7 +141,7 @@ def audit_table(counted: Mapping[str, CountedFacts], format: str, published: Pub
     contain one record per published figure.
 
     Raises:
-        UnknownName: there is no such format.
+        UnknownName: unknown format.
         BadInput: as `audit_rows`.
     """
     rows = audit_rows(counted, published)
@@ -394,7 +394,7 @@ _LENET: dict[str, Reason] = {
         ),
     ),
     "fc_layers": Reason(
-        "C5 and F6 alone, as in the 58k of the same column",
+        "only C5 and F6, as in the 58k of the same column",
         (("C5", 1), ("F6", 1)),
         ((-1, "output layer, of radial basis functions in LeCun's paper"),),
         "C5 is a convolution over all of its 5x5 input: both tables count it as fully connected.",

@@ -1,7 +1,7 @@
 """The layers of the networks of the catalogue, as counted from the modules and kept in `layers.csv`.
 
-They are listed in no time, without torch. `python -m dlbench.worker.counting.layers_table > dlbench/facts/layers.csv`
-counts them anew.
+Listing them is fast and needs no torch. `python -m dlbench.worker.counting.layers_table > dlbench/facts/layers.csv`
+counts them again.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ class LayerRow:
     uncounted: tuple[str, ...] = ()  # names of its operations that may multiply and are not in MACs and FLOP
 
 
-#: The columns of `layers.csv`: the network, whether the layer runs in training alone, and the fields of a row.
+#: Columns of `layers.csv`: network, whether the layer is training-only, and the fields of a row.
 COLUMNS = ("model", "auxiliary", *(field.name for field in dataclasses.fields(LayerRow)))
 
 
 def catalogue_layers(model: str, auxiliary: bool = False) -> list[LayerRow] | None:
-    """The layers of a network in the order in which they run; None for one that is not in the catalogue.
+    """Return the layers of a network in order of execution; None for a network outside the catalogue.
 
     Args:
-        auxiliary: with the layers that run in training alone.
+        auxiliary: include training-only layers.
     """
     rows = [row for row in _rows() if row["model"] == model]
     return [_layer(row) for row in rows if auxiliary or row["auxiliary"] == "0"] if rows else None

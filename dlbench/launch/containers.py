@@ -1,7 +1,7 @@
-"""Container runtimes: from an image and what surrounds a command to the words in front of it. Pure functions.
+"""Container runtimes: pure functions from an image and the surroundings of a command to its prefix.
 
-srun stands outside of the container, mpirun and local inside:  srun OPTIONS  PREFIX  python3 -m dlbench ...
-Each runtime loses, hides or copies something else; the comments say what, and where it costs a measurement.
+srun runs outside the container, mpirun and local inside:  srun OPTIONS  PREFIX  python3 -m dlbench ...
+Each runtime loses, hides or copies different things; the comments describe them and their effect on measurements.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PASSED = (
     *("SLURM_NODEID", "SLURM_CPUS_PER_TASK", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURMD_NODENAME"),
     *OVERRIDES,
 )
-#: Those through which srun's MPI plugins speak to a rank.
+#: Variables of srun's MPI plugins.
 PASSED_MPI = (
     *("PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_JOBID", "PMIX_RANK", "PMIX_NAMESPACE", "PMIX_HOSTNAME"),
     *("PMIX_SERVER_URI2", "PMIX_SERVER_URI21", "PMIX_SERVER_URI3", "PMIX_SERVER_URI4", "PMIX_SERVER_URI41"),
@@ -43,11 +43,11 @@ class Mount:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a command needs around it, whatever the runtime."""
+    """Surroundings of a command, independent of the runtime."""
 
     workdir: str
     mounts: tuple[Mount, ...] = ()
-    variables: Argv = ()  # names; their values are in the environment of whoever starts the container
+    variables: Argv = ()  # names; values come from the environment of the process that starts the container
     gpus: bool = False
     mpi: bool = False  # srun starts the ranks through an MPI plugin
     nodes: int = 1
@@ -58,7 +58,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Wrapping:
-    """How a runtime brings a command into the container."""
+    """Commands and options by which a runtime runs a command in the container."""
 
     srun: Argv = ()  # options of srun itself
     prefix: Argv = ()  # the words before the command
@@ -77,12 +77,12 @@ _ENROOT_START = (
     'for name in $0; do [ -z "${!name+set}" ] || options+=(--env "$name"); done; '
     'exec enroot start "${options[@]}" "$2-$SLURMD_NODENAME" "${@:3}"'
 )
-#: Enroot keeps unpacked images in the user's home, which all nodes may share: each node's has the node in its name.
+#: Enroot stores unpacked images in the user's home, possibly shared by nodes: the name contains the node.
 _ENROOT_CREATE = 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"'
-#: What a job leaves that was cancelled or ran into its limit, since no step starts any more then: its containers,
-#: and its folder in /tmp. The next job removes what belongs to this user and to jobs that have left the queue.
+#: Leftovers of a job that was cancelled or reached its limit (no step starts then): its containers, and its folder in
+#: /tmp. The next job removes those of this user and of jobs no longer in the queue.
 _ENDED = (
-    # A queue without the job that asks is another cluster's, and says nothing about the jobs of this one.
+    # A queue that lacks the current job belongs to another cluster: do nothing.
     'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) && grep -qx "$SLURM_JOB_ID" <<<"$jobs" || exit 0; '
     'ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; '
 )
@@ -98,7 +98,7 @@ _ENROOT_SWEEP = (
     f"{_SWEEP_FOLDERS}"
 )
 _ENROOT_REMOVE = 'enroot remove --force "$0-$SLURMD_NODENAME"; rm -rf "/tmp/$0"'
-#: pyxis keeps named containers as Enroot's, with a prefix; it reads the site's configuration, not the job's variables.
+#: pyxis stores named containers in Enroot, with a prefix; it reads the site's configuration, not the job's variables.
 _PYXIS_ENROOT = "env -u ENROOT_DATA_PATH enroot"
 _PYXIS_SWEEP = (
     f"{_ENDED}for name in $({_PYXIS_ENROOT} list); do "
@@ -120,22 +120,22 @@ def docker(image: str, around: Surroundings) -> Wrapping:
     """
     if around.nodes > 1:
         raise BadInput(
-            f"docker cannot run {around.nodes} nodes: each engine knows its own node alone, and Slurm neither binds, "
-            "counts nor ends what it starts; take enroot, pyxis or apptainer"
+            f"docker cannot run on {around.nodes} nodes: an engine is limited to its node, and Slurm does not "
+            f"control its processes; use enroot, pyxis or apptainer"
         )
     prefix = (
         *("docker", "run", "--rm"),
         *(("--gpus", "all") if around.gpus else ()),
         # NCCL and the loaders of PyTorch need more shared memory than Docker's 64 MB.
         *("--ipc=host", "--network=host"),
-        # Claims and attempts name their owner by its process id: only where that means something is a dead one seen.
+        # Claims and attempts identify their owner by process id, which is valid only in the host's PID namespace.
         "--pid=host",
-        # NCCL registers memory with the network card; an engine inside of a container itself may not raise limits.
+        # NCCL registers memory with the network card; an engine inside a container may not raise limits.
         *(("--ulimit", "memlock=-1", "--ulimit", "stack=67108864") if around.gpus else ()),
         *_as_user(around),
-        # Killing the client leaves the container running: the label finds it again.
+        # Killing the client leaves the container running: it is found by its label.
         *("--label", f"dlbench={around.name}"),
-        # Not --volume, which makes a source that is missing as an empty folder of root's.
+        # Not --volume, which creates a missing source as an empty folder owned by root.
         *_words("--mount", [_docker_mount(mount) for mount in around.mounts]),
         *("--workdir", around.workdir),
         *_by_name("--env", around),
@@ -152,7 +152,7 @@ def podman(image: str, around: Surroundings) -> Wrapping:
         *(("--device", "nvidia.com/gpu=all") if around.gpus else ()),
         *("--ipc=host", "--network=host", "--pid=host"),
         "--security-opt=label=disable",
-        # Without root no limit can be raised: the node's own are as good as it gets.
+        # Without root no limit can be raised: keep those of the node.
         "--ulimit=host",
         *(() if around.user in ("", "0:0") else ("--userns=keep-id",)),
         *("--label", f"dlbench={around.name}"),
@@ -176,7 +176,7 @@ def enroot(image: str, around: Surroundings) -> Wrapping:
     )
     return Wrapping(
         prefix=prefix,
-        # Enroot keeps files of a run there unless the site says where, and a login's folder is on no other node.
+        # Enroot stores files of a run there by default; the folder of the login node is missing on other nodes.
         environment={**_nvidia(around), "XDG_RUNTIME_DIR": f"/tmp/{around.name}"},
         prepare=(("bash", "-c", _ENROOT_SWEEP), ("bash", "-c", _ENROOT_CREATE, around.name, image)),
         cleanup=(("bash", "-c", _ENROOT_REMOVE, around.name),),
@@ -188,15 +188,15 @@ def pyxis(image: str, around: Surroundings) -> Wrapping:
     mounts = ",".join(_volume(mount) for mount in around.mounts)
     srun = (
         f"--container-image={image}",
-        # Named, so that the steps of a job unpack the image once and not once per case.
+        # Named, so that the steps of a job unpack the image only once.
         f"--container-name={around.name}",
         *((f"--container-mounts={mounts}",) if mounts else ()),
         f"--container-workdir={around.workdir}",
-        # The host's environment passes, but the image's own values win unless named.
+        # The environment of the host is passed, but values of the image override it unless named.
         f"--container-env={','.join((*around.variables, *_nvidia(around)))}",
         *around.options,
     )
-    # Where the site keeps named containers beyond the job, they would fill the node's disk.
+    # Some sites keep named containers after the job, which would fill the disk of the node.
     return Wrapping(
         srun=srun,
         environment=_nvidia(around),
@@ -206,7 +206,8 @@ def pyxis(image: str, around: Surroundings) -> Wrapping:
 
 
 def apptainer(image: str, around: Surroundings) -> Wrapping:
-    """`apptainer exec`; the host's environment passes, so never `--cleanenv`, which would drop the ranks."""
+    """`apptainer exec`; the environment of the host is passed; never use `--cleanenv`, which would remove the
+    variables of ranks."""
     prefix = (
         *("apptainer", "exec"),
         *(("--nv",) if around.gpus else ()),
@@ -222,10 +223,10 @@ def udocker(image: str, around: Surroundings) -> Wrapping:
     """`udocker run` in mode F3 (library preload). The driver is copied in at set-up, hence a set-up for each job.
 
     Raises:
-        BadInput: a mount is read-only, which udocker cannot do.
+        BadInput: a mount is read-only, which udocker does not support.
     """
     if any(mount.read_only for mount in around.mounts):
-        raise BadInput("udocker has no read-only mounts; drop ':ro' from container.mounts")
+        raise BadInput("udocker has no read-only mounts; remove ':ro' from container.mounts")
     prefix = (
         *("udocker", "run", "--hostenv"),
         *[f"--volume={mount.source}:{mount.target}" for mount in around.mounts],
@@ -247,7 +248,7 @@ def _names(around: Surroundings, more: Iterable[str] = ()) -> Argv:
 
 
 def _by_name(option: str, around: Surroundings) -> Argv:
-    """The variables by name: their values are then those of each rank, and appear in no process list."""
+    """Pass variables by name: values are those of each rank, and are not visible in process lists."""
     return _words(option, _names(around))
 
 
@@ -264,19 +265,20 @@ def _docker_mount(mount: Mount) -> str:
 
 
 def _enroot_mount(mount: Mount) -> str:
-    # The fields of fstab, with colons between them.
+    # Fields of fstab, separated by colons.
     return f"{mount.source}:{mount.target}" + (":none:x-create=auto,rbind,ro" if mount.read_only else "")
 
 
 def _nvidia(around: Surroundings) -> dict[str, str]:
-    """Without the first there is silently no GPU inside; without the second no libcuda."""
+    """Return the variables of NVIDIA's runtime: without the first there is no GPU inside, without the second no
+    libcuda."""
     if not around.gpus:
         return {"NVIDIA_VISIBLE_DEVICES": "void"}
     return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
 
 
 def _as_user(around: Surroundings) -> Argv:
-    # A user without a home and a name inside: caches go to /tmp, and PyTorch asks for the name.
+    # The user has no home and no name inside: caches go to /tmp, and PyTorch needs the name.
     if around.user in ("", "0:0"):
         return ()
     return ("--user", around.user, "--env", "HOME=/tmp", "--env", "USER")

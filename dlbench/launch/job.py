@@ -29,12 +29,12 @@ class JobFailed(InvalidMeasurement):
 
 
 def wait(process: subprocess.Popen[bytes], folder: Path, timeout_s: float, on_tick: Callable[[float], None]) -> bool:
-    """Wait for a worker or a launcher of ranks; gives whether it still runs at its time limit.
+    """Wait for a worker or launcher; return whether it still runs at its time limit.
 
-    It may still run otherwise too: one of its ranks failed, or something keeps it from ending after its work.
+    It may also still run because one of its ranks failed, or because it does not exit after its work.
 
     Args:
-        on_tick: called about once a second with the seconds so far.
+        on_tick: called about once a second with elapsed seconds.
     """
     # A thread blocks in waitpid and this one in the join: nothing polls while the worker measures.
     waiter = threading.Thread(target=process.wait, daemon=True)
@@ -101,10 +101,10 @@ def run(
 
 
 def _reason(folder: Path, exit_code: int, world_size: int, limit_s: float | None) -> Exception:
-    """Why there is no result.
+    """Return why there is no result.
 
     Args:
-        limit_s: the time limit, where the worker ran into it.
+        limit_s: the time limit, if the worker reached it.
     """
     try:
         values = load_json((folder / "error.json").read_text(encoding="utf-8"))

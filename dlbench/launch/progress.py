@@ -37,7 +37,7 @@ class Progress:
         return f"{head}  {record.status:<8}  {'  '.join(figures)}".rstrip()
 
     def finished(self, record: Record) -> None:
-        """Write the line of a finished case; with `-q` of one that failed alone."""
+        """Print the line of a finished case; with `-q` only of a failed one."""
         self.number += record.status != "preempted"
         if messages.is_quiet() and record.status in DONE_STATUSES:
             return
@@ -94,7 +94,7 @@ def _figures(case: Case, record: Record) -> list[str]:
     # The usual level of 95 % is not printed.
     level = "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.level(case.protocol.confidence)}"
     spread = f"±{units.percent(found.interval.relative_half_width)}" if found.interval else "±?"
-    # What another process would give is not known from one.
+    # A single process does not show the spread between processes.
     words = [f"{units.rate(found.throughput, 'img/s'):>12} {spread + level:<7} within one run"]
     if found.energy_per_image_j is not None:
         words.append(f"{units.quantity(found.energy_per_image_j, 'J/img'):>12}")

@@ -51,7 +51,7 @@ class Campaign:
     environment: Mapping[str, str] = field(default_factory=dict)
     #: Network key per model name; "" for catalogue networks.
     network_keys: Mapping[str, str] = field(default_factory=dict)
-    #: What an earlier process of the same case found that is the same in every process; see `records.shared_facts`.
+    #: Facts from an earlier process of the case that are the same in every process; see `records.shared_facts`.
     facts: Callable[[Case], Mapping[str, Any] | None] = field(default=lambda case: None)
     #: Source files of user networks, with the digests behind the network keys.
     network_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -248,7 +248,7 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
     outcome = _classify(attempt.folder, exit_code, ended_by, case, oom_kill)
     changed = changed or _changed_file(case, campaign)
     if changed and outcome.status != "preempted":
-        text = f"{changed} has changed since this run began; run the same command again to measure {case.model} anew"
+        text = f"{changed} has changed since this run began; run the same command again to measure {case.model} again"
         outcome = Outcome("invalid", text, outcome.ranks)
     record = _close(attempt, outcome, exit_code, time.monotonic() - started)
     campaign.on_record(record)
@@ -258,7 +258,7 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
 def _watcher(
     case: Case, attempt: Attempt, campaign: Campaign, folder: ResultsFolder, claim: claims.Claim
 ) -> Callable[[float], None]:
-    """What is done about once a second while a case runs: progress, a look at the results folder, signs of life."""
+    """Return the function called once a second while a case runs: progress, check of the results folder, heartbeat."""
     touched_s = 0.0
 
     def on_tick(elapsed_s: float) -> None:

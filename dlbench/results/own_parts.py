@@ -1,7 +1,7 @@
-"""Which attempts have a signed Parquet part of their own, found without opening 10 000 files by way of Arrow.
+"""Detection of attempts with their own signed Parquet part, without opening 10 000 files by Arrow.
 
-Parts of one version of dlbench begin their footers with the same bytes: the columns. The first part of each kind is
-opened and its signature verified in the usual way; of the others only the footer's bytes are compared.
+Footers of parts from one version of dlbench start with the same bytes (the columns). The first part of each kind is
+opened and its signature verified; for the others only footer bytes are compared.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import pyarrow.parquet as pq
 from dlbench.results import parts
 
 _MAGIC = b"PAR1"
-#: An attempt has one row per rank. A part with more is opened in the usual way.
+#: Maximum rows of a part checked by its footer; larger parts are opened.
 _MOST_ROWS = 63
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """Parts with the same columns, as the footers of their files begin."""
+    """Parts with the same columns, detected by the start of their footers."""
 
     begin: bytes
     columns: tuple[str, ...]
 
 
 def split(found: Collection[Path], root: Path, attempts: Collection[str]) -> tuple[set[str], list[Path]]:
-    """Of these Parquet files the attempts that have a part of their own, and the files that have to be opened.
+    """Return the attempts with their own part among these Parquet files, and the files that must be opened.
 
     Args:
         found: Parquet files.
-        root: the results folder; own parts lie in it directly.
-        attempts: the names of attempts.
+        root: the results folder, which contains own parts directly.
+        attempts: names of attempts.
     """
     own: set[str] = set()
     others: list[Path] = []
@@ -48,7 +48,7 @@ def split(found: Collection[Path], root: Path, attempts: Collection[str]) -> tup
 
 
 def _is_signed(part: Path, kinds: list[_Kind]) -> bool:
-    """As `parts.is_marked`, which takes 50 times as long and is asked once for each kind."""
+    """Whether the part is signed; 50 times faster than `parts.is_marked`, which is called once per kind."""
     footer = _footer(part)
     mark = _mark_in(footer)
     if not mark:
@@ -67,7 +67,7 @@ def _is_signed(part: Path, kinds: list[_Kind]) -> bool:
 
 
 def _num_rows_field(num_rows: int) -> bytes:
-    """What follows the columns: the number of rows, and the head of a list with one group of rows.
+    """Return the footer bytes after the columns: number of rows, and the head of a list with one row group.
 
     In Thrift's compact protocol: the field's type, twice the number in one byte; a list, its length and type.
     """
@@ -75,7 +75,7 @@ def _num_rows_field(num_rows: int) -> bytes:
 
 
 def _footer(part: Path) -> bytes:
-    """The file's footer; b"" where the file is not whole."""
+    """Read the footer of the file; b"" if the file is incomplete."""
     try:
         with part.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
@@ -91,7 +91,7 @@ def _footer(part: Path) -> bytes:
 
 
 def _mark_in(footer: bytes) -> bytes:
-    """The signature in a footer, or b""."""
+    """Return the signature in a footer, or b""."""
     # A key, and a value of Thrift's compact protocol: its type, its length, which is 16, and its bytes.
     _, found, after = footer.partition(parts.MARK + b"\x18\x10")
     return after[:16] if found else b""

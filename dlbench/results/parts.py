@@ -26,17 +26,17 @@ from dlbench.results.checks import CANNOT, JUDGED, REQUIRED, checked, fitted
 from dlbench.results.records import SCHEMA_VERSION
 from dlbench.results.schema import SCHEMA
 
-#: Folders inside a store that hold Parquet of another kind (see `bounds_schema`): no cases are looked for in them.
+#: Folders in a store with other Parquet tables (see `bounds_schema`), which are not searched for cases.
 NOT_CASES = frozenset(("ceilings", "profiles"))
-#: How the files in them are called.
+#: Names of the files in them.
 _NOT_CASES_FILES = ("ceilings-", "allreduce-", "layers.")
-#: Folders that hold no parts, and may hold a great many files.
+#: Folders without parts, possibly with many files.
 _NO_PARTS = NOT_CASES | {"attempts", "jobs", "claims"}
-#: Rows that are compressed together: a reader of some attempts need not look at the others.
+#: Rows per row group: readers of some attempts skip other groups.
 ROW_GROUP = 4096
 #: Advice about a part that cannot be read.
 REBUILD = "run `dlbench collect` to rebuild it if the attempt folder still exists"
-#: Key of the file's metadata under which `dlbench run` and `collect` sign the parts that they write.
+#: Metadata key of the signature of parts written by `dlbench run` and `collect`.
 MARK = b"dlbench_part"
 
 
@@ -45,9 +45,9 @@ class SkippedPart(UserWarning):
 
 
 def parts(source: str | Path) -> list[Path]:
-    """The Parquet files that `source` names: itself, those inside the folder, or those matching the pattern.
+    """Return the Parquet files of `source`: a file, the files in a folder, or those matching a pattern.
 
-    A `SkippedPart` warning names what cannot be looked at.
+    A `SkippedPart` warning lists files that cannot be read.
 
     Raises:
         StoreError: nothing is there.
@@ -59,7 +59,7 @@ def parts(source: str | Path) -> list[Path]:
 
 
 def find(source: str | Path) -> tuple[list[Path], list[str]]:
-    """The Parquet files that `source` names, and what in it cannot be looked at.
+    """Return the Parquet files of `source`, and descriptions of unreadable ones.
 
     Raises:
         StoreError: nothing is there.
@@ -81,7 +81,7 @@ def find(source: str | Path) -> tuple[list[Path], list[str]]:
 
 
 def _matching(pattern: str) -> tuple[list[Path], list[str]]:
-    # Not pathlib's: that takes no absolute patterns.
+    # glob instead of pathlib, which rejects absolute patterns.
     matching = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
     if not matching:
         raise StoreError(f"no results at '{named(Path(pattern))}': it does not exist; run `dlbench run quick` first")
@@ -124,27 +124,27 @@ def named(path: Path) -> str:
 
 
 def _no_cases(file: Path) -> bool:
-    """Whether this is a file of ceilings or profiles, which a pattern or the name of their folder may lead to."""
+    """Whether this is a file of ceilings or profiles, which a pattern can also match."""
     return file.name.startswith(_NOT_CASES_FILES) and not NOT_CASES.isdisjoint(file.parts)
 
 
 @dataclass(frozen=True)
 class PartFile:
-    """A Parquet file of a store, opened: which columns it has, and how its rows become those of the schema."""
+    """An opened Parquet file of a store, with its columns and their conversion to the schema."""
 
     path: Path
     file: pq.ParquetFile
     columns: frozenset[str]  # of the schema, in the file or in the names of its folders
     constants: dict[str, str | None]  # from folders such as model=resnet50, which the file then need not repeat
-    remark: str  # what a reader should know of it, or ""
+    remark: str  # remark about the file, or ""
 
     def stored(self, schema: pa.Schema) -> list[str]:
-        """What must be read from the file for rows with the columns of `schema`."""
+        """Return the columns of the file that are needed for rows with `schema`."""
         wanted = {*schema.names, *JUDGED}
         return [name for name in SCHEMA.names if name in wanted and name in self.columns - self.constants.keys()]
 
     def fitted(self, table: pa.Table, problems: list[str], schema: pa.Schema = SCHEMA) -> pa.Table:
-        """Rows as they were read, in the types of `schema`; to `problems` goes what does not fit."""
+        """Convert rows to the types of `schema`; `problems` receives invalid values."""
         for name, text in self.constants.items():
             table = table.append_column(name, pa.chunked_array([pa.array([text] * table.num_rows, pa.string())]))
         names = {*table.column_names, *JUDGED}
@@ -153,10 +153,10 @@ class PartFile:
         return table
 
     def checked(self, table: pa.Table, schema: pa.Schema, problems: list[str]) -> pa.Table:
-        """Of fitted rows the attempts that hold, with the columns of `schema`; to `problems` goes why others do not.
+        """Return the valid attempts of fitted rows, with `schema`; `problems` receives the reasons for dropping others.
 
         Args:
-            table: fitted rows, of each attempt all that the file has.
+            table: fitted rows, with all rows of each attempt in the file.
         """
         table, found = checked(table, self.columns)
         problems += [f"{named(self.path)}: {problem}" for problem in found]
@@ -167,10 +167,10 @@ class PartFile:
 
 
 def open_part(part: Path) -> PartFile:
-    """A file whose rows can be read.
+    """Open a part for reading.
 
     Raises:
-        StoreError: it is corrupt, is not one of ours, or has not all columns that say what was measured.
+        StoreError: the file is corrupt, not from dlbench, or lacks required columns.
     """
     try:
         if not part.is_file():
@@ -193,7 +193,7 @@ def open_part(part: Path) -> PartFile:
 
 
 def _of_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
-    """The columns that a file lacks and the names of its folders tell, as Hive, Spark, DuckDB and Polars write them."""
+    """Return missing columns whose values are in folder names (Hive partitioning: Spark, DuckDB, Polars)."""
     on_progress = {}
     for folder in part.parts[:-1]:
         key, equals, value = folder.partition("=")
@@ -203,15 +203,15 @@ def _of_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
 
 
 def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None) -> pa.Table:
-    """One part in the current schema, or some of its columns; those that it lacks are null.
+    """Read one part in the current schema, or some of its columns; missing columns are null.
 
     Args:
         part: the file.
         columns: of the schema; None for all.
-        problems: takes in words what is left out of it, and that it is newer than this dlbench.
+        problems: called with descriptions of dropped rows, and if the file is newer than this dlbench.
 
     Raises:
-        StoreError: the file is corrupt, is not one of ours, or has rows of which none holds.
+        StoreError: the file is corrupt, not from dlbench, or has only invalid rows.
     """
     found: list[str] = [] if problems is None else problems
     opened = open_part(part)
@@ -230,7 +230,7 @@ def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[s
 
 
 def unreadable(part: Path, error: Exception) -> StoreError:
-    """The error that says why a part cannot be read."""
+    """Return the error for a part that cannot be read."""
     if isinstance(error, StoreError):
         return error
     words = (str(error).splitlines() or [""])[0] or type(error).__name__
@@ -238,7 +238,7 @@ def unreadable(part: Path, error: Exception) -> StoreError:
 
 
 def _remark(part: Path, schema: pa.Schema) -> str:
-    """That a file is newer than this dlbench, or ""."""
+    """Return a remark that a file is newer than this dlbench, or ""."""
     text = (schema.metadata or {}).get(b"dlbench_schema_version", b"0")
     if not text.isdigit() or len(text) > 9:
         return f"{named(part)} has schema version {excerpt(text)}, which is not a number"
@@ -274,12 +274,12 @@ def marked(schema: pa.Schema, name: str, num_rows: int) -> pa.Schema:
 
 
 def write(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
-    """Write a Parquet file, whole or not at all; gives its path.
+    """Write a Parquet file atomically; return its path.
 
     Args:
         target: the file.
         table: its rows.
-        make_folder: make the folder if it is not there.
+        make_folder: create the folder if missing.
 
     Raises:
         StoreError: the file cannot be written.
@@ -291,7 +291,7 @@ def write(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
 
 @contextlib.contextmanager
 def writing(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
-    """A file that becomes `target` when all went well, and is gone when not.
+    """Open a temporary file that becomes `target` on success and is removed on failure.
 
     Raises:
         StoreError: the file cannot be written.

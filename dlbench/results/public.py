@@ -36,7 +36,7 @@ _DETAILS = (
 _OF_DEVICES = ("name", "memory_bytes", "multiprocessors", "compute_capability", "l2_cache_bytes")
 #: Shorter user names are not replaced in texts (they may be ordinary words); their paths are removed anyway.
 _HOME = re.compile(r"/(?:home|users?)/([^/\s:'\"]{3,})", re.IGNORECASE)
-#: What the kernel calls its classes of devices names nobody.
+#: Paths below /sys/class are not private.
 _PATH = re.compile(r"(?<![\w.:/])/(?!sys/class/)(?:[^/\s:'\"]+/)+([^/\s:'\"]*)")
 
 

@@ -54,7 +54,7 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
 
 
 def reduce(sql: str, sources: Sequence[str | Path]) -> pa.Table:
-    """What `sql` makes of all records, as Arrow: a store of millions is reduced piece by piece, never held whole.
+    """Run `sql` on all records, with an Arrow result: a large store is reduced in pieces, never held in memory.
 
     Raises:
         StoreError: a source does not exist.
@@ -63,7 +63,7 @@ def reduce(sql: str, sources: Sequence[str | Path]) -> pa.Table:
 
 
 def _run(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], _T]) -> _T:
-    """What the last statement of `sql` gives, converted; whatever cannot be converted is refused as bad input."""
+    """Run `sql`; return the converted result of its last statement. Values that cannot be converted are bad input."""
     connection = duckdb.connect(":memory:")
     views = _tables(sources)
     for name, view in views.items():

@@ -1,4 +1,4 @@
-"""A store read in pieces, for those who need something of every attempt but cannot hold all its samples at once."""
+"""Reading of a store in pieces, for stores whose samples do not fit into memory."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ from dlbench.results.schema import IN_MEMORY, LONG_TEXT, SCHEMA
 if TYPE_CHECKING:
     import pandas as pd
 
-# What reading took is to be given back when it ends; Arrow's own allocators keep a gigabyte of a large store.
+# Return memory after reading; Arrow's own allocators would keep a gigabyte of a large store.
 pa.set_memory_pool(pa.system_memory_pool())
 
-#: A batch is made of about so much, decoded, and of at most so many tables.
+#: Size of a batch: decoded bytes, and maximum number of tables.
 BATCH_BYTES = 16_000_000
 _MAX_TABLES = 1000
-#: A part smaller than this is read whole without asking first how large it becomes.
+#: Smaller parts are read completely, without checking their decoded size.
 _SMALL_PART_BYTES = 500_000
-#: What the columns of a row that hold no numbers in lists take, about, and what its long text does.
+#: Approximate bytes of a row: columns without lists, and the long text.
 _ROW_BYTES = 1000
-#: So many parts are opened ahead, and small ones that are alike are looked at together.
+#: Number of parts opened ahead; similar small parts are processed together.
 _AHEAD, _TOGETHER = 32, 500
 
-#: The columns that come as `RaggedArray`.
+#: Columns returned as `RaggedArray`.
 NUMBER_LISTS = tuple(f.name for f in SCHEMA if pa.types.is_list(f.type) and pa.types.is_floating(f.type.value_type))
 
-#: Is told how many parts have been read, and how many there are.
+#: Called with the number of parts read, and the total.
 Told = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class RaggedArray:
-    """Of each row a list of numbers: all of them one after the other, and where each row's begin.
+    """One list of numbers per row: all values in one array, and the start of each row.
 
     `starts` has one entry more than there are rows: the end of the last. A missing list is an empty one, a missing
     number NaN.
@@ -60,17 +60,17 @@ class RaggedArray:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """How many numbers each row has."""
+        """Number of values of each row."""
         return np.diff(self.starts)
 
     def of(self, row: int) -> NDArray[np.float64]:
-        """The numbers of one row."""
+        """Return the values of one row."""
         return self.values[self.starts[row] : self.starts[row + 1]]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Some attempts with all their ranks, by attempt and rank: the columns without and those with lists of numbers."""
+    """Some attempts with all their ranks, sorted by attempt and rank: columns without and with lists of numbers."""
 
     scalars: pa.Table
     lists: dict[str, RaggedArray]
@@ -78,7 +78,7 @@ class Batch:
 
 @dataclass
 class Reader:
-    """Reads the parts of stores; remembers which parts hold which attempt, and what could not be read."""
+    """Reader of stores; records the part of each attempt, and unreadable parts."""
 
     parts: Sequence[Path]
     problems: list[str] = field(default_factory=list)
@@ -90,12 +90,12 @@ class Reader:
     num_rows: int = 0
     num_held: int = 0
     num_copies: int = 0
-    #: Of attempts with rows in several parts, or several rows of a rank: where the row of each rank is that counts.
+    #: Attempts with duplicate rows -> position of the row of each rank that is used.
     _shared: dict[str, dict[int, _Place]] | None = None
 
     @staticmethod
     def of(sources: Sequence[str | Path]) -> Reader:
-        """A reader of the given files, folders or glob patterns.
+        """Create a reader of files, folders or glob patterns.
 
         Raises:
             StoreError: a source does not exist, or is a file that cannot be read.
@@ -105,21 +105,21 @@ class Reader:
         for source in sources:
             found, others = store.find(source)
             if found == [Path(source)]:
-                store.read_part(found[0], ["attempt_id"])  # somebody who names one file wants that one
+                store.read_part(found[0], ["attempt_id"])  # an explicitly named file must be readable
             files |= dict.fromkeys(found)
             problems += others
         return Reader(list(files), problems)
 
     def batches(self, columns: Iterable[str], on_progress: Told | None = None) -> Iterator[Batch]:
-        """All rows, each once, the rows of an attempt together; of several rows of a rank the fullest.
+        """Read all rows once, grouped by attempt; of duplicate rows the most complete.
 
         Args:
-            columns: of the schema; attempt and rank come anyway. What a part lacks is null.
+            columns: columns of the schema; attempt and rank are always included. Missing columns are null.
         """
         yield from map(_batch, self.tables(columns, on_progress))
 
     def tables(self, columns: Iterable[str], on_progress: Told | None = None) -> Iterator[pa.Table]:
-        """The same as tables with the types of `IN_MEMORY`, each by attempt and rank."""
+        """Read the rows as tables with the types of `IN_MEMORY`, each sorted by attempt and rank."""
         shared = self._find_shared()
         self.num_held = self.num_copies = 0
         self._held = []
@@ -129,11 +129,11 @@ class Reader:
         yield from _joined(iter([pa.concat_tables(apart)] if apart else []))
 
     def frame(self, columns: Sequence[str]) -> pd.DataFrame:
-        """All rows as a DataFrame, by attempt and rank."""
+        """Read all rows as a DataFrame, sorted by attempt and rank."""
         return to_frame(self.tables(columns), columns)
 
     def of_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
-        """The same for some attempts alone, from the parts in which `batches` found them."""
+        """Read some attempts, from the parts in which `batches` found them."""
         wanted: dict[int, list[str]] = {}
         for attempt, parts in sorted(self.holders(attempts).items()):
             for part in parts:
@@ -143,7 +143,7 @@ class Reader:
         yield from map(_batch, _joined(iter([pa.concat_tables(apart)] if apart else [])))
 
     def holders(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
-        """Of each of these attempts the indices of the parts in which `batches` found it."""
+        """Return the indices of the parts of each attempt, as found by `batches`."""
         asked = pa.array(attempts, pa.string())
         found = {attempt: self._holders[attempt] for attempt in attempts if attempt in self._holders}
         for ids, indices in self._held:
@@ -154,11 +154,11 @@ class Reader:
         return found
 
     def parts_of(self, attempts: Collection[str]) -> dict[str, Path]:
-        """Of each of these attempts the part in which `batches` found it, or the first of several."""
+        """Return the (first) part of each attempt, as found by `batches`."""
         return {attempt: self.parts[parts[0]] for attempt, parts in self.holders(attempts).items()}
 
     def _find_shared(self) -> dict[str, dict[int, _Place]]:
-        """Look which attempts have rows in several parts, or several rows of a rank, and which of these count."""
+        """Find attempts with duplicate rows, and select the rows that are used."""
         if self._shared is None:
             self._shared = {}
             self._look_for_shared()
@@ -184,7 +184,7 @@ class Reader:
             self._choose(whole.filter(pc.is_in(whole["attempt_id"], value_set=shared)))
 
     def _choose(self, keys: pa.Table) -> None:
-        """Find which rows of shared attempts count: the fullest of each rank."""
+        """Select the most complete row per rank of attempts in several parts."""
         wanted: dict[int, list[str]] = {}
         for part, attempt in sorted(set(zip(keys["part"].to_pylist(), keys["attempt_id"].to_pylist(), strict=True))):
             wanted.setdefault(part, []).append(attempt)
@@ -206,7 +206,7 @@ class Reader:
                 self._shared.setdefault(attempt, {})[rank] = place
 
     def _unshared(self, tables: Iterator[_Read], apart: list[pa.Table]) -> Iterator[pa.Table]:
-        """The rows of attempts that are whole in one part; to `apart` go those of the others that count."""
+        """Return the rows of attempts that are complete in one part; `apart` receives the used rows of others."""
         places = self._shared or {}
         shared = pa.array(places, pa.string())
         for indices, table in tables:
@@ -223,7 +223,7 @@ class Reader:
             yield table
 
     def _wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_Read]:
-        """The rows of some attempts, by the index of a part; what cannot be read is named when all is read."""
+        """Read the rows of some attempts by part; unreadable parts are reported at the end."""
         everyone = pa.array(sorted({attempt for some in wanted.values() for attempt in some}), pa.string())
         for indices, table in Reader(self.parts)._tables(sorted(wanted), _schema(schema.names), None, wanted):
             there = pc.is_in(table["attempt_id"], value_set=everyone)
@@ -236,7 +236,7 @@ class Reader:
         on_progress: Told | None,
         wanted: Mapping[int, Sequence[str]] | None = None,
     ) -> Iterator[_Read]:
-        """The parts' tables in their order; several parts are opened at the same time."""
+        """Iterate over the tables of parts in order; several parts are opened at the same time."""
         waiting: list[tuple[int, _Small]] = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for done in range(0, len(indices), _AHEAD):
@@ -268,11 +268,11 @@ class Reader:
                 yield np.full(table.num_rows, index), table
             self.problems += problems
         except StoreError as error:
-            rest = f"only its first {num_rows} rows are in here" if num_rows else "skipped"
+            rest = f"only its first {num_rows} rows were read" if num_rows else "skipped"
             self.problems.append(f"{error}; {rest}; {store.REBUILD}")
 
     def _of_small(self, parts: list[tuple[int, _Small]], schema: pa.Schema) -> Iterator[_Read]:
-        """The rows of parts that are alike, judged together; one by one where there is something to be said of them."""
+        """Read similar small parts together; one by one if there is a problem."""
         problems = [small.opened.remark for _, small in parts if small.opened.remark]
         table = _judged([small for _, small in parts], schema, problems)
         if table is not None and not problems:
@@ -288,20 +288,20 @@ class Reader:
             yield np.full(table.num_rows, index), table
 
 
-#: Rows, and of each the index of its part.
+#: Rows, and the part index of each.
 _Read = tuple[NDArray[np.int64], pa.Table]
 
 
 @dataclass(frozen=True)
 class _Small:
-    """A part that was read at once, its rows not judged as yet."""
+    """A completely read small part, not yet checked."""
 
     opened: store.PartFile
     table: pa.Table
 
 
 def _fits(one: _Small, others: list[_Small]) -> bool:
-    """Whether the rows of a part may be judged together with those of others."""
+    """Whether the rows of a part can be checked together with those of others."""
     first = others[0]
     return (
         len(others) < _TOGETHER
@@ -313,7 +313,7 @@ def _fits(one: _Small, others: list[_Small]) -> bool:
 
 
 def _judged(parts: list[_Small], schema: pa.Schema, problems: list[str]) -> pa.Table | None:
-    """The rows of parts that are alike; None where they cannot be had, and the reason is the last problem then."""
+    """Return the checked rows of similar parts; None on failure, with the reason as last problem."""
     first = parts[0].opened
     try:
         raw = pa.concat_tables([small.table for small in parts])
@@ -325,31 +325,31 @@ def _judged(parts: list[_Small], schema: pa.Schema, problems: list[str]) -> pa.T
 
 
 def _apart(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each part, which follow each other."""
+    """Split consecutive rows by part."""
     starts = np.flatnonzero(np.r_[True, np.diff(indices) != 0]) if indices.size else np.empty(0, np.int64)
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), indices.size], strict=True):
         yield int(indices[start]), table.slice(start, end - start)
 
 
-#: Of a row the index of its part, and how many rows of the same attempt and rank go before it there.
+#: Position of a row: index of its part, and number of earlier rows of the same attempt and rank there.
 _Place = tuple[int, int]
 
 
 def _keys(part: Path) -> pa.Table:
-    """The attempt and rank of each row; no rows where they cannot be read."""
+    """Read attempt and rank of each row; empty if unreadable."""
     schema = _schema(())
     try:
         opened = store.open_part(part)
         columns = [name for name in opened.stored(schema) if name in schema.names]
         keys = opened.file.read(columns=columns, use_threads=False)
-        # Most are, and so it takes a tenth of the time.
+        # Usual case, and ten times faster.
         return keys if keys.schema.equals(schema) else opened.fitted(keys, []).select(schema.names)
     except (StoreError, *CANNOT):
         return schema.empty_table()
 
 
 def _numbers(table: pa.Table) -> list[int]:
-    """Of each row how many of the same attempt and rank go before it."""
+    """Return for each row the number of earlier rows of the same attempt and rank."""
     seen: Counter[tuple[str, int]] = Counter()
     numbers = []
     for key in zip(table["attempt_id"].to_pylist(), table["rank"].to_pylist(), strict=True):
@@ -372,7 +372,7 @@ def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 
 def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame:
-    """The tables as one DataFrame, by attempt and rank."""
+    """Combine tables to one DataFrame, sorted by attempt and rank."""
     frame = Frame(_schema(columns))
     keys = []
     for table in tables:
@@ -383,13 +383,13 @@ def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame
         order = pc.sort_indices(pa.concat_tables(keys), [("attempt_id", "ascending"), ("rank", "ascending")]).to_numpy()
         if not np.array_equal(order, np.arange(order.size)):
             whole = whole.take(order).reset_index(drop=True)
-    # What reading took is given back: a report needs memory for other things now.
+    # Return the memory of reading, which a report needs now.
     pa.default_memory_pool().release_unused()
     return whole
 
 
 def _schema(columns: Iterable[str]) -> pa.Schema:
-    """The current schema of these columns alone, in its order."""
+    """Return the current schema restricted to these columns."""
     wanted = {"attempt_id", "rank", *columns}
     assert wanted <= set(SCHEMA.names), sorted(wanted - set(SCHEMA.names))
     return pa.schema([f for f in IN_MEMORY if f.name in wanted])
@@ -398,13 +398,13 @@ def _schema(columns: Iterable[str]) -> pa.Schema:
 def _opened(
     part: Path, schema: pa.Schema, wanted: Sequence[str] | None
 ) -> _Small | tuple[list[str], Iterable[pa.Table]]:
-    """A small part's rows as they are, or what is left out of a large one, and its tables, read when asked for.
+    """Open a part: a small one completely, a large one with its problems and lazily read tables.
 
     Args:
-        wanted: attempts by the alphabet; what certainly holds none of them may be left out.
+        wanted: sorted attempts; row groups without any of them may be skipped.
 
     Raises:
-        StoreError: the file is corrupt, is not one of ours, or has rows of which none holds.
+        StoreError: the file is corrupt, not from dlbench, or has only invalid rows.
     """
     opened = store.open_part(part)
     if part.stat().st_size < _SMALL_PART_BYTES:
@@ -420,7 +420,7 @@ def _opened(
 
 
 def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """The same, each read while the one before it is used."""
+    """Open parts ahead: each is read while the previous one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, tables, None)
         while (table := coming.result()) is not None:
@@ -431,11 +431,11 @@ def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 def _streamed(
     opened: store.PartFile, schema: pa.Schema, wanted: Sequence[str] | None, problems: list[str]
 ) -> Iterator[pa.Table]:
-    """The tables of a large part; the rows of an attempt are never torn apart."""
+    """Iterate over the tables of a large part; rows of an attempt stay together."""
     part, file, names = opened.path, opened.file, opened.stored(schema)
     try:
         if LONG_TEXT in names:
-            # The same text in many rows is decoded once.
+            # A text in many rows is decoded once.
             file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[LONG_TEXT])
         num_rows = int(BATCH_BYTES // _bytes_per_row(file, schema))
         if num_rows >= file.metadata.num_rows or not _together(file):
@@ -447,7 +447,7 @@ def _streamed(
             table = opened.fitted(pa.Table.from_batches([batch]), problems, IN_MEMORY)
             table = pa.concat_tables([held, table]) if held else table
             ids = table["attempt_id"]
-            # The last attempt may go on in the next batch.
+            # The last attempt may continue in the next batch.
             complete = table.num_rows - (pc.sum(pc.equal(ids, ids[-1])).as_py() or 0)
             held = table.slice(complete)
             if complete:
@@ -459,7 +459,7 @@ def _streamed(
 
 
 def _may_hold(file: pq.ParquetFile, group: int, attempts: Sequence[str]) -> bool:
-    """Whether one of the attempts lies between the first and the last of a row group, by the alphabet."""
+    """Whether an attempt lies between the first and last attempt of a row group."""
     index = next(i for i in range(file.metadata.num_columns) if file.schema.column(i).path == "attempt_id")
     limits = file.metadata.row_group(group).column(index).statistics
     if limits is None or not limits.has_min_max:
@@ -468,13 +468,13 @@ def _may_hold(file: pq.ParquetFile, group: int, attempts: Sequence[str]) -> bool
 
 
 def _bytes_per_row(file: pq.ParquetFile, schema: pa.Schema) -> float:
-    """What a row of these columns takes once it is decoded, which says more than its size in the file."""
+    """Return the decoded bytes per row of these columns."""
     metadata = file.metadata
     names = [file.schema.column(i).path.partition(".")[0] for i in range(metadata.num_columns)]
     groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
     places = [i for i, name in enumerate(names) if name in _lists_of(schema)]
     numbers: int = sum(group.column(i).num_values for group in groups for i in places)
-    # The same text in many rows stands once in a group.
+    # A text in many rows is stored once per group.
     texts = [i for i, name in enumerate(names) if name == LONG_TEXT and name in schema.names]
     text: int = sum(group.column(i).total_uncompressed_size for group in groups for i in texts)
     num_rows: int = metadata.num_rows
@@ -486,7 +486,7 @@ def _lists_of(schema: pa.Schema) -> set[str]:
 
 
 def _together(file: pq.ParquetFile) -> bool:
-    """Whether the rows of each attempt follow each other, as in all that dlbench writes."""
+    """Whether the rows of each attempt are consecutive, as in all files of dlbench."""
     if "attempt_id" not in file.schema_arrow.names:
         return False
     ids = file.read(columns=["attempt_id"])["attempt_id"]
@@ -506,13 +506,13 @@ def _batch(table: pa.Table) -> Batch:
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """By attempt and rank, and of rows with the same attempt and rank the first."""
+    """Sort by attempt and rank; keep the first of equal keys."""
     order = pc.sort_indices(table, [("attempt_id", "ascending"), ("rank", "ascending")])
     keys = table.select(["attempt_id", "rank"]).take(order)
     same = [pc.equal(keys[name].slice(1), keys[name].slice(0, max(0, len(order) - 1))) for name in keys.column_names]
     doubled = np.flatnonzero(pc.and_(*same).to_numpy()) + 1
     places = np.delete(order.to_numpy(), doubled)
-    # Samples are large: they are moved only if they must be.
+    # Samples are large: avoid moving them.
     return table if np.array_equal(places, np.arange(table.num_rows)) else table.take(pa.array(places))
 
 

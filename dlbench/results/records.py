@@ -129,8 +129,8 @@ class Measurement:
     facts_from: str | None = None  # the attempt whose `SHARED_FACTS` these are; None where they are of this process
 
 
-#: What is the same in every process of a case, and costs passes of its own: counted work, the split of memory, and on a
-#: CPU the allocator's peak.
+#: Facts that are the same in every process of a case and need extra passes: counted work, memory split, and on a CPU
+#: the allocator peak.
 SHARED_FACTS = (
     *("forward_macs", "forward_flop", "backward_flop", "pytorch_forward_flop", "pytorch_backward_flop"),
     *("executed_flop", "flop_partial", "flop_varies"),
@@ -266,7 +266,7 @@ def shared_facts(record: Record) -> dict[str, Any] | None:
     _, measured = record.ranks[0]
     facts = {name: getattr(measured, name) for name in SHARED_FACTS}
     facts["warnings"] = [w for w in measured.warnings if w.partition(":")[0] in _FACT_WARNINGS]
-    # What could not be found out may be found out by another process.
+    # Missing facts may be found by another process.
     if any(w.partition(":")[0] not in ("flop_partial", "flop_varies") for w in facts["warnings"]):
         return None
     return facts | {"facts_from": measured.facts_from or record.attempt_id}

@@ -21,9 +21,9 @@ from dlbench.suites.case import AXES
 if TYPE_CHECKING:
     import pandas as pd
 
-#: What makes two processes measure the same thing: all axes but the repeat, and the network behind the name.
+#: Columns that are equal for two processes of the same case: all axes except repeat, and the network key.
 SETTING = tuple(axis for axis in AXES if axis != "repeat")
-#: What the record says of software and machine, as a person writes it.
+#: Software and machine columns, with their titles.
 SYSTEM_FACTS = {
     "system_driver_version": "driver",
     "system_cuda_version": "CUDA",
@@ -134,5 +134,5 @@ def parse_since(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise BadInput(f"--since {text!r} is no date; write 2026-11-01 or 2026-11-01T12:00") from None
+        raise BadInput(f"--since {text!r} is not a date; write for example 2026-11-01 or 2026-11-01T12:00") from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -60,21 +60,21 @@ __all__ = [
     "warn_of",
 ]
 
-#: What says which case a row is of, and whether that has ended; and whether all its ranks are there.
+#: Columns that identify the case of a row, whether it has ended, and whether all ranks are present.
 _KEY_COLUMNS = ["suite", "suite_version", "case_id", "system_key", "network_key", "status"]
 _RANK_COLUMNS = ["attempt_id", "rank", "world_size", "status"]
 
 
 def append(root: Path, record: Record, make_folder: bool = True) -> Path:
-    """Write one record as a part of its own, whole or not at all; gives the part's path.
+    """Write one record as a separate part, atomically; return its path.
 
     Args:
         root: the results folder.
         record: an attempt.
-        make_folder: make the folder if it is not there; a run must not, whose folder was moved or deleted.
+        make_folder: create the folder if missing; not during a run, whose folder may have been moved or deleted.
 
     Raises:
-        StoreError: the folder cannot be written, or the record holds what its columns cannot.
+        StoreError: the folder cannot be written, or the record has invalid values.
     """
     if reason := why_unsafe(record.attempt_id):
         raise StoreError(f"cannot store attempt {excerpt(record.attempt_id)}: {reason}")
@@ -88,9 +88,9 @@ def append(root: Path, record: Record, make_folder: bool = True) -> Path:
 
 
 def _free_name(root: Path, attempt_id: str) -> Path:
-    """Where a part of this attempt may be written: never in the place of a file that can be read.
+    """Return a free name for the part of this attempt; readable files are never replaced.
 
-    One that cannot be read is kept under another name.
+    An unreadable file is kept under another name.
     """
     target = root / f"{attempt_id}.parquet"
     number = 1
@@ -107,17 +107,17 @@ def _free_name(root: Path, attempt_id: str) -> Path:
 
 
 def attempt_ids(root: Path, thorough: bool = False, among: Iterable[Path] | None = None) -> set[str]:
-    """The attempts that the readable Parquet parts of `root` hold whole.
+    """Return the attempts that are complete in the readable Parquet parts of `root`.
 
-    Missing here are those of a corrupt part, and those of a file of others that lacks columns, ranks or samples.
+    Excludes attempts in corrupt parts, and those in foreign files without all columns, ranks or samples.
 
     Args:
-        thorough: read each part whole, so that damage in any column is found.
+        thorough: read each part completely, to find damage in any column.
         among: only these parts.
     """
     known: set[str] = set()
     for part in find(root)[0] if among is None else among:
-        with contextlib.suppress(StoreError):  # `read` warns of it
+        with contextlib.suppress(StoreError):  # `read` warns about it
             if is_marked(part):
                 rows = read_part(part) if thorough else read_part(part, ["attempt_id"])
                 known.update(rows["attempt_id"].to_pylist())
@@ -127,7 +127,7 @@ def attempt_ids(root: Path, thorough: bool = False, among: Iterable[Path] | None
 
 
 def _whole_attempts(rows: pa.Table) -> set[str]:
-    """The attempts that have all their ranks."""
+    """Return the attempts with all their ranks."""
     counted = rows.group_by("attempt_id").aggregate([("rank", "count_distinct"), ("world_size", "max")])
     done = set(rows.filter(pc.is_in(rows["status"], pa.array(DONE_STATUSES)))["attempt_id"].to_pylist())
     return {
@@ -138,9 +138,9 @@ def _whole_attempts(rows: pa.Table) -> set[str]:
 
 
 def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str, int, str, str, str]]:
-    """Suite, suite version, case, system and network of what the Parquet parts of `root` hold as ended.
+    """Return the keys of cases that have ended according to the Parquet parts of `root`.
 
-    A case that is said to be measured and has no samples has not ended.
+    A measured case without samples has not ended.
 
     Args:
         root: the results folder.
@@ -148,7 +148,7 @@ def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str
     """
     ended = set()
     for part in find(root)[0] if among is None else among:
-        with contextlib.suppress(StoreError):  # `read` warns of it
+        with contextlib.suppress(StoreError):  # `read` warns about it
             # The worker writes both or none, and lists take much longer to read.
             samples = "window_s" if is_marked(part) else "step_s"
             ended |= _ended(read_part(part, [*_KEY_COLUMNS, samples]), samples)
@@ -165,7 +165,7 @@ def _ended(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
 
 
 def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
-    """All rows of the given files, folders or glob patterns, each row once, in the types of `IN_MEMORY`.
+    """Read all rows of files, folders or glob patterns, each row once, in the types of `IN_MEMORY`.
 
     A part that cannot be read is skipped with a `SkippedPart` warning.
 
@@ -179,18 +179,18 @@ def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
 
 
 def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """All rows as a pandas DataFrame: one row per rank of each attempt, raw samples as arrays.
+    """Load all rows as a pandas DataFrame: one row per rank of each attempt, raw samples as arrays.
 
     Args:
         sources: a store's folder, a Parquet file, a glob pattern, or several of them.
-        columns: these alone, in this order: a large store then takes a fraction of time and memory.
+        columns: only these columns, in this order; saves time and memory for a large store.
 
     Returns:
         The rows; `attrs["sources"]` names where they are from.
 
     Raises:
         StoreError: a source does not exist.
-        UnknownName: there is no such column.
+        UnknownName: unknown column.
     """
     for name in columns or ():
         if name not in SCHEMA.names:
@@ -204,6 +204,6 @@ def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequen
 
 
 def warn_of(problems: Sequence[str]) -> None:
-    """A `SkippedPart` warning for each problem, at the line that called the caller of this."""
+    """Emit a `SkippedPart` warning per problem, at the line of the caller's caller."""
     for problem in problems:
         warnings.warn(problem, SkippedPart, stacklevel=3)

@@ -1,8 +1,8 @@
-"""What a worker process is asked to do. `python -m dlbench.worker FOLDER` does the one request in FOLDER/request.json.
+"""Requests to worker processes. `python -m dlbench.worker FOLDER` executes the request in FOLDER/request.json.
 
-| kind | besides | result.json is |
+| kind | other keys | result.json |
 |---|---|---|
-| measure | case, facts | the `Outcome` of the case, whatever became of it |
+| measure | case, facts | the `Outcome` of the case, with any status |
 | profile | case, time_s, trace_steps | a `ProfileRun` |
 | ceilings | device, budget_s, precisions | a `CeilingRun` |
 | allreduce | case, sizes_bytes | an `AllReduceRun` |
@@ -28,7 +28,7 @@ from dlbench.json_text import load_json
 from dlbench.suites.case import Case
 
 NAME = "request.json"
-#: Attempts of earlier versions hold a case alone.
+#: Attempts of earlier versions contain only a case.
 EARLIER_NAME = "case.json"
 KINDS = ("measure", "profile", "ceilings", "allreduce", "predict", "fit")
 

@@ -42,9 +42,9 @@ GLOBAL_BATCH = "global_batch"
 #: Keys of an exclude table besides the axes; derived from the axes.
 _DERIVED = (GLOBAL_BATCH, "world_size")
 _SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
-#: Each case is measured in so many fresh processes: fewer cannot show how processes differ.
+#: Default number of fresh processes per case: fewer do not show the spread between processes.
 DEFAULT_PROCESSES = 3
-#: Keys of [protocol] that say how many processes a case has; they are no part of a case, for more may be added later.
+#: Keys of [protocol] for the number of processes; not part of a case, because processes may be added later.
 _COUNTS = ("processes", "max_processes")
 _MOST_PROCESSES = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -95,10 +95,10 @@ class Suite:
         return list(found.values())
 
     def rounds(self, device: str = "auto") -> list[list[Case]]:
-        """Every process to measure, by rounds: each round has one process of each case, in random order.
+        """Return every process to measure, by rounds: each round has one process per case, in random order.
 
-        What drifts during a campaign then falls on all cases alike. The order follows from `protocol.seed`, which each
-        record holds. A suite whose axis `repeat` numbers the processes itself, as older suites do, has these alone.
+        Drift during a campaign then affects all cases equally. The order is determined by `protocol.seed`, which is in
+        each record. A suite with the axis `repeat` (older suites) has only those processes.
 
         Raises:
             BadInput: as `cases`.
@@ -235,7 +235,7 @@ def _counts(counts: dict[str, Any], source: str, options: dict[str, str]) -> tup
     processes = counts.get("processes", min(DEFAULT_PROCESSES, counts.get("max_processes", DEFAULT_PROCESSES)))
     most = counts.get("max_processes", processes)
     if most < processes:
-        # The one that was asked for on the command line counts.
+        # The one from the command line is used.
         if "max_processes" in options and "processes" not in options:
             return most, most
         if "processes" in options and "max_processes" not in options:

@@ -17,7 +17,7 @@ from dlbench.exit_codes import BAD_INPUT, OK
 from dlbench.suites import request as requests
 from dlbench.worker.ranks.rank_status import leave
 
-#: The module of `dlbench.worker.jobs` that serves each kind of request; none but the one asked for is imported.
+#: Kind of request -> module of `dlbench.worker.jobs`; only the requested one is imported.
 _MODULES = {
     "measure": "measure_case",
     "profile": "profile",
@@ -29,7 +29,7 @@ _MODULES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the worker; gives the exit status."""
+    """Run the worker; return the exit status."""
     # Kineto prints a start message on stderr, which could become the reported last line.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     if arguments[:1] == ["--probe"]:

@@ -278,7 +278,7 @@ def _with_warnings(measurement: Measurement, facts: dict[str, Any]) -> dict[str,
 
 
 def _known_facts(measurement: Measurement, known: Mapping[str, Any]) -> dict[str, Any]:
-    """What an earlier process found, but for what this one has read by itself, such as the allocator's peak of CUDA."""
+    """Return the facts of an earlier process, except those read by this one, such as CUDA's allocator peak."""
     own = {name for name in SHARED_FACTS if getattr(measurement, name) is not None}
     facts = {name: known.get(name) for name in (*SHARED_FACTS, "facts_from") if name not in own}
     return {**facts, "warnings": tuple(known.get("warnings", ()))}
@@ -311,11 +311,11 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
 
 
 def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False) -> tuple[str, ...]:
-    """What makes the step times doubtful.
+    """Return warnings about the step times.
 
     Args:
-        waits_itself: each step waits for the device, as a loss scaler's does to see whether the gradients are finite:
-            the host cannot run ahead then, and is not judged by it.
+        waits_itself: each step waits for the device, as with a loss scaler, which checks gradients: the host cannot
+        run ahead, and host_bound does not apply.
     """
     warnings = []
     if not warmup.steady:

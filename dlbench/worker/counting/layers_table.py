@@ -14,7 +14,7 @@ from dlbench.worker.counting.layers import layers
 
 
 def rows_of(model: str) -> Iterator[list[Any]]:
-    """The rows of one network, with the layers that run in training alone."""
+    """Return the rows of one network, with training-only layers."""
     main = {row.name for row in layers(model)}
     for row in layers(model, auxiliary=True):
         yield [model, int(row.name not in main), *cells(row)]

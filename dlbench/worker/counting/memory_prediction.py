@@ -79,7 +79,7 @@ def followed(case: Case) -> tuple[Prediction, list[int]]:
             return _follow(case, built)
     except DlbenchError:
         raise
-    except Exception as error:  # somebody's own network may read its data, which fake tensors have not
+    except Exception as error:  # a user's network may read its data, which fake tensors lack
         text = (str(error).strip().splitlines() or ["no message"])[0]
         raise BadInput(
             f"the memory of {case.model} cannot be predicted: {type(error).__name__} without data: {text}"
@@ -98,7 +98,7 @@ def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
         step.watch(tensor)
     step.begin()
     with step:
-        workload.step(step)  # type: ignore[arg-type]  # of a clock only the stamps are asked for
+        workload.step(step)  # type: ignore[arg-type]  # only the stamps of a clock are used
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
     cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
     kept = _bytes([*parameters, *workload.module.buffers()])

@@ -26,18 +26,18 @@ from dlbench.worker.ranks.context import RankContext, detect
 from dlbench.worker.ranks.transport import find_transport
 from dlbench.worker.timing import Clock
 
-#: A sum of ones over ranks may grow to this, far from the largest fp32 number, before it starts anew.
+#: Limit of the repeated sum of ones before it restarts, far below the largest fp32 number.
 _LARGEST_SUM = 1e30
 
 
 def all_reduce_times(
     sizes_bytes: list[int], device: torch.device, clock: Clock, context: RankContext, seconds_each: float = 0.3
 ) -> tuple[AllReduce, ...]:
-    """For each message size the times of all-reduces of fp32 sums, of each repetition that of the slowest rank.
+    """Measure all-reduces (fp32 sum) per message size; each repetition counts with its slowest rank.
 
     Args:
         sizes_bytes: multiples of 4.
-        seconds_each: how long each size is repeated [s]; at least 5 and at most 200 times.
+        seconds_each: time for each size [s]; at least 5 and at most 200 repetitions.
     """
     found = []
     for size in sizes_bytes:
@@ -52,7 +52,7 @@ def all_reduce_times(
 
 
 def parts_of(count: int, world_size: int) -> list[int]:
-    """`count` in parts after which the data start anew: each all-reduce multiplies them by the number of ranks."""
+    """Split `count` repetitions; data restart after each part, because each all-reduce multiplies them by the ranks."""
     most = count if world_size == 1 else max(1, int(math.log(_LARGEST_SUM, world_size)))
     return [min(most, count - done) for done in range(0, count, most)]
 
@@ -69,7 +69,7 @@ def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:
-    """Time all-reduces as one of the ranks, of which rank 0 writes the result; gives the exit status."""
+    """Time all-reduces as one rank; rank 0 writes the result. Return the exit status."""
     case = case_of(request)
 
     def work(case: Case, context: RankContext) -> Outcome:

@@ -1,8 +1,8 @@
-"""What a device can reach: matrix products and convolutions in FLOP/s, copy and triad in bytes/s.
+"""Ceilings of a device: matrix products and convolutions in FLOP/s, copy and triad in bytes/s.
 
-Operands are random (data changes power and clocks), results are written to memory that is there already, and the
-samples of one shape are queued one behind the other without waiting. No shape is left out in silence: what the device
-cannot do, or not within its share of the time, is kept as a row with the reason.
+Operands are random (data changes power and clocks), results are written to preallocated memory, and the samples of one
+shape are queued without waiting. Shapes that the device does not support, or that exceed their share of the time, get
+a row with the reason.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from dlbench.worker.timing import Clock
 #: One sample lasts about this long [s], in as many calls as that takes: a stamp costs microseconds.
 SAMPLE_S = {"cuda": 0.002, "cpu": 0.01}
 MIN_SAMPLES, MAX_SAMPLES = 5, 50
-#: A shape whose single call is expected to take longer than so much of its share, and than so much of all the time that
-#: is left, is left out. What small shapes make expect is far too long where starting a call takes most of theirs.
+#: A shape is skipped if one call is expected to exceed these fractions of its share and of the remaining time.
+#: Estimates from small shapes are too long if launch overhead dominates.
 MAX_SHARES, MAX_OF_LEFT = 0.7, 0.1
-#: Each shape may take this long [s] even where the budget is spent: one sample is no measurement.
+#: Minimum time for each shape, even if the budget is spent [s].
 MIN_SHARE_S = 0.05
-#: Arrays for copy and triad are so many times the last cache, and at most this part of the free memory. A GPU's cache
-#: keeps part of what is written: of 4 times its size, a copy would be a tenth too fast.
+#: Arrays of copy and triad: multiple of the last-level cache, and maximum fraction of free memory. A GPU cache keeps
+#: part of written data: with 4 times its size a copy would appear 10 % too fast.
 CACHES, MEMORY_SHARE = {"cuda": 16, "cpu": 4}, 1 / 8
 MIN_ARRAY_BYTES = 64 * 2**20
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
 
-#: M, N, K of (M x K) @ (K x N): square, just beside a multiple of 128, skinny in each of the three.
+#: M, N, K of (M x K) @ (K x N): square, near a multiple of 128, and narrow in each dimension.
 MATMULS: dict[str, tuple[tuple[int, int, int], ...]] = {
     "cpu": (
         *((n, n, n) for n in (256, 512, 1024, 2048)),
@@ -90,7 +90,7 @@ LAYOUTS = {"channels_first": torch.contiguous_format, "channels_last": torch.cha
 
 @dataclass(frozen=True)
 class Microbenchmark:
-    """A ceiling yet to be measured, and what makes its call; operands are made only then."""
+    """A ceiling to be measured, and the function that creates its call with operands."""
 
     ceiling: Ceiling
     prepare: Callable[[], Callable[[], Any]]
@@ -136,7 +136,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
 
 
 def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Microbenchmark]:
-    """Everything to measure, of each precision the small shapes first: they tell how long the large ones take."""
+    """Return all microbenchmarks; small shapes of each precision first, to estimate the time of large ones."""
     for size in array_sizes(device):
         yield _copy(size, device)
         yield _triad(size, device)
@@ -148,7 +148,7 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
 
 
 def array_sizes(device: torch.device) -> list[int]:
-    """Two sizes of an array [bytes], both beyond the caches, where the memory has room for them."""
+    """Return two array sizes [bytes], both larger than the caches if memory allows."""
     if device.type == "cuda":
         cache = device_facts(device.index or 0)["l2_cache_bytes"] or 0
         free = torch.cuda.mem_get_info(device)[0]
@@ -157,14 +157,14 @@ def array_sizes(device: torch.device) -> list[int]:
     first = max(MIN_ARRAY_BYTES, CACHES[device.type] * cache)
     most = int(free * MEMORY_SHARE)
     factor = 4 if device.type == "cuda" else 2
-    # Never nothing: an array that finds no room says so when it is made.
+    # Never empty: an array that does not fit gives a row with the reason.
     return sorted({max(2**20, min(size, most) // 2**20 * 2**20) for size in (first, factor * first)})
 
 
 def last_caches_bytes() -> int:
-    """The last-level caches of the cores that this process may use, together; 0 where the kernel tells none.
+    """Return the total size of the last-level caches of the usable cores; 0 if unknown.
 
-    An array that is spread over all of them lies in all of their caches.
+    An array is distributed over the caches of all cores.
     """
     last: dict[str, int] = {}
     for core in allowed_cores():
@@ -248,13 +248,13 @@ def _measure(
     most_s: float,
     done: Sequence[Ceiling],
 ) -> Ceiling:
-    """One ceiling with its samples, or with the reason why it has none."""
+    """Measure one ceiling; return its samples, or the reason for missing samples."""
     ceiling = microbenchmark.ceiling
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
     expected_s = _expected_s(ceiling, done)
     if expected_s > most_s:
         return replace(
-            ceiling, error=f"left out: one call takes about {expected_s:.2g} s, and there is {most_s:.2g} s for one"
+            ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, but at most {most_s:.2g} s are available"
         )
     try:
         time_s, calls = sample(microbenchmark.prepare(), clock, SAMPLE_S[device.type], share_s)
@@ -313,6 +313,6 @@ def _timed(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:
-    """Measure the ceilings that the request asks for; gives the exit status."""
+    """Measure the ceilings of the request; return the exit status."""
     device, budget_s = request.get("device", "auto"), float(request.get("budget_s", 45.0))
     return answer(folder, lambda: to_json(measure_ceilings(device, budget_s, request.get("precisions", ()))))

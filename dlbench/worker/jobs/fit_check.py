@@ -21,13 +21,13 @@ from dlbench.suites.request import case_of
 from dlbench.worker.jobs.job import answer
 from dlbench.worker.progress import enter_phase
 
-#: The optimizer makes its state at the end of the first step; the second has everything in place. In fp16 the first
-#: steps may be skipped until the gradients are scaled to be finite: so many are tried.
+#: The optimizer creates its state at the end of the first step; the second has all tensors. In fp16 steps are skipped
+#: until gradients are finite: maximum number of steps.
 _NUM_STEPS, _MAX_STEPS = 2, 20
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:
-    """Predict or try what the case of the request needs; gives the exit status."""
+    """Predict or test the memory of the case of the request; return the exit status."""
     return answer(folder, lambda: json.dumps(_work(request)))
 
 
@@ -40,7 +40,7 @@ def _work(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _process_bytes() -> int:
-    """What counts against RLIMIT_DATA of a process that has imported all and computed nothing."""
+    """Return the bytes that count against RLIMIT_DATA of a process after imports, before any computation."""
     enter_phase("import")
     import dlbench.worker.measure  # noqa: F401
 
@@ -74,7 +74,7 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     try:
         take_steps(workload)
     except RuntimeError as error:
-        # oneDNN does not say why; under a limit it is memory.
+        # oneDNN reports no reason; under a limit it is memory.
         if limit_bytes is not None and "could not create a " in str(error):
             raise MemoryError(str(error)) from error
         raise
@@ -88,7 +88,7 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
 
 
 def take_steps(workload: Any) -> None:
-    """Steps of a `Workload` until all that it ever needs at once has been in memory."""
+    """Run steps of a `Workload` until its peak memory is reached."""
     whole = 0
     for _ in range(_MAX_STEPS):
         scale = _scale(workload)
@@ -98,7 +98,7 @@ def take_steps(workload: Any) -> None:
         if whole == _NUM_STEPS:
             return
     raise InvalidMeasurement(
-        f"the gradients were not finite in {_MAX_STEPS} steps: what the optimizer needs is unknown"
+        f"the gradients were not finite in {_MAX_STEPS} steps: the memory of the optimizer is unknown"
     )
 
 

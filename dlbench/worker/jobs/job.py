@@ -15,7 +15,7 @@ from dlbench.worker.progress import current_phase
 
 
 def answer(folder: Path, work: Callable[[], str]) -> int:
-    """Do `work`, which gives the text of result.json; gives the exit status."""
+    """Run `work`, write its text to result.json, and return the exit status."""
     try:
         result = work()
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Measures the case of a request, alone or as one of its ranks; leaves its outcome as result.json.
+"""Measurement of the case of a request, as its only or one of its ranks; writes its outcome to result.json.
 
-Exit status: 0 with an outcome that is ok or unstable, `NOT_DONE` with any other outcome, `BAD_INPUT` without one (no
-case to read). stderr carries "phase: NAME" lines and, of an unexpected error, its traceback. On SIGTERM and SIGUSR1,
-which a scheduler sends before the time limit or a preemption, the outcome is `preempted`.
+Exit status: 0 if the outcome is ok or unstable, `NOT_DONE` for any other outcome, `BAD_INPUT` without outcome
+(unreadable case). stderr carries "phase: NAME" lines and, of an unexpected error, its traceback. On SIGTERM and
+SIGUSR1, which a scheduler sends before the time limit or a preemption, the outcome is `preempted`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dlbench.worker.ranks.context import DetectedRank, RankContext, detect
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:
-    """Measure the case of the request; gives the exit status."""
+    """Measure the case of the request; return the exit status."""
     try:
         case = requests.case_of(request)
     except DlbenchError as error:
@@ -74,7 +74,7 @@ def _measured_outcome(case: Case, context: RankContext, facts: dict[str, Any] | 
 
 
 def _known_system(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
-    """What the record of a failure says about the machine; nothing where that fails as well, as with a lost device."""
+    """Describe the machine for the record of a failure; empty if that fails too, for example with a lost device."""
     from dlbench.worker.measure import what_is_known
 
     try:
@@ -84,7 +84,7 @@ def _known_system(case: Case, context: RankContext) -> tuple[tuple[System, Measu
 
 
 def _measure_as_rank(case: Case, folder: Path, found: DetectedRank) -> int:
-    """Measures a case as one of its ranks, of which rank 0 writes the outcome; gives the exit status."""
+    """Measure a case as one of its ranks; rank 0 writes the outcome. Return the exit status."""
     from dlbench.worker.ranks.outcomes import merge_rank_outcomes
     from dlbench.worker.ranks.process_group import serve
 

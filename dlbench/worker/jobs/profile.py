@@ -43,7 +43,7 @@ from dlbench.worker.workload import Workload, build_workload
 
 INPUT, OPTIMIZER, MEASURING = "(input)", "(optimizer)", "(measuring)"
 PARTS = {INPUT: "input", LOSS: "loss", OPTIMIZER: "optimizer", MEASURING: "measuring"}
-#: A block of steps lasts about this long [s] and has at most so many steps: its stamps are all kept until it ends.
+#: Length of a block of steps [s], and its maximum number of steps: its stamps are kept until it ends.
 BLOCK_S, MAX_BLOCK_STEPS = 0.25, 20
 MIN_STEPS, MAX_STEPS = 5, 200
 #: Name of the network's own operations, which have the empty path.
@@ -56,7 +56,7 @@ Mark = tuple[str, str, Any]
 
 
 class LayerHooks:
-    """Takes a stamp whenever another module of `network` begins to run, forward and backward."""
+    """Hooks that take a stamp whenever another module of `network` starts to run, forward and backward."""
 
     def __init__(self, network: nn.Module, clock: Clock) -> None:
         self._network = network
@@ -80,7 +80,7 @@ class LayerHooks:
                 handle.remove()
 
     def begin(self) -> None:
-        """A step begins."""
+        """Start a step."""
         self.marks = []
         self._owners.clear()
         self._last = ("", "")
@@ -88,10 +88,10 @@ class LayerHooks:
         self._mark(INPUT, "forward")
 
     def end(self, shown: tuple[Any, ...]) -> list[Mark]:
-        """The step's marks; the last says when it ended.
+        """Return the marks of the step; the last is its end.
 
         Args:
-            shown: the stamps that the step gave: behind forward and behind backward in training, none in inference.
+            shown: stamps from the step: after forward and after backward in training, none in inference.
         """
         if len(shown) == 2:
             self._clock.release(shown[0])
@@ -117,7 +117,7 @@ class LayerHooks:
             self._mark(self._owners.running, self._way)
             return
         self._mark(MEASURING, "forward")
-        # Without an output the module ended early, as where activation checkpointing has all that it needs.
+        # Without an output the module ended early, for example when activation checkpointing has all it needs.
         for node in graph_of(output) if output is not None else ():
             owner = self._owners.of(node)
             if owner is not None and (not self._in_backward or node._sequence_nr() >= self._first_node):
@@ -133,12 +133,12 @@ class LayerHooks:
         return "backward" if self._in_backward else "forward"
 
     def _at_node(self, owner: str) -> Callable[..., None]:
-        # The node of the step before is gone, or holds its own owner: closures of one step are never mixed up.
+        # Nodes of the previous step are freed or keep their own owner: steps are never mixed.
         return lambda *_: self._mark(owner, "backward")
 
 
 def graph_of(output: Any) -> list[Any]:
-    """All nodes of autograd's graph behind the tensors in `output`, each once."""
+    """Return all autograd nodes of the tensors in `output`, each once."""
     waiting = [t.grad_fn for t in _tensors(output) if t.grad_fn is not None]
     seen = set(waiting)
     found = []
@@ -153,7 +153,7 @@ def graph_of(output: Any) -> list[Any]:
 
 
 def own_times(marks: list[Mark], clock: Clock) -> OwnTimes:
-    """Seconds of one step by owner and direction: from each mark to the next."""
+    """Return the seconds of one step by owner and direction: from each mark to the next."""
     times: OwnTimes = {}
     for (owner, way, start), (_, _, end) in pairwise(marks):
         times[owner, way] = times.get((owner, way), 0.0) + clock.elapsed_s(start, end)
@@ -161,16 +161,16 @@ def own_times(marks: list[Mark], clock: Clock) -> OwnTimes:
 
 
 def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> ProfileRun:
-    """The layers of `case`; leaves the trace in `folder`.
+    """Profile the layers of `case`; write the trace to `folder`.
 
     Args:
-        time_s: how long to take steps, with and without hooks [s]; at least `MIN_STEPS` of each.
+        time_s: time for steps, with and without hooks [s]; at least `MIN_STEPS` of each.
         trace_steps: steps in the trace; 0 for none.
 
     Raises:
-        BadInput: the case is compiled, or for several devices; or as `build_workload`.
-        DeviceUnavailable: its device is not there.
-        InvalidMeasurement: the loss is not a number.
+        BadInput: the case is compiled, or has several devices; or as `build_workload`.
+        DeviceUnavailable: its device is not available.
+        InvalidMeasurement: the loss is not finite.
     """
     _require_profilable(case, time_s)
     enter_phase("flop")
@@ -208,16 +208,16 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
 
 
 def optimizer_bytes(workload: Workload) -> int:
-    """Bytes that one update must at least move: gradients read, parameters and state read and written."""
+    """Return the minimum bytes of one update: gradients read, parameters and state read and written."""
     if workload.optimizer is None:
         return 0
     moved = 0
     for parameter in workload.module.parameters():
-        # The optimizer passes over what is frozen.
+        # The optimizer skips frozen parameters.
         if not parameter.requires_grad:
             continue
         state = workload.optimizer.state.get(parameter, {})
-        # A step count beside it is a scalar, and would only blur the figure.
+        # The step count is a scalar and is ignored.
         kept = [v for v in state.values() if isinstance(v, Tensor) and v.numel() == parameter.numel()]
         moved += sum(2 * t.numel() * t.element_size() for t in (parameter, *kept))
         moved += parameter.numel() * parameter.element_size()
@@ -237,7 +237,7 @@ def write_trace(workload: Workload, clock: Clock, folder: Path, steps: int) -> N
         activities.append(ProfilerActivity.CUDA)
     with torch_profile(activities=activities, record_shapes=True) as recorded, _named_ranges(workload.module):
         for number in range(steps):
-            # TensorBoard's plugin tells steps by this name.
+            # TensorBoard's plugin recognises steps by this name.
             with torch.profiler.record_function(f"ProfilerStep#{number}"):
                 workload.step()
         clock.synchronize()
@@ -277,24 +277,24 @@ def _named_ranges(network: nn.Module) -> Iterator[None]:
 
 
 def _counted(case: Case) -> dict[str, Work]:
-    """The work of each module, before anything is measured that would be lost without it."""
+    """Count the work of each module first: without it a profile would be useless."""
     try:
         return count_traffic(case.model, case.mode == "training", case.batch_size)
     except DlbenchError:
         raise
-    except Exception as error:  # somebody's own network may read its data, which the meta device has not
+    except Exception as error:  # a user's network may read its data, which the meta device lacks
         text = (str(error).strip().splitlines() or ["no message"])[0]
         reason = f"{type(error).__name__} without data: {text}"
-        raise BadInput(
-            f"the work of {case.model} cannot be counted, so there is no bound to hold it to: {reason}"
-        ) from error
+        raise BadInput(f"the work of {case.model} cannot be counted, so that it has no bound: {reason}") from error
 
 
 def _require_profilable(case: Case, time_s: float) -> None:
     if case.compile != "off":
-        raise BadInput(f'cannot profile layers with compile "{case.compile}": it fuses them; set compile = "off"')
+        raise BadInput(f'cannot profile layers with compile "{case.compile}", which fuses them; set compile = "off"')
     if case.world_size != 1:
-        raise BadInput(f"cannot profile {case.world_size} devices: a profile is of one; leave nodes and devices at 1")
+        raise BadInput(
+            f"cannot profile {case.world_size} devices; a profile uses one device: remove nodes and devices_per_node"
+        )
     if not (math.isfinite(time_s) and time_s > 0):
         raise BadInput(f"the time to profile is {time_s} s; it must be above 0 s")
 
@@ -316,14 +316,14 @@ def _warm_up(workload: Workload, clock: Clock) -> float:
         if elapsed_s >= look_s:
             if rule(step_s, elapsed_s) is not None:
                 return statistics.median(step_s[-MAX_STEPS:])
-            # The rule looks at all steps: asked each time it would take longer than they.
+            # The rule uses all steps: evaluating it after each one would take longer than the steps.
             look_s = 1.05 * elapsed_s
 
 
 def _alternate(
     workload: Workload, clock: Clock, step_s: float, time_s: float
 ) -> tuple[tuple[float, ...], tuple[float, ...], list[OwnTimes]]:
-    """Steps without hooks, steps with them [s], and the own times of the latter."""
+    """Alternate steps without and with hooks; return both [s], and the module times of the latter."""
     block = max(1, min(MAX_BLOCK_STEPS, int(BLOCK_S / max(step_s, 1e-9))))
     hooks = LayerHooks(workload.module, clock)
     plain: list[float] = []
@@ -336,7 +336,7 @@ def _alternate(
             plain += _plain_block(workload, clock, block)
             with hooks.attached():
                 found = _hooked_block(workload, clock, hooks, block + first_hooked)
-            # The very first hooked step builds what later ones find in place.
+            # The first hooked step initialises data for later ones.
             found, first_hooked = found[first_hooked:], False
             times += [own for _, own in found]
             hooked += [total for total, _ in found]
@@ -359,7 +359,7 @@ def _plain_block(workload: Workload, clock: Clock, block: int) -> list[float]:
 
 
 def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: int) -> list[tuple[float, OwnTimes]]:
-    """The whole and the own times of each step [s]."""
+    """Return total and module times of each step [s]."""
     clock.synchronize()
     steps = []
     for _ in range(block):
@@ -376,9 +376,9 @@ def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: in
 def _layers(
     network: nn.Module, times: list[OwnTimes], work: dict[str, Work], training: bool
 ) -> tuple[tuple[LayerTime, ...], dict[str, tuple[float, ...]]]:
-    """One row per module that ran and has work or no children, in the order of the network; and the other parts.
+    """Return one row per module that ran and has work or no children, in network order; and the other parts.
 
-    What containers without an operation of their own take between their children becomes the part "between".
+    The time of containers between their children becomes the part "between".
     """
     rows = []
     parts = dict.fromkeys((*PARTS.values(), "between"), [0.0] * len(times))
@@ -392,7 +392,7 @@ def _layers(
         if counted == Work() and any(True for _ in module.children()):
             parts["between"] = [sum(t) for t in zip(parts["between"], forward, backward, strict=True)]
             continue
-        # Where no gradient arrives, backward is no time of zero but none.
+        # Without a gradient, backward is None instead of zero.
         ran_back = training and any(backward)
         times_s = (tuple(forward), tuple(backward) if ran_back else ())
         rows.append(LayerTime(owner, type(module).__name__, *times_s, **dataclasses.asdict(counted)))
@@ -413,6 +413,6 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:
-    """Profile the case of the request; gives the exit status."""
+    """Profile the case of the request; return the exit status."""
     time_s, trace_steps = float(request.get("time_s", 10.0)), int(request.get("trace_steps", 3))
     return answer(folder, lambda: to_json(profile(case_of(request), folder, time_s, trace_steps)))

@@ -235,7 +235,7 @@ def cpu_quota() -> float | None:
 
 
 def _quota(text: str | None) -> float | None:
-    """Microseconds of CPU time over those of a period: ``max 100000`` and ``-1 100000`` are no limit."""
+    """Parse CPU time over period [µs]: ``max 100000`` and ``-1 100000`` mean unlimited."""
     words = (text or "").split()
     return int(words[0]) / int(words[1]) if len(words) == 2 and all(map(str.isdigit, words)) else None
 
