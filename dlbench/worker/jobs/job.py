@@ -30,7 +30,7 @@ def answer(folder: Path, work: Callable[[], str]) -> int:
 
 
 def _classified(error: Exception) -> tuple[str, str]:
-    """ "bad_input", "no_device", or what `failures` says."""
+    """Return "bad_input" or "no_device" with the message, else the result of `failures.classify`."""
     if isinstance(error, DeviceUnavailable):
         return "no_device", str(error)
     if isinstance(error, BadInput):
