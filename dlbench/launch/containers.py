@@ -16,7 +16,7 @@ Argv = tuple[str, ...]
 #: What a person may set to change how ranks meet, in a profile or around `dlbench submit`; see `worker.rendezvous`.
 OVERRIDES = ("DLBENCH_MASTER_ADDR", "DLBENCH_MASTER_PORTS", "DLBENCH_INTERFACE", "DLBENCH_RENDEZVOUS_S")
 
-#: Variables that only exist once a rank runs. Where a runtime starts from an empty environment they go in by name.
+#: Variables that exist only in a running rank. Runtimes with an empty environment pass them by name.
 PASSED = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
     *("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_ARRAY_JOB_ID"),

@@ -71,7 +71,7 @@ class LayerHooks:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Within this context every step leaves its marks."""
+        """Context in which every step records its marks."""
         handles = hook_modules(self._network, self._entering, self._leaving)
         try:
             yield
