@@ -53,7 +53,7 @@ def test_docker():
 
 
 def test_docker_refuses_several_nodes_and_says_why():
-    with pytest.raises(BadInput, match="docker cannot run 2 nodes: each engine knows its own node alone"):
+    with pytest.raises(BadInput, match="docker cannot run on 2 nodes: an engine is limited to its node"):
         wrapping("docker", nodes=2)
 
 

@@ -150,7 +150,7 @@ def test_a_shape_too_large_for_its_share_is_a_row_with_the_reason():
     )
     left_out = ceilings._measure(microbenchmark, CPU, HostClock(), 1.0, 2.0, done)
     assert left_out.time_s == ()
-    assert left_out.error == "left out: one call takes about 10 s, and there is 2 s for one"
+    assert left_out.error == "skipped: one call takes about 10 s, but at most 2 s are available"
 
 
 def test_what_the_device_cannot_do_is_a_row_with_the_reason():
