@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,12 +82,13 @@ def run_experiment(
             ("a", "b"), experiment.sides, _of_sides(system_key), networks, strict=True
         )
     }
-    return sum(
-        record.status not in DONE_STATUSES
-        for pair in waiting
-        for turn in pair
-        for record in supervise.run([turn.case], of_side[turn.side], fresh=True)
-    )
+    with contextlib.closing(progress):
+        return sum(
+            record.status not in DONE_STATUSES
+            for pair in waiting
+            for turn in pair
+            for record in supervise.run([turn.case], of_side[turn.side], fresh=True)
+        )
 
 
 def compare_experiment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -124,12 +125,13 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     progress.number = len(cases) - len(waiting)
     statuses: list[str] = []
     busy = 0
-    for record in supervise.run(schedule.processes(waiting), campaign, fresh):
-        statuses.append(record.status)
-        busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
-        parts += 1
-        if parts >= existing.MERGE_FROM:
-            parts = existing.merge_parts(root, parts)
+    with contextlib.closing(progress):
+        for record in supervise.run(schedule.processes(waiting), campaign, fresh):
+            statuses.append(record.status)
+            busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
+            parts += 1
+            if parts >= existing.MERGE_FROM:
+                parts = existing.merge_parts(root, parts)
     if time.monotonic() - began >= claims.SILENCE_S:
         existing.close_left_open(root)  # owners on other nodes have been watched long enough now
     failed = sum(status not in DONE_STATUSES for status in statuses)
@@ -144,6 +146,8 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     left = schedule.num_yielded - len(statuses)
     if left:
         say(f"skipped: claimed or already measured by another run: {left} of {len(waiting)}")
+    if store and failed < len(cases):
+        say(f"next: `dlbench report {root}` builds the report")
     return 1 if failed else 0
 
 

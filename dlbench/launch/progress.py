@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
+import math
 import os
 import re
 import shutil
@@ -26,6 +28,7 @@ class Progress:
     model_width: int = 12
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     number: int = 0
+    _bar: LiveBar | None = None
 
     def case_line(self, record: Record) -> str:
         """Format the line of a finished case: setting, status, and its main figures."""
@@ -41,11 +44,25 @@ class Progress:
         self.number += record.status != "preempted"
         if messages.is_quiet() and record.status in DONE_STATUSES:
             return
-        self._write(f"{self.case_line(record)}\n")
+        if self._bar:
+            self._bar.print(self.case_line(record))
+        else:
+            self._write(f"{self.case_line(record)}\n")
+
+    def close(self) -> None:
+        """Take the bar off the terminal."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
 
     def tick(self, case: Case, elapsed_s: float, phase: str) -> None:
-        """Show the running case on a terminal; print nothing elsewhere."""
+        """Show the running case on a terminal, with bar, elapsed and remaining time; print nothing elsewhere."""
         if not self._moving:
+            return
+        if self._bar is None and importlib.util.find_spec("rich"):
+            self._bar = LiveBar(self.stream, self.number)
+        if self._bar:
+            self._bar.update(self.number, self.total, f"{setting(case)}  {phase or 'start'} {elapsed_s:.0f} s")
             return
         head = f"[{self.number + 1:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
         line = f"{head}  {phase or 'start'} {elapsed_s:.0f} s"
@@ -60,6 +77,43 @@ class Progress:
         with contextlib.suppress(OSError, ValueError):
             self.stream.write(("\r\x1b[2K" if self._moving else "") + text)
             self.stream.flush()
+
+
+class LiveBar:
+    """The last line of the terminal: bar, cases done, elapsed and remaining time, and the running case."""
+
+    def __init__(self, stream: TextIO, done: int) -> None:
+        from rich import progress
+        from rich.console import Console
+        from rich.table import Column
+
+        # No refresh by itself: a thread that wakes would disturb the measurement.
+        self._progress = progress.Progress(
+            progress.BarColumn(16),
+            progress.MofNCompleteColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("left"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.description}", markup=False, table_column=Column(overflow="fold")),
+            console=Console(file=stream),
+            auto_refresh=False,
+            transient=True,
+            speed_estimate_period=math.inf,
+        )
+        self._task = self._progress.add_task("", completed=done)
+        self._progress.start()
+
+    def update(self, done: int, total: int, words: str) -> None:
+        """Draw the line anew."""
+        self._progress.update(self._task, completed=done, total=total, description=words, refresh=True)
+
+    def print(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        """Take the line away."""
+        self._progress.stop()
 
 
 def setting(case: Case, model_width: int = 0) -> str:
