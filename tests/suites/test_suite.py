@@ -260,3 +260,43 @@ def test_an_exclusion_by_what_a_case_does_not_use_leaves_it_in(tmp_path):
 def test_an_exclusion_that_no_case_can_match_is_refused(tmp_path, pattern, message):
     with pytest.raises(BadInput, match=message):
         load_suite(write(tmp_path, f"[axes]\nmodel=['lenet5']\n[[exclude]]\n{pattern}\n"))
+
+
+def test_rounds_have_one_process_of_each_case_in_an_order_that_depends_on_the_seed_alone(tmp_path):
+    text = "[axes]\nmodel=['lenet5']\nbatch_size=[1,2,3,4,5,6]\n"
+    suite = load_suite(write(tmp_path, text))
+    rounds = suite.rounds("cpu")
+    assert [{case.repeat for case in one} for one in rounds] == [{0}, {1}, {2}]
+    assert all({case.sample_id for case in one} == {case.id for case in suite.cases("cpu")} for one in rounds)
+    orders = [[case.batch_size for case in one] for one in rounds]
+    assert orders[0] != orders[1]
+    assert suite.rounds("cpu") == rounds
+    assert load_suite(write(tmp_path, text), ["protocol.seed=1"]).rounds("cpu") != rounds
+
+
+def test_a_suite_that_numbers_its_repeats_itself_has_these_processes_alone(tmp_path):
+    suite = load_suite(write(tmp_path, "[axes]\nmodel=['lenet5']\nrepeat=[0, 4]\n"))
+    assert [[case.repeat for case in one] for one in suite.rounds("cpu")] == [[0], [4]]
+
+
+def test_processes_are_no_part_of_a_case(tmp_path):
+    text = "[axes]\nmodel=['lenet5']\n"
+    many = load_suite(write(tmp_path, f"{text}[protocol]\nprocesses=5\nmax_processes=9\n"))
+    assert (many.processes, many.max_processes) == (5, 9)
+    first = load_suite(write(tmp_path, text)).cases("cpu")
+    assert many.cases("cpu") == first
+    assert [case.id for case in many.rounds("cpu")[0]] == [case.id for case in first]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "overrides", "message"),
+    [
+        ("processes=0", [], "processes is 0; it must be a whole number from 1"),
+        ("processes='x'", [], "processes is 'x'"),
+        ("", ["processes=many"], "-P processes=many: processes is 'many'"),
+        ("processes=4\nmax_processes=2", [], "max_processes is 2; it must be at least processes, 4"),
+    ],
+)
+def test_numbers_of_processes_that_cannot_be_are_refused(tmp_path, protocol, overrides, message):
+    with pytest.raises(BadInput, match=message):
+        load_suite(write(tmp_path, f"[axes]\nmodel=['lenet5']\n[protocol]\n{protocol}\n"), overrides)

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput
-from dlbench.results.records import Outcome
+from dlbench.results.records import SHARED_FACTS, Outcome, shared_facts
 from dlbench.suites import request as requests
 from dlbench.suites.case import Case
 from dlbench.worker import precision
 from dlbench.worker.precision import read_precision, set_precision
-from tests.worker.conftest import TINY, run_worker, start_worker
+from tests.fakes import records as fakes
+from tests.worker.conftest import TINY, run_worker, start_worker, worker_environment
 
 LENET = Case("lenet5", batch_size=4, protocol=TINY)
 #: Every value of every axis that the CPU has, in as few processes as that takes.
@@ -31,6 +32,23 @@ CASES = {
     ),
     "inference": dataclasses.replace(LENET, mode="inference", memory_format="channels_last"),
 }
+
+
+def test_a_later_process_takes_over_what_the_first_one_found(tmp_path):
+    (tmp_path / "first").mkdir()
+    _, first, _ = run_worker(tmp_path / "first", LENET)
+    facts = shared_facts(fakes.record(LENET, fakes.CPU, attempt_id="first", ranks=first.ranks))
+    later = dataclasses.replace(LENET, repeat=1)
+    requests.write(tmp_path, requests.measure(later, facts))
+    command = [sys.executable, "-m", "dlbench.worker", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=worker_environment())
+    ((_, found),) = Outcome.from_json((tmp_path / "result.json").read_text()).ranks
+    ((_, before),) = first.ranks
+    assert {name: getattr(found, name) for name in SHARED_FACTS} == {n: getattr(before, n) for n in SHARED_FACTS}
+    assert (before.facts_from, found.facts_from) == (None, "first")
+    assert found.step_s != before.step_s
+    assert "phase: flop" not in done.stderr
+    assert "phase: memory" not in done.stderr
 
 
 @pytest.mark.parametrize("name", CASES)
