@@ -53,6 +53,10 @@ test-gpu: $(READY)
 	rm -f test-gpu.json
 	DLBENCH_TEST_GPU=$(DEVICE) $(PY) -m pytest tests/gpu $(ARGS)
 
+# Installs ReFrame, JUBE and mlperf-logging and lets them run dlbench; installing JUBE needs root.
+test-integrations: $(READY)
+	bash scripts/test-integrations.sh $(PY) $(ARGS)
+
 # Measures this machine and publishes it under reports/reference-NAME: make reference NAME=epyc-7b13 SUITE='quick scaling_weak'
 reference: $(READY)
 	bash scripts/reference.sh $(PY) '$(NAME)' '$(or $(SUITE),quick)' $(RESULTS)

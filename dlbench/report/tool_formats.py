@@ -129,7 +129,7 @@ def prometheus(content: Content) -> Iterator[str]:
     found = entries(content)
     for metric, title in _METRICS.items():
         lines = [
-            f"dlbench_{title}{_labels(entry.labels | bound)} {value!r}\n"
+            f"dlbench_{title}{_labels({**entry.labels, **bound})} {value!r}\n"
             for entry in found
             if (figure := entry.figures.get(title))
             for bound, value in (
