@@ -27,6 +27,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "accept": "compare results with committed values: passed, failed or not decided",
         "verify": "look through results for values that cannot be",
         "history": "find changes over months of results, and what changed with them",
+        "publish": "make a folder of results that is fit to be given away",
     },
     "Suites and networks": {
         "suites": "list the available suites, or copy one to edit it",

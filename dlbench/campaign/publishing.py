@@ -1,0 +1,69 @@
+"""A folder of results that is fit to be given away: anonymised, verified, with its report, ready for a web server.
+
+published/h200/
+  records.parquet             every record, without host and user names, paths, environment and job ids
+  ceilings/  profiles/        those that lie with the results
+  verification.md             what `dlbench verify` looked at and found, before names were removed
+  report/index.html           the report
+  SHA256SUMS                  of all files, for `sha256sum -c`
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dlbench.atomic_file import write_atomically
+from dlbench.errors import BadInput, StoreError
+
+RECORDS = "records.parquet"
+
+
+def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_progress: Callable[[str], None]) -> int:
+    """Fill a new folder; gives the number of findings of the verification, which are published too.
+
+    Args:
+        sources: results folders, Parquet files or glob patterns.
+        folder: does not exist, or is empty.
+        title: of the report.
+        on_progress: is told of each step.
+
+    Raises:
+        BadInput: the folder holds something, or the sources have no records.
+        StoreError: a source does not exist, or the folder cannot be written.
+    """
+    from dlbench.report import build
+    from dlbench.report.analysis import content
+    from dlbench.report.analysis.verification import verify
+    from dlbench.report.listings import verification as listing
+    from dlbench.results import public
+    from dlbench.table import render
+
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} is not an empty folder; name a new one with -o")
+    found = verify(sources)
+    if not found.rows:
+        raise BadInput(f"no records in {' '.join(map(str, sources))}; run 'dlbench run quick' first")
+    on_progress(f"verified: {listing.summary(found)}")
+    rows = public.write(sources, folder / RECORDS)
+    on_progress(f"anonymised: {rows} rows")
+    # By what is published, so that no name of the machine stands in the report.
+    published = content.read([folder])
+    build.write(published, folder / "report", title)
+    # Findings name attempts, no hosts; notes may hold paths of this machine.
+    tables = [listing.findings_table(found), listing.looked_at_table(found)]
+    shown = "\n".join(render(dataclasses.replace(table, notes=[]), "markdown") for table in tables if table.rows)
+    try:
+        write_atomically(folder / "verification.md", f"# Verification\n\n{listing.summary(found)}.\n\n{shown}")
+        write_atomically(folder / "SHA256SUMS", "".join(_sums(folder)))
+    except OSError as error:
+        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+    on_progress(f"published: {folder}; serve it as static files, or name it as a source of `dlbench report`")
+    return len(found.findings)
+
+
+def _sums(folder: Path) -> list[str]:
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n" for file in files]
