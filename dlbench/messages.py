@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections.abc import Sequence
 
 #: Prefix of errors and warnings, which `-q` keeps.
 PREFIX = "dlbench: "
 QUIET, NORMAL, VERBOSE = -1, 0, 1
+#: More problems of one kind are only counted.
+_MAX_PROBLEMS = 20
 _level = NORMAL
 
 
@@ -26,6 +29,13 @@ def say(text: str) -> None:
     """Print a message; with `-q` only if it begins with `PREFIX`."""
     if not is_quiet() or text.startswith(PREFIX):
         _print(text)
+
+
+def say_problems(problems: Sequence[str]) -> None:
+    """Print each problem as a warning on a line of its own, and how many more there are."""
+    more = len(problems) - _MAX_PROBLEMS
+    for problem in [*problems[:_MAX_PROBLEMS], *([f"{more} more like these"] if more > 0 else [])]:
+        say(f"{PREFIX}warning: {problem}")
 
 
 def say_detail(text: str) -> None:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dlbench import units
-from dlbench.messages import say
+from dlbench.messages import say, say_problems
 
 if TYPE_CHECKING:
     from dlbench.errors import StoreError
@@ -46,12 +46,14 @@ def look(root: Path) -> Known:
     folders = attempts.folders(root)
     own, merged, ended = _in_parquet(root, {folder.name for folder in folders})
     without_part = []
-    for folder, record in attempts.heads(root, [folder for folder in folders if folder.name not in merged]):
+    problems: list[str] = []
+    for folder, record in attempts.heads(root, [folder for folder in folders if folder.name not in merged], problems):
         has_part = folder.name in own
         if attempts.has_ended(folder, record, has_part):
             ended.add(attempts.key_of(record))
         if not has_part:
             without_part.append((folder, record))
+    say_problems(problems)
     ids = frozenset(merged | {folder.name for folder in folders})
     tried = {case_id for name in ids if (case_id := attempts.case_id_of(name))}
     return Known(ended, tried, ids, len(own), without_part)
@@ -62,9 +64,9 @@ def _in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[Do
     store = store_module()
     if store is None or not root.is_dir():
         return set(), set(), set()
-    from dlbench.results import own_parts
-
-    own, others = own_parts.split(store.find(root)[0], root, names)
+    found = store.find(root)[0]
+    own = {p.stem for p in found if p.stem in names and p.parent == root and store.is_signed(p)}
+    others = [p for p in found if p.stem not in own or p.parent != root]
     return own, store.attempt_ids(root, among=others), store.final_keys(root, among=others)
 
 
@@ -116,6 +118,38 @@ def close_left_open(root: Path) -> int:
         say(f"closed {record.attempt_id} of a killed run: {record.status}")
     leftovers.sweep(root)
     return len(closed)
+
+
+def not_stored(root: Path) -> list[tuple[Path, Record]]:
+    """The closed attempts that no Parquet part holds whole; each part is read for it."""
+    from dlbench.launch import attempts
+    from dlbench.results import store
+
+    def original(attempt_id: str) -> Record | None:
+        folder = attempts.attempts_folder(root) / attempt_id
+        found = [attempts.full_record(folder, head) for _, head in attempts.heads(root, [folder])]
+        # Without its samples it proves nothing: what a file holds of the attempt is all that is left.
+        return next((r for r in found if r.ranks and r.attempt_id == attempt_id), None)
+
+    stored = store.attempt_ids(root, original=original)
+    problems: list[str] = []
+    folders = [folder for folder in attempts.folders(root) if folder.name not in stored]
+    missing = [found for found in attempts.heads(root, folders, problems) if found[1].attempt_id not in stored]
+    say_problems(problems)
+    return missing
+
+
+def merge_all(root: Path) -> None:
+    """Put all parts that dlbench wrote into one file, and say which are left."""
+    from dlbench.results import store
+
+    merged = store.merge(root)
+    if merged:
+        say(f"merged parts into {merged}")
+    others = sorted(part.name for part in root.glob("*.parquet") if not store.is_signed(part))
+    if others:
+        names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+        say(f"not merged, since another program or an earlier dlbench wrote them: {names} ({len(others)} in all)")
 
 
 def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:

@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def _collect(options: argparse.Namespace) -> int:
-    from dlbench.launch import attempts, claims, supervise
+    from dlbench.launch import claims, supervise
     from dlbench.launch.results_folder import check_folder
     from dlbench.results import store
 
@@ -44,15 +44,13 @@ def _collect(options: argparse.Namespace) -> int:
         closed += sum(len(supervise.recover(root, [folder])) for folder in claims.abandoned(unseen))
         unseen = supervise.invisible(root)
     store.drop_doubles(root)
-    stored = store.attempt_ids(root, thorough=True)
-    missing = [(folder, head) for folder, head in attempts.heads(root) if head.attempt_id not in stored]
-    rebuilt = existing.rebuild_parts(root, missing)
+    rebuilt = existing.rebuild_parts(root, existing.not_stored(root))
     say(f"{root}/: attempts closed: {closed}; Parquet parts rebuilt: {rebuilt}")
     if unseen:
         say(
             f"left open: {units.counted(len(unseen), 'attempt')} of processes on other nodes, running or dead; "
             f"--wait waits {claims.SILENCE_S:.0f} s and closes those of dead processes"
         )
-    if options.merge and (merged := store.merge(root)):
-        say(f"merged all parts into {merged}")
+    if options.merge:
+        existing.merge_all(root)
     return 0

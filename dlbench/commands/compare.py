@@ -50,8 +50,8 @@ def add(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from dlbench.report.analysis.comparison import compare_stores
-    from dlbench.report.analysis.matching import COLUMNS, select
+    from dlbench.report.analysis.comparison import compare_cases
+    from dlbench.report.analysis.matching import COLUMNS, select, side_of
     from dlbench.results import store
 
     gate: float | None = options.fail_on_regression
@@ -59,22 +59,16 @@ def _compare(options: argparse.Namespace) -> int:
     if gate is not None:
         # Otherwise a certain slowdown between gate and margin would be reported as `same`.
         margin = min(margin, gate / 100)
+    rules = rules_of(options, ignore=options.ignore, margin=margin)
+    # One store is reduced before the other is read: this bounds memory.
     base, target = (
-        # Drop unwanted records before reading more: this bounds memory.
-        select(store.load(source, COLUMNS), where, f"--{side}-where")
-        for side, source, where in (
-            ("base", options.base, options.base_where),
-            ("target", options.target, options.target_where),
+        side_of(select(store.load(source, COLUMNS), where, f"--{name.lower()}-where"), where, options.all, name, rules)
+        for name, source, where in (
+            ("BASE", options.base, options.base_where),
+            ("TARGET", options.target, options.target_where),
         )
     )
-    found = compare_stores(
-        base,
-        target,
-        rules_of(options, ignore=options.ignore, margin=margin),
-        options.base_where,
-        options.target_where,
-        options.all,
-    )
+    found = compare_cases(base, target, rules)
     print_comparison(found, ("BASE", "TARGET"), options.format)
     if gate is None:
         return 0 if found.num_compared else 2

@@ -27,6 +27,7 @@ from typing import Any
 from dlbench.atomic_file import read_text, temporary_name, write_atomically
 from dlbench.errors import DlbenchError, StoreError
 from dlbench.json_text import load_json
+from dlbench.names import excerpt
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict
 from dlbench.suites import request as requests
 from dlbench.suites.case import Case
@@ -170,18 +171,27 @@ def write_record(folder: Path, record: Record) -> None:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def heads(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Path, Record]]:
+def heads(
+    root: Path, among: Iterable[Path] | None = None, problems: list[str] | None = None
+) -> Iterator[tuple[Path, Record]]:
     """Iterate over the closed attempts of `root`, oldest first, each with its record without samples.
 
     Args:
         among: only these folders, as returned by `folders`.
+        problems: receives a line for each record that cannot be read.
     """
     for folder in folders(root) if among is None else among:
         try:
             record = Record.from_json(read_text(folder / "record.json"), folder.name)
             Case.from_dict(record.case)
-        except (OSError, ValueError, TypeError, DlbenchError):
-            continue  # incomplete, damaged, or of a version with other axes: skipped
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # not closed
+        except (OSError, ValueError, TypeError, DlbenchError) as error:
+            # Incomplete, damaged, or of a version with other axes.
+            if problems is not None:
+                words = error.strerror if isinstance(error, OSError) else error
+                problems.append(f"cannot read {folder / 'record.json'}: {excerpt(str(words), 200)[1:-1]}; skipped")
+            continue
         yield folder, record
 
 

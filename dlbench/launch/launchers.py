@@ -150,6 +150,8 @@ def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
     return lambda case, folder: start(case, folder, options)
 
 
+#: More processes than any node has devices or cores would exhaust the machine before they fail.
+MAX_RANKS_PER_NODE = 1024
 #: Launchers that may bind a rank to fewer cores than the calling process has.
 _BINDING = ("srun", "mpirun")
 
@@ -172,6 +174,8 @@ def check(launcher: Launcher, cases: list[Case]) -> None:
         BadInput: it cannot start one of them.
     """
     for case in cases:
+        if case.devices_per_node > MAX_RANKS_PER_NODE:
+            raise BadInput(f"devices_per_node is {case.devices_per_node}; a node can have {MAX_RANKS_PER_NODE} ranks")
         launcher(case, Path("attempt"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +15,7 @@ from dlbench import units
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
 from dlbench.launch import scheduler
 from dlbench.launch.processes import die_with_parent, worker_environment
+from dlbench.names import excerpt
 from dlbench.suites.case import Case
 from dlbench.suites.catalog import CATALOG
 
@@ -67,6 +69,7 @@ def probe(
     for name in models:
         if not name.isprintable():
             raise BadInput(f"invalid model name {name!r}: it contains control characters")
+    _check_threads({**os.environ, **(environment or {})}.get("OMP_NUM_THREADS", ""))
     argv = list(argv) or [sys.executable, "-m", "dlbench.worker", "--probe", *models]
     try:
         for tries_left in reversed(range(scheduler.STEP_TRIES)):
@@ -104,6 +107,14 @@ def probe(
     for reason in facts["broken_models"].values():
         raise BadInput(reason)
     return Probe(facts["device_kind"], facts["system_key"], _describe(facts), len(facts["devices"]), facts)
+
+
+def _check_threads(text: str) -> None:
+    """Refuse what OpenMP would pass over without a word, and measure with other threads than were asked for."""
+    if text.strip() and not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
+        raise BadInput(
+            f"OMP_NUM_THREADS is {excerpt(text)}; it must be a whole number above zero, or several with commas"
+        )
 
 
 def _answer(stdout: str) -> dict[str, Any]:

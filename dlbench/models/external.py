@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -17,10 +18,13 @@ from torch import Tensor, nn
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models.loss import describe_outputs, main_scores
 from dlbench.models.wrappers import initialise_lazy, unwrap
+from dlbench.names import excerpt
 
 #: Default input shape of a factory's network; the number of classes is taken from its outputs, if possible.
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 DEFAULT_NUM_CLASSES = 1000
+#: Of one image: 4 TB in single precision.
+_MAX_NUMBERS = 10**12
 
 
 class LoadedModel(NamedTuple):
@@ -155,8 +159,11 @@ def _from_factory(name: str, factory: Callable[[], object]) -> LoadedModel:
     said_shape = getattr(module, "input_shape", getattr(factory, "input_shape", DEFAULT_INPUT_SHAPE))
     if not isinstance(said_shape, Sequence) or not said_shape or not all(map(_is_positive, said_shape)):
         raise BadInput(
-            f"model '{name}': input_shape is {said_shape!r}; it must be whole numbers above zero, such as (3, 224, 224)"
+            f"model '{name}': input_shape is {excerpt(said_shape)}; it must be whole numbers above zero, such as "
+            "(3, 224, 224)"
         )
+    if math.prod(said_shape) > _MAX_NUMBERS:
+        raise BadInput(f"model '{name}': input_shape {excerpt(said_shape)} is more than any memory holds")
     said_classes = getattr(module, "num_classes", getattr(factory, "num_classes", None))
     headless = said_classes == 0 and not isinstance(said_classes, bool | float)
     if said_classes is not None and not headless and not _is_positive(said_classes):

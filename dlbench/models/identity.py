@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from dlbench.errors import BadInput
 from dlbench.models import BuiltModel, build_on_meta, external
 from dlbench.suites.catalog import CATALOG
 
@@ -76,10 +77,16 @@ def source_files(name: str) -> dict[str, str]:
 
 
 def build_for_key(name: str) -> BuiltModel | None:
-    """Build the network on meta; None if that fails (its first step will report the error)."""
+    """Build the network on meta; None if that fails (its first step will report the error).
+
+    Raises:
+        BadInput: it was built, and differs from what it or its factory states.
+    """
     try:
         return build_on_meta(name)
-    except (Exception, SystemExit):  # runs user code
+    except (Exception, SystemExit) as error:  # runs user code
+        if isinstance(error, BadInput) and error.__cause__ is None:
+            raise
         return None
 
 

@@ -6,6 +6,7 @@ The same store gives the same bytes: no clock is read, no order is left to chanc
 from __future__ import annotations
 
 import gc
+import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from dlbench.atomic_file import write_atomically
+from dlbench.atomic_file import is_temporary, temporary_name, write_atomically, writer_runs
 from dlbench.errors import StoreError
 from dlbench.report.analysis.content import Content, read
 from dlbench.report.chapters import tables
@@ -50,6 +51,9 @@ def build(sources: Sequence[Path | str], out: Path, title: str | None = None) ->
 def write(content: Content, out: Path, title: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
     """Write the report of what was read already; gives the path of the HTML page.
 
+    All files are made in a folder of their own inside of `out`, and take the places of an earlier report's when they
+    are whole: what ends this process before leaves the earlier report as it was.
+
     Args:
         progress: is told what is being made.
 
@@ -57,16 +61,40 @@ def write(content: Content, out: Path, title: str | None = None, progress: Calla
         StoreError: `out` cannot be written.
     """
     on_progress = progress or _silent
+    making = temporary_name(out / "report")
     try:
         out.mkdir(parents=True, exist_ok=True)
+        _sweep(out)
+        making.mkdir()
         # Queued tasks draw figures as well, which takes the style.
         with figure_style.style(), _seldom_collected(), Crew() as crew:
-            problems = _write(crew, content, out, title or _title(content), on_progress)
+            problems = _write(crew, content, making, title or _title(content), on_progress)
+        _take_places(making, out)
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(making, ignore_errors=True)
     for problem in problems:
         warnings.warn(problem, MissingForm, stacklevel=2)
     return out / "index.html"
+
+
+def _sweep(out: Path) -> None:
+    """Remove what a killed process was making here."""
+    for path in out.iterdir():
+        if is_temporary(path.name) and writer_runs(path.name) is False:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _take_places(making: Path, out: Path) -> None:
+    """Put the new files in the places of the earlier ones, the page last; forms that are not there any more go."""
+    new = sorted((path for path in making.rglob("*") if path.is_file()), key=lambda path: path.name == "index.html")
+    for path in new:
+        target = out / path.relative_to(making)
+        target.parent.mkdir(exist_ok=True)
+        path.replace(target)
+    for name in FORMS.keys() - {path.name for path in new}:
+        (out / name).unlink(missing_ok=True)
 
 
 def _form(write_form: Callable[[Report, Path], None], report: Report, path: Path) -> str:
@@ -74,7 +102,6 @@ def _form(write_form: Callable[[Report, Path], None], report: Report, path: Path
     try:
         write_form(report, path)
     except ImportError as error:
-        path.unlink(missing_ok=True)  # of an earlier report
         return f"no {path.name}: {error}; all other files are written"
     return ""
 

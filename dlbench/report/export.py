@@ -53,7 +53,7 @@ def export_parts(sources: Sequence[str | Path], format: str) -> Iterator[str]:
     Raises:
         StoreError: a source does not exist.
     """
-    content = read(sources, max_shown=0)
+    content = read(sources, max_shown=0, with_rows=format == "mlperf")
     content.warn_of_skipped()
     return FORMATS[format](content)
 

@@ -43,7 +43,9 @@ _NAME_BYTES, _TEXT_BYTES = 1000, 1_000_000
 _PLAIN_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$"
 #: Columns that are always read: they decide whether a row is dropped.
 JUDGED = tuple(
-    name for name in SCHEMA.names if name in (*REQUIRED, *_LEAST, *_TIMES, *_NAMES, *CHOICES, "window_s", "parameters")
+    name
+    for name in SCHEMA.names
+    if name in (*REQUIRED, *_LEAST, *_TIMES, *_NAMES, *CHOICES, "window_s", "parameters", "step_s")
 )
 #: Chunk size for finding single invalid values of a column.
 _MAX_MISFITS = 1000
@@ -206,6 +208,7 @@ def _faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
     for name in _NAMES:
         yield from _by_value(table, name, _no_name)
     yield from _by_value(table, "protocol", _protocol_fault)
+    yield from _impossible_steps(table)
     if {"window_s", "parameters"} <= set(present):
         unmeasured = pc.and_(pc.is_null(table["window_s"]), pc.is_null(table["parameters"]))
         lost = pc.and_(pc.is_in(table["status"], pa.array(DONE_STATUSES)), unmeasured)
@@ -233,6 +236,20 @@ def _out_of_range(table: pa.Table) -> Iterable[_Fault]:
             rule = "is not a valid time of a measurement" if name in _TIMES else f"must be from {least} to {greatest}"
             yield _mask(pc.or_(pc.less(column, least), pc.greater(column, greatest))), _tell(table, name, rule)
     yield _mask(pc.greater_equal(table["rank"], table["world_size"])), _tell(table, "rank", "must be below world_size")
+
+
+def _impossible_steps(table: pa.Table) -> Iterable[_Fault]:
+    """The rows with a step that is negative or no finite number."""
+    values = pc.list_flatten(table["step_s"]).to_numpy()
+    wrong = ~((values >= 0) & (values < np.inf))
+    if wrong.any():
+        lengths = pc.fill_null(pc.list_value_length(table["step_s"]), 0).to_numpy()
+        ends = np.cumsum(lengths)
+        found = np.searchsorted(ends, np.flatnonzero(wrong), side="right")
+        places = np.zeros(table.num_rows, dtype=bool)
+        places[found] = True
+        first = dict(zip(found[::-1].tolist(), values[wrong][::-1].tolist(), strict=True))
+        yield places, lambda place: f"step_s holds {first[place]}, and must hold times from 0 s on"
 
 
 def _mask(places: pa.ChunkedArray) -> NDArray[np.bool_]:

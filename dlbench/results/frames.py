@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 _RELEASED = 16
 
 
+#: Columns of texts of some 300 bytes that are the same in many rows.
+_SAME = ("protocol",)
+
+
 class Frame:
     """Builder of a DataFrame from tables of one schema."""
 
@@ -30,7 +34,7 @@ class Frame:
         self._known: dict[Any, Any] = {}
         self._schema = schema
         for f in schema:
-            of_objects = pa.types.is_list(f.type) or pa.types.is_dictionary(f.type)
+            of_objects = pa.types.is_list(f.type) or pa.types.is_dictionary(f.type) or f.name in _SAME
             (self._objects if of_objects else self._chunks)[f.name] = []
 
     def add(self, table: pa.Table) -> None:
@@ -39,7 +43,9 @@ class Frame:
             chunks += table[name].chunks
         for name, objects in self._objects.items():
             for chunk in table[name].chunks:
-                if pa.types.is_dictionary(chunk.type):
+                if name in _SAME:
+                    objects += self._texts(chunk.dictionary_encode())
+                elif pa.types.is_dictionary(chunk.type):
                     objects += self._texts(chunk)
                 elif pa.types.is_string(chunk.type.value_type):
                     objects += self._lists_of_texts(chunk)

@@ -11,23 +11,25 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from dlbench.errors import StoreError
 from dlbench.results import doubles, parts
+from dlbench.results.checks import CANNOT
 from dlbench.results.parts import REBUILD, ROW_GROUP, SkippedPart
 from dlbench.results.schema import SCHEMA
 
 _MERGED = "merged-"
+#: A row group that is written has about so many bytes at most.
+_GROUP_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
 class _Own:
-    """A part that dlbench may delete, with its attempts and rows."""
+    """A part that dlbench may delete, with its attempts."""
 
     part: Path
     attempts: frozenset[str]
-    num_rows: int
 
 
 def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> Path | None:
@@ -51,34 +53,58 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
     if len(alone) < 2:
         return None
     target = root / f"{_MERGED}{secrets.token_hex(6)}.parquet"
-    groups = _write_all(target, alone)
-    merged = pq.ParquetFile(target)
-    for one, indices in zip(alone, groups, strict=True):
-        if doubles.contains(_read_back(merged, indices), parts.read_part(one.part)):
+    _write_all(target, alone)
+    merged = _Rows(target)
+    for one in alone:
+        if all(doubles.contains(merged.of(piece), piece) for piece in parts.rows_of(one.part)):
             one.part.unlink(missing_ok=True)
     return target
 
 
-def _read_back(merged: pq.ParquetFile, row_groups: list[int]) -> pa.Table:
-    return merged.read_row_groups(row_groups)
+class _Rows:
+    """Rows of a part, by attempt. The row group that was read last is kept: neighbours lie in it."""
+
+    def __init__(self, part: Path) -> None:
+        """Look which attempts each row group holds."""
+        self.part = part
+        self._opened = parts.open_part(part)
+        groups = range(self._opened.file.num_row_groups)
+        self._ids = [set(self._read(group, ["attempt_id"])["attempt_id"].to_pylist()) for group in groups]
+        self._last: tuple[int, pa.Table] | None = None
+
+    def of(self, table: pa.Table) -> pa.Table:
+        """The rows of the attempts that `table` has rows of."""
+        asked = table["attempt_id"].unique()
+        wanted = set(asked.to_pylist())
+        groups = [group for group, ids in enumerate(self._ids) if not ids.isdisjoint(wanted)]
+        tables = [rows.filter(pc.is_in(rows["attempt_id"], value_set=asked)) for rows in map(self._group, groups)]
+        return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+    def _group(self, group: int) -> pa.Table:
+        if self._last is None or self._last[0] != group:
+            self._last = None  # two would not fit in memory where one does
+            self._last = group, self._opened.checked(self._opened.fitted(self._read(group), []), SCHEMA, [])
+        return self._last[1]
+
+    def _read(self, group: int, columns: list[str] | None = None) -> pa.Table:
+        try:
+            return self._opened.file.read_row_group(group, columns or self._opened.stored(SCHEMA))
+        except CANNOT as error:
+            raise parts.unreadable(self.part, error) from error
 
 
-def _write_all(target: Path, alone: list[_Own]) -> list[list[int]]:
-    """Write the rows of all parts to `target`; return the row groups of each part."""
-    groups: list[list[int]] = []
-    schema = parts.marked(SCHEMA, target.name, sum(one.num_rows for one in alone))
-    written = 0
+def _write_all(target: Path, alone: list[_Own]) -> None:
+    """Write the rows of all parts to `target`, some at a time."""
     waiting: list[pa.Table] = []
-    with parts.writing(target, make_folder=False) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for place, one in enumerate(alone):
-            waiting.append(parts.read_part(one.part).replace_schema_metadata(schema.metadata))
-            num_rows = sum(table.num_rows for table in waiting)
-            if num_rows >= ROW_GROUP or place == len(alone) - 1:
-                writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
-                new = range(written, written + -(-num_rows // ROW_GROUP))
-                groups += [list(new)] * len(waiting)
-                written, waiting = new.stop, []
-    return groups
+    with parts.writing_signed(target, make_folder=False) as writer:
+        for one in alone:
+            for piece in parts.rows_of(one.part):
+                waiting.append(piece)
+                if sum(t.num_rows for t in waiting) >= ROW_GROUP or sum(t.nbytes for t in waiting) >= _GROUP_BYTES:
+                    writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
+                    waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
 
 
 def drop_doubles(root: Path) -> int:
@@ -92,23 +118,33 @@ def drop_doubles(root: Path) -> int:
         for attempt in one.attempts:
             holders.setdefault(attempt, []).append(one)
     dropped = 0
+    rows: _Rows | None = None
     for one in own:
         some = next(iter(one.attempts), None)
-        others = [other for other in holders.get(some or "", ()) if other is not one and one.attempts <= other.attempts]
-        if others and any(_is_contained(one, other) for other in others):
-            one.part.unlink(missing_ok=True)
-            dropped += 1
+        for other in holders.get(some or "", ()):
+            if other is one or not one.attempts <= other.attempts:
+                continue
+            try:
+                rows = rows if rows and rows.part == other.part else _Rows(other.part)
+                contained = _is_contained(one, other, rows)
+            except StoreError:
+                continue
+            if contained:
+                one.part.unlink(missing_ok=True)
+                dropped += 1
+                break
     return dropped
 
 
-def _is_contained(one: _Own, other: _Own) -> bool:
+def _is_contained(one: _Own, other: _Own, rows: _Rows) -> bool:
     """Whether `other` exists and contains all rows of `one`; of equal parts the first by name counts as containing."""
-    try:
-        part, table = parts.read_part(one.part), parts.read_part(other.part)
-    except StoreError:
-        return False
-    equal = doubles.contains(part, table)
-    return doubles.contains(table, part) and (not equal or other.part.name < one.part.name)
+    equal = one.attempts == other.attempts
+    for piece in parts.rows_of(one.part):
+        held = rows.of(piece)
+        if not doubles.contains(held, piece):
+            return False
+        equal = equal and doubles.contains(piece, held)
+    return other.part.is_file() and (not equal or other.part.name < one.part.name)
 
 
 def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_Own]:
@@ -126,15 +162,17 @@ def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False)
             or (max_bytes is not None and part.stat().st_size > max_bytes)
         ):
             continue
-        if not parts.is_marked(part):
+        if not parts.is_signed(part):
             continue
         problems: list[str] = []
+        ids: list[str] = []
         try:
             columns = parts.open_part(part).file.schema_arrow.names
-            ids = parts.read_part(part, None if thorough else ["attempt_id"], problems)["attempt_id"]
+            for piece in parts.rows_of(part, None if thorough else ["attempt_id"], problems):
+                ids += piece["attempt_id"].to_pylist()
         except StoreError as error:
             warnings.warn(f"{error}; skipped; {REBUILD}", SkippedPart, stacklevel=3)
             continue
         # Rows or columns that this version does not read would be lost.
         if not problems and set(columns) <= set(SCHEMA.names):
-            yield _Own(part, frozenset(ids.to_pylist()), len(ids))
+            yield _Own(part, frozenset(ids))

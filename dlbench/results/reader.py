@@ -437,7 +437,7 @@ def _streamed(
         if LONG_TEXT in names:
             # A text in many rows is decoded once.
             file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[LONG_TEXT])
-        num_rows = int(BATCH_BYTES // _bytes_per_row(file, schema))
+        num_rows = int(BATCH_BYTES // _bytes_per_row(file, names))
         if num_rows >= file.metadata.num_rows or not _together(file):
             yield opened.checked(opened.fitted(file.read(columns=names), problems, IN_MEMORY), schema, problems)
             return
@@ -467,22 +467,18 @@ def _may_hold(file: pq.ParquetFile, group: int, attempts: Sequence[str]) -> bool
     return bisect_left(attempts, limits.min) < bisect_right(attempts, limits.max)
 
 
-def _bytes_per_row(file: pq.ParquetFile, schema: pa.Schema) -> float:
+def _bytes_per_row(file: pq.ParquetFile, columns: Collection[str]) -> float:
     """Return the decoded bytes per row of these columns."""
     metadata = file.metadata
     names = [file.schema.column(i).path.partition(".")[0] for i in range(metadata.num_columns)]
     groups = [metadata.row_group(g) for g in range(metadata.num_row_groups)]
-    places = [i for i, name in enumerate(names) if name in _lists_of(schema)]
+    places = [i for i, name in enumerate(names) if name in columns and name in NUMBER_LISTS]
     numbers: int = sum(group.column(i).num_values for group in groups for i in places)
     # A text in many rows is stored once per group.
-    texts = [i for i, name in enumerate(names) if name == LONG_TEXT and name in schema.names]
+    texts = [i for i, name in enumerate(names) if name == LONG_TEXT and name in columns]
     text: int = sum(group.column(i).total_uncompressed_size for group in groups for i in texts)
     num_rows: int = metadata.num_rows
     return _ROW_BYTES + (text + 8 * numbers) / max(1, num_rows)
-
-
-def _lists_of(schema: pa.Schema) -> set[str]:
-    return set(schema.names) & set(NUMBER_LISTS)
 
 
 def _together(file: pq.ParquetFile) -> bool:

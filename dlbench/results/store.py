@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,19 +22,20 @@ import pyarrow.compute as pc
 
 from dlbench.errors import StoreError, UnknownName
 from dlbench.names import excerpt, why_unsafe
+from dlbench.results.doubles import contains
 from dlbench.results.merging import drop_doubles, merge
 from dlbench.results.parts import (
     NOT_CASES,
     REBUILD,
     SkippedPart,
     find,
-    is_marked,
-    marked,
+    is_signed,
     open_part,
     parts,
     read_part,
+    rows_of,
     unreadable,
-    write,
+    writing_signed,
 )
 from dlbench.results.reader import Reader
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Record
@@ -51,6 +52,7 @@ __all__ = [
     "attempt_ids",
     "drop_doubles",
     "final_keys",
+    "is_signed",
     "load",
     "merge",
     "parts",
@@ -83,8 +85,9 @@ def append(root: Path, record: Record, make_folder: bool = True) -> Path:
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise StoreError(f"cannot store {record.attempt_id}: {error}") from error
     target = _free_name(root, record.attempt_id)
-    schema = marked(table.schema, target.name, table.num_rows)
-    return write(target, table.replace_schema_metadata(schema.metadata), make_folder)
+    with writing_signed(target, make_folder) as writer:
+        writer.write_table(table)
+    return target
 
 
 def _free_name(root: Path, attempt_id: str) -> Path:
@@ -106,24 +109,46 @@ def _free_name(root: Path, attempt_id: str) -> Path:
     return target
 
 
-def attempt_ids(root: Path, thorough: bool = False, among: Iterable[Path] | None = None) -> set[str]:
+def attempt_ids(
+    root: Path, among: Iterable[Path] | None = None, original: Callable[[str], Record | None] | None = None
+) -> set[str]:
     """Return the attempts that are complete in the readable Parquet parts of `root`.
 
     Excludes attempts in corrupt parts, and those in foreign files without all columns, ranks or samples.
 
     Args:
-        thorough: read each part completely, to find damage in any column.
+        root: the results folder.
         among: only these parts.
+        original: gives the record of an attempt, if it still exists. Each part is then read completely, to find damage
+            in any column, and foreign files must hold each value of the record.
     """
     known: set[str] = set()
     for part in find(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns about it
-            if is_marked(part):
-                rows = read_part(part) if thorough else read_part(part, ["attempt_id"])
-                known.update(rows["attempt_id"].to_pylist())
+            if is_signed(part):
+                ids = set(read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
             elif set(SCHEMA.names) - ADDED_LATER <= open_part(part).columns:
-                known |= _whole_attempts(read_part(part) if thorough else read_part(part, _RANK_COLUMNS))
+                ids = _whole_attempts(read_part(part, _RANK_COLUMNS))
+            else:
+                continue
+            known |= _proven(part, ids, original) if original else ids
     return known
+
+
+def _proven(part: Path, ids: set[str], original: Callable[[str], Record | None]) -> set[str]:
+    """Return those of these attempts of which the part, read completely, holds each value of the record.
+
+    Raises:
+        StoreError: the part is damaged.
+    """
+    wrong: set[str] = set()
+    signed = is_signed(part)
+    for piece in rows_of(part):
+        for attempt in () if signed else ids.intersection(piece["attempt_id"].to_pylist()):
+            record = original(attempt)
+            if record is not None and not contains(piece, to_table([record])):
+                wrong.add(attempt)
+    return ids - wrong
 
 
 def _whole_attempts(rows: pa.Table) -> set[str]:
@@ -150,7 +175,7 @@ def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str
     for part in find(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns about it
             # The worker writes both or none, and lists take much longer to read.
-            samples = "window_s" if is_marked(part) else "step_s"
+            samples = "window_s" if is_signed(part) else "step_s"
             ended |= _ended(read_part(part, [*_KEY_COLUMNS, samples]), samples)
     return ended
 

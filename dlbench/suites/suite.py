@@ -47,6 +47,8 @@ DEFAULT_PROCESSES = 3
 #: Keys of [protocol] for the number of processes; not part of a case, because processes may be added later.
 _COUNTS = ("processes", "max_processes")
 _MOST_PROCESSES = 10_000
+#: More are a slip of the pen: at ten seconds each these take eleven days.
+MAX_COMBINATIONS = 100_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
@@ -78,6 +80,8 @@ class Suite:
             place = self._where(GLOBAL_BATCH, "batch_size")
             raise BadInput(f"{place}: batch_size and global_batch are both set; remove one of them")
         names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
+        self._check_size()
+        self._check_values()
         found: dict[str, Case] = {}
         for values in itertools.product(*(self.axes[name] for name in names)):
             setting = dict(zip(names, values, strict=True))
@@ -118,6 +122,19 @@ class Suite:
         """The processes of one round, in the order of the cases."""
         return [dataclasses.replace(case, repeat=number) for case in cases]
 
+    def _check_size(self) -> None:
+        size = math.prod(map(len, self.axes.values()))
+        if size > MAX_COMBINATIONS:
+            place = self._where(*self.axes)
+            raise BadInput(f"{place}: {size} combinations of the axes; a suite may have {MAX_COMBINATIONS}")
+
+    def _check_values(self) -> None:
+        """Look at each value alone: what a case leaves out, such as a single rank's bucket, must be valid too."""
+        for axis, values in self.axes.items():
+            wrong = [value for value in values if axis != GLOBAL_BATCH and _wrong({axis: value})]
+            if wrong:
+                self._made({axis: wrong[0]})
+
     def _case(self, setting: dict[str, Any], device: str) -> Case:
         if setting.get("device", "auto") == "auto":
             setting = setting | {"device": device}
@@ -129,8 +146,11 @@ class Suite:
         if setting.get("mode") == "inference":
             # Inference has no optimizer: cases that differ only in it are the same.
             setting = {axis: value for axis, value in setting.items() if axis != "optimizer"}
+        return self._made(setting)
+
+    def _made(self, setting: dict[str, Any]) -> Case:
         try:
-            return Case(protocol=self.protocol, **check_types(Case, setting))
+            return Case(**{"model": "any", **check_types(Case, setting)}, protocol=self.protocol)
         except UnknownName as error:
             raise BadInput(f"{error} [{self._where(*_wrong(setting))}]") from None
         except BadInput as error:
@@ -197,6 +217,8 @@ def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
     for index, pattern in enumerate(file.get("exclude", list, [], "a list of tables ([[exclude]])"), start=1):
         where = f"exclude {index} of {file.path}"
         table = typed(pattern, dict, f"exclude {index}", file.place("exclude"))
+        if not table:
+            raise BadInput(f'{where} is empty: it excludes nothing; name an axis, such as model = "vgg16"')
         exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
     own = file.table("protocol")
     counts = {key: own.pop(key) for key in _COUNTS if key in own}

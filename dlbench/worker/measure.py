@@ -20,6 +20,7 @@ from dlbench.worker import memory
 from dlbench.worker.counting.work import count_work
 from dlbench.worker.devices import clock_for, device_uuid, find_device
 from dlbench.worker.failures import out_of_memory
+from dlbench.worker.forks import leave_if_forked, require_one_process
 from dlbench.worker.machine.system import describe_system, device_facts, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch
 from dlbench.worker.meters.energy import Meter, open_meter
@@ -192,6 +193,7 @@ def _measure_window(
     loss_first = workload.read_loss()
     watch.before()
     # Collect garbage before the meter starts: the device would idle meanwhile.
+    leave_if_forked()
     with no_garbage_collection():
         context.barrier()
         enter_phase("window")
@@ -209,6 +211,7 @@ def _measure_window(
             broadcast=context.broadcast if context.group else None,
         )
         host.after()
+    require_one_process()
     watch.after()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()

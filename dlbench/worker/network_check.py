@@ -76,7 +76,11 @@ def _answer(name: str, pipe: int) -> None:
         _send(pipe, NetworkFacts(error=str(error)))
         return
     _send(pipe, NetworkFacts(key=own_key(name, None), files=source_files(name)))
-    built = build_for_key(name)
+    try:
+        built = build_for_key(name)
+    except DlbenchError as error:
+        _send(pipe, NetworkFacts(error=str(error)))
+        return
     _send(pipe, NetworkFacts(key=own_key(name, built), files=source_files(name)))
 
 

@@ -105,6 +105,11 @@ def test_local_refuses_several_nodes():
         launchers.check(launchers.find("local", {}), [ONE, EIGHT])
 
 
+def test_more_ranks_than_a_node_can_have_are_refused_before_they_start():
+    with pytest.raises(BadInput, match="devices_per_node is 999999999; a node can have 1024 ranks"):
+        launchers.check(launchers.find("local"), [Case("lenet5", devices_per_node=999_999_999)])
+
+
 def test_torchrun_on_several_nodes_must_know_where_they_meet():
     with pytest.raises(BadInput, match="set MASTER_ADDR"):
         launchers.torchrun(EIGHT, FOLDER, Options())

@@ -1,22 +1,26 @@
 """What is done already costs little: attempts are looked at once, parts are merged as a campaign goes."""
 
+import json
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from dlbench.__main__ import main
 from dlbench.campaign import existing
 from dlbench.launch import attempts, claims, supervise
 from dlbench.launch.counts import count
-from dlbench.results import merging, own_parts, store
+from dlbench.results import merging, store
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import Case, Protocol
 from dlbench.suites.suite import load_suite
@@ -85,17 +89,53 @@ def test_a_signed_part_is_not_opened_and_any_other_file_is(tmp_path):
     assert part.exists()
 
 
-def test_signatures_are_verified_once_for_each_kind_of_part(tmp_path, monkeypatch):
+def test_a_part_under_the_name_of_another_attempt_is_no_part_of_its_own(tmp_path):
     measured(tmp_path)
-    asked = []
-    is_marked = own_parts.parts.is_marked
-    monkeypatch.setattr(own_parts.parts, "is_marked", lambda part: asked.append(part) or is_marked(part))
     assert existing.look(tmp_path).own_parts == len(MANY)
-    assert len(asked) == 1
     # One part under the name of another attempt's.
     one, other = sorted(tmp_path.glob("*.parquet"))[-2:]
     other.write_bytes(one.read_bytes())
     assert existing.look(tmp_path).own_parts == len(MANY) - 1
+
+
+@pytest.mark.parametrize("broken", ['{"case": {"model": ["a"]}}', "[" * 5000, "{"])
+def test_a_record_that_cannot_be_read_is_named_by_collect_and_by_a_run(tmp_path, capsys, broken):
+    (record, _) = measured(tmp_path, MANY[:2])
+    (tmp_path / f"{record.attempt_id}.parquet").unlink()
+    file = tmp_path / "attempts" / record.attempt_id / "record.json"
+    values = json.loads(file.read_text())
+    file.write_text(json.dumps({**values, "case": {**values["case"], "model": ["a"]}}) if "model" in broken else broken)
+    assert main(["collect", "--results", str(tmp_path)]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert sum(f"cannot read {file}: " in line for line in said) == 1, said
+    existing.look(tmp_path)
+    assert f"cannot read {file}: " in capsys.readouterr().err
+
+
+def test_what_others_rewrote_with_fewer_samples_is_held_against_the_attempts_and_rebuilt(tmp_path, capsys):
+    records = measured(tmp_path, MANY[:3])
+    before = store.read(tmp_path)
+    at = before.column_names.index("step_s")
+    short = before.set_column(at, before.schema.field(at), pc.list_slice(before["step_s"], 0, 1))
+    for part in tmp_path.glob("*.parquet"):
+        part.unlink()
+    pq.write_table(short.cast(before.schema), tmp_path / "all.parquet")
+    assert main(["collect", "--results", str(tmp_path), "--merge"]) == 0
+    said = capsys.readouterr().err
+    assert "rebuilt: 3" in said
+    assert "not merged, since another program or an earlier dlbench wrote them: all.parquet (1 in all)" in said
+    assert (tmp_path / "all.parquet").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", store.SkippedPart)
+        after = store.read(tmp_path)
+    assert after["step_s"].equals(before["step_s"])
+    assert len(records) == 3
+    # A whole copy is as good as the parts.
+    for part in tmp_path.glob("*.parquet"):
+        part.unlink()
+    pq.write_table(before, tmp_path / "all.parquet")
+    assert main(["collect", "--results", str(tmp_path)]) == 0
+    assert "rebuilt: 0" in capsys.readouterr().err
 
 
 def test_samples_that_are_lost_are_missing_and_named_once(tmp_path, capsys):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dlbench.errors import StoreError
-from dlbench.launch import attempts, supervise
+from dlbench.errors import BadInput, StoreError
+from dlbench.launch import attempts, probe, supervise
 from dlbench.launch.results_folder import check_folder
 from dlbench.models import external
 from dlbench.results import store
@@ -24,6 +24,21 @@ from dlbench.worker.network_check import look_at
 from tests.fakes import records as fakes
 from tests.fakes.workers import script
 from tests.worker.conftest import NETWORKS
+
+
+def test_a_network_that_is_not_what_it_says_is_refused_before_the_first_case(monkeypatch):
+    monkeypatch.chdir(NETWORKS)
+    found = look_at("odd_networks:huge")
+    assert "input_shape (1, 1000000000000000000000000000000, 1) is more than any memory holds" in found.error
+    assert look_at("odd_networks:raising").error is None  # its first case will tell why
+
+
+@pytest.mark.parametrize("threads", ["abc", "0", "-1", "1.5", "2,,2", "2 2"])
+def test_threads_that_openmp_would_pass_over_are_refused(threads, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    with pytest.raises(BadInput, match=f"OMP_NUM_THREADS is '{threads}'; it must be a whole number above zero"):
+        probe.probe([])
+
 
 SUITE = """
 name = "keys"
@@ -132,9 +147,9 @@ def test_a_module_that_ends_the_process_is_one_line_with_its_name(folder, source
 
 def test_a_factory_that_crashes_or_starts_a_thread_for_ever_leaves_the_key_of_its_source(folder):
     (folder / "ends.py").write_text(
-        "import os, threading, time\n"
+        "import os, threading, time\nimport torch\n"
         "def make(): os._exit(3)\n"
-        "def ticks():\n    threading.Thread(target=time.sleep, args=(1e6,)).start()\n    return 1\n"
+        "def ticks():\n    threading.Thread(target=time.sleep, args=(1e6,)).start()\n    return torch.nn.Linear(1, 1)\n"
     )
     keys = key_of("ends:make", "ends:ticks")
     assert all(len(key) == 12 for key in keys)

@@ -13,6 +13,7 @@ from dlbench.campaign.existing import rebuild_parts
 from dlbench.errors import StoreError
 from dlbench.launch import attempts
 from dlbench.results import store
+from dlbench.results.query import query
 from tests.results.test_store import record
 
 
@@ -100,6 +101,20 @@ def test_a_folder_that_may_not_be_read_is_named_and_the_rest_read(written, monke
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.warns(store.SkippedPart, match="closed: Permission denied"):
         assert dlbench.load(root).equals(whole)
+
+
+@pytest.mark.parametrize("bad", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("columns", [None, ["attempt_id", "window_s"]])
+def test_an_attempt_with_a_step_that_no_clock_gives_is_named_whatever_is_asked_for(written, bad, columns):
+    table, _, folder = written
+    folder.mkdir()
+    at = table.column_names.index("step_s")
+    spoilt = pa.array([[0.1, bad], *table["step_s"].to_pylist()[1:]])
+    pq.write_table(table.set_column(at, "step_s", spoilt), folder / "x.parquet")
+    with pytest.warns(store.SkippedPart, match=f"attempt 'a0' is skipped: step_s holds {bad}, and must hold times"):
+        assert set(dlbench.load(folder, columns)["attempt_id"]) == {"a1", "a2"}
+    with pytest.warns(store.SkippedPart, match="step_s holds"):
+        assert query("select count(*) from records", [folder])[1] == [(4,)]
 
 
 def test_one_bad_attempt_of_a_file_is_named_and_the_others_read(written):

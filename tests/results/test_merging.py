@@ -2,7 +2,10 @@
 
 import dataclasses
 import math
+import os
+import resource
 import shutil
+import signal
 import warnings
 
 import duckdb
@@ -14,7 +17,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import dlbench
-from dlbench.results import merging, own_parts, parts, store
+from dlbench.errors import StoreError
+from dlbench.results import merging, parts, store
 from tests.results.test_store import record
 
 #: As somebody keeps who makes a summary of a store: no samples, hardly any columns.
@@ -114,8 +118,8 @@ def test_a_whole_copy_by_others_is_never_deleted_and_holds_all(results):
 def test_copies_under_other_names_are_left_where_they_are(results):
     first = min(results.glob("*.parquet"))
     shutil.copy(first, results / "my-backup.parquet")
-    assert parts.is_marked(first)
-    assert not parts.is_marked(results / "my-backup.parquet")
+    assert parts.is_signed(first)
+    assert not parts.is_signed(results / "my-backup.parquet")
     store.merge(results)
     store.drop_doubles(results)
     assert (results / "my-backup.parquet").exists()
@@ -159,10 +163,57 @@ def test_a_merge_that_was_cut_off_is_tidied_and_equal_parts_leave_one(results):
 
 def test_a_merge_whose_file_came_out_wrong_deletes_nothing(results, monkeypatch):
     before = files(results)
-    read_back = merging._read_back
-    monkeypatch.setattr(merging, "_read_back", lambda merged, groups: read_back(merged, groups).slice(0, 3))
+    whole = merging._Rows.of
+    monkeypatch.setattr(merging._Rows, "of", lambda self, table: whole(self, table).slice(0, 1))
     store.merge(results)
     assert len(set(before) & set(files(results))) >= len(before) - 1
+
+
+def test_a_full_disk_under_a_merge_leaves_all_as_it_was(results):
+    before = files(results)
+    if os.fork() == 0:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))  # as a disk that takes no more
+        try:
+            store.merge(results)
+        except StoreError as error:
+            os._exit(7 if "cannot write" in str(error) else 1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.wait()[1]) == 7
+    assert files(results) == before
+    assert len(list(results.iterdir())) == len(before)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_a_merge_that_is_killed_anywhere_loses_and_doubles_nothing(results, monkeypatch, kept):
+    whole = dlbench.load(results)
+    if os.fork() == 0:
+        contains, calls = merging.doubles.contains, []
+
+        def killed(*tables):
+            calls.append(0)
+            return contains(*tables) if len(calls) <= kept else os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(merging.doubles, "contains", killed)
+        store.merge(results)
+        os._exit(0)
+    assert os.WTERMSIG(os.wait()[1]) == signal.SIGKILL
+    assert len(files(results)) == 5 - kept
+    assert dlbench.load(results).equals(whole)
+    assert store.drop_doubles(results) == 4 - kept
+    assert dlbench.load(results).equals(whole)
+
+
+def test_memory_of_a_merge_is_that_of_some_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(merging, "_GROUP_BYTES", 1)
+    monkeypatch.setattr(parts, "_PIECE", 2)
+    for n in range(3):
+        store.append(tmp_path, record(f"a{n}", ranks=5))
+    before = dlbench.load(tmp_path)
+    merged = pq.ParquetFile(store.merge(tmp_path))
+    assert [merged.metadata.row_group(g).num_rows for g in range(merged.num_row_groups)] == [2, 2, 1] * 3
+    assert len(files(tmp_path)) == 1
+    assert dlbench.load(tmp_path).equals(before)
 
 
 def test_a_part_that_cannot_be_read_makes_way_and_is_kept(results):
@@ -187,7 +238,7 @@ def test_many_parts_merge_in_several_row_groups(tmp_path, monkeypatch):
 def test_samples_that_are_no_numbers_are_the_same_in_both(tmp_path):
     one = record("a1")
     odd = tuple(
-        (s, dataclasses.replace(m, step_s=(math.nan, math.inf, None, -0.0), energy_j=math.nan)) for s, m in one.ranks
+        (s, dataclasses.replace(m, power_w=(math.nan, math.inf, None, -0.0), energy_j=math.nan)) for s, m in one.ranks
     )
     for name in ("a1", "a2"):
         store.append(tmp_path, dataclasses.replace(one, attempt_id=name, ranks=odd))
@@ -225,9 +276,11 @@ def test_a_part_that_somebody_rewrote_with_less_is_no_signed_one(results, write)
     part = results / "20261123T050000-a0.parquet"
     names = {p.stem for p in results.glob("*.parquet")}
     write(pq.read_table(part), part)
-    whole = write is fewer_samples  # which no one can tell from outside
-    own, _ = own_parts.split(sorted(results.glob("*.parquet")), results, names)
-    assert (part.stem in own) == whole
-    assert names - {part.stem} <= own
-    assert parts.is_marked(part) == whole
-    assert ("20261123T050000-a0" in store.attempt_ids(results)) == whole
+    assert not parts.is_signed(part)
+    assert all(parts.is_signed(p) for p in results.glob("*.parquet") if p != part)
+    store.merge(results)
+    assert part.exists()
+    # Which no one can tell from outside.
+    whole = write is fewer_samples
+    assert (part.stem in store.attempt_ids(results)) == whole
+    assert names <= store.attempt_ids(results) | {part.stem}

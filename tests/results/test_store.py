@@ -139,7 +139,7 @@ def test_nothing_half_written_is_ever_seen(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(StoreError, match="No space left"):
         store.append(tmp_path, record())
     assert list(tmp_path.iterdir()) == []

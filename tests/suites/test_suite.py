@@ -79,6 +79,13 @@ def test_overrides_replace_axes_and_protocol_keys(tmp_path):
         ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s=nan\n", "min_time_s is nan; it must be a number"),
         ("[axes]\nmodel=['lenet5']\n[protocol]\nconfidence=1.0\n", "protocol.confidence is 1.0"),
         ("[axes]\nmodel=['lenet5']\n[protocol]\nmin_time_s=70\n", "min_time_s is 70.0; it must be at most max_time_s"),
+        ("[axes]\nmodel=['lenet5']\n[[exclude]]\n", "exclude 1 of .* is empty"),
+        ("[axes]\nmodel=['lenet5']\nbucket_cap_mb=[nan]\n", "bucket_cap_mb is nan; it must be a whole number"),
+        ("[axes]\nmodel=['lenet5']\nmode=['inference']\noptimizer=['sdg']\n", "unknown optimizer 'sdg'"),
+        (
+            f"[axes]\nmodel=['lenet5']\nbatch_size={list(range(1, 3001))}\nrepeat={list(range(3000))}\n",
+            "9000000 combinations of the axes; a suite may have 100000",
+        ),
         ("axes = 3\n", r"s.toml:1: axes is 3; it must be a table \(\[axes\]\)"),
         ("exclude = [3]\n[axes]\nmodel=['lenet5']\n", "exclude 1 is 3; it must be a table"),
         (

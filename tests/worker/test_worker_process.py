@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import resource
 import signal
 import subprocess
@@ -95,6 +96,12 @@ def expect_failure(folder, case, status, **options):
 def test_a_loss_that_is_no_number_makes_the_case_invalid(tmp_path):
     outcome, _ = expect_failure(tmp_path, dataclasses.replace(LENET, model="odd_networks:nan_loss"), "invalid")
     assert "loss is nan" in outcome.error
+
+
+def test_a_network_that_forks_is_no_measurement_and_one_process_writes_the_result(tmp_path):
+    outcome, stderr = expect_failure(tmp_path, dataclasses.replace(LENET, model="odd_networks:forks"), "invalid")
+    assert re.search(r"forked \d+ processes in the timed steps", outcome.error)
+    assert (stderr.count("phase: window"), stderr.count("phase: check")) == (1, 0)
 
 
 def test_a_factory_that_raises_is_a_crash_with_its_traceback(tmp_path):

@@ -87,6 +87,11 @@ def compare_stores(
     """
     a = side_of(base, base_where, every_attempt, "BASE", rules)
     b = side_of(target, target_where, every_attempt, "TARGET", rules)
+    return compare_cases(a, b, rules)
+
+
+def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: Rules) -> ComparisonResult:
+    """The same of two sides as `side_of` gives them."""
     shared = set(a["attempt_id"]) & set(b["attempt_id"])
     if shared:
         raise BadInput(

@@ -103,8 +103,9 @@ _SETTINGS = (
 def _mixture(group: Group, side: str, rules: Rules) -> str:
     """Why the attempts of a group are no processes of one case: an ignored axis varies, or the system does."""
     option = f"--{side.lower()}-where"
+    every = pd.concat([group.good[list(IDENTITY)], group.bad[list(IDENTITY)]])
     for name in IDENTITY:
-        values = pd.concat([group.good, group.bad])[name].unique()
+        values = every[name].unique()
         if len(values) > 1:
             shown = " and ".join(map(str, values)) if name != "protocol" else f"{len(values)} kinds"
             return f"{name} is {shown} within {side}; choose with {option} {name}={values[0]}"

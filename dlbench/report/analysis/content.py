@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -38,7 +38,7 @@ class Content:
     baseline: str | None = None  # the name of the system that speedups are over; None for the first
     prices: Prices | None = None
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
-    files: Mapping[str, Path] = field(default_factory=dict)  # of each attempt the Parquet file that holds it
+    files: Mapping[str, Path] = field(default_factory=dict)  # of each listed attempt the Parquet file that holds it
 
     def of_system(self, system_id: str) -> pd.DataFrame:
         """The shown cases of one system."""
@@ -58,6 +58,7 @@ def read(
     prices: Prices | None = None,
     progress: stores.Progress | None = None,
     max_shown: float | None = None,
+    with_rows: bool = True,
 ) -> Content:
     """Read the stores and derive everything that a report shows.
 
@@ -67,6 +68,7 @@ def read(
         prices: of energy and devices, for what a training costs.
         progress: is told how far the reading is.
         max_shown: at most so many cases are shown, with their samples; None for `MAX_SHOWN`.
+        with_rows: keep the rows; those of a large store take more than a gigabyte.
 
     Raises:
         StoreError: a source does not exist.
@@ -90,29 +92,43 @@ def read(
     usable = done & latest["steps"].gt(0)
     measured = latest if usable.all() else latest[usable]
     chosen = choose(measured, MAX_SHOWN if max_shown is None else max_shown)
-    # Sections look at these case by case, which columns of Arrow's texts are slow at.
-    chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
+    if with_rows:
+        # Sections look at these case by case, which columns of Arrow's texts are slow at.
+        chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
+    account = _account(loaded, attempts, latest, usable, chosen)
+    longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
+    if not with_rows:
+        rows = rows.iloc[:0]
+        loaded = replace(loaded, rows=rows)
     kept = loaded.samples_of(chosen["attempt_id"].tolist())
     traces = first.reindex(kept.index)["power_limit_w"].to_numpy()
-    allreduce = kept.index.map(rows.groupby("attempt_id")["gradient_allreduce_s"].max())
-    kept = kept.assign(power_limit_w=traces, allreduce=allreduce.to_numpy(dtype=float))
-    # In one piece, which is faster.
-    shown = pd.concat([chosen, kept.set_index(chosen.index)], axis=1).copy()
+    allreduce = longest.reindex(kept.index).to_numpy(dtype=float)
+    kept = kept.assign(power_limit_w=traces, allreduce=allreduce)
+    shown = pd.concat([chosen, kept.set_index(chosen.index)], axis=1)
+    if with_rows:
+        shown = shown.copy()  # in one piece, which is faster
+    failed = _failed(latest[~usable])
     return Content(
         sources=tuple(source.path for source in named),
         rows=rows,
         attempts=attempts,
         shown=shown,
-        failed=_failed(latest[~usable]),
+        failed=failed,
         system_names=names,
         skipped=(*loaded.problems, *(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart))),
         left_out=len(measured) - len(chosen),
-        account=_account(loaded, attempts, latest, usable, chosen),
+        account=account,
         baseline=baseline,
         prices=prices,
         bounds=bounds,
-        files=loaded.files(),
+        files=loaded.files(_listed(attempts, chosen, failed)),
     )
+
+
+def _listed(attempts: pd.DataFrame, chosen: pd.DataFrame, failed: pd.DataFrame) -> list[str]:
+    """The attempts that any table of a report names: of the others it names the newest."""
+    newest = attempts.iloc[-MAX_SHOWN:]
+    return list(dict.fromkeys(name for cases in (chosen, failed, newest) for name in cases["attempt_id"]))
 
 
 def _failed(cases: pd.DataFrame) -> pd.DataFrame:

@@ -32,10 +32,14 @@ def metrics(sources: str | Path | Sequence[str | Path] = "results", every_attemp
         StoreError: a source does not exist.
     """
     content = read(
-        [sources] if isinstance(sources, str | Path) else sources, max_shown=0 if every_attempt else math.inf
+        [sources] if isinstance(sources, str | Path) else sources,
+        max_shown=0 if every_attempt else math.inf,
+        with_rows=False,
     )
     content.warn_of_skipped()
     frame = content.attempts if every_attempt else content.shown
-    frame = frame.assign(system=frame["system_id"].map(content.system_names)).reset_index(drop=True)
-    frame.attrs["rows"] = content.account.of_attempts() if every_attempt else content.account.rows_read()
+    names, account = content.system_names, content.account
+    del content  # of a large store its other frames take gigabytes
+    frame = frame.assign(system=frame["system_id"].map(names)).reset_index(drop=True)
+    frame.attrs["rows"] = account.of_attempts() if every_attempt else account.rows_read()
     return frame

@@ -199,9 +199,13 @@ def pair_of(
 
 def setting_between(group: Group, other: Group | None = None) -> dict[str, Cell]:
     """As `setting_of`, from the first attempts of one or two groups."""
-    first = pd.concat([group.good, group.bad]).iloc[0]
-    second = first if other is None else pd.concat([other.good, other.bad]).iloc[0]
-    return setting_of({name: first[name] for name in IDENTITY}, {name: second[name] for name in IDENTITY})
+    first = _first(group)
+    return setting_of(first, first if other is None else _first(other))
+
+
+def _first(group: Group) -> dict[str, Any]:
+    attempts = group.bad if group.good.empty else group.good
+    return {name: attempts[name].iloc[0] for name in IDENTITY}
 
 
 def setting_of(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Cell]:

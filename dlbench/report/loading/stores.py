@@ -53,11 +53,12 @@ class Loaded:
         more = len(found) - MAX_PROBLEMS
         return [*found[:MAX_PROBLEMS], f"{more} more parts like these"] if more > 0 else found
 
-    def files(self) -> dict[str, Path]:
-        """Of each attempt the Parquet file that it was read from."""
+    def files(self, attempts: Sequence[str]) -> dict[str, Path]:
+        """Of each of these attempts the Parquet file that it was read from."""
         files: dict[str, Path] = {}
-        for number, attempts in self.source_of.groupby(self.source_of):
-            files |= self.readers[int(str(number))].parts_of(attempts.index.tolist())
+        source_of = self.source_of.loc[list(attempts)]
+        for number, some in source_of.groupby(source_of):
+            files |= self.readers[int(str(number))].parts_of(some.index.tolist())
         return files
 
     def samples_of(self, attempts: list[str]) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from dlbench.exit_codes import BAD_INPUT, NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
 from dlbench.suites import request as requests
 from dlbench.suites.case import Case
+from dlbench.worker.forks import leave_if_forked
 from dlbench.worker.progress import current_phase, enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext, detect
 
@@ -51,6 +52,7 @@ def serve(request: dict[str, Any], folder: Path) -> int:
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Writes result.json whole or not at all, and so that it outlasts a crash of the node."""
+    leave_if_forked()
     write_atomically(folder / "result.json", outcome.to_json())
     sync_folder(folder)
 

@@ -160,12 +160,25 @@ def test_lists_stand_in_one_field_of_the_csv():
     assert "".join(csv_parts(frame, ["a", "b"])) == "a,b\nx; y,1\n,2\n,3\n"
 
 
-@pytest.mark.parametrize("time", [np.nan, np.inf, 0.0, -1.0, 1e308, 5e-324])
-def test_a_case_without_a_usable_time_is_named_with_the_failed_ones(tmp_path, time):
+def of_two_cases(folder, time):
     good, bad = fakes.record(Case("lenet5"), number=0), fakes.record(Case("vgg16"), number=1)
     system, measurement = bad.ranks[0]
     steps = (time, *measurement.step_s[1:])
     bad = dataclasses.replace(bad, ranks=((system, dataclasses.replace(measurement, step_s=steps)),))
-    found = read([fakes.fill(tmp_path, [good, bad])])
+    return read([fakes.fill(folder, [good, bad])])
+
+
+@pytest.mark.parametrize("time", [np.nan, np.inf, -1.0])
+def test_a_case_with_a_time_that_no_clock_gives_is_passed_over_by_name(tmp_path, time):
+    found = of_two_cases(tmp_path, time)
+    assert found.shown["model"].tolist() == ["lenet5"]
+    assert found.failed.empty
+    assert len(found.skipped) == 1
+    assert f"is skipped: step_s holds {time}" in found.skipped[0]
+
+
+@pytest.mark.parametrize("time", [0.0, 1e308, 5e-324])
+def test_a_case_without_a_usable_time_is_named_with_the_failed_ones(tmp_path, time):
+    found = of_two_cases(tmp_path, time)
     assert found.shown["model"].tolist() == ["lenet5"]
     assert found.failed[["model", "error"]].to_numpy().tolist() == [["vgg16", content.UNUSABLE]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from torch import nn
 
@@ -34,4 +36,29 @@ def raising() -> nn.Module:
 def absurd() -> nn.Module:
     model = _Small()
     model.register_buffer("table", torch.empty(1 << 50))
+    return model
+
+
+class _Forks(_Small):
+    """Forks in each step; its first child comes back from the network's code, as somebody's slip would have it."""
+
+    calls = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        if os.fork() == 0:
+            if self.calls > 1:
+                os._exit(0)
+        elif self.calls > 1:
+            os.wait()
+        return super().forward(images)
+
+
+def forks() -> nn.Module:
+    return _Forks()
+
+
+def huge() -> nn.Module:
+    model = _Small()
+    model.input_shape = (1, 10**30, 1)
     return model
