@@ -81,6 +81,11 @@ REPORT_DIRECTIVES = {
 }  # fmt: skip
 
 
+#: Options of srun that dlbench writes itself.
+OWN_SRUN_OPTIONS = ("--kill-on-bad-exit", "--wait", "--mpi", "--nodes", "--ntasks", "--ntasks-per-node", "--overlap",
+                    "--export", "--job-name", "--nodelist")  # fmt: skip
+
+
 def _text(pattern: str, wanted: str, default: str | None = None) -> Any:
     return field(default=default, metadata={"pattern": re.compile(pattern), "wanted": wanted})
 
@@ -118,6 +123,8 @@ class Slurm:
     warn_before_s: int = _number(10, 180)  # signals arrive up to 80 s early, and a case needs time to end
     mpi: str | None = _text(r"[a-z0-9_]+", "a type that `srun --mpi=list` names")
     directives: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "a directive such as --mail-type=END")
+    #: Options of every srun that starts ranks.
+    srun: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "an option of srun such as --cpu-bind=cores")
     without: tuple[str, ...] = _texts(r"--[a-z][a-z0-9-]*", "the name of a directive, such as --mem")
 
 
@@ -347,6 +354,9 @@ class _Reader:
             if name in own:
                 where = self._place(table, "directives")
                 raise BadInput(f"{where}: {name} is set by {own[name]}, not under directives")
+        for name in (option.partition("=")[0] for option in site.slurm.srun):
+            if name in OWN_SRUN_OPTIONS:
+                raise BadInput(f"{self._place('slurm', 'srun')}: {name} is set by dlbench, not by slurm.srun")
         for name in site.slurm.without:
             if name not in OWN_DIRECTIVES:
                 raise UnknownName("directive", name, OWN_DIRECTIVES, self._place("slurm", "without"))

@@ -139,7 +139,7 @@ def campaign_script(site: Site, job: Job) -> str:
         _surroundings(site, job, wrapping),
         [f"suite={quote(job.suite_file)}"],
         _rendezvous(site) if job.several_ranks else [],
-        _step(site, wrapping, each_node=True),
+        _step(site, wrapping, each_node=True, options=site.slurm.srun),
         _PATIENTLY.strip().splitlines(),
         _SIGNALS.strip().splitlines(),
         _prepare(wrapping),
@@ -431,9 +431,9 @@ def _rendezvous(site: Site) -> list[str]:
     ]
 
 
-def _step(site: Site, wrapping: Wrapping, each_node: bool) -> list[str]:
+def _step(site: Site, wrapping: Wrapping, each_node: bool, options: Sequence[str] = ()) -> list[str]:
     mpi = [f"--mpi={site.slurm.mpi}"] if site.slurm.mpi else []
-    step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *wrapping.srun]
+    step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *options, *wrapping.srun]
     return [
         "# Since Slurm 22.05, srun does not inherit this from the job.",
         '[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"',

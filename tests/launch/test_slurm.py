@@ -471,3 +471,17 @@ def test_the_job_number_stands_in_a_word_where_the_script_will_know_it():
     assert slurm.quote("") == "''"
     assert slurm.quote("a,b") == "'a,b'"
     assert slurm.quote("a'b,c") == """'a'"'"'b,c'"""
+
+
+def test_options_of_srun_stand_in_every_step_of_the_campaign_and_in_none_of_the_report():
+    bound = plain(srun=("--cpu-bind=cores", "--distribution=block:block"))
+    assert "--cpu-bind=cores --distribution=block:block" in slurm.campaign_script(bound, JOB)
+    assert "--cpu-bind" not in slurm.report_script(bound, JOB)
+
+
+@pytest.mark.parametrize("option", ["--nodes=3", "--mpi=pmix", "cores", "--cpu-bind=$(id)"])
+def test_an_option_of_srun_that_cannot_be_used_is_refused(tmp_path, option):
+    file = tmp_path / "here.toml"
+    file.write_text(f"[slurm]\ncpus_per_task = 1\nsrun = ['{option}']\n")
+    with pytest.raises(BadInput, match=r"here.toml:3"):
+        load_site(file)
