@@ -28,6 +28,7 @@ from dlbench.reruns import (
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record, shared_facts
 from dlbench.suites.case import Case
+from dlbench.suites.catalog import find
 
 #: Start-up and warm-up of a process [s], until one has been measured.
 USUAL_START_S = 5.0
@@ -45,9 +46,15 @@ class _Sample:
     windows: list[Window] = field(default_factory=list)
     costs_s: list[float] = field(default_factory=list)
     next_number: int = 0
-    images: int = 1  # of a step
+    images: int = 1  # samples of a step
     facts: dict[str, Any] | None = None
     ended: str = ""  # a status after which no further process is tried
+
+    @property
+    def unit(self) -> str:
+        """The unit of its throughput; a user's own network is taken to be on images."""
+        model = find(self.case.model)
+        return "img/s" if model is None else f"{model.sample_unit}/s"
 
     @property
     def interval(self) -> ProcessInterval | None:
@@ -227,13 +234,13 @@ def _figures(sample: _Sample) -> str:
     groups = two_groups(sample.windows)
     if groups is not None:
         shown = [
-            f"{len(group)} at {units.rate(sample.images / math.exp(fmean(map(math.log, group))), 'img/s')}"
+            f"{len(group)} at {units.rate(sample.images / math.exp(fmean(map(math.log, group))), sample.unit)}"
             for group in (groups.fast, groups.slow)
         ]
         return f"in two groups: {' and '.join(shown)}"
     found = sample.interval
     if found is None:
-        rates = [units.rate(sample.images / window.value, "img/s") for window in sample.windows]
+        rates = [units.rate(sample.images / window.value, sample.unit) for window in sample.windows]
         return f"{' and '.join(rates)}: too few, or too alike, for an interval"
-    rate = f"{units.rate(sample.images / found.value, 'img/s'):>12} ±{units.percent(found.relative_half_width)}"
+    rate = f"{units.rate(sample.images / found.value, sample.unit):>12} ±{units.percent(found.relative_half_width)}"
     return f"{rate}, one more run ±{units.percent(found.relative_prediction)}"

@@ -7,6 +7,7 @@ GROUPS: dict[str, dict[str, str]] = {
     "Measure": {
         "run": "measure the cases of a suite; skip those already measured",
         "plan": "list the cases of a suite with FLOP and predicted memory",
+        "train": "train networks to a target; record time, energy and curves",
         "ab": "run an interleaved A/B test of two settings, each run in a fresh process",
         "ceilings": "measure the peak FLOP/s and bandwidth of a device",
         "profile": "measure each layer's forward and backward time against its bound",
@@ -42,6 +43,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "cancel": "cancel queued and running jobs",
         "resume": "submit again the cases that are missing and not queued",
         "image": "download and verify the container image of a site, or copy image recipes",
+        "clean": "remove cached files that dlbench made and can make again",
         "doctor": "check this machine for problems, with advice",
     },
 }

@@ -17,7 +17,7 @@ from dlbench.launch import scheduler
 from dlbench.launch.processes import die_with_parent, worker_environment
 from dlbench.names import excerpt
 from dlbench.suites.case import Case
-from dlbench.suites.catalog import CATALOG
+from dlbench.suites.catalog import CATALOG, find
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def check_models(models: Sequence[str]) -> None:
         BadInput: the worker rejects a network.
         UnknownName: a plain name that is not in the catalogue, on a machine without torch.
     """
-    others = [name for name in models if name not in CATALOG]
+    others = [name for name in models if find(name) is None]
     if others and importlib.util.find_spec("torch"):
         probe(others)
     for name in others:

@@ -125,7 +125,9 @@ def setting(case: Case, model_width: int = 0) -> str:
             (case.memory_format, "channels_first"),
             (f"compile {case.compile}", "compile off"),
             (case.optimizer, "sgd"),
+            (case.optimizer_impl, "auto"),
             (case.data, "synthetic"),
+            (f"{case.loader_workers} workers", "0 workers"),
             (f"process {case.repeat + 1}", "process 1"),
         )
         if value != usual
@@ -149,9 +151,12 @@ def _figures(case: Case, record: Record) -> list[str]:
     level = "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.level(case.protocol.confidence)}"
     spread = f"±{units.percent(found.interval.relative_half_width)}" if found.interval else "±?"
     # A single process does not show the spread between processes.
-    words = [f"{units.rate(found.throughput, 'img/s'):>12} {spread + level:<7} within one run"]
+    unit = found.sample_unit
+    words = [f"{units.rate(found.throughput, f'{unit}/s'):>12} {spread + level:<7} within one run"]
+    if unit == "seq":
+        words.append(f"{units.rate(found.throughput * found.items_per_sample, 'tok/s'):>12}")
     if found.energy_per_image_j is not None:
-        words.append(f"{units.quantity(found.energy_per_image_j, 'J/img'):>12}")
+        words.append(f"{units.quantity(found.energy_per_image_j, f'J/{unit}'):>12}")
     if found.flop_per_s:
         share = f"  {units.percent(found.share_of_peak)} of peak" if found.share_of_peak is not None else ""
         # Uncounted operations can only increase it.

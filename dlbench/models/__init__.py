@@ -1,9 +1,9 @@
 """Networks by name: built-in ones, those of torchvision and timm, and users' own.
 
-- ``resnet50``: built-in, from the catalogue.
-- ``efficientnet_b0``: any torchvision classification model outside the catalogue, then any timm model.
-- ``torchvision:resnet50``, ``timm:resnet50``: the model of that library, if a built-in one has the same name.
-- ``package.module:factory``: a callable without arguments that returns a `torch.nn.Module`.
+- ``resnet50``: ours, in the catalogue; ``gpt2_small@256`` for sequences of 256 tokens.
+- ``efficientnet_b0``: any torchvision classification model that is not in the catalogue, then any of timm's.
+- ``torchvision:resnet50``, ``timm:resnet50``: the other library's, where ours has the same name.
+- ``package.module:factory``: a callable without arguments that gives a `torch.nn.Module`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,23 @@ import torch
 from torch import nn
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.models import alexnet, external, googlenet, lenet, overfeat, resnet, vgg
-from dlbench.models.loss import training_loss
-from dlbench.suites.catalog import CATALOG
+from dlbench.models import (
+    alexnet,
+    external,
+    fully_connected,
+    googlenet,
+    lenet,
+    overfeat,
+    recurrent,
+    resnet,
+    transformer,
+    vgg,
+)
+from dlbench.suites.catalog import LENGTH_SIGN, find
+from dlbench.tasks import TASKS, Batch, Task
+from dlbench.tasks.classification import CLASSIFICATION
 
-__all__ = ["BUILDERS", "BuiltModel", "available", "build", "build_on_meta", "check", "training_loss"]
+__all__ = ["BUILDERS", "BuiltModel", "available", "build", "build_on_meta", "check"]
 
 BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "lenet5": lenet.lenet5,
@@ -43,6 +55,12 @@ BUILDERS: dict[str, Callable[[], nn.Module]] = {
     "resnet50_v1_5": resnet.resnet50_v1_5,
     "resnet101_v1_5": resnet.resnet101_v1_5,
     "resnet152_v1_5": resnet.resnet152_v1_5,
+    "mlp": fully_connected.mlp,
+    "deep_autoencoder": fully_connected.deep_autoencoder,
+    "conv_autoencoder": fully_connected.conv_autoencoder,
+    "lstm_lm": recurrent.lstm_lm,
+    "transformer_base": transformer.transformer_base,
+    "gpt2_small": transformer.gpt2_small,
 }
 
 
@@ -51,10 +69,20 @@ class BuiltModel:
     """A network with its input shape and number of classes."""
 
     module: nn.Module
-    input_shape: tuple[int, ...]  # (C, H, W) of one image
-    num_classes: int  # 0 for a network without class scores
+    input_shape: tuple[int, ...]  # (C, H, W) of an image, (T,) of tokens, (S, T) of source and target tokens
+    num_classes: int  # or the vocabulary; 0 for a network that has neither
     name: str
-    warnings: tuple[str, ...] = ()  # warnings for the record
+    warnings: tuple[str, ...] = ()  # for the record
+    task: Task = CLASSIFICATION
+
+    def make_batch(self, size: int, device: torch.device | str) -> Batch:
+        """Random inputs and targets of `size` samples."""
+        return self.task.make_batch(size, self.input_shape, self.num_classes, torch.device(device))
+
+    @property
+    def items_per_sample(self) -> int:
+        """Tokens of a sequence that throughput counts; 1 for an image."""
+        return self.task.items_per_sample(self.input_shape)
 
 
 def build(name: str, training: bool = True) -> BuiltModel:
@@ -68,14 +96,13 @@ def build(name: str, training: bool = True) -> BuiltModel:
         UnknownName: the name is unknown; the message suggests the nearest name.
         BadInput: a user's factory cannot be imported, raises, or returns no network.
     """
-    if name in BUILDERS:
-        facts = CATALOG[name]
-        module = BUILDERS[name]()
-        return BuiltModel(
-            module if training else _without_auxiliary(module), facts.input_shape, facts.num_classes, name
-        )
+    facts = find(name)
+    if facts is not None:
+        module = BUILDERS[name.partition(LENGTH_SIGN)[0]]()
+        module = module if training else _without_auxiliary(module)
+        return BuiltModel(module, facts.input_shape, facts.num_classes, name, task=TASKS[facts.task])
     found = _finder(name)(training)
-    return BuiltModel(found.module, found.input_shape, found.num_classes, name, found.warnings)
+    return BuiltModel(found.module, found.input_shape, found.num_classes, name, found.warnings, found.task)
 
 
 def build_on_meta(name: str, training: bool = True) -> BuiltModel:
@@ -115,7 +142,7 @@ def check(name: str) -> None:
     Raises:
         UnknownName, BadInput: as `build`; errors of a factory occur only when it is built.
     """
-    if name not in BUILDERS:
+    if find(name) is None:
         _finder(name)
 
 

@@ -16,9 +16,11 @@ import torchvision
 from torch import Tensor, nn
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.models.loss import describe_outputs, main_scores
 from dlbench.models.wrappers import initialise_lazy, unwrap
 from dlbench.names import excerpt
+from dlbench.tasks import Batch, Task, map_batch
+from dlbench.tasks.classification import CLASSIFICATION
+from dlbench.tasks.own import own_task
 
 #: Default input shape of a factory's network; the number of classes is taken from its outputs, if possible.
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
@@ -28,12 +30,13 @@ _MAX_NUMBERS = 10**12
 
 
 class LoadedModel(NamedTuple):
-    """A network, its image shape (C, H, W), its number of classes (0: no class scores), and warnings."""
+    """A network, the shape of its input, its number of classes (0: it has no class scores), warnings and its task."""
 
     module: nn.Module
     input_shape: tuple[int, ...]
     num_classes: int
     warnings: tuple[str, ...] = ()
+    task: Task = CLASSIFICATION
 
 
 @cache
@@ -156,61 +159,70 @@ def _from_factory(name: str, factory: Callable[[], object]) -> LoadedModel:
         module, warnings = unwrap(module)
     except BadInput as error:
         raise BadInput(f"model '{name}' {error}") from None
+    try:
+        return _fed(module, factory, warnings)
+    except BadInput as error:
+        raise BadInput(f"model '{name}' {error}") from error.__cause__
+
+
+def _fed(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> LoadedModel:
+    """The network with what it must be fed. Raises BadInput, without the model's name, where that cannot be."""
+    task = own_task(module, factory)
     said_shape = getattr(module, "input_shape", getattr(factory, "input_shape", DEFAULT_INPUT_SHAPE))
     if not isinstance(said_shape, Sequence) or not said_shape or not all(map(_is_positive, said_shape)):
         raise BadInput(
-            f"model '{name}': input_shape is {excerpt(said_shape)}; it must be whole numbers above zero, such as "
-            "(3, 224, 224)"
-        )
-    if math.prod(said_shape) > _MAX_NUMBERS:
-        raise BadInput(f"model '{name}': input_shape {excerpt(said_shape)} is more than any memory holds")
-    said_classes = getattr(module, "num_classes", getattr(factory, "num_classes", None))
-    headless = said_classes == 0 and not isinstance(said_classes, bool | float)
-    if said_classes is not None and not headless and not _is_positive(said_classes):
-        raise BadInput(
-            f"model '{name}': num_classes is {said_classes!r}; it must be a whole number above zero, "
-            "or 0 for a network without class scores"
+            f"has input_shape {excerpt(said_shape)}; it must be whole numbers above zero, such as (3, 224, 224)"
         )
     shape = tuple(said_shape)
-    try:
-        initialise_lazy(module, shape)
-    except BadInput as error:
-        raise BadInput(f"model '{name}' {error}") from error.__cause__
-    return LoadedModel(module, shape, 0 if headless else _num_classes(name, module, shape, said_classes), warnings)
+    if task.num_dimensions not in (None, len(shape)):
+        example = {1: "(128,), the tokens of a sequence", 2: "(128, 128), the tokens of source and target"}
+        raise BadInput(
+            f"has input_shape {shape}, but task '{task.name}' needs one such as {example[task.num_dimensions or 1]}"
+        )
+    if math.prod(said_shape) > _MAX_NUMBERS:
+        raise BadInput(f"has input_shape {excerpt(said_shape)}: it is more than any memory holds")
+    said_classes = getattr(module, "num_classes", getattr(factory, "num_classes", None))
+    headless = said_classes == 0 and not isinstance(said_classes, bool | float)
+    if said_classes is not None and not (headless and task.name == "classification") and not _is_positive(said_classes):
+        or_none = ", or 0 for a network without class scores" if task.name == "classification" else ""
+        raise BadInput(
+            f"has num_classes {said_classes!r}; it must be a whole number of {task.classes} above zero{or_none}"
+        )
+    size = 2
+    batch = None if headless else _batch(task, size, shape, said_classes)
+    inputs = (torch.randn(size, *shape),) if batch is None else batch[0]
+    initialise_lazy(module, inputs)
+    num_classes = 0 if batch is None else _num_classes(task, module, batch, said_classes)
+    return LoadedModel(module, shape, num_classes, warnings, task)
+
+
+def _batch(task: Task, size: int, shape: tuple[int, ...], said_classes: int | None) -> Batch:
+    """A batch on the CPU; of a network that does not say its number of classes, the smallest class alone."""
+    with torch.device("cpu"):
+        return task.make_batch(size, shape, said_classes or 1, torch.device("cpu"))
 
 
 def _is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _num_classes(name: str, module: nn.Module, shape: tuple[int, ...], said: int | None) -> int:
-    """Return the number of classes: the declared one, checked on the meta device, else that of the outputs.
-
-    A label outside the outputs crashes the whole process on CUDA, without a clear message.
-    """
-    batch_size = 2
+def _num_classes(task: Task, module: nn.Module, batch: Batch, said: int | None) -> int:
+    """The classes that labels are drawn from: what is said, held against a batch on meta, or else what comes out."""
+    on_meta = map_batch(lambda tensor: tensor.to("meta"), batch)
     try:
-        outputs = _outputs_on_meta(module, torch.empty(batch_size, *shape, device="meta"))
-    except Exception:  # not every network runs on meta; a real error occurs in the first step
-        return said or DEFAULT_NUM_CLASSES
-    scores = main_scores(outputs)
-    if scores is None or scores.dim() != 2 or len(scores) != batch_size:
-        raise BadInput(
-            f"model '{name}' returns {describe_outputs(outputs)} for {batch_size} images of {shape}; class scores "
-            f"of shape ({batch_size}, num_classes) are needed, in a dictionary as 'logits'"
-        )
-    if said is not None and said > scores.shape[1]:
-        raise BadInput(f"model '{name}' declares num_classes = {said}, but returns scores of {scores.shape[1]} classes")
-    return said or scores.shape[1]
+        outputs = _outputs_on_meta(module, on_meta[0])
+    except Exception:  # not every network runs on meta; the first step will show what is wrong with this one
+        return said or (DEFAULT_NUM_CLASSES if task.has_classes else 0)
+    return task.check_output(outputs, on_meta, said)
 
 
-def _outputs_on_meta(module: nn.Module, images: Tensor) -> Any:
+def _outputs_on_meta(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     modes = {m: m.training for m in module.modules()}
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     on_meta = {key: tensor.to("meta") for key, tensor in tensors.items()}
     try:
         with torch.no_grad():
-            return torch.func.functional_call(module.eval(), on_meta, (images,))
+            return torch.func.functional_call(module.eval(), on_meta, inputs)
     finally:
         for part, training in modes.items():
             part.training = training

@@ -21,7 +21,7 @@ from typing import Any
 
 from dlbench.errors import BadInput
 from dlbench.models import BuiltModel, build_on_meta, external
-from dlbench.suites.catalog import CATALOG
+from dlbench.suites.catalog import find
 
 #: Libraries whose versions are already in the system key.
 _IN_SYSTEM_KEY = ("torch", "torchvision")
@@ -39,7 +39,7 @@ def library_key(name: str) -> str:
     The catalogue's networks are dlbench's, and torchvision's version follows that of torch, which the system's key
     holds. The version of timm changes independently, and with it the computation of a network (fused attention in 0.9).
     """
-    if name in CATALOG or name.startswith("torchvision:") or name in external.torchvision_names():
+    if find(name) is not None or name.startswith("torchvision:") or name in external.torchvision_names():
         return ""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return f"timm-{importlib.metadata.version('timm')}"

@@ -59,8 +59,8 @@ def _is_compiled(module: nn.Module) -> bool:
     return type(module).__name__ == "OptimizedModule"
 
 
-def initialise_lazy(module: nn.Module, shape: tuple[int, ...]) -> None:
-    """Initialise lazy parameters by a forward pass of two images, as documented by PyTorch.
+def initialise_lazy(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Give lazy parameters their shapes by a forward pass, as their documentation asks.
 
     The optimizer, DistributedDataParallel and all counts need them. Training-only parts need a second pass in training
     mode.
@@ -74,13 +74,14 @@ def initialise_lazy(module: nn.Module, shape: tuple[int, ...]) -> None:
             waiting = _lazy_tensors(module)
             if not waiting:
                 return
-            images = torch.randn(2, *shape, device=next(iter(waiting.values())).device)
+            device = next(iter(waiting.values())).device
             with torch.no_grad():
-                module.train(training)(images)
-    except Exception as error:  # runs user code
+                module.train(training)(*(tensor.to(device) for tensor in inputs))
+    except Exception as error:  # a network's own code runs here
         reason = (str(error).splitlines() or [""])[0]
+        shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
         raise BadInput(
-            f"has lazy layers, and the forward pass of two images of {shape} that initialises them failed: "
+            f"has lazy layers, and the forward pass of inputs of {shapes} that gives them their shapes failed: "
             f"{type(error).__name__}: {reason}"
         ) from error
     finally:

@@ -26,7 +26,9 @@ class CaseFigures:
     step_s: tuple[float, ...]  # of the slowest rank in each step
     median_s: float
     interval: stats.Interval | None  # of the median, at the confidence of the protocol
-    throughput: float  # img/s over all devices
+    throughput: float  # samples per second over all devices
+    sample_unit: str  # of a sample: img | seq
+    items_per_sample: int  # tokens of a sequence
     energy_per_image_j: float | None
     flop_per_s: float | None  # over all devices
     flop_partial: bool  # some operations are not counted
@@ -54,6 +56,8 @@ def case_figures(record: Record) -> CaseFigures | None:
         median_s=median_s,
         interval=stats.median_interval(steps, case.protocol.confidence),
         throughput=images / median_s,
+        sample_unit=measured[0].sample_unit,
+        items_per_sample=measured[0].items_per_sample,
         energy_per_image_j=energy_j,
         flop_per_s=rate,
         flop_partial=bool(measured[0].flop_partial),

@@ -20,7 +20,7 @@ from dlbench.errors import DlbenchError
 from dlbench.json_text import load_json
 from dlbench.names import excerpt, why_unsafe
 from dlbench.results.records import DONE_STATUSES, STATUSES
-from dlbench.results.schema import SCHEMA
+from dlbench.results.schema import DEFAULTS, SCHEMA
 from dlbench.suites.case import CHOICES, Protocol, make_protocol
 
 #: Columns that all versions of dlbench write in every row.
@@ -56,13 +56,13 @@ CANNOT = (pa.ArrowException, OSError, ValueError, TypeError, OverflowError, Memo
 def fitted(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
     """Convert `table` to the columns and types of `schema`; invalid values become null and are reported.
 
-    Missing columns are null.
+    Columns that it lacks are null, or the value that everything had before there was such a column.
     """
     problems = []
     columns = []
     for f in schema:
         if f.name not in table.column_names:
-            columns.append(pa.chunked_array([pa.nulls(table.num_rows, f.type)]))
+            columns.append(pa.chunked_array([pa.repeat(pa.scalar(DEFAULTS.get(f.name), f.type), table.num_rows)]))
             continue
         column, misfits = _fitted(table[f.name], f)
         columns.append(column)

@@ -69,7 +69,10 @@ class Measurement:
     import_s: float | None = None
     build_s: float | None = None
     first_step_s: float | None = None  # holds compilation and algorithm search
-    # Work of a step of this batch. MAC and FLOP per image, so that the batch cannot be counted twice.
+    # What a sample is: an image, or a sequence of so many tokens.
+    sample_unit: str = "img"  # img | seq
+    items_per_sample: int = 1
+    # Work of a step of this batch. MAC and FLOP per sample, so that the batch cannot be counted twice.
     parameters: int | None = None
     forward_macs: int | None = None
     forward_flop: int | None = None
@@ -122,6 +125,14 @@ class Measurement:
     transport: str | None = None  # nvlink | p2p | shared_memory | infiniband | libfabric | sockets: the slowest in use
     gradient_allreduce_s: float | None = None  # one all-reduce of all gradients in DDP's buckets, measured separately
     unsynced_step_s: tuple[float, ...] = ()  # the same step without gradient synchronisation, after the window
+    # Where image files are loaded, in the window or, alone, after it.
+    data_wait_s: float | None = None  # of the window: how long steps waited for their batches
+    loader_batch_s: float | None = None  # time per batch of the loader alone
+    loader_read_s: float | None = None  # of this, summed over its processes: reading the files
+    loader_decode_s: float | None = None  # and decoding and augmenting them
+    device_step_s: float | None = None  # the step alone, its batch at hand
+    loader_cpu_s: float | None = None  # CPU time of the loader's processes in the window
+    loader_memory_bytes: int | None = None  # their memory, what they share counted in parts
     # Sanity.
     loss_first: float | None = None
     loss_last: float | None = None

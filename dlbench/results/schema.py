@@ -35,8 +35,19 @@ ADDED_LATER = frozenset(
     (
         *("system_job_threads", "system_node_cpu_cores", "system_node_cpu_threads", "system_node_memory_bytes"),
         *("system_cpu_quota", "system_cpu_binding", "network_key", "facts_from"),
+        *("sample_unit", "items_per_sample"),
+        *("optimizer_impl", "loader", "loader_workers", "data_path"),
+        *("data_wait_s", "loader_batch_s", "loader_read_s", "loader_decode_s", "device_step_s"),
+        *("loader_cpu_s", "loader_memory_bytes"),
     )
 )
+#: What rows had that were written before there was such a column.
+DEFAULTS: dict[str, Any] = {
+    f.name: f.default
+    for cls in (Case, Measurement)
+    for f in dataclasses.fields(cls)
+    if f.name in ADDED_LATER and f.default is not None
+}
 
 
 def unit_of(column: str) -> str:

@@ -17,9 +17,14 @@ MODES = ("training", "inference")
 PRECISIONS = ("fp32", "tf32", "amp_bf16", "amp_fp16")
 MEMORY_FORMATS = ("channels_first", "channels_last")
 COMPILE_MODES = ("off", "default", "max-autotune")
-OPTIMIZERS = ("sgd", "adam", "adagrad", "rmsprop")
+OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
+#: How the update runs: one parameter after the other, many in one call, or all in one kernel. "auto": PyTorch's choice.
+OPTIMIZER_IMPLS = ("auto", "plain", "foreach", "fused")
 #: "synthetic": one random batch, already on the device; "synthetic_host": pinned host batches copied in each step.
-DATA_SOURCES = ("synthetic", "synthetic_host")
+#: "jpeg": image files, decoded, augmented and copied while the device computes.
+DATA_SOURCES = ("synthetic", "synthetic_host", "jpeg")
+#: What decodes image files.
+LOADERS = ("torchvision", "dali")
 #: "auto" becomes "cuda" or "cpu" before a case is created, so that a case always contains its device.
 DEVICES = ("auto", "cuda", "cpu")
 ENERGY_CHOICES = ("auto", "none")
@@ -102,6 +107,11 @@ class Case:
     gradient_as_bucket_view: str = "off"
     static_graph: str = "off"
     comm_hook: str = "none"
+    optimizer_impl: str = "auto"
+    #: With data "jpeg": who loads, in how many processes beside the one that trains, and from which folder.
+    loader: str = "torchvision"
+    loader_workers: int = 0
+    data_path: str = ""  # "" is the set that dlbench makes of photographs that ship with its packages
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:
@@ -110,7 +120,10 @@ class Case:
                 raise UnknownName(axis, getattr(self, axis), known)
         for axis in ("batch_size", "nodes", "devices_per_node", "bucket_cap_mb"):
             _require(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
-        _require(self.repeat >= 0, "repeat", self.repeat, "at least 0")
+        for axis in ("repeat", "loader_workers"):
+            _require(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
+        if self.optimizer_impl == "fused" and self.optimizer == "rmsprop":
+            raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; take plain or foreach")
 
     @property
     def world_size(self) -> int:
@@ -161,7 +174,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": DEVICES,
     "compile": COMPILE_MODES,
     "optimizer": OPTIMIZERS,
+    "optimizer_impl": OPTIMIZER_IMPLS,
     "data": DATA_SOURCES,
+    "loader": LOADERS,
     "backend": BACKENDS,
     "gradient_as_bucket_view": SWITCHES,
     "static_graph": SWITCHES,

@@ -6,18 +6,28 @@ each integer with the count from the actual modules.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+
+from dlbench.errors import BadInput
+
+#: Parts the name of a network from the length of its sequences: ``gpt2_small@256``.
+LENGTH_SIGN = "@"
 
 
 @dataclass(frozen=True)
 class Model:
-    """One network. MAC and FLOP are per image; weights exclude biases, parameters include them."""
+    """One network. MAC and FLOP are per sample; weights leave biases out, parameters count them.
+
+    `attention_macs` are those of products of activations with each other, which have no weights; `recurrent_macs` those
+    of LSTM layers. What backward does beyond or below twice the forward pass is in `training_flop`.
+    """
 
     name: str  # name in suites
     title: str  # as in tables
     family: str
-    input_shape: tuple[int, int, int]  # C, H, W
-    num_classes: int
+    input_shape: tuple[int, ...]  # C, H, W; T tokens; S source and T target tokens
+    num_classes: int  # or vocabulary; 0 where a network has neither
     conv_layers: int
     conv_weights: int
     conv_macs: int
@@ -27,7 +37,17 @@ class Model:
     parameters: int  # in training, with those of auxiliary heads
     training_flop: int  # forward and backward, auxiliary heads included
     source: str
-    auxiliary_parameters: int = 0  # of training-only heads
+    auxiliary_parameters: int = 0  # of heads that only training has
+    task: str = "classification"
+    attention_macs: int = 0
+    recurrent_weights: int = 0
+    recurrent_macs: int = 0
+    longest: int = 0  # sequence, in tokens; 0 where its length is not asked for
+
+    @property
+    def sample_unit(self) -> str:
+        """The unit of a sample: an image or a sequence."""
+        return "img" if len(self.input_shape) == 3 else "seq"
 
     @property
     def inference_parameters(self) -> int:
@@ -36,12 +56,12 @@ class Model:
 
     @property
     def forward_macs(self) -> int:
-        """MACs of the forward pass of one image, convolution and fully connected layers, without auxiliary heads."""
-        return self.conv_macs + self.fc_macs
+        """MACs of the forward pass of one sample, without auxiliary heads."""
+        return self.conv_macs + self.fc_macs + self.attention_macs + self.recurrent_macs
 
     @property
     def forward_flop(self) -> int:
-        """FLOP of the forward pass of one image in inference."""
+        """FLOP of the forward pass of one sample in inference."""
         return 2 * self.forward_macs
 
 
@@ -352,7 +372,153 @@ _MODELS = (
         training_flop=68_845_731_840,
         source="He et al. 2016, CVPR, table 1; stride in the 3x3",
     ),
+    Model(
+        name="mlp",
+        title="MLP",
+        family="mlp",
+        input_shape=(1, 28, 28),
+        num_classes=10,
+        conv_layers=0,
+        conv_weights=0,
+        conv_macs=0,
+        fc_layers=3,
+        fc_weights=668_672,
+        fc_macs=668_672,
+        parameters=669_706,
+        training_flop=3_209_216,
+        source="after LeCun et al. 1998, Proc. IEEE 86(11), section III-C; 784-512-512-10, ReLU",
+    ),
+    Model(
+        name="deep_autoencoder",
+        title="Deep autoencoder",
+        family="autoencoder",
+        input_shape=(1, 28, 28),
+        num_classes=0,
+        conv_layers=0,
+        conv_weights=0,
+        conv_macs=0,
+        fc_layers=8,
+        fc_weights=2_833_000,
+        fc_macs=2_833_000,
+        parameters=2_837_314,
+        training_flop=15_430_000,
+        source="Hinton & Salakhutdinov 2006, Science 313, p. 504",
+        task="reconstruction",
+    ),
+    Model(
+        name="conv_autoencoder",
+        title="Conv. autoencoder",
+        family="autoencoder",
+        input_shape=(1, 28, 28),
+        num_classes=0,
+        conv_layers=6,
+        conv_weights=210_208,
+        conv_macs=708_736,
+        fc_layers=0,
+        fc_weights=0,
+        fc_macs=0,
+        parameters=210_369,
+        training_flop=4_195_968,
+        source="strided convolutions 1-16-32 (3x3/2), 64 (7x7), mirrored by transposed ones",
+        task="reconstruction",
+    ),
+    Model(
+        name="lstm_lm",
+        title="LSTM (medium)",
+        family="lstm",
+        input_shape=(35,),
+        num_classes=10_000,
+        conv_layers=0,
+        conv_weights=0,
+        conv_macs=0,
+        fc_layers=1,
+        fc_weights=6_500_000,
+        fc_macs=227_500_000,
+        parameters=19_780_400,
+        training_flop=2_777_840_000,
+        source="Zaremba et al. 2014, arXiv:1409.2329, section 4.1, medium; two biases per gate",
+        task="language_model",
+        recurrent_weights=6_760_000,
+        recurrent_macs=236_600_000,
+        longest=8_192,
+    ),
+    Model(
+        name="transformer_base",
+        title="Transformer (base)",
+        family="transformer",
+        input_shape=(128, 128),
+        num_classes=37_000,
+        conv_layers=0,
+        conv_weights=0,
+        conv_macs=0,
+        fc_layers=79,
+        fc_weights=62_984_192,
+        fc_macs=8_061_976_576,
+        parameters=63_082_496,
+        training_flop=50_183_798_784,
+        source="Vaswani et al. 2017, NIPS, table 3, base; tied vocabulary of 37,000",
+        task="translation",
+        attention_macs=301_989_888,
+        longest=1_024,
+    ),
+    Model(
+        name="gpt2_small",
+        title="GPT-2 small",
+        family="gpt2",
+        input_shape=(1_024,),
+        num_classes=50_257,
+        conv_layers=0,
+        conv_weights=0,
+        conv_macs=0,
+        fc_layers=61,
+        fc_weights=123_532_032,
+        fc_macs=126_496_800_768,
+        parameters=124_439_808,
+        training_flop=874_944_921_600,
+        source="Radford et al. 2019, table 2, 117M; tied vocabulary",
+        task="language_model",
+        attention_macs=19_327_352_832,
+        longest=1_024,
+    ),
 )
 
 #: All networks by name, the classic ones in order of their years.
 CATALOG: dict[str, Model] = {model.name: model for model in _MODELS}
+
+
+def find(name: str) -> Model | None:
+    """The network called `name`, which may end in a length of its sequences; None where the catalogue has none.
+
+    Raises:
+        BadInput: the network has no such length.
+    """
+    base, sign, length = name.partition(LENGTH_SIGN)
+    model = CATALOG.get(base)
+    if model is None or not sign:
+        return model
+    if not model.longest:
+        raise BadInput(f"model '{name}': {base} takes no sequences of tokens; write '{base}'")
+    if not length.isascii() or not length.isdigit() or not 1 <= int(length) <= model.longest:
+        raise BadInput(f"model '{name}': {base} takes sequences of 1 to {model.longest} tokens, not '{length}'")
+    return _at_length(model, name, int(length))
+
+
+def _at_length(model: Model, name: str, length: int) -> Model:
+    """`model` for sequences of `length` tokens: attention grows with its square, all else with it."""
+    before = model.input_shape[-1]
+
+    def grown(macs: int) -> int:
+        return macs // before * length
+
+    found = dataclasses.replace(
+        model,
+        name=name,
+        title=f"{model.title} ({length} tok)",
+        input_shape=(length,) * len(model.input_shape),
+        fc_macs=grown(model.fc_macs),
+        recurrent_macs=grown(model.recurrent_macs),
+        attention_macs=model.attention_macs // before**2 * length**2,
+    )
+    # What backward leaves out is the same for any length: an LSTM's gradient to the state that it starts from.
+    left_out = 6 * model.forward_macs - model.training_flop
+    return dataclasses.replace(found, training_flop=6 * found.forward_macs - left_out)

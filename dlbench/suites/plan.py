@@ -7,15 +7,15 @@ from functools import cache
 
 from dlbench.facts.peaks import DATA
 from dlbench.suites.case import Case
-from dlbench.suites.catalog import CATALOG
+from dlbench.suites.catalog import find
 
-#: State of each optimizer, in tensors of the size of the parameters.
-OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adagrad": 1, "rmsprop": 1}
+#: Tensors of the size of the parameters that each optimizer keeps from step to step.
+OPTIMIZER_STATES = {"sgd": 1, "adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1}
 
 
 def step_flop(case: Case) -> int | None:
-    """Return the FLOP of one step on one device; None for a network outside the catalogue."""
-    model = CATALOG.get(case.model)
+    """FLOP of one step on one device; None for a network that is not in the catalogue."""
+    model = find(case.model)
     if model is None:
         return None
     return case.batch_size * (model.training_flop if case.mode == "training" else model.forward_flop)
@@ -31,13 +31,13 @@ def predicted_memory_bytes(case: Case) -> int | None:
     """
     device = "cuda" if case.device == "cuda" else "cpu"
     precision = "amp_bf16" if case.precision.startswith("amp") else "fp32"
-    lines = _memory_lines().get((case.model, case.mode, device, precision))
-    if lines is None:
+    model, lines = find(case.model), _memory_lines().get((case.model, case.mode, device, precision))
+    if model is None or lines is None:
         return None
     peak = max(fixed + case.batch_size * per_image for fixed, per_image in lines)
     if case.mode == "inference":
         return peak
-    return peak + 4 * CATALOG[case.model].parameters * (OPTIMIZER_STATES[case.optimizer] - OPTIMIZER_STATES["sgd"])
+    return peak + 4 * model.parameters * (OPTIMIZER_STATES[case.optimizer] - OPTIMIZER_STATES["sgd"])
 
 
 @cache

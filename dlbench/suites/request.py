@@ -6,6 +6,7 @@
 | profile | case, time_s, trace_steps | a `ProfileRun` |
 | ceilings | device, budget_s, precisions | a `CeilingRun` |
 | allreduce | case, sizes_bytes | an `AllReduceRun` |
+| train | training | a `TrainingRun` |
 | predict | case | memory by batch, see `dlbench.worker.jobs.fit_check` |
 | fit | case, limit_bytes | the peaks of memory |
 
@@ -30,7 +31,7 @@ from dlbench.suites.case import Case
 NAME = "request.json"
 #: Attempts of earlier versions contain only a case.
 EARLIER_NAME = "case.json"
-KINDS = ("measure", "profile", "ceilings", "allreduce", "predict", "fit")
+KINDS = ("measure", "profile", "ceilings", "allreduce", "train", "predict", "fit")
 
 
 def measure(case: Case, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:

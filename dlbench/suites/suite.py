@@ -36,12 +36,15 @@ from dlbench.names import excerpt
 from dlbench.suites.case import AXES, CHOICES, Case, Protocol, check_types, make_protocol
 from dlbench.toml_file import TomlFile, read_toml, typed
 
-_KEYS = ("name", "version", "description", "axes", "exclude", "protocol")
-#: Additional axis: batch over all devices, for strong scaling; converted to a batch per device.
+#: [train] is for `dlbench train` (`dlbench.suites.training`).
+_KEYS = ("name", "version", "description", "axes", "exclude", "protocol", "train")
+#: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
 GLOBAL_BATCH = "global_batch"
 #: Keys of an exclude table besides the axes; derived from the axes.
 _DERIVED = (GLOBAL_BATCH, "world_size")
 _SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
+_UPDATE = ("optimizer", "optimizer_impl")
+_LOADING = ("loader", "loader_workers", "data_path")
 #: Default number of fresh processes per case: fewer do not show the spread between processes.
 DEFAULT_PROCESSES = 3
 #: Keys of [protocol] for the number of processes; not part of a case, because processes may be added later.
@@ -144,8 +147,10 @@ class Suite:
             # A single rank reduces no gradients: cases that differ only in that are the same.
             setting = {axis: value for axis, value in setting.items() if axis not in _SYNCHRONISATION}
         if setting.get("mode") == "inference":
-            # Inference has no optimizer: cases that differ only in it are the same.
-            setting = {axis: value for axis, value in setting.items() if axis != "optimizer"}
+            # No optimizer runs: cases that differ in it alone are one case.
+            setting = {axis: value for axis, value in setting.items() if axis not in _UPDATE}
+        if setting.get("data", "synthetic") != "jpeg":
+            setting = {axis: value for axis, value in setting.items() if axis not in _LOADING}
         return self._made(setting)
 
     def _made(self, setting: dict[str, Any]) -> Case:

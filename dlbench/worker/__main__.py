@@ -21,6 +21,7 @@ from dlbench.worker.ranks.rank_status import leave
 _MODULES = {
     "measure": "measure_case",
     "profile": "profile",
+    "train": "train",
     "ceilings": "ceilings",
     "allreduce": "allreduce",
     "predict": "fit_check",

@@ -16,7 +16,7 @@ import torch
 from dlbench.results.records import SHARED_FACTS, Measurement, Outcome, System
 from dlbench.stats import drift
 from dlbench.suites.case import Case
-from dlbench.worker import memory
+from dlbench.worker import loading, memory
 from dlbench.worker.counting.work import count_work
 from dlbench.worker.devices import clock_for, device_uuid, find_device
 from dlbench.worker.failures import out_of_memory
@@ -80,6 +80,8 @@ def measure(
     clock.synchronize()
     build_s = time.perf_counter() - began_s
 
+    if workload.loader is not None:
+        host.helpers = workload.loader.process_ids
     with workload.inference_context():
         warmup = _warm_up(workload, clock, meter, context)
         window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, context)
@@ -93,6 +95,8 @@ def measure(
         import_s=import_s,
         build_s=build_s,
         parameters=workload.num_parameters(),
+        sample_unit=workload.task.sample_unit,
+        items_per_sample=workload.task.items_per_sample(workload.input_shape),
         **_energy(reading, meter, window),
         **watch.facts(reading.trace.within(window.opened_at_s, window.closed_at_s)),
         **memory.read_peaks(device),
@@ -103,6 +107,11 @@ def measure(
     measurement = dataclasses.replace(
         measurement, **_with_warnings(measurement, _communication(workload, clock, context, window))
     )
+    if workload.loader is not None:
+        enter_phase("loader")
+        with workload.inference_context(), workload.unsynchronised():
+            loaded = loading.loader_facts(workload, workload.loader, clock, host.helpers_s)
+        measurement = dataclasses.replace(measurement, **_with_warnings(measurement, loaded))
     host.subtract_peer_ranks(context.all_gather(host.used()))
     enter_phase("check")
     checked = {"warnings": (*workload.warnings, *_check(workload, each_operation=not known))}
@@ -199,6 +208,8 @@ def _measure_window(
         enter_phase("window")
         meter.start()
         host.before()
+        if workload.loader is not None:
+            workload.loader.reset()
         window = run_window(
             workload.step,
             clock,
@@ -211,7 +222,11 @@ def _measure_window(
             broadcast=context.broadcast if context.group else None,
         )
         host.after()
-    require_one_process()
+    if workload.loader is None:
+        require_one_process()
+    else:
+        # Processes of the loader belong to the case.
+        workload.loader.close_window()
     watch.after()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()

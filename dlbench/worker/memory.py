@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlbench.tasks import tensors_of
 from dlbench.worker.workload import Workload
 
 
@@ -85,7 +86,7 @@ def activation_bytes(workload: Workload) -> int | None:
         return tensor
 
     batch = next(workload.batches)
-    known |= {_address(t) for t in batch}
+    known |= {_address(t) for t in tensors_of(batch)}
     batches, workload.batches = workload.batches, iter([batch])
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -140,7 +141,7 @@ def _alive_tensors(workload: Workload) -> Iterable[Tensor]:
     if workload.optimizer is not None:
         yield from _state_tensors(workload.optimizer)
     if workload.case.data == "synthetic":
-        yield from next(workload.batches)
+        yield from tensors_of(next(workload.batches))
 
 
 def _state_tensors(optimizer: torch.optim.Optimizer) -> Iterable[Tensor]:

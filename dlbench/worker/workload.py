@@ -8,7 +8,7 @@ import itertools
 import math
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlbench.data.jpeg import JpegBatches, open_batches
 from dlbench.errors import BadInput, InvalidMeasurement
-from dlbench.models import BuiltModel, build, training_loss
+from dlbench.models import BuiltModel, build
 from dlbench.suites.case import Case
+from dlbench.tasks import Batch, Task, map_batch
 from dlbench.worker.computed import check_parameters, check_step
 from dlbench.worker.precision import AUTOCAST_DTYPES, autocast
 from dlbench.worker.ranks.context import RankContext
@@ -30,16 +32,31 @@ from dlbench.worker.timing import Clock
 NUM_HOST_BATCHES = 4
 _STRIDED = torch.strided
 
-#: Usual hyperparameters. Weight decay is the 5e-4 of AlexNet's and VGG's papers with SGD, and 0 with the adaptive ones,
-#: where L2 decay is not what their papers describe. It costs one more pass over the weights: SGD shows that cost. :
+#: PyTorch's class and usual hyperparameters. Weight decay is the 5e-4 of AlexNet's and VGG's papers with SGD, and 0
+#: with the adaptive ones, where L2 decay is not what their papers describe; AdamW has PyTorch's own. It costs one more
+#: pass over the weights: SGD shows that cost.
 #: Learning rates do not change the work of a step. They are so low that the weights stay as they were initialised: on
 #: one batch, over the thousands of steps of a window, gradients would fade, and data changes power and clocks.
-OPTIMIZERS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
-    "sgd": lambda p: torch.optim.SGD(p, lr=1e-8, momentum=0.9, weight_decay=5e-4),
-    "adam": lambda p: torch.optim.Adam(p, lr=1e-10, betas=(0.9, 0.999), eps=1e-8),
-    "adagrad": lambda p: torch.optim.Adagrad(p, lr=1e-10, eps=1e-10),
-    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-10, alpha=0.99, eps=1e-8),
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
+    "sgd": (torch.optim.SGD, {"lr": 1e-8, "momentum": 0.9, "weight_decay": 5e-4}),
+    "adam": (torch.optim.Adam, {"lr": 1e-10, "betas": (0.9, 0.999), "eps": 1e-8}),
+    "adamw": (torch.optim.AdamW, {"lr": 1e-10, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}),
+    "adagrad": (torch.optim.Adagrad, {"lr": 1e-10, "eps": 1e-10}),
+    "rmsprop": (torch.optim.RMSprop, {"lr": 1e-10, "alpha": 0.99, "eps": 1e-8}),
 }
+#: How PyTorch is told the implementation: both options None is its own choice.
+_IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
+    "auto": {},
+    "plain": {"foreach": False},
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+}
+
+
+def make_optimizer(case: Case, parameters: Iterable[nn.Parameter], **changes: Any) -> torch.optim.Optimizer:
+    """The optimizer of the case over `parameters`, with the usual hyperparameters but for `changes`."""
+    kind, settings = OPTIMIZERS[case.optimizer]
+    return kind(parameters, **{**settings, **_IMPLEMENTATIONS[case.optimizer_impl], **changes})
 
 
 @dataclass
@@ -48,11 +65,11 @@ class Workload:
 
     case: Case
     module: nn.Module
+    task: Task
     input_shape: tuple[int, ...]
-    num_classes: int
     device: torch.device
-    run: Callable[..., Any]  # the module, compiled if the case requires it
-    batches: Iterator[tuple[Tensor, Tensor]]
+    run: Callable[..., Any]  # the module, compiled where the case asks for it
+    batches: Iterator[Batch]
     optimizer: torch.optim.Optimizer | None
     #: Gradient scaler for fp16.
     scaler: torch.amp.GradScaler | None
@@ -65,13 +82,17 @@ class Workload:
     parallel: Any = None
     #: Required process settings, verified in `check`; None if nothing is measured.
     settings: Settings | None = None
-    #: Warnings about the network, for the record.
+    #: What loads image files, where the case asks for it.
+    loader: JpegBatches | None = None
+    #: About the network, for the record.
     warnings: tuple[str, ...] = ()
     #: Whether the forward pass runs under autocast.
     mixed: bool = field(init=False)
+    loss_of: Callable[[Any, Tensor], Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
         self.mixed = self.case.precision in AUTOCAST_DTYPES
+        self.loss_of = self.task.loss
 
     def step(self, clock: Clock | None = None) -> tuple[Any, ...]:
         """Run one step; with a clock, return the stamps after forward and after backward (training), or none
@@ -80,7 +101,7 @@ class Workload:
         if optimizer is None:
             self.infer()
             return ()
-        images, labels = next(self.batches)
+        inputs, targets = next(self.batches)
         # Here rather than at the end: gradients of the last step are freed before activations need room, and
         # set_to_none makes backward write them instead of adding to zeros.
         optimizer.zero_grad(set_to_none=True)
@@ -88,15 +109,15 @@ class Workload:
         mixed, scaler = self.mixed, self.scaler
         if mixed:
             with autocast(self.case.precision, self.device.type):
-                output = self.run(images)
+                output = self.run(*inputs)
         else:
-            output = self.run(images)
+            output = self.run(*inputs)
         forward_end = clock.stamp() if clock else None
         if mixed:
             with autocast(self.case.precision, self.device.type):
-                loss = training_loss(output, labels)
+                loss = self.loss_of(output, targets)
         else:
-            loss = training_loss(output, labels)
+            loss = self.loss_of(output, targets)
         (loss if scaler is None else scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         # Those of the last step end here, not at the head: as in the usual loop, some of their memory is used again.
         self.output, self.loss = output, loss
@@ -113,11 +134,11 @@ class Workload:
         if not torch.is_inference_mode_enabled():
             with torch.inference_mode():
                 return self.infer()
-        images, _ = next(self.batches)
+        inputs, _ = next(self.batches)
         if self.mixed:
             with autocast(self.case.precision, self.device.type):
-                return self.run(images)
-        return self.run(images)
+                return self.run(*inputs)
+        return self.run(*inputs)
 
     def require_finite(self, after: str) -> None:
         """Check that the latest training loss, or the outputs of one more inference step, are finite.
@@ -224,16 +245,19 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
         parallel = wrap(module, case, device) if training else None
     # After all code of the network that runs before the first step.
     reset = settings.set_back()
-    settings.set_seeds(context.rank if context is not None else 0)
+    rank = context.rank if context is not None else 0
+    settings.set_seeds(rank)
+    loader = open_batches(case, built, rank) if case.data == "jpeg" else None
     return Workload(
         case=case,
         module=module,
+        task=built.task,
         input_shape=built.input_shape,
-        num_classes=built.num_classes,
         device=device,
-        run=_compiled(module if parallel is None else parallel, case.compile, device),
-        batches=_make_batches(case, built.input_shape, built.num_classes, device, layout),
-        optimizer=OPTIMIZERS[case.optimizer](module.parameters()) if training else None,
+        run=compiled(module if parallel is None else parallel, case.compile, device),
+        batches=_make_batches(case, built, device, layout, loader),
+        loader=loader,
+        optimizer=make_optimizer(case, module.parameters()) if training else None,
         # Small gradients vanish in fp16 without it; bf16 has the range of fp32.
         scaler=torch.amp.GradScaler(device.type) if case.precision == "amp_fp16" else None,
         parallel=parallel,
@@ -293,7 +317,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 def _require_trainable(built: BuiltModel) -> None:
     """Raise BadInput if the network cannot be trained."""
     reason = None
-    if built.num_classes == 0:
+    if built.num_classes == 0 and built.task.has_classes:
         reason = "has no class scores (num_classes is 0)"
     elif not any(p.requires_grad for p in built.module.parameters()):
         reason = "has no trainable parameter"
@@ -301,7 +325,7 @@ def _require_trainable(built: BuiltModel) -> None:
         raise BadInput(f"model '{built.name}' {reason} and cannot be trained; set mode = \"inference\"")
 
 
-def _compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..., Any]:
+def compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..., Any]:
     if mode == "off":
         return module
     _require_compiler()
@@ -344,30 +368,28 @@ def _require_triton() -> None:
 
 
 def _make_batches(
-    case: Case, input_shape: tuple[int, ...], num_classes: int, device: torch.device, layout: torch.memory_format
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield standard normal images and uniform labels; random because zeros need less power and allow higher clocks."""
+    case: Case, built: BuiltModel, device: torch.device, layout: torch.memory_format, loader: JpegBatches | None
+) -> Iterator[Batch]:
+    """Batches without end: random ones of the network's task, or those of the loader."""
+    if loader is not None:
+        copies = (map_batch(lambda t: t.to(device, non_blocking=True), batch) for batch in loader)
+        return (_laid_out(batch, layout) for batch in copies)
     if case.data == "synthetic":
-        return itertools.repeat(_random_batch(case.batch_size, input_shape, num_classes, device, layout))
-    host = torch.device("cpu")
-    on_host = [_random_batch(case.batch_size, input_shape, num_classes, host, layout) for _ in range(NUM_HOST_BATCHES)]
+        return itertools.repeat(_laid_out(built.make_batch(case.batch_size, device), layout))
+    on_host = [_laid_out(built.make_batch(case.batch_size, "cpu"), layout) for _ in range(NUM_HOST_BATCHES)]
     if device.type == "cuda":
-        # Copies are asynchronous only from page-locked memory.
-        on_host = [(images.pin_memory(), labels.pin_memory()) for images, labels in on_host]
+        # Only from page-locked memory is the copy asynchronous.
+        on_host = [map_batch(lambda tensor: tensor.pin_memory(), batch) for batch in on_host]
     return _copied(on_host, device)
 
 
-def _random_batch(
-    size: int, input_shape: tuple[int, ...], num_classes: int, device: torch.device, layout: torch.memory_format
-) -> tuple[Tensor, Tensor]:
-    layout = layout if len(input_shape) == 3 else torch.contiguous_format
-    images = torch.empty(size, *input_shape, device=device, memory_format=layout)
-    # Networks without classes need no labels (inference only).
-    return images.normal_(), torch.randint(max(1, num_classes), (size,), device=device)
+def _laid_out(batch: Batch, layout: torch.memory_format) -> Batch:
+    """The batch with its images in this layout."""
+    return map_batch(lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t, batch)
 
 
-def _copied(on_host: list[tuple[Tensor, Tensor]], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
-    """Copy each batch to the device."""
-    for images, labels in itertools.cycle(on_host):
-        # copy=True: on the CPU `to` would return the host batch itself, without a copy to measure.
-        yield images.to(device, non_blocking=True, copy=True), labels.to(device, non_blocking=True, copy=True)
+def _copied(on_host: list[Batch], device: torch.device) -> Iterator[Batch]:
+    """Each batch copied to the device anew."""
+    for batch in itertools.cycle(on_host):
+        # copy=True: on the CPU `to` would hand out the host batch itself, and nothing would be measured.
+        yield map_batch(lambda tensor: tensor.to(device, non_blocking=True, copy=True), batch)

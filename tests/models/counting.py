@@ -30,4 +30,6 @@ def counted_layers(name: str) -> tuple[LayerRow, ...]:
 
 @cache
 def counted_facts(name: str) -> CountedFacts:
-    return facts_from_layers(counted_layers(name), built(name).input_shape)
+    """Of convolutions and FC layers; attention and recurrent layers are of another kind."""
+    rows = [row for row in counted_layers(name) if row.kind != "other"]
+    return facts_from_layers(rows, built(name).input_shape)

@@ -9,8 +9,9 @@ import sys
 
 import pytest
 
+from dlbench.errors import BadInput
 from dlbench.suites.case import Case
-from dlbench.suites.catalog import CATALOG, Model
+from dlbench.suites.catalog import CATALOG, Model, find
 from dlbench.suites.plan import predicted_memory_bytes
 
 MODELS = list(CATALOG.values())
@@ -20,22 +21,47 @@ MODELS = list(CATALOG.values())
 def test_every_field_makes_sense(model):
     for field in dataclasses.fields(Model):
         value = getattr(model, field.name)
-        if isinstance(value, int) and field.name != "auxiliary_parameters":
-            assert value > 0, field.name
-    channels, height, width = model.input_shape
-    assert channels in (1, 3)
-    assert height == width
-    assert model.num_classes in (10, 1000)
-    assert model.name.startswith(model.family[:5])
-    assert model.conv_weights < model.conv_macs
-    assert model.fc_weights == model.fc_macs
-    assert model.forward_flop == 2 * (model.conv_macs + model.fc_macs)
-    # Biases and normalisation are parameters and no weights, and few.
-    weights = model.conv_weights + model.fc_weights
-    assert weights < model.inference_parameters < 1.01 * weights
+        if isinstance(value, int):
+            assert value >= 0, field.name
+    assert model.conv_layers + model.fc_layers > 0
+    if model.sample_unit == "img":
+        channels, height, width = model.input_shape
+        assert channels in (1, 3)
+        assert height == width
+        assert model.num_classes in (0, 10, 1000)
+        assert model.fc_weights == model.fc_macs
+        assert 2.3 * model.forward_flop < model.training_flop < 3 * model.forward_flop
+    else:
+        assert model.fc_weights * model.input_shape[-1] <= model.fc_macs
+        assert 2.99 * model.forward_flop < model.training_flop <= 3 * model.forward_flop
+        assert model.input_shape[-1] <= model.longest
+    assert (model.num_classes == 0) == (model.task == "reconstruction")
+    assert (model.conv_weights == 0) == (model.conv_layers == 0)
+    assert model.conv_weights <= model.conv_macs
+    # Biases and normalisation are parameters and no weights, and few; so are embeddings that are no output.
+    weights = model.conv_weights + model.fc_weights + model.recurrent_weights
+    embeddings = {"lstm_lm": 10_000 * 650}.get(model.name, 0)
+    assert weights < model.inference_parameters - embeddings < 1.01 * weights
     assert 0 <= model.auxiliary_parameters < model.inference_parameters
-    assert 2.5 * model.forward_flop < model.training_flop < 3 * model.forward_flop
-    assert re.search(r"(19|20)\d\d", model.source)
+    assert re.search(r"(19|20)\d\d", model.source) or model.name == "conv_autoencoder"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gpt2_small@0", "takes sequences of 1 to 1024 tokens, not '0'"),
+        ("gpt2_small@2048", "takes sequences of 1 to 1024 tokens, not '2048'"),
+        ("gpt2_small@", "not ''"),
+        ("resnet50@224", "takes no sequences of tokens; write 'resnet50'"),
+    ],
+)
+def test_a_length_that_a_network_does_not_have_is_one_line(name, message):
+    with pytest.raises(BadInput, match=re.escape(message)):
+        find(name)
+
+
+def test_another_library_may_use_the_sign_of_lengths_itself():
+    assert find("somebody@home") is None
 
 
 def test_names_and_titles_are_unique():

@@ -191,6 +191,8 @@ def test_every_axis_is_part_of_the_id(axis):
         "gradient_as_bucket_view": "on",
         "static_graph": "on",
         "comm_hook": "fp16",
+        "optimizer_impl": "foreach",
+        "loader": "dali",
     }
     assert Case("vgg16", **{axis: other.get(axis, 17)}).id != Case("vgg16").id
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-from dlbench.models import build, training_loss
+from dlbench.models import build
 from dlbench.suites.case import Case
+from dlbench.tasks.classification import loss as training_loss
 from dlbench.worker.ranks.context import RankContext, detect
 from dlbench.worker.ranks.data_parallel import wrap
 from dlbench.worker.ranks.process_group import join
@@ -49,7 +50,7 @@ def check(context: RankContext) -> None:
         for one, other in zip(alone.parameters(), shared.parameters(), strict=True):
             torch.testing.assert_close(other.grad, one.grad, rtol=tolerance, atol=tolerance)
     workload = build_workload(Case("lenet5", devices_per_node=2, batch_size=4), torch.device("cpu"), context)
-    images = next(workload.batches)[0]
+    images = next(workload.batches)[0][0]
     both = context.all_gather(images)
     assert not torch.equal(both[0], both[1]), "ranks must not train on the same images"
     with workload.unsynchronised():

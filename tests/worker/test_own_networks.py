@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput, InvalidMeasurement
-from dlbench.models import build, build_on_meta, training_loss
-from dlbench.models.loss import auxiliary_scores, main_scores
+from dlbench.models import build, build_on_meta
 from dlbench.suites.case import Case
+from dlbench.tasks.classification import loss as training_loss
+from dlbench.tasks.outputs import auxiliary_scores, main_scores
 from dlbench.worker.measure import measure
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
@@ -70,8 +71,8 @@ def test_all_settings_are_set_back_after_the_network_is_built():
     names = ("threads", "deterministic", "anomaly", "gradients", "autocast", "cuDNN's choice", "default dtype", "modes")
     assert [name for name in names if name not in warning] == []
     # The seeds as well: a network's file cannot choose the images.
-    first = next(workload.batches)[0]
-    assert torch.equal(first, next(built("tiny:make").batches)[0])
+    first = next(workload.batches)[0][0]
+    assert torch.equal(first, next(built("tiny:make").batches)[0][0])
 
 
 @pytest.mark.parametrize(
@@ -183,7 +184,7 @@ def test_wrappers_are_taken_off_and_named(name):
 @pytest.mark.parametrize("name", ["WithLoss", "WithFeatures", "WithProbabilities", "Dictionary", "Object"])
 def test_what_a_network_gives_beside_the_scores_is_no_auxiliary_head(name):
     workload = built(f"shapes:{name}")
-    images, labels = next(workload.batches)
+    (images,), labels = next(workload.batches)
     outputs = workload.module(images)
     scores = main_scores(outputs)
     assert scores.shape == (4, 10)
@@ -196,7 +197,7 @@ def test_what_a_network_gives_beside_the_scores_is_no_auxiliary_head(name):
 
 def test_a_second_tensor_of_scores_is_an_auxiliary_head():
     workload = built("shapes:WithHead")
-    images, labels = next(workload.batches)
+    (images,), labels = next(workload.batches)
     scores, head, _ = outputs = workload.module(images)
     loss = torch.nn.functional.cross_entropy
     assert training_loss(outputs, labels).item() == pytest.approx(

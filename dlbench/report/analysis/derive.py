@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlbench.facts.peaks import find_peaks
-from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.metrics import METRICS, name_samples
 from dlbench.report.loading import intervals, samples
 from dlbench.report.loading.samples import LIMITS
 from dlbench.report.loading.systems import is_unknown
@@ -51,11 +51,12 @@ IDENTITY = (
     "other_processes",
     "label",
     "flop_partial",
+    "sample_unit",
 )
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.
 PROPORTIONAL = ("distance_to_bound", "distance_to_layer_bound")
-INVERSE = ("throughput", "flop_rate", "mfu", "hfu", "share_of_measured_peak")
+INVERSE = ("throughput", "item_throughput", "flop_rate", "mfu", "hfu", "share_of_measured_peak")
 #: Stands for the key of a network in a record from before keys were kept.
 NO_KEY = "not recorded"
 MIN_STEPS = samples.MIN_STEPS
@@ -111,7 +112,7 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
         rows: by attempt and rank.
         statistics: of each attempt, as `samples.statistics` gives them, and `LIMITS`.
     """
-    rows = _without_impossible(rows)
+    rows = _with_samples_named(_without_impossible(rows))
     by_attempt = rows.groupby("attempt_id", sort=False)
     doubled = rows.duplicated("attempt_id")
     # Of a large store a copy would take a gigabyte.
@@ -204,6 +205,14 @@ def _without_impossible(rows: pd.DataFrame) -> pd.DataFrame:
     values = rows[list(_ABOVE_ZERO)].astype(float)
     possible = values.where((values > 0) & np.isfinite(values))
     return rows.assign(**{str(name): possible[name] for name in possible})
+
+
+def _with_samples_named(rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` in which each says what its samples are: images, where a record is from before they could be others."""
+    rows = rows.assign(sample_unit=rows["sample_unit"].astype(object).fillna("img"))
+    measured = rows.loc[rows["status"].isin(DONE_STATUSES), "sample_unit"]
+    name_samples(measured.unique())
+    return rows
 
 
 def _with_missing_ranks(first: pd.DataFrame, num_ranks: pd.Series[int]) -> pd.DataFrame:
@@ -308,7 +317,10 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     cases["memory_workspace"] = cases["memory_workspace"].where(split)
     cases["rest_time"] = (step - phases).clip(lower=0).where(complete)
     cases["throughput"] = global_batch / step
+    items = first["items_per_sample"].astype(float)
+    cases["item_throughput"] = (cases["throughput"] * items).where(first["sample_unit"].eq("seq"))
     cases["sustained_throughput"] = global_batch * cases["steps"] / cases["window_s"]
+    _add_loading(cases, first, devices)
     for name in ("latency_p50", "latency_p95", "latency_p99"):
         cases[name] = cases[name].where(inference)
     backward = first["backward_flop"].where(~inference, 0)
@@ -327,6 +339,18 @@ def _add_rates(cases: pd.DataFrame, first: pd.DataFrame) -> None:
     cases["module_energy_per_image"] = cases["module_power"] / cases["sustained_throughput"]
     cases["energy_per_gflop"] = cases["energy_per_image"] / (cases["flop_per_image"] / 1e9)
     cases["images_per_wh"] = 3600 / cases["energy_per_image"]
+
+
+def _add_loading(cases: pd.DataFrame, first: pd.DataFrame, devices: pd.Series) -> None:
+    """What loading files costs, by the first rank: all load alike."""
+    batch = cases["batch_size"] * devices
+    cases["loader_throughput"] = batch / first["loader_batch_s"].astype(float)
+    cases["device_throughput"] = batch / first["device_step_s"].astype(float)
+    cases["accelerator_utilisation"] = first["device_step_s"].astype(float) / cases["step_time"]
+    cases["data_wait"] = first["data_wait_s"].astype(float) / first["window_s"].astype(float)
+    cases["loader_read_time"] = first["loader_read_s"].astype(float)
+    cases["loader_decode_time"] = first["loader_decode_s"].astype(float)
+    cases["loader_memory"] = first["loader_memory_bytes"].astype(float)
 
 
 def _device_peaks(cases: pd.DataFrame) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench.suites.case import AXES
-from dlbench.suites.catalog import CATALOG
+from dlbench.suites.catalog import CATALOG, LENGTH_SIGN
 
 #: Axes that always stand in a table; the others only where they vary.
 MAIN_AXES = ("model", "mode", "precision", "batch_size")
@@ -20,6 +20,7 @@ AXIS_TITLES = {
     "memory_format": "Layout",
     "devices_per_node": "Devices/node",
     "compile": "Compile",
+    "sample_unit": "Sample",
 }
 #: A name longer than this is cut in the middle where space is limited; tables hold it whole.
 _MAX_LABEL = 34
@@ -27,13 +28,15 @@ _MAX_LABEL = 34
 
 def network(name: str) -> str:
     """A network's title: "VGG-16" for vgg16; a name that is not in the catalogue stays as it is."""
-    return CATALOG[name].title if name in CATALOG else name
+    base, sign, length = name.partition(LENGTH_SIGN)
+    title = CATALOG[base].title if base in CATALOG else base
+    return f"{title} ({length} tok)" if sign and base in CATALOG else title + sign + length
 
 
 def network_order(names: Iterable[str]) -> list[str]:
     """The networks in the order of the catalogue, which is about that of history; others follow by name."""
     place = {name: i for i, name in enumerate(CATALOG)}
-    return sorted(set(names), key=lambda name: (place.get(name, len(place)), name))
+    return sorted(set(names), key=lambda name: (place.get(name.partition(LENGTH_SIGN)[0], len(place)), name))
 
 
 def short(text: str, limit: int = _MAX_LABEL) -> str:

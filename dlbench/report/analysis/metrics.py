@@ -6,8 +6,9 @@ prints this table as its list of definitions.
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dlbench import units
@@ -48,6 +49,8 @@ _SHOWN_BY: dict[str, Callable[[float, int], str]] = {
     "FLOP": lambda value, significant: units.rate(value, "FLOP", significant),
     "FLOP/s": lambda value, significant: units.rate(value, "FLOP/s", significant),
     "J/img": lambda value, significant: units.quantity(value, "J/img", significant),
+    "J/seq": lambda value, significant: units.quantity(value, "J/seq", significant),
+    "J/sample": lambda value, significant: units.quantity(value, "J/sample", significant),
     "J/GFLOP": lambda value, significant: units.quantity(value, "J/GFLOP", significant),
 }
 
@@ -106,18 +109,26 @@ _ALL = (
     Metric(
         "throughput",
         "Throughput",
-        "img/s",
+        "{unit}/s",
         "higher",
-        "Images per second over all devices of the case.",
+        "{Sample}s per second over all devices of the case.",
         "global batch / median step time",
     ),
     Metric(
         "sustained_throughput",
         "Sustained throughput",
-        "img/s",
+        "{unit}/s",
         "higher",
-        "Images per second over the whole timed window by the host's clock, slow steps included.",
+        "{Sample}s per second over the whole timed window by the host's clock, slow steps included.",
         "global batch x timed steps / longest window of all ranks",
+    ),
+    Metric(
+        "item_throughput",
+        "Token throughput",
+        "tok/s",
+        "higher",
+        "Tokens of the target sequence per second over all devices of the case; missing where samples are images.",
+        "throughput x tokens per sequence",
     ),
     Metric(
         "latency_p50",
@@ -145,20 +156,20 @@ _ALL = (
     ),
     Metric(
         "flop_per_image",
-        "FLOP per image",
+        "FLOP per {sample}",
         "FLOP",
         "none",
         "Model FLOP: counted operations of matrix products, convolutions and attention, 2 per MAC, without what "
         "activation checkpointing runs again; a lower bound where flop_partial names operations.",
-        "forward in inference, forward + backward in training, of a step of the case's batch / images",
+        "forward in inference, forward + backward in training, of a step of the case's batch / {sample}s",
     ),
     Metric(
         "executed_flop_per_image",
-        "Executed FLOP per image",
+        "Executed FLOP per {sample}",
         "FLOP",
         "none",
         "The same with what activation checkpointing runs again in the backward pass.",
-        "as FLOP per image, plus the recomputed forward operations",
+        "as FLOP per {sample}, plus the recomputed forward operations",
     ),
     Metric(
         "flop_per_step",
@@ -166,7 +177,7 @@ _ALL = (
         "FLOP",
         "none",
         "Counted floating-point operations that one device does in one step.",
-        "FLOP per image x batch per device",
+        "FLOP per {sample} x batch per device",
     ),
     Metric(
         "flop_rate",
@@ -174,7 +185,7 @@ _ALL = (
         "FLOP/s",
         "higher",
         "Counted floating-point operations per second over all devices of the case.",
-        "FLOP per image x global batch / median step time",
+        "FLOP per {sample} x global batch / median step time",
     ),
     Metric(
         "device_peak",
@@ -199,7 +210,7 @@ _ALL = (
         "%",
         "none",
         "Hardware FLOP utilisation (HFU): the same of the executed FLOP; missing where nothing is recomputed.",
-        "executed FLOP per image x global batch / median step time / (datasheet peak x devices)",
+        "executed FLOP per {sample} x global batch / median step time / (datasheet peak x devices)",
     ),
     Metric(
         "time_bound",
@@ -253,19 +264,19 @@ _ALL = (
     ),
     Metric(
         "energy_per_image",
-        "Energy per image",
-        "J/img",
+        "Energy per {sample}",
+        "J/{unit}",
         "lower",
-        "Gross energy of the metered devices per image; what is in it depends on the meter's scope.",
-        "average power x window / images; summed over ranks, a shared meter counted once",
+        "Gross energy of the metered devices per {sample}; what is in it depends on the meter's scope.",
+        "average power x window / {sample}s; summed over ranks, a shared meter counted once",
     ),
     Metric(
         "module_energy_per_image",
-        "Module energy per image",
-        "J/img",
+        "Module energy per {sample}",
+        "J/{unit}",
         "lower",
-        "Gross energy per image of the whole superchip modules, CPU included; missing on devices that are none.",
-        "integral of the module's sampled power over the window / images; summed over devices",
+        "Gross energy per {sample} of the whole superchip modules, CPU included; missing on devices that are none.",
+        "integral of the module's sampled power over the window / {sample}s; summed over devices",
     ),
     Metric(
         "energy_per_gflop",
@@ -273,7 +284,7 @@ _ALL = (
         "J/GFLOP",
         "lower",
         "Gross energy per 10^9 counted floating-point operations.",
-        "energy per image / FLOP per image",
+        "energy per {sample} / FLOP per {sample}",
     ),
     Metric(
         "average_power",
@@ -293,11 +304,11 @@ _ALL = (
     ),
     Metric(
         "images_per_wh",
-        "Images per watt-hour",
-        "img/Wh",
+        "{Sample}s per watt-hour",
+        "{unit}/Wh",
         "higher",
-        "Images for one watt-hour of gross energy.",
-        "3600 / energy per image",
+        "{Sample}s for one watt-hour of gross energy.",
+        "3600 / energy per {sample}",
     ),
     Metric(
         "energy_disagreement",
@@ -387,6 +398,62 @@ _ALL = (
         "From the start of the imports to the end of the first step, compilation and algorithm search included.",
         "import + building the network + first step; maximum over ranks",
     ),
+    Metric(
+        "loader_throughput",
+        "Loader alone",
+        "{unit}/s",
+        "higher",
+        "{Sample}s per second that the loader hands over with nothing else to do.",
+        "batch / time per batch after the window, times devices",
+    ),
+    Metric(
+        "device_throughput",
+        "Device alone",
+        "{unit}/s",
+        "higher",
+        "{Sample}s per second of the same step with its batch at hand.",
+        "batch / median step time after the window, times devices",
+    ),
+    Metric(
+        "data_wait",
+        "Waiting for data",
+        "%",
+        "lower",
+        "Share of the window in which steps waited for their batches; the forward time holds it.",
+        "waiting time / window, of the first rank",
+    ),
+    Metric(
+        "accelerator_utilisation",
+        "Utilisation (AU)",
+        "%",
+        "higher",
+        "Accelerator utilisation: what share of the step the device alone would take, as in MLPerf Storage.",
+        "step time of the device alone / step time",
+    ),
+    Metric(
+        "loader_read_time",
+        "Reading",
+        "s",
+        "lower",
+        "Reading the files of a batch, summed over the loader's processes.",
+        "mean after the window",
+    ),
+    Metric(
+        "loader_decode_time",
+        "Decoding",
+        "s",
+        "lower",
+        "Decoding and augmenting a batch, summed over the loader's processes.",
+        "mean after the window",
+    ),
+    Metric(
+        "loader_memory",
+        "Memory of the loader",
+        "B",
+        "lower",
+        "Memory of the loader's processes, what they share counted in parts.",
+        "sum of proportional set sizes, of the first rank",
+    ),
     Metric("steps", "Timed steps", "1", "none", "Number of steps in the timed window.", "count of samples"),
     Metric(
         "cv",
@@ -446,5 +513,24 @@ _ALL = (
     ),
 )
 
-#: All metrics by name.
-METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
+#: What a sample is called, by its unit; "sample" where a report has images and sequences.
+_SAMPLES = {"img": "image", "seq": "sequence", "sample": "sample"}
+
+
+def _named(metric: Metric, unit: str) -> Metric:
+    """`metric` in words for samples of this unit."""
+    words = {"unit": unit, "sample": _SAMPLES[unit], "Sample": _SAMPLES[unit].capitalize()}
+    texts = {f.name: getattr(metric, f.name).format(**words) for f in dataclasses.fields(Metric)}
+    return Metric(**texts)
+
+
+#: All metrics by name, in words for the samples that are shown.
+METRICS: dict[str, Metric] = {metric.name: _named(metric, "img") for metric in _ALL}
+
+
+def name_samples(units_found: Iterable[str]) -> str:
+    """Put `METRICS` in words for samples of these units; gives the unit. Called once when results are read."""
+    found = set(units_found) & set(_SAMPLES)
+    unit = found.pop() if len(found) == 1 else "sample" if found else "img"
+    METRICS.update((metric.name, _named(metric, unit)) for metric in _ALL)
+    return unit

@@ -33,6 +33,8 @@ _LIMITS = (
 def projection(content: Content) -> Section:
     """Time, energy and cost to train each network on each system at its fastest measured setting."""
     trainings = content.shown[(content.shown["mode"] == "training") & content.shown["throughput"].gt(0)]
+    # Epochs of ImageNet mean nothing to a network on sequences.
+    trainings = trainings[trainings["sample_unit"] != "seq"]
     if trainings.empty:
         return Section("projection", "Cost to train", [Block(words="No training was measured: nothing to project.")])
     table, assumptions = projected(trainings, content.system_names, content.prices)

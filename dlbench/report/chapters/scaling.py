@@ -7,6 +7,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, curves, level_of
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.document import Block, Section
@@ -55,10 +56,10 @@ def table(found: list[Curve]) -> Table:
         Column("devices"),
         Column("nodes"),
         Column("batch_size", "batch per device"),
-        Column("throughput_img_per_s", "throughput", "right", _shown("img/s")),
+        Column("throughput_img_per_s", "throughput", "right", _shown(METRICS["throughput"].unit)),
         Column("half_width", "±", "right", _percent),
         Column("predicted_limits", "limits of throughput", "right"),
-        Column("single_device_img_per_s", "single device", "right", _shown("img/s")),
+        Column("single_device_img_per_s", "single device", "right", _shown(METRICS["throughput"].unit)),
         Column("speedup"),
         Column("speedup_interval", "interval of speedup", "right"),
         Column("efficiency", "", "right", _percent),
@@ -80,7 +81,7 @@ def _predicted(curve: Curve, found: Prediction, single: float | None) -> list[Ce
     speedup = None if value is None or single is None else value / single
     ends, speedups = None, None
     if not found.known:
-        ends = " to ".join(units.quantity(end, "img/s", 3) for end in (found.low, found.high))
+        ends = " to ".join(units.quantity(end, METRICS["throughput"].unit, 3) for end in (found.low, found.high))
         speedups = None if single is None else f"{found.low / single:.2f} to {found.high / single:.2f}"
     return [
         *(curve.kind, curve.name, "predicted", found.devices, None, batch, value, None, ends, single),

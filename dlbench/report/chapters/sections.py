@@ -13,11 +13,13 @@ from dlbench.facts.counted import CountedFacts
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.side_by_side import median_processes, numbered, over_processes, series
-from dlbench.report.chapters import method, tables, tables_processes
+from dlbench.report.chapters import convergence, method, tables, tables_processes
 from dlbench.report.chapters.anchors import anchors_table
 from dlbench.report.chapters.bounds_section import HOW_TO_DRAW, bounds
+from dlbench.report.chapters.compute_section import section as compute
 from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.history_section import section as history
+from dlbench.report.chapters.pipeline_section import pipeline
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
 from dlbench.report.chapters.scaling import section as scaling
@@ -27,6 +29,7 @@ from dlbench.report.chapters.systems_section import measured, systems
 from dlbench.report.chapters.tables_energy import energies
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
+from dlbench.results import training_store
 from dlbench.suites.catalog import CATALOG
 from dlbench.table import Table
 
@@ -122,6 +125,11 @@ def variability(content: Content) -> Section:
     return Section("variability", "Variability", blocks)
 
 
+def trainings(content: Content) -> Section:
+    """Networks that were trained to a target beside the measured cases."""
+    return convergence.section(training_store.read(content.sources))
+
+
 def published(content: Content) -> Section:
     """Published throughputs beside which ours may be held."""
     table = anchors_table(_as_cases(content.shown), measured(content))
@@ -193,6 +201,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     comparison,
     throughput,
     step_time,
+    pipeline,
     memory,
     energy,
     flop_time,
@@ -200,8 +209,10 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     variability,
     history,
     scaling,
+    trainings,
     projection,
     published,
+    compute,
     cnn_table,
     failures,
     how,

@@ -28,6 +28,7 @@ from dlbench.table import shown as shown_cell
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
 COMPARED = (
     "throughput",
+    "item_throughput",
     "step_time_half_width",
     "steps",
     "sustained_throughput",
@@ -50,7 +51,7 @@ _SHORT_TITLES = {
     "step_time_half_width": "±",
     "steps": "Steps",
     "sustained_throughput": "Sustained",
-    "flop_per_image": "Work per image",
+    "flop_per_image": "Work",
     "flop_rate": "Achieved",
     "mfu": "Of peak",
     "hfu": "With recomputation",
@@ -62,7 +63,7 @@ _SHORT_TITLES = {
     "energy_per_image": "Energy",
     "module_energy_per_image": "Of module",
     "energy_per_gflop": "Per FLOP",
-    "images_per_wh": "Images",
+    "images_per_wh": "Per Wh",
     "average_power": "Power",
     "idle_power": "Idle",
     "energy_disagreement": "Meters apart",
@@ -84,6 +85,9 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     hidden += [] if shown["module_energy_per_image"].notna().any() else ["module_energy_per_image"]
     # Only where activation checkpointing runs something again.
     hidden += [] if shown["hfu"].notna().any() else ["hfu"]
+    # Only where samples are sequences.
+    hidden += [] if shown["item_throughput"].notna().any() else ["item_throughput"]
+    axes = ["model", *(["sample_unit"] if shown["sample_unit"].nunique() > 1 else []), *axes[1:]]
     known = [name for name in COMPARED if shown[name].notna().any() and name not in hidden]
     columns = [Column("system", "System")] if len(system_names) > 1 else []
     columns += [Column(axis, axis_title(axis)) for axis in axes]
@@ -298,7 +302,7 @@ def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
         return 0.01, "%"
     if unit == "B":
         return (2**30, "GiB") if middle >= 2**30 else (2**20, "MiB")
-    if unit not in ("s", "FLOP", "FLOP/s", "J/img"):
+    if unit not in ("s", "FLOP", "FLOP/s") and not unit.startswith("J/"):
         return 1.0, "" if unit == "1" else unit
     factor, prefix = next((p for p in _PREFIXES if middle >= p[0]), _PREFIXES[-1])
     # Seconds have no thousands, counts and rates no thousandths.

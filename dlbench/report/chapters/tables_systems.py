@@ -147,7 +147,9 @@ def at_best(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     best = best[["model", "mode", "system_id", "throughput", *axes]]
     columns = [Column("model", "Network"), Column("mode", "Mode")]
     for i, system in enumerate(present, 1):
-        columns.append(_values(f"system_{i}", f"{names[system]} [img/s]", "throughput", best["throughput"]))
+        columns.append(
+            _values(f"system_{i}", f"{names[system]} [{METRICS['throughput'].unit}]", "throughput", best["throughput"])
+        )
         columns.append(Column(f"setting_{i}", "at"))
     rows: list[list[Cell]] = []
     for (model, mode), case in best.groupby(["model", "mode"], sort=False):

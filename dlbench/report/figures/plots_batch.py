@@ -122,7 +122,9 @@ def _drawn(shown: pd.DataFrame, hue: Hue) -> Plot:
         look.log_axis(axes, "y", look.prefixed)
         axes.set_title(look.plain(network(name), 26))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    label_outer(panels, "Batch per device [img]", METRICS["throughput"].heading)
+    label_outer(
+        panels, f"Batch per device [{METRICS['throughput'].unit.removesuffix('/s')}]", METRICS["throughput"].heading
+    )
     return Plot("batch_curves", "", figure)
 
 

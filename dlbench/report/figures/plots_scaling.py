@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_curves import KINDS, Curve, Point, level_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
@@ -23,11 +24,11 @@ MAX_CURVES = 6
 MAX_TICKS = 5
 _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
 _TITLES = {
-    "throughput": "Throughput [img/s]",
+    "throughput": "Throughput",
     "speedup": "Speedup over one device",
     "efficiency": "Efficiency",
     "share": "Communication, share of step",
-    "energy_j": "Energy per image [J]",
+    "energy_j": "Energy per sample [J]",
 }
 _WORDS = {"weak": "the batch per device fixed", "strong": "the batch over all devices fixed"}
 
@@ -48,7 +49,7 @@ def _plot(kind: str, found: list[Curve], ending: str) -> Plot:
     marks: dict[str, dict[str, Any]] = {c.name: {"color": k} for c, k in zip(shown, _COLOURS, strict=False)}
     look.legend(figure, marks | {"ideal": {"color": look.MUTED, "marker": "", "ls": ":"}})
     base = "; ".join(
-        f"{c.name}: {look.prefixed(c.points[0].throughput, 'img/s')} on one device"
+        f"{c.name}: {look.prefixed(c.points[0].throughput, METRICS['throughput'].unit)} on one device"
         for c in shown
         if c.points[0].devices == 1
     )

@@ -26,7 +26,7 @@ def models_table() -> Table:
         for m in CATALOG.values()
     ]
     notes = [
-        "Per image; biases are parameters, too. In training GoogLeNet has two auxiliary heads more.",
+        "Per image or sequence; biases are parameters, too. In training GoogLeNet has two auxiliary heads more.",
         "Besides: every torchvision and timm classification model by its name (`dlbench models --all`),",
         "and your own as package.module:factory.",
     ]

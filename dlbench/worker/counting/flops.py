@@ -28,7 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import CheckpointFunction
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlbench.models import BuiltModel, build_on_meta, training_loss
+from dlbench.models import BuiltModel, build_on_meta
+from dlbench.tasks import Batch
 from dlbench.worker.counting.arithmetic import convolution_macs as convolution_macs
 from dlbench.worker.counting.arithmetic import is_counted, is_free, is_unknown, macs_of, name_of, tensors_in
 from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
@@ -138,10 +139,11 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
 def _stays(model: BuiltModel, training: bool, batch_size: int, first: Counted) -> bool:
     """Whether the next forward passes equal the first, within a short time limit."""
     ends_s = time.perf_counter() + LOOK_S
+    batch = model.make_batch(batch_size, "meta")
     own = [(o.name, o.macs) for o in first.operations if not o.backward]
     for seed in range(2, NUM_PASSES):
         with CountingMode(model.module) as mode, quietly(), seeded(seed):
-            run_forward(model, training, batch_size)
+            run_forward(model, training, batch)
         if [(o.name, o.macs) for o in mode.operations] != own:
             return False
         if time.perf_counter() > ends_s:
@@ -172,8 +174,9 @@ def _count_model(
 ) -> Counted:
     module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
+    batch = model.make_batch(batch_size, "meta")
     with CountingMode(module) as mode, pytorch or nullcontext(), quietly(), seeded(seed) as has_drawn:
-        loss = run_forward(model, training, batch_size)
+        loss = run_forward(model, training, batch)
         is_random = has_drawn()
         pytorch_forward = pytorch.get_total_flops() if pytorch else 0
         if loss is not None:
@@ -200,15 +203,14 @@ def uncounted(operations: Iterable[Operation]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(o.name for o in operations if o.macs is None))
 
 
-def run_forward(model: BuiltModel, training: bool, batch_size: int) -> Tensor | None:
-    """Run the forward pass on meta tensors; return the loss in training, None in inference."""
-    x = torch.empty(batch_size, *model.input_shape, device="meta")
+def run_forward(model: BuiltModel, training: bool, batch: Batch) -> Tensor | None:
+    """The forward pass of a batch; the loss in training, None in inference."""
+    inputs, targets = batch
     if not training:
         with torch.no_grad():
-            model.module(x)
+            model.module(*inputs)
         return None
-    targets = torch.zeros(batch_size, dtype=torch.long, device="meta")
-    return training_loss(model.module(x), targets)
+    return model.task.loss(model.module(*inputs), targets)
 
 
 @contextmanager

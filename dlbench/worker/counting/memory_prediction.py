@@ -9,6 +9,7 @@ allocator loses to rounding. A compiled network is predicted as the eager one, w
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -22,9 +23,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from dlbench.errors import BadInput, DlbenchError
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.case import Case
+from dlbench.tasks import Batch, map_batch, tensors_of
 from dlbench.worker.counting.footprint import LiveBytes
 from dlbench.worker.memory import in_backward
-from dlbench.worker.workload import OPTIMIZERS, Workload
+from dlbench.worker.workload import Workload, make_optimizer
 
 _CPU = torch.device("cpu")
 #: Channels per block of oneDNN, by width of vector registers; copies are padded to whole blocks.
@@ -92,7 +94,7 @@ def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     workload.release_step_state()
     parameters = list(workload.module.parameters())
     state = _state(workload)
-    batch = next(workload.batches) if case.data == "synthetic" else ()
+    batch = tensors_of(next(workload.batches)) if case.data == "synthetic" else ()
     step = _Step(case.device)
     for tensor in (*parameters, *workload.module.buffers(), *state, *batch):
         step.watch(tensor)
@@ -110,7 +112,7 @@ def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
         gradient_bytes=_bytes([p.grad for p in parameters if p.grad is not None]),
         optimizer_state_bytes=_bytes(state),
         activation_bytes=activations,
-        batch_bytes=_bytes(next(workload.batches)),
+        batch_bytes=_bytes(tensors_of(next(workload.batches))),
         workspace_bytes=step.peak_workspace + cublas,
     )
     return prediction, step.held
@@ -193,16 +195,19 @@ def _channels_last(x: Tensor, weight: Tensor) -> bool:
 def _fake_workload(case: Case, built: BuiltModel) -> Workload:
     """Build the workload from fake tensors; call under FakeTensorMode."""
     training = case.mode == "training"
-    module: nn.Module = built.module.to_empty(device=_CPU).train(training)
-    optimizer = OPTIMIZERS[case.optimizer](module.parameters()) if training else None
-    for group in optimizer.param_groups if optimizer is not None else ():
-        # PyTorch's default: on CUDA all tensors at once, with temporaries of the size of all weights.
-        group["foreach"] = case.device == "cuda"
+    module: nn.Module = _on_cpu(built.module).train(training)
+    impl = case.optimizer_impl
+    if impl in ("auto", "fused"):
+        # PyTorch's own choice is foreach on CUDA, with temporaries of the size of all weights. A fused update has none
+        # and no kernel for fake tensors: plain is nearest.
+        impl = "foreach" if impl == "auto" and case.device == "cuda" else "plain"
+    updated = dataclasses.replace(case, optimizer_impl=impl)
+    optimizer = make_optimizer(updated, module.parameters()) if training else None
     return Workload(
         case=case,
         module=module,
+        task=built.task,
         input_shape=built.input_shape,
-        num_classes=built.num_classes,
         device=_CPU,
         run=module,
         batches=_batches(case, built),
@@ -216,20 +221,34 @@ def _layout(case: Case) -> torch.memory_format:
     return torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
 
 
-def _batches(case: Case, built: BuiltModel) -> Iterator[tuple[Tensor, Tensor]]:
-    layout = _layout(case) if len(built.input_shape) == 3 else torch.contiguous_format
+def _on_cpu(module: nn.Module) -> nn.Module:
+    """The module with empty tensors; weights that several of its parts share are shared still."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    module.to_empty(device=_CPU)
+    for first, *others in names.values():
+        for name in others:
+            path, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(path), attribute, module.get_parameter(first))
+    return module
 
-    def batch() -> tuple[Tensor, Tensor]:
-        images = torch.empty(case.batch_size, *built.input_shape, memory_format=layout)
-        return images, torch.empty(case.batch_size, dtype=torch.long)
 
-    return itertools.repeat(batch()) if case.data == "synthetic" else (batch() for _ in itertools.count())
+def _batches(case: Case, built: BuiltModel) -> Iterator[Batch]:
+    layout = _layout(case)
+    batch = built.make_batch(case.batch_size, _CPU)
+    batch = map_batch(lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t, batch)
+    return itertools.repeat(batch) if case.data == "synthetic" else (map_batch(_copy, batch) for _ in itertools.count())
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    return torch.empty_like(tensor)
 
 
 def _saved_bytes(workload: Workload) -> int:
     """Run one step; return bytes saved by forward for backward, each storage once, without weights and batch."""
     batch = next(workload.batches)
-    own = {_storage(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *batch)}
+    own = {_storage(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *tensors_of(batch))}
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:

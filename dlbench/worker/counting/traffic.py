@@ -80,8 +80,9 @@ def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, 
 def _one_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> tuple[dict[str, Work], bool]:
     """Return the work of one step, and whether its forward pass used random numbers on the host."""
     module = model.module.train(training)
+    batch = model.make_batch(batch_size, "meta")
     with TrafficMode(module) as mode, quietly(), seeded(seed) as has_drawn:
-        loss = run_forward(model, training, batch_size)
+        loss = run_forward(model, training, batch)
         is_random = has_drawn()
         if loss is not None:
             mode.backward = True

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from dlbench.errors import BadInput, DlbenchError
-from dlbench.models.loss import main_scores
 from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.suites.case import Case
 from dlbench.suites.request import case_of
+from dlbench.tasks.outputs import main_scores
 from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
 from dlbench.worker.counting.traffic import LOSS, Work, count_traffic
 from dlbench.worker.devices import clock_for, device_identity, find_device

@@ -6,14 +6,18 @@ times slower, not 2.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import resource
 import socket
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from dlbench.affinity import allowed_cores
 from dlbench.results.records import BUSY_SHARE
@@ -33,6 +37,10 @@ class HostWatch:
     """Busy time of the usable cores by other processes, around the window."""
 
     def __init__(self) -> None:
+        #: The ids of processes that work for this one, such as those of a loader: they are part of the case.
+        self.helpers: Callable[[], list[int]] = list
+        #: CPU seconds of theirs in the window.
+        self.helpers_s = 0.0
         self._cores = set(allowed_cores())
         self._before: tuple[float, float] | None = None
         self._share: float | None = None
@@ -47,6 +55,7 @@ class HostWatch:
         self.own_s = -time.process_time()
         used = resource.getrusage(resource.RUSAGE_SELF)
         self._page_faults, self._kernel_s = -used.ru_minflt, -used.ru_stime
+        self.helpers_s = -cpu_seconds(self.helpers())
         self._before = (time.perf_counter(), self._others_s())
 
     def after(self) -> None:
@@ -54,6 +63,7 @@ class HostWatch:
         assert self._before is not None
         elapsed_s = self._elapsed_s = (time.perf_counter() - self._before[0]) * len(self._cores)
         self._share = (self._others_s() - self._before[1]) / elapsed_s
+        self.helpers_s += cpu_seconds(self.helpers())
         self.own_s += time.process_time()
         used = resource.getrusage(resource.RUSAGE_SELF)
         self._page_faults += used.ru_minflt
@@ -103,7 +113,17 @@ class HostWatch:
     def _others_s(self) -> float:
         """Return busy seconds of the cores so far, without this process; the kernel counts both in ticks of 10 ms."""
         busy_s = busy_times(STAT.read_text())
-        return sum(busy_s.get(core, 0.0) for core in self._cores) - time.process_time()
+        return sum(busy_s.get(core, 0.0) for core in self._cores) - time.process_time() - cpu_seconds(self.helpers())
+
+
+def cpu_seconds(process_ids: Iterable[int]) -> float:
+    """CPU time that these processes took so far [s]; one that has ended took none that can be known."""
+    taken_s = 0.0
+    for process_id in process_ids:
+        with contextlib.suppress(psutil.Error):
+            times = psutil.Process(process_id).cpu_times()
+            taken_s += times.user + times.system
+    return taken_s
 
 
 def busy_times(stat: str) -> dict[int, float]:

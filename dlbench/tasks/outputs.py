@@ -1,4 +1,4 @@
-"""Loss of a training step, for all forms of network outputs."""
+"""What a network gives, whatever its shape: the main scores, those of auxiliary heads, and a description."""
 
 from __future__ import annotations
 
@@ -6,38 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional
 
-from dlbench.errors import BadInput
-
-#: Weight of each auxiliary head's loss: Szegedy et al. 2015, section 5; torchvision's Inception v3 takes 0.4.
-AUXILIARY_WEIGHT = 0.3
-#: Names of class scores in a dictionary of outputs.
+#: What class scores are called in a dictionary of outputs.
 _SCORES = ("logits", "scores", "out", "output", "pred", "prediction", "predictions")
 #: Prefix of names of auxiliary heads, as in outputs of GoogLeNet and Inception.
 _AUXILIARY = "aux"
-
-
-def training_loss(outputs: Any, targets: Tensor) -> Tensor:
-    """Compute the cross-entropy of the main head, plus 0.3 times that of each auxiliary head.
-
-    Args:
-        outputs: as for `main_scores` and `auxiliary_scores`.
-        targets: (N,) class numbers.
-
-    Raises:
-        BadInput: `outputs` contains no class scores.
-    """
-    scores = main_scores(outputs)
-    if scores is None or scores.dim() != 2:
-        raise BadInput(
-            f"the network returns {describe_outputs(outputs)}; class scores of shape (N, classes) are needed"
-        )
-    loss = functional.cross_entropy(scores, targets)
-    if scores is not outputs:
-        for auxiliary in auxiliary_scores(outputs, scores):
-            loss = loss + AUXILIARY_WEIGHT * functional.cross_entropy(auxiliary, targets)
-    return loss
 
 
 def main_scores(outputs: Any) -> Tensor | None:

@@ -1,0 +1,80 @@
+"""`dlbench train`: train networks to a target on real data."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlbench.commands.arguments import add_command, add_format, add_suite, new_name, some_path
+from dlbench.commands.worker_job import positive_time, run_worker
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.results.training_records import TrainingRun
+    from dlbench.suites.training import Training
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = add_command(commands, "train", _train, "teaching -P model=mlp")
+    add_suite(parser)
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    parser.add_argument("--timeout", default="24h", metavar="TIME", help="time limit of one training (default: 24h)")
+    add_format(parser)
+
+
+def _train(options: argparse.Namespace) -> int:
+    from dlbench.launch.results_folder import check_folder
+    from dlbench.report.chapters.convergence import training_table, write_figures
+    from dlbench.results import training_store
+    from dlbench.suites.training import load_trainings
+    from dlbench.table import render
+
+    suite, trainings = load_trainings(options.suite, options.overrides)
+    timeout_s = positive_time(options.timeout, "--timeout")
+    place = options.results / training_store.FOLDER
+    check_folder(place)
+    num_failed = 0
+    for number, training in enumerate(trainings, 1):
+        run = _one(training, suite, place, timeout_s)
+        words = _words(training) + ("  failed" if run is None else f"  {_outcome(run)}")
+        say(f"[{number}/{len(trainings)}] {words}")
+        if run is None:
+            num_failed += 1
+        else:
+            training_store.write(options.results, run)
+    epochs = training_store.read([options.results])
+    if not epochs.empty:
+        epochs = epochs[epochs["suite"] == suite]
+        print(render(training_table(epochs), options.format), end="")
+        say(f"curves: {', '.join(str(path) for path in write_figures(epochs, place))}")
+    return 1 if num_failed else 0
+
+
+def _one(training: Training, suite: str, place: Path, timeout_s: float) -> TrainingRun | None:
+    """One training in a process of its own; None, with the reason printed, where it brings nothing back."""
+    from dlbench.results.training_records import TrainingRun
+
+    run_id, started_at = new_name(training.model.replace("/", "_").replace(":", "_"))
+    text = run_worker({"kind": "train", "training": training.to_dict()}, place / run_id, timeout_s)
+    if text is None:
+        return None
+    return dataclasses.replace(TrainingRun.from_json(text), run_id=run_id, suite=suite, started_at=started_at)
+
+
+def _words(training: Training) -> str:
+    extra = [f"dropout {training.dropout:g}"] if training.dropout else []
+    extra += [training.precision] if training.precision != "fp32" else []
+    extra += [f"seed {training.seed}"] if training.seed else []
+    return "  ".join([f"{training.model:<16} {training.optimizer:<8} lr {training.rate:g}", *extra])
+
+
+def _outcome(run: TrainingRun) -> str:
+    from dlbench import units
+
+    best = "no finite value" if run.best_value is None else f"best {run.training['target_metric']} {run.best_value:.4g}"
+    if run.time_to_target_s is None:
+        return f"{run.status} after {len(run.epoch_s)} epochs; {best}"
+    return f"reached in {run.epochs_to_target} epochs, {units.seconds(run.time_to_target_s)}; {best}"

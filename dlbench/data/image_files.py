@@ -1,0 +1,103 @@
+"""Image files of a folder: ImageNet's layout (a folder for each class), a flat folder, or WebDataset's tar shards."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlbench.errors import BadInput
+
+_ENDINGS = (".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One JPEG: a whole file, or a part of a shard; and its class."""
+
+    path: str
+    label: int
+    offset: int = 0
+    size: int | None = None  # None: to the end of the file
+
+    @property
+    def name(self) -> str:
+        """Its file and, in a shard, where it begins."""
+        return self.path if self.size is None else f"{self.path} at byte {self.offset}"
+
+    def read(self) -> bytes:
+        """The bytes of the JPEG. Raises OSError where they cannot be read."""
+        with open(self.path, "rb") as file:  # noqa: PTH123  # Path.open takes longer, a hundred times a batch
+            file.seek(self.offset)
+            return file.read() if self.size is None else file.read(self.size)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images that were found, how many classes they have, and files that are none."""
+
+    files: tuple[ImageFile, ...]
+    num_classes: int
+    num_others: int
+
+
+def find_images(path: str | Path) -> ImageSet:
+    """The JPEG files below `path`, in the order of their names.
+
+    Raises:
+        BadInput: the folder is missing, cannot be read, or has no JPEG file.
+    """
+    root = Path(path).expanduser()
+    if root.is_file() and root.suffix == ".tar":
+        return _of_shards([root], root)
+    if not root.is_dir():
+        raise BadInput(f"data_path '{path}': there is no such folder")
+    try:
+        shards = sorted(p for p in root.iterdir() if p.suffix == ".tar")
+    except OSError as error:
+        raise BadInput(f"data_path '{path}' cannot be read: {error.strerror}") from None
+    return _of_shards(shards, root) if shards else _of_folder(root)
+
+
+def _of_folder(root: Path) -> ImageSet:
+    found: list[tuple[str, str]] = []
+    unreadable: list[OSError] = []
+    num_others = 0
+    for folder, _, names in os.walk(root, onerror=unreadable.append, followlinks=True):
+        relative = os.path.relpath(folder, root)
+        kind = "" if relative == "." else Path(relative).parts[0]
+        images = [name for name in names if name.lower().endswith(_ENDINGS)]
+        num_others += len(names) - len(images)
+        found += [(kind, os.path.join(folder, name)) for name in images]  # noqa: PTH118  # a million of them
+    if not found:
+        why = f"{unreadable[0].filename}: {unreadable[0].strerror}" if unreadable else f"{num_others} other files"
+        raise BadInput(f"data_path '{root}' has no JPEG file ({why})")
+    found.sort()
+    classes = {kind: label for label, kind in enumerate(sorted({kind for kind, _ in found}))}
+    return ImageSet(tuple(ImageFile(path, classes[kind]) for kind, path in found), len(classes), num_others)
+
+
+def _of_shards(shards: list[Path], root: Path) -> ImageSet:
+    """Shards hold KEY.jpg and KEY.cls, the number of its class, one behind the other."""
+    found: list[ImageFile] = []
+    num_others = 0
+    for shard in shards:
+        labels: dict[str, int] = {}
+        images: list[tuple[str, int, int]] = []
+        try:
+            with tarfile.open(shard, "r:") as tar:
+                for member in tar:
+                    key, ending = os.path.splitext(member.name)  # noqa: PTH122
+                    if ending.lower() in _ENDINGS:
+                        images.append((key, member.offset_data, member.size))
+                    elif ending == ".cls" and (text := tar.extractfile(member)) is not None:
+                        labels[key] = int(text.read())
+                    else:
+                        num_others += member.isfile()
+        except (tarfile.TarError, OSError, ValueError) as error:
+            raise BadInput(f"data_path: shard {shard} cannot be read: {error}") from None
+        found += [ImageFile(str(shard), labels.get(key, 0), offset, size) for key, offset, size in images]
+    if not found:
+        raise BadInput(f"data_path '{root}' has shards, but none holds a JPEG file")
+    return ImageSet(tuple(found), 1 + max(image.label for image in found), num_others)

@@ -1,0 +1,246 @@
+"""Batches of JPEG files: read, decoded, augmented as in training on ImageNet, and handed over by a DataLoader.
+
+Training: a random crop of 8 to 100 % of the area, resized to the network's side, and a flip of every second image.
+Inference: the shorter side resized to 256/224 of the network's, and the crop in the middle. Both are normalised.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from dlbench.data.image_files import ImageFile, ImageSet, find_images
+from dlbench.data.photographs import photographs
+from dlbench.errors import BadInput, InvalidMeasurement
+from dlbench.free_memory import available_bytes
+from dlbench.models import BuiltModel
+from dlbench.suites.case import Case
+from dlbench.tasks import Batch
+
+#: Mean and standard deviation of ImageNet's channels, as in torchvision's references.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+#: In place of a file that cannot be decoded the next one is taken, at most so often.
+_TRIES = 20
+#: A loader whose processes die more often than this ends the case.
+MAX_RESTARTS = 3
+#: Batches that each process makes ahead: PyTorch's default.
+_PREFETCH = 2
+#: So many names of broken files are kept.
+MAX_NAMES = 5
+
+
+class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
+    """Item i: image, label, and [number of the broken file it stands for or -1, reading time, decoding time]."""
+
+    def __init__(self, images: ImageSet, shape: tuple[int, ...], training: bool) -> None:
+        self.files: tuple[ImageFile, ...] = images.files
+        channels, side = shape[0], shape[-1]
+        self._mode = "RGB" if channels == 3 else "L"
+        means = (_MEAN, _STD) if channels == 3 else ((0.5,), (0.25,))
+        cut: list[Any] = [v2.Resize(round(side * 256 / 224), antialias=True), v2.CenterCrop(side)]
+        if training:
+            cut = [v2.RandomResizedCrop(side, antialias=True), v2.RandomHorizontalFlip()]
+        self._transform = v2.Compose([*cut, v2.ToDtype(torch.float32, scale=True), v2.Normalize(*means)])
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
+        broken = -1
+        for i in range(index, index + _TRIES):
+            file = self.files[i % len(self.files)]
+            began_s = time.perf_counter()
+            try:
+                data = file.read()
+                read_s = time.perf_counter()
+                # Pillow, which uses libjpeg-turbo: torchvision's own decoder is to be removed.
+                image = pil_to_tensor(Image.open(io.BytesIO(data)).convert(self._mode))
+            except (OSError, SyntaxError, ValueError):  # what Pillow raises
+                broken = i % len(self.files) if broken < 0 else broken
+                continue
+            image = self._transform(image)
+            facts = (broken, read_s - began_s, time.perf_counter() - read_s)
+            return image, file.label, torch.tensor(facts, dtype=torch.float64)
+        raise InvalidMeasurement(f"{_TRIES} files in turn cannot be decoded, from {self.files[broken].name} on")
+
+
+@dataclass
+class JpegBatches:
+    """Batches without end, on the host; counts what it meets on the way."""
+
+    case: Case
+    loader: DataLoader[Any]
+    num_classes: int
+    num_others: int
+    broken: set[str] = field(default_factory=set)
+    restarts: list[str] = field(default_factory=list)
+    #: Of the batches since `reset`: how long their consumer waited, and what their images took to read and decode [s].
+    wait_s: float = 0.0
+    read_s: float = 0.0
+    decode_s: float = 0.0
+    num_batches: int = 0
+    #: Of the last window that was closed [s].
+    window_wait_s: float | None = None
+    _iterator: Any = None
+    _epoch: int = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        began_s = time.perf_counter()
+        images, labels, facts = self._next()
+        self.wait_s += time.perf_counter() - began_s
+        self.num_batches += 1
+        numbers, read_s, decode_s = facts.unbind(1)
+        self.read_s += float(read_s.sum())
+        self.decode_s += float(decode_s.sum())
+        if (numbers >= 0).any():
+            dataset: Any = self.loader.dataset
+            self.broken.update(dataset.files[int(i)].name for i in numbers[numbers >= 0])
+        return (images,), labels
+
+    def reset(self) -> None:
+        """Start the sums anew."""
+        self.wait_s = self.read_s = self.decode_s = 0.0
+        self.num_batches = 0
+
+    def close_window(self) -> None:
+        """Keep how long the steps since `reset` waited."""
+        self.window_wait_s = self.wait_s
+
+    def process_ids(self) -> list[int]:
+        """The loader's own processes."""
+        workers = getattr(self._iterator, "_workers", None) or ()
+        return [worker.pid for worker in workers if worker.pid is not None]
+
+    def close(self) -> None:
+        """End the loader's processes."""
+        iterator, self._iterator = self._iterator, None
+        # It keeps its processes from epoch to epoch, and would take up those that have ended.
+        self.loader._iterator = None
+        with contextlib.suppress(Exception):
+            iterator._shutdown_workers()
+
+    def warnings(self) -> tuple[str, ...]:
+        """What was met on the way, for the record."""
+        found = []
+        if self.broken:
+            names = ", ".join(sorted(self.broken)[:MAX_NAMES])
+            found.append(
+                f"broken_images: {len(self.broken)} files cannot be decoded, others took their place: {names}."
+            )
+        if self.num_others:
+            found.append(f"other_files: {self.num_others} files of the folder are no JPEG; they were left out.")
+        if self.restarts:
+            times = f"{len(self.restarts)} times" if len(self.restarts) > 1 else "once"
+            found.append(f"loader_restarted: {times}, because a process of it died: {self.restarts[0]}")
+        return tuple(found)
+
+    def _next(self) -> Any:
+        while True:
+            try:
+                if self._iterator is None:
+                    self._begin()
+                return next(self._iterator)
+            except StopIteration:
+                self._begin()
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                self.close()
+                self.restarts.append(str(error).splitlines()[0])
+                if len(self.restarts) > MAX_RESTARTS:
+                    raise InvalidMeasurement(
+                        f"processes of the loader died {len(self.restarts)} times: {self.restarts[-1]}"
+                    ) from None
+
+    def _begin(self) -> None:
+        sampler: Any = self.loader.sampler
+        sampler.set_epoch(self._epoch)
+        self._epoch += 1
+        # PyTorch's handler would raise wherever this process is when one of the loader's dies; `next` sees it as well.
+        handler = signal.getsignal(signal.SIGCHLD)
+        self._iterator = iter(self.loader)
+        if handler is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, handler)
+
+
+def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
+    """The loader that the case asks for; its processes start with the first batch.
+
+    Raises:
+        BadInput: the network takes no images, the folder has none or more classes than the network, or the loader's
+            processes would not fit into memory.
+    """
+    if built.task.name != "classification" or len(built.input_shape) != 3 or built.input_shape[0] not in (1, 3):
+        raise BadInput(
+            f"data 'jpeg' needs a network that classifies images, and {built.name} does not; set data = \"synthetic\""
+        )
+    if case.loader == "dali":
+        raise BadInput('loader "dali" needs NVIDIA DALI, which is not installed; set loader = "torchvision"')
+    images = find_images(case.data_path or photographs())
+    if images.num_classes > max(1, built.num_classes):
+        raise BadInput(
+            f"the images of '{case.data_path}' have labels of {images.num_classes} classes, but {built.name} has "
+            f"{built.num_classes}"
+        )
+    _require_memory(case, built)
+    if len(images.files) < case.batch_size * case.world_size:
+        # An epoch shorter than a batch would give none.
+        times = math.ceil(case.batch_size * case.world_size / len(images.files))
+        images = ImageSet(images.files * times, images.num_classes, images.num_others)
+    dataset = JpegDataset(images, built.input_shape, case.mode == "training")
+    sampler: Any = DistributedSampler(
+        dataset, case.world_size, rank, shuffle=True, seed=case.protocol.seed, drop_last=True
+    )
+    several = case.loader_workers > 0
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_size=case.batch_size,
+        sampler=sampler,
+        num_workers=case.loader_workers,
+        drop_last=True,
+        pin_memory=case.device == "cuda",
+        persistent_workers=several,
+        prefetch_factor=_PREFETCH if several else None,
+        worker_init_fn=_begin_worker,
+    )
+    return JpegBatches(case, loader, images.num_classes, images.num_others)
+
+
+def batch_bytes(case: Case, built: BuiltModel) -> int:
+    """Bytes of the images of one batch."""
+    return 4 * case.batch_size * math.prod(built.input_shape)
+
+
+def _require_memory(case: Case, built: BuiltModel) -> None:
+    """Raises BadInput where batches made ahead need more than memory, or the shared memory that carries them."""
+    needed = case.loader_workers * _PREFETCH * batch_bytes(case, built)
+    place = os.statvfs("/dev/shm")
+    free, where = min((available_bytes(), "memory"), (place.f_bavail * place.f_frsize, "/dev/shm"))
+    if needed > free:
+        raise BadInput(
+            f"loader_workers is {case.loader_workers}: {_PREFETCH} batches of each need {needed / 2**30:.1f} GiB, but "
+            f"{where} has {free / 2**30:.1f} GiB; take fewer workers or a smaller batch"
+        )
+
+
+def _begin_worker(_: int) -> None:
+    # One process decodes one image at a time; threads of each would only get in the way of the others.
+    torch.set_num_threads(1)

@@ -1,0 +1,86 @@
+"""The chapter of compute to train: published figures, what is counted, and what each would take on these systems."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.analysis.compute_to_train import TrainedNetwork, trained_networks
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.projection import Prices
+from dlbench.report.document import Block, Section
+from dlbench.table import Cell, Column, Table
+
+_JOULES_PER_KWH = 3.6e6
+
+
+def section(content: Content) -> Section:
+    """The chapter; without blocks where no training was measured with its FLOP."""
+    cases = content.shown
+    cases = cases[(cases["mode"] == "training") & cases["flop_rate"].gt(0)]
+    if cases.empty:
+        return Section("compute", "Compute to train")
+    words = (
+        "Published compute of three networks over the years, and how long, how much energy and money it would take on "
+        "each system at the highest rate that a training reached there. It supposes that the network reaches it."
+    )
+    blocks = [Block(words=words), Block(table=published_table()), Block(table=systems_table(content, cases))]
+    return Section("compute", "Compute to train", blocks)
+
+
+def published_table() -> Table:
+    """The published figures beside the counted ones."""
+    columns = [
+        *(Column("name", "Network"), Column("year", "Year", "right", str)),
+        *(Column("parameters", "Parameters", "right"), Column("counted_parameters", "Counted", "right")),
+        *(Column("flop", "Compute", "right"), Column("counted_flop", "Counted", "right")),
+        Column("reason", "Reason of the difference", "left"),
+    ]
+    rows: list[list[Cell]] = [
+        [n.name, n.year, n.parameters, n.counted_parameters, _flop(n.flop), _flop(n.counted_flop), n.reason]
+        for n in trained_networks()
+    ]
+    return Table(columns, rows, notes=["Published: rounded figures of a lecture slide."])
+
+
+def systems_table(content: Content, cases: pd.DataFrame) -> Table:
+    """What each network would take on each system, at its highest measured rate."""
+    columns = [
+        *(Column("system", "System"), Column("rate", "Rate of", "left"), Column("flop_rate", "FLOP/s", "right")),
+        *(Column("network", "Network"), Column("time_s", "Time", "right")),
+        *(Column("energy", "Energy [MWh]", "right"), Column("cost", "Cost", "right")),
+    ]
+    best = cases.sort_values("flop_rate", ascending=False).drop_duplicates("system_id")
+    rows: list[list[Cell]] = []
+    for case in best.to_dict("records"):
+        name = content.system_names.get(case["system_id"], "unknown")
+        prices = content.prices.of(name) if content.prices else None
+        rows += [
+            [name, network(case["model"]), units.rate(case["flop_rate"], "FLOP/s"), n.name, *_cells(case, n, prices)]
+            for n in trained_networks()
+        ]
+    notes = ["The counted compute where there is one, else the published one. Energy is gross, of the metered devices."]
+    return Table(columns, rows, notes=notes)
+
+
+def _cells(case: Mapping[Hashable, Any], wanted: TrainedNetwork, prices: Prices | None) -> list[Cell]:
+    flop = wanted.counted_flop or wanted.flop
+    time_s = flop / case["flop_rate"]
+    energy_j = case["energy_per_gflop"] * flop / 1e9 if case["energy_per_gflop"] > 0 else None
+    energy = None if energy_j is None else energy_j / _JOULES_PER_KWH / 1000
+    cost: Cell = None
+    if prices is not None:
+        hours = time_s / 3600 * case["nodes"] * case["devices_per_node"]
+        money = hours * (prices.per_device_hour or 0.0)
+        if prices.per_kwh is not None and energy_j is not None:
+            money += prices.pue * energy_j / _JOULES_PER_KWH * prices.per_kwh
+        cost = f"{units.digits(money)} {prices.currency}"
+    return [units.seconds(time_s), energy, cost]
+
+
+def _flop(value: float | None) -> str:
+    return units.MISSING if value is None else units.quantity(value, "FLOP")

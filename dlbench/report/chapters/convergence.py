@@ -1,0 +1,142 @@
+"""Trainings: a table of when each met its target, and their curves with training and validation apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.document import Block, Plot, Section
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import grid, label_outer
+from dlbench.table import Cell, Column, Table
+
+_SETTING = ("optimizer", "learning_rate", "dropout", "precision", "compile", "batch_size", "seed")
+_COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
+#: A panel shows so many trainings; the table holds all.
+_MAX_CURVES, _MAX_PANELS = 6, 6
+_WORDS = (
+    "Each network was trained on real data until its validation met the target, or for all its epochs. Time to the "
+    "target holds the evaluations and no start-up. Solid: validation; dotted: training. A gap that grows between "
+    "the two is overfitting."
+)
+
+
+def section(epochs: pd.DataFrame) -> Section:
+    """The chapter; without blocks where nothing was trained.
+
+    Args:
+        epochs: one row per epoch, as `dlbench.results.training_store.read` gives them.
+    """
+    if epochs.empty:
+        return Section("convergence", "Convergence")
+    blocks = [Block(words=_WORDS), *(Block(plot=plot) for plot in plots(epochs)), Block(table=training_table(epochs))]
+    return Section("convergence", "Convergence", blocks)
+
+
+def training_table(epochs: pd.DataFrame) -> Table:
+    """One row per training."""
+    runs = _runs(epochs)
+    axes = [name for name in _SETTING if name in ("optimizer", "learning_rate") or runs[name].nunique() > 1]
+    columns = [Column("model", "Network"), *(Column(name, name.replace("_", " ").capitalize()) for name in axes)]
+    columns += [
+        Column("status", "Status"),
+        Column("target", "Target"),
+        Column("best", "Best", "right"),
+        Column("epochs", "Epochs", "right"),
+        Column("time", "Time to target", "right"),
+        Column("energy", "Energy to target", "right"),
+        Column("gap", "Loss gap", "right"),
+    ]
+    rows: list[list[Cell]] = []
+    for run in runs.to_dict("records"):
+        accuracy = run["target_metric"] == "accuracy"
+        sign = "≥" if accuracy else "≤"
+        reached = run["status"] == "reached"
+        rows.append(
+            [
+                *(network(run["model"]), *(_plain(run[name]) for name in axes), run["status"]),
+                f"{run['target_metric']} {sign} {_value(run['target_value'], accuracy)}",
+                _value(run["best_value"], accuracy),
+                int(run["epochs_to_target"]) if reached else int(run["epoch"]),
+                units.seconds(run["time_to_target_s"]) if reached else units.MISSING,
+                f"{units.digits(run['energy_to_target_j'])} J" if run["energy_to_target_j"] > 0 else units.MISSING,
+                units.digits(run["validation_loss"] - run["training_loss"]),
+            ]
+        )
+    notes = ["Loss gap: validation loss less training loss after the last epoch; large means overfitting."]
+    return Table(columns, rows, "Trainings", notes)
+
+
+def plots(epochs: pd.DataFrame) -> Iterator[Plot]:
+    """The losses and, where there are classes, the accuracies over the epochs: one panel per network."""
+    for kind, unit in (("loss", ""), ("accuracy", " [%]")):
+        known = epochs[epochs[f"validation_{kind}"].notna()]
+        if known.empty:
+            continue
+        names = network_order(known["model"])[:_MAX_PANELS]
+        figure, panels = grid(len(names), height=2.4)
+        marks: dict[str, dict[str, Any]] = {}
+        for name, axes in zip(names, panels, strict=True):
+            own = known[known["model"] == name]
+            labels = _labels(own)
+            for run_id, colour in zip(list(labels)[:_MAX_CURVES], _COLOURS, strict=False):
+                curve = own[own["run_id"] == run_id].sort_values("epoch")
+                factor = 100 if kind == "accuracy" else 1
+                axes.plot(curve["epoch"], factor * curve[f"validation_{kind}"], color=colour, lw=1.4)
+                axes.plot(curve["epoch"], factor * curve[f"training_{kind}"], color=colour, lw=1.1, ls=":")
+                marks.setdefault(labels[run_id], {"color": colour})
+            if kind == "loss":
+                axes.set_yscale("log")
+            axes.set_title(look.plain(network(name), 26))
+        label_outer(panels, "Epoch", f"{kind.capitalize()}{unit}")
+        look.legend(figure, marks)
+        yield Plot(f"convergence_{kind}", f"{kind.capitalize()}: solid is validation, dotted is training.", figure)
+
+
+def write_figures(epochs: pd.DataFrame, folder: Path) -> list[Path]:
+    """The curves as SVG files in `folder`."""
+    written = []
+    for plot in plots(epochs):
+        assert plot.figure is not None
+        written.append(folder / f"{plot.name}.svg")
+        plot.figure.savefig(written[-1])
+    return written
+
+
+def _runs(epochs: pd.DataFrame) -> pd.DataFrame:
+    """The last epoch of each training; the latest where the same was trained again."""
+    last = epochs.sort_values(["started_at", "run_id", "epoch"]).drop_duplicates("run_id", keep="last")
+    setting = ["suite", "model", *_SETTING, "data", "target_metric", "target_value", "device_name"]
+    last = last.drop_duplicates(setting, keep="last")
+    order = {name: i for i, name in enumerate(network_order(last["model"]))}
+    return last.sort_values(
+        ["model", *_SETTING], key=lambda c: c.map(lambda v: order.get(v, v)) if c.name == "model" else c
+    )
+
+
+def _labels(own: pd.DataFrame) -> dict[str, str]:
+    """Of each training of one network what tells it from the others."""
+    runs = _runs(own)
+    varying = [name for name in _SETTING if runs[name].nunique() > 1 and name != "learning_rate"] or ["optimizer"]
+    return {
+        run["run_id"]: ", ".join(
+            str(run[name]) if isinstance(run[name], str) else f"{name.replace('_', ' ')} {run[name]:g}"
+            for name in varying
+        )
+        for run in runs.to_dict("records")
+    }
+
+
+def _plain(value: Any) -> Cell:
+    return value if isinstance(value, str) else float(value) if isinstance(value, float) else int(value)
+
+
+def _value(value: float, is_share: bool) -> str:
+    if value != value:
+        return units.MISSING
+    return f"{100 * value:.1f} %" if is_share else f"{value:.3g}"

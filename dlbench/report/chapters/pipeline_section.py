@@ -1,0 +1,62 @@
+"""The chapter of the input pipeline: the loader alone, the device alone, both together, and what limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import axis_title, network, varying_axes
+from dlbench.report.analysis.pipeline import DEVICE_BOUND, verdict
+from dlbench.report.chapters.tables import in_order, metric_column
+from dlbench.report.document import Block, Section
+from dlbench.report.figures.plots_pipeline import pipeline_plot
+from dlbench.table import Cell, Column, Table
+
+_METRICS = ("loader_throughput", "device_throughput", "throughput", "data_wait", "accelerator_utilisation")
+_WORDS = (
+    "Each case loads, decodes and augments image files while the device computes. The loader alone and the device "
+    "alone were measured in the same process, right after the window. Both together reach at most the smaller of "
+    "the two. MLPerf Storage asks for an accelerator utilisation (AU) of 90 % with ResNet-50."
+)
+
+
+def pipeline(content: Content) -> Section:
+    """What loading costs; without blocks where no case loads files."""
+    cases = content.shown[content.shown["loader_throughput"].notna()]
+    if cases.empty:
+        return Section("pipeline", "Input pipeline")
+    table = pipeline_table(cases, content.system_names)
+    return Section(
+        "pipeline", "Input pipeline", [Block(words=_WORDS), Block(plot=pipeline_plot(cases)), Block(table=table)]
+    )
+
+
+def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
+    """One row per case that loads files."""
+    cases = in_order(cases)
+    varying = [axis for axis in varying_axes(cases) if axis != "loader_workers"]
+    axes = ["model", "mode", "precision", "batch_size", "loader_workers", *varying]
+    several = len(names) > 1
+    columns = [Column("system", "System")] if several else []
+    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    columns += [metric_column(name, cases[name], 3) for name in _METRICS]
+    columns += [Column("limit", "Limited by"), Column("workers_needed", "Workers to feed the device", "right")]
+    rows: list[list[Cell]] = []
+    for case in cases.to_dict("records"):
+        cells: list[Cell] = [names.get(case["system_id"], "unknown")] if several else []
+        cells += [network(case[axis]) if axis == "model" else case[axis] for axis in axes]
+        cells += [float(case[name]) for name in _METRICS]
+        batch = case["batch_size"] * case["nodes"] * case["devices_per_node"]
+        found = verdict(
+            *(case["step_time"], batch / case["device_throughput"], batch / case["loader_throughput"]),
+            *(case["loader_read_time"], case["loader_decode_time"], int(case["loader_workers"])),
+        )
+        rows.append([*cells, found.limit, found.workers])
+    notes = [
+        f"Limited by the device: the step takes at most {DEVICE_BOUND:g} times that of the device alone. Else by "
+        "decoding or by storage, whichever takes the loader's processes longer.",
+        "Workers to feed the device: if each did as much as those measured, with a core for each.",
+    ]
+    return Table(columns, rows, notes=notes)

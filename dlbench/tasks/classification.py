@@ -1,0 +1,65 @@
+"""Image classification: one label for each image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dlbench.errors import BadInput
+from dlbench.tasks.outputs import auxiliary_scores, describe_outputs, main_scores
+from dlbench.tasks.task import Batch, Task, one_item
+
+#: Weight of each auxiliary head's loss: Szegedy et al. 2015, section 5; torchvision's Inception v3 takes 0.4.
+AUXILIARY_WEIGHT = 0.3
+
+
+def make_batch(size: int, shape: tuple[int, ...], num_classes: int, device: torch.device) -> Batch:
+    """Standard normal images and uniform labels: zeros would draw less power and clock higher."""
+    images = torch.empty(size, *shape, device=device).normal_()
+    # Without classes there is no label: inference needs none.
+    return (images,), torch.randint(max(1, num_classes), (size,), device=device)
+
+
+def loss(outputs: Any, targets: Tensor) -> Tensor:
+    """Cross-entropy of the main head, plus 0.3 times that of each auxiliary head.
+
+    Args:
+        outputs: as `main_scores` and `auxiliary_scores` take them.
+        targets: (N,) class numbers.
+
+    Raises:
+        BadInput: there are no class scores in `outputs`.
+    """
+    scores = main_scores(outputs)
+    if scores is None or scores.dim() != 2:
+        raise BadInput(
+            f"the network returns {describe_outputs(outputs)}; class scores of shape (N, classes) are needed"
+        )
+    found = functional.cross_entropy(scores, targets)
+    if scores is not outputs:
+        for auxiliary in auxiliary_scores(outputs, scores):
+            found = found + AUXILIARY_WEIGHT * functional.cross_entropy(auxiliary, targets)
+    return found
+
+
+def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
+    """The number of classes that labels are drawn from. Raises BadInput where the outputs do not fit.
+
+    A label beyond the outputs is an error that on CUDA says nothing and takes the whole process with it.
+    """
+    (images, *_), _ = batch
+    scores = main_scores(outputs)
+    if scores is None or scores.dim() != 2 or len(scores) != len(images):
+        raise BadInput(
+            f"returns {describe_outputs(outputs)} for {len(images)} images of {tuple(images.shape[1:])}; "
+            f"class scores of shape ({len(images)}, num_classes) are needed, in a dictionary as 'logits'"
+        )
+    if num_classes is not None and num_classes > scores.shape[1]:
+        raise BadInput(f"declares num_classes = {num_classes}, but returns scores of {scores.shape[1]} classes")
+    return num_classes or scores.shape[1]
+
+
+CLASSIFICATION = Task("classification", "img", make_batch, loss, check_output, one_item)

@@ -1,0 +1,55 @@
+"""What a task is: which batch a network takes, its loss, and the unit of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: What the network is called with, and what its outputs are held against.
+Batch = tuple[tuple[Tensor, ...], Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """The functions of one task; `shape` and `num_classes` are the `input_shape` and `num_classes` of the network.
+
+    make_batch(size, shape, num_classes, device) gives random inputs and targets.
+    loss(outputs, targets) gives the scalar that is trained.
+    check_output(outputs, batch, num_classes) gives the number of classes, or raises BadInput where outputs do not fit.
+    items_per_sample(shape) gives the tokens of a sequence that throughput counts; 1 for an image.
+    """
+
+    name: str
+    sample_unit: str  # "img" | "seq"
+    make_batch: Callable[[int, tuple[int, ...], int, torch.device], Batch]
+    loss: Callable[[Any, Tensor], Tensor]
+    check_output: Callable[[Any, Batch, int | None], int]
+    items_per_sample: Callable[[tuple[int, ...]], int]
+    #: Length of `input_shape`; None: any.
+    num_dimensions: int | None = None
+    #: Whether its targets are class numbers, so that a network without classes cannot be trained.
+    has_classes: bool = True
+    #: What `num_classes` counts, for messages.
+    classes: str = "classes"
+
+
+def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
+    """The tensors of a batch, each once."""
+    inputs, targets = batch
+    return tuple({id(tensor): tensor for tensor in (*inputs, targets)}.values())
+
+
+def map_batch(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
+    """`function` of each tensor, called once where a target is an input too."""
+    done = {id(tensor): function(tensor) for tensor in tensors_of(batch)}
+    inputs, targets = batch
+    return tuple(done[id(tensor)] for tensor in inputs), done[id(targets)]
+
+
+def one_item(_: tuple[int, ...]) -> int:
+    """An image counts once."""
+    return 1

@@ -1,0 +1,80 @@
+"""What limits a step that loads its images: the loader alone, the device alone, beside both together in the window."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import statistics
+import time
+from itertools import pairwise
+from typing import Any
+
+import psutil
+
+from dlbench.data.jpeg import JpegBatches
+from dlbench.worker.timing import Clock
+from dlbench.worker.workload import Workload
+
+#: The loader alone and the device alone are looked at for at least so long [s], and so many batches or steps.
+ALONE_S, MIN_BATCHES, MIN_STEPS = 2.0, 4, 5
+
+
+def loader_facts(workload: Workload, loader: JpegBatches, clock: Clock, cpu_s: float) -> dict[str, Any]:
+    """The columns of `Measurement` about loading, after the window; ends the loader's warnings too.
+
+    Args:
+        cpu_s: CPU time of the loader's processes in the window [s].
+    """
+    facts: dict[str, Any] = {
+        "data_wait_s": loader.window_wait_s,
+        "loader_cpu_s": cpu_s if loader.process_ids() else None,
+    }
+    facts["loader_memory_bytes"] = memory_bytes(loader.process_ids())
+    facts |= loader_alone(loader)
+    facts["device_step_s"] = device_alone(workload, clock)
+    return {**facts, "warnings": loader.warnings()}
+
+
+def loader_alone(loader: JpegBatches) -> dict[str, float]:
+    """Time per batch with nothing else to do [s], once what was made ahead is used up."""
+    workers = max(1, len(loader.process_ids()))
+    for _ in range(3 * workers if workers > 1 else 1):
+        next(loader)
+    loader.reset()
+    began_s = time.perf_counter()
+    # A whole round of the processes at least, since each makes every so-many-th batch.
+    while loader.num_batches < max(MIN_BATCHES, 2 * workers) or time.perf_counter() - began_s < ALONE_S:
+        next(loader)
+    elapsed_s, count = time.perf_counter() - began_s, loader.num_batches
+    return {
+        "loader_batch_s": elapsed_s / count,
+        "loader_read_s": loader.read_s / count,
+        "loader_decode_s": loader.decode_s / count,
+    }
+
+
+def device_alone(workload: Workload, clock: Clock) -> float:
+    """Median time of a step whose batch is on the device already [s]."""
+    batches = workload.batches
+    workload.batches = itertools.repeat(next(batches))
+    try:
+        workload.step()
+        clock.synchronize()
+        began_s = time.perf_counter()
+        stamps = [clock.stamp()]
+        while len(stamps) <= MIN_STEPS or time.perf_counter() - began_s < ALONE_S:
+            workload.step()
+            stamps.append(clock.stamp())
+        clock.synchronize()
+    finally:
+        workload.batches = batches
+    return statistics.median(clock.elapsed_s(a, b) for a, b in pairwise(stamps))
+
+
+def memory_bytes(process_ids: list[int]) -> int | None:
+    """Memory of these processes, what several share in proportion (PSS); None where there are none."""
+    found = []
+    for process_id in process_ids:
+        with contextlib.suppress(psutil.Error, AttributeError):
+            found.append(int(psutil.Process(process_id).memory_full_info().pss))
+    return sum(found) if found else None

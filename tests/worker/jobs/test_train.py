@@ -1,0 +1,135 @@
+"""Trainings: the target is met, or the record says how near they came; curves and tables of what is stored."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+
+import pytest
+
+from dlbench.data import digits
+from dlbench.errors import BadInput, UnknownName
+from dlbench.report.chapters.convergence import section, training_table, write_figures
+from dlbench.results import training_store
+from dlbench.results.training_records import TrainingRun
+from dlbench.suites.training import Training, load_trainings
+from dlbench.worker.jobs.train import train
+
+pytest.importorskip("sklearn")
+
+
+def named(run, number=0):
+    return dataclasses.replace(run, run_id=f"run-{number}", suite="s", started_at=f"2026-01-01T00:00:0{number}+00:00")
+
+
+@pytest.mark.parametrize("model", ["mlp", "lenet5"])
+def test_a_network_learns_the_digits_to_97_percent(model):
+    run = train(Training(model, optimizer="adam", max_epochs=40))
+    assert (run.status, run.num_training, run.num_validation) == ("reached", 1437, 360)
+    assert run.best_value >= 0.97
+    assert run.validation_accuracy[-1] == run.best_value
+    assert len(run.epoch_s) == run.epochs_to_target
+    assert run.time_to_target_s == run.epoch_s[-1] > 0
+    assert run.training_loss[-1] < run.training_loss[0]
+
+
+def test_a_target_that_is_never_met_is_a_record_with_the_best_value():
+    run = train(Training("mlp", target_value=1.01, max_epochs=2))
+    assert (run.status, run.time_to_target_s, len(run.epoch_s)) == ("not_reached", None, 2)
+    assert 0.1 < run.best_value < 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_training():
+    run = train(Training("mlp", learning_rate=1e12, max_epochs=5))
+    assert run.status == "diverged"
+    assert len(run.epoch_s) < 5
+
+
+def test_equal_seeds_give_equal_curves_and_dropout_another():
+    setting = Training("mlp", max_epochs=1, target_value=1.0)
+    first, second = train(setting), train(setting)
+    assert first.validation_loss == second.validation_loss
+    dropped = train(dataclasses.replace(setting, dropout=0.4))
+    assert dropped.validation_loss != first.validation_loss
+
+
+def test_an_autoencoder_learns_by_its_loss():
+    setting = Training("conv_autoencoder", optimizer="adam", target_metric="loss", target_value=0.0, max_epochs=2)
+    run = train(setting)
+    assert run.validation_loss[1] < run.validation_loss[0]
+    assert run.validation_accuracy == ()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (Training("lenet5", dropout=0.2), "'lenet5' has no dropout layer"),
+        (Training("resnet18"), "the digits are 1 x 28 x 28"),
+        (Training("lstm_lm"), "takes no images"),
+        (Training("conv_autoencoder"), 'set target_metric = "loss"'),
+        (Training("lenet5", data="/nowhere"), "there is no such folder"),
+    ],
+)
+def test_what_does_not_fit_together_is_one_line(setting, message):
+    with pytest.raises(BadInput) as caught:
+        train(setting)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_without_scikit_learn_one_is_told_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(BadInput, match="pip install scikit-learn"):
+        digits.load_digits()
+
+
+def test_what_is_stored_is_read_again_with_its_table_and_figures(tmp_path):
+    runs = [train(Training("mlp", optimizer=o, max_epochs=2, target_value=0.5)) for o in ("sgd", "adam")]
+    for i, run in enumerate(runs):
+        kept = named(run, i)
+        assert TrainingRun.from_json(kept.to_json()) == kept
+        training_store.write(tmp_path, kept)
+    (tmp_path / "trainings" / "training-broken.parquet").write_bytes(b"x")
+    epochs = training_store.read([tmp_path, tmp_path / "nowhere"])
+    assert len(epochs) == sum(len(run.epoch_s) for run in runs)
+    assert epochs.loc[epochs["run_id"] == "run-0", "validation_loss"].tolist() == list(runs[0].validation_loss)
+    table = training_table(epochs)
+    assert [row[1] for row in table.rows] == ["adam", "sgd"]
+    assert [path.name for path in write_figures(epochs, tmp_path)] == [
+        "convergence_loss.svg",
+        "convergence_accuracy.svg",
+    ]
+    assert len(section(epochs).blocks) == 4
+    assert not section(training_store.read([])).blocks
+
+
+def test_a_suites_lists_multiply_and_options_replace_them(tmp_path):
+    (tmp_path / "s.toml").write_text(
+        '[axes]\nmodel="x"\n[train]\nmodel=["mlp"]\noptimizer=["sgd","adam"]\nmax_epochs=3\n'
+    )
+    name, found = load_trainings(str(tmp_path / "s.toml"), ["dropout=0,0.2", "seed=1"])
+    assert (name, len(found)) == ("s", 4)
+    assert {(t.optimizer, t.dropout, t.seed, t.max_epochs) for t in found} == {
+        (o, d, 1, 3) for o in ("sgd", "adam") for d in (0.0, 0.2)
+    }
+    assert all(math.isclose(t.rate, {"sgd": 0.02, "adam": 1e-3}[t.optimizer]) for t in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "error"),
+    [
+        ("[axes]\nmodel='x'\n", "", "has no table [train]"),
+        ("[train]\nmodel='mlp'\noptimiser='sgd'\n", "", "did you mean 'optimizer'"),
+        ("[train]\nmodel='mlp'\noptimizer='sdg'\n", "", "did you mean 'sgd'"),
+        ("[train]\nmodel='mlp'\nmax_epochs=0\n", "", "must be at least 1"),
+        ("[train]\nmodel='mlp'\n", "max_epochs=many", "must be a whole number"),
+        ("[train]\nmodel='mlp'\n", "epochs=3", "unknown key 'epochs'"),
+        ("[train]\nmodel='mlp'\ndropout=1.0\n", "", "from 0 to below 1"),
+    ],
+)
+def test_a_wrong_suite_is_one_line(tmp_path, text, override, error):
+    (tmp_path / "s.toml").write_text(text)
+    with pytest.raises((BadInput, UnknownName)) as caught:
+        load_trainings(str(tmp_path / "s.toml"), [override] if override else [])
+    assert error in str(caught.value)
