@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from dlbench import messages
 from dlbench.commands import COMMANDS, GROUPS
 from dlbench.errors import DlbenchError, UnknownName
+from dlbench.exit_codes import BAD_INPUT, INTERRUPTED, SOME_FAILED
 from dlbench.messages import say
 from dlbench.version import __version__
 
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         if os.fsencode(word).decode(errors="replace") != word:
             shown = os.fsencode(word).decode(errors="backslashreplace")
             say(f"dlbench: cannot use '{shown}': it is not UTF-8; rename the file or folder")
-            return 2
+            return BAD_INPUT
     step: list[str] = []
     if "run" in arguments and "--" in arguments:
         # argparse would take these arguments for the suite.
@@ -80,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
     name = next((word for word in arguments if not word.startswith("-")), None)
     if name is not None and name not in COMMANDS:
         say(f"dlbench: {UnknownName('command', name, COMMANDS, hint='`dlbench --help` lists all.')}")
-        return 2
+        return BAD_INPUT
     parser = build_parser([name] if name else [])
     options = parser.parse_args(arguments)
     if name is None:
@@ -99,19 +100,19 @@ def _call(options: argparse.Namespace) -> int:
         sys.stdout.flush()
     except DlbenchError as error:
         say(f"dlbench: {error}")
-        return 2
+        return BAD_INPUT
     except ModuleNotFoundError as error:
         package = (error.name or "dlbench").partition(".")[0]
         if package == "dlbench":
             raise
         wanted = f"dlbench[{EXTRAS[package]}]" if package in EXTRAS else "dlbench"
         say(f"dlbench: package '{package}' is not installed for {sys.executable}; run: pip install '{wanted}'")
-        return 2
+        return BAD_INPUT
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     except Stopped as stop:
         say(f"stopped by {stop.signal_name}")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output (`| head`) has closed the pipe.
         _silence_stdout()
@@ -121,7 +122,7 @@ def _call(options: argparse.Namespace) -> int:
             raise
         say(f"dlbench: cannot write the output: {error.strerror or error}")
         _silence_stdout()
-        return 1
+        return SOME_FAILED
     return status
 
 

@@ -12,6 +12,7 @@ from dlbench.commands.arguments import (
     some_path,
 )
 from dlbench.commands.comparison_options import add_rules, count, print_comparison, rules_of
+from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.messages import say
 
 
@@ -79,13 +80,13 @@ def _ab(options: argparse.Namespace) -> int:
             )
         except StoreError as error:
             existing.say_stopped(error, folder)
-            return 1
+            return SOME_FAILED
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; complete pairs are kept; run the same command again to resume")
-            return 130
+            return INTERRUPTED
     print_comparison(
         compare_experiment(experiment, pairs, options.results, keys, rules_of(options), networks),
         ("A", "B"),
         options.format,
     )
-    return 1 if failed else 0
+    return SOME_FAILED if failed else OK

@@ -13,6 +13,7 @@ from dlbench.commands.arguments import (
     some_path,
 )
 from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
+from dlbench.exit_codes import SOME_FAILED
 from dlbench.messages import say
 
 
@@ -56,7 +57,7 @@ def _ceilings(options: argparse.Namespace) -> int:
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
     text = run_worker(request, folder, 2 * budget_s + MARGIN_S)
     if text is None:
-        return 1
+        return SOME_FAILED
     run = bounds_records.named(bounds_records.ceiling_run(text), run_id, started_at)
     part = bounds_schema.write_ceilings(options.results, run)
     print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")

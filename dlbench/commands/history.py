@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench.commands.arguments import add_command, add_format, some_path
+from dlbench.exit_codes import BAD_INPUT
 from dlbench.messages import say
 
 
@@ -41,6 +42,6 @@ def _history(options: argparse.Namespace) -> int:
     changes = found.changes(since)
     if not judged:
         say("cannot decide: no case was measured on enough days")
-        return 2
+        return BAD_INPUT
     say(f"{judged} lines: {len(changes)} changes{f' since {options.since}' if since else ''}")
     return 1 if changes and options.fail_on_change else 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import add_command, add_format
+from dlbench.exit_codes import INTERRUPTED
 from dlbench.launch.max_batch import LARGEST, Runs, Trial, device_bytes, find_largest, make_case, own_limit
 from dlbench.messages import say
 
@@ -63,7 +64,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
             trials = find_largest(lambda batch: runs.trial(batch, line), line, limit_bytes, options.within / 100)
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}")
-            return 130
+            return INTERRUPTED
     _print(case, trials, limit_bytes, options.format)
     return 0 if any(t.fits for t in trials) else 1
 

@@ -14,6 +14,7 @@ from dlbench.commands.arguments import (
 )
 from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
 from dlbench.errors import BadInput
+from dlbench.exit_codes import SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _profile(options: argparse.Namespace) -> int:
     request = {"kind": "profile", "case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
     text = run_worker(request, folder, max(case.protocol.timeout_s, 3 * time_s + MARGIN_S))
     if text is None:
-        return 1
+        return SOME_FAILED
     run = bounds_records.named(bounds_records.profile_run(text), run_id, started_at)
     ceilings = bounds_schema.read_ceilings(options.results)
     roof = find_roof(ceilings, run.where, case.precision)

@@ -9,6 +9,7 @@ from dlbench.commands.arguments import (
     add_command,
     add_results_folder,
 )
+from dlbench.exit_codes import SOME_FAILED
 from dlbench.messages import say
 
 
@@ -27,5 +28,5 @@ def _resume(options: argparse.Namespace) -> int:
         jobs.resume(options.results, options.dry_run, show_job)
     except jobs.ReportRefused as error:
         say(f"dlbench: {error}")
-        return 1
+        return SOME_FAILED
     return 0

@@ -13,6 +13,7 @@ from dlbench.commands.arguments import (
     some_path,
 )
 from dlbench.commands.worker_job import positive_time
+from dlbench.exit_codes import INTERRUPTED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -68,4 +69,4 @@ def _run(options: argparse.Namespace) -> int:
             return measure_cases(campaign, cases, options.fresh, suite.max_processes, budget_s)
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; results so far are kept; run the same command again to resume")
-            return 130
+            return INTERRUPTED

@@ -12,6 +12,7 @@ from dlbench.commands.arguments import (
     add_suite,
 )
 from dlbench.errors import BadInput
+from dlbench.exit_codes import SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _submit(options: argparse.Namespace) -> int:
     say(f"{suite.name}: {units.counted(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
     if refused:
         say(f"dlbench: {refused}")
-        return 1
+        return SOME_FAILED
     say(f"run `dlbench status --results {options.results}` to see the progress")
     return 0
 
