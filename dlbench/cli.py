@@ -67,6 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
     _prepare_streams()
     # Figures need no display. A notebook's MPLBACKEND may not be installed here, and matplotlib would then fail.
     os.environ["MPLBACKEND"] = "agg"
+    if "_ARGCOMPLETE" in os.environ:
+        _complete()
     arguments = sys.argv[1:] if arguments is None else arguments
     for word in arguments:
         if os.fsencode(word).decode(errors="replace") != word:
@@ -90,6 +92,13 @@ def main(arguments: list[str] | None = None) -> int:
     options.step = step
     messages.set_level(getattr(options, "verbosity", messages.NORMAL))
     return _call(options)
+
+
+def _complete() -> None:
+    """Tell the shell how a word may go on, and exit; see ``eval "$(register-python-argcomplete dlbench)"``."""
+    import argcomplete
+
+    argcomplete.autocomplete(build_parser(), always_complete_options="long")
 
 
 def _call(options: argparse.Namespace) -> int:

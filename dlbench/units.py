@@ -107,6 +107,13 @@ def percent(fraction: float | None, significant: int = 2) -> str:
     return f"{digits(100 * fraction, significant)} %"
 
 
+def half_width(fraction: float | None) -> str:
+    """The half-width of an interval as percent of its value: "±0.42 %"; beyond 100 % its size means nothing."""
+    if fraction is None:
+        return "±?"
+    return "±> 100 %" if fraction > 1 else f"±{percent(fraction)}"
+
+
 def level(confidence: float) -> str:
     """Format a confidence level: ``level(0.95) == "95 %"``, ``level(0.9999) == "99.99 %"``."""
     return f"{100 * confidence:.10g} %"

@@ -192,3 +192,17 @@ def test_quiet_keeps_errors_and_verbose_adds_the_commands_that_are_started(tmp_p
     assert "dlbench.worker" in talk["-v"]
     assert talk["-q"] == ""
     assert dlbench("-q", "plan", "quik").stderr.startswith("dlbench: unknown suite")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [("dlbench la", {"layers"}), ("dlbench plan qui", {"quick", "quick_gpu"}), ("dlbench run --fr", {"--fresh"})],
+)
+def test_the_shell_completes_commands_options_and_suites(line, expected, tmp_path):
+    pytest.importorskip("argcomplete", reason="comes with dlbench")
+    answer = tmp_path / "answer"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "63"}
+    files = {"_ARGCOMPLETE_STDOUT_FILENAME": str(answer), "_ARGCOMPLETE_IFS": "\n"}
+    code = "import sys; from dlbench.__main__ import main; sys.exit(main())"
+    subprocess.run([sys.executable, "-c", code], env=os.environ | asked | files, cwd=ROOT, check=True)
+    assert {word.strip() for word in answer.read_text().split("\n")} == expected

@@ -242,5 +242,5 @@ def _figures(sample: _Sample) -> str:
     if found is None:
         rates = [units.rate(sample.images / window.value, sample.unit) for window in sample.windows]
         return f"{' and '.join(rates)}: too few, or too alike, for an interval"
-    rate = f"{units.rate(sample.images / found.value, sample.unit):>12} ±{units.percent(found.relative_half_width)}"
+    rate = f"{units.rate(sample.images / found.value, sample.unit):>12} {units.half_width(found.relative_half_width)}"
     return f"{rate}, one more run ±{units.percent(found.relative_prediction)}"

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dlbench import shipped
 from dlbench.commands import COMMANDS
 
 #: Output formats of every table.
@@ -43,7 +44,8 @@ def some_path(text: str) -> Path:
 
 def add_suite(parser: argparse.ArgumentParser) -> None:
     """Add the suite and `-P`, which replaces its values."""
-    parser.add_argument("suite", help="TOML file, or a name from `dlbench suites`")
+    suite: Any = parser.add_argument("suite", help="TOML file, or a name from `dlbench suites`")
+    suite.completer = lambda **_: shipped.available("suite")  # for argcomplete
     parser.add_argument(
         "-P",
         dest="overrides",

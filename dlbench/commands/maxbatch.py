@@ -58,12 +58,13 @@ def _maxbatch(options: argparse.Namespace) -> int:
         where = found.facts["cpu_model"] or "the CPU"
     say(f"{case.model} {case.mode} {case.precision} on {where}: at most {bytes_(limit_bytes)}")
     with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
+        runs = Runs(case, Path(folder), limit_bytes, options.timeout)
         try:
-            runs = Runs(case, Path(folder), limit_bytes, options.timeout)
             line = runs.prediction()
             trials = find_largest(lambda batch: runs.trial(batch, line), line, limit_bytes, options.within / 100)
         except processes.Stopped as stop:
-            say(f"stopped by {stop.signal_name}")
+            fitting = [trial.batch_size for trial in runs.done if trial.fits]
+            say(f"stopped by {stop.signal_name}; largest batch that fitted so far: {max(fitting, default='none')}")
             return INTERRUPTED
     _print(case, trials, limit_bytes, options.format)
     return 0 if any(t.fits for t in trials) else 1
@@ -94,7 +95,9 @@ def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None
         Column("seconds", "time [s]"),
         Column("reason", "", "left"),
     ]
-    rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in trials]
+    # Each trial was printed when it ended; the table for people holds the two that decide.
+    deciding = [t for t in trials if form == "csv" or t is failing or t.batch_size == largest]
+    rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in deciding]
     result = "no batch fits" if largest is None else f"largest batch that fits: {largest}"
     after = f"; {failing.batch_size} does not" if failing and largest else ""
     after = "; larger batches were not tried" if largest == LARGEST else after

@@ -50,11 +50,9 @@ def _report(options: argparse.Namespace) -> int:
     prices = read_prices(shipped.find("price list", options.prices)) if options.prices else None
     _passing("reading")
     found = content.read([*options.sources, *references], options.baseline, prices, _passing)
-    if found.attempts.empty and not found.skipped and (options.output / "index.html").exists():
-        raise BadInput(
-            f"{' '.join(options.sources)} has no records; the report in {options.output}/ is unchanged; "
-            "run `dlbench run quick` first, or choose another folder with -o"
-        )
+    if found.attempts.empty and not found.skipped:
+        _passing("")
+        raise BadInput(f"{' '.join(options.sources)} has no records; run `dlbench run quick` first")
     html = build.write(found, options.output, options.title, progress=_passing)
     _passing("")
     print(summary.terminal(found))

@@ -110,6 +110,7 @@ class Runs:
         self._timeout_s = timeout_s
         self._worker = worker  # the words before the folder; none start a worker of this machine
         self._count = 0
+        self.done: list[Trial] = []  # in their order
 
     def prediction(self) -> Callable[[int], float] | None:
         """Predict memory by batch [bytes]; None if the network cannot run on the meta device."""
@@ -158,6 +159,7 @@ class Runs:
             )
         answer = "fits" if done.fits else f"does not fit ({done.reason})"
         say(f"batch {batch}: {answer}, {done.seconds:.1f} s")
+        self.done.append(done)
         return done
 
     def _run(self, request: dict[str, Any]) -> Any:

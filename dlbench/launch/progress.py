@@ -149,7 +149,7 @@ def _figures(case: Case, record: Record) -> list[str]:
         return ["no samples"]
     # The usual level of 95 % is not printed.
     level = "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.level(case.protocol.confidence)}"
-    spread = f"±{units.percent(found.interval.relative_half_width)}" if found.interval else "±?"
+    spread = units.half_width(found.interval.relative_half_width if found.interval else None)
     # A single process does not show the spread between processes.
     unit = found.sample_unit
     words = [f"{units.rate(found.throughput, f'{unit}/s'):>12} {spread + level:<7} within one run"]

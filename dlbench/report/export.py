@@ -128,6 +128,7 @@ def _described(rows: pd.DataFrame, name: str) -> dict[str, Any]:
         "system_name": name,
         "number_of_nodes": int(rows["nodes"].max()),
         "host_processor_model_name": first["system_cpu_model"],
+        "host_processor_core_count": int(first["system_cpu_cores"]) if first["system_cpu_cores"] else None,
         "host_memory_capacity": _capacity(first["system_memory_bytes"]),
         "accelerators_per_node": int(first["system_device_count"] or 0),
         "accelerator_model_name": first["system_device_name"],

@@ -42,8 +42,14 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
         f"Cases: {len(cases)}{each}. Each window lasts {units.seconds(cases[0].protocol.min_time_s)} to "
         f"{units.seconds(cases[0].protocol.max_time_s)}; start-up and warm-up come on top, "
         f"and the time limit is {units.seconds(cases[0].protocol.timeout_s)}.",
+        f"At worst, warm-up and windows together take {units.seconds(_longest_s(cases))} per process of every case.",
         "FLOP and memory are per device; memory is the framework's own, libraries and context come on top.",
     ]
     if any(row[-1] is None for row in rows):
         notes.append("Networks outside the catalogue are counted when they run.")
     return Table(columns, rows, f"{suite.name}: {suite.description}" if suite.description else suite.name, notes)
+
+
+def _longest_s(cases: list[Case]) -> float:
+    """Warm-up, idle time and window of all cases at their limits [s]."""
+    return sum(c.protocol.warmup_max_time_s + c.protocol.idle_time_s + c.protocol.max_time_s for c in cases)
