@@ -1,4 +1,4 @@
-"""TOML files that a person wrote: read whole and checked, or refused in one line that names file, line and key."""
+"""Reading and checking of TOML files; one-line errors contain file, line and key."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ class TomlFile:
         return f"{self.path}:{table_line}" if table_line else str(self.path)
 
     def get(self, key: str, kind: type, default: Any, wanted: str = "") -> Any:
-        """The value of a key outside of all tables, if it is of this type; see `typed`."""
+        """Return the value of a top-level key, with type check; see `typed`."""
         if key not in self.values:
             return default
         return typed(self.values[key], kind, key, self.place(key), wanted)
 
     def table(self, name: str) -> dict[str, Any]:
-        """The table of this name; empty where there is none."""
+        """Return the table of this name; empty if missing."""
         return dict(self.get(name, dict, {}, f"a table ([{name}])"))
 
     def require_known(self, keys: Iterable[str], known: Iterable[str], table: str = "", kind: str = "key") -> None:
-        """Refuse the first key that is not known.
+        """Raise UnknownName for the first unknown key.
 
         Raises:
-            UnknownName: with its place and the nearest known name.
+            UnknownName: contains its place and the nearest known name.
         """
         known = tuple(known)
         for key in keys:
@@ -72,7 +72,7 @@ class TomlFile:
                 raise UnknownName(called, key, known, self.place(key, table))
 
     def refuse(self, value: Any, key: str, wanted: str, table: str = "") -> NoReturn:
-        """Raises BadInput: the value of this key cannot be used."""
+        """Raise BadInput: the value of this key is invalid."""
         refuse(value, f"{table}.{key}" if table else key, wanted, self.place(key, table))
 
 
@@ -91,19 +91,19 @@ def typed(value: Any, kind: type, name: str, where: str, wanted: str = "") -> An
         raise BadInput(f"{where}{': ' if where else ''}{name} exceeds the 64-bit range")
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    # To Python, true is an integer.
+    # In Python, true is an integer.
     if kind is float or not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         refuse(value, name, wanted or TYPE_NAMES[kind], where)
     return value
 
 
 def refuse(value: Any, name: str, wanted: str, where: str) -> NoReturn:
-    """Raises BadInput: a value cannot be used."""
+    """Raise BadInput: a value is invalid."""
     raise BadInput(f"{where}{': ' if where else ''}{name} is {excerpt(value, 200)}; it must be {wanted}")
 
 
 def read_toml(file: Path, what: str) -> TomlFile:
-    """A TOML file.
+    """Read a TOML file.
 
     Args:
         file: with or without a byte-order mark.

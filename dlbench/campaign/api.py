@@ -1,4 +1,4 @@
-"""`dlbench.run` and `dlbench.layers`: measuring and counting from Python."""
+"""`dlbench.run` and `dlbench.layers`: measurement and layer counts from Python."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def run(
     fresh: bool = False,
     **axes: Any,
 ) -> pd.DataFrame:
-    """Measure a suite or a single case, each in a process of its own; what is measured already is not measured again.
+    """Measure a suite or a single case, each case in a separate process; skip cases already measured.
 
     ``dlbench.run("quick", model="lenet5", batch_size=[8, 16])`` or ``dlbench.run(dlbench.Case("lenet5"))``.
 
     Args:
         what: a suite (a TOML file, or a name from `dlbench suites`), or a `dlbench.Case`.
         results: the results folder.
-        launcher: starts the ranks of a case: local, torchrun, mpirun or srun.
-        fresh: measure again what is measured already.
+        launcher: rank launcher: local, torchrun, mpirun or srun.
+        fresh: also measure cases already measured.
         axes: values that replace those of an axis of the suite, one or a list.
 
     Returns:
@@ -59,11 +59,11 @@ def run(
 
 
 def layers(model: str, auxiliary: bool = False) -> pd.DataFrame:
-    """The convolution and fully connected layers of a network: shapes, weights, MACs, FLOP and bytes of one image.
+    """Return the convolution and fully connected layers of a network: shapes, weights, MACs, FLOP and bytes per image.
 
     Args:
         model: a name from `dlbench models`, or package.module:factory.
-        auxiliary: with layers that run in training alone.
+        auxiliary: include training-only layers.
     """
     import pandas as pd
 
@@ -84,6 +84,6 @@ def _suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
         texts = {axis: ",".join(map(str, v)) if isinstance(v, list | tuple) else v for axis, v in axes.items()}
         return load_suite(what, [f"{axis}={text}" for axis, text in texts.items()])
     if axes:
-        raise BadInput(f"cannot replace {', '.join(axes)} of a case: write them into dlbench.Case(...)")
+        raise BadInput(f"cannot replace {', '.join(axes)} of a case; set them in dlbench.Case(...)")
     own = {axis: (getattr(what, axis),) for axis in AXES}
     return Suite("cases", 1, "", own, (), what.protocol, "dlbench.Case")

@@ -1,9 +1,9 @@
-"""A suite measured on every node by itself: one job per node, each with a results folder of its own.
+"""Measurement of a suite on every node separately: one job and one results folder per node.
 
     results/nodes/n7/        a results folder like any other: attempts, claims, jobs, Parquet files
 
-So nodes share no claims, a case that one node has measured is still missing on the others, and the same command later
-submits what is missing: on nodes that were down, or whose job was killed.
+Nodes therefore share no claims, and each node measures every case. Run the same command again to submit missing cases:
+of nodes that were down, or whose job was killed.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from dlbench.names import why_unsafe
 from dlbench.suites.suite import Suite
 
 FOLDER = "nodes"
-#: States of a node in which no job starts; a star behind a state means that it does not answer.
+#: States of a node in which no job starts; a star after a state means that the node does not respond.
 _AWAY = re.compile(r"down|drain|fail|maint|unk|power|reboot|planned_down|\*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Which nodes are to be measured now."""
+    """Nodes to measure now, and those skipped, by reason."""
 
     submit: tuple[str, ...]
     away: tuple[str, ...] = ()  # down or drained: tried when the command is run again
@@ -38,17 +38,17 @@ class Plan:
 
 
 def folder_of(results: Path, node: str) -> Path:
-    """The results folder of a node."""
+    """Return the results folder of a node."""
     return results / FOLDER / node
 
 
 def folders(results: Path) -> list[Path]:
-    """The results folders of all nodes that were measured or submitted."""
+    """Return the results folders of all measured or submitted nodes."""
     return sorted(path for path in (results / FOLDER).glob("*") if path.is_dir())
 
 
 def node_states(partition: str | None = None) -> dict[str, str]:
-    """The state of each node that Slurm knows.
+    """Return the state of each node in Slurm.
 
     Raises:
         SchedulerError: sinfo does not answer.
@@ -61,18 +61,20 @@ def node_states(partition: str | None = None) -> dict[str, str]:
 
 
 def plan(suite: Suite, site: Site, results: Path, wanted: Sequence[str] | None) -> Plan:
-    """Sort the wanted nodes by what is to be done with them.
+    """Sort the requested nodes by the action they need.
 
     Args:
         wanted: node names; None for all nodes of the site's partition.
 
     Raises:
-        BadInput: a case needs several nodes, Slurm does not know a node, or no node is left.
+        BadInput: a case needs several nodes, Slurm has no such node, or no node is left.
         SchedulerError: Slurm does not answer.
     """
     several = sorted({case.nodes for case in suite.cases() if case.nodes > 1})
     if several:
-        raise BadInput(f"--each-node: {suite.name} has cases of {several[0]} nodes; -P nodes=1 measures single nodes")
+        raise BadInput(
+            f"--each-node: {suite.name} has cases of {several[0]} nodes; add -P nodes=1 to measure single nodes"
+        )
     states = node_states(site.slurm.partition)
     nodes = list(dict.fromkeys(wanted)) if wanted is not None else list(states)
     unknown = [node for node in nodes if node not in states or why_unsafe(node)]
@@ -91,7 +93,7 @@ def plan(suite: Suite, site: Site, results: Path, wanted: Sequence[str] | None) 
 
 
 def prepare(suite: Suite, overrides: Sequence[str], site: Site, results: Path, node: str) -> jobs.Submission:
-    """The submission of one node: that of the suite, bound to the node."""
+    """Prepare the submission for one node."""
     directives = (*site.slurm.directives, f"--nodelist={node}")
     bound = dataclasses.replace(site, slurm=dataclasses.replace(site.slurm, directives=directives))
     return jobs.prepare(suite, overrides, bound, folder_of(results, node), report=False)
@@ -100,7 +102,7 @@ def prepare(suite: Suite, overrides: Sequence[str], site: Site, results: Path, n
 def submit(
     submissions: Iterable[jobs.Submission], on_taken: Callable[[SubmittedJob], None]
 ) -> tuple[list[SubmittedJob], DlbenchError | None]:
-    """Hand them to Slurm; gives those taken, and why it took no more (a limit of jobs, mostly)."""
+    """Submit them; return the accepted ones, and the error that stopped submission (usually a job limit)."""
     taken: list[SubmittedJob] = []
     for submission in submissions:
         try:
@@ -116,7 +118,7 @@ def _is_done(folder: Path, suite: Suite) -> bool:
 
 
 def _queued(nodes: Sequence[Path]) -> set[Path]:
-    """The folders with a job that is queued or running; Slurm is asked once for all."""
+    """Return the folders with a queued or running job, by a single call of Slurm."""
     owners = {job.job_id: folder for folder in nodes for job in jobs.submitted(folder)}
     return {
         owners[scheduler.base_id(state.id)] for state in scheduler.queued() if scheduler.base_id(state.id) in owners

@@ -114,7 +114,7 @@ def _already_there(path: Path, runtime: str) -> Imported:
 def _record(path: Path, digest: str, source: str | None, runtime: str) -> None:
     about = {"source": source, "digest": digest, "bytes": path.stat().st_size, "runtime": runtime}
     about["imported_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    write_atomically(_beside(path), json.dumps(about, indent=1))
+    write_atomically(_digest_file(path), json.dumps(about, indent=1))
 
 
 def _run(argv: list[str], claim: claims.Claim | None = None) -> str:
@@ -186,13 +186,13 @@ def recorded_digest(container: Container) -> str | None:
 
 def _recorded(path: Path) -> dict[str, Any]:
     try:
-        values = load_json(read_text(_beside(path)))
+        values = load_json(read_text(_digest_file(path)))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
-def _beside(path: Path) -> Path:
+def _digest_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 

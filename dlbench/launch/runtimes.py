@@ -1,6 +1,6 @@
-"""The container runtimes, one record each, from which launcher, site check, image import and doctor read.
+"""Container runtimes: one record each, used by launcher, site check, image import and doctor.
 
-How a runtime brings a command into a container, and sweeps up what jobs left, is its function in `containers`.
+The functions that run commands in a container and clean up are in `containers`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dlbench.launch.containers import Argv, Surroundings, Wrapping
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image that is a file on a shared disk."""
+    """Image format that is a file on a shared disk."""
 
     kind: str
     magic: bytes  # how the file begins, from byte `offset` on
@@ -25,7 +25,7 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ContainerRuntime:
-    """What is known of one runtime besides its words around a command."""
+    """Properties of one runtime, besides its command prefix."""
 
     wrap: Callable[[str, Surroundings], Wrapping]
     program: str | None = None  # is on PATH where the runtime is
@@ -44,10 +44,10 @@ def _enroot_import(source: str, target: Path) -> list[str]:
 
 
 def _apptainer_pull(source: str, target: Path) -> list[str]:
-    # Enroot's way to part registry and image is '#'; Apptainer takes the usual one.
+    # Enroot separates registry and image by '#'; Apptainer uses '/'.
     plain = source.replace("#", "/")
     if plain.startswith("dockerd://"):
-        # Enroot takes an image without its tag as the latest one; Apptainer refuses it.
+        # Without a tag Enroot uses latest; Apptainer requires one.
         name = plain.removeprefix("dockerd://")
         tagged = ":" in name.rpartition("/")[2] or "@" in name
         plain = f"docker-daemon:{name}" if tagged else f"docker-daemon:{name}:latest"
@@ -97,14 +97,14 @@ RECORDS = {
     "udocker": ContainerRuntime(containers.udocker, "udocker", pull=("pull",)),
 }
 RUNTIMES = tuple(RECORDS)
-#: The programs of all runtimes, each once.
+#: Programs of all runtimes, each once.
 PROGRAMS = tuple(dict.fromkeys(record.program for record in RECORDS.values() if record.program))
 
 
 def wrap(runtime: str, image: str | None, around: Surroundings) -> Wrapping:
-    """How `runtime`, one of `RUNTIMES`, brings a command into `image`.
+    """Return the wrapping of commands by `runtime` (one of `RUNTIMES`) for `image`.
 
     Raises:
-        BadInput: the runtime cannot do what is asked.
+        BadInput: the runtime does not support the request.
     """
     return RECORDS[runtime].wrap(image or "", around)

@@ -122,7 +122,7 @@ def _from_timm(name: str) -> LoadedModel:
 
 def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
     name = f"{module_name}:{factory_name}"
-    _look_here()
+    _import_from_current_folder()
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # an import runs user code
@@ -135,7 +135,7 @@ def _find_factory(module_name: str, factory_name: str) -> Callable[[], object]:
     return found
 
 
-def _look_here() -> None:
+def _import_from_current_folder() -> None:
     """Add the current folder to the import path: after the standard library, before installed packages.
 
     Before the standard library, a user's `random.py` would replace that of Python.

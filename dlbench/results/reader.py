@@ -191,7 +191,7 @@ class Reader:
         places: list[_Place] = []
         tables: list[pa.Table] = []
         for indices, whole in self._wanted(wanted, SCHEMA):
-            for index, table in _apart(indices, whole):
+            for index, table in _split_by_part(indices, whole):
                 tables.append(doubles.reduced(table.cast(SCHEMA)))
                 places += [(index, number) for number in _numbers(table)]
         if not tables:
@@ -212,7 +212,7 @@ class Reader:
         for indices, table in tables:
             self.num_held += table.num_rows
             if len(shared) and pc.any(there := pc.is_in(table["attempt_id"], value_set=shared)).as_py():
-                for index, mine in _apart(indices[there.to_numpy()], table.filter(there)):
+                for index, mine in _split_by_part(indices[there.to_numpy()], table.filter(there)):
                     keys = zip(mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _numbers(mine), strict=True)
                     counting = [places[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
                     apart.append(mine.filter(pa.array(counting, pa.bool_())))
@@ -274,13 +274,13 @@ class Reader:
     def _of_small(self, parts: list[tuple[int, _Small]], schema: pa.Schema) -> Iterator[_Read]:
         """Read similar small parts together; one by one if there is a problem."""
         problems = [small.opened.remark for _, small in parts if small.opened.remark]
-        table = _judged([small for _, small in parts], schema, problems)
+        table = _checked([small for _, small in parts], schema, problems)
         if table is not None and not problems:
             yield np.repeat([i for i, _ in parts], [small.table.num_rows for _, small in parts]), table
             return
         for index, small in parts:
             problems = [small.opened.remark] if small.opened.remark else []
-            table = _judged([small], schema, problems)
+            table = _checked([small], schema, problems)
             if table is None or (small.table.num_rows and not table.num_rows):
                 self.problems.append(f"cannot read {problems[-1]}; skipped; {store.REBUILD}")
                 continue
@@ -312,7 +312,7 @@ def _fits(one: _Small, others: list[_Small]) -> bool:
     )
 
 
-def _judged(parts: list[_Small], schema: pa.Schema, problems: list[str]) -> pa.Table | None:
+def _checked(parts: list[_Small], schema: pa.Schema, problems: list[str]) -> pa.Table | None:
     """Return the checked rows of similar parts; None on failure, with the reason as last problem."""
     first = parts[0].opened
     try:
@@ -324,7 +324,7 @@ def _judged(parts: list[_Small], schema: pa.Schema, problems: list[str]) -> pa.T
         return None
 
 
-def _apart(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+def _split_by_part(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
     """Split consecutive rows by part."""
     starts = np.flatnonzero(np.r_[True, np.diff(indices) != 0]) if indices.size else np.empty(0, np.int64)
     for start, end in zip(starts.tolist(), [*starts[1:].tolist(), indices.size], strict=True):

@@ -74,7 +74,9 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
     allowed = {*_SINGLE, low}
     wrong = {(name, dtype): count for (name, dtype), count in watch.products.items() if dtype not in allowed}
     if wrong:
-        calls = ", ".join(f"{name} in {_dtype_name(dtype)} ({count} a step)" for (name, dtype), count in _most(wrong))
+        calls = ", ".join(
+            f"{name} in {_dtype_name(dtype)} ({count} a step)" for (name, dtype), count in _most_frequent(wrong)
+        )
         raise InvalidMeasurement(
             f"precision '{case.precision}' was requested, but the network computes {calls}; remove casts from the "
             f"network"
@@ -148,5 +150,5 @@ def _dtype_name(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _most(counts: dict[tuple[str, object], int]) -> Iterable[tuple[tuple[str, object], int]]:
+def _most_frequent(counts: dict[tuple[str, object], int]) -> Iterable[tuple[tuple[str, object], int]]:
     return sorted(counts.items(), key=lambda item: -item[1])[:_MAX_NAMES]

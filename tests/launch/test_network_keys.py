@@ -203,7 +203,7 @@ def test_neither_prints_nor_files_named_like_the_standard_librarys_spoil_anythin
 def test_the_current_folder_comes_before_installed_packages_and_after_the_standard_library(folder, monkeypatch):
     (folder / "pytest.py").write_text("")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path != str(folder)])
-    external._look_here()
+    external._import_from_current_folder()
     find = importlib.machinery.PathFinder.find_spec
     assert find("pytest", sys.path).origin == str(folder / "pytest.py")
     (folder / "random.py").write_text("")

@@ -112,7 +112,11 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
     """
     passes = [count_model(model, training, batch_size, seed) for seed in range(2)]
     first = passes[0]
-    if not first.is_random and _work_of(first) == _work_of(passes[1]) and _stays(model, training, batch_size, first):
+    if (
+        not first.is_random
+        and _work_of(first) == _work_of(passes[1])
+        and _is_constant(model, training, batch_size, first)
+    ):
         return first
     passes += [count_model(model, training, batch_size, seed) for seed in range(2, NUM_PASSES)]
     if len({_work_of(p) for p in passes}) == 1:
@@ -136,7 +140,7 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
     )
 
 
-def _stays(model: BuiltModel, training: bool, batch_size: int, first: Counted) -> bool:
+def _is_constant(model: BuiltModel, training: bool, batch_size: int, first: Counted) -> bool:
     """Whether the next forward passes equal the first, within a short time limit."""
     ends_s = time.perf_counter() + LOOK_S
     batch = model.make_batch(batch_size, "meta")
@@ -298,14 +302,14 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if is_unknown(func) and func._can_decompose():
             # Composite operations such as `linear` are decomposed; their parts are dispatched here.
-            with self._here_too():
+            with self._keep_active():
                 return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
         self._note(func, args, kwargs, result)
         return result
 
     @contextmanager
-    def _here_too(self) -> Iterator[None]:
+    def _keep_active(self) -> Iterator[None]:
         """Keep the mode active, which PyTorch disables while it handles an operation."""
         super().__enter__()  # type: ignore[no-untyped-call]
         try:

@@ -1,4 +1,4 @@
-"""Which module of a network a node of autograd belongs to: that during whose forward pass autograd numbered it."""
+"""Owners of autograd nodes: a node belongs to the module whose forward pass created it."""
 
 from __future__ import annotations
 
@@ -10,50 +10,50 @@ from torch import nn
 
 
 class NodeOwners:
-    """Follows the modules that run, and what autograd numbers meanwhile."""
+    """Tracker of running modules and of the autograd nodes they create."""
 
     def __init__(self) -> None:
         self._running: list[str] = []
         self._owner_of_node: dict[int, str] = {}
-        #: Autograd numbers its nodes upwards; the next one will have this number.
+        #: Number of the next autograd node (numbers ascend).
         self.next_node = _next_number()
 
     @property
     def running(self) -> str | None:
-        """The path of the innermost module that runs now; None outside of all."""
+        """Path of the innermost running module; None outside modules."""
         return self._running[-1] if self._running else None
 
     def enter(self, path: str) -> None:
-        """The module of this path begins to run."""
+        """Enter the module with this path."""
         self.assign_new()
         self._running.append(path)
 
     def leave(self) -> None:
-        """The innermost module ends."""
+        """Leave the innermost module."""
         self.assign_new()
         self._running.pop()
 
     def assign_new(self, owner: str | None = None) -> None:
-        """What autograd has numbered since the last call belongs to `owner`, or else to the module that runs."""
+        """Assign the nodes created since the last call to `owner`, or to the running module."""
         newest, owner = _next_number(), self.running if owner is None else owner
         if owner is not None:
             self._owner_of_node.update(dict.fromkeys(range(self.next_node, newest), owner))
         self.next_node = newest
 
     def of(self, node: Any) -> str | None:
-        """The path of the node's module; None where it was made outside of all."""
+        """Return the path of the module of a node; None if created outside modules."""
         return self._owner_of_node.get(node._sequence_nr())
 
     def clear(self) -> None:
-        """Forget all nodes: those of the next step are others."""
+        """Delete all nodes, at the end of a step."""
         self._running.clear()
         self._owner_of_node.clear()
 
 
 def hook_modules(network: nn.Module, entering: Callable[[str], None], leaving: Callable[[Any], None]) -> list[Any]:
-    """Call these when a module of `network` begins, with its path, and ends, with its output; gives the hooks' handles.
+    """Register hooks for start (with path) and end (with output) of every module; return their handles.
 
-    The output is None where a module ended early.
+    The output is None if a module ended early.
     """
     handles: list[Any] = []
     for path, module in network.named_modules():

@@ -105,9 +105,9 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
 
 
 def node_name() -> str:
-    """The node's name: that of Slurm inside a job, which tools of the site know, else the host's.
+    """Return the name of the node: in a job the name in Slurm, as tools of the site use it, else the host name.
 
-    A container may have a host name of its own, and several nodes of a test cluster share one.
+    A container may have its own host name, and several nodes of a test cluster can share one.
     """
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
