@@ -1,7 +1,7 @@
 """dlbench: benchmarking and profiling of deep-learning networks on supercomputers.
 
     dlbench.run("quick")          measure a suite, or a dlbench.Case
-    dlbench.load("results")       all results as a pandas DataFrame, raw samples included
+    dlbench.load("results")       all results as a pandas DataFrame, with raw samples
     dlbench.metrics("results")    every metric of every case with its interval
     dlbench.plots                 the figures of the report, as functions; a notebook shows what they give
     dlbench.layers("alexnet")     the layers of a network

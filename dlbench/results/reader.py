@@ -438,7 +438,7 @@ def _streamed(
             # A text in many rows is decoded once.
             file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[LONG_TEXT])
         num_rows = int(BATCH_BYTES // _bytes_per_row(file, names))
-        if num_rows >= file.metadata.num_rows or not _together(file):
+        if num_rows >= file.metadata.num_rows or not _is_grouped(file):
             yield opened.checked(opened.fitted(file.read(columns=names), problems, IN_MEMORY), schema, problems)
             return
         groups = [g for g in range(file.metadata.num_row_groups) if wanted is None or _may_hold(file, g, wanted)]
@@ -481,7 +481,7 @@ def _bytes_per_row(file: pq.ParquetFile, columns: Collection[str]) -> float:
     return _ROW_BYTES + (text + 8 * numbers) / max(1, num_rows)
 
 
-def _together(file: pq.ParquetFile) -> bool:
+def _is_grouped(file: pq.ParquetFile) -> bool:
     """Whether the rows of each attempt are consecutive, as in all files of dlbench."""
     if "attempt_id" not in file.schema_arrow.names:
         return False
