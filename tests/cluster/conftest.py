@@ -165,7 +165,7 @@ def suite(tmp_path):
         names = ", ".join(f'"{model}"' for model in models)
         file.write_text(
             f'name = "suite"\n[axes]\nmodel = [{names}]\ndevice = ["cpu"]\nbatch_size = {list(range(1, cases + 1))}\n'
-            f"[protocol]\nmin_time_s = {seconds}\nmax_time_s = 600\n"
+            f"[protocol]\nprocesses = 1\nmin_time_s = {seconds}\nmax_time_s = 600\n"
         )
         return file
 
