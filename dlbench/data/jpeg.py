@@ -192,8 +192,6 @@ def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
         raise BadInput(
             f"data 'jpeg' needs a network that classifies images, and {built.name} does not; set data = \"synthetic\""
         )
-    if case.loader == "dali":
-        raise BadInput('loader "dali" needs NVIDIA DALI, which is not installed; set loader = "torchvision"')
     images = find_images(case.data_path or photographs())
     if images.num_classes > max(1, built.num_classes):
         raise BadInput(

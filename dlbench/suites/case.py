@@ -23,8 +23,6 @@ OPTIMIZER_IMPLS = ("auto", "plain", "foreach", "fused")
 #: "synthetic": one random batch, already on the device; "synthetic_host": pinned host batches copied in each step.
 #: "jpeg": image files, decoded, augmented and copied while the device computes.
 DATA_SOURCES = ("synthetic", "synthetic_host", "jpeg")
-#: What decodes image files.
-LOADERS = ("torchvision", "dali")
 #: "auto" becomes "cuda" or "cpu" before a case is created, so that a case always contains its device.
 DEVICES = ("auto", "cuda", "cpu")
 ENERGY_CHOICES = ("auto", "none")
@@ -108,8 +106,7 @@ class Case:
     static_graph: str = "off"
     comm_hook: str = "none"
     optimizer_impl: str = "auto"
-    #: With data "jpeg": who loads, in how many processes beside the one that trains, and from which folder.
-    loader: str = "torchvision"
+    #: With data "jpeg": in how many processes beside the one that trains files are loaded, and from which folder.
     loader_workers: int = 0
     data_path: str = ""  # "" is the set that dlbench makes of photographs that ship with its packages
     protocol: Protocol = field(default_factory=Protocol)
@@ -176,7 +173,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": OPTIMIZERS,
     "optimizer_impl": OPTIMIZER_IMPLS,
     "data": DATA_SOURCES,
-    "loader": LOADERS,
     "backend": BACKENDS,
     "gradient_as_bucket_view": SWITCHES,
     "static_graph": SWITCHES,

@@ -192,7 +192,6 @@ def test_every_axis_is_part_of_the_id(axis):
         "static_graph": "on",
         "comm_hook": "fp16",
         "optimizer_impl": "foreach",
-        "loader": "dali",
     }
     assert Case("vgg16", **{axis: other.get(axis, 17)}).id != Case("vgg16").id
 
