@@ -33,6 +33,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--baseline", metavar="NAME", help="speedup baseline: name of a system (default: the first)")
     parser.add_argument("--prices", metavar="FILE", help="TOML file with prices, for the cost of a training")
     parser.add_argument(
+        "--mix", type=some_path, metavar="FILE", help="TOML file with your mix of work, for a verdict on it"
+    )
+    parser.add_argument(
         "--with-reference", action="store_true", help="also show the reference systems that come with dlbench"
     )
 
@@ -41,6 +44,7 @@ def _report(options: argparse.Namespace) -> int:
     from dlbench.heap import keep_freed_memory
     from dlbench.report import build
     from dlbench.report.analysis import content
+    from dlbench.report.analysis.mix import read_mix
     from dlbench.report.analysis.projection import read_prices
     from dlbench.report.listings import summary
 
@@ -48,8 +52,9 @@ def _report(options: argparse.Namespace) -> int:
     keep_freed_memory()
     references = _references() if options.with_reference else []
     prices = read_prices(shipped.find("price list", options.prices)) if options.prices else None
+    mix = read_mix(options.mix) if options.mix else ()
     _passing("reading")
-    found = content.read([*options.sources, *references], options.baseline, prices, _passing)
+    found = content.read([*options.sources, *references], options.baseline, prices, _passing, mix=mix)
     if found.attempts.empty and not found.skipped:
         _passing("")
         raise BadInput(f"{' '.join(options.sources)} has no records; run `dlbench run quick` first")

@@ -19,7 +19,7 @@ from dlbench.atomic_file import is_temporary, temporary_name, write_atomically, 
 from dlbench.errors import StoreError
 from dlbench.report.analysis.content import Content, read
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.sections import SECTIONS, variability
+from dlbench.report.chapters.sections import SECTIONS, opened, variability
 from dlbench.report.document import Report, Section
 from dlbench.report.export import tidy_csv_parts
 from dlbench.report.figures import figure_style, pdf_fonts
@@ -119,17 +119,22 @@ def _write(crew: Crew, content: Content, out: Path, title: str, on_progress: Cal
     figures: list[Pending] = []
     # The figures of raw samples take longest to draw.
     for section in sorted(SECTIONS, key=lambda section: section is not variability):
-        found[section] = section(content)
+        found[section] = opened(section, content)
         plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
         if plots:
             pdf_fonts.remember(fonts.result())
         for names in crew.shares(list(plots)):
             some = {name: plots[name] for name in names}
             figures.append(crew.start(partial(figure_style.save_all, some, out / "figures")))
-        if found[section].blocks:
+        if found[section].blocks or found[section].finding:
             on_progress(found[section].title)
     report = Report(
-        content, [found[section] for section in SECTIONS if found[section].blocks], {}, title, subtitle, out
+        content,
+        [one for one in map(found.__getitem__, SECTIONS) if one.blocks or one.finding],
+        {},
+        title,
+        subtitle,
+        out,
     )
     files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
     drawn = results(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))
@@ -177,17 +182,30 @@ def _write_latex(report: Report, path: Path) -> None:
 
 
 def _write_pdf(report: Report, path: Path) -> None:
-    # fpdf2 takes some time to import, and most uses of this module write no document.
+    """The brief, and of each chapter what leads it."""
+    shown = [replace(section, blocks=section.leading()) for section in report.sections]
+    _print(report, path, report.title, [section for section in shown if section.blocks or section.finding])
+
+
+def _write_appendix(report: Report, path: Path) -> None:
+    """All that stands behind the printed report."""
+    rest = [replace(section, blocks=section.rest(), finding="") for section in report.sections]
+    _print(report, path, f"{report.title}: appendix", [section for section in rest if section.blocks])
+
+
+def _print(report: Report, path: Path, title: str, sections: Sequence[Section]) -> None:
+    # Most uses of this module write no document.
     from dlbench.report.forms import pdf
 
     attempts = report.content.attempts
     when = attempts["started_at"].max().to_pydatetime() if len(attempts) else datetime(1970, 1, 1, tzinfo=UTC)
-    pdf.write(path, report.title, report.subtitle, report.sections, report.folder / "figures", when)
+    pdf.write(path, title, report.subtitle, sections, report.folder / "figures", when)
 
 
 #: The files of a report beside its figures, and what writes each. A new form is a function and an entry.
 FORMS: dict[str, Callable[[Report, Path], None]] = {
     "report.pdf": _write_pdf,
+    "appendix.pdf": _write_appendix,
     "index.html": _write_page,
     "metrics.csv": _write_metrics,
     "comparison.csv": _write_comparison,
@@ -200,7 +218,7 @@ FORMS: dict[str, Callable[[Report, Path], None]] = {
 _OF_DATA = {"metrics.csv", "comparison.csv"}
 
 
-_OF_FIGURES = {"report.pdf", "index.html"}
+_OF_FIGURES = {"report.pdf", "appendix.pdf", "index.html"}
 
 
 def _title(content: Content) -> str:

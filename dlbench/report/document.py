@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +10,15 @@ from matplotlib.figure import Figure
 
 from dlbench.report.analysis.content import Content
 from dlbench.table import Table
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a part of a figure tells when it is pointed at, the series it belongs to, and the attempt to go to."""
+
+    text: str
+    series: str = ""
+    record: str = ""
 
 
 @dataclass(frozen=True)
@@ -21,6 +30,7 @@ class Plot:
     figure: Figure | None = None
     records: tuple[str, ...] = ()  # the attempts that it is drawn from
     runs: tuple[str, ...] = ()  # the runs of `dlbench ceilings`, `profile` and `allreduce` that it is drawn from
+    marks: Mapping[str, Mark] = field(default_factory=dict)  # by the id of a part of the figure
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class KeyFigure:
     value: str
     label: str
     note: str = ""
+    lines: tuple[tuple[str, str], ...] = ()  # further names and values, below it
 
 
 @dataclass(frozen=True)
@@ -43,15 +54,32 @@ class Block:
     heading: str = ""
     folded: bool = False  # shown on demand
     filters: tuple[str, ...] = ()  # columns of the table to choose by
+    lead: bool = False  # shown while its chapter is folded
+    emphasis: bool = False  # words that are set large
+    points: tuple[str, ...] = ()  # a list of sentences
 
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of a report."""
+    """A chapter of a report: its finding in one sentence, and the blocks behind it."""
 
     id: str
     title: str
     blocks: Sequence[Block] = field(default=())
+    finding: str = ""
+    folded: bool = True  # only the finding and the leading blocks are shown at once
+
+    def leading(self) -> list[Block]:
+        """The blocks that are shown at once: all, those marked so, or the first figure."""
+        if not self.folded:
+            return list(self.blocks)
+        marked = [block for block in self.blocks if block.lead]
+        return marked or [block for block in self.blocks if block.plot and block.plot.figure][:1]
+
+    def rest(self) -> list[Block]:
+        """The blocks that are shown on demand, and in the appendix of the printed report."""
+        leading = self.leading()
+        return [block for block in self.blocks if not any(block is one for one in leading)]
 
 
 @dataclass(frozen=True)

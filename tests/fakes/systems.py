@@ -48,6 +48,8 @@ def campaign(
     repeats: int = 1,
     slow: Callable[[str], float] = lambda host: 1.0,
     first: int = 0,
+    times: Callable[[str, Case], float] | None = None,
+    power: float | None = None,
     **of_record: object,
 ) -> list[Record]:
     """What `cases` took on `system`; repeats go round the hosts, each process with a deviation of its own.
@@ -55,6 +57,8 @@ def campaign(
     Args:
         slow: by how much the step times of a host are longer.
         first: number of the first attempt; attempts of one store need different ones.
+        times: step times over those of `fakes.measurement`, by device and case, noise included.
+        power: the power over that of `fakes.measurement`.
     """
     hosts = hosts or (system.hostname,)
     found = []
@@ -63,15 +67,22 @@ def campaign(
             number = first + len(found)
             host = hosts[repeat % len(hosts)]
             found.append(
-                _process(system, dataclasses.replace(case, repeat=repeat), host, slow(host), number, of_record)
+                _process(
+                    system, dataclasses.replace(case, repeat=repeat), host, slow(host), number, of_record, times, power
+                )
             )
     return found
 
 
-def _process(system: System, case: Case, host: str, slower: float, number: int, of_record: dict) -> Record:
+def _process(
+    system: System, case: Case, host: str, slower: float, number: int, of_record: dict,
+    own: Callable[[str, Case], float] | None, own_power: float | None,
+) -> Record:  # fmt: skip
     rng = np.random.default_rng(zlib.crc32(f"{case.id}{host}{system.device_name}".encode()))
     times, power = FACTORS.get(system.device_name, (1.0, 1.0))
     factor = times * slower * float(np.exp(rng.normal(0, BETWEEN)))
+    factor = own(system.device_name or "", case) if own else factor
+    power = own_power or power
     # All processes of a case share the steps' noise of its first repeat: what differs is the process.
     base = fakes.measurement(dataclasses.replace(case, repeat=0), system)
     changes: dict = {}

@@ -168,17 +168,17 @@ def test_no_point_beats_the_pareto_front_and_each_of_it_beats_its_neighbour(tmp_
 def test_anchors_stand_beside_our_nearest_case_with_what_differs(tmp_path):
     content = three(tmp_path)
     # Published results are of v1.5, whose strides differ: the paper's network takes 6 % less FLOP, and has none.
-    assert not [row for row in anchors_table(content.shown, content.system_names).records() if "ResNet" in row["model"]]
+    assert not [row for row in anchors_table(content.shown, content.system_names)[0].records() if "ResNet" in row["model"]]
     newer = content.shown.assign(model=content.shown["model"].replace("resnet50", "resnet50_v1_5"))
-    rows = anchors_table(newer, content.system_names).records()
+    table, num_others = anchors_table(newer, content.system_names)
+    rows = table.records()
     ours = next(row for row in rows if row["source"].startswith("milabench") and row["device"] == "H200 SXM")
     assert ours["system"] == "H200"
     assert ours["ratio"] == pytest.approx(ours["ours"] / ours["published"])
     assert ours["differs"] == "precision: amp_fp16+tf32, ours amp_bf16"
-    titan = next(row for row in rows if row["device"] == "Titan X")
-    assert titan["ratio"] is None
-    assert "variant: one tower" in titan["differs"]
-    assert "device: Titan X, ours" in titan["differs"]
+    # Another device is another question.
+    assert not [row for row in rows if row["device"] == "Titan X"]
+    assert num_others > 3
 
 
 def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(tmp_path):

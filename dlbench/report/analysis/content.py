@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from dlbench.report.analysis import accounting, case_bounds, derive
+from dlbench.report.analysis.mix import Work
 from dlbench.report.analysis.projection import Prices
 from dlbench.report.loading import stores, systems
 from dlbench.results import bounds_store, store
@@ -37,6 +38,7 @@ class Content:
     account: accounting.Account = field(default_factory=lambda: accounting.Account(0, {}, {}))
     baseline: str | None = None  # the name of the system that speedups are over; None for the first
     prices: Prices | None = None
+    mix: tuple[Work, ...] = ()  # the user's own mix of work
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
     files: Mapping[str, Path] = field(default_factory=dict)  # of each listed attempt the Parquet file that holds it
 
@@ -59,6 +61,7 @@ def read(
     progress: stores.Progress | None = None,
     max_shown: float | None = None,
     with_rows: bool = True,
+    mix: tuple[Work, ...] = (),
 ) -> Content:
     """Read the stores and derive everything that a report shows.
 
@@ -69,6 +72,7 @@ def read(
         progress: is told how far the reading is.
         max_shown: at most so many cases are shown, with their samples; None for `MAX_SHOWN`.
         with_rows: keep the rows; those of a large store take more than a gigabyte.
+        mix: the user's own work, for a verdict on it.
 
     Raises:
         StoreError: a source does not exist.
@@ -120,6 +124,7 @@ def read(
         account=account,
         baseline=baseline,
         prices=prices,
+        mix=mix,
         bounds=bounds,
         files=loaded.files(_listed(attempts, chosen, failed)),
     )

@@ -18,11 +18,11 @@ _PASSES = {"forward+backward": "training"}
 _LAYOUTS = {"NHWC": "channels_last", "NCHW": "channels_first"}
 
 
-def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
-    """One row per published result of a network measured here: it, our nearest case, the ratio, and what differs.
+def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> tuple[Table, int]:
+    """One row per published result of a network and device measured here; and how many there are of other devices.
 
-    Nearest is, in this order, the same device, as many devices, the same precision, the nearest batch. A ratio stands
-    only where the device is the same: another device is another question.
+    A row holds the result, our nearest case, the ratio, and what differs. Nearest is, in this order, as many devices,
+    the same precision, the nearest batch.
     """
     several = len(names) > 1
     columns = [
@@ -36,19 +36,22 @@ def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
         Column("source", "Source"),
     ]
     rows: list[list[Cell]] = []
+    num_others = 0
     for anchor in anchors():
         case = _nearest(anchor, shown)
         if case is None:
             continue
+        if _device(case) != anchor.device:
+            num_others += 1
+            continue
         ours = case["throughput"] / (case["nodes"] * case["devices_per_node"])
         published = anchor.img_per_s_total / anchor.devices
-        same = _device(case) == anchor.device
         device = anchor.device if anchor.devices == 1 else f"{anchor.devices} × {anchor.device}"
         title = f"{network(_model(anchor))}, {anchor.mode}"
         row: list[Cell] = [title, device, published, ours]
         row += [names.get(case["system_id"], "unknown")] if several else []
-        rows.append([*row, ours / published if same else None, "; ".join(_differences(anchor, case)), anchor.source])
-    return Table(columns, rows)
+        rows.append([*row, ours / published, "; ".join(_differences(anchor, case)), anchor.source])
+    return Table(columns, rows), num_others
 
 
 def _nearest(anchor: Anchor, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
@@ -83,8 +86,6 @@ def _device(case: Mapping[Hashable, Any]) -> str:
 def _differences(anchor: Anchor, case: Mapping[Hashable, Any]) -> list[str]:
     """Sentences without verbs: published first, ours second."""
     found = [f"variant: {_variant(anchor)}, ours as in the published table"] if _variant(anchor) else []
-    if _device(case) != anchor.device:
-        found.append(f"device: {anchor.device}, ours {_device(case)}")
     devices = case["nodes"] * case["devices_per_node"]
     if devices != anchor.devices:
         found.append(f"devices: {anchor.devices}, ours {devices}")

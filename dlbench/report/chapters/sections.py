@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import pandas as pd
 
+from dlbench import units
 from dlbench.facts import audit
 from dlbench.facts.counted import CountedFacts
 from dlbench.report.analysis import levels
@@ -19,6 +20,7 @@ from dlbench.report.chapters.bounds_section import HOW_TO_DRAW, bounds
 from dlbench.report.chapters.compute_section import section as compute
 from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.history_section import section as history
+from dlbench.report.chapters.openings import OPENINGS
 from dlbench.report.chapters.pipeline_section import pipeline
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
@@ -36,19 +38,25 @@ from dlbench.table import Table
 NOTHING = "No case was measured successfully, so there is nothing to show here."
 #: Figures are drawn for so many systems; the tables hold all.
 MAX_SYSTEMS = 4
+#: A longer table of failures is folded away.
+_MAX_LEADING = 12
 
 
 def comparison(content: Content) -> Section:
-    """All measured cases with all that is known of them, to sort and to filter."""
+    """All measured cases with all that is known of them, to sort and to filter; repeats are one row."""
     if content.shown.empty:
         return Section("comparison", "Comparison", [Block(words=NOTHING)])
-    table = tables.without_common(tables.comparison(content.shown, content.system_names))
+    cases = tables.merged(content.shown)
+    table = tables.without_common(tables.comparison(cases, content.system_names))
     shown, num_cases = len(content.shown), len(content.shown) + content.left_out
-    which = f"{shown} of {num_cases} measured cases; metrics.csv has all" if content.left_out else "Every measured case"
+    runs = f" from {units.counted(shown, 'run')}" if len(cases) < shown else ""
+    finding = f"{units.counted(len(cases), 'case')}{runs} of {units.counted(cases['model'].nunique(), 'network')}."
+    if content.left_out:
+        finding = f"{shown} of {num_cases} measured cases are in this report; metrics.csv has all."
     words = (
-        f"{which}, process by process. Throughput is over all devices; ± is, within one run, the half-width of the "
-        f"confidence interval of the median step time, at {levels.named(content.shown)}; every metric is defined under "
-        "Method."
+        "Throughput is over all devices; ± is, within one run, the half-width of the confidence interval of the median "
+        f"step time, at {levels.named(content.shown)}, and for several runs half the range of theirs. Every metric is "
+        "defined under Method."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]
@@ -56,7 +64,7 @@ def comparison(content: Content) -> Section:
     if over is not None:
         heading = "Over processes: what a rerun gives"
         blocks = [Block(heading=heading, words=tables_processes.WORDS, table=over), *blocks]
-    return Section("comparison", "Comparison", blocks)
+    return Section("comparison", "Comparison", blocks, finding)
 
 
 def throughput(content: Content) -> Section:
@@ -94,8 +102,16 @@ def energy(content: Content) -> Section:
     """Energy per image, what throughput costs of it, and the power behind it."""
     blocks = over_systems(content, "energy_per_image", "energy") or _plots(content, plots_rates.energy)
     blocks += trade_off(content)
-    if content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).any():
+    traced = content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1)
+    if plots_samples.varying_power(content.shown[traced]).any():
         blocks += _plots(content, plots_samples.power)
+    elif traced.any():
+        blocks.append(
+            Block(
+                words=f"Power is steady in every window, within {units.percent(plots_samples.STEADY_POWER)}; "
+                "the table below has the averages."
+            )
+        )
     table = energies(content.shown, content.system_names)
     if table.rows:
         filters = ("system", "model", "mode", "precision")
@@ -131,18 +147,23 @@ def trainings(content: Content) -> Section:
 
 
 def published(content: Content) -> Section:
-    """Published throughputs beside which ours may be held."""
-    table = anchors_table(_as_cases(content.shown), measured(content))
-    words = (
-        "Published throughputs of the same networks, to hold those above against. They differ in framework, data, "
-        "batch, precision and often in the variant of the network: a figure far from its anchor deserves a look, a "
-        "figure near it proves nothing. Beside each stands our nearest case, and what differs: theirs first."
-    )
+    """Published throughputs of the same networks on the same devices, with all in which they differ."""
+    table, num_others = anchors_table(_as_cases(content.shown), measured(content))
+    elsewhere = f"{units.counted(num_others, 'published result')} of these networks on other devices are left out."
     if not table.rows:
-        return Section(
-            "published", "Published results", [Block(words="None are known for the networks of this report.")]
-        )
-    return Section("published", "Published results", [Block(words=words), Block(table=table)])
+        words = "No published result of these networks on these devices is known."
+        return Section("published", "Published results", finding=f"{words} {elsewhere}" if num_others else words)
+    ratios = [row["ratio"] for row in table.records() if isinstance(row["ratio"], float)]
+    low, high = (units.digits(end(ratios), 3) for end in (min, max))
+    finding = (
+        f"{units.counted(len(ratios), 'published result')} on the same device; ours are {low} to {high} times theirs."
+    )
+    words = (
+        "They differ in framework, data, batch, precision and often in the variant of the network. Each row lists the "
+        f"differences: theirs first, ours second. {elsewhere if num_others else ''}"
+    )
+    blocks = [Block(words=words.strip()), Block(table=table)]
+    return Section("published", "Published results", blocks, finding)
 
 
 def cnn_table(content: Content) -> Section:
@@ -165,18 +186,18 @@ def cnn_table(content: Content) -> Section:
 
 def failures(content: Content) -> Section:
     """What failed, and what to know about what did not."""
-    blocks = [Block(words="Every case was measured.")]
+    blocks = []
     if len(content.failed):
-        count = len(content.failed)
-        words = f"Cases without a result: {count}. `dlbench run` tries them again, those out of memory excepted."
-        blocks = [Block(heading="Failed cases", words=words, table=tables.failures(content.failed, content.files))]
+        words = "`dlbench run` tries them again, except those out of memory."
+        table = tables.failures(content.failed, content.files)
+        blocks = [Block(heading="Failed cases", words=words, table=table, lead=len(content.failed) <= _MAX_LEADING)]
     elif content.attempts.empty:
-        blocks = [Block(words="The store is empty: nothing has been run yet.")]
+        blocks = [Block(words="The store is empty: nothing has been run yet.", lead=True)]
     found = findings(content)
     if found.rows:
-        blocks.append(Block(heading="Warnings", table=found))
+        blocks.append(Block(heading="Warnings", table=found, lead=True))
     elif len(content.shown):
-        blocks.append(Block(words="No measured case has a warning."))
+        blocks.append(Block(words="No measured case has a warning.", lead=True))
     return Section("failures", "Failures and warnings", blocks)
 
 
@@ -192,6 +213,15 @@ def how(content: Content) -> Section:
         Block(heading="Definition of every metric", table=tables.definitions(), folded=True),
     ]
     return Section("method", "Method", blocks)
+
+
+def opened(make: Callable[[Content], Section], content: Content) -> Section:
+    """A chapter with the sentence that it opens with."""
+    section = make(content)
+    opening = OPENINGS.get(section.id)
+    if section.finding or opening is None or content.shown.empty:
+        return section
+    return dataclasses.replace(section, finding=opening(content))
 
 
 #: The chapters in their order. A new one is a function and an entry. Those without blocks are left out of the report.

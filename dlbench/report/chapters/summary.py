@@ -1,4 +1,4 @@
-"""The first page of a report: key figures, what they say in words, and each network at its fastest."""
+"""The first page of a report: the brief of several systems, or of one its key figures and each network's fastest."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from dlbench.report.analysis.labels import network, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.selection import fastest
 from dlbench.report.analysis.side_by_side import numbered, over_processes
-from dlbench.report.chapters import tables
-from dlbench.report.chapters.systems_section import measured, verdicts
+from dlbench.report.chapters import brief, tables
+from dlbench.report.chapters.systems_section import measured
 from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
 from dlbench.suites.case import USUAL_CONFIDENCE
 
 
 def summary(content: Content) -> Section:
-    """One page: the key figures, what they say in words, and the fastest setting of each network."""
+    """The brief of several systems; of one the key figures and the fastest setting of each network."""
     # Of several processes of a case their median: the fastest of them would be luck.
+    if len(measured(content)) > 1:
+        machines = Block(heading="Systems", points=tuple(_machines(content)))
+        return Section("summary", "In brief", [*brief.blocks(content), machines], folded=False)
     processes = numbered(content.shown)
     cases = with_doubts(over_processes(processes), processes)
-    figures = Block(figures=_key_figures(content, cases))
-    machines = [Block(words=words) for words in _machines(content)]
+    blocks = [Block(words=_in_words(content, cases), emphasis=True), Block(figures=_key_figures(content, cases))]
     if doubted := of_all(content.shown, with_energy=True):
-        machines.insert(0, Block(words=f"To be doubted: {doubted}. Failures and warnings says more."))
-    if len(measured(content)) > 1:
-        return Section("summary", "Summary", [figures, *verdicts(content), *machines])
-    blocks = [figures, Block(words=_in_words(content, cases)), *machines]
+        blocks.append(Block(words=f"Warnings: {doubted}. See Failures and warnings."))
+    blocks += [Block(words=words) for words in _machines(content)]
     if len(cases):
         heading = "Each network at its fastest setting"
         heading += ", the median of its processes" if cases["processes"].gt(1).any() else ""
         blocks.append(Block(heading=heading, table=tables.summary(cases)))
-    return Section("summary", "Summary", blocks)
+    return Section("summary", "In brief", blocks, folded=False)
 
 
 def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]:

@@ -25,14 +25,14 @@ def systems(content: Content) -> Section:
     if len(measured(content)) < 2:
         return Section("systems", TITLE)
     shared = together(content)
-    blocks = [Block(words=_how_many(content, shared))]
+    blocks: list[Block] = []
     if len(shared.cases):
-        blocks += _tables(content, shared)
+        blocks += [*verdicts(content), *_tables(content, shared)]
     rest = left_out(content)
     if rest.rows:
         words = "Measured, but beside nothing: side by side stands only what agrees in all but system and repeat."
         blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
-    return Section("systems", TITLE, blocks)
+    return Section("systems", TITLE, blocks, _how_many(content, shared))
 
 
 def measured(content: Content) -> dict[str, str]:

@@ -15,11 +15,12 @@ import pandas as pd
 from dlbench import units
 from dlbench.errors import DlbenchError
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import describe, per_case
+from dlbench.report.analysis.case_warnings import describe, per_case, with_doubts
 from dlbench.report.analysis.derive import uneven
 from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.selection import fastest
+from dlbench.report.analysis.side_by_side import numbered, over_processes
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
 from dlbench.table import Cell, Column, Table
@@ -75,8 +76,30 @@ _SUMMARY_UNITS = {"mfu": "% of peak"}
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
+def merged(shown: pd.DataFrame) -> pd.DataFrame:
+    """One row per case where cases were measured several times: medians, `processes`, and all attempts as `runs`.
+
+    Settings that `dlbench ab` labels stay apart, though they may differ in no axis.
+    """
+    labelled = shown["label"].fillna("").ne("").any()
+    if labelled or shown["repeat"].nunique() < 2:
+        return shown
+    processes = numbered(shown)
+    cases = with_doubts(over_processes(processes), processes)
+    groups = processes.groupby(["number", "system_id"], sort=False)
+    kept = groups[["attempt_id", "label", "confidence"]].first()
+    kept["runs"] = groups["attempt_id"].agg(" ".join)
+    cases = cases.join(kept, on=["number", "system_id"])
+    reach = (cases["throughput_high"] - cases["throughput_low"]) / 2 / cases["throughput"]
+    return cases.assign(step_time_half_width=cases["step_time_half_width"].where(cases["processes"].eq(1), reach))
+
+
 def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
-    """Every measured case with its metrics, each column in one unit so that its numbers can be compared by eye."""
+    """Every measured case with its metrics, each column in one unit so that its numbers can be compared by eye.
+
+    Args:
+        shown: a row per run, or per case as `merged` gives them.
+    """
     shown = in_order(shown)
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(shown)]
     # Where steps are even, sustained throughput says nothing more.
@@ -99,7 +122,8 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     columns += [metric_column(n, shown[n], 4 if n == "throughput" and sharp else 3) for n in known]
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
-    doubted = per_case(shown)
+    several = "runs" in shown
+    doubted = list(shown["doubts"]) if "doubts" in shown else per_case(shown)
     columns[place:place] = [
         *([Column("confidence", "Confidence", "right", _level)] if levels.unusual(shown) else []),
         Column("status", "Status"),
@@ -113,8 +137,10 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
         cells += [network(case[a]) if a == "model" else case[a] for a in axes]
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
         cells += [_number(case[name]) for name in known]
-        rows.append([*cells[:place], *judged, *cells[place:], case["attempt_id"]])
-    columns.append(Column("attempt_id", "Record", "left", _record))
+        rows.append([*cells[:place], *judged, *cells[place:], case["runs" if several else "attempt_id"]])
+    columns.append(
+        Column("runs", "Runs", "left", _count) if several else Column("attempt_id", "Record", "left", _record)
+    )
     missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
     notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
     if "share_of_measured_peak" in known:
@@ -324,6 +350,11 @@ def metric_column(name: str, values: pd.Series[float], significant: int, key: st
         "right",
         lambda cell: units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING,
     )
+
+
+def _count(cell: Cell) -> str:
+    """How many attempts a cell of `runs` names."""
+    return str(len(str(cell).split()))
 
 
 def _record(cell: Cell) -> str:

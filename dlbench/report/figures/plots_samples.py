@@ -21,6 +21,8 @@ from dlbench.report.figures.figure_parts import grid, label_outer, name_rows, ti
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12
+#: Power that stays within this share of its median is steady, and a table tells as much as a figure.
+STEADY_POWER = 0.05
 #: A time series with more steps than this is drawn as the median and range of so many bins: no outlier is lost.
 _MAX_POINTS = 100
 
@@ -92,6 +94,17 @@ def time_series(cases: pd.DataFrame) -> Plot:
     words = "Step times through the window; a trend or a regular pattern here would be invisible in any average. Of "
     words += "several processes of a case it is the one with the median step time."
     return Plot("time_series", words, figure, records_of(shown))
+
+
+def varying_power(cases: pd.DataFrame) -> pd.Series[bool]:
+    """Whether the power of each case varies by more than `STEADY_POWER` through its window, its first fifth aside."""
+
+    def varies(trace: Any) -> bool:
+        late = np.asarray(trace, dtype=float)[len(trace) // 5 :]
+        low, high = np.percentile(late, (10, 90)) if late.size else (0.0, 0.0)
+        return bool(high - low > STEADY_POWER * np.median(late)) if late.size else False
+
+    return cases["power_w"].map(varies).astype(bool)
 
 
 def power(cases: pd.DataFrame) -> Plot:

@@ -2,11 +2,10 @@ r"""The tables of a report for a LaTeX document: ``\input{tables.tex}``, or ``pd
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from dlbench.report.document import Section
-from dlbench.report.forms.layout import Sheet, left_out, sheets
+from dlbench.report.forms.layout import Sheet, breakable, left_out, sheets
 from dlbench.table import Table, escape_latex, latex_row
 
 #: A landscape A4 page in \footnotesize holds about so many characters, the gaps between columns counted as `_GAP`.
@@ -64,17 +63,9 @@ def _sheet(sheet: Sheet, caption: str) -> list[str]:
         *(r"\toprule", head, r"\midrule", r"\endfirsthead"),
         *(r"\toprule", head, r"\midrule", r"\endhead"),
         *(r"\bottomrule", r"\endfoot"),
-        *(latex_row(list(map(_breakable, row, sheet.wrapped))) for row in sheet.rows),
+        *(latex_row([breakable(c) if w else c for c, w in zip(row, sheet.wrapped, strict=True)]) for row in sheet.rows),
         r"\end{longtable}",
     ]
-
-
-def _breakable(text: str, wrapped: bool) -> str:
-    """In a column that breaks lines, `text` with an invisible place to do so behind signs and in very long words."""
-    if not wrapped:
-        return text
-    text = re.sub(r"(?<=[_/.:-])(?=\S)", "\u200b", text)
-    return re.sub(r"[^\s\u200b]{20}(?=[^\s\u200b])", "\\g<0>\u200b", text)
 
 
 def _column(width: float, align: str, wrapped: bool) -> str:

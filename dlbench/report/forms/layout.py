@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,12 @@ def left_out(table: Table, max_rows: int) -> str:
     if len(table.rows) <= max_rows:
         return ""
     return f"These are the first {max_rows} of {len(table.rows)} rows; the HTML page and the CSV files hold more."
+
+
+def breakable(text: str) -> str:
+    """`text` with an invisible place to break a line behind signs and in very long words."""
+    text = re.sub(r"(?<=[_/.:-])(?=\S)", "\u200b", text)
+    return re.sub(r"[^\s\u200b]{20}(?=[^\s\u200b])", "\\g<0>\u200b", text)
 
 
 def _cut(text: str, width: float) -> str:

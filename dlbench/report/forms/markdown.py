@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlbench.report.document import Block, Section
+from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.table import escape_markdown, markdown
 
 
@@ -13,6 +13,7 @@ def markdown_report(sections: Sequence[Section], title: str) -> str:
     lines = [f"# {escape_markdown(title)}", ""]
     for section in sections:
         lines += [f"## {escape_markdown(section.title)}", ""]
+        lines += [escape_markdown(section.finding), ""] if section.finding else []
         for block in section.blocks:
             lines += [line for part in _markdown_block(block) for line in (part, "")]
     return "\n".join(lines)
@@ -21,10 +22,15 @@ def markdown_report(sections: Sequence[Section], title: str) -> str:
 def _markdown_block(block: Block) -> list[str]:
     parts = [f"### {escape_markdown(block.heading)}"] if block.heading else []
     parts += [escape_markdown(block.words)] if block.words else []
-    figures = [f"- **{escape_markdown(f.value)}** {escape_markdown(f'{f.label} ({f.note})')}" for f in block.figures]
-    parts += ["\n".join(figures)] if figures else []
+    parts += ["\n".join(f"- {escape_markdown(point)}" for point in block.points)] if block.points else []
+    parts += ["\n".join(map(_card, block.figures))] if block.figures else []
     if block.plot:
         caption = escape_markdown(block.plot.caption)
         parts += [f"![{caption}](figures/{block.plot.name}.svg)"] if block.plot.figure else []
         parts.append(f"*{caption}*")
     return parts + ([markdown(block.table)] if block.table else [])
+
+
+def _card(figure: KeyFigure) -> str:
+    more = "".join(f"; {name}: {value}" for name, value in figure.lines)
+    return f"- **{escape_markdown(figure.value)}** {escape_markdown(f'{figure.label} ({figure.note}){more}')}"

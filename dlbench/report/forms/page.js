@@ -75,20 +75,59 @@ dialog.addEventListener("keydown", (event) => {
 dialog.querySelector(".close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
-// On paper nothing can be unfolded; what was folded before is so again afterwards.
-let unfolded = [];
-addEventListener("beforeprint", () => {
-  unfolded = [...document.querySelectorAll("details:not([open], .records)")];
-  for (const part of unfolded) part.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const part of unfolded) part.open = false;
-});
+// Parts of a figure that tell their record: on pointing or focus a box says it, a click or Enter goes to the record.
+const tip = document.querySelector(".tip");
+function tell(mark) {
+  tip.textContent = mark.getAttribute("aria-label");
+  tip.hidden = false;
+  const place = mark.getBoundingClientRect();
+  const left = Math.min(place.x + place.width / 2 + 10, innerWidth - tip.offsetWidth - 8);
+  tip.style.left = `${Math.max(8, left) + scrollX}px`;
+  tip.style.top = `${place.y + scrollY - tip.offsetHeight - 8}px`;
+}
+function follow(mark, event) {
+  if (!mark.dataset.target) return;
+  event.stopPropagation();
+  event.preventDefault();
+  location.hash = mark.dataset.target;
+}
+for (const mark of document.querySelectorAll("figure .mark")) {
+  mark.setAttribute("aria-label", mark.querySelector("title").textContent);
+  mark.setAttribute("role", mark.dataset.target ? "link" : "img");
+  mark.querySelector("title").remove();
+  mark.addEventListener("pointerenter", () => tell(mark));
+  mark.addEventListener("focus", () => tell(mark));
+  for (const end of ["pointerleave", "blur"]) mark.addEventListener(end, () => { tip.hidden = true; });
+  mark.addEventListener("click", (event) => follow(mark, event));
+  mark.addEventListener("keydown", (event) => { if (event.key === "Enter") follow(mark, event); });
+}
 
-// What a link leads to may be folded away, or filtered out.
+// A figure of several series has a button for each that takes it out.
+for (const figure of document.querySelectorAll("figure")) {
+  const parts = [...figure.querySelectorAll("[data-series]")];
+  const names = [...new Set(parts.map((part) => part.dataset.series))];
+  if (names.length < 2) continue;
+  const bar = document.createElement("div");
+  bar.className = "series";
+  for (const name of names) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = name;
+    button.setAttribute("aria-pressed", "true");
+    button.addEventListener("click", () => {
+      const shown = button.getAttribute("aria-pressed") !== "true";
+      button.setAttribute("aria-pressed", String(shown));
+      for (const part of parts) if (part.dataset.series === name) part.style.display = shown ? "" : "none";
+    });
+    bar.append(button);
+  }
+  figure.prepend(bar);
+}
+
+// What a link leads to may be folded away, or filtered out; a link to a chapter shows its beginning.
 function reveal() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  if (!target) return;
+  if (!target || target.tagName === "SECTION") return;
   for (let part = target; part; part = part.parentElement) {
     if (part.tagName === "DETAILS") part.open = true;
   }

@@ -11,7 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
-from dlbench.report.document import Block, Report
+from dlbench import units
+from dlbench.report.document import Block, Report, Section
 from dlbench.report.figures import figure_style
 from dlbench.report.forms.links import Links
 from dlbench.table import (
@@ -45,7 +46,9 @@ def html_page(report: Report) -> str:
         title=report.title,
         subtitle=report.subtitle,
         sections=report.sections,
-        drawn=lambda block: _inline(block, report.svgs),
+        drawn=lambda block: _inline(block, report.svgs, links),
+        more=_more,
+        runs=_runs,
         cells=_cells,
         heading=lambda column: column.title_and_unit(),
         alignments=alignments,
@@ -59,11 +62,37 @@ def html_page(report: Report) -> str:
     )
 
 
-def _inline(block: Block, svgs: dict[str, str]) -> Markup:
-    assert block.plot
+def _inline(block: Block, svgs: dict[str, str], links: Links) -> Markup:
+    plot = block.plot
+    assert plot
     # matplotlib escapes all texts of a figure, and the caption is escaped here.
-    label = str(escape(block.plot.caption))
-    return Markup(figure_style.for_page(svgs[block.plot.name], block.plot.name, label))
+    svg = figure_style.for_page(svgs[plot.name], plot.name, str(escape(plot.caption)))
+    for gid, mark in plot.marks.items():
+        target = links.target(mark.record)
+        series = f'data-series="{escape(mark.series)}"'
+        more = f'class="mark" tabindex="0" {series}' + (f' data-target="{escape(target)}"' if target else "")
+        svg = svg.replace(
+            f'<g id="{plot.name}-{gid}">', f'<g id="{plot.name}-{gid}" {more}><title>{escape(mark.text)}</title>'
+        )
+        svg = svg.replace(f'<g id="{plot.name}-{gid}-bar">', f'<g id="{plot.name}-{gid}-bar" {series}>')
+    return Markup(svg)
+
+
+def _runs(links: Links, attempts: Cell) -> Markup:
+    """The runs behind a row as a number that unfolds into links."""
+    ids = str(attempts).split()
+    targets = [(links.target(attempt), attempt.partition("-")[2] or attempt) for attempt in ids]
+    items = Markup("<br>").join(Markup('<a href="#{}">{}</a>').format(*one) if one[0] else one[1] for one in targets)
+    return Markup("<details><summary>{}</summary>{}</details>").format(len(ids), items)
+
+
+def _more(section: Section) -> str:
+    """What a folded chapter holds: "2 figures, 3 tables"."""
+    rest = section.rest()
+    figures = sum(1 for block in rest if block.plot and block.plot.figure)
+    tables = sum(1 for block in rest if block.table)
+    parts = [units.counted(n, noun) for n, noun in ((figures, "figure"), (tables, "table")) if n]
+    return ", ".join(parts) or "text"
 
 
 def _marked(text: str) -> Markup:

@@ -1,0 +1,355 @@
+"""The brief of several systems: which is best for what, by how much and how sure; a card each; cautions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.analysis import verdicts
+from dlbench.report.analysis.case_warnings import of_all
+from dlbench.report.analysis.comparison_statistics import MIN_PROCESSES, correct
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.side_by_side import numbered, together
+from dlbench.report.analysis.verdicts import Group, Logs, Ratio
+from dlbench.report.document import Block, KeyFigure
+from dlbench.report.figures import plots_ratio
+from dlbench.table import Cell, Column, Table
+
+MAX_CAUTIONS = 5
+#: What systems are compared by: how a sentence names the best, and how a card names the ratio.
+_BEST = {"energy": "needs the least energy per image", "cost": "costs the least per image"}
+_CARD = {"energy": "Energy per image", "memory": "Peak memory", "cost": "Cost per image"}
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The best system of a group, the next, and how far apart they are."""
+
+    group: Group
+    best: str
+    second: str
+    ratio: Ratio  # best over second in time, energy or cost
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What the brief is written from."""
+
+    names: Mapping[str, str]  # of the systems that share cases, by `system_id`
+    base: str
+    groups: Sequence[Group]
+    cases: pd.DataFrame
+    logs: Mapping[str, Logs]  # by what is compared: time, energy, memory, cost
+    attempts: Mapping[tuple[int, str], Sequence[str]]  # by number and system
+
+    def others(self) -> list[str]:
+        """Every system but the baseline."""
+        return [system for system in self.names if system != self.base]
+
+    def leaders(self, what: str) -> list[Leader]:
+        """Per precision and mode the best system by time, energy or cost, where two or more are known."""
+        found = []
+        for group in self.groups:
+            ranked = verdicts.order(self.logs[what], list(self.names), group.numbers)
+            if len(ranked) > 1:
+                ratio = verdicts.ratio(self.logs[what], ranked[1], ranked[0], group.numbers)
+                assert ratio
+                found.append(Leader(group, ranked[0], ranked[1], ratio))
+        # Read together, so that one false "faster" in all of them stays improbable.
+        corrected = correct([one.ratio.comparison for one in found])
+        return [replace(one, ratio=replace(one.ratio, comparison=c)) for one, c in zip(found, corrected, strict=True)]
+
+
+def prepared(content: Content) -> Brief | None:
+    """The numbers behind the brief; None where systems share no case."""
+    shared = together(content)
+    if shared.cases.empty:
+        return None
+    there = set(shared.cases["system_id"])
+    names = {system: name for system, name in content.system_names.items() if system in there}
+    base = next((system for system, name in names.items() if name == content.baseline), next(iter(names)))
+    processes = verdicts.with_cost(shared.processes, content.prices, names)
+    logs = {what: verdicts.logs_of(processes, column) for what, column in verdicts.metrics_of(processes).items()}
+    attempts: dict[tuple[int, str], list[str]] = {}
+    for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
+        attempts.setdefault((int(number), str(system)), []).append(str(attempt))
+    return Brief(names, base, verdicts.groups(shared.cases, list(names)), shared.cases, logs, attempts)
+
+
+def blocks(content: Content) -> list[Block]:
+    """The sentence, the cards, the verdicts, one figure and at most five cautions."""
+    brief = prepared(content)
+    if brief is None:
+        return [Block(words="No case was measured on two systems, so nothing can be compared.")]
+    if not brief.groups:
+        names = ", ".join(brief.names.values())
+        words = f"No case was measured on all of {names}: see Systems side by side for what some of them share."
+        return [Block(words=words)]
+    missing: list[verdicts.Work] = []
+    mixed = []
+    if content.mix:
+        weights, missing = verdicts.weights_of(content.mix, _of_groups(brief))
+        mixed = [Block(words=_mix_words(brief, weights))] if weights else []
+    cautions = _cautions(content, brief, missing)
+    return [
+        Block(words=sentence(brief), emphasis=True),
+        *mixed,
+        Block(figures=tuple(_card(content, brief, system) for system in brief.names)),
+        Block(heading="Verdict per precision and mode", table=_table(brief)),
+        Block(
+            plot=plots_ratio.ratios(
+                brief.cases, brief.logs["time"], brief.base, brief.names, brief.groups, brief.attempts
+            )
+        ),
+        Block(heading="What to be careful about", points=tuple(cautions)),
+    ]
+
+
+def sentence(brief: Brief) -> str:
+    """Which system is best for what, by how much, and how sure."""
+    sentences = [_fastest(brief, brief.leaders("time"))]
+    for what, words in _BEST.items():
+        if what in brief.logs and (leaders := brief.leaders(what)):
+            sentences.append(_least(brief, leaders, words))
+    return " ".join(sentences)
+
+
+def _fastest(brief: Brief, leaders: Sequence[Leader]) -> str:
+    parts = []
+    for best in dict.fromkeys(one.best for one in leaders):
+        won = [one for one in leaders if one.best == best and one.ratio.decided]
+        if won and len(won) == len(leaders) > 1:
+            shown = [one.ratio.better().value for one in won]
+            rival = brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
+            return f"{brief.names[best]} is fastest in every precision and mode ({_range(shown)} × {rival})."
+        if won:
+            works = _and(f"{_work(one.group)} ({_times(one.ratio, brief.names[one.second])})" for one in won)
+            parts.append(f"{brief.names[best]} is fastest in {works}")
+    parts += [
+        f"in {_work(one.group)} {brief.names[one.best]} against {brief.names[one.second]} is {_undecided(one.ratio)}"
+        for one in leaders
+        if not one.ratio.decided
+    ]
+    return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "."
+
+
+def _undecided(ratio: Ratio) -> str:
+    words = ratio.words
+    return f"even: {words}" if words.startswith("no difference") else words
+
+
+def _least(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
+    """Who is best by energy or cost: one system, or each with its precisions and modes."""
+    decided = [one for one in leaders if one.ratio.decided]
+    parts = []
+    for best in dict.fromkeys(one.best for one in decided):
+        won = [one for one in decided if one.best == best]
+        everywhere = len(won) == len(leaders)
+        where = "everywhere" if everywhere else f"in {_and(_work(one.group) for one in won)}"
+        saved = _range([100 * (1 - one.ratio.value) for one in won], 2)
+        seconds = {one.second for one in won}
+        rival = brief.names[won[0].second] if len(seconds) == 1 else "the next"
+        parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {rival})")
+    open_ = [_work(one.group) for one in leaders if not one.ratio.decided]
+    parts += [f"in {_and(open_)} it is not decided which {words}"] if open_ else []
+    return f"{'; '.join(parts)}."
+
+
+def _card(content: Content, brief: Brief, system: str) -> KeyFigure:
+    """What one system is worth: its ratios to the baseline, or for the baseline itself its figures."""
+    shown = content.shown[content.shown["system_id"] == system]
+    doubted = of_all(shown, with_energy=True)
+    lines = [] if system == brief.base else _card_lines(brief, system)
+    failed = int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
+    lines.append(("Failed cases", str(failed))) if failed else None
+    lines.append(("Warnings", doubted or "none"))
+    if system == brief.base:
+        best = _absolute(brief, system)
+        return KeyFigure("1 ×", brief.names[system], "baseline of all ratios", (*best, *lines))
+    means = [
+        r.better() for g in brief.groups if (r := verdicts.ratio(brief.logs["time"], brief.base, system, g.numbers))
+    ]
+    least, most = min(r.value for r in means), max(r.value for r in means)
+    value = f"{_ratio(least)} ×" if _ratio(least) == _ratio(most) else f"{_ratio(least)} to {_ratio(most)} ×"
+    return KeyFigure(value, brief.names[system], f"throughput over {brief.names[brief.base]}", tuple(lines))
+
+
+def _card_lines(brief: Brief, system: str) -> list[tuple[str, str]]:
+    lines = []
+    for group in brief.groups:
+        if ratio := verdicts.ratio(brief.logs["time"], brief.base, system, group.numbers):
+            lines.append((_work(group), _with_interval(ratio.better())))
+    for what, title in _CARD.items():
+        if what not in brief.logs:
+            continue
+        found = [verdicts.ratio(brief.logs[what], brief.base, system, g.numbers) for g in brief.groups]
+        known = [r.value for r in found if r]
+        lines.append((title, f"{_range(known)} ×" if known else "not known"))
+    return lines
+
+
+def _absolute(brief: Brief, system: str) -> list[tuple[str, str]]:
+    """The throughput of the baseline in the network with the most work, per precision and mode."""
+    lines = []
+    mine = brief.cases[brief.cases["system_id"] == system]
+    for group in brief.groups:
+        there = mine[mine["number"].isin(group.numbers)]
+        model = "resnet50" if (there["model"] == "resnet50").any() else network_order(there["model"])[-1]
+        case = there[there["model"] == model].sort_values("throughput", ascending=False, kind="stable").iloc[0]
+        lines.append((f"{network(model)}, {_work(group)}", METRICS["throughput"].show(case["throughput"])))
+    return lines
+
+
+def _table(brief: Brief) -> Table:
+    """One row per precision and mode: each system over the baseline, and who is best with what certainty."""
+    columns = [Column("work", "Work"), Column("cases", "Cases", "right")]
+    for i, system in enumerate(brief.others(), 1):
+        columns.append(Column(f"ratio_{i}", f"{brief.names[system]} over {brief.names[brief.base]} [×]", "left"))
+        columns.append(Column(f"range_{i}", "single cases", "left"))
+    columns += [Column("verdict", "Fastest"), Column("but", "Other way round")]
+    rows: list[list[Cell]] = []
+    leaders = {one.group: one for one in brief.leaders("time")}
+    for group in brief.groups:
+        row: list[Cell] = [_work(group), len(group.numbers)]
+        for system in brief.others():
+            ratio = verdicts.ratio(brief.logs["time"], brief.base, system, group.numbers)
+            turned = ratio.better() if ratio else None
+            row += (
+                [_with_interval(turned), f"{_ratio(turned.least)} to {_ratio(turned.most)}"] if turned else [None] * 2
+            )
+        leader = leaders[group]
+        row += [_verdict(brief, leader), _reversed(brief, leader)]
+        rows.append(row)
+    notes = [
+        "A ratio is the geometric mean over the cases that all systems share, with its 95 % interval: it holds for "
+        "these cases, not for other networks. A difference of up to 1 % counts as none."
+    ]
+    used = [i for i, column in enumerate(columns) if column.key != "but" or any(row[i] for row in rows)]
+    return Table([columns[i] for i in used], [[row[i] for i in used] for row in rows], notes=notes)
+
+
+def _verdict(brief: Brief, one: Leader) -> str:
+    if one.ratio.decided:
+        return f"{brief.names[one.best]} faster than {brief.names[one.second]}"
+    return f"{brief.names[one.best]}, {brief.names[one.second]}: {one.ratio.words}"
+
+
+def _reversed(brief: Brief, one: Leader) -> str:
+    """The networks in which the second system is faster for certain."""
+    found = []
+    of_group = brief.cases[brief.cases["number"].isin(one.group.numbers)]
+    for model in network_order(of_group["model"]):
+        numbers = of_group.loc[of_group["model"] == model, "number"].unique()
+        ratio = verdicts.ratio(brief.logs["time"], one.second, one.best, (int(n) for n in numbers))
+        if ratio and ratio.value > 1 and ratio.decided:
+            found.append(f"{network(model)}: {brief.names[one.second]} {_ratio(ratio.value)} × {brief.names[one.best]}")
+    return "; ".join(found)
+
+
+def _mix_words(brief: Brief, weights: Mapping[int, float]) -> str:
+    base = brief.names[brief.base]
+    parts = []
+    for system in brief.others():
+        ratio = verdicts.mix_ratio(brief.logs["time"], brief.base, system, weights)
+        if ratio is None:
+            continue
+        sure = "" if ratio.decided else f", {ratio.words}"
+        parts.append(f"{brief.names[system]} does it {_with_interval(ratio.better())} times as fast{sure}")
+    work = units.counted(len(weights), "case")
+    return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."
+
+
+def _of_groups(brief: Brief) -> pd.DataFrame:
+    """The cases that all systems share."""
+    numbers = [number for group in brief.groups for number in group.numbers]
+    return brief.cases[brief.cases["number"].isin(numbers)]
+
+
+def _cautions(content: Content, brief: Brief, missing: Sequence[verdicts.Work]) -> list[str]:
+    """What may change a decision, the gravest first; at most `MAX_CAUTIONS`."""
+    found: list[str] = []
+    found += (
+        [f"Your mix asks for {_and(str(w) for w in missing)}, which not all systems have measured."] if missing else []
+    )
+    found += _reversals(brief)
+    few = brief.cases["processes"].lt(MIN_PROCESSES)
+    if few.any():
+        number = units.counted(int(few.sum()), "result")
+        found.append(
+            f"{number} of {len(few)} rest on fewer than {MIN_PROCESSES} runs: "
+            "`dlbench run SUITE -P repeat=0,1,2` adds them."
+        )
+    for system, name in content.system_names.items():
+        failed = content.failed[content.failed["system_id"] == system] if "system_id" in content.failed else ()
+        if len(failed):
+            found.append(f"{name} failed in {units.counted(len(failed), 'case')}, which no ratio holds.")
+    for system, name in brief.names.items():
+        if doubted := of_all(content.shown[content.shown["system_id"] == system], with_energy=True):
+            found.append(f"{name}: {doubted}.")
+    shared, total = len(set(_of_groups(brief)["number"])), numbered(content.shown)["number"].nunique()
+    if shared < total:
+        found.append(f"{total - shared} of {total} cases are not shared by all systems and count in no ratio.")
+    found += _unlike(content, brief)
+    if len(found) > MAX_CAUTIONS:
+        more = f"{len(found) - MAX_CAUTIONS + 1} more: see Failures and warnings and Systems side by side."
+        found = [*found[: MAX_CAUTIONS - 1], more]
+    return found or ["No warning, no failed case, and every case was measured on all systems."]
+
+
+def _reversals(brief: Brief) -> list[str]:
+    words = [f"{_work(one.group)}, {said}" for one in brief.leaders("time") if (said := _reversed(brief, one))]
+    return [f"Single networks go the other way: {'; '.join(words)}."] if words else []
+
+
+def _unlike(content: Content, brief: Brief) -> list[str]:
+    """Meters and software in which the systems differ."""
+    found = []
+    metered = brief.cases[brief.cases["energy_per_image"].notna()]
+    if metered["energy_scope"].nunique() > 1:
+        found.append("Energy meters see different things; energies are compared only within one kind.")
+    versions = content.rows.groupby("system_id")["system_torch_version"].agg(
+        lambda v: ", ".join(sorted(set(v.dropna())))
+    )
+    here = {brief.names[s]: str(v) for s, v in versions.items() if s in brief.names}
+    if len(set(here.values())) > 1:
+        listed = ", ".join(f"{name} {version}" for name, version in here.items())
+        found.append(f"PyTorch differs: {listed}. Part of a difference may be software.")
+    return found
+
+
+def _work(group: Group) -> str:
+    return f"{group.precision} {group.mode}"
+
+
+def _ratio(value: float) -> str:
+    return units.digits(value, 3)
+
+
+def _times(ratio: Ratio, rival: str) -> str:
+    """How many times as fast, and how sure: "1.39 × Alder, ± 1.2 %"."""
+    better = ratio.better()
+    sure = ""
+    if better.interval:
+        low, high = better.interval
+        sure = f", ± {units.percent((high - low) / 2 / better.value)}"
+    return f"{_ratio(better.value)} × {rival}{sure}"
+
+
+def _with_interval(ratio: Ratio) -> str:
+    reach = f" [{_ratio(ratio.interval[0])}, {_ratio(ratio.interval[1])}]" if ratio.interval else ""
+    return f"{_ratio(ratio.value)}{reach}"
+
+
+def _range(values: Sequence[float], significant: int = 3) -> str:
+    low, high = units.digits(min(values), significant), units.digits(max(values), significant)
+    return low if low == high else f"{low} to {high}"
+
+
+def _and(words: Iterable[str]) -> str:
+    listed = list(words)
+    return " and ".join(filter(None, (", ".join(listed[:-1]), listed[-1]))) if listed else ""

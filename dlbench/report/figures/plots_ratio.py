@@ -1,0 +1,136 @@
+"""Throughput over the baseline, per network and mode, with intervals: one panel per precision, systems as points."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from dlbench.report.analysis import verdicts
+from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.analysis.verdicts import Group, Logs, Ratio
+from dlbench.report.document import Mark, Plot
+from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.figure_parts import system_legend, system_marks
+from dlbench.suites.case import MODES, PRECISIONS
+
+#: A panel has room for so many networks.
+MAX_NETWORKS = 12
+#: Beyond this an interval or a ratio is drawn at the edge.
+_WIDEST = 64.0
+
+
+def ratios(
+    cases: pd.DataFrame,
+    logs: Logs,
+    base: str,
+    names: Mapping[str, str],
+    groups: Sequence[Group],
+    attempts: Mapping[tuple[int, str], Sequence[str]],
+) -> Plot:
+    """How many times as fast as the baseline each system is.
+
+    Args:
+        cases: one row per shared case and system, with `number`.
+        logs: of the step times.
+        names: of the systems by `system_id`.
+        groups: the precisions and modes that are drawn.
+        attempts: behind each case and system.
+    """
+    used = [p for p in PRECISIONS if any(group.precision == p for group in groups)]
+    modes = [m for m in MODES if any(group.mode == m for group in groups)]
+    numbers = {(group.precision, group.mode): set(group.numbers) for group in groups}
+    models = network_order(cases.loc[cases["number"].isin(set().union(*numbers.values())), "model"])
+    others = [system for system in names if system != base]
+    rows = [(model, mode) for mode in modes for model in models[:MAX_NETWORKS]]
+    gap = 0.8  # between modes, in rows
+    places = {row: i + gap * modes.index(row[1]) for i, row in enumerate(rows)}
+    figure = look.new_figure(1.15 + 0.21 * len(rows) + 0.05 * len(rows) * (len(others) - 1))
+    panels = figure.subplots(1, len(used), sharex=True, sharey=True, squeeze=False)[0]
+    marks, drawn = system_marks(names), {}
+    reached = [1.0]
+    by_case = cases.drop_duplicates("number")
+    for axes, precision in zip(panels, used, strict=True):
+        axes.axvline(1.0, color=look.GREY, lw=1.1, zorder=1)
+        for (model, mode), place in places.items():
+            here = by_case[(by_case["model"] == model) & by_case["number"].isin(numbers.get((precision, mode), ()))]
+            for i, system in enumerate(others):
+                found = verdicts.ratio(logs, base, system, (int(n) for n in here["number"]))
+                if found is None:
+                    continue
+                y = place + 0.62 * ((i + 0.5) / len(others) - 0.5)
+                gid = f"mark-{len(drawn)}"
+                _point(axes, found.better(), y, dict(marks[system]), gid)
+                drawn[gid] = Mark(
+                    _told(found.better(), names[system], names[base], f"{network(model)}, {precision} {mode}"),
+                    names[system], attempts[int(here["number"].iloc[0]), system][0],
+                )  # fmt: skip
+                reached += [r for r in (found.better().value, *(found.better().interval or ())) if r > 0]
+        axes.set_title(precision)
+        axes.set_xlabel(f"Throughput over that of {look.plain(names[base], 24)} [×]")
+        look.clear_frame(axes)
+    _rows(panels[0], places, modes)
+    _scale(panels, min(reached), max(reached))
+    system_legend(figure, {system: names[system] for system in others}, marks)
+    left = f" No room for {len(models) - MAX_NETWORKS} networks: see the tables." if len(models) > MAX_NETWORKS else ""
+    words = (
+        f"Throughput over that of {names[base]} at equal settings, right is faster. A point is the geometric mean over "
+        "the batch sizes that all systems share, a bar its 95 % interval; without a bar, fewer than three runs were "
+        f"measured.{left}"
+    )
+    shown = set().union(*numbers.values())
+    records = tuple(attempt for (number, _), of_case in attempts.items() if number in shown for attempt in of_case)
+    return Plot("ratios", words, figure, records=records, marks=drawn)
+
+
+def _point(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid: str) -> None:
+    colour = str(mark["color"])
+    if found.interval:
+        low, high = (min(_WIDEST, max(1 / _WIDEST, end)) for end in found.interval)
+        axes.plot([low, high], [y, y], color=colour, lw=2.4, alpha=0.5, solid_capstyle="butt", gid=f"{gid}-bar")
+    value = min(_WIDEST, max(1 / _WIDEST, found.value))
+    axes.plot([value], [y], ls="none", markersize=5.2, markeredgewidth=0, gid=gid, zorder=3, **mark)  # type: ignore[arg-type]
+
+
+def _told(found: Ratio, name: str, base: str, work: str) -> str:
+    reach = (
+        f", 95 % interval {found.interval[0]:.3g} to {found.interval[1]:.3g}" if found.interval else ", one run or two"
+    )
+    cases = f"{found.num_cases} cases" if found.num_cases > 1 else "1 case"
+    return f"{name}: {found.value:.3g} times {base}{reach}; {work}, {cases}"
+
+
+def _rows(axes: Axes, places: Mapping[tuple[str, str], float], modes: Sequence[str]) -> None:
+    axes.set_yticks(list(places.values()), [look.plain(network(model), 24) for model, _ in places])
+    axes.set_ylim(max(places.values()) + 0.6, -1.15)
+    for mode in modes:
+        first = min(place for (_, of), place in places.items() if of == mode)
+        axes.text(
+            0, first - 0.62, mode.capitalize(), transform=axes.get_yaxis_transform(), ha="right", va="center",
+            fontsize=8.5, fontweight="bold", color=look.MUTED,
+        )  # fmt: skip
+
+
+def _scale(panels: Sequence[Axes], low: float, high: float) -> None:
+    """One logarithmic axis for all panels, with round ratios on it."""
+    low, high = max(low / 1.08, 1 / _WIDEST), min(high * 1.08, _WIDEST)
+    for choice in (
+        (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2),
+        (0.25, 0.5, 0.7, 1, 1.4, 2, 3, 4),
+        _POWERS,
+    ):
+        ticks = [float(tick) for tick in choice if low <= tick <= high]
+        if 1 < len(ticks) <= 8 and choice[0] <= low * 1.3 and choice[-1] >= high / 1.3:
+            break
+    for axes in panels:
+        axes.set_xscale("log")
+        axes.set_xlim(low, high)
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if math.isfinite(value) else ""))
+
+
+_POWERS = tuple(2.0**power for power in range(-6, 7))
