@@ -8,7 +8,7 @@ set -euo pipefail
 
 target=${1:?where to put the image, such as "\$SCRATCH/images/dlbench.sqsh"}
 base=${2:-docker://nvcr.io#nvidia/pytorch:26.05-py3}
-packages=(pyarrow pandas scipy matplotlib jinja2 psutil nvidia-ml-py fpdf2 duckdb rich argcomplete ruptures pillow)
+packages=(pyarrow pandas scipy matplotlib jinja2 psutil nvidia-ml-py typst duckdb rich argcomplete ruptures pillow)
 
 if [ -e "$target" ]; then
   echo "$target is there already" >&2

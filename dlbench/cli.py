@@ -20,7 +20,7 @@ from dlbench.version import __version__
 
 #: The extra that brings a package; what measuring needs comes with dlbench itself.
 EXTRAS = {
-    **dict.fromkeys(("pandas", "scipy", "matplotlib", "jinja2", "fpdf", "duckdb"), "report"),
+    **dict.fromkeys(("pandas", "scipy", "matplotlib", "jinja2", "typst", "duckdb"), "report"),
     "mpi4py": "mpi",
     "timm": "timm",
 }

@@ -201,7 +201,7 @@ def between(kind: str, k: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def compared(cell: tuple[str, bool, int, float, float, int]) -> tuple[float, float, float, float]:
-    """Shares of faster, slower, same and ambiguous among comparisons with B slower by `change`."""
+    """Shares of faster, slower, same and not decided among comparisons with B slower by `change`."""
     kind, in_pairs, k, spread, change, repetitions = cell
     rng = seeded("compare", kind, k, spread, change)
     verdicts = []

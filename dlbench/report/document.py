@@ -70,11 +70,13 @@ class Section:
     folded: bool = True  # only the finding and the leading blocks are shown at once
 
     def leading(self) -> list[Block]:
-        """The blocks that are shown at once: all, those marked so, or the first figure."""
+        """The blocks that are shown at once: all, those marked so, the first figure, or the words that stand first."""
         if not self.folded:
             return list(self.blocks)
         marked = [block for block in self.blocks if block.lead]
-        return marked or [block for block in self.blocks if block.plot and block.plot.figure][:1]
+        figures = [block for block in self.blocks if block.plot and block.plot.figure]
+        words = [] if self.finding else [block for block in self.blocks[:1] if not block.table]
+        return marked or figures[:1] or words
 
     def rest(self) -> list[Block]:
         """The blocks that are shown on demand, and in the appendix of the printed report."""

@@ -72,13 +72,15 @@ def chromium():
 class Watched:
     """A page, and everything that it asked for or complained of."""
 
-    def __init__(self, page, report):
+    def __init__(self, page, report, unfolded=True):
         self.page, self.complaints, self.requests = page, [], []
         self.address = (report / "index.html").as_uri()
         page.on("console", lambda message: self.complaints.append(message.text))
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
         page.on("request", lambda request: self.requests.append(request.url))
         page.goto(self.address)
+        if unfolded:
+            page.eval_on_selector_all("details", "all => all.forEach(d => d.open = true)")
 
     def asked_for_more(self):
         """Every address beyond the page itself and what stands in it."""

@@ -46,7 +46,7 @@ def test_long_notes_stand_below_the_table_once(stores, capsys):
 def test_the_table_ends_with_its_sum(stores, capsys):
     status, out, _ = run(capsys, stores, "base", "slower")
     assert status == 0
-    assert out.splitlines()[-1] == "2 compared: 1 slower, 0 faster, 1 same, 0 ambiguous"
+    assert out.splitlines()[-1] == "2 compared: 1 slower, 0 faster, 1 same, 0 not decided"
     assert "1.05" in out
 
 

@@ -381,7 +381,7 @@ def test_every_package_that_measuring_or_reporting_imports_is_looked_for_and_nam
     measuring, keeping, reporting = findings
     assert [finding.level for finding in (measuring, keeping, reporting)] == ["fail", "warn", "warn"]
     assert "pip install torch torchvision psutil nvidia-ml-py" in measuring.mend
-    assert "pip install numpy pandas scipy matplotlib jinja2 duckdb fpdf2" in reporting.mend
+    assert "pip install numpy pandas scipy matplotlib jinja2 duckdb typst" in reporting.mend
     asked = {
         word for finding in (measuring, keeping, reporting) for word in finding.mend.split("pip install ")[1].split()
     }

@@ -15,8 +15,7 @@ from dlbench.launch.doctor.machine import Finding, Place
 _FOR_MEASURING = {"torch": "torch", "torchvision": "torchvision", "psutil": "psutil", "pynvml": "nvidia-ml-py"}
 _FOR_KEEPING = {"pyarrow": "pyarrow"}
 _FOR_REPORTING = {
-    **{name: name for name in ("numpy", "pandas", "scipy", "matplotlib", "jinja2", "duckdb")},
-    "fpdf": "fpdf2",
+    **{name: name for name in ("numpy", "pandas", "scipy", "matplotlib", "jinja2", "duckdb", "typst")},
 }
 
 

@@ -1,4 +1,4 @@
-"""What makes a measured process worth a second look before its figure is believed."""
+"""The warnings that stand beside a measured figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
 
 #: A host window that differs from the device's by more than this is flagged.
 CLOCK_GAP_LIMIT = 0.01
-#: Doubts about the energy, which do not touch the times.
+#: Warnings about the energy, which do not touch the times.
 _OF_ENERGY = ["meters disagree", "short energy window"]
 #: In a table's cell, where no sentence leads to them.
 _SHORT = {
@@ -24,6 +24,7 @@ _SHORT = {
     "on a busy host": "busy host",
     "limited by the host": "host-bound",
     "with ranks missing": "ranks missing",
+    "with settings reset": "settings reset",
     "with a partial FLOP count": "partial FLOP",
     "with FLOP that differ by step": "varying FLOP",
 }
@@ -33,13 +34,13 @@ _SHARE = re.compile(r"^busy_host: .*?(\d+)%")
 
 
 def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
-    """One boolean column per doubt, named by what is said of the process.
+    """One boolean column per warning, named by what is said of the process.
 
     Args:
         cases: a row each, with `status`, `throttle_reasons`, `steady`, `other_processes` and `warnings`, and with the
             metrics `throughput`, `sustained_throughput`, `clock_gap` and `energy_per_image`.
     """
-    # A window that was too short for any energy leaves nothing to doubt.
+    # Without an energy no warning about it is needed.
     metered = cases["energy_per_image"].notna()
     return pd.DataFrame(
         {
@@ -51,6 +52,7 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
             "on a busy host": cases["warnings"].map(partial(_says, "busy_host")),
             "limited by the host": cases["warnings"].map(partial(_says, "host_bound")),
+            "with settings reset": cases["warnings"].map(partial(_says, "settings_reset")),
             "with a partial FLOP count": cases["warnings"].map(partial(_says, "flop_partial")),
             "with FLOP that differ by step": cases["warnings"].map(partial(_says, "flop_varies")),
             "uneven steps": derive.uneven(cases),
@@ -64,7 +66,7 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def per_case(cases: pd.DataFrame) -> list[str]:
-    """Per process its doubts in short words, without that it is unstable, which its status says."""
+    """The warnings of each process in short words, except that it is unstable, which its status says."""
     found = warning_flags(cases).drop(columns="unstable")
     names = [_SHORT.get(str(name), str(name)) for name in found.columns]
     said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
@@ -75,7 +77,7 @@ def per_case(cases: pd.DataFrame) -> list[str]:
 
 
 def with_doubts(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
-    """`cases` with the column `doubts`: those about any of their processes, in short words.
+    """`cases` with the column `doubts`: the warnings of any of their processes, in short words.
 
     Args:
         cases: as `side_by_side.over_processes` gives them.
@@ -89,12 +91,12 @@ def with_doubts(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe(case: Mapping[Any, Any] | pd.Series) -> str:
-    """The status of a case of `with_doubts`, unless it is ok, and its doubts; "" for one that is sound."""
+    """The status of a case of `with_doubts`, unless it is ok, and its warnings; "" without any."""
     return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["doubts"]) if part)
 
 
 def of_all(cases: pd.DataFrame, with_energy: bool) -> str:
-    """The doubts of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
+    """The warnings of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
     found = warning_flags(cases)
     counts = (found if with_energy else found.drop(columns=_OF_ENERGY)).sum()
     several = len(cases) > 1
@@ -111,7 +113,7 @@ def _says(code: str, warnings: object) -> bool:
 
 
 def _together(said: pd.Series[str]) -> str:
-    """Each of the doubts once, in their order."""
+    """Each of the warnings once, in their order."""
     parts = [part for words in said for part in words.split(", ") if part]
     # Of a busy host the share of the worst process.
     busy = [part for part in parts if part.startswith(_BUSY)]

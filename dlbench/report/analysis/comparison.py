@@ -196,7 +196,7 @@ def why_undecided(line: Line, percent: float) -> str | None:
     if line.comparison.high is None or line.comparison.basis == "assumed":
         return "with too few processes"
     if (
-        line.verdict in ("ambiguous", *_WORSE)
+        line.verdict in ("not decided", *_WORSE)
         and not _fails(line, percent)
         and line.comparison.high > 1 + percent / 100
     ):

@@ -20,7 +20,7 @@ from dlbench.table import Cell
 NOT_COMPARED = ("refused", "failed", "missing")
 
 #: Verdicts of `compare_stats`, in the order in which the summary counts them.
-VERDICTS = ("slower", "faster", "same", "ambiguous")
+VERDICTS = ("slower", "faster", "same", "not decided")
 
 _ENERGY_WORDS = {"faster": "less", "slower": "more"}
 

@@ -11,8 +11,8 @@ SC15, rules 5 to 8; Kalibera & Jones 2013, ISMM, "Rigorous Benchmarking in Reaso
   is common to both and cancels. This is the way to measure; `DEFAULT_PAIRS` says how many.
 - `compare`: independent processes; Welch's t, which lets the sides differ in variance and number.
 - Fewer than three processes on a side cannot show how processes differ. The interval is then widened by a spread that
-  is assumed, and the verdict stays `ambiguous`: on a shared machine of two cores, 24 fresh processes of one program had
-  medians from 10 to 30 ms, each with an interval of its own of ±8 %. Only who knows the spread of a machine, from
+  is assumed, and the verdict stays `not decided`: on a shared machine of two cores, 24 fresh processes of one program
+  had medians from 10 to 30 ms, each with an interval of its own of ±8 %. Only who knows the spread of a machine, from
   earlier repeats, and states it (`between_processes`) gets a verdict.
 
 Over many comparisons, `correct` applies Holm's correction (1979, Scandinavian J. of Statistics 6(2)): the chance of
@@ -44,7 +44,7 @@ ASSUMED_BETWEEN_PROCESSES = 0.01
 DEFAULT_MARGIN = 0.01
 
 Basis = Literal["pairs", "processes", "stated", "assumed"]
-Verdict = Literal["faster", "slower", "same", "ambiguous"]
+Verdict = Literal["faster", "slower", "same", "not decided"]
 Processes = Sequence[Sequence[float]]
 #: Ratios beyond e to this power are cut there: no figure needs them, and no float holds much more.
 _MAX_LOG = 700.0
@@ -73,16 +73,16 @@ class Comparison:
 
         `same` when the whole interval lies within 1/(1 + margin) and 1 + margin: even a difference that is certain is
         then too small to matter. Else `faster` or `slower` when the adjusted p-value is below 1 - confidence; without
-        correction that is when the interval excludes 1. Else `ambiguous`, and always where the spread between
+        correction that is when the interval excludes 1. Else `not decided`, and always where the spread between
         processes is neither measured nor stated.
         """
         if self.low is None or self.high is None or self.adjusted_p_value is None or self.basis == "assumed":
-            return "ambiguous"
+            return "not decided"
         if 1 / (1 + self.margin) <= self.low and self.high <= 1 + self.margin:
             return "same"
         if self.adjusted_p_value < 1 - self.confidence:
             return "slower" if self.ratio > 1 else "faster"
-        return "ambiguous"
+        return "not decided"
 
     @property
     def more_runs(self) -> int | None:
@@ -91,7 +91,7 @@ class Comparison:
         A verdict falls where the interval excludes 1, or lies within the margin. None where nothing shows how processes
         differ, or where more than `reruns.MOST_PROCESSES` would be needed.
         """
-        if self.verdict != "ambiguous":
+        if self.verdict != "not decided":
             return 0
         now, error = min(self.num_processes_a, self.num_processes_b), self.standard_error
         if self.basis == "assumed" or error is None or error <= 0:
@@ -120,7 +120,7 @@ class Comparison:
         """The verdict as a reader of a page wants it, and what would decide where nothing is decided yet."""
         if self.verdict == "same":
             return f"no difference beyond {units.percent(self.margin)}"
-        if self.verdict != "ambiguous":
+        if self.verdict != "not decided":
             return self.verdict
         if self.more_runs is None:
             return "not decided"

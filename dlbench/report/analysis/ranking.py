@@ -1,9 +1,8 @@
-"""Who is ahead: of each case and metric the best system, by how much, and whether that may be said at all.
+"""The best system of each case by each metric, by how much, and how sure.
 
-The statistics are those of `compare_stats`. Four answers are possible. `ahead`: several processes on each side, and
-the difference holds at 95 % for all rows of a metric together. `unconfirmed`: the sides are apart, but too few
-processes ran to see how processes differ, or it holds for this row alone. `tie`: what was seen differs by 1 % at most.
-`undecided`: it differs by more, and may be chance.
+The statistics and the scale are those of `comparison_statistics`. `better`: several processes on each side, and the
+difference holds at 95 % for all rows of a metric together. `same`: the whole interval lies within 1 %. `not decided`:
+all else, such as fewer than three processes on a side.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, Compar
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.reruns import MIN_PROCESSES
 
-AHEAD, UNCONFIRMED, TIE, UNDECIDED = "ahead", "unconfirmed", "tie", "undecided"
+BETTER, SAME, NOT_DECIDED = "better", "same", "not decided"
 #: What stands for a share of the bound, and for memory: the metric that most cases have, the first of equals.
 BOUND_METRICS = ("share_of_measured_peak", "mfu")
 MEMORY_METRICS = ("memory_allocated", "memory_device", "memory_rss")
@@ -40,8 +39,15 @@ class Standing:
     ratio: float  # best over runner-up
     low: float | None = None  # interval of the ratio, where it is measured
     high: float | None = None
-    outcome: str = TIE
+    outcome: str = SAME
     comparison: Comparison | None = None
+
+    @property
+    def words(self) -> str:
+        """What the outcome is called where no system is better."""
+        if self.outcome == NOT_DECIDED and self.comparison and self.comparison.verdict == NOT_DECIDED:
+            return self.comparison.words
+        return f"no difference beyond {units.percent(DEFAULT_MARGIN, 1)}" if self.outcome == SAME else self.outcome
 
     @property
     def margin(self) -> str:
@@ -133,17 +139,16 @@ def _settled(found: list[Standing], metric: str) -> list[Standing]:
 
 
 def _with_outcome(standing: Standing, found: Comparison | None) -> Standing:
-    small = 1 / (1 + DEFAULT_MARGIN) <= standing.ratio <= 1 + DEFAULT_MARGIN
     if found is None:
-        return replace(standing, outcome=TIE if small else AHEAD)
+        small = 1 / (1 + DEFAULT_MARGIN) <= standing.ratio <= 1 + DEFAULT_MARGIN
+        return replace(standing, outcome=SAME if small else BETTER)
     # Medians and geometric means may disagree about which side is better: then neither is.
     same_way = (found.ratio > 1) == (standing.ratio > 1)
-    apart = found.low is None or found.high is None or not found.low <= 1 <= found.high
-    outcome = TIE if small else UNCONFIRMED if apart and same_way else UNDECIDED
     if not is_measured(found):
-        return replace(standing, outcome=outcome, comparison=found)
+        return replace(standing, outcome=NOT_DECIDED, comparison=found)
+    outcome = SAME if found.verdict == "same" else NOT_DECIDED
     if found.verdict in ("faster", "slower") and same_way:
-        outcome = AHEAD
+        outcome = BETTER
     return replace(standing, outcome=outcome, ratio=found.ratio, low=found.low, high=found.high, comparison=found)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, MIN_PROCESSES, Comparison
+from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, Comparison
 from dlbench.report.analysis.mix import Work
 from dlbench.report.analysis.projection import JOULES_PER_KWH, Prices
 from dlbench.report.analysis.ranking import MEMORY_METRICS, best_known, of_one_meter
+from dlbench.reruns import MIN_PROCESSES
 from dlbench.suites.case import MODES, PRECISIONS, USUAL_CONFIDENCE
 
 #: Metrics of which two runs of one program give the same value, so that no interval is needed.

@@ -40,8 +40,8 @@ def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
         Column("backward_s", "Backward", "right", _seconds),
         Column("bound_s", "Bound", "right", _seconds),
         Column("limited_by", "Limited by", "left"),
-        Column("distance", "Over bound", "right", _times),
-        Column("lost_s", "Lost", "right", _seconds),
+        Column("distance", "Time over its bound", "right", _times),
+        Column("lost_s", "Time above bound", "right", _seconds),
         Column("share", "Of step", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
         Column("note", "", "left"),
     ]
@@ -129,7 +129,7 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
         Column("precision", "Precision", "left"),
         Column("best", "Best", "right", _rate_text),
         Column("median", "Median", "right", _rate_text),
-        Column("spread", "IQR", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
+        Column("spread", "IQR of times", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
         Column("samples", "Samples", "right"),
         Column("shape", "Shape", "left"),
         Column("datasheet", "Datasheet", "right", _rate_text),
@@ -142,7 +142,7 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     failed = int(rows["error"].notna().sum())
     notes = [
         "best: the fastest sample that is no glitch, and what bounds are taken from. "
-        "IQR: middle half of the samples over their median.",
+        "IQR of times: range of the middle half of the measured times, over their median.",
         "copy and triad count bytes read and written, without write-allocate; arrays are beyond the caches.",
     ]
     notes += busy_note(max(shares, default=None), "these may be far too low; measured again, the best counts")

@@ -10,7 +10,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import verdicts
 from dlbench.report.analysis.case_warnings import of_all
-from dlbench.report.analysis.comparison_statistics import MIN_PROCESSES, correct
+from dlbench.report.analysis.comparison_statistics import correct
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, network_order
 from dlbench.report.analysis.metrics import METRICS
@@ -18,6 +18,7 @@ from dlbench.report.analysis.side_by_side import numbered, together
 from dlbench.report.analysis.verdicts import Group, Logs, Ratio
 from dlbench.report.document import Block, KeyFigure
 from dlbench.report.figures import plots_ratio
+from dlbench.reruns import MIN_PROCESSES
 from dlbench.table import Cell, Column, Table
 
 MAX_CAUTIONS = 5
@@ -282,7 +283,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[verdicts.Work]) 
         number = units.counted(int(few.sum()), "result")
         found.append(
             f"{number} of {len(few)} rest on fewer than {MIN_PROCESSES} runs: "
-            "`dlbench run SUITE -P repeat=0,1,2` adds them."
+            "`dlbench run SUITE -P processes=3` adds them."
         )
     for system, name in content.system_names.items():
         failed = content.failed[content.failed["system_id"] == system] if "system_id" in content.failed else ()

@@ -71,13 +71,17 @@ def sc15_rules() -> Table:
         (1, "Base case of a speedup", "Each ratio stands beside its base in images per second."),
         (2, "Reason for subsets", "Failed and left-out cases are listed with the reason."),
         (3, "Arithmetic mean for costs only", "Medians and percentiles throughout; no mean of rates."),
-        (4, "No averages of ratios", "None is formed; no score over networks is given."),
+        (
+            4,
+            "No averages of ratios",
+            "The brief has geometric means, per precision and mode, each with its interval and the range of its cases.",
+        ),
         (5, "Confidence intervals for what varies", "On each step time and what follows from it."),
         (6, "No normality assumed", "Nonparametric intervals; the distributions are shown."),
         (
             7,
             "Sound comparisons",
-            "Systems: by processes, corrected for their number, or called unconfirmed. "
+            "Systems: by processes, corrected for their number, or not decided. "
             "Settings: `dlbench compare` and `dlbench ab`.",
         ),
         (8, "Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
@@ -112,8 +116,8 @@ def _comparisons(content: Content) -> str:
     )
     if len(content.system_names) > 1:
         words += (
-            " Systems cannot take turns: they are compared by independent processes, with an interval where each has "
-            "several, and what one process shows is called unconfirmed."
+            " Systems cannot take turns: they are compared by independent processes. With fewer than three on a side "
+            "nothing is decided."
         )
     return words
 

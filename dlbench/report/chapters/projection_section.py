@@ -14,7 +14,6 @@ from dlbench.report.analysis.case_warnings import describe, with_doubts
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.analysis.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
-from dlbench.report.analysis.selection import fastest
 from dlbench.report.analysis.side_by_side import numbered, over_processes
 from dlbench.report.document import Block, Section
 from dlbench.report.loading.intervals import confidences
@@ -40,45 +39,90 @@ def projection(content: Content) -> Section:
     table, assumptions = projected(trainings, content.system_names, content.prices)
     words = (
         f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.digits(NUM_IMAGES, 7)} images) for each network "
-        "at its fastest measured setting, whatever its input size: no training was run to its end. "
+        "at its fastest and at its cheapest measured setting, whatever its input size: no training was run to its end. "
         "`dlbench project` does the same for other numbers of images and epochs."
     )
     if content.prices is None:
         words += " With `--prices FILE` it says what that costs."
-    blocks = [Block(words=words), Block(table=table), Block(words=" ".join(assumptions))]
-    return Section("projection", "Cost to train", blocks)
+    blocks = [Block(words=words), Block(table=table, lead=True), Block(words=" ".join(assumptions))]
+    return Section("projection", "Cost to train", blocks, _finding(table))
+
+
+def _finding(table: Table) -> str:
+    """The shortest training, and the cheapest where prices are known."""
+    rows = table.records()
+    fast = min(rows, key=lambda row: float(row["time_s"] or math.inf))
+    words = f"The shortest of these trainings takes {units.seconds(_number(fast['time_s']))} ({_where(fast)})"
+    priced = [row for row in rows if isinstance(row.get("cost"), float)]
+    if not priced:
+        return f"{words}."
+    cheap = min(priced, key=lambda row: float(row["cost"] or math.inf))
+    title = next(column.title_and_unit()[1] for column in table.columns if column.key == "cost")
+    return f"{words}; the cheapest costs {_digits(cheap['cost'])} {title} ({_where(cheap)})."
+
+
+def _where(row: Mapping[str, Cell]) -> str:
+    return ", ".join(str(row[key]) for key in ("model", "system", "setting") if row.get(key))
 
 
 def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices | None) -> tuple[Table, list[str]]:
-    """One row per network and system, and the assumptions behind them."""
+    """Of each network and system the fastest setting, and the cheapest if it is another one; and the assumptions."""
     several = len(names) > 1
     # Of several processes of a case their median: the fastest of them would be luck.
     processes = numbered(trainings)
-    best = fastest(with_doubts(over_processes(processes), processes), ["model", "system_id"], limit=None)
+    cases = with_doubts(over_processes(processes), processes)
     place = {system: i for i, system in enumerate(names)}
-    models = {name: i for i, name in enumerate(network_order(best["model"]))}
-    cases = sorted(best.to_dict("records"), key=lambda c: (models[c["model"]], place.get(c["system_id"], len(place))))
+    models = {name: i for i, name in enumerate(network_order(cases["model"]))}
     axes = ["precision", "batch_size", *(a for a in varying_axes(trainings) if a not in ("device", "repeat"))]
     assumptions: dict[str, None] = {}
     rows: list[list[Cell]] = []
-    limited = False
-    for case in cases:
-        interval, known = throughput_interval(case)
-        limited = limited or known
-        num_devices = int(case["nodes"] * case["devices_per_node"])
-        name = names.get(case["system_id"], "unknown")
+    keys = sorted(
+        cases[["model", "system_id"]].drop_duplicates().itertuples(index=False, name=None),
+        key=lambda key: (models[key[0]], place.get(key[1], len(place))),
+    )
+    groups = {key: group.to_dict("records") for key, group in cases.groupby(["model", "system_id"])}
+    for key in keys:
+        name = names.get(key[1], "unknown")
         own = prices.of(name) if prices else None
-        power_w, scope = power_of(case), _text(case["energy_scope"])
-        found = project(NUM_IMAGES, NUM_EPOCHS, interval, num_devices, power_w, own, scope)
-        # The number of devices is a column here.
-        assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
-        row: list[Cell] = [network(case["model"])]
-        row += [name] if several else []
-        rows.append([*row, setting(case, axes), num_devices, *_cells(found, known), describe(case) or None])
+        for choice, case, found in _choices([(case, _project(case, own)) for case in groups[key]]):
+            # The number of devices is a column here.
+            assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
+            row: list[Cell] = [network(case["model"]), *([name] if several else []), choice, setting(case, axes)]
+            devices = int(case["nodes"] * case["devices_per_node"])
+            cells = _cells(found, throughput_interval(case)[1])
+            rows.append([*row, devices, *cells, describe(case) or None])
     assumptions |= dict.fromkeys(unused(prices, names.values()))
-    return _without_empty(
-        Table(_columns(several, prices), rows, notes=[_LIMITS.format(levels.named(best))] if limited else [])
-    ), list(assumptions)
+    table = Table(_columns(several, prices), rows)
+    limited = any(row["time_low_s"] is not None for row in table.records())
+    notes = [_LIMITS.format(levels.named(cases))] if limited else []
+    return _without_empty(Table(table.columns, rows, notes=notes)), list(assumptions)
+
+
+def _project(case: Mapping[Hashable, Any], prices: Prices | None) -> Projection:
+    num_devices = int(case["nodes"] * case["devices_per_node"])
+    throughput, _ = throughput_interval(case)
+    return project(NUM_IMAGES, NUM_EPOCHS, throughput, num_devices, power_of(case), prices, _text(case["energy_scope"]))
+
+
+#: A case, and the training that it is projected to.
+_Projected = tuple[dict[Hashable, Any], Projection]
+
+
+def _choices(settings: Sequence[_Projected]) -> list[tuple[str | None, dict[Hashable, Any], Projection]]:
+    """The fastest setting and the cheapest, named by what they are; one row where both are the same."""
+    fast = min(settings, key=lambda one: one[1].time_s.value)
+    priced = all(found.cost is not None for _, found in settings)
+    cheap = min(settings, key=lambda one: (_cost(one[1], priced), one[1].time_s.value))
+    if cheap[0] is fast[0]:
+        return [("fastest and cheapest" if len(settings) > 1 else None, *fast)]
+    gain = cheap[1].time_s.value / fast[1].time_s.value - 1
+    more = fast[1].device_hours.value / fast[1].time_s.value - cheap[1].device_hours.value / cheap[1].time_s.value
+    few = f", by {units.percent(gain)} with {units.counted(round(more * 3600), 'more device')}" if more > 1e-9 else ""
+    return [(f"fastest{few}", *fast), ("cheapest" if priced else "fewest device-hours", *cheap)]
+
+
+def _cost(found: Projection, priced: bool) -> float:
+    return found.cost.value if priced and found.cost else found.device_hours.value
 
 
 def named_assumptions(assumptions: Sequence[str], name: str, prices: Prices | None) -> list[str]:
@@ -119,6 +163,7 @@ def _columns(several: bool, prices: Prices | None) -> list[Column]:
     return [
         Column("model", "Network"),
         *([Column("system", "System")] if several else []),
+        Column("choice", "Choice"),
         Column("setting", "Setting"),
         Column("devices", "Devices", "right"),
         Column("time_s", "Time", "right", lambda c: units.seconds(_number(c))),
@@ -127,13 +172,13 @@ def _columns(several: bool, prices: Prices | None) -> list[Column]:
         Column("device_hours", "Device-hours [h]", "right", _digits),
         Column("energy_kwh", "Energy [kWh]", "right", _digits),
         Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", _digits),
-        Column("doubts", "Doubts", "left"),
+        Column("doubts", "Warnings", "left"),
     ]
 
 
 def _without_empty(table: Table) -> Table:
     """`table` without limits, energy, cost and doubts, where no row has them."""
-    optional = ("time_low_s", "time_high_s", "energy_kwh", "cost", "doubts")
+    optional = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "doubts")
     kept = [
         i
         for i, column in enumerate(table.columns)

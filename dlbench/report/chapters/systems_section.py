@@ -1,4 +1,4 @@
-"""Several systems side by side: the tables of networks by systems, who is ahead, and what is comparable to nothing."""
+"""Several systems side by side: the tables of networks by systems, which is better, and what is left out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def systems(content: Content) -> Section:
         blocks += [*verdicts(content), *_tables(content, shared)]
     rest = left_out(content)
     if rest.rows:
-        words = "Measured, but beside nothing: side by side stands only what agrees in all but system and repeat."
+        words = "Cases are compared only if they agree in everything but system and repeat; these do not."
         blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
     return Section("systems", TITLE, blocks, _how_many(content, shared))
 
@@ -42,27 +42,27 @@ def measured(content: Content) -> dict[str, str]:
 
 
 def standings_of(shared: Together) -> tuple[pd.DataFrame, dict[str, list[Standing]]]:
-    """The representative case of each network and mode, and by metric who is ahead in it."""
+    """The representative case of each network and mode, and by metric which system is best in it."""
     cases = representative(shared.cases)
     processes = shared.processes[shared.processes["number"].isin(cases["number"])]
     return cases, {metric: ranking.standings(processes, metric) for metric in ranking.ranked(processes)}
 
 
 def verdicts(content: Content) -> list[Block]:
-    """Who is ahead per network and metric, in words and as a table, with what keeps it from being certain."""
+    """The best system per network and metric, in words and as a table, with what keeps it from being certain."""
     shared = together(content)
     names = measured(content)
     if shared.cases.empty:
-        return [Block(words="No case stands on two systems, so no system can be said to be ahead of another.")]
+        return [Block(words="No case was measured on two systems, so nothing can be compared.")]
     cases, found = standings_of(shared)
     sentences = [_counted(metric, standings, names) for metric, standings in found.items() if standings]
     missing = [METRICS[metric].title.lower() for metric, standings in found.items() if not standings]
     if missing:
-        sentences.append(f"Not compared, for fewer than two systems know it: {', '.join(missing)}.")
+        sentences.append(f"Not compared, as fewer than two systems have a value: {', '.join(missing)}.")
     every = [standing for standings in found.values() for standing in standings]
     return [
         Block(words=" ".join(sentences)),
-        Block(heading="Who is ahead, per network", table=tables_systems.winners(found, cases, names)),
+        Block(heading="The best system, per network", table=tables_systems.winners(found, cases, names)),
         *(Block(words=words) for words in _caveats(content, every, cases)),
     ]
 
@@ -116,19 +116,15 @@ def _how_many(content: Content, shared: Together) -> str:
 
 
 def _counted(metric: str, standings: list[Standing], names: Mapping[str, str]) -> str:
-    """In how many rows of the table below which system is ahead: ``Throughput: A ahead in 10, 2 ties.``"""
+    """How often each system is best in the table below: ``Throughput: A better in 10, not decided in 2 of 12.``"""
     by_system = {system: [s.outcome for s in standings if s.best == system] for system in names}
     parts = []
     for system, outcomes in by_system.items():
-        sure, unsure = outcomes.count(ranking.AHEAD), outcomes.count(ranking.UNCONFIRMED)
-        if sure:
-            parts.append(f"{names[system]} ahead in {sure}")
-        if unsure:
-            parts.append(f"{names[system]} in front, unconfirmed, in {unsure}")
-    ties = sum(s.outcome == ranking.TIE for s in standings)
-    parts += [units.counted(ties, "tie")] if ties else []
-    undecided = sum(s.outcome == ranking.UNDECIDED for s in standings)
-    parts += [f"{undecided} undecided"] if undecided else []
+        if sure := outcomes.count(ranking.BETTER):
+            parts.append(f"{names[system]} better in {sure}")
+    for outcome, words in ((ranking.SAME, "no difference beyond 1 %"), (ranking.NOT_DECIDED, "not decided")):
+        if number := sum(s.outcome == outcome for s in standings):
+            parts.append(f"{words} in {number}")
     return f"{METRICS[metric].title}: {', '.join(parts)} of {len(standings)}."
 
 
@@ -137,19 +133,12 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
     tested = sum(s.low is not None for s in standings)
     if tested:
         words.append(
-            "Intervals are of the ratio of the best to the next, at 95 %, from three or more processes on each side; "
-            "who is named without a question mark is ahead at 95 % for all rows of a column together (Holm). "
-            "Memory is compared as it was read. A difference within ±1 % is a tie; one that is larger and may be "
-            "chance is undecided."
+            "Intervals are of the ratio of the best to the next, at 95 %, from three or more processes on each side. "
+            "A system is named as better where that holds at 95 % for all rows of a column together (Holm). "
+            "Memory is compared as it was read. A difference counts as none where its interval lies within ±1 %."
         )
-    unconfirmed = [s for s in standings if s.outcome == ranking.UNCONFIRMED]
-    if any(s.low is None for s in unconfirmed):
-        words.append(
-            "A question mark without an interval: fewer than three processes ran on a side, so that the spread between "
-            f"processes is unknown and the order may be chance. {tables_systems.UNKNOWN_SPREAD}"
-        )
-    if any(s.low is not None for s in unconfirmed):
-        words.append("A question mark behind an interval: it would do for this row alone, not for all rows together.")
+    if any(s.outcome == ranking.NOT_DECIDED and s.low is None for s in standings):
+        words.append(tables_systems.UNKNOWN_SPREAD)
     energies = cases[cases["energy_per_image"].notna()]
     meters = energies.groupby("system_id")[["energy_source", "energy_scope"]].first().drop_duplicates()
     if len(meters) > 1:

@@ -54,21 +54,21 @@ _SHORT_TITLES = {
     "sustained_throughput": "Sustained",
     "flop_per_image": "Work",
     "flop_rate": "Achieved",
-    "mfu": "Of peak",
-    "hfu": "With recomputation",
-    "distance_to_bound": "Over bound",
-    "share_of_measured_peak": "Of measured",
-    "distance_to_layer_bound": "Over memory bound",
-    "memory_allocated": "Peak mem.",
-    "memory_rss": "Host mem.",
+    "mfu": "% of datasheet peak",
+    "hfu": "% of peak with recomputation",
+    "distance_to_bound": "Time over its bound",
+    "share_of_measured_peak": "% of measured peak",
+    "distance_to_layer_bound": "Time over layers' bound",
+    "memory_allocated": "Peak memory",
+    "memory_rss": "Host memory",
     "energy_per_image": "Energy",
-    "module_energy_per_image": "Of module",
-    "energy_per_gflop": "Per FLOP",
+    "module_energy_per_image": "Energy of module",
+    "energy_per_gflop": "Energy per FLOP",
     "images_per_wh": "Per Wh",
     "average_power": "Power",
     "idle_power": "Idle",
-    "energy_disagreement": "Meters apart",
-    "iqr": "Spread",
+    "energy_disagreement": "Difference of meters",
+    "iqr": "IQR of steps",
 }
 _COMMON = ("precision", "batch_size")
 #: What stands for the unit in the summary, where the title is the mode.
@@ -127,7 +127,7 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     columns[place:place] = [
         *([Column("confidence", "Confidence", "right", _level)] if levels.unusual(shown) else []),
         Column("status", "Status"),
-        *([Column("doubts", "Doubts", "left", _unbroken)] if any(doubted) else []),
+        *([Column("doubts", "Warnings", "left", _unbroken)] if any(doubted) else []),
     ]
     rows: list[list[Cell]] = []
     for case, doubt in zip(shown.to_dict("records"), doubted, strict=True):
@@ -144,7 +144,7 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
     notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
     if "share_of_measured_peak" in known:
-        notes.append("Of measured: of the higher one of the rates that matrix products and convolutions reached.")
+        notes.append("% of measured peak: of the higher of the rates that matrix products and convolutions reached.")
     return Table(columns, rows, notes=notes)
 
 
@@ -190,7 +190,7 @@ def summary(shown: pd.DataFrame) -> Table:
         values = [best[name].get((model, mode)) for mode, name in wanted]
         doubts = [f"{m}: {said}" for m in MODES if (said := _doubted(best, (model, m)))]
         rows.append([network(model), *(_number(v) for v in values), "; ".join(doubts)])
-    columns.append(Column("doubts", "Doubts", "left"))
+    columns.append(Column("doubts", "Warnings", "left"))
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(columns, rows)
@@ -346,7 +346,7 @@ def metric_column(name: str, values: pd.Series[float], significant: int, key: st
         return Column(name, short_title, "right", _show_count)
     return Column(
         key or name,
-        title or (f"{short_title} [{unit}]" if unit else short_title),
+        title or (f"{short_title} [{unit}]" if unit and not short_title.startswith(unit) else short_title),
         "right",
         lambda cell: units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING,
     )

@@ -102,8 +102,8 @@ def speedups(
 
 #: Said wherever a difference rests on fewer than three processes.
 UNKNOWN_SPREAD = (
-    "No interval where fewer than three processes ran on a side: how processes differ is then unknown, and it is "
-    "mostly more than what one window shows. `dlbench run SUITE -P processes=3` measures it."
+    "No interval and no verdict where fewer than three processes ran on a side: how processes differ is then unknown. "
+    "`dlbench run SUITE -P processes=3` measures it."
 )
 
 
@@ -166,11 +166,10 @@ def _verdict(standing: Standing | None, names: Mapping[str, str]) -> str:
     if standing is None:
         return units.MISSING
     best, second = names[standing.best], names[standing.runner_up]
-    if standing.outcome in (ranking.TIE, ranking.UNDECIDED):
+    if standing.outcome != ranking.BETTER:
         equal = abs(standing.ratio - 1) < 0.0005 and standing.low is None
-        return f"{standing.outcome}: {best}, {second}" + ("" if equal else f"\n{standing.margin}")
-    mark = " ?" if standing.outcome == ranking.UNCONFIRMED else ""
-    return f"{best}{mark}\n{standing.margin} against {second}"
+        return f"{best}, {second}: {standing.words}" + ("" if equal else f"\n{standing.margin}")
+    return f"{best}\n{standing.margin} against {second}"
 
 
 def _axes(cases: pd.DataFrame) -> list[str]:

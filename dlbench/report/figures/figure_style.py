@@ -160,6 +160,7 @@ def for_page(svg: str, name: str, label: str) -> str:
         ("paper", PAPER),
         ("line", GREY),
         ("blue", BLUE),
+        ("sky", SKY),
     ):
         svg = svg.replace(colour, f"var(--figure-{variable})")
     svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" role="img">', svg, count=1)

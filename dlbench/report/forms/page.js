@@ -58,12 +58,15 @@ function zoom(factor) {
   drawing.style.width = `${fitting * scale}px`;
 }
 
-for (const button of document.querySelectorAll(".enlarge")) {
-  button.addEventListener("click", () => {
-    canvas.replaceChildren(button.querySelector("svg").cloneNode(true));
+for (const figure of document.querySelectorAll("figure")) {
+  const drawing = figure.querySelector(".drawing");
+  const enlarge = () => {
+    canvas.replaceChildren(drawing.querySelector("svg").cloneNode(true));
     dialog.showModal();
     zoom(0);
-  });
+  };
+  drawing.addEventListener("click", enlarge);
+  figure.querySelector(".enlarge").addEventListener("click", enlarge);
 }
 for (const button of dialog.querySelectorAll("[data-zoom]")) {
   button.addEventListener("click", () => zoom(Number(button.dataset.zoom)));

@@ -35,7 +35,7 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
         Column("ratio", "Ratio", "right", _show_ratio),
         Column("ratio_low", f"{_percent(found.rules.confidence)} from", "right", _show_ratio),
         Column("ratio_high", "to", "right", _show_ratio),
-        Column("verdict", "Verdict"),
+        Column("verdict", "Verdict", show=lambda cell: _verdict(cell, found.rules.margin)),
         Column("adjusted_p_value", "p (Holm)", "right", _show_p),
         Column("chance_target_larger", "Effect", "right", _show_share),
         Column("base_processes", f"n {names[0]}", "right"),
@@ -59,7 +59,7 @@ def with_footnotes(table: Table) -> Table:
 
 
 def summary(found: ComparisonResult) -> str:
-    """The closing line: ``12 compared: 1 slower, 8 same, 3 ambiguous; 2 not compared: 1 failed, 1 refused``."""
+    """The closing line: ``12 compared: 1 slower, 8 same, 3 not decided; 2 not compared: 1 failed, 1 refused``."""
     counts = Counter(line.verdict for line in found.lines)
     words = verdict_words(found.rules.metric)
     said = ", ".join(f"{counts[word]} {word}" for word in words)
@@ -85,7 +85,7 @@ def _cells(line: Line, common: str) -> list[Cell]:
         return [line.base, line.target, None, None, None, line.verdict, None, None, None, None, line.note]
     caveat = caveat_of(c)
     # With too few processes on a side the caveat says it already.
-    more = f"needs {needed(c)}" if line.verdict == "ambiguous" and c.more_runs and c.basis != "assumed" else ""
+    more = f"needs {needed(c)}" if line.verdict == "not decided" and c.more_runs and c.basis != "assumed" else ""
     note = "; ".join(said for said in (caveat if caveat != common else "", more, line.note) if said)
     return [
         line.base, line.target, c.ratio, c.low, c.high, line.verdict, c.adjusted_p_value, c.chance_b_slower,
@@ -112,6 +112,10 @@ def _notes(found: ComparisonResult) -> list[str]:
         f"±{100 * rules.margin:g} %.",
         summary(found),
     ]
+
+
+def _verdict(cell: Cell, margin: float) -> str:
+    return f"no difference beyond {100 * margin:g} %" if cell == "same" else str(cell)
 
 
 def _percent(share: float) -> str:

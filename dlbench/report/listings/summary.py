@@ -15,9 +15,11 @@ from dlbench.table import Column, Table, text
 TERMINAL_WIDTH = 100
 
 
+#: So many rows are printed: what is more scrolls off the screen.
+MAX_LINES = 40
 #: Columns of the comparison that a terminal does without, the first ones first.
 _DISPENSABLE = (
-    *("attempt_id", "distance_to_layer_bound", "distance_to_bound", "iqr", "flop_per_image", "memory_rss"),
+    *("attempt_id", "runs", "distance_to_layer_bound", "distance_to_bound", "iqr", "flop_per_image", "memory_rss"),
     *("step_time", "flop_rate", "sustained_throughput", "memory_allocated", "energy_per_image", "steps"),
 )
 
@@ -27,12 +29,18 @@ def terminal(content: Content) -> str:
     if content.shown.empty:
         failed = f"{units.counted(len(content.failed), 'case')} failed" if len(content.failed) else "the store is empty"
         return f"no measured case: {failed}\n"
-    parts = []
+    parts, room, left_out = [], MAX_LINES, 0
     for system, name in content.system_names.items():
         cases = content.of_system(system)
         if len(cases):
-            table = tables.comparison(cases, {})
-            parts.append(_fitted(Table(table.columns, table.rows, name)))
+            table = tables.comparison(tables.merged(cases), {})
+            left_out += max(0, len(table.rows) - room)
+            if room > 0:
+                parts.append(_fitted(Table(table.columns, table.rows[:room], name)))
+            room -= len(table.rows)
+    if left_out:
+        rows = units.counted(left_out, "more row")
+        parts.append(f"{rows}: see the report, or `dlbench export RESULTS --format text | less`.\n")
     if content.left_out:
         left = units.counted(content.left_out, "measured case")
         parts.append(f"{left} more; `dlbench export --format csv` has all.\n")

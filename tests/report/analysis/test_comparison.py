@@ -67,7 +67,7 @@ def test_faster_same_and_slower_are_told_apart_and_counted():
         "alexnet": "same",
         "vgg16": "slower",
     }
-    assert summary(found) == "3 compared: 1 slower, 1 faster, 1 same, 0 ambiguous"
+    assert summary(found) == "3 compared: 1 slower, 1 faster, 1 same, 0 not decided"
 
 
 def test_verdicts_are_corrected_for_the_number_of_comparisons():
@@ -81,7 +81,7 @@ def test_verdicts_are_corrected_for_the_number_of_comparisons():
         target + [processes(c, count=3, side="b") for c in others],
         margin=0.0,
     )
-    assert next(line for line in many if line.setting["model"] == "lenet5").verdict == "ambiguous"
+    assert next(line for line in many if line.setting["model"] == "lenet5").verdict == "not decided"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_repeats_with_different_numbers_of_threads_are_not_mixed_on_a_cpu():
 def test_few_processes_give_no_interval_and_no_verdict(count):
     found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.5, count, side="b")))
     (line,) = found.lines
-    assert line.verdict == "ambiguous"
+    assert line.verdict == "not decided"
     assert line.comparison.ratio == pytest.approx(1.5, rel=5e-3)
     assert (line.comparison.low, line.comparison.high, line.comparison.p_value) == (None, None, None)
     assert f"4 against {count} processes are too few" in note_of(found)
@@ -209,7 +209,7 @@ def test_a_failed_case_says_why_and_is_a_regression_where_base_has_it():
     assert line.verdict == "failed"
     assert "oom: out of memory" in line.note
     assert regressions(found, 5.0) == [line]
-    assert summary(found) == "1 compared: 0 slower, 0 faster, 1 same, 0 ambiguous; 1 not compared: 1 failed"
+    assert summary(found) == "1 compared: 0 slower, 0 faster, 1 same, 0 not decided; 1 not compared: 1 failed"
 
 
 def test_repeats_that_crash_in_target_alone_are_a_regression_although_the_others_are_as_fast():
@@ -276,7 +276,7 @@ def test_of_a_case_whose_interval_reaches_beyond_the_gate_it_is_not_known():
         for i, factor in enumerate((0.95, 1.0, 1.02, 1.06))
     ]
     (line,) = lines_of([processes(CASE)], [unlike])
-    assert line.verdict == "ambiguous"
+    assert line.verdict == "not decided"
     assert 1.03 < line.comparison.high < 1.2
     assert why_undecided(line, 3.0) == "with an interval that reaches beyond 3 %"
     assert why_undecided(line, 20.0) is None
@@ -402,7 +402,7 @@ def test_processes_without_any_spread_are_no_certainty():
     base, target = (processes(CASE, side=side, step_s=(time_s,) * 30) for side, time_s in (("a", 0.100), ("b", 0.102)))
     found = compare_stores(rows(base), rows(target))
     (line,) = found.lines
-    assert (line.verdict, line.comparison.low) == ("ambiguous", None)
+    assert (line.verdict, line.comparison.low) == ("not decided", None)
     assert "the clock is too coarse, or the values are copies" in note_of(found)
     assert why_undecided(line, 5.0) == "without any spread between processes"
 

@@ -67,7 +67,7 @@ def test_a_drift_of_the_machine_hides_a_slowdown_from_independent_processes_but_
     a = [process(0.01 * s, rng) for s in speeds]
     b = [process(0.0103 * s, rng) for s in speeds]
     assert compare_pairs(a, b).verdict == "slower"
-    assert compare(a, b).verdict == "ambiguous"
+    assert compare(a, b).verdict == "not decided"
 
 
 def test_swapping_the_sides_turns_ratio_interval_and_verdict_around():
@@ -96,16 +96,16 @@ def test_a_difference_that_is_certain_but_below_the_margin_is_called_same():
     assert compare(a, b, margin=0.0).verdict == "slower"
 
 
-def test_a_wide_interval_around_one_is_ambiguous_and_not_same():
+def test_a_wide_interval_around_one_is_not_decided_and_not_same():
     rng = random.Random(6)
-    assert compare(medians(3, 0.05, rng), medians(3, 0.05, rng)).verdict == "ambiguous"
+    assert compare(medians(3, 0.05, rng), medians(3, 0.05, rng)).verdict == "not decided"
 
 
 def test_one_process_a_side_is_never_a_verdict_however_many_steps_it_has():
     rng = random.Random(7)
     comparison = compare([process(0.010, rng, 5000)], [process(0.015, rng, 5000)])
     assert comparison.basis == "assumed"
-    assert comparison.verdict == "ambiguous"
+    assert comparison.verdict == "not decided"
     assert "run 3 or more on each side" in comparison.caveat
     # The windows alone would claim ±0.05 %.
     assert comparison.high / comparison.low > 1.05
@@ -114,7 +114,7 @@ def test_one_process_a_side_is_never_a_verdict_however_many_steps_it_has():
 def test_a_stated_spread_between_processes_allows_a_verdict_and_is_marked():
     rng = random.Random(8)
     a, b, far = process(0.010, rng, 1000), process(0.0101, rng, 1000), process(0.011, rng, 1000)
-    assert compare([a], [b], between_processes=0.005).verdict == "ambiguous"
+    assert compare([a], [b], between_processes=0.005).verdict == "not decided"
     found = compare([a], [far], between_processes=0.005)
     assert found.verdict == "slower"
     assert "stated by the user" in found.caveat
@@ -131,7 +131,7 @@ def test_a_single_step_a_side_gives_a_ratio_and_nothing_else():
     comparison = compare([[0.01]], [[0.02]])
     assert comparison.ratio == pytest.approx(2)
     assert (comparison.low, comparison.high, comparison.p_value) == (None, None, None)
-    assert comparison.verdict == "ambiguous"
+    assert comparison.verdict == "not decided"
     assert "too few steps" in comparison.caveat
 
 
@@ -141,7 +141,7 @@ def test_processes_without_any_spread_show_a_coarse_clock_and_nothing_else(funct
     comparison = function([[0.01]] * 5, [[0.01 * factor]] * 5)
     assert comparison.ratio == pytest.approx(factor)
     assert (comparison.low, comparison.high, comparison.p_value) == (None, None, None)
-    assert comparison.verdict == "ambiguous"
+    assert comparison.verdict == "not decided"
     assert "the clock is too coarse, or the values are copies" in comparison.caveat
 
 
@@ -205,7 +205,7 @@ def test_processes_that_differ_beyond_all_reason_have_an_interval_without_end():
     assert found.low < 1e-300
     assert found.high > 1e300
     assert math.isfinite(1 / found.low)
-    assert found.verdict == "ambiguous"
+    assert found.verdict == "not decided"
 
 
 @pytest.mark.parametrize("function", [compare, compare_pairs])
@@ -218,7 +218,7 @@ def test_as_many_more_runs_as_it_says_decide_in_most_cases(function):
         if more:
             asked += 1
             again = function(a + medians(more, 0.01, rng), b + medians(more, 0.01, rng, 1.02))
-            decided += again.verdict != "ambiguous"
+            decided += again.verdict != "not decided"
     assert asked > 50
     assert decided / asked > 0.5
 
@@ -240,7 +240,7 @@ def test_one_process_on_a_side_needs_two_more():
 def test_more_runs_are_needed_where_a_whole_table_is_corrected():
     rng = random.Random(10)
     found = compare(medians(4, 0.01, rng), medians(4, 0.01, rng, 1.01))
-    assert found.verdict == "ambiguous"
+    assert found.verdict == "not decided"
     together = correct([found] * 20)[0]
     assert together.more_runs >= found.more_runs
 

@@ -217,7 +217,7 @@ def test_of_each_network_and_mode_the_setting_of_most_systems_and_then_the_faste
 
 def test_several_processes_on_each_side_make_a_winner_with_an_interval(tmp_path):
     standings = ranking.standings(together(two(tmp_path, repeats=5)).processes, "throughput")
-    assert {s.outcome for s in standings} == {ranking.AHEAD}
+    assert {s.outcome for s in standings} == {ranking.BETTER}
     for s in standings:
         assert s.low < s.ratio < s.high
         assert s.low > 1
@@ -227,7 +227,7 @@ def test_several_processes_on_each_side_make_a_winner_with_an_interval(tmp_path)
 def test_one_process_on_each_side_makes_no_winner(tmp_path):
     content = two(tmp_path)
     standings = ranking.standings(together(content).processes, "throughput")
-    assert {s.outcome for s in standings} == {ranking.UNCONFIRMED}
+    assert {s.outcome for s in standings} == {ranking.NOT_DECIDED}
     assert {(s.low, s.high) for s in standings} == {(None, None)}
 
 
@@ -239,10 +239,10 @@ def test_neither_of_two_of_one_kind_is_ahead(tmp_path, repeats):
     assert len(standings) == len(CASES)
     outcomes = [s.outcome for s in standings]
     # Corrected for their number, so that even one false winner among them is rare; a question mark is not.
-    assert ranking.AHEAD not in outcomes
-    assert outcomes.count(ranking.TIE) + outcomes.count(ranking.UNDECIDED) >= len(CASES) - 2
+    assert ranking.BETTER not in outcomes
+    assert outcomes.count(ranking.SAME) + outcomes.count(ranking.NOT_DECIDED) >= len(CASES) - 2
     for s in standings:
-        assert (s.outcome == ranking.TIE) <= (abs(s.ratio - 1) < 0.02)
+        assert (s.outcome == ranking.SAME) <= (abs(s.ratio - 1) < 0.02)
 
 
 def test_less_is_better_for_energy_and_memory(tmp_path):
@@ -251,7 +251,7 @@ def test_less_is_better_for_energy_and_memory(tmp_path):
         for s in ranking.standings(processes, metric):
             assert s.value <= s.runner_up_value
     same_memory = ranking.standings(processes, "memory_allocated")
-    assert {s.outcome for s in same_memory} == {ranking.TIE}
+    assert {s.outcome for s in same_memory} == {ranking.SAME}
 
 
 def test_energies_of_different_scopes_are_not_ranked(tmp_path):

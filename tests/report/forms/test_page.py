@@ -190,7 +190,7 @@ def test_ids_are_unique(gpu_page, whole_page):
 
 def test_the_comparison_has_units_and_every_case(gpu_page):
     html = gpu_page.read_text()
-    for heading in ("Throughput", "img/s", "Step time", "TFLOP/s", "Of peak", "GiB", "mJ/img"):
+    for heading in ("Throughput", "img/s", "Step time", "TFLOP/s", "% of datasheet peak", "GiB", "mJ/img"):
         assert heading in html
     rows = pd.read_csv(gpu_page.parent / "comparison.csv")
     assert len(rows) == 46

@@ -10,6 +10,7 @@ import pytest
 from dlbench.report import build, forms
 from dlbench.report.forms import parallel, pdf
 from dlbench.suites.case import Case
+from tests.fakes import decision
 from tests.fakes import records as fakes
 
 
@@ -24,15 +25,36 @@ def quick_pdf(tmp_path_factory):
 
 
 def text_of(path):
-    return "\n".join(p.extract_text() for p in pypdf.PdfReader(path).pages)
+    """The texts of the report, or of the report and its appendix, as a reader sees them."""
+    files = [path, path.with_name("appendix.pdf")]
+    # A line may be broken at invisible places.
+    text = "\n".join(p.extract_text() for file in files for p in pypdf.PdfReader(file).pages)
+    return text.replace("\u200b", "")
 
 
-def test_every_chapter_is_in_the_outline_and_every_figure_on_a_page(quick_pdf):
-    reader = pypdf.PdfReader(quick_pdf)
+def test_every_chapter_is_in_an_outline_and_every_figure_on_a_page(quick_pdf):
+    readers = [pypdf.PdfReader(file) for file in (quick_pdf, quick_pdf.with_name("appendix.pdf"))]
     chapters = re.findall(r"^## (.*)$", (quick_pdf.parent / "report.md").read_text(), re.MULTILINE)
-    assert [entry.title for entry in reader.outline] == chapters
-    figures = {p.stem for p in (quick_pdf.parent / "figures").glob("*.png")}
-    assert sum(len(p.images) for p in reader.pages) == len(figures) > 5
+    assert {entry.title for reader in readers for entry in reader.outline} == set(chapters)
+    figures = {p.stem for p in (quick_pdf.parent / "figures").glob("*.pdf")}
+    # Figures are drawn as they are, not as pictures: each is a form of its page.
+    drawn = sum(len(_forms(page)) for reader in readers for page in reader.pages)
+    assert drawn >= len(figures) > 5
+
+
+def _forms(page):
+    objects = page["/Resources"].get("/XObject", {})
+    return [name for name in objects if objects[name]["/Subtype"] == "/Form"]
+
+
+def test_a_report_is_short_and_its_appendix_holds_the_rest(tmp_path):
+    path = tmp_path / "report" / "report.pdf"
+    build.build(decision.fill(tmp_path), path.parent)
+    assert len(pypdf.PdfReader(path).pages) <= 20
+    brief = " ".join(page.extract_text() for page in pypdf.PdfReader(path).pages[:2])
+    for words in ("In brief", "Verdict per precision and mode", "What to be careful about"):
+        assert words in " ".join(brief.split())
+    assert len((path.parent / "index.html").read_bytes()) < 3_000_000
 
 
 def test_pages_are_numbered_landscape_and_hold_the_cases(quick_pdf):
@@ -40,7 +62,8 @@ def test_pages_are_numbered_landscape_and_hold_the_cases(quick_pdf):
     for number, one in enumerate(reader.pages, 1):
         assert one.mediabox.width > one.mediabox.height
         assert f"{number} / {len(reader.pages)}" in one.extract_text()
-    text = text_of(quick_pdf)
+    text = " ".join(text_of(quick_pdf).split())
+    assert "`" not in text
     for word in ("LeNet-5", "AlexNet", "img/s", "The twelve rules of measurement", "dlbench run fake.toml"):
         assert word in text
 
@@ -66,8 +89,9 @@ def test_a_long_table_is_cut_and_says_so(tmp_path):
 
 def test_a_table_over_several_pages_has_its_headings_on_each(tmp_path):
     cases = [Case("lenet5", device="cuda", batch_size=i + 1) for i in range(pdf.MAX_ROWS)]
-    pages = pypdf.PdfReader(built(tmp_path, [fakes.record(c, number=i) for i, c in enumerate(cases)])).pages
-    holding = [text for text in (p.extract_text() for p in pages) if "-P batch_size=" in text]
+    path = built(tmp_path, [fakes.record(c, number=i) for i, c in enumerate(cases)])
+    pages = pypdf.PdfReader(path.with_name("appendix.pdf")).pages
+    holding = [text for text in (p.extract_text().replace("\u200b", "") for p in pages) if "-P batch_" in text]
     assert len(holding) > 1
     assert all("Measure it again" in " ".join(text.split()) for text in holding)
 
@@ -89,9 +113,12 @@ def test_the_same_store_gives_the_same_bytes_in_every_form(tmp_path):
 @pytest.mark.parametrize("cores", [1, 2])
 def test_without_its_library_all_but_the_pdf_is_written(tmp_path, monkeypatch, cores):
     monkeypatch.setattr(parallel, "_num_cores", lambda: cores)
-    monkeypatch.setitem(sys.modules, "fpdf", None)
+    monkeypatch.setitem(sys.modules, "typst", None)
     monkeypatch.delitem(sys.modules, "dlbench.report.forms.pdf")
     monkeypatch.delattr(forms, "pdf")
-    with pytest.warns(build.MissingForm, match=r"no report\.pdf: .*fpdf"):
+    with pytest.warns(build.MissingForm, match=r"no (report|appendix)\.pdf: .*typst"):
         built(tmp_path, fakes.quick()[:1])
-    assert {name for name in build.FORMS if (tmp_path / "report" / name).is_file()} == set(build.FORMS) - {"report.pdf"}
+    assert {name for name in build.FORMS if (tmp_path / "report" / name).is_file()} == set(build.FORMS) - {
+        "report.pdf",
+        "appendix.pdf",
+    }

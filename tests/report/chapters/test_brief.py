@@ -1,0 +1,115 @@
+"""The brief of a choice between three made-up systems: who is best for what, and what is not known."""
+
+import pytest
+
+from dlbench.report.analysis import verdicts
+from dlbench.report.analysis.content import read
+from dlbench.report.analysis.mix import Work
+from dlbench.report.chapters import brief
+from dlbench.report.figures import figure_style
+from tests.fakes import decision
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    return decision.fill(tmp_path_factory.mktemp("decision"))
+
+
+@pytest.fixture(scope="module")
+def content(sources):
+    return read(sources, prices=decision.PRICES)
+
+
+@pytest.fixture(scope="module")
+def blocks(content):
+    with figure_style.style():
+        return brief.blocks(content)
+
+
+def table_of(blocks):
+    return {row["work"]: row for block in blocks if block.table for row in block.table.records()}
+
+
+def test_the_first_sentence_names_the_fastest_per_precision_and_mode(blocks):
+    words = blocks[0].words
+    assert "Birch is fastest in amp_bf16 training (1.25 × Alder, ±" in words
+    assert "Alder is fastest in fp32 training (1.22 × Birch, ±" in words
+    assert "in amp_bf16 inference Birch against Alder is not decided (needs " in words
+    assert "in every precision" not in words.split(". ")[0]
+
+
+def test_the_sentence_names_the_least_energy_and_the_lowest_cost(blocks):
+    words = blocks[0].words
+    assert "Alder needs the least energy per image everywhere" in words
+    assert "Cedar costs the least per image everywhere" in words
+
+
+def test_a_network_that_goes_the_other_way_is_named_in_the_table_and_among_the_cautions(blocks):
+    assert "AlexNet: Alder 1.10 × Birch" in table_of(blocks)["amp_bf16 training"]["but"]
+    points = next(block.points for block in blocks if block.points)
+    assert 0 < len(points) <= brief.MAX_CAUTIONS
+    assert any("AlexNet" in point for point in points)
+
+
+def test_each_system_has_a_card_whose_headline_hides_no_reversal(blocks):
+    cards = {card.label: card for block in blocks for card in block.figures}
+    assert list(cards) == ["Alder", "Birch", "Cedar"]
+    assert cards["Birch"].value == "0.819 to 1.25 ×"
+    lines = dict(cards["Cedar"].lines)
+    assert {"Energy per image", "Peak memory", "Cost per image", "Warnings"} <= set(lines)
+    assert lines["Peak memory"] == "1.00 ×"
+
+
+def test_the_figure_has_a_panel_per_precision_and_marks_that_lead_to_records(blocks, content):
+    plot = next(block.plot for block in blocks if block.plot)
+    assert [axes.get_title(loc="left") for axes in plot.figure.axes] == ["fp32", "amp_bf16"]
+    known = set(content.shown["attempt_id"])
+    assert len(plot.marks) == 2 * 4 * 2 * 2  # systems, networks, modes, precisions
+    for mark in plot.marks.values():
+        assert mark.record in known
+        assert "times Alder, 95 % interval" in mark.text
+
+
+def test_with_two_runs_each_nothing_is_decided_and_the_number_of_runs_is_named(tmp_path):
+    with figure_style.style():
+        found = brief.blocks(read(decision.fill(tmp_path, repeats=2)))
+    assert "fastest" not in found[0].words
+    assert found[0].words.count("not decided (needs 1 more run)") == 4
+
+
+def test_a_mix_is_judged_by_total_time_not_by_a_mean_of_ratios(sources):
+    mix = (Work("resnet50", 50, "training", "amp_bf16"), Work("alexnet", 50, "training", "fp32"))
+    with figure_style.style():
+        words = brief.blocks(read(sources, mix=mix))[1].words
+    # 1 / (0.5 · 0.72 + 0.5 · 1.22) = 1.03
+    assert words.startswith("Your mix of work (6 cases, shares of the time on Alder): Birch does it 1.03 [")
+
+
+def test_work_of_a_mix_that_nobody_measured_is_named(sources):
+    mix = (Work("resnet50", 50), Work("vit_b_16", 50, "inference"))
+    with figure_style.style():
+        found = brief.blocks(read(sources, mix=mix))
+    points = next(block.points for block in found if block.points)
+    assert points[0] == "Your mix asks for vit_b_16, inference, which not all systems have measured."
+
+
+def test_ratios_of_equal_logarithms_have_no_interval_and_no_verdict():
+    logs = {(1, "a"): [0.0] * 3, (1, "b"): [0.1] * 3}
+    found = verdicts.ratio(logs, "a", "b", [1])
+    assert found.interval is None
+    assert not found.decided
+
+
+def test_the_interval_of_a_mean_over_cases_follows_from_their_processes():
+    logs = {}
+    for case in (1, 2):
+        logs[case, "a"] = [0.0, 0.02, -0.02]
+        logs[case, "b"] = [0.1, 0.12, 0.08]
+    found = verdicts.ratio(logs, "a", "b", [1, 2])
+    # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2; 8 degrees of freedom.
+    assert found.comparison.standard_error == pytest.approx((2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
+    assert found.value == pytest.approx(2.718281828**0.1)
+    assert found.interval[0] == pytest.approx(
+        found.value / 2.718281828 ** (2.306 * found.comparison.standard_error), rel=1e-4
+    )
+    assert found.better().interval == pytest.approx((1 / found.interval[1], 1 / found.interval[0]))
