@@ -13,7 +13,7 @@ from tests.fakes import runtimes
 
 ROOT = Path(__file__).parents[1]
 #: What the extra `report` brings.
-ONLY_FOR_REPORTS = ("pandas", "scipy", "matplotlib", "jinja2", "fpdf", "duckdb")
+ONLY_FOR_REPORTS = ("pandas", "scipy", "matplotlib", "jinja2", "typst", "duckdb")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_the_metadata_is_complete(wheel):
     assert "Typing :: Typed" in about.get_all("Classifier")
     assert "dlbench/py.typed" in names
     needed = [one.partition(">")[0] for one in about.get_all("Requires-Dist") if "extra ==" not in one]
-    assert not {"pandas", "scipy", "matplotlib", "jinja2", "fpdf2", "duckdb"} & set(needed)
+    assert not {"pandas", "scipy", "matplotlib", "jinja2", "typst", "duckdb"} & set(needed)
     subprocess.run([sys.executable, "-m", "twine", "check", "--strict", wheel], check=True, capture_output=True)
 
 

@@ -184,7 +184,8 @@ def _write_latex(report: Report, path: Path) -> None:
 def _write_pdf(report: Report, path: Path) -> None:
     """The brief, and of each chapter what leads it."""
     shown = [replace(section, blocks=section.leading()) for section in report.sections]
-    _print(report, path, report.title, [section for section in shown if section.blocks or section.finding])
+    more = replace(report, subtitle=f"{report.subtitle} · all tables and further figures: appendix.pdf")
+    _print(more, path, report.title, [section for section in shown if section.blocks or section.finding])
 
 
 def _write_appendix(report: Report, path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.suites.case import MODES, PRECISIONS
-from dlbench.toml_file import read_toml
+from dlbench.toml_file import read_toml, refuse, typed
 
 _KEYS = ("model", "mode", "precision", "share")
 
@@ -42,23 +41,26 @@ def read_mix(path: Path) -> tuple[Work, ...]:
         BadInput: the file cannot be read or is no TOML, a value has the wrong type or is no positive share.
         UnknownName: a key, mode or precision does not exist.
     """
-    _, values = read_toml(path, "a mix of work")
-    rows = values.pop("work", None)
-    if values or not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise BadInput(f"{path} needs tables [[work]] and nothing else, each with model and share")
+    file = read_toml(path, "a mix of work")
+    file.require_known(file.values, ("work",))
+    rows = file.get("work", list, [], "tables [[work]]")
+    if not rows:
+        raise BadInput(f"{path} has no work; write a table [[work]] with model and share for each kind")
     return tuple(_work(row, f"{path}, work {number}") for number, row in enumerate(rows, 1))
 
 
-def _work(row: dict[str, Any], where: str) -> Work:
+def _work(row: Any, where: str) -> Work:
+    row = typed(row, dict, "it", where)
     for key in row:
         if key not in _KEYS:
             raise UnknownName("key", key, _KEYS, where)
-    if not isinstance(row.get("model"), str) or "share" not in row:
-        raise BadInput(f"{where} needs a model (a text) and a share (a number)")
+    for key in ("model", "share"):
+        if key not in row:
+            raise BadInput(f"{where}: {key} is missing")
     for key, known in (("mode", MODES), ("precision", PRECISIONS)):
         if key in row and row[key] not in known:
             raise UnknownName(key, str(row[key]), known, where)
-    share = row["share"]
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf or share > 1e9:
-        raise BadInput(f"{where}: the share must be a number above 0")
-    return Work(row["model"], float(share), row.get("mode"), row.get("precision"))
+    share = typed(row["share"], float, "share", where)
+    if not 0 < share <= 1e9:
+        refuse(share, "share", "above 0", where)
+    return Work(typed(row["model"], str, "model", where), share, row.get("mode"), row.get("precision"))

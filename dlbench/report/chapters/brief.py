@@ -22,8 +22,11 @@ from dlbench.reruns import MIN_PROCESSES
 from dlbench.table import Cell, Column, Table
 
 MAX_CAUTIONS = 5
+#: The range of single cases is shown where the largest is more than so many times the least.
+_WIDE = 1.1
 #: What systems are compared by: how a sentence names the best, and how a card names the ratio.
 _BEST = {"energy": "needs the least energy per image", "cost": "costs the least per image"}
+_CRITERIA = {"time": "Fastest", "energy": "Least energy", "cost": "Lowest cost"}
 _CARD = {"energy": "Energy per image", "memory": "Peak memory", "cost": "Cost per image"}
 
 
@@ -35,6 +38,7 @@ class Leader:
     best: str
     second: str
     ratio: Ratio  # best over second in time, energy or cost
+    what: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Brief:
             if len(ranked) > 1:
                 ratio = verdicts.ratio(self.logs[what], ranked[1], ranked[0], group.numbers)
                 assert ratio
-                found.append(Leader(group, ranked[0], ranked[1], ratio))
+                found.append(Leader(group, ranked[0], ranked[1], ratio, what))
         # Read together, so that one false "faster" in all of them stays improbable.
         corrected = correct([one.ratio.comparison for one in found])
         return [replace(one, ratio=replace(one.ratio, comparison=c)) for one, c in zip(found, corrected, strict=True)]
@@ -184,7 +188,11 @@ def _card_lines(brief: Brief, system: str) -> list[tuple[str, str]]:
     lines = []
     for group in brief.groups:
         if ratio := verdicts.ratio(brief.logs["time"], brief.base, system, group.numbers):
-            lines.append((_work(group), _with_interval(ratio.better())))
+            better = ratio.better()
+            # A range that says no more than the interval is left out.
+            wide = better.most > _WIDE * better.least
+            cases = f"\ncases: {_ratio(better.least)} to {_ratio(better.most)}" if wide else ""
+            lines.append((_work(group), f"{_with_interval(better)}{cases}"))
     for what, title in _CARD.items():
         if what not in brief.logs:
             continue
@@ -207,37 +215,33 @@ def _absolute(brief: Brief, system: str) -> list[tuple[str, str]]:
 
 
 def _table(brief: Brief) -> Table:
-    """One row per precision and mode: each system over the baseline, and who is best with what certainty."""
+    """One row per precision and mode: the best system by each criterion, by how much and how sure."""
+    criteria = {what: title for what, title in _CRITERIA.items() if what in brief.logs}
+    leaders = {what: {one.group: one for one in brief.leaders(what)} for what in criteria}
     columns = [Column("work", "Work"), Column("cases", "Cases", "right")]
-    for i, system in enumerate(brief.others(), 1):
-        columns.append(Column(f"ratio_{i}", f"{brief.names[system]} over {brief.names[brief.base]} [×]", "left"))
-        columns.append(Column(f"range_{i}", "single cases", "left"))
-    columns += [Column("verdict", "Fastest"), Column("but", "Other way round")]
+    columns += [*(Column(what, title) for what, title in criteria.items()), Column("but", "Other way round")]
     rows: list[list[Cell]] = []
-    leaders = {one.group: one for one in brief.leaders("time")}
     for group in brief.groups:
-        row: list[Cell] = [_work(group), len(group.numbers)]
-        for system in brief.others():
-            ratio = verdicts.ratio(brief.logs["time"], brief.base, system, group.numbers)
-            turned = ratio.better() if ratio else None
-            row += (
-                [_with_interval(turned), f"{_ratio(turned.least)} to {_ratio(turned.most)}"] if turned else [None] * 2
-            )
-        leader = leaders[group]
-        row += [_verdict(brief, leader), _reversed(brief, leader)]
-        rows.append(row)
+        best = [_verdict(brief, leaders[what].get(group)) for what in criteria]
+        fastest = leaders["time"].get(group)
+        rows.append([_work(group), len(group.numbers), *best, _reversed(brief, fastest) if fastest else ""])
     notes = [
-        "A ratio is the geometric mean over the cases that all systems share, with its 95 % interval: it holds for "
-        "these cases, not for other networks. A difference of up to 1 % counts as none."
+        "Geometric mean over the cases that all systems share, with its 95 % interval: it holds for these cases, not "
+        "for other networks. Verdicts hold at 95 % for a column together. A difference of up to 1 % counts as none."
     ]
     used = [i for i, column in enumerate(columns) if column.key != "but" or any(row[i] for row in rows)]
     return Table([columns[i] for i in used], [[row[i] for i in used] for row in rows], notes=notes)
 
 
-def _verdict(brief: Brief, one: Leader) -> str:
+def _verdict(brief: Brief, one: Leader | None) -> str:
+    if one is None:
+        return units.MISSING
+    best, second = brief.names[one.best], brief.names[one.second]
+    if one.ratio.decided and one.what == "time":
+        return f"{best}\n{_with_interval(one.ratio.better())} × {second}"
     if one.ratio.decided:
-        return f"{brief.names[one.best]} faster than {brief.names[one.second]}"
-    return f"{brief.names[one.best]}, {brief.names[one.second]}: {one.ratio.words}"
+        return f"{best}\n{_with_interval(one.ratio)} × that of {second}"
+    return f"{best}, {second}\n{one.ratio.words}"
 
 
 def _reversed(brief: Brief, one: Leader) -> str:

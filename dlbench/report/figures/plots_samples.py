@@ -93,6 +93,12 @@ def time_series(cases: pd.DataFrame) -> Plot:
     label_outer(panels, "Step", "Step time")
     words = "Step times through the window; a trend or a regular pattern here would be invisible in any average. Of "
     words += "several processes of a case it is the one with the median step time."
+    drawn = set(zip(shown["model"], shown["mode"], strict=True))
+    left = [f"{network(m)} {mode}" for m, mode in dict.fromkeys(zip(cases["model"], cases["mode"], strict=True))
+            if (m, mode) not in drawn]  # fmt: skip
+    if left:
+        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
+        words += f" Not drawn, for lack of steps or of room: {', '.join(left[:8])}{more}."
     return Plot("time_series", words, figure, records_of(shown))
 
 

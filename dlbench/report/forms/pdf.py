@@ -48,7 +48,7 @@ def write(path: Path, title: str, subtitle: str, sections: Sequence[Section], fi
         "title": _drawable(title),
         "subtitle": _drawable(f"{subtitle} · dlbench {__version__}"),
         "version": __version__,
-        "sections": [_section(section) for section in sections],
+        "sections": [_section(section, figures) for section in sections],
     }
     typst.Compiler(
         _TEMPLATE.read_bytes(),
@@ -58,12 +58,12 @@ def write(path: Path, title: str, subtitle: str, sections: Sequence[Section], fi
     ).compile(output=str(path), format="pdf", timestamp=when)
 
 
-def _section(section: Section) -> dict[str, Any]:
-    blocks = [_block(block) for block in section.blocks]
+def _section(section: Section, figures: Path) -> dict[str, Any]:
+    blocks = [_block(block, figures) for block in section.blocks]
     return {"title": _drawable(section.title), "finding": _drawable(section.finding), "blocks": blocks}
 
 
-def _block(block: Block) -> dict[str, Any]:
+def _block(block: Block, figures: Path) -> dict[str, Any]:
     return {
         "heading": _drawable(block.heading),
         "words": _drawable(block.words),
@@ -78,17 +78,18 @@ def _block(block: Block) -> dict[str, Any]:
             }
             for f in block.figures
         ],
-        "plot": _plot(block.plot) if block.plot else None,
+        "plot": _plot(block.plot, figures) if block.plot else None,
         "sheets": [_sheet(sheet) for sheet in _sheets(block.table)] if block.table else [],
         "notes": [_drawable(note) for note in _notes(block.table)] if block.table else [],
     }
 
 
-def _plot(plot: Plot) -> dict[str, Any]:
+def _plot(plot: Plot, figures: Path) -> dict[str, Any]:
     """A figure as wide as the page, but low enough for its heading and caption."""
     file, width = None, 0.0
     if plot.figure:
-        file = f"/{plot.name}.pdf"
+        # In PDF the fonts come along; in SVG they are found among those of matplotlib.
+        file = next(f"/{plot.name}.{kind}" for kind in ("pdf", "svg") if (figures / f"{plot.name}.{kind}").is_file())
         inches = plot.figure.get_size_inches()
         width = min(0.84 * _PAGE_WIDTH, _MAX_FIGURE_HEIGHT * inches[0] / inches[1])
     return {"file": file, "width": width, "caption": _drawable(plot.caption)}

@@ -20,12 +20,12 @@ def test_work_is_read_with_and_without_mode_and_precision(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "needs tables"),
-        ("work = 3", "needs tables"),
-        ("[[work]]\nmodel = 'a'", "needs a model"),
+        ("", "has no work"),
+        ("work = 3", "must be tables"),
+        ("[[work]]\nmodel = 'a'", "share is missing"),
         ("[[work]]\nmodel = 'a'\nshare = 0", "above 0"),
-        ("[[work]]\nmodel = 'a'\nshare = nan", "above 0"),
-        ("[[work]]\nmodel = 'a'\nshare = true", "above 0"),
+        ("[[work]]\nmodel = 'a'\nshare = nan", "must be a number"),
+        ("[[work]]\nmodel = 'a'\nshare = true", "must be a number"),
         ("[[work]]\nmodel = 'a'\nshare = 1\nmode = 'trainin'", "training"),
         ("[[work]]\nmodel = 'a'\nshare = 1\nmodle = 'x'", "model"),
         ("[[work", "not valid TOML"),

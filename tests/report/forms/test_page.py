@@ -54,7 +54,8 @@ def only_svg():
     """PNG and PDF take most of the time; `test_plots.py` and `test_pdf.py` look at them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figure_style, "FORMATS", {"svg": figure_style.FORMATS["svg"]})
-        patch.delitem(build.FORMS, "report.pdf")
+        for name in ("report.pdf", "appendix.pdf"):
+            patch.delitem(build.FORMS, name)
         yield
 
 
