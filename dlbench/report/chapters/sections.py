@@ -102,7 +102,7 @@ def energy(content: Content) -> Section:
     """Energy per image, what throughput costs of it, and the power behind it."""
     blocks = over_systems(content, "energy_per_image", "energy") or _plots(content, plots_rates.energy)
     blocks += trade_off(content)
-    traced = content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1)
+    traced = content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).astype(bool)
     if plots_samples.varying_power(content.shown[traced]).any():
         blocks += _plots(content, plots_samples.power)
     elif traced.any():
