@@ -377,15 +377,15 @@ def test_a_python_without_pyarrow_measures_and_is_told_where_the_results_stay(mo
 
 def test_every_package_that_measuring_or_reporting_imports_is_looked_for_and_named_as_pip_knows_it(monkeypatch):
     monkeypatch.setattr(python, "find_spec", lambda name: None)
-    findings = doctor.check_packages(Place())
-    measuring, keeping, reporting = findings
-    assert [finding.level for finding in (measuring, keeping, reporting)] == ["fail", "warn", "warn"]
-    assert "pip install torch torchvision psutil nvidia-ml-py" in measuring.mend
-    assert "pip install numpy pandas scipy matplotlib jinja2 duckdb typst" in reporting.mend
-    asked = {
-        word for finding in (measuring, keeping, reporting) for word in finding.mend.split("pip install ")[1].split()
-    }
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    findings = list(doctor.check_packages(Place()))
+    measuring, _keeping, reporting, terminal = findings
+    assert [finding.level for finding in findings] == ["fail", "warn", "warn", "note"]
+    assert "pip install rich argcomplete" in terminal.mend
+    assert "pip install torch torchvision numpy psutil nvidia-ml-py pillow" in measuring.mend
+    assert "pip install pandas scipy matplotlib jinja2 duckdb ruptures typst" in reporting.mend
+    asked = {word for finding in findings for word in finding.mend.split("pip install ")[1].split()}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["report"]
     assert asked == {re.split("[<>=]", requirement)[0] for requirement in wanted}
 
 

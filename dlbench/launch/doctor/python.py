@@ -12,10 +12,15 @@ from dlbench.launch.doctor.gpu import nvidia_devices
 from dlbench.launch.doctor.machine import Finding, Place
 
 #: Purpose -> modules, each with the package that contains it.
-_FOR_MEASURING = {"torch": "torch", "torchvision": "torchvision", "psutil": "psutil", "pynvml": "nvidia-ml-py"}
+_FOR_MEASURING = {
+    **{name: name for name in ("torch", "torchvision", "numpy", "psutil")},
+    "pynvml": "nvidia-ml-py",
+    "PIL": "pillow",
+}
+_FOR_THE_TERMINAL = {"rich": "rich", "argcomplete": "argcomplete"}
 _FOR_KEEPING = {"pyarrow": "pyarrow"}
 _FOR_REPORTING = {
-    **{name: name for name in ("numpy", "pandas", "scipy", "matplotlib", "jinja2", "duckdb", "typst")},
+    **{name: name for name in ("pandas", "scipy", "matplotlib", "jinja2", "duckdb", "ruptures", "typst")},
 }
 
 
@@ -47,6 +52,13 @@ def check_packages(place: Place) -> Iterator[Finding]:
             "warn",
             f"{sys.executable} has no {', '.join(missing)}: needed by `dlbench report` and `dlbench compare`",
             f"images built from containers/ have them; or: {_pip(missing)}",
+        )
+    if missing := _missing(_FOR_THE_TERMINAL):
+        yield Finding(
+            "packages",
+            "note",
+            f"{sys.executable} has no {', '.join(missing)}: no progress bar or no shell completion",
+            f"to have them: {_pip(missing)}",
         )
 
 

@@ -14,6 +14,7 @@ from dlbench.report.analysis.comparison_statistics import correct
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, network_order
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.mix import Work
 from dlbench.report.analysis.side_by_side import numbered, together
 from dlbench.report.analysis.verdicts import Group, Logs, Ratio
 from dlbench.report.document import Block, KeyFigure
@@ -95,7 +96,7 @@ def blocks(content: Content) -> list[Block]:
         names = ", ".join(brief.names.values())
         words = f"No case was measured on all of {names}: see Systems side by side for what some of them share."
         return [Block(words=words)]
-    missing: list[verdicts.Work] = []
+    missing: list[Work] = []
     mixed = []
     if content.mix:
         weights, missing = verdicts.weights_of(content.mix, _of_groups(brief))
@@ -275,7 +276,7 @@ def _of_groups(brief: Brief) -> pd.DataFrame:
     return brief.cases[brief.cases["number"].isin(numbers)]
 
 
-def _cautions(content: Content, brief: Brief, missing: Sequence[verdicts.Work]) -> list[str]:
+def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[str]:
     """What may change a decision, the gravest first; at most `MAX_CAUTIONS`."""
     found: list[str] = []
     found += (
@@ -320,7 +321,7 @@ def _unlike(content: Content, brief: Brief) -> list[str]:
     versions = content.rows.groupby("system_id")["system_torch_version"].agg(
         lambda v: ", ".join(sorted(set(v.dropna())))
     )
-    here = {brief.names[s]: str(v) for s, v in versions.items() if s in brief.names}
+    here = {brief.names[str(s)]: str(v) for s, v in versions.items() if s in brief.names}
     if len(set(here.values())) > 1:
         listed = ", ".join(f"{name} {version}" for name, version in here.items())
         found.append(f"PyTorch differs: {listed}. Part of a difference may be software.")

@@ -49,7 +49,7 @@ def memory(content: Content) -> str:
     metric = next((m for m in ("memory_allocated", "memory_device", "memory_rss") if content.shown[m].gt(0).any()), "")
     if not metric:
         return ""
-    top = content.shown.loc[content.shown[metric].idxmax()]
+    top = content.shown.nlargest(1, metric).iloc[0]
     parts = {name: float(top[name]) for name in _MEMORY_PARTS if top[name] == top[name]}
     largest = max(parts, key=lambda name: parts[name], default="")
     most = f"; its largest part are the {METRICS[largest].title.lower()}" if largest else ""
@@ -73,7 +73,7 @@ def flop_time(content: Content) -> str:
     for metric, what in (("mfu", "datasheet peak"), ("share_of_measured_peak", "measured peak")):
         known = content.shown[content.shown[metric].gt(0)]
         if len(known):
-            best = known.loc[known[metric].idxmax()]
+            best = known.nlargest(1, metric).iloc[0]
             middle = f"; the median case reaches {units.percent(known[metric].median())}" if len(known) > 2 else ""
             share = units.percent(best[metric])
             return f"{_name(best, content)} reaches {share} of the {what}, the largest share{middle}."
@@ -86,7 +86,7 @@ def variability(content: Content) -> str:
     unstable = int(content.shown["status"].eq("unstable").sum())
     if known.empty:
         return ""
-    wild = content.shown.loc[known.idxmax()]
+    wild = content.shown.loc[known.nlargest(1).index[0]]
     spread = f"Half of the steps lie within {units.percent(known.median())} of each other in the median case"
     most = f"{units.percent(known.max())} in the widest ({_name(wild, content)})"
     return f"{spread}, {most}; {units.counted(unstable, 'case')} of {len(content.shown)} unstable."
@@ -116,7 +116,7 @@ def _cases(content: Content) -> pd.DataFrame:
 
 def _ends(cases: pd.DataFrame, metric: str) -> tuple[Any, Any]:
     """The cases with the lowest and the highest value of a metric."""
-    return cases.loc[cases[metric].idxmin()], cases.loc[cases[metric].idxmax()]
+    return cases.nsmallest(1, metric).iloc[0], cases.nlargest(1, metric).iloc[0]
 
 
 def _name(case: Any, content: Content, axes: Sequence[str] = ("mode",)) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
 from dlbench.report.analysis.history import Line
 from dlbench.report.document import Plot
@@ -37,16 +37,17 @@ def lines(found: Sequence[Line]) -> Plot:
         first = line.changes[0].index if line.changes else len(line.days)
         base = float(sorted(line.step_s[:first])[first // 2])
         deviation = 100 * (line.step_s / base - 1)
+        days = date2num(line.days)  # type: ignore[no-untyped-call]
         axes.fill_between(
-            line.days, 100 * (line.low_s / base - 1), 100 * (line.high_s / base - 1), color=look.BLUE, alpha=0.2, lw=0
+            days, 100 * (line.low_s / base - 1), 100 * (line.high_s / base - 1), color=look.BLUE, alpha=0.2, lw=0
         )
-        axes.plot(line.days, deviation, ".", color=look.BLUE, markersize=3)
+        axes.plot(days, deviation, ".", color=look.BLUE, markersize=3)
         for change in line.changes:
-            axes.axvline(change.day, color=_COLOURS[change.kind], lw=1.2)
+            axes.axvline(date2num(change.day), color=_COLOURS[change.kind], lw=1.2)  # type: ignore[no-untyped-call]
         axes.set_title(look.plain(line.name, 44), fontsize=8)
-        locator = AutoDateLocator(maxticks=4)
+        locator = AutoDateLocator(maxticks=4)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
-        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     label_outer(panels, "", "Step time [%]")
     more = f" {len(shown)} of {len(judged)} lines." if len(judged) > len(shown) else ""
     words = (

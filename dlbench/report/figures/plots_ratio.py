@@ -50,7 +50,8 @@ def ratios(
     places = {row: i + gap * modes.index(row[1]) for i, row in enumerate(rows)}
     figure = look.new_figure(1.15 + 0.21 * len(rows) + 0.05 * len(rows) * (len(others) - 1))
     panels = figure.subplots(1, len(used), sharex=True, sharey=True, squeeze=False)[0]
-    marks, drawn = system_marks(names), {}
+    marks = system_marks(names)
+    drawn: dict[str, Mark] = {}
     reached = [1.0]
     by_case = cases.drop_duplicates("number")
     for axes, precision in zip(panels, used, strict=True):

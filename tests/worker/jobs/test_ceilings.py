@@ -240,7 +240,7 @@ class TestOnAGpu:
         assert ceilings.precisions(torch.device("cuda")) == ["fp32", "amp_fp16"]
 
     def test_arrays_are_beyond_the_cache(self):
-        assert ceilings.array_sizes(torch.device("cuda")) == [240 * 2**20, 960 * 2**20]
+        assert ceilings.array_sizes(torch.device("cuda")) == [960 * 2**20, 3840 * 2**20]
 
     def test_the_sweep_has_square_skinny_and_odd_products(self):
         shapes = {t.ceiling.shape for t in ceilings.microbenchmarks(torch.device("cuda"), ["amp_bf16"])}
