@@ -189,8 +189,10 @@ def _fed(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> Loade
             f"has num_classes {said_classes!r}; it must be a whole number of {task.classes} above zero{or_none}"
         )
     size = 2
-    batch = None if headless else _batch(task, size, shape, said_classes)
-    inputs = (torch.randn(size, *shape),) if batch is None else batch[0]
+    # The random numbers of the process go on as if nothing had been drawn for this check.
+    with torch.random.fork_rng(devices=[]):
+        batch = None if headless else _batch(task, size, shape, said_classes)
+        inputs = (torch.randn(size, *shape),) if batch is None else batch[0]
     initialise_lazy(module, inputs)
     num_classes = 0 if batch is None else _num_classes(task, module, batch, said_classes)
     return LoadedModel(module, shape, num_classes, warnings, task)
