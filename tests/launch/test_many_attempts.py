@@ -174,14 +174,14 @@ def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
     from dlbench.launch.results_folder import ResultsFolder
 
     monkeypatch.setattr(existing, "MERGE_FROM", 3)
-    from dlbench.campaign.measure import _measure_all
+    from dlbench.campaign.measure import measure_cases
 
     what = campaign(tmp_path, "write_good()", folder=ResultsFolder(tmp_path))
-    assert _measure_all(what, MANY, fresh=False) == 0
+    assert measure_cases(what, MANY, fresh=False) == 0
     assert len(list(tmp_path.glob("merged-*.parquet"))) >= 1
     assert len(list(tmp_path.glob("*.parquet"))) < len(MANY)
     assert store.read(tmp_path).num_rows == len(MANY)
-    assert _measure_all(what, MANY, fresh=False) == 0
+    assert measure_cases(what, MANY, fresh=False) == 0
     assert len(list(attempts.heads(tmp_path))) == len(MANY)
 
 
@@ -191,10 +191,10 @@ def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monke
     monkeypatch.setattr(claims, "SILENCE_S", 0.5)
     owner = claims.owner() | {"boot_id": "of another node"}
     theirs = attempts.create(tmp_path, MANY[5], "another suite", 1, "sys", owner)
-    from dlbench.campaign.measure import _measure_all
+    from dlbench.campaign.measure import measure_cases
 
     what = campaign(tmp_path, "time.sleep(1); write_good()", folder=ResultsFolder(tmp_path))
-    assert _measure_all(what, MANY[:1], fresh=False) == 0
+    assert measure_cases(what, MANY[:1], fresh=False) == 0
     assert {record.attempt_id: record.status for _, record in attempts.heads(tmp_path)}[theirs.id] == "crashed"
 
 
@@ -234,7 +234,7 @@ from tests.launch.test_supervise import campaign as made
 existing.MERGE_FROM = 5
 root = Path(sys.argv[1])
 body = "time.sleep(0.05); write_good()"
-sys.exit(measure._measure_all(made(root, body, folder=ResultsFolder(root)), stress_cases(), fresh=False))
+sys.exit(measure.measure_cases(made(root, body, folder=ResultsFolder(root)), stress_cases(), fresh=False))
 """
 NUM_STRESS = 60
 

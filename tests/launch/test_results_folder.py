@@ -207,7 +207,9 @@ def command(tmp_path):
     install(tmp_path / "bin", "srun")
     python = make_python(tmp_path / "python")
     suite = tmp_path / "suite.toml"
-    suite.write_text('name = "s"\n[axes]\nmodel = ["lenet5"]\nbatch_size = [1, 2]\n[protocol]\nmin_time_s = 1\n')
+    suite.write_text(
+        'name = "s"\n[axes]\nmodel = ["lenet5"]\nbatch_size = [1, 2]\n[protocol]\nprocesses = 1\nmin_time_s = 1\n'
+    )
     environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
     def run(results, together=False):
