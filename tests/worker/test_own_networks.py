@@ -155,7 +155,10 @@ def test_lazy_layers_have_shapes_before_anything_counts_them(way):
     ("name", "message"),
     [
         ("LazyUnused", "model 'shapes:LazyUnused' has lazy layers that a forward pass does not use: never.weight"),
-        ("LazyFails", "has lazy layers, and the forward pass of two images of (3, 16, 16) that initialises them"),
+        (
+            "LazyFails",
+            "has lazy layers, and the forward pass of inputs of (2, 3, 16, 16) that gives them their shapes",
+        ),
         ("Distributed", "is wrapped in Distributed; return the network itself"),
         (
             "Unclear",
