@@ -26,7 +26,9 @@ from dlbench.worker.failures import classify
 def test_memory_that_ran_out_is_oom_in_everybodys_words(text):
     status, said = classify(RuntimeError(text))
     assert status == "oom"
-    assert said.startswith("out of memory on the device")
+    # PyTorch drops the errors of cuDNN's algorithms: only likely.
+    certainty = "probably " if "find an engine" in text else ""
+    assert said.startswith(f"{certainty}out of memory on the device")
 
 
 @pytest.mark.parametrize("text", ["CUDA error: an illegal memory access was encountered", "NCCL error: invalid usage"])
