@@ -34,8 +34,9 @@ bench: $(READY)
 		$(PY) -m dlbench report $(RESULTS) -o $(REPORT) || exit $$?; \
 	fi; exit $$status
 
+# Two processes share the tests, where pytest-xdist is installed; each file stays in one.
 test: $(READY)
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest $$($(PY) -c 'import xdist' 2>/dev/null && echo --numprocesses=2 --dist=loadfile) $(ARGS)
 
 # Installs Debian's slurm-wlm, munge, docker.io and debootstrap, starts a four-node Slurm and a Docker engine on this machine
 # and takes them down again; then runs the main path on Debian sid, with its Slurm and Apptainer. Needs root.
