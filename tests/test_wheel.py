@@ -126,7 +126,7 @@ def test_a_copy_in_the_current_folder_comes_before_the_suite_of_the_package(inst
         assert done.returncode == 0, done.stderr
         (tmp_path / "quick.toml").rename(tmp_path / folder / f"{name}.toml")
     assert "12" in call(installed, tmp_path, "plan", "mine").stdout
-    assert "exists already" in call(installed, tmp_path, "suites", "--copy", "quick").stderr
+    assert "'quick.toml' already exists" in call(installed, tmp_path, "suites", "--copy", "quick").stderr
     own = tmp_path / "own"
     own.mkdir()
     (own / "smoke.toml").write_text('description = "my own smoke"\n[axes]\nmodel = ["lenet5"]\n')

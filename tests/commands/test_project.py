@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import statistics
 
 import pytest
 
@@ -12,7 +13,9 @@ from dlbench.commands import project
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis import derive
 from dlbench.report.analysis.content import read
+from dlbench.report.analysis.side_by_side import windows_of
 from dlbench.report.chapters.projection_section import projected
+from dlbench.reruns import process_interval
 from dlbench.results import store
 from dlbench.suites.case import Case
 from tests.fakes import records
@@ -136,7 +139,11 @@ def test_an_example_of_prices_can_be_read():
         (("--images", 10**400, "--epochs", 1), BadInput, "is above the limit of 1e\\+18"),
         (("--images", 1, "--epochs", "nan"), BadInput, "number of epochs is nan"),
         (("--images", 10**17, "--epochs", 1e300), BadInput, "over 10 billion years"),
-        (("--images", 1, "--epochs", 1, "--prices", "/nowhere.toml"), BadInput, "no price list at ./nowhere.toml."),
+        (
+            ("--images", 1, "--epochs", 1, "--prices", "/nowhere.toml"),
+            BadInput,
+            "price list '/nowhere.toml' does not exist",
+        ),
     ],
 )
 def test_bad_input_is_one_line(root, arguments, error, reason):
@@ -150,22 +157,33 @@ def test_inference_alone_is_no_training(tmp_path):
         run(root, "--images", 1, "--epochs", 1)
 
 
-def test_repeats_are_one_row_with_their_median_and_range(tmp_path, capsys):
+@pytest.mark.parametrize("step_times_s", [(0.010, 0.020), (0.010, 0.012, 0.020)])
+def test_repeats_are_one_row_with_the_interval_over_them(tmp_path, capsys, step_times_s):
     made = [
         records.record(Case("lenet5", repeat=i), records.CPU, number=i, step_s=records.noisy_steps(step_s, 60, i))
-        for i, step_s in enumerate((0.010, 0.012, 0.020))
+        for i, step_s in enumerate(step_times_s)
     ]
     root = records.fill(tmp_path / "results", made)
     assert run(root, "--images", 60_000, "--epochs", 10, "--format", "json") == 0
     (row,), notes = rows_of(capsys)
-    assert row["processes"] == 3
-    table, _ = projected(read([root]).shown, {}, None)
+    assert row["processes"] == len(step_times_s)
+    processes = read([root]).shown
+    table, _ = projected(processes, {}, None)
     (shown,) = table.records()
     for end in ("low", "high"):
         assert shown[f"time_{end}_s"] / shown["time_s"] == pytest.approx(row[f"time_{end}_s"] / row["time_s"])
-    assert row["time_high_s"] / row["time_s"] == pytest.approx(0.020 / 0.012, rel=0.02)
-    assert row["time_low_s"] / row["time_s"] == pytest.approx(0.010 / 0.012, rel=0.02)
-    assert "from the lowest to the highest of the intervals of its processes" in notes
+    if len(step_times_s) == 2:
+        median = statistics.median(1 / step_s for step_s in step_times_s)
+        expected, tolerance = (0.010 * median, 0.020 * median), 0.02
+        words = "of two processes of a case from the lowest to the highest end of their intervals"
+    else:
+        interval = process_interval(windows_of(processes))
+        assert row["throughput"] == pytest.approx(statistics.geometric_mean(processes["throughput"]))
+        expected, tolerance = (interval.low / interval.value, interval.high / interval.value), 1e-6
+        words = "of more by the interval of their mean"
+    assert row["time_low_s"] / row["time_s"] == pytest.approx(expected[0], rel=tolerance)
+    assert row["time_high_s"] / row["time_s"] == pytest.approx(expected[1], rel=tolerance)
+    assert words in notes
 
 
 def test_prices_of_a_system_that_nobody_has_are_named(root, tmp_path, capsys):

@@ -237,9 +237,10 @@ def test_an_empty_folder_does_not_replace_a_report(capsys, tmp_path, results):
     assert main(["report", str(results), "-o", str(out)]) == 0
     before = (out / "index.html").read_bytes()
     assert main(["report", str(empty), "-o", str(out)]) == 2
-    assert f"{empty} has no records; the report in {out}/ is unchanged" in capsys.readouterr().err
+    assert f"{empty} has no records; run `dlbench run quick` first" in capsys.readouterr().err
     assert (out / "index.html").read_bytes() == before
-    assert main(["report", str(empty), "-o", str(tmp_path / "new")]) == 0
+    assert main(["report", str(empty), "-o", str(tmp_path / "new")]) == 2
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.filterwarnings("default::dlbench.results.store.SkippedPart")

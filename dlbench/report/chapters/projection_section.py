@@ -23,10 +23,11 @@ from dlbench.table import Cell, Column, Table
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
-_LIMITS = (
-    "From and to: by the interval of the throughput, at {}; of several processes of a case from the lowest to the "
-    "highest of the intervals of its processes."
+OVER_PROCESSES = (
+    "of two processes of a case from the lowest to the highest end of their intervals; of more by the interval of "
+    "their mean"
 )
+_LIMITS = f"From and to: by the interval of the throughput, at {{}}; {OVER_PROCESSES}."
 
 
 def projection(content: Content) -> Section:
@@ -68,7 +69,7 @@ def _where(row: Mapping[str, Cell]) -> str:
 def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices | None) -> tuple[Table, list[str]]:
     """Of each network and system the fastest setting, and the cheapest if it is another one; and the assumptions."""
     several = len(names) > 1
-    # Of several processes of a case their median: the fastest of them would be luck.
+    # Several processes of a case together: the fastest of them would be luck.
     processes = numbered(trainings)
     cases = with_doubts(over_processes(processes), processes)
     place = {system: i for i, system in enumerate(names)}

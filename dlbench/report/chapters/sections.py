@@ -55,8 +55,8 @@ def comparison(content: Content) -> Section:
         finding = f"{shown} of {num_cases} measured cases are in this report; metrics.csv has all."
     words = (
         "Throughput is over all devices; ± is, within one run, the half-width of the confidence interval of the median "
-        f"step time, at {levels.named(content.shown)}, and for several runs half the range of theirs. Every metric is "
-        "defined under Method."
+        f"step time, at {levels.named(content.shown)}; of two runs half the range of theirs, of more the half-width of "
+        "the interval of their mean. Every metric is defined under Method."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]

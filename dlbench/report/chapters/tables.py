@@ -87,7 +87,7 @@ def merged(shown: pd.DataFrame) -> pd.DataFrame:
     processes = numbered(shown)
     cases = with_doubts(over_processes(processes), processes)
     groups = processes.groupby(["number", "system_id"], sort=False)
-    kept = groups[["attempt_id", "label", "confidence"]].first()
+    kept = groups[["attempt_id", "label", "confidence", "sample_unit"]].first()
     kept["runs"] = groups["attempt_id"].agg(" ".join)
     cases = cases.join(kept, on=["number", "system_id"])
     reach = (cases["throughput_high"] - cases["throughput_low"]) / 2 / cases["throughput"]

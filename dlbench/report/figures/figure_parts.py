@@ -16,7 +16,10 @@ from dlbench.report.figures import figure_style as look
 from dlbench.suites.case import PRECISIONS
 
 #: What bars are, wherever cases are drawn with theirs.
-INTERVAL_WORDS = "Bars: the interval of the median step; of several processes from the lowest to the highest of theirs."
+INTERVAL_WORDS = (
+    "Bars: the interval of the median step; of two processes from the lowest to the highest of theirs, of more that of "
+    "their mean."
+)
 #: So many of what is not drawn are named.
 _MAX_NAMED = 8
 #: Words beside a point or a bar.

@@ -119,7 +119,8 @@ def _limits(point: Point, name: str) -> tuple[float, float]:
 
 
 def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
-    axes.set_title(_TITLES[name])
+    unit = f" [{METRICS['throughput'].unit}]" if name == "throughput" else ""
+    axes.set_title(_TITLES[name] + unit)
     axes.set_xlabel("Devices")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -42,7 +42,7 @@ def write(path: Path, title: str, subtitle: str, sections: Sequence[Section], fi
 
     Args:
         figures: the folder that holds each plot as PDF.
-        when: the date that the document bears.
+        when: the date that the document bears, to the second.
     """
     data = {
         "title": _drawable(title),
@@ -55,7 +55,7 @@ def write(path: Path, title: str, subtitle: str, sections: Sequence[Section], fi
         root=str(figures.resolve()) if figures.is_dir() else str(path.parent.resolve()),
         font_paths=typst.Fonts(include_system_fonts=False, font_paths=[str(_FONTS)]),
         sys_inputs={"data": json.dumps(data)},
-    ).compile(output=str(path), format="pdf", timestamp=when)
+    ).compile(output=str(path), format="pdf", timestamp=when.replace(microsecond=0))
 
 
 def _section(section: Section, figures: Path) -> dict[str, Any]:

@@ -39,14 +39,19 @@ def projection_table(
     from dlbench.report.analysis.case_warnings import describe, with_doubts
     from dlbench.report.analysis.projection import project, unused
     from dlbench.report.analysis.side_by_side import numbered, over_processes
-    from dlbench.report.chapters.projection_section import named_assumptions, power_of, throughput_interval
+    from dlbench.report.chapters.projection_section import (
+        OVER_PROCESSES,
+        named_assumptions,
+        power_of,
+        throughput_interval,
+    )
     from dlbench.report.loading import systems
     from dlbench.table import Table
 
     # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
     rows = systems.joined([systems.marked(rows, systems.Source("results"), 0)])
     names = systems.system_names(rows)
-    # Repeats are processes of one case: their median, and how far they spread.
+    # Repeats are processes of one case: their common value, and its interval.
     processes = numbered(derive.with_intervals(_measured_trainings(rows, models)))
     cases = with_doubts(over_processes(processes), processes)
     found: list[list[Cell]] = []
@@ -73,10 +78,7 @@ def projection_table(
         raise BadInput("the trainings in there have no step times: nothing can be projected from them")
     notes = [*assumptions, *unused(prices, names.values())]
     if cases["processes"].gt(1).any():
-        notes.append(
-            "n: processes of a case, whose median this is; from and to are then from the lowest to the highest of the "
-            "intervals of its processes."
-        )
+        notes.append(f"n: processes of a case. From and to: {OVER_PROCESSES}.")
     if len(found) > without_interval:
         notes.append(f"From and to: at a confidence of {levels.named(cases)}.")
     if without_interval:

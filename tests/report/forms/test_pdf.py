@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import sys
+from datetime import UTC, datetime
 
 import pypdf
 import pytest
@@ -98,6 +99,12 @@ def test_a_table_over_several_pages_has_its_headings_on_each(tmp_path):
 
 def test_a_report_without_any_result_has_a_document_as_well(tmp_path):
     assert "The store is empty" in text_of(built(tmp_path, []))
+
+
+def test_the_document_bears_the_time_of_the_latest_attempt_to_the_second(tmp_path):
+    began = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+    path = built(tmp_path, [dataclasses.replace(fakes.record(Case("lenet5")), started_at=began.isoformat())])
+    assert pypdf.PdfReader(path).metadata.creation_date == began.replace(microsecond=0)
 
 
 def test_the_same_store_gives_the_same_bytes_in_every_form(tmp_path):
