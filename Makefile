@@ -34,9 +34,12 @@ bench: $(READY)
 		$(PY) -m dlbench report $(RESULTS) -o $(REPORT) || exit $$?; \
 	fi; exit $$status
 
-# Two processes share the tests, where pytest-xdist is installed; each file stays in one.
+# Two processes share the tests where pytest-xdist is installed; each file stays in one, and tests of timing run alone.
+TIMED = tests/worker/test_timing.py tests/worker/meters
 test: $(READY)
-	$(PY) -m pytest $$($(PY) -c 'import xdist' 2>/dev/null && echo --numprocesses=2 --dist=loadfile) $(ARGS)
+	@if [ -z '$(ARGS)' ] && $(PY) -c 'import xdist' 2>/dev/null; then \
+		$(PY) -m pytest --numprocesses=2 --dist=loadfile $(addprefix --ignore=,$(TIMED)) && $(PY) -m pytest $(TIMED); \
+	else $(PY) -m pytest $(ARGS); fi
 
 # Installs Debian's slurm-wlm, munge, docker.io and debootstrap, starts a four-node Slurm and a Docker engine on this machine
 # and takes them down again; then runs the main path on Debian sid, with its Slurm and Apptainer. Needs root.
