@@ -68,8 +68,8 @@ _ALL = (
         "Half-width of the interval",
         "%",
         "lower",
-        "Uncertainty of the median step time within one run; what a rerun gives is less certain (see the processes of a "
-        "suite). Half of its confidence interval, at the confidence that the case's "
+        "Uncertainty of the median step time within one run; what a rerun gives is less certain (see processes of "
+        "a suite). Half of its confidence interval, at the confidence that the case's "
         "protocol asks for (95 % unless told otherwise), relative to it.",
         "order statistics of the effective number of samples, which allows for autocorrelation (dlbench.stats)",
     ),
