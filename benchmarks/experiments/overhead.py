@@ -155,7 +155,7 @@ def measure_ratios(
     import torch
 
     from dlbench.heap import keep_freed_memory
-    from dlbench.models import training_loss
+    from dlbench.tasks.classification import loss as training_loss
     from dlbench.suites.case import Case, Protocol
     from dlbench.worker.devices import find_device
     from dlbench.worker.ranks.context import RankContext
