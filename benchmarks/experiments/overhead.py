@@ -155,8 +155,8 @@ def measure_ratios(
     import torch
 
     from dlbench.heap import keep_freed_memory
-    from dlbench.tasks.classification import loss as training_loss
     from dlbench.suites.case import Case, Protocol
+    from dlbench.tasks.classification import loss as training_loss
     from dlbench.worker.devices import find_device
     from dlbench.worker.ranks.context import RankContext
     from dlbench.worker.stopping import WINDOW_GROWTH
@@ -171,7 +171,7 @@ def measure_ratios(
     case = dataclasses.replace(case, device=device.type)
     clock: Clock = CudaClock() if device.type == "cuda" else HostClock()
     workload = build_workload(case, device)
-    images, labels = next(workload.batches)
+    (images,), labels = next(workload.batches)
     module, optimizer = workload.module, workload.optimizer
 
     def bare_training(count: int) -> None:
