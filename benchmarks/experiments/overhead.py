@@ -195,7 +195,7 @@ def measure_ratios(
                 clock,
                 lambda steps, elapsed_s: None,
                 step_estimate_s=estimate_s,
-                first_look_s=1e6,
+                first_look_s=0.0,
                 cap_s=1e6,
                 max_steps=count,
                 growth=WINDOW_GROWTH,
