@@ -108,10 +108,13 @@ def percent(fraction: float | None, significant: int = 2) -> str:
 
 
 def half_width(fraction: float | None) -> str:
-    """The half-width of an interval as percent of its value: "±0.42 %"; beyond 100 % its size means nothing."""
-    if fraction is None:
-        return "±?"
-    return "±> 100 %" if fraction > 1 else f"±{percent(fraction)}"
+    """The half-width of an interval as percent of its value: "±0.42 %"."""
+    return "±?" if fraction is None else f"±{width(fraction)}"
+
+
+def width(fraction: float | None) -> str:
+    """The width of an interval as percent of its value: "0.42 %"; beyond 100 % its size means nothing: "> 100 %"."""
+    return "> 100 %" if fraction is not None and fraction > 1 else percent(fraction)
 
 
 def level(confidence: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shlex
 from collections.abc import Hashable, Mapping, Sequence
 from functools import cache
@@ -344,12 +345,20 @@ def metric_column(name: str, values: pd.Series[float], significant: int, key: st
     significant = 2 if METRICS[name].unit == "%" else significant
     if name == "steps":
         return Column(name, short_title, "right", _show_count)
+    # The width of an interval beyond its value says no more than that.
+    most = 100 if name == "step_time_half_width" else math.inf
     return Column(
         key or name,
         title or (f"{short_title} [{unit}]" if unit and not short_title.startswith(unit) else short_title),
         "right",
-        lambda cell: units.digits(cell / factor, significant) if isinstance(cell, int | float) else units.MISSING,
+        lambda cell: _in_unit(cell, factor, significant, most),
     )
+
+
+def _in_unit(cell: Cell, factor: float, significant: int, most: float) -> str:
+    if not isinstance(cell, int | float):
+        return units.MISSING
+    return f"> {most:g}" if cell / factor > most else units.digits(cell / factor, significant)
 
 
 def _count(cell: Cell) -> str:

@@ -58,4 +58,4 @@ def _number(cell: object) -> float | None:
 
 
 def _percent(cell: Cell) -> str:
-    return units.percent(_number(cell))
+    return units.width(_number(cell))
