@@ -77,6 +77,10 @@ class ProcessInterval:
         """Half the distance from next_low to next_high, over the value."""
         return (self.next_high - self.next_low) / 2 / self.value
 
+    def expected_half_width(self, processes: int) -> float:
+        """Return the relative half-width expected for this number of processes, if they spread as these do."""
+        return DRIFT_ALLOWANCE * student(processes - 1, self.confidence) * self.spread / math.sqrt(processes)
+
 
 def process_interval(windows: Sequence[Window], confidence: float = 0.95) -> ProcessInterval | None:
     """Compute the interval of the mean of processes, and the prediction for one more.
@@ -159,24 +163,14 @@ def two_groups(windows: Sequence[Window]) -> Groups | None:
 
 
 def processes_needed(reach_is_enough: Callable[[int], bool], now: int) -> int | None:
-    """The smallest number of processes from `now` on that is enough; None where `MOST_PROCESSES` are not.
+    """Return the smallest number of processes, at least `now`, that is enough; None if `MOST_PROCESSES` are too few.
 
     Args:
-        reach_is_enough: of a number of processes whether they decide; more processes never decide less.
+        reach_is_enough: whether a number of processes is enough; if so, every larger number is enough, too.
     """
     first = max(now, MIN_PROCESSES)
     found = bisect_left(range(first, MOST_PROCESSES + 1), True, key=reach_is_enough)
     return first + found if first + found <= MOST_PROCESSES else None
-
-
-def more_for_target(interval: ProcessInterval, target: float) -> int | None:
-    """How many more processes would bring the relative half-width down to `target`, if they spread as these do."""
-
-    def enough(k: int) -> bool:
-        return DRIFT_ALLOWANCE * student(k - 1, interval.confidence) * interval.spread / math.sqrt(k) <= target
-
-    found = processes_needed(enough, interval.num_processes)
-    return None if found is None else found - interval.num_processes
 
 
 @lru_cache(maxsize=4096)

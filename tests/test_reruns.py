@@ -10,7 +10,7 @@ import pytest
 
 from dlbench import reruns
 from dlbench.errors import InvalidMeasurement
-from dlbench.reruns import MIN_PROCESSES, Window, more_for_target, process_interval, student, two_groups
+from dlbench.reruns import MIN_PROCESSES, Window, process_interval, processes_needed, student, two_groups
 
 
 def windows(*medians: float) -> list[Window]:
@@ -88,12 +88,15 @@ def test_the_number_of_processes_for_a_target_brings_the_interval_there():
     rng = random.Random(5)
     values = [math.exp(0.01 * NormalDist().inv_cdf(rng.random())) for _ in range(4)]
     found = process_interval(windows(*values))
-    more = more_for_target(found, 0.01)
-    assert more is not None
-    assert more > 0
-    total = found.num_processes + more
+
+    def needed(target):
+        return processes_needed(lambda k: found.expected_half_width(k) <= target, found.num_processes)
+
+    total = needed(0.01)
+    assert total is not None
+    assert total > found.num_processes
     reach = [reruns.DRIFT_ALLOWANCE * student(k - 1, 0.95) * found.spread / math.sqrt(k) for k in (total - 1, total)]
     assert reach[1] <= 0.01 < reach[0]
-    assert more_for_target(found, 10.0) == 0
-    assert more_for_target(found, 1e-9) is None
+    assert needed(10.0) == found.num_processes
+    assert needed(1e-9) is None
     assert MIN_PROCESSES == 3

@@ -1,4 +1,4 @@
-"""Which process is measured next: rounds over all cases, then more of what is still too wide, within a budget.
+"""Which process is measured next: rounds over all cases, then more of the cases with a wide interval, in a budget.
 
 Each case is measured in several fresh processes. A round has one of each case, so that what drifts falls on all alike.
 After the last round a case whose interval is wider than its target gets more processes, up to a cap; with a budget of
@@ -16,15 +16,7 @@ from statistics import fmean, median
 from typing import Any
 
 from dlbench import units
-from dlbench.reruns import (
-    DRIFT_ALLOWANCE,
-    MIN_PROCESSES,
-    ProcessInterval,
-    Window,
-    process_interval,
-    student,
-    two_groups,
-)
+from dlbench.reruns import MIN_PROCESSES, ProcessInterval, Window, process_interval, two_groups
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record, shared_facts
 from dlbench.suites.case import Case
@@ -63,10 +55,7 @@ class _Sample:
     def half_width(self, processes: int) -> float:
         """Return the expected relative half-width for a number of processes, from the spread so far."""
         found = self.interval
-        if found is None:
-            return math.inf
-        t = student(processes - 1, found.confidence)
-        return DRIFT_ALLOWANCE * t * found.spread / math.sqrt(processes)
+        return math.inf if found is None else found.expected_half_width(processes)
 
 
 class Schedule:
@@ -159,9 +148,9 @@ class Schedule:
         ]
         return max(open_samples, key=self._gain, default=None)
 
-    def _gain(self, sample: _Sample, processes: int | None = None) -> float:
+    def _gain(self, sample: _Sample) -> float:
         """By how much the half-width shrinks with one more process, per second."""
-        k = processes or len(sample.windows)
+        k = len(sample.windows)
         return (sample.half_width(k) - sample.half_width(k + 1)) / self._cost_s(sample)
 
     def _cost_s(self, sample: _Sample) -> float:
@@ -179,7 +168,7 @@ class Schedule:
         return self._cost_s(sample) <= self._left_s()
 
     def _say_expected(self, waiting: list[Case]) -> None:
-        """At the start of a round: what the rest of the budget is expected to give."""
+        """At the start of a round: compare the time that the planned processes need with the rest of the budget."""
         needed_s = math.fsum(self._cost_s(self._samples[case.sample_id]) for case in waiting)
         left_s = self._left_s()
         if needed_s > left_s:
@@ -188,29 +177,11 @@ class Schedule:
             return
         self._say(f"expected: {units.seconds(needed_s)} for the planned processes of {units.seconds(left_s)} left")
 
-    def expected_half_width(self) -> float | None:
-        """The median relative half-width that the rest of the budget is expected to reach; None where none is known."""
-        counts = {name: len(s.windows) for name, s in self._samples.items() if s.interval is not None}
-        left_s = self._left_s()
-        while counts and left_s < math.inf:
-            gains = {
-                name: self._gain(self._samples[name], k)
-                for name, k in counts.items()
-                if k < MOST_WITH_BUDGET
-                and self._cost_s(self._samples[name]) <= left_s
-                and self._samples[name].half_width(k) > self._samples[name].case.protocol.target_half_width
-            }
-            if not gains:
-                break
-            best = max(gains, key=lambda name: gains[name])
-            counts[best] += 1
-            left_s -= self._cost_s(self._samples[best])
-        return median(self._samples[name].half_width(k) for name, k in counts.items()) if counts else None
-
     def remarks(self) -> list[str]:
         """Describe what was not measured, with reasons."""
         found = [
-            f"not measured: {n} more of {name}: another process would end so too" for name, n in self._dropped.items()
+            f"not measured: {n} more of {name}: another process would end the same way"
+            for name, n in self._dropped.items()
         ]
         if self._cut:
             found.append(
