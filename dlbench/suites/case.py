@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -65,17 +66,15 @@ class Protocol:
 
     def __post_init__(self) -> None:
         for name in ("warmup_min_steps", "min_steps", "max_steps"):
-            _require(getattr(self, name) >= 1, f"protocol.{name}", getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, f"protocol.{name}", getattr(self, name), "at least 1")
         for name in ("warmup_min_time_s", "warmup_max_time_s", "min_time_s", "idle_time_s"):
-            _require(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
+            require(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
         for name in ("max_time_s", "timeout_s"):
-            _require(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
-        _require(0.5 <= self.confidence <= 0.9999, "protocol.confidence", self.confidence, "from 0.5 to 0.9999")
-        _require(
-            0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1"
-        )
-        _require(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
-        _require(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
+            require(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
+        require(0.5 <= self.confidence <= 0.9999, "protocol.confidence", self.confidence, "from 0.5 to 0.9999")
+        require(0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1")
+        require(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
+        require(self.min_steps <= self.max_steps, "protocol.min_steps", self.min_steps, "at most max_steps")
         if self.energy not in ENERGY_CHOICES:
             raise UnknownName("energy choice", self.energy, ENERGY_CHOICES, "protocol.energy")
         if self.heap not in HEAPS:
@@ -112,13 +111,11 @@ class Case:
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:
-        for axis, known in CHOICES.items():
-            if getattr(self, axis) not in known:
-                raise UnknownName(axis, getattr(self, axis), known)
+        require_choices(self, CHOICES)
         for axis in ("batch_size", "nodes", "devices_per_node", "bucket_cap_mb"):
-            _require(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
+            require(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
         for axis in ("repeat", "loader_workers"):
-            _require(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
+            require(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
         if self.optimizer_impl == "fused" and self.optimizer == "rmsprop":
             raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; take plain or foreach")
 
@@ -199,17 +196,26 @@ def check_types(cls: type, values: dict[str, Any], where: str = "") -> dict[str,
     types = {f.name: _TYPES[f.type] for f in fields(cls) if f.type in _TYPES}
     for key in values:
         if key not in types:
-            raise UnknownName("axis" if cls is Case else "protocol key", key, types, where)
+            kind = {Case: "axis", Protocol: "protocol key"}.get(cls, "key")
+            raise UnknownName(kind, key, types, where)
     return {key: typed(value, types[key], key, where) for key, value in values.items()}
 
 
-#: By how the fields of a case and a protocol are annotated.
+#: Annotation of a field -> type of its values.
 _TYPES: dict[Any, type] = {"str": str, "int": int, "float": float}
 
 
-def _require(condition: bool, name: str, value: object, wanted: str) -> None:
+def require(condition: bool, name: str, value: object, wanted: str) -> None:
+    """Raise BadInput: the value of `name` is not what it must be, unless the condition holds."""
     if not condition:
         raise BadInput(f"{name} is {value}; it must be {wanted}")
+
+
+def require_choices(values: object, choices: Mapping[str, Sequence[str]], where: str = "") -> None:
+    """Raise UnknownName for the first field of `values` whose value is not among its choices."""
+    for name, known in choices.items():
+        if getattr(values, name) not in known:
+            raise UnknownName(name, getattr(values, name), known, where)
 
 
 def _without_defaults(value: Any) -> dict[str, Any]:

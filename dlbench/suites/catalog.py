@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from dlbench.errors import BadInput
 
-#: Parts the name of a network from the length of its sequences: ``gpt2_small@256``.
+#: Separates the name of a network from the length of its sequences: ``gpt2_small@256``.
 LENGTH_SIGN = "@"
 
 
@@ -27,22 +27,22 @@ class Model:
     title: str  # as in tables
     family: str
     input_shape: tuple[int, ...]  # C, H, W; T tokens; S source and T target tokens
-    num_classes: int  # or vocabulary; 0 where a network has neither
-    conv_layers: int
-    conv_weights: int
-    conv_macs: int
-    fc_layers: int
-    fc_weights: int
-    fc_macs: int
     parameters: int  # in training, with those of auxiliary heads
     training_flop: int  # forward and backward, auxiliary heads included
     source: str
+    num_classes: int = 0  # or size of the vocabulary; 0: the network has neither
+    conv_layers: int = 0
+    conv_weights: int = 0
+    conv_macs: int = 0
+    fc_layers: int = 0
+    fc_weights: int = 0
+    fc_macs: int = 0
     auxiliary_parameters: int = 0  # of heads that only training has
     task: str = "classification"
     attention_macs: int = 0
     recurrent_weights: int = 0
     recurrent_macs: int = 0
-    longest: int = 0  # sequence, in tokens; 0 where its length is not asked for
+    longest: int = 0  # maximum length of a sequence [tokens]; 0: its length is fixed
 
     @property
     def sample_unit(self) -> str:
@@ -378,9 +378,6 @@ _MODELS = (
         family="mlp",
         input_shape=(1, 28, 28),
         num_classes=10,
-        conv_layers=0,
-        conv_weights=0,
-        conv_macs=0,
         fc_layers=3,
         fc_weights=668_672,
         fc_macs=668_672,
@@ -393,10 +390,6 @@ _MODELS = (
         title="Deep autoencoder",
         family="autoencoder",
         input_shape=(1, 28, 28),
-        num_classes=0,
-        conv_layers=0,
-        conv_weights=0,
-        conv_macs=0,
         fc_layers=8,
         fc_weights=2_833_000,
         fc_macs=2_833_000,
@@ -410,13 +403,9 @@ _MODELS = (
         title="Conv. autoencoder",
         family="autoencoder",
         input_shape=(1, 28, 28),
-        num_classes=0,
         conv_layers=6,
         conv_weights=210_208,
         conv_macs=708_736,
-        fc_layers=0,
-        fc_weights=0,
-        fc_macs=0,
         parameters=210_369,
         training_flop=4_195_968,
         source="strided convolutions 1-16-32 (3x3/2), 64 (7x7), mirrored by transposed ones",
@@ -428,9 +417,6 @@ _MODELS = (
         family="lstm",
         input_shape=(35,),
         num_classes=10_000,
-        conv_layers=0,
-        conv_weights=0,
-        conv_macs=0,
         fc_layers=1,
         fc_weights=6_500_000,
         fc_macs=227_500_000,
@@ -448,9 +434,6 @@ _MODELS = (
         family="transformer",
         input_shape=(128, 128),
         num_classes=37_000,
-        conv_layers=0,
-        conv_weights=0,
-        conv_macs=0,
         fc_layers=79,
         fc_weights=62_984_192,
         fc_macs=8_061_976_576,
@@ -467,9 +450,6 @@ _MODELS = (
         family="gpt2",
         input_shape=(1_024,),
         num_classes=50_257,
-        conv_layers=0,
-        conv_weights=0,
-        conv_macs=0,
         fc_layers=61,
         fc_weights=123_532_032,
         fc_macs=126_496_800_768,
@@ -487,10 +467,10 @@ CATALOG: dict[str, Model] = {model.name: model for model in _MODELS}
 
 
 def find(name: str) -> Model | None:
-    """The network called `name`, which may end in a length of its sequences; None where the catalogue has none.
+    """Return the network `name`, which may end in a sequence length; None if it is not in the catalogue.
 
     Raises:
-        BadInput: the network has no such length.
+        BadInput: the network does not support this length.
     """
     base, sign, length = name.partition(LENGTH_SIGN)
     model = CATALOG.get(base)

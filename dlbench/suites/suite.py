@@ -234,7 +234,7 @@ def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
         key, _, number = override.partition("=")
         if key.strip().removeprefix("protocol.") in _COUNTS:
             key = key.strip().removeprefix("protocol.")
-            counts[key] = _value(number.strip(), "int")
+            counts[key] = parse_value(number.strip(), "int")
             options[key] = f"-P {override}"
         else:
             options[_apply(override, axes, protocol)] = f"-P {override}"
@@ -283,10 +283,11 @@ def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
 
 def _axis_values(axis: str, value: Any, file: TomlFile) -> tuple[Any, ...]:
     file.require_known([axis], (*AXES, GLOBAL_BATCH), "axes", "axis")
-    return _several(axis, value, file.place(axis, "axes"))
+    return several_values(axis, value, file.place(axis, "axes"))
 
 
-def _several(axis: str, value: Any, where: str) -> tuple[Any, ...]:
+def several_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
+    """Return the values of an axis, which may be a single value or a list; an empty list is an error."""
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:
         raise BadInput(f"axis '{axis}' in {where} has no values")
@@ -301,11 +302,11 @@ def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
     """
     if key not in (*AXES, *_DERIVED):
         raise UnknownName("axis", key, (*AXES, *_DERIVED), where)
-    values = _several(key, value, where)
+    values = several_values(key, value, where)
     # "auto" is already resolved when cases are matched.
     known = ("cuda", "cpu") if key == "device" else CHOICES.get(key)
     for one in values:
-        typed(one, int if _field_type(Case, key) == "int" or key in _DERIVED else str, key, where)
+        typed(one, int if field_type(Case, key) == "int" or key in _DERIVED else str, key, where)
         if known is not None and one not in known:
             raise UnknownName(key, one, known, where)
     return values
@@ -348,20 +349,21 @@ def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, 
     if not equals or not text.strip():
         raise BadInput(f"cannot use {where}: write axis=value,value or protocol.key=value")
     if key.startswith("protocol."):
-        protocol[key.removeprefix("protocol.")] = _value(text.strip(), _field_type(Protocol, key.partition(".")[2]))
+        protocol[key.removeprefix("protocol.")] = parse_value(text.strip(), field_type(Protocol, key.partition(".")[2]))
     else:
-        wanted = "int" if key == GLOBAL_BATCH else _field_type(Case, key)
-        axes[key] = tuple(_value(part.strip(), wanted) for part in text.split(",") if part.strip())
+        wanted = "int" if key == GLOBAL_BATCH else field_type(Case, key)
+        axes[key] = tuple(parse_value(part.strip(), wanted) for part in text.split(",") if part.strip())
         if not axes[key]:
             raise BadInput(f"cannot use {where}: the value is missing")
     return key
 
 
-def _field_type(cls: type, name: str) -> str:
+def field_type(cls: type, name: str) -> str:
+    """Return the annotation of a field; "str" for an unknown one."""
     return next((str(f.type) for f in dataclasses.fields(cls) if f.name == name), "str")
 
 
-def _value(text: str, wanted: str) -> Any:
+def parse_value(text: str, wanted: str) -> Any:
     """Convert the text to the type of its field; otherwise keep the text, which the type check reports."""
     try:
         return {"int": int, "float": float}.get(wanted, str)(text)

@@ -1,4 +1,4 @@
-"""Trainings to a target: the table [train] of a suite, whose lists multiply as the axes of cases do.
+"""Trainings to a target: the table [train] of a suite. Every combination of its lists is a training, as for axes.
 
 [train]
 model = ["mlp", "lenet5"]
@@ -13,25 +13,30 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dlbench import shipped
 from dlbench.errors import BadInput, UnknownName
-from dlbench.suites.case import COMPILE_MODES, DEVICES, OPTIMIZERS, PRECISIONS, SWITCHES, check_types
+from dlbench.suites.case import CHOICES, SWITCHES, check_types, require, require_choices
+from dlbench.suites.suite import field_type, parse_value, several_values
 from dlbench.toml_file import read_toml
 
 TARGET_METRICS = ("accuracy", "loss")
-#: Where a training does not name its own: the values that bring mlp and lenet5 to 97 % on the digits.
+#: Default learning rates: with these, mlp and lenet5 reach 97 % on the digits.
 LEARNING_RATES = {"sgd": 0.02, "adam": 1e-3, "adamw": 1e-3, "adagrad": 1e-2, "rmsprop": 1e-3}
 DIGITS = "digits"
+_CHOICES = {
+    **{name: CHOICES[name] for name in ("optimizer", "precision", "compile", "device")},
+    "target_metric": TARGET_METRICS,
+    "stop_at_target": SWITCHES,
+}
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training: what is trained, how, on which data, and when it is good enough."""
+    """One training: network, settings, data and target."""
 
     model: str
     optimizer: str = "sgd"
@@ -49,28 +54,15 @@ class Training:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        known = {
-            "optimizer": OPTIMIZERS,
-            "precision": PRECISIONS,
-            "compile": COMPILE_MODES,
-            "target_metric": TARGET_METRICS,
-            "stop_at_target": SWITCHES,
-            "device": DEVICES,
-        }
-        for name, choices in known.items():
-            if getattr(self, name) not in choices:
-                raise UnknownName(name, getattr(self, name), choices, "train")
+        require_choices(self, _CHOICES, "train")
         for name in ("batch_size", "max_epochs"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"train.{name} is {getattr(self, name)}; it must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise BadInput(f"train.dropout is {self.dropout}; it must be from 0 to below 1")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate >= 0):
-            raise BadInput(f"train.learning_rate is {self.learning_rate}; it must be above 0")
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        require(0 <= self.dropout < 1, "train.dropout", self.dropout, "from 0 to below 1")
+        require(self.learning_rate >= 0, "train.learning_rate", self.learning_rate, "at least 0")
 
     @property
     def rate(self) -> float:
-        """The learning rate."""
+        """The learning rate, or the default of the optimizer."""
         return self.learning_rate or LEARNING_RATES[self.optimizer]
 
     def is_reached(self, value: float) -> bool:
@@ -83,12 +75,12 @@ class Training:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Training:
-        """The training that `to_dict` described. Raises BadInput where a key or a value is wrong."""
+        """Build a training from the result of `to_dict`. Raises BadInput if a key or a value is wrong."""
         return Training(**check_types(Training, values, "train"))
 
 
 def load_trainings(path: str, overrides: Sequence[str] = ()) -> tuple[str, list[Training]]:
-    """The name of a suite and its trainings, each once.
+    """Return the name of a suite and its trainings, each once.
 
     Args:
         path: a TOML file, or the name of a suite.
@@ -100,23 +92,16 @@ def load_trainings(path: str, overrides: Sequence[str] = ()) -> tuple[str, list[
     file = read_toml(shipped.find("suite", path), "a suite")
     table = file.table("train")
     if "model" not in table:
-        raise BadInput(f"{file.path} has no table [train] that names a model, so there is nothing to train")
-    types = {f.name: str(f.type) for f in dataclasses.fields(Training)}
+        raise BadInput(f'{file.path} has no table [train] with a model; add for example: [train] model = "mlp"')
+    known = [f.name for f in dataclasses.fields(Training)]
+    file.require_known(table, known, "train")
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or key.strip() not in types:
-            raise UnknownName("key", key.strip(), types, f"-P {override}")
-        table[key.strip()] = [_parsed(part.strip(), types[key.strip()]) for part in text.split(",")]
-    lists = {key: value if isinstance(value, list) else [value] for key, value in table.items()}
+        key, equals, text = (part.strip() for part in override.partition("="))
+        if not equals or key not in known:
+            raise UnknownName("key", key, known, f"-P {override}")
+        table[key] = [parse_value(part.strip(), field_type(Training, key)) for part in text.split(",")]
+    lists = {key: several_values(key, value, file.place(key, "train")) for key, value in table.items()}
     found = [
         Training.from_dict(dict(zip(lists, setting, strict=True))) for setting in itertools.product(*lists.values())
     ]
     return file.get("name", str, file.path.stem), list(dict.fromkeys(found))
-
-
-def _parsed(text: str, wanted: str) -> Any:
-    """The text as the type of its field; what does not fit stays a text, and the check of types says so."""
-    try:
-        return {"int": int, "float": float}.get(wanted, str)(text)
-    except ValueError:
-        return text
