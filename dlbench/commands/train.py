@@ -1,4 +1,4 @@
-"""`dlbench train`: train networks to a target on real data."""
+"""`dlbench train`: train networks on real data, up to a target."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, add_suite, new_name, some_path
+from dlbench.commands.arguments import add_command, add_format, add_results_folder, add_suite, new_name
 from dlbench.commands.worker_job import positive_time, run_worker
+from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "train", _train, "teaching -P model=mlp")
     add_suite(parser)
-    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    add_results_folder(parser)
     parser.add_argument("--timeout", default="24h", metavar="TIME", help="time limit of one training (default: 24h)")
     add_format(parser)
 
@@ -38,9 +39,9 @@ def _train(options: argparse.Namespace) -> int:
     check_folder(place)
     num_failed = 0
     for number, training in enumerate(trainings, 1):
-        run = _one(training, suite, place, timeout_s)
-        words = _words(training) + ("  failed" if run is None else f"  {_outcome(run)}")
-        say(f"[{number}/{len(trainings)}] {words}")
+        run = _run(training, suite, place, timeout_s)
+        outcome = "failed" if run is None else _outcome(run)
+        say(f"[{number}/{len(trainings)}] {_setting(training)}  {outcome}")
         if run is None:
             num_failed += 1
         else:
@@ -50,11 +51,11 @@ def _train(options: argparse.Namespace) -> int:
         epochs = epochs[epochs["suite"] == suite]
         print(render(training_table(epochs), options.format), end="")
         say(f"curves: {', '.join(str(path) for path in write_figures(epochs, place))}")
-    return 1 if num_failed else 0
+    return SOME_FAILED if num_failed else OK
 
 
-def _one(training: Training, suite: str, place: Path, timeout_s: float) -> TrainingRun | None:
-    """One training in a process of its own; None, with the reason printed, where it brings nothing back."""
+def _run(training: Training, suite: str, place: Path, timeout_s: float) -> TrainingRun | None:
+    """Run one training in a separate process; if it fails, print the reason and return None."""
     from dlbench.results.training_records import TrainingRun
 
     run_id, started_at = new_name(training.model.replace("/", "_").replace(":", "_"))
@@ -64,7 +65,7 @@ def _one(training: Training, suite: str, place: Path, timeout_s: float) -> Train
     return dataclasses.replace(TrainingRun.from_json(text), run_id=run_id, suite=suite, started_at=started_at)
 
 
-def _words(training: Training) -> str:
+def _setting(training: Training) -> str:
     extra = [f"dropout {training.dropout:g}"] if training.dropout else []
     extra += [training.precision] if training.precision != "fp32" else []
     extra += [f"seed {training.seed}"] if training.seed else []

@@ -1,4 +1,4 @@
-"""Run one worker job (ceilings, profile) and show its progress on a terminal."""
+"""Run one worker job (ceilings, profile, train) and show its progress on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ MARGIN_S = 300.0
 
 
 def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str | None:
-    """Run the worker and return its result; on failure print the reason and return None."""
+    """Run the worker and return its result; on failure print the reason and return None.
+
+    Raises:
+        Stopped: a signal interrupted the job.
+    """
     from dlbench.launch import job
     from dlbench.launch.processes import Stopped
 
@@ -27,9 +31,9 @@ def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str |
     except job.JobFailed as error:
         say(f"dlbench: {error}")
         return None
-    except Stopped as stop:
-        say(f"stopped by {stop.signal_name}; no result; partial files are in {folder}")
-        return None
+    except Stopped:
+        say(f"no result; partial files are in {folder}")
+        raise
     finally:
         if sys.stderr.isatty():
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)

@@ -43,7 +43,7 @@ def read(sources: Sequence[str | Path]) -> StoredBounds:
     Args:
         sources: as for `store.load`. A folder may contain several stores.
     """
-    folders = list(dict.fromkeys(_folders(sources)))
+    folders = list(dict.fromkeys(folders_of(sources)))
     files: dict[str, Path] = {}
     profiles = [run for folder in folders for run in _profiles(folder, files)]
     return StoredBounds(
@@ -54,7 +54,8 @@ def read(sources: Sequence[str | Path]) -> StoredBounds:
     )
 
 
-def _folders(sources: Sequence[str | Path]) -> Iterator[Path]:
+def folders_of(sources: Sequence[str | Path]) -> Iterator[Path]:
+    """Iterate over the folders of these sources, and the folders directly inside, which may be stores, too."""
     for source in sources:
         # glob instead of pathlib, which rejects absolute patterns.
         found = [str(source)] if Path(source).exists() else sorted(glob.glob(str(source), recursive=True))  # noqa: PTH207

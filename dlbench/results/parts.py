@@ -26,10 +26,10 @@ from dlbench.results.checks import CANNOT, JUDGED, REQUIRED, checked, fitted
 from dlbench.results.records import SCHEMA_VERSION
 from dlbench.results.schema import SCHEMA
 
-#: Folders in a store with other Parquet tables (see `bounds_schema`), which are not searched for cases.
-NOT_CASES = frozenset(("ceilings", "profiles"))
+#: Folders in a store with other Parquet tables (`bounds_schema`, `training_store`), which are not searched for cases.
+NOT_CASES = frozenset(("ceilings", "profiles", "trainings"))
 #: Names of the files in them.
-_NOT_CASES_FILES = ("ceilings-", "allreduce-", "layers.")
+_NOT_CASES_FILES = ("ceilings-", "allreduce-", "layers.", "training-")
 #: Folders without parts, possibly with many files.
 _NO_PARTS = NOT_CASES | {"attempts", "jobs", "claims"}
 #: Rows per row group: readers of some attempts skip other groups.
@@ -126,7 +126,7 @@ def named(path: Path) -> str:
 
 
 def _no_cases(file: Path) -> bool:
-    """Whether this is a file of ceilings or profiles, which a pattern can also match."""
+    """Whether this is a file of ceilings, profiles or trainings, which a pattern can also match."""
     return file.name.startswith(_NOT_CASES_FILES) and not NOT_CASES.isdisjoint(file.parts)
 
 
@@ -196,12 +196,12 @@ def open_part(part: Path) -> PartFile:
 
 def _of_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
     """Return missing columns whose values are in folder names (Hive partitioning: Spark, DuckDB, Polars)."""
-    on_progress = {}
+    constants: dict[str, str | None] = {}
     for folder in part.parts[:-1]:
         key, equals, value = folder.partition("=")
         if equals and key in SCHEMA.names and key not in names:
-            on_progress[key] = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
-    return on_progress
+            constants[key] = None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+    return constants
 
 
 def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None) -> pa.Table:
@@ -210,7 +210,7 @@ def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[s
     Args:
         part: the file.
         columns: of the schema; None for all.
-        problems: called with descriptions of dropped rows, and if the file is newer than this dlbench.
+        problems: receives descriptions of dropped rows, and a remark if the file is newer than this dlbench.
 
     Raises:
         StoreError: the file is corrupt, not from dlbench, or has only invalid rows.
@@ -251,10 +251,10 @@ def _remark(part: Path, schema: pa.Schema) -> str:
 
 
 def rows_of(part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None) -> Iterator[pa.Table]:
-    """The same as `read_part` in pieces, of which only one need be in memory.
+    """Read a part as `read_part` does, but in pieces, to save memory.
 
     Raises:
-        StoreError: the file is corrupt or is not one of ours.
+        StoreError: the file is corrupt or not from dlbench.
     """
     found: list[str] = [] if problems is None else problems
     opened = open_part(part)
@@ -268,11 +268,10 @@ def rows_of(part: Path, columns: Iterable[str] | None = None, problems: list[str
 
 
 def is_signed(part: Path) -> bool:
-    """Whether `dlbench run` or `collect` wrote this very file: only such a one may they ever delete.
+    """Whether `dlbench run` or `collect` wrote this file: they delete only such files.
 
-    The signature holds for the file's name and its footer, which tells the columns, their sizes and their numbers of
-    values: programs that rewrite or copy a file take over its metadata. It is found without the help of Arrow, which
-    would take 50 times as long.
+    The signature covers the file's name and its footer (columns, their sizes and numbers of values), because programs
+    that rewrite or copy a file keep its metadata. It is read without Arrow, which would take 50 times as long.
     """
     if not part.is_file():
         return False
@@ -285,7 +284,7 @@ def is_signed(part: Path) -> bool:
 
 
 def _signature(file: IO[bytes], name: str) -> tuple[int, bytes, bytes]:
-    """Where in a Parquet file its signature lies, what stands there and what must; b"" and b"-" where there is none."""
+    """Return the position of a Parquet file's signature, its value and the expected one; b"" and b"-" if missing."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - 8))
     tail = file.read(8)
@@ -317,7 +316,7 @@ def write(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
 
 @contextlib.contextmanager
 def writing_signed(target: Path, make_folder: bool = True) -> Iterator[pq.ParquetWriter]:
-    """What writes rows of `SCHEMA` into a file that `is_signed` at its end.
+    """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success.
 
     Raises:
         StoreError: the file cannot be written.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from dlbench.errors import StoreError
+from dlbench.results import bounds_store, parts
+from dlbench.results.bounds_schema import read_files
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training
 
@@ -40,7 +39,7 @@ SCHEMA: pa.Schema = pa.schema(
 
 
 def rows(run: TrainingRun) -> list[dict[str, Any]]:
-    """One row per epoch; what is of the whole training stands in each."""
+    """Return one row per epoch; each row repeats the values of the whole training."""
     head = {name: run.training[name] for name in SCHEMA.names if name in run.training and name != "learning_rate"}
     head |= {name: getattr(run, name) for name in (*_scalars(), "warnings")}
     curves = {name: getattr(run, name) for name in _CURVES}
@@ -51,26 +50,20 @@ def rows(run: TrainingRun) -> list[dict[str, Any]]:
 
 
 def write(folder: Path, run: TrainingRun) -> Path:
-    """The run as `training-<run_id>.parquet` in the folder's trainings."""
-    place = folder / FOLDER / f"training-{run.run_id}.parquet"
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.Table.from_pylist(rows(run), schema=SCHEMA), place)
-    except OSError as error:
-        raise StoreError(f"cannot write {place}: {error.strerror or error}") from None
-    return place
+    """Write one training to the results folder `folder`; return the file.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    target = folder / FOLDER / f"training-{run.run_id}.parquet"
+    return parts.write(target, pa.Table.from_pylist(rows(run), schema=SCHEMA))
 
 
 def read(sources: Sequence[str | Path]) -> pd.DataFrame:
-    """The epochs of all trainings in these results folders; files that cannot be read are passed over."""
-    tables = []
-    for source in sources:
-        found = [str(source)] if Path(source).exists() else glob.glob(str(source))  # noqa: PTH207
-        for folder in map(Path, found):
-            for file in sorted((folder / FOLDER).glob("training-*.parquet")):
-                try:
-                    tables.append(pq.read_table(file).select(SCHEMA.names).cast(SCHEMA))
-                except (pa.ArrowException, OSError, KeyError):
-                    continue
-    epochs: pd.DataFrame = pa.concat_tables(tables or [SCHEMA.empty_table()]).to_pandas()
-    return epochs
+    """Read the epochs of all trainings in these sources; unreadable files are skipped with a `SkippedPart` warning.
+
+    Args:
+        sources: as for `store.load`. A folder may contain several stores.
+    """
+    folders = dict.fromkeys(bounds_store.folders_of(sources))
+    return read_files([f for one in folders for f in sorted((one / FOLDER).glob("training-*.parquet"))], SCHEMA)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
 from dlbench.data import digits
 from dlbench.errors import BadInput, UnknownName
+from dlbench.exit_codes import INTERRUPTED
 from dlbench.report.chapters.convergence import section, training_table, write_figures
-from dlbench.results import training_store
+from dlbench.results import store, training_store
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training, load_trainings
 from dlbench.worker.jobs.train import train
@@ -91,7 +95,9 @@ def test_what_is_stored_is_read_again_with_its_table_and_figures(tmp_path):
         assert TrainingRun.from_json(kept.to_json()) == kept
         training_store.write(tmp_path, kept)
     (tmp_path / "trainings" / "training-broken.parquet").write_bytes(b"x")
-    epochs = training_store.read([tmp_path, tmp_path / "nowhere"])
+    with pytest.warns(store.SkippedPart, match="training-broken.parquet"):
+        epochs = training_store.read([tmp_path, tmp_path / "nowhere"])
+    assert store.parts(tmp_path) == []
     assert len(epochs) == sum(len(run.epoch_s) for run in runs)
     assert epochs.loc[epochs["run_id"] == "run-0", "validation_loss"].tolist() == list(runs[0].validation_loss)
     table = training_table(epochs)
@@ -126,6 +132,8 @@ def test_a_suites_lists_multiply_and_options_replace_them(tmp_path):
         ("[train]\nmodel='mlp'\n", "max_epochs=many", "must be a whole number"),
         ("[train]\nmodel='mlp'\n", "epochs=3", "unknown key 'epochs'"),
         ("[train]\nmodel='mlp'\ndropout=1.0\n", "", "from 0 to below 1"),
+        ("[train]\nmodel='mlp'\noptimiser='sgd'\n", "", "unknown key in [train] 'optimiser'"),
+        ("[train]\nmodel=[]\n", "", "has no values"),
     ],
 )
 def test_a_wrong_suite_is_one_line(tmp_path, text, override, error):
@@ -133,3 +141,18 @@ def test_a_wrong_suite_is_one_line(tmp_path, text, override, error):
     with pytest.raises((BadInput, UnknownName)) as caught:
         load_trainings(str(tmp_path / "s.toml"), [override] if override else [])
     assert error in str(caught.value)
+
+
+def test_a_signal_stops_all_trainings(tmp_path):
+    (tmp_path / "s.toml").write_text('[train]\nmodel = ["mlp", "lenet5"]\nmax_epochs = 5000\nstop_at_target = "off"\n')
+    argv = [sys.executable, "-m", "dlbench", "train", "s.toml", "--results", str(tmp_path / "r")]
+    process = subprocess.Popen(argv, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "r" / "trainings").glob("*/stderr.txt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, said
+    assert "stopped by SIGINT" in said
+    assert len(list((tmp_path / "r" / "trainings").glob("*/request.json"))) == 1
