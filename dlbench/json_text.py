@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+from dlbench.atomic_file import read_text
 
 #: Values inside of values inside of values: no file of dlbench comes near.
 _MAX_DEPTH = 50
@@ -45,6 +48,15 @@ def load_json(text: str) -> Any:
         if not level:
             return values
     raise ValueError("it is nested too deeply")
+
+
+def read_object(file: Path) -> dict[str, Any] | None:
+    """Read a JSON object from a file; None if the file cannot be read or contains something else."""
+    try:
+        values = load_json(read_text(file))
+    except (OSError, ValueError):
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _items(value: list[Any] | dict[str, Any]) -> Iterable[Any]:

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import process_identity
-from dlbench.atomic_file import read_text
 from dlbench.errors import StoreError
-from dlbench.json_text import load_json
+from dlbench.json_text import read_object
 
 #: Time without a change after which an owner on another host counts as dead [s].
 SILENCE_S = 300.0
@@ -108,7 +107,7 @@ class Claim:
 
         If the folder cannot be written, the claim stays; it is stale once this process has ended.
         """
-        if (_read(self.path) or {}).get("nonce") == self._nonce:
+        if (read_object(self.path) or {}).get("nonce") == self._nonce:
             with contextlib.suppress(OSError):
                 self.path.unlink()
 
@@ -125,7 +124,7 @@ def take(root: Path, name: str) -> Claim | None:
         path.parent.mkdir(exist_ok=True)
         if _create(path, nonce):
             return Claim(path, nonce)
-        holder = _read(path)
+        holder = read_object(path)
         if _remove_stale(path) and _create(path, nonce):
             return Claim(path, nonce, holder)
     except OSError as error:
@@ -164,7 +163,7 @@ def remove_stale(root: Path) -> int:
     for path in _files(root / "claims"):
         with contextlib.suppress(OSError):
             if path.suffix == ".json":
-                holder = _read(path)
+                holder = read_object(path)
                 if holder is not None and process_identity.is_running(holder) is False:
                     removed += _remove_stale(path)
             elif _ASIDE.fullmatch(path.name) and WATCH.silent_s(path) >= _HALF_WRITTEN_S:
@@ -211,7 +210,7 @@ def _create(path: Path, nonce: str) -> bool:
 
 def _remove_stale(path: Path) -> bool:
     """Remove the claim if it is stale; return whether it is gone."""
-    holder = _read(path)
+    holder = read_object(path)
     if holder is None and not path.exists():
         return True
     silent_s = WATCH.silent_s(path)
@@ -223,7 +222,7 @@ def _remove_stale(path: Path) -> bool:
         path.rename(aside)
     except FileNotFoundError:
         return True
-    if _read(aside) != holder:
+    if read_object(aside) != holder:
         # Another process took the claim over before the rename: restore it.
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
@@ -234,12 +233,4 @@ def _remove_stale(path: Path) -> bool:
 
 
 def _holder(heartbeat: Path) -> dict[str, Any]:
-    return _read(heartbeat / "owner.json" if heartbeat.is_dir() else heartbeat) or {}
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    try:
-        values = load_json(read_text(path))
-    except (OSError, ValueError):
-        return None
-    return values if isinstance(values, dict) else None
+    return read_object(heartbeat / "owner.json" if heartbeat.is_dir() else heartbeat) or {}

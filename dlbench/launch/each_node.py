@@ -24,7 +24,7 @@ from dlbench.suites.suite import Suite
 
 FOLDER = "nodes"
 #: States of a node in which no job starts; a star after a state means that the node does not respond.
-_AWAY = re.compile(r"down|drain|fail|maint|unk|power|reboot|planned_down|\*$", re.IGNORECASE)
+_AWAY = re.compile(r"down|drain|fail|maint|unk|power|reboot|\*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,6 @@ class Plan:
 def folder_of(results: Path, node: str) -> Path:
     """Return the results folder of a node."""
     return results / FOLDER / node
-
-
-def folders(results: Path) -> list[Path]:
-    """Return the results folders of all measured or submitted nodes."""
-    return sorted(path for path in (results / FOLDER).glob("*") if path.is_dir())
 
 
 def node_states(partition: str | None = None) -> dict[str, str]:

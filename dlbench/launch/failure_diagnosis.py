@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlbench.atomic_file import read_text
-from dlbench.json_text import load_json
+from dlbench.json_text import read_object
 from dlbench.launch import claims
 from dlbench.launch.processes import MARK, tail
 from dlbench.results.records import DONE_STATUSES
@@ -64,8 +63,8 @@ def ranks_of(folder: Path) -> list[Rank]:
     found = []
     for file in sorted((folder / "ranks").glob("*.pid.json")):
         number = int(file.name.partition(".")[0])
-        begun = _read(file)
-        end = _read(folder / "ranks" / f"{number}.end.json")
+        begun = read_object(file) or {}
+        end = read_object(folder / "ranks" / f"{number}.end.json") or {}
         text = folder / "stderr.txt" if number == 0 else folder / "ranks" / f"{number}.err"
         lines = [line.strip() for line in tail(text) if line.strip()]
         phases = [line.partition(":")[2].strip() for line in lines if line.startswith("phase:")]
@@ -89,7 +88,7 @@ def has_failed(folder: Path) -> bool:
     The time is measured by this process: the clock of the rank's node may differ.
     """
     for file in (folder / "ranks").glob("*.end.json"):
-        end = _read(file)
+        end = read_object(file) or {}
         if end and end.get("status") not in DONE_STATUSES and claims.WATCH.silent_s(file) > FAILURE_GRACE_S:
             return True
     return False
@@ -189,11 +188,3 @@ def _when(rank: Rank) -> float:
 
 def _numbers(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = load_json(read_text(path))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dlbench.atomic_file import read_text, write_atomically
+from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, StoreError
-from dlbench.json_text import load_json
+from dlbench.json_text import read_object
 from dlbench.launch import claims
 from dlbench.launch.runtimes import RECORDS, ImageFile
 from dlbench.launch.sites import Container
@@ -164,10 +164,8 @@ def _verified(file: Path, wanted: ImageFile) -> str:
 
 def digest_of(path: Path) -> str:
     """Return `sha256:...` of the file: the recorded digest if the file is unchanged, else computed."""
-    recorded = _recorded(path)
-    with contextlib.suppress(OSError):
-        if recorded.get("digest") and recorded.get("bytes") == path.stat().st_size:
-            return str(recorded["digest"])
+    if digest := _recorded_digest(path):
+        return digest
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
@@ -176,7 +174,11 @@ def recorded_digest(container: Container) -> str | None:
     """Return the digest that `import_image` recorded for this image file; None if there is none."""
     if not RECORDS[container.runtime].image_file or not container.image:
         return None
-    path = Path(container.image)
+    return _recorded_digest(Path(container.image))
+
+
+def _recorded_digest(path: Path) -> str | None:
+    """Return the recorded digest of an image file; None if there is none, or the size of the file has changed."""
     recorded = _recorded(path)
     with contextlib.suppress(OSError):
         if recorded.get("digest") and recorded.get("bytes") == path.stat().st_size:
@@ -185,11 +187,7 @@ def recorded_digest(container: Container) -> str | None:
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    try:
-        values = load_json(read_text(_digest_file(path)))
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
+    return read_object(_digest_file(path)) or {}
 
 
 def _digest_file(path: Path) -> Path:

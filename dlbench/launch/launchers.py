@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dlbench.errors import BadInput, UnknownName
@@ -143,7 +143,7 @@ def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
     )
     if name == "mpirun":
         program = _program("mpirun", "pip install mpich mpi4py, or load the cluster's MPI module")
-        options = Options(**{**vars(options), "mpirun": program, "mpi": mpi_of(_version_of(program))})
+        options = replace(options, mpirun=program, mpi=mpi_of(_version_of(program)))
     if name == "srun":
         _program("srun", "run inside a Slurm allocation")
     start = LAUNCHERS[name]
@@ -159,7 +159,7 @@ _BINDING = ("srun", "mpirun")
 def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> list[str]:
     """Return the command that probes the devices of a rank under this launcher; see `dlbench.launch.probe`.
 
-    None if a rank has the same devices and cores as this process.
+    Empty if a rank has the same devices and cores as this process.
     """
     if name not in _BINDING:
         return []

@@ -104,12 +104,12 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def how_it_ended(exit_code: int) -> str:
+def how_it_ended(exit_code: int, who: str = "worker") -> str:
     """Describe an exit status or signal."""
     if exit_code >= 0:
-        return f"worker ended with exit status {exit_code}"
+        return f"{who} ended with exit status {exit_code}"
     names = {s.value: s.name for s in signal.Signals}
-    return f"worker was killed by signal {-exit_code} ({names.get(-exit_code, 'unknown')})"
+    return f"{who} was killed by signal {-exit_code} ({names.get(-exit_code, 'unknown')})"
 
 
 def phase_of(folder: Path) -> str:
@@ -118,10 +118,10 @@ def phase_of(folder: Path) -> str:
     return phases[-1] if phases else ""
 
 
-def last_words(folder: Path, passing_over: tuple[str, ...] = ("phase:",)) -> str:
-    """Return the last line of a worker's stderr (without `skip` prefixes), and where to read the rest."""
+def last_words(folder: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
+    """Return the last line of a worker's stderr that has none of the `skip` prefixes, or where to look."""
     lines = [line.strip() for line in tail(folder / "stderr.txt") if line.strip()]
-    words = [line for line in lines if not line.startswith(passing_over)]
+    words = [line for line in lines if not line.startswith(skip)]
     return f"last line of stderr: {words[-1][:300]}" if words else f"stderr is empty; see {folder}"
 
 

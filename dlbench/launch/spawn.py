@@ -17,7 +17,8 @@ from contextlib import suppress
 from types import FrameType
 
 from dlbench.errors import BadInput
-from dlbench.launch.processes import die_with_parent
+from dlbench.exit_codes import BAD_INPUT
+from dlbench.launch.processes import die_with_parent, how_it_ended
 from dlbench.ports import ports_of
 
 #: Delay before the other ranks are ended after one failed [s]; usually they fail at once (lost connection).
@@ -31,13 +32,13 @@ def main(arguments: list[str]) -> int:
     """Run the ranks; return the exit status of the first failed rank, 128 + signal if it was killed."""
     if len(arguments) < 3 or not arguments[0].isdecimal() or arguments[1] != "--":
         print("usage: python -m dlbench.launch.spawn N -- ARGV...", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     size = int(arguments[0])
     try:
         port = free_port(os.environ)
     except BadInput as error:
         print(f"spawn: {error}", file=sys.stderr)
-        return 2
+        return BAD_INPUT
     processes = [_start(arguments[2:], rank, size, port) for rank in range(size)]
 
     def forward(number: int, frame: FrameType | None) -> None:
@@ -100,16 +101,9 @@ def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int:
     for rank, process in enumerate(processes):
         code = process.poll() if process.returncode is None else None
         if code:
-            print(f"spawn: rank {rank} (pid {process.pid}) {_how_it_ended(code)}", file=sys.stderr, flush=True)
+            print(f"spawn: {how_it_ended(code, f'rank {rank} (pid {process.pid})')}", file=sys.stderr, flush=True)
             return code if code > 0 else 128 - code
     return 0
-
-
-def _how_it_ended(code: int) -> str:
-    if code > 0:
-        return f"ended with exit status {code}"
-    names = {s.value: s.name for s in signal.Signals}
-    return f"was killed by signal {-code} ({names.get(-code, 'unknown')})"
 
 
 if __name__ == "__main__":

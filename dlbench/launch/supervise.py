@@ -70,7 +70,7 @@ def recover(root: Path, among: Iterable[Path] | None = None, problems: list[str]
     Args:
         root: the results folder.
         among: only these attempt folders.
-        problems: called with the reason if an attempt cannot be closed.
+        problems: receives the reason for each attempt that cannot be closed.
     """
     closed = []
     for attempt, owner in attempts.unclosed(root, among):
@@ -248,7 +248,7 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Tak
     outcome = _classify(attempt.folder, exit_code, ended_by, case, oom_kill)
     changed = changed or _changed_file(case, campaign)
     if changed and outcome.status != "preempted":
-        text = f"{changed} has changed since this run began; run the same command again to measure {case.model} again"
+        text = f"{changed} has changed since this run began; run the same command to measure {case.model} again"
         outcome = Outcome("invalid", text, outcome.ranks)
     record = _close(attempt, outcome, exit_code, time.monotonic() - started)
     campaign.on_record(record)

@@ -180,8 +180,7 @@ def test_a_network_that_is_edited_in_the_middle_of_a_run_is_not_kept_under_the_k
     assert [record.exit_code for record in records] == [0, 0, None]
     for record in records[1:]:
         assert (
-            record.error
-            == f"{source} has changed since this run began; run the same command again to measure own:make again"
+            record.error == f"{source} has changed since this run began; run the same command to measure own:make again"
         )
     assert len(attempts.final_keys(tmp_path)) == 1
 
