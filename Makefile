@@ -18,7 +18,7 @@ NAME    ?=
 
 READY := $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.ready,)
 
-.PHONY: help bench test test-cluster test-browser test-gpu check format clean overhead reference
+.PHONY: help bench test test-cluster test-browser test-gpu test-integrations check format clean overhead reference
 
 help:
 	@sed -n 's/^# //p' Makefile | head -n 5

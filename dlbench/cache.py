@@ -1,4 +1,4 @@
-"""Where files go that dlbench made for itself and can make again."""
+"""Folder of cached files, which dlbench can make again."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The folder, which `dlbench clean` removes; it may not exist yet."""
+    """Return the cache folder, which `dlbench clean` removes; it may not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlbench"

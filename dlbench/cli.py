@@ -14,15 +14,16 @@ from typing import Any, NoReturn
 from dlbench import messages
 from dlbench.commands import COMMANDS, GROUPS
 from dlbench.errors import DlbenchError, UnknownName
-from dlbench.exit_codes import BAD_INPUT, INTERRUPTED, SOME_FAILED
+from dlbench.exit_codes import BAD_INPUT, INTERRUPTED, OK, SOME_FAILED
 from dlbench.messages import say
 from dlbench.version import __version__
 
-#: The extra that brings a package; what measuring needs comes with dlbench itself.
+#: Module -> the extra of dlbench that contains its package; packages for measuring are dependencies of dlbench itself.
 EXTRAS = {
-    **dict.fromkeys(("pandas", "scipy", "matplotlib", "jinja2", "typst", "duckdb"), "report"),
+    **dict.fromkeys(("pandas", "scipy", "matplotlib", "jinja2", "typst", "duckdb", "ruptures"), "report"),
     "mpi4py": "mpi",
     "timm": "timm",
+    "sklearn": "data",
 }
 
 
@@ -88,14 +89,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if name is None:
         parser.print_help()
-        return 0
+        return OK
     options.step = step
     messages.set_level(getattr(options, "verbosity", messages.NORMAL))
     return _call(options)
 
 
 def _complete() -> None:
-    """Tell the shell how a word may go on, and exit; see ``eval "$(register-python-argcomplete dlbench)"``."""
+    """Print the possible completions of a word for the shell, and exit.
+
+    The shell asks after ``eval "$(register-python-argcomplete dlbench)"``.
+    """
     import argcomplete
 
     argcomplete.autocomplete(build_parser(), always_complete_options="long")
@@ -105,7 +109,7 @@ def _call(options: argparse.Namespace) -> int:
     from dlbench.launch.processes import Stopped
 
     try:
-        status: int = options.command(options)
+        status: int = options.command(options) or OK
         sys.stdout.flush()
     except DlbenchError as error:
         say(f"dlbench: {error}")
@@ -125,7 +129,7 @@ def _call(options: argparse.Namespace) -> int:
     except BrokenPipeError:
         # The reader of our output (`| head`) has closed the pipe.
         _silence_stdout()
-        return 0
+        return OK
     except OSError as error:
         if error.filename is not None:
             raise

@@ -1,4 +1,4 @@
-"""The exit status of every process of dlbench: of its commands and of its workers."""
+"""Exit status of the commands and the workers of dlbench."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ OK = 0
 SOME_FAILED = 1
 #: Nothing ran: an option, a file or a request cannot be used.
 BAD_INPUT = 2
+#: The results do not decide: `compare`, `accept`, `fleet`, `history`.
+NOT_DECIDED = 2
 #: A worker ended without its result; the reason is in its folder.
 NOT_DONE = 3
 #: Ctrl-C or a signal of the batch system.

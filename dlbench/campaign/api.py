@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from dlbench.suites.case import AXES, Case
 if TYPE_CHECKING:
     import pandas as pd
 
+    from dlbench.facts.layers import LayerRow
     from dlbench.suites.suite import Suite
 
 
@@ -32,10 +34,10 @@ def run(
         results: the results folder.
         launcher: rank launcher: local, torchrun, mpirun or srun.
         fresh: also measure cases already measured.
-        axes: values that replace those of an axis of the suite, one or a list.
+        axes: one value or a list of values per axis; they replace those of the suite.
 
     Returns:
-        As `dlbench.metrics`, of the cases asked for alone; cases that failed are not in it.
+        As `dlbench.metrics`, only of these cases; failed cases are missing.
 
     Raises:
         BadInput: the suite or a value cannot be used.
@@ -59,7 +61,7 @@ def run(
 
 
 def layers(model: str, auxiliary: bool = False) -> pd.DataFrame:
-    """Return the convolution and fully connected layers of a network: shapes, weights, MACs, FLOP and bytes per image.
+    """Return the layers of a network, one row each: shapes, weights, MACs, FLOP and bytes per image.
 
     Args:
         model: a name from `dlbench models`, or package.module:factory.
@@ -67,14 +69,19 @@ def layers(model: str, auxiliary: bool = False) -> pd.DataFrame:
     """
     import pandas as pd
 
+    return pd.DataFrame([dataclasses.asdict(row) for row in layer_rows(model, auxiliary)])
+
+
+def layer_rows(model: str, auxiliary: bool = False) -> Sequence[LayerRow]:
+    """Return the layers of a network: from the catalogue, or counted with torch."""
     from dlbench.facts.layers import catalogue_layers
 
     rows = catalogue_layers(model, auxiliary)
-    if rows is None:
-        from dlbench.worker.counting import layers as counting
+    if rows is not None:
+        return rows
+    from dlbench.worker.counting import layers as counting
 
-        rows = counting.layers(model, auxiliary)
-    return pd.DataFrame([dataclasses.asdict(row) for row in rows])
+    return counting.layers(model, auxiliary)
 
 
 def _suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench import units
 from dlbench.campaign import existing
+from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def measure_cases(
         return _measure_all(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))
     except StoreError as error:
         existing.say_stopped(error, campaign.folder)
-        return 1
+        return SOME_FAILED
 
 
 def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule) -> int:
@@ -148,7 +149,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         say(f"skipped: claimed or already measured by another run: {left} of {len(waiting)}")
     if store and failed < len(cases):
         say(f"next: `dlbench report {root}` builds the report")
-    return 1 if failed else 0
+    return SOME_FAILED if failed else OK
 
 
 def _say_figures(schedule: Schedule) -> None:
@@ -163,7 +164,7 @@ def _say_figures(schedule: Schedule) -> None:
 
 
 def _learn_measured(root: Path, schedule: Schedule, campaign: Campaign, measured: list[Case]) -> None:
-    """Tell the schedule of the processes that earlier runs measured, as far as their folders are there."""
+    """Pass the processes that earlier runs measured to the schedule, if their attempt folders still exist."""
     from dlbench.launch import attempts
 
     keys = {campaign.key(case) for case in measured}

@@ -1,8 +1,8 @@
-"""A folder of results that is fit to be given away: anonymised, verified, with its report, ready for a web server.
+"""A folder of results for publication: anonymised, verified, with its report, ready for a web server.
 
 published/h200/
   records.parquet             every record, without host and user names, paths, environment and job ids
-  ceilings/  profiles/        those that lie with the results
+  ceilings/  profiles/        those in the same results folders
   verification.md             what `dlbench verify` looked at and found, before names were removed
   report/index.html           the report
   SHA256SUMS                  of all files, for `sha256sum -c`
@@ -15,20 +15,20 @@ import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dlbench.atomic_file import write_atomically
-from dlbench.errors import BadInput, StoreError
+from dlbench.atomic_file import save_text
+from dlbench.errors import BadInput
 
 RECORDS = "records.parquet"
 
 
 def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_progress: Callable[[str], None]) -> int:
-    """Fill a new folder; gives the number of findings of the verification, which are published too.
+    """Fill a new folder; return the number of findings of the verification, which are published, too.
 
     Args:
         sources: results folders, Parquet files or glob patterns.
         folder: does not exist, or is empty.
         title: of the report.
-        on_progress: is told of each step.
+        on_progress: called with a message after each step.
 
     Raises:
         BadInput: the folder holds something, or the sources have no records.
@@ -45,21 +45,18 @@ def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_p
         raise BadInput(f"{folder} is not an empty folder; name a new one with -o")
     found = verify(sources)
     if not found.rows:
-        raise BadInput(f"no records in {' '.join(map(str, sources))}; run 'dlbench run quick' first")
+        raise BadInput(f"no records in {' '.join(map(str, sources))}; run `dlbench run quick` first")
     on_progress(f"verified: {listing.summary(found)}")
     rows = public.write(sources, folder / RECORDS)
     on_progress(f"anonymised: {rows} rows")
-    # By what is published, so that no name of the machine stands in the report.
+    # From the anonymised files, so that the report contains no name of the machine.
     published = content.read([folder])
     build.write(published, folder / "report", title)
-    # Findings name attempts, no hosts; notes may hold paths of this machine.
+    # Findings name attempts, no hosts; notes may contain paths of this machine.
     tables = [listing.findings_table(found), listing.looked_at_table(found)]
     shown = "\n".join(render(dataclasses.replace(table, notes=[]), "markdown") for table in tables if table.rows)
-    try:
-        write_atomically(folder / "verification.md", f"# Verification\n\n{listing.summary(found)}.\n\n{shown}")
-        write_atomically(folder / "SHA256SUMS", "".join(_sums(folder)))
-    except OSError as error:
-        raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+    save_text(folder / "verification.md", f"# Verification\n\n{listing.summary(found)}.\n\n{shown}")
+    save_text(folder / "SHA256SUMS", _sums(folder))
     on_progress(f"published: {folder}; serve it as static files, or name it as a source of `dlbench report`")
     return len(found.findings)
 

@@ -26,9 +26,9 @@ GROUPS: dict[str, dict[str, str]] = {
     "Judge a site": {
         "fleet": "find nodes and devices that are slower than the others, and why",
         "accept": "compare results with committed values: passed, failed or not decided",
-        "verify": "look through results for values that cannot be",
-        "history": "find changes over months of results, and what changed with them",
-        "publish": "make a folder of results that is fit to be given away",
+        "verify": "check results for impossible or inconsistent values",
+        "history": "find changes over months of results, and their likely causes",
+        "publish": "make an anonymised folder of results for publication",
     },
     "Suites and networks": {
         "suites": "list the available suites, or copy one to edit it",
@@ -43,7 +43,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "cancel": "cancel queued and running jobs",
         "resume": "submit again the cases that are missing and not queued",
         "image": "download and verify the container image of a site, or copy image recipes",
-        "clean": "remove cached files that dlbench made and can make again",
+        "clean": "remove files that dlbench cached",
         "doctor": "check this machine for problems, with advice",
     },
 }

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from dlbench.campaign import existing
 from dlbench.commands.arguments import (
     add_command,
-    some_path,
+    add_results_folder,
+    count,
 )
-from dlbench.commands.comparison_options import add_rules, count, print_comparison, rules_of
+from dlbench.commands.comparison_options import add_rules, print_comparison, rules_of
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the random order (default: 0)")
     parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
                     help="set an axis or protocol key on both sides; repeatable")  # fmt: skip
-    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    add_results_folder(parser)
     parser.add_argument("--dry-run", action="store_true", help="list the processes in order without running them")
     add_rules(parser)
 
@@ -52,7 +52,7 @@ def _ab(options: argparse.Namespace) -> int:
         for pair in ab_experiment.plan(suites[0], suites[1], a, b, options.seed, "auto").order(pairs):
             for turn in pair:
                 print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
-        return 0
+        return OK
     ab_experiment.plan(
         suites[0], suites[1], a, b, options.seed, "cpu"
     )  # report wrong values before the slow device probe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, some_path
+from dlbench.commands.arguments import add_command, add_format, add_sources, some_path
 from dlbench.messages import say
 
 
@@ -13,15 +13,14 @@ def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "accept", _accept, "acceptance.toml results -o acceptance.html")
     parser.add_argument("file", type=some_path, help="acceptance file (TOML): cases, metrics, bounds")
-    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    add_sources(parser)
     parser.add_argument("-o", "--output", type=some_path, metavar="FILE", help="write a page (HTML) to be signed")
     add_format(parser)
     parser.epilog = f"exit status: 0 all passed, 1 some failed, 2 not decided\n\n{parser.epilog}"
 
 
 def _accept(options: argparse.Namespace) -> int:
-    from dlbench.atomic_file import write_atomically
-    from dlbench.errors import StoreError
+    from dlbench.atomic_file import save_text
     from dlbench.report.analysis import acceptance
     from dlbench.report.listings import acceptance as listing
     from dlbench.table import render
@@ -30,11 +29,7 @@ def _accept(options: argparse.Namespace) -> int:
     found = acceptance.judge_results(wanted, options.sources)
     print(render(listing.acceptance_table(found), options.format), end="")
     if options.output:
-        try:
-            options.output.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(options.output, listing.page(wanted, options.file, found, options.sources))
-        except OSError as error:
-            raise StoreError(f"cannot write {options.output}: {error.strerror or error}") from error
+        save_text(options.output, listing.page(wanted, options.file, found, options.sources))
         say(f"written: {options.output}")
     say(listing.summary(wanted, found))
     return acceptance.exit_status(found)

@@ -7,15 +7,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, new_name, some_path
+from dlbench.commands.arguments import add_command, add_format, add_results_folder, count, new_name, some_path
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     allreduce = add_command(commands, "allreduce", _allreduce, "--devices-per-node 4 --max-bytes 268435456")
-    allreduce.add_argument("--nodes", type=_count, default=1, help="number of nodes (default: 1)")
-    allreduce.add_argument("--devices-per-node", type=_count, default=2, help="ranks per node (default: 2)")
+    allreduce.add_argument("--nodes", type=count, default=1, help="number of nodes (default: 1)")
+    allreduce.add_argument("--devices-per-node", type=count, default=2, help="ranks per node (default: 2)")
     allreduce.add_argument("--device", choices=("auto", "cuda", "cpu"), default="auto", help="(default: auto)")
     allreduce.add_argument(
         "--backend",
@@ -27,29 +27,20 @@ def add(commands: Any) -> None:
         "--launcher", default="local", help="rank launcher: local, torchrun, mpirun or srun (default: local)"
     )
     allreduce.add_argument(
-        "--min-bytes", type=_count, default=4 * 2**10, help="smallest message in bytes (default: 4 KiB)"
+        "--min-bytes", type=count, default=4 * 2**10, help="smallest message in bytes (default: 4 KiB)"
     )
     allreduce.add_argument(
-        "--max-bytes", type=_count, default=64 * 2**20, help="largest message in bytes (default: 64 MiB)"
+        "--max-bytes", type=count, default=64 * 2**20, help="largest message in bytes (default: 64 MiB)"
     )
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit (default: 300)")
-    allreduce.add_argument(
-        "--results", type=some_path, default=Path("results"), help="results folder (default: results)"
-    )
+    add_results_folder(allreduce)
     allreduce.add_argument(
         "--folder", type=some_path, help="folder for request and result, on a disk that all nodes share"
     )
     add_format(allreduce)
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
-
-
-def _allreduce(options: argparse.Namespace) -> int:
+def _allreduce(options: argparse.Namespace) -> None:
     from dlbench.errors import BadInput, DlbenchError
     from dlbench.launch import job, launchers
     from dlbench.launch.results_folder import check_folder
@@ -88,4 +79,3 @@ def _allreduce(options: argparse.Namespace) -> int:
     if run.warning:
         say(run.warning)
     say(f"\nall-reduces: {part}")
-    return 0

@@ -5,19 +5,27 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlbench import shipped
 from dlbench.commands import COMMANDS
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.report.document import Plot
 
 #: Output formats of every table.
 TABLE_FORMATS = ("text", "markdown", "csv", "latex", "json")
 
 
 def add_command(
-    commands: Any, name: str, function: Callable[[argparse.Namespace], int], example: str
+    commands: Any, name: str, function: Callable[[argparse.Namespace], int | None], example: str
 ) -> argparse.ArgumentParser:
-    """Add a subparser that holds its function as `command`; `example` is printed below its options."""
+    """Add a subparser that holds its function as `command`; `example` is printed below its options.
+
+    Args:
+        function: runs the command and returns its exit status; None means success.
+    """
     summary = COMMANDS[name]
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -66,7 +74,21 @@ def new_name(what: str = "") -> tuple[str, str]:
     return "-".join(words), now.isoformat()
 
 
+def count(text: str) -> int:
+    """Parse a whole number of at least 1 for `type=`."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
 def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the results to read as positional arguments `sources`."""
+    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+
+
+def add_sources_option(parser: argparse.ArgumentParser) -> None:
+    """Add the results to read as `--results`, for a command with another positional argument."""
     parser.add_argument(
         "--results",
         action="append",
@@ -75,10 +97,31 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_results_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--results",
-        type=some_path,
-        default=Path("results"),
-        help="results folder, on a disk that all nodes share (default: results)",
-    )
+def add_results_folder(parser: argparse.ArgumentParser, what: str = "results folder") -> None:
+    """Add `--results`, the folder that the command writes to; `what` describes it."""
+    parser.add_argument("--results", type=some_path, default=Path("results"), help=f"{what} (default: results)")
+
+
+#: Description of the results folder of a command that submits or watches jobs.
+SHARED_FOLDER = "results folder, on a disk that all nodes share"
+
+
+def save_figure(draw: Callable[[], Plot], folder: Path) -> None:
+    """Draw a figure, save it in the folder and print the names of its files.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    from dlbench.errors import StoreError
+    from dlbench.report.figures import figure_style
+
+    with figure_style.style():
+        plot = draw()
+        if plot.figure is None:
+            say(f"no figure: {plot.caption}")
+            return
+        try:
+            figure_style.save(plot.figure, folder, plot.name)
+        except OSError as error:
+            raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
+    say(f"figure: {folder / plot.name}.svg, .png, .pdf")

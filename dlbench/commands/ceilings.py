@@ -9,11 +9,11 @@ from typing import Any
 from dlbench.commands.arguments import (
     add_command,
     add_format,
+    add_results_folder,
     new_name,
-    some_path,
 )
 from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
-from dlbench.exit_codes import SOME_FAILED
+from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 
@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "ceilings", _ceilings, "--budget 30s")
     parser.add_argument("--device", default="auto", help="device: auto, cuda or cpu (default: auto)")
-    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    add_results_folder(parser)
     parser.add_argument("--budget", default="45s", metavar="TIME", help="measuring time (default: 45s)")
     parser.add_argument(
         "--precision", metavar="NAME,...", help="precisions, such as fp32,amp_bf16 (default: all of the device)"
@@ -52,7 +52,7 @@ def _ceilings(options: argparse.Namespace) -> int:
         request["precisions"] = missing = _missing(options.results, options.device, request.get("precisions"))
         if not missing:
             say("nothing to measure: the results already hold the ceilings of this system")
-            return 0
+            return OK
     run_id, started_at = new_name()
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
     text = run_worker(request, folder, 2 * budget_s + MARGIN_S)
@@ -62,7 +62,7 @@ def _ceilings(options: argparse.Namespace) -> int:
     part = bounds_schema.write_ceilings(options.results, run)
     print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")
     say(f"\nceilings: {part}")
-    return 0
+    return OK
 
 
 def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:

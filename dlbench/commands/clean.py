@@ -1,4 +1,4 @@
-"""`dlbench clean`: remove files that dlbench made for itself and can make again."""
+"""`dlbench clean`: remove files that dlbench cached."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ def add(commands: Any) -> None:
     add_command(commands, "clean", _clean, "")
 
 
-def _clean(_: argparse.Namespace) -> int:
+def _clean(_: argparse.Namespace) -> None:
     import shutil
 
     from dlbench.cache import cache_folder
+    from dlbench.errors import StoreError
 
     folder = cache_folder()
     if not folder.is_dir():
         say(f"nothing to remove: there is no {folder}")
-        return 0
-    freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    shutil.rmtree(folder)
+        return
+    try:
+        freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise StoreError(f"cannot remove {error.filename or folder}: {error.strerror or error}") from error
     say(f"removed {folder}: {freed / 2**20:.0f} MiB")
-    return 0

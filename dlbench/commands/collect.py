@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from dlbench import units
 from dlbench.campaign import existing
 from dlbench.commands.arguments import (
     add_command,
-    some_path,
+    add_results_folder,
 )
 from dlbench.errors import BadInput
 from dlbench.messages import say
@@ -19,7 +18,7 @@ from dlbench.messages import say
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "collect", _collect, "--merge")
-    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    add_results_folder(parser)
     parser.add_argument(
         "--wait", action="store_true", help="wait for attempts of other nodes, and close those of dead processes"
     )
@@ -28,7 +27,7 @@ def add(commands: Any) -> None:
     )
 
 
-def _collect(options: argparse.Namespace) -> int:
+def _collect(options: argparse.Namespace) -> None:
     from dlbench.launch import claims, supervise
     from dlbench.launch.results_folder import check_folder
     from dlbench.results import store
@@ -53,4 +52,3 @@ def _collect(options: argparse.Namespace) -> int:
         )
     if options.merge:
         existing.merge_all(root)
-    return 0

@@ -11,6 +11,7 @@ from dlbench.commands.arguments import (
     add_command,
 )
 from dlbench.commands.comparison_options import add_rules, percent, print_comparison, rules_of
+from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _compare(options: argparse.Namespace) -> int:
     found = compare_cases(base, target, rules)
     print_comparison(found, ("BASE", "TARGET"), options.format)
     if gate is None:
-        return 0 if found.num_compared else 2
+        return OK if found.num_compared else NOT_DECIDED
     return _judge(found, gate)
 
 
@@ -93,14 +94,14 @@ def _judge(found: ComparisonResult, gate: float) -> int:
     parts += [f"{unknown} not measured in BASE"] if unknown else []
     say(f"--fail-on-regression {gate:g}: {units.counted(len(found.lines), 'case')}: {'; '.join(parts)}")
     if failed:
-        return 1
+        return SOME_FAILED
     if passed and not reasons:
-        return 0
+        return OK
     if not reasons:
         say("--fail-on-regression cannot decide: BASE contains none of these cases")
-        return 2
+        return NOT_DECIDED
     say(f"--fail-on-regression cannot decide on {units.counted(reasons.total(), 'case')}{_advice(found)}")
-    return 2
+    return NOT_DECIDED
 
 
 def _advice(found: ComparisonResult) -> str:

@@ -52,13 +52,6 @@ def share(text: str) -> float:
     return value
 
 
-def count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
-    return value
-
-
 def rules_of(options: argparse.Namespace, **more: Any) -> Rules:
     from dlbench.report.analysis.matching import Rules
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
+from dlbench.atomic_file import save_text
 from dlbench.commands.arguments import (
     add_command,
+    add_sources,
     some_path,
 )
 from dlbench.errors import BadInput
@@ -18,7 +18,7 @@ from dlbench.messages import say
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "export", _export, "results --format csv -o results.csv")
-    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    add_sources(parser)
     parser.add_argument(
         "--format", choices=_EXPORTS, required=True, help="output format; mlperf contains only system descriptions"
     )
@@ -33,8 +33,7 @@ def add(commands: Any) -> None:
 _EXPORTS = ("csv", "json", "parquet", "mlperf", "bencher", "prometheus", "junit", "mllog", "jube")
 
 
-def _export(options: argparse.Namespace) -> int:
-
+def _export(options: argparse.Namespace) -> None:
     if options.public and options.format != "parquet":
         raise BadInput(
             f"--public needs --format parquet, not {options.format}; export to Parquet first, then export that file"
@@ -46,25 +45,13 @@ def _export(options: argparse.Namespace) -> int:
             raise BadInput("--format parquet needs -o FILE")
         count = public.write(options.sources, options.output, private=not options.public)
         say(f"wrote {count} rows to {options.output}")
-        return 0
+        return
     from dlbench.report.export import export_parts
 
     parts = export_parts(options.sources, options.format)
     if options.output is None:
         for part in parts:
             print(part, end="")
-        return 0
-    return _written(options.output, parts)
-
-
-def _written(file: Path, text: Iterable[str]) -> int:
-    from dlbench.atomic_file import write_atomically
-    from dlbench.errors import StoreError
-
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(file, text)
-    except OSError as error:
-        raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
-    say(f"wrote {file}")
-    return 0
+        return
+    save_text(options.output, parts)
+    say(f"wrote {options.output}")

@@ -1,18 +1,19 @@
-"""`dlbench fleet`: which nodes and devices are slower than the others."""
+"""`dlbench fleet`: find nodes and devices that are slower than the others."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, some_path
+from dlbench.commands.arguments import add_command, add_format, add_sources, save_figure, some_path
+from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "fleet", _fleet, "results --list")
-    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    add_sources(parser)
     parser.add_argument(
         "--false-alarms",
         type=_share,
@@ -27,8 +28,8 @@ def add(commands: Any) -> None:
         metavar="SHARE",
         help="smaller slowdowns are not outliers (default: 0.01)",
     )
-    parser.add_argument("--since", metavar="DATE", help="use only what was measured from this date on")
-    parser.add_argument("--map", type=some_path, metavar="FOLDER", help="draw the map of nodes and devices there")
+    parser.add_argument("--since", metavar="DATE", help="use only attempts from this date on")
+    parser.add_argument("--map", type=some_path, metavar="FOLDER", help="save a map of the nodes in this folder")
     parser.add_argument("--list", action="store_true", help="print only the slow nodes, in Slurm's syntax")
     add_format(parser)
     parser.epilog = f"exit status: 0 no outlier, 1 outliers, 2 cannot decide\n\n{parser.epilog}"
@@ -45,20 +46,16 @@ def _fleet(options: argparse.Namespace) -> int:
     rows = fleet.read(options.sources, since)
     found = fleet.fleet(rows, fleet.bounds(options.sources), options.false_alarms, options.margin)
     if options.map:
-        from dlbench.report.figures import figure_style, plots_fleet
+        from dlbench.report.figures import plots_fleet
 
-        with figure_style.style():
-            plot = plots_fleet.fleet_map(found.slowdowns)
-            if plot.figure is not None:
-                figure_style.save(plot.figure, options.map, plot.name)
-                say(f"map: {options.map / plot.name}.svg, .png, .pdf")
+        save_figure(lambda: plots_fleet.fleet_map(found.slowdowns), options.map)
     if options.list:
         print(fold_nodes(found.nodes))
     else:
         shown = [table for table in listing.tables(found) if table.rows]
         print("\n".join(render(table, options.format) for table in shown), end="")
     say(listing.summary(found))
-    return 1 if found.outliers else 0 if found.tests else 2
+    return SOME_FAILED if found.outliers else OK if found.tests else NOT_DECIDED
 
 
 def _share(text: str) -> float:

@@ -1,22 +1,23 @@
-"""`dlbench history`: what changed over months, when, and what changed with it."""
+"""`dlbench history`: find changes of the results over months, and what else changed on the same day."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, some_path
-from dlbench.exit_codes import BAD_INPUT
+from dlbench import units
+from dlbench.commands.arguments import add_command, add_format, add_sources, save_figure, some_path
+from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "history", _history, "'stores/*' --since 2026-11-01 --fail-on-change")
-    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    add_sources(parser)
     parser.add_argument("--since", metavar="DATE", help="report only changes from this date on")
     parser.add_argument("--fail-on-change", action="store_true", help="exit with status 1 if a change is reported")
-    parser.add_argument("--plot", type=some_path, metavar="FOLDER", help="draw the lines there")
+    parser.add_argument("--plot", type=some_path, metavar="FOLDER", help="save a figure of all lines in this folder")
     add_format(parser)
 
 
@@ -29,19 +30,16 @@ def _history(options: argparse.Namespace) -> int:
     since = parse_since(options.since) if options.since else None
     found = history.read(options.sources)
     if options.plot:
-        from dlbench.report.figures import figure_style, plots_history
+        from dlbench.report.figures import plots_history
 
-        with figure_style.style():
-            plot = plots_history.lines(found.lines)
-            if plot.figure is not None:
-                figure_style.save(plot.figure, options.plot, plot.name)
-                say(f"figure: {options.plot / plot.name}.svg, .png, .pdf")
+        save_figure(lambda: plots_history.lines(found.lines), options.plot)
     tables = [listing.changes_table(found, since), listing.lines_table(found)]
     print("\n".join(render(table, options.format) for table in tables if table.rows), end="")
     judged = sum(line.judged for line in found.lines)
     changes = found.changes(since)
     if not judged:
         say("cannot decide: no case was measured on enough days")
-        return BAD_INPUT
-    say(f"{judged} lines: {len(changes)} changes{f' since {options.since}' if since else ''}")
-    return 1 if changes and options.fail_on_change else 0
+        return NOT_DECIDED
+    found_text = f"{units.counted(judged, 'line')}: {units.counted(len(changes), 'change')}"
+    say(f"{found_text}{f' since {options.since}' if since else ''}")
+    return SOME_FAILED if changes and options.fail_on_change else OK

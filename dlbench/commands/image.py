@@ -22,10 +22,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--force", action="store_true", help="download it again")
 
 
-def _image(options: argparse.Namespace) -> int:
+def _image(options: argparse.Namespace) -> None:
     if options.action == "recipes":
         say(f"written: {shipped.copy(shipped.RECIPES, Path('containers'))}/; README.md in it explains them")
-        return 0
+        return
     if not options.site:
         raise BadInput("`dlbench image import` needs --site; run `dlbench sites` to list the profiles")
     from dlbench.launch import images
@@ -33,4 +33,3 @@ def _image(options: argparse.Namespace) -> int:
 
     found = images.import_image(load_site(options.site).container, options.force, say)
     print(f"{found.image} {found.digest}")
-    return 0

@@ -19,15 +19,10 @@ def add(commands: Any) -> None:
     add_format(parser)
 
 
-def _layers(options: argparse.Namespace) -> int:
-    from dlbench.facts.layers import catalogue_layers
+def _layers(options: argparse.Namespace) -> None:
+    from dlbench.campaign.api import layer_rows
     from dlbench.report.listings.layers import layers_table
     from dlbench.table import render
 
-    rows = catalogue_layers(options.model, options.auxiliary)
-    if rows is None:
-        from dlbench.worker.counting.layers import layers
-
-        rows = layers(options.model, options.auxiliary)
+    rows = layer_rows(options.model, options.auxiliary)
     print(render(layers_table(options.model, rows), options.format), end="")
-    return 0

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import add_command, add_format
-from dlbench.exit_codes import INTERRUPTED
+from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.launch.max_batch import LARGEST, Runs, Trial, device_bytes, find_largest, make_case, own_limit
 from dlbench.messages import say
 
@@ -67,7 +67,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
             say(f"stopped by {stop.signal_name}; largest batch that fitted so far: {max(fitting, default='none')}")
             return INTERRUPTED
     _print(case, trials, limit_bytes, options.format)
-    return 0 if any(t.fits for t in trials) else 1
+    return OK if any(t.fits for t in trials) else SOME_FAILED
 
 
 def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:

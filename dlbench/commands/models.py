@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     add_format(parser)
 
 
-def _models(options: argparse.Namespace) -> int:
+def _models(options: argparse.Namespace) -> None:
     from dlbench.report.listings.models import models_table
     from dlbench.table import render
 
@@ -29,4 +29,3 @@ def _models(options: argparse.Namespace) -> int:
         for library, names in (("torchvision", external.torchvision_names()), ("timm", external.timm_names())):
             print(f"\n{library}, {len(names)} models:" if names else f"\n{library} is not installed")
             print(*names, sep="\n")
-    return 0

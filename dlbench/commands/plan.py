@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
     add_format(parser)
 
 
-def _plan(options: argparse.Namespace) -> int:
+def _plan(options: argparse.Namespace) -> None:
     from dlbench.launch import probe
     from dlbench.suites.suite import load_suite, models_of
 
@@ -32,13 +32,12 @@ def _plan(options: argparse.Namespace) -> int:
     probe.check_models(models_of(suite.cases()))
     if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
         say("this suite excludes cases by device, which is unknown here; add -P device=cuda or -P device=cpu")
-    return print_plan(suite, suite.cases(), options.format)
+    print_plan(suite, suite.cases(), options.format)
 
 
-def print_plan(suite: Suite, cases: list[Case], form: str) -> int:
-    """Print the cases, each once, however many of its processes there are."""
+def print_plan(suite: Suite, cases: list[Case], form: str) -> None:
+    """Print the cases, each once, regardless of its number of processes."""
     from dlbench.report.listings.plan import plan_table
     from dlbench.table import render
 
     print(render(plan_table(suite, cases), form), end="")
-    return 0

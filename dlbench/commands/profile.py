@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 from dlbench.commands.arguments import (
     add_command,
     add_format,
+    add_results_folder,
     new_name,
     some_path,
 )
 from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
 from dlbench.errors import BadInput
-from dlbench.exit_codes import SOME_FAILED
+from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def add(commands: Any) -> None:
         default=[],
         help="set an axis (-P batch_size=64) or protocol key (-P protocol.seed=1); repeatable",
     )
-    parser.add_argument(
-        "--results", type=some_path, default=Path("results"), help="results folder with the ceilings (default: results)"
-    )
+    add_results_folder(parser, "results folder with the ceilings")
     parser.add_argument(
         "-o", "--output", type=some_path, help="new folder for the profile (default: RESULTS/profiles/<id>)"
     )
@@ -81,7 +80,7 @@ def _profile(options: argparse.Namespace) -> int:
         say(f"\n{options.results}/ has no {case.precision} ceilings of this system; run `dlbench ceilings`")
     trace = ", trace.json.gz" if options.trace_steps else ""
     say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures{trace})")
-    return 0
+    return OK
 
 
 def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:

@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
     add_format(parser)
 
 
-def _project(options: argparse.Namespace) -> int:
+def _project(options: argparse.Namespace) -> None:
     from dlbench.errors import BadInput
     from dlbench.report.analysis.projection import read_prices
     from dlbench.results import store
@@ -40,4 +40,3 @@ def _project(options: argparse.Namespace) -> int:
     if options.format == "csv":
         for note in table.notes:
             print(note, file=sys.stderr)
-    return 0

@@ -1,18 +1,19 @@
-"""`dlbench publish`: a folder of results that is fit to be given away."""
+"""`dlbench publish`: make an anonymised folder of results for publication."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, some_path
+from dlbench.commands.arguments import add_command, add_sources, some_path
+from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "publish", _publish, "results -o published/h200")
-    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    add_sources(parser)
     parser.add_argument("-o", "--output", type=some_path, required=True, metavar="FOLDER", help="new or empty folder")
     parser.add_argument("--title", help="report title")
 
@@ -21,4 +22,4 @@ def _publish(options: argparse.Namespace) -> int:
     from dlbench.campaign.publishing import publish
 
     findings = publish(options.sources, options.output, options.title, say)
-    return 1 if findings else 0
+    return SOME_FAILED if findings else OK

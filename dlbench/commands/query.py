@@ -7,7 +7,7 @@ from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
-    add_sources,
+    add_sources_option,
 )
 
 
@@ -18,11 +18,10 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--format", choices=("text", "csv", "json", "markdown"), default="text", help="output format (default: text)"
     )
-    add_sources(parser)
+    add_sources_option(parser)
 
 
-def _query(options: argparse.Namespace) -> int:
+def _query(options: argparse.Namespace) -> None:
     from dlbench.report.listings.query_result import answer
 
     print(answer(options.sql, options.results or ["results"], options.format), end="")
-    return 0

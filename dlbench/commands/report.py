@@ -40,7 +40,7 @@ def add(commands: Any) -> None:
     )
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: argparse.Namespace) -> None:
     from dlbench.heap import keep_freed_memory
     from dlbench.report import build
     from dlbench.report.analysis import content
@@ -53,21 +53,20 @@ def _report(options: argparse.Namespace) -> int:
     references = _references() if options.with_reference else []
     prices = read_prices(shipped.find("price list", options.prices)) if options.prices else None
     mix = read_mix(options.mix) if options.mix else ()
-    _passing("reading")
-    found = content.read([*options.sources, *references], options.baseline, prices, _passing, mix=mix)
+    _show_step("reading")
+    found = content.read([*options.sources, *references], options.baseline, prices, _show_step, mix=mix)
     if found.attempts.empty and not found.skipped:
-        _passing("")
+        _show_step("")
         raise BadInput(f"{' '.join(options.sources)} has no records; run `dlbench run quick` first")
-    html = build.write(found, options.output, options.title, progress=_passing)
-    _passing("")
+    html = build.write(found, options.output, options.title, progress=_show_step)
+    _show_step("")
     print(summary.terminal(found))
     for problem in found.skipped:
         say(f"dlbench: warning: {problem}")
     say(f"\nreport: {html}")
-    return 0
 
 
-def _passing(what: str) -> None:
+def _show_step(what: str) -> None:
     """Show the current step on a terminal, in place of the previous one."""
     with contextlib.suppress(OSError, ValueError):
         if sys.stderr.isatty():

@@ -6,17 +6,18 @@ import argparse
 from typing import Any
 
 from dlbench.commands.arguments import (
+    SHARED_FOLDER,
     add_command,
     add_results_folder,
 )
-from dlbench.exit_codes import SOME_FAILED
+from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "resume", _resume, "--dry-run")
-    add_results_folder(parser)
+    add_results_folder(parser, SHARED_FOLDER)
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted without submitting it")
 
 
@@ -29,4 +30,4 @@ def _resume(options: argparse.Namespace) -> int:
     except jobs.ReportRefused as error:
         say(f"dlbench: {error}")
         return SOME_FAILED
-    return 0
+    return OK

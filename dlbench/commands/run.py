@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.campaign import existing
 from dlbench.commands.arguments import (
     add_command,
+    add_results_folder,
     add_suite,
-    some_path,
 )
 from dlbench.commands.worker_job import positive_time
-from dlbench.exit_codes import INTERRUPTED
+from dlbench.exit_codes import INTERRUPTED, OK
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "run", _run, "quick -P model=resnet50")
     add_suite(parser)
-    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder (default: results)")
+    add_results_folder(parser)
     parser.add_argument("--fresh", action="store_true", help="measure all cases again; older results are kept")
     parser.add_argument("--dry-run", action="store_true", help="list the cases without measuring")
     parser.add_argument(
@@ -41,7 +40,7 @@ def add(commands: Any) -> None:
 
 
 def _in_order(cases: list[Case], waiting: list[Case]) -> list[Case]:
-    """The cases that have a process waiting, each once, in the suite's order."""
+    """Return the cases with a process left to measure, each once, in the suite's order."""
     ids, samples = {case.id for case in waiting}, {case.sample_id for case in waiting}
     numbered = any(case.repeat for case in cases)  # by the axis `repeat`
     return [case for case in cases if (case.id in ids if numbered else case.sample_id in samples)]
@@ -63,9 +62,10 @@ def _run(options: argparse.Namespace) -> int:
                 waiting = waiting_cases(campaign, cases, options.fresh, existing.look(options.results))
                 if not waiting:
                     say("nothing is left to measure; --fresh measures all cases again")
-                    return 0
+                    return OK
                 cases = suite.cases(device=cases[0].device)
-                return print_plan(suite, _in_order(cases, waiting), "text")
+                print_plan(suite, _in_order(cases, waiting), "text")
+                return OK
             return measure_cases(campaign, cases, options.fresh, suite.max_processes, budget_s)
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; results so far are kept; run the same command again to resume")

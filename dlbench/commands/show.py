@@ -7,7 +7,7 @@ from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
-    add_sources,
+    add_sources_option,
 )
 
 
@@ -16,11 +16,10 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "show", _show, "3f2a9c1e07b4")
     parser.add_argument("record", help="id of an attempt, or a unique part of it")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default: text)")
-    add_sources(parser)
+    add_sources_option(parser)
 
 
-def _show(options: argparse.Namespace) -> int:
+def _show(options: argparse.Namespace) -> None:
     from dlbench.report.listings import record
 
     print(record.show(options.record, options.results or ["results"], options.format), end="")
-    return 0

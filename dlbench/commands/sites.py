@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from dlbench import shipped
 from dlbench.commands.arguments import add_command, add_format
-from dlbench.errors import BadInput
+from dlbench.commands.suites import add_copy, copy, print_files
+
+if TYPE_CHECKING:
+    from dlbench.table import Cell
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "sites", _sites, "--copy cpu")
-    parser.add_argument("--copy", metavar="NAME", help="copy this profile to the current folder, to edit it")
+    add_copy(parser, "site profile")
     add_format(parser)
 
 
-def _sites(options: argparse.Namespace) -> int:
-    from dlbench.commands.suites import copy
-    from dlbench.table import Cell, Column, Table, render
+def _sites(options: argparse.Namespace) -> None:
     from dlbench.toml_file import read_toml
 
+    def describe(file: Path) -> list[Cell]:
+        return [read_toml(file, "a site profile").get("description", str, "")]
+
     if options.copy:
-        return copy("site profile", options.copy, "dlbench doctor --site {}")
-    rows: list[list[Cell]] = []
-    notes = []
-    for name, file in shipped.available("site profile").items():
-        try:
-            values = read_toml(file, "a site profile").values
-            rows.append([name, str(values.get("description", "")), str(file)])
-        except BadInput as error:
-            notes.append(str(error))
-    notes.append("`dlbench sites --copy NAME` copies a profile to the current folder.")
-    columns = [Column("site"), Column("description"), Column("file")]
-    print(render(Table(columns, rows, "Site profiles", notes), options.format), end="")
-    return 0
+        copy("site profile", options.copy, "dlbench doctor --site {}")
+    else:
+        print_files("site profile", "sites", ("site", "description"), describe, options.format)

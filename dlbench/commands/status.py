@@ -7,6 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import (
+    SHARED_FOLDER,
     add_command,
     add_results_folder,
 )
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "status", _status, "--results results/classic")
-    add_results_folder(parser)
+    add_results_folder(parser, SHARED_FOLDER)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _status(options: argparse.Namespace) -> int:
+def _status(options: argparse.Namespace) -> None:
     from dlbench.launch import jobs
 
     found = jobs.status(options.results)
@@ -33,10 +34,9 @@ def _status(options: argparse.Namespace) -> int:
         import json
 
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
-        return 0
+        return
     for one in found:
         _print_status(one)
-    return 0
 
 
 def _print_status(status: Status) -> None:

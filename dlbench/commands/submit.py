@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench import units
 from dlbench.commands.arguments import (
+    SHARED_FOLDER,
     add_command,
     add_results_folder,
     add_suite,
 )
 from dlbench.errors import BadInput
-from dlbench.exit_codes import SOME_FAILED
+from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "submit", _submit, "quick --site nvidia-pyxis --dry-run")
     add_suite(parser)
     parser.add_argument("--site", required=True, help="site profile: a TOML file, or a name from `dlbench sites`")
-    add_results_folder(parser)
+    add_results_folder(parser, SHARED_FOLDER)
     parser.add_argument(
         "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
     )
@@ -83,7 +84,7 @@ def _submit(options: argparse.Namespace) -> int:
             say(f"wrote the scripts; to run them inside an allocation: bash {script}")
         else:
             say(f"dry run: nothing was written; add --write to write the scripts to {submission.folder}/")
-        return 0
+        return OK
     if options.report_only and not options.results.is_dir():
         raise BadInput(f"results folder '{options.results}' does not exist; check --results")
     check_folder(options.results)
@@ -99,19 +100,19 @@ def _submit(options: argparse.Namespace) -> int:
         say(f"dlbench: {refused}")
         return SOME_FAILED
     say(f"run `dlbench status --results {options.results}` to see the progress")
-    return 0
+    return OK
 
 
 def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> int:
-    """One job per node; exit status 1 if some nodes could not be submitted."""
+    """Submit one job per node; return exit status 1 if some nodes were not submitted."""
     from dlbench.launch import each_node, jobs
     from dlbench.launch.results_folder import check_folder
     from dlbench.node_list import expand_nodes, fold_nodes
 
     if not options.each_node:
         raise BadInput("--nodes needs --each-node")
-    if options.array != "1" or options.by_nodes or options.report_only:
-        raise BadInput("--each-node cannot be combined with --array, --by-nodes or --report-only")
+    if options.array != "1" or options.by_nodes or options.report_only or options.write:
+        raise BadInput("--each-node cannot be combined with --array, --by-nodes, --report-only or --write")
     wanted = expand_nodes(options.nodes) if options.nodes else None
     plan = each_node.plan(suite, site, options.results, wanted)
     for nodes, words in (
@@ -125,13 +126,13 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     if options.dry_run:
         for submission in submissions:
             print(jobs.shown(submission))
-        return 0
+        return OK
     check_folder(options.results)
     taken, refused = each_node.submit(submissions, show_job)
     say(f"{suite.name}: {units.counted(len(taken), 'node')} submitted -> {options.results}/nodes/ at {site.name}")
     if refused:
         say(f"dlbench: {refused}; run the same command later to submit the other nodes")
-    return 1 if refused or plan.away else 0
+    return SOME_FAILED if refused or plan.away else OK
 
 
 def show_job(job: SubmittedJob) -> None:

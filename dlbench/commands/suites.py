@@ -3,45 +3,71 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlbench import shipped
 from dlbench.commands.arguments import add_command, add_format
 from dlbench.errors import BadInput
 from dlbench.messages import say
 
+if TYPE_CHECKING:
+    from dlbench.table import Cell
+
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "suites", _suites, "--copy quick")
-    parser.add_argument("--copy", metavar="NAME", help="copy this suite to the current folder, to edit it")
+    add_copy(parser, "suite")
     add_format(parser)
 
 
-def _suites(options: argparse.Namespace) -> int:
+def _suites(options: argparse.Namespace) -> None:
     from dlbench.suites.suite import load_suite
-    from dlbench.table import Cell, Column, Table, render
+
+    def describe(file: Path) -> list[Cell]:
+        suite = load_suite(file)
+        return [len(suite.cases()), suite.description]
 
     if options.copy:
-        return copy("suite", options.copy, "dlbench run {}")
-    rows: list[list[Cell]] = []
-    notes = []
-    for name, file in shipped.available("suite").items():
-        try:
-            suite = load_suite(file)
-            rows.append([name, len(suite.cases()), suite.description, str(file)])
-        except BadInput as error:
-            notes.append(str(error))
-    columns = [Column("suite"), Column("cases"), Column("description"), Column("file")]
-    notes.append("`dlbench suites --copy NAME` copies a suite to the current folder.")
-    print(render(Table(columns, rows, "Suites", notes), options.format), end="")
-    return 0
+        copy("suite", options.copy, "dlbench run {}")
+    else:
+        print_files("suite", "suites", ("suite", "cases", "description"), describe, options.format)
 
 
-def copy(kind: str, name: str, usage: str) -> int:
+def add_copy(parser: argparse.ArgumentParser, kind: str) -> None:
+    """Add `--copy`, which copies a bundled file of this kind."""
+    parser.add_argument("--copy", metavar="NAME", help=f"copy this {kind} to the current folder, to edit it")
+
+
+def copy(kind: str, name: str, usage: str) -> None:
     """Copy a bundled file to the current folder and print how to use it."""
     source = shipped.find(kind, name)
     target = shipped.copy(source, Path(source.name))
     say(f"wrote {target}; use it with `{usage.format(target)}`")
-    return 0
+
+
+def print_files(
+    kind: str, command: str, columns: tuple[str, ...], describe: Callable[[Path], list[Cell]], form: str
+) -> None:
+    """Print a table of all available files of this kind; files with errors are named below it.
+
+    Args:
+        kind: a key of `shipped.FOLDERS`.
+        command: the command that lists and copies them.
+        columns: columns before the file; the first is the name.
+        describe: returns the cells of the other columns; may raise BadInput.
+    """
+    from dlbench.table import Column, Table, render
+
+    rows: list[list[Cell]] = []
+    notes = []
+    for name, file in shipped.available(kind).items():
+        try:
+            rows.append([name, *describe(file), str(file)])
+        except BadInput as error:
+            notes.append(str(error))
+    notes.append(f"`dlbench {command} --copy NAME` copies a {kind} to the current folder.")
+    table = Table([Column(name) for name in (*columns, "file")], rows, f"{kind.capitalize()}s", notes)
+    print(render(table, form), end="")

@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
     add_format(parser)
 
 
-def _table(options: argparse.Namespace) -> int:
+def _table(options: argparse.Namespace) -> None:
     from dlbench.facts.audit import COUNTED_MODELS, audit_table
     from dlbench.facts.counted import facts_from_layers
     from dlbench.facts.layers import catalogue_layers
@@ -27,4 +27,3 @@ def _table(options: argparse.Namespace) -> int:
         name: facts_from_layers(catalogue_layers(name) or (), CATALOG[name].input_shape) for name in COUNTED_MODELS
     }
     print(audit_table(counted, options.format), end="")
-    return 0

@@ -1,18 +1,19 @@
-"""`dlbench verify`: results looked through for what cannot be."""
+"""`dlbench verify`: check results for impossible or inconsistent values."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format
+from dlbench.commands.arguments import add_command, add_format, add_sources
+from dlbench.exit_codes import BAD_INPUT, OK, SOME_FAILED
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "verify", _verify, "vendor/results")
-    parser.add_argument("sources", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
+    add_sources(parser)
     add_format(parser)
     parser.epilog = f"exit status: 0 nothing found, 1 findings, 2 nothing to check\n\n{parser.epilog}"
 
@@ -26,4 +27,4 @@ def _verify(options: argparse.Namespace) -> int:
     tables = [listing.findings_table(found), listing.looked_at_table(found)]
     print("\n".join(render(table, options.format) for table in tables if table.rows), end="")
     say(listing.summary(found))
-    return 1 if found.findings else 0 if found.rows else 2
+    return SOME_FAILED if found.findings else OK if found.rows else BAD_INPUT

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from dlbench.errors import StoreError
+from dlbench.atomic_file import save_text
 from dlbench.results import bounds_schema, bounds_store, store
 from dlbench.results.bounds_records import ProfileRun, to_json
 from dlbench.results.parts import ROW_GROUP, writing
@@ -118,7 +118,7 @@ def write(sources: Sequence[str | Path], target: Path, private: bool = False) ->
     for number, run in enumerate(bounds.profiles, 1):
         folder = target.parent / bounds_schema.PROFILES_FOLDER / f"{number:03}"
         shown = run if private else _public_profile(run, scrubber)
-        _write_text(folder / "profile.json", to_json(shown))
+        save_text(folder / "profile.json", to_json(shown))
         bounds_schema.write_layers(folder, shown)
     return num_rows
 
@@ -144,14 +144,6 @@ def _write_rows(target: Path, reader: Reader, scrubber: Scrubber | None) -> int:
                 writer.write_table(rows if scrubber is None else public_records(rows, scrubber))
                 num_rows += rows.num_rows
     return num_rows
-
-
-def _write_text(file: Path, text: str) -> None:
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"cannot write {file}: {error.strerror or error}") from error
 
 
 def _public_profile(run: ProfileRun, scrubber: Scrubber) -> ProfileRun:

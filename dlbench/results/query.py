@@ -53,8 +53,8 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
     return _run(sql, sources, _plain_rows)
 
 
-def reduce(sql: str, sources: Sequence[str | Path]) -> pa.Table:
-    """Run `sql` on all records, with an Arrow result: a large store is reduced in pieces, never held in memory.
+def query_table(sql: str, sources: Sequence[str | Path]) -> pa.Table:
+    """Run `sql` on all records and return an Arrow table; the store is read in pieces and never held in memory.
 
     Raises:
         StoreError: a source does not exist.

@@ -253,7 +253,7 @@ class Record:
 
         Args:
             text: content of `record.json`.
-        folder_name: attempt id to use if the text has no valid one.
+            folder_name: attempt id to use if the text has no valid one.
 
         Raises:
             ValueError: the text is not JSON, or not a record.

@@ -1,12 +1,12 @@
-"""Large stores reduced by DuckDB: each process as one row without its samples, or a case's days as one row each.
+"""Large stores reduced by DuckDB: one row per process without its samples, or one row per case and day.
 
-Only the columns that a query names are read, in pieces: 1.8 million records fit into the memory of a laptop.
+Only the columns of the query are read, in pieces: 1.8 million records fit into the memory of a laptop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from dlbench.errors import BadInput
 from dlbench.results.case_figures import LONGEST_STEP_S, SHORTEST_STEP_S
-from dlbench.results.query import reduce
+from dlbench.results.query import query_table
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Columns that are equal for two processes of the same case: all axes except repeat, and the network key.
+#: Columns that are equal for two processes of the same case: all axes except repeat.
 SETTING = tuple(axis for axis in AXES if axis != "repeat")
 #: Software and machine columns, with their titles.
 SYSTEM_FACTS = {
@@ -61,7 +61,7 @@ def processes(sources: Sequence[str | Path], columns: Sequence[str], since: date
     Args:
         sources: results folders, Parquet files or glob patterns.
         columns: further columns of `records`.
-        since: leave out what started earlier.
+        since: omit attempts that started earlier.
 
     Returns:
         The columns `attempt_id`, `rank`, `world_size`, `started_at`, those of `SETTING`, `step_s` (the median [s]) and
@@ -72,7 +72,7 @@ def processes(sources: Sequence[str | Path], columns: Sequence[str], since: date
     """
     names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING, *columns))
     sql = f"select {', '.join(names)}, {_MEDIAN} as step_s from records where {_measured(since)}"
-    frame: pd.DataFrame = reduce(sql, sources).to_pandas()
+    frame: pd.DataFrame = query_table(sql, sources).to_pandas()
     return frame
 
 
@@ -107,15 +107,11 @@ def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Tab
             median(ln(step_s)) as log_step, stddev_samp(ln(step_s)) as log_sd, {facts}
         from attempts group by {setting}, device_kind, day
     """
-    return reduce(sql, sources)
+    return query_table(sql, sources)
 
 
 #: Facts whose change may explain a change of the figures.
-_PER_DAY = (
-    *("suite", "suite_version", "protocol", "network_key"),
-    *(name for name in SYSTEM_FACTS if name not in ("system_dlbench_version",)),
-    "system_dlbench_version",
-)
+_PER_DAY = ("suite", "suite_version", "protocol", "network_key", *SYSTEM_FACTS)
 
 
 def _measured(since: datetime | None) -> str:
@@ -124,13 +120,11 @@ def _measured(since: datetime | None) -> str:
 
 
 def parse_since(text: str) -> datetime:
-    """The moment of a date such as 2026-11-01, or a time with it; UTC where it names no zone.
+    """Parse a date such as 2026-11-01, or a date with a time; without a time zone it is UTC.
 
     Raises:
-        BadInput: it is neither.
+        BadInput: it is not a date.
     """
-    from datetime import UTC
-
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

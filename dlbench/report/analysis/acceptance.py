@@ -22,6 +22,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench.errors import BadInput, UnknownName
+from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.names import excerpt
 from dlbench.report.analysis.content import read as read_content
 from dlbench.report.analysis.metrics import METRICS
@@ -196,4 +197,4 @@ def _interval(done: pd.DataFrame, metric: str, confidence: float) -> tuple[float
 def exit_status(judgements: Sequence[Judgement]) -> int:
     """0 all passed, 1 some failed, 2 none failed and some are not decided."""
     verdicts = {judgement.verdict for judgement in judgements}
-    return 1 if "failed" in verdicts else 2 if "not decided" in verdicts else 0
+    return SOME_FAILED if "failed" in verdicts else NOT_DECIDED if "not decided" in verdicts else OK
