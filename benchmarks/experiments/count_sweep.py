@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from dlbench.models import build_on_meta
-from dlbench.worker.counting.arithmetic import tensors_in
+from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.counting.flops import CountingMode, quietly
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiments" / "flop_sweep.md"

@@ -1,1 +1,1 @@
-"""Where batches come from, beside random numbers: image files on disk, and the digits of scikit-learn."""
+"""Data other than random numbers: image files on disk, and the digits of scikit-learn."""

@@ -8,7 +8,9 @@ from torch.nn import functional
 
 from dlbench.errors import BadInput
 
-NUM_DIGITS, SIDE = 1_797, 28
+#: Of an image: channel, height, width.
+SHAPE = (1, 28, 28)
+NUM_CLASSES = 10
 #: A fifth is kept for validation, whatever the seed of a training.
 _NUM_TRAINING = 1_437
 _SPLIT_SEED = 0
@@ -26,9 +28,9 @@ def load_digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         raise BadInput("the digits come with scikit-learn, which is not installed; pip install scikit-learn") from None
     found = datasets.load_digits()
     images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16
-    images = functional.interpolate(images, (SIDE, SIDE), mode="bilinear")
+    images = functional.interpolate(images, SHAPE[1:], mode="bilinear")
     labels = torch.tensor(found.target, dtype=torch.long)
-    order = torch.randperm(NUM_DIGITS, generator=torch.Generator().manual_seed(_SPLIT_SEED))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     parts = order[:_NUM_TRAINING], order[_NUM_TRAINING:]
     training, validation = ((images[part].contiguous(), labels[part]) for part in parts)
     return training, validation

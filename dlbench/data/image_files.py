@@ -35,11 +35,12 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images that were found, how many classes they have, and files that are none."""
+    """The images that were found, the number of their classes, and of files and folders that were left out."""
 
     files: tuple[ImageFile, ...]
     num_classes: int
     num_others: int
+    class_names: tuple[str, ...] = ()  # of folders, by label; shards have none
 
 
 def find_images(path: str | Path) -> ImageSet:
@@ -74,8 +75,10 @@ def _of_folder(root: Path) -> ImageSet:
         why = f"{unreadable[0].filename}: {unreadable[0].strerror}" if unreadable else f"{num_others} other files"
         raise BadInput(f"data_path '{root}' has no JPEG file ({why})")
     found.sort()
-    classes = {kind: label for label, kind in enumerate(sorted({kind for kind, _ in found}))}
-    return ImageSet(tuple(ImageFile(path, classes[kind]) for kind, path in found), len(classes), num_others)
+    class_names = tuple(sorted({kind for kind, _ in found}))
+    labels = {kind: label for label, kind in enumerate(class_names)}
+    files = tuple(ImageFile(path, labels[kind]) for kind, path in found)
+    return ImageSet(files, len(class_names), num_others + len(unreadable), class_names)
 
 
 def _of_shards(shards: list[Path], root: Path) -> ImageSet:

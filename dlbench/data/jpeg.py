@@ -34,13 +34,13 @@ from dlbench.tasks import Batch
 
 #: Mean and standard deviation of ImageNet's channels, as in torchvision's references.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-#: In place of a file that cannot be decoded the next one is taken, at most so often.
+#: A file that cannot be decoded is replaced by the next one, at most this many times in a row.
 _TRIES = 20
 #: A loader whose processes die more often than this ends the case.
 MAX_RESTARTS = 3
-#: Batches that each process makes ahead: PyTorch's default.
+#: Batches that each process prefetches: PyTorch's default.
 _PREFETCH = 2
-#: So many names of broken files are kept.
+#: Maximum number of broken files in a warning.
 MAX_NAMES = 5
 
 
@@ -76,16 +76,25 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
             image = self._transform(image)
             facts = (broken, read_s - began_s, time.perf_counter() - read_s)
             return image, file.label, torch.tensor(facts, dtype=torch.float64)
-        raise InvalidMeasurement(f"{_TRIES} files in turn cannot be decoded, from {self.files[broken].name} on")
+        raise _Undecodable(f"{_TRIES} files in turn cannot be decoded, from {self.files[broken].name} on")
+
+    def broken_names(self, facts: Tensor) -> set[str]:
+        """The names of the broken files that items with these facts stand for."""
+        numbers = facts[:, 0]
+        return {self.files[int(i)].name for i in numbers[numbers >= 0]}
+
+
+class _Undecodable(InvalidMeasurement):
+    def __init__(self, text: str) -> None:
+        # From a process of the loader, PyTorch puts its traceback in front of the message.
+        super().__init__(text.strip().rpartition(f"{_Undecodable.__name__}: ")[2])
 
 
 @dataclass
 class JpegBatches:
-    """Batches without end, on the host; counts what it meets on the way."""
+    """Endless batches on the host; counts waiting time, decoding time and broken files."""
 
-    case: Case
     loader: DataLoader[Any]
-    num_classes: int
     num_others: int
     broken: set[str] = field(default_factory=set)
     restarts: list[str] = field(default_factory=list)
@@ -107,21 +116,19 @@ class JpegBatches:
         images, labels, facts = self._next()
         self.wait_s += time.perf_counter() - began_s
         self.num_batches += 1
-        numbers, read_s, decode_s = facts.unbind(1)
-        self.read_s += float(read_s.sum())
-        self.decode_s += float(decode_s.sum())
-        if (numbers >= 0).any():
-            dataset: Any = self.loader.dataset
-            self.broken.update(dataset.files[int(i)].name for i in numbers[numbers >= 0])
+        self.read_s += float(facts[:, 1].sum())
+        self.decode_s += float(facts[:, 2].sum())
+        dataset: Any = self.loader.dataset
+        self.broken |= dataset.broken_names(facts)
         return (images,), labels
 
     def reset(self) -> None:
-        """Start the sums anew."""
+        """Reset the sums."""
         self.wait_s = self.read_s = self.decode_s = 0.0
         self.num_batches = 0
 
     def close_window(self) -> None:
-        """Keep how long the steps since `reset` waited."""
+        """Store the waiting time since `reset` as that of the window."""
         self.window_wait_s = self.wait_s
 
     def process_ids(self) -> list[int]:
@@ -138,15 +145,8 @@ class JpegBatches:
             iterator._shutdown_workers()
 
     def warnings(self) -> tuple[str, ...]:
-        """What was met on the way, for the record."""
-        found = []
-        if self.broken:
-            names = ", ".join(sorted(self.broken)[:MAX_NAMES])
-            found.append(
-                f"broken_images: {len(self.broken)} files cannot be decoded, others took their place: {names}."
-            )
-        if self.num_others:
-            found.append(f"other_files: {self.num_others} files of the folder are no JPEG; they were left out.")
+        """Return warnings for the record."""
+        found = [*unused_files(self.broken, self.num_others)]
         if self.restarts:
             times = f"{len(self.restarts)} times" if len(self.restarts) > 1 else "once"
             found.append(f"loader_restarted: {times}, because a process of it died: {self.restarts[0]}")
@@ -181,6 +181,22 @@ class JpegBatches:
             signal.signal(signal.SIGCHLD, handler)
 
 
+def unused_files(broken: set[str], num_others: int = 0) -> Iterator[str]:
+    """Warnings about files of a folder that were not used."""
+    if broken:
+        names = ", ".join(sorted(broken)[:MAX_NAMES])
+        yield f"broken_images: {len(broken)} files cannot be decoded, others took their place: {names}."
+    if num_others:
+        yield f"other_files: {num_others} files or folders are not JPEG or cannot be read; they were left out."
+
+
+def require_classes(images: str, num_classes: int, built: BuiltModel) -> None:
+    """Raise BadInput if these images have more classes than the network."""
+    # Without class scores, labels are not used.
+    if built.task.has_classes and num_classes > max(1, built.num_classes):
+        raise BadInput(f"{images} have labels of {num_classes} classes, but {built.name} has {built.num_classes}")
+
+
 def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
     """The loader that the case asks for; its processes start with the first batch.
 
@@ -193,11 +209,7 @@ def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
             f"data 'jpeg' needs a network that classifies images, and {built.name} does not; set data = \"synthetic\""
         )
     images = find_images(case.data_path or photographs())
-    if images.num_classes > max(1, built.num_classes):
-        raise BadInput(
-            f"the images of '{case.data_path}' have labels of {images.num_classes} classes, but {built.name} has "
-            f"{built.num_classes}"
-        )
+    require_classes(f"the images of '{case.data_path}'", images.num_classes, built)
     _require_memory(case, built)
     if len(images.files) < case.batch_size * case.world_size:
         # An epoch shorter than a batch would give none.
@@ -217,28 +229,18 @@ def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
         pin_memory=case.device == "cuda",
         persistent_workers=several,
         prefetch_factor=_PREFETCH if several else None,
-        worker_init_fn=_begin_worker,
     )
-    return JpegBatches(case, loader, images.num_classes, images.num_others)
-
-
-def batch_bytes(case: Case, built: BuiltModel) -> int:
-    """Bytes of the images of one batch."""
-    return 4 * case.batch_size * math.prod(built.input_shape)
+    return JpegBatches(loader, images.num_others)
 
 
 def _require_memory(case: Case, built: BuiltModel) -> None:
-    """Raises BadInput where batches made ahead need more than memory, or the shared memory that carries them."""
-    needed = case.loader_workers * _PREFETCH * batch_bytes(case, built)
+    """Raise BadInput if prefetched batches do not fit into memory, or into the shared memory that transfers them."""
+    batch_bytes = 4 * case.batch_size * math.prod(built.input_shape)
+    needed = case.loader_workers * _PREFETCH * batch_bytes
     place = os.statvfs("/dev/shm")
     free, where = min((available_bytes(), "memory"), (place.f_bavail * place.f_frsize, "/dev/shm"))
     if needed > free:
         raise BadInput(
             f"loader_workers is {case.loader_workers}: {_PREFETCH} batches of each need {needed / 2**30:.1f} GiB, but "
-            f"{where} has {free / 2**30:.1f} GiB; take fewer workers or a smaller batch"
+            f"{where} has {free / 2**30:.1f} GiB; use fewer workers or a smaller batch"
         )
-
-
-def _begin_worker(_: int) -> None:
-    # One process decodes one image at a time; threads of each would only get in the way of the others.
-    torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import io
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -36,8 +36,8 @@ _NOISE = 6.5
 _QUALITY = 96
 
 
-def photographs(on_progress: Callable[[str], None] | None = None, num_files: int = NUM_FILES) -> Path:
-    """The folder of the set, which is made where it is not there yet; a process that is faster wins."""
+def photographs(num_files: int = NUM_FILES) -> Path:
+    """Return the folder of the set; create it if needed. If several processes create it, the first one wins."""
     folder = cache_folder() / f"photographs-1-{num_files}"
     if folder.is_dir():
         return folder
@@ -47,8 +47,6 @@ def photographs(on_progress: Callable[[str], None] | None = None, num_files: int
     except OSError as error:
         raise BadInput(f"cannot write to {folder.parent}: {error.strerror}; set XDG_CACHE_HOME") from None
     try:
-        if on_progress is not None:
-            on_progress(f"making {num_files} JPEG files in {folder}")
         for number, data in enumerate(_files(num_files)):
             place = made / f"class_{number % NUM_CLASSES:02}"
             place.mkdir(exist_ok=True)

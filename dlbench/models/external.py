@@ -20,12 +20,12 @@ from dlbench.models.wrappers import initialise_lazy, unwrap
 from dlbench.names import excerpt
 from dlbench.tasks import Batch, Task, map_batch
 from dlbench.tasks.classification import CLASSIFICATION
-from dlbench.tasks.own import own_task
+from dlbench.tasks.own import declared, own_task
 
 #: Default input shape of a factory's network; the number of classes is taken from its outputs, if possible.
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 DEFAULT_NUM_CLASSES = 1000
-#: Of one image: 4 TB in single precision.
+#: Maximum numbers in one input: 4 TB in single precision.
 _MAX_NUMBERS = 10**12
 
 
@@ -160,62 +160,65 @@ def _from_factory(name: str, factory: Callable[[], object]) -> LoadedModel:
     except BadInput as error:
         raise BadInput(f"model '{name}' {error}") from None
     try:
-        return _fed(module, factory, warnings)
+        return _with_inputs(module, factory, warnings)
     except BadInput as error:
         raise BadInput(f"model '{name}' {error}") from error.__cause__
 
 
-def _fed(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> LoadedModel:
-    """The network with what it must be fed. Raises BadInput, without the model's name, where that cannot be."""
+def _with_inputs(module: nn.Module, factory: object, warnings: tuple[str, ...]) -> LoadedModel:
+    """The network with its input shape, number of classes and task; initialises lazy layers.
+
+    Raises:
+        BadInput: one of these is wrong; the message does not contain the model's name.
+    """
     task = own_task(module, factory)
-    said_shape = getattr(module, "input_shape", getattr(factory, "input_shape", DEFAULT_INPUT_SHAPE))
-    if not isinstance(said_shape, Sequence) or not said_shape or not all(map(_is_positive, said_shape)):
+    shape = _input_shape(declared(module, factory, "input_shape", DEFAULT_INPUT_SHAPE), task)
+    num_classes = declared(module, factory, "num_classes")
+    may_lack = task.name == "classification"
+    headless = may_lack and num_classes == 0 and not isinstance(num_classes, bool | float)
+    if num_classes is not None and not headless and not _is_positive(num_classes):
+        or_none = ", or 0 for a network without class scores" if may_lack else ""
         raise BadInput(
-            f"has input_shape {excerpt(said_shape)}; it must be whole numbers above zero, such as (3, 224, 224)"
+            f"has num_classes {num_classes!r}; it must be a whole number of {task.classes} above zero{or_none}"
         )
-    shape = tuple(said_shape)
+    size = 2
+    # This check must not change the random numbers of the process.
+    with torch.random.fork_rng(devices=[]):
+        with torch.device("cpu"):
+            # Without a declared number of classes, all targets are class 0.
+            batch = None if headless else task.make_batch(size, shape, num_classes or 1, torch.device("cpu"))
+        inputs = (torch.randn(size, *shape),) if batch is None else batch[0]
+    initialise_lazy(module, inputs)
+    found = 0 if batch is None else _num_classes(task, module, batch, num_classes)
+    return LoadedModel(module, shape, found, warnings, task)
+
+
+def _input_shape(value: Any, task: Task) -> tuple[int, ...]:
+    if not isinstance(value, Sequence) or not value or not all(map(_is_positive, value)):
+        raise BadInput(f"has input_shape {excerpt(value)}; it must be whole numbers above zero, such as (3, 224, 224)")
+    shape = tuple(value)
     if task.num_dimensions not in (None, len(shape)):
         example = {1: "(128,), the tokens of a sequence", 2: "(128, 128), the tokens of source and target"}
         raise BadInput(
             f"has input_shape {shape}, but task '{task.name}' needs one such as {example[task.num_dimensions or 1]}"
         )
-    if math.prod(said_shape) > _MAX_NUMBERS:
-        raise BadInput(f"has input_shape {excerpt(said_shape)}: it is more than any memory holds")
-    said_classes = getattr(module, "num_classes", getattr(factory, "num_classes", None))
-    headless = said_classes == 0 and not isinstance(said_classes, bool | float)
-    if said_classes is not None and not (headless and task.name == "classification") and not _is_positive(said_classes):
-        or_none = ", or 0 for a network without class scores" if task.name == "classification" else ""
-        raise BadInput(
-            f"has num_classes {said_classes!r}; it must be a whole number of {task.classes} above zero{or_none}"
-        )
-    size = 2
-    # The random numbers of the process go on as if nothing had been drawn for this check.
-    with torch.random.fork_rng(devices=[]):
-        batch = None if headless else _batch(task, size, shape, said_classes)
-        inputs = (torch.randn(size, *shape),) if batch is None else batch[0]
-    initialise_lazy(module, inputs)
-    num_classes = 0 if batch is None else _num_classes(task, module, batch, said_classes)
-    return LoadedModel(module, shape, num_classes, warnings, task)
-
-
-def _batch(task: Task, size: int, shape: tuple[int, ...], said_classes: int | None) -> Batch:
-    """A batch on the CPU; of a network that does not say its number of classes, the smallest class alone."""
-    with torch.device("cpu"):
-        return task.make_batch(size, shape, said_classes or 1, torch.device("cpu"))
+    if math.prod(shape) > _MAX_NUMBERS:
+        raise BadInput(f"has input_shape {excerpt(value)}, which does not fit into any memory")
+    return shape
 
 
 def _is_positive(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-def _num_classes(task: Task, module: nn.Module, batch: Batch, said: int | None) -> int:
-    """The classes that labels are drawn from: what is said, held against a batch on meta, or else what comes out."""
+def _num_classes(task: Task, module: nn.Module, batch: Batch, num_classes: int | None) -> int:
+    """The number of classes: the declared one, checked by a forward pass on meta, else that of the outputs."""
     on_meta = map_batch(lambda tensor: tensor.to("meta"), batch)
     try:
         outputs = _outputs_on_meta(module, on_meta[0])
-    except Exception:  # not every network runs on meta; the first step will show what is wrong with this one
-        return said or (DEFAULT_NUM_CLASSES if task.has_classes else 0)
-    return task.check_output(outputs, on_meta, said)
+    except Exception:  # not every network runs on meta; the first step reports other errors
+        return num_classes or (DEFAULT_NUM_CLASSES if task.has_classes else 0)
+    return task.check_output(outputs, on_meta, num_classes)
 
 
 def _outputs_on_meta(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:

@@ -1,6 +1,6 @@
-"""What networks are asked to do. A task is a handful of plain functions; a network names its task.
+"""Tasks of networks: batches, loss and unit of a sample. Each network names its task.
 
-A network of a user's own says `task = "language_model"`, or brings functions of its own (`own.py`).
+A user's network declares it, such as `task = "language_model"`, and may define its own functions (`own.py`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dlbench.errors import BadInput
-from dlbench.tasks.outputs import auxiliary_scores, describe_outputs, main_scores
+from dlbench.tasks.outputs import auxiliary_scores, count_classes, describe_outputs, main_scores
 from dlbench.tasks.task import Batch, Task, one_item
 
 #: Weight of each auxiliary head's loss: Szegedy et al. 2015, section 5; torchvision's Inception v3 takes 0.4.
@@ -46,10 +46,7 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
 
 
 def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
-    """The number of classes that labels are drawn from. Raises BadInput where the outputs do not fit.
-
-    A label beyond the outputs is an error that on CUDA says nothing and takes the whole process with it.
-    """
+    """The number of classes that labels are drawn from. Raises BadInput where the outputs do not fit."""
     (images, *_), _ = batch
     scores = main_scores(outputs)
     if scores is None or scores.dim() != 2 or len(scores) != len(images):
@@ -57,9 +54,7 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
             f"returns {describe_outputs(outputs)} for {len(images)} images of {tuple(images.shape[1:])}; "
             f"class scores of shape ({len(images)}, num_classes) are needed, in a dictionary as 'logits'"
         )
-    if num_classes is not None and num_classes > scores.shape[1]:
-        raise BadInput(f"declares num_classes = {num_classes}, but returns scores of {scores.shape[1]} classes")
-    return num_classes or scores.shape[1]
+    return count_classes(scores, num_classes, "classes")
 
 
 CLASSIFICATION = Task("classification", "img", make_batch, loss, check_output, one_item)

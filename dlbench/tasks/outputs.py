@@ -1,11 +1,14 @@
-"""What a network gives, whatever its shape: the main scores, those of auxiliary heads, and a description."""
+"""Outputs of a network, whatever their structure: the main scores, those of auxiliary heads, all tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
+
+from dlbench.errors import BadInput
 
 #: What class scores are called in a dictionary of outputs.
 _SCORES = ("logits", "scores", "out", "output", "pred", "prediction", "predictions")
@@ -57,3 +60,30 @@ def describe_outputs(outputs: Any) -> str:
     if isinstance(outputs, tuple | list):
         return f"a {type(outputs).__name__} of {', '.join(map(describe_outputs, outputs[:4]))}"
     return f"a {type(outputs).__name__}"
+
+
+def count_classes(scores: Tensor, declared: int | None, name: str) -> int:
+    """Return the number of classes that targets are drawn from: the declared one, or that of the scores.
+
+    Raises:
+        BadInput: there are fewer scores. A target beyond them is an error that on CUDA ends the whole process.
+    """
+    available = scores.shape[-1]
+    if declared is not None and declared > available:
+        raise BadInput(f"declares num_classes = {declared}, but returns scores of {available} {name}")
+    return declared or available
+
+
+def tensors_in(values: Any) -> Iterator[Tensor]:
+    """Return all tensors in nested mappings, lists, tuples and dataclasses, and the `logits` of another object."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, tuple | list):
+        for value in values:
+            yield from tensors_in(value)
+    elif isinstance(values, Mapping):
+        yield from tensors_in(list(values.values()))
+    elif dataclasses.is_dataclass(values):
+        yield from tensors_in(list(vars(values).values()))
+    elif (logits := getattr(values, "logits", None)) is not None:
+        yield from tensors_in(logits)

@@ -1,4 +1,4 @@
-"""The task of a user's own network: one that it names, with functions that it may bring along."""
+"""The task of a user's own network: a task that it names, changed by functions that it defines."""
 
 from __future__ import annotations
 
@@ -17,37 +17,38 @@ from dlbench.tasks.task import Batch, Task
 _UNITS = ("img", "seq")
 
 
-def own_task(module: object, factory: object) -> Task:
-    """The task that a network or its factory names: classification unless told otherwise.
+def declared(module: object, factory: object, name: str, default: Any = None) -> Any:
+    """An attribute of the network, else of its factory."""
+    return getattr(module, name, getattr(factory, name, default))
 
-    Both may bring `make_batch(batch_size, device)`, which gives inputs (a tensor, or a tuple of them) and targets;
-    `loss(outputs, targets)`, where they name a task or bring batches; `sample_unit` ("img" or "seq"); and
+
+def own_task(module: object, factory: object) -> Task:
+    """The task that a network or its factory declares; the default is classification.
+
+    Both may define `make_batch(batch_size, device)`, which returns inputs (a tensor, or a tuple of tensors) and
+    targets; `loss(outputs, targets)`, if they also define `task` or `make_batch`; `sample_unit` ("img" or "seq"); and
     `items_per_sample`, the tokens of a sequence.
 
     Raises:
-        BadInput: the task is unknown, or one of these is not what it must be. The message has no model's name.
+        BadInput: the task is unknown, or an attribute has a wrong value. The message does not contain the model's name.
     """
-
-    def said(name: str) -> Any:
-        return getattr(module, name, getattr(factory, name, None))
-
-    name = said("task")
-    # Many networks have a `loss` for other purposes; it is taken where the network speaks of its task at all.
-    own_loss = said("loss") if name is not None or said("make_batch") is not None else None
+    names = ("task", "make_batch", "loss", "sample_unit", "items_per_sample")
+    name, own_batches, own_loss, unit, items = (declared(module, factory, name) for name in names)
+    # Many networks have a `loss` for other purposes: it counts only together with a task or batches.
+    if name is None and own_batches is None:
+        own_loss = None
     name = "classification" if name is None else name
     if not isinstance(name, str) or name not in TASKS:
         raise BadInput(f"names an {UnknownName('task', name, TASKS)}")
     task = TASKS[name]
     changes: dict[str, Any] = {}
-    for key, function in (("make_batch", said("make_batch")), ("loss", own_loss)):
+    for key, function in (("make_batch", own_batches), ("loss", own_loss)):
         if function is not None and not callable(function):
             raise BadInput(f"has {key} {excerpt(function)}; it must be a function")
-    if said("make_batch") is not None:
-        changes["make_batch"] = _own_batches(said("make_batch"))
-        changes["num_dimensions"] = None
+    if own_batches is not None:
+        changes |= {"make_batch": _own_batches(own_batches), "num_dimensions": None}
     if own_loss is not None:
         changes |= {"loss": _own_loss(own_loss), "check_output": _any_output, "has_classes": False}
-    unit, items = said("sample_unit"), said("items_per_sample")
     if unit is not None:
         if unit not in _UNITS:
             raise BadInput(f"names an {UnknownName('sample_unit', unit, _UNITS)}")
@@ -67,13 +68,13 @@ def _own_batches(function: Callable[..., Any]) -> Callable[..., Batch]:
             reason = (str(error).splitlines() or [""])[0]
             raise BadInput(f"has a make_batch that raised {type(error).__name__}: {reason}") from error
         if not isinstance(found, tuple | list) or len(found) != 2:
-            raise BadInput(f"has a make_batch that gives a {type(found).__name__}; it must give (inputs, targets)")
+            raise BadInput(f"has a make_batch that returns a {type(found).__name__}; it must return (inputs, targets)")
         inputs, targets = found
         inputs = tuple(inputs) if isinstance(inputs, tuple | list) else (inputs,)
         wrong = [type(part).__name__ for part in (*inputs, targets) if not isinstance(part, Tensor)]
         if wrong or not inputs:
             what = f"a {wrong[0]}" if wrong else "no input"
-            raise BadInput(f"has a make_batch with {what} in it; inputs and targets must be tensors")
+            raise BadInput(f"has a make_batch that returns {what}; inputs and targets must be tensors")
         return inputs, targets
 
     return make_batch
@@ -83,13 +84,13 @@ def _own_loss(function: Callable[..., Any]) -> Callable[[Any, Tensor], Tensor]:
     def loss(outputs: Any, targets: Tensor) -> Tensor:
         found = function(outputs, targets)
         if not isinstance(found, Tensor) or found.numel() != 1:
-            shape = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"({type(found).__name__})"
-            raise BadInput(f"the network's loss gives something {shape}; it must be a scalar tensor")
+            what = f"tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+            raise BadInput(f"the network's loss returns a {what}; it must be a scalar tensor")
         return found
 
     return loss
 
 
 def _any_output(_: Any, __: Batch, num_classes: int | None) -> int:
-    """Whatever a network gives fits a loss of its own."""
+    """Accept any output: only the network's own loss can check it."""
     return num_classes or 0

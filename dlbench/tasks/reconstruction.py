@@ -1,4 +1,4 @@
-"""Reconstruction: the network gives its input back, as an autoencoder does."""
+"""Reconstruction: the network returns its input, as an autoencoder does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     """Mean squared error against the input.
 
     Raises:
-        BadInput: the outputs are no tensor of the input's shape.
+        BadInput: the output is not a tensor of the input's shape.
     """
     found = main_scores(outputs)
     if found is None or found.shape != targets.shape:

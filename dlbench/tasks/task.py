@@ -1,4 +1,4 @@
-"""What a task is: which batch a network takes, its loss, and the unit of a sample."""
+"""Definition of a task: the batch that a network takes, its loss, and the unit of a sample."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-#: What the network is called with, and what its outputs are held against.
+#: Inputs of the network, and the targets that its outputs are compared with.
 Batch = tuple[tuple[Tensor, ...], Tensor]
 
 
@@ -17,10 +17,10 @@ Batch = tuple[tuple[Tensor, ...], Tensor]
 class Task:
     """The functions of one task; `shape` and `num_classes` are the `input_shape` and `num_classes` of the network.
 
-    make_batch(size, shape, num_classes, device) gives random inputs and targets.
-    loss(outputs, targets) gives the scalar that is trained.
-    check_output(outputs, batch, num_classes) gives the number of classes, or raises BadInput where outputs do not fit.
-    items_per_sample(shape) gives the tokens of a sequence that throughput counts; 1 for an image.
+    make_batch(size, shape, num_classes, device) returns random inputs and targets.
+    loss(outputs, targets) returns the scalar that training minimises.
+    check_output(outputs, batch, num_classes) returns the number of classes, or raises BadInput if outputs do not fit.
+    items_per_sample(shape) returns the tokens of a sequence that throughput counts; 1 for an image.
     """
 
     name: str
@@ -44,12 +44,12 @@ def tensors_of(batch: Batch) -> tuple[Tensor, ...]:
 
 
 def map_batch(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
-    """`function` of each tensor, called once where a target is an input too."""
+    """Apply `function` to each tensor of a batch, only once if a target is also an input."""
     done = {id(tensor): function(tensor) for tensor in tensors_of(batch)}
     inputs, targets = batch
     return tuple(done[id(tensor)] for tensor in inputs), done[id(targets)]
 
 
 def one_item(_: tuple[int, ...]) -> int:
-    """An image counts once."""
+    """Return 1: an image has no tokens."""
     return 1

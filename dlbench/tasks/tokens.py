@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dlbench.errors import BadInput
-from dlbench.tasks.outputs import describe_outputs, main_scores
+from dlbench.tasks.outputs import count_classes, describe_outputs, main_scores
 from dlbench.tasks.task import Batch, Task
 
 
@@ -38,26 +38,31 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     Raises:
         BadInput: there are no such scores in `outputs`.
     """
-    scores = main_scores(outputs)
-    if scores is None or scores.dim() != 3 or scores.shape[:2] != targets.shape:
-        raise BadInput(
-            f"the network returns {describe_outputs(outputs)}; scores of shape (*{tuple(targets.shape)}, vocabulary) "
-            "are needed"
-        )
+    scores = _scores_of_tokens(outputs, targets)
+    if scores is None:
+        raise BadInput(f"the network returns {describe_outputs(outputs)}; {_needed(targets)} are needed")
     return functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
 
 
 def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     """The vocabulary that tokens are drawn from. Raises BadInput where the outputs do not fit."""
-    scores, (_, targets) = main_scores(outputs), batch
-    if scores is None or scores.dim() != 3 or scores.shape[:2] != targets.shape:
+    _, targets = batch
+    scores = _scores_of_tokens(outputs, targets)
+    if scores is None:
         raise BadInput(
-            f"returns {describe_outputs(outputs)} for tokens of shape {tuple(targets.shape)}; scores of shape "
-            f"(*{tuple(targets.shape)}, num_classes) are needed, in a dictionary as 'logits'"
+            f"returns {describe_outputs(outputs)} for tokens of shape {tuple(targets.shape)}; {_needed(targets)} are "
+            "needed, in a dictionary as 'logits'"
         )
-    if num_classes is not None and num_classes > scores.shape[2]:
-        raise BadInput(f"declares num_classes = {num_classes}, but returns scores of {scores.shape[2]} tokens")
-    return num_classes or scores.shape[2]
+    return count_classes(scores, num_classes, "tokens")
+
+
+def _scores_of_tokens(outputs: Any, targets: Tensor) -> Tensor | None:
+    scores = main_scores(outputs)
+    return scores if scores is not None and scores.dim() == 3 and scores.shape[:2] == targets.shape else None
+
+
+def _needed(targets: Tensor) -> str:
+    return f"scores of shape ({', '.join(map(str, targets.shape))}, vocabulary)"
 
 
 def _target_tokens(shape: tuple[int, ...]) -> int:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
+from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.precision import AUTOCAST_DTYPES
 from dlbench.worker.settings import Settings
 
@@ -102,22 +103,11 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if namespace == "quantized":
             self.products[name, "quantized integers"] += 1
         elif _PRODUCT.search(name):
-            dtypes = {tensor.dtype for tensor in _tensors((args, kwargs or {}))}
+            dtypes = {tensor.dtype for tensor in tensors_in((args, kwargs or {}))}
             self.products.update((name, dtype) for dtype in dtypes if _computes(dtype))
             if not self.changed:
                 self.changed = self.settings.differences(self.settings.read_in_step())
         return func(*args, **(kwargs or {}))
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, dict):
-        for value in values.values():
-            yield from _tensors(value)
-    elif isinstance(values, tuple | list):
-        for value in values:
-            yield from _tensors(value)
 
 
 def _computes(dtype: torch.dtype) -> bool:

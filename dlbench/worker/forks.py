@@ -9,20 +9,20 @@ from dlbench.worker.progress import current_phase
 from dlbench.worker.ranks.rank_status import die_with_launcher
 
 _owner = os.getpid()
-#: In which phases this process was forked; libraries do it as well when they compile.
+#: Phases in which this process was forked; libraries also fork, to compile.
 _phases: list[str] = []
 # A child may hang, for it has none of the threads of its parent: it must not outlive it.
 os.register_at_fork(after_in_parent=lambda: _phases.append(current_phase()), after_in_child=die_with_launcher)
 
 
 def leave_if_forked() -> None:
-    """End this process if it is a child that came back from the network's code: only its parent has a result."""
+    """End this process if the network's code forked it: only its parent writes a result."""
     if os.getpid() != _owner:
         os._exit(0)
 
 
 def require_one_process() -> None:
-    """Hold against the timed steps that all of their work was done in this process.
+    """Check that all work of the timed steps was done in this process.
 
     Raises:
         InvalidMeasurement: the network's code forked in them.
@@ -31,5 +31,5 @@ def require_one_process() -> None:
     if times := _phases.count("window"):
         raise InvalidMeasurement(
             f"the network's code forked {times} processes in the timed steps: their work cannot be counted; "
-            "take os.fork and multiprocessing out of forward"
+            "remove os.fork and multiprocessing from forward"
         )

@@ -17,20 +17,10 @@ from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.timing import Clock
 from dlbench.worker.workload import Workload
 
-#: Steps without synchronisation: a tenth of the window, minimum time [s] and number.
-UNSYNCED_SHARE = 0.1
-
-
-UNSYNCED_MIN_S = 0.2
-
-
-UNSYNCED_MIN_STEPS = 10
-
-
-UNSYNCED_MAX_STEPS = 2000
-
-
-#: Warm-up steps, which are discarded.
+#: Steps without synchronisation: share of the window, at least this time [s]; and limits of their number.
+UNSYNCED_SHARE, UNSYNCED_MIN_S = 0.1, 0.2
+UNSYNCED_MIN_STEPS, UNSYNCED_MAX_STEPS = 10, 2000
+#: Discarded steps before them.
 UNSYNCED_WARMUP_STEPS = 2
 
 

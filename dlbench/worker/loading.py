@@ -1,4 +1,4 @@
-"""What limits a step that loads its images: the loader alone, the device alone, beside both together in the window."""
+"""Limits of a step that loads its images: the loader alone and the device alone, to compare with the window."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dlbench.data.jpeg import JpegBatches
 from dlbench.worker.timing import Clock
 from dlbench.worker.workload import Workload
 
-#: The loader alone and the device alone are looked at for at least so long [s], and so many batches or steps.
+#: Minimum time [s], batches and steps to measure the loader alone and the device alone.
 ALONE_S, MIN_BATCHES, MIN_STEPS = 2.0, 4, 5
 
 
 def loader_facts(workload: Workload, loader: JpegBatches, clock: Clock, cpu_s: float) -> dict[str, Any]:
-    """The columns of `Measurement` about loading, after the window; ends the loader's warnings too.
+    """Return the columns of `Measurement` about loading, with the loader's warnings; call it after the window.
 
     Args:
         cpu_s: CPU time of the loader's processes in the window [s].
@@ -36,13 +36,13 @@ def loader_facts(workload: Workload, loader: JpegBatches, clock: Clock, cpu_s: f
 
 
 def loader_alone(loader: JpegBatches) -> dict[str, float]:
-    """Time per batch with nothing else to do [s], once what was made ahead is used up."""
+    """Measure the time per batch without a consumer [s], after the prefetched batches are used up."""
     workers = max(1, len(loader.process_ids()))
     for _ in range(3 * workers if workers > 1 else 1):
         next(loader)
     loader.reset()
     began_s = time.perf_counter()
-    # A whole round of the processes at least, since each makes every so-many-th batch.
+    # At least two rounds of the processes, which make batches in turn.
     while loader.num_batches < max(MIN_BATCHES, 2 * workers) or time.perf_counter() - began_s < ALONE_S:
         next(loader)
     elapsed_s, count = time.perf_counter() - began_s, loader.num_batches
@@ -54,7 +54,7 @@ def loader_alone(loader: JpegBatches) -> dict[str, float]:
 
 
 def device_alone(workload: Workload, clock: Clock) -> float:
-    """Median time of a step whose batch is on the device already [s]."""
+    """Measure the median time of a step whose batch is already on the device [s]."""
     batches = workload.batches
     workload.batches = itertools.repeat(next(batches))
     try:
@@ -72,7 +72,7 @@ def device_alone(workload: Workload, clock: Clock) -> float:
 
 
 def memory_bytes(process_ids: list[int]) -> int | None:
-    """Memory of these processes, what several share in proportion (PSS); None where there are none."""
+    """Return the memory of these processes, shared pages in proportion (PSS); None without processes."""
     found = []
     for process_id in process_ids:
         with contextlib.suppress(psutil.Error, AttributeError):

@@ -29,15 +29,13 @@ from dlbench.worker.meters.reading import Reading
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRank, WarmupRule, WindowRule
-from dlbench.worker.timing import Clock, Window, no_garbage_collection, run_window
+from dlbench.worker.timing import NO_LIMIT, Clock, Window, no_garbage_collection, run_window
 from dlbench.worker.workload import Workload, build_workload
 
 #: Number of last warm-up steps whose median is the expected step time of the window.
 NUM_ESTIMATE_STEPS = 50
 #: Share of checks with an idle device above which the host limits the step.
 HOST_BOUND_SHARE = 0.5
-#: A warm-up has no other limit than its rule.
-NO_STEP_LIMIT = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ def measure(
     clock = clock_for(device)
     watch = DeviceWatch(device_uuid(device))
     host = HostWatch()
-    meter = _open_meter(case, device)
+    meter = meter_for(case, device)
 
     enter_phase("build")
     began_s = time.perf_counter()
@@ -95,8 +93,8 @@ def measure(
         import_s=import_s,
         build_s=build_s,
         parameters=workload.num_parameters(),
-        sample_unit=workload.task.sample_unit,
-        items_per_sample=workload.task.items_per_sample(workload.input_shape),
+        sample_unit=workload.built.task.sample_unit,
+        items_per_sample=workload.built.items_per_sample,
         **_energy(reading, meter, window),
         **watch.facts(reading.trace.within(window.opened_at_s, window.closed_at_s)),
         **memory.read_peaks(device),
@@ -104,26 +102,24 @@ def measure(
         loss_first=loss_first,
         loss_last=loss_last,
     )
-    measurement = dataclasses.replace(
-        measurement, **_with_warnings(measurement, _communication(workload, clock, context, window))
-    )
+    measurement = _with_facts(measurement, _communication(workload, clock, context, window))
     if workload.loader is not None:
         enter_phase("loader")
         with workload.inference_context(), workload.unsynchronised():
             loaded = loading.loader_facts(workload, workload.loader, clock, host.helpers_s)
-        measurement = dataclasses.replace(measurement, **_with_warnings(measurement, loaded))
+        measurement = _with_facts(measurement, loaded)
     host.subtract_peer_ranks(context.all_gather(host.used()))
     enter_phase("check")
     checked = {"warnings": (*workload.warnings, *_check(workload, each_operation=not known))}
-    measurement = dataclasses.replace(measurement, **_with_warnings(measurement, checked))
+    measurement = _with_facts(measurement, checked)
     if known:
-        measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _known_facts(measurement, known)))
+        measurement = _with_facts(measurement, _known_facts(measurement, known))
     else:
         enter_phase("memory")
-        measurement = dataclasses.replace(measurement, **_with_warnings(measurement, _memory_facts(workload)))
+        measurement = _with_facts(measurement, _memory_facts(workload))
         if context.rank == 0:  # the same for all ranks
             enter_phase("flop")
-            measurement = dataclasses.replace(measurement, **_with_warnings(measurement, count_work(case)))
+            measurement = _with_facts(measurement, count_work(case))
     enter_phase("system")
     if workload.settings is not None:
         workload.settings.set()  # counting has built the network a second time
@@ -147,7 +143,8 @@ def what_is_known(case: Case, context: RankContext) -> tuple[tuple[System, Measu
     return ((describe_system(device, None), found),)
 
 
-def _open_meter(case: Case, device: torch.device) -> Meter:
+def meter_for(case: Case, device: torch.device) -> Meter:
+    """Open the energy meter of the device, as the protocol of the case asks for."""
     amd = device.type == "cuda" and torch.version.hip is not None
     pci_address = device_facts(device.index or 0)["pci_address"] if amd else None
     return open_meter(case.protocol.energy, device.type, device_uuid(device), pci_address)
@@ -173,7 +170,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, context: RankContex
         step_estimate_s=second_s,
         first_look_s=protocol.warmup_min_time_s,
         cap_s=protocol.warmup_max_time_s,
-        max_steps=NO_STEP_LIMIT,
+        max_steps=NO_LIMIT,
         growth=WARMUP_GROWTH,
         broadcast=context.broadcast if context.group else None,
     )
@@ -290,9 +287,10 @@ def _communication(workload: Workload, clock: Clock, context: RankContext, windo
     }
 
 
-def _with_warnings(measurement: Measurement, facts: dict[str, Any]) -> dict[str, Any]:
+def _with_facts(measurement: Measurement, facts: dict[str, Any]) -> Measurement:
     """Add `facts`; append their warnings to the existing ones."""
-    return {**facts, "warnings": (*measurement.warnings, *facts.get("warnings", ()))}
+    warnings = (*measurement.warnings, *facts.get("warnings", ()))
+    return dataclasses.replace(measurement, **{**facts, "warnings": warnings})
 
 
 def _known_facts(measurement: Measurement, known: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,8 @@ CAP_INTERVAL_S = 1.0
 #: Cost of two additional stamps on the host [s]; phases are timed in as many steps as the budget allows.
 PHASE_COST_S = 4e-6
 PHASE_BUDGET = 0.001
-_NO_LIMIT = sys.maxsize
+#: Maximum number of steps if only the rule ends a window.
+NO_LIMIT = sys.maxsize
 
 
 class Clock(Protocol):
@@ -175,7 +176,7 @@ def run_window(
             Where that comes before `first_look_s`, the window goes on until then: meters need their time.
         growth: from one turn of `rule` to the next, the window grows by this factor at least: a rule that is asked
             often enough says yes by luck.
-        agree: see `Broadcast`; called with the same step number on every rank. None: there is one.
+        broadcast: see `Broadcast`; called with the same step number on every rank. None: there is one.
     """
     agreed: Broadcast = broadcast or (lambda decision: decision)
     # All ranks must time their phases in the same steps.
@@ -228,7 +229,7 @@ def _look(
     reason = rule(window.step_s, elapsed_s)
     if done >= max_steps:
         if elapsed_s < first_look_s:
-            return reason, _steps_in(first_look_s - elapsed_s, elapsed_s / done, done + 1, _NO_LIMIT)
+            return reason, _steps_in(first_look_s - elapsed_s, elapsed_s / done, done + 1, NO_LIMIT)
         reason = reason or "max_steps"
     rule_s = time.thread_time() - began_s
     wished_s = max(rule_s / RULE_BUDGET, (growth - 1) * elapsed_s)
@@ -244,9 +245,9 @@ class _Cap:
         self._broadcast = broadcast
         self._looked_at_s, self._looked_after = 0.0, 0
         #: Step after which the ranks exchange.
-        self.look_at = _NO_LIMIT
+        self.look_at = NO_LIMIT
         if broadcast is not None:
-            _, self.look_at = broadcast((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, _NO_LIMIT)))
+            _, self.look_at = broadcast((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, NO_LIMIT)))
 
     def has_come(self, done: int, elapsed_s: float) -> bool:
         """Whether the limit is reached; called after each iteration."""
@@ -257,7 +258,7 @@ class _Cap:
             return False
         step_s = (elapsed_s - self._looked_at_s) / (done - self._looked_after)
         self._looked_at_s, self._looked_after = elapsed_s, done
-        next_look = _steps_in(CAP_INTERVAL_S, step_s, done + 1, _NO_LIMIT)
+        next_look = _steps_in(CAP_INTERVAL_S, step_s, done + 1, NO_LIMIT)
         reason, self.look_at = self._broadcast(("cap" if is_over else None, next_look))
         return reason is not None
 

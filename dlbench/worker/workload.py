@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import itertools
 import math
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,8 @@ from dlbench.data.jpeg import JpegBatches, open_batches
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import BuiltModel, build
 from dlbench.suites.case import Case
-from dlbench.tasks import Batch, Task, map_batch
+from dlbench.tasks import Batch, map_batch
+from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.computed import check_parameters, check_step
 from dlbench.worker.precision import AUTOCAST_DTYPES, autocast
 from dlbench.worker.ranks.context import RankContext
@@ -53,10 +53,10 @@ _IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
 }
 
 
-def make_optimizer(case: Case, parameters: Iterable[nn.Parameter], **changes: Any) -> torch.optim.Optimizer:
-    """The optimizer of the case over `parameters`, with the usual hyperparameters but for `changes`."""
+def make_optimizer(case: Case, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimizer of the case over `parameters`."""
     kind, settings = OPTIMIZERS[case.optimizer]
-    return kind(parameters, **{**settings, **_IMPLEMENTATIONS[case.optimizer_impl], **changes})
+    return kind(parameters, **settings, **_IMPLEMENTATIONS[case.optimizer_impl])
 
 
 @dataclass
@@ -64,9 +64,8 @@ class Workload:
     """Parts of a case; `step` runs one training or inference step and returns the stamps between its phases."""
 
     case: Case
+    built: BuiltModel
     module: nn.Module
-    task: Task
-    input_shape: tuple[int, ...]
     device: torch.device
     run: Callable[..., Any]  # the module, compiled where the case asks for it
     batches: Iterator[Batch]
@@ -92,7 +91,7 @@ class Workload:
 
     def __post_init__(self) -> None:
         self.mixed = self.case.precision in AUTOCAST_DTYPES
-        self.loss_of = self.task.loss
+        self.loss_of = self.built.task.loss
 
     def step(self, clock: Clock | None = None) -> tuple[Any, ...]:
         """Run one step; with a clock, return the stamps after forward and after backward (training), or none
@@ -225,7 +224,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
     """Build the workload of `case` on `device`, seeded by the protocol, without running a step.
 
     Args:
-        place: context of this rank; ranks have equal weights and different images.
+        context: of this rank; ranks have equal weights and different images.
 
     Raises:
         BadInput: the device does not support the precision or compile mode, or the model is unknown.
@@ -236,7 +235,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
     built = build(case.model, training)
     if training:
         _require_trainable(built)
-    layout = torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
+    layout = layout_of(case)
     module: nn.Module = built.module.to(device).to(memory_format=layout).train(training)
     parallel = None
     if context is not None and context.group is not None:
@@ -250,11 +249,10 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
     loader = open_batches(case, built, rank) if case.data == "jpeg" else None
     return Workload(
         case=case,
+        built=built,
         module=module,
-        task=built.task,
-        input_shape=built.input_shape,
         device=device,
-        run=compiled(module if parallel is None else parallel, case.compile, device),
+        run=_compiled(module if parallel is None else parallel, case.compile, device),
         batches=_make_batches(case, built, device, layout, loader),
         loader=loader,
         optimizer=make_optimizer(case, module.parameters()) if training else None,
@@ -286,7 +284,7 @@ def require_finite_loss(loss: float | None, after: str) -> None:
 
 def require_finite_outputs(outputs: Any, after: str) -> None:
     """Raise InvalidMeasurement if an output tensor contains NaN or infinity."""
-    for tensor in _tensors(outputs):
+    for tensor in tensors_in(outputs):
         if not (tensor.is_floating_point() or tensor.is_complex()) or tensor.is_quantized or tensor.layout != _STRIDED:
             continue
         values = tensor.detach()
@@ -300,20 +298,6 @@ def require_finite_outputs(outputs: Any, after: str) -> None:
             )
 
 
-def _tensors(values: Any) -> Iterator[Tensor]:
-    """Return all tensors in the outputs, nested ones included."""
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, Mapping):
-        for value in values.values():
-            yield from _tensors(value)
-    elif isinstance(values, tuple | list):
-        for value in values:
-            yield from _tensors(value)
-    elif dataclasses.is_dataclass(values):
-        yield from _tensors(list(vars(values).values()))
-
-
 def _require_trainable(built: BuiltModel) -> None:
     """Raise BadInput if the network cannot be trained."""
     reason = None
@@ -322,10 +306,10 @@ def _require_trainable(built: BuiltModel) -> None:
     elif not any(p.requires_grad for p in built.module.parameters()):
         reason = "has no trainable parameter"
     if reason:
-        raise BadInput(f"model '{built.name}' {reason} and cannot be trained; set mode = \"inference\"")
+        raise BadInput(f"model '{built.name}' {reason} and cannot be trained; use mode = \"inference\"")
 
 
-def compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..., Any]:
+def _compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..., Any]:
     if mode == "off":
         return module
     _require_compiler()
@@ -373,17 +357,22 @@ def _make_batches(
     """Batches without end: random ones of the network's task, or those of the loader."""
     if loader is not None:
         copies = (map_batch(lambda t: t.to(device, non_blocking=True), batch) for batch in loader)
-        return (_laid_out(batch, layout) for batch in copies)
+        return (laid_out(batch, layout) for batch in copies)
     if case.data == "synthetic":
-        return itertools.repeat(_laid_out(built.make_batch(case.batch_size, device), layout))
-    on_host = [_laid_out(built.make_batch(case.batch_size, "cpu"), layout) for _ in range(NUM_HOST_BATCHES)]
+        return itertools.repeat(laid_out(built.make_batch(case.batch_size, device), layout))
+    on_host = [laid_out(built.make_batch(case.batch_size, "cpu"), layout) for _ in range(NUM_HOST_BATCHES)]
     if device.type == "cuda":
         # Only from page-locked memory is the copy asynchronous.
         on_host = [map_batch(lambda tensor: tensor.pin_memory(), batch) for batch in on_host]
     return _copied(on_host, device)
 
 
-def _laid_out(batch: Batch, layout: torch.memory_format) -> Batch:
+def layout_of(case: Case) -> torch.memory_format:
+    """The memory layout of weights and images."""
+    return torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
+
+
+def laid_out(batch: Batch, layout: torch.memory_format) -> Batch:
     """The batch with its images in this layout."""
     return map_batch(lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t, batch)
 

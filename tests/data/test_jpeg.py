@@ -101,11 +101,22 @@ def test_a_file_that_goes_while_it_is_read_is_counted_as_broken(folder):
     assert "1.jpg" in found.warnings()[0]
 
 
-def test_a_folder_without_any_image_that_can_be_decoded_is_invalid(folder):
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_folder_without_any_image_that_can_be_decoded_is_one_line(folder, workers):
     for file in folder.rglob("*.jpg"):
         file.write_bytes(b"no image")
-    with pytest.raises(InvalidMeasurement, match="cannot be decoded"):
-        next(batches(folder))
+    found = batches(folder, loader_workers=workers)
+    with pytest.raises(InvalidMeasurement, match=r"^20 files in turn cannot be decoded, from ") as caught:
+        next(found)
+    assert "\n" not in str(caught.value)
+    found.close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_cannot_be_read_is_counted(folder):
+    (folder / "class_1").chmod(0)
+    assert find_images(folder).num_others == 1
+    (folder / "class_1").chmod(0o700)
 
 
 def test_a_loader_whose_process_is_killed_goes_on_and_says_so(folder):

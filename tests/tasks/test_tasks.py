@@ -71,8 +71,8 @@ def test_scores_are_found_in_whatever_a_network_gives(wrap):
     ("name", "outputs", "message"),
     [
         ("reconstruction", torch.zeros(2, 7), "a tensor of the input's shape (2, 3, 8, 8) is needed"),
-        ("language_model", torch.zeros(2, 9), "scores of shape (*(2, 5), vocabulary) are needed"),
-        ("translation", {"a": 1}, "scores of shape (*(2, 5), vocabulary) are needed"),
+        ("language_model", torch.zeros(2, 9), "scores of shape (2, 5, vocabulary) are needed"),
+        ("translation", {"a": 1}, "scores of shape (2, 5, vocabulary) are needed"),
     ],
 )
 def test_outputs_that_do_not_fit_are_one_line(name, outputs, message):
@@ -199,7 +199,7 @@ def test_a_network_from_before_tasks_keeps_its_loss_to_itself(own):
         ("NoWords", "has num_classes 0; it must be a whole number of tokens above zero"),
         ("TooManyWords", "declares num_classes = 12, but returns scores of 11 tokens"),
         ("NoTask", "names an unknown task 'langage_model'; did you mean 'language_model'?"),
-        ("BadBatch", "has a make_batch that gives a list; it must give (inputs, targets)"),
+        ("BadBatch", "has a make_batch that returns a list; it must return (inputs, targets)"),
         ("RaisingBatch", "has a make_batch that raised OSError: no data in /nowhere"),
         ("Unit", "names an unknown sample_unit 'image'; did you mean 'img'?"),
     ],
@@ -213,5 +213,5 @@ def test_a_task_that_does_not_fit_the_network_is_one_line(own, factory, message)
 
 def test_a_loss_that_is_no_scalar_is_one_line(own):
     workload = build_workload(Case("own_tasks:Vector", batch_size=3), CPU)
-    with pytest.raises(BadInput, match="loss gives something of shape"):
+    with pytest.raises(BadInput, match="loss returns a tensor of shape"):
         workload.step()

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from dlbench.models import BuiltModel
 from dlbench.suites.case import OPTIMIZERS, Case
-from dlbench.tasks.classification import CLASSIFICATION
 from dlbench.worker import memory
 from dlbench.worker.workload import Workload, make_optimizer
 from tests.worker.networks import counted
@@ -19,9 +19,8 @@ def make_workload(layers: nn.Module, batch: torch.Tensor, optimizer: str = "adam
     labels = torch.zeros(batch.shape[0], dtype=torch.int64)
     return Workload(
         case=Case("by_hand", batch_size=batch.shape[0], optimizer=optimizer),
+        built=BuiltModel(layers, tuple(batch.shape[1:]), 10, "by_hand"),
         module=layers,
-        task=CLASSIFICATION,
-        input_shape=tuple(batch.shape[1:]),
         device=torch.device("cpu"),
         run=layers,
         batches=itertools.repeat(((batch,), labels)),

@@ -18,12 +18,14 @@ one that a version of PyTorch lacks is no error.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from dlbench.tasks.outputs import tensors_in
 
 
 def name_of(operation: Any) -> str:
@@ -60,17 +62,6 @@ def macs_of(operation: Any, args: Sequence[Any], kwargs: dict[str, Any], result:
         return None
     macs = _MACS[_root(operation)](*args, **kwargs, result=result)
     return macs if macs is None or not any(t.is_complex() for t in tensors) else 4 * macs
-
-
-def tensors_in(value: Any) -> Iterable[Tensor]:
-    """Return all tensors in nested lists, tuples and dictionaries."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors_in(list(value.values()))
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from tensors_in(part)
 
 
 def convolution_macs(x: Sequence[int], weight: Sequence[int], out: Sequence[int], transposed: bool) -> int:

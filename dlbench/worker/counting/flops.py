@@ -30,8 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks import Batch
-from dlbench.worker.counting.arithmetic import convolution_macs as convolution_macs
-from dlbench.worker.counting.arithmetic import is_counted, is_free, is_unknown, macs_of, name_of, tensors_in
+from dlbench.tasks.outputs import tensors_in
+from dlbench.worker.counting.arithmetic import is_counted, is_free, is_unknown, macs_of, name_of
 from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
 
 #: Number of passes to average if the work differs between steps.

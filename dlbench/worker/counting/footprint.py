@@ -24,8 +24,7 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def watch(self, tensor: Tensor) -> None:
         """Count a tensor created outside, such as a parameter."""
-        storage = tensor.untyped_storage()
-        identity = storage._cdata
+        storage, identity = tensor.untyped_storage(), storage_id(tensor)
         if identity in self._known:
             return
         self._known[identity] = storage.nbytes()
@@ -42,3 +41,8 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(leaf, Tensor):
                 self.watch(leaf)
         return result
+
+
+def storage_id(tensor: Tensor) -> int:
+    """Return the identity of a tensor's storage; unlike its address, it exists without data."""
+    return int(tensor.untyped_storage()._cdata)

@@ -24,17 +24,19 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.case import Case
 from dlbench.tasks import Batch, map_batch, tensors_of
-from dlbench.worker.counting.footprint import LiveBytes
+from dlbench.worker.counting.footprint import LiveBytes, storage_id
 from dlbench.worker.memory import in_backward
-from dlbench.worker.workload import Workload, make_optimizer
+from dlbench.worker.workload import Workload, laid_out, layout_of, make_optimizer
 
 _CPU = torch.device("cpu")
 #: Channels per block of oneDNN, by width of vector registers; copies are padded to whole blocks.
 _CHANNEL_BLOCK = {"AVX512": 16, "AVX2": 8}
-#: Name of a convolution under inference mode.
+#: Convolutions; under inference mode they have the names of their kind.
 _CONVOLUTIONS = (
     *(torch.ops.aten.convolution.default, torch.ops.aten.conv2d.default, torch.ops.aten.conv2d.padding),
     *(torch.ops.aten.conv1d.default, torch.ops.aten.conv3d.default),
+    *(torch.ops.aten.conv_transpose1d.default, torch.ops.aten.conv_transpose2d.input),
+    torch.ops.aten.conv_transpose3d.input,
 )
 #: Workspace of each cuBLAS handle in PyTorch: ":4096:2:16:8", and on Hopper and later 32 MiB
 #: (aten/src/ATen/cuda/CublasHandlePool.cpp). The threads of forward and backward each have a handle.
@@ -75,7 +77,7 @@ def followed(case: Case) -> tuple[Prediction, list[int]]:
     """
     built = build_on_meta(case.model, case.mode == "training")
     # On the meta device, because fake parameters do not support it.
-    built.module.to(memory_format=_layout(case))
+    built.module.to(memory_format=layout_of(case))
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             return _follow(case, built)
@@ -155,23 +157,28 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
         """Return the peak of a convolution on the CPU: its results and oneDNN's copies.
 
         From the allocator's reports: blocked copies of input, weights and output, then the output with its copy.
-        Inputs with few channels (images) are not copied.
+        Inputs with few channels (images) are not copied. Neither are outputs of a transposed convolution, which makes
+        one more copy of its output in the end.
         """
         if func in _CONVOLUTIONS:
             x, weight = args[0], args[1]
             if _channels_last(x, weight):
                 return _size(result) + self._blocked(weight, 0)
+            if _is_transposed(func, args):
+                y, size = self._read(result), _size(result)
+                return max(self._read(x) + self._blocked(weight, 1) + (y or size), y + 2 * size)
             y = self._blocked(result, 1)
             return max(self._read(x) + self._blocked(weight, 0) + y, y + _size(result))
         if func is torch.ops.aten.convolution_backward.default:
             gradient, x, weight = args[0], args[1], args[2]
             if _channels_last(x, weight):
                 return sum(_size(t) for t in result if t is not None) + self._blocked(weight, 0)
-            dy, w = self._blocked(gradient, 1), self._blocked(weight, 0)
+            transposed = args[7]
+            copied = self._read if transposed else lambda t: self._blocked(t, 1)
+            dy, w = copied(gradient), self._blocked(weight, 0)
             peak, of_input = 0, 0
             if result[0] is not None:
-                of_input = _size(result[0])
-                dx = self._blocked(x, 1)
+                of_input, dx = _size(result[0]), copied(x)
                 peak = max(dy + w + dx, dx + of_input)
             return max(peak, of_input + dy + self._read(x) + 2 * w)
         return 0
@@ -182,6 +189,11 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
     def _blocked(self, tensor: Tensor, axis: int) -> int:
         channels = tensor.shape[axis]
         return _size(tensor) // channels * math.ceil(channels / self._block) * self._block
+
+
+def _is_transposed(func: Any, args: Any) -> bool:
+    # Of `convolution`: after input, weight, bias, stride, padding and dilation.
+    return bool(args[6]) if func is torch.ops.aten.convolution.default else "transpose" in func._schema.name
 
 
 def _channels_last(x: Tensor, weight: Tensor) -> bool:
@@ -205,9 +217,8 @@ def _fake_workload(case: Case, built: BuiltModel) -> Workload:
     optimizer = make_optimizer(updated, module.parameters()) if training else None
     return Workload(
         case=case,
+        built=built,
         module=module,
-        task=built.task,
-        input_shape=built.input_shape,
         device=_CPU,
         run=module,
         batches=_batches(case, built),
@@ -215,10 +226,6 @@ def _fake_workload(case: Case, built: BuiltModel) -> Workload:
         # It reads its factor in each step, which fake tensors do not have.
         scaler=None,
     )
-
-
-def _layout(case: Case) -> torch.memory_format:
-    return torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
 
 
 def _on_cpu(module: nn.Module) -> nn.Module:
@@ -235,25 +242,21 @@ def _on_cpu(module: nn.Module) -> nn.Module:
 
 
 def _batches(case: Case, built: BuiltModel) -> Iterator[Batch]:
-    layout = _layout(case)
-    batch = built.make_batch(case.batch_size, _CPU)
-    batch = map_batch(lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t, batch)
-    return itertools.repeat(batch) if case.data == "synthetic" else (map_batch(_copy, batch) for _ in itertools.count())
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    return torch.empty_like(tensor)
+    batch = laid_out(built.make_batch(case.batch_size, _CPU), layout_of(case))
+    if case.data == "synthetic":
+        return itertools.repeat(batch)
+    return (map_batch(torch.empty_like, batch) for _ in itertools.count())
 
 
 def _saved_bytes(workload: Workload) -> int:
     """Run one step; return bytes saved by forward for backward, each storage once, without weights and batch."""
     batch = next(workload.batches)
-    own = {_storage(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *tensors_of(batch))}
+    own = {storage_id(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *tensors_of(batch))}
     saved: dict[int, Tensor] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        if not in_backward() and _storage(tensor) not in own:
-            saved[_storage(tensor)] = tensor
+        if not in_backward() and storage_id(tensor) not in own:
+            saved[storage_id(tensor)] = tensor
         return tensor
 
     batches, workload.batches = workload.batches, iter([batch])
@@ -274,12 +277,8 @@ def _state(workload: Workload) -> list[Tensor]:
 
 
 def _bytes(tensors: Sequence[Tensor]) -> int:
-    return sum({_storage(t): t.untyped_storage().nbytes() for t in tensors}.values())
+    return sum({storage_id(t): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def _size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)

@@ -23,8 +23,10 @@ import torch
 from torch import Tensor
 
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.counting.arithmetic import is_counted, is_unknown, macs_of, name_of, tensors_in
+from dlbench.tasks.outputs import tensors_in
+from dlbench.worker.counting.arithmetic import is_counted, is_unknown, macs_of, name_of
 from dlbench.worker.counting.flops import NUM_PASSES, UNSEEN, CountingMode, quietly, run_forward, seeded
+from dlbench.worker.counting.footprint import storage_id
 
 #: Owner of operations after the network: the loss and its gradient.
 LOSS = "(loss)"
@@ -126,7 +128,7 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
             self.work.setdefault(owner, Work())
             self.uncounted.setdefault(owner, {})[name_of(func)] = None
         if packet is _aten.bernoulli_:
-            self._masks[_storage(result)] = result
+            self._masks[storage_id(result)] = result
         elif macs or not (func.is_view or packet in _FREE or self._is_mask_scaled(packet, args)):
             skipped = len(args) if packet in _MAKE else 1 if packet in _OVERWRITE else 0
             self._add(owner, macs or 0, [*args[skipped:], *kwargs.values()], result)
@@ -136,14 +138,14 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         self.uncounted.setdefault(path, {})[UNSEEN] = None
 
     def _is_mask_scaled(self, packet: Any, args: Any) -> bool:
-        return packet is _aten.div_ and _storage(args[0]) in self._masks
+        return packet is _aten.div_ and storage_id(args[0]) in self._masks
 
     def _add(self, owner: str, macs: int, arguments: list[Any], result: Any) -> None:
         work = self.work.setdefault(owner, Work())
         way = "backward" if self.backward else "forward"
         elements = fixed_bytes = 0
         for tensor in tensors_in([*arguments, result]):
-            if _storage(tensor) in self._masks:
+            if storage_id(tensor) in self._masks:
                 fixed_bytes += _distinct(tensor)
             elif tensor.is_floating_point() or tensor.is_complex():
                 elements += _distinct(tensor)
@@ -166,10 +168,6 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         owner = self._last_owner if owner is None else owner
         self._owners.assign_new(owner)
         return owner
-
-
-def _storage(tensor: Tensor) -> int:
-    return int(tensor.untyped_storage()._cdata)
 
 
 def _distinct(tensor: Tensor) -> int:

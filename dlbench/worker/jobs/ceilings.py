@@ -23,7 +23,7 @@ from dlbench.errors import BadInput, UnknownName
 from dlbench.free_memory import allowed_bytes
 from dlbench.results.bounds_records import Ceiling, CeilingRun, to_json
 from dlbench.suites.case import DEVICES, Case
-from dlbench.worker.counting.flops import convolution_macs
+from dlbench.worker.counting.arithmetic import convolution_macs
 from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job import answer
 from dlbench.worker.machine.software import read_text

@@ -1,10 +1,10 @@
 """Does a case fit into memory? By a few real steps, or by prediction.
 
-A request of kind `predict` is answered by the lines over the batch of which the highest is the predicted peak [bytes,
-bytes per image], null where there are none, and by what this process takes before it has any tensor; one of kind `fit`
-by the peaks that were reached. On the CPU its `limit_bytes` is that on the process's data (RLIMIT_DATA): all private
-memory it may write to, of tensors, libraries, threads and the interpreter. An allocation beyond it fails, and nothing
-else on the machine is in danger. On a GPU it is null.
+The answer to a request of kind `predict` has lines over the batch, the highest of which is the predicted peak [bytes,
+bytes per image], or null if there is no prediction; and the memory of this process before it has any tensor. The answer
+to kind `fit` has the measured peaks. On the CPU its `limit_bytes` limits the data of the process (RLIMIT_DATA): all
+private writable memory of tensors, libraries, threads and the interpreter. An allocation beyond it fails,
+without danger for other processes. On a GPU it is null.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _predicted(case: Case) -> list[tuple[int, int]] | None:
     try:
         return peak_lines(case)
     except BadInput:
-        # Somebody's own network may not run without data; whether it can be built at all is seen by the real run.
+        # A user's network may not run without data; the real run reports whether it can be built.
         return None
 
 

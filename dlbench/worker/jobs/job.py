@@ -1,4 +1,4 @@
-"""A worker that measures no case of a suite: leaves result.json, or error.json with the reason why there is none."""
+"""Answer of every job except `measure`: result.json, or error.json with the reason of the failure."""
 
 from __future__ import annotations
 

@@ -87,11 +87,10 @@ def _known_system(case: Case, context: RankContext) -> tuple[tuple[System, Measu
 
 def _measure_as_rank(case: Case, folder: Path, found: DetectedRank) -> int:
     """Measure a case as one of its ranks; rank 0 writes the outcome. Return the exit status."""
-    from dlbench.worker.ranks.outcomes import merge_rank_outcomes
-    from dlbench.worker.ranks.process_group import serve
-
     began_s = time.perf_counter()
     from dlbench.worker.measure import measure
+    from dlbench.worker.ranks.outcomes import merge_rank_outcomes
+    from dlbench.worker.ranks.process_group import serve
 
     import_s = time.perf_counter() - began_s
 

@@ -30,7 +30,7 @@ from dlbench.errors import BadInput, DlbenchError
 from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.suites.case import Case
 from dlbench.suites.request import case_of
-from dlbench.tasks.outputs import main_scores
+from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
 from dlbench.worker.counting.traffic import LOSS, Work, count_traffic
 from dlbench.worker.devices import clock_for, device_identity, find_device
@@ -139,7 +139,7 @@ class LayerHooks:
 
 def graph_of(output: Any) -> list[Any]:
     """Return all autograd nodes of the tensors in `output`, each once."""
-    waiting = [t.grad_fn for t in _tensors(output) if t.grad_fn is not None]
+    waiting = [t.grad_fn for t in tensors_in(output) if t.grad_fn is not None]
     seen = set(waiting)
     found = []
     while waiting:
@@ -255,20 +255,11 @@ def write_trace(workload: Workload, clock: Clock, folder: Path, steps: int) -> N
 def _named_ranges(network: nn.Module) -> Iterator[None]:
     open_ranges: list[Any] = []
 
-    def entering(path: str) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            open_ranges.append(torch.profiler.record_function(path))
-            open_ranges[-1].__enter__()
+    def entering(path: str) -> None:
+        open_ranges.append(torch.profiler.record_function(path or ROOT))
+        open_ranges[-1].__enter__()
 
-        return hook
-
-    def leaving(*_: Any) -> None:
-        open_ranges.pop().__exit__(None, None, None)
-
-    handles: list[Any] = []
-    for path, module in network.named_modules():
-        handles.append(module.register_forward_pre_hook(entering(path or ROOT)))
-        handles.append(module.register_forward_hook(leaving, always_call=True))
+    handles = hook_modules(network, entering, lambda _: open_ranges.pop().__exit__(None, None, None))
     try:
         yield
     finally:
@@ -399,17 +390,6 @@ def _layers(
     for owner, part in PARTS.items():
         parts[part] = [own.get((owner, "forward"), 0.0) + own.get((owner, "backward"), 0.0) for own in times]
     return tuple(rows), {part: tuple(samples) for part, samples in parts.items() if any(samples)}
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, dict):
-        return _tensors(list(value.values()))
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _tensors(item)]
-    scores = main_scores(value)
-    return [] if scores is None else [scores]
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:

@@ -37,9 +37,9 @@ class HostWatch:
     """Busy time of the usable cores by other processes, around the window."""
 
     def __init__(self) -> None:
-        #: The ids of processes that work for this one, such as those of a loader: they are part of the case.
+        #: Returns the ids of processes that belong to the case, such as those of a loader.
         self.helpers: Callable[[], list[int]] = list
-        #: CPU seconds of theirs in the window.
+        #: Their CPU seconds in the window.
         self.helpers_s = 0.0
         self._cores = set(allowed_cores())
         self._before: tuple[float, float] | None = None
@@ -117,7 +117,7 @@ class HostWatch:
 
 
 def cpu_seconds(process_ids: Iterable[int]) -> float:
-    """CPU time that these processes took so far [s]; one that has ended took none that can be known."""
+    """Return the CPU time of these processes so far [s]; ended processes count as 0."""
     taken_s = 0.0
     for process_id in process_ids:
         with contextlib.suppress(psutil.Error):

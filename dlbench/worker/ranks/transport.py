@@ -13,7 +13,6 @@ import torch
 
 INFINIBAND = Path("/sys/class/infiniband")
 
-
 _WAYS = (
     ("P2P", "p2p"),
     ("SHM", "shared_memory"),
@@ -25,11 +24,9 @@ _WAYS = (
     ("NVLS", "nvlink"),
 )
 
-
 UNTOLD = (
     "transport_unknown: NCCL_DEBUG was already set, and only the log of NCCL contains the transport; unset NCCL_DEBUG."
 )
-
 
 _VIA = re.compile(r"via (P2P|SHM|NET/[A-Za-z]+|COLLNET|NVLS)")
 

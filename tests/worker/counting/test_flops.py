@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlbench.models import BuiltModel, build_on_meta, external
-from dlbench.worker.counting.flops import CountingMode, convolution_macs, count, count_model, quietly
+from dlbench.worker.counting.arithmetic import convolution_macs
+from dlbench.worker.counting.flops import CountingMode, count, count_model, quietly
 from tests.models.counting import built, counted
 
 aten = torch.ops.aten

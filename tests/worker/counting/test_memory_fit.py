@@ -68,6 +68,8 @@ def test_the_lines_of_maxbatch_are_the_prediction_at_any_batch(model, mode, batc
     ("model", "mode", "batch_size"),
     [
         *((model, mode, batch) for model in QUICK for mode in MODES for batch in (1, 8)),
+        # With a few images, oneDNN's scratchpad, which is not predicted, is a sixth of the peak.
+        *(("conv_autoencoder", mode, 64) for mode in MODES),
         pytest.param("vgg16", "inference", 8, marks=pytest.mark.slow),
         pytest.param("googlenet", "training", 8, marks=pytest.mark.slow),
     ],

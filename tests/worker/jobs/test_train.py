@@ -10,6 +10,8 @@ import sys
 import time
 
 import pytest
+import torch
+from PIL import Image
 
 from dlbench.data import digits
 from dlbench.errors import BadInput, UnknownName
@@ -19,6 +21,7 @@ from dlbench.results import store, training_store
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training, load_trainings
 from dlbench.worker.jobs.train import train
+from tests.worker.conftest import NETWORKS
 
 pytest.importorskip("sklearn")
 
@@ -80,6 +83,55 @@ def test_what_does_not_fit_together_is_one_line(setting, message):
         train(setting)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Folders train and val with four images of two classes each."""
+    for part in ("train", "val"):
+        for i in range(4):
+            file = tmp_path / "images" / part / f"class_{i % 2}" / f"{i}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("L", (40, 40), 60 * i).save(file)
+    return tmp_path / "images"
+
+
+def train_on(folder):
+    return train(Training("mlp", data=str(folder), max_epochs=1, target_value=1.01))
+
+
+def test_files_are_trained_on_and_broken_ones_named_even_if_they_fill_no_batch(images):
+    (images / "val" / "class_1" / "3.jpg").write_bytes(b"no image")
+    run = train_on(images)
+    assert (run.num_training, run.num_validation, len(run.epoch_s)) == (4, 4, 1)
+    (warning,) = (w for w in run.warnings if w.startswith("broken_images: 1 files"))
+    assert "val/class_1/3.jpg" in warning
+
+
+def test_folders_of_other_classes_are_one_line(images):
+    (images / "val" / "class_0").rename(images / "val" / "class_2")
+    with pytest.raises(BadInput, match="train and val must have the same folders; only one has 'class_0'"):
+        train_on(images)
+
+
+def test_digits_need_a_network_of_ten_classes(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(NETWORKS)])
+    with pytest.raises(BadInput, match="the digits have labels of 10 classes, but odd_networks:two_classes has 2"):
+        train(Training("odd_networks:two_classes"))
+
+
+def test_switches_that_a_networks_code_changes_are_reset_and_named(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(NETWORKS)])
+    run = train(Training("odd_networks:tf32", max_epochs=1))
+    assert any(w.startswith("settings_reset: ") and "matrix product is tf32" in w for w in run.warnings)
+
+
+def test_in_fp16_the_scale_of_the_loss_is_kept_from_epoch_to_epoch(monkeypatch):
+    made = []
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *a: made.append(scaler(*a)) or made[-1])
+    train(Training("lenet5", precision="amp_fp16", max_epochs=3, target_value=1.01))
+    assert len(made) == 1
 
 
 def test_without_scikit_learn_one_is_told_to_install_it(monkeypatch):

@@ -62,3 +62,14 @@ def huge() -> nn.Module:
     model = _Small()
     model.input_shape = (1, 10**30, 1)
     return model
+
+
+def two_classes() -> nn.Module:
+    model = _Small()
+    model.num_classes = 2
+    return model
+
+
+def tf32() -> nn.Module:
+    torch.backends.cuda.matmul.allow_tf32 = True
+    return _Small()
