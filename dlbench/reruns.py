@@ -112,15 +112,19 @@ def process_interval(windows: Sequence[Window], confidence: float = 0.95) -> Pro
     spread = stdev(logs)
     if spread < 1e-12:
         return None
-    reach = DRIFT_ALLOWANCE * max(
-        student(k - 1, confidence) * spread, NormalDist().inv_cdf((1 + confidence) / 2) * _within(windows)
-    )
+    of_windows = NormalDist().inv_cdf((1 + confidence) / 2) * _within(windows)
+    of_mean = max(reach_of_mean(spread, k, confidence), DRIFT_ALLOWANCE * of_windows / math.sqrt(k))
+    of_next = of_mean * math.sqrt(k + 1)
     middle = fmean(logs)
-    of_mean, of_next = reach / math.sqrt(k), reach * math.sqrt(1 + 1 / k)
     low, high, next_low, next_high = (
         _exp(middle + signed) for signed in (-of_mean, of_mean, -of_next, of_next)
     )  # fmt: skip
     return ProcessInterval(_exp(middle), low, high, next_low, next_high, confidence, k, spread)
+
+
+def reach_of_mean(spread: float, num_processes: int, confidence: float) -> float:
+    """Half of the interval of the mean of logarithms whose standard deviation between processes is `spread`."""
+    return DRIFT_ALLOWANCE * student(num_processes - 1, confidence) * spread / math.sqrt(num_processes)
 
 
 def _within(windows: Sequence[Window]) -> float:

@@ -105,6 +105,33 @@ def bytes_of(cell: Cell) -> str:
     return units.bytes_(_number(cell))
 
 
+def seconds_of(cell: Cell) -> str:
+    """Format a duration."""
+    return units.seconds(_number(cell))
+
+
+def percent_of(cell: Cell) -> str:
+    """Format a fraction as percent."""
+    return units.percent(_number(cell))
+
+
+def width_of(cell: Cell) -> str:
+    """Format half an interval's width, a fraction of its value, as percent."""
+    return units.width(_number(cell))
+
+
+def signed_percent_of(cell: Cell) -> str:
+    """Format a difference as percent: ``+3.0 %``."""
+    value = _number(cell)
+    return MISSING if value is None else f"{100 * value:+.1f} %"
+
+
+def digits_of(cell: Cell) -> str:
+    """Format a number with three significant digits."""
+    value = _number(cell)
+    return MISSING if value is None else digits(value)
+
+
 def text(table: Table, width: int | None = None) -> str:
     """`table` for the terminal: columns two spaces apart under a rule, without what a terminal might obey.
 

@@ -40,7 +40,7 @@ def _fleet(options: argparse.Namespace) -> int:
     from dlbench.report.analysis import fleet
     from dlbench.report.listings import fleet as listing
     from dlbench.results.reduction import parse_since
-    from dlbench.table import render
+    from dlbench.table import render_all
 
     since = parse_since(options.since) if options.since else None
     rows = fleet.read(options.sources, since)
@@ -52,8 +52,8 @@ def _fleet(options: argparse.Namespace) -> int:
     if options.list:
         print(fold_nodes(found.nodes))
     else:
-        shown = [table for table in listing.tables(found) if table.rows]
-        print("\n".join(render(table, options.format) for table in shown), end="")
+        outliers, units = listing.tables(found)
+        print(render_all([outliers, units] if outliers.rows else [units], options.format), end="")
     say(listing.summary(found))
     return SOME_FAILED if found.outliers else OK if found.tests else NOT_DECIDED
 

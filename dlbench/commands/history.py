@@ -25,7 +25,7 @@ def _history(options: argparse.Namespace) -> int:
     from dlbench.report.analysis import history
     from dlbench.report.chapters import history_tables as listing
     from dlbench.results.reduction import parse_since
-    from dlbench.table import render
+    from dlbench.table import render_all
 
     since = parse_since(options.since) if options.since else None
     found = history.read(options.sources)
@@ -33,8 +33,8 @@ def _history(options: argparse.Namespace) -> int:
         from dlbench.report.figures import plots_history
 
         save_figure(lambda: plots_history.lines(found.lines), options.plot)
-    tables = [listing.changes_table(found, since), listing.lines_table(found)]
-    print("\n".join(render(table, options.format) for table in tables if table.rows), end="")
+    shown, lines = listing.changes_table(found, since), listing.lines_table(found)
+    print(render_all([shown, lines] if shown.rows else [lines], options.format), end="")
     judged = sum(line.judged for line in found.lines)
     changes = found.changes(since)
     if not judged:

@@ -21,10 +21,10 @@ def add(commands: Any) -> None:
 def _verify(options: argparse.Namespace) -> int:
     from dlbench.report.analysis.verification import verify
     from dlbench.report.listings import verification as listing
-    from dlbench.table import render
+    from dlbench.table import render_all
 
     found = verify(options.sources)
-    tables = [listing.findings_table(found), listing.looked_at_table(found)]
-    print("\n".join(render(table, options.format) for table in tables if table.rows), end="")
+    findings, looked_at = listing.findings_table(found), listing.looked_at_table(found)
+    print(render_all([findings, looked_at] if findings.rows else [looked_at], options.format), end="")
     say(listing.summary(found))
     return SOME_FAILED if found.findings else OK if found.rows else BAD_INPUT

@@ -19,7 +19,7 @@ from dlbench.json_text import dump_json
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import MAIN_AXES
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.reruns import Window, process_interval
+from dlbench.report.analysis.side_by_side import Estimate, estimate
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
 from dlbench.version import __version__
@@ -36,20 +36,11 @@ _METRICS = {
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A value; the limits are None where nothing is known of them."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
 class Entry:
     """One case on one system."""
 
     labels: Mapping[str, str]  # the axes that tell it from the others, and its system
-    figures: Mapping[str, Figure]  # by the names of `_METRICS`
+    figures: Mapping[str, Estimate]  # by the names of `_METRICS`
     status: str  # of its latest attempt
     error: str
     started_at: pd.Timestamp  # of its latest attempt
@@ -76,7 +67,8 @@ def entries(content: Content) -> list[Entry]:
 def _entry(own: pd.DataFrame, axes: list[str], content: Content) -> Entry:
     latest = own.iloc[-1]
     done = own[own["status"].isin(DONE_STATUSES)]
-    found = {title: figure for name, title in _METRICS.items() if (figure := _figure(done, name)) is not None}
+    known = {name: done[done[name].gt(0)] for name in _METRICS}
+    found = {_METRICS[name]: estimate(rows, name) for name, rows in known.items() if len(rows)}
     system = content.system_names.get(str(latest["system_id"]), "unknown")
     error = latest["error"]
     return Entry(
@@ -90,25 +82,6 @@ def _entry(own: pd.DataFrame, axes: list[str], content: Content) -> Entry:
     )
 
 
-def _figure(done: pd.DataFrame, name: str) -> Figure | None:
-    known = done[done[name].gt(0)]
-    if known.empty:
-        return None
-    limits = [
-        known[f"{name}_{end}"].tolist() if f"{name}_{end}" in known else [None] * len(known) for end in ("low", "high")
-    ]
-    windows = [
-        Window(value, *(limit if limit is not None and limit > 0 else None for limit in own))
-        for value, *own in zip(known[name].astype(float), *limits, strict=True)
-    ]
-    over = process_interval(windows)
-    if over is not None:
-        return Figure(over.value, over.low, over.high)
-    if len(windows) == 1:
-        return Figure(windows[0].value, windows[0].low, windows[0].high)
-    return Figure(float(known[name].median()), None, None)
-
-
 def bencher(content: Content) -> Iterator[str]:
     """Bencher Metric Format: a value with lower and upper value for each case and metric (bencher.dev)."""
     found: dict[str, Any] = {}
@@ -119,7 +92,7 @@ def bencher(content: Content) -> Iterator[str]:
     yield dump_json(found) + "\n"
 
 
-def _bmf(figure: Figure) -> dict[str, float]:
+def _bmf(figure: Estimate) -> dict[str, float]:
     limits = {"lower_value": figure.low, "upper_value": figure.high}
     return {"value": figure.value} | {name: value for name, value in limits.items() if value is not None}
 

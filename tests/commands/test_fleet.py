@@ -49,9 +49,9 @@ def test_the_map_is_drawn(stores, tmp_path, capsys):
 
 def test_json_holds_the_outliers(stores, capsys):
     main(["fleet", str(stores / "slow"), "--format", "json"])
-    text = capsys.readouterr().out
-    assert '"node": "n3"' in text
-    json.JSONDecoder().raw_decode(text)
+    outliers, units = json.loads(capsys.readouterr().out)
+    assert [row["node"] for row in outliers["rows"]] == ["n7", "n3"]
+    assert units["rows"]
 
 
 @pytest.mark.parametrize(

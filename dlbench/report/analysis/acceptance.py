@@ -26,7 +26,8 @@ from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.names import excerpt
 from dlbench.report.analysis.content import read as read_content
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.reruns import MIN_PROCESSES, Window, process_interval
+from dlbench.report.analysis.side_by_side import estimate
+from dlbench.reruns import MIN_PROCESSES
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
 from dlbench.toml_file import read_toml, typed
@@ -166,7 +167,8 @@ def _judged(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judg
     if not count:
         ended = ", ".join(sorted(set(chosen["status"])))
         return Judgement(line, "not decided", reason=f"no process has a {METRICS[line.metric].title.lower()} ({ended})")
-    value, low, high = _interval(done, line.metric, confidence)
+    found = estimate(done, line.metric, confidence)
+    value, low, high = found.value, found.low, found.high
     if count < line.repeats:
         reason = f"{count} of {line.repeats} processes"
         return Judgement(line, "not decided", value, low, high, count, reason)
@@ -176,22 +178,6 @@ def _judged(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judg
     reason = "" if good or bad else "the interval holds the limit: more processes narrow it"
     verdict = "passed" if good else "failed" if bad else "not decided"
     return Judgement(line, verdict, value, low, high, count, reason)
-
-
-def _interval(done: pd.DataFrame, metric: str, confidence: float) -> tuple[float, float | None, float | None]:
-    """The value over processes and its interval; of fewer than three that within one run, where the metric has one."""
-    names = (f"{metric}_low", f"{metric}_high")
-    limits = [done[name].tolist() if name in done else [None] * len(done) for name in names]
-    windows = [
-        Window(value, *(limit if limit is not None and limit > 0 else None for limit in pair))
-        for value, *pair in zip(done[metric].astype(float), *limits, strict=True)
-    ]
-    over = process_interval(windows, confidence)
-    if over is not None:
-        return over.value, over.low, over.high
-    if len(windows) == 1:
-        return windows[0].value, windows[0].low, windows[0].high
-    return float(done[metric].median()), None, None
 
 
 def exit_status(judgements: Sequence[Judgement]) -> int:

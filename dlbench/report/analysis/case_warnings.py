@@ -76,23 +76,23 @@ def per_case(cases: pd.DataFrame) -> list[str]:
     ]
 
 
-def with_doubts(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
-    """`cases` with the column `doubts`: the warnings of any of their processes, in short words.
+def with_warnings(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
+    """`cases` with the column `warning_words`: the warnings of any of their processes, in short words.
 
     Args:
         cases: as `side_by_side.over_processes` gives them.
         processes: what these were made of, as `side_by_side.numbered` gives them.
     """
     if cases.empty:
-        return cases.assign(doubts=[])
+        return cases.assign(warning_words=[])
     keys = ["number", "system_id"]
-    said = processes[keys].assign(doubts=per_case(processes)).groupby(keys)["doubts"]
-    return cases.join(said.agg(_together), on=keys)
+    words = processes[keys].assign(warning_words=per_case(processes)).groupby(keys)["warning_words"]
+    return cases.join(words.agg(_together), on=keys)
 
 
 def describe(case: Mapping[Any, Any] | pd.Series) -> str:
-    """The status of a case of `with_doubts`, unless it is ok, and its warnings; "" without any."""
-    return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["doubts"]) if part)
+    """The status of a case of `with_warnings`, unless it is ok, and its warnings; "" without any."""
+    return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["warning_words"]) if part)
 
 
 def of_all(cases: pd.DataFrame, with_energy: bool) -> str:

@@ -9,7 +9,8 @@ SC15, rules 5 to 8; Kalibera & Jones 2013, ISMM, "Rigorous Benchmarking in Reaso
 
 - `compare_pairs`: A and B ran in turns; Student's t over the differences within each pair. What drifts over minutes
   is common to both and cancels. This is the way to measure; `DEFAULT_PAIRS` says how many.
-- `compare`: independent processes; Welch's t, which lets the sides differ in variance and number.
+- `compare`: independent processes; Welch's t, which lets the sides differ in variance and number. Its standard errors
+  are those of `reruns.process_interval`, `DRIFT_ALLOWANCE` included.
 - Fewer than three processes on a side cannot show how processes differ. The interval is then widened by a spread that
   is assumed, and the verdict stays `not decided`: on a shared machine of two cores, 24 fresh processes of one program
   had medians from 10 to 30 ms, each with an interval of its own of ±8 %. Only who knows the spread of a machine, from
@@ -32,7 +33,7 @@ from typing import Literal
 
 from dlbench import reruns, units
 from dlbench.errors import InvalidMeasurement
-from dlbench.reruns import MIN_PROCESSES
+from dlbench.reruns import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
@@ -60,12 +61,12 @@ class Comparison:
     confidence: float
     p_value: float | None  # two-sided, of "no difference"
     adjusted_p_value: float | None  # the same until `correct` has seen all comparisons of a table
-    chance_b_slower: float | None  # that a process of B is slower than one of A: 0.5 is no difference
-    num_processes_a: int
+    num_processes_a: int  # of several cases: of the case with the fewest
     num_processes_b: int
     basis: Basis
     margin: float
     standard_error: float | None = None  # of the logarithm of the ratio
+    chance_b_slower: float | None = None  # that a process of B is slower than one of A: 0.5 is no difference
 
     @property
     def verdict(self) -> Verdict:
@@ -128,6 +129,17 @@ class Comparison:
         return f"not decided (needs {units.counted(self.more_runs, f'more {unit}')})"
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the interval rests on a measured spread between processes, and so may be shown."""
+        return self.low is not None and self.basis != "assumed"
+
+    def inverted(self) -> Comparison:
+        """A over B."""
+        low, high = (None if limit is None else 1 / limit for limit in (self.high, self.low))
+        chance = None if self.chance_b_slower is None else 1 - self.chance_b_slower
+        return replace(self, ratio=1 / self.ratio, low=low, high=high, chance_b_slower=chance)
+
+    @property
     def without_spread(self) -> bool:
         """Whether the processes were enough to show how they differ, and showed no difference at all."""
         return self.low is None and self.basis in ("pairs", "processes")
@@ -174,12 +186,45 @@ def compare(
     if min(len(a), len(b)) < MIN_PROCESSES:
         error = _assumed_standard_error(a, b, logs_a, logs_b, between_processes, single_values)
         basis: Basis = "assumed" if between_processes is None else "stated"
-        return _conclude(d, error, math.inf, logs_a, logs_b, basis, confidence, margin)
-    of_a, of_b = stdev(logs_a) ** 2 / len(a), stdev(logs_b) ** 2 / len(b)
-    # Welch-Satterthwaite; equal medians on both sides leave no variance to divide by.
-    total = of_a + of_b
-    degrees = total**2 / (of_a**2 / (len(a) - 1) + of_b**2 / (len(b) - 1)) if total > 0 else math.inf
-    return _conclude(d, math.sqrt(total), degrees, logs_a, logs_b, "processes", confidence, margin)
+        return _conclude(d, error, math.inf, (len(a), len(b)), basis, confidence, margin)
+    found = compare_cases([(logs_a, logs_b)], [1.0], confidence, margin)
+    return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
+
+
+def compare_cases(
+    cases: Sequence[tuple[Sequence[float], Sequence[float]]],
+    weights: Sequence[float],
+    confidence: float = 0.95,
+    margin: float = DEFAULT_MARGIN,
+    ratio: float | None = None,
+) -> Comparison:
+    """B against A over several cases, from independent processes of each.
+
+    Args:
+        cases: of each case the logarithms of A's processes and of B's.
+        weights: one of each case; their sum is 1.
+        confidence: of the interval, between 0 and 1.
+        margin: relative difference that counts as none.
+        ratio: B over A; by default the weighted geometric mean of the cases' ratios.
+
+    Returns:
+        Without an interval where a side of a case has fewer than three processes.
+    """
+    mean = sum(weight * (fmean(b) - fmean(a)) for weight, (a, b) in zip(weights, cases, strict=True))
+    d = mean if ratio is None else math.log(ratio)
+    counts = min(len(a) for a, _ in cases), min(len(b) for _, b in cases)
+    if min(counts) < MIN_PROCESSES:
+        return _conclude(d, None, math.inf, counts, "assumed", confidence, margin)
+    # Welch-Satterthwaite, over the sides of all cases.
+    variances = [
+        ((DRIFT_ALLOWANCE * weight * stdev(side)) ** 2 / len(side), len(side) - 1)
+        for weight, sides in zip(weights, cases, strict=True)
+        for side in sides
+    ]
+    total = sum(variance for variance, _ in variances)
+    # Equal medians on both sides leave no variance to divide by.
+    degrees = total**2 / sum(variance**2 / n for variance, n in variances) if total > 0 else math.inf
+    return _conclude(d, math.sqrt(total), degrees, counts, "processes", confidence, margin)
 
 
 def compare_pairs(
@@ -203,7 +248,9 @@ def compare_pairs(
     logs_a, logs_b = _log_medians(a, "A"), _log_medians(b, "B")
     differences = [y - x for x, y in zip(logs_a, logs_b, strict=True)]
     error = stdev(differences) / math.sqrt(len(differences))
-    return _conclude(fmean(differences), error, len(differences) - 1, logs_a, logs_b, "pairs", confidence, margin)
+    n = len(differences)
+    found = _conclude(fmean(differences), error, n - 1, (n, n), "pairs", confidence, margin)
+    return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
 
 
 def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
@@ -233,8 +280,7 @@ def _conclude(
     d: float,
     error: float | None,
     degrees: float,
-    logs_a: list[float],
-    logs_b: list[float],
+    counts: tuple[int, int],
     basis: Basis,
     confidence: float,
     margin: float,
@@ -256,9 +302,8 @@ def _conclude(
         confidence=confidence,
         p_value=p_value,
         adjusted_p_value=p_value,
-        chance_b_slower=_chance_of_larger(logs_b, logs_a) if basis in ("pairs", "processes") else None,
-        num_processes_a=len(logs_a),
-        num_processes_b=len(logs_b),
+        num_processes_a=counts[0],
+        num_processes_b=counts[1],
         basis=basis,
         margin=margin,
         standard_error=error,

@@ -46,6 +46,10 @@ class Content:
         """The shown cases of one system."""
         return self.shown[self.shown["system_id"] == system_id]
 
+    def base_of(self, names: Mapping[str, str]) -> str:
+        """The `system_id` of the baseline; the first of `names` where the baseline is not one of them."""
+        return next((system for system, name in names.items() if name == self.baseline), next(iter(names)))
+
     def warn_of_skipped(self) -> None:
         """A `SkippedPart` warning for each part that could not be read, for those who show nothing but figures."""
         if self.account.error:

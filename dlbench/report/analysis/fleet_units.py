@@ -27,9 +27,8 @@ def _short(full: pd.Series) -> tuple[pd.Series, list[str]]:
     names = {name: name.partition(".")[0] for name in full.unique()}
     counts = pd.Series(list(names.values())).value_counts() if names else pd.Series(dtype=int)
     shared = [name for name, count in counts.items() if count > 1]
-    short = {name: name if names[name] in shared else names[name] for name in names}
     notes = [f"Several hosts are called {name}: they keep their full names." for name in shared]
-    return full.map(short), notes
+    return full.map({name: name if short in shared else short for name, short in names.items()}), notes
 
 
 def _numbers(rows: pd.DataFrame, devices: pd.DataFrame) -> pd.Series:

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from dlbench.report.analysis import change_points
 from dlbench.report.analysis.labels import MAIN_AXES, network, setting
-from dlbench.reruns import MIN_PROCESSES, student
+from dlbench.reruns import MIN_PROCESSES, reach_of_mean
 from dlbench.results.reduction import SETTING, SYSTEM_FACTS, days
+from dlbench.suites.case import USUAL_CONFIDENCE
 
 FALSE_ALARMS = 0.05
 #: A level that comes back within so many points, to within this share of the shift, was disturbed for a while.
@@ -145,7 +146,7 @@ def _line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> Line:
 def _reach(processes: float, sd: float) -> float:
     if processes < MIN_PROCESSES or not math.isfinite(sd):
         return math.nan
-    return student(int(processes) - 1, 0.95) * sd / math.sqrt(processes)
+    return reach_of_mean(sd, int(processes), USUAL_CONFIDENCE)
 
 
 def _changes(

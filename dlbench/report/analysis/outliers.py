@@ -3,8 +3,8 @@
 The centre is the median and the scale the median absolute deviation (MAD), which no outlier moves. The limit is the
 quantile of Student's t at the false-alarm rate divided among all tests (Šidák 1967, J. American Statistical Association
 62(318)), with 0.4 degrees of freedom per unit: so much a MAD of n normal values is worth (Rousseeuw & Croux 1993, ibid.
-88(424); efficiency 37 %). Where the middle 95 % of the units reach further beyond the middle half than normal values
-do, by more than chance explains, the limit is that of a t distribution with tails as heavy.
+88(424); efficiency 37 %). From 50 units on the slow half is judged by itself: its own scale counts where it is larger,
+and the limit is that of a t distribution with tails as heavy as those of the slow half, plus one standard error.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _DEGREES_PER_UNIT = 0.4
 _NORMAL = 1.4826
 #: From this number of units on the tails are looked at.
 _MIN_FOR_TAILS = 50
-#: (97.5th - 2.5th) / (75th - 25th percentile) of the normal distribution; its standard error over √n is that.
-_NORMAL_TAILS, _TAILS_ERROR = 2.906, 3.8
+#: Standard error, times √n, of how much further the 97.5th percentile is from the median than the 75th one.
+_TAILS_ERROR = 5.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spre
     distances = np.abs(values - centre)
     scale = float(_NORMAL * np.median(distances))
     if values.size >= _MIN_FOR_TAILS:
-        # Slow units are often spread further than fast ones.
+        # Slow units often differ more than fast ones.
         scale = max(scale, float(_NORMAL * np.median(distances[values > centre])) if (values > centre).any() else 0.0)
     return Spread(centre, scale, limit(values, false_alarms, tests))
 
@@ -76,19 +76,18 @@ def limit(values: NDArray[np.float64], false_alarms: float, tests: int) -> float
 
 
 def _tail_degrees(values: NDArray[np.float64]) -> float | None:
-    """Degrees of freedom of a t distribution with such tails; None where they are as light as normal ones."""
+    """Degrees of freedom of a t distribution with the tail of the slow half; None where that is as light as normal."""
     from scipy import optimize, stats
 
-    if values.size < _MIN_FOR_TAILS:
+    above = values[values > np.median(values)] - np.median(values)
+    if values.size < _MIN_FOR_TAILS or not above.size:
         return None
-    low, lower, upper, high = np.percentile(values, (2.5, 25, 75, 97.5))
-    if upper <= lower:
-        return None
-    ratio = float((high - low) / (upper - lower))
-    if ratio <= _NORMAL_TAILS + 2 * _TAILS_ERROR / math.sqrt(values.size):
-        return None
+    middle, high = np.percentile(above, (50, 95))
+    ratio = float(high / middle) + _TAILS_ERROR / math.sqrt(values.size)
 
     def excess(degrees: float) -> float:
         return float(stats.t.ppf(0.975, degrees) / stats.t.ppf(0.75, degrees)) - ratio
 
+    if excess(1000.0) >= 0:
+        return None
     return 1.0 if excess(1.0) < 0 else float(optimize.brentq(excess, 1.0, 1000.0))

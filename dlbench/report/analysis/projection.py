@@ -54,6 +54,13 @@ class Prices:
         if self.per_kwh is None and self.per_device_hour is None and not self.systems:
             raise BadInput("neither per_kwh nor per_device_hour is given; write at least one of them")
 
+    def cost(self, device_hours: float, energy_j: float | None) -> float | None:
+        """The cost in `currency`; None where electricity has a price and the energy is not known."""
+        cost = device_hours * (self.per_device_hour or 0.0)
+        if self.per_kwh is None:
+            return cost
+        return None if energy_j is None else cost + energy_j / JOULES_PER_KWH * self.pue * self.per_kwh
+
     def of(self, system: str) -> Prices | None:
         """What this system costs: its own prices, else those of all; None where there are neither."""
         # What tells systems of one name apart, in brackets, costs nothing by itself.
@@ -144,7 +151,7 @@ def project(
         time_s=time_s,
         device_hours=_scaled(time_s, num_devices / 3600),
         energy_j=energy_j,
-        cost=_cost(time_s, energy_j, num_devices, prices),
+        cost=_cost(_scaled(time_s, num_devices / 3600), energy_j, prices),
         currency=prices.currency if prices is not None else None,
         assumptions=tuple(_assumptions(num_images, num_epochs, num_devices, metered, prices)),
     )
@@ -197,15 +204,16 @@ def _replaced(values: dict[str, Any], name: str, own: dict[str, Any]) -> dict[st
     return {**values, **own}
 
 
-def _cost(time_s: Interval, energy_j: Interval | None, num_devices: int, prices: Prices | None) -> Interval | None:
-    if prices is None or (prices.per_kwh is not None and energy_j is None):
+def _cost(device_hours: Interval, energy_j: Interval | None, prices: Prices | None) -> Interval | None:
+    if prices is None:
         return None
-    cost = _scaled(time_s, num_devices / 3600 * (prices.per_device_hour or 0.0))
-    if prices.per_kwh is None or energy_j is None:
-        return cost
-    of_energy = _scaled(energy_j, prices.per_kwh * prices.pue / JOULES_PER_KWH)
+    hours = (device_hours.value, device_hours.low, device_hours.high)
+    energies = (energy_j.value, energy_j.low, energy_j.high) if energy_j else (None, None, None)
+    value, low, high = map(prices.cost, hours, energies)
+    if value is None or low is None or high is None:
+        return None
     return Interval(
-        cost.value + of_energy.value, cost.low + of_energy.low, cost.high + of_energy.high, of_energy.confidence
+        value, low, high, (energy_j if energy_j and prices.per_kwh is not None else device_hours).confidence
     )
 
 

@@ -95,15 +95,7 @@ def speedup(base: pd.DataFrame, target: pd.DataFrame) -> Comparison:
         [steps.tolist() if few else [float(middle)] for steps, middle in zip(s["samples"], s["step_time"], strict=True)]
         for s in (base, target)
     ]
-    found = compare(sides[0], sides[1])
-    if found.low is None or found.high is None:
-        return replace(found, ratio=1 / found.ratio)
-    return replace(found, ratio=1 / found.ratio, low=1 / found.high, high=1 / found.low)
-
-
-def is_measured(found: Comparison) -> bool:
-    """Whether the interval rests on a measured spread between processes, and so may be shown."""
-    return found.low is not None and found.basis != "assumed"
+    return compare(sides[0], sides[1]).inverted()
 
 
 def _standing(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> Standing:
@@ -133,7 +125,7 @@ def _of_shares(base: pd.DataFrame, target: pd.DataFrame, metric: str) -> Compari
 
 def _settled(found: list[Standing], metric: str) -> list[Standing]:
     """The standings with their outcome, corrected for how many there are."""
-    tested = [s for s in found if s.comparison is not None and is_measured(s.comparison)]
+    tested = [s for s in found if s.comparison and s.comparison.is_measured]
     corrected = dict(zip(map(id, tested), correct([s.comparison for s in tested if s.comparison]), strict=True))
     return [_with_outcome(s, corrected.get(id(s), s.comparison)) for s in found]
 
@@ -144,7 +136,7 @@ def _with_outcome(standing: Standing, found: Comparison | None) -> Standing:
         return replace(standing, outcome=SAME if small else BETTER)
     # Medians and geometric means may disagree about which side is better: then neither is.
     same_way = (found.ratio > 1) == (standing.ratio > 1)
-    if not is_measured(found):
+    if not found.is_measured:
         return replace(standing, outcome=NOT_DECIDED, comparison=found)
     outcome = SAME if found.verdict == "same" else NOT_DECIDED
     if found.verdict in ("faster", "slower") and same_way:

@@ -7,6 +7,7 @@ the point. The axis `repeat` tells processes of one case apart: their median cou
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -20,9 +21,8 @@ from dlbench.report.analysis.derive import INVERSE, PROPORTIONAL
 from dlbench.report.analysis.labels import axis_title, network, network_order
 from dlbench.report.analysis.matching import IDENTITY, comparable_protocol
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.loading.samples import LIMITS
 from dlbench.reruns import MIN_PROCESSES, Window, process_interval, two_groups
-from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
+from dlbench.suites.case import AXES, MODES, PRECISIONS, USUAL_CONFIDENCE, Case
 from dlbench.table import Cell, Column, Table
 
 #: What has to agree for cases to stand side by side.
@@ -133,7 +133,8 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
         if len(own) < MIN_PROCESSES or not own["step_time"].gt(0).all():
             continue
         windows = windows_of(own)
-        interval = process_interval(windows, float(own["confidence"].iloc[0]) if "confidence" in own else 0.95)
+        level = float(own["confidence"].iloc[0]) if "confidence" in own else USUAL_CONFIDENCE
+        interval = process_interval(windows, level)
         groups = two_groups(windows)
         if groups is not None:
             found.at[key, "groups"] = groups.words
@@ -148,12 +149,41 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
     return found
 
 
-def windows_of(processes: pd.DataFrame) -> list[Window]:
-    """Of each process its median step time [s] with the interval within its run, where it has one."""
-    columns = (processes[name].astype(float).tolist() for name in ("step_time", *LIMITS))
+@dataclass(frozen=True)
+class Estimate:
+    """A figure of one case; the limits are None where nothing is known of them."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def estimate(processes: pd.DataFrame, metric: str, confidence: float = USUAL_CONFIDENCE) -> Estimate:
+    """A metric over the processes of one case.
+
+    Args:
+        processes: one row per process; the metric is above 0 in all.
+
+    Returns:
+        Of three or more the mean with the interval of `reruns.process_interval`, of one its own interval, else the
+        median without limits.
+    """
+    windows = windows_of(processes, metric)
+    over = process_interval(windows, confidence)
+    if over is not None:
+        return Estimate(over.value, over.low, over.high)
+    if len(windows) == 1:
+        return Estimate(windows[0].value, windows[0].low, windows[0].high)
+    return Estimate(float(processes[metric].median()), None, None)
+
+
+def windows_of(processes: pd.DataFrame, metric: str = "step_time") -> list[Window]:
+    """The value of each process with the interval within its run, where it has one."""
+    names = (metric, f"{metric}_low", f"{metric}_high")
+    columns = (processes[name].astype(float) if name in processes else [math.nan] * len(processes) for name in names)
     return [
-        Window(value, low if low > 0 else None, high if low > 0 else None)
-        for value, low, high in zip(*columns, strict=True)
+        Window(value, *(limits if all(limit > 0 for limit in limits) else ()))
+        for value, *limits in zip(*columns, strict=True)
     ]
 
 

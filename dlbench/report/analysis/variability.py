@@ -21,7 +21,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import KEYS, in_order, numbered
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, percent_of, signed_percent_of
 
 #: A host or device that differs by less is not worth a walk to the machine room.
 MIN_DEVIATION = 0.02
@@ -103,9 +103,9 @@ def spreads(cases: pd.DataFrame, names: dict[str, str]) -> Table:
         Column("processes", "Processes", "right"),
         Column("hosts", "Hosts", "right"),
         Column("step_time", "Median step", "right", lambda c: METRICS["step_time"].show(_float(c))),
-        Column("spread", "Robust SD", "right", _percent),
-        Column("lowest", "Fastest", "right", _signed),
-        Column("highest", "Slowest", "right", _signed),
+        Column("spread", "Robust SD", "right", percent_of),
+        Column("lowest", "Fastest", "right", signed_percent_of),
+        Column("highest", "Slowest", "right", signed_percent_of),
     ]
     keys = ["system_id", "number"]
     groups = cases[[*keys, "host", "step_time", "deviation"]].groupby(keys)
@@ -152,8 +152,8 @@ def ranges(cases: pd.DataFrame) -> str:
 def units_table(found: list[Unit], names: dict[str, str]) -> Table:
     """Hosts and devices with their deviations, and which of them are off."""
     columns = [Column("system", "System"), Column("kind", "What"), Column("unit", "Name")]
-    columns += [Column("verdict", "Verdict"), Column("deviation", "Step time", "right", _signed)]
-    columns += [Column("limit", "Named from", "right", _percent)]
+    columns += [Column("verdict", "Verdict"), Column("deviation", "Step time", "right", signed_percent_of)]
+    columns += [Column("limit", "Named from", "right", percent_of)]
     columns += [Column("processes", "Processes"), Column("cases", "Cases")]
     rows: list[list[Cell]] = []
     for unit in found:
@@ -207,15 +207,6 @@ def _verdict(unit: Unit) -> str:
     if unit.off:
         return "slow" if unit.deviation > 0 else "fast"
     return "as the others" if unit.spread is not None else "too few processes to tell"
-
-
-def _percent(cell: Cell) -> str:
-    return units.percent(_float(cell))
-
-
-def _signed(cell: Cell) -> str:
-    value = _float(cell)
-    return units.MISSING if value is None else f"{100 * value:+.1f} %"
 
 
 def _float(cell: Cell) -> float | None:

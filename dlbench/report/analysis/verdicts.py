@@ -1,4 +1,4 @@
-"""What each system is worth against another, per precision and mode: the numbers of the brief.
+"""Systems against each other, per precision and mode: the numbers of the brief.
 
 A ratio is target over base, from one row per process. Over several cases it is the geometric mean of their ratios, with
 the interval that follows from how the processes of each case differ: it holds for these cases, and says nothing of
@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean, stdev
-from typing import Any
+from dataclasses import dataclass, replace
+from statistics import fmean
 
 import pandas as pd
 
-from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, Comparison
+from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.mix import Work
-from dlbench.report.analysis.projection import JOULES_PER_KWH, Prices
+from dlbench.report.analysis.projection import Prices
 from dlbench.report.analysis.ranking import MEMORY_METRICS, best_known, of_one_meter
-from dlbench.reruns import MIN_PROCESSES
-from dlbench.suites.case import MODES, PRECISIONS, USUAL_CONFIDENCE
+from dlbench.report.analysis.side_by_side import together
+from dlbench.suites.case import MODES, PRECISIONS
 
-#: Metrics of which two runs of one program give the same value, so that no interval is needed.
-_EXACT = frozenset(MEMORY_METRICS)
 COST = "cost_per_image"
+_COSTING = ["system_id", "throughput", "nodes", "devices_per_node", "energy_per_image"]
 
 #: Of each case and system the logarithms of a metric, one per process.
 Logs = Mapping[tuple[int, str], Sequence[float]]
@@ -38,11 +37,6 @@ class Group:
     precision: str
     numbers: tuple[int, ...]
 
-    @property
-    def title(self) -> str:
-        """Such as "training, fp32"."""
-        return f"{self.mode}, {self.precision}"
-
 
 @dataclass(frozen=True)
 class Ratio:
@@ -52,7 +46,6 @@ class Ratio:
     least: float  # the range of the cases
     most: float
     num_cases: int
-    exact: bool = False
 
     @property
     def value(self) -> float:
@@ -63,31 +56,72 @@ class Ratio:
     def interval(self) -> tuple[float, float] | None:
         """The interval of `value`; None where the spread between processes was not measured."""
         c = self.comparison
-        return None if c.low is None or c.high is None or c.basis == "assumed" else (c.low, c.high)
+        return None if c.low is None or c.high is None else (c.low, c.high)
 
     @property
     def decided(self) -> bool:
         """Whether target is better or worse for certain, and by more than the margin that counts as none."""
-        if self.exact:
-            return not 1 / (1 + DEFAULT_MARGIN) <= self.value <= 1 + DEFAULT_MARGIN
         return self.comparison.verdict in ("faster", "slower")
-
-    @property
-    def words(self) -> str:
-        """The verdict on the one scale of certainty."""
-        if self.exact and not self.decided:
-            return f"no difference beyond {100 * DEFAULT_MARGIN:g} %"
-        if self.exact:
-            return "less" if self.value < 1 else "more"
-        return self.comparison.words
 
     def better(self) -> Ratio:
         """The same the other way round: how many times as fast the target is, with its interval and range."""
-        c = self.comparison
-        turned = Comparison(
-            **{**vars(c), "ratio": 1 / c.ratio, "low": c.high and 1 / c.high, "high": c.low and 1 / c.low}
-        )
-        return Ratio(turned, 1 / self.most, 1 / self.least, self.num_cases, self.exact)
+        return Ratio(self.comparison.inverted(), 1 / self.most, 1 / self.least, self.num_cases)
+
+
+@dataclass(frozen=True)
+class Leader:
+    """The best system of a group, the next, and how far apart they are."""
+
+    group: Group
+    best: str
+    second: str
+    ratio: Ratio  # best over second in time, energy or cost
+    what: str
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What the brief is written from."""
+
+    names: Mapping[str, str]  # of the systems that share cases, by `system_id`
+    base: str
+    groups: Sequence[Group]
+    cases: pd.DataFrame
+    logs: Mapping[str, Logs]  # by what is compared: time, energy, memory, cost
+    attempts: Mapping[tuple[int, str], Sequence[str]]  # by number and system
+
+    def others(self) -> list[str]:
+        """Every system but the baseline."""
+        return [system for system in self.names if system != self.base]
+
+    def leaders(self, what: str) -> list[Leader]:
+        """Per precision and mode the best system by time, energy or cost, where two or more are known."""
+        found = []
+        for group in self.groups:
+            ranked = order(self.logs[what], list(self.names), group.numbers)
+            if len(ranked) > 1:
+                apart = ratio(self.logs[what], ranked[1], ranked[0], group.numbers)
+                assert apart
+                found.append(Leader(group, ranked[0], ranked[1], apart, what))
+        # Read together, so that one false "faster" in all of them stays improbable.
+        corrected = correct([one.ratio.comparison for one in found])
+        return [replace(one, ratio=replace(one.ratio, comparison=c)) for one, c in zip(found, corrected, strict=True)]
+
+
+def prepare(content: Content) -> Brief | None:
+    """The numbers behind the brief; None where systems share no case."""
+    shared = together(content)
+    if shared.cases.empty:
+        return None
+    there = set(shared.cases["system_id"])
+    names = {system: name for system, name in content.system_names.items() if system in there}
+    base = content.base_of(names)
+    processes = with_cost(shared.processes, content.prices, names)
+    logs = {what: logs_of(processes, column) for what, column in metrics_of(processes).items()}
+    attempts: dict[tuple[int, str], list[str]] = {}
+    for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
+        attempts.setdefault((int(number), str(system)), []).append(str(attempt))
+    return Brief(names, base, groups(shared.cases, list(names)), shared.cases, logs, attempts)
 
 
 def groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[Group]:
@@ -120,16 +154,13 @@ def with_cost(processes: pd.DataFrame, prices: Prices | None, names: Mapping[str
     if prices is None:
         return processes
     costs = []
-    for row in processes[["system_id", "throughput", "nodes", "devices_per_node", "energy_per_image"]].to_dict(
-        "records"
-    ):
+    for row in processes[_COSTING].to_dict("records"):
         own = prices.of(names.get(row["system_id"], ""))
-        cost = math.nan
+        cost = None
         if own is not None and row["throughput"] > 0:
-            devices = row["nodes"] * row["devices_per_node"]
-            cost = (own.per_device_hour or 0.0) * devices / 3600 / row["throughput"]
-            cost += (own.per_kwh or 0.0) * own.pue * row["energy_per_image"] / JOULES_PER_KWH if own.per_kwh else 0.0
-        costs.append(cost)
+            device_hours = row["nodes"] * row["devices_per_node"] / 3600 / row["throughput"]
+            cost = own.cost(device_hours, row["energy_per_image"] if row["energy_per_image"] > 0 else None)
+        costs.append(math.nan if cost is None else cost)
     return processes.assign(**{COST: costs})
 
 
@@ -144,10 +175,10 @@ def logs_of(processes: pd.DataFrame, metric: str) -> dict[tuple[int, str], list[
     return found
 
 
-def ratio(logs: Logs, base: str, target: str, numbers: Iterable[int], metric: str = "") -> Ratio | None:
+def ratio(logs: Logs, base: str, target: str, numbers: Iterable[int]) -> Ratio | None:
     """Target over base as the geometric mean over the cases that both have; None without any."""
     pairs = [(logs[n, base], logs[n, target]) for n in numbers if (n, base) in logs and (n, target) in logs]
-    return _combined(pairs, [1 / len(pairs)] * len(pairs), metric in _EXACT) if pairs else None
+    return _combined(pairs, [1 / len(pairs)] * len(pairs)) if pairs else None
 
 
 def mix_ratio(logs: Logs, base: str, target: str, weights: Mapping[int, float]) -> Ratio | None:
@@ -163,11 +194,7 @@ def mix_ratio(logs: Logs, base: str, target: str, weights: Mapping[int, float]) 
     times = [w * math.exp(fmean(b) - fmean(a)) for (a, b), w in zip(pairs, known.values(), strict=True)]
     total = sum(times) / sum(known.values())
     # By the delta method each case weighs by its share of the time on target.
-    found = _combined(pairs, [time / sum(times) for time in times], exact=False)
-    shift = total / found.comparison.ratio
-    c = found.comparison
-    moved = {"ratio": total, "low": c.low and c.low * shift, "high": c.high and c.high * shift}
-    return Ratio(Comparison(**{**vars(c), **moved}), found.least, found.most, found.num_cases)
+    return _combined(pairs, [time / sum(times) for time in times], total)
 
 
 def weights_of(mix: Sequence[Work], cases: pd.DataFrame) -> tuple[dict[int, float], list[Work]]:
@@ -190,40 +217,9 @@ def order(logs: Logs, systems: Sequence[str], numbers: Sequence[int]) -> list[st
     return sorted(means, key=lambda system: means[system])
 
 
-def _combined(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], weights: list[float], exact: bool) -> Ratio:
-    """The weighted mean of the differences of logarithms; its standard error from the processes of each case."""
-    differences = [fmean(b) - fmean(a) for a, b in pairs]
-    d = sum(w * x for w, x in zip(weights, differences, strict=True))
-    fewest = min(min(len(a), len(b)) for a, b in pairs)
-    variance, denominator = 0.0, 0.0
-    if fewest >= MIN_PROCESSES:
-        for weight, sides in zip(weights, pairs, strict=True):
-            for side in sides:
-                share = weight**2 * stdev(side) ** 2 / len(side)
-                variance += share
-                denominator += share**2 / (len(side) - 1)
-    comparison = _comparison(d, math.sqrt(variance), variance**2 / denominator if denominator else 0.0, fewest)
-    return Ratio(comparison, math.exp(min(differences)), math.exp(max(differences)), len(pairs), exact)
-
-
-def _comparison(d: float, error: float, degrees: float, fewest: int) -> Comparison:
-    low = high = p_value = None
-    if error > 0:
-        # It takes some time to import, and most reports compare no systems.
-        from scipy.special import stdtr, stdtrit
-
-        reach = float(stdtrit(degrees, (1 + USUAL_CONFIDENCE) / 2)) * error
-        low, high, p_value = math.exp(d - reach), math.exp(d + reach), float(2 * stdtr(degrees, -abs(d) / error))
-    common: dict[str, Any] = {"confidence": USUAL_CONFIDENCE, "margin": DEFAULT_MARGIN, "chance_b_slower": None}
-    return Comparison(
-        ratio=math.exp(d),
-        low=low,
-        high=high,
-        p_value=p_value,
-        adjusted_p_value=p_value,
-        num_processes_a=fewest,
-        num_processes_b=fewest,
-        basis="processes" if fewest >= MIN_PROCESSES else "assumed",
-        standard_error=error or None,
-        **common,
-    )
+def _combined(
+    pairs: Sequence[tuple[Sequence[float], Sequence[float]]], weights: Sequence[float], value: float | None = None
+) -> Ratio:
+    """The ratio over cases, and their range."""
+    ratios = [math.exp(fmean(b) - fmean(a)) for a, b in pairs]
+    return Ratio(compare_cases(pairs, weights, ratio=value), min(ratios), max(ratios), len(pairs))

@@ -56,6 +56,12 @@ class Verification:
     notes: list[str] = field(default_factory=list)
     rows: int = 0
 
+    def add(self, check: str, attempt: str, words: str) -> None:
+        """Count a row that a check looked at; `words` say what is wrong with it, "" where nothing is."""
+        self.looked_at[check] += 1
+        if words:
+            self.findings.append(Finding(check, attempt, words))
+
 
 CHECKS: tuple[Check, ...] = (
     Check("case", "the case's id against its axes and protocol", rows_of.case_id),
@@ -90,18 +96,22 @@ def verify(sources: Sequence[str | Path]) -> Verification:
     across = _Across(found)
     for row in _rows(reader, columns):
         found.rows += 1
-        across.look(row)
         if row["status"] not in DONE_STATUSES:
             continue
+        across.look(row)
         for check in CHECKS:
             words = check.of_row(row)
             if words is not None:
-                found.looked_at[check.name] += 1
-            if words:
-                found.findings.append(Finding(check.name, row["attempt_id"], words))
+                found.add(check.name, row["attempt_id"], words)
     across.finish()
     found.notes += reader.problems
-    verification_store.compare(sources, reader, found.findings, found.looked_at, found.notes, Finding)
+    folders = verification_store.attempt_folders(sources)
+    if not folders:
+        found.notes.append(
+            "These results have no attempts' folders: the rows cannot be compared with what the workers wrote."
+        )
+    for name, attempt, words in verification_store.compare(reader, folders):
+        found.add(name, attempt, words)
     return found
 
 
@@ -122,39 +132,32 @@ class _Across:
         self._ranks: dict[str, tuple[int, int]] = {}
 
     def look(self, row: Row) -> None:
-        """Remember a row, and compare it with those before."""
+        """Remember a measured row, and compare it with those before."""
         attempt = row["attempt_id"]
-        if row["status"] not in DONE_STATUSES:
-            return
         held = self._ranks.get(attempt, (0, 0))[0]
         self._ranks[attempt] = (held + 1, row["world_size"] or 1)
         self._copies(attempt, row["rank"], row["step_s"])
         key = (row["suite"], row["suite_version"], *(row[name] for name in rows_of.AXES_OF_A_CASE))
-        before = self._protocols.setdefault(key, (row["protocol"], attempt))
-        self._found.looked_at["suite"] += 1
-        if row["protocol"] != before[0]:
-            self._add("suite", attempt, f"its protocol differs from that of {before[1]}, the same case of the suite")
+        protocol, other = self._protocols.setdefault(key, (row["protocol"], attempt))
+        differs = f"its protocol differs from that of {other}, the same case of the suite"
+        self._found.add("suite", attempt, differs if row["protocol"] != protocol else "")
 
     def _copies(self, attempt: str, rank: int, steps: NDArray[np.float64]) -> None:
         if steps.size < rows_of.FEW_STEPS or np.unique(steps).size < rows_of.FEW_STEPS // 2:
             return
-        self._found.looked_at["copies"] += 1
+        words = ""
         for part in np.array_split(steps, 2):
             digest = hashlib.sha256(np.ascontiguousarray(part).tobytes()).digest()[:16]
             other = self._seen.setdefault(digest, (attempt, rank))
             if other != (attempt, rank):
-                self._add("copies", attempt, f"{part.size} samples are equal to those of {other[0]}")
-                return
+                words = words or f"{part.size} samples are equal to those of {other[0]}"
+        self._found.add("copies", attempt, words)
 
     def finish(self) -> None:
         """Name the attempts that lack ranks."""
         for attempt, (held, wanted) in self._ranks.items():
-            self._found.looked_at["ranks"] += 1
-            if held < wanted:
-                self._add("ranks", attempt, f"{held} of its {units.counted(wanted, 'rank')} are there")
-
-    def _add(self, check: str, attempt: str, words: str) -> None:
-        self._found.findings.append(Finding(check, attempt, words))
+            missing = f"{held} of its {units.counted(wanted, 'rank')} are there"
+            self._found.add("ranks", attempt, missing if held < wanted else "")
 
 
 def by_check(found: Verification) -> dict[str, list[Finding]]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +17,35 @@ _FOLDER = "attempts"
 _MEASURED = tuple(Measurement.__dataclass_fields__)
 
 
-def compare(
-    sources: Sequence[str | Path],
-    reader: Reader,
-    findings: list[Any],
-    looked_at: Counter[str],
-    notes: list[str],
-    finding: Callable[[str, str, str], Any],
-) -> None:
-    """Add what differs between rows and folders, and which attempts are in no Parquet file."""
-    folders = sorted(
-        {folder for source in sources if Path(source).is_dir() for folder in _attempt_folders(Path(source))}
-    )
-    if not folders:
-        notes.append(
-            "No attempts' folders lie with these results: the rows cannot be compared with what workers wrote."
-        )
-        return
-    by_id = {path.name: path for folder in folders for path in sorted(folder.iterdir()) if path.is_dir()}
+def attempt_folders(sources: Sequence[str | Path]) -> dict[str, Path]:
+    """The folder of each attempt that lies with these results, those of single nodes too."""
+    roots = [Path(source) for source in sources if Path(source).is_dir()]
+    found = {folder for root in roots for depth in range(4) for folder in root.glob(f"{'*/' * depth}{_FOLDER}")}
+    return {path.name: path for folder in sorted(found) for path in sorted(folder.glob("*/"))}
+
+
+def compare(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
+    """Compare rows with folders, and name the attempts that are in no Parquet file.
+
+    Yields:
+        The check, the attempt, and what is wrong with it, "" where nothing is.
+    """
     held: set[str] = set()
     for batch in reader.batches(_MEASURED):
         for place, row in enumerate(batch.scalars.to_pylist()):
             attempt = row["attempt_id"]
             held.add(attempt)
-            outcome = _outcome(by_id.get(attempt))
+            outcome = _outcome(folders.get(attempt))
             if outcome is None or row["rank"] >= len(outcome.ranks):
                 continue
-            looked_at["attempts"] += 1
             row |= {name: numbers.of(place).tolist() for name, numbers in batch.lists.items()}
             names = _differing(row, outcome.ranks[row["rank"]][1])
-            if names:
-                findings.append(finding("attempts", attempt, f"differs from its result.json in {', '.join(names[:6])}"))
-    for attempt, path in by_id.items():
+            yield "attempts", attempt, f"differs from its result.json in {', '.join(names[:6])}" if names else ""
+    for attempt, path in folders.items():
         record = _record(path)
-        if record is None:
-            continue
-        looked_at["left out"] += 1
-        if attempt not in held:
-            findings.append(finding("left out", attempt, f"ended as {record.status}, and is in no Parquet file"))
-
-
-def _attempt_folders(root: Path) -> list[Path]:
-    """Those of the results folder and of single nodes below it."""
-    patterns = (_FOLDER, f"*/{_FOLDER}", f"*/*/{_FOLDER}", f"*/*/*/{_FOLDER}")
-    return [path for pattern in patterns for path in root.glob(pattern) if path.is_dir()] if root.is_dir() else []
+        if record is not None:
+            missing = "" if attempt in held else f"ended as {record.status}, and is in no Parquet file"
+            yield "left out", attempt, missing
 
 
 def _outcome(folder: Path | None) -> Outcome | None:

@@ -8,10 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench import units
 from dlbench.facts.peaks import Anchor, anchors, find_peaks
 from dlbench.report.analysis.labels import network
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, digits_of
 
 #: How the sources name a pass over a batch without the optimizer's update: less work than a training step.
 _PASSES = {"forward+backward": "training"}
@@ -28,10 +27,10 @@ def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> tuple[Table,
     columns = [
         Column("model", "Network"),
         Column("device", "Published on"),
-        Column("published", "Per device [img/s]", "right", _digits),
-        Column("ours", "Ours [img/s]", "right", _digits),
+        Column("published", "Per device [img/s]", "right", digits_of),
+        Column("ours", "Ours [img/s]", "right", digits_of),
         *([Column("system", "Ours on")] if several else []),
-        Column("ratio", "Ours over published [×]", "right", _digits),
+        Column("ratio", "Ours over published [×]", "right", digits_of),
         Column("differs", "What differs", "left"),
         Column("source", "Source"),
     ]
@@ -123,7 +122,3 @@ def _same_precision(anchor: Anchor, case: Mapping[Hashable, Any]) -> bool:
 
 def _yes(true: bool) -> str:
     return "yes" if true else "no"
-
-
-def _digits(cell: Cell) -> str:
-    return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING

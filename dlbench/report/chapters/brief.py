@@ -3,93 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import verdicts
 from dlbench.report.analysis.case_warnings import of_all
-from dlbench.report.analysis.comparison_statistics import correct
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, network_order
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.mix import Work
-from dlbench.report.analysis.side_by_side import numbered, together
-from dlbench.report.analysis.verdicts import Group, Logs, Ratio
+from dlbench.report.analysis.side_by_side import numbered
+from dlbench.report.analysis.verdicts import Brief, Group, Leader, Ratio, prepare
 from dlbench.report.document import Block, KeyFigure
 from dlbench.report.figures import plots_ratio
-from dlbench.reruns import MIN_PROCESSES
+from dlbench.reruns import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.table import Cell, Column, Table
 
 MAX_CAUTIONS = 5
-#: The range of single cases is shown where the largest is more than so many times the least.
+#: The range of single cases is shown where the largest is more than this many times the least.
 _WIDE = 1.1
-#: What systems are compared by: how a sentence names the best, and how a card names the ratio.
+#: By what systems are compared: how a sentence names the best, the columns of the table, the lines of a card.
 _BEST = {"energy": "needs the least energy per image", "cost": "costs the least per image"}
 _CRITERIA = {"time": "Fastest", "energy": "Least energy", "cost": "Lowest cost"}
 _CARD = {"energy": "Energy per image", "memory": "Peak memory", "cost": "Cost per image"}
 
 
-@dataclass(frozen=True)
-class Leader:
-    """The best system of a group, the next, and how far apart they are."""
-
-    group: Group
-    best: str
-    second: str
-    ratio: Ratio  # best over second in time, energy or cost
-    what: str
-
-
-@dataclass(frozen=True)
-class Brief:
-    """What the brief is written from."""
-
-    names: Mapping[str, str]  # of the systems that share cases, by `system_id`
-    base: str
-    groups: Sequence[Group]
-    cases: pd.DataFrame
-    logs: Mapping[str, Logs]  # by what is compared: time, energy, memory, cost
-    attempts: Mapping[tuple[int, str], Sequence[str]]  # by number and system
-
-    def others(self) -> list[str]:
-        """Every system but the baseline."""
-        return [system for system in self.names if system != self.base]
-
-    def leaders(self, what: str) -> list[Leader]:
-        """Per precision and mode the best system by time, energy or cost, where two or more are known."""
-        found = []
-        for group in self.groups:
-            ranked = verdicts.order(self.logs[what], list(self.names), group.numbers)
-            if len(ranked) > 1:
-                ratio = verdicts.ratio(self.logs[what], ranked[1], ranked[0], group.numbers)
-                assert ratio
-                found.append(Leader(group, ranked[0], ranked[1], ratio, what))
-        # Read together, so that one false "faster" in all of them stays improbable.
-        corrected = correct([one.ratio.comparison for one in found])
-        return [replace(one, ratio=replace(one.ratio, comparison=c)) for one, c in zip(found, corrected, strict=True)]
-
-
-def prepared(content: Content) -> Brief | None:
-    """The numbers behind the brief; None where systems share no case."""
-    shared = together(content)
-    if shared.cases.empty:
-        return None
-    there = set(shared.cases["system_id"])
-    names = {system: name for system, name in content.system_names.items() if system in there}
-    base = next((system for system, name in names.items() if name == content.baseline), next(iter(names)))
-    processes = verdicts.with_cost(shared.processes, content.prices, names)
-    logs = {what: verdicts.logs_of(processes, column) for what, column in verdicts.metrics_of(processes).items()}
-    attempts: dict[tuple[int, str], list[str]] = {}
-    for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
-        attempts.setdefault((int(number), str(system)), []).append(str(attempt))
-    return Brief(names, base, verdicts.groups(shared.cases, list(names)), shared.cases, logs, attempts)
-
-
 def blocks(content: Content) -> list[Block]:
     """The sentence, the cards, the verdicts, one figure and at most five cautions."""
-    brief = prepared(content)
+    brief = prepare(content)
     if brief is None:
         return [Block(words="No case was measured on two systems, so nothing can be compared.")]
     if not brief.groups:
@@ -145,7 +87,7 @@ def _fastest(brief: Brief, leaders: Sequence[Leader]) -> str:
 
 
 def _undecided(ratio: Ratio) -> str:
-    words = ratio.words
+    words = ratio.comparison.words
     return f"even: {words}" if words.startswith("no difference") else words
 
 
@@ -167,13 +109,13 @@ def _least(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
 
 
 def _card(content: Content, brief: Brief, system: str) -> KeyFigure:
-    """What one system is worth: its ratios to the baseline, or for the baseline itself its figures."""
+    """The ratios of one system to the baseline; of the baseline itself its throughputs."""
     shown = content.shown[content.shown["system_id"] == system]
-    doubted = of_all(shown, with_energy=True)
+    warned = of_all(shown, with_energy=True)
     lines = [] if system == brief.base else _card_lines(brief, system)
-    failed = int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
-    lines.append(("Failed cases", str(failed))) if failed else None
-    lines.append(("Warnings", doubted or "none"))
+    if failed := _num_failed(content, system):
+        lines.append(("Failed cases", str(failed)))
+    lines.append(("Warnings", warned or "none"))
     if system == brief.base:
         best = _absolute(brief, system)
         return KeyFigure("1 ×", brief.names[system], "baseline of all ratios", (*best, *lines))
@@ -220,7 +162,7 @@ def _table(brief: Brief) -> Table:
     criteria = {what: title for what, title in _CRITERIA.items() if what in brief.logs}
     leaders = {what: {one.group: one for one in brief.leaders(what)} for what in criteria}
     columns = [Column("work", "Work"), Column("cases", "Cases", "right")]
-    columns += [*(Column(what, title) for what, title in criteria.items()), Column("but", "Other way round")]
+    columns += [*(Column(what, title) for what, title in criteria.items()), Column("but", "Opposite result")]
     rows: list[list[Cell]] = []
     for group in brief.groups:
         best = [_verdict(brief, leaders[what].get(group)) for what in criteria]
@@ -228,7 +170,8 @@ def _table(brief: Brief) -> Table:
         rows.append([_work(group), len(group.numbers), *best, _reversed(brief, fastest) if fastest else ""])
     notes = [
         "Geometric mean over the cases that all systems share, with its 95 % interval: it holds for these cases, not "
-        "for other networks. Verdicts hold at 95 % for a column together. A difference of up to 1 % counts as none."
+        f"for other networks. The interval follows from the spread between processes, times {DRIFT_ALLOWANCE:g} for "
+        "drift. Verdicts hold at 95 % for a column together. A difference of up to 1 % counts as none."
     ]
     used = [i for i, column in enumerate(columns) if column.key != "but" or any(row[i] for row in rows)]
     return Table([columns[i] for i in used], [[row[i] for i in used] for row in rows], notes=notes)
@@ -242,7 +185,7 @@ def _verdict(brief: Brief, one: Leader | None) -> str:
         return f"{best}\n{_with_interval(one.ratio.better())} × {second}"
     if one.ratio.decided:
         return f"{best}\n{_with_interval(one.ratio)} × that of {second}"
-    return f"{best}, {second}\n{one.ratio.words}"
+    return f"{best}, {second}\n{one.ratio.comparison.words}"
 
 
 def _reversed(brief: Brief, one: Leader) -> str:
@@ -264,7 +207,7 @@ def _mix_words(brief: Brief, weights: Mapping[int, float]) -> str:
         ratio = verdicts.mix_ratio(brief.logs["time"], brief.base, system, weights)
         if ratio is None:
             continue
-        sure = "" if ratio.decided else f", {ratio.words}"
+        sure = "" if ratio.decided else f", {ratio.comparison.words}"
         parts.append(f"{brief.names[system]} does it {_with_interval(ratio.better())} times as fast{sure}")
     work = units.counted(len(weights), "case")
     return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."
@@ -278,10 +221,9 @@ def _of_groups(brief: Brief) -> pd.DataFrame:
 
 def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[str]:
     """What may change a decision, the gravest first; at most `MAX_CAUTIONS`."""
-    found: list[str] = []
-    found += (
-        [f"Your mix asks for {_and(str(w) for w in missing)}, which not all systems have measured."] if missing else []
-    )
+    found = []
+    if missing:
+        found.append(f"Your mix asks for {_and(map(str, missing))}, which not all systems have measured.")
     found += _reversals(brief)
     few = brief.cases["processes"].lt(MIN_PROCESSES)
     if few.any():
@@ -291,15 +233,14 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[s
             "`dlbench run SUITE -P processes=3` adds them."
         )
     for system, name in content.system_names.items():
-        failed = content.failed[content.failed["system_id"] == system] if "system_id" in content.failed else ()
-        if len(failed):
-            found.append(f"{name} failed in {units.counted(len(failed), 'case')}, which no ratio holds.")
+        if failed := _num_failed(content, system):
+            found.append(f"{name} failed in {units.counted(failed, 'case')}; no ratio includes them.")
     for system, name in brief.names.items():
-        if doubted := of_all(content.shown[content.shown["system_id"] == system], with_energy=True):
-            found.append(f"{name}: {doubted}.")
+        if warned := of_all(content.shown[content.shown["system_id"] == system], with_energy=True):
+            found.append(f"{name}: {warned}.")
     shared, total = len(set(_of_groups(brief)["number"])), numbered(content.shown)["number"].nunique()
     if shared < total:
-        found.append(f"{total - shared} of {total} cases are not shared by all systems and count in no ratio.")
+        found.append(f"{total - shared} of {total} cases are not shared by all systems; no ratio includes them.")
     found += _unlike(content, brief)
     if len(found) > MAX_CAUTIONS:
         more = f"{len(found) - MAX_CAUTIONS + 1} more: see Failures and warnings and Systems side by side."
@@ -307,9 +248,13 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[s
     return found or ["No warning, no failed case, and every case was measured on all systems."]
 
 
+def _num_failed(content: Content, system: str) -> int:
+    return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
+
+
 def _reversals(brief: Brief) -> list[str]:
     words = [f"{_work(one.group)}, {said}" for one in brief.leaders("time") if (said := _reversed(brief, one))]
-    return [f"Single networks go the other way: {'; '.join(words)}."] if words else []
+    return [f"Single networks show the opposite: {'; '.join(words)}."] if words else []
 
 
 def _unlike(content: Content, brief: Brief) -> list[str]:
@@ -317,7 +262,7 @@ def _unlike(content: Content, brief: Brief) -> list[str]:
     found = []
     metered = brief.cases[brief.cases["energy_per_image"].notna()]
     if metered["energy_scope"].nunique() > 1:
-        found.append("Energy meters see different things; energies are compared only within one kind.")
+        found.append("Energy meters measure different parts of a machine; only meters of one kind are compared.")
     versions = content.rows.groupby("system_id")["system_torch_version"].agg(
         lambda v: ", ".join(sorted(set(v.dropna())))
     )

@@ -11,11 +11,9 @@ from dlbench import units
 from dlbench.report.analysis.compute_to_train import TrainedNetwork, trained_networks
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network
-from dlbench.report.analysis.projection import Prices
+from dlbench.report.analysis.projection import JOULES_PER_KWH, Prices
 from dlbench.report.document import Block, Section
 from dlbench.table import Cell, Column, Table
-
-_JOULES_PER_KWH = 3.6e6
 
 
 def section(content: Content) -> Section:
@@ -26,7 +24,7 @@ def section(content: Content) -> Section:
         return Section("compute", "Compute to train")
     words = (
         "Published compute of three networks over the years, and how long, how much energy and money it would take on "
-        "each system at the highest rate that a training reached there. It supposes that the network reaches it."
+        "each system at the highest rate that a training reached there. It assumes that the network reaches that rate."
     )
     blocks = [Block(words=words), Block(table=published_table()), Block(table=systems_table(content, cases))]
     return Section("compute", "Compute to train", blocks)
@@ -71,14 +69,11 @@ def _cells(case: Mapping[Hashable, Any], wanted: TrainedNetwork, prices: Prices 
     flop = wanted.counted_flop or wanted.flop
     time_s = flop / case["flop_rate"]
     energy_j = case["energy_per_gflop"] * flop / 1e9 if case["energy_per_gflop"] > 0 else None
-    energy = None if energy_j is None else energy_j / _JOULES_PER_KWH / 1000
+    energy = None if energy_j is None else energy_j / JOULES_PER_KWH / 1000
     cost: Cell = None
     if prices is not None:
-        hours = time_s / 3600 * case["nodes"] * case["devices_per_node"]
-        money = hours * (prices.per_device_hour or 0.0)
-        if prices.per_kwh is not None and energy_j is not None:
-            money += prices.pue * energy_j / _JOULES_PER_KWH * prices.per_kwh
-        cost = f"{units.digits(money)} {prices.currency}"
+        money = prices.cost(time_s / 3600 * case["nodes"] * case["devices_per_node"], energy_j)
+        cost = None if money is None else f"{units.digits(money)} {prices.currency}"
     return [units.seconds(time_s), energy, cost]
 
 

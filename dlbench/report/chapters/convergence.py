@@ -21,7 +21,7 @@ _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.
 _MAX_CURVES, _MAX_PANELS = 6, 6
 _WORDS = (
     "Each network was trained on real data until its validation met the target, or for all its epochs. Time to the "
-    "target holds the evaluations and no start-up. Solid: validation; dotted: training. A gap that grows between "
+    "target includes the evaluations, but no start-up. Solid: validation; dotted: training. A gap that grows between "
     "the two is overfitting."
 )
 

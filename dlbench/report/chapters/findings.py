@@ -56,7 +56,7 @@ def _two_rates(case: Mapping[Hashable, Any]) -> str:
 
 def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Findings that follow from the metrics, each with the cases that it concerns."""
-    doubted = warning_flags(shown)
+    warned = warning_flags(shown)
     unstable, no_interval = shown["status"] == "unstable", shown["step_time_half_width"].isna()
     checks = [
         ("unstable", unstable, "The interval did not reach its target before the protocol's cap: see ±."),
@@ -68,10 +68,10 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
             "Over the whole window throughput is more than "
             f"{units.percent(derive.UNEVEN_LIMIT)} below that of the median step: slow steps take much of the time.",
         ),
-        ("throttled", doubted["throttled"], "The device lowered its clock during the window (heat, supply or board)."),
+        ("throttled", warned["throttled"], "The device lowered its clock during the window (heat, supply or board)."),
         (
             "power capped",
-            doubted["at its power limit"],
+            warned["at its power limit"],
             "The device's power limit held its clock down, as is usual for heavy work: a higher limit would be faster.",
         ),
         (

@@ -6,15 +6,15 @@ from datetime import datetime
 
 from dlbench import units
 from dlbench.report.analysis.history import Change, History, Line
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, percent_of, seconds_of
 
 
 def lines_table(found: History) -> Table:
     """One row per case and device: how long, how noisy, where it is now."""
     columns = [Column("case", "Case"), Column("device", "Device"), Column("days", "Days", "right")]
     columns += [Column("from", "From"), Column("to", "To"), Column("processes", "Processes", "right")]
-    columns += [Column("step_time_s", "Step time", "right", _seconds), Column("low_s", "from", "right", _seconds)]
-    columns += [Column("high_s", "to", "right", _seconds), Column("noise", "Noise", "right", _percent)]
+    columns += [Column("step_time_s", "Step time", "right", seconds_of), Column("low_s", "from", "right", seconds_of)]
+    columns += [Column("high_s", "to", "right", seconds_of), Column("noise", "Noise", "right", percent_of)]
     columns += [Column("changes", "Changes", "right")]
     chance = units.percent(found.false_alarms)
     notes = [
@@ -56,11 +56,3 @@ def _row(line: Line) -> list[Cell]:
     known: list[Cell] = [value if value == value else None for value in figures]
     head: list[Cell] = [line.name, line.device, len(line.days), f"{line.days[0]:%F}", f"{line.days[-1]:%F}"]
     return [*head, line.processes, *known, line.noise if line.noise == line.noise else None, len(line.changes)]
-
-
-def _seconds(cell: Cell) -> str:
-    return units.seconds(cell) if isinstance(cell, int | float) else units.MISSING
-
-
-def _percent(cell: Cell) -> str:
-    return units.percent(cell) if isinstance(cell, int | float) else units.MISSING

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import describe, with_doubts
+from dlbench.report.analysis.case_warnings import describe, with_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.analysis.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
@@ -18,7 +18,7 @@ from dlbench.report.analysis.side_by_side import numbered, over_processes
 from dlbench.report.document import Block, Section
 from dlbench.report.loading.intervals import confidences
 from dlbench.stats import Interval
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, digits_of, seconds_of
 
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
@@ -59,7 +59,7 @@ def _finding(table: Table) -> str:
         return f"{words}."
     cheap = min(priced, key=lambda row: float(row["cost"] or math.inf))
     title = next(column.title_and_unit()[1] for column in table.columns if column.key == "cost")
-    return f"{words}; the cheapest costs {_digits(cheap['cost'])} {title} ({_where(cheap)})."
+    return f"{words}; the cheapest costs {digits_of(cheap['cost'])} {title} ({_where(cheap)})."
 
 
 def _where(row: Mapping[str, Cell]) -> str:
@@ -71,7 +71,7 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
     several = len(names) > 1
     # Several processes of a case together: the fastest of them would be luck.
     processes = numbered(trainings)
-    cases = with_doubts(over_processes(processes), processes)
+    cases = with_warnings(over_processes(processes), processes)
     place = {system: i for i, system in enumerate(names)}
     models = {name: i for i, name in enumerate(network_order(cases["model"]))}
     axes = ["precision", "batch_size", *(a for a in varying_axes(trainings) if a not in ("device", "repeat"))]
@@ -167,29 +167,25 @@ def _columns(several: bool, prices: Prices | None) -> list[Column]:
         Column("choice", "Choice"),
         Column("setting", "Setting"),
         Column("devices", "Devices", "right"),
-        Column("time_s", "Time", "right", lambda c: units.seconds(_number(c))),
-        Column("time_low_s", "From", "right", lambda c: units.seconds(_number(c))),
-        Column("time_high_s", "To", "right", lambda c: units.seconds(_number(c))),
-        Column("device_hours", "Device-hours [h]", "right", _digits),
-        Column("energy_kwh", "Energy [kWh]", "right", _digits),
-        Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", _digits),
-        Column("doubts", "Warnings", "left"),
+        Column("time_s", "Time", "right", seconds_of),
+        Column("time_low_s", "From", "right", seconds_of),
+        Column("time_high_s", "To", "right", seconds_of),
+        Column("device_hours", "Device-hours [h]", "right", digits_of),
+        Column("energy_kwh", "Energy [kWh]", "right", digits_of),
+        Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", digits_of),
+        Column("warnings", "Warnings", "left"),
     ]
 
 
 def _without_empty(table: Table) -> Table:
-    """`table` without limits, energy, cost and doubts, where no row has them."""
-    optional = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "doubts")
+    """`table` without limits, energy, cost and warnings, where no row has them."""
+    optional = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "warnings")
     kept = [
         i
         for i, column in enumerate(table.columns)
         if column.key not in optional or any(row[i] is not None for row in table.rows)
     ]
     return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], notes=table.notes)
-
-
-def _digits(cell: Cell) -> str:
-    return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING
 
 
 def _text(value: Any) -> str | None:

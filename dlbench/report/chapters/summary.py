@@ -6,7 +6,7 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import describe, of_all, with_doubts
+from dlbench.report.analysis.case_warnings import describe, of_all, with_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derive import MIN_STEPS
 from dlbench.report.analysis.labels import network, setting, varying_axes
@@ -27,10 +27,10 @@ def summary(content: Content) -> Section:
         machines = Block(heading="Systems", points=tuple(_machines(content)))
         return Section("summary", "In brief", [*brief.blocks(content), machines], folded=False)
     processes = numbered(content.shown)
-    cases = with_doubts(over_processes(processes), processes)
+    cases = with_warnings(over_processes(processes), processes)
     blocks = [Block(words=_in_words(content, cases), emphasis=True), Block(figures=_key_figures(content, cases))]
-    if doubted := of_all(content.shown, with_energy=True):
-        blocks.append(Block(words=f"Warnings: {doubted}. See Failures and warnings."))
+    if warned := of_all(content.shown, with_energy=True):
+        blocks.append(Block(words=f"Warnings: {warned}. See Failures and warnings."))
     blocks += [Block(words=words) for words in _machines(content)]
     if len(cases):
         heading = "Each network at its fastest setting"
@@ -49,33 +49,27 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     )
     if shown.empty:
         return (counted,)
-    names = measured(content)
-    where = names if len(names) > 1 else {}
     of_reference = cases[cases["model"] == _reference(cases)]
     training = of_reference[of_reference["mode"] == "training"]
     candidates = _sound(training if len(training) else of_reference)
     # Of unstable cases the one with the most steps, of good ones the fastest.
     by = "throughput" if candidates["status"].eq("ok").all() else "steps"
     best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
-    note = [where[best["system_id"]]] if where else []
-    note += _uncertainty(best)
     figures = [
         KeyFigure(
             METRICS["throughput"].show(best["throughput"]),
             f"{network(best['model'])}, {best['mode']}",
-            "; ".join([*note, _setting(best, shown), _standing(best)]),
+            "; ".join([*_uncertainty(best), _setting(best, shown), _standing(best)]),
         )
     ]
     if cases["flop_rate"].notna().any():
         top = cases.iloc[cases["flop_rate"].argmax()]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
-        on = f" on {where[top['system_id']]}" if where else ""
-        words = f"{network(top['model'])}, {top['mode']}{on}; {of_peak}; {_standing(top)}"
+        words = f"{network(top['model'])}, {top['mode']}; {of_peak}; {_standing(top)}"
         rate = _at_least(top, "≥ ") + METRICS["flop_rate"].show(top["flop_rate"])
         figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
-        on = f" on {where[best['system_id']]}" if where else ""
-        words = f"{network(best['model'])}, {best['mode']}{on}; gross, by {best['energy_source']}; {_standing(best)}"
+        words = f"{network(best['model'])}, {best['mode']}; gross, by {best['energy_source']}; {_standing(best)}"
         figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", words))
     return (*figures, counted)
 

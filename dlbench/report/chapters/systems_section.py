@@ -27,7 +27,7 @@ def systems(content: Content) -> Section:
     shared = together(content)
     blocks: list[Block] = []
     if len(shared.cases):
-        blocks += [*verdicts(content), *_tables(content, shared)]
+        blocks += [*_best_systems(content, shared), *_tables(content, shared)]
     rest = left_out(content)
     if rest.rows:
         words = "Cases are compared only if they agree in everything but system and repeat; these do not."
@@ -41,20 +41,13 @@ def measured(content: Content) -> dict[str, str]:
     return {system: name for system, name in content.system_names.items() if system in there}
 
 
-def standings_of(shared: Together) -> tuple[pd.DataFrame, dict[str, list[Standing]]]:
-    """The representative case of each network and mode, and by metric which system is best in it."""
+def _best_systems(content: Content, shared: Together) -> list[Block]:
+    """The best system per network and metric, in words and as a table, with what keeps it from being certain."""
+    names = measured(content)
+    # The representative case of each network and mode.
     cases = representative(shared.cases)
     processes = shared.processes[shared.processes["number"].isin(cases["number"])]
-    return cases, {metric: ranking.standings(processes, metric) for metric in ranking.ranked(processes)}
-
-
-def verdicts(content: Content) -> list[Block]:
-    """The best system per network and metric, in words and as a table, with what keeps it from being certain."""
-    shared = together(content)
-    names = measured(content)
-    if shared.cases.empty:
-        return [Block(words="No case was measured on two systems, so nothing can be compared.")]
-    cases, found = standings_of(shared)
+    found = {metric: ranking.standings(processes, metric) for metric in ranking.ranked(processes)}
     sentences = [_counted(metric, standings, names) for metric, standings in found.items() if standings]
     missing = [METRICS[metric].title.lower() for metric, standings in found.items() if not standings]
     if missing:
@@ -90,7 +83,7 @@ def _tables(content: Content, shared: Together) -> list[Block]:
 
 
 def _speedups(content: Content, shared: Together, names: Mapping[str, str]) -> Block:
-    base = next((system for system, name in names.items() if name == content.baseline), next(iter(names)))
+    base = content.base_of(names)
     table = tables_systems.speedups(shared.cases, shared.processes, names, base, shared.failed)
     heading = f"Speedup over {names[base]}"
     if not table.rows:

@@ -16,7 +16,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.errors import DlbenchError
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import describe, per_case, with_doubts
+from dlbench.report.analysis.case_warnings import describe, per_case, with_warnings
 from dlbench.report.analysis.derive import uneven
 from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
 from dlbench.report.analysis.metrics import METRICS
@@ -24,7 +24,7 @@ from dlbench.report.analysis.selection import fastest
 from dlbench.report.analysis.side_by_side import numbered, over_processes
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, seconds_of
 from dlbench.table import shown as shown_cell
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
@@ -86,7 +86,7 @@ def merged(shown: pd.DataFrame) -> pd.DataFrame:
     if labelled or shown["repeat"].nunique() < 2:
         return shown
     processes = numbered(shown)
-    cases = with_doubts(over_processes(processes), processes)
+    cases = with_warnings(over_processes(processes), processes)
     groups = processes.groupby(["number", "system_id"], sort=False)
     kept = groups[["attempt_id", "label", "confidence", "sample_unit"]].first()
     kept["runs"] = groups["attempt_id"].agg(" ".join)
@@ -124,16 +124,16 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
     several = "runs" in shown
-    doubted = list(shown["doubts"]) if "doubts" in shown else per_case(shown)
+    warned = list(shown["warning_words"]) if "warning_words" in shown else per_case(shown)
     columns[place:place] = [
         *([Column("confidence", "Confidence", "right", _level)] if levels.unusual(shown) else []),
         Column("status", "Status"),
-        *([Column("doubts", "Warnings", "left", _unbroken)] if any(doubted) else []),
+        *([Column("warnings", "Warnings", "left", _unbroken)] if any(warned) else []),
     ]
     rows: list[list[Cell]] = []
-    for case, doubt in zip(shown.to_dict("records"), doubted, strict=True):
+    for case, words in zip(shown.to_dict("records"), warned, strict=True):
         judged: list[Cell] = [_number(case["confidence"])] if levels.unusual(shown) else []
-        judged += [case["status"], *([doubt] if any(doubted) else [])]
+        judged += [case["status"], *([words] if any(warned) else [])]
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
         cells += [network(case[a]) if a == "model" else case[a] for a in axes]
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
@@ -173,7 +173,7 @@ def summary(shown: pd.DataFrame) -> Table:
     """One row per network: its fastest training and inference of one system, with what they cost.
 
     Args:
-        shown: with `doubts` about each case in short words.
+        shown: as `with_warnings` gives them.
     """
     best = fastest(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
     columns = [Column("model", "Network")]
@@ -189,16 +189,16 @@ def summary(shown: pd.DataFrame) -> Table:
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
         values = [best[name].get((model, mode)) for mode, name in wanted]
-        doubts = [f"{m}: {said}" for m in MODES if (said := _doubted(best, (model, m)))]
-        rows.append([network(model), *(_number(v) for v in values), "; ".join(doubts)])
-    columns.append(Column("doubts", "Warnings", "left"))
+        warned = [f"{m}: {said}" for m in MODES if (said := _warnings(best, (model, m)))]
+        rows.append([network(model), *(_number(v) for v in values), "; ".join(warned)])
+    columns.append(Column("warnings", "Warnings", "left"))
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(columns, rows)
 
 
-def _doubted(best: pd.DataFrame, key: tuple[str, str]) -> str:
-    """What makes one of these cases doubtful; "" for one that is sound or is not there."""
+def _warnings(best: pd.DataFrame, key: tuple[str, str]) -> str:
+    """The warnings of one of these cases; "" for one without any, and for one that is not there."""
     return describe(best.loc[[key]].iloc[0]) if key in best.index else ""
 
 
@@ -227,7 +227,7 @@ def attempts(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[str, Pa
         Column("case_id", "Case"),
         Column("status", "Status"),
         Column("started_at", "Started (UTC)"),
-        Column("wall_s", "Took", "right", _show_seconds),
+        Column("wall_s", "Took", "right", seconds_of),
         Column("file", "File"),
         Column("folder", "Folder"),
         Column("command", "Measure it again"),
@@ -374,10 +374,6 @@ def _record(cell: Cell) -> str:
 
 def _show_count(cell: Cell) -> str:
     return shown_cell(int(cell)) if isinstance(cell, int | float) else units.MISSING
-
-
-def _show_seconds(cell: Cell) -> str:
-    return units.seconds(cell if isinstance(cell, int | float) else None)
 
 
 def _number(value: object) -> float | None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dlbench import units
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import in_order, numbered, over_processes
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, width_of
 
 WORDS = (
-    "One row per case. ± is the half-width of the confidence interval of the mean over processes: measured again, the "
-    "mean lies within it. One more run: where a single further process is expected. Within one run: what the window of "
-    "a process shows of itself, in the median. A case of fewer than three processes has that alone."
+    "One row per case. ± is half of the confidence interval of the mean over processes: a repeated measurement "
+    "should give a mean within it. One more run ±: the same for a single further process. Within one run ±: the "
+    "median over processes of half of each window's interval. A case with fewer than three processes has only the last."
 )
 
 
@@ -31,9 +30,9 @@ def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> T
     columns += [
         Column("processes", "Processes", "right"),
         Column("throughput", "Throughput", "right", lambda c: METRICS["throughput"].show(_number(c))),
-        Column("half_width", "±", "right", _percent),
-        Column("next_run", "One more run ±", "right", _percent),
-        Column("within", "Within one run ±", "right", _percent),
+        Column("half_width", "±", "right", width_of),
+        Column("next_run", "One more run ±", "right", width_of),
+        Column("within", "Within one run ±", "right", width_of),
         Column("groups", "Two groups", "left"),
     ]
     rows: list[list[Cell]] = []
@@ -55,7 +54,3 @@ def _plain(cell: object) -> Cell:
 
 def _number(cell: object) -> float | None:
     return float(cell) if isinstance(cell, int | float) and not np.isnan(cell) else None
-
-
-def _percent(cell: Cell) -> str:
-    return units.width(_number(cell))

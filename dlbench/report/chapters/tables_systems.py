@@ -14,7 +14,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
 from dlbench.report.analysis.selection import fastest
 from dlbench.report.chapters import tables
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, digits_of, width_of
 
 #: Where a case failed on a system, its status stands in place of the number.
 Failures = Mapping[tuple[int, str], str]
@@ -39,7 +39,7 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     for i, system in enumerate(present, 1):
         title = f"{names[system]} [{unit}]" if unit else names[system]
         columns.append(_values(f"system_{i}", title, metric, known[metric]))
-        columns += [Column(f"spread_{i}", "±", "right", _percent)] if with_spread else []
+        columns += [Column(f"spread_{i}", "±", "right", width_of)] if with_spread else []
     columns += [Column("processes", "Processes", "right")] if several else []
     rows: list[list[Cell]] = []
     for number, case in known.groupby("number", sort=False):
@@ -87,12 +87,12 @@ def speedups(
                 row += [failed.get((int(str(number)), system)), None]
                 continue
             found = ranking.speedup(sides[number, base], side)
-            unmeasured |= not ranking.is_measured(found)
-            row += [found.ratio, _interval(found.low, found.high) if ranking.is_measured(found) else None]
+            unmeasured |= not found.is_measured
+            row += [found.ratio, _interval(found.low, found.high) if found.is_measured else None]
         rows.append(row)
     notes = [
-        "Of each case the ratio of median step times, of several processes that of their geometric means. There is no "
-        "mean over cases: they differ, and no single number stands for all."
+        "Of each case the ratio of median step times, of several processes that of their geometric means. This "
+        "table has no mean over cases: the brief has one per precision and mode."
     ]
     if unmeasured:
         notes.append(UNKNOWN_SPREAD)
@@ -215,14 +215,10 @@ def _interval(low: float | None, high: float | None) -> str:
     return f"{low:.2f} to {high:.2f}" if low is not None and high is not None else ""
 
 
-def _percent(cell: Cell) -> str:
-    return units.percent(float(cell)) if isinstance(cell, int | float) else units.MISSING
-
-
 def _times(cell: Cell) -> str:
     if isinstance(cell, str):
         return cell
-    return units.digits(cell, 3) if isinstance(cell, int | float) else units.MISSING
+    return digits_of(cell)
 
 
 def _number(value: Any) -> float | None:

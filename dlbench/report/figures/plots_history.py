@@ -51,8 +51,7 @@ def lines(found: Sequence[Line]) -> Plot:
     label_outer(panels, "", "Step time [%]")
     more = f" {len(shown)} of {len(judged)} lines." if len(judged) > len(shown) else ""
     words = (
-        "Step time of each day over the median before the first change, deviation; the band is the 95 % interval over "
-        f"the day's processes. Vertical lines: changes.{more}"
+        "Step time of each day against the median before the first change; the band is the 95 % interval over the "
+        f"day's processes. Vertical lines: changes.{more}"
     )
-    records: tuple[str, ...] = ()
-    return Plot(name, words, figure, records)
+    return Plot(name, words, figure)

@@ -15,7 +15,7 @@ from dlbench.report.analysis.acceptance import VERDICTS, Acceptance, Judgement
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.forms.page import TEMPLATES
 from dlbench.results.parts import find
-from dlbench.table import Cell, Column, Table, alignments, shown
+from dlbench.table import Cell, Column, Table, alignments, shown, signed_percent_of
 from dlbench.version import __version__
 
 
@@ -28,7 +28,7 @@ def acceptance_table(judgements: Sequence[Judgement]) -> Table:
         Column("committed", "Committed"),
         Column("value", "Value"),
         Column("interval", "Interval"),
-        Column("margin", "Margin", "right", _signed),
+        Column("margin", "Margin", "right", signed_percent_of),
         Column("processes", "Processes", "right"),
         Column("verdict", "Verdict"),
         Column("reason", "Reason"),
@@ -98,7 +98,3 @@ def digest_of(files: Sequence[Path]) -> str:
         with file.open("rb") as opened:
             digests.append(hashlib.file_digest(opened, "sha256").hexdigest())
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
-
-
-def _signed(cell: Cell) -> str:
-    return f"{100 * cell:+.1f} %" if isinstance(cell, int | float) else units.MISSING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlbench import units
 from dlbench.node_list import fold_nodes
 from dlbench.report.analysis.fleet import Distribution, Fleet
-from dlbench.table import Cell, Column, Table
+from dlbench.table import Cell, Column, Table, percent_of
 
 
 def tables(found: Fleet) -> list[Table]:
@@ -18,8 +18,8 @@ def outliers_table(found: Fleet) -> Table:
     columns = [
         Column("node", "Node"),
         Column("device", "Device"),
-        Column("slower", "Slower", "right", _percent),
-        Column("limit", "Outlier from", "right", _percent),
+        Column("slower", "Slower", "right", percent_of),
+        Column("limit", "Outlier from", "right", percent_of),
         Column("case", "In"),
         Column("slow_cases", "Slow in", "right"),
         Column("tested_cases", "of", "right"),
@@ -44,9 +44,9 @@ def distributions_table(found: Fleet) -> Table:
         Column("unit", "Unit"),
         Column("units", "Units", "right"),
         *(Column(key, key.capitalize(), "right", _figure) for key in ("lowest", "median", "highest")),
-        Column("range", "Range", "right", _percent),
-        Column("outlier_from", "Outlier from", "right", _percent),
-        Column("found_from", "Found in 95 %", "right", _percent),
+        Column("range", "Range", "right", percent_of),
+        Column("outlier_from", "Outlier from", "right", percent_of),
+        Column("found_from", "Found in 95 %", "right", percent_of),
     ]
     rows = [_row(one) for one in found.distributions]
     chance = units.percent(found.false_alarms)
@@ -72,10 +72,6 @@ def summary(found: Fleet) -> str:
 def _row(one: Distribution) -> list[Cell]:
     figures: list[Cell] = [one.low, one.median, one.high, one.range, one.limit, one.found_from]
     return [one.kind, one.what, one.unit, one.units, *figures]
-
-
-def _percent(cell: Cell) -> str:
-    return units.percent(cell) if isinstance(cell, int | float) else units.MISSING
 
 
 def _figure(cell: Cell) -> str:

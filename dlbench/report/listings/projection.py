@@ -36,7 +36,7 @@ def projection_table(
     """
     from dlbench.errors import BadInput
     from dlbench.report.analysis import derive, levels
-    from dlbench.report.analysis.case_warnings import describe, with_doubts
+    from dlbench.report.analysis.case_warnings import describe, with_warnings
     from dlbench.report.analysis.projection import project, unused
     from dlbench.report.analysis.side_by_side import numbered, over_processes
     from dlbench.report.chapters.projection_section import (
@@ -53,7 +53,7 @@ def projection_table(
     names = systems.system_names(rows)
     # Repeats are processes of one case: their common value, and its interval.
     processes = numbered(derive.with_intervals(_measured_trainings(rows, models)))
-    cases = with_doubts(over_processes(processes), processes)
+    cases = with_warnings(over_processes(processes), processes)
     found: list[list[Cell]] = []
     axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
     assumptions: dict[str, None] = {}
@@ -125,10 +125,7 @@ def _cells(projection: Projection, with_interval: bool) -> list[Cell]:
 
 
 def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
-    from dlbench.table import Column
-
-    def seconds(cell: Cell) -> str:
-        return units.seconds(float(cell) if isinstance(cell, int | float) else None)
+    from dlbench.table import Column, seconds_of
 
     cost = f"cost [{prices.currency}]" if prices is not None else "cost"
     return [
@@ -137,16 +134,16 @@ def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
         Column("devices"),
         Column("processes", "n"),
         Column("throughput", "img/s"),
-        Column("time_s", "time", "right", seconds),
-        Column("time_low_s", "from", "right", seconds),
-        Column("time_high_s", "to", "right", seconds),
+        Column("time_s", "time", "right", seconds_of),
+        Column("time_low_s", "from", "right", seconds_of),
+        Column("time_high_s", "to", "right", seconds_of),
         Column("energy_kwh", "energy [kWh]", "right"),
         Column("energy_low_kwh", "from", "right"),
         Column("energy_high_kwh", "to", "right"),
         Column("cost", cost, "right"),
         Column("cost_low", "from", "right"),
         Column("cost_high", "to", "right"),
-        Column("doubts", "", "left"),
+        Column("warnings", "", "left"),
     ]
 
 

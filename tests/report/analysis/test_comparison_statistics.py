@@ -15,6 +15,7 @@ from dlbench.report.analysis.comparison_statistics import (
     correct,
     holm,
 )
+from dlbench.reruns import Window, process_interval, student
 
 
 def process(median_s: float, rng: random.Random, steps: int = 60) -> list[float]:
@@ -37,6 +38,15 @@ def test_at_most_5_percent_of_comparisons_of_a_with_itself_are_called_different(
         for _ in range(trials)
     )
     assert different / trials <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / trials)
+
+
+def test_the_standard_error_of_independent_processes_is_that_of_the_interval_of_each_side():
+    rng = random.Random(11)
+    a, b = medians(3, 0.01, rng), medians(3, 0.01, rng)
+    found = compare(a, b)
+    sides = [process_interval([Window(value) for (value,) in side]) for side in (a, b)]
+    errors = [math.log(side.high / side.low) / 2 / student(2, 0.95) for side in sides]
+    assert found.standard_error == pytest.approx(math.hypot(*errors))
 
 
 def test_processes_in_two_modes_or_with_disturbed_neighbours_bring_no_false_verdicts():

@@ -100,10 +100,10 @@ def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
     mean = fakes.record(Case("vgg16", device="cuda"), number=2, **varying)
     sound = fakes.record(Case("resnet50", device="cuda"), number=3)
     content = read([fakes.fill(tmp_path / "store", [parted, mean, sound])])
-    doubted = {row["model"]: row["doubts"] for row in tables.comparison(content.shown, {}).records()}
-    assert "partial FLOP" in doubted["AlexNet"]
-    assert "varying FLOP" in doubted["VGG-16"]
-    assert "FLOP" not in doubted["ResNet-50"]
+    warned = {row["model"]: row["warnings"] for row in tables.comparison(content.shown, {}).records()}
+    assert "partial FLOP" in warned["AlexNet"]
+    assert "varying FLOP" in warned["VGG-16"]
+    assert "FLOP" not in warned["ResNet-50"]
     rows = list(csv.DictReader(io.StringIO("".join(export.tidy_csv_parts(content.attempts)))))
     assert sorted(row["flop_partial"] for row in rows) == ["", "", "_fft_r2c"]
     assert "1 of 3 with a partial FLOP count" in case_warnings.of_all(content.shown, with_energy=False)
@@ -253,7 +253,7 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
         fakes.record(Case(name, device="cuda"), number=i, **more) for i, (name, more) in enumerate(doubtful.items())
     ]
     content = read([fakes.fill(tmp_path / "store", made)])
-    found = {row["model"]: row["doubts"] for row in tables.comparison(content.shown, {}).records()}
+    found = {row["model"]: row["warnings"] for row in tables.comparison(content.shown, {}).records()}
     assert found == {
         "VGG-16": "throttled, not warmed up",
         "GoogLeNet": "power limit",
@@ -263,14 +263,14 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
         "ResNet-50": "",
     }
     without = content.shown[content.shown["model"] == "resnet50"]
-    assert "doubts" not in [column.key for column in tables.comparison(without, {}).columns]
+    assert "warnings" not in [column.key for column in tables.comparison(without, {}).columns]
 
 
 def test_a_window_too_short_for_any_energy_leaves_none_to_doubt(tmp_path):
     none = {"energy_j": None, "energy_source": "none", "energy_scope": None}
     short = fakes.record(Case("alexnet", device="cuda"), warnings=("short_energy_window: 0.12 s is under 20.",), **none)
     content = read([fakes.fill(tmp_path / "store", [short])])
-    assert "doubts" not in [column.key for column in tables.comparison(content.shown, {}).columns]
+    assert "warnings" not in [column.key for column in tables.comparison(content.shown, {}).columns]
 
 
 def test_energy_per_image_is_power_over_sustained_throughput():

@@ -100,14 +100,23 @@ def test_ratios_of_equal_logarithms_have_no_interval_and_no_verdict():
     assert not found.decided
 
 
+def test_a_mix_is_not_decided_where_its_interval_holds_one():
+    logs = {(1, "a"): [0.0, 0.03, -0.03], (1, "b"): [0.05, 0.08, 0.02]}
+    logs |= {(2, "a"): [0.0, 0.001, -0.001], (2, "b"): [-0.05, -0.051, -0.049]}
+    found = verdicts.mix_ratio(logs, "a", "b", {1: 0.5, 2: 0.5})
+    assert found.value == pytest.approx((2.718281828**0.05 + 2.718281828**-0.05) / 2)
+    assert found.interval[0] < 1 < found.interval[1]
+    assert not found.decided
+
+
 def test_the_interval_of_a_mean_over_cases_follows_from_their_processes():
     logs = {}
     for case in (1, 2):
         logs[case, "a"] = [0.0, 0.02, -0.02]
         logs[case, "b"] = [0.1, 0.12, 0.08]
     found = verdicts.ratio(logs, "a", "b", [1, 2])
-    # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2; 8 degrees of freedom.
-    assert found.comparison.standard_error == pytest.approx((2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
+    # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2, times 1.5; 8 degrees of freedom.
+    assert found.comparison.standard_error == pytest.approx(1.5 * (2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
     assert found.value == pytest.approx(2.718281828**0.1)
     assert found.interval[0] == pytest.approx(
         found.value / 2.718281828 ** (2.306 * found.comparison.standard_error), rel=1e-4

@@ -255,8 +255,15 @@ def test_of_a_noisy_machine_nothing_sounds_surer_than_it_is(tmp_path):
     assert not re.search(r"\d m(img|FLOP)", text)
     rows = pd.read_csv(path.parent / "comparison.csv").set_index("model")
     assert list(rows["steps"]) == [6, 3, 1, 5]
-    assert list(rows.columns[2:8]) == ["batch_size", "throughput", "status", "doubts", "steps", "sustained_throughput"]
-    assert all("not warmed up" in doubts for doubts in rows["doubts"])
+    assert list(rows.columns[2:8]) == [
+        "batch_size",
+        "throughput",
+        "status",
+        "warnings",
+        "steps",
+        "sustained_throughput",
+    ]
+    assert all("not warmed up" in warnings for warnings in rows["warnings"])
     assert rows.loc[["VGG-16", "AlexNet"], "iqr"].isna().all()
 
 
