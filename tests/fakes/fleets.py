@@ -37,15 +37,10 @@ def rows(
         ranges: of each case the range of 500 devices over their median.
         slow: of a device by its number how much longer it takes.
     """
-    rng = np.random.default_rng(seed)
     count = num_nodes * per_node
-    factors = np.ones(count)
-    for place, factor in (slow or {}).items():
-        factors[place] = factor
     frames = []
-    for number, reach in enumerate(ranges):
+    for number, times in enumerate(step_times(count, ranges, slow, seed)):
         case = Case("resnet50", batch_size=2**number, device="cuda")
-        times = 0.1 * np.exp(rng.normal(0, reach / _RANGE_OF_500, count)) * factors
         frame = pd.DataFrame({name: [getattr(case, name)] * count for name in SETTING})
         frames.append(
             frame.assign(
@@ -60,6 +55,17 @@ def rows(
     whole = pd.concat(frames, ignore_index=True)
     missing = {name: pd.Series([None] * len(whole), dtype=object) for name in _COLUMNS if name not in whole}
     return whole.assign(**missing)
+
+
+def step_times(
+    count: int, ranges: tuple[float, ...] = PUBLIC_RANGES, slow: Mapping[int, float] | None = None, seed: int = 0
+) -> list[np.ndarray]:
+    """The step times [s] of `rows`, an array of all devices for each case."""
+    rng = np.random.default_rng(seed)
+    factors = np.ones(count)
+    for place, factor in (slow or {}).items():
+        factors[place] = factor
+    return [0.1 * np.exp(rng.normal(0, reach / _RANGE_OF_500, count)) * factors for reach in ranges]
 
 
 def campaign(num_nodes: int, slow: Mapping[str, float] | None = None, **changes: object) -> list[Record]:

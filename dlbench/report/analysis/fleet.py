@@ -52,6 +52,8 @@ class Distribution:
     limit: float | None = None
     #: A unit slower by this is found in 95 of 100 fleets.
     found_from: float | None = None
+    #: The spread is not normal, and the units are too few to show their tails: more false alarms than stated.
+    is_uneven: bool = False
 
     @property
     def range(self) -> float:
@@ -133,7 +135,19 @@ def fleet(
     few = sorted({d.kind for _, d in tested if d.units < outliers.MIN_UNITS})
     notes += [f"{kind}: fewer than {outliers.MIN_UNITS} units of a case, too few to name an outlier." for kind in few]
     shown = [distribution for _, distribution in tested] + _readings(rows)
+    notes += _doubts([d for _, d in tested if d.limit is not None])
     return Fleet(tuple(shown), tuple(found), _slowdowns(values), tests, false_alarms, tuple(notes))
+
+
+def _doubts(tested: Sequence[Distribution]) -> list[str]:
+    """What the stated rate of false alarms assumes, and where that is doubtful."""
+    few = [distribution for distribution in tested if distribution.units < outliers.MIN_FOR_TAILS]
+    notes = [f"Fewer than {outliers.MIN_FOR_TAILS} units: the chance assumes normal spread."] if few else []
+    uneven = [f"{d.kind}, {d.what}" for d in few if d.is_uneven]
+    if uneven:
+        more = f" and {len(uneven) - 1} more" if len(uneven) > 1 else ""
+        notes.append(f"Spread that is not normal ({uneven[0]}{more}): false alarms are likelier than stated.")
+    return notes
 
 
 def bounds(sources: Sequence[str | Path]) -> pd.DataFrame:
@@ -220,6 +234,7 @@ def _tested(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.Data
         high=float(rates.max()),
         limit=float(limit) if usable else None,
         found_from=float(np.expm1(usable.reach + 1.645 * usable.scale)) if usable else None,
+        is_uneven=usable is not None and outliers.looks_uneven(values, usable.reach),
     )
     return own.assign(slower=np.expm1(values - np.median(values)), limit=limit), distribution
 

@@ -4,7 +4,8 @@ The centre is the median and the scale the median absolute deviation (MAD), whic
 quantile of Student's t at the false-alarm rate divided among all tests (Šidák 1967, J. American Statistical Association
 62(318)), with 0.4 degrees of freedom per unit: so much a MAD of n normal values is worth (Rousseeuw & Croux 1993, ibid.
 88(424); efficiency 37 %). From 50 units on the slow half is judged by itself: its own scale counts where it is larger,
-and the limit is that of a t distribution with tails as heavy as those of the slow half, plus one standard error.
+and the limit is that of a t distribution with tails as heavy as those of the slow half, plus one standard error. Fewer
+units do not show their tails: the rate then assumes normal spread, and `looks_uneven` says where that is doubtful.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ _DEGREES_PER_UNIT = 0.4
 #: MAD over standard deviation of the normal distribution, as a factor.
 _NORMAL = 1.4826
 #: From this number of units on the tails are looked at.
-_MIN_FOR_TAILS = 50
+MIN_FOR_TAILS = 50
 #: Standard error, times √n, of how much further the 97.5th percentile is from the median than the 75th one.
 _TAILS_ERROR = 5.0
+#: The spread counts as not normal where the test of Shapiro & Wilk (1965, Biometrika 52(3)) gives less.
+_NORMAL_P = 0.05
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,20 @@ def spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spre
     centre = float(np.median(values))
     distances = np.abs(values - centre)
     scale = float(_NORMAL * np.median(distances))
-    if values.size >= _MIN_FOR_TAILS:
+    if values.size >= MIN_FOR_TAILS:
         # Slow units often differ more than fast ones.
         scale = max(scale, float(_NORMAL * np.median(distances[values > centre])) if (values > centre).any() else 0.0)
     return Spread(centre, scale, limit(values, false_alarms, tests))
+
+
+def looks_uneven(values: NDArray[np.float64], reach: float) -> bool:
+    """Whether fewer than `MIN_FOR_TAILS` units, without the outliers, have a spread that is not normal."""
+    from scipy import stats
+
+    usual = values[values - np.median(values) <= reach]
+    if values.size >= MIN_FOR_TAILS or usual.size < MIN_UNITS or np.ptp(usual) == 0:
+        return False
+    return bool(stats.shapiro(usual).pvalue < _NORMAL_P)
 
 
 def limit(values: NDArray[np.float64], false_alarms: float, tests: int) -> float:
@@ -80,7 +93,7 @@ def _tail_degrees(values: NDArray[np.float64]) -> float | None:
     from scipy import optimize, stats
 
     above = values[values > np.median(values)] - np.median(values)
-    if values.size < _MIN_FOR_TAILS or not above.size:
+    if values.size < MIN_FOR_TAILS or not above.size:
         return None
     middle, high = np.percentile(above, (50, 95))
     ratio = float(high / middle) + _TAILS_ERROR / math.sqrt(values.size)

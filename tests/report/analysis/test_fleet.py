@@ -5,12 +5,28 @@ import pandas as pd
 import pytest
 
 from dlbench.report.analysis import outliers
-from dlbench.report.analysis.fleet import fleet
+from dlbench.report.analysis.fleet import MARGIN, fleet
 from tests.fakes import fleets
 
 
+def named(seed, slow=None):
+    """The devices of a fleet of 500 that the rule names, by their numbers; quicker than by `fleet`."""
+    found = set()
+    for times in fleets.step_times(500, slow=slow, seed=seed):
+        values = np.log(times)
+        spread = outliers.spread(values, 0.05, 500 * len(fleets.PUBLIC_RANGES))
+        found |= set(np.flatnonzero(values - spread.centre > max(spread.reach, np.log1p(MARGIN))))
+    return found
+
+
+def test_fleet_applies_the_rule_to_every_case():
+    slow = {7: 1.05, 8: 1.3, 400: 1.03}
+    found = fleet(fleets.rows(slow=slow, seed=3)).outliers
+    assert {4 * int(o.host[1:]) - 4 + int(o.device) for o in found} == named(3, slow) == set(slow)
+
+
 def test_a_fleet_without_faults_has_no_alarm_beyond_the_stated_rate():
-    alarms = sum(bool(fleet(fleets.rows(seed=seed)).outliers) for seed in range(200))
+    alarms = sum(bool(named(seed)) for seed in range(200))
     # 5 % of 200 draws are 10; more than 17 has a chance of 1 %.
     assert alarms <= 17
 
@@ -20,8 +36,7 @@ def test_95_of_100_devices_that_are_5_percent_slow_are_found():
     found = total = 0
     for seed in range(40):
         slow = dict.fromkeys(rng.choice(500, 5, replace=False).tolist(), 1.05)
-        named = {(o.host, o.device) for o in fleet(fleets.rows(slow=slow, seed=1000 + seed)).outliers}
-        found += sum((f"n{1 + place // 4}", str(place % 4)) in named for place in slow)
+        found += len(named(1000 + seed, slow) & set(slow))
         total += len(slow)
     assert found >= 0.95 * total
 
@@ -39,24 +54,49 @@ def test_the_stated_rate_holds_for_any_size_of_fleet(units):
     assert alarms <= 32
 
 
-@pytest.mark.parametrize(
-    "draw",
-    [
-        lambda rng: rng.standard_t(5, 500),
-        lambda rng: rng.lognormal(0, 0.1, 500),
-        lambda rng: rng.lognormal(0, 0.3, 500),
-    ],
-    ids=["t with 5 degrees of freedom", "log-normal 0.1", "log-normal 0.3"],
-)
-def test_the_stated_rate_holds_where_slow_units_differ_more(draw):
+SPREADS = {
+    "t with 3 degrees of freedom": lambda rng, units: rng.standard_t(3, units),
+    "t with 5 degrees of freedom": lambda rng, units: rng.standard_t(5, units),
+    "exponential": lambda rng, units: rng.exponential(size=units),
+    "log-normal 0.1": lambda rng, units: rng.lognormal(0, 0.1, units),
+    "log-normal 0.3": lambda rng, units: rng.lognormal(0, 0.3, units),
+    "log-normal 0.6": lambda rng, units: rng.lognormal(0, 0.6, units),
+}
+
+
+@pytest.mark.parametrize("units", [50, 500])
+@pytest.mark.parametrize("draw", SPREADS.values(), ids=SPREADS)
+def test_the_stated_rate_holds_where_slow_units_differ_more(draw, units):
     rng = np.random.default_rng(1)
     alarms = 0
-    for _ in range(400):
-        values = draw(rng)
-        spread = outliers.spread(values, 0.05, 500)
+    for _ in range(200):
+        values = draw(rng, units)
+        spread = outliers.spread(values, 0.05, units)
         alarms += bool((values - spread.centre > spread.reach).any())
-    # 20 are expected at most; 33 or more has a chance below 1 %.
-    assert alarms <= 32
+    # 10 are expected at most; more than 17 has a chance of 1 %.
+    assert alarms <= 17
+
+
+def test_skewed_spread_of_few_units_is_named_and_normal_spread_seldom():
+    rng = np.random.default_rng(1)
+
+    def share(draw):
+        draws = [draw(rng, 40) for _ in range(200)]
+        return np.mean([outliers.looks_uneven(v, outliers.spread(v, 0.05, 40).reach) for v in draws])
+
+    assert share(lambda rng, units: rng.normal(size=units)) < 0.1
+    assert share(SPREADS["exponential"]) > 0.9
+    assert share(SPREADS["log-normal 0.6"]) > 0.6
+
+
+def test_the_output_says_what_the_rate_assumes():
+    rows = fleets.rows(num_nodes=30, per_node=1, ranges=(0.01,))
+    assert any("assumes normal spread" in note for note in fleet(rows).notes)
+    assert not any("not normal" in note for note in fleet(rows).notes)
+    rows["step_s"] = 0.1 * np.exp(0.01 * np.random.default_rng(1).exponential(size=30))
+    assert any("Spread that is not normal" in note for note in fleet(rows).notes)
+    many = fleets.rows(num_nodes=60, per_node=1, ranges=(0.01,))
+    assert not any("normal" in note for note in fleet(many).notes)
 
 
 def test_heavy_tails_raise_the_limit():
