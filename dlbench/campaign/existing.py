@@ -140,11 +140,10 @@ def not_stored(root: Path) -> list[tuple[Path, Record]]:
 
 
 def merge_all(root: Path) -> None:
-    """Put all parts that dlbench wrote into one file, and say which are left."""
+    """Put all parts that dlbench wrote into one file per month, and say which are left."""
     from dlbench.results import store
 
-    merged = store.merge(root)
-    if merged:
+    for merged in store.merge(root):
         say(f"merged parts into {merged}")
     others = sorted(part.name for part in root.glob("*.parquet") if not store.is_signed(part))
     if others:

@@ -13,6 +13,7 @@ from dlbench.messages import say
 
 if TYPE_CHECKING:
     from dlbench.report.document import Plot
+    from dlbench.suites.suite import Suite
 
 #: Output formats of every table.
 TABLE_FORMATS = ("text", "markdown", "csv", "latex", "json")
@@ -62,6 +63,18 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="set an axis (-P model=lenet5,vgg16) or protocol key (-P protocol.min_time_s=1); repeatable",
     )
+
+
+def say_estimate(suite: Suite, results: Path, times: int = 1) -> None:
+    """Print how long the suite takes, if `results` has earlier records of its cases.
+
+    Args:
+        times: number of nodes or GPUs that each measure the whole suite.
+    """
+    from dlbench.launch.time_estimate import estimate
+
+    if found := estimate(suite, results):
+        say(found.describe(times))
 
 
 def new_name(what: str = "") -> tuple[str, str]:

@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         "--wait", action="store_true", help="wait for attempts of other nodes, and close those of dead processes"
     )
     parser.add_argument(
-        "--merge", action="store_true", help="merge all Parquet parts into one file, which loads faster"
+        "--merge", action="store_true", help="merge all Parquet parts into one file per month, which load faster"
     )
 
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from dlbench.commands.arguments import (
     add_command,
     add_format,
+    add_results_folder,
     add_suite,
+    say_estimate,
 )
 from dlbench.messages import say
 
@@ -21,6 +23,7 @@ def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "plan", _plan, "classic")
     add_suite(parser)
+    add_results_folder(parser, "results folder whose records give the time estimate")
     add_format(parser)
 
 
@@ -33,6 +36,7 @@ def _plan(options: argparse.Namespace) -> None:
     if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
         say("this suite excludes cases by device, which is unknown here; add -P device=cuda or -P device=cpu")
     print_plan(suite, suite.cases(), options.format)
+    say_estimate(suite, options.results)
 
 
 def print_plan(suite: Suite, cases: list[Case], form: str) -> None:

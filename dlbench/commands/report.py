@@ -24,7 +24,7 @@ def add(commands: Any) -> None:
         "sources",
         nargs="*",
         default=["results"],
-        help="results folders, Parquet files or patterns; NAME=SOURCE sets the system's name (default: results)",
+        help="results folders, Parquet files, patterns or web addresses (default: results); NAME=SOURCE names a system",
     )
     parser.add_argument(
         "-o", "--output", type=some_path, default=Path("reports/latest"), help="report folder (default: reports/latest)"
@@ -47,6 +47,7 @@ def _report(options: argparse.Namespace) -> None:
     from dlbench.report.analysis.mix import read_mix
     from dlbench.report.analysis.projection import read_prices
     from dlbench.report.listings import summary
+    from dlbench.results import published
 
     # Columns of a large store take hundreds of megabytes each; page faults would cost 20 % of the time.
     keep_freed_memory()
@@ -54,7 +55,8 @@ def _report(options: argparse.Namespace) -> None:
     prices = read_prices(shipped.find("price list", options.prices)) if options.prices else None
     mix = read_mix(options.mix) if options.mix else ()
     _show_step("reading")
-    found = content.read([*options.sources, *references], options.baseline, prices, _show_step, mix=mix)
+    sources = [published.local(source, lambda file: _show_step(f"downloading {file}")) for source in options.sources]
+    found = content.read([*sources, *references], options.baseline, prices, _show_step, mix=mix)
     if found.attempts.empty and not found.skipped:
         _show_step("")
         raise BadInput(f"{' '.join(options.sources)} has no records; run `dlbench run quick` first")

@@ -1,19 +1,25 @@
-"""`dlbench status`: show queued jobs and progress."""
+"""`dlbench status`: show queued jobs and progress, of one campaign or of all below a folder."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dlbench import units
 from dlbench.commands.arguments import (
     SHARED_FOLDER,
     add_command,
     add_results_folder,
 )
+from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
+    from dlbench.launch.counts import Counts
+    from dlbench.launch.job_watch import Campaign
     from dlbench.launch.jobs import Status
 
 
@@ -22,33 +28,74 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "status", _status, "--results results/classic")
     add_results_folder(parser, SHARED_FOLDER)
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--watch", action="store_true", help="wait for the end of the jobs")
+    parser.add_argument(
+        "--energy", action="store_true", help="show the energy that Slurm accounted and the one measured"
+    )
+    parser.epilog = f"exit status of --watch: 0 all cases ended, 1 some are missing or failed\n\n{parser.epilog}"
 
 
-def _status(options: argparse.Namespace) -> None:
-    from dlbench.launch import jobs
+def _status(options: argparse.Namespace) -> int:
+    from dlbench.launch import job_watch, jobs
 
+    folders = job_watch.folders_below(options.results)
+    if options.watch and folders:
+        return watch(folders)
+    if folders and folders != [options.results]:
+        _print_campaigns(job_watch.campaigns(folders), options.json)
+        return OK
     found = jobs.status(options.results)
+    if options.energy:
+        from dlbench.launch import accounted_energy
+
+        found = accounted_energy.added(found, options.results)
     if found[0].slurm_error:
         say(f"dlbench: {found[0].slurm_error}; cases are counted from their files, job states are unknown")
     if options.json:
         import json
 
         print(json.dumps([dataclasses.asdict(one) for one in found], indent=1))
-        return
+        return OK
     for one in found:
         _print_status(one)
+    return OK
+
+
+def watch(folders: Sequence[Path]) -> int:
+    """Wait for the end of all jobs of these results folders; return the exit status."""
+    from dlbench.launch import job_watch
+
+    complete = job_watch.wait(folders, lambda found: _print_campaigns(found, False), say)
+    return OK if complete else SOME_FAILED
+
+
+def _print_campaigns(campaigns: Sequence[Campaign], as_json: bool) -> None:
+    if as_json:
+        import json
+
+        print(json.dumps([dataclasses.asdict(one) for one in campaigns], indent=1))
+        return
+    for one in campaigns:
+        on_nodes = f" on {one.nodes} nodes or GPUs" if one.nodes else ""
+        active = f"; {units.counted(one.active_jobs, 'job')} queued or running" if one.active_jobs else ""
+        print(f"{one.folder}: {one.suite}{on_nodes}: {_counted(one.counts)}{active}", flush=True)
+
+
+def _counted(count: Counts) -> str:
+    return (
+        f"{count.total} processes: {count.done} done, {count.running} running, {count.failed} failed, "
+        f"{count.out_of_memory} out of memory, {count.missing} missing"
+    )
 
 
 def _print_status(status: Status) -> None:
     for count in status.counts:
         system = f" on {count.system_key}" if count.system_key else ""
-        print(
-            f"{status.submission}{system}: {count.total} processes: {count.done} done, "
-            f"{count.running} running, {count.failed} failed, {count.out_of_memory} out of memory, "
-            f"{count.missing} missing"
-        )
+        print(f"{status.submission}{system}: {_counted(count)}")
     for job, state in status.jobs:
         used = f"{state.elapsed} of {state.limit}" if state.state == "RUNNING" else ""
         reason = f"({state.reason})" if state.state == "PENDING" and state.reason not in ("", "None") else ""
+        energy = status.energy.get(job.job_id)
         words = [f"  {state.id:<14} {job.kind:<9} {state.state:<10}", state.nodes, used, reason]
+        words += [energy.words] if energy else []
         print(" ".join(word for word in words if word).rstrip())

@@ -1,8 +1,10 @@
-"""`dlbench submit`: submit a suite to Slurm."""
+"""`dlbench submit`: submit a suite to Slurm or PBS."""
 
 from __future__ import annotations
 
 import argparse
+import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
@@ -11,6 +13,7 @@ from dlbench.commands.arguments import (
     add_command,
     add_results_folder,
     add_suite,
+    say_estimate,
 )
 from dlbench.errors import BadInput
 from dlbench.exit_codes import OK, SOME_FAILED
@@ -33,7 +36,12 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--by-nodes", action="store_true", help="one job per node count")
     parser.add_argument("--each-node", action="store_true", help="measure the suite on every node by itself")
-    parser.add_argument("--nodes", metavar="LIST", help="with --each-node: only these nodes, such as n[1-40]")
+    parser.add_argument("--each-gpu", action="store_true", help="measure the suite on every GPU by itself")
+    parser.add_argument("--nodes", metavar="LIST", help="with --each-node or --each-gpu: only these nodes, as n[1-40]")
+    parser.add_argument(
+        "--after", type=_job_id, action="append", default=[], metavar="JOBID", help="start after this job; repeatable"
+    )
+    parser.add_argument("--wait", action="store_true", help="wait for the end of the jobs")
     reporting = parser.add_mutually_exclusive_group()
     reporting.add_argument(
         "--no-report", dest="report", action="store_false", help="do not submit the job that writes the report"
@@ -48,7 +56,7 @@ def add(commands: Any) -> None:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from dlbench.launch import jobs, probe, scheduler
+    from dlbench.launch import batch, jobs, probe
     from dlbench.launch.results_folder import check_folder
     from dlbench.launch.sites import load_site, remarks
     from dlbench.suites.suite import load_suite, models_of
@@ -61,7 +69,9 @@ def _submit(options: argparse.Namespace) -> int:
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))
-    if options.each_node or options.nodes:
+    if options.wait and options.dry_run:
+        raise BadInput("--wait cannot be combined with --dry-run")
+    if options.each_node or options.each_gpu or options.nodes:
         return _submit_each_node(options, suite, site)
     array, throttle = jobs.parse_array(options.array)
     submission = jobs.prepare(
@@ -76,7 +86,8 @@ def _submit(options: argparse.Namespace) -> int:
         report_only=options.report_only,
     )
     if options.dry_run:
-        print(jobs.shown(submission))
+        print(jobs.shown(submission, options.after))
+        say_estimate(suite, options.results)
         if options.write:
             check_folder(options.results)
             jobs.write(submission)
@@ -88,51 +99,82 @@ def _submit(options: argparse.Namespace) -> int:
     if options.report_only and not options.results.is_dir():
         raise BadInput(f"results folder '{options.results}' does not exist; check --results")
     check_folder(options.results)
-    jobs.check_array(max(script.array for script in submission.scripts), scheduler.max_array_size())
+    jobs.check_array(max(script.array for script in submission.scripts), batch.of(site).max_array_size())
     after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
     refused = None
+    taken: list[SubmittedJob] = []
     try:
-        jobs.submit(submission, after, show_job)
+        jobs.submit(submission, [*options.after, *after], lambda job: _note(taken, job))
     except jobs.ReportRefused as error:
         refused = error
     say(f"{suite.name}: {units.counted(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
     if refused:
         say(f"dlbench: {refused}")
         return SOME_FAILED
-    say(f"run `dlbench status --results {options.results}` to see the progress")
-    return OK
+    if not options.wait:
+        say(f"run `dlbench status --results {options.results}` to see the progress")
+    return _after_submission(options, [options.results], taken)
+
+
+def _after_submission(options: argparse.Namespace, folders: list[Path], taken: list[SubmittedJob]) -> int:
+    """Name jobs that cannot start, and wait if asked to."""
+    from dlbench.commands.status import watch
+    from dlbench.launch import job_watch
+
+    stuck = job_watch.cannot_start(taken)
+    for line in stuck:
+        say(f"dlbench: {line}")
+    if stuck:
+        return SOME_FAILED
+    return watch(folders) if options.wait else OK
+
+
+def _note(taken: list[SubmittedJob], job: SubmittedJob) -> None:
+    taken.append(job)
+    show_job(job)
 
 
 def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> int:
-    """Submit one job per node; return exit status 1 if some nodes were not submitted."""
+    """Submit one job per node or GPU; return exit status 1 if some were not submitted."""
     from dlbench.launch import each_node, jobs
     from dlbench.launch.results_folder import check_folder
     from dlbench.node_list import expand_nodes, fold_nodes
 
-    if not options.each_node:
-        raise BadInput("--nodes needs --each-node")
+    if not options.each_node and not options.each_gpu:
+        raise BadInput("--nodes needs --each-node or --each-gpu")
     if options.array != "1" or options.by_nodes or options.report_only or options.write:
         raise BadInput("--each-node cannot be combined with --array, --by-nodes, --report-only or --write")
     wanted = expand_nodes(options.nodes) if options.nodes else None
-    plan = each_node.plan(suite, site, options.results, wanted)
-    for nodes, words in (
+    plan = each_node.plan(suite, site, options.results, wanted, options.each_gpu)
+    noun = "GPU" if options.each_gpu else "node"
+    for skipped, words in (
         (plan.done, "complete"),
         (plan.active, "with a job in the queue"),
         (plan.away, "down or drained; run the same command later to measure them"),
     ):
-        if nodes:
-            say(f"skipped: {units.counted(len(nodes), 'node')} {words}: {fold_nodes(nodes)}")
-    submissions = (each_node.prepare(suite, options.overrides, site, options.results, node) for node in plan.submit)
+        if skipped:
+            names = fold_nodes({unit.node for unit in skipped})
+            say(f"skipped: {units.counted(len(skipped), noun)} {words}: {names}")
+    submissions = (each_node.prepare(suite, options.overrides, site, options.results, unit) for unit in plan.submit)
     if options.dry_run:
         for submission in submissions:
-            print(jobs.shown(submission))
+            print(jobs.shown(submission, options.after))
+        say_estimate(suite, options.results, len(plan.submit))
         return OK
     check_folder(options.results)
-    taken, refused = each_node.submit(submissions, show_job)
-    say(f"{suite.name}: {units.counted(len(taken), 'node')} submitted -> {options.results}/nodes/ at {site.name}")
+    taken, refused = each_node.submit(submissions, options.after, show_job)
+    say(f"{suite.name}: {units.counted(len(taken), noun)} submitted -> {options.results}/nodes/ at {site.name}")
     if refused:
-        say(f"dlbench: {refused}; run the same command later to submit the other nodes")
-    return SOME_FAILED if refused or plan.away else OK
+        say(f"dlbench: {refused}; run the same command later to submit the others")
+    folders = [each_node.folder_of(options.results, unit) for unit in (*plan.active, *plan.submit)]
+    status = _after_submission(options, [folder for folder in folders if folder.is_dir()], taken)
+    return SOME_FAILED if refused or plan.away else status
+
+
+def _job_id(text: str) -> str:
+    if not re.fullmatch(r"[0-9]+(_[0-9]+|\[[0-9]*\])?(\.[A-Za-z0-9.-]+)?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a job id; write for example 4711")
+    return text
 
 
 def show_job(job: SubmittedJob) -> None:

@@ -1,8 +1,8 @@
-"""Campaigns in Slurm: submit, show status, cancel, resume.
+"""Campaigns in Slurm or PBS: submit, show status, cancel, resume.
 
     results/jobs/<suite>-<digest>/   one submission: the suite and the scripts as submitted
       <suite>.toml  submission.json  job.sh  (job-nodes2.sh ...)  report.sh
-    results/jobs/<job_id>.json       one job that Slurm accepted
+    results/jobs/<job_id>.json       one job that the scheduler accepted
     results/jobs/<name>-<job_id>.out its output
 
 The state of cases is read from attempt folders, not from job states: an OOM-killed step can end as COMPLETED.
@@ -19,17 +19,17 @@ import os
 import re
 import shlex
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dlbench
 from dlbench.atomic_file import read_text, write_atomically
 from dlbench.errors import BadInput, StoreError
 from dlbench.json_text import load_json
-from dlbench.launch import claims, images, scheduler, slurm
+from dlbench.launch import batch, claims, images, job_script, scheduler
 from dlbench.launch.counts import Counts, count
 from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.launch.sites import Site
@@ -38,12 +38,15 @@ from dlbench.results.records import from_dict
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite, load_suite
 
+if TYPE_CHECKING:
+    from dlbench.launch.accounted_energy import JobEnergy
+
 #: At most six ASCII digits: no Slurm accepts a million tasks.
 _ARRAY = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")
 
 
 class ReportRefused(SchedulerError):
-    """Slurm accepted the measuring jobs but refused the report job."""
+    """The scheduler accepted the measuring jobs but refused the report job."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ class Submission:
     site: str
     num_cases: int
     scripts: tuple[Script, ...]
+    scheduler: str = "slurm"
 
     @property
     def results(self) -> Path:
@@ -80,7 +84,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class SubmittedJob:
-    """A job that Slurm accepted."""
+    """A job that the scheduler accepted."""
 
     job_id: str
     kind: str
@@ -90,6 +94,7 @@ class SubmittedJob:
     submitted_at: str
     submitted_by: str
     submitted_from: str
+    scheduler: str = "slurm"
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,10 @@ class Status:
     suite: str
     counts: tuple[Counts, ...]
     jobs: tuple[tuple[SubmittedJob, JobState], ...] = field(default=())
-    #: Error of Slurm that hides the job states; None without error.
+    #: Error of the scheduler that hides the job states; None without error.
     slurm_error: str | None = None
+    #: Accounted and measured energy of ended jobs, where asked for; see `accounted_energy`.
+    energy: Mapping[str, JobEnergy] = field(default_factory=dict)
 
 
 def jobs_folder(results: Path) -> Path:
@@ -120,6 +127,7 @@ def prepare(
     by_nodes: bool = False,
     report: bool = True,
     report_only: bool = False,
+    all_gpus: bool = False,
 ) -> Submission:
     """Prepare a submission without writing or submitting anything.
 
@@ -133,6 +141,7 @@ def prepare(
         by_nodes: one job per node count.
         report: add a final job that writes the report.
         report_only: only that report job.
+        all_gpus: request every GPU of a node, also where fewer ranks run.
 
     Raises:
         BadInput: the site cannot provide the resources that the suite needs.
@@ -142,7 +151,7 @@ def prepare(
     overrides = (*overrides, *_device(cases, site))
     text = Path(suite.source).read_text(encoding="utf-8")
     node_counts = sorted({case.nodes for case in cases}) if by_nodes else [0]
-    whole = slurm.Job(
+    whole = job_script.Job(
         suite=suite.name,
         suite_file="",
         results=str(results),
@@ -150,6 +159,7 @@ def prepare(
         checkout=checkout(),
         user=f"{os.getuid()}:{os.getgid()}",
         image_digest=images.recorded_digest(site.container),
+        all_gpus=all_gpus,
     )
     question = [text, repr(site), repr(whole), array, throttle, node_counts, report]
     question += ["report only"] if report_only else []
@@ -160,10 +170,11 @@ def prepare(
     if not report_only:
         scripts = [_campaign_script(site, whole, cases, nodes, array, throttle) for nodes in node_counts]
     if report or report_only:
-        scripts.append(Script("report.sh", slurm.report_script(site, whole), "report"))
+        scripts.append(Script("report.sh", batch.of(site).report_script(site, whole), "report"))
     return Submission(
-        folder, suite.name, Path(whole.suite_file), text, tuple(overrides), site.name, len(cases), tuple(scripts)
-    )
+        folder, suite.name, Path(whole.suite_file), text, tuple(overrides), site.name, len(cases), tuple(scripts),
+        site.scheduler,
+    )  # fmt: skip
 
 
 def _device(cases: list[Case], site: Site) -> list[str]:
@@ -182,7 +193,7 @@ def _device(cases: list[Case], site: Site) -> list[str]:
 
 
 def _campaign_script(
-    site: Site, whole: slurm.Job, cases: list[Case], nodes: int, array: int, throttle: int | None
+    site: Site, whole: job_script.Job, cases: list[Case], nodes: int, array: int, throttle: int | None
 ) -> Script:
     """Return the script for the cases with `nodes` nodes; 0 means all cases."""
     chosen = [case for case in cases if nodes in (0, case.nodes)]
@@ -196,7 +207,9 @@ def _campaign_script(
         throttle=throttle if throttle and throttle < array else None,
     )
     name = f"job-nodes{nodes}.sh" if nodes else "job.sh"
-    return Script(name, slurm.campaign_script(site, job), "campaign", job.nodes, job.array, job.throttle, nodes)
+    return Script(
+        name, batch.of(site).campaign_script(site, job), "campaign", job.nodes, job.array, job.throttle, nodes
+    )
 
 
 def checkout() -> str | None:
@@ -205,15 +218,20 @@ def checkout() -> str | None:
     return str(folder) if (folder / "pyproject.toml").is_file() else None
 
 
-def shown(submission: Submission) -> str:
+def shown(submission: Submission, after: Sequence[str] = ()) -> str:
     """Return each script below its submit command; `ID1` stands for the job id of the first."""
+    submit_argv = batch.SYSTEMS[submission.scheduler].submit_argv
     texts: list[str] = []
     for number, script in enumerate(submission.scripts):
-        before = ":".join(f"ID{n}" for n in range(1, number + 1))
-        after = f"afterany:{before}" if script.kind == "report" and before else None
-        argv = scheduler.sbatch_argv(submission.folder / script.name, after)
+        own = [f"ID{n}" for n in range(1, number + 1)] if script.kind == "report" else []
+        argv = submit_argv(submission.folder / script.name, _after_end([*after, *own]), None)
         texts.append(f"# ---- {shlex.join(argv)}\n{script.text}")
     return "\n".join(texts)
+
+
+def _after_end(job_ids: Sequence[str]) -> str | None:
+    """Return the dependency on the end of these jobs, however they end."""
+    return f"afterany:{':'.join(job_ids)}" if job_ids else None
 
 
 def _ignore(job: SubmittedJob) -> None:
@@ -227,19 +245,20 @@ def submit(
 
     Args:
         submission: return value of `prepare`.
-        after: ids of other jobs that the report waits for.
+        after: ids of other jobs that all scripts wait for.
         on_taken: called with each accepted job.
 
     Raises:
         StoreError: the results folder cannot be written.
-        SchedulerError: Slurm refused a script; jobs accepted before are recorded. `ReportRefused` if only the report
-        was refused.
+        SchedulerError: the scheduler refused a script; jobs accepted before are recorded. `ReportRefused` if only the
+        report was refused.
     """
     write(submission)
     taken: list[SubmittedJob] = []
     for script in submission.scripts:
-        before = [*after, *(job.job_id for job in taken)]
-        job = _hand_over(submission.folder, submission.suite, submission.site, script.name, script.kind, before)
+        before = [*after, *(job.job_id for job in taken if script.kind == "report")]
+        about = {"suite": submission.suite, "site": submission.site, "scheduler": submission.scheduler}
+        job = _hand_over(submission.folder, about, script.name, script.kind, before)
         taken.append(job)
         on_taken(job)
     return taken
@@ -256,6 +275,7 @@ def write(submission: Submission) -> None:
         "suite_file": submission.suite_file.name,
         "overrides": list(submission.overrides),
         "site": submission.site,
+        "scheduler": submission.scheduler,
         "num_cases": submission.num_cases,
         "scripts": [{k: v for k, v in dataclasses.asdict(s).items() if k != "text"} for s in submission.scripts],
     }
@@ -270,36 +290,41 @@ def write(submission: Submission) -> None:
 
 
 def _hand_over(
-    folder: Path, suite: str, site: str, script: str, kind: str, before: Sequence[str], array: str | None = None
+    folder: Path, about: Mapping[str, Any], script: str, kind: str, before: Sequence[str], array: str | None = None
 ) -> SubmittedJob:
-    """Submit a script; a report job waits for the jobs `before`."""
-    dependency = f"afterany:{':'.join(before)}" if kind == "report" and before else None
+    """Submit a script, to start after the jobs `before`.
+
+    Args:
+        about: suite, site and scheduler of the submission.
+    """
+    system = batch.SYSTEMS[about["scheduler"]]
     try:
-        job_id = scheduler.submit(folder / script, dependency, array)
+        job_id = system.submit(folder / script, _after_end(before), array)
     except SchedulerError as error:
         if kind != "report":
             raise
         raise ReportRefused(
-            f"Slurm refused the report job, but accepted the measuring jobs: {error}; run `dlbench resume "
+            f"{system.title} refused the report job, but accepted the measuring jobs: {error}; run `dlbench resume "
             f"--results {folder.parents[1]}` to submit it again"
         ) from None
     job = SubmittedJob(
         job_id=job_id,
         kind=kind,
         script=f"{folder.name}/{script}",
-        suite=suite,
-        site=site,
+        suite=about["suite"],
+        site=about["site"],
         submitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
         submitted_by=_user(),
         submitted_from=socket.gethostname(),
+        scheduler=about["scheduler"],
     )
     file = folder.parent / f"{job_id}.json"
     try:
         write_atomically(file, json.dumps(dataclasses.asdict(job), indent=1))
     except OSError as error:
         raise StoreError(
-            f"Slurm accepted job {job_id}, but {file} cannot be written: {error.strerror or error}; run `scancel "
-            f"{job_id}` to end it"
+            f"{system.title} accepted job {job_id}, but {file} cannot be written: {error.strerror or error}; run "
+            f"`{system.cancel_command} {job_id}` to end it"
         ) from None
     return job
 
@@ -317,7 +342,7 @@ def submitted(results: Path) -> list[SubmittedJob]:
     for file in jobs_folder(results).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             job: SubmittedJob = from_dict(SubmittedJob, load_json(read_text(file)))
-            if not why_unsafe(job.script.partition("/")[0]):
+            if not why_unsafe(job.script.partition("/")[0]) and job.scheduler in batch.SYSTEMS:
                 found.append(job)
     return sorted(found, key=lambda job: (job.submitted_at, len(job.job_id), job.job_id))
 
@@ -346,22 +371,35 @@ def status(results: Path) -> list[Status]:
     jobs = submitted(results)
     slurm_error = None
     try:
-        seen = scheduler.states([job.job_id for job in jobs])
+        seen = states_of(jobs)
     except SchedulerError as error:
-        # Cases are counted from files, which does not need Slurm.
+        # Cases are counted from files, which needs no scheduler.
         slurm_error = str(error)
         seen = [JobState(job.job_id, "UNKNOWN") for job in jobs]
     found = []
     for folder in submissions(results):
-        about = _about(folder)
+        about = read_submission(folder)
         own = {job.job_id: job for job in jobs if job.script.startswith(f"{folder.name}/")}
         states = [(own[scheduler.base_id(s.id)], s) for s in seen if scheduler.base_id(s.id) in own]
-        counts = tuple(count(results, _suite(folder, about)))
+        counts = tuple(count(results, suite_of(folder, about)))
         found.append(Status(folder.name, about["suite"], counts, tuple(states), slurm_error))
     return found
 
 
-def _about(folder: Path) -> dict[str, Any]:
+def states_of(jobs: Sequence[SubmittedJob]) -> list[JobState]:
+    """Return the states of these jobs, one entry per queued or running array task.
+
+    Raises:
+        SchedulerError: a scheduler does not answer.
+    """
+    return [
+        state
+        for name, system in batch.SYSTEMS.items()
+        for state in system.states([job.job_id for job in jobs if job.scheduler == name])
+    ]
+
+
+def read_submission(folder: Path) -> dict[str, Any]:
     """Read `submission.json`; check types, and names that become paths."""
     file = folder / "submission.json"
     try:
@@ -378,10 +416,12 @@ def _about(folder: Path) -> dict[str, Any]:
                 raise ValueError(f"{excerpt(name)} is not a valid file name: {why_unsafe(name)}")
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"cannot read {file}: {error}") from error
+    if about.setdefault("scheduler", "slurm") not in batch.SYSTEMS:
+        raise StoreError(f"cannot read {file}: its scheduler is {excerpt(about['scheduler'])}")
     return about | {"overrides": [str(text) for text in about["overrides"]], "scripts": scripts}
 
 
-def _suite(folder: Path, about: dict[str, Any], nodes: int = 0) -> Suite:
+def suite_of(folder: Path, about: dict[str, Any], nodes: int = 0) -> Suite:
     """Load the submitted suite, or its cases with `nodes` nodes."""
     return load_suite(folder / about["suite_file"], [*about["overrides"], *([f"nodes={nodes}"] if nodes else [])])
 
@@ -391,18 +431,22 @@ def cancel(results: Path) -> list[str]:
 
     Raises:
         BadInput: nothing was submitted.
-        SchedulerError: Slurm does not answer.
+        SchedulerError: the scheduler does not answer.
     """
     submissions(results)
-    active = active_jobs(results)
-    if active:
-        scheduler.cancel(active)
-    return active
+    active = set(active_jobs(results))
+    _cancel([job for job in submitted(results) if job.job_id in active])
+    return [job.job_id for job in submitted(results) if job.job_id in active]
+
+
+def _cancel(jobs: Sequence[SubmittedJob]) -> None:
+    for name in dict.fromkeys(job.scheduler for job in jobs):
+        batch.SYSTEMS[name].cancel([job.job_id for job in jobs if job.scheduler == name])
 
 
 def active_jobs(results: Path, kinds: Sequence[str] = ("campaign", "report")) -> list[str]:
     """Return the ids of queued and running jobs of these kinds."""
-    states = scheduler.states([job.job_id for job in submitted(results) if job.kind in kinds])
+    states = states_of([job for job in submitted(results) if job.kind in kinds])
     return list(dict.fromkeys(scheduler.base_id(state.id) for state in states if not state.ended))
 
 
@@ -420,22 +464,22 @@ def resume(
 
     Raises:
         BadInput: nothing was submitted, or all cases are done or queued.
-        SchedulerError: Slurm does not answer or refused a job; `ReportRefused` if only the report was refused.
+        SchedulerError: the scheduler does not answer or refused a job; `ReportRefused` if only the report was refused.
     """
     folders = submissions(results)
     jobs = submitted(results)
-    states = scheduler.states([job.job_id for job in jobs])
+    states = states_of(jobs)
     active = {scheduler.base_id(state.id) for state in states if not state.ended}
     taken: list[SubmittedJob] = []
     running = 0
     for folder in folders:
-        about = _about(folder)
+        about = read_submission(folder)
         own = [job for job in jobs if job.script.startswith(f"{folder.name}/")]
         at_work = [job.job_id for job in own if job.kind == "campaign" and job.job_id in active]
         left: dict[str, int] = {}
         for script in about["scripts"]:
             if script["kind"] == "campaign" and not at_work:
-                counts = count(results, _suite(folder, about, script.get("chosen_nodes", 0)))
+                counts = count(results, suite_of(folder, about, script.get("chosen_nodes", 0)))
                 left[script["name"]] = max(one.remaining for one in counts)
                 running += sum(one.running for one in counts)
         chosen = [script for script in about["scripts"] if left.get(script["name"])]
@@ -461,10 +505,8 @@ def _report_is_missing(results: Path, own: list[SubmittedJob], states: list[JobS
 
 def _cancel_waiting_reports(own: list[SubmittedJob], states: list[JobState]) -> None:
     """Cancel waiting report jobs: they would run too early, and they count against the user's limits."""
-    reports = {job.job_id for job in own if job.kind == "report"}
-    waiting = [state.id for state in states if state.state == "PENDING" and scheduler.base_id(state.id) in reports]
-    if waiting:
-        scheduler.cancel(waiting)
+    waiting = {scheduler.base_id(state.id) for state in states if state.state == "PENDING"}
+    _cancel([job for job in own if job.kind == "report" and job.job_id in waiting])
 
 
 def _why_nothing(active: set[str], running: int) -> str:
@@ -498,15 +540,15 @@ def _again(
             # At most one task per missing case. An array of one stays an array, so that the name of its output is the
             # same.
             array = array_option(min(script["array"], left[name]), script["throttle"]) if script["array"] > 1 else None
-            before = [*at_work, *(job.job_id for job in taken)]
-            job = _hand_over(folder, about["suite"], about["site"], name, kind, before, array)
+            before = [*at_work, *(job.job_id for job in taken)] if kind == "report" else []
+            job = _hand_over(folder, about, name, kind, before, array)
         taken.append(job)
         on_taken(job)
     return taken
 
 
 def array_option(tasks: int, throttle: int | None) -> str:
-    """Return Slurm's array option, such as `0-3%2`: 4 tasks, 2 at once."""
+    """Return the array option, such as `0-3%2`: 4 tasks, 2 at once."""
     return f"0-{tasks - 1}{f'%{throttle}' if throttle and throttle < tasks else ''}"
 
 

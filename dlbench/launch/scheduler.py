@@ -1,4 +1,4 @@
-"""Calls of Slurm's commands: sbatch, squeue, scontrol, scancel, and sacct if accounting is on."""
+"""Calls of the scheduler, and of Slurm's commands: sbatch, squeue, scontrol, scancel, and sacct if accounting is on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _NODE_LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 
 
 class SchedulerError(DlbenchError):
-    """Slurm is not installed, does not answer, or refused a request."""
+    """The scheduler is not installed, does not answer, or refused a request."""
 
 
 @dataclass(frozen=True)
@@ -70,36 +70,6 @@ def sbatch_argv(script: Path, dependency: str | None = None, array: str | None =
     options = [f"--dependency={dependency}"] if dependency else []
     options += [f"--array={array}"] if array else []
     return ["sbatch", "--parsable", *options, str(script)]
-
-
-def submit(script: Path, dependency: str | None = None, array: str | None = None) -> str:
-    """Submit a script by `sbatch_argv`; return the job id.
-
-    Raises:
-        SchedulerError: sbatch refused it.
-    """
-    # Inside a job, sbatch would inherit that job's settings.
-    answer = call(sbatch_argv(script, dependency, array), environment=without_job(os.environ))
-    job_id = answer.strip().splitlines()[-1].partition(";")[0] if answer.strip() else ""
-    if not job_id.isdigit():
-        raise SchedulerError(f"sbatch printed no job id for {script}: {answer.strip() or 'nothing'}")
-    return job_id
-
-
-def states(job_ids: Sequence[str]) -> list[JobState]:
-    """Return the states of these jobs, one entry per queued or running array task; an ended job is one entry.
-
-    Raises:
-        SchedulerError: squeue does not answer.
-    """
-    if not job_ids:
-        return []
-    waiting = queued()
-    found = []
-    for job_id in job_ids:
-        tasks = [job for job in waiting if base_id(job.id) == job_id]
-        found += tasks or [ended_state(job_id)]
-    return found
 
 
 def queued() -> list[JobState]:
@@ -216,6 +186,19 @@ def why_job_was_lost(owner: Mapping[str, Any]) -> str | None:
     return f"job {job_id} ended as {state} while this case ran" if state in _NODE_LOST else None
 
 
+def node_states(partition: str | None = None) -> dict[str, str]:
+    """Return the state of each node in Slurm.
+
+    Raises:
+        SchedulerError: sinfo does not answer.
+    """
+    where = [f"--partition={partition}"] if partition else []
+    answer = call(["sinfo", "--noheader", "--Node", *where, "--format=%N|%T"])
+    pairs = [line.strip().partition("|") for line in answer.splitlines() if "|" in line]
+    # A node of several partitions is listed in each.
+    return {name: state for name, _, state in pairs}
+
+
 def max_array_size() -> int | None:
     """Return Slurm's MaxArraySize (highest array index plus one); None if unknown."""
     try:
@@ -227,8 +210,9 @@ def max_array_size() -> int | None:
 
 
 def base_id(job_id: str) -> str:
-    """Return the job id without the array part: `17` for `17_3` and `17_[4-9%2]`."""
-    return job_id.partition("_")[0]
+    """Return the id of the whole job: `17` for `17_3` and `17_[4-9%2]`, `17[]` for PBS's `17[3].server`."""
+    found = re.match(r"\s*(\d+)(\[)?", job_id)
+    return f"{found[1]}{'[]' if found[2] else ''}" if found else ""
 
 
 def without_job(environment: Mapping[str, str]) -> dict[str, str]:
@@ -246,10 +230,10 @@ def without_job(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def call(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
-    """Run a Slurm command and return its output.
+    """Run a command of the scheduler and return its output.
 
     Raises:
-        SchedulerError: it is not installed, does not answer or fails; contains Slurm's message.
+        SchedulerError: it is not installed, does not answer or fails; contains its message.
     """
     try:
         done = subprocess.run(
@@ -265,7 +249,8 @@ def call(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> s
         raise SchedulerError(f"{argv[0]} is not on PATH; run this on a login node of the cluster") from None
     except subprocess.TimeoutExpired:
         raise SchedulerError(
-            f"{argv[0]} gave no answer within {TIMEOUT_S:.0f} s; check Slurm's controller with `scontrol ping`"
+            f"{argv[0]} gave no answer within {TIMEOUT_S:.0f} s; check the scheduler with `scontrol ping` (Slurm) or "
+            f"`qstat -B` (PBS)"
         ) from None
     if done.returncode != 0:
         said = " ".join(line.removeprefix(f"{argv[0]}: error: ") for line in done.stderr.strip().splitlines())

@@ -1,6 +1,8 @@
 """Site profiles: job settings of one cluster. TOML files in slurm/, read into frozen dataclasses.
 
+    scheduler      "slurm" (default) or "pbs"
     [slurm]        partition, account, qos, constraint, time_limit, cpus_per_task, ... -> #SBATCH lines
+    [pbs]          queue, account, time_limit, cpus_per_node, ...   -> #PBS lines
     [gpus]         request = "gres" | "gpus-per-node" | "none", type, per_node
     [software]     modules, python, host_python
     [environment]  variables, set literally: `$HOME` in a value is not expanded
@@ -28,6 +30,7 @@ from dlbench.launch.containers import OVERRIDES, Mount
 from dlbench.launch.runtimes import RECORDS, RUNTIMES
 from dlbench.toml_file import TomlFile, read_toml, typed
 
+SCHEDULERS = ("slurm", "pbs")
 GPU_REQUESTS = ("none", "gres", "gpus-per-node")
 #: Variables that identify a rank; a common value would make each rank rank 0.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -129,6 +132,27 @@ class Slurm:
 
 
 @dataclass(frozen=True)
+class Pbs:
+    """Settings of the #PBS lines of a job script."""
+
+    queue: str | None = _text(_NAME, _PLAIN_NAME)
+    account: str | None = _text(_NAME, _PLAIN_NAME)
+    time_limit: str | None = _text(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", "hours:minutes:seconds, such as 04:00:00")
+    memory: str | None = _text(_SIZE, "a size per node such as 64G")
+    max_nodes: int | None = _number(1)
+    cpus_per_node: int | None = _number(1)
+    exclusive: bool = True
+    warn_before_s: int = _number(10, 180)
+    #: Further resources of each node, such as model=icelake.
+    resources: tuple[str, ...] = _texts(r"[A-Za-z_][A-Za-z0-9_]*=[A-Za-z0-9_.@-]+", "a resource such as model=icelake")
+    directives: tuple[str, ...] = _texts(r"-[A-Za-z]( [A-Za-z0-9_.,:/@%+=-]+)?", 'an option of qsub such as "-m ae"')
+
+
+#: Options of qsub that dlbench writes itself.
+OWN_PBS_OPTIONS = ("-N", "-q", "-A", "-j", "-o", "-J", "-r", "-W")
+
+
+@dataclass(frozen=True)
 class Gpus:
     """GPU request of the site."""
 
@@ -188,6 +212,7 @@ class Site:
     name: str
     file: str
     description: str = ""
+    scheduler: str = "slurm"
     slurm: Slurm = field(default_factory=Slurm)
     gpus: Gpus = field(default_factory=Gpus)
     software: Software = field(default_factory=Software)
@@ -195,6 +220,12 @@ class Site:
     network: Network = field(default_factory=Network)
     container: Container = field(default_factory=Container)
     report: Report = field(default_factory=Report)
+    pbs: Pbs = field(default_factory=Pbs)
+
+    @property
+    def partition(self) -> str | None:
+        """Slurm's partition or PBS's queue."""
+        return self.pbs.queue if self.scheduler == "pbs" else self.slurm.partition
 
     @property
     def has_gpus(self) -> bool:
@@ -209,13 +240,14 @@ class Site:
 
 _TABLES: dict[str, type] = {
     "slurm": Slurm,
+    "pbs": Pbs,
     "gpus": Gpus,
     "software": Software,
     "network": Network,
     "container": Container,
     "report": Report,
 }
-_KEYS = ("name", "description", "environment", *_TABLES)
+_KEYS = ("name", "description", "scheduler", "environment", *_TABLES)
 
 
 def load_site(path: str | Path, environment: Mapping[str, str] | None = None) -> Site:
@@ -236,6 +268,10 @@ def load_site(path: str | Path, environment: Mapping[str, str] | None = None) ->
 def remarks(site: Site) -> list[str]:
     """List the settings of a profile that have no effect."""
     found = []
+    other = {"slurm": site.pbs != Pbs(), "pbs": site.slurm != Slurm()}
+    if other[site.scheduler]:
+        table = "pbs" if site.scheduler == "slurm" else "slurm"
+        found.append(f'{site.file}: [{table}] has no effect; add scheduler = "{table}" to use it')
     if site.container.runtime == "none" and site.software.host_python != Software.host_python:
         found.append(f"{site.file}: software.host_python has no effect without a container; software.python is used")
     if site.container.runtime == "pyxis" and "ENROOT_DATA_PATH" in site.environment:
@@ -260,9 +296,12 @@ class _Reader:
         name = self._one_text("", "name", file.values.get("name", file.path.stem), re.compile(_NAME), _PLAIN_NAME)
         anything = re.compile(rf"({_LINE_OF_TEXT})?")
         description = self._one_text("", "description", file.get("description", str, ""), anything, "one line of text")
+        scheduler = file.values.get("scheduler", SCHEDULERS[0])
+        if scheduler not in SCHEDULERS:
+            raise UnknownName("scheduler", scheduler, SCHEDULERS, file.place("scheduler"))
         tables["container"] = self._container(tables["container"])
         variables = self._variables(file.table("environment"))
-        site = Site(name, str(file.path), description, environment=variables, **tables)
+        site = Site(name, str(file.path), description, scheduler, environment=variables, **tables)
         self._check_directives(site)
         return site
 
@@ -357,6 +396,11 @@ class _Reader:
         for name in (option.partition("=")[0] for option in site.slurm.srun):
             if name in OWN_SRUN_OPTIONS:
                 raise BadInput(f"{self._place('slurm', 'srun')}: {name} is set by dlbench, not by slurm.srun")
+        for name in (option.partition(" ")[0] for option in site.pbs.directives):
+            if name in OWN_PBS_OPTIONS:
+                raise BadInput(f"{self._place('pbs', 'directives')}: {name} is set by dlbench, not under directives")
+        if site.scheduler == "pbs" and site.report.time_limit and site.report.time_limit.count(":") != 2:
+            self._refuse("report", "time_limit", site.report.time_limit, "hours:minutes:seconds with PBS")
         for name in site.slurm.without:
             if name not in OWN_DIRECTIVES:
                 raise UnknownName("directive", name, OWN_DIRECTIVES, self._place("slurm", "without"))

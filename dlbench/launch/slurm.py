@@ -14,19 +14,28 @@ In both modes claims in the results folder distribute the cases over all running
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import Mount, Surroundings, Wrapping
+from dlbench.launch.containers import Wrapping
+from dlbench.launch.job_script import (
+    Job,
+    bash_array,
+    check_paths,
+    override_options,
+    quote,
+    script,
+    surroundings,
+    words,
+    wrapping_of,
+)
 from dlbench.launch.launchers import WORKER, Launcher
-from dlbench.launch.runtimes import RECORDS, wrap
-from dlbench.launch.sites import PLAIN_PATH, Site
+from dlbench.launch.runtimes import RECORDS
+from dlbench.launch.sites import Site
 from dlbench.suites.case import Case
 
-#: Placeholder for the job id, which is set only when the script runs. No validated value can contain it.
-JOB_ID = "\x1f"
 #: Exit status of srun after a failure of Slurm; programs never return it.
 SLURM_EXIT_ERROR = 119
 #: Placeholder in a step command for the node and rank options of the case.
@@ -80,38 +89,6 @@ patiently() {{
 }}
 """
 
-_HOST_LIBRARIES = r"""
-# Runtimes mount the host's driver and network libraries: list them for the records.
-DLBENCH_HOST_LIBRARIES=$(
-  PATH="$PATH:/usr/sbin:/sbin" ldconfig -p 2>/dev/null |
-    awk '/lib(cuda|nvidia-ml|nvidia-ptxjitcompiler|ibverbs|mlx5|pmi2|pmix)\.so/ {print $NF}' |
-    xargs -r readlink -f | sort -u | paste -sd : -
-) || true
-export DLBENCH_HOST_LIBRARIES
-"""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One campaign, or the part that one job (or array) measures."""
-
-    suite: str  # its name
-    suite_file: str  # absolute
-    results: str  # absolute
-    overrides: tuple[str, ...] = ()
-    checkout: str | None = None  # absolute; git checkout of dlbench, unless it is installed
-    nodes: int = 1
-    ranks_per_node: int = 1
-    array: int = 1  # how many tasks share the cases
-    throttle: int | None = None  # how many of them run at a time
-    user: str = ""  # "uid:gid"
-    image_digest: str | None = None  # of an image file, as `dlbench image import` recorded it
-
-    @property
-    def several_ranks(self) -> bool:
-        """Whether any case needs more than one rank."""
-        return self.nodes * self.ranks_per_node > 1
-
 
 def campaign_script(site: Site, job: Job) -> str:
     """Return the script of the measuring job or array.
@@ -120,9 +97,11 @@ def campaign_script(site: Site, job: Job) -> str:
         BadInput: the site cannot provide what the job needs, or a path has invalid characters.
     """
     _check(site, job)
-    wrapping = _wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
+    wrapping = wrapping_of(site, job, gpus=site.has_gpus, nodes=job.nodes)
     if job.several_ranks:
-        supervisor = f'watched {words(site.outer_python)} -m dlbench run "$suite"{_overrides(job)} --results "$results"'
+        supervisor = (
+            f'watched {words(site.outer_python)} -m dlbench run "$suite"{override_options(job)} --results "$results"'
+        )
         run = [
             "# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank "
             "options.",
@@ -131,12 +110,12 @@ def campaign_script(site: Site, job: Job) -> str:
     else:
         run = [
             f'patiently watched "${{step[@]}}" --nodes=1 --ntasks=1 "${{inside[@]}}" \\\n'
-            f'  -m dlbench run "$suite"{_overrides(job)} --results "$results" || status=$?',
+            f'  -m dlbench run "$suite"{override_options(job)} --results "$results" || status=$?',
         ]
     return _script(
         f"Suite {job.suite} at site {site.name}",
         _campaign_directives(site, job),
-        _surroundings(site, job, wrapping),
+        surroundings(site, job, wrapping),
         [f"suite={quote(job.suite_file)}"],
         _rendezvous(site) if job.several_ranks else [],
         _step(site, wrapping, each_node=True, options=site.slurm.srun),
@@ -161,12 +140,12 @@ def campaign_script(site: Site, job: Job) -> str:
 
 def report_script(site: Site, job: Job) -> str:
     """Return the script of the report job, which collects the results; it needs one node and no GPU."""
-    wrapping = _wrapping(site, job, gpus=False, nodes=1)
+    wrapping = wrapping_of(site, job, gpus=False, nodes=1)
     once = 'patiently "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}"'
     return _script(
         f"Report of suite {job.suite}",
         _report_directives(site, job),
-        _surroundings(site, job, wrapping),
+        surroundings(site, job, wrapping),
         [],
         [],
         _step(site, wrapping, each_node=bool(wrapping.prepare or wrapping.cleanup) and not wrapping.prepare_once),
@@ -222,34 +201,8 @@ def _with_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
     return [*step[:at], *ranks, *step[at + 1 :]]
 
 
-def quote(word: str) -> str:
-    """Quote an argument for the shell; `JOB_ID` becomes the job id."""
-    # shlex does not quote commas and a leading '='; shellcheck warns about these in arrays.
-    parts = [
-        f"'{part}'" if (quoted := shlex.quote(part)) == part and ("," in part or part[0] == "=") else quoted
-        for part in word.split(JOB_ID)
-    ]
-    return '"$SLURM_JOB_ID"'.join("" if part == "''" and len(parts) > 1 else part for part in parts)
-
-
-def words(argv: Iterable[str]) -> str:
-    """Quote arguments and join them by spaces."""
-    return " ".join(quote(word) for word in argv)
-
-
-def check_path(path: str, what: str) -> None:
-    """Check that Slurm's directives and the runtimes' options accept the path.
-
-    Raises:
-        BadInput: it contains characters other than letters, digits and . _ + @ = / -
-    """
-    if not PLAIN_PATH.fullmatch(path):
-        raise BadInput(f"{what} '{path}' cannot be used with Slurm; use only letters, digits and . _ + @ = / -")
-
-
 def _check(site: Site, job: Job) -> None:
-    for path, what in ((job.results, "the results folder"), (job.checkout or "/", "the folder of dlbench")):
-        check_path(path, what)
+    check_paths(job)
     if site.slurm.max_nodes is not None and job.nodes > site.slurm.max_nodes:
         raise BadInput(
             f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.slurm.max_nodes} (slurm.max_nodes)"
@@ -268,22 +221,26 @@ def _check(site: Site, job: Job) -> None:
         )
 
 
+def on_node(site: Site, node: str) -> Site:
+    """Return the site with its jobs bound to a node."""
+    return replace(site, slurm=replace(site.slurm, directives=(*site.slurm.directives, f"--nodelist={node}")))
+
+
 def _script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
-    head = [
-        "#!/bin/bash",
-        f"# {title}, written by `dlbench submit`.",
-        "# To run by hand: salloc with the options below, then run this file with bash inside the allocation.",
-        *(f"#SBATCH {directive}" for directive in directives),
-        "# shellcheck disable=SC1003,SC1112,SC2016,SC2088 # single-quoted text is literal",
-        "set -euo pipefail",
-        ': "${SLURM_JOB_ID:?is not set: submit this with sbatch, or run it with bash inside an allocation}"',
-    ]
-    return "\n\n".join("\n".join(lines) for lines in (head, *sections) if lines) + "\n"
+    salloc = "# To run by hand: salloc with the options below, then run this file with bash inside the allocation."
+    needed = "is not set: submit this with sbatch, or run it with bash inside an allocation"
+    return script(
+        title,
+        [salloc, *(f"#SBATCH {directive}" for directive in directives)],
+        f': "${{SLURM_JOB_ID:?{needed}}}"',
+        *sections,
+    )
 
 
 def _campaign_directives(site: Site, job: Job) -> list[str]:
     slurm, gpus = site.slurm, site.gpus
-    amount = f"{gpus.type}:{job.ranks_per_node}" if gpus.type else f"{job.ranks_per_node}"
+    count = gpus.per_node if job.all_gpus else job.ranks_per_node
+    amount = f"{gpus.type}:{count}" if gpus.type else f"{count}"
     memory = slurm.memory or ("0" if slurm.exclusive else None)
     throttle = f"%{job.throttle}" if job.throttle else ""
     return _directives(
@@ -343,76 +300,6 @@ def _directives(site: Site, wanted: list[tuple[str, str | None]], more: Sequence
     return [*lines, *more]
 
 
-def _wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> Wrapping:
-    variables = [name for name, _ in _exports(site, job)]
-    if site.container.runtime != "none":
-        variables += ["DLBENCH_CONTAINER_RUNTIME", "DLBENCH_CONTAINER_IMAGE", "DLBENCH_HOST_LIBRARIES"]
-    around = Surroundings(
-        workdir=job.checkout or job.results,
-        mounts=_mounts(site, job),
-        variables=tuple(variables),
-        gpus=gpus,
-        mpi=site.slurm.mpi not in (None, "none"),
-        nodes=nodes,
-        user=job.user,
-        name=f"dlbench-{JOB_ID}",
-        options=site.container.options,
-    )
-    return wrap(site.container.runtime, site.container.image, around)
-
-
-def _mounts(site: Site, job: Job) -> tuple[Mount, ...]:
-    """Return the mounts: those of the site, then results and checkout unless already inside one."""
-    mounts = list(site.container.mounts)
-    for path in (job.results, job.checkout):
-        if path and not any(m.source == m.target and Path(path).is_relative_to(m.source) for m in mounts):
-            mounts.append(Mount(path, path))
-    return tuple(mounts)
-
-
-def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
-    # A module in the current folder must not replace one of the standard library.
-    exports = {"PYTHONSAFEPATH": "1"} | dict(site.environment)
-    if job.checkout:
-        # Before the site's own value.
-        exports["PYTHONPATH"] = ":".join(filter(None, (job.checkout, exports.get("PYTHONPATH"))))
-    if site.network.interface:
-        exports |= {"NCCL_SOCKET_IFNAME": site.network.interface, "GLOO_SOCKET_IFNAME": site.network.interface}
-    return list(exports.items())
-
-
-def _surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
-    lines = [f"results={quote(job.results)}"]
-    if site.software.modules:
-        lines += [
-            "# `module` is a shell function that may be undefined in batch jobs; it reads unset variables.",
-            "set +eu",
-            "# shellcheck disable=SC1091",
-            "type module >/dev/null 2>&1 || . /etc/profile",
-            "set -e",
-            f"module load {words(site.software.modules)}",
-            "set -u",
-        ]
-    exports = [*_exports(site, job), *wrapping.environment.items()]
-    container = site.container
-    if container.runtime == "none" and job.checkout and "PYTHONPATH" not in site.environment:
-        exports.remove(("PYTHONPATH", job.checkout))
-        # Before the value of modules or user; inside an image only this value.
-        lines.append(f'export PYTHONPATH={quote(job.checkout)}"${{PYTHONPATH:+:$PYTHONPATH}}"')
-    if container.runtime != "none":
-        exports.append(("DLBENCH_CONTAINER_RUNTIME", container.runtime))
-    lines += [f"export {name}={quote(value)}" for name, value in exports]
-    if wrapping.digest:
-        lines += [
-            f"digest=$({words(wrapping.digest)})",
-            f'export DLBENCH_CONTAINER_IMAGE={quote(container.image or "")}@"$digest"',
-        ]
-    elif container.runtime != "none":
-        digest = f"@{job.image_digest}" if job.image_digest else ""
-        lines.append(f"export DLBENCH_CONTAINER_IMAGE={quote(f'{container.image}{digest}')}")
-    return lines + (_HOST_LIBRARIES.strip().splitlines() if container.runtime != "none" else [])
-
-
 def _rendezvous(site: Site) -> list[str]:
     given = site.network.master_address
     master = quote(given) if given else '"${DLBENCH_MASTER_ADDR:-${nodes[0]}}"'
@@ -441,28 +328,14 @@ def _step(site: Site, wrapping: Wrapping, each_node: bool, options: Sequence[str
         "export SLURM_EXPORT_ENV=ALL",
         "# By hand in an interactive step: its CPU binding would put all ranks on its cores.",
         "unset SLURM_CPU_BIND SLURM_CPU_BIND_TYPE SLURM_CPU_BIND_LIST SLURM_CPU_BIND_VERBOSE",
-        _bash_array("step", step),
-        _bash_array("inside", [*wrapping.prefix, *site.software.python]),
+        bash_array("step", step),
+        bash_array("inside", [*wrapping.prefix, *site.software.python]),
         *(
             ['each_node=(--overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1)']
             if each_node
             else []
         ),
     ]
-
-
-def _bash_array(name: str, argv: Sequence[str]) -> str:
-    """Format a bash array `name=(...)`; if long, one line per option, and one for the remaining arguments."""
-    if len(line := f"{name}=({words(argv)})") <= 120:
-        return line
-    lines: list[list[str]] = []
-    for word in argv:
-        awaits_value = lines and len(lines[-1]) == 1 and lines[-1][0].startswith("-") and "=" not in lines[-1][0]
-        follows_words = lines and not lines[-1][0].startswith("-")
-        if word.startswith("-") or not (awaits_value or follows_words):
-            lines.append([])
-        lines[-1].append(word)
-    return f"{name}=(\n" + "\n".join(f"  {words(line)}" for line in lines) + "\n)"
 
 
 def _prepare(wrapping: Wrapping) -> list[str]:
@@ -487,7 +360,3 @@ def _requeue(site: Site, wrapping: Wrapping) -> list[str]:
         '  scontrol requeue "$SLURM_JOB_ID" || echo "cannot requeue this job; run dlbench resume" >&2',
         "fi",
     ]
-
-
-def _overrides(job: Job) -> str:
-    return "".join(f" -P {quote(override)}" for override in job.overrides)

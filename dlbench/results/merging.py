@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -31,13 +34,18 @@ class _Own:
     part: Path
     attempts: frozenset[str]
 
+    @cached_property
+    def months(self) -> frozenset[str]:
+        """The months of its attempts, as parts of a file's name."""
+        return frozenset(map(_month, self.attempts))
 
-def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> Path | None:
-    """Merge the parts directly in `root` into one file, which loads much faster; None if there are fewer than two.
 
-    Foreign parts, parts with other columns, unreadable parts and parts that share an attempt are not merged. The
-    merged part is written, read back and compared before small parts are deleted; `drop_doubles` repairs an
-    interrupted merge.
+def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> list[Path]:
+    """Merge the parts directly in `root` into one file per month, which load much faster; return the new files.
+
+    Foreign parts, parts with other columns, unreadable parts and parts that share an attempt are not merged, nor is
+    the only part of a month. A merged part is written, read back and compared before small parts are deleted;
+    `drop_doubles` repairs an interrupted merge.
 
     Args:
         root: a results folder.
@@ -45,20 +53,53 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
         most: maximum number of files, oldest attempts first.
 
     Raises:
-        StoreError: the merged part cannot be written.
+        StoreError: a merged part cannot be written.
     """
     own = list(islice(_own_parts(root, max_bytes, thorough=True), most))
     holders = Counter(attempt for one in own for attempt in one.attempts)
     alone = [one for one in own if all(holders[attempt] == 1 for attempt in one.attempts)]
-    if len(alone) < 2:
-        return None
-    target = root / f"{_MERGED}{secrets.token_hex(6)}.parquet"
-    _write_all(target, alone)
-    merged = _Rows(target)
+    months: dict[str, list[_Own]] = {}
     for one in alone:
-        if all(doubles.contains(merged.of(piece), piece) for piece in parts.rows_of(one.part)):
+        for month in one.months:
+            months.setdefault(month, []).append(one)
+    merged: dict[str, _Rows] = {}
+    for month, parts_of_month in sorted(months.items()):
+        if len(parts_of_month) > 1 or len(parts_of_month[0].months) > 1:
+            target = root / f"{_MERGED}{month}{secrets.token_hex(6)}.parquet"
+            _write_all(target, parts_of_month, month)
+            merged[month] = _Rows(target)
+    for one in alone:
+        if one.months <= set(merged) and all(
+            doubles.contains(_only(merged, month).of(rows), rows)
+            for piece in parts.rows_of(one.part)
+            for month, rows in _by_month(piece, one.months)
+        ):
             one.part.unlink(missing_ok=True)
-    return target
+    return [rows.part for rows in merged.values()]
+
+
+def _only(merged: Mapping[str, _Rows], month: str) -> _Rows:
+    """The rows of a month; the others keep none in memory."""
+    for other, rows in merged.items():
+        if other != month:
+            rows.forget()
+    return merged[month]
+
+
+def _by_month(piece: pa.Table, months: Collection[str]) -> Iterator[tuple[str, pa.Table]]:
+    """Split rows by the month in which their attempts started."""
+    if len(months) == 1:
+        yield from ((month, piece) for month in months)
+        return
+    month_of = np.array([_month(attempt) for attempt in piece["attempt_id"].to_pylist()])
+    for month in dict.fromkeys(month_of.tolist()):
+        yield month, piece.filter(pa.array(month_of == month))
+
+
+def _month(attempt: str) -> str:
+    """The month at the beginning of an attempt's name, such as `2026-11-`; "" for other names."""
+    found = re.match(r"(\d{4})(\d{2})\d{2}T", attempt)
+    return f"{found[1]}-{found[2]}-" if found else ""
 
 
 class _Rows:
@@ -80,6 +121,10 @@ class _Rows:
         tables = [rows.filter(pc.is_in(rows["attempt_id"], value_set=asked)) for rows in map(self._group, groups)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
+    def forget(self) -> None:
+        """Free the row group that was read last."""
+        self._last = None
+
     def _group(self, group: int) -> pa.Table:
         if self._last is None or self._last[0] != group:
             self._last = None  # two would not fit in memory where one does
@@ -93,13 +138,14 @@ class _Rows:
             raise parts.unreadable(self.part, error) from error
 
 
-def _write_all(target: Path, alone: list[_Own]) -> None:
-    """Write the rows of all parts to `target`, some at a time."""
+def _write_all(target: Path, alone: list[_Own], month: str) -> None:
+    """Write the rows that all parts have of a month to `target`, some at a time."""
     waiting: list[pa.Table] = []
     with parts.writing_signed(target, make_folder=False) as writer:
         for one in alone:
-            for piece in parts.rows_of(one.part):
-                waiting.append(piece)
+            pieces = (pair for piece in parts.rows_of(one.part) for pair in _by_month(piece, one.months))
+            for rows in (rows for own_month, rows in pieces if own_month == month):
+                waiting.append(rows)
                 if sum(t.num_rows for t in waiting) >= ROW_GROUP or sum(t.nbytes for t in waiting) >= _GROUP_BYTES:
                     writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
                     waiting = []

@@ -2,7 +2,7 @@
 
     results/
       <attempt_id>.parquet          rows of one attempt, one per rank
-      merged-<digest>.parquet       many attempts, after `dlbench collect --merge`
+      merged-2026-11-<digest>.parquet   the attempts of a month, after `dlbench collect --merge`
       ceilings/  profiles/          other tables, skipped here (see `bounds_schema`)
       attempts/<attempt_id>/        files of the attempt (see `dlbench.launch.attempts`)
 

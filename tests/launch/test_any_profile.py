@@ -82,7 +82,7 @@ def table(cls):
 
 
 PROFILES = st.fixed_dictionaries(
-    {name: table(cls) for name, cls in sites._TABLES.items()}
+    {name: table(cls) for name, cls in sites._TABLES.items() if name != "pbs"}
     | {
         "environment": st.dictionaries(
             st.one_of(st.sampled_from(VARIABLES), st.from_regex(sites._VARIABLE, fullmatch=True)), TEXT, max_size=4

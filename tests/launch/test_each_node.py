@@ -77,9 +77,9 @@ def test_a_node_is_submitted_again_until_all_its_cases_are_done(monkeypatch, sit
     slurm = Nodes({"n1": "idle"})
     submit(monkeypatch, site, slurm, "--each-node")
     slurm.queue.clear()
-    folder = each_node.folder_of(site / "results", "n1")
+    folder = each_node.folder_of(site / "results", each_node.Unit("n1"))
     (submission,) = jobs.submissions(folder)
-    suite = jobs._suite(submission, jobs._about(submission))
+    suite = jobs.suite_of(submission, jobs.read_submission(submission))
     finish(folder, suite, 0)
     assert submit(monkeypatch, site, slurm, "--each-node") == 0
     assert len(slurm.submitted()) == 2

@@ -9,6 +9,7 @@ import pytest
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import attempts, claims, jobs, scheduler
 from dlbench.launch.attempts import write_record
+from dlbench.launch.batch import SYSTEMS
 from dlbench.launch.counts import Counts, count
 from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.launch.sites import Container, Gpus, Report, Site, Slurm
@@ -409,7 +410,7 @@ def test_sbatch_is_called_without_what_a_surrounding_job_has_set(program, tmp_pa
     for name in ("SLURM_JOB_ID", "SRUN_CPUS_PER_TASK", "SBATCH_PARTITION", "SLURM_CONF"):
         monkeypatch.setenv(name, "x")
     program("sbatch", f'env >{tmp_path}/env; echo "$@" >{tmp_path}/args; echo 42')
-    assert scheduler.submit(Path("/r/job.sh"), dependency="afterany:41") == "42"
+    assert SYSTEMS["slurm"].submit(Path("/r/job.sh"), "afterany:41") == "42"
     seen = (tmp_path / "env").read_text()
     assert "SLURM_CONF=x" in seen
     assert not any(name in seen for name in ("SLURM_JOB_ID", "SRUN_", "SBATCH_"))
@@ -421,20 +422,20 @@ def test_a_refusal_is_told_in_slurm_s_words_on_one_line(program):
         "sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; echo 'sbatch: error: Batch no' >&2; exit 1"
     )
     with pytest.raises(SchedulerError, match=r"^sbatch failed: invalid partition specified: x Batch no$"):
-        scheduler.submit(Path("/r/job.sh"))
+        SYSTEMS["slurm"].submit(Path("/r/job.sh"))
 
 
 def test_without_slurm_the_message_says_where_to_go(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SchedulerError, match="sbatch is not on PATH; run this on a login node"):
-        scheduler.submit(Path("/r/job.sh"))
+        SYSTEMS["slurm"].submit(Path("/r/job.sh"))
 
 
 def test_a_controller_that_does_not_answer_is_said_to_be_away(program, monkeypatch):
     program("squeue", "exec sleep 10")
     monkeypatch.setattr(scheduler, "TIMEOUT_S", 0.2)
-    with pytest.raises(SchedulerError, match="check Slurm's controller"):
-        scheduler.states(["1"])
+    with pytest.raises(SchedulerError, match="check the scheduler"):
+        SYSTEMS["slurm"].states(["1"])
 
 
 def test_states_of_array_tasks_and_of_jobs_that_have_left(program):
@@ -442,14 +443,14 @@ def test_states_of_array_tasks_and_of_jobs_that_have_left(program):
             "echo '99|RUNNING|None|0:00|5:00|n1'")  # fmt: skip
     program("scontrol", 'case "$4" in 8) echo JobState=COMPLETED; echo JobState=NODE_FAIL;; *) exit 1;; esac')
     program("sacct", 'case "$*" in *" 9") echo "CANCELLED by 1000";; *) exit 1;; esac')
-    assert scheduler.states(["7", "8", "9", "10"]) == [
+    assert SYSTEMS["slurm"].states(["7", "8", "9", "10"]) == [
         JobState("7_1", "RUNNING", "None", "1:00", "5:00", "n2"),
         JobState("7_[2-9%1]", "PENDING", "JobArrayTaskLimit", "0:00", "5:00", ""),
         JobState("8", "NODE_FAIL"),
         JobState("9", "CANCELLED"),
         JobState("10", "GONE"),
     ]
-    assert [state.ended for state in scheduler.states(["7", "10"])] == [False, False, True]
+    assert [state.ended for state in SYSTEMS["slurm"].states(["7", "10"])] == [False, False, True]
 
 
 def test_steps_of_a_killed_srun_are_ended_by_their_name(program, tmp_path, monkeypatch):

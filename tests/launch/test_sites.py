@@ -24,12 +24,14 @@ def load(tmp_path):
 def test_every_example_can_be_used_as_it_stands(file):
     site = load_site(file, PLACE)
     assert site.name == file.stem
-    assert site.slurm.cpus_per_task
+    assert site.pbs.cpus_per_node if site.scheduler == "pbs" else site.slurm.cpus_per_task
     assert site.description
 
 
 def test_there_is_an_example_for_each_kind_of_site():
-    assert {"cpu", "nvidia-pyxis", "nvidia-enroot", "nvidia-apptainer"} <= {file.stem for file in SLURM.glob("*.toml")}
+    assert {"cpu", "nvidia-pyxis", "nvidia-enroot", "nvidia-apptainer", "pbs"} <= {
+        file.stem for file in SLURM.glob("*.toml")
+    }
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,8 @@ PLACES = [
     ("slurm", "memory"), ("slurm", "mpi"), ("gpus", "type"), ("network", "interface"), ("network", "master_address"),
     ("container", "image"), ("container", "source"), ("report", "partition"), ("report", "time_limit"),
     ("report", "qos"), ("report", "directives"),
-    ("slurm", "directives"), ("slurm", "without"), ("software", "modules"), ("container", "mounts"),
+    ("slurm", "directives"), ("slurm", "without"), ("pbs", "queue"), ("pbs", "account"), ("pbs", "time_limit"),
+    ("pbs", "memory"), ("pbs", "resources"), ("pbs", "directives"), ("software", "modules"), ("container", "mounts"),
 ]  # fmt: skip
 
 
@@ -107,7 +110,7 @@ PLACES = [
 def test_nothing_that_a_shell_or_slurm_could_read_as_more_than_a_value_gets_in(load, table, key, poison):
     text = '"' + "".join(f"\\u{ord(c):04x}" for c in poison) + '"'
     directive = '"--x=' + text[1:] if key == "directives" else text
-    value = f"[{directive}]" if key in ("directives", "without", "modules", "mounts") else text
+    value = f"[{directive}]" if key in ("directives", "resources", "without", "modules", "mounts") else text
     extra = 'runtime = "docker"\n' if key == "image" else ""
     with pytest.raises(BadInput):
         load(f"[{table}]\n{extra}{key} = {value}")

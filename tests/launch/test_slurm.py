@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import BadInput
-from dlbench.launch import slurm
+from dlbench.launch import job_script, slurm
 from dlbench.launch.containers import Mount
 from dlbench.launch.sites import Container, Gpus, Report, Site, load_site
 from dlbench.launch.sites import Slurm as SlurmTable
@@ -100,7 +100,7 @@ def test_two_nodes_with_four_gpus_have_none_of_the_known_traps(name):
             dataclasses.replace(JOB, results="/scratch/my results"),
             "the results folder '/scratch/my results' cannot be used",
         ),
-        ({}, dataclasses.replace(JOB, results="/scratch/$(touch x)"), "cannot be used with Slurm"),
+        ({}, dataclasses.replace(JOB, results="/scratch/$(touch x)"), "cannot be used in a job script"),
         ({}, dataclasses.replace(JOB, checkout="/home/a;b"), "the folder of dlbench"),
         ({"max_nodes": 1}, MANY, r"classic needs 2 nodes; here.toml allows 1 \(slurm.max_nodes\)"),
         ({"cpus_per_task": None}, JOB, "otherwise Slurm binds each rank to one core"),
@@ -467,7 +467,7 @@ def test_nothing_in_a_profile_or_an_override_is_ever_executed(by_hand):
 
 
 def test_the_job_number_stands_in_a_word_where_the_script_will_know_it():
-    assert slurm.quote(f"dlbench-{slurm.JOB_ID}") == 'dlbench-"$SLURM_JOB_ID"'
+    assert slurm.quote(f"dlbench-{job_script.JOB_ID}") == 'dlbench-"$SLURM_JOB_ID"'
     assert slurm.quote("") == "''"
     assert slurm.quote("a,b") == "'a,b'"
     assert slurm.quote("a'b,c") == """'a'"'"'b,c'"""

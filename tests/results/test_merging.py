@@ -150,7 +150,7 @@ def test_attempts_that_two_own_parts_tell_differently_are_not_merged(results):
 
 def test_a_merge_that_was_cut_off_is_tidied_and_equal_parts_leave_one(results):
     small = files(results)
-    merged = store.merge(results)
+    (merged,) = store.merge(results)
     for name, content in small.items():
         (results / name).write_bytes(content)
     assert store.drop_doubles(results) == len(small)
@@ -210,7 +210,7 @@ def test_memory_of_a_merge_is_that_of_some_rows(tmp_path, monkeypatch):
     for n in range(3):
         store.append(tmp_path, record(f"a{n}", ranks=5))
     before = dlbench.load(tmp_path)
-    merged = pq.ParquetFile(store.merge(tmp_path))
+    merged = pq.ParquetFile(*store.merge(tmp_path))
     assert [merged.metadata.row_group(g).num_rows for g in range(merged.num_row_groups)] == [2, 2, 1] * 3
     assert len(files(tmp_path)) == 1
     assert dlbench.load(tmp_path).equals(before)
@@ -229,7 +229,7 @@ def test_many_parts_merge_in_several_row_groups(tmp_path, monkeypatch):
     for n in range(9):
         store.append(tmp_path, record(f"a{n}", ranks=1 + n % 3))
     before = dlbench.load(tmp_path)
-    merged = store.merge(tmp_path)
+    (merged,) = store.merge(tmp_path)
     assert list(files(tmp_path)) == [merged.name]
     assert pq.ParquetFile(merged).num_row_groups > 2
     assert dlbench.load(tmp_path).equals(before)
@@ -242,16 +242,45 @@ def test_samples_that_are_no_numbers_are_the_same_in_both(tmp_path):
     )
     for name in ("a1", "a2"):
         store.append(tmp_path, dataclasses.replace(one, attempt_id=name, ranks=odd))
-    merged = store.merge(tmp_path)
+    (merged,) = store.merge(tmp_path)
     assert list(files(tmp_path)) == [merged.name]
 
 
+def test_each_month_has_a_file_and_a_finished_month_is_not_written_again(tmp_path):
+    for day in ("20260930", "20261001", "20261002", "20261130"):
+        store.append(tmp_path, record(f"{day}T050000-0123456789ab-abcdef", ranks=2))
+    before = dlbench.load(tmp_path)
+    (october,) = store.merge(tmp_path)
+    assert october.name.startswith("merged-2026-10-")
+    assert len(files(tmp_path)) == 3  # the only part of a month stays as it is
+    store.append(tmp_path, record("20261101T050000-0123456789ab-abcdef", ranks=2))
+    (november,) = store.merge(tmp_path)
+    assert november.name.startswith("merged-2026-11-")
+    assert october.name in files(tmp_path)
+    after = dlbench.load(tmp_path)
+    assert len(after) == len(before) + 2
+    assert store.merge(tmp_path) == []
+
+
+def test_a_file_of_several_months_is_split(tmp_path, monkeypatch):
+    for day in ("20260930", "20261001", "20261002"):
+        store.append(tmp_path, record(f"{day}T050000-0123456789ab-abcdef", ranks=2))
+    before = dlbench.load(tmp_path)
+    month_of = merging._month
+    monkeypatch.setattr(merging, "_month", lambda attempt: "")
+    (whole,) = store.merge(tmp_path)  # as earlier versions merged
+    monkeypatch.setattr(merging, "_month", month_of)
+    assert [p.name[:15] for p in store.merge(tmp_path)] == ["merged-2026-09-", "merged-2026-10-"]
+    assert whole.name not in files(tmp_path)
+    assert dlbench.load(tmp_path).equals(before)
+
+
 def test_only_small_parts_are_merged_when_asked(results):
-    merged = store.merge(results)
+    (merged,) = store.merge(results)
     for n in range(4, 6):
         store.append(results, record(f"20261123T05000{n}-a{n}"))
     size = merged.stat().st_size
-    second = store.merge(results, max_bytes=size - 1)
+    (second,) = store.merge(results, max_bytes=size - 1)
     assert set(files(results)) == {merged.name, second.name}
 
 

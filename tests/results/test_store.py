@@ -109,11 +109,11 @@ def test_merging_keeps_every_row_once(tmp_path):
     for n in range(5):
         store.append(tmp_path, record(f"a{n}"))
     before = dlbench.load(tmp_path)
-    merged = store.merge(tmp_path)
+    (merged,) = store.merge(tmp_path)
     assert [p.name for p in tmp_path.glob("*.parquet")] == [merged.name]
     assert dlbench.load(tmp_path).equals(before)
     assert store.attempt_ids(tmp_path) == {f"a{n}" for n in range(5)}
-    assert store.merge(tmp_path) is None
+    assert store.merge(tmp_path) == []
 
 
 def test_a_merge_that_was_cut_off_doubles_nothing(tmp_path):

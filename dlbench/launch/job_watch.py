@@ -1,0 +1,191 @@
+"""Watching of campaigns: jobs that cannot start, waiting for the end, and all campaigns below a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlbench.launch import batch, jobs, scheduler
+from dlbench.launch.counts import Counts, count
+from dlbench.launch.each_node import FOLDER
+from dlbench.launch.scheduler import JobState, SchedulerError
+
+#: Pause between two looks at the queue [s], and before the second look at a new job.
+PAUSE_S, SETTLE_S = 20.0, 2.0
+#: A scheduler that fails so many times in a row ends the waiting.
+MOST_FAILURES = 90
+#: Reasons for which a job waits until somebody changes something, with their meaning.
+_LASTING = {
+    r"PartitionTimeLimit": "its time limit exceeds that of the partition",
+    r"PartitionNodeLimit": "it needs more or fewer nodes than the partition allows",
+    r"BadConstraints|NodeNotAvail|Can Never Run.*": "no node has what it asks for",
+    r"(?:QOS|Assoc|Association)\w*PerJob\w*|MaxMemPerLimit|QOS\w*NotSatisfied": "it violates a limit per job",
+    r"(?:QOS|Assoc)\w*Per(?:User|Account|Group)\w*": "a limit per user or account; its jobs may already use all of it",
+    r"Invalid(?:Account|QOS)|(?:Account|QOS)NotAllowed": "the account or QOS may not use this partition",
+    r"DependencyNeverSatisfied": "the job that it waits for failed",
+    r"JobHeld\w*": "it is held",
+}
+#: Folders inside a results folder that contain no campaign.
+_NOT_SEARCHED = ("attempts", "jobs", "report", "profiles", "claims")
+#: Campaigns are searched so many levels below a folder.
+_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """One suite in a results folder, or in the folders of all its nodes."""
+
+    folder: str
+    suite: str
+    counts: Counts  # summed over nodes
+    active_jobs: int
+    nodes: int  # 0: not measured node by node
+
+
+def lasting_reason(state: JobState) -> str | None:
+    """Return why a waiting job cannot start before something is changed; None if it only has to wait."""
+    if state.state != "PENDING":
+        return None
+    for pattern, meaning in _LASTING.items():
+        if found := re.match(pattern, state.reason.strip()):
+            return f"{found[0]} ({meaning})"
+    return None
+
+
+def cannot_start(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
+    """Look at new jobs in the queue; return one line for each that cannot start.
+
+    The scheduler may need a moment: jobs without a reason are looked at twice.
+    """
+    measuring = [job for job in submitted if job.kind == "campaign"]
+    states: list[JobState] = []
+    for pause_s in (0.0, SETTLE_S):
+        time.sleep(pause_s)
+        try:
+            states = jobs.states_of(measuring)
+        except SchedulerError:
+            return []
+        if not any(state.state == "PENDING" and state.reason in ("", "None") for state in states):
+            break
+    return [
+        f"job {state.id} cannot start: {reason}; cancel it, correct this, and submit again"
+        for state in states
+        if (reason := lasting_reason(state))
+    ]
+
+
+def wait(
+    folders: Sequence[Path], on_change: Callable[[list[Campaign]], None], on_problem: Callable[[str], None]
+) -> bool:
+    """Wait until no job of these results folders is queued or running; return whether all their cases have ended.
+
+    Args:
+        folders: results folders with submissions.
+        on_change: called at first, and when the numbers changed.
+        on_problem: called with a message when the scheduler does not answer, and for jobs that cannot start.
+
+    Raises:
+        SchedulerError: the scheduler failed `MOST_FAILURES` times in a row.
+    """
+    shown: list[Campaign] = []
+    failures = 0
+    known: set[str] = set()
+    while True:
+        try:
+            waiting = _queued(folders)
+            failures = 0
+        except SchedulerError as error:
+            failures += 1
+            if failures == 1:
+                on_problem(f"{error}; trying again")
+            if failures >= MOST_FAILURES:
+                raise
+            time.sleep(PAUSE_S)
+            continue
+        ids = {job.job_id for folder in folders for job in jobs.submitted(folder)}
+        for state in waiting:
+            reason = lasting_reason(state) if scheduler.base_id(state.id) in ids else None
+            if reason and state.id not in known:
+                known.add(state.id)
+                on_problem(f"job {state.id} cannot start: {reason}")
+        found = campaigns(folders, waiting)
+        if found != shown:
+            on_change(found)
+            shown = found
+        if not any(one.active_jobs for one in found):
+            return all(one.counts.remaining == 0 for one in found)
+        time.sleep(PAUSE_S)
+
+
+def campaigns(folders: Sequence[Path], waiting: Sequence[JobState] | None = None) -> list[Campaign]:
+    """Summarise the submissions of these results folders; folders of single nodes are summed up.
+
+    Args:
+        folders: as `folders_below` gives them.
+        waiting: all queued and running jobs of this user; None asks the scheduler, and counts none if it fails.
+    """
+    if waiting is None:
+        try:
+            waiting = _queued(folders)
+        except SchedulerError:
+            waiting = []
+    active = {scheduler.base_id(state.id) for state in waiting}
+    sums: dict[tuple[str, str], list[tuple[Counts, int, bool]]] = {}
+    for folder in folders:
+        for submission in jobs.submissions(folder):
+            about = jobs.read_submission(submission)
+            own = [job for job in jobs.submitted(folder) if job.script.startswith(f"{submission.name}/")]
+            running = sum(job.job_id in active for job in own)
+            root, is_node = _root(folder)
+            for number, one in enumerate(count(folder, jobs.suite_of(submission, about))):
+                sums.setdefault((str(root), about["suite"]), []).append((one, 0 if number else running, is_node))
+    return [
+        Campaign(root, suite, _sum([c for c, _, _ in parts]), sum(n for _, n, _ in parts), sum(k for _, _, k in parts))
+        for (root, suite), parts in sums.items()
+    ]
+
+
+def folders_below(root: Path) -> list[Path]:
+    """Return the results folders with submissions, `root` itself or below it."""
+    return sorted(_search(root, _DEPTH))
+
+
+def _search(folder: Path, depth: int) -> Iterator[Path]:
+    if next((folder / "jobs").glob("*/submission.json"), None):
+        yield folder
+    if depth == 0:
+        return
+    try:
+        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name not in _NOT_SEARCHED and not entry.name.startswith("."):
+            yield from _search(Path(entry.path), depth - 1)
+
+
+def _root(folder: Path) -> tuple[Path, bool]:
+    """Return the results folder of a fleet for the folder of one of its nodes or GPUs, and whether it is one."""
+    for parent in (folder.parent, folder.parent.parent):
+        if parent.name == FOLDER:
+            return parent.parent, True
+    return folder, False
+
+
+def _sum(counts: Sequence[Counts]) -> Counts:
+    fields = ("total", "done", "running", "failed", "out_of_memory")
+    return Counts(**{name: sum(getattr(one, name) for one in counts) for name in fields})
+
+
+def _queued(folders: Sequence[Path]) -> list[JobState]:
+    """Return all jobs of this user in the batch systems that these results folders use.
+
+    Raises:
+        SchedulerError: one does not answer.
+    """
+    names = {job.scheduler for folder in folders for job in jobs.submitted(folder)}
+    return [state for name in sorted(names) for state in batch.SYSTEMS[name].queued()]

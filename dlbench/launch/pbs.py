@@ -1,0 +1,260 @@
+"""PBS Professional and OpenPBS: job scripts, and calls of qsub, qstat, qdel, qselect and pbsnodes.
+
+PBS starts no ranks. On one node dlbench starts them itself, inside the container if there is one:
+
+    [container]  python3 -m dlbench run SUITE --results RESULTS
+
+On several nodes mpirun of the site starts them, without a container; it finds the nodes in PBS_NODEFILE.
+"""
+
+from __future__ import annotations
+
+import getpass
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dlbench.errors import BadInput
+from dlbench.launch.containers import Wrapping
+from dlbench.launch.job_script import (
+    JOB_ID,
+    Job,
+    bash_array,
+    check_paths,
+    override_options,
+    quote,
+    script,
+    surroundings,
+    wrapping_of,
+)
+from dlbench.launch.scheduler import JobState, SchedulerError, base_id, call
+from dlbench.launch.sites import Site
+
+#: States of jobs and subjobs, as qstat prints them.
+_STATES = {"B": "RUNNING", "E": "RUNNING", "H": "PENDING", "M": "PENDING", "Q": "PENDING", "R": "RUNNING",
+           "S": "SUSPENDED", "T": "PENDING", "U": "SUSPENDED", "W": "PENDING"}  # fmt: skip
+#: Exit status of a job that a signal ended: 256 and its number, or 128 and its number.
+_KILLED = (271, 265, 143, 137)
+
+
+def campaign_script(site: Site, job: Job) -> str:
+    """Return the script of the measuring job or array.
+
+    Raises:
+        BadInput: the site cannot provide what the job needs, or a path has invalid characters.
+    """
+    check_paths(job)
+    _check(site, job)
+    wrapping = _wrapping(site, job, gpus=site.has_gpus)
+    inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
+    launcher = " --launcher mpirun" if job.nodes > 1 else ""
+    return script(
+        f"Suite {job.suite} at site {site.name}",
+        _directives(site, job),
+        _BY_HAND,
+        surroundings(site, job, wrapping),
+        [f"suite={quote(job.suite_file)}", inside],
+        [
+            "# Check the first node: Python, results folder, mounts, free space. Stop if a check fails.",
+            '"${inside[@]}" -m dlbench doctor --node --results "$results"',
+        ],
+        [
+            "# PBS sends no signal before the limit: `timeout` ends the running case as preempted; finished cases are "
+            "stored.",
+            "trap : TERM USR1",
+            "status=0",
+            f'{_until_limit(site)}"${{inside[@]}}" -m dlbench run \\\n'
+            f'  "$suite"{override_options(job)} --results "$results"{launcher} || status=$?',
+        ],
+        ['exit "$status"'],
+    )
+
+
+def report_script(site: Site, job: Job) -> str:
+    """Return the script of the report job, which collects the results; it needs one core and no GPU."""
+    wrapping = _wrapping(site, job, gpus=False)
+    inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
+    memory = f":mem={_memory(site.report.memory)}" if site.report.memory else ""
+    directives = _common(f"{job.suite}-report", site.report.partition or site.pbs.queue, site, job)
+    return script(
+        f"Report of suite {job.suite}",
+        [
+            *directives,
+            f"#PBS -l select=1:ncpus=1{memory}",
+            *([f"#PBS -l walltime={site.report.time_limit}"] if site.report.time_limit else []),
+        ],
+        _BY_HAND,
+        surroundings(site, job, wrapping),
+        [
+            inside,
+            '"${inside[@]}" -m dlbench collect --results "$results"',
+            '"${inside[@]}" -m dlbench report "$results" -o "$results/report"',
+        ],
+    )
+
+
+_BY_HAND = ': "${PBS_JOBID:?is not set: submit this with qsub, or run it with bash inside an interactive job}"'
+
+
+def on_node(site: Site, node: str) -> Site:
+    """Return the site with its jobs bound to a node."""
+    return replace(site, pbs=replace(site.pbs, resources=(*site.pbs.resources, f"host={node}")))
+
+
+def submit_argv(file: Path, dependency: str | None = None, array: str | None = None) -> list[str]:
+    """Return the command that submits a script.
+
+    Args:
+        file: the script.
+        dependency: such as ``afterany:17``.
+        array: replaces the array option of the script, such as ``0-3%2``.
+    """
+    options = ["-W", f"depend={dependency}"] if dependency else []
+    # An array of PBS has two subjobs at least; the second one finds nothing to do.
+    options += ["-J", re.sub(r"^0-0\b", "0-1", array)] if array else []
+    return ["qsub", *options, str(file)]
+
+
+def queued() -> list[JobState]:
+    """All jobs and subjobs of this user that are queued or running.
+
+    Raises:
+        SchedulerError: PBS does not answer.
+    """
+    ids = call(["qselect", "-u", getpass.getuser()]).split()
+    return [state for state in _states(ids) if not state.ended] if ids else []
+
+
+def ended_state(job_id: str) -> JobState:
+    """Return the state of a job that left the queue, if PBS keeps a history."""
+    try:
+        found = _states([job_id], "-x")
+    except SchedulerError:
+        found = []
+    worst = next((state for state in found if state.state != "COMPLETED"), found[0] if found else None)
+    return JobState(job_id, worst.state if worst else "GONE")
+
+
+def cancel(job_ids: Iterable[str]) -> None:
+    """Cancel these jobs, queued or running.
+
+    Raises:
+        SchedulerError: qdel refused.
+    """
+    call(["qdel", *job_ids])
+
+
+def node_states(queue: str | None = None) -> dict[str, str]:
+    """Return the state of each node; PBS does not bind nodes to queues, so that `queue` has no effect.
+
+    Raises:
+        SchedulerError: pbsnodes does not answer.
+    """
+    found: dict[str, str] = {}
+    name = ""
+    for line in call(["pbsnodes", "-a"]).splitlines():
+        if line and not line[0].isspace():
+            name = line.strip()
+        elif name and line.strip().startswith("state = "):
+            found[name] = line.partition("=")[2].strip()
+    return found
+
+
+def _states(ids: Sequence[str], *options: str) -> list[JobState]:
+    """Read `qstat -f`: blocks of `key = value`, with long values continued after a tab."""
+    text = call(["qstat", "-f", "-t", *options, *ids]).replace("\n\t", "")
+    blocks = re.split(r"^(?:Job Id|Job): *", text, flags=re.MULTILINE)[1:]
+    states = [_state(block) for block in blocks]
+    # An array is listed besides its subjobs.
+    arrays = {base_id(state.id) for state in states if re.match(r"\d+\[\d", state.id)}
+    return [state for state in states if "[]" not in state.id or base_id(state.id) not in arrays]
+
+
+def _state(block: str) -> JobState:
+    first, _, rest = block.partition("\n")
+    pairs = dict(line.strip().split(" = ", 1) for line in rest.splitlines() if " = " in line)
+    letter, status = pairs.get("job_state", ""), pairs.get("Exit_status", "")
+    if letter in ("F", "X"):
+        killed = not status or (status.isdecimal() and int(status) in _KILLED)
+        state = "COMPLETED" if status == "0" else "CANCELLED" if killed and letter == "F" else "FAILED"
+        state = "COMPLETED" if letter == "X" and not status else state
+    else:
+        state = _STATES.get(letter, "UNKNOWN")
+    nodes = dict.fromkeys(part.partition("/")[0] for part in pairs.get("exec_host", "").split("+") if part)
+    return JobState(
+        first.strip(),
+        state,
+        pairs.get("comment", ""),
+        pairs.get("resources_used.walltime", ""),
+        pairs.get("Resource_List.walltime", ""),
+        ",".join(nodes),
+    )
+
+
+def _check(site: Site, job: Job) -> None:
+    if site.pbs.max_nodes is not None and job.nodes > site.pbs.max_nodes:
+        raise BadInput(f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.pbs.max_nodes} (pbs.max_nodes)")
+    if site.pbs.cpus_per_node is None:
+        raise BadInput(f"{site.file} has no pbs.cpus_per_node; set it to the number of cores of a node")
+    if site.has_gpus and job.ranks_per_node > site.gpus.per_node:
+        raise BadInput(
+            f"{job.suite} needs {job.ranks_per_node} GPUs per node; "
+            f"{site.file} has {site.gpus.per_node} (gpus.per_node)"
+        )
+    if job.nodes > 1 and site.container.runtime != "none":
+        raise BadInput(f'{site.file}: with PBS, cases of several nodes run without a container; set runtime = "none"')
+
+
+def _wrapping(site: Site, job: Job, gpus: bool) -> Wrapping:
+    wrapping = wrapping_of(site, job, gpus=gpus, nodes=1)
+    if wrapping.srun or wrapping.prepare or any(JOB_ID in word for word in wrapping.prefix):
+        raise BadInput(f"{site.file}: {site.container.runtime} does not run with PBS; use apptainer or none")
+    return wrapping
+
+
+def _directives(site: Site, job: Job) -> list[str]:
+    gpus = site.gpus.per_node if job.all_gpus else job.ranks_per_node
+    chunk = [
+        f"select={job.nodes}",
+        f"ncpus={site.pbs.cpus_per_node}",
+        f"mpiprocs={job.ranks_per_node}",
+        *([f"ngpus={gpus}"] if site.gpus.request != "none" else []),
+        *([f"mem={_memory(site.pbs.memory)}"] if site.pbs.memory else []),
+        *site.pbs.resources,
+    ]
+    throttle = f"%{job.throttle}" if job.throttle else ""
+    return [
+        *_common(job.suite, site.pbs.queue, site, job),
+        f"#PBS -l {':'.join(chunk)}",
+        f"#PBS -l place=scatter{':excl' if site.pbs.exclusive else ''}",
+        *([f"#PBS -l walltime={site.pbs.time_limit}"] if site.pbs.time_limit else []),
+        "#PBS -r y",
+        *([f"#PBS -J 0-{job.array - 1}{throttle}"] if job.array > 1 else []),
+        *(f"#PBS {directive}" for directive in site.pbs.directives),
+    ]
+
+
+def _common(name: str, queue: str | None, site: Site, job: Job) -> list[str]:
+    return [
+        f"#PBS -N {name}",
+        *([f"#PBS -q {queue}"] if queue else []),
+        *([f"#PBS -A {site.pbs.account}"] if site.pbs.account else []),
+        "#PBS -j oe",
+        f"#PBS -o {job.results}/jobs/",
+    ]
+
+
+def _memory(size: str) -> str:
+    """Return a size in PBS's units: 64gb for 64G; a plain number is MB, as in Slurm."""
+    return f"{size}mb" if size.isdecimal() else f"{size.lower()}b"
+
+
+def _until_limit(site: Site) -> str:
+    """Return the command that ends a campaign shortly before the time limit; "" without a limit."""
+    if not site.pbs.time_limit:
+        return ""
+    hours, minutes, seconds = map(int, site.pbs.time_limit.split(":"))
+    limit_s = 3600 * hours + 60 * minutes + seconds
+    # With --foreground only dlbench gets the signal, not the processes that measure.
+    return f"timeout --foreground --signal=USR1 {max(limit_s - site.pbs.warn_before_s, limit_s // 2)} "

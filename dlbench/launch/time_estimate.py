@@ -1,0 +1,68 @@
+"""How long a suite will take, learned from earlier attempts in the results folder."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from dlbench import units
+from dlbench.launch import attempts
+from dlbench.results.records import DONE_STATUSES
+from dlbench.suites.suite import Suite
+
+#: Nodes measure the same cases: so many of their folders are read.
+_MOST_NODES = 8
+#: Axes that hardly change the time, or are not known before a case runs.
+_IGNORED = ("repeat", "device", "protocol")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Time of all processes of a suite, one after the other."""
+
+    time_s: float
+    node_s: float  # time of each process times its nodes
+    known: int  # processes whose case was measured before
+    total: int
+
+    def describe(self, times: int = 1) -> str:
+        """The estimate in one line, for so many runs of the suite at once."""
+        others = "; the others take the median" if self.known < self.total else ""
+        node_hours = units.digits(times * self.node_s / 3600, 2)
+        each = " each" if times > 1 else ""
+        return (
+            f"estimate: {units.seconds(self.time_s, 2)}{each}, {node_hours} node-hours in all ({self.known} of "
+            f"{self.total} processes by earlier records{others})"
+        )
+
+
+def estimate(suite: Suite, results: Path) -> Estimate | None:
+    """Estimate the time of a suite; None if none of its cases was measured in `results` before."""
+    times = _times(results)
+    cases = [case for one in suite.rounds() for case in one]
+    known = [times.get(_key(case.to_dict())) for case in cases]
+    found = [statistics.median(each) for each in known if each]
+    if not found:
+        return None
+    usual_s = statistics.median(found)
+    each_s = [statistics.median(own) if own else usual_s for own in known]
+    node_s = sum(time_s * case.nodes for time_s, case in zip(each_s, cases, strict=True))
+    return Estimate(sum(each_s), node_s, len(found), len(cases))
+
+
+def _times(results: Path) -> dict[tuple[tuple[str, str], ...], list[float]]:
+    """Return the durations of earlier attempts at each case [s], from start-up to the written result."""
+    times: dict[tuple[tuple[str, str], ...], list[float]] = {}
+    for folder in [results, *islice(sorted(results.glob("nodes/*/")), _MOST_NODES)]:
+        for _, record in attempts.heads(folder) if folder.is_dir() else ():
+            if record.status in DONE_STATUSES and record.wall_s:
+                times.setdefault(_key(record.case), []).append(record.wall_s)
+    return times
+
+
+def _key(case: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((axis, str(value)) for axis, value in case.items() if axis not in _IGNORED))
