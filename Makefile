@@ -57,7 +57,7 @@ test-gpu: $(READY)
 	rm -f test-gpu.json
 	DLBENCH_TEST_GPU=$(DEVICE) $(PY) -m pytest tests/gpu $(ARGS)
 
-# Installs ReFrame, JUBE and mlperf-logging and lets them run dlbench; installing JUBE needs root.
+# Installs ReFrame, JUBE, Ramble and mlperf-logging and lets them run dlbench; installing JUBE needs root.
 test-integrations: $(READY)
 	bash scripts/test-integrations.sh $(PY) $(ARGS)
 

@@ -54,12 +54,10 @@ class BatchSystem:
             SchedulerError: the system does not answer.
         """
         job_ids = list(job_ids)
-        waiting = self.queued() if job_ids else []
-        found = []
-        for job_id in job_ids:
-            tasks = [job for job in waiting if base_id(job.id) == job_id]
-            found += tasks or [self.ended_state(job_id)]
-        return found
+        waiting: dict[str, list[JobState]] = {}
+        for state in self.queued() if job_ids else []:
+            waiting.setdefault(base_id(state.id), []).append(state)
+        return [state for job_id in job_ids for state in waiting.get(job_id) or [self.ended_state(job_id)]]
 
 
 SYSTEMS = {

@@ -46,7 +46,10 @@ def local(source: str, on_progress: Callable[[str], None] = lambda _: None) -> s
     if not found:
         return source
     name, url = found[1], found[2].rstrip("/")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise StoreError(f"{url} is not a web address: {error}") from None
     name = name or Path(parts.path).stem or parts.netloc
     if url.lower().endswith(".parquet"):
         content = b"".join(_read(url))
@@ -90,6 +93,7 @@ def _read(url: str, most_bytes: int | None = None) -> Iterator[bytes]:
                     raise StoreError(f"cannot read {url}: it has more than {most_bytes} bytes")
                 yield block
     except urllib.error.HTTPError as error:
+        error.close()
         hint = "; name a folder that `dlbench publish` made, or a Parquet file" if url.endswith(_SUMS) else ""
         raise StoreError(f"cannot read {url}: {error.code} {error.reason}{hint}") from None
     except (OSError, ValueError) as error:

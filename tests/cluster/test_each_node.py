@@ -8,24 +8,24 @@ import pytest
 
 from dlbench.node_list import expand_nodes
 from tests.cluster.conftest import ROOT, done
+from tests.fakes.quick import make_python
 
 pytestmark = pytest.mark.cluster
 
 #: Measures one node at a time, for all four share this machine. On n3 the worker runs 2 of 20 ms and is stopped for the
 #: others, as cpulimit does it: other load on this machine, which slows all nodes, does not hide that.
-PYTHON = """#!/bin/bash
-if [ "${{1-}}" = -m ] && [ "${{2-}}" = dlbench.worker ] && [ "${{3-}}" != --probe ]; then
+WORKER = """
+if [ "${{3-}}" != --probe ]; then
   exec 9>{lock}
   flock 9
   if [ "${{SLURMD_NODENAME-}}" = n3 ]; then
-    {python} "$@" &
+    run_worker "$@" &
     worker=$!
     {python} -S {throttle} $worker
     wait $worker
     exit
   fi
 fi
-exec {python} "$@"
 """
 THROTTLE = """
 import os, signal, sys, time
@@ -44,11 +44,10 @@ except (ProcessLookupError, FileNotFoundError):
 
 
 def test_each_node_is_measured_by_itself_and_fleet_compares_the_four(cluster, results, site, tmp_path):
-    python = tmp_path / "python"
     throttle = tmp_path / "throttle.py"
     throttle.write_text(THROTTLE)
-    python.write_text(PYTHON.format(lock=tmp_path / "lock", python=sys.executable, throttle=throttle))
-    python.chmod(0o755)
+    lines = WORKER.format(lock=tmp_path / "lock", python=sys.executable, throttle=throttle)
+    python = make_python(tmp_path / "python", lines)
     suite = tmp_path / "fleet.toml"
     suite.write_text(
         'name = "fleet"\n[axes]\nmodel = ["lenet5"]\nmode = ["inference"]\ndevice = ["cpu"]\nbatch_size = [512]\n'

@@ -4,6 +4,7 @@ import functools
 import hashlib
 import http.server
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_an_address_becomes_a_folder_with_the_results_and_is_downloaded_once(ser
     name, _, local = source.partition("=")
     assert name == "h200"
     assert asked == ["/h200/SHA256SUMS", "/h200/records.parquet"]
-    assert (open(f"{local}/records.parquet", "rb").read()) == (folder / "records.parquet").read_bytes()  # noqa: PTH123, SIM115
+    assert (Path(local) / "records.parquet").read_bytes() == (folder / "records.parquet").read_bytes()
     assert published.local(f"mine={url}") == f"mine={local}"
     assert asked[2:] == ["/h200/SHA256SUMS"]
 

@@ -12,7 +12,7 @@ import pandas as pd
 from dlbench.report.analysis import accounting, case_bounds, derive
 from dlbench.report.analysis.mix import Work
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.loading import stores, systems
+from dlbench.report.loading import machine_state, stores, systems
 from dlbench.results import bounds_store, store
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
@@ -41,6 +41,8 @@ class Content:
     mix: tuple[Work, ...] = ()  # the user's own mix of work
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
     files: Mapping[str, Path] = field(default_factory=dict)  # of each listed attempt the Parquet file that holds it
+
+    machine_states: Mapping[str, machine_state.State] = field(default_factory=dict)  # of nodes, by MachineState
 
     def of_system(self, system_id: str) -> pd.DataFrame:
         """The shown cases of one system."""
@@ -84,6 +86,7 @@ def read(
     """
     named = [systems.parse_source(source) for source in sources]
     loaded = stores.load(named, progress)
+    states, unread = machine_state.read([source.path for source in named])
     rows = loaded.rows
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", store.SkippedPart)
@@ -116,6 +119,7 @@ def read(
     if with_rows:
         shown = shown.copy()  # in one piece, which is faster
     failed = _failed(latest[~usable])
+    unread += [str(w.message) for w in caught if issubclass(w.category, store.SkippedPart)]
     return Content(
         sources=tuple(source.path for source in named),
         rows=rows,
@@ -123,13 +127,14 @@ def read(
         shown=shown,
         failed=failed,
         system_names=names,
-        skipped=(*loaded.problems, *(str(w.message) for w in caught if issubclass(w.category, store.SkippedPart))),
+        skipped=(*loaded.problems, *unread),
         left_out=len(measured) - len(chosen),
         account=account,
         baseline=baseline,
         prices=prices,
         mix=mix,
         bounds=bounds,
+        machine_states=states,
         files=loaded.files(_listed(attempts, chosen, failed)),
     )
 

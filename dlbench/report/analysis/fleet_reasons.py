@@ -29,6 +29,8 @@ _TELLING = {
     "busy_host": "other work on the node",
     "shared_device": "other processes on the device",
     "ecc": "memory errors (ECC)",
+    "rows_remapped": "memory rows remapped, or to be remapped",
+    "xid": "errors that the driver reported (Xid)",
 }
 
 

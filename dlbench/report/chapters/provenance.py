@@ -10,7 +10,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import accounting
 from dlbench.report.analysis.content import MAX_SHOWN, Content
-from dlbench.report.chapters import bounds_runs, tables
+from dlbench.report.chapters import bounds_runs, machine_state, tables
 from dlbench.report.document import Block, Section
 from dlbench.results.records import details_of
 from dlbench.table import Cell, Column, Table
@@ -87,6 +87,7 @@ def provenance(content: Content) -> Section:
             Block(heading=f"{key.capitalize()} of {name} ({len(value)})", table=_listed({key: value}), folded=True)
             for key, value in long.items()
         ]
+    blocks += machine_state.blocks(content.machine_states)
     return Section("provenance", "Provenance", blocks)
 
 

@@ -161,6 +161,9 @@ def test_cases_over_several_nodes_are_left_out_and_counted():
         ({"system_driver_version": "550.1"}, "other driver: 550.1, others 580.82"),
         ({"other_processes": 2}, "other processes on the device"),
         ({"warnings": ["ecc: 3 uncorrected memory errors"]}, "memory errors (ECC)"),
+        ({"warnings": ["ecc_uncorrected: 1 memory error(s) during the case"]}, "memory errors (ECC)"),
+        ({"warnings": ["rows_remapped: 1 memory row(s)"]}, "memory rows remapped, or to be remapped"),
+        ({"warnings": ["xid: the driver reported Xid 63"]}, "errors that the driver reported (Xid)"),
         ({"warnings": ["busy_host: others took 40%"]}, "other work on the node"),
     ],
 )
