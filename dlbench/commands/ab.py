@@ -54,7 +54,7 @@ def _ab(options: argparse.Namespace) -> int:
                 print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
         return OK
     ab_experiment.plan(
-        suites[0], suites[1], a, b, options.seed, "cpu"
+        suites[0], suites[1], a, b, options.seed, "auto"
     )  # report wrong values before the slow device probe
     check_folder(options.results)
     folder = ResultsFolder(options.results)

@@ -45,7 +45,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
     from dlbench.launch import probe, processes
     from dlbench.units import bytes_
 
-    make_case(options.model, options.overrides, "cpu")  # report wrong values before the slow device probe
+    make_case(options.model, options.overrides, "auto")  # report wrong values before the slow device probe
     found = probe.probe([options.model])
     case = make_case(options.model, options.overrides, found.device_kind)
     probe.require_devices([case], found)

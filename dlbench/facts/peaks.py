@@ -16,7 +16,11 @@ from typing import Any
 DATA = Path(__file__).parent
 
 #: Precision -> column of the datasheet. fp32 is strict: without TF32.
-_COLUMN_OF_PRECISION = {"fp32": "fp32", "tf32": "tf32", "amp_bf16": "bf16", "amp_fp16": "fp16"}
+_COLUMN_OF_PRECISION = {
+    **{name: name for name in ("fp32", "tf32", "bf16", "fp16", "fp8")},
+    "amp_bf16": "bf16",
+    "amp_fp16": "fp16",
+}
 
 #: Device name of driver or PyTorch (pattern over the whole name, case ignored), row of the datasheet, and the fraction
 #: of that row that one device has. Other devices have no peak: similar names differ (H200 NVL, RTX 3090 Ti, L40, MIG

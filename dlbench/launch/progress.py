@@ -15,8 +15,13 @@ from typing import TextIO
 from dlbench import messages, units
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record
-from dlbench.suites.case import USUAL_CONFIDENCE, Case
+from dlbench.suites.case import USUAL_CONFIDENCE, Case, describe
 
+#: Axes that are added to a line where they differ from their default.
+_SHOWN = (
+    *("memory_format", "compile", "cuda_graph", "optimizer", "optimizer_impl", "data", "loader_workers", "prefetch"),
+    *("cudnn_benchmark_limit", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
+)
 _SHARE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 
 
@@ -119,19 +124,8 @@ class LiveBar:
 def setting(case: Case, model_width: int = 0) -> str:
     """Describe a case: ``resnet50  training   fp32      32 x 1 CPU``; axes with their usual value are omitted."""
     devices = f"{case.world_size} {'GPU' if case.device == 'cuda' else case.device.upper()}"
-    extra = [
-        value
-        for value, usual in (
-            (case.memory_format, "channels_first"),
-            (f"compile {case.compile}", "compile off"),
-            (case.optimizer, "sgd"),
-            (case.optimizer_impl, "auto"),
-            (case.data, "synthetic"),
-            (f"{case.loader_workers} workers", "0 workers"),
-            (f"process {case.repeat + 1}", "process 1"),
-        )
-        if value != usual
-    ]
+    extra = [text for axis in _SHOWN if (text := describe(axis, getattr(case, axis)))]
+    extra += [f"process {case.repeat + 1}"] if case.repeat else []
     words = f"{case.model:<{model_width}}  {case.mode:<9}  {case.precision:<8}  {case.batch_size:>5} x {devices}"
     return "  ".join([words, *extra])
 

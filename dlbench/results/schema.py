@@ -39,6 +39,7 @@ ADDED_LATER = frozenset(
         *("optimizer_impl", "loader_workers", "data_path"),
         *("data_wait_s", "loader_batch_s", "loader_read_s", "loader_decode_s", "device_step_s"),
         *("loader_cpu_s", "loader_memory_bytes"),
+        *("cuda_graph", "cudnn_benchmark_limit", "prefetch", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
     )
 )
 #: What rows had that were written before there was such a column.

@@ -15,9 +15,12 @@ from dlbench.names import excerpt
 from dlbench.toml_file import typed
 
 MODES = ("training", "inference")
-PRECISIONS = ("fp32", "tf32", "amp_bf16", "amp_fp16")
+#: amp_*: autocast with weights in fp32. bf16, fp16: weights, inputs and the whole step in that type.
+PRECISIONS = ("fp32", "tf32", "amp_bf16", "amp_fp16", "bf16", "fp16")
 MEMORY_FORMATS = ("channels_first", "channels_last")
-COMPILE_MODES = ("off", "default", "max-autotune")
+COMPILE_MODES = ("off", "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+#: These capture CUDA graphs themselves.
+_GRAPH_MODES = ("reduce-overhead", "max-autotune")
 OPTIMIZERS = ("sgd", "adam", "adamw", "adagrad", "rmsprop")
 #: How the update runs: one parameter after the other, many in one call, or all in one kernel. "auto": PyTorch's choice.
 OPTIMIZER_IMPLS = ("auto", "plain", "foreach", "fused")
@@ -108,16 +111,48 @@ class Case:
     #: With data "jpeg": in how many processes beside the one that trains files are loaded, and from which folder.
     loader_workers: int = 0
     data_path: str = ""  # "" is the set that dlbench makes of photographs that ship with its packages
+    #: The whole step (forward, in training also backward and optimizer) as one CUDA graph.
+    cuda_graph: str = "off"
+    cudnn_benchmark_limit: int = 10  # algorithms that cuDNN tries per convolution; 0 is all
+    prefetch: str = "off"  # batches from the host are copied in a stream of their own, one step ahead
+    fold_batch_norm: str = "off"  # inference: into the layer before it
+    freeze: str = "off"  # inference, compiled: weights become constants, in the layout that kernels want
+    flush_denormals: str = "off"  # on the CPU: numbers below 1e-38 become zero
+    threads: int = 0  # of a CPU process; 0 is PyTorch's choice
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:
         require_choices(self, CHOICES)
         for axis in ("batch_size", "nodes", "devices_per_node", "bucket_cap_mb"):
             require(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
-        for axis in ("repeat", "loader_workers"):
+        for axis in ("repeat", "loader_workers", "cudnn_benchmark_limit", "threads"):
             require(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
         if self.optimizer_impl == "fused" and self.optimizer == "rmsprop":
             raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; take plain or foreach")
+
+    def require_possible(self) -> None:
+        """Check that the axes fit together, for a case whose device is known.
+
+        Raises:
+            BadInput: two of them exclude each other.
+        """
+        for axis, device in DEVICE_OF_AXIS.items():
+            if self.device not in (device, "auto") and axis in changed_axes(self):
+                where = "a GPU" if device == "cuda" else "a CPU"
+                raise BadInput(
+                    f"{axis} is '{getattr(self, axis)}', which works on {where} only; leave it out, or exclude these "
+                    f"cases by device"
+                )
+        if self.freeze == "on" and self.compile == "off":
+            raise BadInput("freeze is 'on', but compile is 'off'; set compile = \"default\"")
+        if self.cuda_graph == "on" and self.compile in _GRAPH_MODES:
+            raise BadInput(
+                f"cuda_graph is 'on', but compile '{self.compile}' captures graphs itself; take "
+                f"max-autotune-no-cudagraphs or default"
+            )
+        if self.cuda_graph == "on" and (self.is_distributed or self.data == "jpeg"):
+            what = "several ranks" if self.is_distributed else "data 'jpeg'"
+            raise BadInput(f"cuda_graph is 'on', but a graph cannot hold {what}; set cuda_graph = \"off\"")
 
     @property
     def world_size(self) -> int:
@@ -174,9 +209,32 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "gradient_as_bucket_view": SWITCHES,
     "static_graph": SWITCHES,
     "comm_hook": COMM_HOOKS,
+    **dict.fromkeys(("cuda_graph", "prefetch", "fold_batch_norm", "freeze", "flush_denormals"), SWITCHES),
+}
+#: The only kind of device on which an axis may differ from its default.
+DEVICE_OF_AXIS = {
+    **dict.fromkeys(("cuda_graph", "cudnn_benchmark_limit", "prefetch"), "cuda"),
+    **dict.fromkeys(("flush_denormals", "threads"), "cpu"),
 }
 #: Names of all axes, in the order in which they are combined and listed.
 AXES: tuple[str, ...] = tuple(f.name for f in fields(Case) if f.name != "protocol")
+_DEFAULTS = {f.name: f.default for f in fields(Case) if f.name in AXES}
+
+
+def changed_axes(case: Case) -> list[str]:
+    """Return the axes whose value is not the default, in their order."""
+    return [axis for axis in AXES if getattr(case, axis) != _DEFAULTS[axis]]
+
+
+def describe(axis: str, value: object) -> str:
+    """Describe one value of an axis: "compile default", "8 threads"; "" for what needs no words, its plain default."""
+    if value == _DEFAULTS.get(axis):
+        return ""
+    if axis in ("threads", "loader_workers"):
+        return f"{value} {axis.removeprefix('loader_')}"
+    if CHOICES.get(axis) == SWITCHES:
+        return axis.replace("_", " ")
+    return f"{axis.replace('_', ' ')} {value}" if axis in ("compile", "cudnn_benchmark_limit") else str(value)
 
 
 def make_protocol(values: dict[str, Any], where: str = "protocol") -> Protocol:

@@ -35,9 +35,13 @@ def predicted_memory_bytes(case: Case) -> int | None:
     if model is None or lines is None:
         return None
     peak = max(fixed + case.batch_size * per_image for fixed, per_image in lines)
+    size = 4
+    if case.precision in ("bf16", "fp16"):
+        # Every tensor of the fp32 step at half its size; a few, such as class numbers, keep theirs.
+        peak, size = peak // 2, 2
     if case.mode == "inference":
         return peak
-    return peak + 4 * model.parameters * (OPTIMIZER_STATES[case.optimizer] - OPTIMIZER_STATES["sgd"])
+    return peak + size * model.parameters * (OPTIMIZER_STATES[case.optimizer] - OPTIMIZER_STATES["sgd"])
 
 
 @cache

@@ -33,7 +33,7 @@ from typing import Any
 from dlbench import shipped
 from dlbench.errors import BadInput, UnknownName
 from dlbench.names import excerpt
-from dlbench.suites.case import AXES, CHOICES, Case, Protocol, check_types, make_protocol
+from dlbench.suites.case import AXES, CHOICES, Case, Protocol, changed_axes, check_types, make_protocol
 from dlbench.toml_file import TomlFile, read_toml, typed
 
 #: [train] is for `dlbench train` (`dlbench.suites.training`).
@@ -45,6 +45,7 @@ _DERIVED = (GLOBAL_BATCH, "world_size")
 _SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
 _UPDATE = ("optimizer", "optimizer_impl")
 _LOADING = ("loader_workers", "data_path")
+_INFERENCE = ("fold_batch_norm", "freeze")
 #: Default number of fresh processes per case: fewer do not show the spread between processes.
 DEFAULT_PROCESSES = 3
 #: Keys of [protocol] for the number of processes; not part of a case, because processes may be added later.
@@ -149,9 +150,16 @@ class Suite:
         if setting.get("mode") == "inference":
             # No optimizer runs: cases that differ in it alone are one case.
             setting = {axis: value for axis, value in setting.items() if axis not in _UPDATE}
-        if setting.get("data", "synthetic") != "jpeg":
-            setting = {axis: value for axis, value in setting.items() if axis not in _LOADING}
-        return self._made(setting)
+        else:
+            setting = {axis: value for axis, value in setting.items() if axis not in _INFERENCE}
+        data = setting.get("data", "synthetic")
+        unused = {"synthetic": (*_LOADING, "prefetch"), "synthetic_host": _LOADING}.get(data, ())
+        case = self._made({axis: value for axis, value in setting.items() if axis not in unused})
+        try:
+            case.require_possible()
+        except BadInput as error:
+            raise BadInput(f"{self._where(*changed_axes(case))}: {error}") from None
+        return case
 
     def _made(self, setting: dict[str, Any]) -> Case:
         try:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.precision import AUTOCAST_DTYPES
+from dlbench.worker.precision import LOW_DTYPES, WEIGHT_DTYPES
 from dlbench.worker.settings import Settings
 
 #: Type of parameters, for all precisions of a case.
@@ -40,17 +40,19 @@ def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
     Raises:
         InvalidMeasurement: floating-point parameters are of another type.
     """
-    other = {name: p.dtype for name, p in module.named_parameters() if p.dtype != torch.float32}
-    wrong = {name: dtype for name, dtype in other.items() if _is_float(dtype) and dtype not in _SINGLE}
+    cast = WEIGHT_DTYPES.get(case.precision)
+    usual = (*_SINGLE, *([cast] if cast else []))
+    other = {name: p.dtype for name, p in module.named_parameters() if p.dtype != (cast or torch.float32)}
+    wrong = {name: dtype for name, dtype in other.items() if _is_float(dtype) and dtype not in usual}
     if wrong:
         raise InvalidMeasurement(
             f"precision '{case.precision}' requires float32 parameters, but {_named(wrong)}; use a float32 "
             f"network: the case sets the compute precision"
         )
-    buffers = {name: b.dtype for name, b in module.named_buffers() if b.dtype not in (*_SINGLE, *_PLAIN)}
+    buffers = {name: b.dtype for name, b in module.named_buffers() if b.dtype not in (*usual, *_PLAIN)}
     warnings = []
     if other:
-        warnings.append(f"parameter_dtype: {_named(other)}; other parameters are float32.")
+        warnings.append(f"parameter_dtype: {_named(other)}; other parameters are {_dtype_name(cast or torch.float32)}.")
     if buffers:
         warnings.append(f"buffer_dtype: {_named(buffers)}.")
     return tuple(warnings)
@@ -71,7 +73,7 @@ def check_step(step: Callable[[], object], case: Case, settings: Settings) -> No
             f"the network changes settings within a step: {'; '.join(watch.changed)}; remove that from the "
             f"network's code"
         )
-    low = AUTOCAST_DTYPES.get(case.precision)
+    low = LOW_DTYPES.get(case.precision)
     allowed = {*_SINGLE, low}
     wrong = {(name, dtype): count for (name, dtype), count in watch.products.items() if dtype not in allowed}
     if wrong:

@@ -81,6 +81,9 @@ def measure(
     if workload.loader is not None:
         host.helpers = workload.loader.process_ids
     with workload.inference_context():
+        if case.cuda_graph == "on":
+            enter_phase("capture")
+            workload.capture()
         warmup = _warm_up(workload, clock, meter, context)
         window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, context)
     measurement = Measurement(
@@ -157,7 +160,8 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, context: RankContex
     enter_phase("first step")
     first_s = _timed_step(workload, clock)
     workload.require_finite("the first step")
-    memory.reset_peaks(workload.device)
+    if workload.captured is None:  # a graph allocates when it is captured
+        memory.reset_peaks(workload.device)
     enter_phase("idle")
     context.barrier()
     meter.rest(protocol.idle_time_s)
@@ -314,7 +318,7 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     try:
         # Without communication: a rank that runs out of memory must not block the others.
-        with workload.unsynchronised():
+        with workload.unsynchronised(), workload.uncaptured():
             facts.update(memory.static_split(workload))
             if workload.device.type == "cpu":
                 facts["memory_allocated_peak_bytes"] = memory.cpu_allocated_peak_bytes(workload)

@@ -16,6 +16,11 @@ from dlbench.errors import BadInput
 #: Untyped, since PyTorch's annotations lag behind its switches.
 _BACKENDS: Any = torch.backends
 AUTOCAST_DTYPES = {"amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
+#: Type of weights, inputs and the whole step; fp32 for all other precisions. fp16 has no loss scaling then: PyTorch's
+#: needs gradients in fp32.
+WEIGHT_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+#: Type of products other than fp32.
+LOW_DTYPES = AUTOCAST_DTYPES | WEIGHT_DTYPES
 
 
 def set_precision(precision: str, device_kind: str) -> None:

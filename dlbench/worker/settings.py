@@ -14,10 +14,13 @@ from typing import Any
 
 import torch
 
-from dlbench.errors import InvalidMeasurement
+from dlbench import units
+from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.suites.case import Case
 from dlbench.worker.precision import read_precision, set_precision
 
+#: Not a constant: the compiler of Python would multiply it in advance.
+_HALF = float("0.5")
 _BACKENDS: Any = torch.backends
 _C: Any = torch._C
 
@@ -28,7 +31,7 @@ class Settings:
     def __init__(self, case: Case, device: torch.device) -> None:
         self.case = case
         self.device = device
-        self._threads = torch.get_num_threads()
+        self._threads = case.threads or torch.get_num_threads()
         self._cores = os.sched_getaffinity(0)
         self.set()
         self._wanted = self.read()
@@ -40,6 +43,9 @@ class Settings:
             BadInput: the device does not support the precision.
         """
         set_precision(self.case.precision, self.device.type)
+        # Before the first parallel operation: its threads take this over.
+        if not torch.set_flush_denormal(self.case.flush_denormals == "on") and self.case.flush_denormals == "on":
+            raise BadInput("flush_denormals is 'on', but this CPU cannot flush denormals; set it to \"off\"")
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
         torch.use_deterministic_algorithms(False)
@@ -53,12 +59,16 @@ class Settings:
         _BACKENDS.cudnn.deterministic = False
         # cuDNN times its algorithms in the first steps, as in usual training; shapes never change here.
         _BACKENDS.cudnn.benchmark = True
+        if self.case.threads > len(self._cores):
+            cores = units.counted(len(self._cores), "core")
+            raise BadInput(f"threads is {self.case.threads}, but this process may use {cores}; lower it")
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         if os.sched_getaffinity(0) != self._cores:
             os.sched_setaffinity(0, self._cores)
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
+            _BACKENDS.cudnn.benchmark_limit = self.case.cudnn_benchmark_limit
 
     def set_seeds(self, rank: int = 0) -> None:
         """Seed PyTorch and the other random generators that a network may use."""
@@ -86,6 +96,7 @@ class Settings:
             "oneDNN's deterministic mode": _BACKENDS.mkldnn.deterministic,
             "cuDNN's deterministic mode": _BACKENDS.cudnn.deterministic,
             "cuDNN's choice of algorithms": _BACKENDS.cudnn.benchmark,
+            "flushing of denormals": sys.float_info.min * _HALF == 0,
             "number of threads": torch.get_num_threads(),
             "cores": sorted(os.sched_getaffinity(0)),
             "current device": torch.cuda.current_device() if kind == "cuda" else kind,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import itertools
 import math
 import sys
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from dlbench.data.jpeg import JpegBatches, open_batches
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import BuiltModel, build
 from dlbench.suites.case import Case
-from dlbench.tasks import Batch, map_batch
+from dlbench.tasks import Batch, map_batch, tensors_of
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.computed import check_parameters, check_step
-from dlbench.worker.precision import AUTOCAST_DTYPES, autocast
+from dlbench.worker.cuda_graph import CapturedStep
+from dlbench.worker.folding import fold_batch_norm
+from dlbench.worker.precision import AUTOCAST_DTYPES, WEIGHT_DTYPES, autocast
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
 from dlbench.worker.timing import Clock
@@ -51,12 +54,16 @@ _IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
     "foreach": {"foreach": True},
     "fused": {"fused": True},
 }
+#: Optimizers whose update depends on the number of the step.
+_COUNT_STEPS = ("adam", "adamw", "rmsprop")
 
 
 def make_optimizer(case: Case, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer of the case over `parameters`."""
     kind, settings = OPTIMIZERS[case.optimizer]
-    return kind(parameters, **settings, **_IMPLEMENTATIONS[case.optimizer_impl])
+    # In a graph the number of the step must be counted on the device.
+    capturable = {"capturable": True} if case.cuda_graph == "on" and case.optimizer in _COUNT_STEPS else {}
+    return kind(parameters, **settings, **_IMPLEMENTATIONS[case.optimizer_impl], **capturable)
 
 
 @dataclass
@@ -85,6 +92,8 @@ class Workload:
     loader: JpegBatches | None = None
     #: About the network, for the record.
     warnings: tuple[str, ...] = ()
+    #: The step as a CUDA graph, after `capture`; None where each step starts its operations.
+    captured: CapturedStep | None = None
     #: Whether the forward pass runs under autocast.
     mixed: bool = field(init=False)
     loss_of: Callable[[Any, Tensor], Tensor] = field(init=False)
@@ -99,6 +108,9 @@ class Workload:
         optimizer = self.optimizer
         if optimizer is None:
             self.infer()
+            return ()
+        if self.captured is not None:
+            self.captured.replay()
             return ()
         inputs, targets = next(self.batches)
         # Here rather than at the end: gradients of the last step are freed before activations need room, and
@@ -133,6 +145,8 @@ class Workload:
         if not torch.is_inference_mode_enabled():
             with torch.inference_mode():
                 return self.infer()
+        if self.captured is not None:
+            return self.captured.replay()
         inputs, _ = next(self.batches)
         if self.mixed:
             with autocast(self.case.precision, self.device.type):
@@ -169,24 +183,24 @@ class Workload:
         if self.settings is None:
             return ()
         self.settings.require()
-        compiled = _compiled_frames()
-        if self.case.compile != "off" and not compiled:
+        frames = _compiled_frames()
+        if self.case.compile != "off" and not frames:
             raise InvalidMeasurement(
                 f"compile = '{self.case.compile}' was requested, but PyTorch compiled no part of the network; see "
                 'torch.compiler.disable and TORCHDYNAMO_DISABLE, or set compile = "off"'
             )
         if each_operation:
             self._check_each_operation(self.settings)
-        if compiled and self.case.compile == "off":
+        if frames and self.case.compile == "off":
             return (
-                f"compiled_inside: the network itself compiles {compiled} of its functions, although compile is off.",
+                f"compiled_inside: the network itself compiles {frames} of its functions, although compile is off.",
             )
         return ()
 
     def _check_each_operation(self, settings: Settings) -> None:
         run, self.run = self.run, self.module
         try:
-            with self.unsynchronised():
+            with self.unsynchronised(), self.uncaptured():
                 check_step(self.step, self.case, settings)
         finally:
             self.run = run
@@ -204,6 +218,20 @@ class Workload:
     def unsynchronised(self) -> AbstractContextManager[object]:
         """Context in which steps do not reduce gradients, so that a rank can run a step alone."""
         return nullcontext() if self.parallel is None else self.parallel.no_sync()
+
+    def capture(self) -> None:
+        """Capture the step as a CUDA graph, where the case asks for it; see `CapturedStep` for errors."""
+        if self.case.cuda_graph == "on":
+            self.captured = CapturedStep(self)
+
+    @contextmanager
+    def uncaptured(self) -> Iterator[None]:
+        """Context in which each step starts its operations, for what looks at them."""
+        captured, self.captured = self.captured, None
+        try:
+            yield
+        finally:
+            self.captured = captured
 
     def num_parameters(self) -> int:
         """Number of trainable and frozen weights and biases, each counted once."""
@@ -229,14 +257,19 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
     Raises:
         BadInput: the device does not support the precision or compile mode, or the model is unknown.
     """
+    dataclasses.replace(case, device=device.type).require_possible()
     settings = Settings(case, device)
     settings.set_seeds()
     training = case.mode == "training"
     built = build(case.model, training)
     if training:
         _require_trainable(built)
-    layout = layout_of(case)
-    module: nn.Module = built.module.to(device).to(memory_format=layout).train(training)
+    module: nn.Module = cast_module(built.module.to(device), case).train(training)
+    folded: tuple[str, ...] = ()
+    if case.fold_batch_norm == "on":
+        module, folded = fold_batch_norm(module, built.make_batch(1, device)[0])
+        built = dataclasses.replace(built, module=module)
+        module = cast_module(module, case)
     parallel = None
     if context is not None and context.group is not None:
         from dlbench.worker.ranks.data_parallel import wrap
@@ -252,15 +285,15 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
         built=built,
         module=module,
         device=device,
-        run=_compiled(module if parallel is None else parallel, case.compile, device),
-        batches=_make_batches(case, built, device, layout, loader),
+        run=compiled(module if parallel is None else parallel, case, device),
+        batches=_make_batches(case, built, device, loader),
         loader=loader,
         optimizer=make_optimizer(case, module.parameters()) if training else None,
         # Small gradients vanish in fp16 without it; bf16 has the range of fp32.
         scaler=torch.amp.GradScaler(device.type) if case.precision == "amp_fp16" else None,
         parallel=parallel,
         settings=settings,
-        warnings=(*built.warnings, *reset, *check_parameters(module, case)),
+        warnings=(*built.warnings, *folded, *reset, *check_parameters(module, case)),
     )
 
 
@@ -309,12 +342,22 @@ def _require_trainable(built: BuiltModel) -> None:
         raise BadInput(f"model '{built.name}' {reason} and cannot be trained; use mode = \"inference\"")
 
 
-def _compiled(module: nn.Module, mode: str, device: torch.device) -> Callable[..., Any]:
+def compiled(module: nn.Module, case: Case, device: torch.device) -> Callable[..., Any]:
+    """The function that runs the network: compiled where the case asks for it.
+
+    Raises:
+        BadInput: something that compiling needs is missing.
+    """
+    mode = case.compile
     if mode == "off":
         return module
     _require_compiler()
     if device.type == "cuda":
         _require_triton()
+    if case.freeze == "on":
+        from torch._inductor import config
+
+        config.freezing = True
     return torch.compile(module) if mode == "default" else torch.compile(module, mode=mode)
 
 
@@ -351,20 +394,19 @@ def _require_triton() -> None:
         )
 
 
-def _make_batches(
-    case: Case, built: BuiltModel, device: torch.device, layout: torch.memory_format, loader: JpegBatches | None
-) -> Iterator[Batch]:
+def _make_batches(case: Case, built: BuiltModel, device: torch.device, loader: JpegBatches | None) -> Iterator[Batch]:
     """Batches without end: random ones of the network's task, or those of the loader."""
     if loader is not None:
-        copies = (map_batch(lambda t: t.to(device, non_blocking=True), batch) for batch in loader)
-        return (laid_out(batch, layout) for batch in copies)
+        copies = _copied(loader, device, case.prefetch == "on")
+        return (laid_out(batch, case) for batch in copies)
     if case.data == "synthetic":
-        return itertools.repeat(laid_out(built.make_batch(case.batch_size, device), layout))
-    on_host = [laid_out(built.make_batch(case.batch_size, "cpu"), layout) for _ in range(NUM_HOST_BATCHES)]
+        return itertools.repeat(laid_out(built.make_batch(case.batch_size, device), case))
+    on_host = [laid_out(built.make_batch(case.batch_size, "cpu"), case) for _ in range(NUM_HOST_BATCHES)]
     if device.type == "cuda":
         # Only from page-locked memory is the copy asynchronous.
         on_host = [map_batch(lambda tensor: tensor.pin_memory(), batch) for batch in on_host]
-    return _copied(on_host, device)
+    # copy=True: on the CPU `to` would hand out the host batch itself, and nothing would be measured.
+    return _copied(itertools.cycle(on_host), device, case.prefetch == "on", copy=True)
 
 
 def layout_of(case: Case) -> torch.memory_format:
@@ -372,13 +414,46 @@ def layout_of(case: Case) -> torch.memory_format:
     return torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
 
 
-def laid_out(batch: Batch, layout: torch.memory_format) -> Batch:
-    """The batch with its images in this layout."""
-    return map_batch(lambda t: t.contiguous(memory_format=layout) if t.dim() == 4 else t, batch)
+def cast_module(module: nn.Module, case: Case) -> nn.Module:
+    """The network in the type and layout of the case."""
+    dtype = WEIGHT_DTYPES.get(case.precision)
+    cast = module if dtype is None else module.to(dtype)
+    return cast.to(memory_format=layout_of(case))
 
 
-def _copied(on_host: list[Batch], device: torch.device) -> Iterator[Batch]:
-    """Each batch copied to the device anew."""
-    for batch in itertools.cycle(on_host):
-        # copy=True: on the CPU `to` would hand out the host batch itself, and nothing would be measured.
-        yield map_batch(lambda tensor: tensor.to(device, non_blocking=True, copy=True), batch)
+def laid_out(batch: Batch, case: Case) -> Batch:
+    """The batch in the type of the case, its images in the layout of the case."""
+    dtype, layout = WEIGHT_DTYPES.get(case.precision), layout_of(case)
+
+    def convert(tensor: Tensor) -> Tensor:
+        cast = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
+        return cast.contiguous(memory_format=layout) if cast.dim() == 4 else cast
+
+    return map_batch(convert, batch)
+
+
+def _copied(batches: Iterable[Batch], device: torch.device, ahead: bool, copy: bool = False) -> Iterator[Batch]:
+    """Each batch copied to the device.
+
+    Args:
+        ahead: copy in a stream of its own, while the step before computes.
+        copy: also where the batch is on the device already.
+    """
+
+    def to_device(batch: Batch) -> Batch:
+        return map_batch(lambda tensor: tensor.to(device, non_blocking=True, copy=copy), batch)
+
+    if not ahead:
+        yield from map(to_device, batches)
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    for batch in batches:
+        # The host is ahead of the device: this copy runs beside the step before.
+        with torch.cuda.stream(stream):
+            copied = to_device(batch)
+        current = torch.cuda.current_stream(device)
+        current.wait_stream(stream)
+        for tensor in tensors_of(copied):
+            # Its memory must not be used again before the step that reads it is done.
+            tensor.record_stream(current)
+        yield copied

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.suites.case import AXES, Case, Protocol
+from dlbench.suites.case import AXES, Case, Protocol, describe
 from dlbench.suites.suite import load_suite
 
 SUITES = Path(__file__).parents[2] / "benchmarks"
@@ -192,6 +192,7 @@ def test_every_axis_is_part_of_the_id(axis):
         "static_graph": "on",
         "comm_hook": "fp16",
         "optimizer_impl": "foreach",
+        **dict.fromkeys(("cuda_graph", "prefetch", "fold_batch_norm", "freeze", "flush_denormals"), "on"),
     }
     assert Case("vgg16", **{axis: other.get(axis, 17)}).id != Case("vgg16").id
 
@@ -308,3 +309,42 @@ def test_processes_are_no_part_of_a_case(tmp_path):
 def test_numbers_of_processes_that_cannot_be_are_refused(tmp_path, protocol, overrides, message):
     with pytest.raises(BadInput, match=message):
         load_suite(write(tmp_path, f"[axes]\nmodel=['lenet5']\n[protocol]\n{protocol}\n"), overrides)
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ("cuda_graph='on'\n", "s.toml: cuda_graph is 'on', which works on a GPU only; leave it out, or exclude"),
+        ("cudnn_benchmark_limit=0\n", "cudnn_benchmark_limit is '0', which works on a GPU only"),
+        ("mode='inference'\nfreeze='on'\n", "freeze is 'on', but compile is 'off'"),
+    ],
+)
+def test_axes_that_exclude_each_other_are_refused_in_one_line_once_the_device_is_known(tmp_path, axes, message):
+    suite = load_suite(write(tmp_path, f"[axes]\nmodel=['lenet5']\n{axes}"))
+    with pytest.raises(BadInput, match=message):
+        suite.cases("cpu")
+
+
+def test_an_axis_of_the_other_device_may_be_excluded(tmp_path):
+    text = "[axes]\nmodel=['lenet5']\ncuda_graph=['off','on']\n[[exclude]]\ndevice='cpu'\ncuda_graph='on'\n"
+    suite = load_suite(write(tmp_path, text))
+    assert [case.cuda_graph for case in suite.cases("cpu")] == ["off"]
+    assert [case.cuda_graph for case in suite.cases("cuda")] == ["off", "on"]
+
+
+def test_cases_do_not_multiply_over_axes_that_they_do_not_use(tmp_path):
+    text = "[axes]\nmodel=['lenet5']\nmode=['training','inference']\nfold_batch_norm=['off','on']\nprefetch='on'\n"
+    cases = load_suite(write(tmp_path, text)).cases("cuda")
+    assert [(c.mode, c.fold_batch_norm) for c in cases] == [
+        ("training", "off"),
+        ("inference", "off"),
+        ("inference", "on"),
+    ]
+    assert {c.prefetch for c in cases} == {"off"}
+
+
+def test_values_are_described_where_they_differ_from_the_default():
+    found = [describe(axis, value) for axis, value in (("threads", 0), ("threads", 2), ("compile", "off"))]
+    assert found == ["", "2 threads", ""]
+    assert describe("cuda_graph", "on") == "cuda graph"
+    assert describe("compile", "reduce-overhead") == "compile reduce-overhead"

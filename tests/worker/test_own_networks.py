@@ -99,7 +99,7 @@ def test_settings_changed_in_a_step_make_the_case_invalid(name, reason, mode):
 
 def test_a_whole_measurement_ends_invalid_where_a_step_changes_settings(tmp_path):
     status, outcome, _ = run_worker(tmp_path, case_of("settings_changed:matmul"))
-    assert (status, outcome.status) == (3, "invalid")
+    assert (status, outcome.status) == (3, "invalid"), outcome.error
     assert outcome.error.startswith("settings changed while the case was measured: precision of matrix product")
 
 
@@ -240,5 +240,5 @@ def test_a_compiled_case_that_compiles_nothing_is_invalid(monkeypatch, tmp_path)
     monkeypatch.setenv("TORCHDYNAMO_DISABLE", "1")
     case = dataclasses.replace(case_of("tiny:make"), compile="default")
     status, outcome, _ = run_worker(tmp_path, case)
-    assert (status, outcome.status) == (3, "invalid")
+    assert (status, outcome.status) == (3, "invalid"), outcome.error
     assert "PyTorch compiled no part of the network" in outcome.error

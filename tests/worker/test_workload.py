@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 
 import pytest
 import torch
 
-from dlbench.errors import BadInput
+from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.suites.case import Case
 from dlbench.worker import workload as module
 from dlbench.worker.workload import OPTIMIZERS, build_workload
@@ -92,4 +93,62 @@ def test_what_compiling_for_a_gpu_lacks_is_said_before_it_fails_late(monkeypatch
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if missing == "triton" else name)
     monkeypatch.setattr(module.sysconfig, "get_path", lambda name: "/nowhere")
     with pytest.raises(BadInput, match=words):
-        module.compiled(torch.nn.Identity(), "default", torch.device("cuda"))
+        module.compiled(torch.nn.Identity(), Case("lenet5", compile="default"), torch.device("cuda"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_weights_and_images_have_the_type_of_the_case(precision):
+    workload = build_workload(Case("lenet5", batch_size=2, precision=precision, device="cpu"), CPU)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    workload.step()
+    assert {p.dtype for p in workload.module.parameters()} == {dtype}
+    assert workload.output.dtype == dtype
+    assert workload.scaler is None
+    assert workload.check() == ()
+    assert workload.warnings == ()
+
+
+def test_threads_and_denormals_are_those_of_the_case_and_are_read_back():
+    before = torch.get_num_threads()
+    try:
+        workload = build_workload(Case("lenet5", batch_size=2, threads=1, flush_denormals="on", device="cpu"), CPU)
+        assert torch.get_num_threads() == 1
+        assert float(torch.full((1,), 1e-38) * 1e-3) == 0
+        workload.settings.require()
+        torch.set_flush_denormal(False)
+        with pytest.raises(InvalidMeasurement, match="flushing of denormals is off instead of on"):
+            workload.settings.require()
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+
+
+def test_more_threads_than_cores_are_refused():
+    with pytest.raises(BadInput, match="threads is 4096, but this process may use"):
+        build_workload(Case("lenet5", threads=4096, device="cpu"), CPU)
+
+
+def test_a_prefetched_batch_is_copied_in_a_stream_of_its_own_before_its_step(monkeypatch):
+    log = []
+
+    class Stream:
+        def __init__(self, device=None):
+            pass
+
+        def wait_stream(self, other):
+            log.append("wait")
+
+    @contextlib.contextmanager
+    def inside(stream):
+        log.append("copy")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", inside)
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda tensor, stream: log.append("keep"))
+    monkeypatch.setattr(Case, "require_possible", lambda case: None)
+    workload = build_workload(Case("lenet5", batch_size=2, data="synthetic_host", prefetch="on", device="cuda"), CPU)
+    workload.step()
+    workload.step()
+    assert log == ["copy", "wait", "keep", "keep"] * 2

@@ -33,7 +33,9 @@ from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, ProfileRun, W
 from dlbench.results.bounds_schema import layers_frame
 
 #: Bytes of one element in memory, by precision: autocast may keep all of them in half, so that is the least.
-ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "amp_bf16": 2, "amp_fp16": 2}
+ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "amp_bf16": 2, "amp_fp16": 2, "bf16": 2, "fp16": 2, "fp8": 1}
+#: Ceilings of these are measured under the other name: products of the same type.
+_SAME_PRODUCTS = {"bf16": "amp_bf16", "fp16": "amp_fp16"}
 FLOP, MEMORY = "FLOP", "memory"
 MEASURED, DATASHEET = "measured", "datasheet"
 WAYS = ("forward", "backward")
@@ -75,7 +77,8 @@ def find_roof(ceilings: pd.DataFrame | None, where: Where, precision: str) -> Ro
     """
     alike = _of_system(ceilings, where)
     peaks = find_peaks(where.device_name) if where.device_kind != "cpu" else None
-    flop = _best(alike[alike["kind"].isin(FLOP_KINDS) & (alike["precision"] == precision)], "best_flop_per_s")
+    products = alike["precision"] == _SAME_PRODUCTS.get(precision, precision)
+    flop = _best(alike[alike["kind"].isin(FLOP_KINDS) & products], "best_flop_per_s")
     moved = _best(alike[alike["kind"].isin(BYTE_KINDS)], "best_bytes_per_s")
     flop_source, bytes_source = MEASURED, MEASURED
     if flop is None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.suites.case import AXES
+from dlbench.suites.case import AXES, CHOICES, SWITCHES, describe
 from dlbench.suites.catalog import CATALOG, LENGTH_SIGN
 
 #: Axes that always stand in a table; the others only where they vary.
@@ -22,6 +22,8 @@ AXIS_TITLES = {
     "compile": "Compile",
     "sample_unit": "Sample",
 }
+#: Axes whose default value needs no words.
+_OMITTED = ("compile", "threads", "cudnn_benchmark_limit", *(a for a in CHOICES if CHOICES[a] == SWITCHES))
 #: A name longer than this is cut in the middle where space is limited; tables hold it whole.
 _MAX_LABEL = 34
 
@@ -65,8 +67,6 @@ def setting(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
 def _value(axis: str, value: Any) -> str:
     if axis == "batch_size":
         return f"batch {value}"
-    if axis == "compile":
-        return "" if value == "off" else f"compile {value}"
     if axis in ("nodes", "devices_per_node", "repeat"):
         return f"{axis_title(axis).lower()} {value}"
-    return str(value)
+    return describe(axis, value) if axis in _OMITTED else str(value)

@@ -37,7 +37,7 @@ BLUE, SKY, GREEN, ORANGE, VERMILION, PINK, GREY = (
     "#cc79a7",
     "#a9b3be",
 )
-PRECISION_COLOURS = {"fp32": BLUE, "tf32": ORANGE, "amp_bf16": GREEN, "amp_fp16": PINK}
+PRECISION_COLOURS = {"fp32": BLUE, "tf32": ORANGE, "amp_bf16": GREEN, "amp_fp16": PINK, "bf16": SKY, "fp16": VERMILION}
 #: All figures are as wide as this [inch], so that their texts are of one size on the page.
 WIDTH = 9.0
 

@@ -177,7 +177,7 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     order = places.sort_values(["source_number", "shared"], kind="stable").drop_duplicates("system_id")
     ids = places.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
     best = rows.loc[order.index].set_index("system_id")
-    on_progress = best.loc[ids].reset_index()
+    on_progress = best.loc[ids].copy().reset_index()  # in one piece: pandas warns of more than 100
     hardware = on_progress["device_name"].fillna(on_progress["system_cpu_model"]).fillna(on_progress["system_hostname"])
     facts = on_progress.assign(hardware=hardware, **_words(on_progress)).to_dict("records")
     bases = [str(fact["hardware"] if _unknown(fact["source_name"]) else fact["source_name"]) for fact in facts]

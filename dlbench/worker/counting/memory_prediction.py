@@ -4,7 +4,8 @@ It runs the step of `workload.py` itself, with the case's batch, optimizer, layo
 tensor counts from the operation that makes it until it is freed, as with the framework's allocator. On top come the
 copies that oneDNN makes of what a convolution reads and writes on the CPU, and on CUDA the workspace of cuBLAS, which
 both are taken from that allocator. Not in it: cuDNN's workspace, which is found by trying; the CUDA context; what the
-allocator loses to rounding. A compiled network is predicted as the eager one, which keeps more.
+allocator loses to rounding. A compiled network is predicted as the eager one, which keeps more; a captured step as the
+one without a graph.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from dlbench.suites.case import Case
 from dlbench.tasks import Batch, map_batch, tensors_of
 from dlbench.worker.counting.footprint import LiveBytes, storage_id
 from dlbench.worker.memory import in_backward
-from dlbench.worker.workload import Workload, laid_out, layout_of, make_optimizer
+from dlbench.worker.workload import Workload, cast_module, laid_out, make_optimizer
 
 _CPU = torch.device("cpu")
 #: Channels per block of oneDNN, by width of vector registers; copies are padded to whole blocks.
@@ -77,7 +78,7 @@ def followed(case: Case) -> tuple[Prediction, list[int]]:
     """
     built = build_on_meta(case.model, case.mode == "training")
     # On the meta device, because fake parameters do not support it.
-    built.module.to(memory_format=layout_of(case))
+    cast_module(built.module, case)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
             return _follow(case, built)
@@ -213,7 +214,7 @@ def _fake_workload(case: Case, built: BuiltModel) -> Workload:
         # PyTorch's own choice is foreach on CUDA, with temporaries of the size of all weights. A fused update has none
         # and no kernel for fake tensors: plain is nearest.
         impl = "foreach" if impl == "auto" and case.device == "cuda" else "plain"
-    updated = dataclasses.replace(case, optimizer_impl=impl)
+    updated = dataclasses.replace(case, optimizer_impl=impl, cuda_graph="off")
     optimizer = make_optimizer(updated, module.parameters()) if training else None
     return Workload(
         case=case,
@@ -242,7 +243,7 @@ def _on_cpu(module: nn.Module) -> nn.Module:
 
 
 def _batches(case: Case, built: BuiltModel) -> Iterator[Batch]:
-    batch = laid_out(built.make_batch(case.batch_size, _CPU), layout_of(case))
+    batch = laid_out(built.make_batch(case.batch_size, _CPU), case)
     if case.data == "synthetic":
         return itertools.repeat(batch)
     return (map_batch(torch.empty_like, batch) for _ in itertools.count())

@@ -47,6 +47,8 @@ CACHES, MEMORY_SHARE = {"cuda": 16, "cpu": 4}, 1 / 8
 MIN_ARRAY_BYTES = 64 * 2**20
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "amp_bf16": torch.bfloat16, "amp_fp16": torch.float16}
+#: Products alone, by `torch._scaled_mm`: no network computes in it here.
+FP8 = "fp8"
 
 #: M, N, K of (M x K) @ (K x N): square, near a multiple of 128, and narrow in each dimension.
 MATMULS: dict[str, tuple[tuple[int, int, int], ...]] = {
@@ -116,7 +118,7 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
     clock = clock_for(device)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
-    computed = precisions(device)
+    computed = [*precisions(device), *([FP8] if _has_fp8(device) else [])]
     for name in wanted:
         if name not in computed:
             raise UnknownName("precision", name, computed, "--precision")
@@ -142,6 +144,9 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield _triad(size, device)
     for precision in wanted:
         shapes = sorted(MATMULS[device.type], key=math.prod)
+        if precision == FP8:
+            yield from (_matmul_fp8(shape, device) for shape in shapes)
+            continue
         yield from (_matmul(shape, precision, device) for shape in shapes)
         convs = [_conv(shape, layout, precision, device) for shape in CONVS for layout in LAYOUTS]
         yield from sorted(convs, key=lambda microbenchmark: microbenchmark.ceiling.flop or 0)
@@ -220,6 +225,27 @@ def _matmul(shape: tuple[int, int, int], precision: str, device: torch.device) -
 
     moved = (m * k + k * n + m * n) * DTYPES[precision].itemsize
     return Microbenchmark(Ceiling("matmul", precision, f"{m} x {n} x {k}", flop=2 * m * n * k, bytes=moved), prepare)
+
+
+def _has_fp8(device: torch.device) -> bool:
+    """Whether the device multiplies 8-bit floats: NVIDIA Ada and later."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
+
+
+def _matmul_fp8(shape: tuple[int, int, int], device: torch.device) -> Microbenchmark:
+    m, n, k = shape
+
+    def prepare() -> Callable[[], Any]:
+        left = torch.randn(m, k, device=device).to(torch.float8_e4m3fn)
+        # The right operand must lie column by column.
+        right = torch.randn(n, k, device=device).to(torch.float8_e4m3fn).t()
+        one = torch.ones((), device=device)
+        return lambda: torch._scaled_mm(
+            left, right, scale_a=one, scale_b=one, out_dtype=torch.bfloat16, use_fast_accum=True
+        )
+
+    moved = m * k + k * n + 2 * m * n
+    return Microbenchmark(Ceiling("matmul", FP8, f"{m} x {n} x {k}", flop=2 * m * n * k, bytes=moved), prepare)
 
 
 def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:
