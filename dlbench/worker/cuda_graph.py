@@ -39,7 +39,7 @@ class CapturedStep:
         if self._copies:
             self._batch = map_batch(torch.clone, self._batch)
         workload.batches = itertools.repeat(self._batch)
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        current, side = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(current)
         with torch.cuda.stream(side):
             for _ in range(NUM_WARMUP_STEPS):
