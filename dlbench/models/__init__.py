@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -19,7 +20,6 @@ from torch import nn
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models import (
     alexnet,
-    external,
     fully_connected,
     googlenet,
     lenet,
@@ -32,6 +32,9 @@ from dlbench.models import (
 from dlbench.suites.catalog import LENGTH_SIGN, find
 from dlbench.tasks import TASKS, Batch, Task
 from dlbench.tasks.classification import CLASSIFICATION
+
+if TYPE_CHECKING:
+    from dlbench.models.external import LoadedModel
 
 __all__ = ["BUILDERS", "BuiltModel", "available", "build", "build_on_meta", "check"]
 
@@ -146,8 +149,10 @@ def check(name: str) -> None:
         _finder(name)
 
 
-def _finder(name: str) -> Callable[[bool], external.LoadedModel]:
+def _finder(name: str) -> Callable[[bool], LoadedModel]:
     """Return the builder of a network outside the catalogue, for training or inference."""
+    from dlbench.models import external  # imports torchvision, which takes seconds
+
     library, colon, rest = name.partition(":")
     if colon and library == "torchvision":
         return external.torchvision_builder(rest)
@@ -170,4 +175,6 @@ def _without_auxiliary(module: nn.Module) -> nn.Module:
 
 def available() -> list[str]:
     """Return all names that `build` accepts, except factories: built-in, torchvision, timm."""
+    from dlbench.models import external
+
     return list(dict.fromkeys((*BUILDERS, *external.torchvision_names(), *external.timm_names())))

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from dlbench.errors import BadInput
-from dlbench.models import BuiltModel, build_on_meta, external
+from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.catalog import find
 
 #: Libraries whose versions are already in the system key.
@@ -39,7 +39,11 @@ def library_key(name: str) -> str:
     The catalogue's networks are dlbench's, and torchvision's version follows that of torch, which the system's key
     holds. The version of timm changes independently, and with it the computation of a network (fused attention in 0.9).
     """
-    if find(name) is not None or name.startswith("torchvision:") or name in external.torchvision_names():
+    if find(name) is not None or name.startswith("torchvision:"):
+        return ""
+    from dlbench.models import external  # imports torchvision, which takes seconds
+
+    if name in external.torchvision_names():
         return ""
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         return f"timm-{importlib.metadata.version('timm')}"

@@ -7,13 +7,15 @@ import itertools
 import statistics
 import time
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from dlbench.data.jpeg import JpegBatches
 from dlbench.worker.timing import Clock
 from dlbench.worker.workload import Workload
+
+if TYPE_CHECKING:
+    from dlbench.data.jpeg import JpegBatches
 
 #: Minimum time [s], batches and steps to measure the loader alone and the device alone.
 ALONE_S, MIN_BATCHES, MIN_STEPS = 2.0, 4, 5

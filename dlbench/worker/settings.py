@@ -48,7 +48,8 @@ class Settings:
             raise BadInput("flush_denormals is 'on', but this CPU cannot flush denormals; set it to \"off\"")
         torch.set_default_dtype(torch.float32)
         torch.set_default_device(None)
-        torch.use_deterministic_algorithms(False)
+        if torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(False)  # imports torch's compiler, which takes seconds
         torch.autograd.set_detect_anomaly(False)
         torch.set_grad_enabled(True)
         torch.set_autocast_enabled(self.device.type, False)

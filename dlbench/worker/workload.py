@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from dlbench.data.jpeg import JpegBatches, open_batches
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import BuiltModel, build
 from dlbench.suites.case import Case
@@ -30,6 +29,9 @@ from dlbench.worker.precision import AUTOCAST_DTYPES, WEIGHT_DTYPES, autocast
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
 from dlbench.worker.timing import Clock
+
+if TYPE_CHECKING:
+    from dlbench.data.jpeg import JpegBatches
 
 #: Number of host batches that synthetic_host alternates, so that no cache keeps the batch.
 NUM_HOST_BATCHES = 4
@@ -279,7 +281,11 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
     reset = settings.set_back()
     rank = context.rank if context is not None else 0
     settings.set_seeds(rank)
-    loader = open_batches(case, built, rank) if case.data == "jpeg" else None
+    loader = None
+    if case.data == "jpeg":
+        from dlbench.data.jpeg import open_batches  # imports torchvision, which takes seconds
+
+        loader = open_batches(case, built, rank)
     return Workload(
         case=case,
         built=built,
