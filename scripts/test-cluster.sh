@@ -10,7 +10,9 @@ shift
 
 folder=$(mktemp -d /tmp/dlbench-cluster-XXXXXX)
 policy=''
+sid=''
 tidy() {
+  [ -z "$sid" ] || kill "$sid" 2>/dev/null || true
   # The tests take down what they have brought up; this is for those that were killed.
   bash tests/cluster/engine.sh down "$folder/docker" || true
   bash tests/cluster/cluster.sh down "$folder/slurm" || true
@@ -41,6 +43,11 @@ if [ "${#missing[@]}" -gt 0 ]; then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
+if [ "$#" -eq 0 ] || [ "$*" = sid ]; then
+  # Takes minutes, mostly of waiting for packages: beside the tests.
+  bash tests/cluster/sid.sh up "$folder/sid" &
+  sid=$!
+fi
 # Signals end the tests first, so that they tidy up.
 export DLBENCH_TEST_CLUSTER=$folder
 if [ "$*" != sid ]; then
@@ -48,7 +55,10 @@ if [ "$*" != sid ]; then
   [ "$#" -eq 0 ] || exit 0
 fi
 # Debian's unstable suite is not always whole; what then cannot be set up says nothing about this project.
-if ! bash tests/cluster/sid.sh up "$folder/sid"; then
+failed=''
+wait "$sid" || failed=yes
+sid=''
+if [ -n "$failed" ]; then
   echo "warning: Debian sid could not be set up: its Slurm and Apptainer were not tried" >&2
   exit 0
 fi
