@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
-import os
 import signal
 import threading
 import time
@@ -20,26 +18,23 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from dlbench.data.image_files import ImageFile, ImageSet, find_images
-from dlbench.data.photographs import photographs
+from dlbench.data.image_files import ImageFile, ImageSet
 from dlbench.errors import BadInput, InvalidMeasurement
-from dlbench.free_memory import available_bytes
 from dlbench.models import BuiltModel
-from dlbench.suites.case import Case
 from dlbench.tasks import Batch
 
 #: Mean and standard deviation of ImageNet's channels, as in torchvision's references.
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: A file that cannot be decoded is replaced by the next one, at most this many times in a row.
 _TRIES = 20
 #: A loader whose processes die more often than this ends the case.
 MAX_RESTARTS = 3
 #: Batches that each process prefetches: PyTorch's default.
-_PREFETCH = 2
+PREFETCH = 2
 #: Maximum number of broken files in a warning.
 MAX_NAMES = 5
 
@@ -51,7 +46,7 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
         self.files: tuple[ImageFile, ...] = images.files
         channels, side = shape[0], shape[-1]
         self._mode = "RGB" if channels == 3 else "L"
-        means = (_MEAN, _STD) if channels == 3 else ((0.5,), (0.25,))
+        means = (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))
         cut: list[Any] = [v2.Resize(round(side * 256 / 224), antialias=True), v2.CenterCrop(side)]
         if training:
             cut = [v2.RandomResizedCrop(side, antialias=True), v2.RandomHorizontalFlip()]
@@ -94,7 +89,7 @@ class _Undecodable(InvalidMeasurement):
 class JpegBatches:
     """Endless batches on the host; counts waiting time, decoding time and broken files."""
 
-    loader: DataLoader[Any]
+    loader: Any  # DataLoader, or DALI's iterator
     num_others: int
     broken: set[str] = field(default_factory=set)
     restarts: list[str] = field(default_factory=list)
@@ -105,6 +100,8 @@ class JpegBatches:
     num_batches: int = 0
     #: Of the last window that was closed [s].
     window_wait_s: float | None = None
+    #: Whether reading and decoding are timed.
+    times_parts: bool = True
     _iterator: Any = None
     _epoch: int = 0
 
@@ -113,13 +110,13 @@ class JpegBatches:
 
     def __next__(self) -> Batch:
         began_s = time.perf_counter()
-        images, labels, facts = self._next()
+        images, labels, *facts = self._next()
         self.wait_s += time.perf_counter() - began_s
         self.num_batches += 1
-        self.read_s += float(facts[:, 1].sum())
-        self.decode_s += float(facts[:, 2].sum())
-        dataset: Any = self.loader.dataset
-        self.broken |= dataset.broken_names(facts)
+        for of_images in facts:
+            self.read_s += float(of_images[:, 1].sum())
+            self.decode_s += float(of_images[:, 2].sum())
+            self.broken |= self.loader.dataset.broken_names(of_images)
         return (images,), labels
 
     def reset(self) -> None:
@@ -195,52 +192,3 @@ def require_classes(images: str, num_classes: int, built: BuiltModel) -> None:
     # Without class scores, labels are not used.
     if built.task.has_classes and num_classes > max(1, built.num_classes):
         raise BadInput(f"{images} have labels of {num_classes} classes, but {built.name} has {built.num_classes}")
-
-
-def open_batches(case: Case, built: BuiltModel, rank: int = 0) -> JpegBatches:
-    """The loader that the case asks for; its processes start with the first batch.
-
-    Raises:
-        BadInput: the network takes no images, the folder has none or more classes than the network, or the loader's
-            processes would not fit into memory.
-    """
-    if built.task.name != "classification" or len(built.input_shape) != 3 or built.input_shape[0] not in (1, 3):
-        raise BadInput(
-            f"data 'jpeg' needs a network that classifies images, and {built.name} does not; set data = \"synthetic\""
-        )
-    images = find_images(case.data_path or photographs())
-    require_classes(f"the images of '{case.data_path}'", images.num_classes, built)
-    _require_memory(case, built)
-    if len(images.files) < case.batch_size * case.world_size:
-        # An epoch shorter than a batch would give none.
-        times = math.ceil(case.batch_size * case.world_size / len(images.files))
-        images = ImageSet(images.files * times, images.num_classes, images.num_others)
-    dataset = JpegDataset(images, built.input_shape, case.mode == "training")
-    sampler: Any = DistributedSampler(
-        dataset, case.world_size, rank, shuffle=True, seed=case.protocol.seed, drop_last=True
-    )
-    several = case.loader_workers > 0
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_size=case.batch_size,
-        sampler=sampler,
-        num_workers=case.loader_workers,
-        drop_last=True,
-        pin_memory=case.device == "cuda",
-        persistent_workers=several,
-        prefetch_factor=_PREFETCH if several else None,
-    )
-    return JpegBatches(loader, images.num_others)
-
-
-def _require_memory(case: Case, built: BuiltModel) -> None:
-    """Raise BadInput if prefetched batches do not fit into memory, or into the shared memory that transfers them."""
-    batch_bytes = 4 * case.batch_size * math.prod(built.input_shape)
-    needed = case.loader_workers * _PREFETCH * batch_bytes
-    place = os.statvfs("/dev/shm")
-    free, where = min((available_bytes(), "memory"), (place.f_bavail * place.f_frsize, "/dev/shm"))
-    if needed > free:
-        raise BadInput(
-            f"loader_workers is {case.loader_workers}: {_PREFETCH} batches of each need {needed / 2**30:.1f} GiB, but "
-            f"{where} has {free / 2**30:.1f} GiB; use fewer workers or a smaller batch"
-        )

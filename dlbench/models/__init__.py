@@ -3,6 +3,7 @@
 - ``resnet50``: ours, in the catalogue; ``gpt2_small@256`` for sequences of 256 tokens.
 - ``efficientnet_b0``: any torchvision classification model that is not in the catalogue, then any of timm's.
 - ``torchvision:resnet50``, ``timm:resnet50``: the other library's, where ours has the same name.
+- ``frozen:resnet50``: any of these with all layers frozen except the last, as in transfer learning.
 - ``package.module:factory``: a callable without arguments that gives a `torch.nn.Module`.
 """
 
@@ -20,6 +21,7 @@ from torch import nn
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models import (
     alexnet,
+    frozen,
     fully_connected,
     googlenet,
     lenet,
@@ -154,6 +156,9 @@ def _finder(name: str) -> Callable[[bool], LoadedModel]:
     from dlbench.models import external  # imports torchvision, which takes seconds
 
     library, colon, rest = name.partition(":")
+    if colon and library == "frozen":
+        check(rest)
+        return lambda training: _frozen(rest, training)
     if colon and library == "torchvision":
         return external.torchvision_builder(rest)
     if colon and library == "timm":
@@ -165,6 +170,17 @@ def _finder(name: str) -> Callable[[bool], LoadedModel]:
     if external.is_timm_name(name):
         return external.timm_builder(name)
     raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
+
+
+def _frozen(name: str, training: bool) -> LoadedModel:
+    from dlbench.models.external import LoadedModel
+
+    built = build(name, training)
+    try:
+        frozen.freeze_all_but_last(built.module, built.num_classes)
+    except BadInput as error:
+        raise BadInput(f"model 'frozen:{name}' {error}") from None
+    return LoadedModel(built.module, built.input_shape, built.num_classes, built.warnings, built.task)
 
 
 def _without_auxiliary(module: nn.Module) -> nn.Module:

@@ -29,8 +29,12 @@ _IN_SYSTEM_KEY = ("torch", "torchvision")
 
 def is_own(name: str) -> bool:
     """Whether the name is that of a user's factory, `package.module:factory`."""
-    library, colon, _ = name.partition(":")
+    library, colon, _ = _unfrozen(name).partition(":")
     return bool(colon) and library not in ("torchvision", "timm")
+
+
+def _unfrozen(name: str) -> str:
+    return name.removeprefix("frozen:")
 
 
 def library_key(name: str) -> str:
@@ -39,6 +43,7 @@ def library_key(name: str) -> str:
     The catalogue's networks are dlbench's, and torchvision's version follows that of torch, which the system's key
     holds. The version of timm changes independently, and with it the computation of a network (fused attention in 0.9).
     """
+    name = _unfrozen(name)
     if find(name) is not None or name.startswith("torchvision:"):
         return ""
     from dlbench.models import external  # imports torchvision, which takes seconds
@@ -59,7 +64,7 @@ def own_key(name: str, built: BuiltModel | None) -> str:
     """
     what = {
         "sources": sorted(source_files(name).values()),
-        "version": _library_version(name.partition(":")[0]),
+        "version": _library_version(_unfrozen(name).partition(":")[0]),
         "structure": None if built is None else _structure(built),
     }
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]

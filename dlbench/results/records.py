@@ -136,6 +136,9 @@ class Measurement:
     # Sanity.
     loss_first: float | None = None
     loss_last: float | None = None
+    fingerprint_deviation: float | None = None  # from the same network in fp32 on the CPU, relative
+    fingerprint_limit: float | None = None  # what rounding explains; beyond it the case is invalid
+    fingerprint_of: str | None = None  # loss, outputs or gradient that came nearest to its limit
     warnings: tuple[str, ...] = ()  # "code: sentence"
     facts_from: str | None = None  # the attempt whose `SHARED_FACTS` these are; None where they are of this process
 

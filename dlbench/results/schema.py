@@ -36,10 +36,11 @@ ADDED_LATER = frozenset(
         *("system_job_threads", "system_node_cpu_cores", "system_node_cpu_threads", "system_node_memory_bytes"),
         *("system_cpu_quota", "system_cpu_binding", "network_key", "facts_from"),
         *("sample_unit", "items_per_sample"),
-        *("optimizer_impl", "loader_workers", "data_path"),
+        *("optimizer_impl", "loader", "loader_workers", "data_path"),
         *("data_wait_s", "loader_batch_s", "loader_read_s", "loader_decode_s", "device_step_s"),
         *("loader_cpu_s", "loader_memory_bytes"),
         *("cuda_graph", "cudnn_benchmark_limit", "prefetch", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
+        *("fingerprint_deviation", "fingerprint_limit", "fingerprint_of"),
     )
 )
 #: What rows had that were written before there was such a column.

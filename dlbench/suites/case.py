@@ -27,6 +27,8 @@ OPTIMIZER_IMPLS = ("auto", "plain", "foreach", "fused")
 #: "synthetic": one random batch, already on the device; "synthetic_host": pinned host batches copied in each step.
 #: "jpeg": image files, decoded, augmented and copied while the device computes.
 DATA_SOURCES = ("synthetic", "synthetic_host", "jpeg")
+#: Beside PyTorch's DataLoader: NVIDIA DALI, which decodes on the GPU.
+LOADERS = ("torch", "dali")
 #: "auto" becomes "cuda" or "cpu" before a case is created, so that a case always contains its device.
 DEVICES = ("auto", "cuda", "cpu")
 ENERGY_CHOICES = ("auto", "none")
@@ -66,6 +68,8 @@ class Protocol:
     idle_time_s: float = 2.0
     seed: int = 0
     heap: str = "keep"
+    #: Whether the result is compared with fp32 on the CPU (`dlbench.worker.fingerprint`); a wrong case is `invalid`.
+    fingerprint: str = "off"
 
     def __post_init__(self) -> None:
         for name in ("warmup_min_steps", "min_steps", "max_steps"):
@@ -82,6 +86,8 @@ class Protocol:
             raise UnknownName("energy choice", self.energy, ENERGY_CHOICES, "protocol.energy")
         if self.heap not in HEAPS:
             raise UnknownName("heap", self.heap, HEAPS, "protocol.heap")
+        if self.fingerprint not in SWITCHES:
+            raise UnknownName("fingerprint", self.fingerprint, SWITCHES, "protocol.fingerprint")
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,9 @@ class Case:
     static_graph: str = "off"
     comm_hook: str = "none"
     optimizer_impl: str = "auto"
-    #: With data "jpeg": in how many processes beside the one that trains files are loaded, and from which folder.
+    #: With data "jpeg": what loads the files, in how many processes (DALI: threads) beside the one that trains, and
+    #: from which folder.
+    loader: str = "torch"
     loader_workers: int = 0
     data_path: str = ""  # "" is the set that dlbench makes of photographs that ship with its packages
     #: The whole step (forward, in training also backward and optimizer) as one CUDA graph.
@@ -205,6 +213,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "optimizer": OPTIMIZERS,
     "optimizer_impl": OPTIMIZER_IMPLS,
     "data": DATA_SOURCES,
+    "loader": LOADERS,
     "backend": BACKENDS,
     "gradient_as_bucket_view": SWITCHES,
     "static_graph": SWITCHES,

@@ -44,7 +44,7 @@ GLOBAL_BATCH = "global_batch"
 _DERIVED = (GLOBAL_BATCH, "world_size")
 _SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
 _UPDATE = ("optimizer", "optimizer_impl")
-_LOADING = ("loader_workers", "data_path")
+_LOADING = ("loader", "loader_workers", "data_path")
 _INFERENCE = ("fold_batch_norm", "freeze")
 #: Default number of fresh processes per case: fewer do not show the spread between processes.
 DEFAULT_PROCESSES = 3

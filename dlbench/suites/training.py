@@ -51,6 +51,8 @@ class Training:
     stop_at_target: str = "on"
     max_epochs: int = 30
     seed: int = 0
+    weights: str = ""  # a file of weights to start from; those of another name or shape are left out
+    save_weights: str = ""  # a file to write the trained weights to
     device: str = "auto"
 
     def __post_init__(self) -> None:

@@ -37,7 +37,7 @@ def loader_facts(workload: Workload, loader: JpegBatches, clock: Clock, cpu_s: f
     return {**facts, "warnings": loader.warnings()}
 
 
-def loader_alone(loader: JpegBatches) -> dict[str, float]:
+def loader_alone(loader: JpegBatches) -> dict[str, float | None]:
     """Measure the time per batch without a consumer [s], after the prefetched batches are used up."""
     workers = max(1, len(loader.process_ids()))
     for _ in range(3 * workers if workers > 1 else 1):
@@ -50,8 +50,8 @@ def loader_alone(loader: JpegBatches) -> dict[str, float]:
     elapsed_s, count = time.perf_counter() - began_s, loader.num_batches
     return {
         "loader_batch_s": elapsed_s / count,
-        "loader_read_s": loader.read_s / count,
-        "loader_decode_s": loader.decode_s / count,
+        "loader_read_s": loader.read_s / count if loader.times_parts else None,
+        "loader_decode_s": loader.decode_s / count if loader.times_parts else None,
     }
 
 

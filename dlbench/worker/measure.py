@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from dlbench.errors import DlbenchError
 from dlbench.results.records import SHARED_FACTS, Measurement, Outcome, System
 from dlbench.stats import drift
 from dlbench.suites.case import Case
@@ -123,11 +124,17 @@ def measure(
         if context.rank == 0:  # the same for all ranks
             enter_phase("flop")
             measurement = _with_facts(measurement, count_work(case))
+    waits_itself, settings = workload.scaler is not None, workload.settings
+    if case.protocol.fingerprint == "on":
+        enter_phase("fingerprint")
+        workload.release_step_state()
+        del workload  # the device may have no room for two
+        measurement = _with_facts(measurement, _fingerprint(case, device))
     enter_phase("system")
-    if workload.settings is not None:
-        workload.settings.set()  # counting has built the network a second time
+    if settings is not None:
+        settings.set()  # counting and the fingerprint have built the network again
     warnings = (
-        *_timing_warnings(warmup, window, waits_itself=workload.scaler is not None),
+        *_timing_warnings(warmup, window, waits_itself),
         *reading.warnings,
         *watch.warnings(),
         *host.warnings(),
@@ -328,6 +335,23 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
             raise
         facts["warnings"] = (f"memory_unknown: the extra step for memory ran {reason}",)
     return facts
+
+
+def _fingerprint(case: Case, device: torch.device) -> dict[str, Any]:
+    """Compare the case with fp32 on the CPU; if that fails, keep the case with a warning.
+
+    Raises:
+        InvalidMeasurement: the case computes something else.
+    """
+    from dlbench.worker import fingerprint
+
+    try:
+        found = fingerprint.check(case, device)
+    except (DlbenchError, RuntimeError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        return {"warnings": (f"fingerprint_unknown: the comparison with fp32 on the CPU failed: {reason}",)}
+    found.require(case.precision)
+    return {f"fingerprint_{name}": value for name, value in dataclasses.asdict(found).items()}
 
 
 def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False) -> tuple[str, ...]:

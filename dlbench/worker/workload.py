@@ -283,7 +283,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
     settings.set_seeds(rank)
     loader = None
     if case.data == "jpeg":
-        from dlbench.data.jpeg import open_batches  # imports torchvision, which takes seconds
+        from dlbench.data.loaders import open_batches  # imports torchvision, which takes seconds
 
         loader = open_batches(case, built, rank)
     return Workload(

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import os
 import shutil
 import signal
 import statistics
+import sys
 import tarfile
 
 import pytest
 import torch
 
 from dlbench.commands.clean import _clean
-from dlbench.data import jpeg, photographs
+from dlbench.data import loaders, photographs
 from dlbench.data.image_files import find_images
-from dlbench.data.jpeg import open_batches
+from dlbench.data.loaders import open_batches
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import build
 from dlbench.suites.case import Case
@@ -172,7 +174,7 @@ def test_more_classes_than_the_network_has_are_one_line(folder):
 
 
 def test_more_workers_than_memory_allows_are_one_line(folder, monkeypatch):
-    monkeypatch.setattr(jpeg, "available_bytes", lambda: 10_000)
+    monkeypatch.setattr(loaders, "available_bytes", lambda: 10_000)
     with pytest.raises(BadInput, match="loader_workers is 4: 2 batches of each need"):
         batches(folder, loader_workers=4)
 
@@ -187,3 +189,27 @@ def test_inference_takes_the_middle_of_each_image(folder):
     case = Case("lenet5", data="jpeg", data_path=str(folder), mode="inference", batch_size=3)
     dataset = open_batches(case, build("lenet5")).loader.dataset
     assert torch.equal(dataset[0][0], dataset[0][0])
+
+
+def test_dali_that_is_not_installed_is_one_line(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nvidia.dali.plugin.pytorch", None)
+    with pytest.raises(BadInput, match="loader 'dali' needs NVIDIA DALI, which cannot be imported"):
+        batches(folder, loader="dali")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("nvidia.dali") is None, reason="DALI is not installed")
+def test_dali_loads_the_same_images_as_torch(folder, tmp_path):
+    both = [batches(folder, loader=loader, mode="inference", batch_size=6) for loader in ("dali", "torch")]
+    ((theirs,), labels), ((ours,), expected) = map(next, both)
+    assert sorted(labels.tolist()) == sorted(expected.tolist())
+    # Their order is random, and resizing differs by a rounding.
+    assert sorted(theirs.mean((1, 2, 3)).tolist()) == pytest.approx(sorted(ours.mean((1, 2, 3)).tolist()), abs=0.03)
+    (images,), _ = next(batches(folder, loader="dali"))
+    assert images.shape == (3, 1, 28, 28)
+    (folder / "class_0" / "0.jpg").write_bytes(b"no image")
+    with pytest.raises(InvalidMeasurement, match="DALI cannot load the images"):
+        next(batches(folder, loader="dali", batch_size=6))
+    with tarfile.open(tmp_path / "a.tar", "w") as shard:
+        shard.add(folder / "class_1" / "1.jpg", "1.jpg")
+    with pytest.raises(BadInput, match="reads folders, and these images lie in shards"):
+        batches(tmp_path / "a.tar", loader="dali")

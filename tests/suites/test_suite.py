@@ -193,6 +193,7 @@ def test_every_axis_is_part_of_the_id(axis):
         "comm_hook": "fp16",
         "optimizer_impl": "foreach",
         **dict.fromkeys(("cuda_graph", "prefetch", "fold_batch_norm", "freeze", "flush_denormals"), "on"),
+        "loader": "dali",
     }
     assert Case("vgg16", **{axis: other.get(axis, 17)}).id != Case("vgg16").id
 

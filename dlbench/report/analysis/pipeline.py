@@ -11,7 +11,7 @@ DEVICE_BOUND = 1.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """What limits: "device", "decode" or "storage"; and the loader processes that would feed the device."""
+    """What limits: "device", "decode", "storage" or "loader"; and the loader processes that would feed the device."""
 
     limit: str
     workers: int
@@ -27,7 +27,7 @@ def verdict(
         device_step_s: of a step whose batch is at hand [s].
         loader_batch_s: of a batch of the loader alone, with `workers` processes [s].
         read_s: reading the files of a batch, summed over processes [s].
-        decode_s: decoding and augmenting them, likewise [s].
+        decode_s: decoding and augmenting them, likewise [s]. Both are NaN where the loader does not time them apart.
         workers: processes of the loader; 0: the process that computes loads as well.
 
     Returns:
@@ -37,4 +37,6 @@ def verdict(
     needed = max(1, math.ceil(max(1, workers) * loader_batch_s / device_step_s))
     if step_s <= DEVICE_BOUND * device_step_s:
         return Verdict("device", needed)
+    if math.isnan(read_s) or math.isnan(decode_s):
+        return Verdict("loader", needed)
     return Verdict("storage" if read_s > decode_s else "decode", needed)

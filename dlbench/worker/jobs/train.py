@@ -21,7 +21,7 @@ from dlbench.data import digits
 from dlbench.data.image_files import find_images
 from dlbench.data.jpeg import JpegDataset, require_classes, unused_files
 from dlbench.errors import BadInput
-from dlbench.models import BuiltModel
+from dlbench.models import BuiltModel, checkpoint
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.case import Case, Protocol
 from dlbench.suites.training import DIGITS, Training
@@ -104,6 +104,7 @@ def train(training: Training) -> TrainingRun:
     _require_fitting(training, built)
     trained, validated = load(training, built)
     _set_dropout(module, training)
+    loaded = checkpoint.load(module, training.weights)
     for group in optimizer.param_groups:
         group["lr"] = training.rate
     generator = torch.Generator().manual_seed(training.seed)
@@ -137,6 +138,7 @@ def train(training: Training) -> TrainingRun:
     stops = reached_s is not None and training.stop_at_target == "on"
     values = [v for e in of_validation if math.isfinite(v := _value(training, e))]
     best = (max if training.target_metric == "accuracy" else min)(values, default=None)
+    checkpoint.save(module, training.save_weights)
     where = device_identity(device)
     return TrainingRun(
         training=training.to_dict() | {"device": device.type},
@@ -157,7 +159,7 @@ def train(training: Training) -> TrainingRun:
         trained_parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
         device_name=where.device_name or where.cpu_model or "",
         hostname=where.hostname,
-        warnings=(*workload.warnings, *unused_files(trained.broken | validated.broken), *reading.warnings),
+        warnings=(*workload.warnings, *loaded, *unused_files(trained.broken | validated.broken), *reading.warnings),
     )
 
 

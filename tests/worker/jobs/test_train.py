@@ -41,6 +41,18 @@ def test_a_network_learns_the_digits_to_97_percent(model):
     assert run.training_loss[-1] < run.training_loss[0]
 
 
+def test_a_frozen_network_starts_from_saved_weights_and_trains_its_last_layer_alone(tmp_path):
+    path = str(tmp_path / "lenet5.pt")
+    full = train(Training("lenet5", optimizer="adam", max_epochs=3, save_weights=path))
+    frozen = train(Training("frozen:lenet5", optimizer="adam", max_epochs=1, weights=path))
+    assert frozen.trained_parameters == 84 * 10 + 10 < full.trained_parameters
+    assert frozen.best_value > full.validation_accuracy[0]
+    anew = train(Training("frozen:lenet5", optimizer="adam", max_epochs=1))
+    assert anew.best_value < frozen.best_value
+    with pytest.raises(BadInput, match="cannot be read"):
+        train(Training("lenet5", weights=str(tmp_path / "nothing.pt")))
+
+
 def test_a_target_that_is_never_met_is_a_record_with_the_best_value():
     run = train(Training("mlp", target_value=1.01, max_epochs=2))
     assert (run.status, run.time_to_target_s, len(run.epoch_s)) == ("not_reached", None, 2)

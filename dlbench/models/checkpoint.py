@@ -1,0 +1,67 @@
+"""Weights of a network in a file of PyTorch: pretrained ones to start from, and trained ones to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dlbench.errors import BadInput
+
+#: Keys under which training scripts store the weights beside other things.
+_INSIDE = ("state_dict", "model", "model_state_dict")
+_MAX_NAMES = 3
+
+
+def load(module: nn.Module, path: str) -> tuple[str, ...]:
+    """Load the weights in file `path` whose name and shape fit; return a warning that names the others.
+
+    Args:
+        module: the network.
+        path: a file of `torch.save(module.state_dict(), path)`; "": nothing is loaded.
+
+    Raises:
+        BadInput: the file cannot be read, or nothing in it fits.
+    """
+    if not path:
+        return ()
+    try:
+        # weights_only: a foreign file must not run code.
+        found = torch.load(Path(path).expanduser(), map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise BadInput(f"weights '{path}' cannot be read: {error.strerror}") from None
+    except Exception as error:  # whatever unpickling raises
+        raise BadInput(f"weights '{path}' is no file of weights ({type(error).__name__})") from None
+    inside = [found[key] for key in _INSIDE if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)]
+    state = inside[0] if inside else found
+    if not isinstance(state, Mapping):
+        raise BadInput(f"weights '{path}' holds a {type(state).__name__}, not the weights of a network")
+    own = module.state_dict()
+    # DistributedDataParallel puts "module." before each name.
+    named = {str(name).removeprefix("module."): value for name, value in state.items()}
+    fitting = {
+        name: value
+        for name, value in named.items()
+        if isinstance(value, Tensor) and name in own and value.shape == own[name].shape
+    }
+    if not fitting:
+        raise BadInput(f"weights '{path}' has none of the network's weights, such as '{next(iter(own), '')}'")
+    module.load_state_dict(fitting, strict=False)
+    left = [name for name in own if name not in fitting]
+    if not left:
+        return ()
+    more = f" and {len(left) - _MAX_NAMES} more" if len(left) > _MAX_NAMES else ""
+    return (f"weights_left: {', '.join(left[:_MAX_NAMES])}{more} are not in '{path}' in this shape; they start anew.",)
+
+
+def save(module: nn.Module, path: str) -> None:
+    """Write the weights to file `path`, if one is named. Raises BadInput if that fails."""
+    if not path:
+        return
+    state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    try:
+        torch.save(state, Path(path).expanduser())
+    except (OSError, RuntimeError) as error:
+        raise BadInput(f"save_weights '{path}' cannot be written: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,263 @@
+"""Numerical fingerprint: does this case compute what the same network computes in fp32 on the CPU?
+
+A bad kernel or driver, or a wrong use of the compiler, a graph or a fused optimizer may be fast. With
+`protocol.fingerprint = "on"`, the case runs `NUM_STEPS` seeded steps after the window; so does a reference: the same
+weights and samples in fp32 on the CPU, with every other axis at its default. Compared are the loss of each step, the
+gradient of each weight, and the outputs. A case beyond its limit is `invalid`.
+
+Use: `check(case, device)` builds the case by `build_workload` and calls `Workload.step` and `Workload.infer`: an axis
+that these honour is checked without a line here. The learning rate is set before the first step. The batch has the
+case's size, and repeats a few different samples: the reference then needs only these.
+
+Limits: rounding is no error. The reference runs `NUM_ROUNDINGS` times more with weights and results that err at random
+as rounding to the case's precision does. A limit is `FACTOR` times what that changes, at least `FLOOR`. Errors that all
+entries of a tensor share are found by its scale, a sum in which rounding cancels: one part in a hundred
+is seen in bf16 too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlbench.errors import InvalidMeasurement
+from dlbench.suites.case import Case
+from dlbench.suites.training import LEARNING_RATES
+from dlbench.tasks import Batch, map_batch
+from dlbench.tasks.outputs import tensors_in
+from dlbench.worker.workload import Workload, build_workload, laid_out, layout_of
+
+#: Steps of a training case. More would amplify rounding, as deep networks do.
+NUM_STEPS = 3
+#: A tenth of the rates that networks learn with: deep networks without normalisation diverge at these.
+RATE_SHARE = 0.1
+#: At least so many different samples, if the batch has so many.
+MIN_SAMPLES = 8
+#: Smallest limit of a relative deviation, and factor between what rounding changes and the limit.
+FLOOR, FACTOR = 0.003, 4.0
+NUM_ROUNDINGS = 4
+#: Bits of a number that a result depends on. fp32 has 24: other algorithms and orders of sums lose a few.
+_BITS = {"fp32": 20, "tf32": 11, "amp_fp16": 11, "amp_bf16": 8}
+#: Rounding errs by at most half of the last bit, which is half as much for a number just below a power of two.
+_WIDTH = 0.75
+#: Gradients below this share of the largest are left out: differences of almost equal numbers, as of queries.
+_SMALL = 0.03
+_GRADIENT = "gradient of "
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The figure that came nearest to its limit, or farthest beyond it: relative deviation from the reference."""
+
+    deviation: float
+    limit: float
+    of: str  # "loss" | "outputs" | "gradient of NAME"
+
+    def require(self, precision: str) -> None:
+        """Raise InvalidMeasurement if the deviation is beyond the limit."""
+        if not self.deviation <= self.limit:  # NaN as well
+            raise InvalidMeasurement(
+                f"fingerprint: {self.of} differs by {self.deviation:.2%} from the same network in fp32 on the CPU; "
+                f"rounding in {precision} explains {self.limit:.2%}; check driver, libraries and device"
+            )
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a few seeded steps computed."""
+
+    losses: tuple[float, ...]
+    gradients: dict[str, Tensor]  # of the weights, in the first step
+    outputs: tuple[Tensor, ...]  # of inference, at the end, the mean over samples subtracted
+
+
+def check(case: Case, device: torch.device) -> Fingerprint:
+    """Compare `case` with the reference; needs room for one more workload on the device.
+
+    Changes process settings: the caller sets them anew.
+    """
+    size = num_samples(case.batch_size)
+    own = Case(case.model, case.mode, batch_size=size, optimizer=case.optimizer, protocol=case.protocol)
+    cpu = torch.device("cpu")
+    reference = build_workload(own, cpu)
+    start = _state(reference)
+    batch = reference.built.make_batch(size, cpu)
+    expected = _run(reference, batch)
+    end = _state(reference)
+    del reference
+    rounded = [
+        _run(_rounding(build_workload(own, cpu), case.precision, seed), batch, start, end)
+        for seed in range(NUM_ROUNDINGS)
+    ]
+    alone = dataclasses.replace(case, data="synthetic", nodes=1, devices_per_node=1, backend="auto")
+    found = _run(build_workload(alone, device), batch, start, end)
+    return compare(found, expected, rounded)
+
+
+def compare(found: Trace, expected: Trace, rounded: Sequence[Trace]) -> Fingerprint:
+    """Return the figure of `found` with the largest share of its limit, which is made of those of `rounded`."""
+    each = [deviations(one, expected) for one in rounded]
+    # The root of the mean square: a single draw may be near zero by chance.
+    noise = {name: math.hypot(*(one[name] for one in each)) / math.sqrt(len(each)) for name in each[0]}
+    # Networks have many gradients: some of them would err less than usual in all draws by chance.
+    usual = statistics.median([noise[name] for name in noise if name.startswith(_GRADIENT)] or [0.0])
+    prints = (
+        Fingerprint(value, max(FLOOR, FACTOR * max(noise[name], usual * name.startswith(_GRADIENT))), name)
+        for name, value in deviations(found, expected).items()
+    )
+    return max(prints, key=lambda one: _nan_first(one.deviation / one.limit))
+
+
+def deviations(found: Trace, expected: Trace) -> dict[str, float]:
+    """Relative deviation of each figure."""
+    figures: dict[str, float] = {}
+    if expected.losses:
+        pairs = zip(found.losses, expected.losses, strict=True)
+        figures["loss"] = max((abs(a - b) / abs(expected.losses[0]) for a, b in pairs), key=_nan_first)
+    norms = {name: float(tensor.norm()) for name, tensor in expected.gradients.items()}
+    largest = max(norms.values(), default=0.0)
+    for name, gradient in expected.gradients.items():
+        if norms[name] > _SMALL * largest:
+            figures[_GRADIENT + name] = _scale_error(found.gradients[name], gradient)
+    pairs_of_outputs = list(zip(found.outputs, expected.outputs, strict=True))
+    if pairs_of_outputs:
+        figures["outputs"] = max((_scale_error(a, b) for a, b in pairs_of_outputs), key=_nan_first)
+        figures["single outputs"] = max((_distance(a, b) for a, b in pairs_of_outputs), key=_nan_first)
+    return figures
+
+
+def num_samples(batch_size: int) -> int:
+    """The smallest divisor of the batch from `MIN_SAMPLES` on: mean loss and statistics are those of the batch."""
+    return next(n for n in range(min(MIN_SAMPLES, batch_size), batch_size + 1) if batch_size % n == 0)
+
+
+def _run(
+    workload: Workload, batch: Batch, start: dict[str, Tensor] | None = None, end: dict[str, Tensor] | None = None
+) -> Trace:
+    """Train for `NUM_STEPS` from state `start`, then infer from state `end`; without states, from its own."""
+    module, case = workload.module, workload.case
+    if start is not None:
+        _load(workload, start)
+    times = case.batch_size // len(batch[1])
+    whole = map_batch(lambda t: t.repeat(times, *(1,) * (t.dim() - 1)).to(workload.device), batch)
+    workload.batches = repeat(laid_out(whole, layout_of(case)))
+    losses: list[float] = []
+    gradients: dict[str, Tensor] = {}
+    if workload.optimizer is not None:
+        _prepare(module)
+        for group in workload.optimizer.param_groups:
+            group["lr"] = RATE_SHARE * LEARNING_RATES[case.optimizer]
+        for _ in range(NUM_STEPS):
+            scale = workload.scaler.get_scale() if workload.scaler else 1.0
+            workload.step()
+            losses.append(workload.read_loss() or 0.0)
+            gradients = gradients or _gradients(workload, scale)
+        workload.release_step_state()
+        module.eval()
+        if end is not None:
+            _load(workload, end)
+    outputs = tuple(_per_sample(t, len(batch[1])) for t in tensors_in(workload.infer()) if t.is_floating_point())
+    return Trace(tuple(losses), gradients, outputs)
+
+
+def _prepare(module: nn.Module) -> None:
+    """Switch off dropout and its like; normalisation stays that of training."""
+    module.eval()
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.train()
+        elif isinstance(part, nn.RNNBase):
+            # cuDNN has no backward pass for one in inference mode.
+            part.train()
+            part.dropout = 0.0
+
+
+def _gradients(workload: Workload, scale: float) -> dict[str, Tensor]:
+    """Gradients of weights, on the CPU; biases are left out: theirs may be zero but for rounding."""
+    scaled = getattr(workload.optimizer, "_step_supports_amp_scaling", False)  # such an optimizer leaves them scaled
+    factor = 1.0 / scale if scaled else 1.0
+    named = workload.module.named_parameters()
+    return {name: _flat(p.grad) * factor for name, p in named if p.grad is not None and p.dim() > 1}
+
+
+def _per_sample(outputs: Tensor, num_different: int) -> Tensor:
+    """What differs between samples: biases, which all samples share, would hide an error of a layer."""
+    outputs = outputs[:num_different]
+    return _flat(outputs - outputs.mean(0) if num_different > 1 else outputs)
+
+
+def _flat(tensor: Tensor) -> Tensor:
+    # A copy in the order of its indices, whatever the layout.
+    return tensor.detach().to("cpu", torch.float64).contiguous().flatten()
+
+
+def _state(workload: Workload) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in workload.module.state_dict().items()}
+
+
+def _load(workload: Workload, state: dict[str, Tensor]) -> None:
+    # Values alone: the layout stays, and a graph finds its addresses.
+    own = workload.module.state_dict()
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+
+
+def _scale_error(found: Tensor, expected: Tensor) -> float:
+    """Relative deviation of the scale of a tensor: of its projection on the expected one."""
+    square = float(expected @ expected)
+    return abs(float(found @ expected) / square - 1.0) if square > 0 else float(found.norm() > 0)
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    norm = float(expected.norm())
+    return float((found - expected).norm()) / norm if norm > 0 else float(found.norm() > 0)
+
+
+def _nan_first(value: float) -> float:
+    return value if value == value else float("inf")
+
+
+class _Rounded(torch.autograd.Function):
+    """Change numbers at random, forwards and backwards, by at most a share."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, share: float) -> Tensor:
+        ctx.share = share
+        return _changed(values, share)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
+        return _changed(gradients[0], ctx.share), None
+
+
+def _changed(values: Tensor, share: float) -> Tensor:
+    return values * (1.0 + share * (2.0 * torch.rand_like(values) - 1.0))
+
+
+def _rounding(workload: Workload, precision: str, seed: int) -> Workload:
+    """Let the weights, and the result of each layer in both directions, err as rounding to this precision does."""
+    share = _WIDTH * 2.0 ** -_BITS[precision]
+
+    def round_result(_: nn.Module, __: Any, result: Any) -> Any:
+        return _Rounded.apply(result, share) if isinstance(result, Tensor) and result.is_floating_point() else result
+
+    def round_weights(part: nn.Module, _: Any) -> None:
+        with torch.no_grad():
+            for parameter in part.parameters(recurse=False):
+                parameter.copy_(_changed(parameter, share))
+
+    torch.manual_seed(seed)
+    for part in workload.module.modules():
+        if next(part.children(), None) is None:
+            part.register_forward_hook(round_result)
+            part.register_forward_pre_hook(round_weights)
+    return workload

@@ -1,0 +1,119 @@
+"""The fingerprint: rounding passes in every setting, an error of one part in a hundred does not."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import pytest
+import torch
+
+from dlbench.errors import BadInput, InvalidMeasurement
+from dlbench.suites.case import Case, Protocol
+from dlbench.worker import fingerprint
+from dlbench.worker.measure import measure
+from dlbench.worker.ranks.context import RankContext
+from dlbench.worker.settings import Settings
+from tests.worker.conftest import NETWORKS, TINY
+
+CPU = torch.device("cpu")
+SETTINGS = (
+    {"precision": "fp32"},
+    {"precision": "amp_bf16"},
+    {"memory_format": "channels_last"},
+    {"precision": "amp_bf16", "memory_format": "channels_last", "optimizer": "adam", "optimizer_impl": "fused"},
+)
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(NETWORKS)])
+    yield
+    sys.modules.pop("convolving", None)
+    Settings(Case("lenet5", device="cpu"), CPU)
+    torch.backends.cudnn.benchmark = False
+
+
+def found(network, **setting):
+    return fingerprint.check(Case(f"convolving:{network}", batch_size=16, device="cpu", **setting), CPU)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: "-".join(s.values()))
+def test_a_right_network_passes_and_one_whose_convolution_is_wrong_by_one_in_a_hundred_does_not(setting):
+    precision = setting.get("precision", "fp32")
+    found("right", **setting).require(precision)
+    found("normalised", **setting).require(precision)
+    caught = found("wrong", **setting)
+    assert 0.008 < caught.deviation < 0.02
+    with pytest.raises(InvalidMeasurement, match=r"fingerprint: .* differs by 1\.\d\d% from .* check driver"):
+        caught.require(precision)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_passes():
+    found("right", compile="default").require("fp32")
+
+
+def test_a_factor_that_normalisation_takes_out_again_in_training_is_seen_in_the_outputs():
+    caught = found("wrong_and_normalised")
+    assert caught.of.endswith("outputs")
+    with pytest.raises(InvalidMeasurement):
+        caught.require("fp32")
+
+
+def test_an_error_in_one_sample_of_the_batch_is_seen():
+    with pytest.raises(InvalidMeasurement):
+        found("wrong_in_one_sample").require("fp32")
+
+
+@pytest.mark.parametrize("network", ["convolving:normalised", "lenet5", "mlp"])
+def test_inference_compares_outputs(network):
+    case = Case(network, "inference", batch_size=16, device="cpu", precision="amp_bf16")
+    passed = fingerprint.check(case, CPU)
+    passed.require("amp_bf16")
+    assert passed.of.endswith("outputs")
+
+
+def test_each_optimizer_in_each_implementation_follows_the_reference():
+    for optimizer, kind in [("sgd", "fused"), ("adamw", "foreach"), ("adagrad", "plain"), ("rmsprop", "foreach")]:
+        found("right", optimizer=optimizer, optimizer_impl=kind).require("fp32")
+
+
+def test_an_optimizer_that_goes_the_wrong_way_is_seen(monkeypatch):
+    step = torch.optim.Adam.step
+
+    def wrong(self, closure=None):
+        found = step(self, closure)
+        if self.defaults["fused"]:
+            with torch.no_grad():
+                for group in self.param_groups:
+                    for parameter in group["params"]:
+                        parameter.mul_(1.05)
+        return found
+
+    monkeypatch.setattr(torch.optim.Adam, "step", wrong)
+    caught = found("right", optimizer="adam", optimizer_impl="fused")
+    assert caught.of == "loss"
+    with pytest.raises(InvalidMeasurement):
+        caught.require("fp32")
+
+
+def test_the_samples_divide_the_batch():
+    assert [fingerprint.num_samples(n) for n in (1, 2, 4, 6, 7, 32, 256)] == [1, 2, 4, 6, 7, 8, 8]
+
+
+def test_a_run_stores_its_fingerprint_or_is_invalid():
+    protocol = dataclasses.replace(TINY, fingerprint="on")
+    case = Case("convolving:right", batch_size=16, device="cpu", protocol=protocol)
+    ((_, measured),) = measure(case, RankContext()).ranks
+    assert measured.fingerprint_deviation < measured.fingerprint_limit
+    assert measured.fingerprint_of
+    with pytest.raises(InvalidMeasurement, match="fingerprint"):
+        measure(dataclasses.replace(case, model="convolving:wrong"), RankContext())
+
+
+def test_without_the_option_ids_stay_and_a_wrong_value_is_one_line():
+    assert Case("lenet5").id == Case("lenet5", protocol=Protocol(fingerprint="off")).id
+    assert Case("lenet5").id != Case("lenet5", protocol=Protocol(fingerprint="on")).id
+    with pytest.raises(BadInput, match=r"unknown fingerprint 'yes' in protocol\.fingerprint"):
+        Protocol(fingerprint="yes")
