@@ -81,6 +81,14 @@ def _of_folder(root: Path) -> ImageSet:
     return ImageSet(files, len(class_names), num_others + len(unreadable), class_names)
 
 
+def _label(text: bytes) -> int:
+    """The number of a class. Raises ValueError if it is none."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(f"a class is {number}; it must be at least 0")
+    return number
+
+
 def _of_shards(shards: list[Path], root: Path) -> ImageSet:
     """Shards hold KEY.jpg and KEY.cls, the number of its class, one behind the other."""
     found: list[ImageFile] = []
@@ -95,7 +103,7 @@ def _of_shards(shards: list[Path], root: Path) -> ImageSet:
                     if ending.lower() in _ENDINGS:
                         images.append((key, member.offset_data, member.size))
                     elif ending == ".cls" and (text := tar.extractfile(member)) is not None:
-                        labels[key] = int(text.read())
+                        labels[key] = _label(text.read())
                     else:
                         num_others += member.isfile()
         except (tarfile.TarError, OSError, ValueError) as error:

@@ -34,6 +34,7 @@ from dlbench.models import (
 from dlbench.suites.catalog import LENGTH_SIGN, find
 from dlbench.tasks import TASKS, Batch, Task
 from dlbench.tasks.classification import CLASSIFICATION
+from dlbench.tasks.outputs import require_targets
 
 if TYPE_CHECKING:
     from dlbench.models.external import LoadedModel
@@ -81,8 +82,15 @@ class BuiltModel:
     task: Task = CLASSIFICATION
 
     def make_batch(self, size: int, device: torch.device | str) -> Batch:
-        """Random inputs and targets of `size` samples."""
-        return self.task.make_batch(size, self.input_shape, self.num_classes, torch.device(device))
+        """Random inputs and targets of `size` samples.
+
+        Raises:
+            BadInput: a user's `make_batch` gives something else, or targets outside the classes.
+        """
+        batch = self.task.make_batch(size, self.input_shape, self.num_classes, torch.device(device))
+        if self.task.has_classes and self.num_classes:
+            require_targets(batch[1], self.num_classes, self.name)
+        return batch
 
     @property
     def items_per_sample(self) -> int:

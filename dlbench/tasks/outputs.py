@@ -16,6 +16,10 @@ _SCORES = ("logits", "scores", "out", "output", "pred", "prediction", "predictio
 _AUXILIARY = "aux"
 
 
+#: `ignore_index` of PyTorch's losses.
+_LEFT_OUT = -100
+
+
 def main_scores(outputs: Any) -> Tensor | None:
     """Return the class scores of the main head in the outputs of a network; None if there are none.
 
@@ -72,6 +76,19 @@ def count_classes(scores: Tensor, declared: int | None, name: str) -> int:
     if declared is not None and declared > available:
         raise BadInput(f"declares num_classes = {declared}, but returns scores of {available} {name}")
     return declared or available
+
+
+def require_targets(targets: Tensor, num_classes: int, name: str) -> None:
+    """Raise BadInput if a target is no class: on CUDA that is an error that ends the whole process."""
+    if targets.is_floating_point() or targets.is_meta or not targets.numel():
+        return
+    low, high = (int(value) for value in targets.aminmax())
+    # PyTorch's losses leave out targets of -100.
+    if high >= num_classes or (low < 0 and low != _LEFT_OUT):
+        wrong = high if high >= num_classes else low
+        raise BadInput(
+            f"model '{name}' has a make_batch that returns target {wrong}; classes are 0 to {num_classes - 1}"
+        )
 
 
 def tensors_in(values: Any) -> Iterator[Tensor]:

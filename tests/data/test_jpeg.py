@@ -162,6 +162,12 @@ def test_shards_of_webdataset_are_read_in_place(folder, tmp_path):
     assert (len(found.files), found.num_classes) == (6, 3)
     assert found.files[1].read() == sorted(folder.rglob("*.jpg"))[1].read_bytes()
     assert next(batches(place))[0][0].shape == (3, 1, 28, 28)
+    with tarfile.open(place / "000.tar", "a") as tar:
+        member = tarfile.TarInfo("9.cls")
+        member.size = 2
+        tar.addfile(member, io.BytesIO(b"-1"))
+    with pytest.raises(BadInput, match=r"shard .* cannot be read: a class is -1"):
+        find_images(place)
 
 
 def test_more_classes_than_the_network_has_are_one_line(folder):

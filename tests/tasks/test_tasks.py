@@ -136,6 +136,13 @@ FACTORIES = """
         def make_batch(self, size, device):
             return [1, 2, 3]
 
+    class Outside(Language):
+        num_classes = 11
+
+        def make_batch(self, size, device):
+            tokens = torch.full((size, 6), 11, device=device)
+            return tokens - 1, tokens
+
     class RaisingBatch(Pair):
         def make_batch(self, size, device):
             raise OSError("no data in /nowhere")
@@ -209,6 +216,12 @@ def test_a_task_that_does_not_fit_the_network_is_one_line(own, factory, message)
         build(f"own_tasks:{factory}")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_targets_outside_the_classes_are_one_line(own):
+    message = r"model 'own_tasks:Outside' has a make_batch that returns target 11; classes are 0 to 10"
+    with pytest.raises(BadInput, match=message):
+        build_workload(Case("own_tasks:Outside", batch_size=3), CPU)
 
 
 def test_a_loss_that_is_no_scalar_is_one_line(own):
