@@ -68,7 +68,7 @@ CEILINGS_SCHEMA: pa.Schema = pa.schema(
     metadata=_VERSION,
 )
 #: Columns that older files lack.
-_LATER = {"busy_share", "note"}
+_LATER = {"busy_share", "note", "weights", "save_weights"}
 
 #: Bandwidths as in nccl-tests: message size over time (algorithm), and that times 2(n-1)/n (bus).
 ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(

@@ -15,7 +15,7 @@ from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import grid, label_outer
 from dlbench.table import Cell, Column, Table
 
-_SETTING = ("optimizer", "learning_rate", "dropout", "precision", "compile", "batch_size", "seed")
+_SETTING = ("optimizer", "learning_rate", "dropout", "precision", "compile", "batch_size", "seed", "weights")
 _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
 #: A panel shows so many trainings; the table holds all.
 _MAX_CURVES, _MAX_PANELS = 6, 6
@@ -111,6 +111,7 @@ def write_figures(epochs: pd.DataFrame, folder: Path) -> list[Path]:
 def _runs(epochs: pd.DataFrame) -> pd.DataFrame:
     """The last epoch of each training; the latest where the same was trained again."""
     last = epochs.sort_values(["started_at", "run_id", "epoch"]).drop_duplicates("run_id", keep="last")
+    last = last.assign(weights=last["weights"].fillna(""))  # which older trainings lack
     setting = ["suite", "model", *_SETTING, "data", "target_metric", "target_value", "device_name"]
     last = last.drop_duplicates(setting, keep="last")
     order = {name: i for i, name in enumerate(network_order(last["model"]))}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -164,6 +165,10 @@ def test_what_is_stored_is_read_again_with_its_table_and_figures(tmp_path):
     assert store.parts(tmp_path) == []
     assert len(epochs) == sum(len(run.epoch_s) for run in runs)
     assert epochs.loc[epochs["run_id"] == "run-0", "validation_loss"].tolist() == list(runs[0].validation_loss)
+    older = tmp_path / "trainings" / "training-run-0.parquet"
+    pq.write_table(pq.read_table(older).drop_columns(["weights", "save_weights"]), older)
+    with pytest.warns(store.SkippedPart):
+        epochs = training_store.read([tmp_path])
     table = training_table(epochs)
     assert [row[1] for row in table.rows] == ["adam", "sgd"]
     assert [path.name for path in write_figures(epochs, tmp_path)] == [
