@@ -65,8 +65,8 @@ class Fingerprint:
         """Raise InvalidMeasurement if the deviation is beyond the limit."""
         if not self.deviation <= self.limit:  # NaN as well
             raise InvalidMeasurement(
-                f"fingerprint: {self.of} differs by {self.deviation:.2%} from the same network in fp32 on the CPU; "
-                f"rounding in {precision} explains {self.limit:.2%}; check driver, libraries and device"
+                f"fingerprint: {self.of}: {self.deviation:.2%} from the same network in fp32 on the CPU; rounding in "
+                f"{precision} explains {self.limit:.2%}; check driver, libraries and device"
             )
 
 
