@@ -143,7 +143,7 @@ def test_in_fp16_the_scale_of_the_loss_is_kept_from_epoch_to_epoch(monkeypatch):
     made = []
     scaler = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *a: made.append(scaler(*a)) or made[-1])
-    train(Training("lenet5", precision="amp_fp16", max_epochs=3, target_value=1.01))
+    train(Training("mlp", precision="amp_fp16", max_epochs=2, batch_size=512, target_value=1.01))
     assert len(made) == 1
 
 
