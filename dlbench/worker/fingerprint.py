@@ -33,7 +33,7 @@ from dlbench.suites.case import Case
 from dlbench.suites.training import LEARNING_RATES
 from dlbench.tasks import Batch, map_batch
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.workload import Workload, build_workload, laid_out, layout_of
+from dlbench.worker.workload import Workload, build_workload, laid_out
 
 #: Steps of a training case. More would amplify rounding, as deep networks do.
 NUM_STEPS = 3
@@ -45,7 +45,7 @@ MIN_SAMPLES = 8
 FLOOR, FACTOR = 0.003, 4.0
 NUM_ROUNDINGS = 4
 #: Bits of a number that a result depends on. fp32 has 24: other algorithms and orders of sums lose a few.
-_BITS = {"fp32": 20, "tf32": 11, "amp_fp16": 11, "amp_bf16": 8}
+_BITS = {"fp32": 20, "tf32": 11, "amp_fp16": 11, "fp16": 11, "amp_bf16": 8, "bf16": 8}
 #: Rounding errs by at most half of the last bit, which is half as much for a number just below a power of two.
 _WIDTH = 0.75
 #: Gradients below this share of the largest are left out: differences of almost equal numbers, as of queries.
@@ -142,19 +142,22 @@ def num_samples(batch_size: int) -> int:
 def _run(
     workload: Workload, batch: Batch, start: dict[str, Tensor] | None = None, end: dict[str, Tensor] | None = None
 ) -> Trace:
-    """Train for `NUM_STEPS` from state `start`, then infer from state `end`; without states, from its own."""
+    """Train for `NUM_STEPS` from state `start`, then infer from state `end`; without states, from its own.
+
+    A case of inference has the reference's weights by its seed: folding and freezing have changed what a state holds.
+    """
     module, case = workload.module, workload.case
-    if start is not None:
-        _load(workload, start)
     times = case.batch_size // len(batch[1])
     whole = map_batch(lambda t: t.repeat(times, *(1,) * (t.dim() - 1)).to(workload.device), batch)
-    workload.batches = repeat(laid_out(whole, layout_of(case)))
+    workload.batches = repeat(laid_out(whole, case))
     losses: list[float] = []
     gradients: dict[str, Tensor] = {}
     if workload.optimizer is not None:
         _prepare(module)
         for group in workload.optimizer.param_groups:
             group["lr"] = RATE_SHARE * LEARNING_RATES[case.optimizer]
+        workload.capture()
+        _begin_at(workload, start)
         for _ in range(NUM_STEPS):
             scale = workload.scaler.get_scale() if workload.scaler else 1.0
             workload.step()
@@ -164,8 +167,22 @@ def _run(
         module.eval()
         if end is not None:
             _load(workload, end)
+        workload.captured = None  # a graph of training steps
+    else:
+        workload.capture()
     outputs = tuple(_per_sample(t, len(batch[1])) for t in tensors_in(workload.infer()) if t.is_floating_point())
     return Trace(tuple(losses), gradients, outputs)
+
+
+def _begin_at(workload: Workload, start: dict[str, Tensor] | None) -> None:
+    """Load state `start`; take back what the steps before a capture have left in the optimizer."""
+    if start is not None:
+        _load(workload, start)
+    if workload.captured is not None and workload.optimizer is not None:
+        for state in workload.optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    value.zero_()
 
 
 def _prepare(module: nn.Module) -> None:
