@@ -84,7 +84,7 @@ def _pipeline(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> Any
     training, on_gpu = case.mode == "training", case.device == "cuda"
     kind = types.RGB if channels == 3 else types.GRAY
 
-    @pipeline_def(
+    @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=case.batch_size,
         num_threads=max(1, case.loader_workers),
         device_id=_device_number() if on_gpu else None,

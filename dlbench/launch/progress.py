@@ -19,8 +19,8 @@ from dlbench.suites.case import USUAL_CONFIDENCE, Case, describe
 
 #: Axes that are added to a line where they differ from their default.
 _SHOWN = (
-    *("memory_format", "compile", "cuda_graph", "optimizer", "optimizer_impl", "data", "loader_workers", "prefetch"),
-    *("cudnn_benchmark_limit", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
+    *("memory_format", "compile", "cuda_graph", "optimizer", "optimizer_impl", "data", "loader", "loader_workers"),
+    *("prefetch", "cudnn_benchmark_limit", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
 )
 _SHARE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 

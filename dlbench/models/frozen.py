@@ -25,14 +25,14 @@ def last_layer(module: nn.Module, num_classes: int) -> str:
 
     Layers of auxiliary heads, whose names have "aux", are left out.
     """
-    with_weights = {
+    with_weights: dict[str, nn.Module] = {
         name: part
         for name, part in module.named_modules()
         if "aux" not in name and next(part.parameters(recurse=False), None) is not None
     }
     if not with_weights:
         raise BadInput("has no parameters to freeze")
-    heads = [
+    heads: list[str] = [
         name
         for name, part in with_weights.items()
         if num_classes in (getattr(part, "out_features", None), getattr(part, "out_channels", None))
