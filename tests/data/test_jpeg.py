@@ -209,7 +209,7 @@ def test_dali_loads_the_same_images_as_torch(folder, tmp_path):
     ((theirs,), labels), ((ours,), expected) = map(next, both)
     assert sorted(labels.tolist()) == sorted(expected.tolist())
     # Their order is random, and resizing differs by a rounding.
-    assert sorted(theirs.mean((1, 2, 3)).tolist()) == pytest.approx(sorted(ours.mean((1, 2, 3)).tolist()), abs=0.03)
+    assert sorted(theirs.mean((1, 2, 3)).tolist()) == pytest.approx(sorted(ours.mean((1, 2, 3)).tolist()), abs=0.05)
     (images,), _ = next(batches(folder, loader="dali"))
     assert images.shape == (3, 1, 28, 28)
     (folder / "class_0" / "0.jpg").write_bytes(b"no image")
