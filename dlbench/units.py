@@ -32,12 +32,15 @@ def digits(value: float, significant: int = 3) -> str:
 
 
 def quantity(value: float | None, unit: str, significant: int = 3) -> str:
-    """Format `value` with an SI prefix: ``quantity(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN."""
+    """Format `value` with an SI prefix: ``quantity(4.136e9, "FLOP") == "4.14 GFLOP"``; an en dash for None or NaN.
+
+    Rates of samples have no prefix, so that one table or figure does not hold 950 img/s and 1.2 kimg/s.
+    """
     if value is None or math.isnan(value):
         return MISSING
     if math.isinf(value):
         return f"{'-' if value < 0 else ''}∞ {unit}"
-    factor, prefix = _prefix(value)
+    factor, prefix = prefix_of(value, unit)
     return f"{digits(value / factor, significant)} {prefix}{unit}".rstrip()
 
 
@@ -54,9 +57,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _prefix(value: float) -> tuple[float, str]:
+def prefix_of(value: float, unit: str) -> tuple[float, str]:
+    """The factor and the SI prefix that `value` is shown with: ``prefix_of(0.02, "J") == (0.001, "m")``."""
     magnitude = abs(value)
-    if magnitude == 0:
+    samples = unit.endswith("/s") and not unit.startswith(("FLOP", "B"))
+    if magnitude == 0 or samples:
         return 1.0, ""
     for factor, prefix in _PREFIXES:
         # 999.5 k would print as 1000 k: take the next prefix already there.

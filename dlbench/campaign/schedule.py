@@ -19,7 +19,7 @@ from dlbench import units
 from dlbench.reruns import MIN_PROCESSES, ProcessInterval, Window, process_interval, two_groups
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record, shared_facts
-from dlbench.suites.case import Case
+from dlbench.suites.case import USUAL_CONFIDENCE, Case
 from dlbench.suites.catalog import find
 
 #: Start-up and warm-up of a process [s], until one has been measured.
@@ -214,4 +214,5 @@ def _figures(sample: _Sample) -> str:
         rates = [units.rate(sample.images / window.value, sample.unit) for window in sample.windows]
         return f"{' and '.join(rates)}: too few, or too alike, for an interval"
     rate = f"{units.rate(sample.images / found.value, sample.unit):>12} {units.half_width(found.relative_half_width)}"
-    return f"{rate}, one more run ±{units.percent(found.relative_prediction)}"
+    level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.level(found.confidence)}"
+    return f"{rate}, one more run ±{units.percent(found.relative_prediction)}{level}"

@@ -190,8 +190,8 @@ def differences_table(rows: Sequence[AuditRow]) -> Table:
     columns = [
         *(Column("number", "#"), Column("network", "Network"), Column("metric", "Figure")),
         *(Column("published", "Published", "right"), Column("counted", "Counted", "right")),
-        Column("difference", "Difference", "right", lambda cell: _signed(cell) if isinstance(cell, int) else MISSING),
-        Column("relative_difference", "Relative", "right", _signed_percent),
+        Column("difference", "Published − counted", "right", _signed_count),
+        Column("relative_difference", "Of counted", "right", _signed_percent),
         Column("reason", "Reason"),
     ]
     body: list[list[Cell]] = []
@@ -267,6 +267,10 @@ def _numbered(row: AuditRow | None, number: int | None) -> str | None:
 
 def _signed(amount: float) -> str:
     return f"{'−' if amount < 0 else '+'}{shown(abs(amount))}"
+
+
+def _signed_count(cell: Cell) -> str:
+    return _signed(cell) if isinstance(cell, int) else MISSING
 
 
 def _signed_percent(fraction: Cell) -> str:

@@ -27,7 +27,7 @@ from dlbench.report.forms import latex
 from dlbench.report.forms.markdown import markdown_report
 from dlbench.report.forms.page import html_page
 from dlbench.report.forms.parallel import Crew, Pending, results
-from dlbench.table import csv_text
+from dlbench.table import Column, Table, csv_text
 
 
 class MissingForm(UserWarning):
@@ -51,7 +51,7 @@ def build(sources: Sequence[Path | str], out: Path, title: str | None = None) ->
 def write(content: Content, out: Path, title: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
     """Write the report of what was read already; gives the path of the HTML page.
 
-    All files are made in a folder of their own inside of `out`, and take the places of an earlier report's when they
+    All files are made in a folder of their own inside of `out`, and take the places of an earlier report's when all
     are whole: what ends this process before leaves the earlier report as it was.
 
     Args:
@@ -87,7 +87,12 @@ def _sweep(out: Path) -> None:
 
 
 def _take_places(making: Path, out: Path) -> None:
-    """Put the new files in the places of the earlier ones, the page last; forms that are not there any more go."""
+    """Put the new files in the places of the earlier ones; forms that are not there any more go.
+
+    The earlier page goes first and the new one comes last: whatever ends this process, a page stands among files of its
+    own report only.
+    """
+    (out / "index.html").unlink(missing_ok=True)
     new = sorted((path for path in making.rglob("*") if path.is_file()), key=lambda path: path.name == "index.html")
     for path in new:
         target = out / path.relative_to(making)
@@ -173,6 +178,9 @@ def _write_metrics(report: Report, path: Path) -> None:
 def _write_comparison(report: Report, path: Path) -> None:
     if len(report.content.shown):
         table = tables.comparison(report.content.shown, report.content.system_names)
+        if left := report.content.left_out:
+            columns = [*table.columns, Column("cases_left_out")]
+            table = Table(columns, [[*row, left] for row in table.rows])
         write_atomically(path, csv_text(table))
 
 

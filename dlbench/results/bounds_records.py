@@ -117,6 +117,7 @@ class ProfileRun:
     run_id: str = ""
     started_at: str = ""
     busy_share: float | None = None  # share of the cores that other processes used meanwhile
+    network_key: str = ""  # definition of the network; "" for catalogue networks, and in earlier profiles
 
 
 Run = TypeVar("Run", CeilingRun, ProfileRun, AllReduceRun)

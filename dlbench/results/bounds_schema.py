@@ -68,7 +68,7 @@ CEILINGS_SCHEMA: pa.Schema = pa.schema(
     metadata=_VERSION,
 )
 #: Columns that older files lack.
-_LATER = {"busy_share", "note", "weights", "save_weights"}
+_LATER = {"busy_share", "note", "weights", "save_weights", "network_key"}
 
 #: Bandwidths as in nccl-tests: message size over time (algorithm), and that times 2(n-1)/n (bus).
 ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
@@ -99,6 +99,7 @@ LAYERS_SCHEMA: pa.Schema = pa.schema(
         *(pa.field(f"{way}_elements", pa.int64()) for way in ("forward", "backward")),
         *(_unit(f"{way}_fixed_bytes", pa.int64(), "B") for way in ("forward", "backward")),
         pa.field("note", pa.string()),
+        pa.field("network_key", pa.string()),
     ],
     metadata=_VERSION,
 )
@@ -132,6 +133,7 @@ def write_layers(folder: Path, run: ProfileRun) -> Path:
         StoreError: the folder cannot be written.
     """
     case = {name: run.case.get(name) for name in (*_CASE, "batch_size")}
+    case["network_key"] = run.network_key
     rows = [_head(run) | case | dataclasses.asdict(layer) for layer in run.layers]
     return _write(folder / "layers.parquet", pa.Table.from_pylist(rows, schema=LAYERS_SCHEMA))
 

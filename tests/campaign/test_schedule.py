@@ -97,13 +97,22 @@ def test_a_process_that_crashed_among_three_leaves_the_others():
     assert "too few" in lenet
     assert "3 processes" in alexnet
     assert "one more run ±" in alexnet
+    assert " at " not in alexnet
+
+
+def test_an_unusual_confidence_stands_beside_its_half_width():
+    cases = [dataclasses.replace(case, protocol=Protocol(confidence=0.5)) for case in rounds(3)]
+    schedule = Schedule(cases)
+    for case in schedule.processes(cases):
+        schedule.learn(finished(case, 0.01 + 0.0001 * case.repeat))
+    assert all(line.endswith(" %, both at 50 %") for line in schedule.summary())
 
 
 def test_two_groups_are_both_shown_and_not_averaged():
     schedule = Schedule(rounds(4))
     for case in schedule.processes(rounds(4)):
         schedule.learn(finished(case, 0.01 if case.repeat % 2 else 0.02))
-    assert re.search(r"in two groups: 2 at 3\.20.kimg/s and 2 at 1\.60.kimg/s", schedule.summary()[0])
+    assert re.search(r"in two groups: 2 at 3200.img/s and 2 at 1600.img/s", schedule.summary()[0])
 
 
 def test_facts_of_the_first_process_are_known_to_the_others():

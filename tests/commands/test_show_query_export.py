@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 
 import pytest
 
@@ -44,6 +45,8 @@ def test_show_prints_all_of_one_record_by_a_part_of_its_id(results, capsys):
     on_progress = run(capsys, "show", wanted[-12:], "--results", results).out
     for word in (wanted, "lenet5", "Throughput", "AMD EPYC 7B13", "min_time_s", "dlbench run fake.toml"):
         assert word in on_progress
+    assert re.search(r"^Timed steps +\d+ ", on_progress, re.MULTILINE)
+    assert not re.search(r"^(Timed steps|Outliers) .*\d\.\d", on_progress, re.MULTILINE)
     assert "folder " not in on_progress  # this store has no attempts' folders
     (results / "attempts" / wanted).mkdir(parents=True)
     on_progress = run(capsys, "show", wanted, "--results", results).out
@@ -190,6 +193,7 @@ def test_export_describes_systems_in_mlperfs_fields(results, capsys):
     gpu = next(s for s in systems if s["accelerators_per_node"])
     assert gpu["accelerator_model_name"] == "NVIDIA H200"
     assert gpu["host_processor_model_name"] == "AMD EPYC 9654 96-Core Processor"
+    assert all(system["host_processor_core_count"] > 0 for system in systems)
     assert gpu["framework"] == "PyTorch 2.15.0+cu130"
     assert "CUDA 13.0" in gpu["other_software_stack"]
     assert gpu["submitter"] == gpu["division"] == gpu["cooling"] == ""

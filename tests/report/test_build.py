@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 
+import pandas as pd
 import pytest
 
 from dlbench.errors import StoreError
 from dlbench.report import build
 from dlbench.report.analysis.content import read
 from dlbench.report.chapters.summary import summary
+from dlbench.report.document import Report
 from tests.fakes import records as fakes
 
 
@@ -57,6 +60,44 @@ def test_a_kill_leaves_the_earlier_report_and_the_next_one_sweeps(report, monkey
     assert after.keys() == before.keys()
     assert after["mine.txt"] == before["mine.txt"]
     assert all(after[name] != before[name] for name in build.FORMS)
+
+
+def test_a_kill_while_files_take_their_places_leaves_no_page_among_files_of_two_reports(report, monkeypatch):
+    out, before, content = report
+    replaced = []
+
+    def replace_one(path, target):
+        if replaced:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replaced.append(os.replace(path, target))  # noqa: PTH105
+
+    if os.fork() == 0:
+        monkeypatch.setattr(build.Path, "replace", replace_one)
+        build._take_places(content_made(out, before), out)
+    assert os.WTERMSIG(os.wait()[1]) == signal.SIGKILL
+    left = files(out)
+    assert "index.html" not in left
+    assert any(left[name] != before[name] for name in ("metrics.csv", "report.md"))
+    assert build.write(content, out).is_file()
+
+
+def content_made(out, before):
+    """A folder with new files for each of an earlier report."""
+    making = out.parent / "making"
+    making.mkdir()
+    for name in before.keys() - {"mine.txt"}:
+        (making / name).write_text("new")
+    return making
+
+
+def test_the_comparison_says_how_many_cases_it_leaves_out(report, tmp_path):
+    _, _, content = report
+    for left_out in (0, 7):
+        made = Report(dataclasses.replace(content, left_out=left_out), (), {}, "", "", tmp_path)
+        build._write_comparison(made, tmp_path / "comparison.csv")
+        table = pd.read_csv(tmp_path / "comparison.csv")
+        assert ("cases_left_out" in table) == bool(left_out)
+        assert not left_out or set(table["cases_left_out"]) == {7}
 
 
 def test_a_form_that_is_not_written_any_more_goes_with_the_earlier_report(report, monkeypatch):

@@ -14,7 +14,7 @@ from dlbench.results.bounds_schema import layers_frame
 from dlbench.results.bounds_store import StoredBounds
 
 #: What decides of a case's layers and their work.
-_WORK = ("model", "mode", "batch_size", "optimizer")
+_WORK = ("model", "network_key", "mode", "batch_size", "optimizer")
 _DEVICE = ("system_key", "device", "device_name", "threads", "precision")
 
 
@@ -27,9 +27,10 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
         stored: of any systems; work is that of the network on whatever device, rates are of the same system.
     """
     peaks, bounds = np.full(len(attempts), np.nan), np.full(len(attempts), np.nan)
-    works = {tuple(run.case[name] for name in _WORK): run for run in stored.profiles}
+    works = {_work(run): run for run in stored.profiles}
     known = not stored.ceilings.empty or stored.profiles
     cases = _with_threads(attempts, rows) if known else attempts
+    cases = cases.assign(network_key=cases["network_key"].astype(object).fillna(""))
     for device, places in _alike(cases, _DEVICE).items() if known else ():
         roof = _roof(stored.ceilings, dict(zip(_DEVICE, device, strict=True)))
         if roof.flop_source == MEASURED:
@@ -45,6 +46,11 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
         layer_bound=bounds,
         distance_to_layer_bound=attempts["step_time"] / bounds,
     )
+
+
+def _work(run: ProfileRun) -> tuple[Any, ...]:
+    values = run.case | {"network_key": run.network_key}
+    return tuple(values[name] for name in _WORK)
 
 
 def _with_threads(attempts: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

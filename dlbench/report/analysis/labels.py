@@ -64,6 +64,11 @@ def setting(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
     return ", ".join(part for axis in axes if (part := _value(axis, case[axis])))
 
 
+def case_name(case: Mapping[Any, Any], axes: Iterable[str] = ("mode", "precision", "batch_size")) -> str:
+    """A case in one line: "ResNet-50, training, amp_bf16, batch 256"."""
+    return f"{network(str(case['model']))}, {setting(case, axes)}"
+
+
 def _value(axis: str, value: Any) -> str:
     if axis == "batch_size":
         return f"batch {value}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dlbench import units
+from dlbench.table import shown
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Metric:
         if self.unit in _SHOWN_BY:
             return _SHOWN_BY[self.unit](value, significant)
         if self.unit == "1":
-            return units.digits(value, significant)
+            # A count is whole, however large.
+            return shown(int(value)) if float(value).is_integer() else units.digits(value, significant)
         return f"{units.digits(value, significant)} {self.unit}"
 
 

@@ -41,7 +41,3 @@ def choice(cases: pd.DataFrame, shown: pd.DataFrame) -> str:
     axes = [a for a in ("precision", "batch_size", *varying_axes(cases)) if cases[a].nunique() > 1]
     words = ", ".join(a.replace("_", " ") for a in axes)
     return f"Shown is the fastest of each row over {words}; the table holds all {len(cases)} cases. {same}".strip()
-
-
-def varying_settings(shown: pd.DataFrame) -> list[str]:
-    return [axis for axis in ("precision", "batch_size") if shown[axis].nunique() > 1]

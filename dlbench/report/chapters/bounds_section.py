@@ -86,7 +86,7 @@ def devices(content: Content) -> list[Device]:
         ceilings[_key(where)] = pd.concat([ceilings.get(_key(where), rows.iloc[:0]), rows])
     for run in stored.profiles:
         names[_key(run.where)] = _name(content, run.where)
-        profiles.setdefault(_key(run.where), {})[str(run.case)] = run
+        profiles.setdefault(_key(run.where), {})[f"{run.case} {run.network_key}"] = run
     order = list(content.system_names.values())
     found = [
         Device(name, ceilings.get(key, stored.ceilings.iloc[:0]), _in_order(profiles.get(key, {}).values()))

@@ -59,31 +59,34 @@ def blocks(content: Content) -> list[Block]:
 
 
 def sentence(brief: Brief) -> str:
-    """Which system is best for what, by how much, and how sure."""
-    sentences = [_fastest(brief, brief.leaders("time"))]
+    """Which system is best for what, by how much, and how sure; a line per question."""
+    leaders = brief.leaders("time")
+    sentences = [*_fastest(brief, leaders)]
     for what, words in _BEST.items():
-        if what in brief.logs and (leaders := brief.leaders(what)):
-            sentences.append(_least(brief, leaders, words))
-    return " ".join(sentences)
+        if what in brief.logs and (best := brief.leaders(what)):
+            sentences.append(_least(brief, best, words))
+    sentences += [
+        f"In {_work(one.group)} {brief.names[one.best]} against {brief.names[one.second]} is {_undecided(one.ratio)}."
+        for one in leaders
+        if not one.ratio.decided
+    ]
+    # The confidence stands where the first ± does.
+    return "\n".join([*sentences, *_reversals(brief, leaders)]).replace(" %)", " % at 95 %)", 1)
 
 
-def _fastest(brief: Brief, leaders: Sequence[Leader]) -> str:
+def _fastest(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
+    """A sentence for each system that is fastest in some work."""
     parts = []
     for best in dict.fromkeys(one.best for one in leaders):
         won = [one for one in leaders if one.best == best and one.ratio.decided]
         if won and len(won) == len(leaders) > 1:
             shown = [one.ratio.better().value for one in won]
             rival = brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
-            return f"{brief.names[best]} is fastest in every precision and mode ({_range(shown)} × {rival})."
+            return [f"{brief.names[best]} is fastest in every precision and mode ({_range(shown)} × {rival})."]
         if won:
             works = _and(f"{_work(one.group)} ({_times(one.ratio, brief.names[one.second])})" for one in won)
-            parts.append(f"{brief.names[best]} is fastest in {works}")
-    parts += [
-        f"in {_work(one.group)} {brief.names[one.best]} against {brief.names[one.second]} is {_undecided(one.ratio)}"
-        for one in leaders
-        if not one.ratio.decided
-    ]
-    return "; ".join(parts)[:1].upper() + "; ".join(parts)[1:] + "."
+            parts.append(f"{brief.names[best]} is fastest in {works}.")
+    return parts
 
 
 def _undecided(ratio: Ratio) -> str:
@@ -224,7 +227,6 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[s
     found = []
     if missing:
         found.append(f"Your mix asks for {_and(map(str, missing))}, which not all systems have measured.")
-    found += _reversals(brief)
     few = brief.cases["processes"].lt(MIN_PROCESSES)
     if few.any():
         number = units.counted(int(few.sum()), "result")
@@ -252,8 +254,8 @@ def _num_failed(content: Content, system: str) -> int:
     return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
 
 
-def _reversals(brief: Brief) -> list[str]:
-    words = [f"{_work(one.group)}, {said}" for one in brief.leaders("time") if (said := _reversed(brief, one))]
+def _reversals(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
+    words = [f"{_work(one.group)}, {said}" for one in leaders if (said := _reversed(brief, one))]
     return [f"Single networks show the opposite: {'; '.join(words)}."] if words else []
 
 

@@ -26,7 +26,7 @@ from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
 from dlbench.report.chapters.scaling import section as scaling
 from dlbench.report.chapters.summary import summary
-from dlbench.report.chapters.systems_blocks import between_processes, drawn, over_systems, trade_off
+from dlbench.report.chapters.systems_blocks import between_processes, over_systems, trade_off, with_records
 from dlbench.report.chapters.systems_section import measured, systems
 from dlbench.report.chapters.tables_energy import energies
 from dlbench.report.document import Block, Plot, Section
@@ -52,7 +52,7 @@ def comparison(content: Content) -> Section:
     runs = f" from {units.counted(shown, 'run')}" if len(cases) < shown else ""
     finding = f"{units.counted(len(cases), 'case')}{runs} of {units.counted(cases['model'].nunique(), 'network')}."
     if content.left_out:
-        finding = f"{shown} of {num_cases} measured cases are in this report; metrics.csv has all."
+        finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
         "Throughput is over all devices; ± is, within one run, the half-width of the confidence interval of the median "
         f"step time, at {levels.named(content.shown)}; of two runs half the range of theirs, of more the half-width of "
@@ -63,7 +63,7 @@ def comparison(content: Content) -> Section:
     over = tables_processes.over_processes_table(content.shown, content.system_names)
     if over is not None:
         heading = "Over processes: what a rerun gives"
-        blocks = [Block(heading=heading, words=tables_processes.WORDS, table=over), *blocks]
+        blocks = [Block(heading=heading, words=tables_processes.words(content.shown), table=over), *blocks]
     return Section("comparison", "Comparison", blocks, finding)
 
 
@@ -81,9 +81,9 @@ def batches(content: Content) -> list[Block]:
     """Throughput over the batch with its knees: of one system by precision, of several in one panel per network."""
     if len(measured(content)) < 2:
         return _plots(content, plots_batch.batch_curves)
-    cases = series(content)
+    cases = with_records(series(content), content)
     return [
-        drawn(plots_batch.batch_curves_of_systems(cases, content.system_names), content, cases),
+        Block(plot=plots_batch.batch_curves_of_systems(cases, content.system_names)),
         Block(heading="Knees of the curves", table=plots_batch.knees(cases, content.system_names), folded=True),
     ]
 

@@ -12,19 +12,20 @@ from dlbench.report.analysis.labels import network, setting
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import numbered, over_processes, representative, together
 from dlbench.report.chapters.systems_section import measured
-from dlbench.report.document import Block, Plot
+from dlbench.report.document import Block
 from dlbench.report.figures import plots_systems, plots_variability
 from dlbench.table import Cell, Column, Table
 
 _CASE = ["model", "mode", "precision", "batch_size", "system_id"]
 
 
-def drawn(plot: Plot, content: Content, cases: pd.DataFrame) -> Block:
-    """A figure of aggregated cases as a block, with the attempts that it is drawn from."""
-    shown = content.shown
-    keys = set(cases[_CASE].itertuples(index=False, name=None)) if len(cases) else set()
-    there = [key in keys for key in shown[_CASE].itertuples(index=False, name=None)]
-    return Block(plot=dataclasses.replace(plot, records=tuple(shown.loc[there, "attempt_id"])))
+def with_records(cases: pd.DataFrame, content: Content) -> pd.DataFrame:
+    """Aggregated cases with the attempts behind each as `records`."""
+    behind: dict[tuple[object, ...], list[str]] = {}
+    for *key, attempt in content.shown[[*_CASE, "attempt_id"]].itertuples(index=False, name=None):
+        behind.setdefault(tuple(key), []).append(attempt)
+    keys = cases[_CASE].itertuples(index=False, name=None) if len(cases) else ()
+    return cases.assign(records=[tuple(behind.get(key, ())) for key in keys])
 
 
 def over_systems(content: Content, metric: str, name: str) -> list[Block]:
@@ -34,8 +35,8 @@ def over_systems(content: Content, metric: str, name: str) -> list[Block]:
     shared = together(content)
     if shared.cases.empty:
         return []
-    cases = representative(shared.cases)
-    return [drawn(plots_systems.over_systems(cases, measured(content), metric, name), content, cases)]
+    cases = with_records(representative(shared.cases), content)
+    return [Block(plot=plots_systems.over_systems(cases, measured(content), metric, name))]
 
 
 def trade_off(content: Content) -> list[Block]:
@@ -43,12 +44,12 @@ def trade_off(content: Content) -> list[Block]:
     shown = content.shown
     if not shown["energy_per_image"].gt(0).any():
         return []
-    cases = over_processes(numbered(shown))
+    cases = with_records(over_processes(numbered(shown)), content)
     names = measured(content)
     front = _front(cases, names)
     plot = plots_systems.trade_off(cases, names)
     return [
-        dataclasses.replace(drawn(plot, content, cases), heading="Energy against throughput"),
+        Block(heading="Energy against throughput", plot=plot),
         Block(heading="Points of the Pareto fronts", table=front, folded=True),
     ]
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from dlbench.report.analysis import levels
 from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import in_order, numbered, over_processes
 from dlbench.table import Cell, Column, Table, width_of
 
-WORDS = (
-    "One row per case. ± is half of the confidence interval of the mean over processes: a repeated measurement "
-    "should give a mean within it. One more run ±: the same for a single further process. Within one run ±: the "
-    "median over processes of half of each window's interval. A case with fewer than three processes has only the last."
-)
+
+def words(shown: pd.DataFrame) -> str:
+    """What each ± of the table is, and at what confidence."""
+    return (
+        f"One row per case. ± is half of the {levels.named(shown)} confidence interval of the mean over processes: a "
+        "repeated measurement should give a mean within it. One more run ±: the same for a single further process. "
+        "Within one run ±: the median over processes of half of each window's interval. A case with fewer than three "
+        "processes has only the last."
+    )
 
 
 def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table | None:

@@ -205,10 +205,14 @@ def _half_width(case: Mapping[Any, Any], metric: str) -> float | None:
 def _notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
     if not with_spread:
         return []
-    one = f"half-width of the confidence interval of the median step, at {levels.named(cases)}"
+    level = levels.named(cases)
+    one = f"half-width of the confidence interval of the median step, at {level}"
     if not several:
         return [f"±: {one}, within the one process of each system."]
-    return [f"±: of several processes half of the range of their intervals, of one the {one}."]
+    return [
+        f"±: of two processes half of the range of their intervals, of more the half-width of that of their mean, at "
+        f"{level}; of one the {one}."
+    ]
 
 
 def _interval(low: float | None, high: float | None) -> str:

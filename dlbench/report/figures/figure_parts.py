@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from dlbench.report.analysis.labels import network, network_order, setting
 from dlbench.report.figures import figure_style as look
-from dlbench.suites.case import PRECISIONS
+from dlbench.suites.case import MODES, PRECISIONS
 
 #: What bars are, wherever cases are drawn with theirs.
 INTERVAL_WORDS = (
@@ -64,17 +64,48 @@ def height_of(num_rows: int, per_row: float = 0.27) -> float:
     return 1.25 + per_row * num_rows
 
 
-def stack(axes: Axes, values: pd.DataFrame, colours: dict[str, str]) -> None:
+def of_modes(shown: pd.DataFrame, per_row: float = 0.42) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """A figure with a panel per mode, rows named by network and setting; gives each panel with its cases.
+
+    Args:
+        shown: one case per network and mode.
+    """
+    panels = [own for mode in MODES if len(own := shown[shown["mode"] == mode])]
+    figure = look.new_figure(height_of(max(map(len, panels)), per_row))
+    found = list(figure.subplots(1, len(panels), sharex=True, squeeze=False)[0])
+    for axes, own in zip(found, panels, strict=True):
+        axes.set_title(work(own))
+        axes.set_yticks(range(len(own)), [_row_name(case) for case in own.to_dict("records")])
+        axes.set_ylim(len(own) - 0.5, -0.5)
+        look.clear_frame(axes)
+    return figure, list(zip(found, panels, strict=True))
+
+
+def _row_name(case: Mapping[Hashable, Any]) -> str:
+    return f"{look.plain(network(str(case['model'])), 26)}\n{setting(case, ['precision', 'batch_size'])}"
+
+
+def work(cases: pd.DataFrame) -> str:
+    """The title of a panel: "Training · fp32, amp_bf16"."""
+    modes = " and ".join(mode for mode in MODES if (cases["mode"] == mode).any())
+    precisions = ", ".join(p for p in PRECISIONS if (cases["precision"] == p).any())
+    return f"{modes[:1].upper()}{modes[1:]} · {precisions}"
+
+
+def stack(axes: Axes, values: pd.DataFrame, colours: dict[str, str], ids: Sequence[Sequence[str]] = ()) -> None:
+    """Stacked bars, a row each; `ids` holds the `gid` of each part, row by row."""
     start = np.zeros(len(values))
-    for name, colour in colours.items():
-        width = values[name].to_numpy()
-        axes.barh(range(len(values)), width, left=start, height=0.62, color=colour, edgecolor=look.PAPER, lw=0.4)
+    for number, (name, colour) in enumerate(colours.items()):
+        width = values[name].to_numpy(dtype=float)
+        bars = axes.barh(range(len(values)), width, left=start, height=0.62, color=colour, edgecolor=look.PAPER, lw=0.4)
+        for bar, row in zip(bars, ids, strict=False):
+            bar.set_gid(row[number])
         start = start + width
 
 
-def grid(count: int, height: float, **sharing: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` panels, three to a row."""
-    columns = min(3, count)
+def grid(count: int, height: float, per_row: int = 3, **sharing: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels, `per_row` to a row."""
+    columns = min(per_row, count)
     num_rows = math.ceil(count / columns)
     figure = look.new_figure(0.6 + height * num_rows)
     grid = figure.subplots(num_rows, columns, squeeze=False, **sharing)
@@ -83,9 +114,9 @@ def grid(count: int, height: float, **sharing: Any) -> tuple[Figure, list[Axes]]
     return figure, list(grid.flat[:count])
 
 
-def label_outer(panels: Sequence[Axes], x: str, y: str) -> None:
+def label_outer(panels: Sequence[Axes], x: str, y: str, per_row: int = 3) -> None:
     """Label the axes on the left and at the bottom only."""
-    columns = min(3, len(panels))
+    columns = min(per_row, len(panels))
     for i, axes in enumerate(panels):
         if i % columns == 0:
             axes.set_ylabel(y)

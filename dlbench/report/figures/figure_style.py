@@ -8,9 +8,8 @@ label fits.
 from __future__ import annotations
 
 import io
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -21,9 +20,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from dlbench import units
 from dlbench.report.analysis.labels import short
 from dlbench.report.figures import pdf_fonts
 
@@ -200,38 +197,6 @@ def plain(text: str, limit: int = 34) -> str:
 def _has_glyph(character: str) -> bool:
     font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
     return character.isprintable() and font.get_char_index(ord(character)) != 0
-
-
-class _RoundTicks(LogLocator):
-    """Powers of ten; where fewer than two of them are in view, round numbers between them as well."""
-
-    def tick_values(self, vmin: float, vmax: float) -> Any:
-        """The ticks of an axis from `vmin` to `vmax`."""
-        found = super().tick_values(vmin, vmax)
-        for steps in ((2.0, 5.0), (1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)):
-            if sum(vmin <= tick <= vmax for tick in found) >= 2:
-                break
-            powers = [10.0 ** math.floor(math.log10(vmin)), 10.0 ** math.floor(math.log10(vmax))]
-            found = sorted({step * power for power in powers for step in (1.0, *steps)})
-        return found
-
-
-def log_axis(axes: Axes, which: str, show: Callable[[float], str]) -> None:
-    """Make the axis "x" or "y" logarithmic, with plain labels such as "10 k" at powers of ten, or at rounds between."""
-    axis: Any = axes.xaxis if which == "x" else axes.yaxis
-    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
-    axis.set_major_locator(_RoundTicks(base=10, numticks=8))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: show(value)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
-
-
-def prefixed(value: float, unit: str = "") -> str:
-    """A tick's number with an SI prefix and no zeros that mean nothing: "10 k", "1 ms"; rates and counts stay "0.1"."""
-    show = units.quantity if unit in ("s", "J") else units.rate
-    number, _, rest = show(value, unit, 3).partition(" ")
-    number = number.rstrip("0").rstrip(".") if "." in number else number
-    return f"{number} {rest}".strip()
 
 
 def clear_frame(axes: Axes) -> None:

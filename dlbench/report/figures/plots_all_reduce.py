@@ -9,6 +9,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
+from dlbench.report.figures.log_axes import log_axis, unit_of
 
 _COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.ORANGE, look.PINK, look.SKY)
 _MARKS = "os^Dv<"
@@ -27,8 +28,9 @@ def all_reduce(rows: pd.DataFrame) -> Plot:
         return Plot("all_reduce", "No all-reduce between several ranks has a usable time.")
     figure = look.new_figure(3.6)
     axes = figure.subplots()
-    look.log_axis(axes, "x", lambda value: look.prefixed(value, "B"))
-    look.log_axis(axes, "y", lambda value: look.prefixed(value, "B/s"))
+    size, speed = unit_of(known["size_bytes"], "B"), unit_of(known["bus_bytes_per_s"], "B/s")
+    log_axis(axes, "x", size)
+    log_axis(axes, "y", speed)
     entries: dict[str, dict[str, Any]] = {}
     groups: list[tuple[Any, pd.DataFrame]] = list(known.groupby(by))
     for number, ((nodes, ranks, backend), line) in enumerate(groups[: len(_COLOURS)]):
@@ -36,8 +38,8 @@ def all_reduce(rows: pd.DataFrame) -> Plot:
         mark: dict[str, Any] = {"color": _COLOURS[number], "marker": _MARKS[number], "markersize": 4.5}
         axes.plot(line["size_bytes"], line["bus_bytes_per_s"], lw=1.2, **mark)
         entries[f"{ranks} ranks on {units.counted(nodes, 'node')}, {backend}"] = mark
-    axes.set_xlabel("Message")
-    axes.set_ylabel("Bus bandwidth")
+    axes.set_xlabel(size.label("Message"))
+    axes.set_ylabel(speed.label("Bus bandwidth"))
     look.legend(figure, entries)
     words = (
         "All-reduces of fp32 sums: 2(n-1)/n of the message over the median time of the slowest rank, which compares "

@@ -1,29 +1,33 @@
-"""Throughput over the batch, one panel per network, and the knee: the batch beyond which little is gained."""
+"""Throughput over the batch, one panel per network and mode, and the knee: the batch beyond which little is gained."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from dlbench import units
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.selection import choice, fastest, records_of
+from dlbench.report.analysis.selection import fastest, records_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
     grid,
     interval_words,
     label_outer,
-    not_drawn,
     precision_marks,
     system_legend,
     system_marks,
+    work,
 )
-from dlbench.report.figures.plots_dots import Hue
+from dlbench.report.figures.log_axes import log_axis
+from dlbench.report.figures.marks import Marks
+from dlbench.report.figures.plots_dots import Hue, told_of
 from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Cell, Column, Table
 
@@ -32,32 +36,38 @@ KNEE_SHARE = 0.95
 KNEE_WORDS = f"A ring marks the knee: the smallest batch with at least {KNEE_SHARE:.0%} of the best throughput".replace(
     "%", " %"
 )
-_MAX_PANELS = 12
-_LINES: dict[str, dict[str, Any]] = {
-    "training": {"ls": "-", "lw": 1.3},
-    "inference": {"ls": (0, (4, 2)), "lw": 1.3},
-}
+_MAX_PANELS = 16
 
 
 def batch_curves(cases: pd.DataFrame) -> Plot:
-    """Throughput over the batch per device of one system, one panel per network, one line per mode and precision."""
+    """Throughput over the batch per device of one system, one panel per network and mode, one line per precision."""
     known = cases[cases["throughput"].notna()]
-    several = known.groupby(["model", "mode", "precision"])["batch_size"].transform("nunique").gt(1)
-    if not several.any():
+    shown = _of_one_setting(known)
+    if shown.empty:
         return Plot("batch_curves", "No network ran with several batch sizes at one setting.")
-    shown = fastest(known[several], ["model", "mode", "precision", "batch_size"], limit=None)
     marks = {name: mark | {"marker": "o"} for name, mark in precision_marks(shown).items()}
     plot = _drawn(shown, Hue("precision", marks))
     assert plot.figure
-    look.legend(plot.figure, marks | _mode_marks(shown))
+    look.legend(plot.figure, marks)
     bars = interval_words(levels.named(shown))
-    words = f"Throughput over the batch per device. {bars} {KNEE_WORDS} of its line. {choice(known, shown)}"
-    words = words.strip() + not_drawn(shown, _MAX_PANELS)
-    return Plot("batch_curves", words, plot.figure, records_of(shown))
+    left = "" if len(shown) == len(known) else " A line keeps to one setting, the fastest that ran at several batches."
+    words = f"Throughput over the batch per device. {bars} {KNEE_WORDS} of its line.{left}" + _not_drawn(shown)
+    return replace(plot, caption=words, records=records_of(shown))
+
+
+def _of_one_setting(known: pd.DataFrame) -> pd.DataFrame:
+    """Of each network, mode and precision the fastest setting with the most batch sizes, where it has several."""
+    line = ["model", "mode", "precision"]
+    settings = [*line, *varying_axes(known)]
+    groups = known.groupby(settings, sort=False, dropna=False)
+    reach = groups.agg(batches=("batch_size", "nunique"), best=("throughput", "max")).reset_index()
+    reach = reach[reach["batches"] > 1].sort_values(["batches", "best"], ascending=False, kind="stable")
+    chosen = reach.drop_duplicates(line)[settings]
+    return fastest(known.merge(chosen, on=settings), [*line, "batch_size"], limit=None)
 
 
 def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
-    """Throughput over the batch of several systems, one panel per network, one line per mode and system.
+    """Throughput over the batch of several systems, one panel per network and mode, one line per system.
 
     Args:
         cases: as `side_by_side.series` gives them: one setting per network and mode.
@@ -66,15 +76,15 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
         return Plot("batch_curves", "No network ran with several batch sizes on these systems.")
     marks = system_marks(names)
     there = {system: name for system, name in names.items() if (cases["system_id"] == system).any()}
-    plot = _drawn(cases, Hue("system_id", marks))
+    plot = _drawn(cases, Hue("system_id", marks, names))
     assert plot.figure
-    system_legend(plot.figure, there, marks, _mode_marks(cases))
+    system_legend(plot.figure, there, marks)
     words = (
         "Throughput over the batch per device: the same setting on all systems, of each network and mode the one that "
         f"most of them have. {interval_words(levels.named(cases))} {KNEE_WORDS} of its line; a line without one still "
         "rises at its last batch."
     )
-    return Plot("batch_curves", words + not_drawn(cases, _MAX_PANELS), plot.figure)
+    return replace(plot, caption=words + _not_drawn(cases), records=records_of(cases))
 
 
 def knees(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
@@ -105,27 +115,50 @@ def knee(curve: pd.DataFrame) -> pd.Series | None:
 
 
 def _drawn(shown: pd.DataFrame, hue: Hue) -> Plot:
-    names = network_order(shown["model"])[:_MAX_PANELS]
-    figure, panels = grid(len(names), height=2.1, sharex=True)
+    names = _panels(shown)[:_MAX_PANELS]
+    per_row = 4 if shown["mode"].nunique() > 1 else 3
+    figure, panels = grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
     panel = dict(zip(names, panels, strict=True))
-    for (model, mode, value), curve in _curves(shown[shown["model"].isin(names)], hue.column):
-        axes, mark = panel[model], dict(hue.marks[value])
-        axes.plot(curve["batch_size"], curve["throughput"], markersize=3.5, **mark, **_LINES[mode])
-        low, high = (curve[f"throughput_{end}"].fillna(curve["throughput"]) for end in ("low", "high"))
-        axes.vlines(curve["batch_size"], low, high, color=mark["color"], lw=1.1)
-        place = knee(curve)
-        if place is not None:
-            ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.1}
-            axes.plot([place["batch_size"]], [place["throughput"]], color=mark["color"], ls="none", **ring)
-    for name, axes in panel.items():
+    told = Marks()
+    for (model, mode, value), curve in _curves(shown, hue.column):
+        if (model, mode) in panel:
+            _line(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), told)
+    for (model, mode), axes in panel.items():
         axes.set_xscale("log", base=2)
-        look.log_axis(axes, "y", look.prefixed)
-        axes.set_title(look.plain(network(name), 26))
+        log_axis(axes, "y")
+        own = shown[(shown["model"] == model) & (shown["mode"] == mode)]
+        axes.set_title(f"{look.plain(network(model), 22)}\n{work(own)}", fontsize=9)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    label_outer(
-        panels, f"Batch per device [{METRICS['throughput'].unit.removesuffix('/s')}]", METRICS["throughput"].heading
-    )
-    return Plot("batch_curves", "", figure)
+    batch = f"Batch per device [{METRICS['throughput'].unit.removesuffix('/s')}]"
+    label_outer(panels, batch, METRICS["throughput"].heading, per_row)
+    return Plot("batch_curves", "", figure, marks=told.found)
+
+
+def _line(axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, told: Marks) -> None:
+    """One line with its points, their intervals, and the ring at its knee."""
+    first = ""
+    for case in curve.to_dict("records"):
+        gid = told.of_case(case, f"{name}: {told_of(case, 'throughput')}", name)
+        first = first or gid
+        axes.plot([case["batch_size"]], [case["throughput"]], markersize=3.5, ls="none", gid=gid, zorder=3, **mark)
+    axes.plot(curve["batch_size"], curve["throughput"], color=mark["color"], lw=1.3, gid=f"{first}-line")
+    low, high = (curve[f"throughput_{end}"].fillna(curve["throughput"]) for end in ("low", "high"))
+    axes.vlines(curve["batch_size"], low, high, color=mark["color"], lw=1.1, gid=f"{first}-bars")
+    place = knee(curve)
+    if place is not None:
+        ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.1}
+        gid = f"{first}-ring"
+        axes.plot([place["batch_size"]], [place["throughput"]], color=mark["color"], ls="none", gid=gid, **ring)
+
+
+def _panels(cases: pd.DataFrame) -> list[tuple[str, str]]:
+    there = set(zip(cases["model"], cases["mode"], strict=True))
+    return [(model, mode) for model in network_order(cases["model"]) for mode in MODES if (model, mode) in there]
+
+
+def _not_drawn(cases: pd.DataFrame) -> str:
+    left = [f"{network(model)} {mode}" for model, mode in _panels(cases)[_MAX_PANELS:]]
+    return f" No room for {', '.join(left)}: see the tables." if left else ""
 
 
 def _curves(cases: pd.DataFrame, column: str) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
@@ -136,11 +169,6 @@ def _curves(cases: pd.DataFrame, column: str) -> Iterator[tuple[tuple[str, str, 
         curve = groups[key].sort_values("batch_size", kind="stable")
         if curve["batch_size"].nunique() > 1:
             yield (str(key[0]), str(key[1]), str(key[2])), curve
-
-
-def _mode_marks(cases: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    modes = [mode for mode in MODES if (cases["mode"] == mode).any()]
-    return {mode: {"color": look.MUTED, "marker": "", **_LINES[mode]} for mode in modes} if len(modes) > 1 else {}
 
 
 def _knee(cell: Cell) -> str:

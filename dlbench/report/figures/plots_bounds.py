@@ -18,7 +18,9 @@ from dlbench.report.analysis.bounds import WAYS, Roof, median_time, network_boun
 from dlbench.report.analysis.labels import network
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import time_scale
+from dlbench.report.figures.figure_parts import stack, time_scale
+from dlbench.report.figures.label_places import named, places
+from dlbench.report.figures.log_axes import log_axis, unit_of
 from dlbench.results.bounds_records import ProfileRun
 
 _MARKS: dict[str, dict[str, Any]] = {
@@ -62,7 +64,6 @@ def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
         here = counted[counted["way"] == way]
         left.plot(here["intensity"], here["flop_rate"], ls="none", zorder=3, **mark)
     left.set_xlabel("Arithmetic intensity [FLOP/B]")
-    left.set_ylabel("FLOP/s reached")
     left.set_title("Convolutions and matrix products")
     _draw_moving(right, moving, roof)
     look.lay_out(figure)
@@ -95,8 +96,9 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     left, right = figure.subplots(1, 2, sharey=True)
     factor, unit = time_scale(known["step_s"])
     values = known[list(_PARTS)]
-    _stack(left, values / factor)
-    _stack(right, 100 * values.div(values.sum(axis=1), axis=0))
+    colours = {part: colour for part, (_, colour) in _PARTS.items()}
+    stack(left, values / factor, colours)
+    stack(right, 100 * values.div(values.sum(axis=1), axis=0), colours)
     for y, (step, bound) in enumerate(zip(known["step_s"], known[parts].sum(axis=1), strict=True)):
         text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
         end = max(step, bound) / factor
@@ -176,8 +178,10 @@ def _points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
 
 
 def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
-    look.log_axis(axes, "x", look.prefixed)
-    look.log_axis(axes, "y", look.prefixed)
+    rate = unit_of(points["flop_rate"], "FLOP/s")
+    log_axis(axes, "x")
+    log_axis(axes, "y", rate)
+    axes.set_ylabel(rate.label("Rate reached"))
     low, high = points["intensity"].min() / 4, points["intensity"].max() * 4
     top = points["flop_rate"].max()
     if roof.flop_per_s and roof.bytes_per_s:
@@ -209,7 +213,8 @@ def _draw_moving(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
     if points.empty:
         axes.set_yticks([])
         return
-    look.log_axis(axes, "y", lambda value: look.prefixed(value, "B/s"))
+    speed = unit_of(points["byte_rate"], "B/s")
+    log_axis(axes, "y", speed)
     for column, way in enumerate(WAYS):
         here = points[points["way"] == way]
         # Side by side by their order, so that equal ones do not hide each other; the same on every run.
@@ -220,32 +225,14 @@ def _draw_moving(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
         axes.axhline(roof.bytes_per_s, color=look.INK, lw=1.2)
         rates[1] = max(rates[1], 4 * roof.bytes_per_s)
     axes.set_ylim(*rates)
-    axes.set_ylabel("Bytes per second reached")
+    axes.set_ylabel(speed.label("Bandwidth reached"))
     axes.grid(visible=False, axis="x")
 
 
 def _name_slowest(axes: Axes, points: pd.DataFrame) -> None:
-    """Names at the points that lose most, where they do not cover each other."""
-    boxes = [text.get_window_extent() for text in axes.texts]
-    taken = [(float(box.x0), float(box.y0 + box.y1) / 2) for box in boxes]
-    full = len(taken) + _NAMED
+    """Names at the points that lose most, where they cover nothing."""
     by = "lost_s" if points["lost_s"].notna().any() else "time_s"
-    for point in points.sort_values(by, ascending=False, kind="stable").to_dict("records"):
-        x, y = axes.transData.transform((point["intensity"], point["flop_rate"]))
-        if len(taken) == full or any(abs(y - other_y) < 14 and abs(x - other_x) < 130 for other_x, other_y in taken):
-            continue
-        taken.append((x, y))
-        text = look.plain(str(point["layer"]), 22)
-        where = (point["intensity"], point["flop_rate"])
-        right = x > axes.get_window_extent().x1 - 110
-        side: dict[str, Any] = {"ha": "right" if right else "left", "va": "center", "fontsize": 8, "color": look.INK}
-        side["bbox"] = {"facecolor": look.PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.6}
-        axes.annotate(text, where, (-6 if right else 6, 0), textcoords="offset points", **side).set_in_layout(False)
-
-
-def _stack(axes: Axes, values: pd.DataFrame) -> None:
-    start = np.zeros(len(values))
-    for name, (_, colour) in _PARTS.items():
-        width = values[name].to_numpy(dtype=float)
-        axes.barh(range(len(values)), width, left=start, height=0.62, color=colour, edgecolor=look.PAPER, lw=0.4)
-        start = start + width
+    worst = points.sort_values(by, ascending=False, kind="stable").drop_duplicates("layer")
+    names = [look.plain(str(layer), 22) for layer in worst["layer"]]
+    found = zip(worst["intensity"], worst["flop_rate"], names, strict=True)
+    named(places(axes, points[["intensity", "flop_rate"]]), found, _NAMED)

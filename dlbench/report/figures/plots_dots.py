@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.analysis.labels import case_name, network, network_order
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.selection import MAX_ROWS, with_limits
+from dlbench.report.document import Mark
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL, height_of
+from dlbench.report.figures.figure_parts import SMALL, height_of, work
+from dlbench.report.figures.log_axes import log_axis, unit_of
+from dlbench.report.figures.marks import Marks
 from dlbench.suites.case import MODES
 
 
@@ -28,10 +31,17 @@ class Hue:
 
     column: str
     marks: Mapping[str, Mapping[str, Any]]
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    def name(self, value: str) -> str:
+        """What people call a value."""
+        return self.names.get(value, value)
 
 
-def dots(shown: pd.DataFrame, metric: str, hue: Hue, with_batch: bool, with_setting: bool = False) -> Figure:
-    """One point per case with its value as words and its interval as a bar.
+def dots(
+    shown: pd.DataFrame, metric: str, hue: Hue, with_batch: bool, with_setting: bool = False
+) -> tuple[Figure, dict[str, Mark]]:
+    """One point per case with its value as words and its interval as a bar; gives the figure and its marks.
 
     Args:
         shown: at most one case per network, mode and value of the hue; each has the metric.
@@ -42,24 +52,38 @@ def dots(shown: pd.DataFrame, metric: str, hue: Hue, with_batch: bool, with_sett
     used = [value for value in hue.marks if (shown[hue.column] == value).any()]
     modes = [m for m in MODES if (shown["mode"] == m).any()]
     figure = look.new_figure(height_of(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
+    told = Marks()
+    unit = unit_of(shown[metric], METRICS[metric].unit)
     panels = figure.subplots(1, len(modes), sharex=True, sharey=not with_setting, squeeze=False)[0]
     for axes, mode in zip(panels, modes, strict=True):
-        look.log_axis(axes, "x", look.prefixed if metric == "throughput" else lambda value: look.prefixed(value, "J"))
+        log_axis(axes, "x", unit)
         here = shown[(shown["mode"] == mode) & shown["model"].isin(names)]
         for case in here.to_dict("records"):
             offset = 0.72 / len(used) * (used.index(case[hue.column]) - (len(used) - 1) / 2)
             # The label stands where there is room: left of the points in the right half.
             left = bool(case[metric] > math.sqrt(shown[metric].min() * shown[metric].max()))
-            _dot(axes, case, metric, names.index(case["model"]) + offset, hue.marks[case[hue.column]], with_batch, left)
+            y, words = names.index(case["model"]) + offset, unit.show(case[metric])
+            words += f" · batch {case['batch_size']}" if with_batch else ""
+            name = hue.name(case[hue.column])
+            gid = told.of_case(case, f"{name}: {told_of(case, metric)}", name)
+            _dot(axes, case, metric, y, {**hue.marks[case[hue.column]], "gid": gid}, words, left)
         for y in range(len(names) - 1):
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
-        axes.set_title(mode.capitalize())
-        axes.set_xlabel(METRICS[metric].heading)
+        axes.set_title(work(here))
+        axes.set_xlabel(unit.label(METRICS[metric].title))
         look.clear_frame(axes)
         axes.set_yticks(range(len(names)), _row_labels(names, here, with_setting, axes is panels[0]))
         axes.set_ylim(len(names) - 0.5, -0.5)
     _share_limits(panels, with_limits(shown, metric))
-    return figure
+    return figure, told.found
+
+
+def told_of(case: Mapping[Any, Any], metric: str) -> str:
+    """The value of a case with its interval, and which case it is."""
+    show = METRICS[metric].show
+    low, high = case.get(f"{metric}_low", math.nan), case.get(f"{metric}_high", math.nan)
+    reach = f", interval {show(low)} to {show(high)}" if low > 0 and high > 0 else ""
+    return f"{show(case[metric])}{reach}; {case_name(case)}"
 
 
 def _row_labels(names: Sequence[str], cases: pd.DataFrame, with_setting: bool, with_name: bool) -> list[str]:
@@ -83,20 +107,20 @@ def _share_limits(panels: Sequence[Axes], values: pd.Series[float]) -> None:
 
 
 def _dot(
-    axes: Axes, case: dict[Any, Any], metric: str, y: float, mark: Mapping[str, Any], with_batch: bool, left: bool
+    axes: Axes, case: dict[Any, Any], metric: str, y: float, mark: Mapping[str, Any], words: str, left: bool
 ) -> None:
-    value, colour = case[metric], mark["color"]
+    value, colour, gid = case[metric], mark["color"], mark["gid"]
     low, high = case.get(f"{metric}_low", math.nan), case.get(f"{metric}_high", math.nan)
     if low > 0:
-        axes.plot([low, high], [y, y], color=colour, lw=4, alpha=0.45, solid_capstyle="butt")
+        axes.plot([low, high], [y, y], color=colour, lw=4, alpha=0.45, solid_capstyle="butt", gid=f"{gid}-bar")
     point: dict[str, Any] = {"ls": "none", "marker": "o", "markersize": 5.5, **mark}
     axes.plot([value], [y], **point)
-    text = METRICS[metric].show(value) + (f" · batch {case['batch_size']}" if with_batch else "")
     if left:
         end, place, side = (min(value, low) if low > 0 else value), (-7, 0), "right"
     else:
         end, place, side = (max(value, high) if high > 0 else value), (7, 0), "left"
-    axes.annotate(text, (end, y), place, textcoords="offset points", ha=side, **SMALL).set_in_layout(False)
+    note = axes.annotate(words, (end, y), place, textcoords="offset points", ha=side, gid=f"{gid}-words", **SMALL)
+    note.set_in_layout(False)
 
 
 def _ticks(low: float, high: float) -> list[float]:

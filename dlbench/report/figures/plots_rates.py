@@ -18,7 +18,14 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.selection import MAX_ROWS, choice, fastest, records_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import height_of, interval_words, not_drawn, precision_legend, precision_marks
+from dlbench.report.figures.figure_parts import (
+    height_of,
+    interval_words,
+    not_drawn,
+    precision_legend,
+    precision_marks,
+    work,
+)
 from dlbench.report.figures.plots_dots import Hue, dots
 from dlbench.suites.case import MODES
 
@@ -55,7 +62,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
         rows = zip(base.index, base["base"], base["batch_size"], strict=True)
         axes.set_yticks(range(len(names)), [_base_label(*row) for row in rows])
         axes.invert_yaxis()
-        axes.set_title(mode.capitalize())
+        axes.set_title(f"{work(here)} over fp32")
         axes.set_xlabel("Throughput over that of fp32, same batch")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
@@ -81,12 +88,12 @@ def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
     shown = fastest(known, ["model", "mode", "precision"], limit=None)
     if shown.empty:
         return Plot(name, nothing)
-    figure = dots(shown, metric, Hue("precision", precision_marks(shown)), known["batch_size"].nunique() > 1)
+    figure, told = dots(shown, metric, Hue("precision", precision_marks(shown)), known["batch_size"].nunique() > 1)
     precision_legend(figure, shown)
     has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
     bars = f" {interval_words(levels.named(shown))}" if has_bars else ""
     words = f"{METRICS[metric].description}{bars} {choice(known, shown)}" + not_drawn(shown, MAX_ROWS)
-    return Plot(name, words, figure, records_of(shown))
+    return Plot(name, words, figure, records_of(shown), marks=told)
 
 
 def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:

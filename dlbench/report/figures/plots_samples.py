@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -17,7 +18,7 @@ from dlbench.report.analysis.labels import network, setting
 from dlbench.report.analysis.selection import fastest, records_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import grid, label_outer, name_rows, time_scale
+from dlbench.report.figures.figure_parts import grid, label_outer, of_modes, time_scale
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12
@@ -33,34 +34,17 @@ def distribution(cases: pd.DataFrame) -> Plot:
     shown = fastest(cases[enough], ["model", "mode"])
     if shown.empty:
         return Plot("distribution", f"No case has {MIN_STEPS} timed steps.")
-    deviations = [100 * (s / np.median(s) - 1) for s in shown["samples"]]
-    figure = look.new_figure(1.25 + 0.3 * len(shown))
-    axes = figure.subplots()
-    ordinary = [float(np.percentile(np.abs(d), 95)) for d in deviations]
+    deviations = {name: 100 * (s / np.median(s) - 1) for name, s in shown["samples"].items()}
+    figure, panels = of_modes(shown)
+    ordinary = [float(np.percentile(np.abs(d), 95)) for d in deviations.values()]
     # Nothing is below -100 %. Above, the axis holds 95 % of the steps of 95 % of the cases; the rest is counted.
     reach = max(1.0, 2 * float(np.percentile(ordinary, 95)))
     wide = reach > 100
     low, high = -min(100.0, reach), reach * (2 * (reach / 10) ** 0.3 if wide else 1.18)
-    if wide:
-        axes.set_xscale("symlog", linthresh=10, linscale=0.6)
-        decades = [10.0**p for p in range(1, math.floor(math.log10(high)) + 1)]
-        axes.set_xticks([-100, -10, 0, *decades])
-        axes.xaxis.set_major_formatter(lambda value, _: units.digits(value, 1))
-        axes.xaxis.set_minor_locator(NullLocator())
-    boxes = axes.boxplot(
-        deviations, orientation="horizontal", whis=(5, 95), showfliers=False, patch_artist=True, widths=0.5,
-        positions=range(len(shown)), manage_ticks=False,
-    )  # fmt: skip
-    for box in boxes["boxes"]:
-        box.set(facecolor=look.SKY, edgecolor=look.BLUE, lw=0.8)
-    for line in (*boxes["whiskers"], *boxes["caps"], *boxes["medians"]):
-        line.set(color=look.BLUE, lw=1)
-    for y, values in enumerate(deviations):
-        _beyond(axes, values, y, reach)
-    axes.axvline(0, color=look.GREY, lw=0.8)
-    name_rows(axes, shown, ["model", "mode", "precision", "batch_size"])
-    axes.set_xlim(low, high)
-    axes.set_xlabel("Step time over its median, deviation [%]")
+    for axes, own in panels:
+        _boxes(axes, [deviations[name] for name in own.index], reach, wide)
+        axes.set_xlabel("Step time over its median [%]")
+    panels[0][0].set_xlim(low, high)
     words = (
         "Each box holds the middle half of the steps, the whiskers reach to the 5th and 95th percentile, points lie "
         "beyond; what exceeds the frame is counted at its edge, with the largest deviation. Where a case ran in "
@@ -78,27 +62,43 @@ def distribution(cases: pd.DataFrame) -> Plot:
     return Plot("distribution", words, figure, records_of(shown))
 
 
+def _boxes(axes: Axes, deviations: list[Any], reach: float, wide: bool) -> None:
+    """A box per case; a `wide` axis is logarithmic beyond 10 %."""
+    if wide:
+        axes.set_xscale("symlog", linthresh=10, linscale=0.6)
+        decades = [10.0**p for p in range(1, math.floor(math.log10(2 * reach)) + 1)]
+        axes.set_xticks([-100, -10, 0, *decades])
+        axes.xaxis.set_major_formatter(lambda value, _: units.digits(value, 1))
+        axes.xaxis.set_minor_locator(NullLocator())
+    boxes = axes.boxplot(
+        deviations, orientation="horizontal", whis=(5, 95), showfliers=False, patch_artist=True, widths=0.5,
+        positions=range(len(deviations)), manage_ticks=False,
+    )  # fmt: skip
+    for box in boxes["boxes"]:
+        box.set(facecolor=look.SKY, edgecolor=look.BLUE, lw=0.8)
+    for line in (*boxes["whiskers"], *boxes["caps"], *boxes["medians"]):
+        line.set(color=look.BLUE, lw=1)
+    for y, values in enumerate(deviations):
+        _beyond(axes, values, y, reach)
+    axes.axvline(0, color=look.GREY, lw=0.8)
+
+
 def time_series(cases: pd.DataFrame) -> Plot:
     """Step times in the order in which they were measured, one panel per case."""
     shown = fastest(cases[cases["steps"].gt(1)], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
         return Plot("time_series", "No case has more than one timed step.")
     figure, panels = grid(len(shown), height=1.45)
+    factor, unit = time_scale(shown["samples"].map(np.median))
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
-        factor, unit = time_scale(pd.Series(case["samples"]))
         _series(axes, case["samples"] / factor)
-        axes.set_title(f"{look.plain(network(str(case['model'])), 20)} · {case['mode']} [{unit}]", fontsize=9)
+        axes.set_title(_title(case), fontsize=9)
         axes.margins(x=0.02, y=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
-    label_outer(panels, "Step", "Step time")
+    label_outer(panels, "Step", f"Step time [{unit}]")
     words = "Step times through the window; a trend or a regular pattern here would be invisible in any average. Of "
     words += "several processes of a case it is the one with the median step time."
-    drawn = set(zip(shown["model"], shown["mode"], strict=True))
-    left = [f"{network(m)} {mode}" for m, mode in dict.fromkeys(zip(cases["model"], cases["mode"], strict=True))
-            if (m, mode) not in drawn]  # fmt: skip
-    if left:
-        more = f" and {len(left) - 8} more" if len(left) > 8 else ""
-        words += f" Not drawn, for lack of steps or of room: {', '.join(left[:8])}{more}."
+    words += _without_panel(cases, shown, "for lack of steps or of room")
     return Plot("time_series", words, figure, records_of(shown))
 
 
@@ -133,11 +133,24 @@ def power(cases: pd.DataFrame) -> Plot:
                 axes.axhline(level, color=look.MUTED, lw=0.8, ls=(0, (4, 3)))
                 axes.annotate(name, (1, level), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
                               ha="right", fontsize=7.5, color=look.MUTED)  # fmt: skip
-        axes.set_title(f"{look.plain(network(str(case['model'])), 20)} · {setting(case, ['mode'])}", fontsize=9)
+        axes.set_title(_title(case), fontsize=9)
     panels[0].set_ylim(bottom=0)
     label_outer(panels, "Time in the window [s]", "Power [W]")
     words = "Sampled power of the first rank's device; energies are gross, idle power included."
+    words += _without_panel(cases, shown, "for lack of readings or of room")
     return Plot("power", words, figure, records_of(shown))
+
+
+def _title(case: Mapping[Hashable, Any]) -> str:
+    return f"{look.plain(network(str(case['model'])), 20)} · {setting(case, ('mode', 'precision', 'batch_size'))}"
+
+
+def _without_panel(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:
+    """Every network and mode that has no panel, as a sentence."""
+    drawn = set(zip(shown["model"], shown["mode"], strict=True))
+    pairs = dict.fromkeys(zip(cases["model"], cases["mode"], strict=True))
+    left = [f"{network(model)} {mode}" for model, mode in pairs if (model, mode) not in drawn]
+    return f" Not drawn, {why}: {', '.join(left)}." if left else ""
 
 
 def _beyond(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]], y: int, reach: float) -> None:

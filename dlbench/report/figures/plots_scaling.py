@@ -17,6 +17,7 @@ from dlbench.report.analysis.scaling_curves import KINDS, Curve, Point, level_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import grid, interval_words
+from dlbench.report.figures.log_axes import log_axis
 
 #: A figure shows so many curves; the table holds all.
 MAX_CURVES = 6
@@ -49,7 +50,7 @@ def _plot(kind: str, found: list[Curve], ending: str) -> Plot:
     marks: dict[str, dict[str, Any]] = {c.name: {"color": k} for c, k in zip(shown, _COLOURS, strict=False)}
     look.legend(figure, marks | {"ideal": {"color": look.MUTED, "marker": "", "ls": ":"}})
     base = "; ".join(
-        f"{c.name}: {look.prefixed(c.points[0].throughput, METRICS['throughput'].unit)} on one device"
+        f"{c.name}: {METRICS['throughput'].show(c.points[0].throughput)} on one device"
         for c in shown
         if c.points[0].devices == 1
     )
@@ -128,7 +129,7 @@ def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
     if len(measured) <= MAX_TICKS and not any(c.predictions() for c in shown):
         axes.set_xticks(measured)
     if name in ("throughput", "speedup"):
-        look.log_axis(axes, "y", look.prefixed)
+        log_axis(axes, "y")
     else:
         axes.set_ylim(bottom=0)
     most = max([p.devices for c in shown for p in c.points] + [p.devices for c in shown for p in c.predictions()])

@@ -14,7 +14,7 @@ from dlbench.report.analysis import levels
 from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import of_one_meter
-from dlbench.report.analysis.selection import MAX_ROWS
+from dlbench.report.analysis.selection import MAX_ROWS, records_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
@@ -24,8 +24,11 @@ from dlbench.report.figures.figure_parts import (
     not_drawn,
     system_legend,
     system_marks,
+    work,
 )
-from dlbench.report.figures.plots_dots import Hue, dots
+from dlbench.report.figures.log_axes import log_axis, unit_of
+from dlbench.report.figures.marks import Marks
+from dlbench.report.figures.plots_dots import Hue, dots, told_of
 
 _MAX_PANELS = 12
 
@@ -42,14 +45,14 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, nam
     axes = ["precision", "batch_size", *(a for a in varying_axes(known) if a not in ("device", "repeat"))]
     shown = known.assign(setting=[setting(case, axes) for case in known.to_dict("records")])
     marks = system_marks(names)
-    figure = dots(shown, metric, Hue("system_id", marks), with_batch=False, with_setting=True)
+    figure, told = dots(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)
     system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
     spread = f" {interval_words(levels.named(shown))}"
     words = (
         f"{METRICS[metric].description} Of each network and mode the setting that most systems share, under its name; "
         f"where several are shared by as many, the one with the highest throughput.{spread}"
     )
-    return Plot(name, words + not_drawn(shown, MAX_ROWS), figure)
+    return Plot(name, words + not_drawn(shown, MAX_ROWS), figure, records_of(shown), marks=told)
 
 
 def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
@@ -63,21 +66,25 @@ def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     if metered.empty:
         return Plot("trade_off", "No case has an energy, so there is no trade-off between energy and throughput.")
     panels_of = network_order(metered["model"])[:_MAX_PANELS]
-    figure, panels = grid(len(panels_of), height=2.4)
+    figure, panels = grid(len(panels_of), height=2.4, sharex=True, sharey=True)
     marks = system_marks(names)
+    told = Marks()
+    joules = unit_of(metered["energy_per_image"], METRICS["energy_per_image"].unit)
     for axes, name in zip(panels, panels_of, strict=True):
         here = metered[metered["model"] == name]
-        look.log_axis(axes, "x", look.prefixed)
-        look.log_axis(axes, "y", lambda value: look.prefixed(value, "J"))
-        for system, of_system in here.groupby("system_id", sort=False):
+        log_axis(axes, "x")
+        log_axis(axes, "y", joules)
+        for case in here.to_dict("records"):
             mark: dict[str, Any] = {"ls": "none", "markersize": 4.2, "alpha": 0.75, "markeredgewidth": 0}
-            axes.plot(of_system["throughput"], of_system["energy_per_image"], **mark, **marks[str(system)])
+            title = names.get(case["system_id"], "unknown")
+            energy = METRICS["energy_per_image"].show(case["energy_per_image"])
+            gid = told.of_case(case, f"{title}: {energy}, {told_of(case, 'throughput')}", title)
+            axes.plot([case["throughput"]], [case["energy_per_image"]], gid=gid, **mark, **marks[case["system_id"]])
         _draw_front(axes, pareto(here))
-        mode = "" if (here["mode"] == "training").all() else " · inference"
-        axes.set_title(look.plain(network(name), 24) + mode)
+        axes.set_title(f"{look.plain(network(name), 24)}\n{work(here)}")
         axes.margins(0.12)
         axes.xaxis.set_minor_formatter(NullFormatter())
-    label_outer(panels, METRICS["throughput"].heading, METRICS["energy_per_image"].heading)
+    label_outer(panels, METRICS["throughput"].heading, joules.label(METRICS["energy_per_image"].title))
     system_legend(figure, {s: n for s, n in names.items() if (metered["system_id"] == s).any()}, marks)
     words = (
         "Each point is a measured setting (precision, batch, devices) of a system; right and low is better. The line "
@@ -87,7 +94,7 @@ def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
     if left:
         words += f" Left out, for their meters see something else than a device: {', '.join(left)}."
-    return Plot("trade_off", words + not_drawn(metered, _MAX_PANELS), figure)
+    return Plot("trade_off", words + not_drawn(metered, _MAX_PANELS), figure, records_of(metered), marks=told.found)
 
 
 def fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from dlbench import units
 from dlbench.report.analysis import levels
 from dlbench.report.analysis.derive import MIN_STEPS
-from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.labels import case_name, network
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.selection import choice, fastest, records_of, varying_settings, with_limits
+from dlbench.report.analysis.selection import choice, fastest, records_of, with_limits
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
@@ -22,10 +22,16 @@ from dlbench.report.figures.figure_parts import (
     height_of,
     interval_words,
     name_rows,
+    of_modes,
     precision_legend,
     stack,
     time_scale,
+    work,
 )
+from dlbench.report.figures.label_places import named, places
+from dlbench.report.figures.log_axes import log_axis, unit_of
+from dlbench.report.figures.marks import Marks
+from dlbench.report.figures.plots_dots import told_of
 from dlbench.suites.case import MODES
 
 
@@ -49,8 +55,16 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     left, right = figure.subplots(1, 2, sharey=True)
     values = shown[list(parts)].fillna(0.0)
     factor, unit = time_scale(shown["step_time"])
-    stack(left, values / factor, parts)
-    stack(right, 100 * values.div(values.sum(axis=1), axis=0), parts)
+    shares = values.div(values.sum(axis=1), axis=0)
+    told = Marks()
+    ids = [
+        [told.of_case(case, _told_phase(case, part, share)) for part, share in row.items()]
+        for case, row in zip(shown.to_dict("records"), shares.to_dict("records"), strict=True)
+    ]
+    stack(left, values / factor, parts, ids)
+    stack(right, 100 * shares, parts)
+    left.set_title(work(shown))
+    right.set_title(work(shown))
     ends = values.sum(axis=1).combine(shown["step_time"], max)
     for y, (end, step) in enumerate(zip(ends, shown["step_time"], strict=True)):
         left.annotate(units.seconds(step), (end / factor, y), (4, 0), textcoords="offset points", **SMALL)
@@ -64,7 +78,12 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     left_out = sorted({network(name) for name in split["model"]} - {network(name) for name in training["model"]})
     if left_out:
         words += f" Not drawn, for fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
-    return Plot("step_breakdown", words.strip(), figure, records_of(shown))
+    return Plot("step_breakdown", words.strip(), figure, records_of(shown), marks=told.found)
+
+
+def _told_phase(case: dict[Any, Any], part: str, share: float) -> str:
+    phase = f"{METRICS[part].title}: {units.seconds(case[part])}, {units.percent(share)} of the step"
+    return f"{phase}; {case_name(case)}"
 
 
 def memory(cases: pd.DataFrame) -> Plot:
@@ -75,19 +94,22 @@ def memory(cases: pd.DataFrame) -> Plot:
         return Plot("memory", "No case has a reading of memory.")
     # Host memory says something about the network only where there is no memory of a device.
     marks = [n for n in ("memory_allocated", "memory_device") if shown[n].notna().any()] or ["memory_rss"]
-    figure = look.new_figure(height_of(len(shown)))
-    axes = figure.subplots()
+    figure, panels = of_modes(shown)
     top = shown[[*_MEMORY_PARTS, *marks]].max().max()
     factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
-    stack(axes, shown[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS)
+    told = Marks()
+    for axes, own in panels:
+        rows = own.to_dict("records")
+        parts = [[told.of_case(case, _told_bytes(case, part)) for part in _MEMORY_PARTS] for case in rows]
+        stack(axes, own[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS, parts)
+        for y, case in enumerate(rows):
+            for name in marks:
+                gid = told.of_case(case, _told_bytes(case, name))
+                axes.plot([case[name] / factor], [y], ls="none", gid=gid, **_MEMORY_MARKS[name])
+        axes.set_xlabel(f"Memory per device [{unit}]")
+    panels[0][0].set_xlim(0, 1.05 * top / factor)
     entries = look.squares({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
-    for name in marks:
-        axes.plot(shown[name] / factor, range(len(shown)), ls="none", **_MEMORY_MARKS[name])
-        entries[METRICS[name].title] = _MEMORY_MARKS[name]
-    name_rows(axes, shown, ["model", "mode", *varying_settings(shown)])
-    axes.set_xlim(0, 1.05 * top / factor)
-    axes.set_xlabel(f"Memory per device [{unit}]")
-    look.legend(figure, entries)
+    look.legend(figure, entries | {METRICS[name].title: _MEMORY_MARKS[name] for name in marks})
     words = f"Memory by kind, and the measured peaks. {choice(known, shown)}"
     beyond = shown[shown[list(_MEMORY_PARTS)].sum(axis=1) > shown["memory_allocated"]]
     if len(beyond):
@@ -96,7 +118,12 @@ def memory(cases: pd.DataFrame) -> Plot:
             " Each part is its own largest amount, and they are not all held at once: activations are freed while "
             f"gradients appear. So the parts add up to more than the measured peak for {names}."
         )
-    return Plot("memory", words, figure, records_of(shown))
+    return Plot("memory", words, figure, records_of(shown), marks=told.found)
+
+
+def _told_bytes(case: dict[Any, Any], part: str) -> str:
+    title = f"{METRICS[part].title}: {units.bytes_(case[part])}"
+    return f"{title}; {case_name(case)}"
 
 
 def flop_time(cases: pd.DataFrame) -> Plot:
@@ -108,20 +135,22 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     figure = look.new_figure(4.6)
     panels = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
     lines = _bound_lines(known)
+    flop, time = unit_of(known["flop_per_step"], "FLOP"), unit_of(known["step_time"], "s")
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
     times = with_limits(known, "step_time")
     # Room for the bounds below, and above for their names.
     y = (min(known["step_time"].min() / 8, times.min() / 1.5), max(known["step_time"].max() * 4, times.max() * 2))
+    told = Marks()
     for axes, mode in zip(panels, modes, strict=True):
-        look.log_axis(axes, "x", look.prefixed)
-        look.log_axis(axes, "y", lambda value: look.prefixed(value, "s"))
+        log_axis(axes, "x", flop)
+        log_axis(axes, "y", time)
         axes.set_xlim(*x)
         axes.set_ylim(*y)
         _draw_bounds(axes, x, lines)
-        _draw_cases(axes, known[known["mode"] == mode])
-        axes.set_title(mode.capitalize())
-        axes.set_xlabel("FLOP per step and device")
-    panels[0].set_ylabel("Step time")
+        _draw_cases(axes, known[known["mode"] == mode], told)
+        axes.set_title(work(known[known["mode"] == mode]))
+        axes.set_xlabel(flop.label("Work per step and device"))
+    panels[0].set_ylabel(time.label("Step time"))
     look.lay_out(figure)
     for axes, mode in zip(panels, modes, strict=True):
         _name_networks(axes, known[known["mode"] == mode])
@@ -139,7 +168,9 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         names = ", ".join(dict.fromkeys(network(name) for name in partial["model"]))
         bound += f" The count is partial, and the true work is more, for {names}."
     bars = f" {interval_words(levels.named(known))}"
-    return Plot("flop_time", f"Step time against the counted work.{bars}{bound}", figure, records_of(known))
+    return Plot(
+        "flop_time", f"Step time against the counted work.{bars}{bound}", figure, records_of(known), marks=told.found
+    )
 
 
 _MEMORY_PARTS = {
@@ -197,57 +228,21 @@ def _draw_bounds(axes: Axes, x: Any, lines: list[_Line]) -> None:
         axes.annotate(line.name(), xycoords="axes fraction", va="top", fontsize=8, color=colour, **place)
 
 
-def _draw_cases(axes: Axes, cases: pd.DataFrame) -> None:
+def _draw_cases(axes: Axes, cases: pd.DataFrame, told: Marks) -> None:
     colours = [look.PRECISION_COLOURS[p] for p in cases["precision"]]
     alpha = 0.9 if len(cases) <= 12 else 0.5
-    axes.scatter(cases["flop_per_step"], cases["step_time"], c=colours, s=22, alpha=alpha, lw=0, zorder=3)
+    mark: dict[str, Any] = {"marker": "o", "ls": "none", "markersize": 4.7, "markeredgewidth": 0, "zorder": 3}
+    for case, colour in zip(cases.to_dict("records"), colours, strict=True):
+        reached = units.rate(case["flop_per_step"] / case["step_time"], "FLOP/s")
+        gid = told.of_case(case, f"{reached}: {told_of(case, 'step_time')}", case["precision"])
+        axes.plot([case["flop_per_step"]], [case["step_time"]], color=colour, alpha=alpha, gid=gid, **mark)
     low, high = (cases[f"step_time_{end}"].fillna(cases["step_time"]) for end in ("low", "high"))
     axes.vlines(cases["flop_per_step"], low, high, colors=colours, lw=1.1, zorder=3)
 
 
 def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:
-    """Each network's name beside its slowest case, above which there is room for it."""
+    """Each network's name beside its slowest case, where there is room for it."""
     shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
-    points = axes.transData.transform(cases[["flop_per_step", "step_time"]].to_numpy()) * 72 / _dpi(axes)
-    # What a label must not cover, as left, bottom, right, top in points: the marks, then the texts before it.
-    marks: list[_Box] = [(px - 3.0, py - 3.0, px + 3.0, py + 3.0) for px, py in points]
-    labels: list[_Box] = [tuple(v * 72 / _dpi(axes) for v in text.get_window_extent().extents) for text in axes.texts]
-    panel: _Box = tuple(v * 72 / _dpi(axes) for v in axes.bbox.extents)
-    for name, x, y in zip(shown["model"], shown["flop_per_step"], shown["step_time"], strict=True):
-        px, py = axes.transData.transform((x, y)) * 72 / _dpi(axes)
-        text = look.plain(network(name), 20)
-        dx, dy, box = _room(px, py, 5.4 * len(text), marks, labels, panel)
-        labels.append(box)
-        far: Any = {"arrowstyle": "-", "color": look.MUTED, "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
-        axes.annotate(
-            text, (x, y), (dx, dy), textcoords="offset points", ha="right" if dx < 0 else "left", va="center",
-            fontsize=8.5, arrowprops=far if abs(dy) > 12 else None,
-        )  # fmt: skip
-
-
-_Box = tuple[float, ...]
-
-
-def _room(
-    px: float, py: float, width: float, marks: list[_Box], labels: list[_Box], panel: _Box
-) -> tuple[float, float, _Box]:
-    """The nearest place beside a point for a label of this width: its offset and its box; marks may be covered last."""
-    places = [(dx, sign * dy) for dy in range(0, 120, 3) for sign in (1, -1) for dx in (-7, 7)]
-    for taken in ([*labels, *marks], labels, []):
-        for dx, dy in places:
-            left = px + dx - (width if dx < 0 else 0)
-            box = (left, py + dy - 5.5, left + width, py + dy + 5.5)
-            inside = panel[0] <= box[0] and panel[1] <= box[1] and box[2] <= panel[2] and box[3] <= panel[3]
-            if inside and not any(_overlap(box, other) for other in taken):
-                return dx, dy, box
-    return -7, 0, (px - 7 - width, py - 5.5, px - 7, py + 5.5)
-
-
-def _overlap(a: _Box, b: _Box) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
-
-
-def _dpi(axes: Axes) -> float:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    return figure.dpi
+    names = [look.plain(network(name), 20) for name in shown["model"]]
+    points = zip(shown["flop_per_step"], shown["step_time"], names, strict=True)
+    named(places(axes, cases[["flop_per_step", "step_time"]]), points, len(names))

@@ -79,31 +79,44 @@ dialog.querySelector(".close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
 
 // Parts of a figure that tell their record: on pointing or focus a box says it, a click or Enter goes to the record.
+// Events are taken from the document, so that the copy in the dialog answers as well.
 const tip = document.querySelector(".tip");
 function tell(mark) {
   tip.textContent = mark.getAttribute("aria-label");
   tip.hidden = false;
+  // Nothing outside an open dialog is seen above it.
+  (mark.closest("dialog") || document.body).append(tip);
   const place = mark.getBoundingClientRect();
   const left = Math.min(place.x + place.width / 2 + 10, innerWidth - tip.offsetWidth - 8);
-  tip.style.left = `${Math.max(8, left) + scrollX}px`;
-  tip.style.top = `${place.y + scrollY - tip.offsetHeight - 8}px`;
+  const above = place.y - tip.offsetHeight - 8;
+  tip.style.left = `${Math.max(8, left)}px`;
+  tip.style.top = `${above < 4 ? place.y + place.height + 8 : above}px`;
 }
-function follow(mark, event) {
-  if (!mark.dataset.target) return;
+function follow(event) {
+  const mark = event.target.closest(".mark[data-target]");
+  if (!mark || (event.type === "keydown" && event.key !== "Enter")) return;
   event.stopPropagation();
   event.preventDefault();
-  location.hash = mark.dataset.target;
+  dialog.close();
+  tip.hidden = true;
+  if (location.hash === `#${mark.dataset.target}`) reveal();
+  else location.hash = mark.dataset.target;
 }
 for (const mark of document.querySelectorAll("figure .mark")) {
   mark.setAttribute("aria-label", mark.querySelector("title").textContent);
   mark.setAttribute("role", mark.dataset.target ? "link" : "img");
   mark.querySelector("title").remove();
-  mark.addEventListener("pointerenter", () => tell(mark));
-  mark.addEventListener("focus", () => tell(mark));
-  for (const end of ["pointerleave", "blur"]) mark.addEventListener(end, () => { tip.hidden = true; });
-  mark.addEventListener("click", (event) => follow(mark, event));
-  mark.addEventListener("keydown", (event) => { if (event.key === "Enter") follow(mark, event); });
 }
+for (const [name, shows] of [["pointerover", true], ["focusin", true], ["pointerout", false], ["focusout", false]]) {
+  document.addEventListener(name, (event) => {
+    const mark = event.target.closest && event.target.closest(".mark");
+    if (mark && shows) tell(mark);
+    else if (mark) tip.hidden = true;
+  });
+}
+document.addEventListener("click", follow, true);
+document.addEventListener("keydown", follow, true);
+addEventListener("scroll", () => { tip.hidden = true; }, true);
 
 // A figure of several series has a button for each that takes it out.
 for (const figure of document.querySelectorAll("figure")) {

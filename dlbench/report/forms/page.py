@@ -67,15 +67,20 @@ def _inline(block: Block, svgs: dict[str, str], links: Links) -> Markup:
     assert plot
     # matplotlib escapes all texts of a figure, and the caption is escaped here.
     svg = figure_style.for_page(svgs[plot.name], plot.name, str(escape(plot.caption)))
-    for gid, mark in plot.marks.items():
+    marks = plot.marks
+
+    def marked(found: re.Match[str]) -> str:
+        mark = marks.get(found[1])
+        if mark is None:
+            return found[0]
+        series = f' data-series="{escape(mark.series)}"' if mark.series else ""
+        if found[2]:
+            return f"<g{series}>"
         target = links.target(mark.record)
-        series = f'data-series="{escape(mark.series)}"'
-        more = f'class="mark" tabindex="0" {series}' + (f' data-target="{escape(target)}"' if target else "")
-        svg = svg.replace(
-            f'<g id="{plot.name}-{gid}">', f'<g id="{plot.name}-{gid}" {more}><title>{escape(mark.text)}</title>'
-        )
-        svg = svg.replace(f'<g id="{plot.name}-{gid}-bar">', f'<g id="{plot.name}-{gid}-bar" {series}>')
-    return Markup(svg)
+        to = f' data-target="{escape(target)}"' if target else ""
+        return f'<g class="mark" tabindex="0"{series}{to}><title>{escape(mark.text)}</title>'
+
+    return Markup(re.sub(f'<g id="{re.escape(plot.name)}-(mark-[0-9]+)(-[a-z]+)?">', marked, svg))
 
 
 def _runs(links: Links, attempts: Cell) -> Markup:

@@ -179,15 +179,9 @@ def _metrics(record: dict[str, Any]) -> Table:
     rows: list[list[Cell]] = []
     for name, values in record["metrics"].items():
         if values["value"] is not None:
-            numbers = [_metric_text(name, values[key]) if key in values else "" for key in ("value", "low", "high")]
+            numbers = [METRICS[name].show(values[key], 4) if key in values else "" for key in ("value", "low", "high")]
             rows.append([METRICS[name].title, *numbers, name])
     return Table(columns, rows, "Metrics")
-
-
-def _metric_text(name: str, value: float) -> str:
-    """A count as a whole number, other values with four digits."""
-    is_count = METRICS[name].unit == "1" and float(value).is_integer() and value > 1
-    return str(int(value)) if is_count else METRICS[name].show(value, 4)
 
 
 def _samples(title: str, samples: dict[str, dict[str, float]]) -> Table:

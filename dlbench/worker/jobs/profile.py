@@ -36,6 +36,7 @@ from dlbench.worker.counting.traffic import LOSS, Work, count_traffic
 from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job import answer
 from dlbench.worker.meters.host_watch import HostWatch
+from dlbench.worker.network_check import look_at
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.stopping import WarmupRule
 from dlbench.worker.timing import Clock, no_garbage_collection
@@ -173,6 +174,7 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
         InvalidMeasurement: the loss is not finite.
     """
     _require_profilable(case, time_s)
+    network_key = look_at(case.model).key
     enter_phase("flop")
     work = _counted(case)
     device = find_device(case)
@@ -204,6 +206,7 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
         hooked,
         clock.name,
         busy_share=host.share,
+        network_key=network_key,
     )
 
 

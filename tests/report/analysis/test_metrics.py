@@ -439,7 +439,8 @@ def test_fewer_than_four_steps_have_no_spread():
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(0.386, "0.386 img/s"), (0.00042, "0.000420 img/s"), (38_600, "38.6 kimg/s"), (0.0, "0 img/s")]
+    ("value", "words"),
+    [(0.386, "0.386 img/s"), (0.00042, "0.000420 img/s"), (38_600, "38\u202f600 img/s"), (0.0, "0 img/s")],
 )
 def test_a_rate_has_no_thousandths(value, words):
     assert units.rate(value, "img/s") == words

@@ -48,12 +48,14 @@ def add_ceilings(store, where=None, run_id="a", flop_per_s=100e9):
     write_ceilings(store, CeilingRun(where or here(), rows, run_id, "2026-11-23T06:00:00+00:00"))
 
 
-def add_profile(store, case=CASE, name="p", where=None):
+def add_profile(store, case=CASE, name="p", where=None, network_key=""):
     layers = (
         LayerTime("conv1", "Conv2d", (0.004, 0.004), (), forward_flop=10**8, forward_elements=10**4),
         LayerTime("tanh", "Tanh", (0.001, 0.002), (), forward_elements=10**6),
     )
-    run = ProfileRun(where or here(), case.to_dict(), layers, {}, 0, (0.005,), (0.006, 0.007), run_id=name)
+    run = ProfileRun(
+        where or here(), case.to_dict(), layers, {}, 0, (0.005,), (0.006, 0.007), run_id=name, network_key=network_key
+    )
     write_profile(store, run)
 
 
@@ -111,6 +113,15 @@ def test_of_two_profiles_of_a_case_the_later_counts(store):
     add_profile(store, name="1")
     add_profile(store, name="2")
     assert sum(block.folded for block in section_of(store).blocks) == 1
+
+
+def test_profiles_of_two_definitions_of_one_name_stay_apart(store):
+    add_ceilings(store)
+    add_profile(store, name="1", network_key="one")
+    add_profile(store, name="2", network_key="two")
+    assert sum(block.folded for block in section_of(store).blocks) == 2
+    # The cases are of the catalogue's network.
+    assert content.read([store]).shown["layer_bound"].isna().all()
 
 
 def test_every_case_stands_beside_the_measured_peak_of_its_system(store):

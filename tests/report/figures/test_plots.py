@@ -1,13 +1,26 @@
 """Figures: each drawn from made-up cases, empty ones explained, the same bytes for the same data."""
 
+import re
+from pathlib import Path
+
 import pandas as pd
 import pypdf
 import pytest
 
 from dlbench.report.analysis.content import read
+from dlbench.report.analysis.labels import network
 from dlbench.report.analysis.selection import fastest
-from dlbench.report.figures import figure_style, pdf_fonts, plots_batch, plots_rates, plots_samples, plots_time
-from dlbench.suites.case import Case
+from dlbench.report.figures import (
+    figure_style,
+    log_axes,
+    pdf_fonts,
+    plots_batch,
+    plots_rates,
+    plots_samples,
+    plots_time,
+)
+from dlbench.report.forms import page
+from dlbench.suites.case import PRECISIONS, Case
 from tests.fakes import records as fakes
 
 ALL = {
@@ -216,16 +229,105 @@ def test_the_points_of_curves_have_their_intervals(gpu_cases, draw, metric):
     [
         (2.0, 4.5, ["2", "3", "4"]),
         (0.7, 6.0, ["1", "2", "5"]),
-        (900.0, 4e5, ["1 k", "10 k", "100 k"]),
-        (2000.0, 2100.0, ["2 k"]),
+        (900.0, 4e5, ["1000", "10\u202f000", "100\u202f000"]),
+        (2000.0, 2100.0, ["2000"]),
     ],
 )
 def test_a_logarithmic_axis_has_ticks_however_little_it_spans(low, high, labels):
     axes = figure_style.new_figure(3.0).subplots()
-    figure_style.log_axis(axes, "y", figure_style.prefixed)
+    log_axes.log_axis(axes, "y")
     axes.set_ylim(low, high)
     shown = [axes.yaxis.get_major_formatter()(tick, None) for tick in axes.get_yticks() if low <= tick <= high]
     assert shown == labels
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "name", "ticks"),
+    [
+        ([5e-3, 0.2], "J/img", "mJ/img", {0.005: "5", 0.2: "200"}),
+        ([1e-3, 1.0], "s", "ms", {1e-3: "1", 1.0: "1000"}),
+        ([1e10, 1e14], "FLOP", "TFLOP", {1e10: "0.01", 1e14: "100"}),
+        ([900.0, 4e6], "img/s", "img/s", {900.0: "900", 1e6: "1\u202f000\u202f000"}),
+        ([], "s", "s", {1.0: "1"}),
+    ],
+)
+def test_an_axis_has_one_unit_which_its_label_names(values, unit, name, ticks):
+    found = log_axes.unit_of(values, unit)
+    assert found.label("Title") == f"Title [{name}]"
+    assert {value: found.tick(value) for value in ticks} == ticks
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_panel_names_its_precision_and_one_mode(name, gpu_cases):
+    with figure_style.style():
+        panels = [axes for axes in ALL[name](gpu_cases).figure.axes if axes.get_visible()]
+    for title in (axes.get_title(loc="left").lower() for axes in panels):
+        assert ("training" in title) != ("inference" in title), title
+        assert any(precision in title for precision in PRECISIONS), title
+
+
+def test_a_batch_curve_keeps_to_one_setting(gpu_cases):
+    faster = gpu_cases.assign(memory_format="channels_last", throughput=2 * gpu_cases["throughput"])
+    both = pd.concat([gpu_cases, faster[faster["batch_size"] > 16]], ignore_index=True)
+    shown = plots_batch._of_one_setting(both)
+    assert shown.groupby(["model", "mode", "precision"])["memory_format"].nunique().max() == 1
+    assert set(shown["batch_size"]) == set(gpu_cases["batch_size"])
+
+
+@pytest.mark.parametrize("name", ["throughput", "energy", "flop_time"])
+def test_no_label_covers_a_point(name, gpu_cases):
+    with figure_style.style():
+        figure = ALL[name](gpu_cases).figure
+        figure_style.lay_out(figure)
+    for axes in figure.axes:
+        dots = [line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 1]
+        points = [axes.transData.transform(line.get_xydata()[0]) for line in dots]
+        assert points
+        for text in axes.texts:
+            box = text.get_window_extent()
+            assert not [point for point in points if box.contains(*point)], text.get_text()
+
+
+@pytest.mark.parametrize("name", ["throughput", "batch_curves", "step_breakdown", "memory", "flop_time"])
+def test_parts_of_figures_tell_their_value_and_lead_to_a_record(name, gpu_cases, tmp_path):
+    cases = gpu_cases.assign(records=gpu_cases["attempt_id"].map(lambda attempt: (attempt,)))
+    with figure_style.style():
+        plot = ALL[name](cases)
+        svg = figure_style.save(plot.figure, tmp_path, name)
+    assert all(f'id="{gid}"' in svg for gid in plot.marks)
+    assert {mark.record for mark in plot.marks.values()} <= set(cases["attempt_id"])
+    assert any("VGG-16, training" in mark.text for mark in plot.marks.values())
+
+
+@pytest.mark.parametrize("draw", [plots_samples.time_series, plots_samples.power])
+def test_every_case_without_a_panel_is_named(draw, gpu_cases, monkeypatch):
+    monkeypatch.setattr(plots_samples, "MAX_PANELS", 2)
+    with figure_style.style():
+        plot = draw(gpu_cases)
+    drawn = " ".join(axes.get_title(loc="left") for axes in plot.figure.axes)
+    for model, mode in set(zip(gpu_cases["model"], gpu_cases["mode"], strict=True)):
+        panel = f"{network(model)} · {mode}" in drawn
+        assert panel != (f"{network(model)} {mode}" in plot.caption)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_forward_and_backward_differ_in_brightness_whatever_colours_one_sees(scheme):
+    css = (Path(page.__file__).parent / "page.css").read_text()
+    part = css.split("@media (prefers-color-scheme: dark)")[scheme == "dark"]
+    sky, blue, paper = (luminance(re.search(rf"--figure-{name}: #(\w+)", part)[1]) for name in ("sky", "blue", "paper"))
+    assert contrast(sky, blue) > 2
+    assert contrast(blue, paper) > 2
+
+
+def luminance(colour):
+    """Relative luminance as WCAG 2 defines it."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one, other):
+    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
 
 
 def test_figures_in_pdf_share_their_fonts_and_keep_unusual_characters(gpu_cases, tmp_path, monkeypatch):
