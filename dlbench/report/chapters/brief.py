@@ -284,12 +284,12 @@ def _ratio(value: float) -> str:
 
 
 def _times(ratio: Ratio, rival: str) -> str:
-    """How many times as fast, and how sure: "1.39 × Alder, ± 1.2 %"."""
+    """How many times as fast, and how sure: "1.39 × Alder, ±1.2 %"."""
     better = ratio.better()
     sure = ""
     if better.interval:
         low, high = better.interval
-        sure = f", ± {units.percent((high - low) / 2 / better.value)}"
+        sure = f", {units.half_width((high - low) / 2 / better.value)}"
     return f"{_ratio(better.value)} × {rival}{sure}"
 
 

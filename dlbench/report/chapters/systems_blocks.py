@@ -25,7 +25,8 @@ def with_records(cases: pd.DataFrame, content: Content) -> pd.DataFrame:
     for *key, attempt in content.shown[[*_CASE, "attempt_id"]].itertuples(index=False, name=None):
         behind.setdefault(tuple(key), []).append(attempt)
     keys = cases[_CASE].itertuples(index=False, name=None) if len(cases) else ()
-    return cases.assign(records=[tuple(behind.get(key, ())) for key in keys])
+    found = [tuple(behind.get(key, ())) for key in keys]
+    return cases.assign(records=pd.Series(found, cases.index, dtype=object))
 
 
 def over_systems(content: Content, metric: str, name: str) -> list[Block]:

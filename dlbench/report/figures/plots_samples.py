@@ -40,7 +40,10 @@ def distribution(cases: pd.DataFrame) -> Plot:
     # Nothing is below -100 %. Above, the axis holds 95 % of the steps of 95 % of the cases; the rest is counted.
     reach = max(1.0, 2 * float(np.percentile(ordinary, 95)))
     wide = reach > 100
-    low, high = -min(100.0, reach), reach * (2 * (reach / 10) ** 0.3 if wide else 1.18)
+    low = -min(100.0, reach)
+    # Right of the frame there is room for the count.
+    beyond = any(np.max(d) > reach for d in deviations.values())
+    high = reach * (2 * (reach / 10) ** 0.3 if wide else 2.4 if beyond else 1.18)
     for axes, own in panels:
         _boxes(axes, [deviations[name] for name in own.index], reach, wide)
         axes.set_xlabel("Step time over its median [%]")
@@ -88,7 +91,7 @@ def time_series(cases: pd.DataFrame) -> Plot:
     shown = fastest(cases[cases["steps"].gt(1)], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
         return Plot("time_series", "No case has more than one timed step.")
-    figure, panels = grid(len(shown), height=1.45)
+    figure, panels = grid(len(shown), height=1.6)
     factor, unit = time_scale(shown["samples"].map(np.median))
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
         _series(axes, case["samples"] / factor)
@@ -125,7 +128,7 @@ def power(cases: pd.DataFrame) -> Plot:
     shown = fastest(cases[drawable], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
         return Plot("power", "No case has a trace of its power.")
-    figure, panels = grid(len(shown), height=1.45, sharey=True)
+    figure, panels = grid(len(shown), height=1.6, sharey=True)
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
         axes.plot(case["power_time_s"], case["power_w"], color=look.VERMILION, lw=0.9)
         for level, name in ((case["idle_power"], "idle"), (case["power_limit_w"], "limit")):
@@ -142,7 +145,7 @@ def power(cases: pd.DataFrame) -> Plot:
 
 
 def _title(case: Mapping[Hashable, Any]) -> str:
-    return f"{look.plain(network(str(case['model'])), 20)} · {setting(case, ('mode', 'precision', 'batch_size'))}"
+    return f"{look.plain(network(str(case['model'])), 30)}\n{setting(case, ('mode', 'precision', 'batch_size'))}"
 
 
 def _without_panel(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:

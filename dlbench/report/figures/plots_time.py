@@ -58,7 +58,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     shares = values.div(values.sum(axis=1), axis=0)
     told = Marks()
     ids = [
-        [told.of_case(case, _told_phase(case, part, share)) for part, share in row.items()]
+        [told.of_case(case, _told_phase(case, str(part), share)) for part, share in row.items()]
         for case, row in zip(shown.to_dict("records"), shares.to_dict("records"), strict=True)
     ]
     stack(left, values / factor, parts, ids)

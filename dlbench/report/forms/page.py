@@ -50,6 +50,7 @@ def html_page(report: Report) -> str:
         more=_more,
         runs=_runs,
         cells=_cells,
+        sorted_by=lambda value: format(value, ".9g") if isinstance(value, float) else value,
         heading=lambda column: column.title_and_unit(),
         alignments=alignments,
         choices=_choices,

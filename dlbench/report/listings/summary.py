@@ -10,11 +10,10 @@ from dlbench.report.analysis.labels import short
 from dlbench.report.chapters import tables
 from dlbench.suites.case import AXES
 from dlbench.table import Column, Table, text
+from dlbench.table_width import terminal_width
 
-#: A terminal is at least so wide.
-TERMINAL_WIDTH = 100
-
-
+#: The width of a table that goes elsewhere than to a terminal.
+DEFAULT_WIDTH = 100
 #: So many rows are printed: what is more scrolls off the screen.
 MAX_LINES = 40
 #: Columns of the comparison that a terminal does without, the first ones first.
@@ -25,7 +24,8 @@ _DISPENSABLE = (
 
 
 def terminal(content: Content) -> str:
-    """The measured cases as an aligned table, at most 100 columns wide unless the names forbid it."""
+    """The measured cases as an aligned table, no wider than the terminal unless the names forbid it."""
+    width = terminal_width() or DEFAULT_WIDTH
     if content.shown.empty:
         failed = f"{units.counted(len(content.failed), 'case')} failed" if len(content.failed) else "the store is empty"
         return f"no measured case: {failed}\n"
@@ -36,7 +36,7 @@ def terminal(content: Content) -> str:
             table = tables.comparison(tables.merged(cases), {})
             left_out += max(0, len(table.rows) - room)
             if room > 0:
-                parts.append(_fitted(Table(table.columns, table.rows[:room], name)))
+                parts.append(_fitted(Table(table.columns, table.rows[:room], name), width))
             room -= len(table.rows)
     if left_out:
         rows = units.counted(left_out, "more row")
@@ -49,15 +49,15 @@ def terminal(content: Content) -> str:
     return "\n".join(parts)
 
 
-def _fitted(table: Table) -> str:
-    """`table` as text: what is the same in all rows goes to the title, and columns go until it fits a terminal."""
+def _fitted(table: Table, width: int) -> str:
+    """`table` as text: what is the same in all rows goes to the title, and columns go until it fits."""
     same = [i for i, c in enumerate(table.columns) if c.key in AXES and len({row[i] for row in table.rows}) == 1]
     values = [f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same]
     table = _without(Table([_terminal(c) for c in table.columns], table.rows, " · ".join([table.title, *values])), same)
     for key in (None, *_DISPENSABLE):
         table = _without(table, [i for i, column in enumerate(table.columns) if column.key == key])
         printed = text(table)
-        if max(map(len, printed.splitlines())) <= TERMINAL_WIDTH:
+        if max(map(len, printed.splitlines())) <= width:
             return printed
     return printed
 

@@ -400,9 +400,11 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
-def test_the_terminal_table_fits_a_hundred_columns_and_has_units(tmp_path):
+@pytest.mark.parametrize("width", [80, 120, None])
+def test_the_terminal_table_fits_its_terminal_and_has_units(tmp_path, monkeypatch, width):
+    monkeypatch.setattr(summary, "terminal_width", lambda: width)
     printed = summary.terminal(read([fakes.fill(tmp_path / "store", fakes.classic()[::7])]))
-    assert max(map(len, printed.splitlines())) <= 100
+    assert max(map(len, printed.splitlines())) <= (width or summary.DEFAULT_WIDTH)
     for word in ("img/s", "%", "ResNet-50", "amp_bf16"):
         assert word in printed
 
