@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
 import pytest
@@ -120,7 +121,7 @@ def runs_of(tmp_path, monkeypatch, kind):
 
 
 @pytest.mark.parametrize("kind", ["full", "killed"])
-def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, kind):
+def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, capsys, kind):
     runs = runs_of(tmp_path, monkeypatch, kind)
     line = runs.prediction()
     assert (line(1), line(10)) == (50 + 510, 50 + 1000)  # the higher one of both lines
@@ -128,6 +129,8 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, kind):
     assert max(t.batch_size for t in trials if t.fits) == 7
     failed = next(t for t in trials if not t.fits)
     assert failed.reason
+    said = re.findall(r"^batch (\d+): ", capsys.readouterr().err, re.MULTILINE)
+    assert list(map(int, said)) == [t.batch_size for t in trials]
     for pid in map(int, (tmp_path / "pids").read_text().split()):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)

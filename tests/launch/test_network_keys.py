@@ -196,7 +196,10 @@ def test_neither_prints_nor_files_named_like_the_standard_librarys_spoil_anythin
     # Python itself imports a few modules before dlbench can put the folder behind the standard library.
     for name in ("types", "threading", "enum"):
         (folder / f"{name}.py").unlink()
-    assert "2 already measured" in run("--dry-run", "-P", "model=bye:make,lenet5").stderr
+    again = run("--dry-run", "-P", "model=bye:make,lenet5")
+    assert "2 already measured" in again.stderr
+    assert "nothing is left to measure; --fresh" in again.stderr
+    assert again.stdout == ""
 
 
 def test_the_current_folder_comes_before_installed_packages_and_after_the_standard_library(folder, monkeypatch):

@@ -171,11 +171,10 @@ def cnn_table(content: Content) -> Section:
     rows = audit.audit_rows(_counted(), _without_filters())
     filters = sum(map(len, audit.read_published().values())) - len(rows)
     words = (
-        f"What the literature prints ({audit.SOURCE}) beside what dlbench counts from the networks that it runs. "
-        "Weights are without biases; one MAC is one use of a weight. "
-        f"These {len(rows)} figures are held against the catalogue, which knows no sizes and numbers of filters. "
-        f"`dlbench table` builds the networks and counts those {filters} as well: of its {len(rows) + filters} figures "
-        "more agree, and more differ, than of the ones here."
+        f"The figures of the literature ({audit.SOURCE}) beside those that dlbench counts from the networks that it "
+        "runs. Weights are without biases; one MAC is one use of a weight. The catalogue has counts for these "
+        f"{len(rows)} figures; `dlbench table` builds the networks and compares the sizes and numbers of filters, too: "
+        f"{filters} more figures."
     )
     differences = audit.differences_table(rows)
     blocks = [Block(words=words), Block(table=_plain(audit.side_by_side_table(rows)))]
