@@ -168,6 +168,8 @@ def _compact(svg: str) -> str:
     """`svg` in fewer bytes: no indents, a hundredth of a point is enough, and only marks and what is used have ids."""
     svg = re.sub(r'<g id="(?!mark-)[^"]*">', "<g>", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
+    # The page names the font once.
+    svg = svg.replace("font-family: 'DejaVu Sans'; ", "")
     svg = re.sub(r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*', lambda found: _DECIMALS.sub(r"\1", found[0]), svg)
     return re.sub(r" *\n *", "\n", svg)
 

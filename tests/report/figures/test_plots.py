@@ -132,7 +132,7 @@ def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_pat
     assert ids
     assert all(one.startswith("throughput-") for one in ids)
     assert set(re.findall(r'(?:href="#|url\(#)([^")]*)', inline)) <= ids
-    assert len(inline) < 0.75 * len(svg)
+    assert len(inline) < 0.85 * len(svg)
 
 
 def test_many_cases_are_limited_and_the_caption_says_so(gpu_cases):
