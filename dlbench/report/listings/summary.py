@@ -19,7 +19,7 @@ MAX_LINES = 40
 #: Columns of the comparison that a terminal does without, the first ones first.
 _DISPENSABLE = (
     *("attempt_id", "runs", "distance_to_layer_bound", "distance_to_bound", "iqr", "flop_per_image", "memory_rss"),
-    *("step_time", "flop_rate", "sustained_throughput", "memory_allocated", "energy_per_image", "steps"),
+    *("step_time", "flop_rate", "sustained_throughput", "memory_allocated", "energy_per_image", "steps", "mfu"),
 )
 
 
@@ -74,4 +74,6 @@ def _terminal(column: Column) -> Column:
         return Column(column.key, title, "left", lambda name: short(str(name), 18))
     if column.key in ("throughput", "flop_rate", "energy_per_image"):
         return Column(column.key, unit, column.align, column.show)
+    if column.key == "mfu":
+        return Column(column.key, "% of peak", column.align, column.show)
     return column
