@@ -38,7 +38,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "Clusters": {
         "sites": "list the available site profiles, or copy one to edit it",
-        "submit": "submit a suite as Slurm jobs",
+        "submit": "submit a suite as jobs of Slurm or PBS",
         "status": "show queued jobs and how many cases are done",
         "cancel": "cancel queued and running jobs",
         "resume": "submit again the cases that are missing and not queued",

@@ -1,4 +1,4 @@
-"""`dlbench cancel`: cancel the Slurm jobs of a results folder."""
+"""`dlbench cancel`: cancel the jobs of a results folder."""
 
 from __future__ import annotations
 

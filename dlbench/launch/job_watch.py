@@ -155,17 +155,20 @@ def folders_below(root: Path) -> list[Path]:
 
 
 def _search(folder: Path, depth: int) -> Iterator[Path]:
-    if next((folder / "jobs").glob("*/submission.json"), None):
+    submitted = next((folder / "jobs").glob("*/submission.json"), None) is not None
+    if submitted:
         yield folder
     if depth == 0:
         return
     try:
-        entries = [entry for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False))
     except OSError:
         return
-    for entry in entries:
-        if entry.name not in _NOT_SEARCHED and not entry.name.startswith("."):
-            yield from _search(Path(entry.path), depth - 1)
+    for name in names:
+        # A results folder holds only the results of its nodes and GPUs.
+        inside = name == FOLDER or re.fullmatch(r"gpu\d+", name) if submitted else name not in _NOT_SEARCHED
+        if inside and not name.startswith("."):
+            yield from _search(folder / name, depth - 1)
 
 
 def _root(folder: Path) -> tuple[Path, bool]:

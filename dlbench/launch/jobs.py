@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import getpass
 import hashlib
 import json
 import os
@@ -314,7 +313,7 @@ def _hand_over(
         suite=about["suite"],
         site=about["site"],
         submitted_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        submitted_by=_user(),
+        submitted_by=scheduler.user_name(),
         submitted_from=socket.gethostname(),
         scheduler=about["scheduler"],
     )
@@ -327,13 +326,6 @@ def _hand_over(
             f"`{system.cancel_command} {job_id}` to end it"
         ) from None
     return job
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def submitted(results: Path) -> list[SubmittedJob]:

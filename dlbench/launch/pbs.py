@@ -9,7 +9,6 @@ On several nodes mpirun of the site starts them, without a container; it finds t
 
 from __future__ import annotations
 
-import getpass
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -28,7 +27,7 @@ from dlbench.launch.job_script import (
     surroundings,
     wrapping_of,
 )
-from dlbench.launch.scheduler import JobState, SchedulerError, base_id, call
+from dlbench.launch.scheduler import JobState, SchedulerError, base_id, call, user_name
 from dlbench.launch.sites import Site
 
 #: States of jobs and subjobs, as qstat prints them.
@@ -122,7 +121,7 @@ def queued() -> list[JobState]:
     Raises:
         SchedulerError: PBS does not answer.
     """
-    ids = call(["qselect", "-u", getpass.getuser()]).split()
+    ids = call(["qselect", "-u", user_name()]).split()
     return [state for state in _states(ids) if not state.ended] if ids else []
 
 

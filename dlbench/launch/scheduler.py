@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import subprocess
@@ -213,6 +214,14 @@ def base_id(job_id: str) -> str:
     """Return the id of the whole job: `17` for `17_3` and `17_[4-9%2]`, `17[]` for PBS's `17[3].server`."""
     found = re.match(r"\s*(\d+)(\[)?", job_id)
     return f"{found[1]}{'[]' if found[2] else ''}" if found else ""
+
+
+def user_name() -> str:
+    """Return the name of this user; its number where the system knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def without_job(environment: Mapping[str, str]) -> dict[str, str]:

@@ -145,10 +145,10 @@ def quick_python(tmp_path_factory):
 def site(tmp_path, quick_python):
     """Writes a profile for the cluster: one core, the stand-in worker, and what the test adds."""
 
-    def write(slurm="", rest="", python=quick_python, without=("--mem",)):
+    def write(slurm="", rest="", python=quick_python, without=("--mem",), minutes=5):
         file = tmp_path / "site.toml"
         file.write_text(
-            f'[slurm]\npartition = "debug"\ncpus_per_task = 1\nwithout = {list(without)}\ntime_limit = "5"\n'
+            f'[slurm]\npartition = "debug"\ncpus_per_task = 1\nwithout = {list(without)}\ntime_limit = "{minutes}"\n'
             f"warn_before_s = 10\n{slurm}\n[software]\npython = ['{python}']\n{rest}\n"
         )
         return file

@@ -12,7 +12,7 @@ from tests.fakes.quick import make_python
 
 pytestmark = pytest.mark.cluster
 
-#: Measures one node at a time, for all four share this machine. On n3 the worker runs 2 of 20 ms and is stopped for the
+#: Measures one node at a time, for all four share this machine. On n3 the worker runs 1 of 100 ms and is stopped for the
 #: others, as cpulimit does it: other load on this machine, which slows all nodes, does not hide that.
 WORKER = """
 if [ "${{3-}}" != --probe ]; then
@@ -21,7 +21,7 @@ if [ "${{3-}}" != --probe ]; then
   if [ "${{SLURMD_NODENAME-}}" = n3 ]; then
     run_worker "$@" &
     worker=$!
-    {python} -S {throttle} $worker
+    {python} -S {throttle} $worker "$3"
     wait $worker
     exit
   fi
@@ -29,15 +29,19 @@ fi
 """
 THROTTLE = """
 import os, signal, sys, time
-worker = int(sys.argv[1])
+worker, folder = int(sys.argv[1]), sys.argv[2]
+def has_ended():
+    return open(f"/proc/{worker}/stat").read().rpartition(")")[2].split()[0] == "Z"
+def reached(phase):
+    return f"phase: {phase}" in open(f"{folder}/stderr.txt").read()
 try:
-    while True:
+    while not reached("warmup") and not has_ended():
+        time.sleep(0.05)
+    while not reached("check") and not has_ended():
         os.kill(worker, signal.SIGSTOP)
-        time.sleep(0.018)
+        time.sleep(0.099)
         os.kill(worker, signal.SIGCONT)
-        if open(f"/proc/{worker}/stat").read().rpartition(")")[2].split()[0] == "Z":
-            break
-        time.sleep(0.002)
+        time.sleep(0.001)
 except (ProcessLookupError, FileNotFoundError):
     pass
 """
@@ -51,14 +55,16 @@ def test_each_node_is_measured_by_itself_and_fleet_compares_the_four(cluster, re
     suite = tmp_path / "fleet.toml"
     suite.write_text(
         'name = "fleet"\n[axes]\nmodel = ["lenet5"]\nmode = ["inference"]\ndevice = ["cpu"]\nbatch_size = [512]\n'
-        "[protocol]\nprocesses = 2\nmin_time_s = 2\nmax_time_s = 60\nwarmup_max_time_s = 5\nmin_steps = 20\n"
+        "[protocol]\nprocesses = 2\nmin_time_s = 1\nmax_time_s = 20\nwarmup_max_time_s = 5\nmin_steps = 5\n"
     )
-    cluster.dlbench("submit", suite, "--site", site(python=python), "--results", results, "--each-node")
+    cluster.dlbench("submit", suite, "--site", site(python=python, minutes=30), "--results", results, "--each-node")
     folders = [results / "nodes" / f"n{number}" for number in range(1, 5)]
     cluster.wait(lambda: all(done(folder) for folder in folders), "a case on each node")
     for folder in folders:
         cluster.wait_for_end(folder)
-    out = cluster.dlbench("submit", suite, "--site", site(python=python), "--results", results, "--each-node")
+    out = cluster.dlbench(
+        "submit", suite, "--site", site(python=python, minutes=30), "--results", results, "--each-node"
+    )
     assert out == ""
     found = subprocess.run(
         [sys.executable, "-m", "dlbench", "fleet", str(results), "--format", "json"],

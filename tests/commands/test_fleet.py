@@ -64,3 +64,15 @@ def test_bad_input_ends_with_2_and_one_line(stores, words, capsys):
         status = stop.code
     assert status == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.filterwarnings("default::dlbench.results.store.SkippedPart")
+def test_a_folder_that_is_still_being_written_is_judged_by_what_is_complete(stores, tmp_path, capsys):
+    content = (fakes.fill(tmp_path, fleets.campaign(12)) / "merged-fake.parquet").read_bytes()
+    (tmp_path / ".merged-other.parquet.host-1-2.tmp").write_bytes(content[:1000])
+    (tmp_path / "torn.parquet").write_bytes(content[: len(content) // 2])
+    (tmp_path / "attempts" / "20261129T000000-0123456789ab-abcdef").mkdir(parents=True)
+    assert main(["fleet", str(tmp_path)]) == 0
+    output = capsys.readouterr()
+    assert "12 units: no outlier" in output.err
+    assert "torn.parquet" in output.err

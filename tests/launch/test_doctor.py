@@ -13,7 +13,7 @@ import pytest
 from dlbench.launch import doctor
 from dlbench.launch.containers import Mount
 from dlbench.launch.doctor import Answer, Place, folders, python
-from dlbench.launch.sites import Container, Gpus, Network, Site, Slurm, Software
+from dlbench.launch.sites import Container, Gpus, Network, Pbs, Site, Slurm, Software
 
 ROOT = Path(__file__).parents[2]
 PROBE = {
@@ -506,3 +506,18 @@ def test_on_a_node_nothing_is_said_unless_something_is_wrong(tmp_path):
     done = command("--node", "--results", tmp_path / "file" / "results", environment={"SLURMD_NODENAME": "n7"})
     assert done.returncode == 1
     assert f"n7: results folder {tmp_path}/file/results does not exist" in done.stdout
+
+
+def test_pbs_and_its_queue_are_checked_where_the_profile_uses_it(machine):
+    site = Site("s", "f", scheduler="pbs", pbs=Pbs(queue="workq"))
+    assert levels(machine.look(doctor.check_pbs, site=site)) == [("pbs", "note")]
+    machine.program("qsub --version", "pbs_version = 23.06.06")
+    machine.program("qstat -B", "", 1, "Connection refused\nqstat: cannot connect")
+    assert levels(machine.look(doctor.check_pbs, site=site)) == [("pbs", "fail")]
+    machine.program("qstat -B", "Server")
+    machine.program("qstat -Q workq", "", 170, "Unknown queue")
+    assert levels(machine.look(doctor.check_pbs, site=site)) == [("pbs", "ok"), ("pbs", "fail")]
+    machine.program("qstat -Q workq", "workq")
+    assert levels(machine.look(doctor.check_pbs, site=site)) == [("pbs", "ok")]
+    assert machine.look(doctor.check_slurm, site=site) == []
+    assert machine.look(doctor.check_pbs) == []

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from dlbench.launch.doctor.cluster import check_mpi, check_network, check_slurm
+from dlbench.launch.doctor.cluster import check_mpi, check_network, check_pbs, check_slurm
 from dlbench.launch.doctor.folders import check_folders, check_mounts
 from dlbench.launch.doctor.gpu import check_energy, check_gpu
 from dlbench.launch.doctor.machine import Answer, Check, Finding, Place
@@ -40,6 +40,7 @@ CHECKS: tuple[Check, ...] = (
     check_network,
     check_mpi,
     check_slurm,
+    check_pbs,
     check_runtimes,
     check_folders,
     check_mounts,

@@ -81,6 +81,8 @@ def _mpi_loads(place: Place, wanted: str) -> Iterator[Finding]:
 
 def check_slurm(place: Place) -> Iterator[Finding]:
     """Check Slurm, the partition of the profile, and the pyxis plugin."""
+    if place.site and place.site.scheduler != "slurm":
+        return
     if not place.which("sbatch"):
         wanted = place.site is not None
         yield Finding(
@@ -112,3 +114,23 @@ def check_slurm(place: Place) -> Iterator[Finding]:
     answer = place.run(["sacct", "--noheader", "--allocations", "--jobs=1"])
     if answer is None or answer.status != 0:
         yield Finding("slurm", "note", "no accounting (sacct): the outcome of old jobs is read from the results")
+
+
+def check_pbs(place: Place) -> Iterator[Finding]:
+    """Check PBS and the queue of the profile, where the profile uses PBS."""
+    if place.site is None or place.site.scheduler != "pbs":
+        return
+    if not place.which("qsub"):
+        yield Finding("pbs", "note", "qsub is not installed here", "submit from a login node of the cluster")
+        return
+    answer = place.run(["qstat", "-B"])
+    if answer is None or answer.status != 0:
+        said = " ".join(answer.err.split()) if answer else "no answer"
+        yield Finding("pbs", "fail", f"the PBS server does not answer: {said}", "wait, or ask the site")
+        return
+    version = place.run(["qsub", "--version"])
+    yield Finding("pbs", "ok", version.out.strip() if version and version.out.strip() else "PBS answers")
+    queue = place.site.partition
+    answer = place.run(["qstat", "-Q", queue]) if queue else None
+    if answer is not None and answer.status != 0:
+        yield Finding("pbs", "fail", f"queue '{queue}' does not exist", "set pbs.queue to one of `qstat -Q`")
