@@ -5,7 +5,7 @@ Only the columns of the query are read, in pieces: 1.8 million records fit into 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +71,7 @@ def processes(sources: Sequence[str | Path], columns: Sequence[str], since: date
         StoreError: a source does not exist.
     """
     names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING, *columns))
-    sql = f"select {', '.join(names)}, {_MEDIAN} as step_s from records where {_measured(since)}"
+    sql = f"select {_quoted(names)}, {_MEDIAN} as step_s from records where {_measured(since)}"
     frame: pd.DataFrame = query_table(sql, sources).to_pandas()
     return frame
 
@@ -87,12 +87,12 @@ def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Tab
     Raises:
         StoreError: a source does not exist.
     """
-    setting = ", ".join(SETTING)
-    facts = ", ".join(f"mode({name}) as {name}" for name in _PER_DAY)
+    setting = _quoted(SETTING)
+    facts = ", ".join(f'mode("{name}") as "{name}"' for name in _PER_DAY)
     # Each step of several ranks counts with the slowest; the median of the slowest rank comes near, and needs no copy.
     sql = f"""
         with ranks as (
-            select attempt_id, {setting}, started_at, {", ".join(_PER_DAY)}, system_hostname,
+            select attempt_id, {setting}, started_at, {_quoted(_PER_DAY)}, system_hostname,
                 coalesce(device_name, system_cpu_model, '') as device_kind, {_MEDIAN} as step_s
             from records where {_measured(since)}
         ), attempts as (
@@ -112,6 +112,11 @@ def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Tab
 
 #: Facts whose change may explain a change of the figures.
 _PER_DAY = ("suite", "suite_version", "protocol", "network_key", *SYSTEM_FACTS)
+
+
+def _quoted(names: Iterable[str]) -> str:
+    """Column names for SQL; some axes are called like words of SQL."""
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _measured(since: datetime | None) -> str:
