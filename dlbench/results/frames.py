@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-#: Number of columns after which freed memory is returned to the system.
-_RELEASED = 16
-
+#: Number of columns that are built together, after which freed memory is returned to the system.
+_PIECE = 16
 
 #: Columns of texts of some 300 bytes that are the same in many rows.
 _SAME = ("protocol",)
@@ -56,17 +55,22 @@ class Frame:
         """Return all rows; the builder cannot be used afterwards."""
         import pandas as pd
 
-        columns: dict[str, Any] = {}
-        for number, f in enumerate(self._schema):
-            if number % _RELEASED == 0:
-                pa.default_memory_pool().release_unused()
-            if f.name in self._chunks:
-                columns[f.name] = pa.chunked_array(self._chunks.pop(f.name), f.type).to_pandas()
-            else:
-                # pandas would otherwise create an Arrow text column with every text in full.
-                columns[f.name] = pd.Series(_objects(self._objects.pop(f.name)), dtype=object)
-        # In pieces: one piece would double the memory.
-        return pd.DataFrame(columns, copy=False)
+        # In pieces: one piece would double the memory, and a piece per column makes every later column slow.
+        pieces = []
+        for start in range(0, len(self._schema), _PIECE):
+            pa.default_memory_pool().release_unused()
+            fields = [self._schema.field(number) for number in range(start, min(start + _PIECE, len(self._schema)))]
+            pieces.append(pd.DataFrame({f.name: self._column(f) for f in fields}))
+        return pd.concat(pieces, axis=1)
+
+    def _column(self, f: pa.Field) -> pd.Series[Any]:
+        import pandas as pd
+
+        if f.name in self._chunks:
+            values: pd.Series[Any] = pa.chunked_array(self._chunks.pop(f.name), f.type).to_pandas()
+            return values
+        # pandas would otherwise create an Arrow text column with every text in full.
+        return pd.Series(_objects(self._objects.pop(f.name)), dtype=object)
 
     def _texts(self, chunk: pa.DictionaryArray) -> list[Any]:
         texts = [self._known.setdefault(text, text) for text in chunk.dictionary.to_pylist()]

@@ -117,6 +117,24 @@ class Measurement:
     power_limit_w: float | None = None
     throttle_reasons: tuple[str, ...] = ()
     other_processes: int | None = None  # on the same device
+    # Errors of the device's memory before the case and after its window; None without ECC or without NVML.
+    ecc_corrected_volatile_before: int | None = None  # since the driver was loaded
+    ecc_corrected_volatile_after: int | None = None
+    ecc_uncorrected_volatile_before: int | None = None
+    ecc_uncorrected_volatile_after: int | None = None
+    ecc_corrected_aggregate_before: int | None = None  # in the device's life
+    ecc_corrected_aggregate_after: int | None = None
+    ecc_uncorrected_aggregate_before: int | None = None
+    ecc_uncorrected_aggregate_after: int | None = None
+    rows_remapped_corrected_before: int | None = None  # memory rows replaced because of corrected errors
+    rows_remapped_corrected_after: int | None = None
+    rows_remapped_uncorrected_before: int | None = None
+    rows_remapped_uncorrected_after: int | None = None
+    remap_pending_before: bool | None = None  # a row is replaced at the next reset of the device
+    remap_pending_after: bool | None = None
+    remap_failed_before: bool | None = None
+    remap_failed_after: bool | None = None
+    xid_events: tuple[int, ...] | None = None  # numbers that the driver reported during the case
     # What the kernel did for this process in the window.
     page_faults: int | None = None  # without disk access: mostly memory that was freed and allocated again
     kernel_time_s: float | None = None  # of its CPU time

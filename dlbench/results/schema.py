@@ -30,6 +30,7 @@ _ARROW_TYPES = {
 }
 _UNITS = {"s": "s", "j": "J", "w": "W", "bytes": "B", "mhz": "MHz", "c": "°C", "flop": "FLOP", "macs": "MAC"}
 _TIMES = ("started_at", "finished_at")
+_TWICE = ("before", "after")
 #: Columns that parts written before 2026-11-28 lack. Add new columns here.
 ADDED_LATER = frozenset(
     (
@@ -41,6 +42,10 @@ ADDED_LATER = frozenset(
         *("loader_cpu_s", "loader_memory_bytes"),
         *("cuda_graph", "cudnn_benchmark_limit", "prefetch", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
         *("fingerprint_deviation", "fingerprint_limit", "fingerprint_of"),
+        *(f"ecc_{k}_{t}_{w}" for k in ("corrected", "uncorrected") for t in ("volatile", "aggregate") for w in _TWICE),
+        *(f"rows_remapped_{kind}_{when}" for kind in ("corrected", "uncorrected") for when in _TWICE),
+        *(f"remap_{what}_{when}" for what in ("pending", "failed") for when in _TWICE),
+        "xid_events",
     )
 )
 #: What rows had that were written before there was such a column.

@@ -23,7 +23,7 @@ from dlbench.worker.devices import clock_for, device_uuid, find_device
 from dlbench.worker.failures import out_of_memory
 from dlbench.worker.forks import leave_if_forked, require_one_process
 from dlbench.worker.machine.system import describe_system, device_facts, load_average
-from dlbench.worker.meters.device_watch import DeviceWatch
+from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import Meter, open_meter
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.meters.reading import Reading
@@ -146,11 +146,11 @@ def measure(
 
 
 def what_is_known(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
-    """Return the system of a failed case, with an empty measurement."""
+    """Return the system of a failed case, with a measurement of nothing but the device's errors."""
     device = find_device(case, context.local_rank)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     found = Measurement(context.rank, context.local_rank, context.world_size, name, device_uuid(device))
-    return ((describe_system(device, None), found),)
+    return ((describe_system(device, None), dataclasses.replace(found, **health_of_watched_device())),)
 
 
 def meter_for(case: Case, device: torch.device) -> Meter:

@@ -21,6 +21,7 @@ _OF_ENERGY = ["meters disagree", "short energy window"]
 _SHORT = {
     "at its power limit": "power limit",
     "on a shared device": "shared device",
+    "with device errors": "device errors",
     "on a busy host": "busy host",
     "limited by the host": "host-bound",
     "with ranks missing": "ranks missing",
@@ -50,6 +51,7 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
             "not warmed up": cases["steady"].map(lambda steady: steady is False),
             "with ranks missing": cases["warnings"].map(partial(_says, "missing_ranks")),
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
+            "with device errors": cases["warnings"].map(_has_device_errors),
             "on a busy host": cases["warnings"].map(partial(_says, "busy_host")),
             "limited by the host": cases["warnings"].map(partial(_says, "host_bound")),
             "with settings reset": cases["warnings"].map(partial(_says, "settings_reset")),
@@ -110,6 +112,10 @@ def _slowed_by(reasons: object) -> set[str]:
 
 def _says(code: str, warnings: object) -> bool:
     return any(str(warning).startswith(f"{code}:") for warning in _items(warnings))
+
+
+def _has_device_errors(warnings: object) -> bool:
+    return any(_says(code, warnings) for code in ("ecc_uncorrected", "xid"))
 
 
 def _together(said: pd.Series[str]) -> str:

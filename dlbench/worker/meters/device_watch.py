@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
+from dlbench.worker.meters.device_health import DeviceHealth, health_facts, health_warnings, read_health
 from dlbench.worker.meters.nvml import (
     THROTTLE_NAMES,
     DeviceState,
@@ -16,6 +17,14 @@ from dlbench.worker.meters.nvml import (
 )
 from dlbench.worker.meters.power_sampler import Row
 
+#: The watch of this process, for the record of a case that fails.
+_watch: DeviceWatch | None = None
+
+
+def health_of_watched_device() -> dict[str, Any]:
+    """Return the errors of the device that this process watches, as `DeviceWatch.health`; empty without a watch."""
+    return {} if _watch is None else _watch.health()
+
 
 class DeviceWatch:
     """Watch of one NVIDIA device around the window; all values are None without NVML.
@@ -24,18 +33,24 @@ class DeviceWatch:
     """
 
     def __init__(self, uuid: str | None) -> None:
+        global _watch
+        _watch = self
         self._before: DeviceState | None = None
         self._after: DeviceState | None = None
         self._reasons: Counter[str] = Counter()
         self._num_looks = 0
         self._others: int | None = None
         self._device: NvmlDevice | None = None
+        self._xids: tuple[int, ...] | None = None
+        self._health = self._health_after = DeviceHealth()
         if uuid is not None:
             try:
                 self._device = NvmlDevice(uuid)
             except MeterUnavailable:
                 return
             self._processes_before = self._device.process_ids()
+            self._xid_events = self._device.xid_events()
+            self._health = self._health_after = read_health(self._device)
 
     def before(self) -> None:
         """Read the state right before the window."""
@@ -47,6 +62,25 @@ class DeviceWatch:
         if self._device is not None:
             self._after = self._device.state()
             self._others = count_others(self._processes_before, self._device.process_ids())
+            self._read_health()
+
+    def health(self) -> dict[str, Any]:
+        """Return the device's errors until now as fields of `Measurement`, with warnings: for a case that failed."""
+        if self._device is None:
+            return {}
+        self._read_health()
+        return {**self._health_facts(), "warnings": self._health_warnings()}
+
+    def _read_health(self) -> None:
+        if self._device is not None:
+            self._health_after = read_health(self._device)
+            self._xids = self._xid_events.read() if self._xid_events else None
+
+    def _health_facts(self) -> dict[str, Any]:
+        return {**health_facts(self._health, self._health_after), "xid_events": self._xids}
+
+    def _health_warnings(self) -> tuple[str, ...]:
+        return health_warnings(self._health, self._health_after, self._xids)
 
     def facts(self, rows: list[Row]) -> dict[str, Any]:
         """Return fields of `Measurement` from both states and the sampler's `rows` in the window."""
@@ -75,6 +109,7 @@ class DeviceWatch:
             "other_processes": self._others,
             "memory_device_used_bytes": after.memory_used_bytes,
             "memory_device_total_bytes": after.memory_total_bytes,
+            **self._health_facts(),
         }
 
     def warnings(self) -> tuple[str, ...]:
@@ -90,4 +125,4 @@ class DeviceWatch:
                 warnings.append(f"{code}: {', '.join(shares)}.")
         if self._others:
             warnings.append(f"shared_device: {self._others} other process(es) had a context on the device.")
-        return tuple(warnings)
+        return (*warnings, *self._health_warnings())

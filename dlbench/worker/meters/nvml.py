@@ -26,6 +26,16 @@ THROTTLE_NAMES = {
     0x400: "reliability",
 }
 
+#: Kind and time of an ECC counter -> NVML's codes of them.
+_ECC_COUNTERS = {
+    ("corrected", "volatile"): (0, 0),
+    ("uncorrected", "volatile"): (1, 0),
+    ("corrected", "aggregate"): (0, 1),
+    ("uncorrected", "aggregate"): (1, 1),
+}
+#: A device in a loop of errors must not fill the record.
+MOST_XIDS = 100
+
 
 class MeterUnavailable(Exception):
     """A meter without reading, with the reason. Handled internally, never shown as an error."""
@@ -105,6 +115,23 @@ class NvmlDevice:
             bits = optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
         return bits
 
+    def ecc_errors(self) -> dict[tuple[str, str], int | None]:
+        """Read the total of ECC errors by kind (corrected, uncorrected) and time (volatile, aggregate)."""
+        read = pynvml.nvmlDeviceGetTotalEccErrors
+        return {(k, t): optional(read, self._handle, *codes) for (k, t), codes in _ECC_COUNTERS.items()}
+
+    def remapped_rows(self) -> tuple[int, int, int, int] | None:
+        """Read rows remapped because of corrected and of uncorrected errors, and whether one is pending or failed."""
+        rows: tuple[int, int, int, int] | None = optional(pynvml.nvmlDeviceGetRemappedRows, self._handle)
+        return rows
+
+    def xid_events(self) -> XidEvents | None:
+        """Watch for Xid events from now on; None where the driver or its permissions do not allow it."""
+        try:
+            return XidEvents(self._handle)
+        except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
+            return None
+
     def process_ids(self) -> list[int] | None:
         """Return the processes with a context on the device, as host process ids (differ inside a container)."""
         processes = optional(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
@@ -115,6 +142,27 @@ class NvmlDevice:
         if not values or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
             return None
         return float(values[0].value.uiVal) / 1e3
+
+
+class XidEvents:
+    """Xid numbers that the driver reports about one device, from the making of this object on."""
+
+    def __init__(self, handle: Any) -> None:
+        self._events = pynvml.nvmlEventSetCreate()
+        self._numbers: list[int] = []
+        try:
+            pynvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeXidCriticalError, self._events)
+        except pynvml.NVMLError:
+            pynvml.nvmlEventSetFree(self._events)
+            raise
+
+    def read(self) -> tuple[int, ...]:
+        """Return all numbers so far, in order; does not wait."""
+        while (event := optional(pynvml.nvmlEventSetWait_v2, self._events, 0)) is not None:
+            self._numbers.append(int(event.eventData))
+            if len(self._numbers) >= MOST_XIDS:
+                break
+        return tuple(self._numbers)
 
 
 def optional(read: Callable[..., Any], *arguments: Any) -> Any:

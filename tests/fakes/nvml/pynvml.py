@@ -8,7 +8,8 @@ average over the last 25 ms of a tick, as on A100 and H100.
 A device: {"uuid": "GPU-...", "power": [[until_s, watts], ..., [null, watts]], "mig": false, "processes": [pid, ...],
 "module": watts or null, "energy": "counter" | "unsupported" | "no_permission" | "frozen", "lost_at_s": null or time,
 "reset_at_s": null or time, "throttle": bits, "power_scale": 1.0 (an error of the sensor), "old_driver": false (it does
-not know the newest call for processes)}.
+not know the newest call for processes), "ecc": {"corrected_volatile": 1, ...} or null, "rows": [corrected, uncorrected,
+pending, failed] or null, "xids": [number, ...] or null (events need a permission)}.
 """
 
 import json
@@ -24,6 +25,7 @@ NVML_ERROR_NOT_SUPPORTED = 3
 NVML_ERROR_NO_PERMISSION = 4
 NVML_ERROR_NOT_FOUND = 6
 NVML_ERROR_DRIVER_NOT_LOADED = 9
+NVML_ERROR_TIMEOUT = 10
 NVML_ERROR_GPU_IS_LOST = 15
 NVML_CLOCK_SM = 1
 NVML_CLOCK_MEM = 2
@@ -32,6 +34,7 @@ NVML_FI_DEV_POWER_INSTANT = 186
 NVML_POWER_SCOPE_GPU = 0
 NVML_POWER_SCOPE_MODULE = 1
 NVML_DEVICE_MIG_ENABLE = 1
+nvmlEventTypeXidCriticalError = 8  # noqa: N816
 TICK_S = 0.1
 SENSOR_S = 0.025
 
@@ -202,3 +205,37 @@ def nvmlDeviceGetMigMode(handle):  # noqa: N802
     if "mig" not in _alive(handle):
         raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
     return [int(_alive(handle)["mig"])] * 2
+
+
+def nvmlDeviceGetTotalEccErrors(handle, kind, since):  # noqa: N802
+    if not (ecc := _alive(handle).get("ecc")):
+        raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
+    return ecc.get(f"{('corrected', 'uncorrected')[kind]}_{('volatile', 'aggregate')[since]}", 0)
+
+
+def nvmlDeviceGetRemappedRows(handle):  # noqa: N802
+    if not (rows := _alive(handle).get("rows")):
+        raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
+    return tuple(rows)
+
+
+def nvmlEventSetCreate():  # noqa: N802
+    return SimpleNamespace(handles=[], read=0)
+
+
+def nvmlEventSetFree(events):  # noqa: N802
+    events.handles.clear()
+
+
+def nvmlDeviceRegisterEvents(handle, kinds, events):  # noqa: N802
+    if _alive(handle).get("xids", []) is None:
+        raise NVMLError(NVML_ERROR_NO_PERMISSION)
+    events.handles.append(handle)
+
+
+def nvmlEventSetWait_v2(events, timeout_ms):  # noqa: N802
+    xids = [number for handle in events.handles for number in _alive(handle).get("xids", [])]
+    if events.read >= len(xids):
+        raise NVMLError(NVML_ERROR_TIMEOUT)
+    events.read += 1
+    return SimpleNamespace(eventType=nvmlEventTypeXidCriticalError, eventData=xids[events.read - 1])

@@ -169,6 +169,42 @@ print(json.dumps([facts, [w.partition(":")[0] for w in watch.warnings()], driver
     assert warnings == ["throttled", "power_capped", "shared_device"]
 
 
+def test_memory_errors_and_xids_of_a_case_come_through_the_real_structures(with_gpu):
+    lines = """
+import os
+watch = DeviceWatch(uuid)
+os.environ.update(NVML_ECC="9 1 30 2", NVML_ROWS="2 1 1 0", NVML_XIDS="48 63")
+watch.before()
+watch.after()
+print(json.dumps([watch.facts([]), watch.warnings()]))
+"""
+    facts, warnings = with_gpu(lines, ecc="4 0 25 1", rows="2 0 0 0")
+    assert (facts["ecc_corrected_volatile_before"], facts["ecc_corrected_volatile_after"]) == (4, 9)
+    assert (facts["ecc_uncorrected_volatile_before"], facts["ecc_uncorrected_volatile_after"]) == (0, 1)
+    assert (facts["ecc_corrected_aggregate_after"], facts["ecc_uncorrected_aggregate_after"]) == (30, 2)
+    assert (facts["rows_remapped_corrected_before"], facts["rows_remapped_uncorrected_after"]) == (2, 1)
+    assert (facts["remap_pending_before"], facts["remap_pending_after"]) == (False, True)
+    assert facts["xid_events"] == [48, 63]
+    assert warnings == [
+        "ecc_corrected: ECC corrected 5 memory error(s) during the case.",
+        "ecc_uncorrected: 1 memory error(s) during the case could not be corrected.",
+        "rows_remapped: 1 memory row(s) were remapped during the case.",
+        "rows_remapped: a memory row waits to be remapped; reset the GPU.",
+        "xid: the driver reported Xid 48, 63 during the case.",
+    ]
+
+
+def test_without_ecc_and_permission_for_events_the_errors_are_unknown(with_gpu):
+    lines = """
+watch = DeviceWatch(uuid)
+watch.before()
+watch.after()
+facts = watch.facts([])
+print(json.dumps([facts["ecc_corrected_volatile_after"], facts["remap_failed_after"], facts["xid_events"]]))
+"""
+    assert with_gpu(lines, xids=-1) == [None, None, None]
+
+
 @pytest.mark.parametrize("tick_s", [0.02, 0.1])
 def test_the_tick_of_the_counter_is_found(with_gpu, tick_s):
     lines = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.worker.meters import energy, nvml, reading
-from dlbench.worker.meters.device_watch import DeviceWatch
+from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import NoMeter, NvmlCounterMeter, SampledMeter, next_tick, open_meter
 from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
 from dlbench.worker.meters.power_trace import Sampler, integrate
@@ -224,6 +224,18 @@ def test_heat_and_limits_of_the_board_throttle_and_the_power_cap_is_named_apart(
     throttled, capped = watch.warnings()
     assert throttled == "throttled: hw_thermal_slowdown in 1 of 1 samples, board_limit in 1 of 1 samples."
     assert capped.startswith("power_capped: ")
+
+
+def test_the_errors_of_a_device_stay_known_where_its_case_fails(fake_nvml):
+    fake_nvml(device(ecc={"uncorrected_volatile": 2}))
+    DeviceWatch(UUID)
+    fake_nvml(device(ecc={"uncorrected_volatile": 2}, xids=[31]))
+    facts = health_of_watched_device()
+    assert facts["xid_events"] == (31,)
+    assert facts["warnings"] == (
+        "ecc_uncorrected: 2 uncorrected memory error(s) since the driver was loaded.",
+        "xid: the driver reported Xid 31 (of the application) during the case.",
+    )
 
 
 def test_a_driver_too_old_for_a_call_leaves_its_fact_unknown(fake_nvml):
