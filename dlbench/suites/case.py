@@ -70,6 +70,8 @@ class Protocol:
     heap: str = "keep"
     #: Whether the result is compared with fp32 on the CPU (`dlbench.worker.fingerprint`); a wrong case is `invalid`.
     fingerprint: str = "off"
+    #: Warm-up goes on until the device is this warm [°C]; 0: its temperature does not matter.
+    warmup_until_c: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("warmup_min_steps", "min_steps", "max_steps"):
@@ -78,6 +80,7 @@ class Protocol:
             require(getattr(self, name) >= 0, f"protocol.{name}", getattr(self, name), "at least 0 s")
         for name in ("max_time_s", "timeout_s"):
             require(getattr(self, name) > 0, f"protocol.{name}", getattr(self, name), "above 0 s")
+        require(0 <= self.warmup_until_c <= 120, "protocol.warmup_until_c", self.warmup_until_c, "from 0 to 120 °C")
         require(0.5 <= self.confidence <= 0.9999, "protocol.confidence", self.confidence, "from 0.5 to 0.9999")
         require(0 < self.target_half_width < 1, "protocol.target_half_width", self.target_half_width, "between 0 and 1")
         require(self.min_time_s <= self.max_time_s, "protocol.min_time_s", self.min_time_s, "at most max_time_s")
@@ -127,13 +130,16 @@ class Case:
     freeze: str = "off"  # inference, compiled: weights become constants, in the layout that kernels want
     flush_denormals: str = "off"  # on the CPU: numbers below 1e-38 become zero
     threads: int = 0  # of a CPU process; 0 is PyTorch's choice
+    #: Settings of the GPU itself, in force for this case alone; 0: as the device is. See docs/power.md.
+    power_cap_w: int = 0
+    clock_mhz: int = 0
     protocol: Protocol = field(default_factory=Protocol)
 
     def __post_init__(self) -> None:
         require_choices(self, CHOICES)
         for axis in ("batch_size", "nodes", "devices_per_node", "bucket_cap_mb"):
             require(getattr(self, axis) >= 1, axis, getattr(self, axis), "at least 1")
-        for axis in ("repeat", "loader_workers", "cudnn_benchmark_limit", "threads"):
+        for axis in ("repeat", "loader_workers", "cudnn_benchmark_limit", "threads", "power_cap_w", "clock_mhz"):
             require(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
         if self.optimizer_impl == "fused" and self.optimizer == "rmsprop":
             raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; take plain or foreach")
@@ -148,7 +154,9 @@ class Case:
             if self.device not in (device, "auto") and axis in changed_axes(self):
                 where = "a GPU" if device == "cuda" else "a CPU"
                 raise BadInput(
-                    f"{axis} is '{getattr(self, axis)}', which works on {where} only; leave it out, or exclude these "
+                    f"{axis,
+    **dict.fromkeys(("power_cap_w", "clock_mhz"), "cuda"),
+} is '{getattr(self, axis)}', which works on {where} only; leave it out, or exclude these "
                     f"cases by device"
                 )
         if self.freeze == "on" and self.compile == "off":

@@ -16,7 +16,7 @@ import torch
 from dlbench.errors import DlbenchError
 from dlbench.results.records import SHARED_FACTS, Measurement, Outcome, System
 from dlbench.stats import drift
-from dlbench.suites.case import Case
+from dlbench.suites.case import Case, Protocol
 from dlbench.worker import loading, memory
 from dlbench.worker.counting.work import count_work
 from dlbench.worker.devices import clock_for, device_uuid, find_device
@@ -25,6 +25,7 @@ from dlbench.worker.forks import leave_if_forked, require_one_process
 from dlbench.worker.machine.system import describe_system, device_facts, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import Meter, open_meter
+from dlbench.worker.meters.held_limits import hold_limits, left_limits
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.meters.reading import Reading
 from dlbench.worker.progress import enter_phase
@@ -45,6 +46,7 @@ class Warmup:
 
     step_s: tuple[float, ...]
     steady: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def estimate_s(self) -> float:
@@ -68,6 +70,20 @@ def measure(
     """
     load_before = load_average()
     device = find_device(case, context.local_rank)
+    held = hold_limits(case, device_uuid(device))
+    try:
+        measured = _measure_on(device, case, context, import_s, known)
+    finally:
+        left = left_limits(held)
+    system = describe_system(device, load_before)
+    status = "ok" if measured.stop_reason == "target" else "unstable"
+    return Outcome(status, None, ((system, _with_facts(measured, {"warnings": left})),))
+
+
+def _measure_on(
+    device: torch.device, case: Case, context: RankContext, import_s: float | None, known: Mapping[str, Any] | None
+) -> Measurement:
+    """Measure `case` on the device, whose limits are set."""
     clock = clock_for(device)
     watch = DeviceWatch(device_uuid(device))
     host = HostWatch()
@@ -85,7 +101,7 @@ def measure(
         if case.cuda_graph == "on":
             enter_phase("capture")
             workload.capture()
-        warmup = _warm_up(workload, clock, meter, context)
+        warmup = _warm_up(workload, clock, meter, watch, context)
         window, reading, loss_first, loss_last = _measure_window(workload, clock, meter, watch, host, warmup, context)
     measurement = Measurement(
         rank=context.rank,
@@ -135,14 +151,13 @@ def measure(
         settings.set()  # counting and the fingerprint have built the network again
     warnings = (
         *_timing_warnings(warmup, window, waits_itself),
+        *warmup.warnings,
         *reading.warnings,
         *watch.warnings(),
         *host.warnings(),
         *measurement.warnings,
     )
-    measurement = dataclasses.replace(measurement, warnings=warnings)
-    status = "ok" if window.stop_reason == "target" else "unstable"
-    return Outcome(status, None, ((describe_system(device, load_before), measurement),))
+    return dataclasses.replace(measurement, warnings=warnings)
 
 
 def what_is_known(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
@@ -160,7 +175,7 @@ def meter_for(case: Case, device: torch.device) -> Meter:
     return open_meter(case.protocol.energy, device.type, device_uuid(device), pci_address)
 
 
-def _warm_up(workload: Workload, clock: Clock, meter: Meter, context: RankContext) -> Warmup:
+def _warm_up(workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch, context: RankContext) -> Warmup:
     """Run steps until the step time no longer falls; measure idle power after the first step, with all data in
     place."""
     protocol = workload.case.protocol
@@ -177,7 +192,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, context: RankContex
     window = run_window(
         workload.step,
         clock,
-        SlowestRank(WarmupRule(protocol), context.all_gather),
+        SlowestRank(WarmupRule(protocol, watch.temperature_c), context.all_gather),
         step_estimate_s=second_s,
         first_look_s=protocol.warmup_min_time_s,
         cap_s=protocol.warmup_max_time_s,
@@ -185,7 +200,17 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, context: RankContex
         growth=WARMUP_GROWTH,
         broadcast=context.broadcast if context.group else None,
     )
-    return Warmup((first_s, second_s, *window.step_s), window.stop_reason == "steady")
+    steady = window.stop_reason in ("steady", "cool")
+    return Warmup((first_s, second_s, *window.step_s), steady, _temperature_warnings(protocol, watch.temperature_c()))
+
+
+def _temperature_warnings(protocol: Protocol, temperature_c: float | None) -> tuple[str, ...]:
+    """Return a warning if the warm-up ended at a lower temperature than asked for, or at an unknown one."""
+    wanted_c = protocol.warmup_until_c
+    if not wanted_c or (temperature_c is not None and temperature_c >= wanted_c):
+        return ()
+    reached = "the temperature is unknown" if temperature_c is None else f"the device reached {temperature_c:.0f} °C"
+    return (f"not_warm: {reached}; protocol.warmup_until_c asks for {wanted_c:.0f} °C.",)
 
 
 def _timed_step(workload: Workload, clock: Clock) -> float:

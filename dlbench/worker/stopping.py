@@ -18,15 +18,27 @@ MIN_STEPS_AT_CAP = 3
 
 @dataclass(frozen=True)
 class WarmupRule:
-    """ "steady" once the drift test is passed, after a minimum of time and steps; "cap" at the longest warm-up."""
+    """ "steady" once the drift test is passed and the device is warm, after a minimum of time and steps.
+
+    At the longest warm-up "cool" where only the temperature is missing, else "cap".
+    """
 
     protocol: Protocol
+    #: Reads the temperature of the device [°C]; None if unknown, which ends no waiting and starts none.
+    read_temperature_c: Callable[[], float | None] = lambda: None
 
     def __call__(self, step_s: list[float], elapsed_s: float) -> str | None:
         long_enough = elapsed_s >= self.protocol.warmup_min_time_s and len(step_s) >= self.protocol.warmup_min_steps
-        if long_enough and is_steady(step_s):
+        steady = long_enough and is_steady(step_s)
+        if steady and self._is_warm():
             return "steady"
-        return "cap" if elapsed_s >= self.protocol.warmup_max_time_s else None
+        if elapsed_s < self.protocol.warmup_max_time_s:
+            return None
+        return "cool" if steady else "cap"
+
+    def _is_warm(self) -> bool:
+        temperature_c = self.read_temperature_c() if self.protocol.warmup_until_c else None
+        return temperature_c is None or temperature_c >= self.protocol.warmup_until_c
 
 
 @dataclass

@@ -64,6 +64,10 @@ class DeviceWatch:
             self._others = count_others(self._processes_before, self._device.process_ids())
             self._read_health()
 
+    def temperature_c(self) -> float | None:
+        """Read the temperature now; None without NVML."""
+        return None if self._device is None else self._device.temperature_c()
+
     def health(self) -> dict[str, Any]:
         """Return the device's errors until now as fields of `Measurement`, with warnings: for a case that failed."""
         if self._device is None:

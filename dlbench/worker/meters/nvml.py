@@ -132,6 +132,33 @@ class NvmlDevice:
         except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
             return None
 
+    def power_limit_range_w(self) -> tuple[float, float] | None:
+        """Read the lowest and highest power limit that the device accepts [W]."""
+        limits = optional(pynvml.nvmlDeviceGetPowerManagementLimitConstraints, self._handle)
+        return None if limits is None else (limits[0] / 1e3, limits[1] / 1e3)
+
+    def power_limit_w(self) -> float:
+        """Read the power limit that was set last [W]; NVMLError if it cannot be read."""
+        return float(pynvml.nvmlDeviceGetPowerManagementLimit(self._handle)) / 1e3
+
+    def set_power_limit(self, limit_w: float) -> None:
+        """Set the power limit [W]; NVMLError without permission."""
+        pynvml.nvmlDeviceSetPowerManagementLimit(self._handle, round(1e3 * limit_w))
+
+    def sm_clock_range_mhz(self) -> tuple[float, float] | None:
+        """Read the lowest and highest SM clock that the device accepts [MHz]."""
+        memory_mhz = optional(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_MEM)
+        clocks = optional(pynvml.nvmlDeviceGetSupportedGraphicsClocks, self._handle, memory_mhz) if memory_mhz else None
+        return (min(clocks), max(clocks)) if clocks else None
+
+    def lock_sm_clock(self, mhz: int) -> None:
+        """Hold the SM clock at `mhz` at most and at least; NVMLError without permission."""
+        pynvml.nvmlDeviceSetGpuLockedClocks(self._handle, mhz, mhz)
+
+    def unlock_sm_clock(self) -> None:
+        """Let the device choose its SM clock again."""
+        pynvml.nvmlDeviceResetGpuLockedClocks(self._handle)
+
     def process_ids(self) -> list[int] | None:
         """Return the processes with a context on the device, as host process ids (differ inside a container)."""
         processes = optional(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)

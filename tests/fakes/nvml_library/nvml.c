@@ -17,6 +17,9 @@
                       no ECC where it is missing
      NVML_ROWS        remapped rows: corrected, uncorrected, whether one is pending, whether one failed
      NVML_XIDS        numbers of Xid events that come after their registration; -1: events need a permission
+     NVML_STATE       a file with power limit [mW] and locked clock [MHz, 0: none], shared by all processes
+     NVML_LIMITS      what setting a limit or clock answers (4: no permission)
+     NVML_KEEPS       power limit that the device enforces whatever is set [mW]
      NVML_REASONS     bits of the clocks' event reasons
    Structures are those of nvml.h, versions 12 and 13. */
 #include <math.h>
@@ -67,6 +70,25 @@ static double sensor_w(void) {
 
 static Return alive(void) {
     return now_s() >= setting("NVML_LOST_AT", HUGE_VAL) ? LOST : SUCCESS;
+}
+
+/* What the last process set: power limit [mW] and locked clock [MHz]. */
+static void read_state(unsigned *limit_mw, unsigned *mhz) {
+    const char *path = getenv("NVML_STATE");
+    FILE *file = path ? fopen(path, "r") : NULL;
+    *limit_mw = 700000, *mhz = 0;
+    if (file && fscanf(file, "%u %u", limit_mw, mhz)) fclose(file);
+}
+
+static Return write_state(unsigned limit_mw, unsigned mhz) {
+    const char *path = getenv("NVML_STATE");
+    Return answer = setting("NVML_LIMITS", alive());
+    FILE *file = !answer && path ? fopen(path, "w") : NULL;
+    if (file) {
+        fprintf(file, "%u %u\n", limit_mw, mhz);
+        fclose(file);
+    }
+    return answer;
 }
 
 Return nvmlInitWithFlags(unsigned flags) { return setting("NVML_INIT", SUCCESS); }
@@ -147,12 +169,14 @@ Return nvmlDeviceGetFieldValues(Device device, int count, FieldValue *fields) {
 }
 
 Return nvmlDeviceGetClockInfo(Device device, unsigned kind, unsigned *mhz) {
-    *mhz = kind == 1 ? 1755 : 2619;
+    unsigned limit_mw, locked_mhz;
+    read_state(&limit_mw, &locked_mhz);
+    *mhz = kind != 1 ? 2619 : locked_mhz ? locked_mhz : 1755;
     return alive();
 }
 
 Return nvmlDeviceGetMaxClockInfo(Device device, unsigned kind, unsigned *mhz) {
-    *mhz = 1980;
+    *mhz = kind == 1 ? 1980 : 2619;
     return alive();
 }
 
@@ -161,8 +185,43 @@ Return nvmlDeviceGetTemperature(Device device, unsigned kind, unsigned *celsius)
     return alive();
 }
 
+Return nvmlDeviceGetPowerManagementLimitConstraints(Device device, unsigned *lowest_mw, unsigned *highest_mw) {
+    *lowest_mw = 200000, *highest_mw = 700000;
+    return alive();
+}
+
+Return nvmlDeviceGetPowerManagementLimit(Device device, unsigned *limit_mw) {
+    unsigned mhz;
+    read_state(limit_mw, &mhz);
+    return alive();
+}
+
 Return nvmlDeviceGetEnforcedPowerLimit(Device device, unsigned *limit_mw) {
-    *limit_mw = 700000;
+    nvmlDeviceGetPowerManagementLimit(device, limit_mw);
+    *limit_mw = setting("NVML_KEEPS", *limit_mw);
+    return alive();
+}
+
+Return nvmlDeviceSetPowerManagementLimit(Device device, unsigned limit_mw) {
+    unsigned before_mw, mhz;
+    read_state(&before_mw, &mhz);
+    return limit_mw < 200000 || limit_mw > 700000 ? INVALID_ARGUMENT : write_state(limit_mw, mhz);
+}
+
+Return nvmlDeviceSetGpuLockedClocks(Device device, unsigned lowest_mhz, unsigned highest_mhz) {
+    unsigned limit_mw, mhz;
+    read_state(&limit_mw, &mhz);
+    return write_state(limit_mw, highest_mhz);
+}
+
+Return nvmlDeviceResetGpuLockedClocks(Device device) { return nvmlDeviceSetGpuLockedClocks(device, 0, 0); }
+
+Return nvmlDeviceGetSupportedGraphicsClocks(Device device, unsigned memory_mhz, unsigned *count, unsigned *mhz) {
+    unsigned room = *count, there = (1980 - 345) / 15 + 1;
+    *count = there;
+    if (memory_mhz != 2619) return INVALID_ARGUMENT;
+    if (room < there) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; i < there; i++) mhz[i] = 1980 - 15 * i;
     return alive();
 }
 

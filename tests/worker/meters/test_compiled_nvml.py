@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "fakes" / "nvml_library" / "nvml.c"
 UUID = "11111111-2222-3333-4444-555555555555"
 IMPORTS = """
 import json, sys, time
@@ -34,24 +31,12 @@ def window(length_s):
 """
 
 
-@pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    """The folder of the compiled stand-in."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        pytest.skip("no C compiler on this machine")
-    folder = tmp_path_factory.mktemp("nvml")
-    command = [compiler, "-shared", "-fPIC", "-O1", "-o", folder / "libnvidia-ml.so.1", SOURCE, "-lm"]
-    subprocess.run(command, check=True)
-    return folder
-
-
 @pytest.fixture
-def with_gpu(library):
+def with_gpu(nvml_library):
     """Runs lines of Python, in a process that finds the stand-in, and gives what its `print` wrote as JSON."""
 
     def run(lines, uuid=UUID, **settings):
-        environment = {**os.environ, "LD_LIBRARY_PATH": str(library), "NVML_UUID": f"GPU-{UUID}"}
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(nvml_library), "NVML_UUID": f"GPU-{UUID}"}
         environment |= {f"NVML_{name.upper()}": str(value) for name, value in settings.items()}
         command = [sys.executable, "-c", f"{IMPORTS}\n{lines}", uuid]
         found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)

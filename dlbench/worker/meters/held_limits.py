@@ -1,0 +1,83 @@
+"""Limits of a device for the length of a case: starts the guard that sets them and puts back what was there."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import sys
+
+from dlbench.errors import InvalidMeasurement
+from dlbench.suites.case import Case
+from dlbench.worker.meters.device_limits import Limits
+from dlbench.worker.meters.limit_guard import state_file
+from dlbench.worker.progress import enter_phase
+
+READY_TIMEOUT_S = 90.0
+RESTORE_TIMEOUT_S = 60.0
+#: The guard must outlive the worker: what ends the worker's processes looks for this variable.
+_MARK = "DLBENCH_ATTEMPT_FOLDER"
+
+
+class HeldLimits:
+    """Limits that hold until `restore`, or until this process ends in any way."""
+
+    def __init__(self, uuid: str, limits: Limits) -> None:
+        arguments = [uuid, str(limits.power_w), str(limits.clock_mhz)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dlbench.worker.meters.limit_guard", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={name: value for name, value in os.environ.items() if name != _MARK},
+            start_new_session=True,  # a signal to the worker's group must not reach it
+        )
+        self.refusal = self._refusal()
+
+    def _refusal(self) -> str | None:
+        """Return why the limits are not set; None if they are."""
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], READY_TIMEOUT_S)[0]:
+            return f"the process that sets them did not answer within {READY_TIMEOUT_S:.0f} s"
+        said = self._process.stdout.readline().strip()
+        return None if said == "ready" else said.partition(" ")[2] or "the process that sets them has ended"
+
+    def restore(self) -> str | None:
+        """Put back what was there; return what could not be put back."""
+        try:
+            said, _ = self._process.communicate(timeout=RESTORE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            return f"no answer within {RESTORE_TIMEOUT_S:.0f} s"
+        lines = said.strip().splitlines()
+        return lines[-1].partition(" ")[2] if lines and not lines[-1].startswith("ready") else None
+
+
+def hold_limits(case: Case, uuid: str | None) -> HeldLimits | None:
+    """Set the limits of the case; put back first what a killed run left. None if neither is needed.
+
+    Raises:
+        InvalidMeasurement: the device or its driver refuses a limit of the case; the device is as it was.
+    """
+    limits = Limits(case.power_cap_w, case.clock_mhz)
+    if limits == Limits() and (uuid is None or not state_file(uuid).exists()):
+        return None
+    if uuid is None:
+        raise InvalidMeasurement("power_cap_w and clock_mhz can be set only on NVIDIA GPUs with a known UUID")
+    enter_phase("limits")
+    held = HeldLimits(uuid, limits)
+    if held.refusal is not None and limits != Limits():
+        left = held.restore()
+        raise InvalidMeasurement(held.refusal if left in (None, held.refusal) else f"{held.refusal}; {left}")
+    return held
+
+
+def left_limits(held: HeldLimits | None) -> tuple[str, ...]:
+    """Put the device back; return a warning, as "code: sentence", if that failed."""
+    if held is None:
+        return ()
+    left = held.refusal or held.restore()
+    if not left:
+        return ()
+    warning = f"limits_left: limits of the device were not put back: {left}."
+    print(warning, file=sys.stderr, flush=True)  # a case that fails has no warnings in its record
+    return (warning,)

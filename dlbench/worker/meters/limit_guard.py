@@ -1,0 +1,140 @@
+"""`python -m dlbench.worker.meters.limit_guard UUID POWER_W CLOCK_MHZ`: holds limits while its parent lives.
+
+The process sets the limits, prints "ready" (or "refused REASON"), and puts back what it found as soon as its stdin ends
+or its parent is dead, killed by SIGKILL too. It writes what it found to a file before it sets anything. If it is killed
+itself, with the whole job, the next one on this node finds the file and puts the device back first. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dlbench.worker.meters.device_limits import LimitControl, LimitRefused, Limits
+from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
+
+#: How long to wait for another process that holds limits of the same device [s].
+LOCK_TIMEOUT_S = 20.0
+POLL_S = 0.5
+
+
+def state_file(uuid: str) -> Path:
+    """Return the file that says what to put back: memory of this node, which a reboot empties as it resets limits."""
+    shared = Path("/dev/shm")
+    root = shared if shared.is_dir() and os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    return root / f"dlbench-limits-{os.getuid()}-{uuid.removeprefix('GPU-')}.json"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Hold the file; LimitRefused if another process holds it for too long."""
+    give_up_s = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last owner may have removed it between the two calls.
+            if path.exists() and os.fstat(file).st_ino == path.stat().st_ino:
+                break
+        except BlockingIOError:
+            if time.monotonic() > give_up_s:
+                os.close(file)
+                raise LimitRefused("another process has set limits of this device and still runs") from None
+        os.close(file)
+        time.sleep(0.1)
+    try:
+        yield file
+    finally:
+        os.close(file)
+
+
+def _read(file: int) -> dict[str, Any]:
+    try:
+        found = json.loads(os.pread(file, 4096, 0) or b"{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(file: int, found: dict[str, Any]) -> None:
+    os.pwrite(file, json.dumps(found).encode(), 0)
+    os.fsync(file)
+
+
+def _restore(control: LimitControl, found: dict[str, Any]) -> str | None:
+    """Put back what was found; return what could not be put back, with how to do it by hand."""
+    failed = []
+    power_w = found.get("power_w")
+    for is_due, restore, by_hand in (
+        (power_w, lambda: control.set_power_limit(float(power_w or 0)), f"-pl {power_w}"),
+        (found.get("clock_locked"), control.unlock_clock, "-rgc"),
+    ):
+        if is_due:
+            try:
+                restore()
+            except LimitRefused as error:
+                failed.append(f"{error} (by hand: nvidia-smi {by_hand})")
+    return "; ".join(failed) or None
+
+
+def hold(uuid: str, limits: Limits) -> int:
+    """Set the limits, wait for the end of the parent, and put back what was found; return the exit status."""
+    parent = os.getppid()
+    path = state_file(uuid)
+    with _locked(path) as file:
+        control = LimitControl(NvmlDevice(uuid), uuid)
+        left = _restore(control, _read(file))
+        if left:
+            raise LimitRefused(f"limits that an earlier run left cannot be put back: {left}")
+        os.ftruncate(file, 0)
+        control.check(limits)
+        found = {
+            "power_w": control.power_limit_w() if limits.power_w else None,
+            "clock_locked": bool(limits.clock_mhz),
+        }
+        _write(file, found)
+        try:
+            control.set(limits)
+            print("ready", flush=True)
+            _wait_for_end(parent)
+        finally:
+            failed = _restore(control, found)
+            if failed is None:
+                path.unlink(missing_ok=True)
+        if failed is not None:
+            print(f"left {failed}", flush=True)
+            return 1
+    return 0
+
+
+def _wait_for_end(parent: int) -> None:
+    """Wait until stdin ends; children of a killed parent may keep it open, so that its life is looked at too."""
+    while os.getppid() == parent:
+        if select.select([sys.stdin], [], [], POLL_S)[0] and not sys.stdin.buffer.read1(4096):
+            return
+
+
+def main(arguments: list[str]) -> int:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    uuid, power_w, clock_mhz = arguments
+    try:
+        with contextlib.suppress(BrokenPipeError):
+            return hold(uuid, Limits(int(power_w), int(clock_mhz)))
+    except (LimitRefused, MeterUnavailable, OSError) as error:
+        print(f"refused {error}", flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
