@@ -105,7 +105,12 @@ def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
         exports["PYTHONPATH"] = ":".join(filter(None, (job.checkout, exports.get("PYTHONPATH"))))
     if site.network.interface:
         exports |= {"NCCL_SOCKET_IFNAME": site.network.interface, "GLOO_SOCKET_IFNAME": site.network.interface}
-    return list(exports.items())
+    limits = {
+        "DLBENCH_SET_POWER_LIMIT": site.gpus.set_power_limit,
+        "DLBENCH_LOCK_CLOCK": site.gpus.lock_clock,
+        "DLBENCH_UNLOCK_CLOCK": site.gpus.unlock_clock,
+    }
+    return [*exports.items(), *((name, command) for name, command in limits.items() if command)]
 
 
 def surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:

@@ -21,6 +21,7 @@ from dlbench.suites.case import USUAL_CONFIDENCE, Case, describe
 _SHOWN = (
     *("memory_format", "compile", "cuda_graph", "optimizer", "optimizer_impl", "data", "loader", "loader_workers"),
     *("prefetch", "cudnn_benchmark_limit", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
+    *("power_cap_w", "clock_mhz"),
 )
 _SHARE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 

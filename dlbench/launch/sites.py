@@ -3,7 +3,7 @@
     scheduler      "slurm" (default) or "pbs"
     [slurm]        partition, account, qos, constraint, time_limit, cpus_per_task, ... -> #SBATCH lines
     [pbs]          queue, account, time_limit, cpus_per_node, ...   -> #PBS lines
-    [gpus]         request = "gres" | "gpus-per-node" | "none", type, per_node
+    [gpus]         request = "gres" | "gpus-per-node" | "none", type, per_node, set_power_limit, lock_clock, ...
     [software]     modules, python, host_python
     [environment]  variables, set literally: `$HOME` in a value is not expanded
     [network]      interface, master_address
@@ -159,6 +159,10 @@ class Gpus:
     request: str = _choice(GPU_REQUESTS, "none")
     type: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a GPU type, such as a100")
     per_node: int = _number(0, 0)
+    #: Commands for cases with `power_cap_w` or `clock_mhz`, where NVML may not set them; see docs/power.md.
+    set_power_limit: str | None = _text(_LINE_OF_TEXT, "a command of one line with {uuid} and {watts}")
+    lock_clock: str | None = _text(_LINE_OF_TEXT, "a command of one line with {uuid} and {mhz}")
+    unlock_clock: str | None = _text(_LINE_OF_TEXT, "a command of one line with {uuid}")
 
 
 @dataclass(frozen=True)

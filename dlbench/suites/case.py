@@ -154,9 +154,7 @@ class Case:
             if self.device not in (device, "auto") and axis in changed_axes(self):
                 where = "a GPU" if device == "cuda" else "a CPU"
                 raise BadInput(
-                    f"{axis,
-    **dict.fromkeys(("power_cap_w", "clock_mhz"), "cuda"),
-} is '{getattr(self, axis)}', which works on {where} only; leave it out, or exclude these "
+                    f"{axis} is '{getattr(self, axis)}', which works on {where} only; leave it out, or exclude these "
                     f"cases by device"
                 )
         if self.freeze == "on" and self.compile == "off":
@@ -230,7 +228,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 #: The only kind of device on which an axis may differ from its default.
 DEVICE_OF_AXIS = {
-    **dict.fromkeys(("cuda_graph", "cudnn_benchmark_limit", "prefetch"), "cuda"),
+    **dict.fromkeys(("cuda_graph", "cudnn_benchmark_limit", "prefetch", "power_cap_w", "clock_mhz"), "cuda"),
     **dict.fromkeys(("flush_denormals", "threads"), "cpu"),
 }
 #: Names of all axes, in the order in which they are combined and listed.
@@ -249,6 +247,8 @@ def describe(axis: str, value: object) -> str:
         return ""
     if axis in ("threads", "loader_workers"):
         return f"{value} {axis.removeprefix('loader_')}"
+    if axis in ("power_cap_w", "clock_mhz"):
+        return f"{value} {'W' if axis == 'power_cap_w' else 'MHz'}"
     if CHOICES.get(axis) == SWITCHES:
         return axis.replace("_", " ")
     return f"{axis.replace('_', ' ')} {value}" if axis in ("compile", "cudnn_benchmark_limit") else str(value)

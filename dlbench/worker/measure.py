@@ -70,6 +70,8 @@ def measure(
     """
     load_before = load_average()
     device = find_device(case, context.local_rank)
+    if case.power_cap_w or case.clock_mhz:
+        enter_phase("limits")
     held = hold_limits(case, device_uuid(device))
     try:
         measured = _measure_on(device, case, context, import_s, known)

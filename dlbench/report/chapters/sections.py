@@ -22,6 +22,7 @@ from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.history_section import section as history
 from dlbench.report.chapters.openings import OPENINGS
 from dlbench.report.chapters.pipeline_section import pipeline
+from dlbench.report.chapters.power_section import power
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
 from dlbench.report.chapters.scaling import section as scaling
@@ -233,6 +234,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     pipeline,
     memory,
     energy,
+    power,
     flop_time,
     bounds,
     variability,

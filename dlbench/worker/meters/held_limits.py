@@ -11,7 +11,6 @@ from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
 from dlbench.worker.meters.device_limits import Limits
 from dlbench.worker.meters.limit_guard import state_file
-from dlbench.worker.progress import enter_phase
 
 READY_TIMEOUT_S = 90.0
 RESTORE_TIMEOUT_S = 60.0
@@ -63,7 +62,6 @@ def hold_limits(case: Case, uuid: str | None) -> HeldLimits | None:
         return None
     if uuid is None:
         raise InvalidMeasurement("power_cap_w and clock_mhz can be set only on NVIDIA GPUs with a known UUID")
-    enter_phase("limits")
     held = HeldLimits(uuid, limits)
     if held.refusal is not None and limits != Limits():
         left = held.restore()

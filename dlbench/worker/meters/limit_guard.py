@@ -74,16 +74,16 @@ def _write(file: int, found: dict[str, Any]) -> None:
 def _restore(control: LimitControl, found: dict[str, Any]) -> str | None:
     """Put back what was found; return what could not be put back, with how to do it by hand."""
     failed = []
-    power_w = found.get("power_w")
-    for is_due, restore, by_hand in (
-        (power_w, lambda: control.set_power_limit(float(power_w or 0)), f"-pl {power_w}"),
-        (found.get("clock_locked"), control.unlock_clock, "-rgc"),
-    ):
-        if is_due:
-            try:
-                restore()
-            except LimitRefused as error:
-                failed.append(f"{error} (by hand: nvidia-smi {by_hand})")
+    try:
+        if found.get("power_w"):
+            control.set_power_limit(float(found["power_w"]))
+    except LimitRefused as error:
+        failed.append(f"{error} (by hand: nvidia-smi -pl {found['power_w']:g})")
+    try:
+        if found.get("clock_locked"):
+            control.unlock_clock()
+    except LimitRefused as error:
+        failed.append(f"{error} (by hand: nvidia-smi -rgc)")
     return "; ".join(failed) or None
 
 
@@ -120,7 +120,7 @@ def hold(uuid: str, limits: Limits) -> int:
 def _wait_for_end(parent: int) -> None:
     """Wait until stdin ends; children of a killed parent may keep it open, so that its life is looked at too."""
     while os.getppid() == parent:
-        if select.select([sys.stdin], [], [], POLL_S)[0] and not sys.stdin.buffer.read1(4096):
+        if select.select([sys.stdin], [], [], POLL_S)[0] and not os.read(sys.stdin.fileno(), 4096):
             return
 
 

@@ -1,0 +1,79 @@
+"""The chapter of power limits and clocks: what a lower one costs in throughput, and saves in energy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dlbench import units
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import axis_title, network
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.power_sweep import AXES, Sweep, sweeps
+from dlbench.report.document import Block, Section
+from dlbench.report.figures.plots_power import power_plot
+from dlbench.table import Cell, Column, Table
+
+_WORDS = (
+    "Cases that differ only in the power limit or the clock of the device. The product is the energy of an image times "
+    "the time of an image: the best point if both count the same."
+)
+_METRICS = ("throughput", "average_power", "energy_per_image")
+
+
+def power(content: Content) -> Section:
+    """Throughput and energy over the limit; without blocks where no case was measured at several limits."""
+    found = sweeps(content.shown)
+    if not found:
+        return Section("power", "Power limits and clocks")
+    table = power_table(found, content.system_names)
+    finding = _finding(found[0])
+    blocks = [Block(words=_WORDS), Block(plot=power_plot(found)), Block(table=table)]
+    return Section("power", "Power limits and clocks", blocks, finding)
+
+
+def power_table(found: Sequence[Sweep], names: Mapping[str, str]) -> Table:
+    """One row per limit of every sweep."""
+    axes = ("model", "mode", "precision", "batch_size")
+    columns = [Column("system", "System")] if len(names) > 1 else []
+    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    columns += [Column("limit", "Limit")]
+    columns += [Column(name, METRICS[name].heading, "right") for name in _METRICS]
+    columns += [Column("product", "Product [J·s]", "right"), Column("best", "Best for")]
+    rows: list[list[Cell]] = []
+    for one in found:
+        for point in one.points.to_dict("records"):
+            cells: list[Cell] = [names.get(point["system_id"], "unknown")] if len(names) > 1 else []
+            cells += [network(point[axis]) if axis == "model" else point[axis] for axis in axes]
+            cells.append(_limit(point[one.axis], point["limit"], AXES[one.axis]))
+            values = [point[name] for name in (*_METRICS, "product")]
+            cells += [units.digits(value, 4) if value == value else None for value in values]
+            rows.append([*cells, ", ".join(point["best"])])
+    return Table(columns, rows)
+
+
+def _limit(value: int, limit: float, unit: str) -> str:
+    if value:
+        return f"{value} {unit}"
+    return f"as found ({limit:.0f} {unit})" if limit == limit else "as found"
+
+
+def _finding(sweep: Sweep) -> str:
+    """The gain of the limit that takes the least energy against the one that is fastest."""
+    points = sweep.points[sweep.points["energy_per_image"].gt(0)]
+    if points.empty:
+        return "No energy was measured at these limits."
+    saving, fastest = points.loc[points["energy_per_image"].idxmin()], points.loc[points["throughput"].idxmax()]
+    if saving.name == fastest.name:
+        return f"{network(saving['model'])} is fastest and takes the least energy at the same limit."
+    unit = AXES[sweep.axis]
+    less = 1 - saving["energy_per_image"] / fastest["energy_per_image"]
+    slower = 1 - saving["throughput"] / fastest["throughput"]
+    return (
+        f"{network(saving['model'])} {_at(saving[sweep.axis], saving['limit'], unit)} takes {units.percent(less)} "
+        f"less energy per image than {_at(fastest[sweep.axis], fastest['limit'], unit)}, at {units.percent(slower)} "
+        "less throughput."
+    )
+
+
+def _at(value: int, limit: float, unit: str) -> str:
+    return ("at " if value else "") + _limit(value, limit, unit)

@@ -1,0 +1,39 @@
+"""Throughput and energy per image over the power limit or the clock of the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlbench import units
+from dlbench.report.analysis.labels import axis_title, network, setting
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.power_sweep import AXES, Sweep
+from dlbench.report.document import Plot
+from dlbench.report.figures import figure_style as look
+
+_MAX_COLUMNS = 3
+_SHOWN = {"throughput": look.BLUE, "energy_per_image": look.VERMILION}
+
+
+def power_plot(sweeps: Sequence[Sweep]) -> Plot:
+    """One column per sweep: throughput above, energy below; rings mark the best points."""
+    drawn = [one for one in sweeps if one.points["limit"].nunique() > 1][:_MAX_COLUMNS]
+    if not drawn:
+        return Plot("power", "The limits of these cases are unknown, so there is nothing to draw.")
+    figure = look.new_figure(4.4)
+    panels = figure.subplots(2, len(drawn), squeeze=False, sharex="col")
+    for column, one in enumerate(drawn):
+        points = one.points[one.points["limit"].notna()]
+        for axes, (metric, colour) in zip(panels[:, column], _SHOWN.items(), strict=True):
+            axes.plot(points["limit"], points[metric], color=colour, marker="o", markersize=4, ls="none")
+            best = points[[metric.partition("_")[0] in names for names in points["best"]]]
+            axes.plot(best["limit"], best[metric], color=colour, marker="o", markersize=10, mfc="none", ls="none")
+            axes.set_ylim(bottom=0)
+            if column == 0:
+                axes.set_ylabel(METRICS[metric].heading)
+        case = points.iloc[0].to_dict()
+        panels[0, column].set_title(look.plain(f"{network(case['model'])}, {setting(case, ['mode', 'precision'])}", 34))
+        panels[1, column].set_xlabel(f"{axis_title(one.axis)} [{AXES[one.axis]}]")
+    left = len(sweeps) - len(drawn)
+    more = f" Not drawn: {units.counted(left, 'sweep')}; see the table." if left else ""
+    return Plot("power", f"Throughput and energy over the limit. A ring marks the best point of each.{more}", figure)
