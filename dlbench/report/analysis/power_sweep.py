@@ -18,8 +18,8 @@ _METRICS = ("throughput", "energy_per_image", "average_power", "sm_clock_min")
 class Sweep:
     """One setting of a network at several limits.
 
-    `points` has one row per limit, in order: the axes, `system_id`, the medians of the metrics, `limit` (NaN where
-    nothing was set and the device's own is unknown), `product` [J·s], and `best`, a tuple of what the point is best for.
+    `points` has one row per limit, in order: the axes, `system_id`, the medians of the metrics, `limit` (NaN if
+    nothing was set and the device's own is unknown), `product` [J·s], and `best`: what the point is best for.
     """
 
     axis: str
