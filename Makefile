@@ -62,8 +62,10 @@ test-integrations: $(READY)
 	bash scripts/test-integrations.sh $(PY) $(ARGS)
 
 # Measures this machine and publishes it under reports/reference-NAME: make reference NAME=epyc-7b13 SUITE='quick scaling_weak'
+# Without SUITE the one that fits the device. A call ends after CALL_SECONDS (0: no limit); the same command resumes.
+CALL_SECONDS ?= 540
 reference: $(READY)
-	bash scripts/reference.sh $(PY) '$(NAME)' '$(or $(SUITE),quick)' $(RESULTS)
+	bash scripts/reference.sh $(PY) '$(NAME)' '$(SUITE)' $(RESULTS) '$(CALL_SECONDS)'
 
 # What measuring costs; on a quiet machine. ARGS=--write puts the outcome into docs/experiments/overhead.md.
 overhead: $(READY)

@@ -48,6 +48,9 @@ def prepare(
     found = probe.probe(models, argv=asked)
     cases = [case for one in suite.rounds(device=found.device_kind) for case in one]
     probe.require_devices(cases, found)
+    cases, left_out = probe.runnable(cases, found)
+    if left_out:
+        say(left_out)
     campaign = supervise.Campaign(
         results,
         suite.name,

@@ -110,12 +110,14 @@ class Runs:
         self._timeout_s = timeout_s
         self._worker = worker  # the words before the folder; none start a worker of this machine
         self._count = 0
+        self.room_bytes = limit_bytes  # where the search starts: on a GPU less than the limit, once it is known
         self.done: list[Trial] = []  # in their order
 
     def prediction(self) -> Callable[[int], float] | None:
         """Predict memory by batch [bytes]; None if the network cannot run on the meta device."""
         answer = self._run({"kind": "predict", "case": self._case.to_dict()})
         lines = answer["lines"]
+        self.room_bytes = min(self._limit_bytes, answer.get("room_bytes") or self._limit_bytes)
         # On the CPU the limit applies to the whole process.
         own = answer["process_bytes"] if self._case.device == "cpu" else 0
         if lines is None:

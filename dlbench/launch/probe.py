@@ -161,6 +161,22 @@ def require_devices(cases: Sequence[Case], found: Probe) -> None:
         raise BadInput("precision 'tf32' needs a GPU; on a CPU use fp32, amp_bf16 or amp_fp16, or exclude these cases")
 
 
+def runnable(cases: Sequence[Case], found: Probe) -> tuple[list[Case], str]:
+    """Return the cases that fit on the GPUs of a node here, and a line about those left out; "" if none is.
+
+    If none fits, all are returned: each then gets a record with the reason.
+    """
+    gpus = found.device_count
+    fitting = [case for case in cases if case.device != "cuda" or case.devices_per_node <= gpus]
+    left = {case.sample_id: case.devices_per_node for case in cases if case not in fitting} if gpus else {}
+    if not fitting or not left:
+        return list(cases), ""
+    few, most = min(left.values()), max(left.values())
+    needed = f"{few}" if few == most else f"{few} to {most}"
+    here = units.counted(gpus, "GPU")
+    return fitting, f"left out: {units.counted(len(left), 'case')} on {needed} GPUs per node; a node here has {here}"
+
+
 def _setting(facts: dict[str, Any]) -> str:
     """Describe cores and threads: "2 cores, 1 thread"; equal numbers are given once."""
     cores, threads = facts.get("cpu_cores"), facts.get("job_threads")

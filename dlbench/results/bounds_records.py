@@ -14,6 +14,14 @@ BOUNDS_VERSION = 1
 #: Kinds of ceiling: the first two in FLOP/s, the others in bytes read and written per second.
 FLOP_KINDS = ("matmul", "conv")
 BYTE_KINDS = ("copy", "triad")
+#: The best shape of a kind again, for seconds without a pause: what the device keeps up at its power and temperature.
+#: Bounds are not taken from these.
+SUSTAINED = "_sustained"
+
+
+def counts_flop(kind: str) -> bool:
+    """Whether the rate of this kind is in FLOP/s, not in bytes/s."""
+    return kind.removesuffix(SUSTAINED) in FLOP_KINDS
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Where:
 class Ceiling:
     """One repeated operation of one shape. `time_s`: samples, seconds per call, each over `calls` calls."""
 
-    kind: str  # matmul | conv | copy | triad
+    kind: str  # matmul | conv | copy | triad | matmul_sustained | copy_sustained
     precision: str | None  # as a case names it; None for copy and triad, which move fp32
     shape: str  # matmul: "M x N x K"; conv: "N C H W -> M, R x S / stride, layout"; copy and triad: "n MiB"
     flop: int | None = None  # of one call

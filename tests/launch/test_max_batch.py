@@ -99,7 +99,7 @@ request = requests.read(Path(sys.argv[1]))
 def work():
     Path({pids!r}).open("a").write(f"{{os.getpid()}}\\n")
     if request["kind"] == "predict":
-        return json.dumps({{"lines": [[500, 10], [0, 100]], "process_bytes": 50}})
+        return json.dumps({{"lines": [[500, 10], [0, 100]], "process_bytes": 50, "room_bytes": 620}})
     batch = request["case"]["batch_size"]
     assert request["limit_bytes"] == 1000
     if {kind!r} == "killed" and batch > 7:
@@ -125,7 +125,9 @@ def test_real_processes_find_it_and_none_is_left(tmp_path, monkeypatch, capsys, 
     runs = runs_of(tmp_path, monkeypatch, kind)
     line = runs.prediction()
     assert (line(1), line(10)) == (50 + 510, 50 + 1000)  # the higher one of both lines
-    trials = find_largest(lambda batch: runs.trial(batch, line), line, 1000)
+    assert runs.room_bytes == 620
+    trials = find_largest(lambda batch: runs.trial(batch, line), line, runs.room_bytes)
+    assert trials[0].batch_size == 5  # what is left beside context and libraries, not the whole limit
     assert max(t.batch_size for t in trials if t.fits) == 7
     failed = next(t for t in trials if not t.fits)
     assert failed.reason

@@ -3,7 +3,6 @@
 import json
 import os
 
-import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -59,6 +58,7 @@ def test_types_and_orders_of_other_programs_are_read_as_our_own(written, change)
 
 
 def test_keys_in_the_names_of_folders_are_columns(written):
+    polars = pytest.importorskip("polars")
     table, whole, folder = written
     polars.from_arrow(table).write_parquet(folder, partition_by=["model", "rank"], mkdir=True)
     for part in folder.rglob("*.parquet"):

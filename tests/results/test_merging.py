@@ -8,9 +8,7 @@ import shutil
 import signal
 import warnings
 
-import duckdb
 import numpy as np
-import polars
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -44,10 +42,12 @@ def slim_by_pyarrow(table, file):
 
 
 def slim_by_duckdb(rows, file):
+    duckdb = pytest.importorskip("duckdb")
     duckdb.sql(f"copy (select {', '.join(SLIM)} from rows) to '{file}' (format parquet)")
 
 
 def slim_by_polars(table, file):
+    polars = pytest.importorskip("polars")
     polars.from_arrow(table.select(SLIM)).write_parquet(file)
 
 
@@ -103,6 +103,7 @@ def test_a_case_whose_samples_are_lost_has_not_ended(results):
 
 
 def test_a_whole_copy_by_others_is_never_deleted_and_holds_all(results):
+    duckdb = pytest.importorskip("duckdb")
     duckdb.sql(f"copy (select * from '{results}/*.parquet') to '{results}/all.parquet' (format parquet)")
     whole, ids = dlbench.load(results), store.attempt_ids(results)
     copy = (results / "all.parquet").read_bytes()

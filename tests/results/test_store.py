@@ -3,8 +3,6 @@ import os
 import warnings
 from pathlib import Path
 
-import duckdb
-import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -65,6 +63,7 @@ def test_a_failed_case_is_a_row_too_and_what_is_missing_is_null_not_zero(tmp_pat
 
 
 def test_duckdb_and_polars_read_the_parts_without_our_code(tmp_path):
+    duckdb, polars = pytest.importorskip("duckdb"), pytest.importorskip("polars")
     store.append(tmp_path, record("a1"))
     store.append(tmp_path, record("a2"))
     sql = f"select model, list_sum(step_s), energy_j from '{tmp_path}/*.parquet' order by attempt_id, rank"

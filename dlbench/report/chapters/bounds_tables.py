@@ -21,12 +21,15 @@ from dlbench.report.analysis.bounds import (
     network_bound,
     profile_frame,
 )
-from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, ProfileRun
+from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED, ProfileRun, counts_flop
 from dlbench.results.records import BUSY_SHARE
 from dlbench.table import Cell, Column, Table, bytes_of
 
 #: Below this share of the median step the medians of its layers say that it was interrupted.
 INTERRUPTED = 0.9
+
+#: A rate may be this share above the datasheet, whose figures are rounded.
+DATASHEET_TOLERANCE = 0.01
 
 
 def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
@@ -143,8 +146,12 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     notes = [
         "best: the fastest sample that is no glitch, and what bounds are taken from. "
         "IQR of times: range of the middle half of the measured times, over their median.",
+        "sustained: the best shape for 2 s without a pause, where the device is at its power limit; median, not best.",
         "copy and triad count bytes read and written, without write-allocate; arrays are beyond the caches.",
     ]
+    above = [f"{c[0]} {c[1] or ''}".strip() for c in cells if _known(c[8]) and c[8] > 1 + DATASHEET_TOLERANCE]
+    if above:
+        notes.append(f"Above the datasheet: {', '.join(above)}. The device, its clock or the datasheet is another.")
     notes += busy_note(max(shares, default=None), "these may be far too low; measured again, the best counts")
     if failed and not every_shape:
         notes.append(f"{failed} of {len(rows)} shapes were not measured; `dlbench ceilings --all` says which and why.")
@@ -197,7 +204,7 @@ def _chosen(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
         rate = _rate(row)
         if key not in best or (rate or 0.0) > (_rate(best[key]) or 0.0):
             best[key] = row
-    order = {kind: i for i, kind in enumerate((*FLOP_KINDS, *BYTE_KINDS))}
+    order = {f"{kind}{after}": i for i, kind in enumerate((*FLOP_KINDS, *BYTE_KINDS)) for after in ("", SUSTAINED)}
     precisions = list(ELEMENT_BYTES)
     return sorted(
         best.values(),
@@ -209,12 +216,14 @@ def _chosen(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
 
 
 def _rate(row: dict[Any, Any]) -> float | None:
-    value = row["best_flop_per_s"] if row["kind"] in FLOP_KINDS else row["best_bytes_per_s"]
+    # What lasts is the median: the best sample of a sustained ceiling is a burst again.
+    which = "median" if row["kind"].endswith(SUSTAINED) else "best"
+    value = row[f"{which}_flop_per_s"] if counts_flop(row["kind"]) else row[f"{which}_bytes_per_s"]
     return float(value) if _known(value) else None
 
 
 def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
-    flop = row["kind"] in FLOP_KINDS
+    flop = counts_flop(row["kind"])
     best = _rate(row)
     median = row["median_flop_per_s"] if flop else row["median_bytes_per_s"]
     peaks = find_peaks(row["device_name"]) if isinstance(row["device_name"], str) else None

@@ -1,7 +1,8 @@
 """Does a case fit into memory? By a few real steps, or by prediction.
 
 The answer to a request of kind `predict` has lines over the batch, the highest of which is the predicted peak [bytes,
-bytes per image], or null if there is no prediction; and the memory of this process before it has any tensor. The answer
+bytes per image], or null if there is no prediction; the memory of this process before it has any tensor,
+and of a GPU the memory that is left for tensors. The answer
 to kind `fit` has the measured peaks. On the CPU its `limit_bytes` limits the data of the process (RLIMIT_DATA): all
 private writable memory of tensors, libraries, threads and the interpreter. An allocation beyond it fails,
 without danger for other processes. On a GPU it is null.
@@ -36,7 +37,21 @@ def _work(request: dict[str, Any]) -> dict[str, Any]:
     if request["kind"] == "fit":
         return _try(case, request["limit_bytes"])
     process_bytes = _process_bytes()
-    return {"lines": _predicted(case), "process_bytes": process_bytes}
+    return {"lines": _predicted(case), "process_bytes": process_bytes, "room_bytes": _room_bytes(case)}
+
+
+def _room_bytes(case: Case) -> int | None:
+    """Return what tensors may use of a GPU: free memory beside a context, less what libraries take; None on a CPU."""
+    if case.device != "cuda":
+        return None
+    import torch
+
+    from dlbench.worker.devices import find_device
+    from dlbench.worker.failures import HANDLE_BYTES
+
+    device = find_device(case)
+    torch.ones(1, device=device)  # creates the context
+    return max(0, torch.cuda.mem_get_info(device)[0] - HANDLE_BYTES)
 
 
 def _process_bytes() -> int:

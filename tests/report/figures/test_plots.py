@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pandas as pd
-import pypdf
 import pytest
 
 from dlbench.report.analysis.content import read
@@ -340,5 +339,6 @@ def test_figures_in_pdf_share_their_fonts_and_keep_unusual_characters(gpu_cases,
             figure = plots_rates.throughput(gpu_cases).figure
             figure.axes[0].set_title(title)
             figure_style.save(figure, tmp_path, title)
+            pypdf = pytest.importorskip("pypdf")
             assert title in pypdf.PdfReader(tmp_path / f"{title}.pdf").pages[0].extract_text()
             assert len(pdf_fonts._made) == (2 if number < 3 else 3)

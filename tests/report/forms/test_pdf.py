@@ -5,14 +5,17 @@ import re
 import sys
 from datetime import UTC, datetime
 
-import pypdf
 import pytest
 
 from dlbench.report import build, forms
-from dlbench.report.forms import parallel, pdf
+from dlbench.report.forms import parallel
 from dlbench.suites.case import Case
 from tests.fakes import decision
 from tests.fakes import records as fakes
+
+# A machine may lack what only documents need.
+pypdf = pytest.importorskip("pypdf")
+pdf = pytest.importorskip("dlbench.report.forms.pdf", exc_type=ImportError)
 
 
 def built(folder, records):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
+from dlbench.report.analysis.bounds import find_roof
 from dlbench.report.chapters.bounds_tables import ceilings_table
 from dlbench.results.bounds_records import Ceiling, CeilingRun, Where, ceiling_run, to_json
 from dlbench.results.bounds_schema import CEILINGS_SCHEMA, ceilings_frame, read_ceilings, write_ceilings
@@ -18,6 +19,7 @@ from dlbench.worker.jobs import ceilings
 from dlbench.worker.timing import HostClock
 
 CPU = torch.device("cpu")
+SUSTAINED = ("matmul_sustained", "copy_sustained")
 
 
 class SteadyClock:
@@ -87,11 +89,33 @@ def test_without_memory_the_arrays_are_small_and_not_nothing(monkeypatch):
     assert ceilings.array_sizes(torch.device("cpu")) == [2**20]
 
 
+def test_a_sustained_ceiling_repeats_the_best_shape_of_its_kind_and_bounds_nothing(few):
+    run = ceilings.measure_ceilings("cpu", 1.0, ["fp32"])
+    sustained = {c.kind: c for c in run.ceilings if c.kind in SUSTAINED}
+    products = [c for c in run.ceilings if c.kind == "matmul"]
+    assert sustained["matmul_sustained"].shape == max(products, key=lambda c: c.flop / min(c.time_s)).shape
+    assert len(sustained["copy_sustained"].time_s) >= ceilings.MIN_SAMPLES
+    frame = ceilings_frame(dataclasses.replace(run, run_id="r", started_at="2026-11-20T08:00:00+00:00"))
+    roof = find_roof(frame, run.where, "fp32")
+    assert roof.flop_per_s == frame.loc[frame["kind"].isin(["matmul", "conv"]), "best_flop_per_s"].max()
+    shown = {row["kind"].split()[0]: row for row in ceilings_table(frame).records()}
+    assert shown["matmul_sustained"]["best"] == shown["matmul_sustained"]["median"]
+
+
+def test_a_rate_above_the_datasheet_is_flagged():
+    where = Where("key", "cuda", "NVIDIA H100 80GB HBM3", torch_version="2.14")
+    run = CeilingRun(
+        where, (Ceiling("copy", None, "1024 MiB", bytes=2**31, time_s=(2**31 / 3.6e12,) * 9),), "r", "2026-11-20"
+    )
+    (note,) = [n for n in ceilings_table(ceilings_frame(run)).notes if n.startswith("Above the datasheet")]
+    assert note == "Above the datasheet: copy [B/s]. The device, its clock or the datasheet is another."
+
+
 def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):
     run = ceiling_run(to_json(ceilings.measure_ceilings("cpu", 2.0)))
     assert len(run.ceilings) == 2 * 2 + 2 * (2 + 2)
     # On a machine busy with something else a shape may be left out, but no kind.
-    assert {c.kind for c in run.ceilings if c.time_s} == {"matmul", "conv", "copy", "triad"}
+    assert {c.kind for c in run.ceilings if c.time_s} == {"matmul", "conv", "copy", "triad", *SUSTAINED}
     assert all(bool(c.time_s) != bool(c.error) for c in run.ceilings)
     assert run.where.device_kind == "cpu"
     assert len(run.where.system_key) == 12
