@@ -24,7 +24,7 @@ from dlbench.suites.catalog import CATALOG, find
 class Probe:
     """Result of `python -m dlbench.worker --probe`."""
 
-    device_kind: str  # "cuda" | "cpu"
+    device_kind: str  # cuda | xpu | mps | cpu
     system_key: str
     description: str  # as in a report's headline
     device_count: int
@@ -151,12 +151,15 @@ def require_devices(cases: Sequence[Case], found: Probe) -> None:
     """Check before the first case that the required devices exist.
 
     Raises:
-        DeviceUnavailable: a case needs CUDA, which is not available.
+        DeviceUnavailable: a case needs a kind of device that is not available.
         BadInput: a case uses TF32 on a CPU.
     """
-    if found.device_kind != "cuda" and any(case.device == "cuda" for case in cases):
-        reason = found.facts.get("cuda_error") or "no NVIDIA or AMD GPU is visible to PyTorch"
-        raise DeviceUnavailable(f"the suite requires device 'cuda', but {reason}; use -P device=cpu or -P device=auto")
+    for kind in {case.device for case in cases} - {"cpu", "auto", found.device_kind}:
+        unseen = "no NVIDIA or AMD GPU" if kind == "cuda" else "no such device"
+        reason = found.facts.get("cuda_error") or f"{unseen} is visible to PyTorch"
+        raise DeviceUnavailable(
+            f"the suite requires device '{kind}', but {reason}; use -P device=cpu or -P device=auto"
+        )
     if any(case.device == "cpu" and case.precision == "tf32" for case in cases):
         raise BadInput("precision 'tf32' needs a GPU; on a CPU use fp32, amp_bf16 or amp_fp16, or exclude these cases")
 

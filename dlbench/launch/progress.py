@@ -124,7 +124,7 @@ class LiveBar:
 
 def setting(case: Case, model_width: int = 0) -> str:
     """Describe a case: ``resnet50  training   fp32      32 x 1 CPU``; axes with their usual value are omitted."""
-    devices = f"{case.world_size} {'GPU' if case.device == 'cuda' else case.device.upper()}"
+    devices = f"{case.world_size} {'CPU' if case.device == 'cpu' else 'GPU'}"
     extra = [text for axis in _SHOWN if (text := describe(axis, getattr(case, axis)))]
     extra += [f"process {case.repeat + 1}"] if case.repeat else []
     words = f"{case.model:<{model_width}}  {case.mode:<9}  {case.precision:<8}  {case.batch_size:>5} x {devices}"

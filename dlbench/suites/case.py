@@ -29,8 +29,9 @@ OPTIMIZER_IMPLS = ("auto", "plain", "foreach", "fused")
 DATA_SOURCES = ("synthetic", "synthetic_host", "jpeg")
 #: Beside PyTorch's DataLoader: NVIDIA DALI, which decodes on the GPU.
 LOADERS = ("torch", "dali")
-#: "auto" becomes "cuda" or "cpu" before a case is created, so that a case always contains its device.
-DEVICES = ("auto", "cuda", "cpu")
+#: "auto" becomes the kind of device that is there before a case is created, so that a case always contains its device.
+#: "cuda" is NVIDIA's and AMD's; "xpu" (Intel) and "mps" (Apple) are untried.
+DEVICES = ("auto", "cuda", "cpu", "xpu", "mps")
 ENERGY_CHOICES = ("auto", "none")
 #: On a CPU: "keep" freed memory for the next step, or return it to the "system" (page faults make steps uneven).
 HEAPS = ("keep", "system")

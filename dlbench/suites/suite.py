@@ -33,7 +33,7 @@ from typing import Any
 from dlbench import shipped
 from dlbench.errors import BadInput, UnknownName
 from dlbench.names import excerpt
-from dlbench.suites.case import AXES, CHOICES, Case, Protocol, changed_axes, check_types, make_protocol
+from dlbench.suites.case import AXES, CHOICES, DEVICES, Case, Protocol, changed_axes, check_types, make_protocol
 from dlbench.toml_file import TomlFile, read_toml, typed
 
 #: [train] is for `dlbench train` (`dlbench.suites.training`).
@@ -312,7 +312,7 @@ def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
         raise UnknownName("axis", key, (*AXES, *_DERIVED), where)
     values = several_values(key, value, where)
     # "auto" is already resolved when cases are matched.
-    known = ("cuda", "cpu") if key == "device" else CHOICES.get(key)
+    known = DEVICES[1:] if key == "device" else CHOICES.get(key)
     for one in values:
         typed(one, int if field_type(Case, key) == "int" or key in _DERIVED else str, key, where)
         if known is not None and one not in known:

@@ -9,12 +9,15 @@ from dlbench.heap import keep_freed_memory
 from dlbench.results.bounds_records import Where
 from dlbench.suites.case import Case
 from dlbench.version import __version__
+from dlbench.worker import accelerators
 from dlbench.worker.machine.system import device_facts, node_name, stack, system_key
 from dlbench.worker.timing import Clock, CudaClock, HostClock
 
 
 def clock_for(device: torch.device) -> Clock:
-    """Return the clock for steps on this device: CUDA events on a GPU, the host clock on a CPU."""
+    """Return the clock for steps on this device: events on a GPU, the host clock on a CPU."""
+    if device.type in accelerators.KINDS:
+        return accelerators.EventClock(device)
     return CudaClock() if device.type == "cuda" else HostClock()
 
 
@@ -24,7 +27,10 @@ def find_device(case: Case, local_rank: int = 0) -> torch.device:
     Raises:
         DeviceUnavailable: PyTorch does not see the device.
     """
-    if case.device == "cpu" or (case.device == "auto" and not torch.cuda.is_available()):
+    kind = accelerators.available_kind() if case.device == "auto" else case.device
+    if kind in accelerators.KINDS:
+        return _other_accelerator(case, kind)
+    if kind == "cpu":
         if case.protocol.heap == "keep":
             keep_freed_memory()
         return torch.device("cpu")
@@ -41,19 +47,43 @@ def find_device(case: Case, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def _other_accelerator(case: Case, kind: str) -> torch.device:
+    """Select the device of a kind that PyTorch reaches through `torch.accelerator`."""
+    if accelerators.available_kind() != kind:
+        raise DeviceUnavailable(f"device '{kind}' was requested, but PyTorch {torch.__version__} finds none.")
+    if case.world_size > 1:
+        raise DeviceUnavailable(f"the case needs {case.world_size} devices; of kind '{kind}' one device is supported.")
+    torch.accelerator.set_device_index(0)
+    return torch.device(kind, 0)
+
+
 def device_uuid(device: torch.device) -> str | None:
-    """Return the UUID of a CUDA device from torch, without NVML's prefix; None for the CPU."""
+    """Return the UUID of a device from torch, without NVML's prefix; None for the CPU, or if it has none."""
+    if device.type in accelerators.KINDS:
+        return str(uuid) if (uuid := accelerators.facts(device)["uuid"]) else None
     return device_facts(device.index or 0)["uuid"] if device.type == "cuda" else None
+
+
+def device_name(device: torch.device) -> str | None:
+    """Return the name of a device; None for the CPU."""
+    if device.type in accelerators.KINDS:
+        return accelerators.name(device)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else None
+
+
+def amd_address(device: torch.device) -> str | None:
+    """Return the PCI address of an AMD device, by which amdsmi finds it; None for other devices."""
+    amd = device.type == "cuda" and torch.version.hip is not None
+    return device_facts(device.index or 0)["pci_address"] if amd else None
 
 
 def device_identity(device: torch.device) -> Where:
     """Return the values that identify this device and its software."""
     facts = stack()
-    cuda = device.type == "cuda"
     return Where(
         system_key=system_key(facts, device.type),
         device_kind=device.type,
-        device_name=torch.cuda.get_device_name(device) if cuda else None,
+        device_name=device_name(device),
         device_uuid=device_uuid(device),
         hostname=node_name(),
         cpu_model=facts["cpu_model"],

@@ -19,10 +19,10 @@ from dlbench.stats import drift
 from dlbench.suites.case import Case, Protocol
 from dlbench.worker import loading, memory
 from dlbench.worker.counting.work import count_work
-from dlbench.worker.devices import clock_for, device_uuid, find_device
+from dlbench.worker.devices import amd_address, clock_for, device_name, device_uuid, find_device
 from dlbench.worker.failures import out_of_memory
 from dlbench.worker.forks import leave_if_forked, require_one_process
-from dlbench.worker.machine.system import describe_system, device_facts, load_average
+from dlbench.worker.machine.system import describe_system, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import Meter, open_meter
 from dlbench.worker.meters.held_limits import hold_limits, left_limits
@@ -87,7 +87,7 @@ def _measure_on(
 ) -> Measurement:
     """Measure `case` on the device, whose limits are set."""
     clock = clock_for(device)
-    watch = DeviceWatch(device_uuid(device))
+    watch = DeviceWatch(device_uuid(device), amd_address(device))
     host = HostWatch()
     meter = meter_for(case, device)
 
@@ -109,7 +109,7 @@ def _measure_on(
         rank=context.rank,
         local_rank=context.local_rank,
         world_size=context.world_size,
-        device_name=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        device_name=device_name(device),
         device_uuid=device_uuid(device),
         **_samples(window, clock, warmup),
         import_s=import_s,
@@ -165,16 +165,14 @@ def _measure_on(
 def what_is_known(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
     """Return the system of a failed case, with a measurement of nothing but the device's errors."""
     device = find_device(case, context.local_rank)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else None
-    found = Measurement(context.rank, context.local_rank, context.world_size, name, device_uuid(device))
+    found = Measurement(context.rank, context.local_rank, context.world_size, device_name(device), device_uuid(device))
     return ((describe_system(device, None), dataclasses.replace(found, **health_of_watched_device())),)
 
 
 def meter_for(case: Case, device: torch.device) -> Meter:
     """Open the energy meter of the device, as the protocol of the case asks for."""
-    amd = device.type == "cuda" and torch.version.hip is not None
-    pci_address = device_facts(device.index or 0)["pci_address"] if amd else None
-    return open_meter(case.protocol.energy, device.type, device_uuid(device), pci_address)
+    name = device_name(device) or ""
+    return open_meter(case.protocol.energy, device.type, device_uuid(device), amd_address(device), name)
 
 
 def _warm_up(workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch, context: RankContext) -> Warmup:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dlbench.tasks import tensors_of
+from dlbench.worker import accelerators
 from dlbench.worker.workload import Workload
 
 
@@ -26,10 +27,14 @@ def reset_peaks(device: torch.device) -> None:
     """Reset the framework's peak counters, to exclude the memory of building."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    elif device.type in accelerators.KINDS:
+        accelerators.reset_peak_memory(device)
 
 
 def read_peaks(device: torch.device) -> dict[str, Any]:
     """Read the peak memory so far; allocated and reserved are None on the CPU."""
+    if device.type in accelerators.KINDS:
+        return {**accelerators.peak_memory(device), "memory_rss_peak_bytes": rss_peak_bytes()}
     cuda = device.type == "cuda"
     return {
         "memory_allocated_peak_bytes": torch.cuda.max_memory_allocated(device) if cuda else None,

@@ -33,7 +33,8 @@ def set_precision(precision: str, device_kind: str) -> None:
         BadInput: the device has no TF32.
     """
     if precision == "tf32" and not _has_tf32(device_kind):
-        found = "the CPU" if device_kind == "cpu" else torch.cuda.get_device_name()
+        names = {"cpu": "the CPU", "cuda": torch.cuda.get_device_name() if device_kind == "cuda" else ""}
+        found = names.get(device_kind, f"this {device_kind.upper()} device")
         raise BadInput(f"precision 'tf32' was requested, but {found} has no TF32; use fp32, amp_bf16 or amp_fp16.")
     tf32 = precision == "tf32"
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
@@ -65,7 +66,7 @@ def autocast(precision: str, device_kind: str) -> contextlib.AbstractContextMana
 def precisions(device: torch.device) -> list[str]:
     """Return the precisions that the device supports; bf16 emulated by a GPU does not count. A CPU supports all,
     possibly emulated."""
-    if device.type == "cpu":
+    if device.type != "cuda":
         return ["fp32", "amp_bf16", "amp_fp16"]
     found = ["fp32", "tf32"] if _has_tf32(device.type) else ["fp32"]
     amd = torch.version.hip is not None

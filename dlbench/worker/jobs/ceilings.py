@@ -24,6 +24,7 @@ from dlbench.errors import BadInput, UnknownName
 from dlbench.free_memory import allowed_bytes
 from dlbench.results.bounds_records import SUSTAINED, Ceiling, CeilingRun, counts_flop, to_json
 from dlbench.suites.case import DEVICES, Case
+from dlbench.worker import accelerators
 from dlbench.worker.counting.arithmetic import convolution_macs
 from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job import answer
@@ -151,7 +152,7 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield _copy(size, device)
         yield _triad(size, device)
     for precision in wanted:
-        shapes = sorted(MATMULS[device.type], key=math.prod)
+        shapes = sorted(MATMULS[sizes_for(device)], key=math.prod)
         if precision == FP8:
             yield from (_matmul_fp8(shape, device) for shape in shapes)
             continue
@@ -160,16 +161,24 @@ def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Mic
         yield from sorted(convs, key=lambda microbenchmark: microbenchmark.ceiling.flop or 0)
 
 
+def sizes_for(device: torch.device) -> str:
+    """Return whose sizes the device takes: "cpu", or "cuda" for any GPU."""
+    return "cpu" if device.type == "cpu" else "cuda"
+
+
 def array_sizes(device: torch.device) -> list[int]:
     """Return two array sizes [bytes], both larger than the caches if memory allows."""
     if device.type == "cuda":
         cache = device_facts(device.index or 0)["l2_cache_bytes"] or 0
         free = torch.cuda.mem_get_info(device)[0]
+    elif device.type in accelerators.KINDS:
+        cache = accelerators.facts(device)["l2_cache_bytes"] or 0
+        free = accelerators.free_bytes(device) or MIN_ARRAY_BYTES * round(1 / MEMORY_SHARE)
     else:
         cache, free = last_caches_bytes(), allowed_bytes()
-    first = max(MIN_ARRAY_BYTES, CACHES[device.type] * cache)
+    first = max(MIN_ARRAY_BYTES, CACHES[sizes_for(device)] * cache)
     most = int(free * MEMORY_SHARE)
-    factor = 4 if device.type == "cuda" else 2
+    factor = 2 if device.type == "cpu" else 4
     # Never empty: an array that does not fit gives a row with the reason.
     return sorted({max(2**20, min(size, most) // 2**20 * 2**20) for size in (first, factor * first)})
 
@@ -257,7 +266,7 @@ def _matmul_fp8(shape: tuple[int, int, int], device: torch.device) -> Microbench
 
 
 def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:
-    batch, padding = CONV_BATCH[device.type], shape.R // 2
+    batch, padding = CONV_BATCH[sizes_for(device)], shape.R // 2
     side = (shape.H + 2 * padding - shape.R) // shape.stride + 1
     x_shape, w_shape = (batch, shape.C, shape.H, shape.H), (shape.M, shape.C, shape.R, shape.R)
     out_shape = (batch, shape.M, side, side)
@@ -291,7 +300,7 @@ def _measure(
             ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, but at most {most_s:.2g} s are available"
         )
     try:
-        time_s, calls = sample(microbenchmark.prepare(), clock, SAMPLE_S[device.type], share_s)
+        time_s, calls = sample(microbenchmark.prepare(), clock, SAMPLE_S[sizes_for(device)], share_s)
     except (RuntimeError, MemoryError) as error:
         return replace(ceiling, error=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
     return replace(ceiling, time_s=time_s, calls=calls)

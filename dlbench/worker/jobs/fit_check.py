@@ -75,7 +75,7 @@ def _predicted(case: Case) -> list[tuple[int, int]] | None:
 
 def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     enter_phase("import")
-    from dlbench.worker.devices import find_device
+    from dlbench.worker.devices import clock_for, find_device
     from dlbench.worker.memory import read_peaks, reset_peaks
     from dlbench.worker.workload import build_workload
 
@@ -93,10 +93,7 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
         if limit_bytes is not None and "could not create a " in str(error):
             raise MemoryError(str(error)) from error
         raise
-    if device.type == "cuda":
-        import torch
-
-        torch.cuda.synchronize(device)
+    clock_for(device).synchronize()
     if workload.settings is not None:
         workload.settings.require()
     return read_peaks(device)

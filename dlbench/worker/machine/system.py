@@ -21,6 +21,7 @@ from dlbench.affinity import allowed_cores, set_by_torchrun
 from dlbench.free_memory import control_groups, group_limits
 from dlbench.results.records import System
 from dlbench.version import __version__
+from dlbench.worker import accelerators
 from dlbench.worker.machine import software
 from dlbench.worker.meters.nvml import driver_version
 from dlbench.worker.precision import read_precision
@@ -60,8 +61,8 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         cpu_threads=facts["cpu_threads"],
         memory_bytes=memory_bytes(),
         device_kind=device.type,
-        device_name=torch.cuda.get_device_name(device) if cuda else None,
-        device_count=len(facts["devices"]) if cuda else 0,
+        device_name=facts["devices"][device.index or 0]["name"] if device.type != "cpu" else None,
+        device_count=len(facts["devices"]) if device.type != "cpu" else 0,
         driver_version=facts["driver_version"],
         os=software.os_name(),
         kernel=platform.release(),
@@ -119,8 +120,8 @@ def stack() -> dict[str, Any]:
         "torch_version": torch.__version__,
         "cuda_version": torch.version.cuda or torch.version.hip,
         "cuda_available": cuda,
-        "device_kind": "cuda" if cuda else "cpu",
-        "devices": [device_facts(i) for i in range(torch.cuda.device_count())] if cuda else [],
+        "device_kind": accelerators.available_kind(),
+        "devices": [device_facts(i) for i in range(torch.cuda.device_count())] if cuda else accelerators.devices(),
         "cuda_error": None if cuda else cuda_error(),
         "cpu_model": cpu_model(),
         "cpu_cores": cpu_cores(),

@@ -10,6 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
+from dlbench.worker.meters.amd import AmdDevice
 from dlbench.worker.meters.nvml import NvmlDevice
 
 #: Xids of the application, not of the device: a faulty kernel, or a process that was killed.
@@ -30,7 +31,7 @@ class DeviceHealth:
     remap_failed: bool | None = None  # no spare row was left
 
 
-def read_health(device: NvmlDevice) -> DeviceHealth:
+def read_health(device: NvmlDevice | AmdDevice) -> DeviceHealth:
     """Read the counts of the device now."""
     counts: dict[str, Any] = {f"ecc_{kind}_{since}": count for (kind, since), count in device.ecc_errors().items()}
     rows = device.remapped_rows()

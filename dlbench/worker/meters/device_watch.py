@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
+from dlbench.worker.meters.amd import AmdDevice
 from dlbench.worker.meters.device_health import DeviceHealth, health_facts, health_warnings, read_health
 from dlbench.worker.meters.nvml import (
     THROTTLE_NAMES,
@@ -27,12 +28,12 @@ def health_of_watched_device() -> dict[str, Any]:
 
 
 class DeviceWatch:
-    """Watch of one NVIDIA device around the window; all values are None without NVML.
+    """Watch of one device around the window; all values are None without NVML or amdsmi.
 
     Create it after selecting the device but before using it.
     """
 
-    def __init__(self, uuid: str | None) -> None:
+    def __init__(self, uuid: str | None, amd_address: str | None = None) -> None:
         global _watch
         _watch = self
         self._before: DeviceState | None = None
@@ -40,12 +41,12 @@ class DeviceWatch:
         self._reasons: Counter[str] = Counter()
         self._num_looks = 0
         self._others: int | None = None
-        self._device: NvmlDevice | None = None
+        self._device: NvmlDevice | AmdDevice | None = None
         self._xids: tuple[int, ...] | None = None
         self._health = self._health_after = DeviceHealth()
-        if uuid is not None:
+        if uuid is not None or amd_address is not None:
             try:
-                self._device = NvmlDevice(uuid)
+                self._device = AmdDevice(amd_address) if amd_address else NvmlDevice(uuid or "")
             except MeterUnavailable:
                 return
             self._processes_before = self._device.process_ids()

@@ -27,6 +27,7 @@ from typing import Protocol
 
 import pynvml
 
+from dlbench.worker.meters.amd import TWO_DIES
 from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
 from dlbench.worker.meters.power_trace import Sampler, Trace
 from dlbench.worker.meters.reading import (
@@ -86,10 +87,9 @@ class NoMeter:
 class SampledMeter:
     """Energy as the integral of sampled power: AMD devices, and NVIDIA's before Volta."""
 
-    scope = "device"
-
-    def __init__(self, sampler: Sampler, source: str, note: str | None = None) -> None:
+    def __init__(self, sampler: Sampler, source: str, note: str | None = None, scope: str = "device") -> None:
         self.source = source
+        self.scope = scope
         self._note = note
         self._sampler = sampler
         self._rest_s = (0.0, 0.0)
@@ -213,23 +213,31 @@ def next_tick(device: NvmlDevice) -> Tick:
     return Tick(time.perf_counter(), now_j)
 
 
-def open_meter(choice: str, device_kind: str, uuid: str | None, pci_address: str | None) -> Meter:
+def open_meter(
+    choice: str, device_kind: str, uuid: str | None, pci_address: str | None, device_name: str = ""
+) -> Meter:
     """Open the best meter for a device; NoMeter with the reason if there is none.
 
     Args:
         choice: protocol.energy.
         uuid: UUID of a CUDA device from torch.
         pci_address: address of an AMD device, such as "0000:c1:00.0"; None for NVIDIA.
+        device_name: name of the device, which tells whether it shares its power reading with another one.
     """
     if choice == "none":
         return NoMeter("disabled by protocol.energy")
     try:
+        if device_kind not in ("cpu", "cuda"):
+            raise MeterUnavailable(f"no meter for devices of kind '{device_kind}'")
         if device_kind == "cpu":
             from dlbench.worker.meters.rapl import RaplMeter
 
             return RaplMeter()
         if pci_address is not None:
-            return SampledMeter(Sampler("amdsmi", pci_address), "amdsmi")
+            two_dies = TWO_DIES in device_name
+            note = "the first die reports the power of both dies of the module" if two_dies else None
+            scope = "module" if two_dies else "device"
+            return SampledMeter(Sampler("amdsmi", pci_address), "amdsmi", note, scope)
         return _nvml_meter(uuid)
     except MeterUnavailable as error:
         return NoMeter(str(error))

@@ -14,7 +14,6 @@ import select
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 #: time [s], power [W], then each or None: module power [W], SM clock [MHz], temperature [°C], throttle bits.
 Row = tuple[float, float, float | None, float | None, float | None, int | None]
@@ -39,19 +38,15 @@ def nvml_reader(uuid: str) -> Callable[[], Row]:
 
 def amdsmi_reader(pci_address: str) -> Callable[[], Row]:
     """Return a reader of the AMD device at `pci_address`, such as "0000:c1:00.0"."""
-    import amdsmi
+    from dlbench.worker.meters.amd import AmdDevice
 
-    amdsmi.amdsmi_init()
-    handles = {amdsmi.amdsmi_get_gpu_device_bdf(h).lower(): h for h in amdsmi.amdsmi_get_processor_handles()}
-    if pci_address.lower() not in handles:
-        raise LookupError(f"amdsmi has no device at {pci_address}; devices: {', '.join(handles) or 'none'}")
-    handle = handles[pci_address.lower()]
+    device = AmdDevice(pci_address)
 
     def read() -> Row:
-        info: dict[str, Any] = amdsmi.amdsmi_get_power_info(handle)
-        # MI300 returns the current power and "N/A" for the average; older devices the reverse.
-        power = next(v for k in ("current_socket_power", "average_socket_power") if isinstance(v := info.get(k), int))
-        return time.perf_counter(), float(power), None, None, None, None
+        power_w = device.power_w()
+        if power_w is None:
+            raise LookupError("amdsmi gives no power of this device; on a module of two dies only the first has one")
+        return time.perf_counter(), power_w, None, device.sm_clock_mhz(), device.temperature_c(), None
 
     return read
 
