@@ -9,7 +9,6 @@ stand-in of NVIDIA's library (tests/worker/meters/test_compiled_nvml.py).
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -25,6 +24,7 @@ import torch
 from dlbench.suites.case import Case
 from dlbench.worker.devices import clock_for, device_uuid, find_device
 from dlbench.worker.precision import autocast, set_precision
+from tests.gpu import checks
 
 #: Matrix products and copies that these devices reach at least: TFLOP/s in bf16, TB/s read and written, and at most.
 EXPECTED = {"H100": (798, 3.0, 3.35), "H200": (790, 4.3, 4.8)}
@@ -49,56 +49,18 @@ def load(device, seconds, size=8192):
 
 @pytest.mark.gpu
 def test_doctor_and_every_call_to_nvml_answer(dlbench, device, note):
-    from dlbench.worker.meters.nvml import NvmlDevice
-
-    findings = json.loads(dlbench("doctor", "--json"))
-    nvml = NvmlDevice(device_uuid(device))
-    state = nvml.state()
-    instant_w = nvml._field_w(0)
-    note(findings=findings, state=vars(state), instant_power_w=instant_w, energy_j=nvml.energy_j())
-    assert None not in vars(state).values()
-    assert instant_w is not None
-    assert nvml.process_ids() is not None
+    note(findings=json.loads(dlbench("doctor", "--json")), **checks.every_call_answers(device_uuid(device)))
 
 
 @pytest.mark.gpu
 def test_the_energy_counter_never_goes_back_and_moves_in_ticks(device, note):
-    from dlbench.worker.meters.nvml import NvmlDevice
-
-    nvml = NvmlDevice(device_uuid(device))
-    seen = []
-    until_s = time.perf_counter() + 5
-    while time.perf_counter() < until_s:
-        seen.append((time.perf_counter(), nvml.energy_j()))
-        time.sleep(0.0002)
-    values = [energy_j for _, energy_j in seen]
-    moved_s = [b[0] for a, b in itertools.pairwise(seen) if b[1] != a[1]]
-    ticks_s = [b - a for a, b in itertools.pairwise(moved_s)]
-    note(tick_s=statistics.median(ticks_s), shortest_tick_s=min(ticks_s), longest_tick_s=max(ticks_s))
-    assert values == sorted(values)
-    assert 0.005 <= statistics.median(ticks_s) <= 0.15
+    note(**checks.the_counter_moves_in_ticks(device_uuid(device), 5.0))
 
 
 @pytest.mark.gpu
-def test_counter_and_integral_of_power_agree_under_load(device, sizes, note, monkeypatch):
-    from dlbench.worker.meters import reading
-    from dlbench.worker.meters.energy import open_meter
-
-    monkeypatch.setattr(reading, "FEWEST_TICKS", 2)
+def test_counter_and_integral_of_power_agree_under_load(device, sizes, note):
     load(device, 1.0)
-    found = []
-    for seconds in sizes.load_s:
-        meter = open_meter("auto", "cuda", device_uuid(device), None)
-        meter.rest(0.5)
-        meter.start()
-        began_s, ended_s = load(device, seconds)
-        result = meter.stop(began_s, ended_s)
-        found.append((ended_s - began_s, result.energy_j, result.integral_j, result.idle_power_w))
-    (slope_w, intercept_j) = statistics.linear_regression([row[0] for row in found], [row[1] for row in found])
-    note(seconds_counter_integral_idle=found, power_w=slope_w, intercept_j=intercept_j)
-    for _, energy_j, integral_j, _ in found:
-        assert integral_j == pytest.approx(energy_j, rel=0.05)
-    assert abs(intercept_j) < 0.1 * slope_w
+    note(**checks.counter_and_integral_agree(device_uuid(device), lambda s: load(device, s), sizes.load_s))
 
 
 def test_a_stamp_is_cheap_and_the_steps_sum_to_the_window(device, sizes, note, measured):

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[3]
 UUID = "11111111-2222-3333-4444-555555555555"
 IMPORTS = """
 import json, sys, time
@@ -36,7 +38,12 @@ def with_gpu(nvml_library):
     """Runs lines of Python, in a process that finds the stand-in, and gives what its `print` wrote as JSON."""
 
     def run(lines, uuid=UUID, **settings):
-        environment = {**os.environ, "LD_LIBRARY_PATH": str(nvml_library), "NVML_UUID": f"GPU-{UUID}"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "LD_LIBRARY_PATH": str(nvml_library),
+            "NVML_UUID": f"GPU-{UUID}",
+        }
         environment |= {f"NVML_{name.upper()}": str(value) for name, value in settings.items()}
         command = [sys.executable, "-c", f"{IMPORTS}\n{lines}", uuid]
         found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
@@ -199,3 +206,19 @@ ticks = [next_tick(device).at_s for _ in range(6)]
 print((ticks[-1] - ticks[0]) / 5)
 """
     assert with_gpu(lines, tick=tick_s) == pytest.approx(tick_s, rel=0.25)
+
+
+def test_the_checks_of_a_gpu_pass_on_the_stand_in(with_gpu):
+    lines = """
+from tests.gpu import checks
+def load(seconds):
+    began_s = time.perf_counter()
+    time.sleep(seconds)
+    return began_s, time.perf_counter()
+print(json.dumps([checks.every_call_answers(uuid), checks.the_counter_moves_in_ticks(uuid, 1.0),
+                  checks.counter_and_integral_agree(uuid, load, (0.3, 0.6))]))
+"""
+    answers, ticks, agreement = with_gpu(lines, ecc="0 0 0 0", rows="0 0 0 0", watts=450)
+    assert answers["limits"] == {"range_w": [200, 700], "set_w": 700, "mhz": [345, 1980]}
+    assert ticks["tick_s"] == pytest.approx(0.1, rel=0.2)
+    assert agreement["power_w"] == pytest.approx(450, rel=0.02)
