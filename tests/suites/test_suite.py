@@ -317,6 +317,7 @@ def test_numbers_of_processes_that_cannot_be_are_refused(tmp_path, protocol, ove
     [
         ("cuda_graph='on'\n", "s.toml: cuda_graph is 'on', which works on a GPU only; leave it out, or exclude"),
         ("cudnn_benchmark_limit=0\n", "cudnn_benchmark_limit is '0', which works on a GPU only"),
+        ("power_cap_w=400\n", "power_cap_w is '400', which works on a GPU only"),
         ("mode='inference'\nfreeze='on'\n", "freeze is 'on', but compile is 'off'"),
     ],
 )

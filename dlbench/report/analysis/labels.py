@@ -25,7 +25,14 @@ AXIS_TITLES = {
     "clock_mhz": "Clock",
 }
 #: Axes whose default value needs no words.
-_OMITTED = ("compile", "threads", "cudnn_benchmark_limit", "power_cap_w", "clock_mhz", *(a for a in CHOICES if CHOICES[a] == SWITCHES))
+_OMITTED = (
+    "compile",
+    "threads",
+    "cudnn_benchmark_limit",
+    "power_cap_w",
+    "clock_mhz",
+    *(a for a in CHOICES if CHOICES[a] == SWITCHES),
+)
 #: A name longer than this is cut in the middle where space is limited; tables hold it whole.
 _MAX_LABEL = 34
 

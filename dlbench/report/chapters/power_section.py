@@ -62,8 +62,9 @@ def _finding(sweep: Sweep) -> str:
     points = sweep.points[sweep.points["energy_per_image"].gt(0)]
     if points.empty:
         return "No energy was measured at these limits."
-    saving, fastest = points.loc[points["energy_per_image"].idxmin()], points.loc[points["throughput"].idxmax()]
-    if saving.name == fastest.name:
+    rows = points.to_dict("records")
+    saving, fastest = min(rows, key=lambda p: p["energy_per_image"]), max(rows, key=lambda p: p["throughput"])
+    if saving is fastest:
         return f"{network(saving['model'])} is fastest and takes the least energy at the same limit."
     unit = AXES[sweep.axis]
     less = 1 - saving["energy_per_image"] / fastest["energy_per_image"]

@@ -67,9 +67,10 @@ class AmdDevice:
 
     def temperature_c(self) -> float | None:
         """Read the temperature of the hottest spot, or of the edge where there is no such sensor [°C]."""
-        kinds, metric = self._smi.AmdSmiTemperatureType, self._smi.AmdSmiTemperatureMetric.CURRENT
-        for kind in (kinds.HOTSPOT, kinds.EDGE):
-            if (celsius := _number(self._read("amdsmi_get_temp_metric", kind, metric))) is not None:
+        metric = self._constant("AmdSmiTemperatureMetric", "CURRENT")
+        for kind in ("HOTSPOT", "EDGE"):
+            sensor = self._constant("AmdSmiTemperatureType", kind)
+            if (celsius := _number(self._read("amdsmi_get_temp_metric", sensor, metric))) is not None:
                 return celsius
         return None
 
@@ -92,8 +93,12 @@ class AmdDevice:
         """Xids are NVIDIA's."""
 
     def _clock(self, kind: str, name: str) -> float | None:
-        found = self._read("amdsmi_get_clock_info", getattr(self._smi.AmdSmiClkType, kind)) or {}
+        found = self._read("amdsmi_get_clock_info", self._constant("AmdSmiClkType", kind)) or {}
         return _number(found.get(name))
+
+    def _constant(self, kind: str, name: str) -> Any:
+        """Return a constant of amdsmi; None in a version without it."""
+        return getattr(getattr(self._smi, kind, None), name, None)
 
     def _read(self, function: str, *arguments: Any) -> Any:
         """Return what a function of amdsmi gives for the device; None if it refuses or is missing."""
