@@ -21,7 +21,7 @@ def available_kind() -> str:
     if accelerator is None or not accelerator.is_available():
         return "cpu"
     found = accelerator.current_accelerator()
-    return found.type if found is not None and found.type in KINDS else "cpu"
+    return str(found.type) if found is not None and found.type in KINDS else "cpu"
 
 
 def devices() -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dlbench.worker.meters.nvml import DeviceState, MeterUnavailable
+from dlbench.worker.meters.nvml import DeviceState, MeterUnavailable, XidEvents
 
 #: On a module of two dies the first reports the power of both, and the second none.
 TWO_DIES = "MI250"
@@ -86,11 +86,13 @@ class AmdDevice:
         found = {kind: _number(counts.get(name)) for kind, name in names.items()}
         return {(kind, "volatile"): None if count is None else int(count) for kind, count in found.items()}
 
-    def remapped_rows(self) -> None:
-        """AMD retires pages, not rows."""
+    def remapped_rows(self) -> tuple[int, int, int, int] | None:
+        """Return None: AMD retires pages, not rows."""
+        return None
 
-    def xid_events(self) -> None:
-        """Xids are NVIDIA's."""
+    def xid_events(self) -> XidEvents | None:
+        """Return None: Xids are NVIDIA's."""
+        return None
 
     def _clock(self, kind: str, name: str) -> float | None:
         found = self._read("amdsmi_get_clock_info", self._constant("AmdSmiClkType", kind)) or {}
