@@ -57,4 +57,4 @@ def _points(own: pd.DataFrame, axis: str) -> pd.DataFrame:
     values = {"throughput": points["throughput"], "energy": -points["energy_per_image"], "product": -product}
     best["product"] = -product.min()
     names = [tuple(n for n in values if np.isfinite(best[n]) and values[n][i] == best[n]) for i in points.index]
-    return points.assign(best=names).reset_index(drop=True)
+    return points.assign(best=pd.Series(names, points.index, dtype=object)).reset_index(drop=True)

@@ -149,7 +149,9 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
         "sustained: the best shape for 2 s without a pause, where the device is at its power limit; median, not best.",
         "copy and triad count bytes read and written, without write-allocate; arrays are beyond the caches.",
     ]
-    above = [f"{c[0]} {c[1] or ''}".strip() for c in cells if _known(c[8]) and c[8] > 1 + DATASHEET_TOLERANCE]
+    above = [
+        f"{c[0]} {c[1] or ''}".strip() for c in cells if isinstance(c[8], float) and c[8] > 1 + DATASHEET_TOLERANCE
+    ]
     if above:
         notes.append(f"Above the datasheet: {', '.join(above)}. The device, its clock or the datasheet is another.")
     notes += busy_note(max(shares, default=None), "these may be far too low; measured again, the best counts")
