@@ -100,6 +100,7 @@ def _pipeline(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> Any
             shard_id=rank,
             num_shards=case.world_size,
             name="files",
+            dont_use_mmap=True,  # a file that changes while it is mapped would end the process
         )
         where = "mixed" if on_gpu else "cpu"
         if training:
