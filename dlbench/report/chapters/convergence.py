@@ -17,6 +17,10 @@ from dlbench.table import Cell, Column, Table
 
 _SETTING = ("optimizer", "learning_rate", "dropout", "precision", "compile", "batch_size", "seed", "weights")
 _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
+_PARTS = {
+    "validation": {"color": look.MUTED, "marker": "", "ls": "-"},
+    "training": {"color": look.MUTED, "marker": "", "ls": ":"},
+}
 #: A panel shows so many trainings; the table holds all.
 _MAX_CURVES, _MAX_PANELS = 6, 6
 _WORDS = (
@@ -94,7 +98,7 @@ def plots(epochs: pd.DataFrame) -> Iterator[Plot]:
                 axes.set_yscale("log")
             axes.set_title(look.plain(network(name), 26))
         label_outer(panels, "Epoch", f"{kind.capitalize()}{unit}")
-        look.legend(figure, marks)
+        look.legend(figure, marks | _PARTS)
         yield Plot(f"convergence_{kind}", f"{kind.capitalize()}: solid is validation, dotted is training.", figure)
 
 
