@@ -17,7 +17,7 @@ from dlbench.table import Cell, Column, Table
 
 _SETTING = ("optimizer", "learning_rate", "dropout", "precision", "compile", "batch_size", "seed", "weights")
 _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
-_PARTS = {
+_PARTS: dict[str, dict[str, Any]] = {
     "validation": {"color": look.MUTED, "marker": "", "ls": "-"},
     "training": {"color": look.MUTED, "marker": "", "ls": ":"},
 }
