@@ -18,7 +18,7 @@ NAME    ?=
 
 READY := $(if $(filter $(VENV)/bin/python,$(PY)),$(VENV)/.ready,)
 
-.PHONY: help bench test test-cluster test-browser test-gpu test-integrations check format clean overhead reference
+.PHONY: help bench test test-cluster test-browser test-gpu test-integrations check format clean overhead reference example
 
 help:
 	@sed -n 's/^# //p' Makefile | head -n 5
@@ -66,6 +66,10 @@ test-integrations: $(READY)
 CALL_SECONDS ?= 540
 reference: $(READY)
 	bash scripts/reference.sh $(PY) '$(NAME)' '$(SUITE)' $(RESULTS) '$(CALL_SECONDS)'
+
+# Measures one thread against two on this machine and publishes the comparison under reports/example-threads: make example
+example: $(READY)
+	bash scripts/example.sh $(PY) $(RESULTS)-example
 
 # What measuring costs; on a quiet machine. ARGS=--write puts the outcome into docs/experiments/overhead.md.
 overhead: $(READY)
