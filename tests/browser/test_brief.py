@@ -110,6 +110,14 @@ def test_runs_of_a_case_unfold_in_its_row(page):
     assert runs.locator("a").count() == 3
 
 
+def test_long_warnings_stay_inside_their_card(page):
+    cells = page.locator("#summary .lines td")
+    cells.evaluate_all("all => all.forEach(cell => { cell.textContent = 'busy host, '.repeat(30); })")
+    for cell in cells.all():
+        own, card = (one.bounding_box() for one in (cell, cell.locator("xpath=ancestor::div[1]")))
+        assert own["x"] + own["width"] <= card["x"] + card["width"]
+
+
 def test_the_printed_page_is_short_and_repeats_the_heads_of_tables(page):
     printed = pypdf.PdfReader(io.BytesIO(page.pdf(format="A4")))
     assert len(printed.pages) <= 20
