@@ -13,6 +13,8 @@ from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import grid, label_outer
 
 _MAX_PANELS = 6
+#: Rates that differ by more are shown on a logarithmic scale: on a linear one the smaller ones lie on the axis.
+_LOG_RATIO = 20
 _LINES: dict[str, dict[str, Any]] = {
     "loader_throughput": {"color": look.ORANGE, "marker": "s", "ls": "none"},
     "device_throughput": {"color": look.MUTED, "marker": "_", "ls": "none"},
@@ -29,7 +31,11 @@ def pipeline_plot(cases: pd.DataFrame) -> Plot:
         for metric, mark in _LINES.items():
             axes.plot(own["loader_workers"], own[metric], markersize=6, **mark)
         axes.set_title(look.plain(network(name), 26))
-        axes.set_ylim(bottom=0)
+        values = own[list(_LINES)].to_numpy(float)
+        if values.max() > _LOG_RATIO * values.min() > 0:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_xticks(sorted(own["loader_workers"].unique()))
     label_outer(panels, "Processes of the loader", METRICS["throughput"].heading)
     look.legend(figure, {METRICS[metric].title: mark for metric, mark in _LINES.items()})
