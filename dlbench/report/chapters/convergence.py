@@ -13,6 +13,7 @@ from dlbench.report.analysis.labels import network, network_order
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import grid, label_outer
+from dlbench.report.figures.log_axes import log_axis
 from dlbench.table import Cell, Column, Table
 
 _SETTING = ("optimizer", "learning_rate", "dropout", "precision", "compile", "batch_size", "seed", "weights")
@@ -95,7 +96,7 @@ def plots(epochs: pd.DataFrame) -> Iterator[Plot]:
                 axes.plot(curve["epoch"], factor * curve[f"training_{kind}"], color=colour, lw=1.1, ls=":")
                 marks.setdefault(labels[run_id], {"color": colour})
             if kind == "loss":
-                axes.set_yscale("log")
+                log_axis(axes, "y")
             axes.set_title(look.plain(network(name), 26))
         label_outer(panels, "Epoch", f"{kind.capitalize()}{unit}")
         look.legend(figure, marks | _PARTS)

@@ -11,6 +11,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import grid, label_outer
+from dlbench.report.figures.log_axes import log_axis
 
 _MAX_PANELS = 6
 #: Rates that differ by more are shown on a logarithmic scale: on a linear one the smaller ones lie on the axis.
@@ -33,7 +34,7 @@ def pipeline_plot(cases: pd.DataFrame) -> Plot:
         axes.set_title(look.plain(network(name), 26))
         values = own[list(_LINES)].to_numpy(float)
         if values.max() > _LOG_RATIO * values.min() > 0:
-            axes.set_yscale("log")
+            log_axis(axes, "y")
         else:
             axes.set_ylim(bottom=0)
         axes.set_xticks(sorted(own["loader_workers"].unique()))
