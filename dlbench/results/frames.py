@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 #: Number of columns that are built together, after which freed memory is returned to the system.
-_PIECE = 16
+_PIECE = 48
 
 #: Columns of texts of some 300 bytes that are the same in many rows.
 _SAME = ("protocol",)
