@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dlbench.campaign.existing import Known
     from dlbench.campaign.schedule import Schedule
+    from dlbench.campaign.search import Search
     from dlbench.launch.supervise import Campaign
     from dlbench.results.records import Record
     from dlbench.suites.case import Case
@@ -73,16 +74,22 @@ def measure_cases(
         budget_s: likewise.
     """
     from dlbench.campaign.schedule import Schedule
+
+    return measure_scheduled(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))
+
+
+def measure_scheduled(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | Search) -> int:
+    """Measure what the schedule yields; return the exit status."""
     from dlbench.errors import StoreError
 
     try:
-        return _measure_all(campaign, cases, fresh, Schedule(cases, max_processes, budget_s, say))
+        return _measure_all(campaign, cases, fresh, schedule)
     except StoreError as error:
         existing.say_stopped(error, campaign.folder)
         return SOME_FAILED
 
 
-def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule) -> int:
+def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: Schedule | Search) -> int:
     from dlbench.launch import attempts, claims, supervise
     from dlbench.launch.progress import Progress
     from dlbench.results.records import DONE_STATUSES
@@ -136,7 +143,7 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     if time.monotonic() - began >= claims.SILENCE_S:
         existing.close_left_open(root)  # owners on other nodes have been watched long enough now
     failed = sum(status not in DONE_STATUSES for status in statuses)
-    if failed:
+    if failed and not schedule.searches:
         say(f"{failed} of {len(waiting)} cases failed; run the same command again to retry them (except out of memory)")
     if busy:
         say(
@@ -145,14 +152,14 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         )
     _say_figures(schedule)
     left = schedule.num_yielded - len(statuses)
-    if left:
+    if left > 0:
         say(f"skipped: claimed or already measured by another run: {left} of {len(waiting)}")
     if store and failed < len(cases):
         say(f"next: `dlbench report {root}` builds the report")
     return SOME_FAILED if failed else OK
 
 
-def _say_figures(schedule: Schedule) -> None:
+def _say_figures(schedule: Schedule | Search) -> None:
     """Print skipped processes, and the figures over the processes of each case."""
     for remark in schedule.remarks():
         say(remark)
@@ -163,7 +170,7 @@ def _say_figures(schedule: Schedule) -> None:
         say(f"... and {len(summary) - MOST_LINES} more cases: see `dlbench report`")
 
 
-def _learn_measured(root: Path, schedule: Schedule, campaign: Campaign, measured: list[Case]) -> None:
+def _learn_measured(root: Path, schedule: Schedule | Search, campaign: Campaign, measured: list[Case]) -> None:
     """Pass the processes that earlier runs measured to the schedule, if their attempt folders still exist."""
     from dlbench.launch import attempts
 

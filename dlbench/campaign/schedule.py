@@ -89,6 +89,7 @@ class Schedule:
             sample.next_number = max(sample.next_number, case.repeat + 1)
         self.num_yielded = 0
         self.num_extra = 0
+        self.searches = False  # failures are reported
         self._dropped: dict[str, int] = {}
         self._cut = 0
 

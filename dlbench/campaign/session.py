@@ -59,6 +59,7 @@ def prepare(
         launcher,
         network_keys=found.network_keys,
         network_files=found.network_files,
+        machine=found.facts,
         folder=folder,
     )
     say(f"{suite.name}: {_counted(cases)} on {found.description} -> {results}/")

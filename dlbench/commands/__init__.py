@@ -9,6 +9,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "plan": "list the cases of a suite with FLOP and predicted memory",
         "train": "train networks to a target; record time, energy and curves",
         "ab": "run an interleaved A/B test of two settings, each run in a fresh process",
+        "tune": "find the fastest correct setting of a network on this device",
         "ceilings": "measure the peak FLOP/s and bandwidth of a device",
         "profile": "measure each layer's forward and backward time against its bound",
         "maxbatch": "find the largest batch that fits into memory, by prediction and test runs",

@@ -55,6 +55,8 @@ class Campaign:
     facts: Callable[[Case], Mapping[str, Any] | None] = field(default=lambda case: None)
     #: Source files of user networks, with the digests behind the network keys.
     network_files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    #: Facts of the machine, as `python -m dlbench.worker --probe` gives them.
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     def key(self, case: Case) -> attempts.DoneKey:
         """Return the key under which the case counts as done."""

@@ -30,6 +30,7 @@ from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.systems_blocks import between_processes, over_systems, trade_off, with_records
 from dlbench.report.chapters.systems_section import measured, systems
 from dlbench.report.chapters.tables_energy import energies
+from dlbench.report.chapters.tuning_section import tuning
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
 from dlbench.results import training_store
@@ -230,6 +231,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     systems,
     comparison,
     throughput,
+    tuning,
     step_time,
     pipeline,
     memory,

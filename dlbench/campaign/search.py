@@ -1,0 +1,343 @@
+"""Search for the fastest correct setting of a network on this device: successive halving over the levers.
+
+1. The setting as shipped, then smaller and larger batches, while they give more.
+2. Each value of each other lever alone, with the best batch, in a short window.
+3. Combinations of the values that gave more, the most promising first, in a window twice as long; the better half again
+   in one twice as long, until one is left.
+4. The settings between that as shipped and the best one, so that what each lever gave is known.
+5. The best one is checked: its loss against the one as shipped, and its numerical fingerprint.
+6. Both again in turns, while time is left.
+
+A `Search` takes the place of a `Schedule`: the campaign measures and stores what it yields. Settings that an earlier
+search measured are not measured again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+from typing import Any
+
+from dlbench import units
+from dlbench.errors import BadInput
+from dlbench.results.case_figures import case_figures
+from dlbench.results.records import DONE_STATUSES, Record, shared_facts
+from dlbench.suites.case import Case, Protocol
+from dlbench.suites.levers import BATCH_FACTORS, Change, changed, missing_on_path, path, setting
+
+GOALS = ("throughput", "energy")
+#: Window of the first rung [s]; each further rung has one twice as long. Energy needs longer ones.
+WINDOW_S = {"throughput": 0.5, "energy": 5.0}
+#: A change counts if it gives more than this: shorter windows scatter.
+MIN_GAIN = 1.01
+#: Shares of the budget after which a stage ends.
+LEVERS_END, HALVING_END, PATH_END = 0.5, 0.75, 0.9
+#: Settings in the first rung of combinations.
+MAX_COMBINATIONS = 6
+#: At most so many processes of each of the two settings are measured in turns.
+MAX_PAIRS = 3
+#: Start of a compiled process beyond that of another one, until one was measured [s].
+COMPILE_S = 60.0
+#: Largest relative difference of the loss: batches differ, and with them images and dropout.
+LOSS_TOLERANCE = 0.2
+#: Rung of the processes in turns; and of the one that is checked, with other weights.
+PAIRS_RUNG, CHECK_RUNG = 2, -1
+#: Setting, rung, number of the process.
+_Key = tuple[Case, int, int]
+_WORK = ("forward_macs", "forward_flop", "backward_flop", "pytorch_forward_flop", "pytorch_backward_flop",
+         "executed_flop", "flop_partial", "flop_varies", "facts_from", "warnings")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of one setting: its figure (higher is better), or the reason why it has none."""
+
+    value: float | None
+    cost_s: float
+    loss: float | None = None
+    error: str = ""
+
+
+class _Spent(Exception):
+    """The budget does not hold the next process."""
+
+
+@dataclass
+class Search:
+    """The search over one network; yields cases, and learns from their records what to measure next."""
+
+    first: Case  # as shipped
+    values: Mapping[str, Sequence[Any]]  # by lever, see `values_to_try`
+    budget_s: float
+    goal: str = "throughput"
+    say: Callable[[str], None] = lambda text: None
+    clock: Callable[[], float] = time.monotonic
+    tried: dict[_Key, Tried] = field(default_factory=dict)
+    fixed_batch: bool = False
+    num_yielded: int = 0
+    num_extra: int = 0
+    #: Settings that fail are part of a search.
+    searches: bool = True
+
+    def __post_init__(self) -> None:
+        self.first = setting(self.first)
+        self.best = self.first
+        self._work: dict[str, Any] | None = None
+        self.unit = "img"  # of a sample
+        self._began_s = self.clock()
+
+    # What a campaign asks of a schedule.
+
+    def processes(self, waiting: Iterable[Case]) -> Iterator[Case]:
+        """Yield the processes to measure; `learn` is called between them."""
+        try:
+            yield from self._search()
+        except _Spent:
+            self.say("the budget is spent")
+
+    def learn(self, record: Record, from_now: bool = True) -> None:
+        """Take in what became of a process."""
+        case = Case.from_dict(record.case)
+        self.tried[setting(case), _rung(case, self.goal), case.repeat] = self._outcome(record)
+        if record.status in DONE_STATUSES and self._work is None:
+            facts = shared_facts(record) or {}
+            self._work = {name: facts[name] for name in _WORK if name in facts} or None
+
+    def facts(self, case: Case) -> dict[str, Any] | None:
+        """Return the counted work of the network, which settings share; None where a process checks everything."""
+        return None if _rung(case, self.goal) == CHECK_RUNG else self._work
+
+    def remarks(self) -> list[str]:
+        """Describe the settings that failed."""
+        failed = {case: one.error for (case, *_), one in self.tried.items() if one.value is None}
+        return [f"left out: {self._words(case)}: {error}" for case, error in failed.items() if case != self.first]
+
+    def summary(self) -> list[str]:
+        """Nothing: the command prints a table."""
+        return []
+
+    # The result.
+
+    def figures(self) -> dict[Case, float]:
+        """The figure of each setting: of the longest window, the median of its processes."""
+        found: dict[Case, dict[int, list[float]]] = {}
+        for (case, rung, _), one in self.tried.items():
+            if one.value is not None:
+                found.setdefault(case, {}).setdefault(rung, []).append(one.value)
+        return {case: median(rungs[max(rungs)]) for case, rungs in found.items()}
+
+    def changes(self) -> list[Change]:
+        """What each lever gave, on the way from the setting as shipped to the best one."""
+        return path(self.figures(), self.first, self.best)
+
+    def require_result(self) -> None:
+        """Raise BadInput if no setting was measured correctly, or only the one as shipped fitted into the budget."""
+        outcomes = [one for (case, *_), one in self.tried.items() if case == self.first]
+        if not outcomes:
+            raise BadInput(f"the setting of {self.first.model} as shipped was not measured; run the same command again")
+        if all(one.value is None for one in outcomes):
+            raise BadInput(f"no correct setting of {self.first.model}: as shipped it fails: {outcomes[0].error}")
+        if len({case for case, *_ in self.tried}) == 1:
+            needed = units.seconds(outcomes[0].cost_s)
+            raise BadInput(
+                f"the budget of {units.seconds(self.budget_s)} is too short: one setting of {self.first.model} takes "
+                f"{needed}; raise --budget"
+            )
+
+    # The search.
+
+    def _search(self) -> Iterator[Case]:
+        yield from self._measure(self.first, 0, needed=True)
+        if self._value(self.first) is None:
+            return
+        base = yield from self._best_batch()
+        gains = yield from self._single_levers(base)
+        yield from self._halving(base, gains)
+        yield from self._checked_best()
+        yield from self._between()
+        yield from self._in_turns()
+
+    def _best_batch(self) -> Generator[Case, None, Case]:
+        base = self.first
+        if not self.fixed_batch:
+            for factor in BATCH_FACTORS:
+                now = self.first
+                while (size := int(now.batch_size * factor)) >= 1:
+                    now = dataclasses.replace(now, batch_size=size)
+                    if not (yield from self._measure(now, 0, until=LEVERS_END)):
+                        break
+                    if not self._is_better(now, base):
+                        break
+                    base = now
+        return base
+
+    def _single_levers(self, base: Case) -> Generator[Case, None, dict[str, tuple[Any, float]]]:
+        """Measure each value alone; return the best value of each lever that gave more, with its ratio."""
+        gains: dict[str, tuple[Any, float]] = {}
+        for axis, values in self.values.items():
+            for value in values:
+                case = changed(base, **{axis: value})
+                if axis == "freeze":
+                    case = changed(base, compile=gains.get("compile", ("default", 1.0))[0], freeze=value)
+                if case is None or not (yield from self._measure(case, 0, until=LEVERS_END)):
+                    continue
+                ratio = (self._value(case) or 0.0) / (self._value(base) or math.inf)
+                if ratio > max(MIN_GAIN, gains.get(axis, (None, 0.0))[1]):
+                    gains[axis] = value, ratio
+        return gains
+
+    def _halving(self, base: Case, gains: Mapping[str, tuple[Any, float]]) -> Iterator[Case]:
+        """Measure combinations of what gave more; the better half goes on to a longer window."""
+        rung = 1
+        left = _combinations(base, gains)[:MAX_COMBINATIONS]
+        while left:
+            measured = []
+            for case in left:
+                if (yield from self._measure(case, rung, until=HALVING_END)):
+                    measured.append(case)
+            measured.sort(key=lambda case: self._value(case) or 0.0, reverse=True)
+            left = measured[: len(measured) // 2] if len(measured) > 2 else []
+            rung += 1
+
+    def _checked_best(self) -> Iterator[Case]:
+        """Take the fastest setting whose numbers are right."""
+        ranked = sorted(self.figures().items(), key=lambda one: one[1], reverse=True)
+        for case, _ in ranked:
+            self.best = case
+            if case == self.first:
+                return
+            if not self._has_right_loss(case):
+                continue
+            if (yield from self._measure(case, CHECK_RUNG)):
+                return
+
+    def _has_right_loss(self, case: Case) -> bool:
+        expected, found = self._loss(self.first), self._loss(case)
+        if expected is None or found is None or abs(found - expected) <= LOSS_TOLERANCE * abs(expected):
+            return True
+        self.say(f"left out: {self._words(case)}: its loss is {found:.4g}, but {expected:.4g} as shipped")
+        return False
+
+    def _between(self) -> Iterator[Case]:
+        for case in missing_on_path(_Figures(self), self.first, self.best):
+            yield from self._measure(case, 0, until=PATH_END)
+
+    def _in_turns(self) -> Iterator[Case]:
+        if self.best == self.first:
+            return
+        for number in range(1, 1 + MAX_PAIRS):
+            for case in (self.first, self.best) if number % 2 else (self.best, self.first):
+                yield from self._measure(case, PAIRS_RUNG, repeat=number)
+
+    def _measure(
+        self, case: Case, rung: int, until: float = 1.0, repeat: int = 0, needed: bool = False
+    ) -> Generator[Case, None, bool]:
+        """Yield the case, unless an earlier search measured it; return whether it has a figure.
+
+        Args:
+            until: share of the budget that must not be exceeded.
+        """
+        key = (case, rung, repeat)
+        if key not in self.tried:
+            left_s = until * self.budget_s - (self.clock() - self._began_s)
+            if not needed and self._cost_s(case) > left_s:
+                if until == 1.0:
+                    raise _Spent
+                return False
+            self.num_yielded += 1
+            self.num_extra += 1
+            yield dataclasses.replace(case, repeat=repeat, protocol=_protocol(rung, self.goal))
+        found = self.tried.get(key)
+        return found is not None and found.value is not None
+
+    def _cost_s(self, case: Case) -> float:
+        """Expected time of a process [s]: as of those of this batch, else as of all."""
+        alike = [(other, one.cost_s) for (other, *_), one in self.tried.items() if other.compile == case.compile]
+        near = [cost_s for other, cost_s in alike if other.batch_size == case.batch_size]
+        if alike:
+            return fmean(near or [cost_s for _, cost_s in alike])
+        return fmean(one.cost_s for one in self.tried.values()) + (COMPILE_S if case.compile != "off" else 0.0)
+
+    def _value(self, case: Case) -> float | None:
+        return self.figures().get(case)
+
+    def _loss(self, case: Case) -> float | None:
+        losses = [one.loss for (other, *_), one in self.tried.items() if other == case and one.loss is not None]
+        return median(losses) if losses else None
+
+    def _is_better(self, case: Case, base: Case) -> bool:
+        return (self._value(case) or 0.0) > MIN_GAIN * (self._value(base) or math.inf)
+
+    def _outcome(self, record: Record) -> Tried:
+        cost_s = record.wall_s or 0.0
+        if record.status not in DONE_STATUSES:
+            return Tried(None, cost_s, error=(record.error or record.status).splitlines()[0])
+        found = case_figures(record)
+        if found is None:
+            return Tried(None, cost_s, error="no step was measured")
+        self.unit = found.sample_unit
+        loss = record.ranks[0][1].loss_first
+        if self.goal == "throughput":
+            return Tried(found.throughput, cost_s, loss)
+        if found.energy_per_image_j is None:
+            return Tried(None, cost_s, error="the device has no energy meter; use --for throughput")
+        return Tried(1.0 / found.energy_per_image_j, cost_s, loss)
+
+    def _words(self, case: Case) -> str:
+        return ", ".join(one.text for one in path({self.first: 1.0, case: 1.0}, self.first, case)) or "as shipped"
+
+
+class _Figures(Mapping[Case, float]):
+    """The figures of a search at the time of asking."""
+
+    def __init__(self, search: Search) -> None:
+        self._search = search
+
+    def __getitem__(self, case: Case) -> float:
+        return self._search.figures()[case]
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self._search.figures())
+
+    def __len__(self) -> int:
+        return len(self._search.figures())
+
+
+def _combinations(base: Case, gains: Mapping[str, tuple[Any, float]]) -> list[Case]:
+    """Return combinations of the changes of `gains`, the one with the largest product of ratios first."""
+    found = []
+    for chosen in itertools.product((True, False), repeat=len(gains)):
+        axes = [axis for axis, taken in zip(gains, chosen, strict=True) if taken]
+        case = changed(base, **{axis: gains[axis][0] for axis in axes})
+        if case is not None:
+            found.append((math.prod(gains[axis][1] for axis in axes), case))
+    found.sort(key=lambda one: one[0], reverse=True)
+    return [case for _, case in found]
+
+
+def _protocol(rung: int, goal: str) -> Protocol:
+    """The protocol of a rung: a short window, for the interval of long ones is not needed to rank settings."""
+    window_s = WINDOW_S[goal] * 2 ** max(rung, 0)
+    return Protocol(
+        warmup_min_steps=2,
+        warmup_min_time_s=window_s / 4,
+        warmup_max_time_s=max(2.0, window_s),
+        min_time_s=window_s,
+        min_steps=3,
+        max_time_s=window_s,
+        idle_time_s=0.0,
+        timeout_s=300.0,
+        seed=int(rung == CHECK_RUNG),
+    )
+
+
+def _rung(case: Case, goal: str) -> int:
+    """The rung that a case was measured for."""
+    if case.protocol.seed:
+        return CHECK_RUNG
+    return round(math.log2(case.protocol.min_time_s / WINDOW_S[goal]))

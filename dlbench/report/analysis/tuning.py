@@ -1,0 +1,66 @@
+"""The searches of `dlbench tune` in a store: of each the setting as shipped, the best one, and what each lever gave."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import pandas as pd
+
+from dlbench.suites.case import AXES, Case
+from dlbench.suites.levers import TUNE_PREFIX, Change, path
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One search on one system."""
+
+    system_id: str
+    first: Case  # as shipped
+    best: Case
+    goal: str
+    unit: str  # of a sample
+    shipped: float  # figure of the setting as shipped
+    changes: tuple[Change, ...]
+    num_settings: int
+    records: tuple[str, ...]
+
+
+def searches(cases: pd.DataFrame) -> Iterator[Tuned]:
+    """Yield the searches in measured cases, as `Content.shown` has them."""
+    rows = cases[cases["suite"].astype(str).str.startswith(TUNE_PREFIX)]
+    for (system_id, _), own in rows.groupby(["system_id", "suite"], sort=False):
+        yield _search(str(system_id), own.sort_values("started_at"))
+
+
+def _search(system_id: str, rows: pd.DataFrame) -> Tuned:
+    goal = "energy" if str(rows["label"].iloc[0]) == "energy" else "throughput"
+    values = rows["throughput"] if goal == "throughput" else 1.0 / rows["energy_per_image"]
+    found: dict[Case, dict[int, list[float]]] = {}
+    for row, value in zip(rows.to_dict("records"), values, strict=True):
+        if value > 0:
+            # The longest window counts; its steps tell its length.
+            found.setdefault(_setting(row), {}).setdefault(int(row["repeat"] > 0), []).append(float(value))
+    figures = {case: median(several[max(several)]) for case, several in found.items()}
+    first = _setting(rows.iloc[0].to_dict())
+    paired = [case for case, several in found.items() if 1 in several and case != first]
+    best = paired[0] if paired else max(figures, key=lambda case: figures[case], default=first)
+    return Tuned(
+        system_id,
+        first,
+        best,
+        goal,
+        str(rows["sample_unit"].iloc[0]),
+        figures[first],
+        tuple(path(figures, first, best)),
+        len(figures),
+        tuple(rows["attempt_id"]),
+    )
+
+
+def _setting(row: dict[Any, Any]) -> Case:
+    values = {axis: row[axis] for axis in AXES if axis != "repeat"}
+    whole: dict[str, Any] = {axis: v if isinstance(v, str) else int(v) for axis, v in values.items()}
+    return Case(**whole)
