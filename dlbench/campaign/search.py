@@ -14,6 +14,7 @@ search measured are not measured again.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -95,10 +96,10 @@ class Search:
 
     def processes(self, waiting: Iterable[Case]) -> Iterator[Case]:
         """Yield the processes to measure; `learn` is called between them."""
-        try:
+        with contextlib.suppress(_Spent):
             yield from self._search()
-        except _Spent:
-            self.say("the budget is spent")
+        if not self._is_better(self.best, self.first):
+            self.best = self.first  # more in short windows, but not in longer ones
 
     def learn(self, record: Record, from_now: bool = True) -> None:
         """Take in what became of a process."""
@@ -206,13 +207,12 @@ class Search:
 
     def _checked_best(self) -> Iterator[Case]:
         """Take the fastest setting whose numbers are right."""
-        ranked = sorted(self.figures().items(), key=lambda one: one[1], reverse=True)
-        for case, _ in ranked:
-            self.best = case
-            if case == self.first:
-                return
-            if not self._has_right_loss(case):
+        figures = self.figures()
+        rungs = {case: max(rung for other, rung, _ in self.tried if other == case) for case in figures}
+        for case in sorted(figures, key=lambda case: (rungs[case], figures[case]), reverse=True):
+            if not self._is_better(case, self.first) or not self._has_right_loss(case):
                 continue
+            self.best = case
             if (yield from self._measure(case, CHECK_RUNG)):
                 return
 

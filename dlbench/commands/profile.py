@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
+    parser.add_argument("--kernels", action="store_true", help="CPU only: list the kernels of oneDNN in one step")
     parser.add_argument("--all", action="store_true", help="print every layer, not only the 20 that lose the most time")
     add_format(parser)
 
@@ -67,6 +68,8 @@ def _profile(options: argparse.Namespace) -> int:
         raise BadInput(f"'{folder}' already exists; choose another folder with -o")
     check_folder(folder.parent)
     request = {"kind": "profile", "case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
+    if options.kernels:
+        request["kernels"] = True
     text = run_worker(request, folder, max(case.protocol.timeout_s, 3 * time_s + MARGIN_S))
     if text is None:
         return SOME_FAILED
@@ -76,11 +79,23 @@ def _profile(options: argparse.Namespace) -> int:
     bounds_schema.write_layers(folder, run)
     _write_outputs(folder, run, roof)
     print(render(profile_table(run, roof, None if options.all else 20), options.format), end="")
+    if options.kernels:
+        _print_kernels(folder, options.format)
     if roof.flop_source != "measured":
         say(f"\n{options.results}/ has no {case.precision} ceilings of this system; run `dlbench ceilings`")
     trace = ", trace.json.gz" if options.trace_steps else ""
     say(f"\nprofile: {folder}/ (layers.parquet, layers.csv, profile.json, figures{trace})")
     return OK
+
+
+def _print_kernels(folder: Path, form: str) -> None:
+    """Print the kernels of oneDNN, and write them as CSV beside its log."""
+    from dlbench.report.listings.kernels import kernels_table
+    from dlbench.table import render
+
+    table = kernels_table((folder / "onednn.txt").read_text(encoding="utf-8", errors="replace"))
+    (folder / "kernels.csv").write_text(render(table, "csv"), encoding="utf-8")
+    print(render(table, form), end="")
 
 
 def _write_outputs(folder: Path, run: ProfileRun, roof: Any) -> None:

@@ -66,7 +66,7 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _table(search: Search) -> Table:
-    from dlbench.report.listings.tuning import tuning_table
+    from dlbench.report.chapters.tuning_section import tuning_table
 
     shipped = search.figures()[search.first]
     title = f"{search.first.model}, {search.first.mode}"

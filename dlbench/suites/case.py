@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 from dlbench.names import excerpt
 from dlbench.toml_file import typed
@@ -247,7 +248,7 @@ def describe(axis: str, value: object) -> str:
     if value == _DEFAULTS.get(axis):
         return ""
     if axis in ("threads", "loader_workers"):
-        return f"{value} {axis.removeprefix('loader_')}"
+        return units.counted(int(str(value)), axis.removeprefix("loader_").removesuffix("s"))
     if axis in ("power_cap_w", "clock_mhz"):
         return f"{value} {'W' if axis == 'power_cap_w' else 'MHz'}"
     if CHOICES.get(axis) == SWITCHES:

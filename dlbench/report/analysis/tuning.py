@@ -28,6 +28,11 @@ class Tuned:
     records: tuple[str, ...]
 
 
+def heading(goal: str, unit: str) -> str:
+    """Name of the figure with its unit; higher is better."""
+    return f"Throughput [{unit}/s]" if goal == "throughput" else f"Samples per energy [{unit}/J]"
+
+
 def searches(cases: pd.DataFrame) -> Iterator[Tuned]:
     """Yield the searches in measured cases, as `Content.shown` has them."""
     rows = cases[cases["suite"].astype(str).str.startswith(TUNE_PREFIX)]

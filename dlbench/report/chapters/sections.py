@@ -22,6 +22,7 @@ from dlbench.report.chapters.findings import findings
 from dlbench.report.chapters.history_section import section as history
 from dlbench.report.chapters.openings import OPENINGS
 from dlbench.report.chapters.pipeline_section import pipeline
+from dlbench.report.chapters.plain_loop import plain_loop
 from dlbench.report.chapters.power_section import power
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
@@ -232,6 +233,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     comparison,
     throughput,
     tuning,
+    plain_loop,
     step_time,
     pipeline,
     memory,

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network
-from dlbench.report.analysis.tuning import Tuned, searches
+from dlbench.report.analysis.tuning import Tuned, heading, searches
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_tuning import waterfall
-from dlbench.report.listings.tuning import tuning_table
+from dlbench.suites.levers import Change
+from dlbench.table import Cell, Column, Table
 
 _WORDS = (
     "`dlbench tune` looked for the fastest correct setting, in short windows. A lever gives its ratio on top "
@@ -32,6 +34,25 @@ def tuning(content: Content) -> Section:
         blocks.append(Block(heading=heading, plot=plot))
         blocks.append(Block(table=tuning_table(one.changes, one.shipped, one.goal, one.unit)))
     return Section("tuning", "As shipped and as tuned", blocks, " ".join(map(_finding, found)))
+
+
+def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str, title: str = "") -> Table:
+    """One row per change, from the setting as shipped to the best one, with the figure after it.
+
+    Args:
+        shipped: figure of the setting as shipped.
+        unit: of a sample, such as img.
+    """
+    columns = [
+        Column("change", "Setting"),
+        Column("figure", heading(goal, unit), "right"),
+        Column("ratio", "Gives", "right", lambda cell: "" if cell is None else f"x {units.digits(float(cell), 3)}"),
+        Column("total", "In all", "right", lambda cell: f"x {units.digits(float(cell or 0.0), 3)}"),
+    ]
+    rows: list[list[Cell]] = [["as shipped", shipped, None, 1.0]]
+    rows += [[f"+ {change.text}", change.after, change.ratio, change.after / shipped] for change in changes]
+    notes = [] if changes else ["No other setting gave more; the one as shipped stays."]
+    return Table(columns, rows, title, notes)
 
 
 def _finding(one: Tuned) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from dlbench import units
 from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.tuning import heading
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import SMALL, height_of
-from dlbench.report.listings.tuning import heading
 from dlbench.suites.levers import Change
 
 

@@ -37,6 +37,7 @@ from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.jobs.job import answer
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.network_check import look_at
+from dlbench.worker.onednn import record_kernels
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.stopping import WarmupRule
 from dlbench.worker.timing import Clock, no_garbage_collection
@@ -161,12 +162,13 @@ def own_times(marks: list[Mark], clock: Clock) -> OwnTimes:
     return times
 
 
-def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> ProfileRun:
+def profile(case: Case, folder: Path, time_s: float, trace_steps: int, kernels: bool = False) -> ProfileRun:
     """Profile the layers of `case`; write the trace to `folder`.
 
     Args:
         time_s: time for steps, with and without hooks [s]; at least `MIN_STEPS` of each.
         trace_steps: steps in the trace; 0 for none.
+        kernels: also write oneDNN's log of one step; see `record_kernels`.
 
     Raises:
         BadInput: the case is compiled, or has several devices; or as `build_workload`.
@@ -191,6 +193,9 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int) -> Profil
         plain, hooked, times = _alternate(workload, clock, step_s, time_s)
         host.after()
         workload.require_finite(f"{len(plain) + len(hooked)} steps")
+        if kernels:
+            enter_phase("kernels")
+            record_kernels(workload.step, device, folder)
     workload.check()
     if trace_steps > 0:
         enter_phase("trace")
@@ -285,6 +290,8 @@ def _counted(case: Case) -> dict[str, Work]:
 def _require_profilable(case: Case, time_s: float) -> None:
     if case.compile != "off":
         raise BadInput(f'cannot profile layers with compile "{case.compile}", which fuses them; set compile = "off"')
+    if case.cuda_graph == "on":
+        raise BadInput('cannot profile layers of a CUDA graph, which runs them as one; set cuda_graph = "off"')
     if case.world_size != 1:
         raise BadInput(
             f"cannot profile {case.world_size} devices; a profile uses one device: remove nodes and devices_per_node"
@@ -398,4 +405,5 @@ def _layers(
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Profile the case of the request; return the exit status."""
     time_s, trace_steps = float(request.get("time_s", 10.0)), int(request.get("trace_steps", 3))
-    return answer(folder, lambda: to_json(profile(case_of(request), folder, time_s, trace_steps)))
+    kernels = bool(request.get("kernels"))
+    return answer(folder, lambda: to_json(profile(case_of(request), folder, time_s, trace_steps, kernels)))

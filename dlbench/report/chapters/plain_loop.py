@@ -1,0 +1,58 @@
+"""The chapter of the defaults on a CPU: what they give over a plain PyTorch loop, and why."""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import network, setting, varying_axes
+from dlbench.report.document import Block, Section
+from dlbench.suites.case import AXES
+from dlbench.table import Cell, Column, Table
+
+_REASON = (
+    "On a CPU dlbench keeps the memory that a step frees (protocol.heap), as PyTorch does on a GPU. A plain loop "
+    "returns it to the kernel and gets it again, by page faults, in every step. A script of your own is a plain loop."
+)
+_HOW = "To see its figure here too, run the suite once more into the same results with -P protocol.heap=system."
+_TITLE = "Defaults and a plain loop"
+
+
+def plain_loop(content: Content) -> Section:
+    """Both figures where both heaps were measured, else how to get them; without blocks where no CPU was measured."""
+    cases = content.shown[content.shown["device"] == "cpu"]
+    if cases.empty:
+        return Section("plain-loop", _TITLE)
+    table = heaps_table(cases)
+    blocks = [Block(words=_REASON if table.rows else f"{_REASON} {_HOW}")]
+    return Section("plain-loop", _TITLE, [*blocks, Block(table=table)] if table.rows else blocks)
+
+
+def heaps_table(cases: pd.DataFrame) -> Table:
+    """One row per case that was measured with both heaps."""
+    keys = ["system_id", *(axis for axis in AXES if axis != "repeat"), "rest"]
+    parsed = cases["protocol"].map(lambda text: json.loads(text) if isinstance(text, str) else {})
+    rest = parsed.map(lambda values: json.dumps({k: v for k, v in values.items() if k != "heap"}, sort_keys=True))
+    told = cases.assign(heap=parsed.map(lambda values: values.get("heap", "keep")), rest=rest)
+    both = told.pivot_table(index=keys, columns="heap", values="throughput", aggfunc="median").reset_index()
+    columns = [
+        Column("case", "Case"),
+        Column("plain", "Plain loop [1/s]", "right"),
+        Column("ours", "dlbench [1/s]", "right"),
+        Column("ratio", "Times as fast", "right"),
+    ]
+    if not {"keep", "system"} <= set(both.columns):
+        return Table(columns, [])
+    axes = ["mode", "precision", "batch_size", *varying_axes(cases)]
+    rows: list[list[Cell]] = [
+        [
+            f"{network(row['model'])}, {setting(row, axes)}",
+            float(row["system"]),
+            float(row["keep"]),
+            float(row["keep"] / row["system"]),
+        ]
+        for row in both.dropna(subset=["keep", "system"]).to_dict("records")
+    ]
+    return Table(columns, rows, notes=["Samples per second, medians over processes. The reason: kept memory."])

@@ -1,0 +1,39 @@
+"""oneDNN's own log of the kernels that ran in a step on the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlbench.errors import BadInput
+
+_MKLDNN: Any = torch.backends.mkldnn
+NAME = "onednn.txt"
+
+
+def record_kernels(step: Callable[[], object], device: torch.device, folder: Path) -> None:
+    """Run one step with oneDNN's verbose log, and write the log to `folder`.
+
+    Raises:
+        BadInput: the device is no CPU, or this PyTorch has no oneDNN.
+    """
+    if device.type != "cpu" or not _MKLDNN.is_available():
+        raise BadInput("--kernels lists the kernels of oneDNN, which run on a CPU only; leave it out")
+    # oneDNN writes to the C library's stdout.
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with (folder / NAME).open("wb") as file:
+            os.dup2(file.fileno(), 1)
+            with _MKLDNN.verbose(_MKLDNN.VERBOSE_ON):
+                step()
+            ctypes.CDLL(None).fflush(None)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,53 @@
+"""The chapter of tuned networks, from the records of a search."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from dlbench.report.analysis.content import read
+from dlbench.report.chapters.tuning_section import tuning
+from dlbench.report.figures import figure_style
+from dlbench.suites.case import Case, Protocol
+from tests.fakes import records as fakes
+
+SHORT = Protocol(min_time_s=0.5, max_time_s=0.5)
+FIRST = Case("lenet5", device="cpu", protocol=SHORT)
+BEST = dataclasses.replace(FIRST, threads=1, batch_size=64)
+
+
+def measured(number: int, case: Case, img_per_s: float, suite: str = "tune-lenet5-training-12345678"):
+    made = fakes.record(case, fakes.CPU, number)
+    (system, values), *_ = made.ranks
+    values = dataclasses.replace(values, step_s=(case.batch_size / img_per_s,) * 30, forward_s=(), backward_s=())
+    return dataclasses.replace(made, suite=suite, label="throughput", ranks=((system, values),))
+
+
+@pytest.fixture
+def store(tmp_path):
+    longer = dataclasses.replace(BEST, protocol=Protocol(min_time_s=2.0, max_time_s=2.0), repeat=1)
+    records = [
+        measured(0, FIRST, 100.0),
+        measured(1, dataclasses.replace(FIRST, batch_size=64), 120.0),
+        measured(2, BEST, 170.0),
+        measured(3, longer, 180.0),
+    ]
+    return fakes.fill(tmp_path, records)
+
+
+def test_as_shipped_stands_beside_as_tuned_with_what_each_lever_gave(store):
+    with figure_style.style():
+        section = tuning(read([str(store)]))
+    assert section.finding == "LeNet-5 in training as tuned gives 1.80 times the throughput as shipped."
+    (table,) = [block.table for block in section.blocks if block.table]
+    assert [row[0] for row in table.rows] == ["as shipped", "+ batch size 64", "+ 1 thread"]
+    assert [round(row[3], 2) for row in table.rows] == [1.0, 1.2, 1.8]
+    (plot,) = [block.plot for block in section.blocks if block.plot]
+    assert plot.figure is not None
+    assert len(plot.records) == 4
+
+
+def test_a_store_without_a_search_has_no_such_chapter(tmp_path):
+    store = fakes.fill(tmp_path, [measured(0, FIRST, 100.0, suite="quick")])
+    assert not tuning(read([str(store)])).blocks
