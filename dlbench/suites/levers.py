@@ -12,7 +12,7 @@ from dlbench.suites.case import AXES, Case, Protocol, describe
 
 #: In the order in which they are tried; the batch is first, since it decides what the others give.
 LEVERS = (
-    *("batch_size", "memory_format", "precision", "threads", "optimizer_impl", "flush_denormals", "fold_batch_norm"),
+    *("batch_size", "threads", "memory_format", "optimizer_impl", "precision", "fold_batch_norm", "flush_denormals"),
     *("cuda_graph", "cudnn_benchmark_limit", "compile", "freeze"),
 )
 #: Changes of the batch, each tried again while it gives more.
