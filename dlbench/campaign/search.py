@@ -90,6 +90,7 @@ class Search:
         self.best = self.first
         self._work: dict[str, Any] | None = None
         self.unit = "img"  # of a sample
+        self._untried: set[Case] = set()
         self._began_s = self.clock()
 
     # What a campaign asks of a schedule.
@@ -114,9 +115,14 @@ class Search:
         return None if _rung(case, self.goal) == CHECK_RUNG else self._work
 
     def remarks(self) -> list[str]:
-        """Describe the settings that failed."""
+        """Describe the settings that failed, and count those for which there was no time."""
         failed = {case: one.error for (case, *_), one in self.tried.items() if one.value is None}
-        return [f"left out: {self._words(case)}: {error}" for case, error in failed.items() if case != self.first]
+        words = [f"left out: {self._words(case)}: {error}" for case, error in failed.items() if case != self.first]
+        untried = self._untried - {case for case, *_ in self.tried}
+        if untried:
+            count = units.counted(len(untried), "setting")
+            words.append(f"the budget ended before {count} were tried; run the same command again to go on")
+        return words
 
     def summary(self) -> list[str]:
         """Nothing: the command prints a table."""
@@ -246,6 +252,7 @@ class Search:
         if key not in self.tried:
             left_s = until * self.budget_s - (self.clock() - self._began_s)
             if not needed and self._cost_s(case) > left_s:
+                self._untried.add(case)
                 if until == 1.0:
                     raise _Spent
                 return False

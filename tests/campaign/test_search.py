@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import pytest
 
@@ -105,6 +106,13 @@ def test_an_equal_search_goes_on_where_the_last_one_ended():
     again = search_of()
     again.tried = dict(first.tried)
     assert not {case.id for case in run(again)} & {case.id for case in done}
+
+
+def test_settings_for_which_the_budget_has_no_time_are_counted():
+    search = search_of(budget_s=60.0)
+    run(search)
+    assert re.search(r"the budget ended before \d+ settings were tried", search.remarks()[-1])
+    assert search.now_s <= 60.0
 
 
 def test_no_correct_setting_is_an_error_with_the_reason():
