@@ -100,8 +100,8 @@ def test_all_chapters_are_there_and_led_to(gpu_page):
     assert [a["id"] for t, a in tags if t == "section"] == IDS
     links = [a["href"] for t, a in tags if t == "a" and not a["href"].startswith(("#content", "#attempt-"))]
     assert list(dict.fromkeys(links)) == [f"#{i}" for i in IDS]
-    # One system stands beside no other, one day has no history, and nothing was loaded or trained.
-    assert len(SECTIONS) == len([*IDS, "systems", "history", "pipeline", "convergence"])
+    # One system stands beside no other, one day has no history, nothing was loaded, trained or tuned, and no CPU measured.
+    assert len(SECTIONS) == len([*IDS, "systems", "history", "pipeline", "convergence", "tuning", "plain-loop"])
 
 
 def test_the_page_needs_nothing_from_outside(gpu_page, cpu_page):
