@@ -27,7 +27,7 @@ from typing import Any
 from dlbench import units
 from dlbench.errors import BadInput
 from dlbench.results.case_figures import case_figures
-from dlbench.results.records import DONE_STATUSES, Record, shared_facts
+from dlbench.results.records import DONE_STATUSES, Record
 from dlbench.suites.case import Case, Protocol
 from dlbench.suites.levers import BATCH_FACTORS, Change, changed, missing_on_path, path, setting
 
@@ -50,8 +50,6 @@ LOSS_TOLERANCE = 0.2
 PAIRS_RUNG, CHECK_RUNG = 2, -1
 #: Setting, rung, number of the process.
 _Key = tuple[Case, int, int]
-_WORK = ("forward_macs", "forward_flop", "backward_flop", "pytorch_forward_flop", "pytorch_backward_flop",
-         "executed_flop", "flop_partial", "flop_varies", "facts_from", "warnings")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,6 @@ class Search:
     def __post_init__(self) -> None:
         self.first = setting(self.first)
         self.best = self.first
-        self._work: dict[str, Any] | None = None
         self.unit = "img"  # of a sample
         self._untried: set[Case] = set()
         self._began_s = self.clock()
@@ -106,13 +103,10 @@ class Search:
         """Take in what became of a process."""
         case = Case.from_dict(record.case)
         self.tried[setting(case), _rung(case, self.goal), case.repeat] = self._outcome(record)
-        if record.status in DONE_STATUSES and self._work is None:
-            facts = shared_facts(record) or {}
-            self._work = {name: facts[name] for name in _WORK if name in facts} or None
 
     def facts(self, case: Case) -> dict[str, Any] | None:
-        """Return the counted work of the network, which settings share; None where a process checks everything."""
-        return None if _rung(case, self.goal) == CHECK_RUNG else self._work
+        """Return no facts but that none are wanted: only the process that is checked counts work and memory."""
+        return None if _rung(case, self.goal) == CHECK_RUNG else {"warnings": ()}
 
     def remarks(self) -> list[str]:
         """Describe the settings that failed, and count those for which there was no time."""
@@ -331,11 +325,11 @@ def _protocol(rung: int, goal: str) -> Protocol:
     """The protocol of a rung: a short window, for the interval of long ones is not needed to rank settings."""
     window_s = WINDOW_S[goal] * 2 ** max(rung, 0)
     return Protocol(
-        warmup_min_steps=2,
+        warmup_min_steps=1,
         warmup_min_time_s=window_s / 4,
         warmup_max_time_s=max(2.0, window_s),
         min_time_s=window_s,
-        min_steps=3,
+        min_steps=2,
         max_time_s=window_s,
         idle_time_s=0.0,
         timeout_s=300.0,
