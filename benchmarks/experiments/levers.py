@@ -136,9 +136,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCS.name}")
     parser.add_argument("--only", default="", help="networks whose name contains this")
-    parser.add_argument(
-        "--heap", nargs=2, metavar=("HEAP", "NAME"), help="measure one process of the heap's comparison"
-    )
+    parser.add_argument("--process", nargs=2, metavar=("NETWORK", "SETTING"), help="measure one process")
     options = parser.parse_args()
     if options.process:
         print(one_process(*options.process))

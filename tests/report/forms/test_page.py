@@ -100,8 +100,10 @@ def test_all_chapters_are_there_and_led_to(gpu_page):
     assert [a["id"] for t, a in tags if t == "section"] == IDS
     links = [a["href"] for t, a in tags if t == "a" and not a["href"].startswith(("#content", "#attempt-"))]
     assert list(dict.fromkeys(links)) == [f"#{i}" for i in IDS]
-    # One system stands beside no other, one day has no history, nothing was loaded, trained or tuned, and no CPU measured.
-    assert len(SECTIONS) == len([*IDS, "systems", "history", "pipeline", "convergence", "tuning", "plain-loop"])
+    # One system stands beside no other, one day has no history, nothing was loaded, trained or tuned, no CPU measured, no limit set.
+    assert len(SECTIONS) == len(
+        [*IDS, "systems", "history", "pipeline", "convergence", "tuning", "plain-loop", "power"]
+    )
 
 
 def test_the_page_needs_nothing_from_outside(gpu_page, cpu_page):
