@@ -46,7 +46,7 @@ MAX_PAIRS = 3
 COMPILE_S = 60.0
 #: Largest relative difference of the loss: batches differ, and with them images and dropout.
 LOSS_TOLERANCE = 0.2
-#: Rung of the processes in turns; and of the one that is checked, with other weights.
+#: Rung of the processes in turns; and of the one that is checked by its fingerprint.
 PAIRS_RUNG, CHECK_RUNG = 2, -1
 #: Setting, rung, number of the process.
 _Key = tuple[Case, int, int]
@@ -333,12 +333,12 @@ def _protocol(rung: int, goal: str) -> Protocol:
         max_time_s=window_s,
         idle_time_s=0.0,
         timeout_s=300.0,
-        seed=int(rung == CHECK_RUNG),
+        fingerprint="on" if rung == CHECK_RUNG else "off",
     )
 
 
 def _rung(case: Case, goal: str) -> int:
     """The rung that a case was measured for."""
-    if case.protocol.seed:
+    if case.protocol.fingerprint == "on":
         return CHECK_RUNG
     return round(math.log2(case.protocol.min_time_s / WINDOW_S[goal]))

@@ -91,7 +91,7 @@ def test_a_setting_that_fails_when_it_is_checked_is_not_taken():
     search = search_of()
 
     def outcome(case):
-        if case.protocol.seed and case.threads == 1:
+        if case.protocol.fingerprint == "on" and case.threads == 1:
             return dataclasses.replace(fakes.record(case, fakes.CPU, status="invalid"), error="a wrong kernel")
         return finished(case, img_per_s(case))
 
