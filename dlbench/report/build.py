@@ -233,7 +233,7 @@ _OF_FIGURES = {"report.pdf", "appendix.pdf", "index.html"}
 def _title(content: Content) -> str:
     names = list(content.system_names.values())
     machine = " and ".join(names) if len(names) <= 2 else f"{len(names)} systems"
-    return f"Convolutional networks on {machine}" if names else "Convolutional networks"
+    return f"Deep learning on {machine}" if names else "Deep learning"
 
 
 def _subtitle(content: Content) -> str:
