@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dlbench import units
@@ -18,13 +15,11 @@ from dlbench.report import tool_formats
 from dlbench.report.analysis.content import Content, read
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.forms.frame_csv import csv_parts
+from dlbench.report.forms.frame_json import json_parts, plain
 from dlbench.version import __version__
 
 #: Columns that are for drawing, and say nothing more than the others.
 _HIDDEN = ("samples", "system_id", "power_time_s", "power_w", "power_limit_w")
-
-#: Rows whose texts are in memory at a time.
-_ROWS = 5000
 
 #: The fields of an MLPerf system description, in the groups of the submission checker (v1.0 to v5): for all, since
 #: v1.0, with power. What nobody measured is left to whoever submits.
@@ -75,41 +70,8 @@ def _json(content: Content) -> Iterator[str]:
         return
     end = "[]\n}\n"
     yield whole.removesuffix(end) + "["
-    names = [dump_json(str(name)).replace("%", "%%") for name in frame]
-    # As `dump_json` sets it, which would take minutes for a million rows.
-    pattern = "\n  {\n   " + ",\n   ".join(f"{name}: %s" for name in names) + "\n  }"
-    for start in range(0, len(frame), _ROWS):
-        some = frame.iloc[start : start + _ROWS]
-        cells = [_json_texts(str(name), some[name]) for name in some]
-        yield ("," if start else "") + ",".join(map(pattern.__mod__, zip(*cells, strict=True)))
+    yield from json_parts(frame, of_json="protocol")
     yield "\n ]\n}\n"
-
-
-def _json_texts(name: str, column: pd.Series) -> list[str]:
-    """The values of a column as JSON text, each different one made once."""
-    values = column.tolist()
-    if column.dtype == np.float64:
-        return [repr(value) if isfinite(value) else "null" for value in values]
-    known: dict[Any, str] = {}
-    texts = []
-    for value in values:
-        # What cannot be hashed is an array that stands in many rows.
-        key = id(value) if hasattr(value, "tolist") or isinstance(value, list) else (type(value), value)
-        text = known.get(key)
-        if text is None:
-            text = known[key] = dump_json(_plain(name, value)).replace("\n", "\n   ")
-        texts.append(text)
-    return texts
-
-
-def _plain(name: str, value: Any) -> Any:
-    if name == "protocol":
-        return json.loads(value or "{}")
-    if isinstance(value, list | tuple) or hasattr(value, "tolist"):
-        return list(value) if getattr(value, "ndim", 1) else value.item()
-    if value is None or pd.isna(value):
-        return None
-    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _mlperf(content: Content) -> Iterator[str]:
@@ -121,7 +83,7 @@ def _mlperf(content: Content) -> Iterator[str]:
 
 
 def _described(rows: pd.DataFrame, name: str) -> dict[str, Any]:
-    first: dict[Any, Any] = {key: _plain("", value) for key, value in rows.iloc[0].to_dict().items() if key in _USED}
+    first: dict[Any, Any] = {key: plain(value) for key, value in rows.iloc[0].to_dict().items() if key in _USED}
     software = [f"{title} {first[key]}" for key, title in _SOFTWARE.items() if first.get(key)]
     cores = f"{first['system_cpu_cores']:.0f} processor cores usable per node" if first["system_cpu_cores"] else ""
     facts = {

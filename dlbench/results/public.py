@@ -9,10 +9,11 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -140,8 +141,8 @@ def _write_rows(target: Path, reader: Reader, scrubber: Scrubber | None) -> int:
     with writing(target) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
         for table in reader.tables(SCHEMA.names):
             for begin in range(0, table.num_rows, ROW_GROUP):
-                rows = table.slice(begin, ROW_GROUP).cast(SCHEMA)
-                writer.write_table(rows if scrubber is None else public_records(rows, scrubber))
+                rows = table.slice(begin, ROW_GROUP)
+                writer.write_table((rows if scrubber is None else public_records(rows, scrubber)).cast(SCHEMA))
                 num_rows += rows.num_rows
     return num_rows
 
@@ -164,25 +165,37 @@ def _texts(records: pa.Table) -> Iterator[str | None]:
 def public_records(records: pa.Table, scrubber: Scrubber) -> pa.Table:
     """Return the rows of a store, anonymized."""
     table = _scrubbed(records, scrubber, "system_hostname", "device_uuid")
-    images = [image and PurePosixPath(image).name for image in table["system_container_image"].to_pylist()]
-    table = _with(table, "system_container_image", images)
-    table = _with(table, "system_slurm_job_id", [None] * table.num_rows)
-    details = {text: _details(text, scrubber) for text in table[LONG_TEXT].unique().to_pylist()}
-    return _with(table, LONG_TEXT, [details[text] for text in table[LONG_TEXT].to_pylist()]).cast(SCHEMA)
+    table = _changed(table, "system_container_image", lambda image: image and PurePosixPath(image).name)
+    table = _changed(table, "system_slurm_job_id", lambda _: None)
+    return _changed(table, LONG_TEXT, lambda text: _details(text, scrubber))
 
 
 def _scrubbed(table: pa.Table, scrubber: Scrubber, host: str, device: str) -> pa.Table:
-    table = _with(table, host, [scrubber.host(name) for name in table[host].to_pylist()])
-    table = _with(table, device, [hashed(uuid) for uuid in table[device].to_pylist()])
+    table = _changed(_changed(table, host, scrubber.host), device, hashed)
     for name in (name for name in _TEXTS if name in table.column_names):
-        table = _with(table, name, [scrubber.value(value) for value in table[name].to_pylist()])
+        table = _changed(table, name, scrubber.text)
     return table
 
 
-def _with(table: pa.Table, name: str, values: list[Any]) -> pa.Table:
+def _changed(table: pa.Table, name: str, change: Callable[[str | None], str | None]) -> pa.Table:
+    """Change the texts of a column, or those in its lists; each different text once."""
     index = table.column_names.index(name)
-    field = table.schema.field(index)
-    return table.set_column(index, field, pa.array(values, field.type))
+    column = table[name].combine_chunks()
+    changed = [_changed_texts(chunk, change) for chunk in getattr(column, "chunks", [column])]
+    return table.set_column(index, table.schema.field(index), pa.chunked_array(changed, column.type))
+
+
+def _changed_texts(column: pa.Array, change: Callable[[str | None], str | None]) -> pa.Array:
+    kind = column.type
+    if pa.types.is_list(kind):
+        ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), dtype=np.int32)
+        texts = _changed_texts(pc.list_flatten(column), change)
+        return pa.ListArray.from_arrays(pa.array(np.r_[np.int32(0), ends]), texts, kind, mask=column.is_null())
+    encoded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
+    texts = pa.array(map(change, encoded.dictionary.to_pylist()), encoded.dictionary.type)
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(encoded.indices, texts)
+    return texts.take(encoded.indices)
 
 
 def _details(text: str | None, scrubber: Scrubber) -> str | None:

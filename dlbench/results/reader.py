@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,11 @@ class RaggedArray:
     def of(self, row: int) -> NDArray[np.float64]:
         """Return the values of one row."""
         return self.values[self.starts[row] : self.starts[row + 1]]
+
+    def arrays(self) -> list[NDArray[np.float64]]:
+        """Return the values of all rows; empty ones share one array."""
+        none = self.values[:0]
+        return [self.values[a:b] if a < b else none for a, b in pairwise(self.starts.tolist())]
 
 
 @dataclass(frozen=True)
@@ -144,10 +150,10 @@ class Reader:
 
     def holders(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Return the indices of the parts of each attempt, as found by `batches`."""
-        asked = pa.array(attempts, pa.string())
+        asked = sorted(attempts)
         found = {attempt: self._holders[attempt] for attempt in attempts if attempt in self._holders}
         for ids, indices in self._held:
-            there = pc.is_in(ids, value_set=asked).to_numpy(zero_copy_only=False)
+            there = _among(ids, asked)
             if there.any():
                 names = ids.filter(pa.array(there)).to_pylist()
                 found |= {a: (i,) for a, i in zip(names, indices[there].tolist(), strict=True)}
@@ -208,26 +214,27 @@ class Reader:
     def _unshared(self, tables: Iterator[_Read], apart: list[pa.Table]) -> Iterator[pa.Table]:
         """Return the rows of attempts that are complete in one part; `apart` receives the used rows of others."""
         places = self._shared or {}
-        shared = pa.array(places, pa.string())
+        shared = sorted(places)
         for indices, table in tables:
             self.num_held += table.num_rows
-            if len(shared) and pc.any(there := pc.is_in(table["attempt_id"], value_set=shared)).as_py():
-                for index, mine in _split_by_part(indices[there.to_numpy()], table.filter(there)):
+            there = _among(table["attempt_id"], shared)
+            if there.any():
+                for index, mine in _split_by_part(indices[there], table.filter(pa.array(there))):
                     keys = zip(mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _numbers(mine), strict=True)
                     counting = [places[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
                     apart.append(mine.filter(pa.array(counting, pa.bool_())))
                     self.num_copies += counting.count(False)
-                indices, table = indices[~there.to_numpy()], table.filter(pc.invert(there))
+                indices, table = indices[~there], table.filter(pa.array(~there))
             if table.num_rows:
                 self._held.append((pa.concat_arrays(table["attempt_id"].chunks), indices.astype(np.int32)))
             yield table
 
     def _wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_Read]:
         """Read the rows of some attempts by part; unreadable parts are reported at the end."""
-        everyone = pa.array(sorted({attempt for some in wanted.values() for attempt in some}), pa.string())
+        everyone = sorted({attempt for some in wanted.values() for attempt in some})
         for indices, table in Reader(self.parts)._tables(sorted(wanted), _schema(schema.names), None, wanted):
-            there = pc.is_in(table["attempt_id"], value_set=everyone)
-            yield indices[there.to_numpy()], table.filter(there)
+            there = _among(table["attempt_id"], everyone)
+            yield (indices, table) if there.all() else (indices[there], table.filter(pa.array(there)))
 
     def _tables(
         self,
@@ -322,6 +329,20 @@ def _checked(parts: list[_Small], schema: pa.Schema, problems: list[str]) -> pa.
     except (StoreError, *CANNOT) as error:
         problems.append(str(store.unreadable(first.path, error)).removeprefix("cannot read "))
         return None
+
+
+def _among(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
+    """Whether each name is one of `wanted`.
+
+    Args:
+        wanted: sorted: only those from the first to the last name are looked at, since there may be a million.
+    """
+    limits = pc.min_max(names).as_py()
+    if not wanted or limits["min"] is None:
+        return np.zeros(len(names), dtype=bool)
+    near = wanted[bisect_left(wanted, limits["min"]) : bisect_right(wanted, limits["max"])]
+    there: NDArray[np.bool_] = pc.is_in(names, value_set=pa.array(near, pa.string())).to_numpy(zero_copy_only=False)
+    return there
 
 
 def _split_by_part(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tuple[int, pa.Table]]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dlbench.report.analysis import derive
 from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
@@ -43,28 +45,50 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
     """
     # Without an energy no warning about it is needed.
     metered = cases["energy_per_image"].notna()
+    warnings, reasons = _Distinct.of(cases["warnings"]), _Distinct.of(cases["throttle_reasons"])
     return pd.DataFrame(
         {
             "unstable": cases["status"] == "unstable",
-            "throttled": cases["throttle_reasons"].map(lambda reasons: bool(_slowed_by(reasons) - {POWER_CAP})),
-            "at its power limit": cases["throttle_reasons"].map(lambda reasons: POWER_CAP in _slowed_by(reasons)),
-            "not warmed up": cases["steady"].map(lambda steady: steady is False),
-            "with ranks missing": cases["warnings"].map(partial(_says, "missing_ranks")),
+            "throttled": reasons.where(lambda cell: bool(_slowed_by(cell) - {POWER_CAP})),
+            "at its power limit": reasons.where(lambda cell: POWER_CAP in _slowed_by(cell)),
+            "not warmed up": _Distinct.of(cases["steady"]).where(lambda steady: steady is False),
+            "with ranks missing": warnings.where(partial(_says, "missing_ranks")),
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
-            "with device errors": cases["warnings"].map(_has_device_errors),
-            "on a busy host": cases["warnings"].map(partial(_says, "busy_host")),
-            "limited by the host": cases["warnings"].map(partial(_says, "host_bound")),
-            "with settings reset": cases["warnings"].map(partial(_says, "settings_reset")),
-            "with a partial FLOP count": cases["warnings"].map(partial(_says, "flop_partial")),
-            "with FLOP that differ by step": cases["warnings"].map(partial(_says, "flop_varies")),
+            "with device errors": warnings.where(_has_device_errors),
+            "on a busy host": warnings.where(partial(_says, "busy_host")),
+            "limited by the host": warnings.where(partial(_says, "host_bound")),
+            "with settings reset": warnings.where(partial(_says, "settings_reset")),
+            "with a partial FLOP count": warnings.where(partial(_says, "flop_partial")),
+            "with FLOP that differ by step": warnings.where(partial(_says, "flop_varies")),
             "uneven steps": derive.uneven(cases),
             "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
-            "meters disagree": metered & cases["warnings"].map(partial(_says, "energy_mismatch")),
-            "short energy window": metered & cases["warnings"].map(partial(_says, "short_energy_window")),
+            "meters disagree": metered & warnings.where(partial(_says, "energy_mismatch")),
+            "short energy window": metered & warnings.where(partial(_says, "short_energy_window")),
         },
         index=cases.index,
         dtype=bool,
     )
+
+
+@dataclass(frozen=True)
+class _Distinct:
+    """The different cells of a column, and which of them each row has: a large store repeats few lists of texts."""
+
+    cells: list[object]
+    codes: NDArray[np.int64]
+
+    @staticmethod
+    def of(column: pd.Series) -> _Distinct:
+        cells = column.tolist()
+        # By identity, for a list has no hash.
+        codes, ids = pd.factorize(np.fromiter(map(id, cells), np.int64, len(cells)))
+        by_id = dict(zip(map(id, cells), cells, strict=True))
+        return _Distinct([by_id[number] for number in ids.tolist()], codes)
+
+    def where(self, holds: Callable[[object], bool]) -> NDArray[np.bool_]:
+        """The rows whose cell fulfils a condition."""
+        found: NDArray[np.bool_] = np.fromiter(map(holds, self.cells), bool, len(self.cells))[self.codes]
+        return found
 
 
 def per_case(cases: pd.DataFrame) -> list[str]:

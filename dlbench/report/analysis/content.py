@@ -85,7 +85,7 @@ def read(
         UnknownName: no system is called as the baseline is.
     """
     named = [systems.parse_source(source) for source in sources]
-    loaded = stores.load(named, progress)
+    loaded = stores.load(named, progress, stores.ROW_COLUMNS if with_rows else stores.METRIC_COLUMNS)
     states, unread = machine_state.read([source.path for source in named])
     rows = loaded.rows
     with warnings.catch_warnings(record=True) as caught:
@@ -109,7 +109,7 @@ def read(
     account = _account(loaded, attempts, latest, usable, chosen)
     longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
     if not with_rows:
-        rows = rows.iloc[:0]
+        rows = rows.iloc[:0].copy()  # a slice would keep the memory of all
         loaded = replace(loaded, rows=rows)
     kept = loaded.samples_of(chosen["attempt_id"].tolist())
     traces = first.reindex(kept.index)["power_limit_w"].to_numpy()
@@ -135,7 +135,7 @@ def read(
         mix=mix,
         bounds=bounds,
         machine_states=states,
-        files=loaded.files(_listed(attempts, chosen, failed)),
+        files=loaded.files(_listed(attempts, chosen, failed)) if with_rows else {},
     )
 
 

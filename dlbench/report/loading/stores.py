@@ -28,7 +28,21 @@ COMMUNICATION = ("unsynced", "unsynced_low", "unsynced_high")
 MAX_PROBLEMS = 20
 #: A long text that differs little within a system: one of each is enough.
 _DETAILS = "system_details"
-_ROW_COLUMNS = tuple(n for n in SCHEMA.names if n not in (*NUMBER_LISTS, _DETAILS))
+ROW_COLUMNS = tuple(n for n in SCHEMA.names if n not in (*NUMBER_LISTS, _DETAILS))
+#: What only the chapters of a report show: neither a metric nor the name of a system needs it.
+_OF_CHAPTERS = (
+    *("schema_version", "local_rank", "warmup_steps", "warmup_s", "parameters", "forward_macs", "flop_varies"),
+    *("pytorch_forward_flop", "pytorch_backward_flop", "memory_device_total_bytes", "buffer_bytes"),
+    *("sm_clock_before_mhz", "sm_clock_after_mhz", "sm_clock_max_mhz", "memory_clock_mhz"),
+    *("temperature_before_c", "temperature_after_c", "page_faults", "kernel_time_s", "communicator", "transport"),
+    *("loader_cpu_s", "loss_first", "loss_last", "facts_from", "system_device_kind", "system_device_name"),
+    *("system_device_count", "system_os", "system_kernel", "system_python_version", "system_torchvision_version"),
+    *("system_cudnn_version", "system_nccl_version", "system_container_runtime", "system_container_image"),
+    *("system_dlbench_version", "system_git_commit", "system_git_dirty", "system_slurm_job_id"),
+    "system_node_cpu_threads",
+)
+#: The columns that metrics and the names of systems follow from.
+METRIC_COLUMNS = tuple(n for n in ROW_COLUMNS if n not in _OF_CHAPTERS)
 
 #: Is told in words how far the reading is.
 Progress = Callable[[str], None]
@@ -75,8 +89,13 @@ class Loaded:
         return whole
 
 
-def load(sources: Sequence[systems.Source], progress: Progress | None = None) -> Loaded:
+def load(
+    sources: Sequence[systems.Source], progress: Progress | None = None, columns: Sequence[str] = ROW_COLUMNS
+) -> Loaded:
     """Read the sources once.
+
+    Args:
+        columns: of the rows.
 
     Raises:
         StoreError: a source does not exist.
@@ -86,8 +105,8 @@ def load(sources: Sequence[systems.Source], progress: Progress | None = None) ->
     statistics: list[pd.DataFrame] = []
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
         on_progress = _teller(progress, source.path)
-        batches = reader.batches((*_ROW_COLUMNS, *samples.COLUMNS), on_progress)
-        frames.append(systems.marked(to_frame(_scalars(batches, statistics), _ROW_COLUMNS), source, number))
+        batches = reader.batches((*columns, *samples.COLUMNS), on_progress)
+        frames.append(systems.marked(to_frame(_scalars(batches, statistics), columns), source, number))
     # What is read once more, later, is not to be counted again.
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
     num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
@@ -144,9 +163,10 @@ def _batches_of(source_of: pd.Series, readers: Sequence[Reader], columns: Sequen
 
 def _kept(batch: Batch) -> pd.DataFrame:
     ranks = _ranks(batch)
-    steps = samples.slowest(batch.lists["step_s"], ranks).steps
-    values: dict[str, Any] = {"samples": [steps.of(i) for i in range(len(ranks.attempts))]}
-    values |= {name: [batch.lists[name].of(row) for row in ranks.first.tolist()] for name in TRACES}
+    values: dict[str, Any] = {"samples": samples.slowest(batch.lists["step_s"], ranks).steps.arrays()}
+    for name in TRACES:
+        traces = batch.lists[name].arrays()
+        values[name] = [traces[row] for row in ranks.first.tolist()]
     columns = {name: pd.Series(arrays, ranks.attempts, dtype=object) for name, arrays in values.items()}
     limits = _unsynced(batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist())
     communication = pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION))
