@@ -224,7 +224,7 @@ def _variance_inflation(times: list[float], ordered: list[float], middle: float)
     edges = [i * n // num_cells for i in range(num_cells + 1)]
     cells = [sum(signs[a:b]) - (b - a) * mean for a, b in pairwise(edges)]
     power = 0.0
-    for wave in waves(n, num_cells):
+    for wave in cosine_waves(n, num_cells):
         # Plain sum in this order (Python 3.12 compensates `sum`), to match the vectorized version exactly.
         total = 0.0
         for cell, height in zip(cells, wave, strict=True):
@@ -239,7 +239,7 @@ def _variance_inflation(times: list[float], ordered: list[float], middle: float)
 
 
 @lru_cache(maxsize=64)
-def waves(n: int, num_cells: int) -> list[list[float]]:
+def cosine_waves(n: int, num_cells: int) -> list[list[float]]:
     """The cosine waves over a window of `n` samples, each at the middles of its cells."""
     edges = [i * n // num_cells for i in range(num_cells + 1)]
     middles = [(a + b) / 2 / n for a, b in pairwise(edges)]

@@ -47,7 +47,9 @@ def look(root: Path) -> Known:
     own, merged, ended = _in_parquet(root, {folder.name for folder in folders})
     without_part = []
     problems: list[str] = []
-    for folder, record in attempts.heads(root, [folder for folder in folders if folder.name not in merged], problems):
+    for folder, record in attempts.summaries(
+        root, [folder for folder in folders if folder.name not in merged], problems
+    ):
         has_part = folder.name in own
         if attempts.has_ended(folder, record, has_part):
             ended.add(attempts.key_of(record))
@@ -127,14 +129,14 @@ def not_stored(root: Path) -> list[tuple[Path, Record]]:
 
     def original(attempt_id: str) -> Record | None:
         folder = attempts.attempts_folder(root) / attempt_id
-        found = [attempts.full_record(folder, head) for _, head in attempts.heads(root, [folder])]
+        found = [attempts.full_record(folder, head) for _, head in attempts.summaries(root, [folder])]
         # Without its samples it proves nothing: what a file holds of the attempt is all that is left.
         return next((r for r in found if r.ranks and r.attempt_id == attempt_id), None)
 
     stored = store.attempt_ids(root, original=original)
     problems: list[str] = []
     folders = [folder for folder in attempts.folders(root) if folder.name not in stored]
-    missing = [found for found in attempts.heads(root, folders, problems) if found[1].attempt_id not in stored]
+    missing = [found for found in attempts.summaries(root, folders, problems) if found[1].attempt_id not in stored]
     say_problems(problems)
     return missing
 

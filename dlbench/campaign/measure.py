@@ -179,7 +179,7 @@ def _learn_measured(root: Path, schedule: Schedule | Search, campaign: Campaign,
     if not ids:
         return
     folders = [folder for folder in attempts.folders(root) if attempts.case_id_of(folder.name) in ids]
-    latest = {attempts.key_of(head): (folder, head) for folder, head in attempts.heads(root, folders)}
+    latest = {attempts.key_of(head): (folder, head) for folder, head in attempts.summaries(root, folders)}
     for key, (folder, head) in latest.items():
         if key in keys:
             schedule.learn(attempts.full_record(folder, head), from_now=False)

@@ -83,7 +83,7 @@ def _default(axis: str) -> object:
 def _learn_earlier(search: Search, campaign: Campaign) -> None:
     """Pass what an earlier, equal search measured here to this one."""
     root = campaign.root
-    for folder, head in attempts.heads(root, attempts.folders(root)):
+    for folder, head in attempts.summaries(root, attempts.folders(root)):
         key = attempts.key_of(head)
         if head.status != "preempted" and key == campaign.key(Case.from_dict(head.case)):
             search.learn(attempts.full_record(folder, head), from_now=False)

@@ -37,11 +37,11 @@ def _collect(options: argparse.Namespace) -> None:
         raise BadInput(f"results folder '{root}' does not exist; check --results")
     check_folder(root, make=False)
     closed = existing.close_left_open(root)
-    unseen = supervise.invisible(root)
+    unseen = supervise.open_on_other_nodes(root)
     if unseen and options.wait:
         say(f"waiting up to {claims.SILENCE_S:.0f} s for {units.counted(len(unseen), 'attempt')} of other nodes")
         closed += sum(len(supervise.recover(root, [folder])) for folder in claims.abandoned(unseen))
-        unseen = supervise.invisible(root)
+        unseen = supervise.open_on_other_nodes(root)
     store.drop_doubles(root)
     rebuilt = existing.rebuild_parts(root, existing.not_stored(root))
     say(f"{root}/: attempts closed: {closed}; Parquet parts rebuilt: {rebuilt}")

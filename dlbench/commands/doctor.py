@@ -29,7 +29,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from dlbench.launch.sites import load_site
 
     site = load_site(options.site) if options.site else None
-    place = doctor.Place(site=site, results=options.results, token=options.token, in_job=options.node)
+    place = doctor.CheckContext(site=site, results=options.results, token=options.token, in_job=options.node)
     findings = doctor.examine(place, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
     if options.node and not options.json:
         # Only problems, one line each: a job of many nodes would print too much otherwise.

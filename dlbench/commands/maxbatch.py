@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import add_command, add_format
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
-from dlbench.launch.max_batch import LARGEST, Runs, Trial, device_bytes, find_largest, make_case, own_limit
+from dlbench.launch.max_batch import LARGEST, Runs, Trial, device_bytes, find_largest, make_case, memory_limit
 from dlbench.messages import say
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
     if case.device == "cuda":
         limit_bytes, where = device_bytes(found.facts), found.description
     else:
-        limit_bytes = own_limit(available_bytes() if options.memory is None else options.memory)
+        limit_bytes = memory_limit(available_bytes() if options.memory is None else options.memory)
         where = found.facts["cpu_model"] or "the CPU"
     say(f"{case.model} {case.mode} {case.precision} on {where}: at most {bytes_(limit_bytes)}")
     with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:

@@ -86,7 +86,7 @@ def _submit(options: argparse.Namespace) -> int:
         report_only=options.report_only,
     )
     if options.dry_run:
-        print(jobs.shown(submission, options.after))
+        print(jobs.submission_text(submission, options.after))
         say_estimate(suite, options.results)
         if options.write:
             check_folder(options.results)
@@ -158,7 +158,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     submissions = (each_node.prepare(suite, options.overrides, site, options.results, unit) for unit in plan.submit)
     if options.dry_run:
         for submission in submissions:
-            print(jobs.shown(submission, options.after))
+            print(jobs.submission_text(submission, options.after))
         say_estimate(suite, options.results, len(plan.submit))
         return OK
     check_folder(options.results)

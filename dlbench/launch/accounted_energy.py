@@ -84,7 +84,7 @@ def consumed(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
 def _measured(results: Path, bases: Mapping[str, str]) -> dict[str, float]:
     """Return the energy that was measured in each job [J], over all its attempts."""
     found: dict[str, float] = {}
-    for folder, head in attempts.heads(results):
+    for folder, head in attempts.summaries(results):
         for system, measurement in attempts.full_record(folder, head).ranks:
             job_id = bases.get(system.slurm_job_id or "", system.slurm_job_id)
             if job_id and measurement.energy_j is not None:

@@ -171,7 +171,7 @@ def write_record(folder: Path, record: Record) -> None:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def heads(
+def summaries(
     root: Path, among: Iterable[Path] | None = None, problems: list[str] | None = None
 ) -> Iterator[tuple[Path, Record]]:
     """Iterate over the closed attempts of `root`, oldest first, each with its record without samples.
@@ -203,7 +203,7 @@ def full_record(folder: Path, head: Record) -> Record:
 
 def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[DoneKey]:
     """Return the keys that need no further attempt in `root`: measured, or out of memory."""
-    return {key_of(record) for folder, record in heads(root, among) if has_ended(folder, record)}
+    return {key_of(record) for folder, record in summaries(root, among) if has_ended(folder, record)}
 
 
 def has_ended(folder: Path, record: Record, has_part: bool = False) -> bool:

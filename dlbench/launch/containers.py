@@ -42,8 +42,8 @@ class Mount:
 
 
 @dataclass(frozen=True)
-class Surroundings:
-    """Surroundings of a command, independent of the runtime."""
+class CommandNeeds:
+    """What a command in a container needs, whatever the runtime."""
 
     workdir: str
     mounts: tuple[Mount, ...] = ()
@@ -57,7 +57,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True)
-class Wrapping:
+class InContainer:
     """Commands and options by which a runtime runs a command in the container."""
 
     srun: Argv = ()  # options of srun itself
@@ -107,12 +107,12 @@ _PYXIS_SWEEP = (
 )
 
 
-def none(image: str, around: Surroundings) -> Wrapping:
+def without_container(image: str, around: CommandNeeds) -> InContainer:
     """No container."""
-    return Wrapping()
+    return InContainer()
 
 
-def docker(image: str, around: Surroundings) -> Wrapping:
+def docker(image: str, around: CommandNeeds) -> InContainer:
     """`docker run`: on one node only.
 
     Raises:
@@ -142,10 +142,10 @@ def docker(image: str, around: Surroundings) -> Wrapping:
         *around.options,
         image,
     )
-    return Wrapping(prefix=prefix, cleanup=(_remove_labelled("docker", around),), digest=_inspect("docker", image))
+    return InContainer(prefix=prefix, cleanup=(_remove_labelled("docker", around),), digest=_inspect("docker", image))
 
 
-def podman(image: str, around: Surroundings) -> Wrapping:
+def podman(image: str, around: CommandNeeds) -> InContainer:
     """`podman run`; GPUs come through the CDI file that `nvidia-ctk cdi generate` writes."""
     prefix = (
         *("podman", "run", "--rm"),
@@ -162,10 +162,10 @@ def podman(image: str, around: Surroundings) -> Wrapping:
         *around.options,
         image,
     )
-    return Wrapping(prefix=prefix, cleanup=(_remove_labelled("podman", around),), digest=_inspect("podman", image))
+    return InContainer(prefix=prefix, cleanup=(_remove_labelled("podman", around),), digest=_inspect("podman", image))
 
 
-def enroot(image: str, around: Surroundings) -> Wrapping:
+def enroot(image: str, around: CommandNeeds) -> InContainer:
     """`enroot start` of a container that `enroot create` has unpacked on every node."""
     prefix = (
         *("bash", "-c", _ENROOT_START, " ".join(_names(around, _nvidia(around)))),
@@ -174,7 +174,7 @@ def enroot(image: str, around: Surroundings) -> Wrapping:
         *around.options,
         *("--", around.name),
     )
-    return Wrapping(
+    return InContainer(
         prefix=prefix,
         # Enroot stores files of a run there by default; the folder of the login node is missing on other nodes.
         environment={**_nvidia(around), "XDG_RUNTIME_DIR": f"/tmp/{around.name}"},
@@ -183,7 +183,7 @@ def enroot(image: str, around: Surroundings) -> Wrapping:
     )
 
 
-def pyxis(image: str, around: Surroundings) -> Wrapping:
+def pyxis(image: str, around: CommandNeeds) -> InContainer:
     """Options of srun, which the pyxis plugin of Slurm adds; never on sbatch, whose script would run inside."""
     mounts = ",".join(_volume(mount) for mount in around.mounts)
     srun = (
@@ -197,7 +197,7 @@ def pyxis(image: str, around: Surroundings) -> Wrapping:
         *around.options,
     )
     # Some sites keep named containers after the job, which would fill the disk of the node.
-    return Wrapping(
+    return InContainer(
         srun=srun,
         environment=_nvidia(around),
         prepare=(("bash", "-c", _PYXIS_SWEEP),),
@@ -205,7 +205,7 @@ def pyxis(image: str, around: Surroundings) -> Wrapping:
     )
 
 
-def apptainer(image: str, around: Surroundings) -> Wrapping:
+def apptainer(image: str, around: CommandNeeds) -> InContainer:
     """`apptainer exec`; the environment of the host is passed; never use `--cleanenv`, which would remove the
     variables of ranks."""
     prefix = (
@@ -216,10 +216,10 @@ def apptainer(image: str, around: Surroundings) -> Wrapping:
         *around.options,
         image,
     )
-    return Wrapping(prefix=prefix)
+    return InContainer(prefix=prefix)
 
 
-def udocker(image: str, around: Surroundings) -> Wrapping:
+def udocker(image: str, around: CommandNeeds) -> InContainer:
     """`udocker run` in mode F3 (library preload). The driver is copied in at set-up, hence a set-up for each job.
 
     Raises:
@@ -235,7 +235,7 @@ def udocker(image: str, around: Surroundings) -> Wrapping:
         around.name,
     )
     setup = ("udocker", "setup", "--execmode=F3", *(("--nvidia",) if around.gpus else ()), around.name)
-    return Wrapping(
+    return InContainer(
         prefix=prefix,
         prepare=(("udocker", "create", f"--name={around.name}", image), setup),
         prepare_once=True,
@@ -243,11 +243,11 @@ def udocker(image: str, around: Surroundings) -> Wrapping:
     )
 
 
-def _names(around: Surroundings, more: Iterable[str] = ()) -> Argv:
+def _names(around: CommandNeeds, more: Iterable[str] = ()) -> Argv:
     return tuple(dict.fromkeys((*around.variables, *more, *PASSED, *(PASSED_MPI if around.mpi else ()))))
 
 
-def _by_name(option: str, around: Surroundings) -> Argv:
+def _by_name(option: str, around: CommandNeeds) -> Argv:
     """Pass variables by name: values are those of each rank, and are not visible in process lists."""
     return _words(option, _names(around))
 
@@ -269,7 +269,7 @@ def _enroot_mount(mount: Mount) -> str:
     return f"{mount.source}:{mount.target}" + (":none:x-create=auto,rbind,ro" if mount.read_only else "")
 
 
-def _nvidia(around: Surroundings) -> dict[str, str]:
+def _nvidia(around: CommandNeeds) -> dict[str, str]:
     """Return the variables of NVIDIA's runtime: without the first there is no GPU inside, without the second no
     libcuda."""
     if not around.gpus:
@@ -277,14 +277,14 @@ def _nvidia(around: Surroundings) -> dict[str, str]:
     return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
 
 
-def _as_user(around: Surroundings) -> Argv:
+def _as_user(around: CommandNeeds) -> Argv:
     # The user has no home and no name inside: caches go to /tmp, and PyTorch needs the name.
     if around.user in ("", "0:0"):
         return ()
     return ("--user", around.user, "--env", "HOME=/tmp", "--env", "USER")
 
 
-def _remove_labelled(engine: str, around: Surroundings) -> Argv:
+def _remove_labelled(engine: str, around: CommandNeeds) -> Argv:
     script = f'{engine} ps --quiet --filter "label=dlbench=$1" | xargs -r {engine} rm --force'
     return ("sh", "-c", script, "sh", around.name)
 

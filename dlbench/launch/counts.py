@@ -41,7 +41,7 @@ def count(results: Path, suite: Suite) -> list[Counts]:
     The device a case runs on and the machine's key are only known where it runs, so both are read from the attempts.
     """
     tried: dict[tuple[str, str], dict[str, _Stand]] = {}  # (device, system) -> case id -> how it stands
-    for _, record in attempts.heads(results):
+    for _, record in attempts.summaries(results):
         if (record.suite, record.suite_version) == (suite.name, suite.version):
             place = (str(record.case.get("device")), record.system_key or "")
             _note(tried.setdefault(place, {}), record.case_id, record.status, record.network_key or "")

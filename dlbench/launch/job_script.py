@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import Mount, Surroundings, Wrapping
+from dlbench.launch.containers import CommandNeeds, InContainer, Mount
 from dlbench.launch.runtimes import wrap
 from dlbench.launch.sites import PLAIN_PATH, Site
 
@@ -69,12 +69,12 @@ def script(title: str, directives: Sequence[str], by_hand: str, *sections: Seque
     return "\n\n".join("\n".join(lines) for lines in (head, *sections) if lines) + "\n"
 
 
-def wrapping_of(site: Site, job: Job, gpus: bool, nodes: int) -> Wrapping:
+def wrapping_of(site: Site, job: Job, gpus: bool, nodes: int) -> InContainer:
     """Return how the site's container runtime wraps the commands of a job."""
     variables = [name for name, _ in _exports(site, job)]
     if site.container.runtime != "none":
         variables += ["DLBENCH_CONTAINER_RUNTIME", "DLBENCH_CONTAINER_IMAGE", "DLBENCH_HOST_LIBRARIES"]
-    around = Surroundings(
+    around = CommandNeeds(
         workdir=job.checkout or job.results,
         mounts=_mounts(site, job),
         variables=tuple(variables),
@@ -113,7 +113,7 @@ def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
     return [*exports.items(), *((name, command) for name, command in limits.items() if command)]
 
 
-def surroundings(site: Site, job: Job, wrapping: Wrapping) -> list[str]:
+def surroundings(site: Site, job: Job, wrapping: InContainer) -> list[str]:
     """Return the lines that load modules and set variables."""
     lines = [f"results={quote(job.results)}"]
     if site.software.modules:

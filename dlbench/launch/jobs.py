@@ -217,7 +217,7 @@ def checkout() -> str | None:
     return str(folder) if (folder / "pyproject.toml").is_file() else None
 
 
-def shown(submission: Submission, after: Sequence[str] = ()) -> str:
+def submission_text(submission: Submission, after: Sequence[str] = ()) -> str:
     """Return each script below its submit command; `ID1` stands for the job id of the first."""
     submit_argv = batch.SYSTEMS[submission.scheduler].submit_argv
     texts: list[str] = []

@@ -182,7 +182,7 @@ def _is_memory(text: str) -> bool:
     return text.startswith("oom: ") or "(SIGKILL)" in text
 
 
-def own_limit(limit_bytes: int) -> int:
+def memory_limit(limit_bytes: int) -> int:
     """Return `limit_bytes`, or the lower hard limit of this process (`ulimit -Hd`)."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     return limit_bytes if hard == resource.RLIM_INFINITY else min(limit_bytes, hard)

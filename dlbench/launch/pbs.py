@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import Wrapping
+from dlbench.launch.containers import InContainer
 from dlbench.launch.job_script import (
     JOB_ID,
     Job,
@@ -205,7 +205,7 @@ def _check(site: Site, job: Job) -> None:
         raise BadInput(f'{site.file}: with PBS, cases of several nodes run without a container; set runtime = "none"')
 
 
-def _wrapping(site: Site, job: Job, gpus: bool) -> Wrapping:
+def _wrapping(site: Site, job: Job, gpus: bool) -> InContainer:
     wrapping = wrapping_of(site, job, gpus=gpus, nodes=1)
     if wrapping.srun or wrapping.prepare or any(JOB_ID in word for word in wrapping.prefix):
         raise BadInput(f"{site.file}: {site.container.runtime} does not run with PBS; use apptainer or none")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.launch import containers
-from dlbench.launch.containers import Argv, Surroundings, Wrapping
+from dlbench.launch.containers import Argv, CommandNeeds, InContainer
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ImageFile:
 class ContainerRuntime:
     """Properties of one runtime, besides its command prefix."""
 
-    wrap: Callable[[str, Surroundings], Wrapping]
+    wrap: Callable[[str, CommandNeeds], InContainer]
     program: str | None = None  # is on PATH where the runtime is
     image_file: ImageFile | None = None  # None: images are in a store of its own, under a name
     pull: tuple[str, ...] = ("pull", "tag", "inspect")  # what the store can do
@@ -57,7 +57,7 @@ def _apptainer_pull(source: str, target: Path) -> list[str]:
 _SQUASHFS = ImageFile("squashfs", b"hsqs", 0, _enroot_import)
 
 RECORDS = {
-    "none": ContainerRuntime(containers.none),
+    "none": ContainerRuntime(containers.without_container),
     "docker": ContainerRuntime(
         containers.docker,
         "docker",
@@ -101,7 +101,7 @@ RUNTIMES = tuple(RECORDS)
 PROGRAMS = tuple(dict.fromkeys(record.program for record in RECORDS.values() if record.program))
 
 
-def wrap(runtime: str, image: str | None, around: Surroundings) -> Wrapping:
+def wrap(runtime: str, image: str | None, around: CommandNeeds) -> InContainer:
     """Return the wrapping of commands by `runtime` (one of `RUNTIMES`) for `image`.
 
     Raises:

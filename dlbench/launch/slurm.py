@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import Wrapping
+from dlbench.launch.containers import InContainer
 from dlbench.launch.job_script import (
     Job,
     bash_array,
@@ -318,7 +318,7 @@ def _rendezvous(site: Site) -> list[str]:
     ]
 
 
-def _step(site: Site, wrapping: Wrapping, each_node: bool, options: Sequence[str] = ()) -> list[str]:
+def _step(site: Site, wrapping: InContainer, each_node: bool, options: Sequence[str] = ()) -> list[str]:
     mpi = [f"--mpi={site.slurm.mpi}"] if site.slurm.mpi else []
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *options, *wrapping.srun]
     return [
@@ -338,7 +338,7 @@ def _step(site: Site, wrapping: Wrapping, each_node: bool, options: Sequence[str
     ]
 
 
-def _prepare(wrapping: Wrapping) -> list[str]:
+def _prepare(wrapping: InContainer) -> list[str]:
     where = "--overlap --nodes=1 --ntasks=1" if wrapping.prepare_once else '"${each_node[@]}"'
     lines = []
     if wrapping.cleanup:
@@ -348,7 +348,7 @@ def _prepare(wrapping: Wrapping) -> list[str]:
     return lines + [f"patiently srun {where} {words(argv)}" for argv in wrapping.prepare]
 
 
-def _requeue(site: Site, wrapping: Wrapping) -> list[str]:
+def _requeue(site: Site, wrapping: InContainer) -> list[str]:
     if not site.slurm.requeue or site.slurm.max_requeues == 0:
         return []
     return [

@@ -85,7 +85,7 @@ def recover(root: Path, among: Iterable[Path] | None = None, problems: list[str]
     return closed
 
 
-def invisible(root: Path) -> list[Path]:
+def open_on_other_nodes(root: Path) -> list[Path]:
     """Return open attempts of owners on other nodes, running or dead."""
     return [a.folder for a, _ in attempts.unclosed(root) if not claims.is_visible(a.folder)]
 
@@ -118,7 +118,7 @@ def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Itera
     for case in cases:
         for heartbeat in held:
             claims.WATCH.silent_s(heartbeat)  # starts the clock early, so that less waiting is left at the end
-        taken = _take(case, campaign, folder)
+        taken = _claim(case, campaign, folder)
         if isinstance(taken, Path):
             held[taken] = case  # another process is measuring it
         else:
@@ -131,8 +131,8 @@ def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Itera
             f"{claims.SILENCE_S:.0f} s, then measuring them here if those runs are dead; Ctrl-C skips them"
         )
     for heartbeat in claims.abandoned(held):
-        taken = _take(held[heartbeat], campaign, folder)
-        if isinstance(taken, _Taken):
+        taken = _claim(held[heartbeat], campaign, folder)
+        if isinstance(taken, _Claimed):
             yield from _under_claim(held[heartbeat], campaign, folder, taken, fresh)
 
 
@@ -142,14 +142,14 @@ def claim_name(case: Case, campaign: Campaign) -> str:
 
 
 @dataclass(frozen=True)
-class _Taken:
+class _Claimed:
     """A claimed case, with the folders of all earlier attempts."""
 
     claim: claims.Claim
     tried: list[Path]
 
 
-def _take(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Taken | Path:
+def _claim(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Claimed | Path:
     """Claim the case; if another process holds it, return the file that its owner touches."""
     folder.check()
     name = claim_name(case, campaign)
@@ -163,14 +163,16 @@ def _take(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Taken | Pat
         if mine and claims.is_alive(owner, attempt.folder):
             claim.release()
             return attempt.folder
-    return _Taken(claim, tried)
+    return _Claimed(claim, tried)
 
 
-def _under_claim(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Taken, fresh: bool) -> Iterator[Record]:
+def _under_claim(
+    case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Claimed, fresh: bool
+) -> Iterator[Record]:
     try:
         # Read while holding the claim: another process may just have finished the case, or been killed between the
         # worker's result and its record.
-        record, stop = _left_open(case, campaign, taken.tried), None
+        record, stop = _close_own_left_open(case, campaign, taken.tried), None
         if record is None or fresh:
             key = campaign.key(case)
             if not fresh and (key in campaign.stored or key in attempts.final_keys(campaign.root, taken.tried)):
@@ -192,7 +194,7 @@ def _under_claim(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _
         raise Stopped(signal.Signals[str(record.error)])
 
 
-def _left_open(case: Case, campaign: Campaign, tried: list[Path]) -> Record | None:
+def _close_own_left_open(case: Case, campaign: Campaign, tried: list[Path]) -> Record | None:
     """Close open attempts of the case: their owners are dead, since this process holds the claim.
 
     Returns the record of one whose worker had finished, after calling `on_record`.
@@ -207,7 +209,7 @@ def _left_open(case: Case, campaign: Campaign, tried: list[Path]) -> Record | No
     return finished
 
 
-def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Taken) -> tuple[Record, Stopped | None]:
+def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Claimed) -> tuple[Record, Stopped | None]:
     """Run the case; return its record, and the signal received meanwhile."""
     suite, version, _, system_key, network_key = campaign.key(case)
     owner = claims.owner() | scheduler.this_job()

@@ -58,7 +58,7 @@ def _times(results: Path) -> dict[tuple[tuple[str, str], ...], list[float]]:
     """Return the durations of earlier attempts at each case [s], from start-up to the written result."""
     times: dict[tuple[tuple[str, str], ...], list[float]] = {}
     for folder in [results, *islice(sorted(results.glob("nodes/*/")), _MOST_NODES)]:
-        for _, record in attempts.heads(folder) if folder.is_dir() else ():
+        for _, record in attempts.summaries(folder) if folder.is_dir() else ():
             if record.status in DONE_STATUSES and record.wall_s:
                 times.setdefault(_key(record.case), []).append(record.wall_s)
     return times

@@ -159,7 +159,7 @@ class Reader:
                 found |= {a: (i,) for a, i in zip(names, indices[there].tolist(), strict=True)}
         return found
 
-    def parts_of(self, attempts: Collection[str]) -> dict[str, Path]:
+    def files_of(self, attempts: Collection[str]) -> dict[str, Path]:
         """Return the (first) part of each attempt, as found by `batches`."""
         return {attempt: self.parts[parts[0]] for attempt, parts in self.holders(attempts).items()}
 

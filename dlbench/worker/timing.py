@@ -186,7 +186,7 @@ def run_window(
     lag = _lag(step_estimate_s) if clock.runs_ahead else 0
     # A host stamp is a time; other stamps need a wait, and other ranks an exchange.
     shows_time = broadcast is None and not clock.runs_ahead
-    cap = _Cap(cap_s, broadcast, step_estimate_s)
+    cap = _TimeLimit(cap_s, broadcast, step_estimate_s)
     done, reason = 0, None
     _, look_at = agreed((None, _steps_in(first_look_s, step_estimate_s, 1, max_steps)))
     with no_garbage_collection():
@@ -237,7 +237,7 @@ def _look(
     return reason, _steps_in(interval_s, elapsed_s / done, done + 1, max_steps)
 
 
-class _Cap:
+class _TimeLimit:
     """Time limit of a window: a single process checks it directly, ranks all at the same step."""
 
     def __init__(self, cap_s: float, broadcast: Broadcast | None, step_estimate_s: float) -> None:

@@ -100,7 +100,7 @@ class Cluster:
 
 
 def records(results):
-    return [record for _, record in attempts.heads(results)]
+    return [record for _, record in attempts.summaries(results)]
 
 
 def done(results):

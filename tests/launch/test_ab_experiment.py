@@ -94,7 +94,7 @@ def test_records_say_what_they_are(suite_file, tmp_path):
     assert set(frame["suite"]) == set(what.sides)
     assert set(frame["label"]) == {"a (seed 7): as is", "b (seed 7): env.SLOW=1.2"}
     assert all(name.startswith("pair-ab-") for name in what.sides)
-    heads = [head for _, head in attempts.heads(tmp_path / "r")]
+    heads = [head for _, head in attempts.summaries(tmp_path / "r")]
     assert {head.label for head in heads} == set(frame["label"])
 
 

@@ -180,7 +180,7 @@ def test_what_the_failed_node_had_begun_is_closed_and_measured_anew(tmp_path, im
     held(tmp_path, supervise.claim_name(CASES[0], c), **owner)
     attempts.create(tmp_path, CASES[0], "s", 1, "sys", owner)
     assert [record.status for record in supervise.run(CASES[:1], c)] == ["ok"]
-    assert sorted(record.status for _, record in attempts.heads(tmp_path)) == ["crashed", "ok"]
+    assert sorted(record.status for _, record in attempts.summaries(tmp_path)) == ["crashed", "ok"]
     assert list(attempts.unclosed(tmp_path)) == []
 
 
@@ -220,7 +220,7 @@ def test_a_host_whose_clock_is_wrong_loses_no_case_to_others_and_takes_none(tmp_
         mine = list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()")))
         assert theirs.communicate(timeout=30)[0].split() == ["ok"]
     assert mine == []
-    assert [record.status for _, record in attempts.heads(tmp_path)] == ["ok"]
+    assert [record.status for _, record in attempts.summaries(tmp_path)] == ["ok"]
     assert list(attempts.unclosed(tmp_path)) == []
     again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     assert again.stdout.split() == []

@@ -12,7 +12,7 @@ import pytest
 
 from dlbench.launch import doctor
 from dlbench.launch.containers import Mount
-from dlbench.launch.doctor import Answer, Place, folders, python
+from dlbench.launch.doctor import Answer, CheckContext, folders, python
 from dlbench.launch.sites import Container, Gpus, Network, Pbs, Site, Slurm, Software
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ class Machine:
 
     def place(self, site=None, results=None):
         which = {name: f"/usr/bin/{name}" for name in self.programs}.get
-        return Place(site, results, self.root, self.environment, self.run, which)
+        return CheckContext(site, results, self.root, self.environment, self.run, which)
 
     def look(self, check, **more):
         return list(check(self.place(**more)))
@@ -284,7 +284,9 @@ def test_an_image_that_is_not_there_fails_and_the_mend_fetches_it(machine):
 
 def test_folders_that_are_well(tmp_path):
     (tmp_path / "results").mkdir()
-    found = list(doctor.check_folders(Place(results=tmp_path / "results", environment={"TMPDIR": str(tmp_path)})))
+    found = list(
+        doctor.check_folders(CheckContext(results=tmp_path / "results", environment={"TMPDIR": str(tmp_path)}))
+    )
     assert all(finding.level in ("ok", "warn") for finding in found)
     assert levels(found)[:2] == [("results", "ok"), ("temporary", "ok")]
     assert list((tmp_path / "results").iterdir()) == []
@@ -292,9 +294,9 @@ def test_folders_that_are_well(tmp_path):
 
 def test_a_results_folder_that_is_not_there_is_never_made_and_in_a_job_it_fails(tmp_path):
     folder = tmp_path / "new" / "results"
-    here = next(iter(doctor.check_folders(Place(results=folder))))
+    here = next(iter(doctor.check_folders(CheckContext(results=folder))))
     assert (here.level, here.text) == ("ok", f"{folder} does not exist yet and can be created in {tmp_path}")
-    in_job = next(iter(doctor.check_folders(Place(results=folder, in_job=True))))
+    in_job = next(iter(doctor.check_folders(CheckContext(results=folder, in_job=True))))
     assert (in_job.level, in_job.text) == ("fail", f"results folder {folder} does not exist")
     assert not (tmp_path / "new").exists()
 
@@ -302,12 +304,14 @@ def test_a_results_folder_that_is_not_there_is_never_made_and_in_a_job_it_fails(
 def test_a_results_folder_that_is_another_one_on_this_node_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "TOKEN_PATIENCE_S", 0.1)
     token = tmp_path / "token"
-    found = list(doctor.check_folders(Place(results=tmp_path, token=token, in_job=True)))
+    found = list(doctor.check_folders(CheckContext(results=tmp_path, token=token, in_job=True)))
     assert levels(found)[:2] == [("results", "ok"), ("results", "fail")]
     assert "differs from the folder on the job's first node" in found[1].text
     token.touch()
     assert (
-        levels(doctor.check_folders(Place(results=tmp_path, token=token, in_job=True)))[:2].count(("results", "fail"))
+        levels(doctor.check_folders(CheckContext(results=tmp_path, token=token, in_job=True)))[:2].count(
+            ("results", "fail")
+        )
         == 0
     )
 
@@ -315,14 +319,14 @@ def test_a_results_folder_that_is_another_one_on_this_node_fails(tmp_path, monke
 def test_a_file_that_a_slow_file_system_shows_late_is_waited_for(tmp_path):
     token = tmp_path / "token"
     threading.Timer(0.7, token.touch).start()
-    found = list(doctor.check_folders(Place(results=tmp_path, token=token, in_job=True)))
+    found = list(doctor.check_folders(CheckContext(results=tmp_path, token=token, in_job=True)))
     assert ("results", "fail") not in levels(found)
 
 
 def test_a_full_disk_fails(tmp_path, monkeypatch):
     usage = type("S", (), {"f_bavail": 10, "f_blocks": 10, "f_frsize": 4096})()
     monkeypatch.setattr(os, "statvfs", lambda path: usage)
-    found = list(doctor.check_folders(Place(results=tmp_path, environment={"TMPDIR": str(tmp_path)})))
+    found = list(doctor.check_folders(CheckContext(results=tmp_path, environment={"TMPDIR": str(tmp_path)})))
     assert levels(found)[:2] == [("results", "fail"), ("temporary", "warn")]
     assert "only 0 MiB free" in found[0].text
     assert levels(found)[2] == ("shared memory", "warn")
@@ -330,18 +334,18 @@ def test_a_full_disk_fails(tmp_path, monkeypatch):
 
 def test_a_results_folder_that_cannot_be_written_fails(tmp_path):
     (tmp_path / "file").write_text("")
-    found = list(doctor.check_folders(Place(results=tmp_path / "file" / "results")))
+    found = list(doctor.check_folders(CheckContext(results=tmp_path / "file" / "results")))
     assert found[0].level == "fail"
     assert "cannot write to" in found[0].text
     (tmp_path / "results").mkdir()
-    found = list(doctor.check_folders(Place(results=Path("/proc/self"), in_job=True)))
+    found = list(doctor.check_folders(CheckContext(results=Path("/proc/self"), in_job=True)))
     assert (found[0].level, "cannot write to /proc/self" in found[0].text) == ("fail", True)
 
 
 def test_a_server_whose_clock_is_off_fails_since_claims_would_be_taken_over(tmp_path, monkeypatch):
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 400)
-    found = list(doctor.check_folders(Place(results=tmp_path)))
+    found = list(doctor.check_folders(CheckContext(results=tmp_path)))
     assert ("clock", "fail") in levels(found)
 
 
@@ -362,14 +366,14 @@ def test_mounts_are_looked_for_on_every_node_of_the_allocation(machine):
 
 def test_a_python_that_cannot_measure_stops_the_job_before_the_first_case(monkeypatch):
     monkeypatch.setattr(python, "find_spec", lambda name: None if name == "torch" else True)
-    (finding,) = doctor.check_packages(Place())
+    (finding,) = doctor.check_packages(CheckContext())
     assert finding.level == "fail"
     assert "has no torch" in finding.text
 
 
 def test_a_python_without_pyarrow_measures_and_is_told_where_the_results_stay(monkeypatch):
     monkeypatch.setattr(python, "find_spec", lambda name: None if name == "pyarrow" else True)
-    (finding,) = doctor.check_packages(Place())
+    (finding,) = doctor.check_packages(CheckContext())
     assert finding.level == "warn"
     assert "results stay in attempt folders" in finding.text
     assert "dlbench collect" in finding.mend
@@ -377,7 +381,7 @@ def test_a_python_without_pyarrow_measures_and_is_told_where_the_results_stay(mo
 
 def test_every_package_that_measuring_or_reporting_imports_is_looked_for_and_named_as_pip_knows_it(monkeypatch):
     monkeypatch.setattr(python, "find_spec", lambda name: None)
-    findings = list(doctor.check_packages(Place()))
+    findings = list(doctor.check_packages(CheckContext()))
     measuring, _keeping, reporting, terminal = findings
     assert [finding.level for finding in findings] == ["fail", "warn", "warn", "note"]
     assert "pip install rich argcomplete" in terminal.mend
@@ -475,7 +479,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on():
         raise ValueError("x")
         yield
 
-    findings = doctor.examine(Place(), [check_broken, doctor.check_python])
+    findings = doctor.examine(CheckContext(), [check_broken, doctor.check_python])
     assert levels(findings) == [("broken", "warn"), ("python", "ok")]
     assert "ValueError: x" in findings[0].text
 

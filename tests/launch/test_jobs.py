@@ -290,7 +290,7 @@ def test_the_report_alone_can_be_submitted_after_what_is_at_work(slurm, suite, t
     jobs.submit(prepare(suite, tmp_path, report=False))
     only = prepare(suite, tmp_path, report_only=True)
     assert [script.name for script in only.scripts] == ["report.sh"]
-    assert "--dependency" not in jobs.shown(only)
+    assert "--dependency" not in jobs.submission_text(only)
     (report,) = jobs.submit(only, jobs.active_jobs(root, ("campaign",)))
     assert report.kind == "report"
     assert "--dependency=afterany:101" in slurm.submitted()[-1]

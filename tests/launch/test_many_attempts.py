@@ -182,7 +182,7 @@ def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.parquet"))) < len(MANY)
     assert store.read(tmp_path).num_rows == len(MANY)
     assert measure_cases(what, MANY, fresh=False) == 0
-    assert len(list(attempts.heads(tmp_path))) == len(MANY)
+    assert len(list(attempts.summaries(tmp_path))) == len(MANY)
 
 
 def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monkeypatch):
@@ -195,7 +195,7 @@ def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monke
 
     what = campaign(tmp_path, "time.sleep(1); write_good()", folder=ResultsFolder(tmp_path))
     assert measure_cases(what, MANY[:1], fresh=False) == 0
-    assert {record.attempt_id: record.status for _, record in attempts.heads(tmp_path)}[theirs.id] == "crashed"
+    assert {record.attempt_id: record.status for _, record in attempts.summaries(tmp_path)}[theirs.id] == "crashed"
 
 
 @pytest.mark.slow
@@ -270,7 +270,7 @@ def test_eight_supervisors_and_kills_at_random_double_and_lose_no_case(tmp_path)
     for process in running:
         process.wait(60)
     assert start().wait(60) == 0  # nothing is left to do, and what the dead left is put right
-    records = [record for _, record in attempts.heads(root)]
+    records = [record for _, record in attempts.summaries(root)]
     done = Counter(record.case_id for record in records if record.status in DONE_STATUSES)
     assert killed >= 6
     assert sorted(done.values()) == [1] * NUM_STRESS

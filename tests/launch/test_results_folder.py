@@ -135,7 +135,7 @@ def test_a_disk_that_fills_up_ends_the_run_before_the_next_case(disk):
     (root / "big").write_bytes(bytes(30 * 2**20))
     with pytest.raises(StoreError, match=r"only \d+ MiB free in .*, but a campaign needs 64 MiB"):
         next(running)
-    assert len(list(attempts.heads(root))) == 1
+    assert len(list(attempts.summaries(root))) == 1
 
 
 def test_a_disk_that_fills_up_under_a_case_ends_the_run_and_the_case_is_measured_later(disk):
@@ -198,7 +198,7 @@ def test_a_result_that_cannot_be_read_is_no_verdict_on_the_case(tmp_path, monkey
     with pytest.raises(StoreError, match=r"cannot read .*result\.json: Stale file handle"):
         list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()")))
     monkeypatch.undo()
-    assert list(attempts.heads(tmp_path)) == []
+    assert list(attempts.summaries(tmp_path)) == []
 
 
 @pytest.fixture

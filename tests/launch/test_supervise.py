@@ -159,7 +159,7 @@ def test_a_case_out_of_memory_is_not_tried_again_but_with_fresh(tmp_path):
 def test_fresh_measures_everything_again_and_keeps_what_was(tmp_path):
     list(supervise.run(CASES, campaign(tmp_path, "write_good()")))
     list(supervise.run(CASES, campaign(tmp_path, "write_good()"), fresh=True))
-    assert len(list(attempts.heads(tmp_path))) == 4
+    assert len(list(attempts.summaries(tmp_path))) == 4
 
 
 def test_another_system_measures_for_itself(tmp_path):
@@ -265,7 +265,7 @@ def test_a_signal_ends_the_case_in_flight_as_preempted(tmp_path, number):
     process.send_signal(number)
     assert process.communicate(timeout=20)[0].strip() == f"stopped by {number.name}"
     assert not is_running(pid)
-    ((_, head),) = attempts.heads(tmp_path)
+    ((_, head),) = attempts.summaries(tmp_path)
     assert (head.status, head.error) == ("preempted", number.name)
 
 
@@ -274,7 +274,7 @@ def test_a_signal_is_not_lost_where_the_case_in_flight_still_ends_well(tmp_path)
     process = start_supervisor(tmp_path, ignoring + RUNNING + "time.sleep(1); write_good()", cases=2)
     process.send_signal(signal.SIGUSR1)
     assert process.communicate(timeout=20)[0].strip() == "stopped by SIGUSR1"
-    ((_, head),) = attempts.heads(tmp_path)
+    ((_, head),) = attempts.summaries(tmp_path)
     assert head.status == "ok"
 
 

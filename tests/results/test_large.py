@@ -84,4 +84,4 @@ def test_one_bad_part_among_many_small_ones_is_named_and_costs_no_other(tmp_path
     (problem,) = reader.problems
     assert str(parts[7]) in problem
     assert "mode is 'juggling'" in problem
-    assert set(reader.parts_of(found["attempt_id"].to_pylist()).values()) == set(parts) - {parts[7]}
+    assert set(reader.files_of(found["attempt_id"].to_pylist()).values()) == set(parts) - {parts[7]}

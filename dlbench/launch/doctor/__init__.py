@@ -1,7 +1,7 @@
 """`dlbench doctor`: checks this machine, reports problems and how to fix them.
 
 Works on a bare login node, inside a job and inside a container. Standard library only; checks that need torch use the
-worker's probe, a separate process. Each check is a function from a `Place` to findings; it raises no exception.
+worker's probe, a separate process. Each check is a function from a `CheckContext` to findings; it raises no exception.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from collections.abc import Iterable, Iterator
 from dlbench.launch.doctor.cluster import check_mpi, check_network, check_pbs, check_slurm
 from dlbench.launch.doctor.folders import check_folders, check_mounts
 from dlbench.launch.doctor.gpu import check_energy, check_gpu
-from dlbench.launch.doctor.machine import Answer, Check, Finding, Place
+from dlbench.launch.doctor.machine import Answer, Check, CheckContext, Finding
 from dlbench.launch.doctor.python import check_packages, check_python, check_torch
 from dlbench.launch.doctor.runtimes import check_runtimes
 from dlbench.launch.sites import remarks
 
-__all__ = ["CHECKS", "NODE_CHECKS", "Answer", "Finding", "Place", "as_json", "as_text", "examine", "exit_status"]
+__all__ = ["CHECKS", "NODE_CHECKS", "Answer", "CheckContext", "Finding", "as_json", "as_text", "examine", "exit_status"]
 
 
-def check_profile(place: Place) -> Iterator[Finding]:
+def check_profile(place: CheckContext) -> Iterator[Finding]:
     """Check the profile for settings without effect."""
     for remark in remarks(place.site) if place.site else ():
         yield Finding("profile", "warn", remark)
@@ -49,7 +49,7 @@ CHECKS: tuple[Check, ...] = (
 NODE_CHECKS: tuple[Check, ...] = (check_python, check_packages, check_folders)
 
 
-def examine(place: Place, checks: Iterable[Check] | None = None) -> list[Finding]:
+def examine(place: CheckContext, checks: Iterable[Check] | None = None) -> list[Finding]:
     """Run the checks and return all findings. A check that raises is itself a finding."""
     found: list[Finding] = []
     for check in CHECKS if checks is None else checks:

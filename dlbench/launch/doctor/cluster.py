@@ -6,13 +6,13 @@ import re
 import resource
 from collections.abc import Iterator
 
-from dlbench.launch.doctor.machine import Finding, Place
+from dlbench.launch.doctor.machine import CheckContext, Finding
 
 #: Messages of srun about an MPI plugin that does not load.
 _NOT_LOADED = re.compile(r"can ?not load|Unable to load|Invalid MPI type")
 
 
-def check_network(place: Place) -> Iterator[Finding]:
+def check_network(place: CheckContext) -> Iterator[Finding]:
     """Check network interfaces and InfiniBand, for several nodes."""
     interfaces = [name for name in place.names("/sys/class/net/*") if name != "lo"]
     wanted = place.site.network.interface if place.site else None
@@ -35,7 +35,7 @@ def check_network(place: Place) -> Iterator[Finding]:
         )
 
 
-def check_mpi(place: Place) -> Iterator[Finding]:
+def check_mpi(place: CheckContext) -> Iterator[Finding]:
     """Check MPI, and how srun would start it."""
     program = next((name for name in ("mpirun", "mpiexec") if place.which(name)), None)
     if program:
@@ -59,7 +59,7 @@ def check_mpi(place: Place) -> Iterator[Finding]:
             yield from _mpi_loads(place, wanted)
 
 
-def _mpi_loads(place: Place, wanted: str) -> Iterator[Finding]:
+def _mpi_loads(place: CheckContext, wanted: str) -> Iterator[Finding]:
     """Test that srun loads the plugin: a listed plugin can still lack a library."""
     if place.environment.get("SLURM_JOB_ID"):
         how = ["--overlap", "--nodes=1", "--ntasks=1"]
@@ -79,7 +79,7 @@ def _mpi_loads(place: Place, wanted: str) -> Iterator[Finding]:
         yield Finding("mpi", "fail", f"a step with --mpi={wanted} fails: {' '.join(said.split())}")
 
 
-def check_slurm(place: Place) -> Iterator[Finding]:
+def check_slurm(place: CheckContext) -> Iterator[Finding]:
     """Check Slurm, the partition of the profile, and the pyxis plugin."""
     if place.site and place.site.scheduler != "slurm":
         return
@@ -116,7 +116,7 @@ def check_slurm(place: Place) -> Iterator[Finding]:
         yield Finding("slurm", "note", "no accounting (sacct): the outcome of old jobs is read from the results")
 
 
-def check_pbs(place: Place) -> Iterator[Finding]:
+def check_pbs(place: CheckContext) -> Iterator[Finding]:
     """Check PBS and the queue of the profile, where the profile uses PBS."""
     if place.site is None or place.site.scheduler != "pbs":
         return

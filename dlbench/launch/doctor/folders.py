@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlbench.launch.doctor.machine import MIB, Finding, Place
+from dlbench.launch.doctor.machine import MIB, CheckContext, Finding
 
 #: Free space required in the results folder, and in the temporary folder (PyTorch's compilers) [bytes].
 MIN_RESULTS_BYTES = 64 * MIB
@@ -21,7 +21,7 @@ TOKEN_PATIENCE_S = 15.0
 MAX_CLOCK_OFFSET_S = 60.0
 
 
-def check_folders(place: Place) -> Iterator[Finding]:
+def check_folders(place: CheckContext) -> Iterator[Finding]:
     """Check results folder, temporary folder and shared memory: existing, writable, free space, clock."""
     if place.results is not None:
         yield from _results(place, place.results)
@@ -39,7 +39,7 @@ def check_folders(place: Place) -> Iterator[Finding]:
             yield Finding("shared memory", "ok", f"{size // MIB} MiB")
 
 
-def _results(place: Place, folder: Path) -> Iterator[Finding]:
+def _results(place: CheckContext, folder: Path) -> Iterator[Finding]:
     """Check the results folder without creating it: a created folder would hide that it was missing."""
     other = "choose another with --results"
     if folder.is_dir():
@@ -96,7 +96,7 @@ def _folder(check: str, folder: Path, least_bytes: int, mend: str, level: str = 
         )
 
 
-def check_mounts(place: Place) -> Iterator[Finding]:
+def check_mounts(place: CheckContext) -> Iterator[Finding]:
     """Check the mounts of the profile, here or on every node of the allocation."""
     if place.site is None:
         return
@@ -116,7 +116,7 @@ def check_mounts(place: Place) -> Iterator[Finding]:
         yield Finding("mounts", "ok", ", ".join(paths))
 
 
-def _mounts_on_nodes(place: Place, paths: list[str], nodes: int) -> Iterator[Finding]:
+def _mounts_on_nodes(place: CheckContext, paths: list[str], nodes: int) -> Iterator[Finding]:
     look = (
         'for path in "$@"; do [ -e "$path" ] || echo "$SLURMD_NODENAME lacks $path"; done; echo "$SLURMD_NODENAME seen"'
     )

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from dlbench.launch.doctor.machine import Finding, Place
+from dlbench.launch.doctor.machine import CheckContext, Finding
 
 
-def nvidia_devices(place: Place) -> list[str]:
+def nvidia_devices(place: CheckContext) -> list[str]:
     return [name for name in place.names("/dev/nvidia*") if re.fullmatch(r"nvidia\d+", name)]
 
 
-def check_gpu(place: Place) -> Iterator[Finding]:
+def check_gpu(place: CheckContext) -> Iterator[Finding]:
     """Check GPU, driver, NVML permissions, clocks and other users."""
     devices = nvidia_devices(place)
     if not devices:
@@ -84,7 +84,7 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", text) is not None
 
 
-def _other_users(place: Place) -> Iterator[Finding]:
+def _other_users(place: CheckContext) -> Iterator[Finding]:
     answer = place.run(["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"])
     users = answer.out.strip().splitlines() if answer and answer.status == 0 else []
     if users:
@@ -96,7 +96,7 @@ def _other_users(place: Place) -> Iterator[Finding]:
         )
 
 
-def check_energy(place: Place) -> Iterator[Finding]:
+def check_energy(place: CheckContext) -> Iterator[Finding]:
     """Check the energy counters of the CPU (RAPL)."""
     if not place.exists("/sys/class/powercap/intel-rapl:0"):
         yield Finding("cpu energy", "note", "no RAPL counters on this machine: records will lack CPU energy")

@@ -53,7 +53,7 @@ def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> Answer | None:
 
 
 @dataclass(frozen=True)
-class Place:
+class CheckContext:
     """The machine to check, or a substitute in tests."""
 
     site: Site | None = None
@@ -93,4 +93,4 @@ class Place:
         return self.site.container.runtime if self.site else "none"
 
 
-Check = Callable[[Place], Iterator[Finding]]
+Check = Callable[[CheckContext], Iterator[Finding]]

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from dlbench.launch.doctor.gpu import nvidia_devices
-from dlbench.launch.doctor.machine import Finding, Place
+from dlbench.launch.doctor.machine import CheckContext, Finding
 
 #: Purpose -> modules, each with the package that contains it.
 _FOR_MEASURING = {
@@ -24,12 +24,12 @@ _FOR_REPORTING = {
 }
 
 
-def check_python(place: Place) -> Iterator[Finding]:
+def check_python(place: CheckContext) -> Iterator[Finding]:
     """Report the Python interpreter."""
     yield Finding("python", "ok", f"{'.'.join(map(str, sys.version_info[:3]))} ({sys.executable})")
 
 
-def check_packages(place: Place) -> Iterator[Finding]:
+def check_packages(place: CheckContext) -> Iterator[Finding]:
     """Check the packages for measuring, storing and reporting, without importing them (slow)."""
     if missing := _missing(_FOR_MEASURING):
         yield Finding(
@@ -70,7 +70,7 @@ def _pip(packages: list[str]) -> str:
     return f"{sys.executable} -m pip install {' '.join(packages)}"
 
 
-def check_torch(place: Place) -> Iterator[Finding]:
+def check_torch(place: CheckContext) -> Iterator[Finding]:
     """Check PyTorch and the devices it sees."""
     answer = place.run([sys.executable, "-m", "dlbench.worker", "--probe"], 180.0)
     facts = _last_json(answer.out) if answer else None
@@ -107,7 +107,7 @@ def check_torch(place: Place) -> Iterator[Finding]:
         yield Finding("nccl", "warn", "PyTorch has no NCCL: cases on several GPUs will fail", mend)
 
 
-def _blind_torch(place: Place, with_cuda: bool) -> Finding:
+def _blind_torch(place: CheckContext, with_cuda: bool) -> Finding:
     text = "the node has NVIDIA devices, but PyTorch sees none"
     if not with_cuda:
         return Finding(

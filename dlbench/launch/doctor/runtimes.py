@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlbench.launch.doctor.machine import MIB, Finding, Place
+from dlbench.launch.doctor.machine import MIB, CheckContext, Finding
 from dlbench.launch.runtimes import PROGRAMS, RECORDS
 
 #: NVIDIA's PyTorch image, unpacked [bytes].
@@ -14,7 +14,7 @@ MIN_UNPACKED_BYTES = 25_000 * MIB
 _SHARED_DISKS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "cifs", "smb3")
 
 
-def check_runtimes(place: Place) -> Iterator[Finding]:
+def check_runtimes(place: CheckContext) -> Iterator[Finding]:
     """Check the container runtimes, and whether this user may use that of the profile."""
     found = [name for name in PROGRAMS if place.which(name)]
     yield Finding("runtimes", "ok" if found else "note", f"on PATH: {', '.join(found) or 'none'}")
@@ -45,7 +45,7 @@ def check_runtimes(place: Place) -> Iterator[Finding]:
     yield from _image(place)
 
 
-def _namespaces(place: Place) -> Iterator[Finding]:
+def _namespaces(place: CheckContext) -> Iterator[Finding]:
     if not RECORDS[place.runtime].needs_user_namespaces:
         return
     switches = ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces")
@@ -67,7 +67,7 @@ def _namespaces(place: Place) -> Iterator[Finding]:
         yield Finding("user namespaces", "ok", "allowed")
 
 
-def _storage(place: Place) -> Iterator[Finding]:
+def _storage(place: CheckContext) -> Iterator[Finding]:
     """Check the storage of unpacked images: homes are often too small, and Podman fails on NFS."""
     folder = _storage_folder(place)
     if folder is None:
@@ -102,7 +102,7 @@ def _storage(place: Place) -> Iterator[Finding]:
         yield Finding("image storage", "ok", f"{folder} ({kind}): {free_mib} MiB free")
 
 
-def _storage_folder(place: Place) -> str | None:
+def _storage_folder(place: CheckContext) -> str | None:
     record = RECORDS[place.runtime]
     if not record.storage_advice or not place.which(str(record.program)):
         return None
@@ -120,7 +120,7 @@ def _storage_folder(place: Place) -> str | None:
     return data or f"{place.environment.get('XDG_DATA_HOME') or f'{home}/.local/share'}/enroot"
 
 
-def _image(place: Place) -> Iterator[Finding]:
+def _image(place: CheckContext) -> Iterator[Finding]:
     container = place.site.container if place.site else None
     if container is None or not container.image or not RECORDS[container.runtime].image_file:
         return

@@ -109,7 +109,7 @@ def _variance_inflation(times: Floats, middle: Floats) -> Floats:
     # A row for each cell, whose windows lie next to each other then.
     sums = np.ascontiguousarray(np.add.reduceat(signs, edges[:-1], axis=1, dtype=np.int32).T)
     cells = sums * 0.5 - np.diff(edges)[:, np.newaxis] * mean
-    heights = np.array(stats.waves(n, num_cells)).T[:, :, np.newaxis]
+    heights = np.array(stats.cosine_waves(n, num_cells)).T[:, :, np.newaxis]
     totals = np.zeros((stats.NUM_WAVES, num_rows))
     for cell, height in zip(cells, heights, strict=True):
         totals += cell * height

@@ -72,7 +72,7 @@ class Loaded:
         files: dict[str, Path] = {}
         source_of = self.source_of.loc[list(attempts)]
         for number, some in source_of.groupby(source_of):
-            files |= self.readers[int(str(number))].parts_of(some.index.tolist())
+            files |= self.readers[int(str(number))].files_of(some.index.tolist())
         return files
 
     def samples_of(self, attempts: list[str]) -> pd.DataFrame:

@@ -52,7 +52,7 @@ MIN_STEPS, MAX_STEPS = 5, 200
 ROOT = "(network)"
 
 #: Seconds by owner and direction.
-OwnTimes = dict[tuple[str, str], float]
+SelfTimes = dict[tuple[str, str], float]
 #: Owner, direction ("forward" | "backward") and stamp.
 Mark = tuple[str, str, Any]
 
@@ -154,9 +154,9 @@ def graph_of(output: Any) -> list[Any]:
     return found
 
 
-def own_times(marks: list[Mark], clock: Clock) -> OwnTimes:
+def self_times(marks: list[Mark], clock: Clock) -> SelfTimes:
     """Return the seconds of one step by owner and direction: from each mark to the next."""
-    times: OwnTimes = {}
+    times: SelfTimes = {}
     for (owner, way, start), (_, _, end) in pairwise(marks):
         times[owner, way] = times.get((owner, way), 0.0) + clock.elapsed_s(start, end)
     return times
@@ -323,13 +323,13 @@ def _warm_up(workload: Workload, clock: Clock) -> float:
 
 def _alternate(
     workload: Workload, clock: Clock, step_s: float, time_s: float
-) -> tuple[tuple[float, ...], tuple[float, ...], list[OwnTimes]]:
+) -> tuple[tuple[float, ...], tuple[float, ...], list[SelfTimes]]:
     """Alternate steps without and with hooks; return both [s], and the module times of the latter."""
     block = max(1, min(MAX_BLOCK_STEPS, int(BLOCK_S / max(step_s, 1e-9))))
     hooks = LayerHooks(workload.module, clock)
     plain: list[float] = []
     hooked: list[float] = []
-    times: list[OwnTimes] = []
+    times: list[SelfTimes] = []
     ends_s = time.perf_counter() + time_s
     first_hooked = True
     with no_garbage_collection():
@@ -359,7 +359,7 @@ def _plain_block(workload: Workload, clock: Clock, block: int) -> list[float]:
     return times
 
 
-def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: int) -> list[tuple[float, OwnTimes]]:
+def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: int) -> list[tuple[float, SelfTimes]]:
     """Return total and module times of each step [s]."""
     clock.synchronize()
     steps = []
@@ -367,7 +367,7 @@ def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: in
         hooks.begin()
         steps.append(hooks.end(workload.step(clock)))
     clock.synchronize()
-    found = [(clock.elapsed_s(marks[0][2], marks[-1][2]), own_times(marks, clock)) for marks in steps]
+    found = [(clock.elapsed_s(marks[0][2], marks[-1][2]), self_times(marks, clock)) for marks in steps]
     for marks in steps:
         for _, _, stamp in marks:
             clock.release(stamp)
@@ -375,7 +375,7 @@ def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: in
 
 
 def _layers(
-    network: nn.Module, times: list[OwnTimes], work: dict[str, Work], training: bool
+    network: nn.Module, times: list[SelfTimes], work: dict[str, Work], training: bool
 ) -> tuple[tuple[LayerTime, ...], dict[str, tuple[float, ...]]]:
     """Return one row per module that ran and has work or no children, in network order; and the other parts.
 

@@ -62,7 +62,7 @@ def find_transport(backend: str, device: torch.device, world_size: int, one_node
     links = {"nvlink_active": nvlinks(device), "infiniband": infiniband_devices()}
     if world_size > 1 and not _own_log().name:
         return Transport(None, (), links, UNTOLD)
-    return judge(nccl_ways(_take_log()), links, world_size, one_node)
+    return slowest_in_use(nccl_ways(_take_log()), links, world_size, one_node)
 
 
 def nccl_ways(log: str) -> tuple[str, ...]:
@@ -73,7 +73,7 @@ def nccl_ways(log: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def judge(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_node: bool) -> Transport:
+def slowest_in_use(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_node: bool) -> Transport:
     """Return the slowest transport in use, with a warning if a faster one is available."""
     if world_size == 1 or not ways:
         return Transport(None, ways, links)

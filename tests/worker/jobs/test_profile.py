@@ -128,7 +128,7 @@ def test_what_checkpointing_runs_again_is_time_of_the_backward_pass(module, owne
 def test_own_times_sum_to_the_step():
     clock = CountingClock()
     marks = marks_of_one_step(clock)
-    times = profiling.own_times(marks, clock)
+    times = profiling.self_times(marks, clock)
     assert sum(times.values()) == marks[-1][2] - marks[0][2]
     assert times["1.relu", "forward"] == 2.0  # used twice
 
