@@ -22,6 +22,7 @@ from dlbench.report.figures.figure_parts import stack, time_scale
 from dlbench.report.figures.label_places import named, places
 from dlbench.report.figures.log_axes import log_axis, unit_of
 from dlbench.results.bounds_records import ProfileRun
+from dlbench.suites.case import MODES
 
 _MARKS: dict[str, dict[str, Any]] = {
     "forward": {"marker": "o", "color": look.BLUE, "markersize": 5.0, "alpha": 0.85, "markeredgewidth": 0},
@@ -83,7 +84,7 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     """The step of each network, from what its FLOP need at the peak, over what its bytes add, to overhead.
 
     Args:
-        networks: one row each: `label`, and in seconds `flop_s`, `memory_s`, `optimizer_s`, `step_s`.
+        networks: one row each: `label`, `mode`, and in seconds `flop_s`, `memory_s`, `optimizer_s`, `step_s`.
     """
     parts = ["flop_s", "memory_s", "optimizer_s"]
     usable = networks.dropna(subset=[*parts, "step_s"])
@@ -92,25 +93,18 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     if known.empty:
         return Plot("where_time_goes", "No network has both a measured step and a bound; `dlbench ceilings` gives one.")
     known = known.assign(overhead_s=(known["step_s"] - known[parts].sum(axis=1)).clip(lower=0))
-    figure = look.new_figure(1.2 + 0.34 * len(known))
-    left, right = figure.subplots(1, 2, sharey=True)
+    panels = [own for mode in MODES if len(own := known[known["mode"] == mode])]
+    figure = look.new_figure(0.8 + 0.4 * len(panels) + 0.34 * len(known))
     factor, unit = time_scale(known["step_s"])
-    values = known[list(_PARTS)]
-    colours = {part: colour for part, (_, colour) in _PARTS.items()}
-    stack(left, values / factor, colours)
-    stack(right, 100 * values.div(values.sum(axis=1), axis=0), colours)
-    for y, (step, bound) in enumerate(zip(known["step_s"], known[parts].sum(axis=1), strict=True)):
-        text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
-        end = max(step, bound) / factor
-        left.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=look.MUTED)
-    left.set_yticks(range(len(known)), [look.plain(str(label)) for label in known["label"]])
-    left.set_ylim(len(known) - 0.5, -0.5)
-    left.set_xlim(0, 1.6 * float(values.sum(axis=1).max()) / factor)
+    heights = [len(own) + 0.6 for own in panels]
+    rows = figure.subplots(len(panels), 2, sharex="col", sharey="row", squeeze=False, height_ratios=heights)
+    for (left, right), own in zip(rows, panels, strict=True):
+        _where(left, right, own, factor)
+    left, right = rows[-1]
+    left.set_xlim(0, 1.6 * float(known[list(_PARTS)].sum(axis=1).max()) / factor)
     left.set_xlabel(f"Step time [{unit}]")
     right.set_xlim(0, 100)
     right.set_xlabel("Share [%]")
-    for axes in (left, right):
-        look.clear_frame(axes)
     look.legend(figure, look.squares(dict(_PARTS.values())))
     words = (
         "Where the time of a step goes: the time that its counted FLOP need at the peak, what the bytes of its layers "
@@ -121,19 +115,37 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     return Plot("where_time_goes", words, figure)
 
 
+def _where(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -> None:
+    """The rows of one mode: on the left in units of `factor` seconds, on the right as shares."""
+    values = own[list(_PARTS)]
+    colours = {part: colour for part, (_, colour) in _PARTS.items()}
+    stack(left, values / factor, colours)
+    stack(right, 100 * values.div(values.sum(axis=1), axis=0), colours)
+    bounds = own[["flop_s", "memory_s", "optimizer_s"]].sum(axis=1)
+    for y, (step, bound) in enumerate(zip(own["step_s"], bounds, strict=True)):
+        text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
+        end = max(step, bound) / factor
+        left.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=look.MUTED)
+    left.set_title(str(own["mode"].iloc[0]).capitalize())
+    left.set_yticks(range(len(own)), [look.plain(str(label)) for label in own["label"]])
+    left.set_ylim(len(own) - 0.5, -0.5)
+    for axes in (left, right):
+        look.clear_frame(axes)
+
+
 def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     """One row per profile, as `where_time_goes` takes them."""
     rows = []
     for run, roof in runs:
         found = network_bound(profile_frame(run, roof), roof, run.step_s, run.optimizer_bytes)
         case = run.case
-        label = f"{network(case['model'])} · {case['mode']} {case['precision']} {case['batch_size']}"
+        label = f"{network(case['model'])} · {case['precision']} {case['batch_size']}"
         if any(_PARTIAL in (layer.note or "") for layer in run.layers):
             label += " (partial FLOP)"
         times = {name: getattr(found, name) for name in ("flop_s", "memory_s", "optimizer_s")}
-        rows.append({"label": label, **times, "step_s": median_time(run.step_s)})
-    frame = pd.DataFrame(rows, columns=["label", "flop_s", "memory_s", "optimizer_s", "step_s"])
-    return frame.astype(dict.fromkeys(frame.columns[1:], float))
+        rows.append({"label": label, "mode": case["mode"], **times, "step_s": median_time(run.step_s)})
+    frame = pd.DataFrame(rows, columns=["label", "mode", "flop_s", "memory_s", "optimizer_s", "step_s"])
+    return frame.astype(dict.fromkeys(frame.columns[2:], float))
 
 
 def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -52,6 +53,24 @@ def test_points_lie_where_a_person_puts_them():
     assert moving == pytest.approx([4 / 0.1, 8 / 0.3])
 
 
+def test_names_of_layers_that_lie_close_cover_neither_points_nor_each_other():
+    alike = [
+        layer(f"features.{i}.conv", (1.0 + 0.01 * i,), (2.0,), forward_flop=50 + i, forward_elements=1,
+              backward_flop=100, backward_elements=20 + i) for i in range(30)
+    ]  # fmt: skip
+    with figure_style.style():
+        left = plots_bounds.roofline(frame(layers=alike), ROOF).figure.axes[0]
+        figure_style.lay_out(left.figure)
+    names = [text for text in left.texts if text.get_text().startswith("features")]
+    assert names
+    boxes = [text.get_window_extent() for text in left.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    marks = [line for line in left.lines if line.get_marker() in ("o", "^")]
+    points = [point for line in marks for point in left.transData.transform(line.get_xydata())]
+    assert not [box for text, box in zip(left.texts, boxes, strict=True) if text in names
+                for point in points if box.contains(*point)]  # fmt: skip
+
+
 def test_layers_with_a_partial_count_are_named_and_are_no_layers_without_arithmetic():
     mixing = layer("mix", (1.0,), (), forward_elements=4, note="not counted: _fft_r2c")
     with figure_style.style():
@@ -72,7 +91,8 @@ def test_where_the_time_goes_sums_to_the_step(tmp_path):
     networks = plots_bounds.networks_frame([(profile(), ROOF)])
     assert networks.to_dict("records") == [
         {
-            "label": "LeNet-5 · training fp32 2",
+            "label": "LeNet-5 · fp32 2",
+            "mode": "training",
             "flop_s": 1.5,
             "memory_s": pytest.approx(0.4),
             "optimizer_s": 1.0,
@@ -84,6 +104,13 @@ def test_where_the_time_goes_sums_to_the_step(tmp_path):
     widths = [bar.get_width() for bar in plot.figure.axes[0].patches]
     assert widths == pytest.approx([1.5, 0.4, 1.0, 2.1])
     assert sum(bar.get_width() for bar in plot.figure.axes[1].patches) == pytest.approx(100)
+
+
+def test_training_and_inference_stand_in_panels_of_their_own():
+    inference = dataclasses.replace(profile(), case=profile().case | {"mode": "inference"})
+    with figure_style.style():
+        plot = plots_bounds.where_time_goes(plots_bounds.networks_frame([(profile(), ROOF), (inference, ROOF)]))
+    assert [axes.get_title(loc="left") for axes in plot.figure.axes] == ["Training", "", "Inference", ""]
 
 
 def test_a_step_below_its_bound_has_no_overhead(tmp_path):
