@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import pytest
+from matplotlib.text import Text
 
 from dlbench.report.analysis.bounds import Roof, layer_bounds
 from dlbench.report.figures import figure_style, plots_bounds
@@ -63,7 +64,9 @@ def test_names_of_layers_that_lie_close_cover_neither_points_nor_each_other():
         figure_style.lay_out(left.figure)
     names = [text for text in left.texts if text.get_text().startswith("features")]
     assert names
-    boxes = [text.get_window_extent() for text in left.texts]
+    for text in left.texts:
+        text.get_window_extent()  # puts it in its place
+    boxes = [Text.get_window_extent(text) for text in left.texts]  # without the line that leads to the point
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
     marks = [line for line in left.lines if line.get_marker() in ("o", "^")]
     points = [point for line in marks for point in left.transData.transform(line.get_xydata())]
