@@ -25,7 +25,7 @@ def run(*arguments):
     parser = argparse.ArgumentParser()
     project.add(parser.add_subparsers())
     options = parser.parse_args(["project", *map(str, arguments)])
-    return options.command(options)
+    return options.command(options) or 0
 
 
 @pytest.fixture
