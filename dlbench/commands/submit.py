@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dlbench.launch.sites import Site
     from dlbench.suites.suite import Suite
 
+#: Maximum length of a list of nodes in a message.
+MOST_CHARACTERS = 300
+
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
@@ -154,7 +157,8 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     ):
         if skipped:
             names = fold_nodes({unit.node for unit in skipped})
-            say(f"skipped: {units.counted(len(skipped), noun)} {words}: {names}")
+            shown = names if len(names) <= MOST_CHARACTERS else f"{names[:MOST_CHARACTERS]} ..."
+            say(f"skipped: {units.counted(len(skipped), noun)} {words}: {shown}")
     submissions = (each_node.prepare(suite, options.overrides, site, options.results, unit) for unit in plan.submit)
     if options.dry_run:
         for submission in submissions:

@@ -117,3 +117,12 @@ def test_dry_run_prints_the_scripts_and_submits_nothing(monkeypatch, site, capsy
     assert submit(monkeypatch, site, slurm, "--each-node", "--dry-run") == 0
     assert capsys.readouterr().out.count("--nodelist=") == 2
     assert not slurm.submitted()
+
+
+def test_ten_thousand_nodes_are_sorted_and_submitted_up_to_the_limit(monkeypatch, site, capsys):
+    slurm = Nodes({f"n{i}": "down" if i % 2 else "idle" for i in range(10_000)}, most=3)
+    assert submit(monkeypatch, site, slurm, "--each-node") == 1
+    assert len(slurm.submitted()) == 3
+    err = capsys.readouterr().err
+    assert "5000 nodes down or drained" in err
+    assert max(map(len, err.splitlines())) < 1000
