@@ -35,7 +35,7 @@ bench: $(READY)
 	fi; exit $$status
 
 # Two processes share the tests where pytest-xdist is installed; each file stays in one, and tests of timing run alone.
-TIMED = tests/worker/test_timing.py tests/worker/meters
+TIMED = tests/worker/test_timing.py tests/worker/test_overhead.py tests/worker/meters
 test: $(READY)
 	@if [ -z '$(ARGS)' ] && $(PY) -c 'import xdist' 2>/dev/null; then \
 		$(PY) -m pytest --numprocesses=2 --dist=loadfile $(addprefix --ignore=,$(TIMED)) && $(PY) -m pytest $(TIMED); \

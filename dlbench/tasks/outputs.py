@@ -80,7 +80,8 @@ def count_classes(scores: Tensor, declared: int | None, name: str) -> int:
 
 def require_targets(targets: Tensor, num_classes: int, name: str) -> None:
     """Raise BadInput if a target is no class: on CUDA that is an error that ends the whole process."""
-    if targets.is_floating_point() or targets.is_meta or not targets.numel():
+    # Tensors without data, on the meta device or FakeTensors, hold no classes to check.
+    if type(targets) is not Tensor or targets.is_floating_point() or targets.is_meta or not targets.numel():
         return
     low, high = (int(value) for value in targets.aminmax())
     # PyTorch's losses leave out targets of -100.

@@ -122,7 +122,7 @@ def test_figures_over_systems_show_every_system_once_per_network(tmp_path):
     with figure_style.style():
         plots = plots_of(every_section(content)["throughput"])
         panels = plots["throughput"].figure.axes
-    assert [axes.get_title(loc="left") for axes in panels] == ["Training", "Inference"]
+    assert [axes.get_title(loc="left") for axes in panels] == ["Training · amp_bf16", "Inference · amp_bf16"]
     # AlexNet in training on three systems, ResNet-50 on two.
     assert len([line for line in panels[0].lines if line.get_marker() in "os^"]) == 5
     legend = panels[0].get_figure().legends[0]
@@ -152,7 +152,9 @@ def test_batch_curves_of_systems_are_of_one_setting(tmp_path):
     )
     with figure_style.style():
         plot = plots_batch.batch_curves_of_systems(cases, content.system_names)
-    assert len(plot.figure.axes) == 2
+    titles = [axes.get_title(loc="left") for axes in plot.figure.axes]
+    assert len(set(titles)) == 4  # AlexNet and ResNet-50, training and inference
+    assert all("amp_bf16" in title for title in titles)
     rows = plots_batch.knees(cases, content.system_names).records()
     assert {row["system"] for row in rows} == {"H200", "A100", "L40S"}
 

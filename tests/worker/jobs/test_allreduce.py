@@ -16,7 +16,7 @@ from dlbench.worker.ranks import transport
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 64, 4096, 10**6])
 def test_sums_over_many_repetitions_stay_finite(ranks):
-    parts = allreduce.files_of(200, ranks)
+    parts = allreduce.series_lengths(200, ranks)
     assert sum(parts) == 200
     assert math.isfinite(float(torch.tensor(float(ranks)) ** max(parts)))
 
