@@ -30,7 +30,7 @@ from tests.fakes import damage
 from tests.fakes import records as fakes
 from tests.fakes.workers import script
 
-EXAMPLES = int(os.environ.get("DLBENCH_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("DLBENCH_EXAMPLES", "80"))
 SUITE = """
 name = "fake"
 [axes]
