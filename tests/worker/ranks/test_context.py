@@ -16,7 +16,7 @@ from dlbench.worker.ranks.context import DetectedRank, RankContext, detect
 from dlbench.worker.ranks.outcomes import stragglers
 from dlbench.worker.ranks.process_group import set_interfaces
 from dlbench.worker.ranks.rendezvous import Unreachable, address_of, meet
-from dlbench.worker.ranks.transport import judge, nccl_ways
+from dlbench.worker.ranks.transport import nccl_ways, slowest_in_use
 
 EXPLICIT = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_LOCAL_RANK": "0"}
@@ -172,7 +172,7 @@ NCCL_LOG = "node:1:1 [0] NCCL INFO Channel 00/0 : 0[0] -> 1[1] via {way}\n"
     ],
 )
 def test_the_way_that_nccl_takes_and_the_loss_of_a_faster_one(way, links, one_node, used, warned):
-    found = judge(nccl_ways(NCCL_LOG.format(way=way)), links, 2, one_node)
+    found = slowest_in_use(nccl_ways(NCCL_LOG.format(way=way)), links, 2, one_node)
     assert found.used == used
     assert (found.warning is not None) == warned
 
