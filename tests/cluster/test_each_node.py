@@ -12,7 +12,7 @@ from tests.fakes.quick import make_python
 
 pytestmark = pytest.mark.cluster
 
-#: Measures one node at a time, for all four share this machine. On n3 the worker runs about 1 of 500 ms and is stopped for the
+#: Measures one node at a time, for all four share this machine. On n3 the worker runs about 1 of 50 ms and is stopped for the
 #: others, as cpulimit does it: other load on this machine, which slows all nodes, does not hide that.
 WORKER = """
 if [ "${{3-}}" != --probe ]; then
@@ -39,7 +39,7 @@ try:
         time.sleep(0.05)
     while not reached("check") and not has_ended():
         os.kill(worker, signal.SIGSTOP)
-        time.sleep(0.499)
+        time.sleep(0.049)
         os.kill(worker, signal.SIGCONT)
         time.sleep(0.001)
 except (ProcessLookupError, FileNotFoundError):
