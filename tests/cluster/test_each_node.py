@@ -54,8 +54,8 @@ def test_each_node_is_measured_by_itself_and_fleet_compares_the_four(cluster, re
     python = make_python(tmp_path / "python", lines)
     suite = tmp_path / "fleet.toml"
     suite.write_text(
-        'name = "fleet"\n[axes]\nmodel = ["lenet5"]\nmode = ["inference"]\ndevice = ["cpu"]\nbatch_size = [512]\n'
-        "[protocol]\nprocesses = 2\nmin_time_s = 1\nmax_time_s = 20\nwarmup_max_time_s = 5\nmin_steps = 5\n"
+        'name = "fleet"\n[axes]\nmodel = ["lenet5"]\nmode = ["inference"]\ndevice = ["cpu"]\nbatch_size = [128]\n'
+        "[protocol]\nprocesses = 2\nmin_time_s = 0.5\nmax_time_s = 5\nwarmup_max_time_s = 2\nmin_steps = 5\n"
     )
     cluster.dlbench("submit", suite, "--site", site(python=python, minutes=30), "--results", results, "--each-node")
     folders = [results / "nodes" / f"n{number}" for number in range(1, 5)]
