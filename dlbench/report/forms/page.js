@@ -81,12 +81,18 @@ dialog.addEventListener("click", (event) => { if (event.target === dialog) dialo
 // Parts of a figure that tell their record: on pointing or focus a box says it, a click or Enter goes to the record.
 // Events are taken from the document, so that the copy in the dialog answers as well.
 const tip = document.querySelector(".tip");
+let told = null;
 function tell(mark) {
+  told = mark;
   tip.textContent = mark.getAttribute("aria-label");
   tip.hidden = false;
   // Nothing outside an open dialog is seen above it.
   (mark.closest("dialog") || document.body).append(tip);
-  const place = mark.getBoundingClientRect();
+  placeTip();
+}
+function placeTip() {
+  if (tip.hidden) return;
+  const place = told.getBoundingClientRect();
   const left = Math.min(place.x + place.width / 2 + 10, innerWidth - tip.offsetWidth - 8);
   const above = place.y - tip.offsetHeight - 8;
   tip.style.left = `${Math.max(8, left)}px`;
@@ -116,7 +122,7 @@ for (const [name, shows] of [["pointerover", true], ["focusin", true], ["pointer
 }
 document.addEventListener("click", follow, true);
 document.addEventListener("keydown", follow, true);
-addEventListener("scroll", () => { tip.hidden = true; }, true);
+addEventListener("scroll", placeTip, true);
 
 // A figure of several series has a button for each that takes it out.
 for (const figure of document.querySelectorAll("figure")) {
