@@ -151,6 +151,8 @@ def main() -> int:
 
 def make_store(folder: Path, store: Store) -> None:
     """Write the records: each a case of its own, so that a report has to show all of them."""
+    from dlbench.results.parts import writing_signed
+
     folder.mkdir(parents=True)
     patterns = _patterns(store.systems, store.libraries)
     writer: pq.ParquetWriter | None = None
@@ -158,7 +160,8 @@ def make_store(folder: Path, store: Store) -> None:
         rows = _rows(patterns, store, range(begin, min(begin + CHUNK, store.records)))
         if store.apart:
             for row in range(rows.num_rows):
-                pq.write_table(rows.slice(row, 1), folder / f"{rows['attempt_id'][row]}.parquet", compression="zstd")
+                with writing_signed(folder / f"{rows['attempt_id'][row]}.parquet") as part:
+                    part.write_table(rows.slice(row, 1))
             continue
         writer = writer or pq.ParquetWriter(folder / "merged-fake.parquet", rows.schema, compression="zstd")
         writer.write_table(rows)

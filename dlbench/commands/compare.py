@@ -52,8 +52,7 @@ def add(commands: Any) -> None:
 
 def _compare(options: argparse.Namespace) -> int:
     from dlbench.report.analysis.comparison import compare_cases
-    from dlbench.report.analysis.matching import COLUMNS, select, side_of
-    from dlbench.results import store
+    from dlbench.report.analysis.matching import read_side, side_of
 
     gate: float | None = options.fail_on_regression
     margin = options.margin / 100
@@ -63,7 +62,7 @@ def _compare(options: argparse.Namespace) -> int:
     rules = rules_of(options, ignore=options.ignore, margin=margin)
     # One store is reduced before the other is read: this bounds memory.
     base, target = (
-        side_of(select(store.load(source, COLUMNS), where, f"--{name.lower()}-where"), where, options.all, name, rules)
+        side_of(read_side(source, where, f"--{name.lower()}-where"), where, options.all, name, rules)
         for name, source, where in (
             ("BASE", options.base, options.base_where),
             ("TARGET", options.target, options.target_where),

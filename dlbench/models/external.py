@@ -215,13 +215,14 @@ def _num_classes(task: Task, module: nn.Module, batch: Batch, num_classes: int |
     """The number of classes: the declared one, checked by a forward pass on meta, else that of the outputs."""
     on_meta = map_batch(lambda tensor: tensor.to("meta"), batch)
     try:
-        outputs = _outputs_on_meta(module, on_meta[0])
+        outputs = outputs_on_meta(module, on_meta[0])
     except Exception:  # not every network runs on meta; the first step reports other errors
         return num_classes or (DEFAULT_NUM_CLASSES if task.has_classes else 0)
     return task.check_output(outputs, on_meta, num_classes)
 
 
-def _outputs_on_meta(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+def outputs_on_meta(module: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    """What a forward pass gives for inputs on meta, computed without numbers; raises what the network raises."""
     modes = {m: m.training for m in module.modules()}
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     on_meta = {key: tensor.to("meta") for key, tensor in tensors.items()}

@@ -60,8 +60,9 @@ def fitted(table: pa.Table, schema: pa.Schema) -> tuple[pa.Table, list[str]]:
     """
     problems = []
     columns = []
+    present = set(table.column_names)
     for f in schema:
-        if f.name not in table.column_names:
+        if f.name not in present:
             columns.append(pa.chunked_array([pa.repeat(pa.scalar(DEFAULTS.get(f.name), f.type), table.num_rows)]))
             continue
         column, misfits = _fitted(table[f.name], f)

@@ -1,6 +1,7 @@
 """Rows as a pandas DataFrame, built table by table to save memory.
 
-Equal texts of system_details and equal lists of texts share one object; samples are views of larger arrays.
+Equal texts of system_details and equal lists of texts share one object, and pieces of a column in which all texts are
+equal share their memory; samples are views of larger arrays.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Frame:
         self._chunks: dict[str, list[pa.Array]] = {}
         self._objects: dict[str, list[Any]] = {}
         self._known: dict[Any, Any] = {}
+        self._equal: dict[str | None, pa.LargeStringArray] = {}
         self._schema = schema
         for f in schema:
             of_objects = pa.types.is_list(f.type) or pa.types.is_dictionary(f.type) or f.name in _SAME
@@ -39,7 +41,8 @@ class Frame:
     def add(self, table: pa.Table) -> None:
         """Add the rows of a table."""
         for name, chunks in self._chunks.items():
-            chunks += table[name].chunks
+            of_texts = pa.types.is_string(self._schema.field(name).type)
+            chunks += map(self._shared, table[name].chunks) if of_texts else table[name].chunks
         for name, objects in self._objects.items():
             for chunk in table[name].chunks:
                 if name in _SAME:
@@ -50,6 +53,17 @@ class Frame:
                     objects += self._lists_of_texts(chunk)
                 else:
                     objects += _lists_of_numbers(chunk)
+
+    def _shared(self, chunk: pa.StringArray) -> pa.LargeStringArray:
+        """These texts; if all are equal, from an array that all such pieces share."""
+        text = chunk[0].as_py() if len(chunk) else None
+        same = chunk.is_null() if text is None else pc.equal(chunk, text)
+        if not pc.all(same, skip_nulls=False, min_count=0).as_py():
+            return chunk.cast(pa.large_string())
+        equal = self._equal.get(text)
+        if equal is None or len(equal) < len(chunk):
+            equal = self._equal[text] = pa.repeat(pa.scalar(text, pa.large_string()), len(chunk))
+        return equal.slice(0, len(chunk))
 
     def finished(self) -> pd.DataFrame:
         """Return all rows; the builder cannot be used afterwards."""
@@ -67,7 +81,8 @@ class Frame:
         import pandas as pd
 
         if f.name in self._chunks:
-            values: pd.Series[Any] = pa.chunked_array(self._chunks.pop(f.name), f.type).to_pandas()
+            kind = pa.large_string() if pa.types.is_string(f.type) else f.type  # as pandas holds texts
+            values: pd.Series[Any] = pa.chunked_array(self._chunks.pop(f.name), kind).to_pandas()
             return values
         # pandas would otherwise create an Arrow text column with every text in full.
         return pd.Series(_objects(self._objects.pop(f.name)), dtype=object)

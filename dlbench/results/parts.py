@@ -162,9 +162,10 @@ class PartFile:
         """
         table, found = checked(table, self.columns)
         problems += [f"{named(self.path)}: {problem}" for problem in found]
-        missing = [f for f in schema if f.name not in table.column_names]
-        for f in missing:
-            table = table.append_column(f, pa.nulls(table.num_rows, f.type))
+        present = set(table.column_names)
+        for f in schema:
+            if f.name not in present:
+                table = table.append_column(f, pa.nulls(table.num_rows, f.type))
         return table.select(schema.names).cast(schema)
 
 
@@ -178,9 +179,10 @@ def open_part(part: Path) -> PartFile:
         if not part.is_file():
             raise StoreError(f"cannot read {named(part)}: it is not a file")
         file = pq.ParquetFile(part)
-        names = file.schema_arrow.names
+        schema = file.schema_arrow  # made anew at each access
+        names = schema.names
         constants = _of_folders(part, names)
-        remark = _remark(part, file.schema_arrow)
+        remark = _remark(part, schema)
     except CANNOT as error:
         raise unreadable(part, error) from error
     if "attempt_id" not in (*names, *constants):

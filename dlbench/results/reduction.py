@@ -10,12 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import duckdb
 import pyarrow as pa
 
 from dlbench.errors import BadInput
 from dlbench.results.case_figures import LONGEST_STEP_S, SHORTEST_STEP_S
 from dlbench.results.query import query_table
 from dlbench.results.records import DONE_STATUSES
+from dlbench.results.schema import SCHEMA
 from dlbench.suites.case import AXES
 
 if TYPE_CHECKING:
@@ -87,13 +89,10 @@ def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Tab
     Raises:
         StoreError: a source does not exist.
     """
-    setting = _quoted(SETTING)
-    facts = ", ".join(f'mode("{name}") as "{name}"' for name in _PER_DAY)
     # Each step of several ranks counts with the slowest; the median of the slowest rank comes near, and needs no copy.
     sql = f"""
         with ranks as (
-            select attempt_id, {setting}, started_at, {_quoted(_PER_DAY)}, system_hostname,
-                coalesce(device_name, system_cpu_model, '') as device_kind, {_MEDIAN} as step_s
+            select {_quoted(PROCESS)}, {_MEDIAN} as step_s
             from records where {_measured(since)}
         ), attempts as (
             select * from ranks where step_s is not null and nodes * devices_per_node = 1
@@ -102,21 +101,47 @@ def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Tab
             from ranks where nodes * devices_per_node > 1
             group by attempt_id having count(step_s) = count(*)
         )
-        select {setting}, device_kind, date_trunc('day', started_at) as day, count(*) as processes,
-            count(distinct system_hostname) as hosts, min(attempt_id) as attempt_id,
-            median(ln(step_s)) as log_step, stddev_samp(ln(step_s)) as log_sd, {facts}
-        from attempts group by {setting}, device_kind, day
+        {_DAYS}
     """
     return query_table(sql, sources)
 
 
-#: Facts whose change may explain a change of the figures.
-_PER_DAY = ("suite", "suite_version", "protocol", "network_key", *SYSTEM_FACTS)
+def days_of(attempts: pd.DataFrame) -> pa.Table:
+    """The same of measured attempts in memory.
+
+    Args:
+        attempts: the columns of `PROCESS`, and `step_s`: the largest median step of its ranks [s], not NaN.
+    """
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        # pandas holds whole numbers of which some are missing as floats.
+        schema = pa.schema([*(SCHEMA.field(name) for name in PROCESS), pa.field("step_s", pa.float64())])
+        connection.register("attempts", pa.Table.from_pandas(attempts, schema, preserve_index=False))
+        found: pa.Table = connection.sql(_DAYS).to_arrow_table()
+    return found
 
 
 def _quoted(names: Iterable[str]) -> str:
     """Column names for SQL; some axes are called like words of SQL."""
     return ", ".join(f'"{name}"' for name in names)
+
+
+#: Facts whose change may explain a change of the figures.
+_PER_DAY = ("suite", "suite_version", "protocol", "network_key", *SYSTEM_FACTS)
+#: What `days` needs of each process, beside its step time.
+PROCESS = tuple(
+    dict.fromkeys(
+        ("attempt_id", *SETTING, "started_at", *_PER_DAY, "system_hostname", "device_name", "system_cpu_model")
+    )
+)
+_DAYS = f"""
+    select {_quoted(SETTING)}, coalesce(device_name, system_cpu_model, '') as device_kind,
+        date_trunc('day', started_at) as day, count(*) as processes,
+        count(distinct system_hostname) as hosts, min(attempt_id) as attempt_id,
+        median(ln(step_s)) as log_step, stddev_samp(ln(step_s)) as log_sd,
+        {", ".join(f'mode("{name}") as "{name}"' for name in _PER_DAY)}
+    from attempts group by {_quoted(SETTING)}, device_kind, day
+"""
 
 
 def _measured(since: datetime | None) -> str:

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from dlbench.errors import DlbenchError
+from dlbench.errors import DlbenchError, InvalidMeasurement
 from dlbench.results.records import SHARED_FACTS, Measurement, Outcome, System
 from dlbench.stats import drift
 from dlbench.suites.case import Case, Protocol
 from dlbench.worker import loading, memory
 from dlbench.worker.counting.work import count_work
 from dlbench.worker.devices import amd_address, clock_for, device_name, device_uuid, find_device
-from dlbench.worker.failures import out_of_memory
+from dlbench.worker.failures import classify, out_of_memory
 from dlbench.worker.forks import leave_if_forked, require_one_process
 from dlbench.worker.machine.system import describe_system, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
@@ -180,7 +180,7 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch,
     place."""
     protocol = workload.case.protocol
     enter_phase("first step")
-    first_s = _timed_step(workload, clock)
+    first_s = _first_step(workload, clock)
     workload.require_finite("the first step")
     if workload.captured is None:  # a graph allocates when it is captured
         memory.reset_peaks(workload.device)
@@ -211,6 +211,29 @@ def _temperature_warnings(protocol: Protocol, temperature_c: float | None) -> tu
         return ()
     reached = "the temperature is unknown" if temperature_c is None else f"the device reached {temperature_c:.0f} °C"
     return (f"not_warm: {reached}; protocol.warmup_until_c asks for {wanted_c:.0f} °C.",)
+
+
+def _first_step(workload: Workload, clock: Clock) -> float:
+    """Time of the first step [s].
+
+    Raises:
+        InvalidMeasurement: the network fails on inputs of its `input_shape`, whatever the device.
+    """
+    try:
+        return _timed_step(workload, clock)
+    except Exception as error:  # users' networks may raise anything
+        from dlbench.models.external import outputs_on_meta  # imports torchvision, which takes seconds
+
+        built = workload.built
+        inputs = tuple(tensor.to("meta") for tensor in built.make_batch(2, "cpu")[0])
+        try:
+            outputs_on_meta(built.module, inputs)
+        except Exception:
+            raise InvalidMeasurement(
+                f"model '{built.name}' fails on inputs of its input_shape {built.input_shape}: {classify(error)[1]}; "
+                "if it needs another shape, set input_shape of the network or its factory"
+            ) from error
+        raise  # the shape is not the cause
 
 
 def _timed_step(workload: Workload, clock: Clock) -> float:

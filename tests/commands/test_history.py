@@ -8,7 +8,7 @@ import pytest
 
 from dlbench.__main__ import main
 from dlbench.report import build
-from dlbench.report.analysis import content
+from dlbench.report.analysis import content, history
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
@@ -60,6 +60,32 @@ def test_a_regression_is_reported_with_its_driver(stores, tmp_path, capsys):
 )
 def test_exit_statuses(stores, store, words, status, capsys):
     assert main(["history", str(stores / store), *words]) == status
+
+
+def test_the_chapter_s_lines_are_those_of_the_command_for_several_ranks_too(tmp_path):
+    records = []
+    for number in range(36):
+        devices = (1, 4)[number % 2]
+        status = "crashed" if number % 7 == 5 else "ok"
+        case = Case("alexnet", device="cuda", devices_per_node=devices)
+        one = fakes.record(case, number=number, status=status)
+        begin = fakes._START - timedelta(days=40 - number // 4, minutes=number)
+        if number == 8:  # a rank without steps
+            ranks = [(system, dataclasses.replace(m, step_s=m.step_s if m.rank else ())) for system, m in one.ranks]
+            one = dataclasses.replace(one, ranks=tuple(ranks))
+        records.append(dataclasses.replace(one, started_at=begin.isoformat()))
+    fakes.fill(tmp_path / "store", records)
+    lines = history.read([tmp_path / "store"]).lines
+    again = history.of_report(content.read([tmp_path / "store"])).lines
+    assert len(lines) == len(again) == 2
+    for one, other in zip(lines, again, strict=True):
+        assert (one.name, one.device, one.days, one.processes) == (
+            other.name,
+            other.device,
+            other.days,
+            other.processes,
+        )
+        np.testing.assert_array_equal(one.step_s, other.step_s)
 
 
 def test_the_report_has_a_chapter_where_there_are_enough_days(stores, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import dlbench
 from dlbench.errors import UnknownName
 from dlbench.results import query, store
+from dlbench.results.frames import Frame
 from dlbench.results.reader import Reader
 from dlbench.results.schema import IN_MEMORY, SCHEMA, to_table
 from dlbench.suites.case import Case
@@ -40,6 +41,21 @@ def test_rows_in_memory_hold_a_repeated_text_once_with_offsets_of_64_bits(tmp_pa
     assert table["system_details"].type == pa.dictionary(pa.int32(), pa.large_string())
     assert len(table["system_details"].combine_chunks().dictionary) == 1
     assert table.cast(SCHEMA).equals(store.read(tmp_path / "s").cast(SCHEMA))
+
+
+def test_pieces_of_a_column_whose_texts_are_all_equal_share_their_memory():
+    schema = pa.schema([("a", pa.string()), ("b", pa.string())])
+    texts = [["x"] * 1000, ["x"] * 900 + ["y"] * 100, [None] * 1000, ["x"] * 1200, [None, "x"] * 500, []]
+    frame = Frame(schema)
+    for piece in texts:
+        frame.add(pa.table([piece, ["same"] * len(piece)], schema))
+    found = frame.finished()
+    assert found["a"].astype(object).where(found["a"].notna(), None).tolist() == [
+        text for piece in texts for text in piece
+    ]
+    assert found["b"].tolist() == ["same"] * len(found)
+    held = {buffer.address: buffer.size for c in found["b"].array._pa_array.chunks for buffer in c.buffers() if buffer}
+    assert sum(held.values()) < 2.5 * 12 * 1200  # each text takes 12 bytes: twice the longest piece so far
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,24 @@ def test_small_parts_are_read_as_a_whole_store_is(tmp_path):
     check(tmp_path)
 
 
+def test_a_signed_part_of_one_attempt_is_opened_once_and_all_its_rows_are_counted(tmp_path, monkeypatch):
+    parts = [store.append(tmp_path, record) for record in made(6, ranks=3)]
+    # A copy under another name is no signed part, and holds what another part holds.
+    (tmp_path / "copy.parquet").write_bytes(parts[2].read_bytes())
+    opened = []
+    whole = reader.store.open_part
+
+    def counted(part):
+        opened.append(part.name)
+        return whole(part)
+
+    monkeypatch.setattr(reader.store, "open_part", counted)
+    found = Reader.of([tmp_path])
+    assert sum(table.num_rows for table in found.tables(["model"])) == 18
+    assert (found.num_rows, found.num_held, found.num_copies) == (21, 21, 3)
+    assert {opened.count(part.name) for part in parts if part != parts[2]} == {1}
+
+
 @pytest.mark.parametrize("batch_bytes", [1, 5_000, 10**9])
 def test_a_large_part_is_read_in_pieces_that_tear_no_attempt_apart(tmp_path, monkeypatch, batch_bytes):
     monkeypatch.setattr(reader, "BATCH_BYTES", batch_bytes)

@@ -112,6 +112,19 @@ def test_a_factory_that_raises_is_a_crash_with_its_traceback(tmp_path):
     assert outcome.ranks[0][0].cpu_model
 
 
+def test_a_network_that_cannot_take_its_input_shape_is_invalid_and_the_shape_is_named(tmp_path):
+    outcome, _ = expect_failure(tmp_path, dataclasses.replace(LENET, model="shapes:OtherShape"), "invalid")
+    assert outcome.error.startswith("model 'shapes:OtherShape' fails on inputs of its input_shape (3, 16, 16): ")
+    assert "mat1 and mat2 shapes cannot be multiplied" in outcome.error
+    assert outcome.error.endswith("; if it needs another shape, set input_shape of the network or its factory")
+
+
+def test_a_network_that_takes_its_input_shape_and_fails_elsewhere_has_crashed(tmp_path):
+    case = dataclasses.replace(LENET, model="shapes:Buggy", mode="inference")
+    outcome, _ = expect_failure(tmp_path, case, "crashed")
+    assert outcome.error == "RuntimeError: no such luck"
+
+
 def test_too_much_memory_is_an_answer(tmp_path):
     outcome, _ = expect_failure(tmp_path, dataclasses.replace(LENET, model="odd_networks:absurd"), "oom")
     assert "4.00 PiB more needed" in outcome.error

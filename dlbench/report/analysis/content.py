@@ -15,10 +15,20 @@ from dlbench.report.analysis.projection import Prices
 from dlbench.report.loading import machine_state, stores, systems
 from dlbench.results import bounds_store, store
 from dlbench.results.records import DONE_STATUSES
+from dlbench.results.reduction import PROCESS
 from dlbench.suites.case import AXES
 
 #: Tables and figures are made of at most so many cases; metrics.csv has all.
 MAX_SHOWN = 1000
+#: What chapters need of each row besides the facts about its system; metrics stand in `Content.attempts`.
+OF_ROWS = frozenset(
+    (
+        *PROCESS,
+        *("rank", "status", "device_uuid", "energy_j", "energy_window_s", "sm_clock_before_mhz", "sm_clock_after_mhz"),
+        *("sm_clock_max_mhz", "forward_flop", "pytorch_forward_flop", "flop_partial", "memory_device_total_bytes"),
+        *("source_name", "source_number"),
+    )
+)
 #: What is wrong with a case that is said to be measured and has no time that can be a step's.
 UNUSABLE = "no step time is left: there is none, or one is NaN, infinite, zero, negative or beyond all reason"
 
@@ -28,7 +38,7 @@ class Content:
     """The data behind a report, read once. Each is equal to itself alone, so that what is derived can be remembered."""
 
     sources: tuple[str, ...]
-    rows: pd.DataFrame  # as stored, one per rank, without samples; `system_details` in one row of each system
+    rows: pd.DataFrame  # as stored, one per rank: `OF_ROWS` and facts about systems, `system_details` once per system
     attempts: pd.DataFrame  # one per attempt, all metrics and their intervals
     shown: pd.DataFrame  # of each case the attempt that counts, with samples, traces of power, communication
     failed: pd.DataFrame  # of each case without samples the latest attempt
@@ -41,7 +51,8 @@ class Content:
     mix: tuple[Work, ...] = ()  # the user's own mix of work
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
     files: Mapping[str, Path] = field(default_factory=dict)  # of each listed attempt the Parquet file that holds it
-
+    #: Of each attempt the largest median step of its ranks [s], which the history is made of.
+    medians: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     machine_states: Mapping[str, machine_state.State] = field(default_factory=dict)  # of nodes, by MachineState
 
     def of_system(self, system_id: str) -> pd.DataFrame:
@@ -95,6 +106,12 @@ def read(
     systems.check_baseline(baseline, names.values())
     attempts = case_bounds.with_bounds(derive.assembled(rows, loaded.statistics), rows, bounds)
     first = rows[["attempt_id", "system_id", "power_limit_w"]].drop_duplicates("attempt_id").set_index("attempt_id")
+    longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
+    medians = loaded.statistics["slowest_median"].copy()  # a view would keep all statistics
+    rows = rows[
+        [name for name in rows if name in OF_ROWS or name.startswith("system_")] if with_rows else ["attempt_id"]
+    ]
+    loaded = replace(loaded, rows=rows, statistics=loaded.statistics.iloc[:0].copy())
     system_id = attempts["attempt_id"].map(first["system_id"]).astype(object).rename("system_id")
     attempts = pd.concat([derive.with_intervals(attempts), system_id], axis=1)
     attempts = derive.with_network_names(attempts)
@@ -107,9 +124,8 @@ def read(
         # Sections look at these case by case, which columns of Arrow's texts are slow at.
         chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
     account = _account(loaded, attempts, latest, usable, chosen)
-    longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
     if not with_rows:
-        rows = rows.iloc[:0].copy()  # a slice would keep the memory of all
+        rows, medians = rows.iloc[:0].copy(), medians.iloc[:0].copy()  # slices would keep the memory of all
         loaded = replace(loaded, rows=rows)
     kept = loaded.samples_of(chosen["attempt_id"].tolist())
     traces = first.reindex(kept.index)["power_limit_w"].to_numpy()
@@ -134,6 +150,7 @@ def read(
         prices=prices,
         mix=mix,
         bounds=bounds,
+        medians=medians,
         machine_states=states,
         files=loaded.files(_listed(attempts, chosen, failed)) if with_rows else {},
     )

@@ -110,7 +110,7 @@ def assembled(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         rows: by attempt and rank.
-        statistics: of each attempt, as `samples.statistics` gives them, and `LIMITS`.
+        statistics: of each attempt, as `samples.statistics` gives them, and `LIMITS`; other columns are dropped.
     """
     rows = _with_samples_named(_without_impossible(rows))
     by_attempt = rows.groupby("attempt_id", sort=False)

@@ -18,9 +18,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlbench.report.analysis import change_points
+from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import MAIN_AXES, network, setting
 from dlbench.reruns import MIN_PROCESSES, reach_of_mean
-from dlbench.results.reduction import SETTING, SYSTEM_FACTS, days
+from dlbench.results.records import DONE_STATUSES
+from dlbench.results.reduction import PROCESS, SETTING, SYSTEM_FACTS, days, days_of
 from dlbench.suites.case import USUAL_CONFIDENCE
 
 FALSE_ALARMS = 0.05
@@ -97,6 +99,20 @@ def read(sources: Sequence[str | Path], false_alarms: float = FALSE_ALARMS) -> H
     return history(days(sources).to_pandas(), false_alarms)
 
 
+def of_report(content: Content) -> History:
+    """The history that the results of a report hold: that of `read`, without reading them again."""
+    rows = content.rows
+    columns = [*PROCESS, "status"]
+    several = rows["attempt_id"].duplicated(keep=False)
+    first = rows.loc[~several, columns]
+    if several.any():
+        # Of each attempt what its first rank with a value has.
+        first = pd.concat([first, rows.loc[several, columns].groupby("attempt_id", sort=False, as_index=False).first()])
+    steps = content.medians.reindex(first["attempt_id"]).to_numpy()
+    measured = first["status"].isin(DONE_STATUSES).to_numpy() & ~np.isnan(steps)
+    return history(days_of(first.assign(step_s=steps)[measured]).to_pandas())
+
+
 def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History:
     """Lines and their changes.
 
@@ -121,7 +137,7 @@ def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History
     short = len(groups) - long
     if short:
         notes.append(f"{short} of {len(groups)} cases have fewer than {change_points.MIN_POINTS} days: not judged.")
-    ordered = sorted(lines, key=lambda line: (not line.changes, -len(line.days), line.name))
+    ordered = sorted(lines, key=lambda line: (not line.changes, -len(line.days), line.name, line.device))
     return History(tuple(ordered), false_alarms, tuple(notes))
 
 

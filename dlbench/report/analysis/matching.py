@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN
 from dlbench.report.analysis.derive import current, tidy
+from dlbench.report.loading.stores import METRIC_COLUMNS
 from dlbench.report.loading.systems import with_systems
-from dlbench.results.reader import NUMBER_LISTS
+from dlbench.results import store
+from dlbench.results.reader import NUMBER_LISTS, Reader, to_frame
 from dlbench.results.records import DONE_STATUSES
 from dlbench.results.schema import LONG_TEXT, SCHEMA
 from dlbench.suites.case import AXES, Case, Protocol
@@ -66,8 +70,10 @@ SYSTEM_FACTS = {
     "git_dirty": "uncommitted changes",
 }
 
-#: The columns of rows that a comparison needs; the others may take gigabytes.
+#: The columns of rows that attempts can be selected by.
 COLUMNS = tuple(name for name in SCHEMA.names if name != LONG_TEXT and (name not in NUMBER_LISTS or name == "step_s"))
+#: Of these what every comparison needs; the others may take gigabytes.
+_NEEDED = {*METRIC_COLUMNS, "step_s", *(f"system_{fact}" for fact in SYSTEM_FACTS)}
 
 Key = tuple[Any, ...]
 
@@ -103,6 +109,32 @@ class Group:
     bad: pd.DataFrame
 
 
+def read_side(source: str, where: Sequence[str], option: str) -> pd.DataFrame:
+    """The rows of a store that are selected, with the columns that a comparison needs.
+
+    Raises:
+        StoreError: the source does not exist.
+        BadInput: as `select` raises it.
+    """
+    reader = Reader.of([source])
+    for text in where:
+        _selection(text, option, COLUMNS)
+    names = _NEEDED | {text.partition("=")[0] for text in where}
+    columns = [name for name in COLUMNS if name in names]
+    rows = to_frame((_selected(table, where) for table in reader.tables(columns)), columns)
+    store.warn_of(reader.problems)
+    return select(rows, where, option)
+
+
+def _selected(table: pa.Table, where: Sequence[str]) -> pa.Table:
+    """The rows that `select` may keep; the others need no memory."""
+    for text in where:
+        column, _, value = text.partition("=")
+        if pa.types.is_string(table.schema.field(column).type):
+            table = table.filter(pc.equal(table[column], value))
+    return table
+
+
 def side_of(rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, rules: Rules) -> pd.DataFrame:
     """One row per attempt of a side that counts, with its system's facts and whether it is usable (`_good`)."""
     rows = select(rows, where, f"--{name.lower()}-where")
@@ -131,17 +163,23 @@ def select(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFram
         BadInput: a selection is not KEY=VALUE, or names no column.
     """
     for text in where:
-        column, equals, value = text.partition("=")
-        if not equals:
-            raise BadInput(f"cannot use {option} {text}: write column=value")
-        if column not in rows.columns:
-            raise UnknownName("column", column, map(str, rows.columns), option)
+        column, value = _selection(text, option, rows.columns)
         # A column of whole numbers in which some are missing holds floats: 2.0 is what was asked for as 2.
-        if pd.api.types.is_float_dtype(rows[column]):
+        if pd.api.types.is_numeric_dtype(rows[column]) and not pd.api.types.is_bool_dtype(rows[column]):
             rows = rows[rows[column] == pd.to_numeric(value, errors="coerce")]
         else:
             rows = rows[rows[column].astype(str) == value]
     return rows
+
+
+def _selection(text: str, option: str, columns: Collection[str]) -> tuple[str, str]:
+    """The column and the value of a selection."""
+    column, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput(f"cannot use {option} {text}: write column=value")
+    if column not in columns:
+        raise UnknownName("column", column, map(str, columns), option)
+    return column, value
 
 
 @lru_cache(maxsize=10_000)

@@ -127,8 +127,13 @@ def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -
 
 def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """`found`, by number and system, with the interval over processes for all that follows from the step time."""
-    found = found.assign(half_width=np.nan, next_run=np.nan, groups=None)
     chosen = [name for name in ("step_time", *PROPORTIONAL, *INVERSE) if name in names]
+    ends = [f"{name}{end}" for name in chosen for end in ("", "_low", "_high")]
+    # Arrays: to set single cells of a frame takes a hundred times as long.
+    values = {name: found[name].to_numpy(dtype=float, copy=True) for name in ends}
+    values |= {name: np.full(len(found), np.nan) for name in ("half_width", "next_run")}
+    words: list[str | None] = [None] * len(found)
+    places = {key: place for place, key in enumerate(found.index)}
     for key, own in cases.groupby(["number", "system_id"], sort=False):
         if len(own) < MIN_PROCESSES or not own["step_time"].gt(0).all():
             continue
@@ -136,17 +141,20 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
         level = float(own["confidence"].iloc[0]) if "confidence" in own else USUAL_CONFIDENCE
         interval = process_interval(windows, level)
         groups = two_groups(windows)
+        place = places[key]
         if groups is not None:
-            found.at[key, "groups"] = groups.words
+            words[place] = groups.words
         if interval is None:
             continue
-        found.loc[[key], ["half_width", "next_run"]] = interval.relative_half_width, interval.relative_prediction
+        values["half_width"][place] = interval.relative_half_width
+        values["next_run"][place] = interval.relative_prediction
         for name in chosen:
             value = float(np.exp(np.log(own[name].astype(float)).mean()))
-            ends = interval.low / interval.value, interval.high / interval.value
-            low, high = ends if name not in INVERSE else (1 / ends[1], 1 / ends[0])
-            found.loc[[key], [name, f"{name}_low", f"{name}_high"]] = value, value * low, value * high
-    return found
+            limits = interval.low / interval.value, interval.high / interval.value
+            low, high = limits if name not in INVERSE else (1 / limits[1], 1 / limits[0])
+            values[name][place] = value
+            values[f"{name}_low"][place], values[f"{name}_high"][place] = value * low, value * high
+    return found.assign(**values, groups=pd.Series(words, found.index, dtype=object))
 
 
 @dataclass(frozen=True)

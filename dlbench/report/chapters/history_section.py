@@ -15,7 +15,7 @@ def section(content: Content) -> Section:
     title = ("history", "History")
     if content.attempts.empty or content.attempts["started_at"].dt.date.nunique() < MIN_POINTS:
         return Section(*title)
-    found = history.read(content.sources)
+    found = history.of_report(content)
     if not any(line.judged for line in found.lines):
         return Section(*title)
     changes = changes_table(found)

@@ -63,7 +63,7 @@ def slowest(steps: RaggedArray, ranks: Ranks) -> Slowest:
     """
     counts = _shortest(steps, ranks)
     begins = np.cumsum(counts) - counts
-    times = steps.values if _alone(ranks) else steps.values[_places(steps.starts[ranks.first], counts)]
+    times = steps.values if alone(ranks) else steps.values[_places(steps.starts[ranks.first], counts)]
     rank = np.zeros(times.size, np.int32)
     good = possible(times)
     for number in range(1, int(ranks.count.max(initial=1))):
@@ -95,6 +95,17 @@ def statistics(found: Slowest, lists: Mapping[str, RaggedArray], ranks: Ranks, s
     for name, column in PHASES.items():
         values[name] = _phase(lists[column], ranks, found, every)
     return pd.DataFrame(values, index=ranks.attempts, columns=list(STATISTICS))
+
+
+def slowest_median(steps: RaggedArray, ranks: Ranks) -> Floats:
+    """Of each attempt the largest median step [s] of its ranks; NaN where a rank has no steps that can be right."""
+    rows = Ranks([], np.arange(steps.lengths.size), np.ones(steps.lengths.size, np.int64))
+    own = slowest(steps, rows).steps
+    full = np.flatnonzero(own.lengths)
+    n, starts = own.lengths[full], own.starts[full]
+    medians = _spread_out(_at(_ordered(own.values, starts, n), starts, n, 0.5), full, own.lengths.size)
+    largest: Floats = np.maximum.reduceat(medians, ranks.first) if ranks.first.size else medians
+    return largest
 
 
 def _of_steps(steps: RaggedArray) -> dict[str, Floats]:
@@ -143,7 +154,7 @@ def _phase(samples: RaggedArray, ranks: Ranks, found: Slowest, stride: Ints) -> 
     spoilt = bad[ranks.first + ranks.count] > bad[ranks.first]
     known = np.flatnonzero((num_steps > 0) & alike & (_shortest(samples, ranks) >= taken) & ~spoilt)
     n = taken[known]
-    if _alone(ranks):
+    if alone(ranks):
         values, starts = samples.values, samples.starts[known]
     else:
         index = _places(np.zeros_like(n), n)
@@ -154,7 +165,8 @@ def _phase(samples: RaggedArray, ranks: Ranks, found: Slowest, stride: Ints) -> 
     return _spread_out(_at(_ordered(values, starts, n), starts, n, 0.5), known, num_steps.size)
 
 
-def _alone(ranks: Ranks) -> bool:
+def alone(ranks: Ranks) -> bool:
+    """Whether each attempt has one rank."""
     """Whether each attempt has one rank: its samples are taken as they lie then."""
     return int(ranks.count.max(initial=1)) == 1
 

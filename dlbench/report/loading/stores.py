@@ -44,6 +44,9 @@ _OF_CHAPTERS = (
 #: The columns that metrics and the names of systems follow from.
 METRIC_COLUMNS = tuple(n for n in ROW_COLUMNS if n not in _OF_CHAPTERS)
 
+#: Of each attempt: `slowest_median` is the largest median step of its ranks [s].
+_STATISTICS = (*samples.STATISTICS, *samples.LIMITS, "slowest_median")
+
 #: Is told in words how far the reading is.
 Progress = Callable[[str], None]
 
@@ -53,7 +56,7 @@ class Loaded:
     """Stores that were read once, ready to be asked for the samples of some attempts."""
 
     rows: pd.DataFrame  # one per rank, by attempt and rank, without samples; `system_details` once per system
-    statistics: pd.DataFrame  # of each attempt
+    statistics: pd.DataFrame  # of each attempt, the columns of `_STATISTICS`
     readers: Sequence[Reader]  # of each source
     source_of: pd.Series  # of each attempt the number of the source that it counts in
     num_rows: int = 0  # that the files of all sources hold
@@ -112,7 +115,7 @@ def load(
     num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
     num_copies += _num_copies(frames)
     rows = systems.joined(frames)
-    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=[*samples.STATISTICS, *samples.LIMITS])
+    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=_STATISTICS)
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
     source_of = (
@@ -148,7 +151,10 @@ def _statistics(batch: Batch) -> pd.DataFrame:
     known = samples.statistics(found, batch.lists, ranks, stride)
     protocols = batch.scalars["protocol"].take(pa.array(ranks.first)).to_pylist()
     limits = intervals.median_intervals(found.steps, intervals.confidences(protocols))
-    return known.assign(**dict(zip(samples.LIMITS, limits.T, strict=True)))
+    steps = batch.lists["step_s"]
+    # A median of one rank is that of the slowest.
+    medians = known["step_time"] if samples.alone(ranks) else samples.slowest_median(steps, ranks)
+    return known.assign(**dict(zip(samples.LIMITS, limits.T, strict=True)), slowest_median=medians)
 
 
 def _ranks(batch: Batch) -> samples.Ranks:

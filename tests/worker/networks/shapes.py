@@ -45,6 +45,28 @@ class LazyFails(Lazy):
         return self.h(x.view(7, -1))
 
 
+class OtherShape(nn.Module):
+    """Its layer takes other inputs than its `input_shape` says."""
+
+    input_shape = (3, 16, 16)
+
+    def __init__(self):
+        super().__init__()
+        self.h = nn.Linear(100, 10)
+
+    def forward(self, x):
+        return self.h(x.flatten(1))
+
+
+class Buggy(OtherShape):
+    """Fails in the first step for a reason that is not the shape."""
+
+    def forward(self, x):
+        if x.is_meta:
+            return x.flatten(1)[:, :10]
+        raise RuntimeError("no such luck")
+
+
 def parallel():
     return nn.DataParallel(Net())
 
