@@ -114,6 +114,13 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
         "`dlbench export --format parquet --public STORE`",
         ("export", "--format", "parquet", "--public", "STORE", "-o", "OUT-public.parquet"),
     ),
+    **{
+        f"export_{name}": (
+            f"`dlbench export --format {name} STORE`",
+            ("export", "--format", name, "STORE", "-o", f"OUT.{name}"),
+        )
+        for name in ("bencher", "prometheus", "junit", "mllog", "jube", "mlperf")
+    },
     "report": ("`dlbench report STORE`", ("report", "STORE", "-o", "REPORT")),
 }
 #: The halves of a store by columns of it.

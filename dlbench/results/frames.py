@@ -72,7 +72,7 @@ class Frame:
         # In pieces: one piece would double the memory, and a piece per column makes every later column slow.
         pieces = []
         for start in range(0, len(self._schema), _PIECE):
-            pa.default_memory_pool().release_unused()
+            release_memory()
             fields = [self._schema.field(number) for number in range(start, min(start + _PIECE, len(self._schema)))]
             pieces.append(pd.DataFrame({f.name: self._column(f) for f in fields}))
         return pd.concat(pieces, axis=1)
@@ -106,6 +106,11 @@ class Frame:
             found = self._known[texts] = _objects(list(texts))
             found.flags.writeable = False  # the same text occurs in many rows
         return found
+
+
+def release_memory() -> None:
+    """Return freed memory to the system: the C library keeps gigabytes between the columns of a large store."""
+    pa.default_memory_pool().release_unused()
 
 
 def _lists_of_numbers(chunk: pa.ListArray) -> list[Any]:

@@ -23,7 +23,7 @@ from dlbench.errors import StoreError
 from dlbench.results import doubles
 from dlbench.results import parts as store
 from dlbench.results.checks import CANNOT
-from dlbench.results.frames import Frame
+from dlbench.results.frames import Frame, release_memory
 from dlbench.results.schema import IN_MEMORY, LONG_TEXT, SCHEMA
 
 if TYPE_CHECKING:
@@ -424,8 +424,7 @@ def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame
         order = pc.sort_indices(pa.concat_tables(keys), [("attempt_id", "ascending"), ("rank", "ascending")]).to_numpy()
         if not np.array_equal(order, np.arange(order.size)):
             whole = whole.take(order).reset_index(drop=True)
-    # Return the memory of reading, which a report needs now.
-    pa.default_memory_pool().release_unused()
+    release_memory()  # which a report needs now
     return whole
 
 

@@ -14,6 +14,7 @@ from dlbench.report.analysis.mix import Work
 from dlbench.report.analysis.projection import Prices
 from dlbench.report.loading import machine_state, stores, systems
 from dlbench.results import bounds_store, store
+from dlbench.results.frames import release_memory
 from dlbench.results.records import DONE_STATUSES
 from dlbench.results.reduction import PROCESS
 from dlbench.suites.case import AXES
@@ -127,6 +128,7 @@ def read(
     if not with_rows:
         rows, medians = rows.iloc[:0].copy(), medians.iloc[:0].copy()  # slices would keep the memory of all
         loaded = replace(loaded, rows=rows)
+    release_memory()
     kept = loaded.samples_of(chosen["attempt_id"].tolist())
     traces = first.reindex(kept.index)["power_limit_w"].to_numpy()
     allreduce = longest.reindex(kept.index).to_numpy(dtype=float)
@@ -135,6 +137,7 @@ def read(
     if with_rows:
         shown = shown.copy()  # in one piece, which is faster
     failed = _failed(latest[~usable])
+    release_memory()
     unread += [str(w.message) for w in caught if issubclass(w.category, store.SkippedPart)]
     return Content(
         sources=tuple(source.path for source in named),

@@ -40,7 +40,7 @@ def _cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[st
         if numbers.min() < numbers.max():  # neither holds if one is missing
             return "%.6g", numbers.tolist()
     elif column.dtype == object:
-        column = column.map(lambda value: "; ".join(value) or None if np.ndim(value) else value)
+        column = _with_joined_lists(column)
     codes, values = pd.factorize(column)
     # What is missing has the code -1: the last.
     shown = show(values)
@@ -50,6 +50,15 @@ def _cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[st
     if (codes == codes[0]).all():
         return texts[codes[0]].replace("%", "%%"), None
     return "%s", texts[codes].tolist()
+
+
+def _with_joined_lists(column: pd.Series) -> pd.Series:
+    """Lists as texts; each object once, for a large store repeats few."""
+    cells = column.tolist()
+    codes, ids = pd.factorize(np.fromiter(map(id, cells), np.int64, len(cells)))
+    by_id = dict(zip(map(id, cells), cells, strict=True))
+    texts = ["; ".join(cell) or None if np.ndim(cell) else cell for cell in map(by_id.__getitem__, ids.tolist())]
+    return pd.Series(np.array([*texts, None], dtype=object)[codes], dtype=object)
 
 
 def _shown(column: pd.Series) -> Callable[[pd.Index], list[str]]:
