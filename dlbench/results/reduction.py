@@ -5,7 +5,7 @@ Only the columns of the query are read, in pieces: 1.8 million records fit into 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,7 +101,7 @@ def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Tab
             from ranks where nodes * devices_per_node > 1
             group by attempt_id having count(step_s) = count(*)
         )
-        {_DAYS}
+        {_days_of(PROCESS)}
     """
     return query_table(sql, sources)
 
@@ -112,13 +112,30 @@ def days_of(attempts: pd.DataFrame) -> pa.Table:
     Args:
         attempts: the columns of `PROCESS`, and `step_s`: the largest median step of its ranks [s], not NaN.
     """
+    # Most columns have one value, and to group or count by each takes as long as by one that varies.
+    known = ("attempt_id", "started_at", "system_hostname", "device_name", "system_cpu_model", "step_s")
+    alike = {n for n in (*SETTING, *_PER_DAY) if n not in known and attempts[n].nunique(dropna=False) == 1}
+    names = [n for n in (*PROCESS, "step_s") if n not in alike]
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        # pandas holds whole numbers of which some are missing as floats.
-        schema = pa.schema([*(SCHEMA.field(name) for name in PROCESS), pa.field("step_s", pa.float64())])
-        connection.register("attempts", pa.Table.from_pandas(attempts, schema, preserve_index=False))
-        found: pa.Table = connection.sql(_DAYS).to_arrow_table()
+        connection.register("attempts", pa.table({name: _arrow(attempts[name], name) for name in names}))
+        found: pa.Table = connection.sql(_days_of(names)).to_arrow_table()
+    for name in sorted(alike):
+        value = _arrow(attempts[name].iloc[:1], name)[0].as_py()
+        found = found.append_column(name, pa.repeat(pa.scalar(value, SCHEMA.field(name).type), found.num_rows))
     return found
+
+
+def _arrow(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
+    """A column of rows with the type of the store; texts are not copied."""
+    kind = pa.float64() if name == "step_s" else SCHEMA.field(name).type
+    if not pa.types.is_string(kind):
+        # pandas holds whole numbers of which some are missing as floats.
+        return pa.array(column, kind, from_pandas=True)
+    if column.dtype != object:
+        return pa.array(column, pa.large_string(), from_pandas=True)
+    codes, texts = column.factorize()
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(texts, pa.string()))
 
 
 def _quoted(names: Iterable[str]) -> str:
@@ -134,14 +151,18 @@ PROCESS = tuple(
         ("attempt_id", *SETTING, "started_at", *_PER_DAY, "system_hostname", "device_name", "system_cpu_model")
     )
 )
-_DAYS = f"""
-    select {_quoted(SETTING)}, coalesce(device_name, system_cpu_model, '') as device_kind,
-        date_trunc('day', started_at) as day, count(*) as processes,
-        count(distinct system_hostname) as hosts, min(attempt_id) as attempt_id,
-        median(ln(step_s)) as log_step, stddev_samp(ln(step_s)) as log_sd,
-        {", ".join(f'mode("{name}") as "{name}"' for name in _PER_DAY)}
-    from attempts group by {_quoted(SETTING)}, device_kind, day
-"""
+
+
+def _days_of(columns: Collection[str]) -> str:
+    """The SQL that reduces processes to days: `SETTING` and `_PER_DAY` as far as they are among the columns."""
+    groups = ["device_kind", "day", *(f'"{name}"' for name in SETTING if name in columns)]
+    facts = [f'mode("{name}") as "{name}"' for name in _PER_DAY if name in columns]
+    return f"""
+        select coalesce(device_name, system_cpu_model, '') as device_kind, date_trunc('day', started_at) as day,
+            count(*) as processes, count(distinct system_hostname) as hosts, min(attempt_id) as attempt_id,
+            median(ln(step_s)) as log_step, stddev_samp(ln(step_s)) as log_sd, {", ".join([*groups[2:], *facts])}
+        from attempts group by {", ".join(groups)}
+    """
 
 
 def _measured(since: datetime | None) -> str:

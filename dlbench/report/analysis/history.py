@@ -104,13 +104,15 @@ def of_report(content: Content) -> History:
     rows = content.rows
     columns = [*PROCESS, "status"]
     several = rows["attempt_id"].duplicated(keep=False)
-    first = rows.loc[~several, columns]
+    first = rows[columns]
     if several.any():
         # Of each attempt what its first rank with a value has.
-        first = pd.concat([first, rows.loc[several, columns].groupby("attempt_id", sort=False, as_index=False).first()])
+        of_ranks = first[several].groupby("attempt_id", sort=False, as_index=False).first()
+        first = pd.concat([first[~several], of_ranks])
     steps = content.medians.reindex(first["attempt_id"]).to_numpy()
+    first = first.assign(step_s=steps)
     measured = first["status"].isin(DONE_STATUSES).to_numpy() & ~np.isnan(steps)
-    return history(days_of(first.assign(step_s=steps)[measured]).to_pandas())
+    return history(days_of(first if measured.all() else first[measured]).to_pandas())
 
 
 def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History:
