@@ -110,7 +110,7 @@ def read(
     longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
     medians = loaded.statistics["slowest_median"].copy()  # a view would keep all statistics
     rows = rows[
-        [name for name in rows if name in OF_ROWS or name.startswith("system_")] if with_rows else ["attempt_id"]
+        [name for name in rows if name in OF_ROWS or str(name).startswith("system_")] if with_rows else ["attempt_id"]
     ]
     loaded = replace(loaded, rows=rows, statistics=loaded.statistics.iloc[:0].copy())
     system_id = attempts["attempt_id"].map(first["system_id"]).astype(object).rename("system_id")
