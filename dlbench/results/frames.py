@@ -108,6 +108,15 @@ class Frame:
         return found
 
 
+def as_objects(texts: pd.Series) -> pd.Series:
+    """A column of texts as Python objects: one for each different text, where `astype` makes one for each row."""
+    import pandas as pd
+
+    codes, found = texts.factorize()
+    # What is missing has the code -1: the last.
+    return pd.Series(_objects([*found.tolist(), np.nan])[codes], texts.index, dtype=object, name=texts.name)
+
+
 def release_memory() -> None:
     """Return freed memory to the system: the C library keeps gigabytes between the columns of a large store."""
     pa.default_memory_pool().release_unused()

@@ -14,7 +14,7 @@ from dlbench.report.analysis.mix import Work
 from dlbench.report.analysis.projection import Prices
 from dlbench.report.loading import machine_state, stores, systems
 from dlbench.results import bounds_store, store
-from dlbench.results.frames import release_memory
+from dlbench.results.frames import as_objects, release_memory
 from dlbench.results.records import DONE_STATUSES
 from dlbench.results.reduction import PROCESS
 from dlbench.suites.case import AXES
@@ -113,7 +113,7 @@ def read(
         [name for name in rows if name in OF_ROWS or str(name).startswith("system_")] if with_rows else ["attempt_id"]
     ]
     loaded = replace(loaded, rows=rows, statistics=loaded.statistics.iloc[:0].copy())
-    system_id = attempts["attempt_id"].map(first["system_id"]).astype(object).rename("system_id")
+    system_id = as_objects(attempts["attempt_id"].map(first["system_id"])).rename("system_id")
     attempts = pd.concat([derive.with_intervals(attempts), system_id], axis=1)
     attempts = derive.with_network_names(attempts)
     latest = derive.current(attempts)

@@ -18,6 +18,7 @@ from dlbench.report.analysis.metrics import METRICS, name_samples
 from dlbench.report.loading import intervals, samples
 from dlbench.report.loading.samples import LIMITS
 from dlbench.report.loading.systems import is_unknown
+from dlbench.results.frames import as_objects
 from dlbench.results.reader import RaggedArray
 from dlbench.results.records import DONE_STATUSES, SHARED_SCOPES
 from dlbench.suites.case import AXES
@@ -209,7 +210,7 @@ def _without_impossible(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _with_samples_named(rows: pd.DataFrame) -> pd.DataFrame:
     """`rows` in which each says what its samples are: images, where a record is from before they could be others."""
-    rows = rows.assign(sample_unit=rows["sample_unit"].astype(object).fillna("img"))
+    rows = rows.assign(sample_unit=as_objects(rows["sample_unit"].fillna("img")))
     measured = rows.loc[rows["status"].isin(DONE_STATUSES), "sample_unit"]
     name_samples(measured.unique())
     return rows
