@@ -22,9 +22,12 @@ from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN
 from dlbench.report.analysis.derive import current, tidy
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.loading.samples import LIMITS
 from dlbench.report.loading.stores import METRIC_COLUMNS
 from dlbench.report.loading.systems import with_systems
 from dlbench.results import store
+from dlbench.results.frames import release_memory
 from dlbench.results.reader import NUMBER_LISTS, Reader, to_frame
 from dlbench.results.records import DONE_STATUSES
 from dlbench.results.schema import LONG_TEXT, SCHEMA
@@ -74,6 +77,9 @@ SYSTEM_FACTS = {
 COLUMNS = tuple(name for name in SCHEMA.names if name != LONG_TEXT and (name not in NUMBER_LISTS or name == "step_s"))
 #: Of these what every comparison needs; the others may take gigabytes.
 _NEEDED = {*METRIC_COLUMNS, "step_s", *(f"system_{fact}" for fact in SYSTEM_FACTS)}
+
+#: The metrics that verdicts, notes and warnings need beside the one that is compared.
+_METRICS = ("step_time", "steps", "throughput", "sustained_throughput", "clock_gap", "energy_per_image")
 
 Key = tuple[Any, ...]
 
@@ -144,6 +150,7 @@ def side_of(rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, ru
     cases = with_systems(tidy(rows), rows)
     if not every:
         cases = current(cases)
+    cases = cases.drop(columns=[name for name in (*METRICS, *LIMITS) if name not in (*_METRICS, rules.metric)])
     for axis in fields(Case):
         # Parts from before an axis existed say nothing of it: they had its default.
         if axis.name in AXES and axis.name != "model":
@@ -153,6 +160,7 @@ def side_of(rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, ru
     facts = rows[columns].drop_duplicates("attempt_id").set_index("attempt_id")
     cases = cases.join(facts, on="attempt_id")
     values = cases[rules.metric]
+    release_memory()
     return cases.assign(_good=cases["status"].isin(DONE_STATUSES) & np.isfinite(values) & (values > 0))
 
 
@@ -166,9 +174,10 @@ def select(rows: pd.DataFrame, where: Sequence[str], option: str) -> pd.DataFram
         column, value = _selection(text, option, rows.columns)
         # A column of whole numbers in which some are missing holds floats: 2.0 is what was asked for as 2.
         if pd.api.types.is_numeric_dtype(rows[column]) and not pd.api.types.is_bool_dtype(rows[column]):
-            rows = rows[rows[column] == pd.to_numeric(value, errors="coerce")]
+            wanted = rows[column] == pd.to_numeric(value, errors="coerce")
         else:
-            rows = rows[rows[column].astype(str) == value]
+            wanted = rows[column].astype(str) == value
+        rows = rows if wanted.all() else rows[wanted]
     return rows
 
 

@@ -68,17 +68,28 @@ def processes(content: Content) -> pd.DataFrame:
     attempts = content.attempts
     # All metrics of a large store, and several times over, would take gigabytes.
     names = dict.fromkeys(["attempt_id", "system_id", "step_time", *KEYS, *AXES])
-    done = attempts[list(names)][attempts["status"].isin(DONE_STATUSES) & attempts["step_time"].gt(0)]
+    measured = attempts["status"].isin(DONE_STATUSES) & attempts["step_time"].gt(0)
+    done = _rows(attempts[list(names)], measured)
     if done.empty:
         return done.assign(number=[], deviation=[], host=[], device_uuid=[])
     done = numbered(done)
     groups = done.groupby(["number", "system_id"])["step_time"]
     again = groups.transform("size").gt(1)
     deviation = done["step_time"] / groups.transform("median") - 1
-    places = content.rows.groupby("attempt_id")[["system_hostname", "device_uuid"]]
-    # Where ranks wait for each other, the step tells nothing of the single host or device.
-    single = places.first().where(places.nunique().eq(1)).rename(columns={"system_hostname": "host"})
-    return done.assign(deviation=deviation)[again].join(single, on="attempt_id")
+    places = content.rows[["attempt_id", "system_hostname", "device_uuid"]]
+    places = places.rename(columns={"system_hostname": "host"})
+    if places["attempt_id"].duplicated().any():
+        # Where ranks wait for each other, the step tells nothing of the single host or device.
+        of_attempt = places.groupby("attempt_id")
+        places = of_attempt.first().where(of_attempt.nunique().eq(1))
+    else:
+        places = places.set_index("attempt_id")
+    return _rows(done.assign(deviation=deviation), again).join(places, on="attempt_id")
+
+
+def _rows(frame: pd.DataFrame, wanted: pd.Series[bool]) -> pd.DataFrame:
+    """The wanted rows; if these are all, without a copy, which would take a gigabyte of a large store."""
+    return frame if wanted.all() else frame[wanted]
 
 
 def units_of(cases: pd.DataFrame) -> list[Unit]:
