@@ -158,6 +158,15 @@ def test_axes_and_protocol_keys_can_be_compared_too(suite_file):
     assert what.label("a") == "a (seed 0): batch_size=8,protocol.seed=1"
 
 
+def test_steps_of_different_batches_are_compared_per_sample(suite_file, tmp_path):
+    what = experiment(suite_file, b="batch_size=16,env.SLOW=2")
+    run(what, tmp_path / "r")
+    lines = compare_experiment(what, 3, tmp_path / "r", "sys", Rules()).lines
+    assert [line.comparison.ratio for line in lines] == pytest.approx([0.5, 0.5], rel=0.02)
+    assert [line.base for line in lines] == pytest.approx([0.0025, 0.0025], rel=0.02)
+    assert all(line.note.startswith("times are per sample: a step has 4 in A, 16 in B") for line in lines)
+
+
 def test_a_value_may_hold_commas_where_no_key_follows():
     setting = parse_setting(["env.CUDA_VISIBLE_DEVICES=0,1,precision=tf32", "env.X=a=b"], "--a")
     assert setting.environment == {"CUDA_VISIBLE_DEVICES": "0,1", "X": "a=b"}

@@ -22,8 +22,10 @@ from dlbench.report.analysis.comparison_lines import (
     flags,
     line_of,
     middle,
+    note_of_work,
     processes_of,
     unlike_meters,
+    work_of,
 )
 from dlbench.report.analysis.comparison_statistics import compare_pairs
 from dlbench.report.analysis.matching import (
@@ -139,14 +141,16 @@ def compare_sides(
         if reason:
             lines.append(Line(setting, "refused", note=reason))
             continue
+        work = work_of(*frames, rules)
         result = compare_pairs(
-            processes_of(frames[0], rules, False), processes_of(frames[1], rules, False),
+            processes_of(frames[0], rules, False, work[0]), processes_of(frames[1], rules, False, work[1]),
             rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time",
         )  # fmt: skip
-        notes = [*flags(frames[0], "A", rules), *flags(frames[1], "B", rules)]
+        notes = [*note_of_work(work, ("A", "B")), *flags(frames[0], "A", rules), *flags(frames[1], "B", rules)]
         if len(whole) < pairs:
             notes.append(f"{pairs - len(whole)} of {pairs} pairs left out: a half failed, or the halves ran apart")
-        lines.append(Line(setting, "", result, middle(frames[0], rules), middle(frames[1], rules), "; ".join(notes)))
+        middles = middle(frames[0], rules, work[0]), middle(frames[1], rules, work[1])
+        lines.append(Line(setting, "", result, *middles, "; ".join(notes)))
     return ComparisonResult(corrected(lines, rules.metric), rules)
 
 

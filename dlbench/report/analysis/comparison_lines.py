@@ -53,14 +53,15 @@ def line_of(base: Group, target: Group, rules: Rules) -> Line:
     if reason:
         return Line(setting, "refused", note=reason)
     few = min(len(base.good), len(target.good)) < MIN_PROCESSES
-    a, b = processes_of(base.good, rules, few), processes_of(target.good, rules, few)
+    work = work_of(base.good, target.good, rules)
+    a, b = processes_of(base.good, rules, few, work[0]), processes_of(target.good, rules, few, work[1])
     result = compare(a, b, rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time")
-    notes = _other_network(base.good, target.good)
+    notes = [*_other_network(base.good, target.good), *note_of_work(work, ("BASE", "TARGET"))]
     for side, group in (("BASE", base), ("TARGET", target)):
         notes += flags(group.good, side, rules)
         if not group.bad.empty:
             notes.append(f"{side}: {len(group.bad)} left out, {_failure(group, side, rules).partition(': ')[2]}")
-    middles = middle(base.good, rules), middle(target.good, rules)
+    middles = middle(base.good, rules, work[0]), middle(target.good, rules, work[1])
     return Line(setting, "", result, *middles, "; ".join(notes), _is_lost(base, target))
 
 
@@ -146,16 +147,31 @@ def flags(good: pd.DataFrame, side: str, rules: Rules) -> list[str]:
     return [f"{side}: {said}"] if said else []
 
 
-def processes_of(good: pd.DataFrame, rules: Rules, with_steps: bool) -> list[list[float]]:
-    """For each process its step times, where its own interval is needed, else its median alone."""
+def work_of(a: pd.DataFrame, b: pd.DataFrame, rules: Rules) -> tuple[int, int]:
+    """By what to divide the values of each side: the samples of a step where their steps differ in it, else 1."""
+    first, second = (
+        math.prod(int(side[axis].iloc[0]) for axis in ("batch_size", "nodes", "devices_per_node")) for side in (a, b)
+    )
+    return (1, 1) if rules.metric != "step_time" or first == second else (first, second)
+
+
+def note_of_work(work: tuple[int, int], names: tuple[str, str]) -> list[str]:
+    """What to say where steps are of different work."""
+    if work[0] == work[1]:
+        return []
+    return [f"times are per sample: a step has {work[0]} in {names[0]}, {work[1]} in {names[1]}"]
+
+
+def processes_of(good: pd.DataFrame, rules: Rules, with_steps: bool, work: int) -> list[list[float]]:
+    """For each process its step times, where its own interval is needed, else its median alone; divided by `work`."""
     if rules.metric == "step_time" and (with_steps or len(good) < MIN_PROCESSES):
-        return [samples.tolist() for samples in good["samples"]]
-    return [[float(value)] for value in good[rules.metric]]
+        return [(samples / work).tolist() for samples in good["samples"]]
+    return [[float(value) / work] for value in good[rules.metric]]
 
 
-def middle(good: pd.DataFrame, rules: Rules) -> float:
-    """Geometric mean over processes of their medians, in the metric's unit."""
-    return math.exp(fmean(math.log(value) for value in good[rules.metric]))
+def middle(good: pd.DataFrame, rules: Rules, work: int) -> float:
+    """Geometric mean over processes of their medians, in the metric's unit; divided by `work`."""
+    return math.exp(fmean(math.log(value) for value in good[rules.metric])) / work
 
 
 def caveat_of(result: Comparison) -> str:

@@ -85,25 +85,37 @@ def test_verdicts_are_corrected_for_the_number_of_comparisons():
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"),
+    ("changes", "reason", "ratio"),
     [
-        ({"precision": "amp_bf16"}, "precision is fp32 in BASE and amp_bf16 in TARGET"),
-        ({"memory_format": "channels_last"}, "memory_format is channels_first in BASE and channels_last in TARGET"),
-        ({"batch_size": 16}, "batch_size is 8 in BASE and 16 in TARGET"),
-        ({"protocol": Protocol(min_time_s=1.0)}, "protocol.min_time_s is 5.0 in BASE and 1.0 in TARGET"),
-        ({"devices_per_node": 2}, "devices_per_node is 1 in BASE and 2 in TARGET"),
+        ({"precision": "amp_bf16"}, "precision is fp32 in BASE and amp_bf16 in TARGET", 1.05),
+        (
+            {"memory_format": "channels_last"},
+            "memory_format is channels_first in BASE and channels_last in TARGET",
+            1.05,
+        ),
+        ({"protocol": Protocol(min_time_s=1.0)}, "protocol.min_time_s is 5.0 in BASE and 1.0 in TARGET", 1.05),
+        # Steps of twice the work are compared per sample.
+        ({"batch_size": 16}, "batch_size is 8 in BASE and 16 in TARGET", 1.05 / 2),
+        ({"devices_per_node": 2}, "devices_per_node is 1 in BASE and 2 in TARGET", 1.05 / 2),
+        # Strong scaling: the same work on two devices.
+        ({"devices_per_node": 2, "batch_size": 4}, "batch_size is 8 in BASE and 4 in TARGET; ", 1.05),
     ],
 )
-def test_what_is_not_the_same_case_is_refused_with_the_reason_unless_asked(changes, reason):
+def test_what_is_not_the_same_case_is_refused_with_the_reason_unless_asked(changes, reason, ratio):
     other = dataclasses.replace(CASE, **changes)
     base, target = [processes(CASE), processes(OTHER)], [processes(other, 1.05, side="b"), processes(OTHER, side="b")]
     by_model = {line.setting["model"]: line for line in lines_of(base, target)}
     assert by_model["lenet5"].verdict == "refused"
-    assert by_model["lenet5"].note == reason
+    assert by_model["lenet5"].note.startswith(reason)
     assert by_model["lenet5"].comparison is None
     assert by_model["alexnet"].verdict == "same"
     asked = lines_of(base, target, ignore=frozenset(changes))
-    assert {line.setting["model"]: line.verdict for line in asked} == {"lenet5": "slower", "alexnet": "same"}
+    verdict = "slower" if ratio > 1 else "faster"
+    assert {line.setting["model"]: line.verdict for line in asked} == {"lenet5": verdict, "alexnet": "same"}
+    lenet5 = next(line for line in asked if line.setting["model"] == "lenet5")
+    assert lenet5.comparison.ratio == pytest.approx(ratio, rel=0.01)
+    assert lenet5.target / lenet5.base == pytest.approx(ratio, rel=0.01)
+    assert ("times are per sample: a step has 8 in BASE, 16 in TARGET" in lenet5.note) == (ratio < 1)
 
 
 def test_another_version_of_the_suite_is_refused_even_where_nothing_else_is_left():
