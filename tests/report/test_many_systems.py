@@ -1,6 +1,7 @@
 """The report of several systems: its chapters and figures, whatever the systems have in common."""
 
 import dataclasses
+import functools
 import re
 
 import pandas as pd
@@ -33,11 +34,21 @@ def only_svg(monkeypatch):
 CASES = fake.classic_cases(("alexnet", "resnet50"), (16, 64, 256))
 
 
-def three(tmp_path, repeats=1, **options):
-    a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES, repeats=repeats))
-    b = fake.store(tmp_path / "b", fake.campaign(fake.A100, CASES, first=500, repeats=repeats))
-    c = fake.store(tmp_path / "c", fake.campaign(fake.L40S, CASES[:6], first=1500, repeats=repeats))
-    return read([f"H200={a}", f"A100={b}", f"L40S={c}"], **options)
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """What `read` gives of three systems, by number of repeats and by its options; made once for all tests."""
+
+    @functools.cache
+    def stores(repeats):
+        folder = tmp_path_factory.mktemp("three")
+        systems = {"H200": (fake.H200, CASES, 0), "A100": (fake.A100, CASES, 500), "L40S": (fake.L40S, CASES[:6], 1500)}
+        return [
+            f"{name}={fake.store(folder / name, fake.campaign(system, cases, first=first, repeats=repeats))}"
+            for name, (system, cases, first) in systems.items()
+        ]
+
+    plain = functools.cache(lambda repeats: read(stores(repeats)))
+    return lambda repeats=1, **options: read(stores(repeats), **options) if options else plain(repeats)
 
 
 def words_of(section):
@@ -54,17 +65,17 @@ def plots_of(section):
     return {block.plot.name: block.plot for block in section.blocks if block.plot}
 
 
-def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_figures(tmp_path, monkeypatch):
+def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_figures(three, monkeypatch):
     monkeypatch.setattr(sections, "MAX_SYSTEMS", 2)
     with figure_style.style():
-        section = sections.memory(three(tmp_path))
+        section = sections.memory(three())
     assert set(plots_of(section)) == {"memory-1", "memory-2"}
     words = words_of(section)
     assert "more than 2 systems, but in the tables and metrics.csv: L40S. A report of their results" in words
 
 
-def test_the_chapter_of_systems_names_the_best_with_margin_and_interval(tmp_path):
-    section = systems(three(tmp_path, repeats=3))
+def test_the_chapter_of_systems_names_the_best_with_margin_and_interval(three):
+    section = systems(three(repeats=3))
     assert "Throughput: H200 better in 4 of 4." in words_of(section)
     table = next(block.table for block in section.blocks if block.table)
     for row in table.records():
@@ -72,8 +83,8 @@ def test_the_chapter_of_systems_names_the_best_with_margin_and_interval(tmp_path
         assert re.match(r"(H200|A100|L40S)(, .*: not decided.*)?\n−[\d.]+ %", row["energy_per_image"])
 
 
-def test_without_repeats_the_summary_does_not_claim_a_winner(tmp_path):
-    content = three(tmp_path)
+def test_without_repeats_the_summary_does_not_claim_a_winner(three):
+    content = three()
     said = words_of(systems(content))
     assert "Throughput: not decided in 4 of 4." in said
     assert "how processes differ is then unknown" in said
@@ -82,8 +93,8 @@ def test_without_repeats_the_summary_does_not_claim_a_winner(tmp_path):
     assert "fastest" not in brief
 
 
-def test_the_tables_of_systems_are_there_for_each_metric(tmp_path):
-    section = systems(three(tmp_path))
+def test_the_tables_of_systems_are_there_for_each_metric(three):
+    section = systems(three())
     headings = [block.heading for block in section.blocks if block.table]
     assert headings == [
         "The best system, per network", "Throughput", "Speedup over H200", "Energy per image", "Peak memory, allocated", "Share of peak",
@@ -95,8 +106,8 @@ def test_the_tables_of_systems_are_there_for_each_metric(tmp_path):
     ]  # fmt: skip
 
 
-def test_the_baseline_is_the_users(tmp_path):
-    headings = [block.heading for block in systems(three(tmp_path, baseline="A100")).blocks]
+def test_the_baseline_is_the_users(three):
+    headings = [block.heading for block in systems(three(baseline="A100")).blocks]
     assert "Speedup over A100" in headings
 
 
@@ -117,8 +128,8 @@ def test_systems_without_a_common_case_are_told_so_and_still_drawn(tmp_path):
     assert set(plots_of(sections["throughput"])) >= {"throughput-1", "throughput-2"}
 
 
-def test_figures_over_systems_show_every_system_once_per_network(tmp_path):
-    content = three(tmp_path)
+def test_figures_over_systems_show_every_system_once_per_network(three):
+    content = three()
     with figure_style.style():
         plots = plots_of(every_section(content)["throughput"])
         panels = plots["throughput"].figure.axes
@@ -144,8 +155,8 @@ def over_knee(rates):
     return pd.DataFrame({"batch_size": [2**i for i in range(len(rates))], "throughput": rates})
 
 
-def test_batch_curves_of_systems_are_of_one_setting(tmp_path):
-    content = three(tmp_path)
+def test_batch_curves_of_systems_are_of_one_setting(three):
+    content = three()
     cases = series(content)
     assert (
         set(cases["precision"]) == {"amp_bf16"} or cases.groupby(["model", "mode"])["precision"].nunique().eq(1).all()
@@ -159,8 +170,8 @@ def test_batch_curves_of_systems_are_of_one_setting(tmp_path):
     assert {row["system"] for row in rows} == {"H200", "A100", "L40S"}
 
 
-def test_no_point_beats_the_pareto_front_and_each_of_it_beats_its_neighbour(tmp_path):
-    cases = over_processes(numbered(three(tmp_path).shown))
+def test_no_point_beats_the_pareto_front_and_each_of_it_beats_its_neighbour(three):
+    cases = over_processes(numbered(three().shown))
     for (model, mode), front in plots_systems.fronts(cases):
         same = cases[(cases["model"] == model) & (cases["mode"] == mode)]
         for point in front.to_dict("records"):
@@ -170,8 +181,8 @@ def test_no_point_beats_the_pareto_front_and_each_of_it_beats_its_neighbour(tmp_
         assert front["energy_per_image"].is_monotonic_decreasing
 
 
-def test_anchors_stand_beside_our_nearest_case_with_what_differs(tmp_path):
-    content = three(tmp_path)
+def test_anchors_stand_beside_our_nearest_case_with_what_differs(three):
+    content = three()
     # Published results are of v1.5, whose strides differ: the paper's network takes 6 % less FLOP, and has none.
     assert not [
         row for row in anchors_table(content.shown, content.system_names)[0].records() if "ResNet" in row["model"]
@@ -188,8 +199,8 @@ def test_anchors_stand_beside_our_nearest_case_with_what_differs(tmp_path):
     assert num_others > 3
 
 
-def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(tmp_path):
-    section = projection(three(tmp_path, prices=Prices("EUR", per_kwh=0.2, per_device_hour=2.0)))
+def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(three):
+    section = projection(three(prices=Prices("EUR", per_kwh=0.2, per_device_hour=2.0)))
     [table] = [block.table for block in section.blocks if block.table]
     rows = table.records()
     assert [(row["model"], row["system"]) for row in rows] == [
@@ -202,9 +213,9 @@ def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(tmp
     assert "Validation, checkpoints, start-up and interruptions are not counted." in said
 
 
-def test_each_system_costs_what_its_own_prices_say(tmp_path):
+def test_each_system_costs_what_its_own_prices_say(three):
     own = {"H200": Prices("EUR", per_device_hour=5.0), "L40S": Prices("EUR", per_device_hour=1.0)}
-    section = projection(three(tmp_path, prices=Prices("EUR", systems=own)))
+    section = projection(three(prices=Prices("EUR", systems=own)))
     [table] = [block.table for block in section.blocks if block.table]
     for row in table.records():
         rate = own[row["system"]].per_device_hour if row["system"] in own else None
@@ -213,8 +224,8 @@ def test_each_system_costs_what_its_own_prices_say(tmp_path):
     assert "L40S: A device costs 1 EUR an hour" in words_of(section)
 
 
-def test_provenance_puts_differences_first_and_folds_the_rest(tmp_path):
-    blocks = provenance(three(tmp_path)).blocks
+def test_provenance_puts_differences_first_and_folds_the_rest(three):
+    blocks = provenance(three()).blocks
     different = next(block for block in blocks if block.heading == "In what the systems differ")
     same = next(block for block in blocks if block.heading.startswith("What is the same"))
     names = {row["property"] for row in different.table.records()}

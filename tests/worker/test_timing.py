@@ -10,7 +10,7 @@ import pytest
 
 from dlbench.suites.case import Protocol
 from dlbench.worker import timing
-from dlbench.worker.measure import Warmup, _timing_warnings
+from dlbench.worker.measure import Warmup, _temperature_warnings, _timing_warnings
 from dlbench.worker.stopping import SlowestRank, WarmupRule, WindowRule
 from dlbench.worker.timing import CudaClock, HostClock, run_window
 
@@ -322,6 +322,23 @@ def test_warm_up_goes_on_while_steps_get_faster_and_ends_at_its_cap():
     assert rule([0.5, 0.1] + [0.1, 0.1001] * 20, 5.0) == "steady"
     assert rule([0.1, 0.1001] * 20, 0.5) is None
     assert rule(falling, 60.0) == "cap"
+
+
+@pytest.mark.parametrize(
+    ("temperature_c", "elapsed_s", "ends", "warning"),
+    [
+        (54.0, 5.0, None, None),
+        (54.0, 60.0, "cool", "not_warm: the device reached 54 °C; protocol.warmup_until_c asks for 60 °C."),
+        (60.0, 5.0, "steady", None),
+        # What nobody can read ends the warm-up as if nothing had been asked, and is said.
+        (None, 5.0, "steady", "not_warm: the temperature is unknown; protocol.warmup_until_c asks for 60 °C."),
+    ],
+)
+def test_warm_up_goes_on_until_the_device_is_warm_or_the_time_is_up(temperature_c, elapsed_s, ends, warning):
+    protocol = Protocol(warmup_min_steps=5, warmup_min_time_s=1.0, warmup_max_time_s=60.0, warmup_until_c=60.0)
+    assert WarmupRule(protocol, lambda: temperature_c)([0.1, 0.1001] * 20, elapsed_s) == ends
+    if ends:
+        assert _temperature_warnings(protocol, temperature_c) == ((warning,) if warning else ())
 
 
 def test_a_window_needs_its_minimum_before_the_target_counts():
