@@ -7,8 +7,9 @@
 PYTHON  ?= python3
 VENV    ?= .venv
 PY      ?= $(VENV)/bin/python
-# Left empty, `make bench` takes quick_gpu where PyTorch sees a GPU, and quick elsewhere.
+# Left empty, `make bench` takes quick_gpu where PyTorch sees a GPU, and quick elsewhere, with this limit of time.
 SUITE   ?=
+BUDGET  ?= 270s
 RESULTS ?= results
 REPORT  ?= reports/latest
 ARGS    ?=
@@ -28,7 +29,7 @@ bench: $(READY)
 	if [ -z "$$suite" ] && $(PY) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
 		suite=quick_gpu quickly=$${quickly:---precision fp32,amp_bf16 --budget 20s}; \
 	fi; \
-	$(PY) -m dlbench run $${suite:-quick} --results $(RESULTS) $(ARGS); status=$$?; \
+	$(PY) -m dlbench run $${suite:-quick --budget $(BUDGET)} --results $(RESULTS) $(ARGS); status=$$?; \
 	if [ $$status -le 1 ]; then \
 		$(PY) -m dlbench ceilings $${quickly:---precision fp32 --budget 8s} --missing --results $(RESULTS); \
 		$(PY) -m dlbench report $(RESULTS) -o $(REPORT) || exit $$?; \
