@@ -21,6 +21,7 @@ from dlbench.report.analysis.derive import INVERSE, PROPORTIONAL
 from dlbench.report.analysis.labels import axis_title, network, network_order
 from dlbench.report.analysis.matching import IDENTITY, comparable_protocol
 from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.loading.intervals import protocol_value
 from dlbench.reruns import MIN_PROCESSES, Window, process_interval, two_groups
 from dlbench.suites.case import AXES, MODES, PRECISIONS, USUAL_CONFIDENCE, Case
 from dlbench.table import Cell, Column, Table
@@ -95,7 +96,8 @@ def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -
         names: the columns to take the median of, all metrics unless told otherwise.
 
     Returns:
-        The axes, `number`, `system_id`, `status`, `processes`, the medians, and `<name>_low` and `<name>_high`: of one
+        The axes, `number`, `system_id`, `processes`, `status` ("ok" where each process is, or where the interval over
+        processes is as narrow as the protocol asks for), the medians, and `<name>_low` and `<name>_high`: of one
         process the interval within its run, where it has one; of two the lowest and the highest end of theirs. From
         `MIN_PROCESSES` on, what follows from the step time is the geometric mean over processes with the interval of
         `reruns.process_interval`, and anything else has the range of its values. Further `half_width`, that interval's

@@ -5,15 +5,13 @@ Honest about what is not met, and counted from the data wherever it can be.
 
 from __future__ import annotations
 
-import json
-
 import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
 from dlbench.report.analysis.content import Content
+from dlbench.report.loading.intervals import protocol_value
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
-from dlbench.suites.case import Protocol
 from dlbench.table import Column, Table
 
 _PEAKS = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
@@ -132,7 +130,9 @@ def _warm_up(shown: pd.DataFrame) -> tuple[str, str]:
 def _stopping(shown: pd.DataFrame) -> tuple[str, str]:
     ended = shown["stop_reason"].eq("target")
     # The last look that ended the window saw most of the steps; what is shown is the interval of all.
-    met = ended & (shown["step_time_half_width"] <= shown["protocol"].map(_target))
+    met = ended & (
+        shown["step_time_half_width"] <= [protocol_value(text, "target_half_width") for text in shown["protocol"]]
+    )
     cases = units.counted(len(shown), "case")
     words = f"{met.sum()} of {cases} met the protocol's target for the half-width of the interval"
     if not ended.all():
@@ -144,11 +144,6 @@ def _stopping(shown: pd.DataFrame) -> tuple[str, str]:
         "min_time_s held it open longer."
     )
     return words, "met" if met.all() else "partly"
-
-
-def _target(protocol: str | None) -> float:
-    target: float = json.loads(protocol or "{}").get("target_half_width", Protocol.target_half_width)
-    return target
 
 
 def _clocks(shown: pd.DataFrame) -> tuple[str, str]:

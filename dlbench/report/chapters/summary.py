@@ -34,18 +34,19 @@ def summary(content: Content) -> Section:
     blocks += [Block(words=words) for words in _machines(content)]
     if len(cases):
         heading = "Each network at its fastest setting"
-        heading += ", the median of its processes" if cases["processes"].gt(1).any() else ""
+        heading += ", the mean of its processes" if cases["processes"].gt(1).any() else ""
         blocks.append(Block(heading=heading, table=tables.summary(cases)))
     return Section("summary", "In brief", blocks, folded=False)
 
 
 def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]:
     shown, failed = content.shown, content.failed
-    unstable = int(shown["status"].eq("unstable").sum())
+    unstable = int(cases["status"].eq("unstable").sum())
+    several = len(cases) < len(shown)
     counted = KeyFigure(
         f"{len(shown)} of {len(shown) + len(failed)}",
-        "cases measured",
-        f"{len(failed)} failed, {unstable} unstable",
+        f"runs measured, of {units.counted(len(cases), 'case')}" if several else "cases measured",
+        f"{len(failed)} failed, {units.counted(unstable, 'case')} unstable",
     )
     if shown.empty:
         return (counted,)

@@ -24,7 +24,7 @@ from dlbench.report.analysis.selection import fastest
 from dlbench.report.analysis.side_by_side import numbered, over_processes
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
-from dlbench.table import Cell, Column, Table, seconds_of
+from dlbench.table import Cell, Column, Table, seconds_of, width_of
 from dlbench.table import shown as shown_cell
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
@@ -176,14 +176,20 @@ def summary(shown: pd.DataFrame) -> Table:
         shown: as `with_warnings` gives them.
     """
     best = fastest(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
+    own = best["step_time_half_width"].where(best["processes"].eq(1))
+    best["half_width"] = best["half_width"].fillna(own)
     columns = [Column("model", "Network")]
     wanted = [
         (mode, name)
-        for name in ("throughput", "mfu", "energy_per_image")
+        for names in (("throughput", "half_width"), ("mfu",), ("energy_per_image",))
         for mode in MODES
+        for name in names
         if mode in best.index.get_level_values("mode") and best.xs(mode, level="mode")[name].notna().any()
     ]
     for mode, name in wanted:
+        if name == "half_width":
+            columns.append(Column(f"{mode}_{name}", "±", "right", width_of))
+            continue
         title = f"{mode.capitalize()} [{_SUMMARY_UNITS.get(name, '{}').format(scale(name, best[name])[1])}]"
         columns.append(metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
     rows: list[list[Cell]] = []

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dlbench import stats
 from dlbench.results.reader import RaggedArray
+from dlbench.suites.case import Protocol
 
 Floats = NDArray[np.float64]
 
@@ -46,13 +47,14 @@ def median_intervals(steps: RaggedArray, confidence: Floats) -> Floats:
 
 def confidences(protocols: Sequence[str | None]) -> Floats:
     """The confidence that each protocol, as JSON text, asks for; NaN of one that is none."""
-    return np.array([_confidence(text) for text in protocols], dtype=np.float64)
+    return np.array([protocol_value(text, "confidence") for text in protocols], dtype=np.float64)
 
 
 @lru_cache(maxsize=10_000)
-def _confidence(protocol: str | None) -> float:
+def protocol_value(protocol: str | None, key: str) -> float:
+    """The number that a protocol, as JSON text, has for a key, or its default; NaN if the text is no protocol."""
     try:
-        return float(json.loads(protocol or "{}").get("confidence", 0.95))
+        return float(json.loads(protocol or "{}").get(key, getattr(Protocol, key)))
     except (ValueError, TypeError, AttributeError):
         return math.nan
 

@@ -137,6 +137,22 @@ def processes(tmp_path, *steps_s):
     return read([fakes.fill(tmp_path / "store", made)])
 
 
+@pytest.mark.parametrize(("spread", "status"), [(0.001, "ok"), (0.02, "unstable")])
+def test_a_case_is_stable_where_its_processes_agree_within_the_target_though_none_of_them_has_an_interval(
+    tmp_path, spread, status
+):
+    case = Case("resnet50", protocol=Protocol(target_half_width=0.01))
+    made = [
+        fakes.record(
+            dataclasses.replace(case, repeat=i), number=i, step_s=(0.1 * (1 + i * spread),) * 3, status="unstable"
+        )
+        for i in range(3)
+    ]
+    shown = read([fakes.fill(tmp_path / "store", made)]).shown
+    (found,) = over_processes(numbered(shown)).to_dict("records")
+    assert (found["half_width"] <= 0.01, found["status"]) == (status == "ok", status)
+
+
 def headline(content):
     return next(block for block in summary(content).blocks if block.figures).figures[0].note
 
