@@ -1,7 +1,8 @@
 """Search for the fastest correct setting of a network on this device: successive halving over the levers.
 
-1. The setting as shipped, then smaller and larger batches, while they give more.
-2. Each value of each other lever alone, with the best batch, in a short window.
+1. The setting as shipped, then larger and smaller batches, while they give more. Where one process takes much of the
+   budget, only smaller batches that are nearly as fast; then step 3 ends with the batches of the best combination.
+2. Each value of each other lever alone, with that batch, in a short window.
 3. Combinations of the values that gave more, the most promising first, in a window twice as long; the better half again
    in one twice as long, until one is left.
 4. The settings between that as shipped and the best one, so that what each lever gave is known.
@@ -38,6 +39,10 @@ WINDOW_S = {"throughput": 0.5, "energy": 5.0}
 MIN_GAIN = 1.01
 #: Shares of the budget after which a stage ends.
 LEVERS_END, HALVING_END, PATH_END = 0.5, 0.75, 0.9
+#: A process is cheap if it takes at most this share of the budget.
+CHEAP_SHARE = 1 / 40
+#: Levers are tried with a smaller batch that has at least this share of the throughput as shipped.
+NEARLY = 0.8
 #: Settings in the first rung of combinations.
 MAX_COMBINATIONS = 6
 #: At most so many processes of each of the two settings are measured in turns.
@@ -156,25 +161,41 @@ class Search:
         yield from self._measure(self.first, 0, needed=True)
         if self._value(self.first) is None:
             return
-        base = yield from self._best_batch()
+        is_cheap = self._cost_s(self.first) <= CHEAP_SHARE * self.budget_s
+        base = yield from (self._best_batch(self.first, 0, LEVERS_END) if is_cheap else self._small_batch())
         gains = yield from self._single_levers(base)
         yield from self._halving(base, gains)
+        if not is_cheap:
+            best = self._ranking()[0]
+            yield from self._best_batch(best, self._longest_rung(best), HALVING_END)
         yield from self._checked_best()
         yield from self._between()
         yield from self._in_turns()
 
-    def _best_batch(self) -> Generator[Case, None, Case]:
+    def _best_batch(self, start: Case, rung: int, until: float) -> Generator[Case, None, Case]:
+        """Measure larger and smaller batches of a setting, while they give more; return the best."""
+        base = start
+        for factor in () if self.fixed_batch else BATCH_FACTORS:
+            now = start
+            while (size := int(now.batch_size * factor)) >= 1:
+                now = dataclasses.replace(now, batch_size=size)
+                if not (yield from self._measure(now, rung, until=until)):
+                    break
+                if not self._is_better(now, base):
+                    break
+                base = now
+        return base
+
+    def _small_batch(self) -> Generator[Case, None, Case]:
+        """Halve the batch while that costs little throughput: levers give about the same, in less time."""
         base = self.first
-        if not self.fixed_batch:
-            for factor in BATCH_FACTORS:
-                now = self.first
-                while (size := int(now.batch_size * factor)) >= 1:
-                    now = dataclasses.replace(now, batch_size=size)
-                    if not (yield from self._measure(now, 0, until=LEVERS_END)):
-                        break
-                    if not self._is_better(now, base):
-                        break
-                    base = now
+        while not self.fixed_batch and base.batch_size > 1 and self._cost_s(base) > CHEAP_SHARE * self.budget_s:
+            smaller = dataclasses.replace(base, batch_size=base.batch_size // 2)
+            if not (yield from self._measure(smaller, 0, until=LEVERS_END)):
+                break
+            if (self._value(smaller) or 0.0) < NEARLY * (self._value(self.first) or math.inf):
+                break
+            base = smaller
         return base
 
     def _single_levers(self, base: Case) -> Generator[Case, None, dict[str, tuple[Any, float]]]:
@@ -207,14 +228,20 @@ class Search:
 
     def _checked_best(self) -> Iterator[Case]:
         """Take the fastest setting whose numbers are right."""
-        figures = self.figures()
-        rungs = {case: max(rung for other, rung, _ in self.tried if other == case) for case in figures}
-        for case in sorted(figures, key=lambda case: (rungs[case], figures[case]), reverse=True):
+        for case in self._ranking():
             if not self._is_better(case, self.first) or not self._has_right_loss(case):
                 continue
             self.best = case
             if (yield from self._measure(case, CHECK_RUNG)):
                 return
+
+    def _ranking(self) -> list[Case]:
+        """The settings with a figure, the best of those with the longest window first."""
+        figures = self.figures()
+        return sorted(figures, key=lambda case: (self._longest_rung(case), figures[case]), reverse=True)
+
+    def _longest_rung(self, case: Case) -> int:
+        return max(rung for other, rung, _ in self.tried if other == case)
 
     def _has_right_loss(self, case: Case) -> bool:
         expected, found = self._loss(self.first), self._loss(case)

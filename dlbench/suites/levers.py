@@ -10,13 +10,13 @@ from typing import Any
 from dlbench.errors import BadInput
 from dlbench.suites.case import AXES, Case, Protocol, describe
 
-#: In the order in which they are tried; the batch is first, since it decides what the others give.
+#: In the order in which they are tried: what mostly gives much comes first, and what takes long to start comes last.
 LEVERS = (
-    *("batch_size", "threads", "memory_format", "optimizer_impl", "precision", "fold_batch_norm", "flush_denormals"),
-    *("cuda_graph", "cudnn_benchmark_limit", "compile", "freeze"),
+    *("batch_size", "memory_format", "precision", "threads", "fold_batch_norm", "cuda_graph", "optimizer_impl"),
+    *("cudnn_benchmark_limit", "flush_denormals", "compile", "freeze"),
 )
 #: Changes of the batch, each tried again while it gives more.
-BATCH_FACTORS = (0.5, 2.0)
+BATCH_FACTORS = (2.0, 0.5)
 #: Suites of `dlbench tune` start with this.
 TUNE_PREFIX = "tune-"
 

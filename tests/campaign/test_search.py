@@ -39,7 +39,7 @@ def finished(case: Case, rate: float, **changes):
 def run(search: Search, outcome=lambda case: finished(case, img_per_s(case))) -> list[Case]:
     done = []
     for case in search.processes([]):
-        search.now_s += PROCESS_S
+        search.now_s += search.cost_s(case)
         search.learn(outcome(case))
         done.append(case)
         assert len(done) < 200
@@ -48,6 +48,10 @@ def run(search: Search, outcome=lambda case: finished(case, img_per_s(case))) ->
 
 class Clocked(Search):
     now_s = 0.0
+
+    @staticmethod
+    def cost_s(case: Case) -> float:
+        return PROCESS_S
 
 
 def search_of(budget_s=400.0, **changes) -> Clocked:
@@ -66,6 +70,15 @@ def test_the_best_combination_is_found_within_the_budget():
     assert done[0] == dataclasses.replace(setting(FIRST), protocol=done[0].protocol)
     # Both in turns at the end, in fresh processes.
     assert {setting(case) for case in done[-2:]} == {best, setting(FIRST)}
+
+
+def test_where_processes_take_much_of_the_budget_levers_are_tried_with_a_smaller_batch():
+    search = search_of(budget_s=400.0)
+    search.cost_s = lambda case: 3.0 + case.batch_size / 2
+    done = run(search, lambda case: dataclasses.replace(finished(case, img_per_s(case)), wall_s=search.cost_s(case)))
+    assert {case.batch_size for case in done if case.memory_format == "channels_last"} == {8}
+    assert search.best == dataclasses.replace(setting(FIRST), batch_size=64, threads=1, optimizer_impl="fused")
+    assert search.now_s <= 400.0
 
 
 def test_what_each_lever_gave_multiplies_to_the_whole():
