@@ -123,6 +123,8 @@ def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -
     spread = own.reindex(columns=limits).where(processes.eq(1), ranges, axis=0)
     found = pd.concat([first, processes, status, medians, spread], axis=1)
     found = _with_process_intervals(found, cases, names).reset_index()
+    targets = [protocol_value(text, "target_half_width") for text in found["protocol"]]
+    found["status"] = found["status"].mask(found["half_width"] <= targets, "ok")
     # The median stands for all repeats.
     return found.assign(repeat=0)
 
@@ -148,8 +150,6 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
             words[place] = groups.words
         if interval is None:
             continue
-        values["half_width"][place] = interval.relative_half_width
-        values["next_run"][place] = interval.relative_prediction
         for name in chosen:
             value = float(np.exp(np.log(own[name].astype(float)).mean()))
             limits = interval.low / interval.value, interval.high / interval.value
