@@ -150,6 +150,8 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
             words[place] = groups.words
         if interval is None:
             continue
+        values["half_width"][place] = interval.relative_half_width
+        values["next_run"][place] = interval.relative_prediction
         for name in chosen:
             value = float(np.exp(np.log(own[name].astype(float)).mean()))
             limits = interval.low / interval.value, interval.high / interval.value
