@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.suites.case import Case, Protocol
@@ -59,6 +60,43 @@ def test_a_factor_that_normalisation_takes_out_again_in_training_is_seen_in_the_
     assert caught.of.endswith("outputs")
     with pytest.raises(InvalidMeasurement):
         caught.require("fp32")
+
+
+class WrongKernel(TorchDispatchMode):
+    """In bf16, one operation with an operand of one shape is wrong by one part in a hundred."""
+
+    def __init__(self, name, shape):
+        super().__init__()
+        self.name, self.shape = name, shape
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        tensors = [a for a in args if isinstance(a, torch.Tensor) and a.dtype == torch.bfloat16]
+        if func._schema.name != f"aten::{self.name}" or self.shape not in [t.shape for t in tensors]:
+            return found
+        return tuple(f if f is None else 1.01 * f for f in found) if isinstance(found, tuple) else 1.01 * found
+
+
+@pytest.mark.parametrize("kernel", ["convolution", "convolution_backward"])
+def test_a_wrong_kernel_is_seen_in_a_deep_network_where_rounding_hides_it(monkeypatch, kernel):
+    setting = {"precision": "amp_bf16", "memory_format": "channels_last"}
+    found("deep", **setting).require("amp_bf16")
+    with WrongKernel(kernel, (16, 8, 3, 3)):
+        caught = found("deep", **setting)
+    assert caught.deviation == pytest.approx(0.01, rel=0.05)
+    message = rf"fingerprint: {kernel} of .*16x8x3x3: [01]\.\d\d% from the same"
+    with pytest.raises(InvalidMeasurement, match=message):
+        caught.require("amp_bf16")
+    monkeypatch.setattr(fingerprint, "_COMPARED", set())
+    with WrongKernel(kernel, (16, 8, 3, 3)):
+        found("deep", **setting).require("amp_bf16")
+
+
+def test_a_wrong_product_of_inference_is_seen():
+    case = Case("mlp", "inference", batch_size=16, device="cpu", precision="bf16")
+    fingerprint.check(case, CPU).require("bf16")
+    with WrongKernel("addmm", (512, 10)):
+        assert fingerprint.check(case, CPU).of == "addmm of 16x512 and 512x10"
 
 
 def test_an_error_in_one_sample_of_the_batch_is_seen():

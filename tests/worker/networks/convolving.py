@@ -44,3 +44,14 @@ def wrong_and_normalised():
 
 def wrong_in_one_sample():
     return _network(_WrongInOneSample)
+
+
+def deep():
+    """Normalised convolutions, of which one has two groups: in bf16, rounding hides an error of one in a hundred."""
+    layers = [nn.Conv2d(3, 16, 3, padding=1)]
+    for i in range(16):
+        convolution = nn.Conv2d(16, 16, 3, padding=1, groups=2 if i == 8 else 1, bias=False)
+        layers += [convolution, nn.BatchNorm2d(16), nn.ReLU()]
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    module.input_shape, module.num_classes = (3, 24, 24), 10
+    return module
