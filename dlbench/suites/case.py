@@ -235,6 +235,14 @@ DEVICE_OF_AXIS = {
 }
 #: Names of all axes, in the order in which they are combined and listed.
 AXES: tuple[str, ...] = tuple(f.name for f in fields(Case) if f.name != "protocol")
+#: Values that are not understood by themselves.
+_NAMES = {
+    "synthetic": "synthetic data",
+    "synthetic_host": "synthetic data from the host",
+    "jpeg": "JPEG files",
+    "torch": "DataLoader",
+    "dali": "DALI",
+}
 _DEFAULTS = {f.name: f.default for f in fields(Case) if f.name in AXES}
 
 
@@ -245,15 +253,21 @@ def changed_axes(case: Case) -> list[str]:
 
 def describe(axis: str, value: object) -> str:
     """Describe one value of an axis: "compile default", "8 threads"; "" for what needs no words, its plain default."""
-    if value == _DEFAULTS.get(axis):
-        return ""
+    return "" if value == _DEFAULTS.get(axis) else value_name(axis, value)
+
+
+def value_name(axis: str, value: object) -> str:
+    """Name one value of an axis, so that it is understood without its heading: "2 loader workers", "JPEG files"."""
     if axis in ("threads", "loader_workers"):
-        return units.counted(int(str(value)), axis.removeprefix("loader_").removesuffix("s"))
+        return units.counted(int(str(value)), axis.replace("_", " ").removesuffix("s"))
     if axis in ("power_cap_w", "clock_mhz"):
         return f"{value} {'W' if axis == 'power_cap_w' else 'MHz'}"
+    if axis == "bucket_cap_mb":
+        return f"buckets of {value} MB"
     if CHOICES.get(axis) == SWITCHES:
         return axis.replace("_", " ")
-    return f"{axis.replace('_', ' ')} {value}" if axis in ("compile", "cudnn_benchmark_limit") else str(value)
+    named = axis in ("compile", "cudnn_benchmark_limit", "comm_hook")
+    return f"{axis.replace('_', ' ')} {value}" if named else _NAMES.get(str(value), str(value))
 
 
 def make_protocol(values: dict[str, Any], where: str = "protocol") -> Protocol:

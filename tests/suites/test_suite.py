@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.suites.case import AXES, Case, Protocol, describe
+from dlbench.suites.case import AXES, Case, Protocol, describe, value_name
 from dlbench.suites.suite import load_suite
 
 SUITES = Path(__file__).parents[2] / "benchmarks"
@@ -350,3 +350,19 @@ def test_values_are_described_where_they_differ_from_the_default():
     assert found == ["", "2 threads", ""]
     assert describe("cuda_graph", "on") == "cuda graph"
     assert describe("compile", "reduce-overhead") == "compile reduce-overhead"
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "name"),
+    [
+        ("loader_workers", 1, "1 loader worker"),
+        ("loader_workers", 4, "4 loader workers"),
+        ("data", "jpeg", "JPEG files"),
+        ("data", "synthetic", "synthetic data"),
+        ("bucket_cap_mb", 50, "buckets of 50 MB"),
+        ("comm_hook", "fp16", "comm hook fp16"),
+        ("optimizer", "adam", "adam"),
+    ],
+)
+def test_a_value_is_understood_without_its_heading(axis, value, name):
+    assert value_name(axis, value) == name

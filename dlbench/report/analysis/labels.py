@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.suites.case import AXES, CHOICES, SWITCHES, describe
+from dlbench.suites.case import AXES, describe, value_name
 from dlbench.suites.catalog import CATALOG, LENGTH_SIGN
 
 #: Axes that always stand in a table; the others only where they vary.
@@ -24,15 +24,8 @@ AXIS_TITLES = {
     "power_cap_w": "Power limit",
     "clock_mhz": "Clock",
 }
-#: Axes whose default value needs no words.
-_OMITTED = (
-    "compile",
-    "threads",
-    "cudnn_benchmark_limit",
-    "power_cap_w",
-    "clock_mhz",
-    *(a for a in CHOICES if CHOICES[a] == SWITCHES),
-)
+#: Axes whose default value is named too; that of all others needs no words.
+_NAMED = (*MAIN_AXES, "memory_format", "device", "optimizer", "data")
 #: A name longer than this is cut in the middle where space is limited; tables hold it whole.
 _MAX_LABEL = 34
 
@@ -83,4 +76,4 @@ def _value(axis: str, value: Any) -> str:
         return f"batch {value}"
     if axis in ("nodes", "devices_per_node", "repeat"):
         return f"{axis_title(axis).lower()} {value}"
-    return describe(axis, value) if axis in _OMITTED else str(value)
+    return (value_name if axis in _NAMED else describe)(axis, value)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from dlbench.report.analysis.labels import setting
 from dlbench.report.analysis.pipeline import Verdict, verdict
 
 
@@ -24,3 +25,10 @@ from dlbench.report.analysis.pipeline import Verdict, verdict
 )
 def test_the_verdict_names_what_limits_and_the_workers_that_feed_the_device(figures, expected):
     assert verdict(*figures) == expected
+
+
+def test_the_setting_of_a_case_is_understood_without_the_headings_of_a_table():
+    axes = ["precision", "batch_size", "data", "loader_workers"]
+    case = {"precision": "fp32", "batch_size": 4, "data": "jpeg", "loader_workers": 1}
+    assert setting(case, axes) == "fp32, batch 4, JPEG files, 1 loader worker"
+    assert setting(case | {"data": "synthetic", "loader_workers": 0}, axes) == "fp32, batch 4, synthetic data"

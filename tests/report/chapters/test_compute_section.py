@@ -1,0 +1,43 @@
+"""Chapter "Compute to train": time, energy and cost of the published networks on a measured system, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlbench import units
+from dlbench.report.analysis.content import read
+from dlbench.report.analysis.projection import Prices
+from dlbench.report.chapters.compute_section import section
+from dlbench.suites.case import Case
+from tests.fakes import records
+
+#: FLOP of a step of ResNet-50 with 64 images, which takes 0.1 s at 500 W.
+STEP_FLOP, STEP_S, POWER_W = 64 * 22_910_000_000, 0.1, 500.0
+
+
+@pytest.fixture
+def store(tmp_path):
+    windows = dict.fromkeys(("window_s", "device_window_s", "energy_window_s"), 100 * STEP_S)
+    one = records.record(
+        Case("resnet50", batch_size=64, device="cuda"),
+        *(records.GPU, 1),
+        **{"step_s": (STEP_S,) * 100, "energy_j": 100 * STEP_S * POWER_W, **windows},
+    )
+    return records.fill(tmp_path / "r", [one])
+
+
+def test_time_energy_and_cost_follow_from_the_measured_rate(store):
+    prices = Prices("EUR", per_kwh=0.25)
+    _, published, systems = section(read([store], prices=prices)).blocks
+    names = [row["name"] for row in published.table.records()]
+    assert names == ["ResNet-152", "Deep Speech 2", "Google NMT"]
+    for row, flop in zip(systems.table.records(), (67_458_465_792 * 153_600_000, 20e18, 100e18), strict=True):
+        time_s = flop / (STEP_FLOP / STEP_S)
+        assert row["time_s"] == units.seconds(time_s)
+        assert row["energy"] == pytest.approx(time_s * POWER_W / 3.6e9)
+        assert row["cost"] == f"{units.digits(time_s * POWER_W / 3.6e6 * 0.25)} EUR"
+
+
+def test_without_a_training_there_is_no_chapter(tmp_path):
+    one = records.record(Case("resnet50", "inference", batch_size=64, device="cuda"), number=1)
+    assert not section(read([records.fill(tmp_path / "r", [one])])).blocks

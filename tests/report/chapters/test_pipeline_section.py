@@ -1,0 +1,49 @@
+"""Chapter "Input pipeline": table and figure of cases that load files, and the names of cases on the whole page."""
+
+from __future__ import annotations
+
+import pytest
+
+from dlbench.report.analysis.content import read
+from dlbench.report.chapters.pipeline_section import pipeline
+from dlbench.report.figures import figure_style
+from dlbench.suites.case import Case
+from tests.fakes import records
+
+
+def record(mode, workers, number, step_s):
+    case = Case("resnet50", mode, batch_size=4, device="cpu", data="jpeg", loader_workers=workers)
+    loading = {"data_wait_s": 20 * step_s, "loader_batch_s": 0.08, "device_step_s": 0.02}
+    loading |= {"loader_read_s": 0.001, "loader_decode_s": 0.07, "loader_cpu_s": 5.0, "loader_memory_bytes": 2**28}
+    windows = dict.fromkeys(("window_s", "device_window_s"), 100 * step_s)
+    return records.record(case, records.CPU, number, step_s=(step_s,) * 100, **windows, **loading)
+
+
+@pytest.fixture
+def section(tmp_path):
+    both = enumerate(("training", "inference"))
+    made = [record(mode, n, 2 * n + i, 0.1 - 0.02 * n) for i, mode in both for n in (1, 2)]
+    with figure_style.style():
+        return pipeline(read([records.fill(tmp_path / "r", made)]))
+
+
+def test_the_table_has_three_throughputs_what_limits_and_the_workers_that_feed_the_device(section):
+    table = section.blocks[2].table
+    row = next(row for row in table.records() if row["loader_workers"] == 1)
+    assert row["loader_throughput"] == pytest.approx(4 / 0.08)
+    assert row["device_throughput"] == pytest.approx(4 / 0.02)
+    assert row["throughput"] == pytest.approx(4 / 0.08)
+    assert row["accelerator_utilisation"] == pytest.approx(0.02 / 0.08)
+    assert row["data_wait"] == pytest.approx(0.2)
+    assert (row["limit"], row["workers_needed"]) == ("decode", 4)
+
+
+def test_training_and_inference_have_a_panel_each(section):
+    figure = section.blocks[1].plot.figure
+    assert [axes.get_title("left") for axes in figure.axes] == ["ResNet-50, training", "ResNet-50, inference"]
+    assert all(len(line.get_xdata()) == 2 for axes in figure.axes for line in axes.lines)
+
+
+def test_without_a_case_that_loads_files_there_is_no_chapter(tmp_path):
+    store = records.fill(tmp_path / "r", [records.record(Case("resnet50", batch_size=4), records.CPU, 1)])
+    assert not pipeline(read([store])).blocks
