@@ -141,6 +141,13 @@ def copy_attention(theirs, ours):
     ours.output.load_state_dict(theirs.out_proj.state_dict())
 
 
+def copy_layer(theirs, feed_forward, pairs):
+    feed_forward[0].load_state_dict(theirs.linear1.state_dict())
+    feed_forward[2].load_state_dict(theirs.linear2.state_dict())
+    for norm, of_ours in pairs:
+        of_ours.load_state_dict(norm.state_dict())
+
+
 def test_with_equal_weights_loss_and_gradient_are_those_of_pytorchs_transformer():
     torch.manual_seed(0)
     d, vocabulary = 32, 50
@@ -155,10 +162,7 @@ def test_with_equal_weights_loss_and_gradient_are_those_of_pytorchs_transformer(
                 if stack == "decoder":
                     copy_attention(a.multihead_attn, b.cross_attention)
                     norms.append(a.norm3)
-                b.feed_forward[0].load_state_dict(a.linear1.state_dict())
-                b.feed_forward[2].load_state_dict(a.linear2.state_dict())
-                for norm, of_ours in zip(norms, b.norms, strict=True):
-                    of_ours.load_state_dict(norm.state_dict())
+                copy_layer(a, b.feed_forward, zip(norms, b.norms, strict=True))
     (source, target), targets = TASKS["translation"].make_batch(3, (7, 9), vocabulary, torch.device("cpu"))
     loss = TASKS["translation"].loss(ours(source, target), targets)
 
@@ -171,6 +175,31 @@ def test_with_equal_weights_loss_and_gradient_are_those_of_pytorchs_transformer(
 
     mask = nn.Transformer.generate_square_subsequent_mask(9)
     scores = theirs(embed(source), embed(target), tgt_mask=mask) @ ours.embedding.weight.T
+    expected = nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
+    torch.testing.assert_close(loss, expected)
+    found = torch.autograd.grad(loss, ours.embedding.weight)[0]
+    torch.testing.assert_close(found, torch.autograd.grad(expected, ours.embedding.weight)[0])
+
+
+def test_with_equal_weights_gpt2_has_loss_and_gradient_of_pytorchs_encoder_with_norms_in_front():
+    torch.manual_seed(0)
+    d, vocabulary, t = 32, 50, 9
+    ours = GPT2(vocabulary, 16, d, 4, 3).eval()
+    activation = nn.GELU(approximate="tanh")
+    layer = nn.TransformerEncoderLayer(d, 4, 4 * d, 0.0, activation, batch_first=True, norm_first=True)
+    theirs = nn.TransformerEncoder(layer, 3, nn.LayerNorm(d), enable_nested_tensor=False)
+    with torch.no_grad():
+        for parameter in theirs.parameters():  # the layers are copies, with equal weights
+            parameter.add_(0.1 * torch.randn_like(parameter))
+        ours.norm.load_state_dict(theirs.norm.state_dict())
+        for a, b in zip(theirs.layers, ours.layers, strict=True):
+            copy_attention(a.self_attn, b.attention)
+            copy_layer(a, b.feed_forward, [(a.norm1, b.norm_attention), (a.norm2, b.norm_feed_forward)])
+    (tokens,), targets = TASKS["language_model"].make_batch(2, (t,), vocabulary, torch.device("cpu"))
+    loss = TASKS["language_model"].loss(ours(tokens), targets)
+    embedded = ours.embedding.weight[tokens] + ours.positions.weight[:t]
+    mask = nn.Transformer.generate_square_subsequent_mask(t)
+    scores = theirs(embedded, mask, is_causal=True) @ ours.embedding.weight.T
     expected = nn.functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
     torch.testing.assert_close(loss, expected)
     found = torch.autograd.grad(loss, ours.embedding.weight)[0]
