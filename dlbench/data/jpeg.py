@@ -44,6 +44,7 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
 
     def __init__(self, images: ImageSet, shape: tuple[int, ...], training: bool) -> None:
         self.files: tuple[ImageFile, ...] = images.files
+        self.num_others = images.num_others
         channels, side = shape[0], shape[-1]
         self._mode = "RGB" if channels == 3 else "L"
         means = (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))

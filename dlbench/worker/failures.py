@@ -24,6 +24,8 @@ NO_ENGINE = re.compile(r"unable to find an engine to execute this computation")
 #: less is free than a handle with its kernels needs [bytes].
 NO_HANDLE = re.compile(r"(CUBLAS|CUDNN)_STATUS_NOT_INITIALIZED")
 HANDLE_BYTES = 512 * 2**20
+#: Message of an index outside its table: of an embedding on the CPU, and of all on CUDA.
+INDEX_OUTSIDE = re.compile(r"index out of range in self|device-side assert triggered")
 
 
 def classify(error: BaseException) -> tuple[str, str]:
@@ -36,7 +38,10 @@ def classify(error: BaseException) -> tuple[str, str]:
         return "invalid", str(error)
     if isinstance(error, DlbenchError):
         return "crashed", str(error)
-    return "crashed", f"{type(error).__name__}: {_first_sentence(str(error))}"
+    text = f"{type(error).__name__}: {_first_sentence(str(error))}"
+    if INDEX_OUTSIDE.search(text):
+        text += "; a token, position or label is outside its table: check the network's input_shape and num_classes"
+    return "crashed", text
 
 
 def _first_sentence(text: str) -> str:

@@ -21,6 +21,10 @@ from dlbench.data.loaders import open_batches
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import build
 from dlbench.suites.case import Case
+from dlbench.worker import loading
+from dlbench.worker.measure import measure
+from dlbench.worker.ranks.context import RankContext
+from tests.worker.conftest import TINY
 
 NUM_FILES = 24
 
@@ -183,6 +187,20 @@ def test_more_workers_than_memory_allows_are_one_line(folder, monkeypatch):
     monkeypatch.setattr(loaders, "available_bytes", lambda: 10_000)
     with pytest.raises(BadInput, match="loader_workers is 4: 2 batches of each need"):
         batches(folder, loader_workers=4)
+
+
+def test_a_case_measures_the_loader_alone_the_device_alone_and_both_together(folder, monkeypatch):
+    monkeypatch.setattr(loading, "ALONE_S", 0.1)
+    (folder / "class_0" / "notes.txt").write_text("text")
+    axes = {"data": "jpeg", "data_path": str(folder), "loader_workers": 1, "batch_size": 3, "device": "cpu"}
+    ((_, found),) = measure(Case("lenet5", protocol=TINY, **axes), RankContext()).ranks
+    assert 0 < found.data_wait_s < found.window_s
+    assert 0 < found.loader_read_s < found.loader_decode_s
+    assert 0 < found.device_step_s < sum(found.step_s)
+    assert found.loader_batch_s > 0
+    assert found.loader_cpu_s > 0
+    assert found.loader_memory_bytes > 2**20
+    assert any(w.startswith("other_files: 1 files") for w in found.warnings)
 
 
 @pytest.mark.parametrize("model", ["lstm_lm", "conv_autoencoder"])

@@ -15,6 +15,7 @@ from dlbench.models import build, build_on_meta
 from dlbench.suites.case import Case
 from dlbench.tasks import TASKS, map_batch, tensors_of
 from dlbench.worker.counting.flops import count
+from dlbench.worker.failures import classify
 from dlbench.worker.workload import build_workload
 
 CPU = torch.device("cpu")
@@ -103,6 +104,12 @@ FACTORIES = """
 
     class TooShort(Language):
         input_shape = (3, 8, 8)
+
+    class TooLong(Language):
+        # Sequences of 6 tokens, positions for 5.
+        def forward(self, tokens):
+            positions = nn.Embedding(5, 8)(torch.arange(tokens.shape[1], device=tokens.device))
+            return self.output(self.embedding(tokens) + positions)
 
     class NoWords(Language):
         num_classes = 0
@@ -217,6 +224,17 @@ def test_a_task_that_does_not_fit_the_network_is_one_line(own, factory, message)
         build(f"own_tasks:{factory}")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_sequence_longer_than_the_network_allows_is_one_line(own):
+    workload = build_workload(Case("own_tasks:TooLong", batch_size=3), CPU)
+    with pytest.raises(IndexError) as caught:
+        workload.step()
+    assert classify(caught.value) == (
+        "crashed",
+        "IndexError: index out of range in self; a token, position or label is outside its table: check the network's "
+        "input_shape and num_classes",
+    )
 
 
 def test_targets_outside_the_classes_are_one_line(own):

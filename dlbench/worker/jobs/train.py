@@ -45,6 +45,8 @@ class Samples:
         self._images, self._labels = images, labels
         self._copies = task_name == "reconstruction"
         self.in_memory = labels is not None
+        #: Other files in its folder.
+        self.num_others: int = getattr(images, "num_others", 0)
         #: Names of the files that could not be decoded.
         self.broken: set[str] = set()
 
@@ -140,6 +142,7 @@ def train(training: Training) -> TrainingRun:
     best = (max if training.target_metric == "accuracy" else min)(values, default=None)
     checkpoint.save(module, training.save_weights)
     where = device_identity(device)
+    unused = unused_files(trained.broken | validated.broken, trained.num_others + validated.num_others)
     return TrainingRun(
         training=training.to_dict() | {"device": device.type},
         learning_rate=training.rate,
@@ -159,7 +162,7 @@ def train(training: Training) -> TrainingRun:
         trained_parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
         device_name=where.device_name or where.cpu_model or "",
         hostname=where.hostname,
-        warnings=(*workload.warnings, *loaded, *unused_files(trained.broken | validated.broken), *reading.warnings),
+        warnings=(*workload.warnings, *loaded, *unused, *reading.warnings),
     )
 
 

@@ -121,6 +121,14 @@ def test_files_are_trained_on_and_broken_ones_named_even_if_they_fill_no_batch(i
     assert "val/class_1/3.jpg" in warning
 
 
+def test_text_files_beside_the_images_are_left_out_and_counted(images):
+    for place in (images / "train", images / "val" / "class_0"):
+        (place / "labels.txt").write_text("0 1")
+    run = train_on(images)
+    assert run.num_training == 4
+    assert any(w.startswith("other_files: 2 files or folders are not JPEG") for w in run.warnings)
+
+
 def test_folders_of_other_classes_are_one_line(images):
     (images / "val" / "class_0").rename(images / "val" / "class_2")
     with pytest.raises(BadInput, match="train and val must have the same folders; only one has 'class_0'"):

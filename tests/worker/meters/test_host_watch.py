@@ -51,6 +51,13 @@ def test_what_others_take_of_other_cores_is_nothing_to_us(watched):
     )
 
 
+def test_processes_of_the_loader_belong_to_the_case_and_their_time_is_counted(watched, monkeypatch):
+    monkeypatch.setattr(host_watch, "cpu_seconds", lambda _: 1.26 * host_watch.time.perf_counter())
+    found = watched({0: 1.0, 2: 0.26})
+    assert found.warnings() == ()
+    assert found.helpers_s == pytest.approx(12.6)
+
+
 def test_ranks_of_the_same_case_are_excused_for_what_they_took_of_our_cores(watched):
     own = (HERE, {0, 2}, 0.0)
     beside, elsewhere = (HERE, {0, 2}, 19.5), ("another", {0, 2}, 19.5)
