@@ -167,7 +167,7 @@ def _document(rows: list[Row], num_pairs: int, seed: int) -> str:
         f"`python benchmarks/experiments/loader.py --pairs {num_pairs} --seed {seed} --write`: batches of {_BATCH} "
         "images for ResNet-50 from the embedded set of JPEG files. dlbench's loader and a usual loop (DataLoader over "
         "torchvision's ImageFolder, the same crops, flips and normalisation) take turns of "
-        f"{ALONE_S:g} s in one process, in random order within a pair, with new processes and the same files each turn. "
+        f"{ALONE_S:g} s in one process, in random order within a pair, with new processes and equal files each turn. "
         "The ratio dlbench / bare is the median over the pairs, with its interval of at least 95 % (order statistics). "
         "CPU time is that of all processes of a turn: other programs on the machine change it less. "
         f"Wanted: 1.00 within {_WANTED:.0%}.",
