@@ -312,7 +312,8 @@ def _in_fp32(value: Any) -> Any:
 
 
 def _shapes(args: Any) -> str:
-    return " and ".join("x".join(map(str, tensor.shape)) for tensor in tensors_in(args) if tensor.dim() > 1)
+    shapes = ("x".join(map(str, tensor.shape)) for tensor in tensors_in(args) if tensor.dim() > 1)
+    return " and ".join(dict.fromkeys(shapes))
 
 
 class _Rounded(torch.autograd.Function):
