@@ -27,6 +27,7 @@ from dlbench.report.forms import latex
 from dlbench.report.forms.markdown import markdown_report
 from dlbench.report.forms.page import html_page
 from dlbench.report.forms.parallel import Crew, Pending, results
+from dlbench.results.frames import release_memory
 from dlbench.table import Column, Table, csv_text
 
 
@@ -125,6 +126,7 @@ def _write(crew: Crew, content: Content, out: Path, title: str, on_progress: Cal
     # The figures of raw samples take longest to draw.
     for section in sorted(SECTIONS, key=lambda section: section is not variability):
         found[section] = opened(section, content)
+        release_memory()  # a process that is forked now would keep what this one has freed
         plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
         if plots:
             pdf_fonts.remember(fonts.result())

@@ -19,7 +19,7 @@ import pandas as pd
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derive import INVERSE, PROPORTIONAL
 from dlbench.report.analysis.labels import axis_title, network, network_order
-from dlbench.report.analysis.matching import IDENTITY, comparable_protocol
+from dlbench.report.analysis.matching import IDENTITY, comparable_protocols
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.loading.intervals import protocol_value
 from dlbench.reruns import MIN_PROCESSES, Window, process_interval, two_groups
@@ -334,8 +334,7 @@ def _difference(case: Mapping[Hashable, Any], others: list[dict[Hashable, Any]],
 
 def _comparable(cases: pd.DataFrame) -> pd.DataFrame:
     """What has to agree, so that it is equal where the measuring was."""
-    texts = {text: comparable_protocol(text) for text in cases["protocol"].dropna().unique()}
-    values = cases[list(KEYS)].assign(protocol=cases["protocol"].map(texts).fillna(comparable_protocol(None)))
+    values = cases[list(KEYS)].assign(protocol=comparable_protocols(cases["protocol"]))
     for axis in fields(Case):
         # Parts from before an axis existed say nothing of it: they had its default.
         if axis.name in KEYS and axis.name not in ("model", "protocol"):
