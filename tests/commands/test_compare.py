@@ -50,6 +50,16 @@ def test_the_table_ends_with_its_sum(stores, capsys):
     assert "1.05" in out
 
 
+@pytest.mark.parametrize("number", ["4", "4.0"])
+def test_sides_are_selected_from_one_store_by_texts_and_numbers(stores, capsys, number):
+    slow = processes(CASE, 1.05, side="x", label="slow", warmup_steps=4)
+    fake.fill(stores / "both", [*processes(CASE, side="y", label="fast", warmup_steps=3), *slow])
+    words = ["both", "both", "--base-where", "label=fast", "--target-where", f"warmup_steps={number}"]
+    status, out, _ = run(capsys, stores, *words, "--format", "json")
+    (_, found) = json.loads(out)
+    assert (status, [row["verdict"] for row in found["rows"]]) == (0, ["slower"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"),
     [
