@@ -55,6 +55,8 @@ def make(root: Path, suite: Suite, number: int) -> None:
     """Closed attempts of the suite's first cases, each with the files of a real one, and their Parquet parts."""
     from dlbench.results import store
 
+    root.mkdir(parents=True, exist_ok=True)
+
     key = probe.probe().system_key
     steps = tuple(0.002 + i * 1e-7 for i in range(STEPS))
     libraries = [f"/opt/fake/lib/library-{i}.so" for i in range(100)]
