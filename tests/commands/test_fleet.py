@@ -23,6 +23,7 @@ def test_a_healthy_fleet_ends_with_0(stores, capsys):
     output = capsys.readouterr()
     assert "12 units: no outlier" in output.err
     assert "Chance of one false alarm or more in this fleet, over 24 tests: 5.0 %." in output.out
+    assert "8 % on average, 22 % at most, and outliers 1.5 times slower" in output.out
 
 
 def test_slow_nodes_are_named_with_reason_and_status_1(stores, capsys):

@@ -24,6 +24,8 @@ from dlbench.results.reduction import SETTING, processes
 
 #: A unit that is slower by less than this does no harm.
 MARGIN = 0.01
+#: Rows of other units that an outlier is compared with, at most.
+_PEERS = 2000
 #: Readings of a unit whose distribution is shown: column, title, unit.
 READINGS = {
     "power_w": ("Power", "W"),
@@ -243,11 +245,14 @@ def _outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[Outlier]:
     """Each unit that is slow in some case once, by its worst case."""
     behind = values[values["is_outlier"]]
     tested = values[values["limit"].notna()].groupby("unit").size()
+    places = rows.groupby("host").indices
+    # So many rows show what is usual: a fleet may have a thousand outliers among a million rows.
+    peers = {kind: own.sample(min(len(own), _PEERS), random_state=0) for kind, own in rows.groupby("kind")}
     found = []
     for unit, own in behind.groupby("unit", sort=False):
         worst = own.sort_values("slower").iloc[-1]
-        peers = rows[rows["kind"] == worst["kind"]]
-        mine = peers[(peers["host"] == worst["host"]) & ((worst["slot"] == "") | (peers["slot"] == worst["slot"]))]
+        mine = rows.iloc[places.get(worst["host"], [])]
+        mine = mine[(mine["kind"] == worst["kind"]) & ((worst["slot"] == "") | (mine["slot"] == worst["slot"]))]
         found.append(
             Outlier(
                 host=str(worst["host"]),
@@ -259,7 +264,7 @@ def _outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[Outlier]:
                 cases=len(own),
                 tested=int(tested[unit]),
                 processes=int(worst["processes"]),
-                reasons=fleet_reasons.reasons(mine, peers),
+                reasons=fleet_reasons.reasons(mine, peers.get(worst["kind"], mine)),
             )
         )
     return sorted(found, key=lambda outlier: -outlier.slower)

@@ -39,9 +39,9 @@ def reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
 
     Args:
         mine: the rows of the unit.
-        peers: the rows of all units of its kind, its own among them.
+        peers: rows of the units of its kind; its own are passed over.
     """
-    others = peers.drop(mine.index)
+    others = peers.drop(mine.index, errors="ignore")
     if others.empty or mine.empty:
         return ()
     found = [*_throttling(mine, others), *_readings(mine, others), *_company(mine, others), *_facts(mine, others)]

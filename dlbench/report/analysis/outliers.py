@@ -4,7 +4,8 @@ The centre is the median and the scale the median absolute deviation (MAD), whic
 quantile of Student's t at the false-alarm rate divided among all tests (Šidák 1967, J. American Statistical Association
 62(318)), with 0.4 degrees of freedom per unit: so much a MAD of n normal values is worth (Rousseeuw & Croux 1993, ibid.
 88(424); efficiency 37 %). From 50 units on the slow half is judged by itself: its own scale counts where it is larger,
-and the limit is that of a t distribution with tails as heavy as those of the slow half, plus one standard error. Fewer
+and the limit is that of a t distribution with tails as heavy as those of the slow half, plus one standard error. Units
+beyond a gap (`_GAP`) are a group of their own and count for no tail: many faults would hide each other. Fewer than 50
 units do not show their tails: the rate then assumes normal spread, and `looks_uneven` says where that is doubtful.
 """
 
@@ -28,6 +29,9 @@ _NORMAL = 1.4826
 MIN_FOR_TAILS = 50
 #: Standard error, times √n, of how much further the 97.5th percentile is from the median than the 75th one.
 _TAILS_ERROR = 5.0
+#: Two slow units or more that are so many times further from the median than the next one lie beyond a gap; looked for
+#: among this share of the slow half. Of t with 3 degrees of freedom, one fleet in 60 has such a gap by chance.
+_GAP, _FAR_SHARE = 2.0, 0.5
 #: The spread counts as not normal where the test of Shapiro & Wilk (1965, Biometrika 52(3)) gives less.
 _NORMAL_P = 0.05
 
@@ -59,9 +63,10 @@ def spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spre
     centre = float(np.median(values))
     distances = np.abs(values - centre)
     scale = float(_NORMAL * np.median(distances))
-    if values.size >= MIN_FOR_TAILS:
+    slow = _slow_half(values)
+    if values.size >= MIN_FOR_TAILS and slow.size:
         # Slow units often differ more than fast ones.
-        scale = max(scale, float(_NORMAL * np.median(distances[values > centre])) if (values > centre).any() else 0.0)
+        scale = max(scale, float(_NORMAL * np.median(slow)))
     return Spread(centre, scale, limit(values, false_alarms, tests))
 
 
@@ -88,14 +93,22 @@ def limit(values: NDArray[np.float64], false_alarms: float, tests: int) -> float
     return float(stats.t.isf(chance, tails) * stats.norm.ppf(0.75) / stats.t.ppf(0.75, tails))
 
 
+def _slow_half(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far the units of the slow half are from the median, the nearest first, up to a gap."""
+    distances = np.sort(values[values > np.median(values)] - np.median(values))
+    first = int((1 - _FAR_SHARE) * distances.size)
+    gaps = np.flatnonzero(distances[first + 1 : -1] > _GAP * distances[first:-2])
+    return distances[: first + 1 + gaps[0]] if gaps.size else distances
+
+
 def _tail_degrees(values: NDArray[np.float64]) -> float | None:
     """Degrees of freedom of a t distribution with the tail of the slow half; None where that is as light as normal."""
     from scipy import optimize, stats
 
-    above = values[values > np.median(values)] - np.median(values)
-    if values.size < MIN_FOR_TAILS or not above.size:
+    slow = _slow_half(values)
+    if values.size < MIN_FOR_TAILS or not slow.size:
         return None
-    middle, high = np.percentile(above, (50, 95))
+    middle, high = np.percentile(slow, (50, 95))
     ratio = float(high / middle) + _TAILS_ERROR / math.sqrt(values.size)
 
     def excess(degrees: float) -> float:
