@@ -9,6 +9,7 @@ import pytest
 
 from dlbench.__main__ import main
 from dlbench.results import store
+from dlbench.results.reader import Reader
 from dlbench.results.records import Outcome
 from dlbench.suites.case import Case, Protocol
 from tests.fakes import records as fakes
@@ -60,7 +61,7 @@ def test_an_honest_store_passes_and_what_was_looked_at_is_listed(results, capsys
 
 @pytest.mark.parametrize(
     "source",
-    ["docs/experiments/data/aa.parquet", *sorted(str(p) for p in Path("reports").glob("reference-*/*.parquet"))],
+    ["docs/experiments/data/aa.parquet", *sorted(map(str, (ROOT / "reports").glob("reference-*/*.parquet")))],
 )
 def test_stores_that_were_really_measured_pass(source, capsys):
     status, out, _ = verify(ROOT / source, capsys)
@@ -103,11 +104,21 @@ def test_a_doctored_value_is_found(results, capsys, column, change, finding):
     assert finding in out
 
 
-def test_parquet_that_differs_from_the_attempt_is_found_whatever_was_edited(results, capsys):
-    edit(results, "loss_last", lambda v: v - 0.5, keep_folder=True)
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [
+        ("loss_last", lambda v: v - 0.5),
+        ("status", lambda v: "unstable"),
+        ("system_driver_version", lambda v: "999.9"),
+        ("wall_s", lambda v: v + 1),
+        ("system_details", lambda v: "{}"),
+    ],
+)
+def test_parquet_that_differs_from_the_attempt_is_found_whatever_was_edited(results, capsys, column, change):
+    edit(results, column, change, keep_folder=True)
     status, out, _ = verify(results, capsys)
     assert status == 1
-    assert "differs from its result.json in loss_last" in out
+    assert f"differs from its own files in {column}" in out
 
 
 def test_samples_of_another_attempt_are_found(results, capsys):
@@ -120,6 +131,22 @@ def test_samples_of_another_attempt_are_found(results, capsys):
     status, out, _ = verify(results, capsys)
     assert status == 1
     assert "samples are equal to those of" in out
+
+
+def test_attempts_that_still_run_or_end_meanwhile_are_not_left_out(results, capsys, monkeypatch):
+    running = results / "attempts" / "20261129T000000-0123456789ab-abcdef"
+    running.mkdir()
+    late = fakes.record(CASES[0], number=9)
+    list_parts = Reader.of
+
+    def then_one_ends(sources):
+        found = list_parts(sources)
+        (running / "record.json").write_text(dataclasses.replace(late, attempt_id=running.name).to_json())
+        return found
+
+    monkeypatch.setattr(Reader, "of", then_one_ends)
+    status, out, _ = verify(results, capsys)
+    assert status == 0, out
 
 
 def test_an_attempt_that_was_taken_out_is_found(results, capsys):

@@ -79,7 +79,7 @@ STORE_CHECKS = {
     "copies": "samples that another attempt has as well",
     "suite": "one protocol for each case of a suite's version",
     "ranks": "a row for each rank",
-    "attempts": "the rows against the attempts' own result.json",
+    "attempts": "the rows against the attempts' own record.json and result.json",
     "left out": "attempts whose records are in no Parquet file",
 }
 
@@ -91,6 +91,8 @@ def verify(sources: Sequence[str | Path]) -> Verification:
         StoreError: a source does not exist.
     """
     found = Verification()
+    # Listed first: attempts that end from here on may be missing in the Parquet files.
+    folders = verification_store.attempt_folders(sources)
     reader = Reader.of(sources)
     columns = [name for name in SCHEMA.names if name != LONG_TEXT]
     across = _Across(found)
@@ -105,7 +107,6 @@ def verify(sources: Sequence[str | Path]) -> Verification:
                 found.add(check.name, row["attempt_id"], words)
     across.finish()
     found.notes += reader.problems
-    folders = verification_store.attempt_folders(sources)
     if not folders:
         found.notes.append(
             "These results have no attempts' folders: the rows cannot be compared with what the workers wrote."

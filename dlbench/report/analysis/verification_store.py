@@ -1,27 +1,31 @@
-"""The rows of a store against the folders of its attempts: each holds what the worker itself wrote."""
+"""The rows of a store against the folders of its attempts: what the workers and their supervisor wrote themselves."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from dlbench.atomic_file import read_text
 from dlbench.names import why_unsafe
+from dlbench.results import schema
 from dlbench.results.reader import Reader
-from dlbench.results.records import Measurement, Outcome, Record
+from dlbench.results.records import Outcome, Record
 
 _FOLDER = "attempts"
-#: Columns that only the worker writes.
-_MEASURED = tuple(Measurement.__dataclass_fields__)
+#: Parquet holds times in milliseconds.
+_TICK = timedelta(milliseconds=1)
 
 
 def attempt_folders(sources: Sequence[str | Path]) -> dict[str, Path]:
-    """The folder of each attempt that lies with these results, those of single nodes too."""
+    """The folder of each ended attempt that lies with these results, those of single nodes too."""
     roots = [Path(source) for source in sources if Path(source).is_dir()]
     found = {folder for root in roots for depth in range(4) for folder in root.glob(f"{'*/' * depth}{_FOLDER}")}
-    return {path.name: path for folder in sorted(found) for path in sorted(folder.glob("*/"))}
+    records = (record for folder in sorted(found) for record in sorted(folder.glob("*/record.json")))
+    return {record.parent.name: record.parent for record in records}
 
 
 def compare(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
@@ -31,16 +35,16 @@ def compare(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, 
         The check, the attempt, and what is wrong with it, "" where nothing is.
     """
     held: set[str] = set()
-    for batch in reader.batches(_MEASURED):
+    for batch in reader.batches(schema.SCHEMA.names):
         for place, row in enumerate(batch.scalars.to_pylist()):
             attempt = row["attempt_id"]
             held.add(attempt)
-            outcome = _outcome(folders.get(attempt))
-            if outcome is None or row["rank"] >= len(outcome.ranks):
+            written = _rows(folders.get(attempt))
+            if row["rank"] >= len(written):
                 continue
             row |= {name: numbers.of(place).tolist() for name, numbers in batch.lists.items()}
-            names = _differing(row, outcome.ranks[row["rank"]][1])
-            yield "attempts", attempt, f"differs from its result.json in {', '.join(names[:6])}" if names else ""
+            names = [name for name, value in written[row["rank"]].items() if not _same(row.get(name), value)]
+            yield "attempts", attempt, f"differs from its own files in {', '.join(names[:6])}" if names else ""
     for attempt, path in folders.items():
         record = _record(path)
         if record is not None:
@@ -48,13 +52,16 @@ def compare(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, 
             yield "left out", attempt, missing
 
 
-def _outcome(folder: Path | None) -> Outcome | None:
-    if folder is None:
-        return None
+def _rows(folder: Path | None) -> list[dict[str, Any]]:
+    """The rows that the files of an attempt stand for; none where these are missing or cannot be read."""
+    record = None if folder is None else _record(folder)
+    if folder is None or record is None:
+        return []
     try:
-        return Outcome.from_json(read_text(folder / "result.json"))
+        outcome = Outcome.from_json(read_text(folder / "result.json"))
     except (OSError, ValueError):
-        return None
+        return []
+    return schema.rows(dataclasses.replace(record, ranks=outcome.ranks))
 
 
 def _record(folder: Path) -> Record | None:
@@ -66,14 +73,12 @@ def _record(folder: Path) -> Record | None:
         return None
 
 
-def _differing(row: dict[str, Any], measured: Measurement) -> list[str]:
-    return [name for name in _MEASURED if name in row and not _same(row[name], getattr(measured, name))]
-
-
 def _same(stored: Any, written: Any) -> bool:
     if isinstance(written, tuple):
         own = [] if stored is None else list(stored)
         return len(own) == len(written) and all(map(_same, own, written))
+    if isinstance(stored, datetime):
+        return abs(stored - datetime.fromisoformat(written)) < _TICK
     if isinstance(stored, float) and math.isnan(stored):
         stored = None
     return bool(stored == written)
