@@ -27,7 +27,8 @@ def _accept(options: argparse.Namespace) -> int:
 
     wanted = acceptance.load(options.file)
     found = acceptance.judge_results(wanted, options.sources)
-    print(render(listing.acceptance_table(found), options.format), end="")
+    table = listing.acceptance_table(found, raw=options.format in ("csv", "json"))
+    print(render(table, options.format), end="")
     if options.output:
         save_text(options.output, listing.page(wanted, options.file, found, options.sources))
         say(f"written: {options.output}")

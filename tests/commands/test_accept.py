@@ -1,5 +1,7 @@
 """`dlbench accept` on stores."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,8 @@ def results(tmp_path_factory):
     records.append(fakes.record(Case("vgg16", device="cuda"), number=90))
     records.append(fakes.record(Case("vgg16", device="cuda", batch_size=8), number=91))
     records.append(fakes.record(Case("alexnet", device="cuda"), number=92, status="oom"))
+    records += [fakes.record(Case("lenet5", device="cuda", repeat=i), number=93 + i) for i in range(3)]
+    records.append(fakes.record(Case("lenet5", device="cuda", repeat=3), number=99, status="crashed"))
     return fakes.fill(root / "results", records)
 
 
@@ -59,7 +63,7 @@ def test_verdicts_and_exit_statuses(results, tmp_path, capsys, metric, bound, mo
 @pytest.mark.parametrize(
     ("case", "reason"),
     [
-        ('{model = "lenet5"}', "no record matches"),
+        ('{model = "vgg11"}', "no record matches"),
         ('{model = "vgg16"}', "several cases match; they differ in batch_size"),
         ('{model = "alexnet"}', "no process has a throughput (oom)"),
     ],
@@ -67,6 +71,22 @@ def test_verdicts_and_exit_statuses(results, tmp_path, capsys, metric, bound, mo
 def test_lines_that_match_no_case_or_two_are_not_decided(results, tmp_path, capsys, case, reason):
     assert accept(results, tmp_path, f'[[line]]\ncase = {case}\nmetric = "throughput"\nat_least = 1') == 2
     assert reason in capsys.readouterr().out
+
+
+def test_a_program_gets_value_interval_and_margin_as_numbers(results, tmp_path, capsys):
+    case = 'case = {model = "resnet50", batch_size = 32, device_name = "NVIDIA H200"}'
+    text = f'[[line]]\n{case}\nmetric = "throughput"\nat_least = 250\ntolerance = 0.2'
+    assert accept(results, tmp_path, text, "--format", "json") == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert row["low"] < row["value"] < row["high"]
+    assert row["value"] == pytest.approx(320, rel=0.05)
+    assert row["margin"] == pytest.approx(row["value"] / 200 - 1)
+
+
+def test_attempts_without_a_measurement_are_named_in_a_decided_line(results, tmp_path, capsys):
+    text = '[[line]]\ncase = {model = "lenet5"}\nmetric = "throughput"\nat_least = 1'
+    assert accept(results, tmp_path, text) == 0
+    assert "1 more without a measurement (crashed)" in capsys.readouterr().out
 
 
 def test_one_failure_outweighs_all_else(results, tmp_path, capsys):

@@ -74,7 +74,7 @@ class Judgement:
     low: float | None = None
     high: float | None = None
     processes: int = 0
-    reason: str = ""  # why nothing is decided
+    reason: str = ""  # why nothing is decided, or what else to know
 
     @property
     def margin(self) -> float | None:
@@ -175,7 +175,9 @@ def _judged(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judg
     if low is None or high is None:
         return Judgement(line, "not decided", value, None, None, count, f"no interval: run {MIN_PROCESSES} or more")
     good, bad = (low >= line.limit, high < line.limit) if line.at_least else (high <= line.limit, low > line.limit)
-    reason = "" if good or bad else "the interval holds the limit: more processes narrow it"
+    others = chosen["status"][~chosen["status"].isin(DONE_STATUSES)]
+    failures = f"{len(others)} more without a measurement ({', '.join(sorted(set(others)))})" if len(others) else ""
+    reason = failures if good or bad else "the interval holds the limit: more processes narrow it"
     verdict = "passed" if good else "failed" if bad else "not decided"
     return Judgement(line, verdict, value, low, high, count, reason)
 

@@ -19,39 +19,43 @@ from dlbench.table import Cell, Column, Table, alignments, shown, signed_percent
 from dlbench.version import __version__
 
 
-def acceptance_table(judgements: Sequence[Judgement]) -> Table:
-    """One row per line, with value, interval and margin."""
+def acceptance_table(judgements: Sequence[Judgement], raw: bool = False) -> Table:
+    """One row per line, with value, interval and margin.
+
+    Args:
+        raw: values as numbers in the metric's SI unit, for programs.
+    """
     columns = [
         Column("line", "Line", "right"),
         Column("case", "Case"),
         Column("metric", "Metric"),
         Column("committed", "Committed"),
-        Column("value", "Value"),
-        Column("interval", "Interval"),
+        Column("value", "Value", "right"),
+        Column("low", "95 % from", "right"),
+        Column("high", "to", "right"),
         Column("margin", "Margin", "right", signed_percent_of),
         Column("processes", "Processes", "right"),
         Column("verdict", "Verdict"),
         Column("reason", "Reason"),
     ]
-    return Table(columns, [_row(number, one) for number, one in enumerate(judgements, 1)])
+    return Table(columns, [_row(number, one, raw) for number, one in enumerate(judgements, 1)])
 
 
-def _row(number: int, one: Judgement) -> list[Cell]:
+def _row(number: int, one: Judgement, raw: bool) -> list[Cell]:
     metric = METRICS[one.line.metric]
     sign = "≥" if one.line.at_least else "≤"
     tolerance = f" {'−' if one.line.at_least else '+'} {units.percent(one.line.tolerance)}"
-    interval = None if one.low is None else f"{metric.show(one.low)} to {metric.show(one.high)}"
+    figures = (one.value, one.low, one.high)
     return [
         number,
         ", ".join(f"{axis} {value}" for axis, value in one.line.case.items()),
-        metric.title,
+        one.line.metric if raw else metric.title,
         f"{sign} {metric.show(one.line.bound)}{tolerance if one.line.tolerance else ''}",
-        None if one.value is None else metric.show(one.value),
-        interval,
+        *(value if raw or value is None else metric.show(value) for value in figures),
         one.margin,
         one.processes,
         one.verdict,
-        one.reason or one.line.note or None,
+        "; ".join(words for words in (one.reason, one.line.note) if words) or None,
     ]
 
 
