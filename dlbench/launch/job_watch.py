@@ -24,7 +24,7 @@ _LASTING = {
     r"PartitionNodeLimit": "it needs more or fewer nodes than the partition allows",
     r"BadConstraints|NodeNotAvail|Can Never Run.*": "no node has what it asks for",
     r"(?:QOS|Assoc|Association)\w*PerJob\w*|MaxMemPerLimit|QOS\w*NotSatisfied": "it violates a limit per job",
-    r"(?:QOS|Assoc)\w*Per(?:User|Account|Group)\w*": "a limit per user or account; its jobs may already use all of it",
+    r"(?:QOS|Assoc)\w*PerUser\w*": "it needs more than a user may have",
     r"Invalid(?:Account|QOS)|(?:Account|QOS)NotAllowed": "the account or QOS may not use this partition",
     r"DependencyNeverSatisfied": "the job that it waits for failed",
     r"JobHeld\w*": "it is held",
@@ -46,35 +46,46 @@ class Campaign:
     nodes: int  # 0: not measured node by node
 
 
-def lasting_reason(state: JobState) -> str | None:
-    """Return why a waiting job cannot start before something is changed; None if it only has to wait."""
+def lasting_reason(state: JobState, queued: Sequence[JobState] = ()) -> str | None:
+    """Return why a waiting job cannot start before something is changed; None if it only has to wait.
+
+    Args:
+        queued: all jobs of this user; while one runs, a limit per user may only be in use.
+    """
     if state.state != "PENDING":
         return None
     for pattern, meaning in _LASTING.items():
         if found := re.match(pattern, state.reason.strip()):
-            return f"{found[0]} ({meaning})"
+            in_use = "PerUser" in found[0] and any(job.state == "RUNNING" for job in queued)
+            return None if in_use else f"{found[0]} ({meaning})"
     return None
 
 
 def cannot_start(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
-    """Look at new jobs in the queue; return one line for each that cannot start.
+    """Look at new jobs in the queue; return one line for each reason why some cannot start.
 
     The scheduler may need a moment: jobs without a reason are looked at twice.
     """
-    measuring = [job for job in submitted if job.kind == "campaign"]
+    measuring = {job.job_id for job in submitted if job.kind == "campaign"}
+    queued: list[JobState] = []
     states: list[JobState] = []
     for pause_s in (0.0, SETTLE_S):
         time.sleep(pause_s)
         try:
-            states = jobs.states_of(measuring)
+            queued = _queued(submitted)
         except SchedulerError:
             return []
+        states = [state for state in queued if scheduler.base_id(state.id) in measuring]
         if not any(state.state == "PENDING" and state.reason in ("", "None") for state in states):
             break
+    stuck: dict[str, list[str]] = {}
+    for state in states:
+        if reason := lasting_reason(state, queued):
+            stuck.setdefault(reason, []).append(state.id)
     return [
-        f"job {state.id} cannot start: {reason}; cancel it, correct this, and submit again"
-        for state in states
-        if (reason := lasting_reason(state))
+        f"job {ids[0]}{f' and {len(ids) - 1} more' if ids[1:] else ''} cannot start: {reason}; "
+        "cancel, correct this, and submit again"
+        for reason, ids in stuck.items()
     ]
 
 
@@ -96,7 +107,7 @@ def wait(
     known: set[str] = set()
     while True:
         try:
-            waiting = _queued(folders)
+            waiting = _queued(_submitted(folders))
             failures = 0
         except SchedulerError as error:
             failures += 1
@@ -106,9 +117,9 @@ def wait(
                 raise
             time.sleep(PAUSE_S)
             continue
-        ids = {job.job_id for folder in folders for job in jobs.submitted(folder)}
+        ids = {job.job_id for job in _submitted(folders)}
         for state in waiting:
-            reason = lasting_reason(state) if scheduler.base_id(state.id) in ids else None
+            reason = lasting_reason(state, waiting) if scheduler.base_id(state.id) in ids else None
             if reason and state.id not in known:
                 known.add(state.id)
                 on_problem(f"job {state.id} cannot start: {reason}")
@@ -130,7 +141,7 @@ def campaigns(folders: Sequence[Path], waiting: Sequence[JobState] | None = None
     """
     if waiting is None:
         try:
-            waiting = _queued(folders)
+            waiting = _queued(_submitted(folders))
         except SchedulerError:
             waiting = []
     active = {scheduler.base_id(state.id) for state in waiting}
@@ -184,11 +195,14 @@ def _sum(counts: Sequence[Counts]) -> Counts:
     return Counts(**{name: sum(getattr(one, name) for one in counts) for name in fields})
 
 
-def _queued(folders: Sequence[Path]) -> list[JobState]:
-    """Return all jobs of this user in the batch systems that these results folders use.
+def _submitted(folders: Sequence[Path]) -> list[jobs.SubmittedJob]:
+    return [job for folder in folders for job in jobs.submitted(folder)]
+
+
+def _queued(submitted: Sequence[jobs.SubmittedJob]) -> list[JobState]:
+    """Return all jobs of this user in the batch systems that took these jobs.
 
     Raises:
         SchedulerError: one does not answer.
     """
-    names = {job.scheduler for folder in folders for job in jobs.submitted(folder)}
-    return [state for name in sorted(names) for state in batch.SYSTEMS[name].queued()]
+    return [state for name in sorted({job.scheduler for job in submitted}) for state in batch.SYSTEMS[name].queued()]

@@ -27,11 +27,12 @@ def site(tmp_path):
 
 
 class Queue(Nodes):
-    """A Slurm whose jobs wait for `reason`, and end after some looks at the queue."""
+    """A Slurm whose first `running` jobs run while others wait for `reason`; all end after some looks at the queue."""
 
-    def __init__(self, reason="Priority", looks=99, sacct=""):
+    def __init__(self, reason="Priority", looks=99, sacct="", running=0):
         super().__init__({"n1": "idle", "n2": "idle"})
         self.reason, self.looks, self.sacct, self.at_end = reason, looks, sacct, lambda: None
+        self.running = running
 
     def __call__(self, argv, environment=None):
         if argv[0] == "squeue":
@@ -41,7 +42,8 @@ class Queue(Nodes):
                 self.queue.clear()
             if self.reason == "down":
                 raise SchedulerError("squeue failed: no controller")
-            return "".join(f"{number}|PENDING|{self.reason}|0:00|10:00|\n" for number in self.queue)
+            states = ["RUNNING|None"] * self.running + [f"PENDING|{self.reason}"] * len(self.queue)
+            return "".join(f"{n}|{state}|0:00|10:00|\n" for n, state in zip(self.queue, states, strict=False))
         if argv[0] == "sacct" and "JobIDRaw" in " ".join(argv):
             return self.sacct
         return super().__call__(argv, environment)
@@ -67,6 +69,19 @@ def test_a_job_that_cannot_start_is_named_in_one_line_after_submission(monkeypat
 @pytest.mark.parametrize("reason", ["Priority", "Resources", "None", "Dependency", "BeginTime", "JobArrayTaskLimit"])
 def test_a_job_that_only_waits_is_not_named(monkeypatch, site, capsys, reason):
     assert submit(monkeypatch, site, Queue(reason), "--no-report") == 0
+    assert "cannot start" not in capsys.readouterr().err
+
+
+def test_a_limit_per_user_only_waits_while_other_jobs_of_the_user_run():
+    waiting = JobState("2", "PENDING", "QOSMaxNodePerUserLimit")
+    assert job_watch.lasting_reason(waiting, [waiting]) is not None
+    assert job_watch.lasting_reason(waiting, [waiting, JobState("1", "RUNNING")]) is None
+
+
+def test_nodes_beyond_a_limit_per_user_are_submitted_and_wait(monkeypatch, site, capsys):
+    slurm = Queue("QOSMaxJobsPerUserLimit", running=1)
+    assert submit(monkeypatch, site, slurm, "--each-node") == 0
+    assert len(slurm.submitted()) == 2
     assert "cannot start" not in capsys.readouterr().err
 
 
