@@ -16,6 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 import pandas as pd
 
 from dlbench.json_text import dump_json
+from dlbench.report.analysis.acceptance import SELECTORS
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import MAIN_AXES
 from dlbench.report.analysis.metrics import METRICS
@@ -40,6 +41,7 @@ class Entry:
     """One case on one system."""
 
     labels: Mapping[str, str]  # the axes that tell it from the others, and its system
+    selectors: Mapping[str, str]  # all that a case of an acceptance file may name
     figures: Mapping[str, Estimate]  # by the names of `_METRICS`
     status: str  # of its latest attempt
     error: str
@@ -73,6 +75,7 @@ def _entry(own: pd.DataFrame, axes: list[str], content: Content) -> Entry:
     error = latest["error"]
     return Entry(
         labels={axis: str(latest[axis]) for axis in axes} | {"system": system},
+        selectors={name: str(latest[name]) for name in SELECTORS if name != "repeat" and pd.notna(latest[name])},
         figures=found,
         status=str(latest["status"]),
         error="" if pd.isna(error) else str(error),
@@ -180,7 +183,8 @@ def _mllog(time_ms: int, kind: str, key: str, value: Any, metadata: Mapping[str,
 def jube(content: Content) -> Iterator[str]:
     """A line per case that the pattern set of benchmarks/integrations/jube reads."""
     for entry in entries(content):
-        axes = " ".join(f"{name}={value.replace(' ', '_')}" for name, value in entry.labels.items())
+        known = {name: value for name, value in {**entry.labels, **entry.selectors}.items() if value}
+        axes = " ".join(f"{name}={'_'.join(value.split())}" for name, value in known.items())
         values = {
             f"{title}{end}": value
             for title, figure in entry.figures.items()

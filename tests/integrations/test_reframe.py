@@ -8,7 +8,7 @@ from tests.integrations.conftest import ROOT
 
 pytestmark = pytest.mark.integrations
 CHECK = ROOT / "benchmarks" / "integrations" / "reframe" / "dlbench_check.py"
-LINE = '[[line]]\ncase = {{model = "lenet5", mode = "inference"}}\nmetric = "throughput"\nat_least = {}\ntolerance = 0.02\n'
+LINE = '[[line]]\ncase = {{model = "lenet5", mode = "inference", suite = "tiny", compile = "off"}}\nmetric = "throughput"\nat_least = {}\ntolerance = 0.02\n'
 
 
 def reframe(tools, tmp_path, suite, dlbench, at_least):

@@ -21,6 +21,8 @@ METRICS = {
     "step_time": ("step_time_s", "s"),
     "energy_per_image": ("energy_per_image_j", "J/img"),
     "average_power": ("average_power_w", "W"),
+    "mfu": ("model_flop_utilization", "1"),
+    "memory_allocated": ("memory_allocated_peak_bytes", "B"),
 }
 
 
@@ -55,11 +57,14 @@ class dlbench_check(rfm.RunOnlyRegressionTest):
         self.perf_variables = {}
         references = {}
         for number, line in enumerate(lines, 1):
+            if line["metric"] not in METRICS:
+                raise ValueError(f"{self.acceptance}, line {number}: metric must be one of {', '.join(METRICS)}")
             name, unit = METRICS[line["metric"]]
             at_least = "at_least" in line
             bound, tolerance = line["at_least" if at_least else "at_most"], line.get("tolerance", 0.0)
             key = f"line_{number}_{name}"
-            pattern = "".join(f"(?=.*\\b{re.escape(axis)}={re.escape(str(v))}\\b)" for axis, v in line["case"].items())
+            case = {axis: "_".join(str(value).split()) for axis, value in line["case"].items()}
+            pattern = "".join(rf"(?=.* {re.escape(axis)}={re.escape(value)}(?: |$))" for axis, value in case.items())
             value = rf"^dlbench: {pattern}.*\b{name}=(\S+)"
             self.perf_variables[key] = sn.make_performance_function(
                 sn.extractsingle(value, self.stdout, 1, float), unit
