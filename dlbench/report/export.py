@@ -100,6 +100,7 @@ def _described(rows: pd.DataFrame, name: str) -> dict[str, Any]:
         "operating_system": first["system_os"],
         "other_software_stack": ", ".join(software),
         "hw_notes": cores,
+        "boot_firmware_version": first["system_firmware"],
         "sw_notes": f"measured by dlbench {first['system_dlbench_version'] or __version__}",
     }
     return {field: facts.get(field) if facts.get(field) is not None else "" for field in MLPERF_FIELDS}
@@ -122,6 +123,7 @@ _USED = (
     *_SOFTWARE,
     *("system_cpu_cores", "system_cpu_model", "system_memory_bytes", "system_device_count", "system_device_name"),
     *("memory_device_total_bytes", "sm_clock_max_mhz", "system_torch_version", "system_os", "system_dlbench_version"),
+    "system_firmware",
 )
 
 #: Each format's name, as `dlbench export --format` takes it, and its writer.

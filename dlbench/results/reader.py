@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,6 +101,7 @@ class Reader:
     _unopened: set[int] = field(default_factory=set)  # parts of which `num_rows` counts one row as yet
     #: Attempts with duplicate rows -> position of the row of each rank that is used.
     _shared: dict[str, dict[int, _Place]] | None = None
+    _lock: Lock = field(default_factory=Lock)
 
     @staticmethod
     def of(sources: Sequence[str | Path]) -> Reader:
@@ -167,9 +169,11 @@ class Reader:
 
     def _find_shared(self) -> dict[str, dict[int, _Place]]:
         """Find attempts with duplicate rows, and select the rows that are used."""
-        if self._shared is None:
-            self._shared = {}
-            self._look_for_shared()
+        # A query may read the rows several times at once.
+        with self._lock:
+            if self._shared is None:
+                self._shared = {}
+                self._look_for_shared()
         return self._shared
 
     def _look_for_shared(self) -> None:

@@ -208,6 +208,7 @@ class System:
     node_memory_bytes: int | None = None  # of the whole node; `memory_bytes` is what the job may use
     cpu_quota: float | None = None  # CPU quota of the control group, in logical cores
     cpu_binding: str | None = None  # variables that bind threads to cores
+    firmware: str | None = None  # versions: "BIOS 2.3.6, VBIOS 96.00.89.00.01" of the node and of this device
     #: Everything else: devices with their limits, loaded libraries, environment, Slurm job; JSON types only.
     details: dict[str, Any] = field(default_factory=dict)
 

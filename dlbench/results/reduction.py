@@ -36,6 +36,7 @@ SYSTEM_FACTS = {
     "system_python_version": "Python",
     "system_kernel": "kernel",
     "system_os": "operating system",
+    "system_firmware": "firmware",
     "system_container_image": "container image",
     "system_dlbench_version": "dlbench",
     "system_git_commit": "commit",
@@ -82,9 +83,9 @@ def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Tab
     """One row per case, kind of device and day, over all processes of that day.
 
     Returns:
-        `SETTING`, `device_kind` (its name), `day`, `processes`, `hosts`, `attempt_id` (one of them), `log_step` (median
-        of the natural logarithms of the median steps [s]), `log_sd` (their standard deviation), `suite`,
-        `suite_version`, `protocol` and `SYSTEM_FACTS` (the commonest value of each).
+        `SETTING`, `device_kind` (its name), `day`, `processes`, `log_step` (median of the natural logarithms of the
+        median steps [s]), `log_sd` (their standard deviation), `suite`, `suite_version`, `protocol` and `SYSTEM_FACTS`:
+        the commonest value of each, of the case or, beyond `_OF_CASE`, of all cases on that kind of device that day.
 
     Raises:
         StoreError: a source does not exist.
@@ -101,7 +102,7 @@ def days(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Tab
             from ranks where nodes * devices_per_node > 1
             group by attempt_id having count(step_s) = count(*)
         )
-        {_days_of(PROCESS)}
+        {_days_of(PROCESS, f"records where {_measured(since)}")}
     """
     return query_table(sql, sources)
 
@@ -113,7 +114,7 @@ def days_of(attempts: pd.DataFrame) -> pa.Table:
         attempts: the columns of `PROCESS`, and `step_s`: the largest median step of its ranks [s], not NaN.
     """
     # Most columns have one value, and to group or count by each takes as long as by one that varies.
-    known = ("attempt_id", "started_at", "system_hostname", "device_name", "system_cpu_model", "step_s")
+    known = ("attempt_id", "started_at", "device_name", "system_cpu_model", "step_s")
     alike = {n for n in (*SETTING, *_PER_DAY) if n not in known and attempts[n].nunique(dropna=False) == 1}
     names = [n for n in (*PROCESS, "step_s") if n not in alike]
     with duckdb.connect(":memory:") as connection:
@@ -144,25 +145,35 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 #: Facts whose change may explain a change of the figures.
-_PER_DAY = ("suite", "suite_version", "protocol", "network_key", *SYSTEM_FACTS)
+_OF_CASE = ("suite", "suite_version", "protocol", "network_key", "power_limit_w", "memory_clock_mhz")
+#: The others are counted per day, not per case: that would take gigabytes.
+_OF_SYSTEM = tuple(name for name in SYSTEM_FACTS if name not in _OF_CASE)
+_PER_DAY = (*_OF_CASE, *_OF_SYSTEM)
 #: What `days` needs of each process, beside its step time.
-PROCESS = tuple(
-    dict.fromkeys(
-        ("attempt_id", *SETTING, "started_at", *_PER_DAY, "system_hostname", "device_name", "system_cpu_model")
-    )
-)
+PROCESS = tuple(dict.fromkeys(("attempt_id", *SETTING, "started_at", *_PER_DAY, "device_name", "system_cpu_model")))
 
 
-def _days_of(columns: Collection[str]) -> str:
-    """The SQL that reduces processes to days: `SETTING` and `_PER_DAY` as far as they are among the columns."""
-    groups = ["device_kind", "day", *(f'"{name}"' for name in SETTING if name in columns)]
-    facts = [f'mode("{name}") as "{name}"' for name in _PER_DAY if name in columns]
-    return f"""
-        select coalesce(device_name, system_cpu_model, '') as device_kind, date_trunc('day', started_at) as day,
-            count(*) as processes, count(distinct system_hostname) as hosts, min(attempt_id) as attempt_id,
-            median(ln(step_s)) as log_step, stddev_samp(ln(step_s)) as log_sd, {", ".join([*groups[2:], *facts])}
-        from attempts group by {", ".join(groups)}
+def _days_of(columns: Collection[str], measured: str = "attempts") -> str:
+    """The SQL that reduces `attempts` to days: `SETTING` and `_PER_DAY` as far as they are among the columns.
+
+    Args:
+        measured: where the facts of a kind of device are counted.
     """
+    key = "coalesce(device_name, system_cpu_model, '') as device_kind, date_trunc('day', started_at) as day"
+    setting = "".join(f', "{name}"' for name in SETTING if name in columns)
+    return f"""
+        select cases.*, systems.* exclude (device_kind, day) from (
+            select {key}{setting}, count(*) as processes, median(ln(step_s)) as log_step,
+                stddev_samp(ln(step_s)) as log_sd{_commonest(_OF_CASE, columns)}
+            from attempts group by device_kind, day{setting}
+        ) cases join (
+            select {key}{_commonest(_OF_SYSTEM, columns)} from {measured} group by device_kind, day
+        ) systems using (device_kind, day)
+    """
+
+
+def _commonest(names: Iterable[str], columns: Collection[str]) -> str:
+    return "".join(f', mode("{name}") as "{name}"' for name in names if name in columns)
 
 
 def _measured(since: datetime | None) -> str:

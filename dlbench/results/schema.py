@@ -46,7 +46,7 @@ ADDED_LATER = frozenset(
         *(f"rows_remapped_{kind}_{when}" for kind in ("corrected", "uncorrected") for when in _TWICE),
         *(f"remap_{what}_{when}" for what in ("pending", "failed") for when in _TWICE),
         "xid_events",
-        *("power_cap_w", "clock_mhz"),
+        *("power_cap_w", "clock_mhz", "system_firmware"),
     )
 )
 #: What rows had that were written before there was such a column.

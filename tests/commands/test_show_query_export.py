@@ -199,6 +199,7 @@ def test_export_describes_systems_in_mlperfs_fields(results, capsys):
     assert all(system["host_processor_core_count"] > 0 for system in systems)
     assert gpu["framework"] == "PyTorch 2.15.0+cu130"
     assert "CUDA 13.0" in gpu["other_software_stack"]
+    assert gpu["boot_firmware_version"] == "BIOS 2.3.6, VBIOS 96.00.89.00.01"
     assert gpu["submitter"] == gpu["division"] == gpu["cooling"] == ""
     cpu = next(s for s in systems if not s["accelerators_per_node"])
     assert cpu["accelerator_model_name"] == cpu["accelerator_frequency"] == ""

@@ -57,6 +57,7 @@ GPU = System(
     git_commit="d1a3d7a5c0ffee00d1a3d7a5c0ffee00d1a3d7a5",
     git_dirty=False,
     slurm_job_id="1234567",
+    firmware="BIOS 2.3.6, VBIOS 96.00.89.00.01",
     details={"libraries": ["/opt/cuda/lib64/libcudnn.so.9", "/opt/cuda/lib64/libcublas.so.13"]},
 )
 CPU = dataclasses.replace(
@@ -79,6 +80,7 @@ CPU = dataclasses.replace(
     container_runtime=None,
     container_image=None,
     slurm_job_id=None,
+    firmware=None,
 )
 _START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 _PEAK = {"fp32": 67e12, "tf32": 494.5e12, "amp_bf16": 989e12, "amp_fp16": 989e12}

@@ -58,6 +58,7 @@ SYSTEM_FACTS = {
     "node_cpu_cores": "cores of the node",
     "node_memory_bytes": "memory of the node [B]",
     "memory_bytes": "memory [B]",
+    "firmware": "firmware",
     "os": "operating system",
     "kernel": "kernel",
     "python_version": "Python",

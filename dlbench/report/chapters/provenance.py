@@ -29,6 +29,7 @@ _PROPERTIES = {
     "node_cpu_cores": "Cores of the node",
     "node_cpu_threads": "Logical cores of the node",
     "node_memory_bytes": "Memory of the node",
+    "firmware": "Firmware",
     "os": "Operating system",
     "kernel": "Kernel",
     "driver_version": "Driver",
@@ -50,7 +51,7 @@ _PROPERTIES = {
 
 #: Software that may change without making another system of it.
 _SOFTWARE = (
-    *("os", "kernel", "python_version", "cudnn_version", "nccl_version"),
+    *("firmware", "os", "kernel", "python_version", "cudnn_version", "nccl_version"),
     *("container_runtime", "container_image", "dlbench_version", "git_commit"),
 )
 

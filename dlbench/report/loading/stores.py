@@ -39,7 +39,7 @@ _OF_CHAPTERS = (
     *("system_device_count", "system_os", "system_kernel", "system_python_version", "system_torchvision_version"),
     *("system_cudnn_version", "system_nccl_version", "system_container_runtime", "system_container_image"),
     *("system_dlbench_version", "system_git_commit", "system_git_dirty", "system_slurm_job_id"),
-    "system_node_cpu_threads",
+    *("system_node_cpu_threads", "system_firmware"),
 )
 #: The columns that metrics and the names of systems follow from.
 METRIC_COLUMNS = tuple(n for n in ROW_COLUMNS if n not in _OF_CHAPTERS)

@@ -23,12 +23,13 @@ from dlbench.results.records import System
 from dlbench.version import __version__
 from dlbench.worker import accelerators
 from dlbench.worker.machine import software
-from dlbench.worker.meters.nvml import driver_version
+from dlbench.worker.meters.nvml import driver_version, vbios_version
 from dlbench.worker.precision import read_precision
 
 CPU = Path("/sys/devices/system/cpu")
 NODES = Path("/sys/devices/system/node")
 CGROUP = Path("/sys/fs/cgroup")
+DMI = Path("/sys/class/dmi/id")
 #: Threads of torch in one process of this job, before ranks divide the cores or a network changes it. Ignores the 1
 #: that torchrun sets by default.
 JOB_THREADS = None if set_by_torchrun(os.environ) else torch.get_num_threads()
@@ -79,6 +80,7 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         node_memory_bytes=facts["node_memory_bytes"],
         cpu_quota=facts["cpu_quota"],
         cpu_binding=facts["cpu_binding"],
+        firmware=firmware(facts["devices"][device.index or 0]["uuid"] if cuda else None),
         container_runtime=runtime,
         container_image=image,
         dlbench_version=__version__,
@@ -103,6 +105,13 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
             "python": sys.executable,
         },
     )
+
+
+def firmware(device_uuid: str | None) -> str | None:
+    """Return the versions of the node's BIOS and of the device's VBIOS, as far as known."""
+    vbios = vbios_version(device_uuid) if device_uuid else None
+    found = {"BIOS": software.read_text(DMI / "bios_version"), "VBIOS": vbios}
+    return ", ".join(f"{name} {version}" for name, version in found.items() if version) or None
 
 
 def node_name() -> str:

@@ -227,6 +227,15 @@ def driver_version() -> str | None:
         return None
 
 
+def vbios_version(uuid: str) -> str | None:
+    """Return the version of the device's firmware; None where NVML does not name it."""
+    try:
+        pynvml.nvmlInit()
+        return str(pynvml.nvmlDeviceGetVbiosVersion(_find(uuid)))
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
+        return None
+
+
 def _find(uuid: str) -> Any:
     if uuid.startswith(("GPU-", "MIG-")):
         return pynvml.nvmlDeviceGetHandleByUUID(uuid)

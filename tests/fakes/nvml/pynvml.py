@@ -94,6 +94,10 @@ def nvmlSystemGetDriverVersion():  # noqa: N802
     return "595.10"
 
 
+def nvmlDeviceGetVbiosVersion(handle):  # noqa: N802
+    return "96.00.89.00.01"
+
+
 def nvmlDeviceGetHandleByUUID(uuid):  # noqa: N802
     if not uuid.startswith(("GPU-", "MIG-")):
         raise NVMLError(NVML_ERROR_INVALID_ARGUMENT)

@@ -19,7 +19,7 @@ def points(logs, model="resnet50", begin="2026-01-01", **facts):
     frame = pd.DataFrame({name: [getattr(case, name)] * len(logs) for name in SETTING})
     known = dict.fromkeys(SYSTEM_FACTS) | {"system_driver_version": "580.1"} | facts
     return frame.assign(
-        day=pd.date_range(begin, periods=len(logs), tz="UTC"), device_kind="NVIDIA H200", processes=3, hosts=3,
+        day=pd.date_range(begin, periods=len(logs), tz="UTC"), device_kind="NVIDIA H200", processes=3,
         log_step=np.asarray(logs) - 3, log_sd=0.005, suite="daily", suite_version=1, protocol="{}", network_key=None,
         **known,
     )  # fmt: skip
@@ -56,10 +56,12 @@ def test_a_regression_is_annotated_by_what_changed_with_it():
     logs[30:] += 0.05
     frame = points(logs)
     frame.loc[30:, "system_driver_version"] = "590.2"
+    frame.loc[30:, "system_firmware"] = "BIOS 2"
+    frame.loc[:29, "system_firmware"] = "BIOS 1"
     ((line, change),) = history(frame).changes()
     assert change.kind == "regression"
     assert change.size == pytest.approx(0.05, abs=0.01)
-    assert change.facts == ("driver 580.1 -> 590.2",)
+    assert change.facts == ("driver 580.1 -> 590.2", "firmware BIOS 1 -> BIOS 2")
     assert "ResNet-50" in line.name
 
 

@@ -32,6 +32,15 @@ def test_the_system_of_this_machine_is_plain_json():
     assert any(link.startswith("libc10.so => /") for link in system.details["ldd"])
 
 
+def test_firmware_is_that_of_the_node_and_of_the_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(system, "DMI", tmp_path)
+    monkeypatch.setattr(system, "vbios_version", {"a": "96.00.89", "b": None}.get)
+    assert system.firmware(None) is None
+    (tmp_path / "bios_version").write_text("2.3.6\n")
+    assert system.firmware(None) == system.firmware("b") == "BIOS 2.3.6"
+    assert system.firmware("a") == "BIOS 2.3.6, VBIOS 96.00.89"
+
+
 def test_the_probe_is_one_line_and_has_the_key_of_a_measurement():
     done = subprocess.run(
         [sys.executable, "-m", "dlbench.worker", "--probe"], capture_output=True, text=True, check=True

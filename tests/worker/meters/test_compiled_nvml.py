@@ -17,7 +17,7 @@ import json, sys, time
 from dlbench.worker.meters import reading
 from dlbench.worker.meters.device_watch import DeviceWatch
 from dlbench.worker.meters.energy import open_meter
-from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice, driver_version
+from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice, driver_version, vbios_version
 reading.FEWEST_TICKS = 2
 uuid = sys.argv[1]
 def window(length_s):
@@ -144,10 +144,11 @@ watch = DeviceWatch(uuid)
 watch.before()
 watch.after()
 facts = watch.facts([(0.0, 300.0, None, 1700.0, 61.0, 0x4)])
-print(json.dumps([facts, [w.partition(":")[0] for w in watch.warnings()], driver_version()]))
+print(json.dumps([facts, [w.partition(":")[0] for w in watch.warnings()], driver_version(), vbios_version(uuid)]))
 """
-    facts, warnings, driver = with_gpu(lines, processes=3, reasons=0x24)
+    facts, warnings, driver, firmware = with_gpu(lines, processes=3, reasons=0x24)
     assert driver == "580.159.04"
+    assert firmware == "96.00.89.00.01"
     assert facts["sm_clock_before_mhz"] == 1755
     assert facts["sm_clock_min_mhz"] == 1700
     assert facts["sm_clock_max_mhz"] == 1980
