@@ -66,18 +66,19 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _table(search: Search) -> Table:
+    from dlbench.report.analysis.tuning import title
     from dlbench.report.chapters.tuning_section import tuning_table
 
     shipped = search.figures()[search.first]
-    title = f"{search.first.model}, {search.first.mode}"
-    return tuning_table(search.changes(), shipped, search.goal, search.unit, title)
+    return tuning_table(search.changes(), shipped, search.goal, search.unit, title(search.first))
 
 
 def _draw(search: Search, folder: Path) -> None:
+    from dlbench.report.analysis.tuning import title
     from dlbench.report.figures.plots_tuning import waterfall
 
-    shipped, title = search.figures()[search.first], f"{search.first.model}, {search.first.mode}"
-    save_figure(lambda: waterfall(search.changes(), shipped, title, search.goal, search.unit), folder)
+    shipped, name = search.figures()[search.first], title(search.first)
+    save_figure(lambda: waterfall(search.changes(), shipped, name, search.goal, search.unit), folder)
 
 
 def _write(file: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.labels import network, setting
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_model import Sample, ScalingModel, fit
 from dlbench.report.analysis.side_by_side import numbered, over_processes
@@ -106,6 +106,8 @@ class Curve:
     name: str
     points: tuple[Point, ...]
     model: ScalingModel | None
+    mode: str
+    precision: str
     confidence: tuple[float, ...] = (USUAL_CONFIDENCE,)  # of the intervals of its points
 
     def batch_size(self, devices: int) -> float:
@@ -156,7 +158,10 @@ def curves(cases: pd.DataFrame) -> list[Curve]:
                 if len(sizes) > 1:
                     points = tuple(_points(sizes))
                     model = fit([_sample(p) for p in points])
-                    found.append(Curve(kind, name + way, points, model, tuple(levels.levels(sizes))))
+                    level = tuple(levels.levels(sizes))
+                    found.append(
+                        Curve(kind, name + way, points, model, str(first["mode"]), str(first["precision"]), level)
+                    )
     return found
 
 
@@ -236,6 +241,6 @@ def _number(value: Any) -> float | None:
 def _name(case: Any, batch: str, cases: pd.DataFrame) -> str:
     """Network and batch, and of the other axes those that tell the curves apart."""
     words = f"{case['batch_size']} per device" if batch == "batch_size" else f"{case['global_batch']} in all"
-    fixed = ("model", *_SIZES)
+    fixed = ("model", "mode", "precision", *_SIZES)
     rest = [f"{a.replace('_', ' ')} {case[a]}" for a in AXES if a not in fixed and cases[a].nunique() > 1]
-    return ", ".join([network(str(case["model"])), words, *rest])
+    return ", ".join([network(str(case["model"])), setting(case, ("mode", "precision")), words, *rest])

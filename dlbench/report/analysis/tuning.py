@@ -33,6 +33,11 @@ def heading(goal: str, unit: str) -> str:
     return f"Throughput [{unit}/s]" if goal == "throughput" else f"Samples per energy [{unit}/J]"
 
 
+def title(shipped: Case) -> str:
+    """Name of a search: "resnet50, training, fp32 as shipped"."""
+    return f"{shipped.model}, {shipped.mode}, {shipped.precision} as shipped"
+
+
 def searches(cases: pd.DataFrame) -> Iterator[Tuned]:
     """Yield the searches in measured cases, as `Content.shown` has them."""
     rows = cases[cases["suite"].astype(str).str.startswith(TUNE_PREFIX)]

@@ -52,10 +52,9 @@ class Device:
         """What the bound of a profile is taken from."""
         return find_roof(self.ceilings, run.where, run.case["precision"])
 
-    def runs(self, precision: str | None = None) -> tuple[str, ...]:
-        """The runs that its figures are drawn from: profiles, all or those of one precision, and ceilings."""
-        profiles = [run.run_id for run in self.profiles if precision in (None, run.case["precision"])]
-        return (*profiles, *self.ceilings["run_id"].dropna().unique())
+    def runs(self, profiles: Iterable[ProfileRun]) -> tuple[str, ...]:
+        """The runs that a figure of these profiles is drawn from: theirs, and those of the ceilings."""
+        return (*(run.run_id for run in profiles), *self.ceilings["run_id"].dropna().unique())
 
 
 def bounds(content: Content) -> Section:
@@ -110,12 +109,13 @@ def _of_device(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
 
 def _figures(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
     plot = plots_bounds.where_time_goes(plots_bounds.networks_frame(runs))
-    yield Block(heading=f"Where the time goes: {device.name}", plot=_named(plot, suffix, device.runs()))
-    for precision in dict.fromkeys(run.case["precision"] for run in device.profiles):
-        same = [(run, roof) for run, roof in runs if run.case["precision"] == precision]
-        plot = plots_bounds.roofline(plots_bounds.points_frame(same), same[0][1])
-        plot = _named(plot, f"-{precision}{suffix}", device.runs(precision))
-        yield Block(heading=f"Roofline: {device.name}, {precision}", plot=plot)
+    yield Block(heading=f"Where the time goes: {device.name}", plot=_named(plot, suffix, device.runs(device.profiles)))
+    works = {(run.case["mode"], run.case["precision"]): plots_bounds.work_of(run) for run in device.profiles}
+    for key, title in works.items():
+        same = [(run, roof) for run, roof in runs if (run.case["mode"], run.case["precision"]) == key]
+        plot = plots_bounds.roofline(plots_bounds.points_frame(same), same[0][1], title)
+        plot = _named(plot, f"-{'-'.join(key)}{suffix}", device.runs(run for run, _ in same))
+        yield Block(heading=f"Roofline: {device.name}, {', '.join(key)}", plot=plot)
 
 
 def _all_reduces(content: Content) -> Iterator[Block]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
 
 import pandas as pd
 
@@ -120,8 +122,9 @@ def _card(content: Content, brief: Brief, system: str) -> KeyFigure:
         lines.append(("Failed cases", str(failed)))
     lines.append(("Warnings", warned or "none"))
     if system == brief.base:
-        best = _absolute(brief, system)
-        return KeyFigure("1 ×", brief.names[system], "baseline of all ratios", (*best, *lines))
+        model, best = _absolute(content, brief, system)
+        note = f"baseline; its {model} at the fastest batch:" if model else "baseline of all ratios"
+        return KeyFigure("1 ×", brief.names[system], note, (*best, *lines))
     means = [
         r.better() for g in brief.groups if (r := verdicts.ratio(brief.logs["time"], brief.base, system, g.numbers))
     ]
@@ -148,16 +151,37 @@ def _card_lines(brief: Brief, system: str) -> list[tuple[str, str]]:
     return lines
 
 
-def _absolute(brief: Brief, system: str) -> list[tuple[str, str]]:
-    """The throughput of the baseline in the network with the most work, per precision and mode."""
-    lines = []
+def _absolute(content: Content, brief: Brief, system: str) -> tuple[str, list[tuple[str, str]]]:
+    """Of the baseline its network with the most work, and what that takes at its fastest per precision and mode."""
     mine = brief.cases[brief.cases["system_id"] == system]
-    for group in brief.groups:
-        there = mine[mine["number"].isin(group.numbers)]
-        model = "resnet50" if (there["model"] == "resnet50").any() else network_order(there["model"])[-1]
-        case = there[there["model"] == model].sort_values("throughput", ascending=False, kind="stable").iloc[0]
-        lines.append((f"{network(model)}, {_work(group)}", METRICS["throughput"].show(case["throughput"])))
-    return lines
+    shared = set.intersection(*(set(mine.loc[mine["number"].isin(g.numbers), "model"]) for g in brief.groups))
+    if not shared:
+        return "", []
+    model = "resnet50" if "resnet50" in shared else network_order(shared)[-1]
+    of_model = mine[mine["model"] == model].sort_values("throughput", ascending=False, kind="stable")
+    best = [of_model[of_model["number"].isin(group.numbers)].iloc[0] for group in brief.groups]
+    lines = [
+        (_work(group), METRICS["throughput"].show(case["throughput"]))
+        for group, case in zip(brief.groups, best, strict=True)
+    ]
+    for what, title in _CARD.items():
+        logs = [own for case in best if (own := brief.logs.get(what, {}).get((case["number"], system)))]
+        if logs:
+            values = [math.exp(fmean(own)) for own in logs]
+            low, high = (_value(content, what, end(values)) for end in (min, max))
+            (first, _, unit), own = low.rpartition(" "), high.rpartition(" ")[-1]
+            shown = high if low == high else f"{first if unit == own else low} to {high}"
+            lines.append((title.replace("Cost per image", "Cost per million images"), shown))
+    return network(model), lines
+
+
+def _value(content: Content, what: str, value: float) -> str:
+    if what == "energy":
+        return METRICS["energy_per_image"].show(value)
+    if what == "memory":
+        return units.bytes_(value)
+    assert content.prices
+    return f"{units.digits(1e6 * value, 3)} {content.prices.currency}"
 
 
 def _table(brief: Brief) -> Table:

@@ -97,7 +97,8 @@ def plots(epochs: pd.DataFrame) -> Iterator[Plot]:
                 marks.setdefault(labels[run_id], {"color": colour})
             if kind == "loss":
                 log_axis(axes, "y")
-            axes.set_title(look.plain(network(name), 26))
+            precisions = ", ".join(own["precision"].unique())
+            axes.set_title(f"{look.plain(network(name), 26)}\nTraining · {precisions}")
         label_outer(panels, "Epoch", f"{kind.capitalize()}{unit}")
         look.legend(figure, marks | _PARTS)
         yield Plot(f"convergence_{kind}", f"{kind.capitalize()}: solid is validation, dotted is training.", figure)

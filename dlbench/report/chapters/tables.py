@@ -124,15 +124,16 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
     several = "runs" in shown
+    unusual = levels.unusual(shown)
     warned = list(shown["warning_words"]) if "warning_words" in shown else per_case(shown)
     columns[place:place] = [
-        *([Column("confidence", "Confidence", "right", _level)] if levels.unusual(shown) else []),
+        *([Column("confidence", "Confidence", "right", _level)] if unusual else []),
         Column("status", "Status"),
         *([Column("warnings", "Warnings", "left", _unbroken)] if any(warned) else []),
     ]
     rows: list[list[Cell]] = []
     for case, words in zip(shown.to_dict("records"), warned, strict=True):
-        judged: list[Cell] = [_number(case["confidence"])] if levels.unusual(shown) else []
+        judged: list[Cell] = [_number(case["confidence"])] if unusual else []
         judged += [case["status"], *([words] if any(warned) else [])]
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
         cells += [network(case[a]) if a == "model" else case[a] for a in axes]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network
-from dlbench.report.analysis.tuning import Tuned, heading, searches
+from dlbench.report.analysis.tuning import Tuned, heading, searches, title
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_tuning import waterfall
 from dlbench.suites.levers import Change
@@ -27,10 +27,10 @@ def tuning(content: Content) -> Section:
         return Section("tuning", "As shipped and as tuned")
     blocks = [Block(words=_WORDS)]
     for number, one in enumerate(found, 1):
-        title = f"{one.first.model}, {one.first.mode}"
-        plot = waterfall(one.changes, one.shipped, title, one.goal, one.unit, one.records)
+        name = title(one.first)
+        plot = waterfall(one.changes, one.shipped, name, one.goal, one.unit, one.records)
         plot = dataclasses.replace(plot, name=f"{plot.name}-{number}")
-        heading = f"{title}: {content.system_names.get(one.system_id, 'unknown')}, {one.num_settings} settings"
+        heading = f"{name}: {content.system_names.get(one.system_id, 'unknown')}, {one.num_settings} settings"
         blocks.append(Block(heading=heading, plot=plot))
         blocks.append(Block(table=tuning_table(one.changes, one.shipped, one.goal, one.unit)))
     return Section("tuning", "As shipped and as tuned", blocks, " ".join(map(_finding, found)))

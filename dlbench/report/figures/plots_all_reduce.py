@@ -40,6 +40,7 @@ def all_reduce(rows: pd.DataFrame) -> Plot:
         entries[f"{ranks} ranks on {units.counted(nodes, 'node')}, {backend}"] = mark
     axes.set_xlabel(size.label("Message"))
     axes.set_ylabel(speed.label("Bus bandwidth"))
+    axes.set_title("All-reduce · fp32")
     look.legend(figure, entries)
     words = (
         "All-reduces of fp32 sums: 2(n-1)/n of the message over the median time of the slowest rank, which compares "

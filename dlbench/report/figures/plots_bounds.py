@@ -18,7 +18,7 @@ from dlbench.report.analysis.bounds import WAYS, Roof, median_time, network_boun
 from dlbench.report.analysis.labels import network
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import stack, time_scale
+from dlbench.report.figures.figure_parts import stack, time_scale, work
 from dlbench.report.figures.label_places import named, places
 from dlbench.report.figures.log_axes import log_axis, unit_of
 from dlbench.results.bounds_records import ProfileRun
@@ -42,7 +42,7 @@ _NAMED = 6
 _MAX_ROWS = 24
 
 
-def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
+def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
     """FLOP/s over arithmetic intensity of every layer that multiplies and adds, under the device's ceilings.
 
     Layers without counted FLOP (normalisation, activation, pooling) have no intensity: beside them stand the bytes per
@@ -50,6 +50,7 @@ def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
 
     Args:
         layers: as `bounds.layer_bounds` gives them.
+        title: mode and precision, as `work_of` names them.
     """
     points = pd.concat([_points(layers, way) for way in WAYS], ignore_index=True)
     counted = points[points["flop"] > 0]
@@ -65,8 +66,9 @@ def roofline(layers: pd.DataFrame, roof: Roof) -> Plot:
         here = counted[counted["way"] == way]
         left.plot(here["intensity"], here["flop_rate"], ls="none", zorder=3, **mark)
     left.set_xlabel("Arithmetic intensity [FLOP/B]")
-    left.set_title("Convolutions and matrix products")
+    left.set_title(f"Convolutions and matrix products\n{title}")
     _draw_moving(right, moving, roof)
+    right.set_title(f"No counted FLOP\n{title}")
     look.lay_out(figure)
     _name_slowest(left, counted)
     look.legend(figure, {way.capitalize(): mark for way, mark in _MARKS.items() if (points["way"] == way).any()})
@@ -84,7 +86,8 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     """The step of each network, from what its FLOP need at the peak, over what its bytes add, to overhead.
 
     Args:
-        networks: one row each: `label`, `mode`, and in seconds `flop_s`, `memory_s`, `optimizer_s`, `step_s`.
+        networks: one row each: `label`, `mode`, `precision`, and in seconds `flop_s`, `memory_s`, `optimizer_s` and
+            `step_s`.
     """
     parts = ["flop_s", "memory_s", "optimizer_s"]
     usable = networks.dropna(subset=[*parts, "step_s"])
@@ -126,10 +129,10 @@ def _where(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -> None:
         text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
         end = max(step, bound) / factor
         left.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=look.MUTED)
-    left.set_title(str(own["mode"].iloc[0]).capitalize())
     left.set_yticks(range(len(own)), [look.plain(str(label)) for label in own["label"]])
     left.set_ylim(len(own) - 0.5, -0.5)
     for axes in (left, right):
+        axes.set_title(work(own))
         look.clear_frame(axes)
 
 
@@ -143,9 +146,14 @@ def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
         if any(_PARTIAL in (layer.note or "") for layer in run.layers):
             label += " (partial FLOP)"
         times = {name: getattr(found, name) for name in ("flop_s", "memory_s", "optimizer_s")}
-        rows.append({"label": label, "mode": case["mode"], **times, "step_s": median_time(run.step_s)})
-    frame = pd.DataFrame(rows, columns=["label", "mode", "flop_s", "memory_s", "optimizer_s", "step_s"])
-    return frame.astype(dict.fromkeys(frame.columns[2:], float))
+        rows.append({"label": label, **case, **times, "step_s": median_time(run.step_s)})
+    frame = pd.DataFrame(rows, columns=["label", "mode", "precision", "flop_s", "memory_s", "optimizer_s", "step_s"])
+    return frame.astype(dict.fromkeys(frame.columns[3:], float))
+
+
+def work_of(run: ProfileRun) -> str:
+    """Mode and precision of a profile: "Training · fp32"."""
+    return work(pd.DataFrame([run.case]))
 
 
 def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
@@ -161,7 +169,7 @@ def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
 def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:
     """Draw both figures of one profile into `folder`; gives them, those too that could not be drawn and say why."""
     with look.style():
-        plots = [roofline(profile_frame(run, roof), roof), where_time_goes(networks_frame([(run, roof)]))]
+        plots = [roofline(profile_frame(run, roof), roof, work_of(run)), where_time_goes(networks_frame([(run, roof)]))]
         for plot in plots:
             if plot.figure is not None:
                 look.save(plot.figure, folder, plot.name)
@@ -219,7 +227,6 @@ def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
 
 def _draw_moving(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
     """Bytes per second of layers without counted FLOP, one column each way."""
-    axes.set_title("No counted FLOP")
     axes.set_xticks(range(len(WAYS)), [way.capitalize() for way in WAYS])
     axes.set_xlim(-0.6, len(WAYS) - 0.4)
     if points.empty:

@@ -10,9 +10,9 @@ from dlbench.report.analysis.labels import network, network_order
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import grid, label_outer
+from dlbench.report.figures.figure_parts import grid, label_outer, work
 from dlbench.report.figures.log_axes import log_axis
-from dlbench.suites.case import MODES
+from dlbench.suites.case import MODES, PRECISIONS
 
 _MAX_PANELS = 6
 #: Rates that differ by more are shown on a logarithmic scale: on a linear one the smaller ones lie on the axis.
@@ -25,23 +25,23 @@ _LINES: dict[str, dict[str, Any]] = {
 
 
 def pipeline_plot(cases: pd.DataFrame) -> Plot:
-    """One panel per network and mode: loader alone, device alone, both together."""
-    groups = dict(list(cases.sort_values("loader_workers").groupby(["model", "mode"])))
-    shown = [(name, mode) for name in network_order(cases["model"]) for mode in MODES if (name, mode) in groups]
-    shown = shown[:_MAX_PANELS]
-    figure, panels = grid(len(shown), height=2.3)
-    for (name, mode), axes in zip(shown, panels, strict=True):
-        own = groups[name, mode]
+    """One panel per network, mode and precision: loader alone, device alone, both together."""
+    groups = cases.sort_values("loader_workers").groupby(["model", "mode", "precision"], sort=True)
+    place = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    keys = sorted(groups.groups, key=lambda key: [place[part] for part in key])[:_MAX_PANELS]
+    figure, panels = grid(len(keys), height=2.3)
+    for key, axes in zip(keys, panels, strict=True):
+        own = groups.get_group(key)
         for metric, mark in _LINES.items():
             axes.plot(own["loader_workers"], own[metric], markersize=6, **mark)
-        axes.set_title(f"{look.plain(network(name), 26)}, {mode}")
+        axes.set_title(f"{look.plain(network(key[0]), 26)}\n{work(own)}")
         values = own[list(_LINES)].to_numpy(float)
         if values.max() > _LOG_RATIO * values.min() > 0:
             log_axis(axes, "y")
         else:
             axes.set_ylim(bottom=0)
         axes.set_xticks(sorted(own["loader_workers"].unique()))
-    label_outer(panels, "Loader workers", METRICS["throughput"].heading)
+    label_outer(panels, "Processes of the loader", METRICS["throughput"].heading)
     look.legend(figure, {METRICS[metric].title: mark for metric, mark in _LINES.items()})
     words = "Both together reach at most the smaller of the two; where squares lie below the dashes, loading limits."
     return Plot("pipeline", words, figure, records=tuple(cases["attempt_id"]))

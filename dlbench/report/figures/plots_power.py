@@ -32,7 +32,8 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
             if column == 0:
                 axes.set_ylabel(METRICS[metric].heading)
         case = points.iloc[0].to_dict()
-        panels[0, column].set_title(look.plain(f"{network(case['model'])}, {setting(case, ['mode', 'precision'])}", 34))
+        for axes in panels[:, column]:
+            axes.set_title(look.plain(f"{network(case['model'])}, {setting(case, ['mode', 'precision'])}", 34))
         panels[1, column].set_xlabel(f"{axis_title(one.axis)} [{AXES[one.axis]}]")
     left = len(sweeps) - len(drawn)
     more = f" Not drawn: {units.counted(left, 'sweep')}; see the table." if left else ""

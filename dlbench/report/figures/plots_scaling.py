@@ -10,14 +10,16 @@ import math
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_curves import KINDS, Curve, Point, level_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import grid, interval_words
+from dlbench.report.figures.figure_parts import grid, interval_words, work
 from dlbench.report.figures.log_axes import log_axis
+from dlbench.suites.case import MODES
 
 #: A figure shows so many curves; the table holds all.
 MAX_CURVES = 6
@@ -35,11 +37,16 @@ _WORDS = {"weak": "the batch per device fixed", "strong": "the batch over all de
 
 
 def plots(found: list[Curve], ending: str = "") -> list[Plot]:
-    """A figure for each kind of scaling there is."""
-    return [_plot(kind, own, ending) for kind in KINDS if (own := [c for c in found if c.kind == kind])]
+    """A figure for each kind of scaling and mode there is."""
+    keys = [(kind, mode) for kind in KINDS for mode in MODES]
+    return [
+        _plot(kind, mode, own, ending)
+        for kind, mode in keys
+        if (own := [c for c in found if (c.kind, c.mode) == (kind, mode)])
+    ]
 
 
-def _plot(kind: str, found: list[Curve], ending: str) -> Plot:
+def _plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot:
     shown = found[:MAX_CURVES]
     known = [name for name in _TITLES if any(getattr(p, name) is not None for c in shown for p in c.points)]
     figure, panels = grid(len(known), height=2.4)
@@ -59,7 +66,8 @@ def _plot(kind: str, found: list[Curve], ending: str) -> Plot:
     if any(not p.known for c in shown for p in c.predictions()):
         words += " A band is predicted too, where only limits are known."
     more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""
-    return Plot(f"scaling_{kind}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)
+    of_mode = "" if mode == "training" else f"_{mode}"
+    return Plot(f"scaling_{kind}{of_mode}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)
 
 
 def _draw(axes: Axes, curve: Curve, name: str, colour: str) -> None:
@@ -121,7 +129,7 @@ def _limits(point: Point, name: str) -> tuple[float, float]:
 
 def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
     unit = f" [{METRICS['throughput'].unit}]" if name == "throughput" else ""
-    axes.set_title(_TITLES[name] + unit)
+    axes.set_title(f"{_TITLES[name]}{unit}\n{work(pd.DataFrame(map(vars, shown)))}")
     axes.set_xlabel("Devices")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -10,7 +10,7 @@ from dlbench.report.analysis.selection import MAX_ROWS
 from dlbench.report.analysis.variability import Unit
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL, height_of
+from dlbench.report.figures.figure_parts import SMALL, height_of, work
 
 _COLUMN = {"host": "host", "device": "device_uuid"}
 
@@ -53,6 +53,7 @@ def units_plot(found: Sequence[Unit], cases: pd.DataFrame, names: Mapping[str, s
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.margins(x=0.15)
     axes.set_xlabel("Step time over the median of all processes of the same case, deviation [%]")
+    axes.set_title(work(cases))
     look.clear_frame(axes)
     count = sum(unit.kind == kind for unit in found)
     more = f" The {MAX_ROWS} that deviate most of {count}." if count > MAX_ROWS else ""

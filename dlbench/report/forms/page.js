@@ -131,6 +131,7 @@ for (const figure of document.querySelectorAll("figure")) {
   if (names.length < 2) continue;
   const bar = document.createElement("div");
   bar.className = "series";
+  bar.textContent = "Show: ";
   for (const name of names) {
     const button = document.createElement("button");
     button.type = "button";

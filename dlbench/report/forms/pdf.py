@@ -6,6 +6,7 @@ The same store gives the same bytes: the document bears the time of the latest a
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
@@ -118,7 +119,8 @@ def _sheet(sheet: Sheet) -> dict[str, Any]:
 
 
 def _drawable(text: str) -> str:
-    """`text` with a box for each character that the font lacks."""
+    """`text` with a box for each character that the font lacks; no line begins with a %."""
+    text = re.sub(r"(?<=\d) %", "\u00a0%", text)
     known = _characters()
     return "".join(c if c in "\n\u200b" or ord(c) in known else " " if c == "\t" else "□" for c in text)
 

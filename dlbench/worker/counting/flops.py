@@ -166,16 +166,17 @@ def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, s
         seed: seed of random numbers on the host.
     """
     try:
-        return _count_model(model, training, batch_size, seed, FlopCounterMode(display=False))
+        return count_operations(model, training, batch_size, seed, FlopCounterMode(display=False))
     except Exception:
         # PyTorch's counter uses module hooks, which fail for some networks, such as those that take gradients in
         # forward. Other errors occur again.
-        return _count_model(model, training, batch_size, seed, None)
+        return count_operations(model, training, batch_size, seed)
 
 
-def _count_model(
-    model: BuiltModel, training: bool, batch_size: int, seed: int, pytorch: FlopCounterMode | None
+def count_operations(
+    model: BuiltModel, training: bool, batch_size: int, seed: int = 0, pytorch: FlopCounterMode | None = None
 ) -> Counted:
+    """`count_model` with PyTorch's own counter beside this one only where it is given: it takes a third of the time."""
     module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
     batch = model.make_batch(batch_size, "meta")

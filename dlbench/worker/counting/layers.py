@@ -13,7 +13,7 @@ from torch import nn
 from dlbench.errors import BadInput
 from dlbench.facts.layers import LayerRow
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.counting.flops import Counted, Operation, count_model, quietly, uncounted
+from dlbench.worker.counting.flops import Counted, Operation, count_operations, quietly, uncounted
 
 #: Two batches separate work per image from constant work; a third verifies that the work is linear.
 _BATCHES = (2, 3, 5)
@@ -40,10 +40,10 @@ def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
 def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     """Return the layers of a network on the meta device; see `layers`."""
     with _shapes(model.module) as shapes:
-        smallest = count_model(model, training=True, batch_size=_BATCHES[0])
-    counts = [smallest, *(count_model(model, training=True, batch_size=batch) for batch in _BATCHES[1:])]
-    main = {o.module for o in count_model(model, training=False, batch_size=_BATCHES[0]).operations}
-    _require_alike(model.name, counts, count_model(model, training=True, batch_size=_BATCHES[0], seed=1))
+        smallest = count_operations(model, True, _BATCHES[0])
+    counts = [smallest, *(count_operations(model, True, batch) for batch in _BATCHES[1:])]
+    main = {o.module for o in count_operations(model, False, _BATCHES[0]).operations}
+    _require_alike(model.name, counts, count_operations(model, True, _BATCHES[0], seed=1))
     alike: dict[str, list[tuple[Operation, ...]]] = {}
     for operations in zip(*(c.operations for c in counts), strict=True):
         if not operations[0].recomputed:

@@ -35,10 +35,12 @@ def only(*records):
     return cases.iloc[0]
 
 
+PLAIN = {"step_s": (0.1, 0.2, 0.4), "window_s": 0.8, "device_window_s": 0.7, "energy_window_s": 0.8}
+
+
 def training(**changes):
     case = Case("alexnet", precision="tf32", batch_size=10, device="cuda")
-    plain = {"step_s": (0.1, 0.2, 0.4), "window_s": 0.8, "device_window_s": 0.7, "energy_window_s": 0.8}
-    return fakes.record(case, **(plain | changes))
+    return fakes.record(case, **(PLAIN | changes))
 
 
 def test_every_metric_has_a_unit_and_a_description():
@@ -175,20 +177,28 @@ IMPOSSIBLE = {
 }
 
 
-@pytest.mark.parametrize("name", IMPOSSIBLE)
-def test_a_record_with_impossible_values_can_be_reported_shown_exported_and_projected(name, tmp_path, capsys):
-    record = training(**({"step_s": fakes.noisy_steps(0.1, 30, 1)} | IMPOSSIBLE[name]))
-    store = str(fakes.fill(tmp_path / "store", [record]))
+def test_records_with_impossible_values_can_be_reported_shown_exported_and_projected(tmp_path, capsys):
+    records = [
+        fakes.record(
+            Case("alexnet", precision="tf32", batch_size=10 + number, device="cuda"), number=number,
+            **(PLAIN | {"step_s": fakes.noisy_steps(0.1, 30, 1)} | values),
+        )
+        for number, values in enumerate(IMPOSSIBLE.values())
+    ]  # fmt: skip
+    store = str(fakes.fill(tmp_path / "store", records))
+    shown = [["show", record.attempt_id, "--results", store, *form] for record in records for form in ((), _JSON)]
     for command in (
         ["report", store, "-o", str(tmp_path / "page")],
-        ["show", record.attempt_id, "--results", store],
-        ["show", record.attempt_id, "--results", store, "--format", "json"],
+        *shown,
         ["export", store, "--format", "csv"],
         ["project", store, "--images", "1000", "--epochs", "1"],
     ):
         assert main(command) == 0, command
-    said = capsys.readouterr().out
-    assert "inf" not in re.findall(r"[a-z]+", said.partition("Measured")[0])
+        said = capsys.readouterr().out
+        assert "inf" not in re.findall(r"[a-z]+", said.partition("Measured")[0]), command
+
+
+_JSON = ("--format", "json")
 
 
 @pytest.mark.parametrize("power", [0.0, -1.0])

@@ -282,16 +282,17 @@ def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_t
             for axes in plot.figure.axes
             if any("Fill" in type(c).__name__ for c in axes.collections)
         ]
-    assert bands == ["Throughput [img/s]", "Speedup over one device", "Efficiency"]
+    titles = ("Throughput [img/s]", "Speedup over one device", "Efficiency")
+    assert bands == [f"{title}\nTraining · fp32" for title in titles]
     assert "where only limits are known" in plot.caption
 
 
 def test_each_kind_has_its_figure(tmp_path):
     found = curves(content(tmp_path, cluster("weak") + cluster("strong")))
     with figure_style.style():
-        drawn = plots(found)
+        drawn = plots([*found, dataclasses.replace(found[0], mode="inference")])
         names = [p.name for p in drawn]
         svg = figure_style.save(drawn[0].figure, tmp_path, drawn[0].name)
-    assert names == ["scaling_weak", "scaling_strong"]
+    assert names == ["scaling_weak", "scaling_weak_inference", "scaling_strong"]
     assert "Efficiency" in svg
     assert "on one device" in drawn[0].caption

@@ -11,7 +11,7 @@ from dlbench.report import build
 from dlbench.report.analysis import content
 from dlbench.report.chapters import bounds_section
 from dlbench.report.chapters.bounds_section import bounds
-from dlbench.report.figures import figure_style
+from dlbench.report.figures import figure_style, plots_time
 from dlbench.results.bounds_records import (
     AllReduce,
     AllReduceRun,
@@ -87,7 +87,7 @@ def test_a_profile_gives_both_figures_and_its_layers(store):
     add_ceilings(store)
     add_profile(store)
     plots = {block.plot.name: block.plot for block in section_of(store).blocks if block.plot}
-    assert set(plots) == {"where_time_goes", "roofline-fp32"}
+    assert set(plots) == {"where_time_goes", "roofline-inference-fp32"}
     assert all(plot.figure is not None for plot in plots.values())
     layers = next(block for block in section_of(store).blocks if block.folded)
     assert layers.heading.startswith("Layers by time lost: LeNet-5, inference, fp32, batch 64")
@@ -130,6 +130,22 @@ def test_every_case_stands_beside_the_measured_peak_of_its_system(store):
     assert set(shown["measured_peak"]) == {100e9}
     assert shown["share_of_measured_peak"].tolist() == pytest.approx((shown["flop_rate"] / 100e9).tolist())
     assert shown["layer_bound"].isna().all()
+    with figure_style.style():
+        plot = plots_time.flop_time(shown)
+    assert "The dashed line is the peak" in plot.caption
+    for axes in plot.figure.axes:
+        flop, time_s = next(line for line in axes.lines if line.get_linestyle() == "--").get_data()
+        assert time_s == pytest.approx(flop / 100e9)
+
+
+def test_rooflines_of_training_and_inference_stay_apart(store):
+    add_ceilings(store)
+    add_profile(store)
+    add_profile(store, dataclasses.replace(CASE, mode="training"), "t")
+    plots = {block.plot.name: block.plot for block in section_of(store).blocks if block.plot}
+    assert set(plots) == {"where_time_goes", "roofline-training-fp32", "roofline-inference-fp32"}
+    assert "t" in plots["roofline-training-fp32"].runs
+    assert "p" not in plots["roofline-training-fp32"].runs
 
 
 @pytest.mark.parametrize("change", [{"system_key": "another"}, {"torch_threads": 1}, {"device_kind": "cuda"}])
@@ -225,4 +241,4 @@ def test_the_whole_report_holds_the_chapter_and_hostile_names_do_no_harm(store, 
     text = (tmp_path / "report" / "index.html").read_text()
     assert 'id="bounds"' in text
     assert "<script>alert" not in text
-    assert (tmp_path / "report" / "figures" / "roofline-fp32-2.svg").exists()
+    assert (tmp_path / "report" / "figures" / "roofline-inference-fp32-2.svg").exists()

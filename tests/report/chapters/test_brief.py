@@ -59,6 +59,12 @@ def test_each_system_has_a_card_whose_headline_hides_no_reversal(blocks):
     lines = dict(cards["Cedar"].lines)
     assert {"Energy per image", "Peak memory", "Cost per image", "Warnings"} <= set(lines)
     assert lines["Peak memory"] == "1.00 ×"
+    base = dict(cards["Alder"].lines)
+    assert "its ResNet-50" in cards["Alder"].note
+    assert base["fp32 training"].endswith(" img/s")
+    assert base["Energy per image"].endswith(" mJ/img")
+    assert " to " in base["Peak memory"]
+    assert base["Cost per million images"].endswith(" EUR")
 
 
 def test_the_figure_has_a_panel_per_precision_and_marks_that_lead_to_records(blocks, content):

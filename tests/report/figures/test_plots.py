@@ -14,6 +14,7 @@ from dlbench.report.figures import (
     log_axes,
     pdf_fonts,
     plots_batch,
+    plots_pipeline,
     plots_rates,
     plots_samples,
     plots_time,
@@ -266,6 +267,16 @@ def test_every_panel_names_its_precision_and_one_mode(name, gpu_cases):
     for title in (axes.get_title(loc="left").lower() for axes in panels):
         assert ("training" in title) != ("inference" in title), title
         assert any(precision in title for precision in PRECISIONS), title
+
+
+def test_the_input_pipeline_has_a_panel_per_network_mode_and_precision():
+    keys = [("resnet50", "training", "fp32"), ("resnet50", "training", "amp_bf16"), ("alexnet", "training", "fp32")]
+    rows = [(*key, workers, 90.0 * workers, 400.0, 85.0 * workers, "a") for key in keys for workers in (1, 4)]
+    columns = ["model", "mode", "precision", "loader_workers", "loader_throughput", "device_throughput", "throughput"]
+    with figure_style.style():
+        figure = plots_pipeline.pipeline_plot(pd.DataFrame(rows, columns=[*columns, "attempt_id"])).figure
+    titles = [axes.get_title(loc="left") for axes in figure.axes if axes.get_visible()]
+    assert titles == ["AlexNet\nTraining · fp32", "ResNet-50\nTraining · fp32", "ResNet-50\nTraining · amp_bf16"]
 
 
 def test_a_batch_curve_keeps_to_one_setting(gpu_cases):

@@ -33,7 +33,7 @@ def draw(plot, folder):
 
 @pytest.mark.parametrize("roof", [ROOF, Roof("fp32"), Roof("fp32", 100.0), Roof("fp32", None, 10.0)])
 def test_the_roofline_is_drawn_with_whatever_roof_is_known(roof, tmp_path):
-    plot, svg = draw(lambda: plots_bounds.roofline(frame(roof), roof), tmp_path)
+    plot, svg = draw(lambda: plots_bounds.roofline(frame(roof), roof, "Training · fp32"), tmp_path)
     assert plot.name == "roofline"
     assert "conv1" in svg
     assert ("measured" in plot.caption) == (roof is ROOF)
@@ -42,7 +42,7 @@ def test_the_roofline_is_drawn_with_whatever_roof_is_known(roof, tmp_path):
 
 def test_points_lie_where_a_person_puts_them():
     with figure_style.style():
-        left, right = plots_bounds.roofline(frame(), ROOF).figure.axes
+        left, right = plots_bounds.roofline(frame(), ROOF, "Training · fp32").figure.axes
     points = {line.get_marker(): line.get_xydata() for line in left.lines if line.get_marker() in ("o", "^")}
     # conv1 forward: 50 FLOP over 4 bytes in 1 s; backward: 100 FLOP over 80 bytes in 2 s.
     assert sorted(map(tuple, points["o"])) == [(2.5, 30.0), (12.5, 50.0)]
@@ -60,7 +60,7 @@ def test_names_of_layers_that_lie_close_cover_neither_points_nor_each_other():
               backward_flop=100, backward_elements=20 + i) for i in range(30)
     ]  # fmt: skip
     with figure_style.style():
-        left = plots_bounds.roofline(frame(layers=alike), ROOF).figure.axes[0]
+        left = plots_bounds.roofline(frame(layers=alike), ROOF, "Training · fp32").figure.axes[0]
         figure_style.lay_out(left.figure)
     names = [text for text in left.texts if text.get_text().startswith("features")]
     assert names
@@ -77,7 +77,7 @@ def test_names_of_layers_that_lie_close_cover_neither_points_nor_each_other():
 def test_layers_with_a_partial_count_are_named_and_are_no_layers_without_arithmetic():
     mixing = layer("mix", (1.0,), (), forward_elements=4, note="not counted: _fft_r2c")
     with figure_style.style():
-        plot = plots_bounds.roofline(frame(layers=(*LAYERS, mixing)), ROOF)
+        plot = plots_bounds.roofline(frame(layers=(*LAYERS, mixing)), ROOF, "Training · fp32")
     assert plot.caption.endswith("The count is partial for mix.")
     moving = [y for line in plot.figure.axes[1].lines if line.get_marker() in ("o", "^") for y in line.get_ydata()]
     assert moving == pytest.approx([4 / 0.1, 8 / 0.3])
@@ -86,8 +86,8 @@ def test_layers_with_a_partial_count_are_named_and_are_no_layers_without_arithme
 
 
 def test_the_same_data_give_the_same_bytes(tmp_path):
-    first = draw(lambda: plots_bounds.roofline(frame(), ROOF), tmp_path / "a")[1]
-    assert draw(lambda: plots_bounds.roofline(frame(), ROOF), tmp_path / "b")[1] == first
+    first = draw(lambda: plots_bounds.roofline(frame(), ROOF, "Training · fp32"), tmp_path / "a")[1]
+    assert draw(lambda: plots_bounds.roofline(frame(), ROOF, "Training · fp32"), tmp_path / "b")[1] == first
 
 
 def test_where_the_time_goes_sums_to_the_step(tmp_path):
@@ -96,6 +96,7 @@ def test_where_the_time_goes_sums_to_the_step(tmp_path):
         {
             "label": "LeNet-5 · fp32 2",
             "mode": "training",
+            "precision": "fp32",
             "flop_s": 1.5,
             "memory_s": pytest.approx(0.4),
             "optimizer_s": 1.0,
@@ -113,7 +114,9 @@ def test_training_and_inference_stand_in_panels_of_their_own():
     inference = dataclasses.replace(profile(), case=profile().case | {"mode": "inference"})
     with figure_style.style():
         plot = plots_bounds.where_time_goes(plots_bounds.networks_frame([(profile(), ROOF), (inference, ROOF)]))
-    assert [axes.get_title(loc="left") for axes in plot.figure.axes] == ["Training", "", "Inference", ""]
+    assert [axes.get_title(loc="left") for axes in plot.figure.axes] == [
+        *("Training · fp32", "Training · fp32", "Inference · fp32", "Inference · fp32"),
+    ]
 
 
 def test_a_step_below_its_bound_has_no_overhead(tmp_path):
@@ -130,8 +133,8 @@ def test_without_a_step_a_sentence(step_s):
 
 
 def test_nothing_to_draw_gives_a_sentence():
-    assert plots_bounds.roofline(frame(layers=LAYERS[2:]), ROOF).figure is None
-    assert plots_bounds.roofline(frame(layers=()), ROOF).figure is None
+    assert plots_bounds.roofline(frame(layers=LAYERS[2:]), ROOF, "Training · fp32").figure is None
+    assert plots_bounds.roofline(frame(layers=()), ROOF, "Training · fp32").figure is None
     assert plots_bounds.where_time_goes(plots_bounds.networks_frame([])).figure is None
 
 

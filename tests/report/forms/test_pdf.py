@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dlbench.report import build, forms
+from dlbench.report.figures import figure_style
 from dlbench.report.forms import parallel
 from dlbench.suites.case import Case
 from tests.fakes import decision
@@ -23,9 +24,20 @@ def built(folder, records):
     return folder / "report" / "report.pdf"
 
 
+#: The start of the latest attempt of `quick_pdf`.
+BEGAN = datetime(2026, 12, 2, 3, 4, 5, 678, tzinfo=UTC)
+
+
 @pytest.fixture(scope="module")
 def quick_pdf(tmp_path_factory):
-    return built(tmp_path_factory.mktemp("pdf"), fakes.quick()[:4])
+    *records, last = fakes.quick()[:4]
+    return built(tmp_path_factory.mktemp("pdf"), [*records, dataclasses.replace(last, started_at=BEGAN.isoformat())])
+
+
+@pytest.fixture
+def no_png(monkeypatch):
+    """PNG takes a third of the time, and no document holds any."""
+    monkeypatch.setattr(figure_style, "FORMATS", {kind: figure_style.FORMATS[kind] for kind in ("svg", "pdf")})
 
 
 def text_of(path):
@@ -51,7 +63,7 @@ def _forms(page):
     return [name for name in objects if objects[name]["/Subtype"] == "/Form"]
 
 
-def test_a_report_is_short_and_its_appendix_holds_the_rest(tmp_path):
+def test_a_report_is_short_and_its_appendix_holds_the_rest(tmp_path, no_png):
     path = tmp_path / "report" / "report.pdf"
     build.build(decision.fill(tmp_path), path.parent)
     assert len(pypdf.PdfReader(path).pages) <= 20
@@ -72,7 +84,7 @@ def test_pages_are_numbered_landscape_and_hold_the_cases(quick_pdf):
         assert word in text
 
 
-def test_hard_names_are_drawn_or_boxed(tmp_path):
+def test_hard_names_are_drawn_or_boxed(tmp_path, no_png):
     hard = dataclasses.replace(fakes.GPU, hostname="机器 😀", device_name="Ωμέγα\x1b[31m\u202e" + fakes.HOSTILE)
     names = ("x" * 3000, "机器", "שלום", "[x] \\ {} $")
     records = [fakes.record(Case(n, device="cuda"), hard, i, warnings=(f"odd: {n}",)) for i, n in enumerate(names)]
@@ -85,15 +97,10 @@ def test_hard_names_are_drawn_or_boxed(tmp_path):
     assert "\x1b" not in text
 
 
-def test_a_long_table_is_cut_and_says_so(tmp_path):
+def test_a_long_table_is_cut_says_so_and_has_its_headings_on_each_page(tmp_path, no_png):
     cases = [Case("lenet5", device="cuda", batch_size=i + 1) for i in range(pdf.MAX_ROWS + 5)]
-    text = text_of(built(tmp_path, [fakes.record(c, number=i) for i, c in enumerate(cases)]))
-    assert f"These are the first {pdf.MAX_ROWS} of {pdf.MAX_ROWS + 5} rows" in " ".join(text.split())
-
-
-def test_a_table_over_several_pages_has_its_headings_on_each(tmp_path):
-    cases = [Case("lenet5", device="cuda", batch_size=i + 1) for i in range(pdf.MAX_ROWS)]
     path = built(tmp_path, [fakes.record(c, number=i) for i, c in enumerate(cases)])
+    assert f"These are the first {pdf.MAX_ROWS} of {pdf.MAX_ROWS + 5} rows" in " ".join(text_of(path).split())
     pages = pypdf.PdfReader(path.with_name("appendix.pdf")).pages
     holding = [text for text in (p.extract_text().replace("\u200b", "") for p in pages) if "-P batch_" in text]
     assert len(holding) > 1
@@ -104,24 +111,22 @@ def test_a_report_without_any_result_has_a_document_as_well(tmp_path):
     assert "The store is empty" in text_of(built(tmp_path, []))
 
 
-def test_the_document_bears_the_time_of_the_latest_attempt_to_the_second(tmp_path):
-    began = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
-    path = built(tmp_path, [dataclasses.replace(fakes.record(Case("lenet5")), started_at=began.isoformat())])
-    assert pypdf.PdfReader(path).metadata.creation_date == began.replace(microsecond=0)
+def test_the_document_bears_the_time_of_the_latest_attempt_to_the_second(quick_pdf):
+    assert pypdf.PdfReader(quick_pdf).metadata.creation_date == BEGAN.replace(microsecond=0)
 
 
-def test_the_same_store_gives_the_same_bytes_in_every_form(tmp_path):
-    store = fakes.fill(tmp_path / "store", fakes.quick()[:2])
-    for name in ("a", "b"):
-        build.build([store], tmp_path / name)
-    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file())
+def test_the_same_store_gives_the_same_bytes_in_every_form(quick_pdf, tmp_path):
+    first = quick_pdf.parent
+    build.build([first.parent / "store"], tmp_path)
+    files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert {f.name for f in files} >= {*build.FORMS, "report.tex"}
+    assert {f.suffix for f in files} >= {".svg", ".png", ".pdf"}
     for name in files:
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+        assert (first / name).read_bytes() == (tmp_path / name).read_bytes(), name
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_without_its_library_all_but_the_pdf_is_written(tmp_path, monkeypatch, cores):
+def test_without_its_library_all_but_the_pdf_is_written(tmp_path, monkeypatch, no_png, cores):
     monkeypatch.setattr(parallel, "_num_cores", lambda: cores)
     monkeypatch.setitem(sys.modules, "typst", None)
     monkeypatch.delitem(sys.modules, "dlbench.report.forms.pdf")

@@ -1,11 +1,14 @@
-"""The list of layers: shapes and bytes by hand, and sums that are the counted ones."""
+"""The list of layers: shapes and bytes by hand, sums that are the counted ones, and `dlbench/facts/layers.csv`."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 import torch
 from torch import nn
 
+from dlbench.facts.layers import catalogue_layers
 from dlbench.models import BUILDERS, BuiltModel
 from dlbench.suites.catalog import CATALOG
 from dlbench.worker.counting.flops import count_model
@@ -81,6 +84,26 @@ def test_sums_are_the_catalogues(name):
     if not listed.auxiliary_parameters:
         assert sum(row.forward_flop + row.backward_flop for row in rows) == listed.training_flop
     assert {row.kind for row in rows} == KINDS.get(name, {"conv", "fc"})
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_file_that_is_read_in_the_place_of_counting_holds_what_is_counted(name):
+    rows = list(counted_layers(name))
+    hint = "python -m dlbench.worker.counting.layers_table > dlbench/facts/layers.csv"
+    assert catalogue_layers(name) == rows, hint
+    every = layers_of(built(name), auxiliary=True) if CATALOG[name].auxiliary_parameters else rows
+    assert catalogue_layers(name, auxiliary=True) == every, hint
+
+
+def test_another_network_is_not_in_the_file():
+    assert catalogue_layers("tests.worker.networks.counted:Spectrum") is None
+
+
+def test_every_field_comes_back_as_it_was():
+    (first, *_) = catalogue_layers("lenet5")
+    assert dataclasses.asdict(first) | {"macs": 117_600, "stride": (1, 1), "padding": (2, 2), "uncounted": ()} == (
+        dataclasses.asdict(first)
+    )
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
