@@ -370,27 +370,33 @@ def test_two_systems_stand_side_by_side(tmp_path):
     assert "AMD EPYC 7B13" in printed
 
 
-def test_a_case_of_several_ranks_is_one_row(tmp_path):
-    path = built(tmp_path, [fakes.record(Case("vgg16", device="cuda", devices_per_node=4))])
-    assert len(pd.read_csv(path.parent / "comparison.csv")) == 1
+def test_a_case_of_several_ranks_is_one_row(whole_page):
+    rows = pd.read_csv(whole_page.parent / "comparison.csv")
+    assert sorted(rows["devices_per_node"])[-3:] == [1, 2, 4]
+    assert len(rows) == len(fakes.quick(fakes.GPU)) + 3
 
 
-def test_warnings_are_grouped_with_their_cases(tmp_path):
+@pytest.fixture(scope="module")
+def odd_text(tmp_path_factory):
+    """The text of a report of two cases with warnings, beside a part that cannot be read."""
+    root = tmp_path_factory.mktemp("odd")
     said = {"warnings": ("short_window: the window of 0.2 s is short",), "throttle_reasons": ("power cap",)}
     records = [fakes.record(Case(n, device="cuda"), number=i, **said) for i, n in enumerate(("vgg16", "resnet50"))]
-    text = " ".join(parse(built(tmp_path, records).read_text()).text)
-    assert text.count("the window of 0.2 s is short") == 1
-    assert "short_window" in text
-    assert "throttled" in text
-
-
-def test_an_unreadable_part_is_named_and_the_rest_reported(tmp_path):
-    store = fakes.fill(tmp_path / "store", fakes.quick()[:2])
+    store = fakes.fill(root / "store", records)
     (store / "broken.parquet").write_bytes(b"PAR1 no")
-    text = " ".join(parse(build.build([store], tmp_path / "report").read_text()).text)
-    assert "unreadable part" in text
-    assert "broken.parquet" in text
-    assert "2 of 2" in text
+    return " ".join(parse(build.build([store], root / "report").read_text()).text)
+
+
+def test_warnings_are_grouped_with_their_cases(odd_text):
+    assert odd_text.count("the window of 0.2 s is short") == 1
+    assert "short_window" in odd_text
+    assert "throttled" in odd_text
+
+
+def test_an_unreadable_part_is_named_and_the_rest_reported(odd_text):
+    assert "unreadable part" in odd_text
+    assert "broken.parquet" in odd_text
+    assert "2 of 2" in odd_text
 
 
 def test_a_source_that_is_not_there_is_a_clear_error(tmp_path):
@@ -404,13 +410,14 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path):
         built(tmp_path, fakes.quick()[:1])
 
 
-@pytest.mark.parametrize("width", [80, 120, None])
-def test_the_terminal_table_fits_its_terminal_and_has_units(tmp_path, monkeypatch, width):
-    monkeypatch.setattr(summary, "terminal_width", lambda: width)
-    printed = summary.terminal(read([fakes.fill(tmp_path / "store", fakes.classic()[::7])]))
-    assert max(map(len, printed.splitlines())) <= (width or summary.DEFAULT_WIDTH)
-    for word in ("img/s", "%", "ResNet-50", "amp_bf16"):
-        assert word in printed
+def test_the_terminal_table_fits_its_terminal_and_has_units(tmp_path, monkeypatch):
+    content = read([fakes.fill(tmp_path / "store", fakes.classic()[::7])])
+    for width in (80, 120, None):
+        monkeypatch.setattr(summary, "terminal_width", lambda width=width: width)
+        printed = summary.terminal(content)
+        assert max(map(len, printed.splitlines())) <= (width or summary.DEFAULT_WIDTH)
+        for word in ("img/s", "%", "ResNet-50", "amp_bf16"):
+            assert word in printed
 
 
 def test_names_in_a_store_cannot_steer_the_terminal(tmp_path):
