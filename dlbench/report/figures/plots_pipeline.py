@@ -26,12 +26,14 @@ _LINES: dict[str, dict[str, Any]] = {
 
 def pipeline_plot(cases: pd.DataFrame) -> Plot:
     """One panel per network, mode and precision: loader alone, device alone, both together."""
-    groups = cases.sort_values("loader_workers").groupby(["model", "mode", "precision"], sort=True)
+    by = ["model", "mode", "precision"]
     place = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
-    keys = sorted(groups.groups, key=lambda key: [place[part] for part in key])[:_MAX_PANELS]
+    keys = sorted(
+        cases[by].drop_duplicates().itertuples(index=False, name=None), key=lambda key: [place[part] for part in key]
+    )[:_MAX_PANELS]
     figure, panels = grid(len(keys), height=2.3)
     for key, axes in zip(keys, panels, strict=True):
-        own = groups.get_group(key)
+        own = cases[(cases[by] == list(key)).all(axis=1)].sort_values("loader_workers")
         for metric, mark in _LINES.items():
             axes.plot(own["loader_workers"], own[metric], markersize=6, **mark)
         axes.set_title(f"{look.plain(network(key[0]), 26)}\n{work(own)}")

@@ -129,7 +129,7 @@ def _limits(point: Point, name: str) -> tuple[float, float]:
 
 def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
     unit = f" [{METRICS['throughput'].unit}]" if name == "throughput" else ""
-    axes.set_title(f"{_TITLES[name]}{unit}\n{work(pd.DataFrame(map(vars, shown)))}")
+    axes.set_title(f"{_TITLES[name]}{unit}\n{work(pd.DataFrame([vars(c) for c in shown]))}")
     axes.set_xlabel("Devices")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -176,7 +176,7 @@ def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, s
 def count_operations(
     model: BuiltModel, training: bool, batch_size: int, seed: int = 0, pytorch: FlopCounterMode | None = None
 ) -> Counted:
-    """`count_model` with PyTorch's own counter beside this one only where it is given: it takes a third of the time."""
+    """`count_model` with PyTorch's own counter only where it is given."""
     module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
     batch = model.make_batch(batch_size, "meta")
