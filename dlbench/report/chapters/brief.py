@@ -169,8 +169,8 @@ def _absolute(content: Content, brief: Brief, system: str) -> tuple[str, list[tu
         if logs:
             values = [math.exp(fmean(own)) for own in logs]
             low, high = (_value(content, what, end(values)) for end in (min, max))
-            (first, _, unit), own = low.rpartition(" "), high.rpartition(" ")[-1]
-            shown = high if low == high else f"{first if unit == own else low} to {high}"
+            first, _, unit = low.rpartition(" ")
+            shown = high if low == high else f"{first if high.endswith(f' {unit}') else low} to {high}"
             lines.append((title.replace("Cost per image", "Cost per million images"), shown))
     return network(model), lines
 
