@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from dlbench.report.analysis import levels
-from dlbench.report.analysis.labels import network, setting
+from dlbench.report.analysis.labels import network
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.scaling_model import Sample, ScalingModel, fit
 from dlbench.report.analysis.side_by_side import numbered, over_processes
@@ -241,6 +241,6 @@ def _number(value: Any) -> float | None:
 def _name(case: Any, batch: str, cases: pd.DataFrame) -> str:
     """Network and batch, and of the other axes those that tell the curves apart."""
     words = f"{case['batch_size']} per device" if batch == "batch_size" else f"{case['global_batch']} in all"
-    fixed = ("model", "mode", "precision", *_SIZES)
+    fixed = ("model", *_SIZES)
     rest = [f"{a.replace('_', ' ')} {case[a]}" for a in AXES if a not in fixed and cases[a].nunique() > 1]
-    return ", ".join([network(str(case["model"])), setting(case, ("mode", "precision")), words, *rest])
+    return ", ".join([network(str(case["model"])), words, *rest])

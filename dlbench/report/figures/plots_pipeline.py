@@ -43,7 +43,7 @@ def pipeline_plot(cases: pd.DataFrame) -> Plot:
         else:
             axes.set_ylim(bottom=0)
         axes.set_xticks(sorted(own["loader_workers"].unique()))
-    label_outer(panels, "Processes of the loader", METRICS["throughput"].heading)
+    label_outer(panels, "Loader workers", METRICS["throughput"].heading)
     look.legend(figure, {METRICS[metric].title: mark for metric, mark in _LINES.items()})
     words = "Both together reach at most the smaller of the two; where squares lie below the dashes, loading limits."
     return Plot("pipeline", words, figure, records=tuple(cases["attempt_id"]))

@@ -40,7 +40,9 @@ def test_the_table_has_three_throughputs_what_limits_and_the_workers_that_feed_t
 
 def test_training_and_inference_have_a_panel_each(section):
     figure = section.blocks[1].plot.figure
-    assert [axes.get_title("left") for axes in figure.axes] == ["ResNet-50, training", "ResNet-50, inference"]
+    assert [axes.get_title("left") for axes in figure.axes] == [
+        *("ResNet-50\nTraining · fp32", "ResNet-50\nInference · fp32"),
+    ]
     assert all(len(line.get_xdata()) == 2 for axes in figure.axes for line in axes.lines)
 
 
