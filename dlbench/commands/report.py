@@ -47,7 +47,7 @@ def _report(options: argparse.Namespace) -> None:
     from dlbench.report.analysis.mix import read_mix
     from dlbench.report.analysis.projection import read_prices
     from dlbench.report.listings import summary
-    from dlbench.results import published
+    from dlbench.results import published, training_store
 
     # Columns of a large store take hundreds of megabytes each; page faults would cost 20 % of the time.
     keep_freed_memory()
@@ -57,7 +57,7 @@ def _report(options: argparse.Namespace) -> None:
     _show_step("reading")
     sources = [published.local(source, lambda file: _show_step(f"downloading {file}")) for source in options.sources]
     found = content.read([*sources, *references], options.baseline, prices, _show_step, mix=mix)
-    if found.attempts.empty and not found.skipped:
+    if found.attempts.empty and not found.skipped and training_store.read(found.sources).empty:
         _show_step("")
         raise BadInput(f"{' '.join(options.sources)} has no records; run `dlbench run quick` first")
     html = build.write(found, options.output, options.title, progress=_show_step)

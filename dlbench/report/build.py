@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from dlbench import units
 from dlbench.atomic_file import is_temporary, temporary_name, write_atomically, writer_runs
 from dlbench.errors import StoreError
 from dlbench.report.analysis.content import Content, read
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.sections import SECTIONS, opened, variability
+from dlbench.report.chapters.sections import chapters, opened, variability
 from dlbench.report.document import Report, Section
 from dlbench.report.export import tidy_csv_parts
 from dlbench.report.figures import figure_style, pdf_fonts
@@ -27,6 +28,7 @@ from dlbench.report.forms import latex
 from dlbench.report.forms.markdown import markdown_report
 from dlbench.report.forms.page import html_page
 from dlbench.report.forms.parallel import Crew, Pending, results
+from dlbench.results import training_store
 from dlbench.results.frames import release_memory
 from dlbench.table import Column, Table, csv_text
 
@@ -124,7 +126,7 @@ def _write(crew: Crew, content: Content, out: Path, title: str, on_progress: Cal
     found: dict[Callable[[Content], Section], Section] = {}
     figures: list[Pending] = []
     # The figures of raw samples take longest to draw.
-    for section in sorted(SECTIONS, key=lambda section: section is not variability):
+    for section in sorted(chapters(content), key=lambda section: section is not variability):
         found[section] = opened(section, content)
         release_memory()  # a process that is forked now would keep what this one has freed
         plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
@@ -137,7 +139,7 @@ def _write(crew: Crew, content: Content, out: Path, title: str, on_progress: Cal
             on_progress(found[section].title)
     report = Report(
         content,
-        [one for one in map(found.__getitem__, SECTIONS) if one.blocks or one.finding],
+        [one for one in map(found.__getitem__, chapters(content)) if one.blocks or one.finding],
         {},
         title,
         subtitle,
@@ -240,7 +242,8 @@ def _title(content: Content) -> str:
 
 def _subtitle(content: Content) -> str:
     if content.attempts.empty:
-        return "No results yet"
+        count = training_store.read(content.sources)["run_id"].nunique()
+        return units.counted(count, "training") if count else "No results yet"
     versions = content.attempts[["suite", "suite_version"]].drop_duplicates().sort_values(["suite", "suite_version"])
     suites = [f"{name} v{version}" for name, version in versions.itertuples(index=False)]
     first, last = content.attempts["started_at"].min(), content.attempts["started_at"].max()

@@ -20,7 +20,7 @@ from tests.fakes import records as fakes
 @pytest.fixture
 def report(tmp_path, monkeypatch):
     """The files of an earlier report of one record, beside one that somebody put there, and content of more records."""
-    monkeypatch.setattr(build, "SECTIONS", (summary,))
+    monkeypatch.setattr(build, "chapters", lambda content: (summary,))
     monkeypatch.setattr(
         build, "FORMS", {name: build.FORMS[name] for name in ("index.html", "metrics.csv", "report.md")}
     )

@@ -40,7 +40,18 @@ def section(epochs: pd.DataFrame) -> Section:
     if epochs.empty:
         return Section("convergence", "Convergence")
     blocks = [Block(words=_WORDS), *(Block(plot=plot) for plot in plots(epochs)), Block(table=training_table(epochs))]
-    return Section("convergence", "Convergence", blocks)
+    return Section("convergence", "Convergence", blocks, _finding(_runs(epochs)))
+
+
+def _finding(runs: pd.DataFrame) -> str:
+    """How many trainings reached their target, and which was the fastest."""
+    reached = runs[runs["status"] == "reached"]
+    words = f"{len(reached)} of {units.counted(len(runs), 'training')} reached the target"
+    if reached.empty:
+        return f"{words}."
+    fast = reached.iloc[reached["time_to_target_s"].argmin()]
+    time = units.seconds(fast["time_to_target_s"])
+    return f"{words}; {network(fast['model'])} with {fast['optimizer']} was the fastest, in {time}."
 
 
 def training_table(epochs: pd.DataFrame) -> Table:

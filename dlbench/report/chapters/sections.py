@@ -255,6 +255,13 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
 )
 
 
+def chapters(content: Content) -> tuple[Callable[[Content], Section], ...]:
+    """The chapters that have something to say: of results without any case the trainings, and files passed over."""
+    if content.attempts.empty:
+        return (summary, trainings, failures) if content.skipped else (summary, trainings)
+    return SECTIONS
+
+
 def _counted() -> dict[str, CountedFacts]:
     """The counts of the catalogue, which a test holds against the actual modules."""
     networks = [CATALOG[name] for name in audit.COUNTED_MODELS]

@@ -13,10 +13,11 @@ from dlbench.report.analysis.labels import network, setting, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.selection import fastest
 from dlbench.report.analysis.side_by_side import numbered, over_processes
-from dlbench.report.chapters import brief, tables
+from dlbench.report.chapters import brief, convergence, tables
 from dlbench.report.chapters.systems_section import measured
 from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
+from dlbench.results import training_store
 from dlbench.suites.case import USUAL_CONFIDENCE
 
 
@@ -28,7 +29,9 @@ def summary(content: Content) -> Section:
         return Section("summary", "In brief", [*brief.blocks(content), machines], folded=False)
     processes = numbered(content.shown)
     cases = with_warnings(over_processes(processes), processes)
-    blocks = [Block(words=_in_words(content, cases), emphasis=True), Block(figures=_key_figures(content, cases))]
+    blocks = [Block(words=_in_words(content, cases), emphasis=True)]
+    if not content.attempts.empty:
+        blocks.append(Block(figures=_key_figures(content, cases)))
     if warned := of_all(content.shown, with_energy=True):
         blocks.append(Block(words=f"Warnings: {warned}. See Failures and warnings."))
     blocks += [Block(words=words) for words in _machines(content)]
@@ -144,7 +147,8 @@ def _setting(case: pd.Series, shown: pd.DataFrame) -> str:
 def _in_words(content: Content, cases: pd.DataFrame) -> str:
     shown = content.shown
     if content.attempts.empty:
-        return "The store is empty. `dlbench run` fills it."
+        trained = convergence.section(training_store.read(content.sources)).finding
+        return trained or "The store is empty. `dlbench run` fills it."
     if shown.empty:
         return "No case gave a result. What went wrong stands under Failures and warnings."
     sentences = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -185,6 +186,16 @@ def test_what_is_stored_is_read_again_with_its_table_and_figures(tmp_path):
     ]
     assert len(section(epochs).blocks) == 4
     assert not section(training_store.read([])).blocks
+
+
+def test_results_of_trainings_alone_give_a_report(tmp_path):
+    run = named(train(Training("mlp", optimizer="sgd", max_epochs=1, target_value=0.5)), 0)
+    training_store.write(tmp_path / "results", run)
+    command = [sys.executable, "-m", "dlbench", "report", str(tmp_path / "results"), "-o", str(tmp_path / "report")]
+    subprocess.run(command, check=True, capture_output=True)
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "1 of 1 training reached the target; MLP with sgd was the fastest" in page
+    assert re.findall(r"^## (.*)", page, re.MULTILINE) == ["In brief", "Convergence"]
 
 
 def test_a_suites_lists_multiply_and_options_replace_them(tmp_path):
