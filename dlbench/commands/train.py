@@ -51,6 +51,7 @@ def _train(options: argparse.Namespace) -> int:
         epochs = epochs[epochs["suite"] == suite]
         print(render(training_table(epochs), options.format), end="")
         say(f"curves: {', '.join(str(path) for path in write_figures(epochs, place))}")
+        say(f"next: `dlbench report {options.results}` builds the report")
     return SOME_FAILED if num_failed else OK
 
 
