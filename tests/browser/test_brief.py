@@ -33,8 +33,8 @@ def page(chromium, choice):
 ANSWERS = {
     "which is fastest in amp_bf16 training": "Birch is fastest in amp_bf16 training (1.25 × Alder, ±",
     "which is fastest in fp32": "Alder is fastest in fp32 training (1.22 × Birch, ±",
-    "which does most per joule": "Alder needs the least energy per image everywhere",
-    "which does most per euro": "Cedar costs the least per image everywhere",
+    "which does most per joule": "Alder needs the least energy per image in every precision and mode",
+    "which does most per euro": "Cedar costs the least per image in every precision and mode",
     "what is uncertain": "In amp_bf16 inference Birch against Alder is not decided (needs ",
 }
 

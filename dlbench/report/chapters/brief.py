@@ -69,11 +69,12 @@ def sentence(brief: Brief) -> str:
             sentences.append(_least(brief, best, words))
     sentences += [
         f"In {_work(one.group)} {brief.names[one.best]} against {brief.names[one.second]} is {_undecided(one.ratio)}."
+        + _opposite(brief, one)
         for one in leaders
         if not one.ratio.decided
     ]
     # The confidence stands where the first ± does.
-    return "\n".join([*sentences, *_reversals(brief, leaders)]).replace(" %)", " % at 95 %)", 1)
+    return "\n".join(sentences).replace(" %)", " % at 95 %)", 1)
 
 
 def _fastest(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
@@ -84,10 +85,11 @@ def _fastest(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
         if won and len(won) == len(leaders) > 1:
             shown = [one.ratio.better().value for one in won]
             rival = brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
-            return [f"{brief.names[best]} is fastest in every precision and mode ({_range(shown)} × {rival})."]
+            words = f"{brief.names[best]} is fastest in every precision and mode ({_range(shown)} × {rival})."
+            return [words + "".join(_opposite(brief, one) for one in won)]
         if won:
             works = _and(f"{_work(one.group)} ({_times(one.ratio, brief.names[one.second])})" for one in won)
-            parts.append(f"{brief.names[best]} is fastest in {works}.")
+            parts.append(f"{brief.names[best]} is fastest in {works}." + "".join(_opposite(brief, one) for one in won))
     return parts
 
 
@@ -103,7 +105,7 @@ def _least(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
     for best in dict.fromkeys(one.best for one in decided):
         won = [one for one in decided if one.best == best]
         everywhere = len(won) == len(leaders)
-        where = "everywhere" if everywhere else f"in {_and(_work(one.group) for one in won)}"
+        where = "in every precision and mode" if everywhere else f"in {_and(_work(one.group) for one in won)}"
         saved = _range([100 * (1 - one.ratio.value) for one in won], 2)
         seconds = {one.second for one in won}
         rival = brief.names[won[0].second] if len(seconds) == 1 else "the next"
@@ -200,6 +202,11 @@ def _table(brief: Brief) -> Table:
         f"for other networks. The interval follows from the spread between processes, times {DRIFT_ALLOWANCE:g} for "
         "drift. Verdicts hold at 95 % for a column together. A difference of up to 1 % counts as none."
     ]
+    if "energy" in criteria:
+        scopes = " and ".join(sorted(brief.cases["energy_scope"].dropna().unique()))
+        notes.append(f"Energy is gross energy of the {scopes}; rectifiers and cooling come on top.")
+    if "cost" in criteria:
+        notes.append("Cost is that of device time and energy at the prices given, which Cost to train names.")
     used = [i for i, column in enumerate(columns) if column.key != "but" or any(row[i] for row in rows)]
     return Table([columns[i] for i in used], [[row[i] for i in used] for row in rows], notes=notes)
 
@@ -268,6 +275,8 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[s
     if shared < total:
         found.append(f"{total - shared} of {total} cases are not shared by all systems; no ratio includes them.")
     found += _unlike(content, brief)
+    if content.rows.groupby("system_id")["system_hostname"].nunique().max() == 1:
+        found.append("Each system was measured on one machine: others of its kind may differ by some percent.")
     if len(found) > MAX_CAUTIONS:
         more = f"{len(found) - MAX_CAUTIONS + 1} more: see Failures and warnings and Systems side by side."
         found = [*found[: MAX_CAUTIONS - 1], more]
@@ -278,9 +287,10 @@ def _num_failed(content: Content, system: str) -> int:
     return int((content.failed["system_id"] == system).sum()) if "system_id" in content.failed else 0
 
 
-def _reversals(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
-    words = [f"{_work(one.group)}, {said}" for one in leaders if (said := _reversed(brief, one))]
-    return [f"Single networks show the opposite: {'; '.join(words)}."] if words else []
+def _opposite(brief: Brief, one: Leader) -> str:
+    """A further sentence where the second system is faster with some networks; else ""."""
+    said = _reversed(brief, one)
+    return f" The opposite holds in {_work(one.group)} for {said}." if said else ""
 
 
 def _unlike(content: Content, brief: Brief) -> list[str]:

@@ -71,7 +71,7 @@ def ratios(
                 )  # fmt: skip
                 reached += [r for r in (found.better().value, *(found.better().interval or ())) if r > 0]
         axes.set_title(precision)
-        axes.set_xlabel(f"Throughput over that of {look.plain(names[base], 24)} [×]")
+        axes.set_xlabel(f"Throughput over that of {look.plain(names[base], 24)} [×], logarithmic")
         look.clear_frame(axes)
     _rows(panels[0], places, modes)
     _scale(panels, min(reached), max(reached))
@@ -79,8 +79,8 @@ def ratios(
     left = f" No room for {len(models) - MAX_NETWORKS} networks: see the tables." if len(models) > MAX_NETWORKS else ""
     words = (
         f"Throughput over that of {names[base]} at equal settings, right is faster. A point is the geometric mean over "
-        "the batch sizes that all systems share, a bar its 95 % interval; without a bar, fewer than three runs were "
-        f"measured.{left}"
+        "the batch sizes that all systems share. Its bar is the 95 % interval; a narrow one is hidden by the point. "
+        f"Hollow points rest on fewer than three runs.{left}"
     )
     shown = set().union(*numbers.values())
     records = tuple(attempt for (number, _), of_case in attempts.items() if number in shown for attempt in of_case)
@@ -93,7 +93,9 @@ def _point(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid: str
         low, high = (min(_WIDEST, max(1 / _WIDEST, end)) for end in found.interval)
         axes.plot([low, high], [y, y], color=colour, lw=2.4, alpha=0.5, solid_capstyle="butt", gid=f"{gid}-bar")
     value = min(_WIDEST, max(1 / _WIDEST, found.value))
-    axes.plot([value], [y], ls="none", markersize=5.2, markeredgewidth=0, gid=gid, zorder=3, **mark)  # type: ignore[arg-type]
+    # Hollow: too few runs for an interval.
+    edge = {"markeredgewidth": 0} if found.interval else {"markeredgewidth": 1.3, "markerfacecolor": look.PAPER}
+    axes.plot([value], [y], ls="none", markersize=5.2, gid=gid, zorder=3, **edge, **mark)  # type: ignore[arg-type]
 
 
 def _told(found: Ratio, name: str, base: str, work: str) -> str:
