@@ -117,7 +117,7 @@ def close_left_open(root: Path) -> int:
     for problem in problems:
         say(problem)
     for record in closed:
-        say(f"closed {record.attempt_id} of a killed run: {record.status}")
+        say(f"a killed run left {record.attempt_id} open; it is now closed with status {record.status}")
     leftovers.sweep(root)
     return len(closed)
 

@@ -391,7 +391,7 @@ _LENET: dict[str, Reason] = {
         "LeCun's connections without C5 and F6, not MACs",
         _of(_CONNECTIONS, "C1", "S2", "C3", "S4", "output"),
         (
-            (-90_000, "for the connections that LeCun's sparse C3 lacks"),
+            (-90_000, "connections missing in LeCun's sparse C3"),
             (4_704 + 1_600, "biases of C1 and C3"),
             (5_880 + 2_000, "sub-sampling S2 and S4"),
             (840, "output layer"),
@@ -401,7 +401,7 @@ _LENET: dict[str, Reason] = {
         "only C5 and F6, as in the 58k of the same column",
         (("C5", 1), ("F6", 1)),
         ((-1, "output layer, of radial basis functions in LeCun's paper"),),
-        "C5 is a convolution over all of its 5x5 input: both tables count it as fully connected.",
+        "C5 is a convolution over its whole 5x5 input. Both tables count it as fully connected.",
     ),
     "fc_weights": _c5_and_f6("trainable parameters"),
     "fc_macs": _c5_and_f6("connections"),
@@ -409,27 +409,28 @@ _LENET: dict[str, Reason] = {
         "LeCun's trainable parameters, biases included",
         _of(_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),
         (
-            (-900, "weights that LeCun's sparse C3 lacks"),
+            (-900, "weights missing in LeCun's sparse C3"),
             (6 + 16 + 120 + 84, "biases"),
             (12 + 32, "coefficients and biases of the sub-sampling S2 and S4"),
             (-840, "output layer, whose weights LeCun set by hand"),
         ),
-        f"The 2.6k conv. weights of the same column have a dense C3 instead (150 + 2400 = {shown(2_550)}), "
-        "so its parts, 2.6k + 58k, are more than its total.",
+        f"The 2.6k conv. weights in the same column assume a dense C3 (150 + 2400 = {shown(2_550)}). The parts, 2.6k + "
+        f"58k, therefore exceed the total.",
     ),
     "total_macs": Reason(
         "All of LeCun's connections, not MACs",
         _of(_CONNECTIONS, "C1", "S2", "C3", "S4", "C5", "F6", "output"),
         (
-            (-90_000, "for the connections that LeCun's sparse C3 lacks"),
+            (-90_000, "connections missing in LeCun's sparse C3"),
             (4_704 + 1_600 + 120 + 84, "biases of C1, C3, C5 and F6"),
             (5_880 + 2_000, "sub-sampling S2 and S4"),
         ),
     ),
 }
 _CAFFE_FILTERS = (
-    "20 and 50 are the filters of Caffe's LeNet, another network: it has "
-    f"{shown(20 * 25 + 50 * 20 * 25)} conv. weights and {shown(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
+    f"20 and 50 are the filters of Caffe's LeNet, a different network. It has {shown(20 * 25 + 50 * 20 * 25)} conv. "
+    f"weights and {shown(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
     f"{shown(25_500 + 800 * 500 + 500 * 10)} and {shown(1_888_000 + 800 * 500 + 500 * 10)} in all. "
-    "LeCun's C1 and C3 have 6 and 16 filters, as counted; only these give the 2.6k conv. weights of the same column."
+    "LeCun's C1 and C3 have 6 and 16 filters, as counted. Only these numbers give the 2.6k conv. weights in the same "
+    "column."
 )

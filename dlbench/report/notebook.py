@@ -85,7 +85,7 @@ def _figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str | None
         return _over_systems(cases, metric)
     cases = _of_system(cases, system)
     if cases.empty:
-        raise BadInput("no measured case to draw: the sources or the frame hold none")
+        raise BadInput("there is no measured case to draw in the sources or the frame")
     with figure_style.style():
         plot = draw(cases)
     if plot.figure is None:
@@ -120,7 +120,7 @@ def _of_system(cases: pd.DataFrame, system: str | None) -> pd.DataFrame:
     names = list(dict.fromkeys(cases["system"]))
     if system is None and len(names) > 1:
         listed = ", ".join(map(str, names))
-        raise BadInput(f"results of {len(names)} systems ({listed}): name one, as in system={names[0]!r}")
+        raise BadInput(f"these are results of {len(names)} systems ({listed}); choose one, as in system={names[0]!r}")
     if system is None:
         return cases
     if system not in names:

@@ -119,7 +119,7 @@ def prometheus(content: Content) -> Iterator[str]:
             yield f"# HELP dlbench_{title} {_one_line(METRICS[metric].description)}\n# TYPE dlbench_{title} gauge\n"
             yield from lines
     if found:
-        yield "# HELP dlbench_ok Whether the latest attempt was measured.\n# TYPE dlbench_ok gauge\n"
+        yield "# HELP dlbench_ok Whether the latest attempt was measured (1) or failed (0).\n# TYPE dlbench_ok gauge\n"
         yield from (f"dlbench_ok{_labels(e.labels)} {int(e.status in DONE_STATUSES)}\n" for e in found)
         yield "# HELP dlbench_started_seconds Start of the latest attempt.\n# TYPE dlbench_started_seconds gauge\n"
         yield from (f"dlbench_started_seconds{_labels(e.labels)} {e.started_at.timestamp()!r}\n" for e in found)

@@ -47,7 +47,7 @@ def accept(results, tmp_path, text, *words):
     [
         ("throughput", "at_least = 300", "", 0, "passed"),
         ("throughput", "at_least = 340", "", 1, "failed"),
-        ("throughput", "at_least = 320", "", 2, "the interval holds the limit"),
+        ("throughput", "at_least = 320", "", 2, "the limit lies inside the interval"),
         ("throughput", "at_least = 340", "tolerance = 0.1", 0, "passed"),
         ("throughput", "at_most = 340", "", 0, "passed"),
         ("throughput", "at_most = 300", "", 1, "failed"),
@@ -65,7 +65,7 @@ def test_verdicts_and_exit_statuses(results, tmp_path, capsys, metric, bound, mo
     [
         ('{model = "vgg11"}', "no record matches"),
         ('{model = "vgg16"}', "several cases match; they differ in batch_size"),
-        ('{model = "alexnet"}', "no process has a throughput (oom)"),
+        ('{model = "alexnet"}', "no process has a value of throughput (oom)"),
     ],
 )
 def test_lines_that_match_no_case_or_two_are_not_decided(results, tmp_path, capsys, case, reason):

@@ -94,8 +94,8 @@ def test_a_regression_is_named_on_stderr(stores, capsys):
 @pytest.mark.parametrize(
     ("sides", "why"),
     [
-        (["base", "few"], "2 cases: 1 not decided, in BASE alone; 1 not decided, with too few processes"),
-        (["failed", "few"], "2 cases: 1 not decided, in BASE alone; 1 not measured in BASE"),
+        (["base", "few"], "2 cases: 1 not decided, only in BASE; 1 not decided, with too few processes"),
+        (["failed", "few"], "2 cases: 1 not decided, only in BASE; 1 not measured in BASE"),
         (["base", "preempted"], "2 cases: 1 passed; 1 not decided, TARGET: preempted: job ended by SIGTERM"),
         (["one", "base"], "2 cases: 1 passed; 1 not measured in BASE"),
     ],
@@ -143,7 +143,7 @@ def test_a_gate_below_the_margin_is_not_hidden_by_it(stores, capsys):
         (["base", "base"], "share 8 attempts"),
         (["base", "nowhere"], "no results at 'nowhere'"),
         (["base", "same", "--ignore", "precison"], "did you mean 'precision'?"),
-        (["base", "same", "--base-where", "precision=tf32"], "BASE holds no records with precision=tf32"),
+        (["base", "same", "--base-where", "precision=tf32"], "BASE contains no records with precision=tf32"),
         (["base", "same", "--base-where", "precison=tf32"], "unknown column 'precison'"),
         (["base", "same", "--target-where", "tf32"], "write column=value"),
     ],

@@ -22,7 +22,7 @@ def test_a_healthy_fleet_ends_with_0(stores, capsys):
     assert main(["fleet", str(stores / "healthy")]) == 0
     output = capsys.readouterr()
     assert "12 units: no outlier" in output.err
-    assert "Chance of one false alarm or more in this fleet, over 24 tests: 5.0 %." in output.out
+    assert "Probability of at least one false alarm in this fleet, over 24 tests: 5.0 %." in output.out
     assert "8 % on average, 22 % at most, and outliers 1.5 times slower" in output.out
 
 

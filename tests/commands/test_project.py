@@ -82,7 +82,7 @@ def test_a_single_sample_has_no_made_up_interval(tmp_path, capsys):
     assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
     (row,), notes = rows_of(capsys)
     assert (row["time_low_s"], row["time_high_s"]) == (None, None)
-    assert "for too few or too uneven steps: 1 case." in notes
+    assert "because of too few or too uneven steps: 1 case." in notes
 
 
 def test_what_makes_a_training_doubtful_stands_beside_its_cost(tmp_path, capsys):
@@ -175,12 +175,12 @@ def test_repeats_are_one_row_with_the_interval_over_them(tmp_path, capsys, step_
     if len(step_times_s) == 2:
         median = statistics.median(1 / step_s for step_s in step_times_s)
         expected, tolerance = (0.010 * median, 0.020 * median), 0.02
-        words = "of two processes of a case from the lowest to the highest end of their intervals"
+        words = "with two processes of a case, the lowest and the highest end of their intervals"
     else:
         interval = process_interval(windows_of(processes))
         assert row["throughput"] == pytest.approx(statistics.geometric_mean(processes["throughput"]))
         expected, tolerance = (interval.low / interval.value, interval.high / interval.value), 1e-6
-        words = "of more by the interval of their mean"
+        words = "with more, the interval of their mean"
     assert row["time_low_s"] / row["time_s"] == pytest.approx(expected[0], rel=tolerance)
     assert row["time_high_s"] / row["time_s"] == pytest.approx(expected[1], rel=tolerance)
     assert words in notes
@@ -191,7 +191,7 @@ def test_prices_of_a_system_that_nobody_has_are_named(root, tmp_path, capsys):
     prices.write_text('currency = "EUR"\nper_kwh = 0.3\n[systems."NVIDIA H20O"]\nper_kwh = 9\n')
     assert run(root, "--images", 100, "--epochs", 1, "--prices", prices, "--format", "json") == 0
     _, notes = rows_of(capsys)
-    assert "prices of NVIDIA H20O, and no system here has that name" in notes
+    assert "prices for NVIDIA H20O, but no system here has such a name" in notes
     assert "Named here: NVIDIA H200." in notes
 
 
@@ -215,4 +215,4 @@ def test_two_processes_of_a_single_step_have_no_limits(tmp_path, capsys):
     (row,), notes = rows_of(capsys)
     assert row["processes"] == 2
     assert (row["time_low_s"], row["time_high_s"]) == (None, None)
-    assert "for too few or too uneven steps: 1 case." in notes
+    assert "because of too few or too uneven steps: 1 case." in notes

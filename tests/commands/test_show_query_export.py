@@ -94,7 +94,7 @@ def test_show_of_a_failed_attempt_says_why(results, capsys):
 
 @pytest.mark.parametrize(
     ("wanted", "message"),
-    [("nothing", "no record 'nothing' in"), ("20261120", "may be any of 14 records")],
+    [("nothing", "no record 'nothing' in"), ("20261120", "matches 14 records")],
 )
 def test_show_says_when_no_or_no_single_record_is_meant(results, capsys, wanted, message):
     error = run(capsys, "show", wanted, "--results", results, status=2).err

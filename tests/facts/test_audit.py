@@ -227,12 +227,12 @@ def test_the_steps_of_the_lenet_reasons_are_what_they_are_called():
     dense, sparse = 6 * 16, MAPS_OF_S2_PER_MAP_OF_C3
     reasons = {metric: {what: n for n, what in reason.steps} for metric, reason in audit._LENET.items()}
     assert reasons["total_weights"] == {
-        "weights that LeCun's sparse C3 lacks": 25 * (sparse - dense),
+        "weights missing in LeCun's sparse C3": 25 * (sparse - dense),
         "biases": 6 + 16 + 120 + 84,
         "coefficients and biases of the sub-sampling S2 and S4": 2 * 6 + 2 * 16,
         "output layer, whose weights LeCun set by hand": -840,
     }
-    lacking = {"for the connections that LeCun's sparse C3 lacks": 25 * (sparse - dense) * 10**2}
+    lacking = {"connections missing in LeCun's sparse C3": 25 * (sparse - dense) * 10**2}
     subsampling = {"sub-sampling S2 and S4": CONNECTIONS["S2"] + CONNECTIONS["S4"]}
     conv_biases = 6 * 28**2 + 16 * 10**2
     assert reasons["conv_macs"] == {**lacking, **subsampling, "biases of C1 and C3": conv_biases, "output layer": 840}
@@ -246,7 +246,7 @@ def test_the_2_6k_conv_weights_of_lenet_need_a_dense_c3():
     assert not agrees("2.6k", 6 * 25 + 25 * MAPS_OF_S2_PER_MAP_OF_C3)
     row = by_cell()["conv_weights", "LeNet-5"]
     assert (row.counted, row.agrees, row.reason) == (dense, True, None)
-    assert "dense C3 instead (150 + 2400 = 2550)" in by_cell()["total_weights", "LeNet-5"].reason
+    assert "dense C3 (150 + 2400 = 2550)" in by_cell()["total_weights", "LeNet-5"].reason
 
 
 def test_the_filters_20_and_50_are_those_of_caffes_lenet():

@@ -71,7 +71,10 @@ def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_fig
         section = sections.memory(three())
     assert set(plots_of(section)) == {"memory-1", "memory-2"}
     words = words_of(section)
-    assert "more than 2 systems, but in the tables and metrics.csv: L40S. A report of their results" in words
+    assert (
+        "Figures show at most 2 systems. In the tables and metrics.csv only: L40S. To draw others, make a report "
+        "of their results"
+    ) in words
 
 
 def test_the_chapter_of_systems_names_the_best_with_margin_and_interval(three):
@@ -87,7 +90,7 @@ def test_without_repeats_the_summary_does_not_claim_a_winner(three):
     content = three()
     said = words_of(systems(content))
     assert "Throughput: not decided in 4 of 4." in said
-    assert "how processes differ is then unknown" in said
+    assert "the spread between processes is then unknown" in said
     brief = words_of(summary(content))
     assert "not decided (needs 2 more runs)" in brief
     assert "fastest" not in brief
@@ -97,7 +100,9 @@ def test_the_tables_of_systems_are_there_for_each_metric(three):
     section = systems(three())
     headings = [block.heading for block in section.blocks if block.table]
     assert headings == [
-        "The best system, per network", "Throughput", "Speedup over H200", "Energy per image", "Peak memory, allocated", "Share of peak",
+        "The best system, per network", "Throughput", "Speedup over H200", "Energy per image", "Peak memory, "
+                                                                                               "allocated", "Share of "
+                                                                                                            "peak",
         "Each system at its fastest",
     ]  # fmt: skip
     throughput = next(block.table for block in section.blocks if block.heading == "Throughput")
@@ -116,7 +121,7 @@ def test_a_single_system_has_none_of_the_chapters_of_several(tmp_path):
     sections = every_section(content)
     assert not sections["systems"].blocks
     assert set(plots_of(sections["throughput"])) == {"throughput", "batch_curves", "precisions"}
-    assert "In what the systems differ" not in words_of(sections["provenance"])
+    assert "Differences between the systems" not in words_of(sections["provenance"])
 
 
 def test_systems_without_a_common_case_are_told_so_and_still_drawn(tmp_path):
@@ -209,7 +214,7 @@ def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(thr
     for row in rows:
         assert row["cost"] == pytest.approx(0.2 * row["energy_kwh"] + 2.0 * row["device_hours"])
     said = words_of(section)
-    assert "no training was run to its end" in said
+    assert "No training was run to its end" in said
     assert "Validation, checkpoints, start-up and interruptions are not counted." in said
 
 
@@ -220,14 +225,14 @@ def test_each_system_costs_what_its_own_prices_say(three):
     for row in table.records():
         rate = own[row["system"]].per_device_hour if row["system"] in own else None
         assert row["cost"] == (None if rate is None else pytest.approx(rate * row["device_hours"]))
-    assert "H200: A device costs 5 EUR an hour" in words_of(section)
+    assert "H200: A device costs 5 EUR per hour" in words_of(section)
     assert "L40S: A device costs 1 EUR an hour" in words_of(section)
 
 
 def test_provenance_puts_differences_first_and_folds_the_rest(three):
     blocks = provenance(three()).blocks
-    different = next(block for block in blocks if block.heading == "In what the systems differ")
-    same = next(block for block in blocks if block.heading.startswith("What is the same"))
+    different = next(block for block in blocks if block.heading == "Differences between the systems")
+    same = next(block for block in blocks if block.heading.startswith("Equal on all systems"))
     names = {row["property"] for row in different.table.records()}
     assert {"Accelerator", "Driver", "Read from"} <= names
     assert {row["property"] for row in same.table.records()} >= {"PyTorch", "Python"}
@@ -279,9 +284,9 @@ def test_a_metric_that_no_system_has_is_named_instead_of_shown(tmp_path):
     ]
     sections = every_section(read(stores))
     missing = words_of(sections["summary"]) + words_of(sections["systems"])
-    assert "Not compared, as fewer than two systems have a value: energy per image" in missing
-    assert "Energy per image: no case that systems share has a value." in words_of(sections["systems"])
-    assert plots_of(sections["energy"])["energy"].caption.startswith("No case that systems share has a value")
+    assert "Not compared, because fewer than two systems have a value: energy per image" in missing
+    assert "Energy per image: no shared case has a value." in words_of(sections["systems"])
+    assert plots_of(sections["energy"])["energy"].caption.startswith("No shared case has a value")
 
 
 def test_two_reports_of_the_same_systems_are_the_same(tmp_path, monkeypatch):

@@ -56,10 +56,13 @@ def compared(base, target):
 def test_a_comparison_says_that_the_network_is_another_one():
     line = compared(["1111aaaa2222"], ["3333bbbb4444"])
     assert line.comparison is not None
-    assert "the network is another one: 1111aaaa2222 in BASE, 3333bbbb4444 in TARGET" in line.note
+    assert "the network differs: 1111aaaa2222 in BASE, 3333bbbb4444 in TARGET" in line.note
     assert "another one" not in compared(["1111aaaa2222"], ["1111aaaa2222"]).note
 
 
 def test_processes_of_two_networks_are_not_taken_for_one_case():
-    with pytest.raises(BadInput, match="BASE has it of 2 networks; choose with --base-where network_key=3333bbbb4444"):
+    with pytest.raises(
+        BadInput,
+        match="BASE has this case with 2 definitions of the network; choose with --base-where network_key=3333bbbb4444",
+    ):
         compared(["1111aaaa2222", "3333bbbb4444"], ["3333bbbb4444"])

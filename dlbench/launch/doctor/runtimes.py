@@ -25,7 +25,7 @@ def check_runtimes(place: CheckContext) -> Iterator[Finding]:
             "runtimes",
             level,
             f"{record.program}, the runtime of the profile, is not installed here",
-            "it may be installed only on compute nodes",
+            "perhaps it is installed on the compute nodes only",
         )
     if record.engine_query and record.program in found:
         answer = place.run(list(record.engine_query))

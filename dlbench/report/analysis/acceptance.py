@@ -166,18 +166,22 @@ def _judged(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judg
     count = len(done)
     if not count:
         ended = ", ".join(sorted(set(chosen["status"])))
-        return Judgement(line, "not decided", reason=f"no process has a {METRICS[line.metric].title.lower()} ({ended})")
+        return Judgement(
+            line, "not decided", reason=f"no process has a value of {METRICS[line.metric].title.lower()} ({ended})"
+        )
     found = estimate(done, line.metric, confidence)
     value, low, high = found.value, found.low, found.high
     if count < line.repeats:
         reason = f"{count} of {line.repeats} processes"
         return Judgement(line, "not decided", value, low, high, count, reason)
     if low is None or high is None:
-        return Judgement(line, "not decided", value, None, None, count, f"no interval: run {MIN_PROCESSES} or more")
+        return Judgement(
+            line, "not decided", value, None, None, count, f"no interval; run {MIN_PROCESSES} processes or more"
+        )
     good, bad = (low >= line.limit, high < line.limit) if line.at_least else (high <= line.limit, low > line.limit)
     others = chosen["status"][~chosen["status"].isin(DONE_STATUSES)]
     failures = f"{len(others)} more without a measurement ({', '.join(sorted(set(others)))})" if len(others) else ""
-    reason = failures if good or bad else "the interval holds the limit: more processes narrow it"
+    reason = failures if good or bad else "the limit lies inside the interval; run more processes to narrow it"
     verdict = "passed" if good else "failed" if bad else "not decided"
     return Judgement(line, verdict, value, low, high, count, reason)
 

@@ -15,14 +15,13 @@ COPIES = "copies"
 PASSED_OVER = "passed over"
 #: Each kind in words.
 WORDS = {
-    SHOWN: "Shown: of each case the attempt that counts",
-    BEYOND: "Measured cases beyond the limit of tables and figures; metrics.csv has them",
+    SHOWN: "Shown: one attempt per case, the one that counts",
+    BEYOND: "Measured cases beyond the limit of tables and figures; metrics.csv contains them",
     FAILED: "Cases without a result: see Failures and warnings",
-    SUPERSEDED: "Attempts that a later one of the same case on the same system replaced; metrics.csv has them",
-    LOST: "Failed attempts that ended before they could tell their system, of cases that were measured; "
-    "metrics.csv has them",
-    COPIES: "Copies: rows of the same attempt and rank in several files or sources; the fullest counts",
-    PASSED_OVER: "Passed over as they cannot be right or cannot be read: see Failures and warnings",
+    SUPERSEDED: "Attempts replaced by a later attempt of the same case on the same system; metrics.csv contains them",
+    LOST: "Failed attempts of measured cases that ended before their system was recorded; metrics.csv contains them",
+    COPIES: "Copies: rows of the same attempt and rank in several files or sources; the most complete row counts",
+    PASSED_OVER: "Skipped because they are invalid or unreadable: see Failures and warnings",
 }
 
 
@@ -55,8 +54,8 @@ class Account:
         if not self.missing:
             return None
         return (
-            f"{self.read} rows were read and {self.read - self.missing} are accounted for: {self.missing} are missing "
-            "from this report. This is a defect of dlbench; `dlbench query` shows all rows."
+            f"{self.read} rows were read, but only {self.read - self.missing} appear in this report: {self.missing} "
+            f"are missing. This is a bug in dlbench; `dlbench query` shows all rows."
         )
 
 

@@ -61,7 +61,7 @@ class Roof:
     def words(self) -> str:
         """The roof in one line, with its sources."""
         if self.flop_per_s is None and self.bytes_per_s is None:
-            return "No peak is known for this device, so there is no bound: `dlbench ceilings` measures it."
+            return "No peak of this device is known, so there is no bound; run `dlbench ceilings` to measure it."
         rate = f"{units.quantity(self.flop_per_s, 'FLOP/s')} ({self.flop_source or 'unknown'})"
         speed = f"{units.quantity(self.bytes_per_s, 'B/s')} ({self.bytes_source or 'unknown'})"
         return f"Bound: FLOP at {rate}, bytes at {speed}, {self.precision}."

@@ -97,20 +97,19 @@ def compare_cases(a: pd.DataFrame, b: pd.DataFrame, rules: Rules) -> ComparisonR
     shared = set(a["attempt_id"]) & set(b["attempt_id"])
     if shared:
         raise BadInput(
-            f"BASE and TARGET share {len(shared)} attempts, and a process cannot be compared with itself; "
-            "choose different ones with --base-where and --target-where"
+            f"BASE and TARGET share {len(shared)} attempts; choose different ones with --base-where and --target-where"
         )
     remarks = []
     names = [name for name in IDENTITY if name not in rules.ignore]
     devices = [set(side["device"]) for side in (a, b)]
     if "device" in names and devices[0] != devices[1] and all(len(d) == 1 for d in devices):
         names.remove("device")
-        remarks.append(f"The hardware is compared: {devices[0].pop()} in BASE, {devices[1].pop()} in TARGET.")
+        remarks.append(f"This compares hardware: {devices[0].pop()} in BASE, {devices[1].pop()} in TARGET.")
     if rules.ignore:
-        remarks.append(f"Allowed to differ, as asked: {', '.join(sorted(rules.ignore))}.")
+        remarks.append(f"Ignored differences (--ignore): {', '.join(sorted(rules.ignore))}.")
     lines = list(_lines(groups_of(a, names, rules), groups_of(b, names, rules), names, rules))
     if all(line.verdict in ("refused", "missing") for line in lines):
-        raise BadInput(f"no case of BASE can be compared with one of TARGET: {_why_none(lines)}")
+        raise BadInput(f"no case of BASE can be compared with a case of TARGET: {_why_none(lines)}")
     used = [side[side["_good"]] for side in (a, b)]
     return ComparisonResult(corrected(lines, rules.metric), rules, system_differences(*used), remarks)
 
@@ -135,7 +134,7 @@ def compare_sides(
         frames = pd.DataFrame(a, columns=cases.columns), pd.DataFrame(b, columns=cases.columns)
         setting = setting_of(case_a.to_dict(), case_b.to_dict())
         if not whole:
-            lines.append(Line(setting, "failed", note=f"none of {pairs} pairs has both halves measured"))
+            lines.append(Line(setting, "failed", note=f"both sides were measured in none of the {pairs} pairs"))
             continue
         reason = unlike_meters(*frames, ("A", "B"), rules)
         if reason:
@@ -148,7 +147,10 @@ def compare_sides(
         )  # fmt: skip
         notes = [*note_of_work(work, ("A", "B")), *flags(frames[0], "A", rules), *flags(frames[1], "B", rules)]
         if len(whole) < pairs:
-            notes.append(f"{pairs - len(whole)} of {pairs} pairs left out: a half failed, or the halves ran apart")
+            notes.append(
+                f"{pairs - len(whole)} of {pairs} pairs left out: one side failed, or other processes ran "
+                "between the two sides"
+            )
         middles = middle(frames[0], rules, work[0]), middle(frames[1], rules, work[1])
         lines.append(Line(setting, "", result, *middles, "; ".join(notes)))
     return ComparisonResult(corrected(lines, rules.metric), rules)
@@ -216,14 +218,14 @@ def _lines(
         line = line_of(group, target[key], rules) if key in target else _alone(group, target, spare, names)
         yield replace(line, in_base=not group.good.empty)
     for key in spare:
-        yield Line(setting_between(target[key]), "missing", note="in TARGET alone", in_base=False)
+        yield Line(setting_between(target[key]), "missing", note="only in TARGET", in_base=False)
 
 
 def _alone(group: Group, target: dict[Key, Group], spare: list[Key], names: list[str]) -> Line:
     """The line of a case that TARGET does not have; the nearest that it has instead is no longer spare."""
     near = nearest(group.key, spare, names)
     if near is None:
-        return Line(setting_between(group), "missing", note="in BASE alone")
+        return Line(setting_between(group), "missing", note="only in BASE")
     spare.remove(near)
     reasons = [_disagreement(n, x, y) for n, x, y in zip(names, group.key, near, strict=True) if x != y]
     return Line(setting_between(group, target[near]), "refused", note="; ".join(reasons))

@@ -68,7 +68,7 @@ def line_of(base: Group, target: Group, rules: Rules) -> Line:
 def _other_network(base: pd.DataFrame, target: pd.DataFrame) -> list[str]:
     """A note where the model's name stands for another network on each side."""
     keys = [side["network_key"].fillna("").iloc[0] or NO_KEY for side in (base, target)]
-    return [] if keys[0] == keys[1] else [f"the network is another one: {keys[0]} in BASE, {keys[1]} in TARGET"]
+    return [] if keys[0] == keys[1] else [f"the network differs: {keys[0]} in BASE, {keys[1]} in TARGET"]
 
 
 def _is_lost(base: Group, target: Group) -> bool:
@@ -112,11 +112,14 @@ def _mixture(group: Group, side: str, rules: Rules) -> str:
             return f"{name} is {shown} within {side}; choose with {option} {name}={values[0]}"
     keys = group.good["system_key"].dropna().unique()
     if len(keys) > 1:
-        return f"{side} has it on {len(keys)} systems; choose with {option} system_key={keys[0]}"
+        return f"{side} has this case on {len(keys)} systems; choose with {option} system_key={keys[0]}"
     networks = group.good["network_key"].fillna("").unique()
     if len(networks) > 1:
         newest = [key for key in networks if key][-1]
-        return f"{side} has it of {len(networks)} networks; choose with {option} network_key={newest}"
+        return (
+            f"{side} has this case with {len(networks)} definitions of the network; choose with {option} "
+            f"network_key={newest}"
+        )
     # Records of earlier versions have one key for all settings of a CPU.
     on_cpu = group.good[group.good["device"] == "cpu"]
     settings = _SETTINGS if on_cpu["system_id"].nunique() > 1 else _SETTINGS[:1]
@@ -124,7 +127,7 @@ def _mixture(group: Group, side: str, rules: Rules) -> str:
         counts = sorted(int(count) for count in on_cpu[column].dropna().unique())
         if len(counts) > 1:
             shown = " and ".join(map(str, counts))
-            return f"{side} has it with {shown} {noun}; choose with {option} {column}={counts[0]}"
+            return f"{side} has this case with {shown} {noun}; choose with {option} {column}={counts[0]}"
     return ""
 
 
@@ -132,7 +135,9 @@ def _failure(group: Group, side: str, rules: Rules) -> str:
     failures = _failures(group)
     last = (group.bad if failures.empty else failures).iloc[-1]
     if last["status"] not in DONE_STATUSES:
-        error = last["error"].splitlines()[0] if isinstance(last["error"], str) and last["error"] else "no reason kept"
+        error = (
+            last["error"].splitlines()[0] if isinstance(last["error"], str) and last["error"] else "no reason stored"
+        )
         return f"{side}: {last['status']}: {error}"
     if rules.metric == "energy_per_image" and last["steps"] > 0:
         return (
@@ -179,7 +184,8 @@ def caveat_of(result: Comparison) -> str:
     if (result.low is None and not result.without_spread) or result.basis == "assumed":
         counts = f"{result.num_processes_a} against {result.num_processes_b} processes"
         return (
-            f"{counts} are too few to see how processes differ: no interval; run {MIN_PROCESSES} or more on each side"
+            f"{counts} are too few to estimate how processes differ: no interval; run {MIN_PROCESSES} or more on each "
+            f"side"
         )
     return result.caveat
 

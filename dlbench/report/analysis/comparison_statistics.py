@@ -153,9 +153,12 @@ class Comparison:
         if self.low is None:
             return f"{counts} with too few steps for an interval; run {MIN_PROCESSES} or more on each side"
         if self.basis == "assumed":
-            return f"{counts}: how processes differ is assumed; run {MIN_PROCESSES} or more on each side for a verdict"
+            return (
+                f"{counts}: the spread between processes is assumed; run {MIN_PROCESSES} or more on each side for "
+                f"a verdict"
+            )
         if self.basis == "stated":
-            return f"{counts}: how processes differ is stated by the user, not measured"
+            return f"{counts}: the spread between processes is given by the user, not measured"
         return ""
 
 
@@ -241,7 +244,7 @@ def compare_pairs(
     """
     if len(a) != len(b):
         raise InvalidMeasurement(
-            f"pairs need as many processes of A as of B, not {len(a)} and {len(b)}: drop the odd one"
+            f"pairs need equal numbers of processes of A and B, not {len(a)} and {len(b)}; remove the extra process"
         )
     if len(a) < MIN_PROCESSES:
         return compare(a, b, confidence, margin, between_processes, single_values)
@@ -312,10 +315,10 @@ def _conclude(
 
 def _log_medians(processes: Processes, side: str) -> list[float]:
     if not processes:
-        raise InvalidMeasurement(f"side {side} of the comparison has no process: nothing was measured")
+        raise InvalidMeasurement(f"side {side} of the comparison has no measured process")
     for number, steps in enumerate(processes, 1):
         if len(steps) == 0:
-            raise InvalidMeasurement(f"process {number} of side {side} has no step: leave a failed process out")
+            raise InvalidMeasurement(f"process {number} of side {side} has no steps; leave out failed processes")
     return [math.log(median(checked_times(steps))) for steps in processes]
 
 

@@ -32,8 +32,8 @@ def trained_networks() -> tuple[TrainedNetwork, ...]:
             *("ResNet-152", 2015, 60_000_000, 7e18),
             resnet.parameters,
             float(resnet.training_flop * RESNET_IMAGES),
-            f"{RESNET_IMAGES / 1e6:.1f} million images (600,000 iterations of 256). Two forward passes of each are "
-            f"{half / 1e18:.1f} exaFLOP, the published figure; a backward pass alone takes about two forward passes",
+            f"{RESNET_IMAGES / 1e6:.1f} million images (600,000 iterations of 256). Two forward passes per image give "
+            f"{half / 1e18:.1f} exaFLOP, the published figure. A backward pass alone takes about two forward passes",
         ),
         TrainedNetwork("Deep Speech 2", 2016, 300_000_000, 20e18),
         TrainedNetwork("Google NMT", 2017, 8_700_000_000, 100e18),

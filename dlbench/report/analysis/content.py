@@ -31,7 +31,7 @@ OF_ROWS = frozenset(
     )
 )
 #: What is wrong with a case that is said to be measured and has no time that can be a step's.
-UNUSABLE = "no step time is left: there is none, or one is NaN, infinite, zero, negative or beyond all reason"
+UNUSABLE = "no valid step time: there is none, or one is NaN, infinite, zero, negative or impossibly large"
 
 
 @dataclass(frozen=True, eq=False)

@@ -226,7 +226,7 @@ def _with_missing_ranks(first: pd.DataFrame, num_ranks: pd.Series[int]) -> pd.Da
     told = [
         [
             *(found if isinstance(found, list | tuple | np.ndarray) else ()),
-            f"missing_ranks: the store holds {have} of {want:.0f} ranks; the slowest may be one of the others.",
+            f"missing_ranks: the store contains {have} of {want:.0f} ranks; the slowest rank may be missing.",
         ]
         for found, have, want in zip(first.loc[short, "warnings"], held[short], wanted[short], strict=True)
     ]

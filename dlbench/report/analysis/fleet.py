@@ -124,7 +124,7 @@ def fleet(
     rows, notes = named_units(rows[usable & ~spread_out])
     for count, words in (
         (int((~usable).sum()), "without usable step times"),
-        (int(spread_out.sum()), "of cases over several nodes, which say nothing of one"),
+        (int(spread_out.sum()), "of cases on several nodes, which do not show a single node"),
     ):
         if count:
             notes.append(f"{count} rows are left out: {words}.")
@@ -135,7 +135,7 @@ def fleet(
     values = values.assign(is_outlier=(values["slower"] > values["limit"]) & (values["slower"] > margin))
     found = _outliers(values, rows)
     few = sorted({d.kind for _, d in tested if d.units < outliers.MIN_UNITS})
-    notes += [f"{kind}: fewer than {outliers.MIN_UNITS} units of a case, too few to name an outlier." for kind in few]
+    notes += [f"{kind}: fewer than {outliers.MIN_UNITS} units per case, too few to find an outlier." for kind in few]
     shown = [distribution for _, distribution in tested] + _readings(rows)
     notes += _doubts([d for _, d in tested if d.limit is not None])
     return Fleet(tuple(shown), tuple(found), _slowdowns(values), tests, false_alarms, tuple(notes))
@@ -144,11 +144,17 @@ def fleet(
 def _doubts(tested: Sequence[Distribution]) -> list[str]:
     """What the stated rate of false alarms assumes, and where that is doubtful."""
     few = [distribution for distribution in tested if distribution.units < outliers.MIN_FOR_TAILS]
-    notes = [f"Fewer than {outliers.MIN_FOR_TAILS} units: the chance assumes normal spread."] if few else []
+    notes = (
+        [f"Fewer than {outliers.MIN_FOR_TAILS} units: the false-alarm probability assumes normally distributed values."]
+        if few
+        else []
+    )
     uneven = [f"{d.kind}, {d.what}" for d in few if d.is_uneven]
     if uneven:
         more = f" and {len(uneven) - 1} more" if len(uneven) > 1 else ""
-        notes.append(f"Spread that is not normal ({uneven[0]}{more}): false alarms are likelier than stated.")
+        notes.append(
+            f"The values are not normally distributed ({uneven[0]}{more}): false alarms are more likely than stated."
+        )
     return notes
 
 

@@ -27,7 +27,7 @@ def _short(full: pd.Series) -> tuple[pd.Series, list[str]]:
     names = {name: name.partition(".")[0] for name in full.unique()}
     counts = pd.Series(list(names.values())).value_counts() if names else pd.Series(dtype=int)
     shared = [name for name, count in counts.items() if count > 1]
-    notes = [f"Several hosts are called {name}: they keep their full names." for name in shared]
+    notes = [f"Several hosts have the name {name}; they are listed with their full names." for name in shared]
     return full.map({name: name if short in shared else short for name, short in names.items()}), notes
 
 
@@ -49,7 +49,10 @@ def _moved(rows: pd.DataFrame) -> list[str]:
     moved = hosts[hosts > 1]
     if moved.empty:
         return []
-    return [f"{len(moved)} devices were measured on several nodes (moved, or nodes renamed): {moved.index[0]} is one."]
+    return [
+        f"{len(moved)} devices were measured on several nodes (devices moved or nodes renamed), for example "
+        f"{moved.index[0]}."
+    ]
 
 
 def _clashes(rows: pd.DataFrame) -> list[str]:
@@ -59,5 +62,5 @@ def _clashes(rows: pd.DataFrame) -> list[str]:
     most = max(1, int(seen["held"].max())) if len(seen) and seen["held"].notna().any() else 1
     clashing = seen[seen["found"] > max(16, most)]
     return [
-        f"{host} has {row.found} devices: several machines seem to have this name." for host, row in clashing.iterrows()
+        f"{host} has {row.found} devices; perhaps several machines have this name." for host, row in clashing.iterrows()
     ]

@@ -127,7 +127,7 @@ def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History
     notes = []
     if (~possible).any():
         strange = sorted({f"{day:%F}" for day in points.loc[~possible, "day"]})
-        notes.append(f"{(~possible).sum()} days lie before 2012 or in the future, and are left out: {strange[0]}.")
+        notes.append(f"{(~possible).sum()} days are before 2012 or in the future and are left out: {strange[0]}.")
     points = points[possible].sort_values("day", kind="stable")
     points = points.assign(network_key=points["network_key"].astype(object).fillna(""))
     groups = [own for _, own in points.groupby([*SETTING, "network_key", "device_kind"], sort=False, dropna=False)]
@@ -138,7 +138,9 @@ def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History
     lines = [_line(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
     short = len(groups) - long
     if short:
-        notes.append(f"{short} of {len(groups)} cases have fewer than {change_points.MIN_POINTS} days: not judged.")
+        notes.append(
+            f"{short} of {len(groups)} cases have fewer than {change_points.MIN_POINTS} days and are not judged."
+        )
     ordered = sorted(lines, key=lambda line: (not line.changes, -len(line.days), line.name, line.device))
     return History(tuple(ordered), false_alarms, tuple(notes))
 

@@ -18,14 +18,14 @@ def levels(cases: pd.DataFrame) -> list[float]:
 
 
 def named(cases: pd.DataFrame) -> str:
-    """The levels as words before "interval": "95 %", or "90 % or 99 % (as each case's protocol asks)"."""
+    """The levels as words before "interval": "95 %", or "90 % or 99 % (set in each case's protocol)"."""
     return joined(levels(cases))
 
 
 def joined(found: list[float]) -> str:
     """`named` of levels that are known."""
     words = " or ".join(units.level(level) for level in found)
-    return f"{words} (as each case's protocol asks)" if len(found) > 1 else words
+    return f"{words} (set in each case's protocol)" if len(found) > 1 else words
 
 
 def unusual(cases: pd.DataFrame) -> bool:

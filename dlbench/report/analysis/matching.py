@@ -101,7 +101,7 @@ class Rules:
                 raise UnknownName("identity", name, IDENTITY, "--ignore")
         for name in ("model", "mode"):
             if name in self.ignore:
-                raise BadInput(f"--ignore {name}: another {name} is another work; there is nothing to compare")
+                raise BadInput(f"--ignore {name}: cases that differ in {name} do different work and cannot be compared")
 
 
 DEFAULT_RULES = Rules()
@@ -146,7 +146,7 @@ def side_of(rows: pd.DataFrame, where: Sequence[str], every: bool, name: str, ru
     """One row per attempt of a side that counts, with its system's facts and whether it is usable (`_good`)."""
     rows = select(rows, where, f"--{name.lower()}-where")
     if rows.empty:
-        raise BadInput(f"{name} holds no records" + (f" with {', '.join(where)}" if where else ""))
+        raise BadInput(f"{name} contains no records" + (f" with {', '.join(where)}" if where else ""))
     # Two settings of a CPU are two systems, though records of earlier versions have one key for both.
     cases = with_systems(tidy(rows), rows)
     if not every:

@@ -63,16 +63,16 @@ _ALL = (
         "s",
         "lower",
         "Time of one step over the global batch: forward, backward and optimizer in training, forward in inference.",
-        "median over the timed steps; of each step the slowest rank",
+        "median over the timed steps; each step counts with its slowest rank",
     ),
     Metric(
         "step_time_half_width",
         "Half-width of the interval",
         "%",
         "lower",
-        "Uncertainty of the median step time within one run; what a rerun gives is less certain (see processes of "
-        "a suite). Half of its confidence interval, at the confidence that the case's "
-        "protocol asks for (95 % unless told otherwise), relative to it.",
+        "Uncertainty of the median step time within one run: half the width of its confidence interval, divided by the "
+        "median. The level is protocol.confidence, 95 % by default. Separate runs differ by more (see processes of a "
+        "suite).",
         "order statistics of the effective number of samples, which allows for autocorrelation (dlbench.stats)",
     ),
     Metric(
@@ -80,16 +80,15 @@ _ALL = (
         "Forward",
         "s",
         "lower",
-        "Time from the beginning of the same steps to the end of the forward pass; the loss counts as backward.",
-        "median over the timed steps, of short ones over every phase_stride-th; in each step of the rank that was "
-        "slowest in it",
+        "Time from the start of a step to the end of its forward pass, in the same steps. The loss counts as backward.",
+        "median over the timed steps (every phase_stride-th if steps are short), in each step of its slowest rank",
     ),
     Metric(
         "backward_time",
         "Backward",
         "s",
         "lower",
-        "Time of the loss and the backward pass inside the same steps, waiting for other ranks included.",
+        "Time of the loss and the backward pass in the same steps. Waiting for other ranks is included.",
         "as for forward",
     ),
     Metric(
@@ -97,7 +96,8 @@ _ALL = (
         "Optimizer",
         "s",
         "lower",
-        "Time from the end of the backward pass to the end of the same steps: the update of all parameters.",
+        "Time from the end of the backward pass to the end of the step, in the same steps: the update of all "
+        "parameters.",
         "as for forward",
     ),
     Metric(
@@ -105,7 +105,8 @@ _ALL = (
         "Rest of the step",
         "s",
         "lower",
-        "What the medians of the three leave of the median step; within one step they leave nothing.",
+        "Median step time minus the medians of forward, backward and optimizer. In every single step these three sum "
+        "to the step time.",
         "step time - forward - backward - optimizer, never below 0",
     ),
     Metric(
@@ -121,7 +122,7 @@ _ALL = (
         "Sustained throughput",
         "{unit}/s",
         "higher",
-        "{Sample}s per second over the whole timed window by the host's clock, slow steps included.",
+        "{Sample}s per second over the whole timed window by the host's clock. Slow steps are included.",
         "global batch x timed steps / longest window of all ranks",
     ),
     Metric(
@@ -129,7 +130,7 @@ _ALL = (
         "Token throughput",
         "tok/s",
         "higher",
-        "Tokens of the target sequence per second over all devices of the case; missing where samples are images.",
+        "Tokens of the target sequence per second over all devices of the case; missing if samples are images.",
         "throughput x tokens per sequence",
     ),
     Metric(
@@ -161,16 +162,16 @@ _ALL = (
         "FLOP per {sample}",
         "FLOP",
         "none",
-        "Model FLOP: counted operations of matrix products, convolutions and attention, 2 per MAC, without what "
-        "activation checkpointing runs again; a lower bound where flop_partial names operations.",
-        "forward in inference, forward + backward in training, of a step of the case's batch / {sample}s",
+        "Model FLOP: counted operations of matrix products, convolutions and attention, 2 per MAC. Recomputation by "
+        "activation checkpointing is not included. The count is a lower bound if flop_partial names operations.",
+        "FLOP of a step of the case's batch (inference: forward, training: forward + backward) / {sample}s",
     ),
     Metric(
         "executed_flop_per_image",
         "Executed FLOP per {sample}",
         "FLOP",
         "none",
-        "The same with what activation checkpointing runs again in the backward pass.",
+        "FLOP per {sample} including the recomputation by activation checkpointing in the backward pass.",
         "as FLOP per {sample}, plus the recomputed forward operations",
     ),
     Metric(
@@ -194,7 +195,7 @@ _ALL = (
         "Datasheet peak",
         "FLOP/s",
         "none",
-        "Dense peak of one device at the case's precision, from its datasheet; none is known for CPUs.",
+        "Dense peak of one device at the case's precision, from its datasheet; missing for CPUs.",
         "dlbench/facts/device_peaks.csv by the device's name",
     ),
     Metric(
@@ -202,8 +203,8 @@ _ALL = (
         "Share of peak",
         "%",
         "higher",
-        "Model FLOP utilisation (MFU): what share of the dense datasheet peak the model FLOP reach; recomputation is "
-        "not in it.",
+        "Model FLOP utilisation (MFU): model FLOP/s as a share of the dense datasheet peak. Recomputation is not "
+        "included.",
         "achieved FLOP/s / (datasheet peak x devices)",
     ),
     Metric(
@@ -211,7 +212,8 @@ _ALL = (
         "Share of peak with recomputation",
         "%",
         "none",
-        "Hardware FLOP utilisation (HFU): the same of the executed FLOP; missing where nothing is recomputed.",
+        "Hardware FLOP utilisation (HFU): executed FLOP/s as a share of the dense datasheet peak; missing if nothing "
+        "is recomputed.",
         "executed FLOP per {sample} x global batch / median step time / (datasheet peak x devices)",
     ),
     Metric(
@@ -219,7 +221,7 @@ _ALL = (
         "Time bound",
         "s",
         "none",
-        "No step can be faster than this: its floating-point operations at the datasheet peak.",
+        "Lower bound of the step time: the floating-point operations of a step at the datasheet peak.",
         "FLOP per step and device / datasheet peak",
     ),
     Metric(
@@ -227,7 +229,7 @@ _ALL = (
         "Distance to the bound",
         "×",
         "lower",
-        "How many times longer a step takes than its bound from floating-point operations.",
+        "Step time divided by its bound from floating-point operations.",
         "median step time / time bound",
     ),
     Metric(
@@ -237,14 +239,15 @@ _ALL = (
         "none",
         "Highest rate that a matrix product or a convolution reached on one device of the same system at the case's "
         "precision.",
-        "fastest sample of `dlbench ceilings` that is no glitch of the clock; on a CPU of as many threads",
+        "fastest sample of `dlbench ceilings`, samples with a clock error excluded; on a CPU with the same number of "
+        "threads",
     ),
     Metric(
         "share_of_measured_peak",
         "Share of measured peak",
         "%",
         "higher",
-        "What share of the peak that was measured on the same system the counted operations reach.",
+        "Achieved FLOP/s as a share of the peak measured on the same system.",
         "achieved FLOP/s / (measured peak x devices)",
     ),
     Metric(
@@ -252,16 +255,17 @@ _ALL = (
         "Bound with memory",
         "s",
         "none",
-        "No step can be faster than this unless caches hold what it moves: of each layer the larger of its FLOP at the "
-        "peak and its bytes at the bandwidth, and the optimizer's bytes.",
-        "work by `dlbench profile` of the same case, on whatever device; rates by `dlbench ceilings`, else datasheet",
+        "Lower bound of the step time, unless caches hold the moved data. Each layer takes its FLOP at the peak or its "
+        "bytes at the bandwidth, whichever is longer. The optimizer's bytes are added.",
+        "FLOP and bytes by `dlbench profile` of the same case, on any device; rates by `dlbench ceilings`, else "
+        "datasheet",
     ),
     Metric(
         "distance_to_layer_bound",
         "Distance to the bound with memory",
         "×",
         "lower",
-        "How many times longer a step takes than its bound from floating-point operations and moved bytes.",
+        "Step time divided by its bound from floating-point operations and moved bytes.",
         "median step time / bound with memory",
     ),
     Metric(
@@ -269,7 +273,7 @@ _ALL = (
         "Energy per {sample}",
         "J/{unit}",
         "lower",
-        "Gross energy of the metered devices per {sample}; what is in it depends on the meter's scope.",
+        "Gross energy of the metered devices per {sample}. The meter's scope states what it includes.",
         "average power x window / {sample}s; summed over ranks, a shared meter counted once",
     ),
     Metric(
@@ -277,7 +281,7 @@ _ALL = (
         "Module energy per {sample}",
         "J/{unit}",
         "lower",
-        "Gross energy per {sample} of the whole superchip modules, CPU included; missing on devices that are none.",
+        "Gross energy per {sample} of whole superchip modules, CPU included; missing on other devices.",
         "integral of the module's sampled power over the window / {sample}s; summed over devices",
     ),
     Metric(
@@ -301,7 +305,7 @@ _ALL = (
         "Idle power",
         "W",
         "none",
-        "Power of the same devices before the case, at rest; contained in all energies, which are gross.",
+        "Power of the same devices before the case, when idle. All energies are gross: they contain it.",
         "mean before the window; summed over ranks, a shared meter counted once",
     ),
     Metric(
@@ -317,7 +321,7 @@ _ALL = (
         "Counter against power",
         "%",
         "lower",
-        "How far the energy counter and the integral of the sampled power are apart; large means: trust neither.",
+        "Difference between the energy counter and the integral of the sampled power. If it is large, trust neither.",
         "|integral / counter - 1|, the largest of all ranks",
     ),
     Metric(
@@ -341,7 +345,7 @@ _ALL = (
         "Device memory in use",
         "B",
         "lower",
-        "Memory of the device in use by the driver's account: adds the context and libraries.",
+        "Memory of the device in use, as reported by the driver. It includes the context and libraries.",
         "maximum over ranks",
     ),
     Metric(
@@ -358,7 +362,7 @@ _ALL = (
         "B",
         "none",
         "Memory of the network's parameters and buffers, such as the statistics of batch normalisation.",
-        "maximum over ranks; records from before buffers were counted have them in the rest",
+        "maximum over ranks; in older records buffers are part of the rest",
     ),
     Metric(
         "memory_gradients",
@@ -389,15 +393,16 @@ _ALL = (
         "Workspace and rest",
         "B",
         "none",
-        "What the peak holds beyond parameters with buffers, gradients, optimizer state and activations.",
-        "peak allocated - the four parts, where that is positive",
+        "Peak memory minus parameters with buffers, gradients, optimizer state and activations.",
+        "peak allocated - the four parts, if positive",
     ),
     Metric(
         "time_to_first_step",
         "Time to first step",
         "s",
         "lower",
-        "From the start of the imports to the end of the first step, compilation and algorithm search included.",
+        "Time from the start of the imports to the end of the first step. Compilation and algorithm search are "
+        "included.",
         "import + building the network + first step; maximum over ranks",
     ),
     Metric(
@@ -405,7 +410,7 @@ _ALL = (
         "Loader alone",
         "{unit}/s",
         "higher",
-        "{Sample}s per second that the loader hands over with nothing else to do.",
+        "{Sample}s per second that the loader delivers when it runs alone.",
         "batch / time per batch after the window, times devices",
     ),
     Metric(
@@ -413,7 +418,7 @@ _ALL = (
         "Device alone",
         "{unit}/s",
         "higher",
-        "{Sample}s per second of the same step with its batch at hand.",
+        "{Sample}s per second of the same step when its batch is already on the device.",
         "batch / median step time after the window, times devices",
     ),
     Metric(
@@ -421,7 +426,7 @@ _ALL = (
         "Waiting for data",
         "%",
         "lower",
-        "Share of the window in which steps waited for their batches; the forward time holds it.",
+        "Share of the window in which steps waited for their batches. The forward time includes this wait.",
         "waiting time / window, of the first rank",
     ),
     Metric(
@@ -429,7 +434,7 @@ _ALL = (
         "Utilisation (AU)",
         "%",
         "higher",
-        "Accelerator utilisation: what share of the step the device alone would take, as in MLPerf Storage.",
+        "Accelerator utilisation, as in MLPerf Storage: step time of the device alone as a share of the step time.",
         "step time of the device alone / step time",
     ),
     Metric(
@@ -437,7 +442,7 @@ _ALL = (
         "Reading",
         "s",
         "lower",
-        "Reading the files of a batch, summed over the loader's processes.",
+        "Time to read the files of a batch, summed over the loader's processes.",
         "mean after the window",
     ),
     Metric(
@@ -445,7 +450,7 @@ _ALL = (
         "Decoding",
         "s",
         "lower",
-        "Decoding and augmenting a batch, summed over the loader's processes.",
+        "Time to decode and augment a batch, summed over the loader's processes.",
         "mean after the window",
     ),
     Metric(
@@ -453,7 +458,7 @@ _ALL = (
         "Memory of the loader",
         "B",
         "lower",
-        "Memory of the loader's processes, what they share counted in parts.",
+        "Memory of the loader's processes. Memory that they share is divided among them.",
         "sum of proportional set sizes, of the first rank",
     ),
     Metric("steps", "Timed steps", "1", "none", "Number of steps in the timed window.", "count of samples"),
@@ -462,7 +467,7 @@ _ALL = (
         "Coefficient of variation",
         "%",
         "lower",
-        "Standard deviation of the step time over its mean; one outlier can dominate it.",
+        "Standard deviation of the step time divided by its mean. One outlier can dominate it.",
         "over the timed steps, n - 1 in the variance",
     ),
     Metric(
@@ -470,7 +475,7 @@ _ALL = (
         "IQR over median",
         "%",
         "lower",
-        "Spread of the middle half of the step times, which outliers don't move.",
+        "Spread of the middle half of the step times. Outliers do not change it.",
         "(75th - 25th percentile) / median; missing with fewer than 4 steps",
     ),
     Metric(
@@ -478,7 +483,7 @@ _ALL = (
         "Autocorrelation",
         "1",
         "none",
-        "Correlation of a step's time with that of the next: how far consecutive steps are from independent.",
+        "Correlation between the times of consecutive steps; 0 if they are independent.",
         "at lag 1, from -1 to 1",
     ),
     Metric(
@@ -486,7 +491,7 @@ _ALL = (
         "Outliers",
         "1",
         "lower",
-        "Steps more than 3 interquartile ranges beyond the quartiles; counted, never removed.",
+        "Number of steps more than 3 interquartile ranges beyond the quartiles. They are counted, never removed.",
         "count",
     ),
     Metric(
@@ -494,7 +499,7 @@ _ALL = (
         "Clock gap",
         "%",
         "lower",
-        "How far the host's window and the device's are apart: time that the device's events did not see.",
+        "Difference between the window's length by the host's clock and by the device's events.",
         "|host window - device window| / host window, the largest of all ranks",
     ),
     Metric(

@@ -25,8 +25,8 @@ HIGHEST_PRICE, HIGHEST_PUE = 1e12, 100.0
 ON_MONEY = ("Electricity costs", "A device costs", "The devices themselves", "No cost is given")
 #: What an energy holds and what it does not, by the meter's scope.
 _IN_ENERGY = {
-    "package": "Energy is that of whole CPU packages and their memory; the rest of the hosts is not in it.",
-    "device": "Energy is the devices' gross energy; hosts, network and storage are not in it.",
+    "package": "Energy is that of whole CPU packages and their memory, without the rest of the hosts.",
+    "device": "Energy is the gross energy of the devices, without hosts, network and storage.",
 }
 
 
@@ -46,10 +46,10 @@ class Prices:
         for name in ("per_kwh", "per_device_hour"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= HIGHEST_PRICE:
-                raise BadInput(f"{name} is {value:.6g}; a price is a number from 0 to {HIGHEST_PRICE:g}")
+                raise BadInput(f"{name} is {value:.6g}; a price must be a number from 0 to {HIGHEST_PRICE:g}")
         if not 1 <= self.pue <= HIGHEST_PUE:
             raise BadInput(
-                f"pue is {self.pue}; it is total energy over computing energy, a number from 1 to {HIGHEST_PUE:g}"
+                f"pue is {self.pue}; it must be a number from 1 to {HIGHEST_PUE:g} (total energy / computing energy)"
             )
         if self.per_kwh is None and self.per_device_hour is None and not self.systems:
             raise BadInput("neither per_kwh nor per_device_hour is given; write at least one of them")
@@ -82,7 +82,10 @@ def unused(prices: Prices | None, systems: Collection[str]) -> list[str]:
     names = sorted(set(prices.systems) - there_are) if prices is not None else []
     if not names:
         return []
-    there = f"The price file has prices of {', '.join(names)}, and no system here has that name: they count nowhere."
+    there = (
+        f"The price file has prices for {', '.join(names)}, but no system here has such a name; these prices are "
+        f"not used."
+    )
     return [f"{there} Named here: {', '.join(dict.fromkeys(systems))}."]
 
 
@@ -139,7 +142,7 @@ def project(
     total = num_images * num_epochs
     if not total / throughput.low < HIGHEST_TIME_S:
         asked = f"{num_epochs:g} epochs of {num_images:g} images"
-        raise BadInput(f"{asked} would take over 10 billion years; look at --images and --epochs")
+        raise BadInput(f"{asked} would take over 10 billion years; check --images and --epochs")
     time_s = Interval(total / throughput.value, total / throughput.high, total / throughput.low, throughput.confidence)
     energy_j = None
     metered = None if power_w is None else _IN_ENERGY.get(energy_scope or "device", _IN_ENERGY["device"])
@@ -222,24 +225,25 @@ def _assumptions(
 ) -> list[str]:
     sentences = [
         f"{num_epochs:g} epochs of {num_images} images on {num_devices} device{'s' if num_devices > 1 else ''}.",
-        "The measured throughput holds throughout: input, storage and network keep up, clocks stay as they were.",
-        "Validation, checkpoints, start-up and interruptions are not counted.",
+        "The whole training is assumed to run at the measured throughput: input, storage and network are fast enough, "
+        "and clocks stay the same.",
+        "Validation, checkpoints, start-up and interruptions are not included.",
     ]
     if metered is not None:
         sentences.append(metered)
     if prices is None:
         return sentences
     if prices.per_kwh is not None and metered is None:
-        return [*sentences, "No cost is given: the price of electricity needs an energy, and no meter was there."]
+        return [*sentences, "No cost is given: it needs the energy, and there was no meter."]
     if prices.per_kwh is not None:
         building = "" if prices.pue == 1 else f", times a PUE of {prices.pue:g} for cooling and losses"
         sentences.append(f"Electricity costs {prices.per_kwh:g} {prices.currency}/kWh of that energy{building}.")
     if prices.per_device_hour is None:
-        sentences.append("The devices themselves cost nothing: no price per device-hour is given.")
+        sentences.append("The devices themselves count as free: no price per device-hour is given.")
     else:
-        electricity = "included" if prices.per_kwh is None else "not included: it is counted apart"
+        electricity = "included" if prices.per_kwh is None else "not included: it is counted separately"
         rate = f"{prices.per_device_hour:g} {prices.currency}"
-        sentences.append(f"A device costs {rate} an hour, electricity {electricity}.")
+        sentences.append(f"A device costs {rate} per hour; electricity is {electricity}.")
     return sentences
 
 

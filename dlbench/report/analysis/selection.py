@@ -40,4 +40,4 @@ def choice(cases: pd.DataFrame, shown: pd.DataFrame) -> str:
         return same
     axes = [a for a in ("precision", "batch_size", *varying_axes(cases)) if cases[a].nunique() > 1]
     words = ", ".join(a.replace("_", " ") for a in axes)
-    return f"Shown is the fastest of each row over {words}; the table holds all {len(cases)} cases. {same}".strip()
+    return f"Each row shows its fastest case over {words}. The table contains all {len(cases)} cases. {same}".strip()

@@ -36,11 +36,11 @@ MAX_LISTED = 100
 _NORMAL = 1.4826
 
 RULE = (
-    f"Named is a host or device whose median deviates from that of all by more than {units.percent(MIN_DEVIATION, 1)} "
-    f"and by more than {REACH:g} times the spread that is there anyway: the robust standard deviation (1.4826 × median "
-    f"absolute deviation) of processes around their own host or device, where these ran at least {MIN_PROCESSES} each; "
-    f"else that of the hosts or devices themselves, of which there must then be at least {MIN_UNITS}. Of two the "
-    "slower one is held against the other."
+    f"A host or device is listed if its median deviates from the overall median by more than "
+    f"{units.percent(MIN_DEVIATION, 1)} and by more than {REACH:g} times the usual spread. The usual spread is the "
+    f"robust standard deviation (1.4826 × median absolute deviation) of processes around their own host or device, if "
+    f"each of these ran at least {MIN_PROCESSES}. Otherwise it is that of the hosts or devices themselves; at least "
+    f"{MIN_UNITS} are then needed. With only two, the slower is compared with the faster."
 )
 
 
@@ -142,9 +142,9 @@ def spreads(cases: pd.DataFrame, names: dict[str, str]) -> Table:
                 float(deviations.max()),
             ]
         )
-    notes = [f"Robust SD: 1.4826 × median absolute deviation, from {MIN_PROCESSES} processes on."]
+    notes = [f"Robust SD: 1.4826 × median absolute deviation; needs at least {MIN_PROCESSES} processes."]
     if len(reach) > MAX_LISTED:
-        notes.append(f"Of {len(reach)} cases the {MAX_LISTED} whose processes are furthest apart.")
+        notes.append(f"{len(reach)} cases; shown are the {MAX_LISTED} whose processes differ most.")
     return Table(columns, rows, notes=notes)
 
 
@@ -153,10 +153,11 @@ def ranges(cases: pd.DataFrame) -> str:
     groups = cases.groupby(["system_id", "number"])["deviation"]
     reach = groups.max() - groups.min()
     if len(reach) == 1:
-        return f"One case ran more than once; its processes are {units.percent(reach.iloc[0])} apart in step time."
+        return f"One case ran more than once; the step times of its processes differ by {units.percent(reach.iloc[0])}."
     return (
-        f"{len(reach)} cases ran more than once on one kind of system. The fastest and the slowest process of a case "
-        f"are {units.percent(reach.median())} apart in step time in the median, {units.percent(reach.max())} at most."
+        f"{len(reach)} cases ran more than once on one kind of system. The step times of the fastest and the slowest "
+        f"process of a case differ by {units.percent(reach.median())} in the median and by "
+        f"{units.percent(reach.max())} at most."
     )
 
 
@@ -217,7 +218,7 @@ def _robust_sd(values: pd.Series[float]) -> float:
 def _verdict(unit: Unit) -> str:
     if unit.off:
         return "slow" if unit.deviation > 0 else "fast"
-    return "as the others" if unit.spread is not None else "too few processes to tell"
+    return "like the others" if unit.spread is not None else "too few processes"
 
 
 def _float(cell: Cell) -> float | None:

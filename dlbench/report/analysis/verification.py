@@ -64,21 +64,21 @@ class Verification:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("case", "the case's id against its axes and protocol", rows_of.case_id),
-    Check("window", "the steps against the window that they fill", rows_of.window),
+    Check("case", "the case id against axes and protocol", rows_of.case_id),
+    Check("window", "the sum of the steps against the window", rows_of.window),
     Check("bound", "the FLOP rate against the device's datasheet peak", rows_of.bound),
     Check("energy", "the energy against counter, sampled power and power limit", rows_of.energy),
-    Check("samples", "samples that repeat themselves or do not vary", rows_of.samples),
+    Check("samples", "samples that repeat or do not vary", rows_of.samples),
     Check("clocks", "clocks of the device and times of the record", rows_of.clocks),
     Check("work", "parameters and MACs against the catalogue", rows_of.work),
     Check("protocol", "warm-up, window and steps against the protocol", rows_of.protocol),
-    Check("memory", "peaks of memory against each other and the device", rows_of.memory),
+    Check("memory", "memory peaks against each other and against the device", rows_of.memory),
 )
 #: Checks over several rows or files.
 STORE_CHECKS = {
-    "copies": "samples that another attempt has as well",
+    "copies": "samples that also occur in another attempt",
     "suite": "one protocol for each case of a suite's version",
-    "ranks": "a row for each rank",
+    "ranks": "one row for each rank",
     "attempts": "the rows against the attempts' own record.json and result.json",
     "left out": "attempts whose records are in no Parquet file",
 }
@@ -109,7 +109,7 @@ def verify(sources: Sequence[str | Path]) -> Verification:
     found.notes += reader.problems
     if not folders:
         found.notes.append(
-            "These results have no attempts' folders: the rows cannot be compared with what the workers wrote."
+            "These results have no attempt folders, so the rows cannot be compared with what the workers wrote."
         )
     for name, attempt, words in verification_store.compare(reader, folders):
         found.add(name, attempt, words)
@@ -140,7 +140,7 @@ class _Across:
         self._copies(attempt, row["rank"], row["step_s"])
         key = (row["suite"], row["suite_version"], *(row[name] for name in rows_of.AXES_OF_A_CASE))
         protocol, other = self._protocols.setdefault(key, (row["protocol"], attempt))
-        differs = f"its protocol differs from that of {other}, the same case of the suite"
+        differs = f"the protocol differs from that of {other}, the same case of the suite"
         self._found.add("suite", attempt, differs if row["protocol"] != protocol else "")
 
     def _copies(self, attempt: str, rank: int, steps: NDArray[np.float64]) -> None:
@@ -157,7 +157,7 @@ class _Across:
     def finish(self) -> None:
         """Name the attempts that lack ranks."""
         for attempt, (held, wanted) in self._ranks.items():
-            missing = f"{held} of its {units.counted(wanted, 'rank')} are there"
+            missing = f"the store contains only {held} of {units.counted(wanted, 'rank')}"
             self._found.add("ranks", attempt, missing if held < wanted else "")
 
 

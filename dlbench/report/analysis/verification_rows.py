@@ -41,7 +41,7 @@ def case_id(row: Row) -> str | None:
         case = Case.from_dict({**values, "protocol": json.loads(row["protocol"])})
     except (DlbenchError, ValueError, TypeError):
         return None  # of a newer dlbench
-    return "" if case.id == row["case_id"] else f"its axes and protocol have the id {case.id}, not {row['case_id']}"
+    return "" if case.id == row["case_id"] else f"axes and protocol give id {case.id}, the record has {row['case_id']}"
 
 
 def window(row: Row) -> str | None:
@@ -51,9 +51,9 @@ def window(row: Row) -> str | None:
         return None
     total = float(steps.sum())
     if not _near(total, device_s, _SUM):
-        return f"its {steps.size} steps sum to {units.seconds(total)}, its window is {units.seconds(device_s)}"
+        return f"the {steps.size} steps sum to {units.seconds(total)}, but the window is {units.seconds(device_s)}"
     if total > host_s * (1 + _HOST):
-        return f"its steps sum to {units.seconds(total)} within {units.seconds(host_s)} of the host's clock"
+        return f"the steps sum to {units.seconds(total)}, more than the {units.seconds(host_s)} of the host's clock"
     return ""
 
 
@@ -68,7 +68,7 @@ def bound(row: Row) -> str | None:
     rate = (flop + backward) * row["batch_size"] / float(np.median(row["step_s"]))
     if rate <= _ABOVE_PEAK * peak:
         return ""
-    return f"{units.rate(rate, 'FLOP/s')} are above the peak of {units.rate(peak, 'FLOP/s')} ({row['device_name']})"
+    return f"{units.rate(rate, 'FLOP/s')} is above the peak of {units.rate(peak, 'FLOP/s')} ({row['device_name']})"
 
 
 def energy(row: Row) -> str | None:
@@ -78,20 +78,23 @@ def energy(row: Row) -> str | None:
         return None
     for name in ("energy_counter_j", "energy_integral_j"):
         if _known(row[name]) and not _near(energy_j, row[name], 0.5):
-            return f"{energy_j:.1f} J, and its own {name} is {row[name]:.1f} J"
+            return f"the recorded energy is {energy_j:.1f} J, but its {name} is {row[name]:.1f} J"
     sources = [row[name] for name in ("energy_counter_j", "energy_integral_j") if _known(row[name])]
     if sources and not any(_near(energy_j, value, 0.01) for value in sources):
-        return f"{energy_j:.1f} J is what neither its counter nor its sampled power gave"
+        return (
+            f"the recorded energy, {energy_j:.1f} J, agrees neither with the device's energy counter nor with its "
+            f"sampled power"
+        )
     power_w = energy_j / window_s
     if (
         row["energy_scope"] == "device"
         and _known(row["power_limit_w"])
         and power_w > _ABOVE_LIMIT * row["power_limit_w"]
     ):
-        return f"{power_w:.0f} W on average are above the power limit of {row['power_limit_w']:.0f} W"
+        return f"the mean power of {power_w:.0f} W is above the power limit of {row['power_limit_w']:.0f} W"
     trace = row["power_w"]
     if trace.size >= FEW_STEPS and not _near(power_w, float(trace.mean()), _TRACE):
-        return f"{power_w:.0f} W on average, and the samples of its power are {trace.mean():.0f} W"
+        return f"the mean power is {power_w:.0f} W, but the mean of the power samples is {trace.mean():.0f} W"
     return ""
 
 
@@ -103,7 +106,7 @@ def samples(row: Row) -> str | None:
     if np.ptp(steps) == 0:
         return f"all {steps.size} steps took {units.seconds(float(steps[0]))} exactly"
     place = _repeated_block(steps)
-    return "" if place is None else f"{_BLOCK} steps from number {place + 1} on are equal to {_BLOCK} before them"
+    return "" if place is None else f"{_BLOCK} steps from step {place + 1} on repeat the {_BLOCK} steps before them"
 
 
 def _repeated_block(steps: NDArray[np.float64]) -> int | None:
@@ -126,17 +129,18 @@ def clocks(row: Row) -> str | None:
     begin, end = row["started_at"], row["finished_at"]
     if end is not None and row["wall_s"] is not None:
         if end < begin:
-            return f"it ended at {end:%F %T}, before it began at {begin:%F %T}"
+            return f"the attempt ended at {end:%F %T}, before its start at {begin:%F %T}"
         if _known(row["window_s"]) and row["window_s"] > row["wall_s"] + 1:
-            return f"its window of {row['window_s']:.0f} s is longer than the attempt, {row['wall_s']:.0f} s"
+            return f"the window of {row['window_s']:.0f} s is longer than the whole attempt, {row['wall_s']:.0f} s"
         if abs((end - begin).total_seconds() - row["wall_s"]) > max(60.0, 0.5 * row["wall_s"]):
             return (
-                f"begin and end are {(end - begin).total_seconds():.0f} s apart, the attempt took {row['wall_s']:.0f} s"
+                f"start and end are {(end - begin).total_seconds():.0f} s apart, but the attempt took "
+                f"{row['wall_s']:.0f} s"
             )
     stamp = row["attempt_id"].partition("-")[0]
     named = _time_of(stamp)
     if named is not None and abs(begin - named) > _CLOCKS_APART:
-        return f"it began at {begin:%F %T}, and its name says {named:%F %T}"
+        return f"the attempt started at {begin:%F %T}, but its name contains {named:%F %T}"
     return ""
 
 
@@ -156,11 +160,11 @@ def work(row: Row) -> str | None:
         return None
     known = {model.parameters, model.inference_parameters}
     if row["parameters"] not in known:
-        return f"{row['parameters']} parameters, and {model.title} has {model.parameters}"
+        return f"{row['parameters']} parameters, but {model.title} has {model.parameters}"
     macs = row["forward_macs"]
     auxiliary = row["mode"] == "training" and model.auxiliary_parameters
     if macs is not None and macs != model.forward_macs and not auxiliary:
-        return f"{macs} MACs per image, and {model.title} has {model.forward_macs}"
+        return f"{macs} MACs per image, but {model.title} has {model.forward_macs}"
     return ""
 
 
@@ -176,11 +180,11 @@ def protocol(row: Row) -> str | None:
     if row["status"] != "ok" or not steps:
         return None
     if steps < rules.min_steps:
-        return f"{steps} steps, and its protocol wants {rules.min_steps}"
+        return f"{steps} steps, but the protocol requires {rules.min_steps}"
     if _known(row["window_s"]) and row["window_s"] < 0.95 * rules.min_time_s:
-        return f"a window of {row['window_s']:.2f} s, and its protocol wants {rules.min_time_s:g} s"
+        return f"a window of {row['window_s']:.2f} s, but the protocol requires {rules.min_time_s:g} s"
     if row["warmup_steps"] is not None and row["warmup_steps"] < rules.warmup_min_steps:
-        return f"{row['warmup_steps']} steps of warm-up, and its protocol wants {rules.warmup_min_steps}"
+        return f"{row['warmup_steps']} warm-up steps, but the protocol requires {rules.warmup_min_steps}"
     return ""
 
 

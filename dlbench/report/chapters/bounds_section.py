@@ -29,14 +29,14 @@ from dlbench.table import Table
 #: Figures are drawn for so many devices; the tables hold all.
 MAX_DEVICES = 6
 #: What to do for the figures of the others.
-HOW_TO_DRAW = "A report of their results alone, or with these named first, draws them."
+HOW_TO_DRAW = "To draw others, make a report of their results alone, or name their results first."
 #: So many layers of each profiled case stand in its table, those that lose most.
 MAX_LAYERS = 15
 _INTRODUCTION = (
-    "No layer can be faster than its floating-point operations at the device's peak, nor than its bytes at the "
-    "bandwidth of the memory, unless caches hold them. Peak and bandwidth are the highest that were measured on the "
-    "same system, beside the datasheet where there is one. What a step takes above its bound is what a better "
-    "implementation could win."
+    "A layer takes at least the time of its floating-point operations at the device's peak. It also takes at least the "
+    "time of its bytes at the memory bandwidth, unless caches hold the data. Peak and bandwidth are the highest values "
+    "measured on the same system; the datasheet values are shown too, if known. A better implementation could save the "
+    "time above the bound."
 )
 
 
@@ -67,7 +67,7 @@ def bounds(content: Content) -> Section:
         blocks += _of_device(device, f"-{number}" if many else "", drawn=number <= MAX_DEVICES)
     if len(found) > MAX_DEVICES:
         left = ", ".join(device.name for device in found[MAX_DEVICES:])
-        words = f"No figures, for there are more than {units.counted(MAX_DEVICES, 'device')}: {left}. {HOW_TO_DRAW}"
+        words = f"Figures show only the first {units.counted(MAX_DEVICES, 'device')}. Not drawn: {left}. {HOW_TO_DRAW}"
         blocks.append(Block(words=words))
     return Section("bounds", "Bounds", [*blocks, *_all_reduces(content)])
 
@@ -135,19 +135,25 @@ def _missing(content: Content, found: Sequence[Device]) -> Iterator[Block]:
     to = "" if folder == "results" else f" --results {shlex.quote(folder)}"
     if not found:
         yield Block(
-            words="What the device reaches at best was not measured here, so this report holds no bound but the "
-            f"datasheet's, where there is one. `dlbench ceilings{to}` measures it, `dlbench profile resnet50{to}` the "
-            "time of every layer; the next report of the same results shows both."
+            words=f"The peak rates of this device were not measured, so this report has only the datasheet's bounds, "
+            f"if known. Run `dlbench ceilings{to}` to measure them, and `dlbench profile resnet50{to}` to "
+            f"measure the time of every layer. The next report of the same results shows both."
         )
     elif not any(len(device.ceilings) for device in found):
-        yield Block(words=f"No ceilings lie beside these profiles: `dlbench ceilings{to}` measures them.")
+        yield Block(
+            words=f"These results contain profiles but no ceilings; run `dlbench ceilings{to}` to measure them."
+        )
     elif not any(device.profiles for device in found):
-        yield Block(words=f"No network is profiled here: `dlbench profile resnet50{to}` measures every layer's time.")
+        yield Block(
+            words=f"These results contain no profile; run `dlbench profile resnet50{to}` to measure the time "
+            f"of every layer."
+        )
     above = int(content.shown["share_of_measured_peak"].gt(1).sum())
     if above:
         yield Block(
-            words=f"{units.counted(above, 'case')} did more FLOP/s than any shape among the ceilings: these were "
-            "measured under other conditions, or for too short. `dlbench ceilings` may be run again; the best counts."
+            words=f"{units.counted(above, 'case')} reached more FLOP/s than every shape of the ceilings. The ceilings "
+            f"were measured under other conditions, or for too short a time. Run `dlbench ceilings` again; the "
+            f"best result counts."
         )
 
 

@@ -60,7 +60,7 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     notes = []
     if hidden:
         lost_s = _total(frame["lost_s"].iloc[shown:])
-        notes.append(f"{hidden} more layers lose {_seconds(lost_s)} (`dlbench profile --all` prints them).")
+        notes.append(f"{hidden} more layers lose {_seconds(lost_s)} in total (`dlbench profile --all` prints them).")
     notes.append(roof.words())
     step = f"Step {_seconds(network.step_s)}"
     if network.bound_s is not None:
@@ -74,7 +74,7 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     own = {name: median_time(samples) for name, samples in run.parts_s.items()}
     parts = ", ".join(f"{name} {_seconds(s)}" for name, s in own.items())
     notes.append(
-        f"Layers cover {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}."
+        f"Layers take {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}."
     )
     notes += busy_note(run.busy_share, "these times may be far too long; profile when it is done")
     notes += _interruptions(run, frame, [s for s in own.values() if s is not None])
@@ -84,10 +84,10 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
         f"({_seconds(median_time(run.hooked_step_s))}); "
         f"times of layers are with hooks, the step above is without; medians over {len(run.hooked_step_s)} steps."
         if longer is not None
-        else "What the hooks cost is unknown: there is no usable step."
+        else "The cost of the hooks is unknown: there is no usable step."
     )
     if (frame["note"] == "from cache").any():
-        notes.append("from cache: faster than memory could deliver the operands, which stayed in a cache.")
+        notes.append("from cache: faster than memory can deliver the operands, so they stayed in a cache.")
     return notes
 
 
@@ -104,7 +104,7 @@ def busy_note(share: float | None, what: str) -> list[str]:
     """A sentence where other work took more of the cores than goes without a word."""
     if share is None or not share > BUSY_SHARE:
         return []
-    return [f"Busy host: other work took {units.percent(share)} of the cores meanwhile, and {what}."]
+    return [f"Busy host: other processes used {units.percent(share)} of the cores at the same time; {what}."]
 
 
 def _interruptions(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
@@ -116,8 +116,8 @@ def _interruptions(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -
     if share > INTERRUPTED:
         return []
     return [
-        f"The medians above sum to {units.percent(share)} of the median step: steps were interrupted, each at another "
-        "layer. What a layer takes of the step is then too low; profile on a quiet machine."
+        f"The medians above sum to {units.percent(share)} of the median step: steps were interrupted, each at a "
+        f"different layer. The shares of the layers are therefore too low; profile on an idle machine."
     ]
 
 
@@ -144,19 +144,25 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
     shares = [row["busy_share"] for row in chosen if _known(row["busy_share"])]
     failed = int(rows["error"].notna().sum())
     notes = [
-        "best: the fastest sample that is no glitch, and what bounds are taken from. "
-        "IQR of times: range of the middle half of the measured times, over their median.",
-        "sustained: the best shape for 2 s without a pause, where the device is at its power limit; median, not best.",
-        "copy and triad count bytes read and written, without write-allocate; arrays are beyond the caches.",
+        "best: the fastest sample, without clock errors; bounds use it. IQR of times: range of the middle half of the "
+        "measured times, divided by their median.",
+        "sustained: the best shape for 2 s without a pause; the device can then be at its power limit. Median, not "
+        "best.",
+        "copy and triad count bytes read and written, without write-allocate. The arrays are larger than the caches.",
     ]
     above = [
         f"{c[0]} {c[1] or ''}".strip() for c in cells if isinstance(c[8], float) and c[8] > 1 + DATASHEET_TOLERANCE
     ]
     if above:
-        notes.append(f"Above the datasheet: {', '.join(above)}. The device, its clock or the datasheet is another.")
-    notes += busy_note(max(shares, default=None), "these may be far too low; measured again, the best counts")
+        notes.append(
+            f"Above the datasheet: {', '.join(above)}. The device, its clock or the datasheet differs from "
+            f"what was assumed."
+        )
+    notes += busy_note(max(shares, default=None), "these may be far too low; measure again: the best result counts")
     if failed and not every_shape:
-        notes.append(f"{failed} of {len(rows)} shapes were not measured; `dlbench ceilings --all` says which and why.")
+        notes.append(
+            f"{failed} of {len(rows)} shapes were not measured; `dlbench ceilings --all` lists them with the reason."
+        )
     return Table(columns, cells, _title("Ceilings of", rows), notes)
 
 
@@ -186,10 +192,10 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
         row |= {"low_s": min(times, default=None), "high_s": max(times, default=None)}
         cells.append([_plain(row[c.key]) for c in columns])
     notes = [
-        "fp32 sums. Time is the median over repetitions of the slowest rank; bus bandwidth is 2(n-1)/n of the "
-        "algorithm's, which compares with what a link can carry, whatever the number of ranks."
+        "fp32 sums. Time is the median over repetitions, each with its slowest rank. Bus bandwidth = 2(n-1)/n x "
+        "algorithm bandwidth: it compares with the bandwidth of a link for any number of ranks."
     ]
-    return Table(columns, cells, _title("All-reduce between ranks of", rows), notes)
+    return Table(columns, cells, _title("All-reduce over ranks of", rows), notes)
 
 
 def _rate_text(cell: Any) -> str:

@@ -35,10 +35,10 @@ def blocks(content: Content) -> list[Block]:
     """The sentence, the cards, the verdicts, one figure and at most five cautions."""
     brief = prepare(content)
     if brief is None:
-        return [Block(words="No case was measured on two systems, so nothing can be compared.")]
+        return [Block(words="No case was measured on two systems, so no comparison is possible.")]
     if not brief.groups:
         names = ", ".join(brief.names.values())
-        words = f"No case was measured on all of {names}: see Systems side by side for what some of them share."
+        words = f"No case was measured on all of {names}. Systems side by side shows the cases that some of them share."
         return [Block(words=words)]
     missing: list[Work] = []
     mixed = []
@@ -111,7 +111,7 @@ def _least(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
         rival = brief.names[won[0].second] if len(seconds) == 1 else "the next"
         parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {rival})")
     open_ = [_work(one.group) for one in leaders if not one.ratio.decided]
-    parts += [f"in {_and(open_)} it is not decided which {words}"] if open_ else []
+    parts += [f"for {_and(open_)} it is not decided which system {words}"] if open_ else []
     return f"{'; '.join(parts)}."
 
 
@@ -198,9 +198,10 @@ def _table(brief: Brief) -> Table:
         fastest = leaders["time"].get(group)
         rows.append([_work(group), len(group.numbers), *best, _reversed(brief, fastest) if fastest else ""])
     notes = [
-        "Geometric mean over the cases that all systems share, with its 95 % interval: it holds for these cases, not "
-        f"for other networks. The interval follows from the spread between processes, times {DRIFT_ALLOWANCE:g} for "
-        "drift. Verdicts hold at 95 % for a column together. A difference of up to 1 % counts as none."
+        f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
+        f"not for other networks. The interval is the spread between processes, times {DRIFT_ALLOWANCE:g} for drift. "
+        f"The 95 % level of the verdicts applies to a column as a whole. A difference of up to 1 % counts as no "
+        f"difference."
     ]
     if "energy" in criteria:
         scopes = " and ".join(sorted(brief.cases["energy_scope"].dropna().unique()))
@@ -242,7 +243,7 @@ def _mix_words(brief: Brief, weights: Mapping[int, float]) -> str:
         if ratio is None:
             continue
         sure = "" if ratio.decided else f", {ratio.comparison.words}"
-        parts.append(f"{brief.names[system]} does it {_with_interval(ratio.better())} times as fast{sure}")
+        parts.append(f"{brief.names[system]} is {_with_interval(ratio.better())} times as fast{sure}")
     work = units.counted(len(weights), "case")
     return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."
 
@@ -257,13 +258,13 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[s
     """What may change a decision, the gravest first; at most `MAX_CAUTIONS`."""
     found = []
     if missing:
-        found.append(f"Your mix asks for {_and(map(str, missing))}, which not all systems have measured.")
+        found.append(f"Your mix contains {_and(map(str, missing))}, which was not measured on all systems.")
     few = brief.cases["processes"].lt(MIN_PROCESSES)
     if few.any():
         number = units.counted(int(few.sum()), "result")
         found.append(
-            f"{number} of {len(few)} rest on fewer than {MIN_PROCESSES} runs: "
-            "`dlbench run SUITE -P processes=3` adds them."
+            f"{number} of {len(few)} have fewer than {MIN_PROCESSES} runs; run `dlbench run SUITE -P processes=3` to "
+            f"add runs."
         )
     for system, name in content.system_names.items():
         if failed := _num_failed(content, system):
@@ -280,7 +281,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[s
     if len(found) > MAX_CAUTIONS:
         more = f"{len(found) - MAX_CAUTIONS + 1} more: see Failures and warnings and Systems side by side."
         found = [*found[: MAX_CAUTIONS - 1], more]
-    return found or ["No warning, no failed case, and every case was measured on all systems."]
+    return found or ["No warnings and no failed cases. Every case was measured on all systems."]
 
 
 def _num_failed(content: Content, system: str) -> int:
@@ -305,7 +306,7 @@ def _unlike(content: Content, brief: Brief) -> list[str]:
     here = {brief.names[str(s)]: str(v) for s, v in versions.items() if s in brief.names}
     if len(set(here.values())) > 1:
         listed = ", ".join(f"{name} {version}" for name, version in here.items())
-        found.append(f"PyTorch differs: {listed}. Part of a difference may be software.")
+        found.append(f"PyTorch differs: {listed}. Software may cause part of the differences.")
     return found
 
 

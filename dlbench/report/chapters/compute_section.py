@@ -23,8 +23,8 @@ def section(content: Content) -> Section:
     if cases.empty:
         return Section("compute", "Compute to train")
     words = (
-        "Published compute of three networks over the years, and how long, how much energy and money it would take on "
-        "each system at the highest rate that a training reached there. It assumes that the network reaches that rate."
+        "Published compute to train three networks of different years, with the time, energy and cost on each system. "
+        "Each system's highest rate in a training is used, on the assumption that the network reaches it."
     )
     blocks = [Block(words=words), Block(table=published_table()), Block(table=systems_table(content, cases))]
     return Section("compute", "Compute to train", blocks)
@@ -61,7 +61,10 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
             [name, network(case["model"]), units.rate(case["flop_rate"], "FLOP/s"), n.name, *_cells(case, n, prices)]
             for n in trained_networks()
         ]
-    notes = ["The counted compute where there is one, else the published one. Energy is gross, of the metered devices."]
+    notes = [
+        "The counted compute is used if it exists, otherwise the published one. Energy is the gross energy of the "
+        "metered devices."
+    ]
     return Table(columns, rows, notes=notes)
 
 

@@ -25,8 +25,8 @@ _PARTS: dict[str, dict[str, Any]] = {
 #: A panel shows so many trainings; the table holds all.
 _MAX_CURVES, _MAX_PANELS = 6, 6
 _WORDS = (
-    "Each network was trained on real data until its validation met the target, or for all its epochs. Time to the "
-    "target includes the evaluations, but no start-up. Solid: validation; dotted: training. A gap that grows between "
+    "Each network was trained on real data until its validation reached the target, or for all epochs. Time to target "
+    "includes the evaluations, but not the start-up. Solid: validation; dotted: training. A gap that grows between "
     "the two is overfitting."
 )
 
@@ -84,7 +84,7 @@ def training_table(epochs: pd.DataFrame) -> Table:
                 units.digits(run["validation_loss"] - run["training_loss"]),
             ]
         )
-    notes = ["Loss gap: validation loss less training loss after the last epoch; large means overfitting."]
+    notes = ["Loss gap: validation loss minus training loss after the last epoch. A large gap means overfitting."]
     return Table(columns, rows, "Trainings", notes)
 
 

@@ -33,7 +33,7 @@ def findings(content: Content) -> Table:
     if content.account.error:
         rows.append(["rows are missing", content.account.error, None, ""])
     if content.left_out:
-        words = "Cases beyond the limit of the tables and figures; metrics.csv holds them."
+        words = "These cases exceed the limit of tables and figures; metrics.csv contains them."
         rows.append(["too many cases", words, content.left_out, ""])
     mixed = [*_mixed_threads(content), *_in_several_sources(content)]
     for code, sentence, concerned in [*_revealed(shown), *mixed, *_warned(shown)]:
@@ -59,33 +59,47 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     warned = warning_flags(shown)
     unstable, no_interval = shown["status"] == "unstable", shown["step_time_half_width"].isna()
     checks = [
-        ("unstable", unstable, "The interval did not reach its target before the protocol's cap: see ±."),
-        ("no interval", no_interval, "Too few steps, or too correlated ones, for an honest interval."),
-        ("not steady", shown["steady"].eq(False), "Warm-up ended at its cap: steps may still have become faster."),
+        (
+            "unstable",
+            unstable,
+            "The window reached the protocol's limit before the interval reached its target; see ±.",
+        ),
+        ("no interval", no_interval, "Too few steps, or steps too correlated, for a reliable interval."),
+        (
+            "not steady",
+            shown["steady"].eq(False),
+            "The warm-up ended at its limit, perhaps while steps were still getting faster.",
+        ),
         (
             _UNEVEN,
             derive.uneven(shown),
-            "Over the whole window throughput is more than "
-            f"{units.percent(derive.UNEVEN_LIMIT)} below that of the median step: slow steps take much of the time.",
+            f"Throughput over the whole window is more than {units.percent(derive.UNEVEN_LIMIT)} below the throughput "
+            f"of the median step: slow steps take much of the time.",
         ),
         ("throttled", warned["throttled"], "The device lowered its clock during the window (heat, supply or board)."),
         (
             "power capped",
             warned["at its power limit"],
-            "The device's power limit held its clock down, as is usual for heavy work: a higher limit would be faster.",
+            "The power limit of the device lowered its clock. This is usual for heavy work. A higher limit would be "
+            "faster.",
         ),
         (
             "clock gap",
             shown["clock_gap"] > CLOCK_GAP_LIMIT,
-            f"Host and device windows differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)}: time outside the steps.",
+            f"The windows of host and device differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)}: some time was "
+            f"outside the steps.",
         ),
-        ("shared device", shown["other_processes"].gt(0), "Other processes were on the same device."),
+        ("shared device", shown["other_processes"].gt(0), "Other processes used the same device."),
         (
             "meters disagree",
             shown["energy_disagreement"] > ENERGY_TOLERANCE,
-            "The energy counter and the integral of the power are far apart: trust neither.",
+            "The energy counter and the integral of the power differ strongly: trust neither.",
         ),
-        ("above the peak", shown["mfu"] > 1, "More than the datasheet peak: count, clock or peak is wrong."),
+        (
+            "above the peak",
+            shown["mfu"] > 1,
+            "The FLOP/s exceed the datasheet peak: the count, the clock or the peak is wrong.",
+        ),
     ]
     for code, concerned, sentence in checks:
         if concerned.any():
@@ -105,7 +119,10 @@ def _mixed_threads(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
     mixed = threads.groupby(key).transform("nunique").gt(1).astype(bool)
     if mixed.any():
         counts = ", ".join(f"{count:.0f}" for count in sorted(threads[mixed].dropna().unique()))
-        words = f"Processes of one case ran with different numbers of threads ({counts}): no repeats of one thing."
+        words = (
+            f"Processes of one case ran with different numbers of threads ({counts}), so they are not repeats of "
+            f"the same measurement."
+        )
         yield "threads differ", words, cases[mixed]
 
 
@@ -122,8 +139,8 @@ def _in_several_sources(content: Content) -> Iterator[tuple[str, str, pd.DataFra
     concerned = content.shown[content.shown["attempt_id"].isin(done.loc[several, "attempt_id"])]
     if len(concerned):
         words = (
-            "Several sources have them, of systems that look the same: the latest result counts alone. Names keep "
-            "sources apart, as in OLD=results/a NEW=results/b."
+            "Several sources contain these cases, from systems that look the same. Only the latest result counts. To "
+            "keep the sources apart, name them: OLD=results/a NEW=results/b."
         )
         yield "in several sources", words, concerned
 

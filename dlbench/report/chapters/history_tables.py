@@ -18,8 +18,9 @@ def lines_table(found: History) -> Table:
     columns += [Column("changes", "Changes", "right")]
     chance = units.percent(found.false_alarms)
     notes = [
-        "Step time: the latest day's median, with its 95 % interval over processes. Noise: from day to day.",
-        f"Chance of one false alarm or more over all lines: {chance}, for normal noise.",
+        "Step time: the latest day's median, with its 95 % interval over processes. Noise: the variation from day to "
+        "day.",
+        f"Probability of at least one false alarm over all lines: {chance}, assuming normally distributed noise.",
         *found.notes,
     ]
     return Table(columns, [_row(line) for line in found.lines], title="Lines", notes=notes)
@@ -36,12 +37,13 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
         Column("facts", "What changed with it"),
     ]
     rows: list[list[Cell]] = [
-        [f"{c.day:%F}", c.kind, size_of(c), line.name, line.device, "; ".join(c.facts) or "nothing in the record"]
+        [f"{c.day:%F}", c.kind, size_of(c), line.name, line.device, "; ".join(c.facts) or "no difference in the record"]
         for line, c in found.changes(since)
     ]
     notes = [
-        "Size: of the step time (+ is slower); unstable and steadier: the noise, after over before.",
-        "temporary: the level came back within 15 points.",
+        "Size: change of the step time (+ is slower). For unstable and steadier: noise after the change divided by "
+        "noise before.",
+        "temporary: the step time returned to its level within 15 points.",
     ]
     return Table(columns, rows, title="Changes", notes=notes)
 

@@ -44,7 +44,7 @@ def _differences(states: Mapping[str, State]) -> Block:
             usual, _ = Counter({value: len(own) for value, own in hosts.items()}).most_common(1)[0]
             others = [f"{value}: {fold_nodes(own)}" for value, own in hosts.items() if value != usual]
             cells.append([name, usual, "\n".join(others)])
-    heading = f"In what MachineState of {len(states)} nodes differs"
+    heading = f"Differences between the MachineState of {len(states)} nodes"
     if not cells:
-        return Block(heading=heading, words="In nothing but times, loads and names.")
+        return Block(heading=heading, words="The nodes differ only in times, loads and names.")
     return Block(heading=heading, table=Table(columns, cells))

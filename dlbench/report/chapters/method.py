@@ -27,11 +27,11 @@ def own_rules(content: Content) -> Table:
         (
             4,
             "Intervals that allow for autocorrelation; outliers stay",
-            "The interval of the median is nonparametric, by order statistics of the effective number of samples; "
-            "where no honest one exists, none is shown. Rates, shares of a peak and distances to a bound follow from "
-            "that median and have its interval. Energy, power, memory, and what is sustained over the window have "
-            "none: each is one reading per process, and only several processes of a case tell how far it varies. "
-            "Outliers are counted and stay in every statistic. Latency of inference has p50, p95 and p99 "
+            "The interval of the median is nonparametric: order statistics of the effective number of samples. With "
+            "too few samples there is no interval. Rates, shares of a peak and distances to a bound are computed from "
+            "that median and have its interval. Energy, power, memory and sustained throughput have no interval: each "
+            "is one reading per process. Their variation is visible only over several processes of a case. Outliers "
+            "are counted and stay in every statistic. Latency of inference has p50, p95 and p99 "
             "(metrics.csv).",
             "met",
         ),
@@ -51,11 +51,11 @@ def own_rules(content: Content) -> Table:
         (
             8,
             "Random inputs, usual initialisation",
-            "Inputs are random and not zero, weights have the usual initialisation; the seed is part of the protocol.",
+            "Inputs are random, not zero. Weights have the usual initialisation. The seed is part of the protocol.",
             "met",
         ),
         (9, "Energy windows of at least 5 s", *_energy_windows(content.rows)),
-        (10, "Counter and sampled power both; source and scope given", *_meters(shown)),
+        (10, "Both counter and sampled power; source and scope stated", *_meters(shown)),
         (11, "FLOP = 2 x MAC, counted, dense peaks", *_counts(content.rows)),
         (12, "Every result beside its bounds", *_bounds(shown)),
     ]
@@ -66,64 +66,65 @@ def own_rules(content: Content) -> Table:
 def sc15_rules() -> Table:
     """Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems" (SC15), rule by rule."""
     rows = [
-        (1, "Base case of a speedup", "Each ratio stands beside its base in images per second."),
+        (1, "Base case of a speedup", "Each ratio is shown with its base in images per second."),
         (2, "Reason for subsets", "Failed and left-out cases are listed with the reason."),
         (3, "Arithmetic mean for costs only", "Medians and percentiles throughout; no mean of rates."),
         (
             4,
             "No averages of ratios",
-            "The brief has geometric means, per precision and mode, each with its interval and the range of its cases.",
+            "The brief shows geometric means per precision and mode, each with its interval and the range of its "
+            "cases.",
         ),
-        (5, "Confidence intervals for what varies", "On each step time and what follows from it."),
+        (5, "Confidence intervals for what varies", "On each step time and every figure computed from it."),
         (6, "No normality assumed", "Nonparametric intervals; the distributions are shown."),
         (
             7,
             "Sound comparisons",
-            "Systems: by processes, corrected for their number, or not decided. "
-            "Settings: `dlbench compare` and `dlbench ab`.",
+            "Systems: tested over processes, corrected for multiple tests, otherwise not decided. Settings: `dlbench "
+            "compare` and `dlbench ab`.",
         ),
         (8, "Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
         (9, "All factors documented", "Case, protocol, system, libraries and git state; see Provenance."),
         (
             10,
             "Parallel timing explained",
-            "Maximum over ranks per step; about once a second the ranks agree whether the window ends.",
+            "Maximum over ranks per step. About once a second the ranks decide together whether the window ends.",
         ),
         (
             11,
             "Upper bounds shown",
-            "Datasheet peak where one is known; peaks and bandwidth measured on the same system; see Bounds.",
+            "Datasheet peak if known; peaks and bandwidth measured on the same system; see Bounds.",
         ),
-        (12, "Plots with enough information", "Lines join only what has an order: batch sizes, steps, time."),
+        (12, "Plots with enough information", "Lines connect only ordered values: batch sizes, steps, time."),
     ]
     return Table([Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here")], rows)
 
 
 def _context() -> str:
     return (
-        "Layout, precision, batch, compile mode and data source stand in the table wherever they vary, and for every "
-        "record in metrics.csv. fp32 is strict: no TF32 in convolutions or matrix products."
+        "The table lists layout, precision, batch, compile mode and data source if they vary. metrics.csv lists them "
+        "for every record. fp32 is strict: no TF32 in convolutions or matrix products."
     )
 
 
 def _comparisons(content: Content) -> str:
     words = (
-        "Each case has a process of its own, but the cases of a campaign run one after the other: differences between "
-        "two cases of this report that are about as small as their intervals mean nothing. `dlbench ab` measures two "
-        "settings in turns, in random order and fresh processes; `dlbench compare` judges them."
+        "Each case runs in its own process, and the cases of a campaign run one after the other. A difference between "
+        "two cases that is not larger than their intervals means nothing. `dlbench ab` runs two settings alternately, "
+        "in random order and in fresh processes; `dlbench compare` gives the verdict."
     )
     if len(content.system_names) > 1:
         words += (
-            " Systems cannot take turns: they are compared by independent processes. With fewer than three on a side "
-            "nothing is decided."
+            " Systems cannot alternate, so they are compared by independent processes. With fewer than three processes "
+            "on a side there is no verdict."
         )
     return words
 
 
 def _warm_up(shown: pd.DataFrame) -> tuple[str, str]:
     unsteady = int(shown["steady"].eq(False).sum())
-    words = "Warm-up steps are recorded and discarded; the window opens when a rank test sees no further speed-up."
-    words += f" {unsteady} of {units.counted(len(shown), 'case')} reached the warm-up's cap before that."
+    words = "Warm-up steps are recorded and discarded. The window starts when a rank test finds no further speed-up."
+    words += f" {unsteady} of {units.counted(len(shown), 'case')} reached the warm-up's limit before that."
     return words, "partly" if unsteady else "met"
 
 
@@ -134,14 +135,17 @@ def _stopping(shown: pd.DataFrame) -> tuple[str, str]:
         shown["step_time_half_width"] <= [protocol_value(text, "target_half_width") for text in shown["protocol"]]
     )
     cases = units.counted(len(shown), "case")
-    words = f"{met.sum()} of {cases} met the protocol's target for the half-width of the interval"
+    words = f"{met.sum()} of {cases} reached the protocol's target for the half-width of the interval"
     if not ended.all():
-        words += f"; ended at a cap, and marked unstable: {(~ended).sum()}"
+        words += f"; ended at a limit before that, and marked unstable: {(~ended).sum()}"
     if (ended & ~met).any():
-        words += f"; met at the last look, but over all steps wider than that or unknown: {(ended & ~met).sum()}"
+        words += (
+            f"; reached the target when the window ended, but the interval over all steps is wider or unknown: "
+            f"{(ended & ~met).sum()}"
+        )
     words += (
-        ". Of nominal 95 % intervals about 92 % hold the median where the window ended by their width, and 95 % where "
-        "min_time_s held it open longer."
+        ". About 92 % of the nominal 95 % intervals contain the median if the window ended because its interval was "
+        "narrow. If min_time_s kept the window open longer, 95 % do."
     )
     return words, "met" if met.all() else "partly"
 
@@ -151,7 +155,8 @@ def _clocks(shown: pd.DataFrame) -> tuple[str, str]:
     worst = shown["clock_gap"].max()
     gap = f"largest gap {units.percent(worst)}" if pd.notna(worst) else "gap unknown"
     words = (
-        f"Steps by: {sources}. Host and device windows are both kept: {gap}; above {CLOCK_GAP_LIMIT:.0%} it is flagged."
+        f"Steps timed by: {sources}. The windows of host and device are both stored: {gap}; a difference above "
+        f"{CLOCK_GAP_LIMIT:.0%} gives a warning."
     )
     return words, "met" if shown["clock_gap"].le(CLOCK_GAP_LIMIT).all() else "partly"
 
@@ -163,12 +168,17 @@ def _has_clock(shown: pd.DataFrame) -> bool:
 def _throttling(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not _has_clock(shown):
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
-        return "Read before and after, not during the window." if at_ends else "No clock is told, nor throttling."
+        return (
+            "Read before and after, not during the window."
+            if at_ends
+            else "Neither clocks nor throttling are available."
+        )
     found = warning_flags(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
     cases = units.counted(len(shown), "case")
     return (
-        f"Read before, during and after; of {cases} {throttled} throttled and {capped} at the power limit, and listed."
+        f"Read before, during and after the window. Of {cases}, {throttled} throttled and {capped} ran at the power "
+        f"limit; all are listed."
     )
 
 
@@ -191,7 +201,7 @@ def _meters(shown: pd.DataFrame) -> tuple[str, str]:
     scopes = ", ".join(sorted(known["energy_scope"].dropna().unique()))
     words, apart = f"Source: {sources}; scope: {scopes}", known["energy_disagreement"]
     if apart.isna().all():
-        return f"{words}; there was one kind of reading only, so no cross-check.", "partly"
+        return f"{words}; there was only one kind of reading, so no cross-check.", "partly"
     words += f"; counter and integral differ by at most {units.percent(apart.max())}"
     if apart.isna().any():
         words += f"; {apart.isna().sum()} of {units.counted(len(known), 'case')} had one kind of reading only"
@@ -200,16 +210,16 @@ def _meters(shown: pd.DataFrame) -> tuple[str, str]:
 
 def _counts(rows: pd.DataFrame) -> tuple[str, str]:
     words = (
-        "Matrix products, convolutions and attention are counted as they run, in the batch of the case; pooling, "
-        "normalisation and activations are not in the count. Peaks are those of dense arithmetic."
+        "Matrix products, convolutions and attention are counted as they run, with the batch of the case. Pooling, "
+        "normalisation and activations are not counted. Peaks are for dense arithmetic."
     )
     partial = rows["flop_partial"].dropna()
     if len(partial):
         names = ", ".join(sorted({name for names in partial for name in names.split(", ")}))
-        words += f" The count is partial in {units.counted(len(partial), 'record')}, without {names}."
+        words += f" The count is partial in {units.counted(len(partial), 'record')}: {names} are not counted."
     checked = rows[["pytorch_forward_flop", "forward_flop"]].dropna()
     if checked.empty:
-        return f"{words} These records hold no count by PyTorch to check it against.", "partly"
+        return f"{words} These records have no count by PyTorch for a cross-check.", "partly"
     agree = int((checked["pytorch_forward_flop"] == checked["forward_flop"]).sum())
     records = units.counted(len(checked), "record")
     outcome = "met" if agree == len(checked) and partial.empty else "partly" if agree else "no"
@@ -220,7 +230,7 @@ def _bounds(shown: pd.DataFrame) -> tuple[str, str]:
     cases = units.counted(len(shown), "case")
     known = {title: int(shown[name].notna().sum()) for name, title in _PEAKS.items()}
     if not any(known.values()):
-        return "No peak of this device is known, from a datasheet or measured; `dlbench ceilings` measures it.", "no"
+        return "This device has neither a datasheet nor a measured peak; run `dlbench ceilings` to measure it.", "no"
     words = "; ".join(f"{title} in {count} of {cases}" for title, count in known.items())
-    words = f"Beside the results stand: {words}. Published figures stand under Published results."
+    words = f"Shown with the results: {words}. For published figures see Published results."
     return words, "met" if known[_PEAKS["measured_peak"]] == len(shown) else "partly"

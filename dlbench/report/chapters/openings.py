@@ -41,7 +41,7 @@ def step_time(content: Content) -> str:
     shares = {name: float((known[column] / known["step_time"]).median()) for name, column in phases.items()}
     largest = max(shares, key=lambda name: shares[name])
     rest = " and ".join(f"{name} {units.percent(share)}" for name, share in shares.items() if name != largest)
-    return f"The {largest} pass takes {units.percent(shares[largest])} of a training step in the median case, {rest}."
+    return f"In the median case the {largest} pass takes {units.percent(shares[largest])} of a training step, {rest}."
 
 
 def memory(content: Content) -> str:
@@ -52,7 +52,7 @@ def memory(content: Content) -> str:
     top = content.shown.nlargest(1, metric).iloc[0]
     parts = {name: float(top[name]) for name in _MEMORY_PARTS if top[name] == top[name]}
     largest = max(parts, key=lambda name: parts[name], default="")
-    most = f"; its largest part are the {METRICS[largest].title.lower()}" if largest else ""
+    most = f"; largest part: {METRICS[largest].title.lower()}" if largest else ""
     peak = METRICS[metric].title
     return f"{peak}: at most {units.bytes_(top[metric])}, in {_name(top, content)}{most}."
 
@@ -65,7 +65,7 @@ def energy(content: Content) -> str:
     low, high = _ends(known, "energy_per_image")
     show = METRICS["energy_per_image"].show
     first = f"{show(low['energy_per_image'])} ({_name(low, content)})"
-    return f"An image takes {first} to {show(high['energy_per_image'])} ({_name(high, content)})."
+    return f"Energy per image ranges from {first} to {show(high['energy_per_image'])} ({_name(high, content)})."
 
 
 def flop_time(content: Content) -> str:
@@ -77,7 +77,7 @@ def flop_time(content: Content) -> str:
             middle = f"; the median case reaches {units.percent(known[metric].median())}" if len(known) > 2 else ""
             share = units.percent(best[metric])
             return f"{_name(best, content)} reaches {share} of the {what}, the largest share{middle}."
-    return "No peak of this device is known: `dlbench ceilings` measures one."
+    return "No peak of this device is known; run `dlbench ceilings` to measure it."
 
 
 def variability(content: Content) -> str:
@@ -87,8 +87,8 @@ def variability(content: Content) -> str:
     if known.empty:
         return ""
     wild = content.shown.loc[known.nlargest(1).index[0]]
-    spread = f"Half of the steps lie within {units.percent(known.median())} of each other in the median case"
-    most = f"{units.percent(known.max())} in the widest ({_name(wild, content)})"
+    spread = f"In the median case half of the steps lie within {units.percent(known.median())} of each other"
+    most = f"in the widest case within {units.percent(known.max())} ({_name(wild, content)})"
     return f"{spread}, {most}; {units.counted(unstable, 'case')} of {len(content.shown)} unstable."
 
 

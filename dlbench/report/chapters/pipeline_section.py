@@ -18,7 +18,7 @@ _METRICS = ("loader_throughput", "device_throughput", "throughput", "data_wait",
 _WORDS = (
     "Each case loads, decodes and augments image files while the device computes. The loader alone and the device "
     "alone were measured in the same process, right after the window. Both together reach at most the smaller of "
-    "the two. MLPerf Storage asks for an accelerator utilisation (AU) of 90 % with ResNet-50."
+    "the two. MLPerf Storage requires an accelerator utilisation (AU) of 90 % with ResNet-50."
 )
 
 
@@ -55,8 +55,8 @@ def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
         )
         rows.append([*cells, found.limit, found.workers])
     notes = [
-        f"Limited by the device: the step takes at most {DEVICE_BOUND:g} times that of the device alone. Else by "
-        "decoding or by storage, whichever takes the loader's processes longer.",
-        "Workers to feed the device: if each did as much as those measured, with a core for each.",
+        f"A case is limited by the device if the step takes at most {DEVICE_BOUND:g} times as long as on the device "
+        f"alone. Otherwise it is limited by decoding or storage, whichever takes the loader's processes longer.",
+        "Workers to feed the device: assumes that each worker is as fast as the measured ones and has its own core.",
     ]
     return Table(columns, rows, notes=notes)

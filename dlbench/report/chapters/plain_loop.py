@@ -13,10 +13,13 @@ from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
 
 _REASON = (
-    "On a CPU dlbench keeps the memory that a step frees (protocol.heap), as PyTorch does on a GPU. A plain loop "
-    "returns it to the kernel and gets it again, by page faults, in every step. A script of your own is a plain loop."
+    "On a CPU, dlbench keeps the memory that a step frees (protocol.heap), as PyTorch does on a GPU. A plain loop, "
+    "such as your own script, returns this memory to the kernel and allocates it again in every step, with page faults."
 )
-_HOW = "To see its figure here too, run the suite once more into the same results with -P protocol.heap=system."
+_HOW = (
+    "To see the figure of a plain loop here too, run the suite again into the same results folder, with -P "
+    "protocol.heap=system."
+)
 _TITLE = "Defaults and a plain loop"
 
 
@@ -55,4 +58,8 @@ def heaps_table(cases: pd.DataFrame) -> Table:
         ]
         for row in both.dropna(subset=["keep", "system"]).to_dict("records")
     ]
-    return Table(columns, rows, notes=["Samples per second, medians over processes. The reason: kept memory."])
+    return Table(
+        columns,
+        rows,
+        notes=["Samples per second, medians over processes. The difference is caused by the kept memory."],
+    )

@@ -14,8 +14,8 @@ from dlbench.report.figures.plots_power import power_plot
 from dlbench.table import Cell, Column, Table
 
 _WORDS = (
-    "Cases that differ only in the power limit or the clock of the device. The product is the energy of an image times "
-    "the time of an image: the best point if both count the same."
+    "These cases differ only in the power limit or the clock of the device. The product is energy per image times time "
+    "per image; its lowest value is the best point if both count equally."
 )
 _METRICS = ("throughput", "average_power", "energy_per_image")
 
@@ -65,7 +65,7 @@ def _finding(sweep: Sweep) -> str:
     rows = points.to_dict("records")
     saving, fastest = min(rows, key=lambda p: p["energy_per_image"]), max(rows, key=lambda p: p["throughput"])
     if saving is fastest:
-        return f"{network(saving['model'])} is fastest and takes the least energy at the same limit."
+        return f"{network(saving['model'])} is fastest and uses the least energy at the same limit."
     unit = AXES[sweep.axis]
     less = 1 - saving["energy_per_image"] / fastest["energy_per_image"]
     slower = 1 - saving["throughput"] / fastest["throughput"]

@@ -24,10 +24,10 @@ from dlbench.table import Cell, Column, Table, digits_of, seconds_of
 NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
 OVER_PROCESSES = (
-    "of two processes of a case from the lowest to the highest end of their intervals; of more by the interval of "
-    "their mean"
+    "with two processes of a case, the lowest and the highest end of their intervals; with more, the interval of their "
+    "mean"
 )
-_LIMITS = f"From and to: by the interval of the throughput, at {{}}; {OVER_PROCESSES}."
+_LIMITS = f"From and to: computed from the interval of the throughput, at {{}}; {OVER_PROCESSES}."
 
 
 def projection(content: Content) -> Section:
@@ -36,15 +36,17 @@ def projection(content: Content) -> Section:
     # Epochs of ImageNet mean nothing to a network on sequences.
     trainings = trainings[trainings["sample_unit"] != "seq"]
     if trainings.empty:
-        return Section("projection", "Cost to train", [Block(words="No training was measured: nothing to project.")])
+        return Section(
+            "projection", "Cost to train", [Block(words="No training was measured, so no projection is possible.")]
+        )
     table, assumptions = projected(trainings, content.system_names, content.prices)
     words = (
-        f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.digits(NUM_IMAGES, 7)} images) for each network "
-        "at its fastest and at its cheapest measured setting, whatever its input size: no training was run to its end. "
-        "`dlbench project` does the same for other numbers of images and epochs."
+        f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.digits(NUM_IMAGES, 7)} images) for each "
+        f"network, at its fastest and its cheapest measured setting. Input sizes may differ. No training was run to "
+        f"its end. `dlbench project` projects to other numbers of images and epochs."
     )
     if content.prices is None:
-        words += " With `--prices FILE` it says what that costs."
+        words += " Add `--prices FILE` to see the cost."
     blocks = [Block(words=words), Block(table=table, lead=True), Block(words=" ".join(assumptions))]
     return Section("projection", "Cost to train", blocks, _finding(table))
 

@@ -65,8 +65,8 @@ def provenance(content: Content) -> Section:
     count = f"{units.counted(len(content.rows), 'row')} of {units.counted(len(content.attempts), 'attempt')}"
     blocks = [
         Block(
-            words=f"Read from {stores}: {count}. Folders below are relative to the "
-            "store, which is the folder of the Parquet file."
+            words=f"Read from {stores}: {count}. The folders below are relative to the store (the folder of the "
+            f"Parquet file)."
         )
     ]
     blocks += [*_accounted(content), *_system_blocks(content), *_mixed(content)]
@@ -123,8 +123,8 @@ def _system_blocks(content: Content) -> list[Block]:
     different = [row for row in rows if row not in same]
     common = Table([Column("property", "Property"), Column("value", "All systems", "left")], [row[:2] for row in same])
     return [
-        Block(heading="In what the systems differ", table=_systems(content, different)),
-        Block(heading=f"What is the same for all ({len(same)})", table=common, folded=True),
+        Block(heading="Differences between the systems", table=_systems(content, different)),
+        Block(heading=f"Equal on all systems ({len(same)})", table=common, folded=True),
     ]
 
 
@@ -137,7 +137,7 @@ def _mixed(content: Content) -> list[Block]:
         if several:
             parts = [f"{_PROPERTIES[n]} ({_values(columns[n], n, missing=True)})" for n in several]
             said.append(f"{name}: {', '.join(parts)}.")
-    words = "Not the same in all records of one system, and so part of any difference between them: "
+    words = "These differ between records of one system and may cause part of a difference: "
     return [Block(words=words + " ".join(said))] if said else []
 
 

@@ -94,21 +94,21 @@ def model_sentence(curve: Curve) -> str:
     """What was fitted, how far it is to be trusted, and for which sizes it is a prediction."""
     model = curve.model
     if model is None:
-        return f"{curve.name} ({curve.kind}): no prediction, which needs two sizes beyond one device."
+        return f"{curve.name} ({curve.kind}): no prediction; it needs at least two sizes with more than one device."
     if model.fit_error > MAX_FIT_ERROR:
         return (
-            f"{curve.name} ({curve.kind}): no prediction. The model misses a point that it was fitted to by "
-            f"{100 * model.fit_error:.0f} %: these ranks share something that it does not know of, such as cores."
+            f"{curve.name} ({curve.kind}): no prediction. The model deviates by {100 * model.fit_error:.0f} % from a "
+            f"point of its own fit: these ranks share a resource that the model does not include, such as cores."
         )
     error = (
-        "not tested on left-out points, which takes three sizes beyond one device"
+        "not tested on left-out points; this needs three sizes with more than one device"
         if model.left_out_error is None
-        else f"off by at most {model.left_out_error:.1%} at points left out of the fit".replace("%", " %")
+        else f"error at points left out of the fit: at most {model.left_out_error:.1%}".replace("%", " %")
     )
-    bound, beyond = "", "anything beyond is a prediction"
+    bound, beyond = "", "larger sizes are predictions"
     if not model.overlap_known:
         bound = "at least "
-        beyond += ", which has limits only: with no more hidden than that, and with all of it hidden"
+        beyond += ", given as a range: from this share of hidden communication to all of it hidden"
     times = (model.compute_s(curve.batch_size(1)), model.transfer_s, model.latency_s)
     compute, transfer, latency = (units.quantity(time_s, "s", 3) for time_s in times)
     return (
@@ -136,7 +136,7 @@ def section(content: Content) -> Section:
         blocks.append(Block(table=table(found), filters=("scaling", "curve", "origin")))
         blocks += [Block(words=model_sentence(curve)) for curve in found]
     if not blocks:
-        blocks = [Block(words="No case ran on several numbers of devices; benchmarks/scaling_weak.toml does.")]
+        blocks = [Block(words="No case ran on several numbers of devices; run `dlbench run scaling_weak`.")]
     return Section("scaling", "Scaling", blocks)
 
 

@@ -38,7 +38,7 @@ from dlbench.results import training_store
 from dlbench.suites.catalog import CATALOG
 from dlbench.table import Table
 
-NOTHING = "No case was measured successfully, so there is nothing to show here."
+NOTHING = "No case was measured successfully."
 #: Figures are drawn for so many systems; the tables hold all.
 MAX_SYSTEMS = 4
 #: A longer table of failures is folded away.
@@ -57,15 +57,15 @@ def comparison(content: Content) -> Section:
     if content.left_out:
         finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
-        "Throughput is over all devices; ± is, within one run, the half-width of the confidence interval of the median "
-        f"step time, at {levels.named(content.shown)}; of two runs half the range of theirs, of more the half-width of "
-        "the interval of their mean. Every metric is defined under Method."
+        f"Throughput is over all devices. ± is a half-width at {levels.named(content.shown)}. With one run it is that "
+        f"of the confidence interval of the median step time; with two, half of the range of both intervals; with "
+        f"more, that of the interval of their mean. Method defines every metric."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]
     over = tables_processes.over_processes_table(content.shown, content.system_names)
     if over is not None:
-        heading = "Over processes: what a rerun gives"
+        heading = "Over processes: expected result of a rerun"
         blocks = [Block(heading=heading, words=tables_processes.words(content.shown), table=over), *blocks]
     return Section("comparison", "Comparison", blocks, finding)
 
@@ -111,8 +111,8 @@ def energy(content: Content) -> Section:
     elif traced.any():
         blocks.append(
             Block(
-                words=f"Power is steady in every window, within {units.percent(plots_samples.STEADY_POWER)}; "
-                "the table below has the averages."
+                words=f"Power stays within {units.percent(plots_samples.STEADY_POWER)} in every window. The table "
+                f"below shows the averages."
             )
         )
     table = energies(content.shown, content.system_names)
@@ -126,13 +126,13 @@ def flop_time(content: Content) -> Section:
     """Time against work and its bound."""
     if content.shown[["device_peak", "measured_peak"]].notna().any(axis=None):
         words = (
-            "The execution time of a pass is bounded from below by its floating-point operations: time is at least "
-            "FLOP over peak. The distance between a point and its line is what a network leaves unused on this device."
+            "A pass takes at least the time of its floating-point operations: time >= FLOP / peak. The distance "
+            "between a point and its line is the performance that the network does not use on this device."
         )
     else:
         words = (
-            "The more work, the longer a pass takes. No peak of this device is known, so there is no bound here: the "
-            "line is only the highest rate among these very cases. `dlbench ceilings` measures the device's own peak."
+            "A pass takes longer the more work it has. No peak of this device is known, so there is no bound. The line "
+            "shows the highest rate among these cases. Run `dlbench ceilings` to measure the device's peak."
         )
     return Section("flop-time", "FLOP against time", [Block(words=words), *_plots(content, plots_time.flop_time)])
 
@@ -154,16 +154,17 @@ def published(content: Content) -> Section:
     table, num_others = anchors_table(_as_cases(content.shown), measured(content))
     elsewhere = f"{units.counted(num_others, 'published result')} of these networks on other devices are left out."
     if not table.rows:
-        words = "No published result of these networks on these devices is known."
+        words = "No published results of these networks on these devices are known."
         return Section("published", "Published results", finding=f"{words} {elsewhere}" if num_others else words)
     ratios = [row["ratio"] for row in table.records() if isinstance(row["ratio"], float)]
     low, high = (units.digits(end(ratios), 3) for end in (min, max))
     finding = (
-        f"{units.counted(len(ratios), 'published result')} on the same device; ours are {low} to {high} times theirs."
+        f"{units.counted(len(ratios), 'published result')} on the same device. Our throughput is {low} to {high} times "
+        f"the published one."
     )
     words = (
-        "They differ in framework, data, batch, precision and often in the variant of the network. Each row lists the "
-        f"differences: theirs first, ours second. {elsewhere if num_others else ''}"
+        "Published and own results differ in framework, data, batch, precision and often in the variant of the "
+        "network. Each row lists the differences: published first, own second. {elsewhere if num_others else ''}"
     )
     blocks = [Block(words=words.strip()), Block(table=table)]
     return Section("published", "Published results", blocks, finding)
@@ -174,10 +175,9 @@ def cnn_table(content: Content) -> Section:
     rows = audit.audit_rows(_counted(), _without_filters())
     filters = sum(map(len, audit.read_published().values())) - len(rows)
     words = (
-        f"The figures of the literature ({audit.SOURCE}) beside those that dlbench counts from the networks that it "
-        "runs. Weights are without biases; one MAC is one use of a weight. The catalogue has counts for these "
-        f"{len(rows)} figures; `dlbench table` builds the networks and compares the sizes and numbers of filters, too: "
-        f"{filters} more figures."
+        f"Published figures ({audit.SOURCE}) and the figures that dlbench counts from its networks. Weights exclude "
+        f"biases; one MAC is one use of a weight. The catalogue has counts for these {len(rows)} figures. `dlbench "
+        f"table` builds the networks and also compares sizes and numbers of filters: {filters} more figures."
     )
     differences = audit.differences_table(rows)
     blocks = [Block(words=words), Block(table=_plain(audit.side_by_side_table(rows)))]
@@ -190,11 +190,11 @@ def failures(content: Content) -> Section:
     """What failed, and what to know about what did not."""
     blocks = []
     if len(content.failed):
-        words = "`dlbench run` tries them again, except those out of memory."
+        words = "`dlbench run` retries the failed cases, except those out of memory."
         table = tables.failures(content.failed, content.files)
         blocks = [Block(heading="Failed cases", words=words, table=table, lead=len(content.failed) <= _MAX_LEADING)]
     elif content.attempts.empty:
-        blocks = [Block(words="The store is empty: nothing has been run yet.", lead=True)]
+        blocks = [Block(words="The store is empty; run `dlbench run quick` first.", lead=True)]
     found = findings(content)
     if found.rows:
         blocks.append(Block(heading="Warnings", table=found, lead=True))
@@ -207,8 +207,8 @@ def how(content: Content) -> Section:
     """The rules, how far they are met, and the definition of every metric."""
     blocks = [
         Block(
-            words="Raw samples are stored, one per step; every number here is derived from them and can be derived "
-            "again. Medians and their intervals are over consecutive steps of one process."
+            words="Raw samples are stored, one per step. Every number here is derived from them. Medians and their "
+            "intervals are over consecutive steps of one process."
         ),
         Block(heading="The twelve rules of measurement", table=method.own_rules(content)),
         Block(heading="The twelve rules of Hoefler and Belli (SC15)", table=method.sc15_rules(), folded=True),
@@ -298,7 +298,7 @@ def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block
         blocks.append(Block(plot=plot, heading=name if len(systems) > 1 else ""))
     if len(systems) > MAX_SYSTEMS:
         left = ", ".join(name for _, name in systems[MAX_SYSTEMS:])
-        words = f"Not drawn, for there are more than {MAX_SYSTEMS} systems, but in the tables and metrics.csv: {left}."
+        words = f"Figures show at most {MAX_SYSTEMS} systems. In the tables and metrics.csv only: {left}."
         blocks.append(Block(words=f"{words} {HOW_TO_DRAW}"))
     return blocks
 

@@ -148,9 +148,9 @@ def _in_words(content: Content, cases: pd.DataFrame) -> str:
     shown = content.shown
     if content.attempts.empty:
         trained = convergence.section(training_store.read(content.sources)).finding
-        return trained or "The store is empty. `dlbench run` fills it."
+        return trained or "The store is empty; run `dlbench run quick` first."
     if shown.empty:
-        return "No case gave a result. What went wrong stands under Failures and warnings."
+        return "No case has a result; see Failures and warnings for the reasons."
     sentences = []
     for mode in ("training", "inference"):
         best = fastest(cases[cases["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
@@ -179,7 +179,7 @@ def _intervals(widths: pd.Series[float], level: str, kind: str) -> str:
     known = widths.dropna()
     cases = units.counted(len(widths), "case")
     if known.empty:
-        return f"None of {cases} has an interval: too few or too uneven steps."
+        return f"None of {cases} has an interval: there are too few steps, or they vary too much."
     if len(known) == 1:
         return f"1 of {cases} has an interval: ± {units.percent(known.iloc[0])} at {level}, {kind}."
     width = units.percent(known.median())

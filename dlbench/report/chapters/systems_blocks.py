@@ -62,15 +62,16 @@ def between_processes(content: Content) -> list[Block]:
         if content.shown.empty:
             return []
         words = (
-            "No case ran more than once on one kind of system, so nothing is known of how processes, hosts or devices "
-            "differ; below are the steps within each process. `dlbench run SUITE -P processes=3` repeats them."
+            "No case ran more than once on one kind of system, so differences between processes, hosts or devices are "
+            "unknown. The figures below show the steps within each process. Run `dlbench run SUITE -P processes=3` to "
+            "repeat the cases."
         )
         return [Block(words=words)]
     names = content.system_names
     found = variability.units_of(cases)
-    blocks = [Block(heading="From process to process", words=variability.ranges(cases))]
+    blocks = [Block(heading="Variation between processes", words=variability.ranges(cases))]
     table = variability.spreads(cases, names)
-    blocks.append(Block(heading="Cases whose processes are furthest apart", table=table, folded=True))
+    blocks.append(Block(heading="Cases whose processes differ most", table=table, folded=True))
     hosts, devices = ([unit for unit in found if unit.kind == kind] for kind in ("host", "device"))
     if hosts:
         blocks += _units(hosts, cases, names, "host", variability.RULE)
@@ -97,10 +98,10 @@ def _off_words(units: list[variability.Unit], kind: str) -> str:
     if off:
         listed = ", ".join(f"{unit.name} ({100 * unit.deviation:+.1f} %)" for unit in off[:10])
         more = f" and {len(off) - 10} more" if len(off) > 10 else ""
-        return f"Off from the others in step time: {listed}{more}."
+        return f"Step time differs from the others: {listed}{more}."
     if all(unit.spread is None for unit in units):
-        return f"Too few processes to tell whether a {kind} is off."
-    return f"No {kind} is off from the others by more than the spread explains."
+        return f"Too few processes to decide whether a {kind} differs from the others."
+    return f"No {kind} differs from the others by more than the usual spread."
 
 
 def _front(cases: pd.DataFrame, names: dict[str, str]) -> Table:

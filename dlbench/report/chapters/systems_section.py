@@ -30,7 +30,7 @@ def systems(content: Content) -> Section:
         blocks += [*_best_systems(content, shared), *_tables(content, shared)]
     rest = left_out(content)
     if rest.rows:
-        words = "Cases are compared only if they agree in everything but system and repeat; these do not."
+        words = "Cases are compared only if they are equal in everything except system and repeat. These cases are not."
         blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
     return Section("systems", TITLE, blocks, _how_many(content, shared))
 
@@ -51,7 +51,7 @@ def _best_systems(content: Content, shared: Together) -> list[Block]:
     sentences = [_counted(metric, standings, names) for metric, standings in found.items() if standings]
     missing = [METRICS[metric].title.lower() for metric, standings in found.items() if not standings]
     if missing:
-        sentences.append(f"Not compared, as fewer than two systems have a value: {', '.join(missing)}.")
+        sentences.append(f"Not compared, because fewer than two systems have a value: {', '.join(missing)}.")
     every = [standing for standings in found.values() for standing in standings]
     return [
         Block(words=" ".join(sentences)),
@@ -67,7 +67,7 @@ def _tables(content: Content, shared: Together) -> list[Block]:
     for metric in metrics:
         known = shared.cases[shared.cases[metric].notna()]
         if known["system_id"].nunique() == 0:
-            blocks.append(Block(words=f"{METRICS[metric].title}: no case that systems share has a value."))
+            blocks.append(Block(words=f"{METRICS[metric].title}: no shared case has a value."))
             continue
         table = tables_systems.over_systems(shared.cases, names, metric, shared.failed)
         heading, folded = METRICS[metric].title, metric != "throughput"
@@ -99,11 +99,11 @@ def _how_many(content: Content, shared: Together) -> str:
         words.append("They have no case in common.")
     else:
         words.append(
-            f"{units.counted(numbers, 'case')} on two or more of them: the same network, pass, precision, batch and "
-            "all other settings, of the same version of the suite, by the same protocol."
+            f"{units.counted(numbers, 'case')} measured on two or more of them, with the same network, pass, "
+            f"precision, batch and all other settings, the same version of the suite and the same protocol."
         )
         alone = [name for system, name in names.items() if not (shared.cases["system_id"] == system).any()]
-        words += [f"{name} shares no case with another." for name in alone]
+        words += [f"{name} shares no case with another system." for name in alone]
     words += [f"{name} has no measured case." for name in content.system_names.values() if name not in names.values()]
     return " ".join(words)
 
@@ -126,9 +126,10 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
     tested = sum(s.low is not None for s in standings)
     if tested:
         words.append(
-            "Intervals are of the ratio of the best to the next, at 95 %, from three or more processes on each side. "
-            "A system is named as better where that holds at 95 % for all rows of a column together (Holm). "
-            "Memory is compared as it was read. A difference counts as none where its interval lies within ±1 %."
+            "The intervals are 95 % intervals of the ratio of the best system to the next, from three or more "
+            "processes on each side. A system is called better only if the verdict has 95 % confidence for all rows of "
+            "a column together (Holm). Memory is compared without an interval. If the interval of a difference lies "
+            "within ±1 %, it counts as no difference."
         )
     if any(s.outcome == ranking.NOT_DECIDED and s.low is None for s in standings):
         words.append(tables_systems.UNKNOWN_SPREAD)
@@ -136,7 +137,7 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
     meters = energies.groupby("system_id")[["energy_source", "energy_scope"]].first().drop_duplicates()
     if len(meters) > 1:
         listed = ", ".join(f"{m['energy_source']} ({m['energy_scope']})" for m in meters.to_dict("records"))
-        words.append(f"Energies are read from different meters: {listed}. Only those of one scope are compared.")
+        words.append(f"Energies come from different meters: {listed}. Only meters of the same scope are compared.")
     unstable = cases[cases["status"] != "ok"]
     if len(unstable):
         listed = ", ".join(dict.fromkeys(f"{network(c['model'])} {c['mode']}" for c in unstable.to_dict("records")))

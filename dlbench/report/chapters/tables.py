@@ -144,9 +144,9 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
         Column("runs", "Runs", "left", _count) if several else Column("attempt_id", "Record", "left", _record)
     )
     missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
-    notes = [f"Not known for any of these cases: {', '.join(missing)}."] if missing else []
+    notes = [f"Not available for any of these cases: {', '.join(missing)}."] if missing else []
     if "share_of_measured_peak" in known:
-        notes.append("% of measured peak: of the higher of the rates that matrix products and convolutions reached.")
+        notes.append("% of measured peak: the peak is the higher of the rates of matrix products and convolutions.")
     return Table(columns, rows, notes=notes)
 
 
@@ -247,7 +247,7 @@ def attempts(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[str, Pa
         for c in cases.to_dict("records")
     ]  # fmt: skip
     elsewhere = sorted({f"{name}.toml" for name in cases["suite"] if not _suite(str(name))})
-    notes = [f"Not in benchmarks/ here, so to be given by its path: {', '.join(elsewhere)}."] if elsewhere else []
+    notes = [f"Not in benchmarks/ here; give its path: {', '.join(elsewhere)}."] if elsewhere else []
     return Table(columns, rows, notes=notes)
 
 

@@ -43,11 +43,14 @@ def energies(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
         cells += [network(case[axis]) if axis == "model" else case[axis] for axis in axes]
         cells += [case[name] if case[name] == case[name] else None for name in known]
         rows.append([*cells, *(_text(case[name]) for name in ("energy_source", "energy_scope", "energy_note"))])
-    notes = ["Energies are gross: idle power, measured before each case, is in them. A missing value was not measured."]
+    notes = [
+        "Energies are gross: they include idle power, which is measured before each case. A missing value was not "
+        "measured."
+    ]
     partial = metered.loc[metered["flop_partial"].notna(), "model"]
     if len(partial) and "energy_per_gflop" in known:
         names_of_partial = ", ".join(dict.fromkeys(network(name) for name in partial))
-        notes.append(f"Per FLOP is an upper bound, since the FLOP count is partial, for {names_of_partial}.")
+        notes.append(f"Energy per FLOP is an upper bound for {names_of_partial}, because the FLOP count is partial.")
     noted = any(row[-1] for row in rows)
     return Table(columns if noted else columns[:-1], rows if noted else [row[:-1] for row in rows], notes=notes)
 

@@ -15,10 +15,10 @@ from dlbench.table import Cell, Column, Table, width_of
 def words(shown: pd.DataFrame) -> str:
     """What each ± of the table is, and at what confidence."""
     return (
-        f"One row per case. ± is half of the {levels.named(shown)} confidence interval of the mean over processes: a "
-        "repeated measurement should give a mean within it. One more run ±: the same for a single further process. "
-        "Within one run ±: the median over processes of half of each window's interval. A case with fewer than three "
-        "processes has only the last."
+        f"One row per case. ±: half of the {levels.named(shown)} confidence interval of the mean over processes; the "
+        f"mean of a repeated measurement should lie within it. One more run ±: the same for a single further process. "
+        f"Within one run ±: half of each window's interval, median over processes. A case with fewer than three "
+        f"processes has only the last one."
     )
 
 

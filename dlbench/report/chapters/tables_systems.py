@@ -91,8 +91,8 @@ def speedups(
             row += [found.ratio, _interval(found.low, found.high) if found.is_measured else None]
         rows.append(row)
     notes = [
-        "Of each case the ratio of median step times, of several processes that of their geometric means. This "
-        "table has no mean over cases: the brief has one per precision and mode."
+        "Ratio of median step times per case; with several processes, ratio of their geometric means. This table has "
+        "no mean over cases. The brief shows one per precision and mode."
     ]
     if unmeasured:
         notes.append(UNKNOWN_SPREAD)
@@ -102,8 +102,8 @@ def speedups(
 
 #: Said wherever a difference rests on fewer than three processes.
 UNKNOWN_SPREAD = (
-    "No interval and no verdict where fewer than three processes ran on a side: how processes differ is then unknown. "
-    "`dlbench run SUITE -P processes=3` measures it."
+    "There is no interval and no verdict if fewer than three processes ran on a side, because the spread between "
+    "processes is then unknown. Run `dlbench run SUITE -P processes=3` to measure it."
 )
 
 
@@ -208,10 +208,10 @@ def _notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
     level = levels.named(cases)
     one = f"half-width of the confidence interval of the median step, at {level}"
     if not several:
-        return [f"±: {one}, within the one process of each system."]
+        return [f"±: {one}, within the single process of each system."]
     return [
-        f"±: of two processes half of the range of their intervals, of more the half-width of that of their mean, at "
-        f"{level}; of one the {one}."
+        f"± at {level}: with two processes, half of the range of their intervals; with more, the half-width of the "
+        f"interval of their mean; with one, the {one}."
     ]
 
 

@@ -15,8 +15,8 @@ from dlbench.suites.levers import Change
 from dlbench.table import Cell, Column, Table
 
 _WORDS = (
-    "`dlbench tune` looked for the fastest correct setting, in short windows. A lever gives its ratio on top "
-    "of the levers above it. `dlbench ab` compares two settings with an interval."
+    "`dlbench tune` searched for the fastest correct setting, in short windows. The ratio of a lever is its gain on "
+    "top of the levers above it. `dlbench ab` compares two settings with an interval."
 )
 
 
@@ -51,13 +51,13 @@ def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str
     ]
     rows: list[list[Cell]] = [["as shipped", shipped, None, 1.0]]
     rows += [[f"+ {change.text}", change.after, change.ratio, change.after / shipped] for change in changes]
-    notes = [] if changes else ["No other setting gave more; the one as shipped stays."]
+    notes = [] if changes else ["No other setting was better; the setting as shipped stays."]
     return Table(columns, rows, title, notes)
 
 
 def _finding(one: Tuned) -> str:
     name = f"{network(one.first.model)} in {one.first.mode}"
     if not one.changes:
-        return f"{name}: no setting gave more than the one as shipped."
+        return f"{name}: no setting was better than the one as shipped."
     ratio = units.digits(one.changes[-1].after / one.shipped, 3)
-    return f"{name} as tuned gives {ratio} times the {one.goal} as shipped."
+    return f"{name} as tuned reaches {ratio} times the {one.goal} of the setting as shipped."

@@ -17,8 +17,8 @@ from dlbench.suites.case import MODES, PRECISIONS
 
 #: What bars are, wherever cases are drawn with theirs.
 INTERVAL_WORDS = (
-    "Bars: the interval of the median step; of two processes from the lowest to the highest of theirs, of more that of "
-    "their mean."
+    "Bars: the interval of the median step; with two processes, the range of both intervals; with more, the interval "
+    "of the mean."
 )
 #: So many of what is not drawn are named.
 _MAX_NAMED = 8
@@ -30,7 +30,7 @@ def not_drawn(cases: pd.DataFrame, limit: int) -> str:
     """The networks for which a figure of so many has no room, as a sentence; "" where all are drawn."""
     left = [network(name) for name in network_order(cases["model"])[limit:]]
     more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
-    return f" No room for {', '.join(left[:_MAX_NAMED])}{more}: see the tables." if left else ""
+    return f" Not drawn: {', '.join(left[:_MAX_NAMED])}{more}; see the tables." if left else ""
 
 
 def interval_words(level: str) -> str:

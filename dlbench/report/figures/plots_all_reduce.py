@@ -25,7 +25,7 @@ def all_reduce(rows: pd.DataFrame) -> Plot:
     by = ["nodes", "ranks", "backend"]
     known = known.sort_values("started_at", kind="stable").drop_duplicates([*by, "size_bytes"], keep="last")
     if known.empty:
-        return Plot("all_reduce", "No all-reduce between several ranks has a usable time.")
+        return Plot("all_reduce", "No all-reduce over several ranks has a usable time.")
     figure = look.new_figure(3.6)
     axes = figure.subplots()
     size, speed = unit_of(known["size_bytes"], "B"), unit_of(known["bus_bytes_per_s"], "B/s")
@@ -43,8 +43,8 @@ def all_reduce(rows: pd.DataFrame) -> Plot:
     axes.set_title("All-reduce · fp32")
     look.legend(figure, entries)
     words = (
-        "All-reduces of fp32 sums: 2(n-1)/n of the message over the median time of the slowest rank, which compares "
-        "with what a link can carry. Small messages are bound by latency, large ones by bandwidth."
+        "All-reduces of fp32 sums. Bus bandwidth = 2(n-1)/n x message size / median time of the slowest rank; compare "
+        "it with the bandwidth of a link. Small messages are limited by latency, large ones by bandwidth."
     )
     left = len(groups) - len(entries)
     return Plot("all_reduce", words + (f" Not drawn: {left} more numbers of ranks." if left else ""), figure)

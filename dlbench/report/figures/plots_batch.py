@@ -33,7 +33,7 @@ from dlbench.table import Cell, Column, Table
 
 #: The knee of a curve is its smallest batch with at least this share of its best throughput.
 KNEE_SHARE = 0.95
-KNEE_WORDS = f"A ring marks the knee: the smallest batch with at least {KNEE_SHARE:.0%} of the best throughput".replace(
+KNEE_WORDS = f"A ring marks the knee: the smallest batch that reaches {KNEE_SHARE:.0%} of the best throughput".replace(
     "%", " %"
 )
 _MAX_PANELS = 16
@@ -44,14 +44,18 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
     known = cases[cases["throughput"].notna()]
     shown = _of_one_setting(known)
     if shown.empty:
-        return Plot("batch_curves", "No network ran with several batch sizes at one setting.")
+        return Plot("batch_curves", "No network ran with several batch sizes at the same setting.")
     marks = {name: mark | {"marker": "o"} for name, mark in precision_marks(shown).items()}
     plot = _drawn(shown, Hue("precision", marks))
     assert plot.figure
     look.legend(plot.figure, marks)
     bars = interval_words(levels.named(shown))
-    left = "" if len(shown) == len(known) else " A line keeps to one setting, the fastest that ran at several batches."
-    words = f"Throughput over the batch per device. {bars} {KNEE_WORDS} of its line.{left}" + _not_drawn(shown)
+    left = (
+        ""
+        if len(shown) == len(known)
+        else " A line shows one setting: the fastest of those that ran with several batch sizes."
+    )
+    words = f"Throughput over the batch per device. {bars} {KNEE_WORDS} of the line.{left}" + _not_drawn(shown)
     return replace(plot, caption=words, records=records_of(shown))
 
 
@@ -80,9 +84,9 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     assert plot.figure
     system_legend(plot.figure, there, marks)
     words = (
-        "Throughput over the batch per device: the same setting on all systems, of each network and mode the one that "
-        f"most of them have. {interval_words(levels.named(cases))} {KNEE_WORDS} of its line; a line without one still "
-        "rises at its last batch."
+        f"Throughput over the batch per device. Each network and mode is shown at the setting that most systems share. "
+        f"{interval_words(levels.named(cases))} {KNEE_WORDS} of the line. A line without a ring still rises at its "
+        f"last batch."
     )
     return replace(plot, caption=words + _not_drawn(cases), records=records_of(cases))
 
@@ -103,7 +107,7 @@ def knees(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
         row += [setting(best.to_dict(), axes)] if axes else []
         row += [None if place is None else int(place["batch_size"]), at_knee]
         rows.append([*row, shown(best["throughput"]), int(best["batch_size"])])
-    still = ["Where no knee is given, the best throughput is that of the largest batch, and it may rise further."]
+    still = ["Without a knee, the largest batch has the best throughput; larger batches may be faster still."]
     return Table(columns, rows, notes=still if any(row[-4] is None for row in rows) else ())
 
 
@@ -158,7 +162,7 @@ def _panels(cases: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _not_drawn(cases: pd.DataFrame) -> str:
     left = [f"{network(model)} {mode}" for model, mode in _panels(cases)[_MAX_PANELS:]]
-    return f" No room for {', '.join(left)}: see the tables." if left else ""
+    return f" Not drawn: {', '.join(left)}; see the tables." if left else ""
 
 
 def _curves(cases: pd.DataFrame, column: str) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:

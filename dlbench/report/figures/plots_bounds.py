@@ -73,8 +73,9 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
     _name_slowest(left, counted)
     look.legend(figure, {way.capitalize(): mark for way, mark in _MARKS.items() if (points["way"] == way).any()})
     words = (
-        f"Every layer, forward and backward apart. {roof.words()} A point's distance to the line above "
-        "it is what the layer leaves unused; above the slanted line its operands came from a cache."
+        f"Every layer, with separate points for forward and backward. {roof.words()} The distance of a point to the "
+        f"line above it is the performance that the layer does not use. Above the slanted line, the operands came from "
+        f"a cache."
     )
     if len(partial):
         few = ", ".join(partial.head(_NAMED)) + (f" and {len(partial) - _NAMED} more" if len(partial) > _NAMED else "")
@@ -94,7 +95,9 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     usable = usable[usable["step_s"] > 0]
     known = usable.head(_MAX_ROWS)
     if known.empty:
-        return Plot("where_time_goes", "No network has both a measured step and a bound; `dlbench ceilings` gives one.")
+        return Plot(
+            "where_time_goes", "No network has both a measured step and a bound; run `dlbench ceilings` to get a bound."
+        )
     known = known.assign(overhead_s=(known["step_s"] - known[parts].sum(axis=1)).clip(lower=0))
     panels = [own for mode in MODES if len(own := known[known["mode"] == mode])]
     figure = look.new_figure(0.8 + 0.4 * len(panels) + 0.34 * len(known))
@@ -110,8 +113,8 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     right.set_xlabel("Share [%]")
     look.legend(figure, look.squares(dict(_PARTS.values())))
     words = (
-        "Where the time of a step goes: the time that its counted FLOP need at the peak, what the bytes of its layers "
-        "add to that, the optimizer's bytes, and the rest. Where caches beat the bound there is no overhead to show."
+        "Parts of a step's time: its counted FLOP at the peak, the additional time for the bytes of its layers, the "
+        "optimizer's bytes, and the rest. If caches make a step faster than the bound, no overhead is shown."
     )
     if len(usable) > len(known):
         words += f" Not drawn: {len(usable) - len(known)} more."

@@ -61,5 +61,8 @@ def fleet_map(slowdowns: pd.DataFrame) -> Plot:
     if image is not None:
         figure.colorbar(image, ax=list(panels), label="Step time over the median unit [%]", shrink=0.8)
     more = f" The {len(table)} nodes with the slowest units of {num_nodes}." if num_nodes > len(table) else ""
-    words = f"Median slowdown of each unit over its cases against the median unit; × marks an outlier.{more}"
+    words = (
+        f"Slowdown of each unit compared with the median unit: the median over the unit's cases. × marks an "
+        f"outlier.{more}"
+    )
     return Plot(name, words, figure)

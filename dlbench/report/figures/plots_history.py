@@ -51,7 +51,7 @@ def lines(found: Sequence[Line]) -> Plot:
     label_outer(panels, "", "Step time [%]")
     more = f" {len(shown)} of {len(judged)} lines." if len(judged) > len(shown) else ""
     words = (
-        "Step time of each day against the median before the first change; the band is the 95 % interval over the "
-        f"day's processes. Vertical lines: changes.{more}"
+        f"Step time of each day compared with the median before the first change. The band is the 95 % interval over "
+        f"the day's processes. Vertical lines: changes.{more}"
     )
     return Plot(name, words, figure)

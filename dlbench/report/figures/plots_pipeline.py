@@ -45,5 +45,8 @@ def pipeline_plot(cases: pd.DataFrame) -> Plot:
         axes.set_xticks(sorted(own["loader_workers"].unique()))
     label_outer(panels, "Loader workers", METRICS["throughput"].heading)
     look.legend(figure, {METRICS[metric].title: mark for metric, mark in _LINES.items()})
-    words = "Both together reach at most the smaller of the two; where squares lie below the dashes, loading limits."
+    words = (
+        "Both together reach at most the smaller of the two. Where squares are below the dashed line, loading is "
+        "the limit."
+    )
     return Plot("pipeline", words, figure, records=tuple(cases["attempt_id"]))

@@ -19,7 +19,7 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
     """One column per sweep: throughput above, energy below; rings mark the best points."""
     drawn = [one for one in sweeps if one.points["limit"].nunique() > 1][:_MAX_COLUMNS]
     if not drawn:
-        return Plot("power", "The limits of these cases are unknown, so there is nothing to draw.")
+        return Plot("power", "The limits of these cases are unknown, so there is no figure.")
     figure = look.new_figure(4.4)
     panels = figure.subplots(2, len(drawn), squeeze=False, sharex="col")
     for column, one in enumerate(drawn):
@@ -37,4 +37,6 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
         panels[1, column].set_xlabel(f"{axis_title(one.axis)} [{AXES[one.axis]}]")
     left = len(sweeps) - len(drawn)
     more = f" Not drawn: {units.counted(left, 'sweep')}; see the table." if left else ""
-    return Plot("power", f"Throughput and energy over the limit. A ring marks the best point of each.{more}", figure)
+    return Plot(
+        "power", f"Throughput and energy over the limit. Rings mark the best point of each curve.{more}", figure
+    )

@@ -44,7 +44,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
     """Throughput of each precision over that of fp32, at the same batch and everything else equal."""
     pairs = _precision_pairs(cases)
     if pairs.empty:
-        return Plot("precisions", "There is no case in fp32 together with the same case in another precision.")
+        return Plot("precisions", "No case was measured both in fp32 and in another precision.")
     shown = pairs.sort_values("batch_size").drop_duplicates(["model", "mode", "precision"], keep="last")
     modes = [m for m in MODES if (shown["mode"] == m).any()]
     names = network_order(shown["model"])[:MAX_ROWS]
@@ -70,8 +70,8 @@ def precisions(cases: pd.DataFrame) -> Plot:
     panels[0].set_xlim(0, 1.08 * np.nanmax(shown["ratio_high"].fillna(shown["ratio"])))
     precision_legend(figure, shown)
     words = (
-        "Gain from lower precision at the largest batch that fp32 also ran; the base of each ratio stands beside it. "
-        f"Bars: from the unfavourable ends of both intervals, at {levels.named(cases)}."
+        f"Gain from lower precision at the largest batch that was also measured in fp32. The fp32 value is printed "
+        f"next to each ratio. Bars use the unfavourable ends of both intervals, at {levels.named(cases)}."
     )
     return Plot("precisions", words + not_drawn(shown, MAX_ROWS), figure)
 

@@ -76,7 +76,7 @@ def ratios(
     _rows(panels[0], places, modes)
     _scale(panels, min(reached), max(reached))
     system_legend(figure, {system: names[system] for system in others}, marks)
-    left = f" No room for {len(models) - MAX_NETWORKS} networks: see the tables." if len(models) > MAX_NETWORKS else ""
+    left = f" Not drawn: {len(models) - MAX_NETWORKS} networks; see the tables." if len(models) > MAX_NETWORKS else ""
     words = (
         f"Throughput over that of {names[base]} at equal settings, right is faster. A point is the geometric mean over "
         "the batch sizes that all systems share. Its bar is the 95 % interval; a narrow one is hidden by the point. "

@@ -49,9 +49,9 @@ def distribution(cases: pd.DataFrame) -> Plot:
         axes.set_xlabel("Step time over its median [%]")
     panels[0][0].set_xlim(low, high)
     words = (
-        "Each box holds the middle half of the steps, the whiskers reach to the 5th and 95th percentile, points lie "
-        "beyond; what exceeds the frame is counted at its edge, with the largest deviation. Where a case ran in "
-        "several processes, the one with the median step time is shown."
+        "Each box contains the middle half of the steps. The whiskers reach to the 5th and 95th percentile; points are "
+        "beyond. Steps outside the frame are counted at its edge, with the largest deviation. If a case ran in several "
+        "processes, the process with the median step time is shown."
     )
     if wide:
         words += " The axis is linear up to 10 % and logarithmic beyond."
@@ -99,8 +99,10 @@ def time_series(cases: pd.DataFrame) -> Plot:
         axes.margins(x=0.02, y=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     label_outer(panels, "Step", f"Step time [{unit}]")
-    words = "Step times through the window; a trend or a regular pattern here would be invisible in any average. Of "
-    words += "several processes of a case it is the one with the median step time."
+    words = (
+        "Step times during the window. An average would hide a trend or a regular pattern. If a case ran in several "
+        "processes, the process with the median step time is shown."
+    )
     words += _without_panel(cases, shown, "for lack of steps or of room")
     return Plot("time_series", words, figure, records_of(shown))
 
@@ -139,7 +141,7 @@ def power(cases: pd.DataFrame) -> Plot:
         axes.set_title(_title(case), fontsize=9)
     panels[0].set_ylim(bottom=0)
     label_outer(panels, "Time in the window [s]", "Power [W]")
-    words = "Sampled power of the first rank's device; energies are gross, idle power included."
+    words = "Sampled power of the first rank's device. Energies are gross: idle power is included."
     words += _without_panel(cases, shown, "for lack of readings or of room")
     return Plot("power", words, figure, records_of(shown))
 

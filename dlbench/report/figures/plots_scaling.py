@@ -33,7 +33,7 @@ _TITLES = {
     "share": "Communication, share of step",
     "energy_j": "Energy per sample [J]",
 }
-_WORDS = {"weak": "the batch per device fixed", "strong": "the batch over all devices fixed"}
+_WORDS = {"weak": "the batch per device is fixed", "strong": "the batch over all devices is fixed"}
 
 
 def plots(found: list[Curve], ending: str = "") -> list[Plot]:
@@ -62,9 +62,9 @@ def _plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot:
         if c.points[0].devices == 1
     )
     bars = interval_words(level_of(shown))
-    words = f"{kind.capitalize()} scaling, {_WORDS[kind]}. {bars} Hollow and dashed is predicted."
+    words = f"{kind.capitalize()} scaling: {_WORDS[kind]}. {bars} Hollow points and dashed lines are predictions."
     if any(not p.known for c in shown for p in c.predictions()):
-        words += " A band is predicted too, where only limits are known."
+        words += " A band is a prediction with only its limits known."
     more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""
     of_mode = "" if mode == "training" else f"_{mode}"
     return Plot(f"scaling_{kind}{of_mode}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)

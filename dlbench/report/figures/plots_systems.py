@@ -41,7 +41,7 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, nam
     """
     known = cases[cases[metric].gt(0)]
     if known.empty:
-        return Plot(name, f"No case that systems share has a value for: {METRICS[metric].title.lower()}.")
+        return Plot(name, f"No shared case has a value for: {METRICS[metric].title.lower()}.")
     axes = ["precision", "batch_size", *(a for a in varying_axes(known) if a not in ("device", "repeat"))]
     shown = known.assign(setting=[setting(case, axes) for case in known.to_dict("records")])
     marks = system_marks(names)
@@ -49,8 +49,8 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, nam
     system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
     spread = f" {interval_words(levels.named(shown))}"
     words = (
-        f"{METRICS[metric].description} Of each network and mode the setting that most systems share, under its name; "
-        f"where several are shared by as many, the one with the highest throughput.{spread}"
+        f"{METRICS[metric].description} Each network and mode is shown at the setting that most systems share, printed "
+        f"under its name. If several settings are shared equally, the one with the highest throughput is shown.{spread}"
     )
     return Plot(name, words + not_drawn(shown, MAX_ROWS), figure, records_of(shown), marks=told)
 
@@ -88,12 +88,13 @@ def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     system_legend(figure, {s: n for s, n in names.items() if (metered["system_id"] == s).any()}, marks)
     words = (
         "Each point is a measured setting (precision, batch, devices) of a system; right and low is better. The line "
-        "is the Pareto front over all systems: what lies above it is beaten in both by some point on it. The table "
-        "names its points. Different settings do different arithmetic: fp32 and mixed precision are not one work."
+        "is the Pareto front over all systems: for every point above it, some point on it is better in both. The table "
+        "lists the points of the front. Settings differ in arithmetic: fp32 and mixed precision do not do the same "
+        "work."
     )
     left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
     if left:
-        words += f" Left out, for their meters see something else than a device: {', '.join(left)}."
+        words += f" Left out because their meters do not measure single devices: {', '.join(left)}."
     return Plot("trade_off", words + not_drawn(metered, _MAX_PANELS), figure, records_of(metered), marks=told.found)
 
 

@@ -44,7 +44,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     shown = fastest(training, ["model", "precision"])
     if shown.empty:
         few = f" in {MIN_STEPS} steps" if len(split) else ""
-        return Plot("step_breakdown", f"No training case has the times of its phases{few}.")
+        return Plot("step_breakdown", f"No training case has measured phase times{few}.")
     parts = {
         "forward_time": look.SKY,
         "backward_time": look.BLUE,
@@ -74,10 +74,10 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     right.set_xlim(0, 100)
     right.set_xlabel("Share of the step [%]")
     look.legend(figure, look.squares({METRICS[name].title: colour for name, colour in parts.items()}))
-    words = f"Where the time of a training step goes. {choice(training, shown)}"
+    words = f"Time of a training step by phase. {choice(training, shown)}"
     left_out = sorted({network(name) for name in split["model"]} - {network(name) for name in training["model"]})
     if left_out:
-        words += f" Not drawn, for fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
+        words += f" Not drawn because of fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
     return Plot("step_breakdown", words.strip(), figure, records_of(shown), marks=told.found)
 
 
@@ -91,7 +91,7 @@ def memory(cases: pd.DataFrame) -> Plot:
     known = cases[cases[[*_MEMORY_PARTS, *_MEMORY_MARKS]].notna().any(axis=1)]
     shown = fastest(known, ["model", "mode"])
     if shown.empty:
-        return Plot("memory", "No case has a reading of memory.")
+        return Plot("memory", "No case has a memory reading.")
     # Host memory says something about the network only where there is no memory of a device.
     marks = [n for n in ("memory_allocated", "memory_device") if shown[n].notna().any()] or ["memory_rss"]
     figure, panels = of_modes(shown)
@@ -110,13 +110,13 @@ def memory(cases: pd.DataFrame) -> Plot:
     panels[0][0].set_xlim(0, 1.05 * top / factor)
     entries = look.squares({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
     look.legend(figure, entries | {METRICS[name].title: _MEMORY_MARKS[name] for name in marks})
-    words = f"Memory by kind, and the measured peaks. {choice(known, shown)}"
+    words = f"Memory by kind, and measured peaks. {choice(known, shown)}"
     beyond = shown[shown[list(_MEMORY_PARTS)].sum(axis=1) > shown["memory_allocated"]]
     if len(beyond):
         names = ", ".join(f"{network(c['model'])} {c['mode']}" for c in beyond.to_dict("records"))
         words += (
-            " Each part is its own largest amount, and they are not all held at once: activations are freed while "
-            f"gradients appear. So the parts add up to more than the measured peak for {names}."
+            f" Each part is shown at its own maximum. The maxima occur at different times: activations are freed while "
+            f"gradients appear. The sum of the parts therefore exceeds the measured peak for {names}."
         )
     return Plot("memory", words, figure, records_of(shown), marks=told.found)
 
@@ -166,7 +166,7 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     partial = known[known["flop_partial"].notna()]
     if len(partial):
         names = ", ".join(dict.fromkeys(network(name) for name in partial["model"]))
-        bound += f" The count is partial, and the true work is more, for {names}."
+        bound += f" The FLOP count is partial for {names}: their true work is larger."
     bars = f" {interval_words(levels.named(known))}"
     return Plot(
         "flop_time", f"Step time against the counted work.{bars}{bound}", figure, records_of(known), marks=told.found

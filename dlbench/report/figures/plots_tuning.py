@@ -23,9 +23,9 @@ def waterfall(
         title: such as "resnet50, training"; the first word is a network.
         unit: of a sample, such as img.
     """
-    words = f"What each lever gives on the way from the setting as shipped to the best one found, {title}."
+    words = f"Gain of each lever, from the setting as shipped to the best setting found, {title}."
     if not changes:
-        return Plot("waterfall", f"{words} No other setting gave more.", records=records)
+        return Plot("waterfall", f"{words} No other setting was better.", records=records)
     tuned = changes[-1].after
     names = ["as shipped", *(f"+ {change.text}" for change in changes), "tuned"]
     spans = [(0.0, shipped), *((change.before, change.after) for change in changes), (0.0, tuned)]

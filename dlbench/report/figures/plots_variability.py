@@ -26,7 +26,7 @@ def units_plot(found: Sequence[Unit], cases: pd.DataFrame, names: Mapping[str, s
     name = f"{kind}s"
     shown = [unit for unit in found if unit.kind == kind][:MAX_ROWS]
     if not shown:
-        return Plot(name, f"No case ran on several {kind}s, so nothing can be said of single ones.")
+        return Plot(name, f"No case ran on several {kind}s, so they cannot be compared.")
     figure = look.new_figure(height_of(len(shown)))
     axes = figure.subplots()
     labels = []

@@ -106,9 +106,9 @@ def _notes(found: ComparisonResult) -> list[str]:
     return [
         *found.remarks,
         f"Ratio of the geometric means over processes (n) of their medians; above 1 is more {more}.",
-        "Effect: the chance that a process of the second side has the larger value; 0.5 is no difference.",
-        f"Differences hold for all intervals of this table ({found.num_tested}) together at "
-        f"{_percent(rules.confidence)} (Holm); `same` is said of each by itself: its interval lies within "
+        "Effect: the probability that a process of the second side has the larger value; 0.5 means no difference.",
+        f"Verdicts of a difference have {_percent(rules.confidence)} confidence for all {found.num_tested} intervals "
+        f"of this table together (Holm). `same` is a verdict on a single interval: it lies within "
         f"±{100 * rules.margin:g} %.",
         summary(found),
     ]

@@ -29,7 +29,7 @@ def outliers_table(found: Fleet) -> Table:
     rows: list[list[Cell]] = [
         [
             *(one.host, one.device, one.slower, one.limit, one.what, one.cases, one.tested, one.processes),
-            "; ".join(one.reasons) or "nothing in the record",
+            "; ".join(one.reasons) or "no reason in the record",
         ]
         for one in found.outliers
     ]
@@ -51,8 +51,9 @@ def distributions_table(found: Fleet) -> Table:
     rows = [_row(one) for one in found.distributions]
     chance = units.percent(found.false_alarms)
     notes = [
-        f"Chance of one false alarm or more in this fleet, over {found.tests} tests: {chance}.",
-        "Range: highest less lowest over the median. Outlier from: a slowdown against the median unit.",
+        f"Probability of at least one false alarm in this fleet, over {found.tests} tests: {chance}.",
+        "Range: (highest - lowest) / median. Outlier from: smallest slowdown against the median unit that counts as an "
+        "outlier.",
         *_against_published(found),
         *found.notes,
     ]

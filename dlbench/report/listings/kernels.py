@@ -37,5 +37,5 @@ def kernels_table(log: str) -> Table:
         Column("time_s", "Time", "right", seconds_of),
         Column("share", "Share", "right", percent_of),
     ]
-    notes = ["Time is oneDNN's own, in one step; other operations of PyTorch are not in it."]
+    notes = ["Time: measured by oneDNN itself in one step, without other operations of PyTorch."]
     return Table(columns, rows, "Kernels of oneDNN in one step", notes)

@@ -58,10 +58,12 @@ def layers_table(model: str, rows: Sequence[LayerRow]) -> Table:
         total.append(", ".join(dict.fromkeys(partial.values())))
     notes = [
         "Per image, without biases. M filters, C input channels, H x W input, R x S filter, P x Q output.",
-        "FLOP = 2 x MAC. Bytes: every operand and result once, fp32, batch of one image.",
+        "FLOP = 2 x MAC. Bytes: every operand and result counted once, in fp32, for a batch of one image.",
     ]
     if partial:
-        notes.append("Not counted: these operations may multiply too; MACs and FLOP of their rows are lower bounds.")
+        notes.append(
+            "Not counted: operations that may also multiply. The MACs and FLOP of their rows are lower bounds."
+        )
     return Table(columns, cells, f"{model}: {units.counted(len(rows), 'layer')}", notes, total)
 
 

@@ -26,8 +26,8 @@ def models_table() -> Table:
         for m in CATALOG.values()
     ]
     notes = [
-        "Per image or sequence; biases are parameters, too. In training GoogLeNet has two auxiliary heads more.",
-        "Besides: every torchvision and timm classification model by its name (`dlbench models --all`),",
-        "and your own as package.module:factory.",
+        "Per image or sequence. Biases count as parameters. In training, GoogLeNet has two additional auxiliary heads.",
+        "Also available: every torchvision and timm classification model by its name (`dlbench models --all`),",
+        "and your own networks as package.module:factory.",
     ]
     return Table(columns, rows, "Networks of the catalogue", notes)

@@ -40,13 +40,14 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
     each = f", each in {processes} processes" if processes > 1 else ""
     notes = [
         f"Cases: {len(cases)}{each}. Each window lasts {units.seconds(cases[0].protocol.min_time_s)} to "
-        f"{units.seconds(cases[0].protocol.max_time_s)}; start-up and warm-up come on top, "
-        f"and the time limit is {units.seconds(cases[0].protocol.timeout_s)}.",
-        f"At worst, warm-up and windows together take {units.seconds(_longest_s(cases))} per process of every case.",
-        "FLOP and memory are per device; memory is the framework's own, libraries and context come on top.",
+        f"{units.seconds(cases[0].protocol.max_time_s)}, plus start-up and warm-up; the time limit is "
+        f"{units.seconds(cases[0].protocol.timeout_s)}.",
+        f"Warm-up and windows of all cases take at most {units.seconds(_longest_s(cases))} per round (one process of "
+        f"each case).",
+        "FLOP and memory are per device. Memory is that of the framework; libraries and context are added to it.",
     ]
     if any(row[-1] is None for row in rows):
-        notes.append("Networks outside the catalogue are counted when they run.")
+        notes.append("The FLOP of networks outside the catalogue are counted when they run.")
     return Table(columns, rows, f"{suite.name}: {suite.description}" if suite.description else suite.name, notes)
 
 

@@ -75,16 +75,20 @@ def projection_table(
         setting = [name, *(case[a] for a in axes), num_devices, int(case["processes"])]
         found.append([*setting, value, *_cells(projection, known), describe(case)])
     if not found:
-        raise BadInput("the trainings in there have no step times: nothing can be projected from them")
+        raise BadInput("these trainings have no step times, so no projection is possible")
     notes = [*assumptions, *unused(prices, names.values())]
     if cases["processes"].gt(1).any():
         notes.append(f"n: processes of a case. From and to: {OVER_PROCESSES}.")
     if len(found) > without_interval:
         notes.append(f"From and to: at a confidence of {levels.named(cases)}.")
     if without_interval:
-        notes.append(f"Without interval, for too few or too uneven steps: {units.counted(without_interval, 'case')}.")
+        notes.append(
+            f"Without an interval, because of too few or too uneven steps: {units.counted(without_interval, 'case')}."
+        )
     if any(row[-6] is not None for row in found):
-        notes.append("The intervals of energy and cost are that of the time; the average power is taken as exact.")
+        notes.append(
+            "Energy and cost have the same relative interval as the time; the average power is taken as exact."
+        )
     title = f"{num_epochs:g} epochs of {num_images} images"
     return Table(_columns(axes, prices), found, title, notes)
 
@@ -96,7 +100,7 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     from dlbench.results.records import DONE_STATUSES
 
     if rows.empty:
-        raise BadInput("the store is empty: nothing can be projected; `dlbench run` measures")
+        raise BadInput("the store is empty; run `dlbench run` first")
     known = sorted(set(rows["model"].dropna()))
     for name in models or ():
         if name not in known:
@@ -104,7 +108,7 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     wanted = rows[rows["model"].isin(models)] if models else rows
     wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
     if wanted.empty:
-        raise BadInput(f"no training of {', '.join(models or known)} is measured in there; a projection needs one")
+        raise BadInput(f"these results have no training of {', '.join(models or known)}; measure one first")
     return derive.with_network_names(derive.current(with_systems(derive.tidy(wanted), wanted)))
 
 

@@ -57,7 +57,7 @@ def find(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]:
     if not found:
         raise BadInput(f"no record '{wanted}' in {place}; `dlbench query 'select attempt_id from records'` lists all")
     names = ", ".join(sorted(found)[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
-    raise BadInput(f"'{wanted}' may be any of {len(found)} records in {place}: {names}; write more of its id")
+    raise BadInput(f"'{wanted}' matches {len(found)} records in {place}: {names}; give more characters of the id")
 
 
 def show(wanted: str, sources: Sequence[str | Path], format: str = "text") -> str:

@@ -45,7 +45,7 @@ def terminal(content: Content) -> str:
         left = units.counted(content.left_out, "measured case")
         parts.append(f"{left} more; `dlbench export --format csv` has all.\n")
     if len(content.failed):
-        parts.append(f"{units.counted(len(content.failed), 'case')} failed; the report says why.\n")
+        parts.append(f"{units.counted(len(content.failed), 'case')} failed; see the report for the reasons.\n")
     return "\n".join(parts)
 
 

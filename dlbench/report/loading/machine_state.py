@@ -28,7 +28,7 @@ def read(sources: Sequence[str | Path]) -> tuple[dict[str, State], list[str]]:
         try:
             content = load_json(read_text(file))
             if not isinstance(content, dict) or "MachineState" not in content:
-                raise ValueError("it is not from MachineState")
+                raise ValueError("it was not written by MachineState")
         except (OSError, ValueError) as error:
             words = error.strerror if isinstance(error, OSError) else error
             problems.append(f"cannot read {file}: {excerpt(str(words), 200)[1:-1]}; skipped")

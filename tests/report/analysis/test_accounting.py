@@ -181,7 +181,7 @@ def test_rows_that_disappear_are_an_error_that_the_page_shows(store, monkeypatch
     monkeypatch.setattr(stores.systems, "joined", lambda frames: real(frames).iloc[3:])
     content = read([store])
     assert content.account.missing == 3
-    said = f"{ROWS} rows were read and {ROWS - 3} are accounted for: 3 are missing from this report."
+    said = f"{ROWS} rows were read, but only {ROWS - 3} appear in this report: 3 are missing."
     assert content.account.error.startswith(said)
     assert any(said in block.words for block in provenance(content).blocks)
     assert findings(content).records()[2]["sentence"].startswith(said)
@@ -199,7 +199,7 @@ def test_networks_for_which_a_figure_has_no_room_are_named():
     rows = to_table([fakes.record(case, number=i, step_s=STEPS) for i, case in enumerate(cases)]).to_pandas()
     frame = derive.with_intervals(derive.tidy(rows))
     drawn = plots_rates.throughput(frame).caption
-    assert drawn.endswith("No room for net24, net25: see the tables.")
+    assert drawn.endswith("Not drawn: net24, net25; see the tables.")
     panels = plots_batch.batch_curves(frame).caption
-    assert "No room for net16 training, net17 training," in panels
-    assert panels.endswith("net25 training: see the tables.")
+    assert "Not drawn: net16 training, net17 training," in panels
+    assert panels.endswith("net25 training; see the tables.")

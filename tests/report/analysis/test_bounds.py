@@ -149,7 +149,7 @@ def test_what_was_not_measured_on_a_gpu_comes_from_the_datasheet():
 def test_no_ceilings_in_the_store_is_no_error_and_says_what_to_do(tmp_path):
     found = read_ceilings(tmp_path)
     assert found.empty
-    assert "`dlbench ceilings` measures it" in bounds.find_roof(found, HERE, "fp32").words()
+    assert "run `dlbench ceilings` to measure it" in bounds.find_roof(found, HERE, "fp32").words()
 
 
 def test_a_corrupt_part_is_named_and_passed_over(tmp_path):
@@ -213,7 +213,7 @@ def test_coverage_and_the_cost_of_hooks_by_hand():
     assert bounds.coverage(run) == pytest.approx((1 + 3 + 2 + 4 + 1) / 13)
     assert bounds.hook_overhead(run) == pytest.approx(6.5 / 5 - 1)
     table = bounds_tables.profile_table(run, ROOF)
-    assert any("Layers cover 85 %" in note for note in table.notes)
+    assert any("Layers take 85 %" in note for note in table.notes)
     assert any("hooks make a step 30 % longer" in note for note in table.notes)
     assert any("Step 5.00 s, bound 2.90 s" in note and "1.72 × the bound" in note for note in table.notes)
     first = table.records()[0]

@@ -147,7 +147,7 @@ def test_cases_of_one_side_alone_are_listed():
     lines = lines_of([processes(CASE), processes(OTHER)], [processes(CASE, side="b")])
     assert {x.setting["model"]: (x.verdict, x.note) for x in lines} == {
         "lenet5": ("same", ""),
-        "alexnet": ("missing", "in BASE alone"),
+        "alexnet": ("missing", "only in BASE"),
     }
 
 
@@ -164,7 +164,7 @@ def test_two_precisions_within_one_side_are_not_mixed_even_when_they_may_differ(
 
 def test_two_systems_within_one_side_are_not_mixed():
     elsewhere = processes(CASE, side="x", system_key="elsewhere")
-    with pytest.raises(BadInput, match="BASE has it on 2 systems; choose with --base-where system_key="):
+    with pytest.raises(BadInput, match="BASE has this case on 2 systems; choose with --base-where system_key="):
         lines_of([processes(CASE), elsewhere], [processes(CASE, side="b")])
 
 
@@ -195,7 +195,7 @@ def test_a_spread_that_the_user_states_gives_an_interval_and_says_so():
     base, target = rows(processes(CASE)), rows(processes(CASE, 1.5, 1, side="b"))
     found = compare_stores(base, target, Rules(between_processes=0.01))
     assert found.lines[0].verdict == "slower"
-    assert "stated by the user" in note_of(found)
+    assert "given by the user" in note_of(found)
 
 
 @pytest.mark.parametrize("steps", [(0.0, 0.0), (float("nan"), 0.01), (-1.0, 0.01), ()])
@@ -311,7 +311,7 @@ def test_hardware_is_compared_across_devices_and_said_so():
     on_gpu = dataclasses.replace(CASE, device="cuda")
     found = compare_stores(rows(processes(CASE)), rows(processes(on_gpu, 0.1, system=fake.GPU, side="b")))
     assert [line.verdict for line in found.lines] == ["faster"]
-    assert "The hardware is compared: cpu in BASE, cuda in TARGET." in found.remarks
+    assert "This compares hardware: cpu in BASE, cuda in TARGET." in found.remarks
     assert ("device", "–", "NVIDIA H200") in found.differences
 
 
@@ -445,7 +445,7 @@ def test_columns_of_the_result_have_distinct_keys():
 
 @pytest.mark.parametrize("name", ["model", "mode"])
 def test_work_itself_may_not_differ(name):
-    with pytest.raises(BadInput, match="another work"):
+    with pytest.raises(BadInput, match="different work"):
         Rules(ignore=frozenset({name}))
     with pytest.raises(UnknownName, match="did you mean 'precision'"):
         Rules(ignore=frozenset({"precison"}))

@@ -127,7 +127,7 @@ def test_a_stated_spread_between_processes_allows_a_verdict_and_is_marked():
     assert compare([a], [b], between_processes=0.005).verdict == "not decided"
     found = compare([a], [far], between_processes=0.005)
     assert found.verdict == "slower"
-    assert "stated by the user" in found.caveat
+    assert "given by the user" in found.caveat
 
 
 def test_two_processes_that_disagree_widen_the_interval_beyond_what_is_assumed():
@@ -171,9 +171,9 @@ def test_a_time_that_is_none_is_refused(bad):
 
 
 def test_missing_processes_steps_and_partners_are_named():
-    with pytest.raises(InvalidMeasurement, match="side B of the comparison has no process"):
+    with pytest.raises(InvalidMeasurement, match="side B of the comparison has no measured process"):
         compare([[0.01]], [])
-    with pytest.raises(InvalidMeasurement, match="process 2 of side A has no step"):
+    with pytest.raises(InvalidMeasurement, match="process 2 of side A has no steps"):
         compare([[0.01], [], [0.01]], [[0.01]] * 3)
     with pytest.raises(InvalidMeasurement, match="not 3 and 4"):
         compare_pairs([[0.01]] * 3, [[0.01]] * 4)

@@ -105,10 +105,10 @@ def test_skewed_spread_of_few_units_is_named_and_normal_spread_seldom():
 
 def test_the_output_says_what_the_rate_assumes():
     rows = fleets.rows(num_nodes=30, per_node=1, ranges=(0.01,))
-    assert any("assumes normal spread" in note for note in fleet(rows).notes)
-    assert not any("not normal" in note for note in fleet(rows).notes)
+    assert any("assumes normally distributed values" in note for note in fleet(rows).notes)
+    assert not any("not normally" in note for note in fleet(rows).notes)
     rows["step_s"] = 0.1 * np.exp(0.01 * np.random.default_rng(1).exponential(size=30))
-    assert any("Spread that is not normal" in note for note in fleet(rows).notes)
+    assert any("The values are not normally distributed" in note for note in fleet(rows).notes)
     many = fleets.rows(num_nodes=60, per_node=1, ranges=(0.01,))
     assert not any("normal" in note for note in fleet(many).notes)
 
@@ -122,7 +122,7 @@ def test_fewer_than_four_units_are_not_judged():
     found = fleet(fleets.rows(num_nodes=3, per_node=1, slow={0: 1.5}))
     assert not found.outliers
     assert not found.tests
-    assert "too few to name an outlier" in found.notes[0]
+    assert "too few to find an outlier" in found.notes[0]
 
 
 def test_a_fleet_of_one_node_is_compared_device_by_device():
@@ -148,7 +148,7 @@ def test_hosts_with_one_short_name_keep_their_full_names():
     rows["system_hostname"] = [f"n1.{site}.example" for site in "abcdef"]
     found = fleet(rows)
     assert [o.host for o in found.outliers] == ["n1.c.example"]
-    assert "Several hosts are called n1" in found.notes[0]
+    assert "Several hosts have the name n1" in found.notes[0]
 
 
 def test_a_device_on_two_nodes_is_named():
@@ -162,7 +162,7 @@ def test_cases_over_several_nodes_are_left_out_and_counted():
     rows.loc[rows["batch_size"] == 2, "nodes"] = 2
     found = fleet(rows)
     assert found.tests == 8
-    assert any(note.startswith("8 rows are left out: of cases over several nodes") for note in found.notes)
+    assert any(note.startswith("8 rows are left out: of cases on several nodes") for note in found.notes)
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ def test_the_level_stands_wherever_intervals_do(tmp_path, confidence, words):
     text = captions(content, sections.summary, sections.throughput, sections.flop_time, scaling.section, projection)
     assert f"have an interval at {words};" in text
     assert text.count(f"{INTERVAL_WORDS} Confidence: {words}.") >= 3  # throughput, FLOP against time, scaling
-    assert f"by the interval of the throughput, at {words};" in text
-    assert f"the median step time, at {words};" in captions(content, sections.comparison)
+    assert f"from the interval of the throughput, at {words};" in text
+    assert f"± is a half-width at {words}." in captions(content, sections.comparison)
     notes = projection_table(store.load(root), 1000, 1.0, None, None).notes
     assert f"From and to: at a confidence of {words}." in notes
     usual = confidence == 0.95
@@ -93,11 +93,11 @@ def test_exports_and_the_record_hold_the_level(tmp_path):
 
 def test_where_levels_meet_each_row_says_its_own(tmp_path):
     content = read([filled(tmp_path, 0.9, 0.95)])
-    assert levels.named(content.shown) == "90 % or 95 % (as each case's protocol asks)"
+    assert levels.named(content.shown) == "90 % or 95 % (set in each case's protocol)"
     rows = tables.comparison(content.shown, {}).records()
     assert sorted(row["confidence"] for row in rows) == [0.9] * 4 + [0.95] * 4
     text = captions(content, sections.comparison)
-    assert "the median step time, at 90 % or 95 % (as each case's protocol asks);" in text
+    assert "± is a half-width at 90 % or 95 % (set in each case's protocol)." in text
 
 
 def test_a_protocol_that_asks_for_nothing_means_95_percent(tmp_path):

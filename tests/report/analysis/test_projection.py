@@ -56,7 +56,7 @@ def test_without_a_meter_energy_is_missing_and_so_is_a_cost_that_needs_it():
 def test_without_a_price_of_electricity_no_meter_is_needed():
     found = project(3_600_000, 1, THROUGHPUT, num_devices=2, prices=Prices("USD", per_device_hour=3.0))
     assert found.cost.value == pytest.approx(6.0)
-    assert any("electricity included" in sentence for sentence in found.assumptions)
+    assert any("electricity is included" in sentence for sentence in found.assumptions)
 
 
 def test_the_assumptions_are_sentences_with_the_numbers_used():
@@ -75,7 +75,7 @@ def test_what_is_in_the_energy_follows_the_scope_of_the_meter(scope, words):
     found = project(1000, 1, THROUGHPUT, power_w=POWER, energy_scope=scope).assumptions
     (sentence,) = [s for s in found if s.startswith("Energy is")]
     assert words in sentence
-    assert ("devices' gross energy" in sentence) == (scope != "package")
+    assert ("gross energy of the devices" in sentence) == (scope != "package")
 
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf])
@@ -105,7 +105,7 @@ def test_a_price_file_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('currency = "EUR"\nper_kwh = -0.2', r"per_kwh is -0.2; a price is a number from 0 to 1e\+12"),
+        ('currency = "EUR"\nper_kwh = -0.2', r"per_kwh is -0.2; a price must be a number from 0 to 1e\+12"),
         ('currency = "EUR"\nper_kwh = nan', "per_kwh is nan"),
         ('currency = "EUR"\nper_device_hour = inf', "per_device_hour is inf"),
         ('currency = "EUR"\nper_device_hour = 1e308', r"per_device_hour is 1e\+308"),

@@ -185,7 +185,7 @@ def test_what_is_predicted_is_marked_and_goes_to_eight_times_the_measured(tmp_pa
     records = table(found).records()
     assert [r["devices"] for r in records if r["origin"] == "predicted"] == [16, 32, 64]
     assert all(r["single_device_img_per_s"] for r in records)
-    assert "anything beyond is a prediction" in model_sentence(found[0])
+    assert "larger sizes are predictions" in model_sentence(found[0])
     assert "left out of the fit" in model_sentence(found[0])
 
 
@@ -274,7 +274,7 @@ def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_t
         assert row["throughput_img_per_s"] is None
         assert " to " in row["predicted_limits"]
         assert " to " in row["speedup_interval"]
-    assert "which has limits only" in model_sentence(found[0])
+    assert "given as a range" in model_sentence(found[0])
     with figure_style.style():
         (plot,) = plots(found)
         bands = [
@@ -284,7 +284,7 @@ def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_t
         ]
     titles = ("Throughput [img/s]", "Speedup over one device", "Efficiency")
     assert bands == [f"{title}\nTraining · fp32" for title in titles]
-    assert "where only limits are known" in plot.caption
+    assert "with only its limits known" in plot.caption
 
 
 def test_each_kind_has_its_figure(tmp_path):

@@ -56,9 +56,10 @@ def test_too_few_processes_on_too_few_hosts_tell_nothing(tmp_path):
     assert len(found) == 4
     assert not any(unit.off for unit in found)
     rows = variability.units_table(found, {}).records()
-    assert {row["verdict"] for row in rows} == {"too few processes to tell"}
+    assert {row["verdict"] for row in rows} == {"too few processes"}
     assert any(
-        "Too few processes to tell whether a host is off." in block.words for block in between_processes(content)
+        "Too few processes to decide whether a host differs from the others." in block.words
+        for block in between_processes(content)
     )
 
 
@@ -106,4 +107,4 @@ def test_of_many_cases_those_with_the_widest_range_are_listed(tmp_path, monkeypa
     table = variability.spreads(cases, {})
     reach = cases.groupby("number")["deviation"].agg(lambda d: d.max() - d.min())
     assert sorted(row["highest"] - row["lowest"] for row in table.records()) == pytest.approx(sorted(reach)[-3:])
-    assert table.notes[-1] == "Of 8 cases the 3 whose processes are furthest apart."
+    assert table.notes[-1] == "8 cases; shown are the 3 whose processes differ most."

@@ -106,7 +106,7 @@ def test_devices_beyond_those_that_are_drawn_keep_their_tables(store, monkeypatc
     assert sum(block.plot is not None for block in section.blocks) == 2
     assert sum(block.heading.startswith("Ceilings: ") for block in section.blocks) == 3
     assert sum(block.heading.startswith("Layers by time lost: ") for block in section.blocks) == 3
-    assert "No figures, for there are more than 1 device: AMD EPYC 7B13, 2 threads, AMD" in words_of(section)
+    assert "Figures show only the first 1 device. Not drawn: AMD EPYC 7B13, 2 threads, AMD" in words_of(section)
 
 
 def test_of_two_profiles_of_a_case_the_later_counts(store):
@@ -189,7 +189,7 @@ def test_several_devices_share_of_the_peak_counts_all_of_them(tmp_path):
 
 def test_cases_above_the_measured_peak_are_told(store):
     add_ceilings(store, flop_per_s=1000)
-    assert "4 cases did more FLOP/s than any shape among the ceilings" in words_of(section_of(store))
+    assert "4 cases reached more FLOP/s than every shape of the ceilings" in words_of(section_of(store))
 
 
 def test_all_reduces_are_drawn_and_tabled(store):

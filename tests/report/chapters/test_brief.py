@@ -89,7 +89,7 @@ def test_a_mix_is_judged_by_total_time_not_by_a_mean_of_ratios(sources):
     with figure_style.style():
         words = brief.blocks(read(sources, mix=mix))[1].words
     # 1 / (0.5 · 0.72 + 0.5 · 1.22) = 1.03
-    assert words.startswith("Your mix of work (6 cases, shares of the time on Alder): Birch does it 1.03 [")
+    assert words.startswith("Your mix of work (6 cases, shares of the time on Alder): Birch is 1.03 [")
 
 
 def test_work_of_a_mix_that_nobody_measured_is_named(sources):
@@ -97,7 +97,7 @@ def test_work_of_a_mix_that_nobody_measured_is_named(sources):
     with figure_style.style():
         found = brief.blocks(read(sources, mix=mix))
     points = next(block.points for block in found if block.points)
-    assert points[0] == "Your mix asks for vit_b_16, inference, which not all systems have measured."
+    assert points[0] == "Your mix contains vit_b_16, inference, which was not measured on all systems."
 
 
 def test_ratios_of_equal_logarithms_have_no_interval_and_no_verdict():

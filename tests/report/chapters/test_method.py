@@ -71,11 +71,11 @@ def test_a_target_that_rank_0_alone_has_met_is_not_called_met(tmp_path):
     (system, a), (_, b) = record.ranks
     uneven = dataclasses.replace(record, ranks=((system, a), (system, dataclasses.replace(b, step_s=wild()))))
     words, state = rule(tmp_path / "quiet", 3, record)
-    assert ("1 of 1 case met the protocol's target" in words, state) == (True, "met")
+    assert ("1 of 1 case reached the protocol's target" in words, state) == (True, "met")
     words, state = rule(tmp_path / "uneven", 3, uneven)
     assert state == "partly"
-    assert "0 of 1 case met the protocol's target" in words
-    assert "met at the last look, but over all steps wider than that or unknown: 1" in words
+    assert "0 of 1 case reached the protocol's target" in words
+    assert "reached the target when the window ended, but the interval over all steps is wider or unknown: 1" in words
 
 
 def test_a_wider_target_is_met_by_a_wider_interval(tmp_path):
@@ -84,4 +84,7 @@ def test_a_wider_target_is_met_by_a_wider_interval(tmp_path):
 
 
 def test_how_far_intervals_hold_that_ended_their_window_is_said(tmp_path):
-    assert "about 92 % hold the median where the window ended by their width" in rule(tmp_path, 3, of_gpu())[0]
+    assert (
+        "About 92 % of the nominal 95 % intervals contain the median if the window ended because its interval was "
+        "narrow"
+    ) in rule(tmp_path, 3, of_gpu())[0]

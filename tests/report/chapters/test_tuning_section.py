@@ -39,7 +39,9 @@ def store(tmp_path):
 def test_as_shipped_stands_beside_as_tuned_with_what_each_lever_gave(store):
     with figure_style.style():
         section = tuning(read([str(store)]))
-    assert section.finding == "LeNet-5 in training as tuned gives 1.80 times the throughput as shipped."
+    assert section.finding == (
+        "LeNet-5 in training as tuned reaches 1.80 times the throughput of the setting as shipped."
+    )
     (table,) = [block.table for block in section.blocks if block.table]
     assert [row[0] for row in table.rows] == ["as shipped", "+ batch size 64", "+ 1 thread"]
     assert [round(row[3], 2) for row in table.rows] == [1.0, 1.2, 1.8]

@@ -86,7 +86,7 @@ def test_phases_of_too_few_steps_are_not_drawn(tmp_path):
     with figure_style.style():
         plot = plots_time.step_breakdown(cases)
         alone = plots_time.step_breakdown(cases[cases["model"] == "vgg16"])
-    assert "Not drawn, for fewer than 4 steps: VGG-16." in plot.caption
+    assert "Not drawn because of fewer than 4 steps: VGG-16." in plot.caption
     assert [label.get_text() for label in plot.figure.axes[0].get_yticklabels()] == ["LeNet-5"]
     assert alone.figure is None
     assert "in 4 steps" in alone.caption
@@ -138,15 +138,13 @@ def test_a_figure_for_the_page_has_its_own_ids_and_no_address(gpu_cases, tmp_pat
 def test_many_cases_are_limited_and_the_caption_says_so(gpu_cases):
     with figure_style.style():
         plot = plots_time.memory(gpu_cases)
-    assert "the table holds all" in plot.caption
+    assert "The table contains all" in plot.caption
 
 
 def test_parts_that_exceed_the_peak_are_explained(tmp_path):
     case = fakes.record(Case("vgg16", device="cuda"), memory_allocated_peak_bytes=2**20)
     with figure_style.style():
-        assert (
-            "more than the measured peak for VGG-16 training" in plots_time.memory(cases_of(tmp_path, [case])).caption
-        )
+        assert "exceeds the measured peak for VGG-16 training" in plots_time.memory(cases_of(tmp_path, [case])).caption
 
 
 def test_one_case_with_huge_outliers_leaves_the_others_readable(tmp_path):

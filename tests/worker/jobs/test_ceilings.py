@@ -108,7 +108,9 @@ def test_a_rate_above_the_datasheet_is_flagged():
         where, (Ceiling("copy", None, "1024 MiB", bytes=2**31, time_s=(2**31 / 3.6e12,) * 9),), "r", "2026-11-20"
     )
     (note,) = [n for n in ceilings_table(ceilings_frame(run)).notes if n.startswith("Above the datasheet")]
-    assert note == "Above the datasheet: copy [B/s]. The device, its clock or the datasheet is another."
+    assert note == (
+        "Above the datasheet: copy [B/s]. The device, its clock or the datasheet differs from what was assumed."
+    )
 
 
 def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):
