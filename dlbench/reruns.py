@@ -104,7 +104,7 @@ def process_interval(windows: Sequence[Window], confidence: float = 0.95) -> Pro
     """
     for window in windows:
         if not 0 < window.value < math.inf:
-            raise InvalidMeasurement(f"a process's median is {window.value:g}; it must be finite and above zero")
+            raise InvalidMeasurement(f"the median of a process is {window.value:g}; it must be finite and above zero")
     k = len(windows)
     if k < MIN_PROCESSES:
         return None

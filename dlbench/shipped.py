@@ -56,7 +56,7 @@ def find(kind: str, name: str | Path) -> Path:
     for folder in folders(kind):
         if (folder / f"{name}.toml").is_file():
             return folder / f"{name}.toml"
-    raise UnknownName(kind, name, available(kind), hint="Or give the path of a TOML file.")
+    raise UnknownName(kind, name, available(kind), hint="You can also give the path of a TOML file.")
 
 
 def copy(source: Path, target: Path) -> Path:
@@ -66,7 +66,7 @@ def copy(source: Path, target: Path) -> Path:
         BadInput: `target` exists or cannot be written.
     """
     if os.path.lexists(target):
-        raise BadInput(f"'{target}' already exists; move it away first")
+        raise BadInput(f"'{target}' already exists; move or delete it first")
     try:
         if source.is_dir():
             shutil.copytree(source, target)

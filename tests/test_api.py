@@ -38,7 +38,7 @@ def test_the_example_of_the_guide_runs_as_it_stands(capsys):
 
 
 def test_the_guide_names_every_figure_there_is():
-    listed = re.search(r"The figures: (.*?)\. Each", GUIDE.read_text(), re.DOTALL)[1]
+    listed = re.search(r"These figures exist: (.*?)\. Each", GUIDE.read_text(), re.DOTALL)[1]
     public = {n for n, f in vars(dlbench.plots).items() if getattr(f, "__module__", "") == dlbench.plots.__name__}
     assert set(re.findall(r"`(\w+)`", listed)) == {name for name in public if not name.startswith("_")}
 
@@ -131,7 +131,7 @@ def test_a_case_and_a_suite_are_measured_from_python(tmp_path, monkeypatch):
     assert frame[["model", "mode", "batch_size"]].to_numpy().tolist() == [["lenet5", "inference", 2]]
     assert frame["throughput"].gt(0).all()
     assert dlbench.run(case)["attempt_id"].tolist() == frame["attempt_id"].tolist()
-    with pytest.raises(BadInput, match="cannot replace batch_size of a case"):
+    with pytest.raises(BadInput, match="cannot override batch_size of a case"):
         dlbench.run(case, batch_size=4)
     with pytest.raises(UnknownName, match="unknown suite 'quik'"):
         dlbench.run("quik")

@@ -91,6 +91,6 @@ def _suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
         texts = {axis: ",".join(map(str, v)) if isinstance(v, list | tuple) else v for axis, v in axes.items()}
         return load_suite(what, [f"{axis}={text}" for axis, text in texts.items()])
     if axes:
-        raise BadInput(f"cannot replace {', '.join(axes)} of a case; set them in dlbench.Case(...)")
+        raise BadInput(f"cannot override {', '.join(axes)} of a case; set them in dlbench.Case(...)")
     own = {axis: (getattr(what, axis),) for axis in AXES}
     return Suite("cases", 1, "", own, (), what.protocol, "dlbench.Case")

@@ -101,8 +101,8 @@ def say_stopped(error: StoreError, folder: ResultsFolder | None) -> None:
         error = gone
     if isinstance(error, FolderGone):
         say(
-            f"dlbench: {error}; stopped. Results are in the moved folder: run again with --results and its new "
-            f"path to resume"
+            f"dlbench: {error}; stopped. Results are in the moved folder; to resume, run again with its new path as "
+            f"--results"
         )
     else:
         say(f"dlbench: {error}; stopped. Results so far are kept; run the same command again to resume")
@@ -150,7 +150,7 @@ def merge_all(root: Path) -> None:
     others = sorted(part.name for part in root.glob("*.parquet") if not store.is_signed(part))
     if others:
         names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
-        say(f"not merged, since another program or an earlier dlbench wrote them: {names} ({len(others)} in all)")
+        say(f"not merged, because another program or an earlier dlbench wrote them: {names} ({len(others)} in total)")
 
 
 def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:

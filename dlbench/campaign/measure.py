@@ -35,13 +35,13 @@ def waiting_cases(campaign: Campaign, cases: list[Case], fresh: bool, known: Kno
     ended = known.ended
     waiting = [case for case in cases if campaign.key(case) not in ended]
     if len(waiting) < len(cases):
-        say(f"{len(cases) - len(waiting)} already measured, or out of memory: skipped (use --fresh to measure again)")
+        say(f"{len(cases) - len(waiting)} already measured or out of memory: skipped (use --fresh to measure again)")
     elsewhere = {(*key[:3], key[4]) for key in ended}
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{units.counted(anew, 'case')} measured before on another system: measuring again here. Other cores, "
-            f"threads or memory make another system"
+            f"{units.counted(anew, 'case')} measured before on another system: measuring again here. Different cores, "
+            f"threads or memory count as another system"
         )
     _say_changed(campaign, waiting, ended)
     # A case that crashes the whole job must not block the other cases.
@@ -58,7 +58,7 @@ def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> No
         reason = (
             "has changed since it was measured"
             if known
-            else "was measured by an older dlbench that did not record the definition of the network"
+            else "was measured by an older dlbench, which did not record the definition of the network"
         )
         say(f"{model} {reason}: {units.counted(len(cases), 'case')} will be measured again")
 
@@ -147,8 +147,8 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         say(f"{failed} of {len(waiting)} cases failed; run the same command again to retry them (except out of memory)")
     if busy:
         say(
-            f"busy host in {busy} of {units.counted(len(statuses), 'case')}: other processes used the CPU, and "
-            f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
+            f"busy host in {busy} of {units.counted(len(statuses), 'case')}: other processes used the CPU, so figures "
+            f"may be wrong even if intervals are narrow; measure again on an idle machine"
         )
     _say_figures(schedule)
     left = schedule.num_yielded - len(statuses)

@@ -173,15 +173,15 @@ class Schedule:
         needed_s = math.fsum(self._cost_s(self._samples[case.sample_id]) for case in waiting)
         left_s = self._left_s()
         if needed_s > left_s:
-            short = f"{units.seconds(needed_s)} for the planned processes, {units.seconds(left_s)} left"
-            self._say(f"the budget is too short: {short}; raise --budget, or lower -P processes")
+            short = f"the planned processes need {units.seconds(needed_s)}, but only {units.seconds(left_s)} are left"
+            self._say(f"the budget is too short: {short}; raise --budget or lower -P processes")
             return
-        self._say(f"expected: {units.seconds(needed_s)} for the planned processes of {units.seconds(left_s)} left")
+        self._say(f"expected: the planned processes need {units.seconds(needed_s)} of the {units.seconds(left_s)} left")
 
     def remarks(self) -> list[str]:
         """Describe what was not measured, with reasons."""
         found = [
-            f"not measured: {n} more of {name}: another process would end the same way"
+            f"not measured: {n} more of {name}, because they would end the same way"
             for name, n in self._dropped.items()
         ]
         if self._cut:
@@ -213,7 +213,7 @@ def _figures(sample: _Sample) -> str:
     found = sample.interval
     if found is None:
         rates = [units.rate(sample.images / window.value, sample.unit) for window in sample.windows]
-        return f"{' and '.join(rates)}: too few, or too alike, for an interval"
+        return f"{' and '.join(rates)}: no interval, because there are too few processes or their values are equal"
     rate = f"{units.rate(sample.images / found.value, sample.unit):>12} {units.half_width(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.level(found.confidence)}"
     return f"{rate}, one more run ±{units.percent(found.relative_prediction)}{level}"

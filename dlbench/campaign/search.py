@@ -120,7 +120,7 @@ class Search:
         untried = self._untried - {case for case, *_ in self.tried}
         if untried:
             count = units.counted(len(untried), "setting")
-            words.append(f"the budget ended before {count} were tried; run the same command again to go on")
+            words.append(f"the budget ended before {count} were tried; run the same command again to continue")
         return words
 
     def summary(self) -> list[str]:
@@ -147,7 +147,7 @@ class Search:
         if not outcomes:
             raise BadInput(f"the setting of {self.first.model} as shipped was not measured; run the same command again")
         if all(one.value is None for one in outcomes):
-            raise BadInput(f"no correct setting of {self.first.model}: as shipped it fails: {outcomes[0].error}")
+            raise BadInput(f"the setting of {self.first.model} as shipped fails: {outcomes[0].error}")
         if len({case for case, *_ in self.tried}) == 1:
             needed = units.seconds(outcomes[0].cost_s)
             raise BadInput(
@@ -247,7 +247,9 @@ class Search:
         expected, found = self._loss(self.first), self._loss(case)
         if expected is None or found is None or abs(found - expected) <= LOSS_TOLERANCE * abs(expected):
             return True
-        self.say(f"left out: {self._words(case)}: its loss is {found:.4g}, but {expected:.4g} as shipped")
+        self.say(
+            f"left out: {self._words(case)}: its loss is {found:.4g}, but {expected:.4g} with the setting as shipped"
+        )
         return False
 
     def _between(self) -> Iterator[Case]:

@@ -14,7 +14,7 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "accept", _accept, "acceptance.toml results -o acceptance.html")
     parser.add_argument("file", type=some_path, help="acceptance file (TOML): cases, metrics, bounds")
     add_sources(parser)
-    parser.add_argument("-o", "--output", type=some_path, metavar="FILE", help="write a page (HTML) to be signed")
+    parser.add_argument("-o", "--output", type=some_path, metavar="FILE", help="write an HTML page to sign")
     add_format(parser)
     parser.epilog = f"exit status: 0 all passed, 1 some failed, 2 not decided\n\n{parser.epilog}"
 

@@ -24,10 +24,14 @@ def add(commands: Any) -> None:
     add_results_folder(parser)
     parser.add_argument("--budget", default="45s", metavar="TIME", help="measuring time (default: 45s)")
     parser.add_argument(
-        "--precision", metavar="NAME,...", help="precisions, such as fp32,amp_bf16 (default: all of the device)"
+        "--precision",
+        metavar="NAME,...",
+        help="precisions, such as fp32,amp_bf16 (default: all that the device supports)",
     )
     parser.add_argument(
-        "--missing", action="store_true", help="only precisions without ceilings of this system in the results"
+        "--missing",
+        action="store_true",
+        help="measure only precisions for which the results have no ceilings of this system",
     )
     parser.add_argument("--all", action="store_true", help="print every shape, not only the best of each kind")
     add_format(parser)
@@ -51,7 +55,7 @@ def _ceilings(options: argparse.Namespace) -> int:
     if options.missing:
         request["precisions"] = missing = _missing(options.results, options.device, request.get("precisions"))
         if not missing:
-            say("nothing to measure: the results already hold the ceilings of this system")
+            say("nothing to measure: the results already contain the ceilings of this system")
             return OK
     run_id, started_at = new_name()
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id

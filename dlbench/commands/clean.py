@@ -22,7 +22,7 @@ def _clean(_: argparse.Namespace) -> None:
 
     folder = cache_folder()
     if not folder.is_dir():
-        say(f"nothing to remove: there is no {folder}")
+        say(f"nothing to remove: {folder} does not exist")
         return
     try:
         freed = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

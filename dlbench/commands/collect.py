@@ -47,8 +47,8 @@ def _collect(options: argparse.Namespace) -> None:
     say(f"{root}/: attempts closed: {closed}; Parquet parts rebuilt: {rebuilt}")
     if unseen:
         say(
-            f"left open: {units.counted(len(unseen), 'attempt')} of processes on other nodes, running or dead; "
-            f"--wait waits {claims.SILENCE_S:.0f} s and closes those of dead processes"
+            f"left open: {units.counted(len(unseen), 'attempt')} of processes on other nodes, which may still run; use "
+            f"--wait to wait {claims.SILENCE_S:.0f} s and close those of dead processes"
         )
     if options.merge:
         existing.merge_all(root)

@@ -45,7 +45,7 @@ def add(commands: Any) -> None:
             help=f"use only records of {side.upper()} with this value; repeatable",
         )
     parser.add_argument(
-        "--all", action="store_true", help="also use attempts that a later attempt of the same case replaced"
+        "--all", action="store_true", help="also use attempts that were replaced by a later attempt of the same case"
     )
     add_rules(parser)
 

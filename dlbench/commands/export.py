@@ -36,7 +36,7 @@ _EXPORTS = ("csv", "json", "parquet", "mlperf", "bencher", "prometheus", "junit"
 def _export(options: argparse.Namespace) -> None:
     if options.public and options.format != "parquet":
         raise BadInput(
-            f"--public needs --format parquet, not {options.format}; export to Parquet first, then export that file"
+            f"--public needs --format parquet, not {options.format}; export to Parquet first, then convert that file"
         )
     if options.format == "parquet":
         from dlbench.results import public

@@ -19,14 +19,14 @@ def add(commands: Any) -> None:
         type=_share,
         default=0.05,
         metavar="SHARE",
-        help="chance of one false alarm or more in the whole fleet (default: 0.05)",
+        help="probability of at least one false alarm in the whole fleet (default: 0.05)",
     )
     parser.add_argument(
         "--margin",
         type=_share,
         default=0.01,
         metavar="SHARE",
-        help="smaller slowdowns are not outliers (default: 0.01)",
+        help="smaller slowdowns do not count as outliers (default: 0.01)",
     )
     parser.add_argument("--since", metavar="DATE", help="use only attempts from this date on")
     parser.add_argument("--map", type=some_path, metavar="FOLDER", help="save a map of the nodes in this folder")
@@ -64,5 +64,5 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a share between 0 and 1, such as 0.05 or 5%")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a value between 0 and 1, such as 0.05 or 5%")
     return value

@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--memory", type=_bytes, metavar="SIZE",
                         help="CPU only: memory limit of the process, such as 2GiB (default: free memory)")  # fmt: skip
     parser.add_argument("--within", type=_percent, default=1.0, metavar="PERCENT",
-                        help="largest gap between the answer and a batch that does not fit (default: 1)")  # fmt: skip
+                        help="stop when a batch at most this much larger does not fit (default: 1)")  # fmt: skip
     parser.add_argument(
         "--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="time limit of one test run (default: 600)"
     )

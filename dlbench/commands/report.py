@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--baseline", metavar="NAME", help="speedup baseline: name of a system (default: the first)")
     parser.add_argument("--prices", metavar="FILE", help="TOML file with prices, for the cost of a training")
     parser.add_argument(
-        "--mix", type=some_path, metavar="FILE", help="TOML file with your mix of work, for a verdict on it"
+        "--mix", type=some_path, metavar="FILE", help="TOML file with your mix of work, to compare systems for this mix"
     )
     parser.add_argument(
         "--with-reference", action="store_true", help="also show the reference systems that come with dlbench"
@@ -83,5 +83,5 @@ def _references() -> list[str]:
     """
     found = sorted(folder for folder in shipped.REPORTS.glob("reference-*") if any(folder.glob("*.parquet")))
     if not found:
-        raise BadInput(f"no reference systems in {shipped.REPORTS}; name their Parquet files as further sources")
+        raise BadInput(f"no reference systems in {shipped.REPORTS}; give their Parquet files as additional sources")
     return [f"{folder.name}={folder}" for folder in found]

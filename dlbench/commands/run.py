@@ -29,13 +29,13 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--budget",
         metavar="TIME",
-        help="stop after this time (5m); processes go to the cases whose ± shrinks most",
+        help="stop after this time (5m); cases whose ± shrinks most are measured first",
     )
     parser.add_argument(
         "--launcher",
         default="local",
-        help="rank launcher: local, torchrun, mpirun or srun (default: local); "
-        "arguments after the final `--` replace the launch command",
+        help="rank launcher: local, torchrun, mpirun or srun (default: local); arguments after the final `--` replace "
+        "its command",
     )
 
 

@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--watch", action="store_true", help="wait for the end of the jobs")
     parser.add_argument(
-        "--energy", action="store_true", help="show the energy that Slurm accounted and the one measured"
+        "--energy", action="store_true", help="show the energy that Slurm recorded and the measured energy"
     )
     parser.epilog = f"exit status of --watch: 0 all cases ended, 1 some are missing or failed\n\n{parser.epilog}"
 
@@ -50,7 +50,7 @@ def _status(options: argparse.Namespace) -> int:
 
         found = accounted_energy.added(found, options.results)
     if found[0].slurm_error:
-        say(f"dlbench: {found[0].slurm_error}; cases are counted from their files, job states are unknown")
+        say(f"dlbench: {found[0].slurm_error}; job states are unknown, cases are counted from their files")
     if options.json:
         import json
 

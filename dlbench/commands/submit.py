@@ -38,8 +38,8 @@ def add(commands: Any) -> None:
         "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
     )
     parser.add_argument("--by-nodes", action="store_true", help="one job per node count")
-    parser.add_argument("--each-node", action="store_true", help="measure the suite on every node by itself")
-    parser.add_argument("--each-gpu", action="store_true", help="measure the suite on every GPU by itself")
+    parser.add_argument("--each-node", action="store_true", help="measure the suite on every node separately")
+    parser.add_argument("--each-gpu", action="store_true", help="measure the suite on every GPU separately")
     parser.add_argument("--nodes", metavar="LIST", help="with --each-node or --each-gpu: only these nodes, as n[1-40]")
     parser.add_argument(
         "--after", type=_job_id, action="append", default=[], metavar="JOBID", help="start after this job; repeatable"
@@ -50,7 +50,7 @@ def add(commands: Any) -> None:
         "--no-report", dest="report", action="store_false", help="do not submit the job that writes the report"
     )
     reporting.add_argument(
-        "--report-only", action="store_true", help="submit only the report job, to run after queued and running jobs"
+        "--report-only", action="store_true", help="submit only the report job; it runs after queued and running jobs"
     )
     parser.add_argument("--dry-run", action="store_true", help="print the scripts without submitting them")
     parser.add_argument(
@@ -68,7 +68,7 @@ def _submit(options: argparse.Namespace) -> int:
     for remark in remarks(site):
         say(remark)
     if site.container.runtime != "none" and jobs.checkout() is None:
-        say("dlbench is an installed package here: install it in the container image, too (pip install dlbench)")
+        say("dlbench is an installed package here; install it in the container image, too (pip install dlbench)")
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
     probe.check_models(models_of(suite.cases()))

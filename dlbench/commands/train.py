@@ -79,4 +79,4 @@ def _outcome(run: TrainingRun) -> str:
     best = "no finite value" if run.best_value is None else f"best {run.training['target_metric']} {run.best_value:.4g}"
     if run.time_to_target_s is None:
         return f"{run.status} after {len(run.epoch_s)} epochs; {best}"
-    return f"reached in {run.epochs_to_target} epochs, {units.seconds(run.time_to_target_s)}; {best}"
+    return f"target reached in {run.epochs_to_target} epochs, {units.seconds(run.time_to_target_s)}; {best}"

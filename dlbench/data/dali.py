@@ -58,7 +58,7 @@ def open_batches(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> 
             'set loader = "torch"'
         ) from None
     if images.files[0].size is not None:
-        raise BadInput("loader 'dali' reads folders, and these images lie in shards; set loader = \"torch\"")
+        raise BadInput("loader 'dali' reads folders, but these images are in shards; set loader = \"torch\"")
     pipeline = _pipeline(case, built, images, rank)
     iterator = DALIGenericIterator(
         [pipeline],

@@ -53,7 +53,7 @@ def find_images(path: str | Path) -> ImageSet:
     if root.is_file() and root.suffix == ".tar":
         return _of_shards([root], root)
     if not root.is_dir():
-        raise BadInput(f"data_path '{path}': there is no such folder")
+        raise BadInput(f"data_path '{path}': the folder does not exist")
     try:
         shards = sorted(p for p in root.iterdir() if p.suffix == ".tar")
     except OSError as error:
@@ -73,7 +73,7 @@ def _of_folder(root: Path) -> ImageSet:
         found += [(kind, os.path.join(folder, name)) for name in images]  # noqa: PTH118  # a million of them
     if not found:
         why = f"{unreadable[0].filename}: {unreadable[0].strerror}" if unreadable else f"{num_others} other files"
-        raise BadInput(f"data_path '{root}' has no JPEG file ({why})")
+        raise BadInput(f"data_path '{root}' contains no JPEG file ({why})")
     found.sort()
     class_names = tuple(sorted({kind for kind, _ in found}))
     labels = {kind: label for label, kind in enumerate(class_names)}
@@ -85,7 +85,7 @@ def _label(text: bytes) -> int:
     """The number of a class. Raises ValueError if it is none."""
     number = int(text)
     if number < 0:
-        raise ValueError(f"a class is {number}; it must be at least 0")
+        raise ValueError(f"a shard has class {number}; classes must be at least 0")
     return number
 
 
@@ -110,5 +110,5 @@ def _of_shards(shards: list[Path], root: Path) -> ImageSet:
             raise BadInput(f"data_path: shard {shard} cannot be read: {error}") from None
         found += [ImageFile(str(shard), labels.get(key, 0), offset, size) for key, offset, size in images]
     if not found:
-        raise BadInput(f"data_path '{root}' has shards, but none holds a JPEG file")
+        raise BadInput(f"data_path '{root}' has shards, but none contains a JPEG file")
     return ImageSet(tuple(found), 1 + max(image.label for image in found), num_others)

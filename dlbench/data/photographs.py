@@ -84,8 +84,8 @@ def _found() -> list[Path]:
             found += [path] if path.is_file() else []
     if not found:
         raise BadInput(
-            "data 'jpeg' makes its images of photographs in matplotlib or scikit-learn, and neither is installed; "
-            "pip install scikit-learn, or set data_path to a folder of JPEG files"
+            "data 'jpeg' makes its images from photographs in matplotlib or scikit-learn, but neither is installed; "
+            "run pip install scikit-learn, or set data_path to a folder of JPEG files"
         )
     return found
 

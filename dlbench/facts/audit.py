@@ -228,7 +228,7 @@ def _rounding_down(metric: str, counted: Mapping[str, CountedFacts]) -> Reason:
     floor = getattr(counted["googlenet_floor"], metric)
     fewer = floor - getattr(counted["googlenet"], metric)
     return Reason(
-        "Counted with pooling that rounds down (maps of 55, 27, 13 and 6 pixels a side), PyTorch's default",
+        "Counted with pooling that rounds down (maps with sides of 55, 27, 13 and 6 pixels), PyTorch's default",
         (("googlenet_floor has", floor),),
         ((fewer, "for the smaller maps"),),
         "The original, in Caffe, rounds up (56, 28, 14 and 7).",
@@ -285,8 +285,8 @@ def _notes(rows: Sequence[AuditRow]) -> list[str]:
     uncounted = f"; {num[None]} (top-5 error) need trained weights and ImageNet" if num[None] else ""
     return [
         f"{verdicts}{uncounted}.",
-        "Weights without biases; one MAC per use of a weight, forward pass of one image.",
-        f"Published: {SOURCE}. Counted: from the modules themselves.",
+        "Weights exclude biases. One MAC per use of a weight, in the forward pass of one image.",
+        f"Published: {SOURCE}. Counted: from the PyTorch modules.",
     ]
 
 
@@ -332,7 +332,7 @@ def _latex_list(rows: Sequence[AuditRow]) -> str:
 _TITLE = "Published CNN figures and counted figures"
 _DIFFERENCES = "Differences (published − counted, relative to counted) and their reasons"
 _NOT_COUNTED = "not counted: needs trained weights and ImageNet"
-_UNEXPLAINED = "unexplained: no known reason leads from the counted figure to the published one"
+_UNEXPLAINED = "unexplained: no known reason for this difference"
 
 _LISTINGS: dict[str, Callable[[Sequence[AuditRow]], str]] = {
     "text": _text_list,
@@ -380,7 +380,7 @@ def _of(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, int], ...]:
 def _c5_and_f6(what: str) -> Reason:
     # A fully connected layer has as many connections as parameters.
     return Reason(
-        f"LeCun's {what} with biases, output layer left out",
+        f"LeCun's {what} with biases, without the output layer",
         _of(_CONNECTIONS, "C5", "F6"),
         ((-840, "output layer"), (120 + 84, "biases of C5 and F6")),
     )
@@ -400,7 +400,7 @@ _LENET: dict[str, Reason] = {
     "fc_layers": Reason(
         "only C5 and F6, as in the 58k of the same column",
         (("C5", 1), ("F6", 1)),
-        ((-1, "output layer, of radial basis functions in LeCun's paper"),),
+        ((-1, "output layer (radial basis functions in LeCun's paper)"),),
         "C5 is a convolution over its whole 5x5 input. Both tables count it as fully connected.",
     ),
     "fc_weights": _c5_and_f6("trainable parameters"),

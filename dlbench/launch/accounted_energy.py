@@ -31,8 +31,8 @@ class JobEnergy:
         text = f"{units.quantity(accounted, 'J')} by Slurm (nodes, whole job)"
         if measured is None:
             return text
-        less = ": Slurm's is less, so one of them is wrong" if accounted < measured else ""
-        return f"{text}, {units.quantity(measured, 'J')} measured (devices, in the windows){less}"
+        less = ": Slurm's value is lower, so one of them is wrong" if accounted < measured else ""
+        return f"{text}, {units.quantity(measured, 'J')} measured (devices, during the windows){less}"
 
 
 def added(found: list[jobs.Status], results: Path) -> list[jobs.Status]:

@@ -120,7 +120,7 @@ def docker(image: str, around: CommandNeeds) -> InContainer:
     """
     if around.nodes > 1:
         raise BadInput(
-            f"docker cannot run on {around.nodes} nodes: an engine is limited to its node, and Slurm does not "
+            f"docker cannot run on {around.nodes} nodes: a Docker engine is limited to its node, and Slurm does not "
             f"control its processes; use enroot, pyxis or apptainer"
         )
     prefix = (

@@ -20,14 +20,14 @@ PAUSE_S, SETTLE_S = 20.0, 2.0
 MOST_FAILURES = 90
 #: Reasons for which a job waits until somebody changes something, with their meaning.
 _LASTING = {
-    r"PartitionTimeLimit": "its time limit exceeds that of the partition",
+    r"PartitionTimeLimit": "its time limit exceeds the partition's limit",
     r"PartitionNodeLimit": "it needs more or fewer nodes than the partition allows",
-    r"BadConstraints|NodeNotAvail|Can Never Run.*": "no node has what it asks for",
+    r"BadConstraints|NodeNotAvail|Can Never Run.*": "no node has the resources that it requests",
     r"(?:QOS|Assoc|Association)\w*PerJob\w*|MaxMemPerLimit|QOS\w*NotSatisfied": "it violates a limit per job",
-    r"(?:QOS|Assoc)\w*PerUser\w*": "it needs more than a user may have",
+    r"(?:QOS|Assoc)\w*PerUser\w*": "it needs more than one user may have",
     r"Invalid(?:Account|QOS)|(?:Account|QOS)NotAllowed": "the account or QOS may not use this partition",
     r"DependencyNeverSatisfied": "the job that it waits for failed",
-    r"JobHeld\w*": "it is held",
+    r"JobHeld\w*": "the job is held",
 }
 #: Folders inside a results folder that contain no campaign.
 _NOT_SEARCHED = ("attempts", "jobs", "report", "profiles", "claims")
@@ -84,7 +84,7 @@ def cannot_start(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
             stuck.setdefault(reason, []).append(state.id)
     return [
         f"job {ids[0]}{f' and {len(ids) - 1} more' if ids[1:] else ''} cannot start: {reason}; "
-        "cancel, correct this, and submit again"
+        "cancel the job, correct this, and submit again"
         for reason, ids in stuck.items()
     ]
 

@@ -304,7 +304,7 @@ def _hand_over(
             raise
         raise ReportRefused(
             f"{system.title} refused the report job, but accepted the measuring jobs: {error}; run `dlbench resume "
-            f"--results {folder.parents[1]}` to submit it again"
+            f"--results {folder.parents[1]}` to submit the report job again"
         ) from None
     job = SubmittedJob(
         job_id=job_id,
@@ -507,10 +507,10 @@ def _why_nothing(active: set[str], running: int) -> str:
     if running:
         minutes = claims.SILENCE_S / 60
         return (
-            f"{running} cases are running on other nodes, or their processes died less than {minutes:.0f} minutes "
-            f"ago; all other cases have ended; try again later"
+            f"{running} cases are running on other nodes, or their processes died less than {minutes:.0f} minutes ago. "
+            f"All other cases have ended. Try again later"
         )
-    return "every case has ended: measured, or out of memory (use `dlbench run --fresh` to try again)"
+    return "every case was measured or ran out of memory (use `dlbench run --fresh` to measure again)"
 
 
 def _again(

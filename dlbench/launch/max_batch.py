@@ -148,7 +148,7 @@ class Runs:
             if batch == 1 and not memory:
                 raise
             reason = str(error).removeprefix("oom: ")
-            reason = reason if memory else f"not a memory limit: {reason}"
+            reason = reason if memory else f"failed for another reason than memory: {reason}"
             done = Trial(batch, False, expected, seconds=time.monotonic() - began_s, reason=reason)
         else:
             done = Trial(

@@ -93,8 +93,8 @@ def probe(
         facts = _answer(done.stdout)
     except OSError as error:
         raise BadInput(
-            f"cannot measure with {argv[0]}: {error.strerror or error}; run the supervisor where '{argv[0]}' "
-            f"exists, such as on a job's node outside its container"
+            f"cannot measure with {argv[0]}: {error.strerror or error}; run the supervisor where '{argv[0]}' exists, "
+            f"for example on a node of the job outside its container"
         ) from None
     except subprocess.TimeoutExpired:
         raise BadInput(
@@ -113,7 +113,7 @@ def _check_threads(text: str) -> None:
     """Refuse what OpenMP would pass over without a word, and measure with other threads than were asked for."""
     if text.strip() and not all(part.strip().isdecimal() and int(part) for part in text.split(",")):
         raise BadInput(
-            f"OMP_NUM_THREADS is {excerpt(text)}; it must be a whole number above zero, or several with commas"
+            f"OMP_NUM_THREADS is {excerpt(text)}; it must be a whole number above zero, or several separated by commas"
         )
 
 
@@ -143,7 +143,10 @@ def check_models(models: Sequence[str]) -> None:
         probe(others)
     for name in others:
         if ":" not in name and not importlib.util.find_spec("torch"):
-            hint = "Without torch only the catalogue is available; write torchvision:NAME or timm:NAME."
+            hint = (
+                "Without torch, only the catalogue is available; for other networks write torchvision:NAME or "
+                "timm:NAME."
+            )
             raise UnknownName("model", name, CATALOG, hint=hint)
 
 
@@ -177,7 +180,7 @@ def runnable(cases: Sequence[Case], found: Probe) -> tuple[list[Case], str]:
     few, most = min(left.values()), max(left.values())
     needed = f"{few}" if few == most else f"{few} to {most}"
     here = units.counted(gpus, "GPU")
-    return fitting, f"left out: {units.counted(len(left), 'case')} on {needed} GPUs per node; a node here has {here}"
+    return fitting, f"left out: {units.counted(len(left), 'case')} with {needed} GPUs per node; a node here has {here}"
 
 
 def _setting(facts: dict[str, Any]) -> str:

@@ -182,9 +182,9 @@ def why_job_was_lost(owner: Mapping[str, Any]) -> str | None:
     if now.get("slurm_job_id") == job_id:
         if now["slurm_restarts"] == owner.get("slurm_restarts"):
             return None
-        return f"job {job_id} was requeued while this case ran: its node failed, or it was preempted"
+        return f"job {job_id} was requeued while this case ran, because its node failed or the job was preempted"
     state = ended_state(job_id).state
-    return f"job {job_id} ended as {state} while this case ran" if state in _NODE_LOST else None
+    return f"job {job_id} ended with state {state} while this case ran" if state in _NODE_LOST else None
 
 
 def node_states(partition: str | None = None) -> dict[str, str]:

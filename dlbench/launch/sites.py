@@ -160,9 +160,9 @@ class Gpus:
     type: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a GPU type, such as a100")
     per_node: int = _number(0, 0)
     #: Commands for cases with `power_cap_w` or `clock_mhz`, where NVML may not set them; see docs/power.md.
-    set_power_limit: str | None = _text(_LINE_OF_TEXT, "a command of one line with {uuid} and {watts}")
-    lock_clock: str | None = _text(_LINE_OF_TEXT, "a command of one line with {uuid} and {mhz}")
-    unlock_clock: str | None = _text(_LINE_OF_TEXT, "a command of one line with {uuid}")
+    set_power_limit: str | None = _text(_LINE_OF_TEXT, "a one-line command with {uuid} and {watts}")
+    lock_clock: str | None = _text(_LINE_OF_TEXT, "a one-line command with {uuid} and {mhz}")
+    unlock_clock: str | None = _text(_LINE_OF_TEXT, "a one-line command with {uuid}")
 
 
 @dataclass(frozen=True)
@@ -277,11 +277,13 @@ def remarks(site: Site) -> list[str]:
         table = "pbs" if site.scheduler == "slurm" else "slurm"
         found.append(f'{site.file}: [{table}] has no effect; add scheduler = "{table}" to use it')
     if site.container.runtime == "none" and site.software.host_python != Software.host_python:
-        found.append(f"{site.file}: software.host_python has no effect without a container; software.python is used")
+        found.append(
+            f"{site.file}: software.host_python has no effect without a container; dlbench uses software.python"
+        )
     if site.container.runtime == "pyxis" and "ENROOT_DATA_PATH" in site.environment:
         found.append(
             f"{site.file}: environment.ENROOT_DATA_PATH has no effect with pyxis, which reads only "
-            f"/etc/enroot/enroot.conf; ask the site to set it there"
+            f"/etc/enroot/enroot.conf; ask the site to set it in that file"
         )
     return found
 
@@ -396,7 +398,7 @@ class _Reader:
             name = directive.partition("=")[0]
             if name in own:
                 where = self._place(table, "directives")
-                raise BadInput(f"{where}: {name} is set by {own[name]}, not under directives")
+                raise BadInput(f"{where}: set {name} by {own[name]}, not under directives")
         for name in (option.partition("=")[0] for option in site.slurm.srun):
             if name in OWN_SRUN_OPTIONS:
                 raise BadInput(f"{self._place('slurm', 'srun')}: {name} is set by dlbench, not by slurm.srun")

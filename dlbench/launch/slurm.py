@@ -216,7 +216,7 @@ def _check(site: Site, job: Job) -> None:
         )
     if RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
-            f"{site.container.runtime} uses every GPU of a node, also those of other jobs; set slurm.exclusive = "
+            f"{site.container.runtime} uses all GPUs of a node, including those of other jobs; set slurm.exclusive = "
             f"true in {site.file}"
         )
 

@@ -127,8 +127,8 @@ def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Itera
     unseen = sum(not claims.is_visible(heartbeat) for heartbeat in held)
     if unseen:
         campaign.on_note(
-            f"{units.counted(unseen, 'case')} claimed by runs on other nodes; waiting up to "
-            f"{claims.SILENCE_S:.0f} s, then measuring them here if those runs are dead; Ctrl-C skips them"
+            f"{units.counted(unseen, 'case')} claimed by runs on other nodes; waiting up to {claims.SILENCE_S:.0f} s, "
+            f"then measuring them here if those runs have died. Press Ctrl-C to skip them"
         )
     for heartbeat in claims.abandoned(held):
         taken = _claim(held[heartbeat], campaign, folder)
@@ -297,7 +297,7 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
         if exit_code == 0:
             return outcome
         how = "it cannot be killed" if exit_code is None else how_it_ended(exit_code)
-        return replace(outcome, error=f"measured completely; afterwards the process failed: {how}")
+        return replace(outcome, error=f"the measurement is complete, but the process failed afterwards: {how}")
     ranks = outcome.ranks if outcome else ()
     if exit_code and not ended_by:
         began = outcome is not None or bool(failure_diagnosis.ranks_of(folder))
@@ -309,7 +309,9 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
     if ended_by == "timeout":
         stood = f" ({failure_diagnosis.where_they_stood(folder, case.world_size)})" if case.is_distributed else ""
         return Outcome(
-            "timeout", f"no end within {case.protocol.timeout_s:.0f} s{phase}{stood}; raise protocol.timeout_s", ranks
+            "timeout",
+            f"no end within {case.protocol.timeout_s:.0f} s{phase}{stood}; raise protocol.timeout_s",
+            ranks,
         )
     if ended_by:
         return Outcome("preempted", ended_by, ranks)
@@ -322,7 +324,7 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
     if oom_kill and (exit_code == -signal.SIGKILL or failure_diagnosis.said_out_of_memory(folder)):
         words = last_words(folder, failure_diagnosis.LAUNCHER_WORDS)
         return Outcome("oom", f"killed by the kernel's out-of-memory killer{phase}; {words}", ranks)
-    how = "the worker did not start, or cannot be killed" if exit_code is None else how_it_ended(exit_code)
+    how = "the worker did not start or cannot be killed" if exit_code is None else how_it_ended(exit_code)
     return Outcome("crashed", f"{how}{phase}; {last_words(folder)}", ranks)
 
 

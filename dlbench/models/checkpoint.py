@@ -33,11 +33,11 @@ def load(module: nn.Module, path: str) -> tuple[str, ...]:
     except OSError as error:
         raise BadInput(f"weights '{path}' cannot be read: {error.strerror}") from None
     except Exception as error:  # whatever unpickling raises
-        raise BadInput(f"weights '{path}' is no file of weights ({type(error).__name__})") from None
+        raise BadInput(f"weights '{path}' is not a file of weights ({type(error).__name__})") from None
     inside = [found[key] for key in _INSIDE if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)]
     state = inside[0] if inside else found
     if not isinstance(state, Mapping):
-        raise BadInput(f"weights '{path}' holds a {type(state).__name__}, not the weights of a network")
+        raise BadInput(f"weights '{path}' contains a {type(state).__name__}, not the weights of a network")
     own = module.state_dict()
     # DistributedDataParallel puts "module." before each name.
     named = {str(name).removeprefix("module."): value for name, value in state.items()}
@@ -53,7 +53,10 @@ def load(module: nn.Module, path: str) -> tuple[str, ...]:
     if not left:
         return ()
     more = f" and {len(left) - _MAX_NAMES} more" if len(left) > _MAX_NAMES else ""
-    return (f"weights_left: {', '.join(left[:_MAX_NAMES])}{more} are not in '{path}' in this shape; they start anew.",)
+    return (
+        f"weights_left: {', '.join(left[:_MAX_NAMES])}{more} are not in '{path}' with this shape; they keep their "
+        f"random initial values.",
+    )
 
 
 def save(module: nn.Module, path: str) -> None:

@@ -35,14 +35,15 @@ def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         return module, ()
     names = " and ".join(sorted(removed))
     return module, (
-        f"unwrapped: {names} was removed from the network or its parts; the axes of the case control these.",
+        f"unwrapped: {names} was removed from the network or its parts; set devices and compilation by the axes of the "
+        f"case.",
     )
 
 
 def _bare(module: nn.Module, removed: dict[str, int]) -> nn.Module:
     while True:
         if isinstance(module, DistributedDataParallel) or type(module).__name__.startswith("FullyShardedDataParallel"):
-            raise BadInput(f"is wrapped in {type(module).__name__}; return the network itself, dlbench wraps it")
+            raise BadInput(f"is wrapped in {type(module).__name__}; return the network without it: dlbench adds it")
         compiled: Any = getattr(module, "_orig_mod", None) if _is_compiled(module) else None
         if compiled is not None:
             removed["torch.compile"] = removed.get("torch.compile", 0) + 1
@@ -81,7 +82,7 @@ def initialise_lazy(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         reason = (str(error).splitlines() or [""])[0]
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in inputs)
         raise BadInput(
-            f"has lazy layers, and the forward pass of inputs of {shapes} that gives them their shapes failed: "
+            f"has lazy layers, but the forward pass with inputs of {shapes} that initialises them failed: "
             f"{type(error).__name__}: {reason}"
         ) from error
     finally:

@@ -219,7 +219,7 @@ def _faults(table: pa.Table, present: Collection[str]) -> Iterable[_Fault]:
 def _missing(table: pa.Table) -> Iterable[_Fault]:
     for name in REQUIRED:
         if table[name].null_count:
-            reason = f"some rows have no value of '{name}'"
+            reason = f"some rows have no value in column '{name}'"
             yield table[name].is_null().to_numpy(), partial(_same, reason)
 
 
@@ -250,7 +250,7 @@ def _impossible_steps(table: pa.Table) -> Iterable[_Fault]:
         places = np.zeros(table.num_rows, dtype=bool)
         places[found] = True
         first = dict(zip(found[::-1].tolist(), values[wrong][::-1].tolist(), strict=True))
-        yield places, lambda place: f"step_s holds {first[place]}, and must hold times from 0 s on"
+        yield places, lambda place: f"step_s contains {first[place]}; times must be at least 0 s"
 
 
 def _mask(places: pa.ChunkedArray) -> NDArray[np.bool_]:

@@ -125,7 +125,7 @@ def _disagreements(
             columns = list(dict.fromkeys(name.removeprefix("length of ") for name in columns))
             among = f"{', '.join(columns[:5])}{', ...' if len(columns) > 5 else ''}"
             where = f"{names[used]} and {names[unused]} differ" if used != unused else f"rows of {names[used]} differ"
-            problems.append(f"{where} in {attempts}: {among}; the more complete one, in {names[used].name}, is used")
+            problems.append(f"{where} in {attempts}: {among}; the more complete row, in {names[used].name}, is used")
     return problems
 
 

@@ -67,7 +67,7 @@ def find(source: str | Path) -> tuple[list[Path], list[str]]:
         StoreError: nothing is there.
     """
     if source == "":
-        raise StoreError("no results at '': the name is empty; use '.' for the current folder")
+        raise StoreError("no results at '': the path is empty; use '.' for the current folder")
     path = Path(source)
     try:
         mode = path.stat().st_mode
@@ -186,7 +186,7 @@ def open_part(part: Path) -> PartFile:
     except CANNOT as error:
         raise unreadable(part, error) from error
     if "attempt_id" not in (*names, *constants):
-        raise StoreError(f"cannot read {named(part)}: it has no column 'attempt_id' and is not a dlbench store")
+        raise StoreError(f"cannot read {named(part)}: it has no column 'attempt_id', so it is not a dlbench store")
     missing = [f"'{name}'" for name in REQUIRED if name not in (*names, *constants)]
     if missing:
         raise StoreError(f"cannot read {named(part)}: it has no column {', '.join(missing)}")
@@ -248,7 +248,7 @@ def _remark(part: Path, schema: pa.Schema) -> str:
         return f"{named(part)} has schema version {excerpt(text)}, which is not a number"
     if int(text) <= SCHEMA_VERSION:
         return ""
-    newer = f"newer than this dlbench's {SCHEMA_VERSION}: columns it adds are not read"
+    newer = f"newer than this dlbench's {SCHEMA_VERSION}: its additional columns are not read"
     return f"{named(part)} has schema {int(text)}, {newer}"
 
 

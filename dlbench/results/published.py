@@ -78,7 +78,7 @@ def _files(sums: str, url: str) -> list[tuple[str, str]]:
     files = [(line[1], line[2]) for line in lines if line]
     for _, path in files:
         if not _NAME.fullmatch(path):
-            raise StoreError(f"{url}/{_SUMS} names {excerpt(path)}, which is not a plain file name")
+            raise StoreError(f"{url}/{_SUMS} contains {excerpt(path)}, which is not a plain file name")
     return [(digest, path) for digest, path in files if path.endswith((".parquet", ".json")) and "report/" not in path]
 
 
@@ -94,7 +94,7 @@ def _read(url: str, most_bytes: int | None = None) -> Iterator[bytes]:
                 yield block
     except urllib.error.HTTPError as error:
         error.close()
-        hint = "; name a folder that `dlbench publish` made, or a Parquet file" if url.endswith(_SUMS) else ""
+        hint = "; give a folder written by `dlbench publish`, or a Parquet file" if url.endswith(_SUMS) else ""
         raise StoreError(f"cannot read {url}: {error.code} {error.reason}{hint}") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", None) or error

@@ -24,7 +24,7 @@ VIEWS = {
     "ceilings": "one row per operation and shape that `dlbench ceilings` measured",
     "all_reduces": "one row per message size that `dlbench allreduce` measured",
     "layers": "one row per layer that `dlbench profile` measured",
-    "left_out": "one row per reason why rows are missing in records, with their number",
+    "left_out": "one row per reason for rows missing in records, with the number of rows",
 }
 
 
@@ -86,7 +86,7 @@ def _run(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], 
         connection.close()
     store.warn_of(list(dict.fromkeys(views["records"].problems)))
     if answer is None:
-        raise BadInput(f"the query {sql!r} has no statement; tables: {', '.join(VIEWS)}")
+        raise BadInput(f"the query {sql!r} contains no statement; tables: {', '.join(VIEWS)}")
     return answer
 
 

@@ -144,7 +144,7 @@ class Case:
         for axis in ("repeat", "loader_workers", "cudnn_benchmark_limit", "threads", "power_cap_w", "clock_mhz"):
             require(getattr(self, axis) >= 0, axis, getattr(self, axis), "at least 0")
         if self.optimizer_impl == "fused" and self.optimizer == "rmsprop":
-            raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; take plain or foreach")
+            raise BadInput("optimizer_impl is 'fused', but PyTorch has no fused RMSprop; use plain or foreach")
 
     def require_possible(self) -> None:
         """Check that the axes fit together, for a case whose device is known.
@@ -156,14 +156,14 @@ class Case:
             if self.device not in (device, "auto") and axis in changed_axes(self):
                 where = "a GPU" if device == "cuda" else "a CPU"
                 raise BadInput(
-                    f"{axis} is '{getattr(self, axis)}', which works on {where} only; leave it out, or exclude these "
+                    f"{axis} is '{getattr(self, axis)}', which works on {where} only; remove it, or exclude these "
                     f"cases by device"
                 )
         if self.freeze == "on" and self.compile == "off":
             raise BadInput("freeze is 'on', but compile is 'off'; set compile = \"default\"")
         if self.cuda_graph == "on" and self.compile in _GRAPH_MODES:
             raise BadInput(
-                f"cuda_graph is 'on', but compile '{self.compile}' captures graphs itself; take "
+                f"cuda_graph is 'on', but compile '{self.compile}' captures graphs itself; use "
                 f"max-autotune-no-cudagraphs or default"
             )
         if self.cuda_graph == "on" and (self.is_distributed or self.data == "jpeg"):

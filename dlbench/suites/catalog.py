@@ -477,7 +477,7 @@ def find(name: str) -> Model | None:
     if model is None or not sign:
         return model
     if not model.longest:
-        raise BadInput(f"model '{name}': {base} takes no sequences of tokens; write '{base}'")
+        raise BadInput(f"model '{name}': {base} does not take sequences of tokens; write '{base}'")
     if not length.isascii() or not length.isdigit() or not 1 <= int(length) <= model.longest:
         raise BadInput(f"model '{name}': {base} takes sequences of 1 to {model.longest} tokens, not '{length}'")
     return _at_length(model, name, int(length))

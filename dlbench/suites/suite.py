@@ -82,7 +82,7 @@ class Suite:
         """
         if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
             place = self._where(GLOBAL_BATCH, "batch_size")
-            raise BadInput(f"{place}: batch_size and global_batch are both set; remove one of them")
+            raise BadInput(f"{place}: both batch_size and global_batch are set; remove one of them")
         names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
         self._check_size()
         self._check_values()
@@ -130,7 +130,7 @@ class Suite:
         size = math.prod(map(len, self.axes.values()))
         if size > MAX_COMBINATIONS:
             place = self._where(*self.axes)
-            raise BadInput(f"{place}: {size} combinations of the axes; a suite may have {MAX_COMBINATIONS}")
+            raise BadInput(f"{place}: the axes have {size} combinations; a suite may have at most {MAX_COMBINATIONS}")
 
     def _check_values(self) -> None:
         """Look at each value alone: what a case leaves out, such as a single rank's bucket, must be valid too."""
@@ -231,7 +231,7 @@ def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
         where = f"exclude {index} of {file.path}"
         table = typed(pattern, dict, f"exclude {index}", file.place("exclude"))
         if not table:
-            raise BadInput(f'{where} is empty: it excludes nothing; name an axis, such as model = "vgg16"')
+            raise BadInput(f'{where} is empty, so it excludes nothing; give an axis, such as model = "vgg16"')
         exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
     own = file.table("protocol")
     counts = {key: own.pop(key) for key in _COUNTS if key in own}
@@ -344,7 +344,7 @@ def one_case(
             raise BadInput(f"cannot use -P {name}: {command} determines it")
     several = ", ".join(axis for axis, values in axes.items() if len(values) > 1)
     if several:
-        raise BadInput(f"{several} has several values, but {command} measures one case; run it once per value")
+        raise BadInput(f"{several} has several values, but {command} measures one case; run the command once per value")
     return Suite(command, 1, "", axes, (), make_protocol(protocol, "-P"), "-P").cases(device)[0]
 
 

@@ -36,7 +36,7 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     scores = main_scores(outputs)
     if scores is None or scores.dim() != 2:
         raise BadInput(
-            f"the network returns {describe_outputs(outputs)}; class scores of shape (N, classes) are needed"
+            f"the network returns {describe_outputs(outputs)}, but must return class scores of shape (N, classes)"
         )
     found = functional.cross_entropy(scores, targets)
     if scores is not outputs:

@@ -74,7 +74,7 @@ def count_classes(scores: Tensor, declared: int | None, name: str) -> int:
     """
     available = scores.shape[-1]
     if declared is not None and declared > available:
-        raise BadInput(f"declares num_classes = {declared}, but returns scores of {available} {name}")
+        raise BadInput(f"declares num_classes = {declared}, but returns scores for {available} {name}")
     return declared or available
 
 

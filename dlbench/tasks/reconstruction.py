@@ -28,8 +28,8 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     found = main_scores(outputs)
     if found is None or found.shape != targets.shape:
         raise BadInput(
-            f"the network returns {describe_outputs(outputs)}; a tensor of the input's shape "
-            f"{tuple(targets.shape)} is needed"
+            f"the network returns {describe_outputs(outputs)}, but must return a tensor of the input's shape "
+            f"{tuple(targets.shape)}"
         )
     return functional.mse_loss(found, targets)
 

@@ -40,7 +40,7 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     """
     scores = _scores_of_tokens(outputs, targets)
     if scores is None:
-        raise BadInput(f"the network returns {describe_outputs(outputs)}; {_needed(targets)} are needed")
+        raise BadInput(f"the network returns {describe_outputs(outputs)}, but must return {_needed(targets)}")
     return functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
 
 

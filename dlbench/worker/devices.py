@@ -52,7 +52,9 @@ def _other_accelerator(case: Case, kind: str) -> torch.device:
     if accelerators.available_kind() != kind:
         raise DeviceUnavailable(f"device '{kind}' was requested, but PyTorch {torch.__version__} finds none.")
     if case.world_size > 1:
-        raise DeviceUnavailable(f"the case needs {case.world_size} devices; of kind '{kind}' one device is supported.")
+        raise DeviceUnavailable(
+            f"the case needs {case.world_size} devices, but for '{kind}' only one device is supported."
+        )
     torch.accelerator.set_device_index(0)
     return torch.device(kind, 0)
 

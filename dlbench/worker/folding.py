@@ -40,7 +40,7 @@ def fold_batch_norm(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[nn.M
         for was, now in zip(tensors_in(module(*cast)), tensors_in(folded(*cast)), strict=True):
             off, largest = float((now - was).abs().max()), float(was.abs().max())
             if not off <= _TOLERANCE[kept.dtype] * largest:
-                raise InvalidMeasurement(f"folding changes an output by {off:.3g}, of {largest:.3g} at most")
+                raise InvalidMeasurement(f"folding changes an output by {off:.3g}; the largest output is {largest:.3g}")
     return folded, ()
 
 

@@ -210,7 +210,7 @@ def _temperature_warnings(protocol: Protocol, temperature_c: float | None) -> tu
     if not wanted_c or (temperature_c is not None and temperature_c >= wanted_c):
         return ()
     reached = "the temperature is unknown" if temperature_c is None else f"the device reached {temperature_c:.0f} °C"
-    return (f"not_warm: {reached}; protocol.warmup_until_c asks for {wanted_c:.0f} °C.",)
+    return (f"not_warm: {reached}; protocol.warmup_until_c requires {wanted_c:.0f} °C.",)
 
 
 def _first_step(workload: Workload, clock: Clock) -> float:
@@ -414,7 +414,9 @@ def _timing_warnings(warmup: Warmup, window: Window, waits_itself: bool = False)
         warnings.append(f"not_steady: the drift test did not pass within {len(warmup.step_s)} warm-up steps.")
     if not waits_itself and window.num_idle_looks > HOST_BOUND_SHARE * window.num_looks:
         looks = f"{window.num_idle_looks} of {window.num_looks} checks"
-        warnings.append(f"host_bound: at {looks} the device had finished all earlier steps: it waits for the host.")
+        warnings.append(
+            f"host_bound: at {looks} the device had already finished all earlier steps, so it waits for the host."
+        )
     change = drift(window.step_s)
     if change is not None:
         warnings.append(f"drift: the median step time changed by {change:+.1%} from the first half to the second.")

@@ -24,7 +24,7 @@ def record_kernels(step: Callable[[], object], device: torch.device, folder: Pat
         BadInput: the device is no CPU, or this PyTorch has no oneDNN.
     """
     if device.type != "cpu" or not _MKLDNN.is_available():
-        raise BadInput("--kernels lists the kernels of oneDNN, which run on a CPU only; leave it out")
+        raise BadInput("--kernels lists the kernels of oneDNN, which run on a CPU only; remove the option")
     # oneDNN writes to the C library's stdout.
     sys.stdout.flush()
     kept = os.dup(1)

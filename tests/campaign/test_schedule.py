@@ -80,9 +80,7 @@ def test_a_case_out_of_memory_is_not_tried_again_and_is_named():
         schedule.learn(dataclasses.replace(finished(case, 0.01), status=status))
         done.append(case)
     assert sum(case.model == "alexnet" for case in done) == 1
-    assert schedule.remarks() == [
-        "not measured: 2 more of alexnet training (oom): another process would end the same way"
-    ]
+    assert schedule.remarks() == ["not measured: 2 more of alexnet training (oom), because they would end the same way"]
 
 
 def test_a_process_that_crashed_among_three_leaves_the_others():

@@ -132,7 +132,7 @@ def test_no_correct_setting_is_an_error_with_the_reason():
     search = search_of()
     failed = dataclasses.replace(fakes.record(FIRST, fakes.CPU, status="invalid"), error="the loss is nan")
     run(search, lambda case: dataclasses.replace(failed, case=case.to_dict()))
-    with pytest.raises(BadInput, match="no correct setting of lenet5: as shipped it fails: the loss is nan"):
+    with pytest.raises(BadInput, match="the setting of lenet5 as shipped fails: the loss is nan"):
         search.require_result()
 
 

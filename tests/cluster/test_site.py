@@ -98,7 +98,7 @@ def test_a_results_folder_that_one_node_lacks_or_has_another_of_ends_the_job_bef
     results = folder / "results"
     profile = site('directives = ["--nodelist=n1,n2"]', rest=NETWORK)
     for number, said in enumerate(
-        (f"n2: results folder {results} does not exist", f"n2: {results} differs from the folder")
+        (f"n2: results folder {results} does not exist", f"n2: {results} is not the same folder")
     ):
         cluster.submit(suite(1 + number, 0.2), profile, results, "-P", "nodes=2", "--no-report")
         cluster.wait_for_end(results)

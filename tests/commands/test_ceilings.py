@@ -39,7 +39,7 @@ def test_ceilings_that_the_results_hold_are_not_measured_again(tmp_path, monkeyp
     assert set(first["precision"].dropna()) == {"fp32"}
 
     assert main([*ARGUMENTS, str(tmp_path), "--precision", "fp32"]) == 0
-    assert "the results already hold the ceilings of this system" in capsys.readouterr().err
+    assert "the results already contain the ceilings of this system" in capsys.readouterr().err
     assert len(read_ceilings(tmp_path)) == len(first)
 
     # Those of another number of threads are no ceilings of this system.

@@ -113,7 +113,7 @@ def test_a_folder_without_any_image_that_can_be_decoded_is_one_line(folder, work
     for file in folder.rglob("*.jpg"):
         file.write_bytes(b"no image")
     found = batches(folder, loader_workers=workers)
-    with pytest.raises(InvalidMeasurement, match=r"^20 files in turn cannot be decoded, from ") as caught:
+    with pytest.raises(InvalidMeasurement, match=r"^20 files in a row cannot be decoded, from ") as caught:
         next(found)
     assert "\n" not in str(caught.value)
     found.close()
@@ -132,14 +132,16 @@ def test_a_loader_whose_process_is_killed_goes_on_and_says_so(folder):
     os.kill(found.process_ids()[0], signal.SIGKILL)
     for _ in range(6):
         next(found)
-    assert found.warnings()[0].startswith("loader_restarted: once, because a process of it died: DataLoader worker")
+    assert found.warnings()[0].startswith(
+        "loader_restarted: once, because one of its processes died: DataLoader worker"
+    )
     found.close()
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda place: None, "there is no such folder"),
+        (lambda place: None, "the folder does not exist"),
         (lambda place: place.mkdir(), "has no JPEG file (0 other files)"),
         (lambda place: (place.mkdir(), (place / "a.txt").write_text("x")), "has no JPEG file (1 other files)"),
         (lambda place: (place.mkdir(), (place / "a.tar").write_bytes(b"x" * 600)), "shard"),
@@ -170,7 +172,7 @@ def test_shards_of_webdataset_are_read_in_place(folder, tmp_path):
         member = tarfile.TarInfo("9.cls")
         member.size = 2
         tar.addfile(member, io.BytesIO(b"-1"))
-    with pytest.raises(BadInput, match=r"shard .* cannot be read: a class is -1"):
+    with pytest.raises(BadInput, match=r"shard .* cannot be read: a shard has class -1"):
         find_images(place)
 
 

@@ -53,7 +53,7 @@ def test_docker():
 
 
 def test_docker_refuses_several_nodes_and_says_why():
-    with pytest.raises(BadInput, match="docker cannot run on 2 nodes: an engine is limited to its node"):
+    with pytest.raises(BadInput, match="docker cannot run on 2 nodes: a Docker engine is limited to its node"):
         wrapping("docker", nodes=2)
 
 
@@ -62,7 +62,8 @@ def test_podman():
     assert line(wrapping("podman").prefix) == (
         "podman run --rm --device nvidia.com/gpu=all --ipc=host --network=host --pid=host "
         "--security-opt=label=disable --ulimit=host --userns=keep-id --label dlbench=dlbench-17 "
-        f"--volume /scratch:/scratch --volume /opt/data:/data:ro --workdir /home/anna/dlbench {env} --extra dlbench:latest"
+        f"--volume /scratch:/scratch --volume /opt/data:/data:ro --workdir /home/anna/dlbench {env} --extra "
+        f"dlbench:latest"
     )
     assert "--userns=keep-id" not in wrapping("podman", user="0:0").prefix
 
@@ -163,7 +164,8 @@ def test_pyxis():
 
 def test_apptainer():
     assert line(wrapping("apptainer").prefix) == (
-        "apptainer exec --nv --bind /scratch:/scratch --bind /opt/data:/data:ro --pwd /home/anna/dlbench --extra /scratch/x.sif"
+        "apptainer exec --nv --bind /scratch:/scratch --bind /opt/data:/data:ro --pwd /home/anna/dlbench --extra "
+        "/scratch/x.sif"
     )
     assert "--cleanenv" not in wrapping("apptainer").prefix
 

@@ -198,7 +198,8 @@ def test_an_mpi_plugin_that_is_listed_and_cannot_be_loaded_fails(machine):
     finding = machine.look(doctor.check_mpi, site=site)[-1]
     assert (finding.level, finding.text) == (
         "fail",
-        "srun lists --mpi=pmix but cannot load it: mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not load "
+        "srun lists --mpi=pmix but cannot load it: mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not "
+        "load "
         "PMIx library",
     )
     # Outside of a job srun may refuse for other reasons, such as a missing account.
@@ -306,7 +307,7 @@ def test_a_results_folder_that_is_another_one_on_this_node_fails(tmp_path, monke
     token = tmp_path / "token"
     found = list(doctor.check_folders(CheckContext(results=tmp_path, token=token, in_job=True)))
     assert levels(found)[:2] == [("results", "ok"), ("results", "fail")]
-    assert "differs from the folder on the job's first node" in found[1].text
+    assert "is not the same folder as on the job's first node" in found[1].text
     token.touch()
     assert (
         levels(doctor.check_folders(CheckContext(results=tmp_path, token=token, in_job=True)))[:2].count(

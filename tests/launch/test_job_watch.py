@@ -175,10 +175,11 @@ SACCT = "101|101|5000\n101.batch|101.batch|\n101.0|101.0|5000\n"
 @pytest.mark.parametrize(
     ("sacct", "expected"),
     [
-        (SACCT, "5.00 kJ by Slurm (nodes, whole job), 300 J measured (devices, in the windows)"),
+        (SACCT, "5.00 kJ by Slurm (nodes, whole job), 300 J measured (devices, during the windows)"),
         ("101|101|0\n101.0|101.0|0\n", "energy not accounted by Slurm"),
-        ("101|101|\n101.0|101.0|100\n", "100 J by Slurm (nodes, whole job), 300 J measured (devices, in the windows): "
-         "Slurm's is less, so one of them is wrong"),
+        ("101|101|\n101.0|101.0|100\n", "100 J by Slurm (nodes, whole job), 300 J measured (devices, during the "
+                                        "windows): "
+         "Slurm's value is lower, so one of them is wrong"),
     ],
     ids=["accounted", "no plugin", "steps only, and less"],
 )  # fmt: skip
@@ -226,8 +227,8 @@ def test_time_and_node_hours_are_learned_from_earlier_records(site, capsys):
     words = [str(site / "fleet.toml"), "-P", "batch_size=1,2,3", "-P", "nodes=2", "--results", str(site / "results")]
     assert main(["plan", *words]) == 0
     assert (
-        "estimate: 10 min, 0.33 node-hours in all (2 of 3 processes by earlier records; the others take the median)"
-        in capsys.readouterr().err
+        "estimate: 10 min, 0.33 node-hours in total (for 2 of 3 processes from earlier records; for the others, the "
+        "median is assumed)" in capsys.readouterr().err
     )
     assert main(["submit", *words, "--site", str(site / "here.toml"), "--dry-run"]) == 0
     assert "estimate: 10 min" in capsys.readouterr().err

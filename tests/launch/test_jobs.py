@@ -218,7 +218,7 @@ def test_resume_submits_again_only_what_has_cases_left_and_no_job(slurm, suite, 
     slurm.queue.clear()
     for number in (4, 5):
         finish(root, suite, number)
-    with pytest.raises(BadInput, match="every case has ended"):
+    with pytest.raises(BadInput, match="every case was measured or ran out of memory"):
         jobs.resume(root)
 
 
@@ -263,7 +263,7 @@ def test_a_report_that_was_killed_is_submitted_again_by_resume(slurm, suite, tmp
         assert [job.kind for job in jobs.resume(root)] == ["report"]
         assert not any("--dependency" in word for word in slurm.submitted()[-1])
     else:
-        with pytest.raises(BadInput, match="every case has ended"):
+        with pytest.raises(BadInput, match="every case was measured or ran out of memory"):
             jobs.resume(root)
 
 
@@ -559,7 +559,7 @@ def test_the_status_command_shows_what_files_tell_while_the_controller_is_away(s
     program("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     done = command("status", path=tmp_path, cwd=tmp_path)
     assert done.returncode == 0
-    assert "Unable to contact slurm controller; cases are counted from their files" in done.stderr
+    assert "Unable to contact slurm controller; job states are unknown" in done.stderr
     assert "6 processes: 0 done" in done.stdout
     assert "UNKNOWN" in done.stdout
 

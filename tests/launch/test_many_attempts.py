@@ -123,7 +123,7 @@ def test_what_others_rewrote_with_fewer_samples_is_held_against_the_attempts_and
     assert main(["collect", "--results", str(tmp_path), "--merge"]) == 0
     said = capsys.readouterr().err
     assert "rebuilt: 3" in said
-    assert "not merged, since another program or an earlier dlbench wrote them: all.parquet (1 in all)" in said
+    assert "not merged, because another program or an earlier dlbench wrote them: all.parquet (1 in total)" in said
     assert (tmp_path / "all.parquet").exists()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", store.SkippedPart)

@@ -119,7 +119,7 @@ def test_more_gpus_than_a_node_has_are_refused():
 
 def test_docker_on_a_shared_node_is_refused_since_it_sees_every_gpu():
     shared = dataclasses.replace(DOCKER, slurm=dataclasses.replace(DOCKER.slurm, exclusive=False))
-    with pytest.raises(BadInput, match="uses every GPU of a node"):
+    with pytest.raises(BadInput, match="uses all GPUs of a node"):
         slurm.campaign_script(shared, JOB)
 
 

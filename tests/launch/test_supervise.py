@@ -66,7 +66,7 @@ def test_a_complete_result_counts_whatever_becomes_of_the_process_afterwards(
     record = run_one(tmp_path, f"write_good(); {end}")
     assert (record.status, record.exit_code) == ("ok", exit_code)
     assert record.ranks[0][1].step_s == (0.010, 0.011, 0.012)
-    assert record.error.startswith("measured completely; afterwards the process failed: worker ")
+    assert record.error.startswith("the measurement is complete, but the process failed afterwards: worker ")
     assert how in record.error
     # It is not measured again.
     assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))) == []

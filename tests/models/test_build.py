@@ -234,7 +234,7 @@ def test_a_factory_that_computes_when_it_builds_is_counted(own):
         ("own_networks:zero_size", "has input_shape (1, 0, 8); it must be whole numbers above zero"),
         ("own_networks:no_shape", "has input_shape 224"),
         ("own_networks:half_a_class", "has num_classes 0.5"),
-        ("own_networks:too_few_outputs", "declares num_classes = 1000, but returns scores of 10 classes"),
+        ("own_networks:too_few_outputs", "declares num_classes = 1000, but returns scores for 10 classes"),
         ("own_networks:Features", "returns a tensor of shape (2, 4, 6, 6) for 2 images of (1, 8, 8)"),
     ],
 )

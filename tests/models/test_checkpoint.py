@@ -39,9 +39,9 @@ class _Own:
     ("content", "message"),
     [
         (None, "cannot be read: No such file"),
-        (b"text", "is no file of weights"),
-        (_Own(), "is no file of weights"),
-        ([1, 2], "holds a list, not the weights of a network"),
+        (b"text", "is not a file of weights"),
+        (_Own(), "is not a file of weights"),
+        ([1, 2], "contains a list, not the weights of a network"),
         ({"other": torch.ones(2)}, r"has none of the network's weights, such as '0\.weight'"),
     ],
 )

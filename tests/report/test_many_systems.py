@@ -226,7 +226,7 @@ def test_each_system_costs_what_its_own_prices_say(three):
         rate = own[row["system"]].per_device_hour if row["system"] in own else None
         assert row["cost"] == (None if rate is None else pytest.approx(rate * row["device_hours"]))
     assert "H200: A device costs 5 EUR per hour" in words_of(section)
-    assert "L40S: A device costs 1 EUR an hour" in words_of(section)
+    assert "L40S: A device costs 1 EUR per hour" in words_of(section)
 
 
 def test_provenance_puts_differences_first_and_folds_the_rest(three):

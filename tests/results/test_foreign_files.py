@@ -111,9 +111,9 @@ def test_an_attempt_with_a_step_that_no_clock_gives_is_named_whatever_is_asked_f
     at = table.column_names.index("step_s")
     spoilt = pa.array([[0.1, bad], *table["step_s"].to_pylist()[1:]])
     pq.write_table(table.set_column(at, "step_s", spoilt), folder / "x.parquet")
-    with pytest.warns(store.SkippedPart, match=f"attempt 'a0' is skipped: step_s holds {bad}, and must hold times"):
+    with pytest.warns(store.SkippedPart, match=f"attempt 'a0' is skipped: step_s contains {bad}; times must be"):
         assert set(dlbench.load(folder, columns)["attempt_id"]) == {"a1", "a2"}
-    with pytest.warns(store.SkippedPart, match="step_s holds"):
+    with pytest.warns(store.SkippedPart, match="step_s contains"):
         assert query("select count(*) from records", [folder])[1] == [(4,)]
 
 

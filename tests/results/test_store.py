@@ -176,5 +176,5 @@ def test_rows_that_do_not_say_what_was_measured_make_their_part_unreadable(tmp_p
     at = table.column_names.index(column)
     spoilt = table.set_column(at, table.schema.field(column), pa.nulls(1, table.schema.field(column).type))
     pq.write_table(spoilt, tmp_path / "part.parquet")
-    with pytest.raises(StoreError, match=f"some rows have no value of '{column}'"):
+    with pytest.raises(StoreError, match=f"some rows have no value in column '{column}'"):
         store.read_part(tmp_path / "part.parquet")

@@ -72,9 +72,9 @@ def test_scores_are_found_in_whatever_a_network_gives(wrap):
 @pytest.mark.parametrize(
     ("name", "outputs", "message"),
     [
-        ("reconstruction", torch.zeros(2, 7), "a tensor of the input's shape (2, 3, 8, 8) is needed"),
-        ("language_model", torch.zeros(2, 9), "scores of shape (2, 5, vocabulary) are needed"),
-        ("translation", {"a": 1}, "scores of shape (2, 5, vocabulary) are needed"),
+        ("reconstruction", torch.zeros(2, 7), "must return a tensor of the input's shape (2, 3, 8, 8)"),
+        ("language_model", torch.zeros(2, 9), "must return scores of shape (2, 5, vocabulary)"),
+        ("translation", {"a": 1}, "must return scores of shape (2, 5, vocabulary)"),
     ],
 )
 def test_outputs_that_do_not_fit_are_one_line(name, outputs, message):
@@ -212,7 +212,7 @@ def test_a_network_from_before_tasks_keeps_its_loss_to_itself(own):
     [
         ("TooShort", "has input_shape (3, 8, 8), but task 'language_model' needs one such as (128,)"),
         ("NoWords", "has num_classes 0; it must be a whole number of tokens above zero"),
-        ("TooManyWords", "declares num_classes = 12, but returns scores of 11 tokens"),
+        ("TooManyWords", "declares num_classes = 12, but returns scores for 11 tokens"),
         ("NoTask", "names an unknown task 'langage_model'; did you mean 'language_model'?"),
         ("BadBatch", "has a make_batch that returns a list; it must return (inputs, targets)"),
         ("RaisingBatch", "has a make_batch that raised OSError: no data in /nowhere"),

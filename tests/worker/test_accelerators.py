@@ -111,5 +111,5 @@ def test_an_allocator_without_peaks_gives_none(xpu, monkeypatch):
 def test_a_device_that_is_not_there_and_several_of_them_are_one_line(xpu):
     with pytest.raises(DeviceUnavailable, match="device 'mps' was requested, but PyTorch"):
         find_device(Case("lenet5", device="mps"))
-    with pytest.raises(DeviceUnavailable, match="the case needs 2 devices; of kind 'xpu' one device is supported"):
+    with pytest.raises(DeviceUnavailable, match="the case needs 2 devices, but for 'xpu' only one device is supported"):
         find_device(Case("lenet5", device="xpu", devices_per_node=2))

@@ -157,7 +157,7 @@ def test_lazy_layers_have_shapes_before_anything_counts_them(way):
         ("LazyUnused", "model 'shapes:LazyUnused' has lazy layers that a forward pass does not use: never.weight"),
         (
             "LazyFails",
-            "has lazy layers, and the forward pass of inputs of (2, 3, 16, 16) that gives them their shapes",
+            "has lazy layers, but the forward pass with inputs of (2, 3, 16, 16) that initialises them",
         ),
         ("Distributed", "is wrapped in Distributed; return the network itself"),
         (

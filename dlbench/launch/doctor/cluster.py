@@ -76,7 +76,7 @@ def _mpi_loads(place: CheckContext, wanted: str) -> Iterator[Finding]:
             "ask the site to install the missing library, or use another slurm.mpi, or none",
         )
     elif answer and answer.status != 0 and place.environment.get("SLURM_JOB_ID"):
-        yield Finding("mpi", "fail", f"a step with --mpi={wanted} fails: {' '.join(said.split())}")
+        yield Finding("mpi", "fail", f"a job step with --mpi={wanted} fails: {' '.join(said.split())}")
 
 
 def check_slurm(place: CheckContext) -> Iterator[Finding]:
@@ -113,7 +113,7 @@ def check_slurm(place: CheckContext) -> Iterator[Finding]:
             yield Finding("pyxis", "ok", "srun has --container-image")
     answer = place.run(["sacct", "--noheader", "--allocations", "--jobs=1"])
     if answer is None or answer.status != 0:
-        yield Finding("slurm", "note", "no accounting (sacct): the outcome of old jobs is read from the results")
+        yield Finding("slurm", "note", "no accounting (sacct): the outcome of past jobs is read from the results")
 
 
 def check_pbs(place: CheckContext) -> Iterator[Finding]:

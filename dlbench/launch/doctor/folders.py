@@ -56,8 +56,9 @@ def _results(place: CheckContext, folder: Path) -> Iterator[Finding]:
             yield Finding("results", "fail", f"cannot write to {there}, where {folder} would be created", other)
         return
     if place.token is not None and not _appears(place.token):
-        yield Finding("results", "fail", f"{folder} differs from the folder on the job's first node: it does not "
-            f"contain {place.token}", "put the results folder on a disk that all nodes share")  # fmt: skip
+        yield Finding("results", "fail", f"{folder} is not the same folder as on the job's first node: it does not "
+                                         f"contain {place.token}", "put the results folder on a disk that all nodes "
+                                                                   "share")  # fmt: skip
 
 
 def _appears(file: Path) -> bool:
@@ -110,7 +111,7 @@ def check_mounts(place: CheckContext) -> Iterator[Finding]:
         return
     missing = [path for path in paths if not place.exists(path)]
     if missing:
-        where = "on this node; they may exist only on compute nodes: run dlbench doctor inside an allocation"
+        where = "on this node; perhaps they exist on the compute nodes only: run dlbench doctor inside an allocation"
         yield Finding("mounts", "warn", f"{', '.join(missing)} missing", where)
     else:
         yield Finding("mounts", "ok", ", ".join(paths))

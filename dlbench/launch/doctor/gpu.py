@@ -70,13 +70,13 @@ def _gpu_findings(gpu: Mapping[str, str]) -> Iterator[Finding]:
             "warn",
             f"{name}: throttled by {', '.join(reasons)} at {gpu.get('clocks.sm')} of {gpu.get('clocks.max.sm')} "
             f"MHz, {gpu.get('temperature.gpu')} °C",
-            "let it cool down, or use another node; otherwise records get a warning",
+            "let the GPU cool down, or use another node; otherwise records get a warning",
         )
     if gpu.get("mig.mode.current") == "Enabled":
         yield Finding(
             "gpu",
             "warn",
-            f"{name}: MIG is on: a slice has less speed than the device, and no energy reading of its own",
+            f"{name}: MIG is on: a MIG instance is slower than the whole device and has no energy reading",
         )
 
 

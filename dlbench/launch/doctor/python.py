@@ -36,7 +36,7 @@ def check_packages(place: CheckContext) -> Iterator[Finding]:
             "packages",
             "fail",
             f"{sys.executable} has no {', '.join(missing)}",
-            f"set software.python in the profile to a Python that has them; for container images see "
+            f"set software.python in the profile to a Python that has these packages; for container images see "
             f"containers/README.md; or: {_pip(missing)}",
         )
     if missing := _missing(_FOR_KEEPING):
@@ -58,7 +58,7 @@ def check_packages(place: CheckContext) -> Iterator[Finding]:
             "packages",
             "note",
             f"{sys.executable} has no {', '.join(missing)}: no progress bar or no shell completion",
-            f"to have them: {_pip(missing)}",
+            f"to install them: {_pip(missing)}",
         )
 
 
@@ -83,7 +83,7 @@ def check_torch(place: CheckContext) -> Iterator[Finding]:
             "torch",
             "note" if inside or not place.environment.get("SLURM_JOB_ID") else "fail",
             f"this Python cannot measure: {said}",
-            "plan, submit and status work without it; only the Python that measures needs it,  "
+            "plan, submit and status do not need PyTorch; only the Python that measures needs it,  "
             + (
                 "in the image"
                 if inside

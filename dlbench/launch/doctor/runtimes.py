@@ -88,8 +88,8 @@ def _storage(place: CheckContext) -> Iterator[Finding]:
         yield Finding("image storage", "fail", f"{folder} is on {kind}, where Podman cannot keep images", mend)
     elif kind in _SHARED_DISKS and place.runtime == "pyxis" and nodes != 1:
         text = (
-            f"{folder} is on {kind}, which all nodes share: jobs on several nodes fail ('failed to make "
-            f"directory'), because pyxis uses one container name on all nodes"
+            f"{folder} is on {kind}, which all nodes share: jobs on several nodes fail ('failed to make directory'), "
+            f"because pyxis uses the same container name on all nodes"
         )
         yield Finding("image storage", "fail", text, mend)
     elif kind in _SHARED_DISKS:

@@ -133,14 +133,12 @@ def _require_alike(name: str, counts: list[Counted], once_more: Counted) -> None
     """Raise BadInput if the operations of several counts do not correspond one to one."""
     runs = [[(o.name, o.module) for o in c.operations] for c in (*counts, once_more)]
     if runs[0] != runs[-1] or counts[0].operations != once_more.operations:
-        raise BadInput(
-            f"{name} runs different layers in different steps, so that layers have no single row; {_INSTEAD}"
-        )
+        raise BadInput(f"{name} runs different layers in different steps, so the layers cannot be listed; {_INSTEAD}")
     for batch, run in zip(_BATCHES, runs, strict=False):
         if run != runs[0]:
             raise BadInput(
-                f"{name} runs different layers for {batch} images than for {_BATCHES[0]}, so that layers have no "
-                f"single row; {_INSTEAD}"
+                f"{name} runs different layers for {batch} images than for {_BATCHES[0]}, so the layers cannot be "
+                f"listed; {_INSTEAD}"
             )
 
 

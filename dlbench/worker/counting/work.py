@@ -40,7 +40,7 @@ def _warnings(counted: Counted) -> tuple[str, ...]:
         warnings.append(f"flop_partial: not counted: {', '.join(counted.uncounted)}; the FLOP are a lower bound.")
     if counted.num_passes > 1:
         warnings.append(
-            f"flop_varies: the work differs from step to step, from {counted.lowest_flop:,} to "
-            f"{counted.highest_flop:,} FLOP per image; the record has the mean of {counted.num_passes} steps."
+            f"flop_varies: the work differs between steps, from {counted.lowest_flop:,} to {counted.highest_flop:,} "
+            f"FLOP per image; the record has the mean of {counted.num_passes} steps."
         )
     return tuple(warnings)

@@ -110,7 +110,7 @@ def take_steps(workload: Any) -> None:
         if whole == _NUM_STEPS:
             return
     raise InvalidMeasurement(
-        f"the gradients were not finite in {_MAX_STEPS} steps: the memory of the optimizer is unknown"
+        f"the gradients were not finite in {_MAX_STEPS} steps, so the optimizer's memory is unknown"
     )
 
 

@@ -284,14 +284,14 @@ def _counted(case: Case) -> dict[str, Work]:
     except Exception as error:  # a user's network may read its data, which the meta device lacks
         text = (str(error).strip().splitlines() or ["no message"])[0]
         reason = f"{type(error).__name__} without data: {text}"
-        raise BadInput(f"the work of {case.model} cannot be counted, so that it has no bound: {reason}") from error
+        raise BadInput(f"the work of {case.model} cannot be counted, so there is no bound: {reason}") from error
 
 
 def _require_profilable(case: Case, time_s: float) -> None:
     if case.compile != "off":
         raise BadInput(f'cannot profile layers with compile "{case.compile}", which fuses them; set compile = "off"')
     if case.cuda_graph == "on":
-        raise BadInput('cannot profile layers of a CUDA graph, which runs them as one; set cuda_graph = "off"')
+        raise BadInput('cannot profile layers of a CUDA graph, which runs all layers as one; set cuda_graph = "off"')
     if case.world_size != 1:
         raise BadInput(
             f"cannot profile {case.world_size} devices; a profile uses one device: remove nodes and devices_per_node"

@@ -173,7 +173,7 @@ def load(training: Training, built: BuiltModel) -> tuple[Samples, Samples]:
         if built.input_shape != digits.SHAPE:
             raise BadInput(
                 f"the digits are 1 x 28 x 28, but '{training.model}' takes {built.input_shape}; "
-                "take mlp, lenet5 or an autoencoder, or set data to a folder of images"
+                "use mlp, lenet5 or an autoencoder, or set data to a folder of images"
             )
         require_classes("the digits", digits.NUM_CLASSES, built)
         (images, labels), (others, their_labels) = digits.load_digits()

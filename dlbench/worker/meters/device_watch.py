@@ -129,5 +129,5 @@ class DeviceWatch:
                 shares = [f"{name} in {self._reasons[name]} of {self._num_looks} samples" for name in names]
                 warnings.append(f"{code}: {', '.join(shares)}.")
         if self._others:
-            warnings.append(f"shared_device: {self._others} other process(es) had a context on the device.")
+            warnings.append(f"shared_device: {self._others} other process(es) used the device.")
         return (*warnings, *self._health_warnings())

@@ -49,7 +49,7 @@ def _locked(path: Path) -> Iterator[int]:
         except BlockingIOError:
             if time.monotonic() > give_up_s:
                 os.close(file)
-                raise LimitRefused("another process has set limits of this device and still runs") from None
+                raise LimitRefused("another process has set limits of this device and is still running") from None
         os.close(file)
         time.sleep(0.1)
     try:

@@ -45,7 +45,9 @@ def amdsmi_reader(pci_address: str) -> Callable[[], Row]:
     def read() -> Row:
         power_w = device.power_w()
         if power_w is None:
-            raise LookupError("amdsmi gives no power of this device; on a module of two dies only the first has one")
+            raise LookupError(
+                "amdsmi reports no power of this device; on a module of two dies, only the first die reports power"
+            )
         return time.perf_counter(), power_w, None, device.sm_clock_mhz(), device.temperature_c(), None
 
     return read

@@ -22,7 +22,7 @@ POWERCAP = Path("/sys/class/powercap")
 HIGHEST_POWER_W = 1000.0
 #: Update interval of the counters [s].
 TICK_S = 0.001
-NOTE = "whole CPU packages and their memory, other processes on them included"
+NOTE = "whole CPU packages and their memory, including other processes on them"
 
 
 @dataclass(frozen=True)

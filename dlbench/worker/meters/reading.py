@@ -73,7 +73,7 @@ def cross_checked(reading: Reading) -> Reading:
         return reading
     sentence = (
         f"energy_mismatch: the integral of sampled power differs by {difference:+.1%} from the counter's "
-        f"{reading.counter_j:.1f} J; {ENERGY_TOLERANCE:.0%} is usual."
+        f"{reading.counter_j:.1f} J; up to {ENERGY_TOLERANCE:.0%} is usual."
     )
     return replace(reading, warnings=(*reading.warnings, sentence))
 

@@ -60,7 +60,7 @@ def stragglers(ranks: list[tuple[System, Measurement]]) -> tuple[str, ...]:
         if medians[i] > (1 + STRAGGLER) * others:
             late = medians[i] / others - 1
             warnings.append(
-                f"straggler: rank {found.rank} on {system.hostname} takes {late:.0%} longer for its own part of a "
-                f"step than the others, which wait for it."
+                f"straggler: rank {found.rank} on {system.hostname} takes {late:.0%} longer than the others for its "
+                f"own part of a step; the others wait for it."
             )
     return tuple(warnings)

@@ -71,7 +71,7 @@ def _address(found: DetectedRank, environ: Mapping[str, str], limit_s: float) ->
     missing = "MASTER_PORT" if address else "MASTER_ADDR"
     if found.world_size == 1:
         return "127.0.0.1", [0], None
-    raise Unreachable(f"rank {found.rank} of {found.world_size} has no address of rank 0: set {missing}.")
+    raise Unreachable(f"rank {found.rank} of {found.world_size} does not know the address of rank 0: set {missing}.")
 
 
 def mpi_world() -> Any | None:

@@ -25,7 +25,8 @@ _WAYS = (
 )
 
 UNTOLD = (
-    "transport_unknown: NCCL_DEBUG was already set, and only the log of NCCL contains the transport; unset NCCL_DEBUG."
+    "transport_unknown: NCCL_DEBUG was already set, so the log with NCCL's transport could not be read; unset "
+    "NCCL_DEBUG."
 )
 
 _VIA = re.compile(r"via (P2P|SHM|NET/[A-Za-z]+|COLLNET|NVLS)")

@@ -175,7 +175,7 @@ def test_a_case_with_a_time_that_no_clock_gives_is_passed_over_by_name(tmp_path,
     assert found.shown["model"].tolist() == ["lenet5"]
     assert found.failed.empty
     assert len(found.skipped) == 1
-    assert f"is skipped: step_s holds {time}" in found.skipped[0]
+    assert f"is skipped: step_s contains {time}" in found.skipped[0]
 
 
 @pytest.mark.parametrize("time", [0.0, 1e308, 5e-324])

@@ -97,7 +97,7 @@ def test_work_that_is_done_again_is_in_the_share_of_the_hardware_alone():
 
 def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
     warned = {"flop_partial": "_fft_r2c", "warnings": ("flop_partial: not counted: _fft_r2c; the FLOP are ...",)}
-    varying = {"flop_varies": True, "warnings": ("flop_varies: the work differs from step to step, ...",)}
+    varying = {"flop_varies": True, "warnings": ("flop_varies: the work differs between steps, ...",)}
     parted = fakes.record(Case("alexnet", device="cuda"), number=1, **warned)
     mean = fakes.record(Case("vgg16", device="cuda"), number=2, **varying)
     sound = fakes.record(Case("resnet50", device="cuda"), number=3)

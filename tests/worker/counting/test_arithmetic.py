@@ -272,7 +272,7 @@ def test_work_that_differs_from_step_to_step_is_a_mean_and_says_so(network):
     states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     found = work(network)
     assert found["flop_varies"] is True
-    assert found["warnings"][0].startswith("flop_varies: the work differs from step to step")
+    assert found["warnings"][0].startswith("flop_varies: the work differs between steps")
     # Four of eight layers in the mean; the mean of 32 passes is within a layer of it.
     assert found["forward_flop"] == pytest.approx(2 * (4 * 64 * 64 + 64 * 10), abs=2 * 64 * 64)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[:2]

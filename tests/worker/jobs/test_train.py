@@ -89,7 +89,7 @@ def test_an_autoencoder_learns_by_its_loss():
         (Training("resnet18"), "the digits are 1 x 28 x 28"),
         (Training("lstm_lm"), "takes no images"),
         (Training("conv_autoencoder"), 'set target_metric = "loss"'),
-        (Training("lenet5", data="/nowhere"), "there is no such folder"),
+        (Training("lenet5", data="/nowhere"), "the folder does not exist"),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(setting, message):

@@ -63,7 +63,7 @@ def test_the_first_die_of_a_module_reports_for_both_and_the_second_has_no_meter(
     assert found.trace.rows[0][1] == 480
     second = open_meter("auto", "cuda", None, "0000:c6:00.0", "AMD Instinct MI250X")
     assert second.source == "none"
-    assert "on a module of two dies only the first has one" in second.reason
+    assert "on a module of two dies, only the first die reports power" in second.reason
 
 
 def test_without_amdsmi_or_its_device_there_is_a_reason(amdsmi, monkeypatch):
