@@ -316,27 +316,28 @@ def _block(medians: Medians, index: int, rounds: list[int]) -> Block:
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
-INTRODUCTION = """# Are equal things called equal, and slower ones slower?
+INTRODUCTION = """# Does `dlbench ab` detect a slowdown, and only a real one?
 
-Written by `benchmarks/experiments/aa.py`; do not edit. Everything here was measured in fresh processes on one machine;
-the step times of each are in `data/aa.parquet`, which `dlbench.load` opens.
+Written by `benchmarks/experiments/aa.py`; do not edit. Everything here was measured in fresh processes on one machine.
+Their step times are in `data/aa.parquet`; `dlbench.load` reads it.
 
-**How.** A round is three processes of one case in random order: the network, the same network again, and the network
-with a busy wait of 3 % of its own step time in every step. The cases take turns. Ten rounds in one go make a block (a
-pause of ten minutes or another commit of dlbench begins a new one), and a block is what `dlbench ab` with its ten pairs
-would have run: `compare_pairs` over the medians, verdict at 95 % with the margin of 1 %.
+**Method.** A round is three processes of one case in random order: the network, the same network again, and the
+network with a busy wait of 3 % of its own step time in every step. The cases alternate. Ten consecutive rounds make a
+block. A pause of ten minutes or another commit of dlbench begins a new block. A block is what `dlbench ab` runs with
+its ten pairs: `compare_pairs` over the medians, verdict at 95 % with the margin of 1 %.
 
-**The metronome.** A machine is never quite quiet, and a disturbed one hides a difference of 3 % from ten pairs however
-they are judged. The third case waits 10 ms a step by the clock, the slower one 10.3 ms, so that disturbances hardly
-touch it: everything else is as with the networks. It shows what a quiet machine would.
+**The metronome.** A machine is never completely idle. Disturbances can hide a difference of 3 % from ten pairs,
+whatever the test. The third case therefore waits 10 ms per step by the clock, and its slower version 10.3 ms.
+Disturbances hardly change these times; everything else is as with the networks. The metronome shows what an idle
+machine would give.
 
-**Three ways to judge.** *As drawn*: a block is one comparison, the first process of each round against the second, as
-the dice had named them before they ran. *Pair by pair*: each round by itself, one process against one, by `compare`
-with the spread between processes stated from the other rounds, which is what `--between-processes` is for. *All
-throws*: which of two equal processes is A is a coin that no process can notice, so each of the 2^10 throws of a block
-is a comparison that could have happened. Throwing coins over one's own pairs holds the share near its level by
-construction, whatever the processes do: that it does here shows that the step times are not so odd that the t
-distribution fails, and no more. For the slowdown it is a fair average over which of the two plain processes is taken.
+**Three evaluations.** *As drawn*: a block is one comparison, the first process of each round against the second. Which
+is first was drawn before the run. *Pair by pair*: each round is a comparison of one process with one process, by
+`compare`; the spread between processes is taken from the other rounds, as with `--between-processes`. *All throws*:
+which of two equal processes is A is decided by a coin, which a process cannot notice. Each of the 2^10 throws of a
+block is therefore a comparison that could have happened. This keeps the share near its level by construction, whatever
+the processes do. It shows only that the t distribution is adequate for these step times. For the slowdown it is a fair
+average over the choice between the two plain processes.
 """
 
 
@@ -349,10 +350,11 @@ def page(records: list[Record]) -> str:
         return "\n".join([*lines, f"Not enough rounds yet: a block needs {NUM_PAIRS} of a case.", ""])
     pairs = {index: NUM_PAIRS * sum(b.case == index for b in found) for index in range(len(CASES))}
     lines += [
-        f"From {sum(pairs.values())} pairs of equal processes, {pairs[2]} of them of the metronome. Wanted: at most "
-        "5 % of A/A comparisons called different, at least 95 % of slowdowns called slower on a quiet machine.",
+        f"From {sum(pairs.values())} pairs of equal processes, {pairs[2]} of them of the metronome. The aim: at most 5 "
+        f"% of A/A comparisons called different, and on an idle machine at least 95 % of slowdowns called slower.",
         "",
-        "| cases | judged | A/A comparisons | called different | 95 % interval of that share | +3 % called slower |",
+        "| cases | evaluation | A/A comparisons | called different | 95 % interval of that share | +3 % called slower "
+        "|",
         "|---|---|---:|---:|---|---:|",
         *(row for name, cases in _KINDS.items() for row in _judged_rows(steps, found, name, cases)),
         "",
@@ -365,14 +367,16 @@ def page(records: list[Record]) -> str:
         "|---|---:|---:|---:|---:|---:|---:|---:|",
         *(_case_row(steps, [b for b in found if b.case == index], index) for index in range(len(CASES))),
         "",
-        "*Between processes* is the standard deviation of the logarithm of the medians of the plain processes, *within "
-        "pairs* that of the difference within a pair over √2: smaller where pairs share what drifts. *Pairs for 3 %*: "
-        "how many `ab` would need here to call a slowdown of 3 % slower in 95 of 100 comparisons, from that.",
+        "*Between processes* is the standard deviation of the logarithm of the medians of the plain processes. *Within "
+        "pairs* is that of the difference within a pair, divided by √2; it is smaller if drift affects both processes "
+        "of a pair. *Pairs for 3 %* is computed from it: the number of pairs that `ab` needs here to call a slowdown "
+        "of 3 % slower in 95 of 100 comparisons.",
         "",
         "## By block",
         "",
-        "Ratios as drawn, with 95 % intervals. *Within*: as above, of the block's pairs. *Load* is the mean load "
-        "average of the block: up to about two is this experiment, whose processes import at the same time.",
+        "Ratios as drawn, with 95 % intervals. *Within*: as *within pairs* above, for the block's pairs. *Load* is the "
+        "mean load average of the block. Up to about two of it is this experiment itself, because its processes import "
+        "at the same time.",
         "",
         "| case | rounds | load | within | A/A: ratio | verdict | +3 %: ratio | verdict |",
         "|---|---:|---:|---:|---|---|---|---|",
@@ -419,10 +423,10 @@ def _machine(records: list[Record]) -> str:
     minutes = sum(r.wall_s or 0 for r in records) / 60
     versions = " and ".join(dict.fromkeys(str(r.ranks[0][0].torch_version) for r in records))
     return (
-        f"**Where and when.** {system.cpu_model}, {system.cpu_cores} cores, {system.torch_threads} thread(s), torch "
+        f"**System and time.** {system.cpu_model}, {system.cpu_cores} cores, {system.torch_threads} thread(s), torch "
         f"{versions}, {records[0].started_at[:16]} to {records[-1].started_at[:16]} UTC: {len(records)} "
         f"processes, {minutes:.0f} min of measuring, load average {min(loads):.1f} to {max(loads):.1f} (up to about "
-        f"two is this experiment). Window: {PROTOCOL.min_time_s:g} to {PROTOCOL.max_time_s:g} s.\n"
+        f"two of it is this experiment itself). Window: {PROTOCOL.min_time_s:g} to {PROTOCOL.max_time_s:g} s.\n"
     )
 
 
@@ -460,10 +464,11 @@ def _quiet(steps: Steps, found: list[Block]) -> str:
         caught += sum(slower)
         told.append(f"{sum(slower)} of {len(slower)} of {case.model.partition(':')[2] or case.model}")
     return (
-        f"**On a quiet machine.** Ten pairs are enough where equal processes spread by at most {enough:.1%} within "
-        f"them. In the blocks of which that holds {caught} of {len(quiet)} slowdowns of 3 % were called slower, as "
-        f"drawn (95 % interval {_limits(caught, len(quiet))}): {', '.join(told)}. The slow processes have no say in "
-        "which blocks these are; the first of each pair has, as it has in the ratio, which flatters the share a little."
+        f"**On an idle machine.** Ten pairs are enough if equal processes spread by at most {enough:.1%} within pairs. "
+        f"In the blocks with at most this spread, {caught} of {len(quiet)} slowdowns of 3 % were called slower, as "
+        f"drawn (95 % interval {_limits(caught, len(quiet))}): {', '.join(told)}. The slow processes do not influence "
+        f"which blocks these are. The first process of each pair does, as it does in the ratio, so the share is "
+        f"slightly too high."
     )
 
 
@@ -474,10 +479,10 @@ def _alone(steps: Steps, found: list[Block]) -> str:
     equal, slower = ([c for b in quiet for c in single_pairs(steps, b.case, role, b.rounds)] for role in ROLES[1:])
     called, caught = sum(map(called_different, equal)), sum(c.verdict == "slower" for c in slower)
     return (
-        f"One pair alone is enough where processes spread by at most {enough:.1%}. In the blocks of which that holds, "
-        f"{len(quiet)} in number, {caught} of {len(slower)} slow processes were called slower than the plain one of "
-        f"their round (95 % interval {_limits(caught, len(slower))}), and {called} of {len(equal)} equal ones were "
-        "called different; the spread is stated from the other rounds of the block."
+        f"One pair is enough if processes spread by at most {enough:.1%}. In the {len(quiet)} blocks with at most this "
+        f"spread, {caught} of {len(slower)} slow processes were called slower than the plain process of their round "
+        f"(95 % interval {_limits(caught, len(slower))}), and {called} of {len(equal)} equal processes were called "
+        f"different. The spread is taken from the other rounds of the block."
     )
 
 

@@ -358,10 +358,13 @@ def _document() -> Iterator[str]:
     yield "# How long do commands take over large stores?"
     yield ""
     yield "Written by `benchmarks/experiments/big_store.py --write`; do not edit. Each line is a fresh process from its"
-    yield "start to its end. CPU and peak memory are of the process and its children together; memory that they share"
+    yield (
+        "start to its end. CPU time and peak memory are those of the process and its children together; memory that "
+        "they share"
+    )
     yield "counts once. `before` is the version without bulk intervals and large stores; `now` is this one."
     yield "A process that took more than 8 GB or 300 s of CPU was stopped. Other work ran on the same cores,"
-    yield "so that CPU says more than time; of `report` the CPU is that of several processes together."
+    yield "so CPU time is more reliable than wall time. The CPU time of `report` is the sum of several processes."
     yield ""
     yield f"Measured on {os.cpu_count()} cores, Python {platform.python_version()}, pyarrow {pa.__version__}."
     before, now = (json.loads(d.read_text(encoding="utf-8")) if d.exists() else {} for d in DATA.values())
@@ -372,7 +375,7 @@ def _document() -> Iterator[str]:
         yield f"## {store.words}, {(before | now)[name]['bytes'] / 1e6:.0f} MB"
         yield ""
         if _aims(store):
-            yield f"The aim for each command: {_aims(store)}."
+            yield f"Aim for each command: {_aims(store)}."
             yield ""
         yield "| what | time before | peak before | time now | CPU now | peak now |"
         yield "|---|---:|---:|---:|---:|---:|"

@@ -199,12 +199,12 @@ def page(rows: list[dict[str, Any]]) -> str:
         "",
         "Written by `benchmarks/experiments/count_sweep.py`; do not edit. "
         f"PyTorch {torch.__version__}, torchvision {torchvision.__version__}, timm {timm_version}; "
-        f"{BATCH} images, training, forward and backward, on the meta device; whole detectors need data and ran on the "
-        "CPU. "
-        "An operation is counted by a formula, known to be free of products, or named here; "
-        "`dlbench/worker/counting/arithmetic.py` is the table. Networks whose own code needs data "
-        "have no count at all: a case of theirs has the warning `flop_unknown`. Fourier transforms, "
-        "factorisations, sparse and quantised products and operators of one's own have no formula and are named.",
+        f"{BATCH} images, training, forward and backward, on the meta device. Whole detectors need data and ran on the "
+        f"CPU. "
+        "An operation is counted by a formula, or known to contain no products, or listed here; "
+        "`dlbench/worker/counting/arithmetic.py` has the table. Networks whose own code needs data have no count; "
+        "their cases have the warning `flop_unknown`. Fourier transforms, "
+        "factorisations, sparse and quantised products and custom operators have no formula and are listed.",
         "",
         "| networks | tried | counted in full | partial | do not run on meta |",
         "|---|---|---|---|---|",

@@ -250,9 +250,7 @@ def build_page(scale: float, workers: int) -> str:
             for method in METHODS:
                 row = [next(results) for _ in RHOS]
                 rows.append((method, [f"{shown(r)}, ±{r[2]:.2f} %" for r in row]))
-            parts.append(
-                f"## What else could have been chosen, heavy_tail, n = {n}\n\n{ALTERNATIVES if n == 100 else ''}"
-            )
+            parts.append(f"## Alternative methods, heavy_tail, n = {n}\n\n{ALTERNATIVES if n == 100 else ''}")
             parts[-1] = parts[-1].rstrip() + "\n\n" + table("method", rho_names, rows)
             print(parts[-1], flush=True)
 
@@ -302,46 +300,48 @@ def build_page(scale: float, workers: int) -> str:
 KINDS = ("normal", "two modes", "neighbours", "drift")
 
 
-INTRODUCTION = """# Do the intervals hold what they promise?
+INTRODUCTION = """# Do the intervals contain the true median as often as stated?
 
-Written by `benchmarks/experiments/coverage.py` from fixed seeds; do not edit. Simulated step times with a known median,
-of first-order autocorrelation ρ before they are transformed; for each cell 4000 windows (2000 at n = 1000, 1000 at
-n = 5000). A cell shows in percent how many of the intervals given by `dlbench.stats.median_interval` at 95 % hold
-the true median; in brackets, where it is not all, the share of windows for which an interval was given at all (the
-others give none: too few effective samples). The standard error of a cell is 0.35 points (0.5 and 0.7 at n = 1000 and
+Written by `benchmarks/experiments/coverage.py` from fixed seeds; do not edit. Step times with a known median are
+simulated. Before they are transformed, they have the first-order autocorrelation ρ. Each cell has 4000 windows (2000
+at n = 1000, 1000 at n = 5000). It shows the percentage of the intervals given by `dlbench.stats.median_interval` at 95
+% that contain the true median. If some windows have no interval, because of too few effective samples, the share of
+windows with an interval is in brackets. The standard error of a cell is 0.35 points (0.5 at n = 1000, 0.7 at n =
 5000).
 
-The promise is 93 to 97 %. It is kept from n = 30 for ρ up to 0.5, from n = 100 for ρ up to 0.8, from n = 300 for ρ up
-to 0.9. Below, where a window holds only a handful of independent steps, most windows get no interval, and the few that
-do look less correlated than they are and cover less; counted over all windows, an interval that misses stays rare, for
-it has to be given first. With a coarse clock many steps tie with the median, and the intervals hold it more often than
-promised; at n = 30 without correlation they are a trifle wide. Where slow correlation hides under white noise
-(`two_speeds`), longer windows are needed."""
+The aim is 93 to 97 %. It is met from n = 30 for ρ up to 0.5, from n = 100 for ρ up to 0.8, and from n = 300 for ρ up
+to 0.9. Below these sizes a window has only a few independent steps, and most windows get no interval. The few windows
+with an interval look less correlated than they are, so their coverage is lower. Counted over all windows, a wrong
+interval remains rare. With a coarse clock many steps equal the median, so the intervals contain it more often than
+stated; at n = 30 without correlation they are slightly too wide. If white noise hides slow correlation (`two_speeds`),
+longer windows are needed."""
 
-ALTERNATIVES = """Coverage, and the mean half-width. Intervals that take steps as independent are too narrow as soon
-as they are not; t over block medians needs long blocks, and is biased where times are skewed; the moving-block
-bootstrap with the usual block length sees only part of a strong correlation."""
+ALTERNATIVES = """Coverage and mean half-width. Intervals that assume independent steps are too narrow as soon as steps
+are correlated. Student's t over block medians needs long blocks and is biased for skewed times. The moving-block
+bootstrap with the usual block length includes only part of a strong correlation."""
 
-STOPPING = """The window ends when one look, or two in a row, find a half-width of at most 0.5 %
-(`protocol.target_half_width`), looking at 30 steps and then whenever the window has grown by the factor given. Stopping
-on a width that is itself estimated favours windows that look quieter than they are, and so the interval of a window
-that ended at its first narrow look covers about 89 % instead of 95 %; two looks in a row, the second after growing by
-half, cover about 92 % for 2.3 times the steps. A window that `min_time_s` holds open long after its interval is narrow
-did not stop by its width, and is not affected. Coverage among the windows that reached the target, the mean number of
-steps, and in brackets the share that reached it within 20 000 steps."""
+STOPPING = """The window ends when the half-width is at most 0.5 % (`protocol.target_half_width`) at one check, or at
+two checks in a row. The first check is after 30 steps, the next ones whenever the window has grown by the stated
+factor. This rule favours windows that look quieter than they are, because the width is itself an estimate. An interval
+of a window that ended at its first narrow check therefore covers about 89 % instead of 95 %. With two checks in a row,
+the second after growing by half, it covers about 92 % and needs 2.3 times the steps. If `min_time_s` keeps a window
+open long after its interval is narrow, the window did not stop by its width and is not affected. The table shows the
+coverage of the windows that reached the target, the mean number of steps and, in brackets, the share that reached it
+within 20 000 steps."""
 
-DRIFT = """Percent of windows that `drift` flags. A rise of 0 % is the rate of false alarms, meant to be at most 1 %."""
+DRIFT = """Percentage of windows with a `drift` warning. A rise of 0 % shows false alarms; at most 1 % is the aim."""
 
-STEADY = """Percent of warm-ups that `is_steady` calls steady, times falling by so much over the second half of all
-steps. The rows of 0 % are the right to end (where it is refused, the next look may grant it); the others should be low
-where the fall is large against the noise of 2 %."""
+STEADY = """Percentage of warm-ups that `is_steady` calls steady, if times fall by the stated amount over the second
+half of all steps. The rows of 0 % show how often the warm-up may end; if it is refused, the next check may allow it.
+The other rows should be low if the fall is large compared with the noise of 2 %."""
 
-COMPARING = """`compare_stats`, processes differing by the standard deviation in the column's title.
-A/A: percent of comparisons of A with itself called faster or slower (at most 5 are wanted) / called same. +3 %: percent
-of comparisons with B slower by 3 % called slower (at least 95 are wanted). `two modes`: three processes in ten are
-slower by 2.2 standard deviations; `neighbours`: one process in ten is disturbed, by up to 10; `drift`: the machine
-wanders by one from pair to pair. Ten pairs are the default: they do it up to a standard deviation of about 1.6 %, and
-no drift harms them. Disturbed processes cost power; they add no false verdicts."""
+COMPARING = """`compare_stats` on processes that differ by the standard deviation in the column's title. A/A:
+percentage of comparisons of A with itself called faster or slower (should be at most 5) / called same. +3 %:
+percentage of comparisons called slower if B is slower by 3 % (should be at least 95). `two modes`: three processes in
+ten are slower by 2.2 standard deviations. `neighbours`: one process in ten is disturbed, by up to 10 standard
+deviations. `drift`: the machine drifts by one standard deviation from pair to pair. Ten pairs are the default: they
+are sufficient up to a standard deviation of about 1.6 %, and drift does not harm them. Disturbed processes reduce the
+power of the test, but add no false verdicts."""
 
 
 def main() -> int:

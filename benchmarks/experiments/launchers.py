@@ -108,15 +108,16 @@ def rows_of(store: Path) -> list[dict[str, Any]]:
 def page(options: argparse.Namespace, found: dict[str, list[dict[str, Any]]], same: bool) -> str:
     """The outcome as Markdown."""
     one = next(iter(found.values()))
-    verdict = "The case set and the world sizes are the same for all." if same else "**They differ.**"
+    verdict = "The cases and the numbers of ranks are the same for all launchers." if same else "**They differ.**"
     lines = [
         "# The same suite under every launcher",
         "",
         f"Written by `benchmarks/experiments/launchers.py --write` (suite {options.suite}"
         f"{', ' + ', '.join(options.overrides) if options.overrides else ''}), {os.cpu_count()} CPU cores, one rank "
-        f"per device, Gloo. {verdict} Four ranks share two cores here, so this shows that it works, not how it scales.",
+        f"per device, Gloo. {verdict} Four ranks share two cores here, so the table shows that the launchers work, not "
+        f"how they scale.",
         "",
-        "| network | ranks asked | " + " | ".join(f"{name} [img/s]" for name in found) + " |",
+        "| network | ranks requested |  " + " | ".join(f"{name} [img/s]" for name in found) + " |",
         "|---|---:|" + "---:|" * len(found),
     ]
     for i, case in enumerate(one):
@@ -125,7 +126,7 @@ def page(options: argparse.Namespace, found: dict[str, list[dict[str, Any]]], sa
             cells.append(_cell(rows[i]) if i < len(rows) else "missing")
         lines.append(f"| {case['model']} | {case['asked']} | {' | '.join(cells)} |")
     sources = {name: sorted({r["by"] for r in rows if r["asked"] > 1}) for name, rows in found.items()}
-    lines += ["", "Who told the ranks their number: "]
+    lines += ["", "Source of the rank number:  "]
     lines[-1] += "; ".join(f"{name}: {', '.join(by)}" for name, by in sources.items()) + "."
     return "\n".join([*lines, ""])
 

@@ -80,14 +80,15 @@ def _loops(options: argparse.Namespace) -> list[str]:
     lines = [
         "## The same step in dlbench's loop and in a bare one",
         "",
-        f"Fresh processes, each {_PROCESS_S:g} s long in pairs of blocks of at least {_BLOCK_S:g} s, until the "
-        f"interval is {200 * _WANTED_WIDTH:g} % wide or {options.seconds:g} s are over, `--seed {options.seed}`. "
-        "dlbench's loop opens a window, takes its stamps and reads them, the bare one just steps; of both the time "
-        "around the block is taken. Freed memory stays with the process, as in every case. The stopping rule is not "
-        "asked in so short a window; in a real one it is asked now and then, and its time falls on single steps, which "
-        "a median does not see. Of each process the median ratio of its pairs is taken; the ratio is the mean over the "
-        "processes, with its interval (Student's t), beside the least and the greatest of them. Wanted: 1.00 within "
-        "1 %.",
+        f"Fresh processes run for {_PROCESS_S:g} s each, in pairs of blocks of at least {_BLOCK_S:g} s. The "
+        f"measurement ends when the interval is {200 * _WANTED_WIDTH:g} % wide or after {options.seconds:g} s (`--seed "
+        f"{options.seed}`). "
+        "dlbench's loop opens a window, records time stamps and reads them; the bare loop only runs steps. For both, "
+        "the time around the block is measured. The process keeps freed memory, as in every case. The stopping rule is "
+        "not evaluated in such a short window. In a real window it is evaluated from time to time; its time falls on "
+        "single steps and does not change the median. Each process gives the median ratio of its pairs. The table "
+        "shows the mean over the processes with its interval (Student's t), and the lowest and highest process. Aim: "
+        "1.00 within 1 %.",
         "",
         "| network | mode | batch | bare step [ms] | processes | pairs | dlbench / bare | 95 % interval | within 1 % "
         "| single processes | more [µs] |",
@@ -264,7 +265,7 @@ def _campaign(results: str) -> list[str]:
     wall = float(rows["wall_s"].sum())
     reached = rows[rows["stop_reason"] == "target"]
     lines += [
-        f"{len(rows)} attempts, {wall:.0f} s. Median over attempts, and from the least to the most.",
+        f"{len(rows)} attempts, {wall:.0f} s. Median over attempts, with minimum and maximum.",
         "",
         "| part | seconds per attempt | share of all wall time |",
         "|---|---|---:|",

@@ -156,19 +156,20 @@ def draw(found: dict[str, dict[str, float]]) -> None:
     plt.close(figure)
 
 
-INTRODUCTION = f"""# What a rerun gives
+INTRODUCTION = f"""# How well do intervals predict a rerun?
 
 Written by `python benchmarks/experiments/reruns.py --page` from `docs/experiments/data/`.
 
-A report's ± is the confidence interval of the mean over fresh processes of a case. This page measures how often it
-holds what later processes give. Processes of several networks ran in turns, in random order; an interval is stated from
-{TRIPLE} consecutive processes and held against the geometric mean of the {LATER} next ones, and the prediction against
-the next one. Triples overlap, so neighbouring ones are not independent.
+A report's ± is the confidence interval of the mean over fresh processes of a case. This page measures how often this
+interval contains the results of later processes. Processes of several networks ran alternately, in random order. An
+interval is computed from {TRIPLE} consecutive processes and compared with the geometric mean of the next {LATER}
+processes. The prediction is compared with the next process. Triples overlap, so neighbouring triples are not
+independent.
 
 The rule (`dlbench.reruns.process_interval`): Student's t over the logarithms of the medians, times
-{reruns.DRIFT_ALLOWANCE:g} for drift, and never narrower than the windows themselves allow. The factor was chosen on the
-second table, where Student's t alone covers too little because conditions drift from process to process; the first
-table is the check on other processes, networks and days.
+{reruns.DRIFT_ALLOWANCE:g} for drift, and never narrower than the intervals of the windows. The factor was chosen with
+the second table, where the coverage of Student's t alone is too low, because conditions drift between processes. The
+first table checks it with other processes, networks and days.
 """
 
 
