@@ -62,8 +62,7 @@ def test_podman():
     assert line(wrapping("podman").prefix) == (
         "podman run --rm --device nvidia.com/gpu=all --ipc=host --network=host --pid=host "
         "--security-opt=label=disable --ulimit=host --userns=keep-id --label dlbench=dlbench-17 "
-        f"--volume /scratch:/scratch --volume /opt/data:/data:ro --workdir /home/anna/dlbench {env} --extra "
-        f"dlbench:latest"
+        f"--volume /scratch:/scratch --volume /opt/data:/data:ro --workdir /home/anna/dlbench {env} --extra dlbench:latest"
     )
     assert "--userns=keep-id" not in wrapping("podman", user="0:0").prefix
 
@@ -164,8 +163,7 @@ def test_pyxis():
 
 def test_apptainer():
     assert line(wrapping("apptainer").prefix) == (
-        "apptainer exec --nv --bind /scratch:/scratch --bind /opt/data:/data:ro --pwd /home/anna/dlbench --extra "
-        "/scratch/x.sif"
+        "apptainer exec --nv --bind /scratch:/scratch --bind /opt/data:/data:ro --pwd /home/anna/dlbench --extra /scratch/x.sif"
     )
     assert "--cleanenv" not in wrapping("apptainer").prefix
 

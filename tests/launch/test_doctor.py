@@ -198,8 +198,7 @@ def test_an_mpi_plugin_that_is_listed_and_cannot_be_loaded_fails(machine):
     finding = machine.look(doctor.check_mpi, site=site)[-1]
     assert (finding.level, finding.text) == (
         "fail",
-        "srun lists --mpi=pmix but cannot load it: mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not "
-        "load "
+        "srun lists --mpi=pmix but cannot load it: mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not load "
         "PMIx library",
     )
     # Outside of a job srun may refuse for other reasons, such as a missing account.

@@ -100,9 +100,7 @@ def test_the_tables_of_systems_are_there_for_each_metric(three):
     section = systems(three())
     headings = [block.heading for block in section.blocks if block.table]
     assert headings == [
-        "The best system, per network", "Throughput", "Speedup over H200", "Energy per image", "Peak memory, "
-                                                                                               "allocated", "Share of "
-                                                                                                            "peak",
+        "The best system, per network", "Throughput", "Speedup over H200", "Energy per image", "Peak memory, allocated", "Share of peak",
         "Each system at its fastest",
     ]  # fmt: skip
     throughput = next(block.table for block in section.blocks if block.heading == "Throughput")
