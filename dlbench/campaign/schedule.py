@@ -213,7 +213,9 @@ def _figures(sample: _Sample) -> str:
     found = sample.interval
     if found is None:
         rates = [units.rate(sample.images / window.value, sample.unit) for window in sample.windows]
-        return f"{' and '.join(rates)}: no interval, because there are too few processes or their values are equal"
+        return (
+            f"{' and '.join(rates)}: no interval, because there are too few processes or their values are too similar"
+        )
     rate = f"{units.rate(sample.images / found.value, sample.unit):>12} {units.half_width(found.relative_half_width)}"
     level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.level(found.confidence)}"
     return f"{rate}, one more run ±{units.percent(found.relative_prediction)}{level}"

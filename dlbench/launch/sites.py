@@ -170,9 +170,9 @@ class Software:
     """Modules to load, and the Python that measures."""
 
     modules: tuple[str, ...] = _texts(r"[A-Za-z0-9][A-Za-z0-9_.+/@=-]*", "a module name, such as cuda/12.4")
-    python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a command of one line", ("python3",))
+    python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a one-line command", ("python3",))
     #: Python outside the container (`python` is the one inside); >= 3.11, no packages needed.
-    host_python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a command of one line", ("python3",))
+    host_python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a one-line command", ("python3",))
 
 
 @dataclass(frozen=True)

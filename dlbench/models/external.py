@@ -200,7 +200,7 @@ def _input_shape(value: Any, task: Task) -> tuple[int, ...]:
     if task.num_dimensions not in (None, len(shape)):
         example = {1: "(128,), the tokens of a sequence", 2: "(128, 128), the tokens of source and target"}
         raise BadInput(
-            f"has input_shape {shape}, but task '{task.name}' needs one such as {example[task.num_dimensions or 1]}"
+            f"has input_shape {shape}, but task '{task.name}' needs a shape such as {example[task.num_dimensions or 1]}"
         )
     if math.prod(shape) > _MAX_NUMBERS:
         raise BadInput(f"has input_shape {excerpt(value)}, which does not fit into any memory")

@@ -365,7 +365,7 @@ def _check(workload: Workload, each_operation: bool) -> tuple[str, ...]:
         return workload.check(each_operation)
     except (RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        return (f"precision_unchecked: the step that checks each operation failed: {reason}",)
+        return (f"precision_unchecked: the step that checks the precision of each operation failed: {reason}",)
 
 
 def _memory_facts(workload: Workload) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _in_child(name: str) -> NetworkFacts:
         return NetworkFacts(**json.loads(lines[-1]))
     code = os.waitstatus_to_exitcode(status)
     how = f"exit status {code}" if code >= 0 else f"signal {-code}"
-    return NetworkFacts(error=f"model '{name}': importing it ended the process with {how}")
+    return NetworkFacts(error=f"model '{name}': its import ended the process with {how}")
 
 
 def _answer(name: str, pipe: int) -> None:

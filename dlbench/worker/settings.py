@@ -62,7 +62,7 @@ class Settings:
         _BACKENDS.cudnn.benchmark = True
         if self.case.threads > len(self._cores):
             cores = units.counted(len(self._cores), "core")
-            raise BadInput(f"threads is {self.case.threads}, but this process may use {cores}; lower it")
+            raise BadInput(f"threads is {self.case.threads}, but this process may use {cores}; use fewer threads")
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
         if os.sched_getaffinity(0) != self._cores:

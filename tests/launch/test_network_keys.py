@@ -135,8 +135,8 @@ def test_a_network_of_a_library_has_no_key_of_its_own_but_timms_carry_its_versio
 @pytest.mark.parametrize(
     ("source", "line"),
     [
-        ("import os\nos._exit(7)\n", "model 'ends:make': importing it ended the process with exit status 7"),
-        ("import os\nos.kill(os.getpid(), 9)\n", "importing it ended the process with signal 9"),
+        ("import os\nos._exit(7)\n", "model 'ends:make': its import ended the process with exit status 7"),
+        ("import os\nos.kill(os.getpid(), 9)\n", "its import ended the process with signal 9"),
         ("raise SystemExit\n", "cannot import 'ends'"),
     ],
 )
@@ -171,7 +171,10 @@ def test_a_network_that_is_edited_in_the_middle_of_a_run_is_not_kept_under_the_k
     source.write_text("WIDTH = 8\n")
     files = {"own:make": {str(source): hashlib.sha256(source.read_bytes()).hexdigest(), "/in/a/container.py": "0"}}
     cases = [Case("own:make", batch_size=n) for n in (1, 2, 3)]
-    edit = f"Path({str(source)!r}).write_text('WIDTH = 9') if '\"batch_size\": 2' in (folder / 'request.json').read_text() else 0"
+    edit = (
+        f"Path({str(source)!r}).write_text('WIDTH = 9') if '\"batch_size\": 2' in (folder / "
+        f"'request.json').read_text() else 0"
+    )
     campaign = supervise.Campaign(
         tmp_path, "s", 1, "sys", script(f"{edit}; write_good()"), network_keys={"own:make": "k"}, network_files=files
     )

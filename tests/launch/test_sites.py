@@ -118,7 +118,7 @@ def test_nothing_that_a_shell_or_slurm_could_read_as_more_than_a_value_gets_in(l
 
 @pytest.mark.parametrize("key", ["python", "host_python"])
 def test_a_command_is_one_line(load, key):
-    with pytest.raises(BadInput, match="a command of one line"):
+    with pytest.raises(BadInput, match="a one-line command"):
         load(f'[software]\n{key} = "python3\\nrm"')
 
 

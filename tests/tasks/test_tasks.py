@@ -210,7 +210,7 @@ def test_a_network_from_before_tasks_keeps_its_loss_to_itself(own):
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("TooShort", "has input_shape (3, 8, 8), but task 'language_model' needs one such as (128,)"),
+        ("TooShort", "has input_shape (3, 8, 8), but task 'language_model' needs a shape such as (128,)"),
         ("NoWords", "has num_classes 0; it must be a whole number of tokens above zero"),
         ("TooManyWords", "declares num_classes = 12, but returns scores for 11 tokens"),
         ("NoTask", "names an unknown task 'langage_model'; did you mean 'language_model'?"),

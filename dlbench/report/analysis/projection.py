@@ -42,7 +42,7 @@ class Prices:
 
     def __post_init__(self) -> None:
         if self.currency.strip() == "":
-            raise BadInput("currency is empty; write one such as 'EUR'")
+            raise BadInput("currency is empty; write for example 'EUR'")
         for name in ("per_kwh", "per_device_hour"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= HIGHEST_PRICE:
@@ -194,7 +194,7 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
             raise UnknownName("price key", key, _PRICE_KEYS, where)
         typed(value, *((str, key, where, "a text such as 'EUR'") if key == "currency" else (float, key, where)))
     if "currency" not in values:
-        raise BadInput('currency is missing; write one such as currency = "EUR"')
+        raise BadInput('currency is missing; write for example currency = "EUR"')
     systems = {name: make_prices(_replaced(values, name, prices), where) for name, prices in own.items()}
     return Prices(**values, systems=systems)
 
@@ -234,7 +234,7 @@ def _assumptions(
     if prices is None:
         return sentences
     if prices.per_kwh is not None and metered is None:
-        return [*sentences, "No cost is given: it needs the energy, and there was no meter."]
+        return [*sentences, "No cost is given, because it needs the energy and there was no meter."]
     if prices.per_kwh is not None:
         building = "" if prices.pue == 1 else f", times a PUE of {prices.pue:g} for cooling and losses"
         sentences.append(f"Electricity costs {prices.per_kwh:g} {prices.currency}/kWh of that energy{building}.")

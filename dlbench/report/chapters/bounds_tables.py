@@ -76,7 +76,7 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     notes.append(
         f"Layers take {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}."
     )
-    notes += busy_note(run.busy_share, "these times may be far too long; profile when it is done")
+    notes += busy_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
     notes += _interruptions(run, frame, [s for s in own.values() if s is not None])
     longer = hook_overhead(run)
     notes.append(
@@ -193,7 +193,7 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
         cells.append([_plain(row[c.key]) for c in columns])
     notes = [
         "fp32 sums. Time is the median over repetitions, each with its slowest rank. Bus bandwidth = 2(n-1)/n x "
-        "algorithm bandwidth: it compares with the bandwidth of a link for any number of ranks."
+        "algorithm bandwidth: compare it with the bandwidth of a link, for any number of ranks."
     ]
     return Table(columns, cells, _title("All-reduce over ranks of", rows), notes)
 

@@ -34,7 +34,7 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
         Column("size", "Size", "right"),
         Column("case", "Case"),
         Column("device", "Device"),
-        Column("facts", "What changed with it"),
+        Column("facts", "Other changes then"),
     ]
     rows: list[list[Cell]] = [
         [f"{c.day:%F}", c.kind, size_of(c), line.name, line.device, "; ".join(c.facts) or "no difference in the record"]

@@ -75,7 +75,7 @@ def sc15_rules() -> Table:
             "The brief shows geometric means per precision and mode, each with its interval and the range of its "
             "cases.",
         ),
-        (5, "Confidence intervals for what varies", "On each step time and every figure computed from it."),
+        (5, "Confidence intervals for varying results", "On each step time and every figure computed from it."),
         (6, "No normality assumed", "Nonparametric intervals; the distributions are shown."),
         (
             7,

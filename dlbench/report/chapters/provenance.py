@@ -72,18 +72,18 @@ def provenance(content: Content) -> Section:
     blocks += [*_accounted(content), *_system_blocks(content), *_mixed(content)]
     if len(content.attempts):
         blocks.append(Block(heading="Suites and protocols", table=_protocols(content.attempts)))
-        heading = "Every attempt, and how to repeat it"
+        heading = "All attempts, with the commands to repeat them"
         table = tables.attempts(_listed_attempts(content), content.sources, content.files)
         blocks.append(Block(heading=heading, table=table, folded=True))
     measured = bounds_runs.table(content.bounds)
     if measured.rows:
-        heading = "Every run of ceilings, profiles and all-reduces, and how to repeat it"
+        heading = "All runs of ceilings, profiles and all-reduces, with the commands to repeat them"
         blocks.append(Block(heading=heading, table=measured, folded=True))
     for system, name in content.system_names.items():
         details = _details(content.rows, system)
         long = {key: value for key, value in details.items() if isinstance(value, list) and len(value) > _LONG}
         short = {key: value for key, value in details.items() if key not in long}
-        blocks.append(Block(heading=f"All that is known of {name}", table=_listed(short), folded=True))
+        blocks.append(Block(heading=f"All properties of {name}", table=_listed(short), folded=True))
         blocks += [
             Block(heading=f"{key.capitalize()} of {name} ({len(value)})", table=_listed({key: value}), folded=True)
             for key, value in long.items()

@@ -131,7 +131,8 @@ def flop_time(content: Content) -> Section:
         )
     else:
         words = (
-            "A pass takes longer the more work it has. No peak of this device is known, so there is no bound. The line "
+            "The execution time of a pass grows with its work. No peak of this device is known, so there is no bound. "
+            "The line "
             "shows the highest rate among these cases. Run `dlbench ceilings` to measure the device's peak."
         )
     return Section("flop-time", "FLOP against time", [Block(words=words), *_plots(content, plots_time.flop_time)])

@@ -86,7 +86,7 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     words = (
         f"Throughput over the batch per device. Each network and mode is shown at the setting that most systems share. "
         f"{interval_words(levels.named(cases))} {KNEE_WORDS} of the line. A line without a ring still rises at its "
-        f"last batch."
+        f"largest batch."
     )
     return replace(plot, caption=words + _not_drawn(cases), records=records_of(cases))
 

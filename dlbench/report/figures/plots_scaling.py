@@ -64,7 +64,7 @@ def _plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot:
     bars = interval_words(level_of(shown))
     words = f"{kind.capitalize()} scaling: {_WORDS[kind]}. {bars} Hollow points and dashed lines are predictions."
     if any(not p.known for c in shown for p in c.predictions()):
-        words += " A band is a prediction with only its limits known."
+        words += " A band is a prediction of which only the limits are known."
     more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""
     of_mode = "" if mode == "training" else f"_{mode}"
     return Plot(f"scaling_{kind}{of_mode}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)

@@ -88,7 +88,8 @@ def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     system_legend(figure, {s: n for s, n in names.items() if (metered["system_id"] == s).any()}, marks)
     words = (
         "Each point is a measured setting (precision, batch, devices) of a system; right and low is better. The line "
-        "is the Pareto front over all systems: for every point above it, some point on it is better in both. The table "
+        "is the Pareto front over all systems. For every point above the line, a point on the line is better in both "
+        "energy and throughput. The table "
         "lists the points of the front. Settings differ in arithmetic: fp32 and mixed precision do not do the same "
         "work."
     )

@@ -108,7 +108,7 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     wanted = rows[rows["model"].isin(models)] if models else rows
     wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
     if wanted.empty:
-        raise BadInput(f"these results have no training of {', '.join(models or known)}; measure one first")
+        raise BadInput(f"these results have no training of {', '.join(models or known)}; measure it first")
     return derive.with_network_names(derive.current(with_systems(derive.tidy(wanted), wanted)))
 
 

@@ -95,7 +95,7 @@ def hold(uuid: str, limits: Limits) -> int:
         control = LimitControl(NvmlDevice(uuid), uuid)
         left = _restore(control, _read(file))
         if left:
-            raise LimitRefused(f"limits that an earlier run left cannot be put back: {left}")
+            raise LimitRefused(f"limits set by an earlier run cannot be restored: {left}")
         os.ftruncate(file, 0)
         control.check(limits)
         found = {

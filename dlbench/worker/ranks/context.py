@@ -87,7 +87,7 @@ def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
     if found.world_size == asked and 0 <= found.rank < asked:
         return found
     if found.source == "none":
-        reason = "the environment has only one: use --launcher local, torchrun, "
+        reason = "the environment has only one rank: use --launcher local, torchrun, "
         reason += "mpirun or srun; under srun, check `srun --mpi=list`"
     else:
         reason = f"{found.source} means rank {found.rank} of {found.world_size}"

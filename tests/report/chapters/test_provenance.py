@@ -16,7 +16,7 @@ from tests.fakes import records as fakes
 
 def listed(found, key="attempt_id"):
     blocks = provenance.provenance(found).blocks
-    table = next(b.table for b in blocks if b.heading == "Every attempt, and how to repeat it")
+    table = next(b.table for b in blocks if b.heading == "All attempts, with the commands to repeat them")
     return [row[key] for row in table.records()]
 
 
