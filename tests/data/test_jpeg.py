@@ -237,5 +237,5 @@ def test_dali_loads_the_same_images_as_torch(folder, tmp_path):
         next(batches(folder, loader="dali", batch_size=6))
     with tarfile.open(tmp_path / "a.tar", "w") as shard:
         shard.add(folder / "class_1" / "1.jpg", "1.jpg")
-    with pytest.raises(BadInput, match="reads folders, and these images lie in shards"):
+    with pytest.raises(BadInput, match="reads folders, but these images are in shards"):
         batches(tmp_path / "a.tar", loader="dali")

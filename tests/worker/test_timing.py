@@ -328,10 +328,10 @@ def test_warm_up_goes_on_while_steps_get_faster_and_ends_at_its_cap():
     ("temperature_c", "elapsed_s", "ends", "warning"),
     [
         (54.0, 5.0, None, None),
-        (54.0, 60.0, "cool", "not_warm: the device reached 54 °C; protocol.warmup_until_c asks for 60 °C."),
+        (54.0, 60.0, "cool", "not_warm: the device reached 54 °C; protocol.warmup_until_c requires 60 °C."),
         (60.0, 5.0, "steady", None),
         # What nobody can read ends the warm-up as if nothing had been asked, and is said.
-        (None, 5.0, "steady", "not_warm: the temperature is unknown; protocol.warmup_until_c asks for 60 °C."),
+        (None, 5.0, "steady", "not_warm: the temperature is unknown; protocol.warmup_until_c requires 60 °C."),
     ],
 )
 def test_warm_up_goes_on_until_the_device_is_warm_or_the_time_is_up(temperature_c, elapsed_s, ends, warning):

@@ -165,7 +165,7 @@ def published(content: Content) -> Section:
     )
     words = (
         "Published and own results differ in framework, data, batch, precision and often in the variant of the "
-        "network. Each row lists the differences: published first, own second. {elsewhere if num_others else ''}"
+        f"network. Each row lists the differences: published first, own second. {elsewhere if num_others else ''}"
     )
     blocks = [Block(words=words.strip()), Block(table=table)]
     return Section("published", "Published results", blocks, finding)
