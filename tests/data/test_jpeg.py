@@ -142,8 +142,8 @@ def test_a_loader_whose_process_is_killed_goes_on_and_says_so(folder):
     ("make", "message"),
     [
         (lambda place: None, "the folder does not exist"),
-        (lambda place: place.mkdir(), "has no JPEG file (0 other files)"),
-        (lambda place: (place.mkdir(), (place / "a.txt").write_text("x")), "has no JPEG file (1 other files)"),
+        (lambda place: place.mkdir(), "contains no JPEG file (0 other files)"),
+        (lambda place: (place.mkdir(), (place / "a.txt").write_text("x")), "contains no JPEG file (1 other files)"),
         (lambda place: (place.mkdir(), (place / "a.tar").write_bytes(b"x" * 600)), "shard"),
     ],
 )
