@@ -213,7 +213,7 @@ def test_the_projection_has_a_row_per_network_and_system_and_its_assumptions(thr
         assert row["cost"] == pytest.approx(0.2 * row["energy_kwh"] + 2.0 * row["device_hours"])
     said = words_of(section)
     assert "No training was run to its end" in said
-    assert "Validation, checkpoints, start-up and interruptions are not counted." in said
+    assert "Validation, checkpoints, start-up and interruptions are not included." in said
 
 
 def test_each_system_costs_what_its_own_prices_say(three):
