@@ -44,7 +44,11 @@ def compare(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, 
                 continue
             row |= {name: numbers.of(place).tolist() for name, numbers in batch.lists.items()}
             names = [name for name, value in written[row["rank"]].items() if not _same(row.get(name), value)]
-            yield "attempts", attempt, f"the row differs from the attempt's own files in {', '.join(names[:6])}" if names else ""
+            yield (
+                "attempts",
+                attempt,
+                f"the row differs from the attempt's own files in {', '.join(names[:6])}" if names else "",
+            )
     for attempt, path in folders.items():
         record = _record(path)
         if record is not None:
