@@ -284,7 +284,7 @@ def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_t
         ]
     titles = ("Throughput [img/s]", "Speedup over one device", "Efficiency")
     assert bands == [f"{title}\nTraining · fp32" for title in titles]
-    assert "with only its limits known" in plot.caption
+    assert "of which only the limits are known" in plot.caption
 
 
 def test_each_kind_has_its_figure(tmp_path):
