@@ -151,9 +151,9 @@ def _missing(content: Content, found: Sequence[Device]) -> Iterator[Block]:
     above = int(content.shown["share_of_measured_peak"].gt(1).sum())
     if above:
         yield Block(
-            words=f"{units.counted(above, 'case')} reached more FLOP/s than every shape of the ceilings. The ceilings "
-            f"were measured under other conditions, or for too short a time. Run `dlbench ceilings` again; the "
-            f"best result counts."
+            words=f"{units.counted(above, 'case')} reached more FLOP/s than every shape of the ceilings. The "
+            "ceilings were measured under other conditions, or for too short a time. Run `dlbench ceilings` again; the "
+            "best result counts."
         )
 
 
