@@ -24,18 +24,18 @@ from dlbench.version import __version__
 if TYPE_CHECKING:
     from dlbench.campaign.api import layers, run
     from dlbench.report import notebook as plots
-    from dlbench.report.analysis.frames import metrics
+    from dlbench.report.analysis.metrics_frame import metrics
     from dlbench.results.store import load
     from dlbench.suites.case import Case
 
 __all__ = ["Case", "__version__", "layers", "load", "metrics", "plots", "run"]
 
 #: Where each name is defined.
-_HOMES = {
+_MODULE_OF_NAME = {
     "Case": "dlbench.suites.case",
     "layers": "dlbench.campaign.api",
     "load": "dlbench.results.store",
-    "metrics": "dlbench.report.analysis.frames",
+    "metrics": "dlbench.report.analysis.metrics_frame",
     "run": "dlbench.campaign.api",
 }
 
@@ -45,8 +45,8 @@ def __getattr__(name: str) -> Any:
 
     if name == "plots":
         return importlib.import_module("dlbench.report.notebook")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _MODULE_OF_NAME:
+        return getattr(importlib.import_module(_MODULE_OF_NAME[name]), name)
     raise AttributeError(f"module 'dlbench' has no attribute '{name}'")
 
 

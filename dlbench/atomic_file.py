@@ -3,7 +3,7 @@
     .<name>.<place>-<pid>-<start>.tmp
 
 `place` identifies a kernel and a PID namespace, the scope of the process id. Files of killed writers can therefore be
-distinguished from files being written (`writer_runs`).
+distinguished from files being written (`is_writer_running`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from pathlib import Path
 from dlbench import process_identity
 from dlbench.errors import StoreError
 
-_SCHEME = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<start>\d+)\.tmp")
+_TEMPORARY_NAME = re.compile(r"\..+\.(?P<place>[0-9a-f]{8})-(?P<pid>\d{1,10})-(?P<start>\d+)\.tmp")
 #: Names of earlier versions, which contain only the process id.
-_EARLIER = re.compile(r"\..+\.parquet\.\d+\.tmp|\..+\.json\.\d+(?:\.tmp)?|\.write-test-\d+")
+_EARLIER_TEMPORARY_NAME = re.compile(r"\..+\.parquet\.\d+\.tmp|\..+\.json\.\d+(?:\.tmp)?|\.write-test-\d+")
 
 
 def temporary_name(target: Path) -> Path:
     """Return the temporary name for `target`: in the same folder, unique to this process."""
     pid = os.getpid()
-    return target.with_name(f".{target.name}.{_place()}-{pid}-{process_identity.start_time(pid) or 0}.tmp")
+    return target.with_name(
+        f".{target.name}.{_process_scope_digest()}-{pid}-{process_identity.start_time(pid) or 0}.tmp"
+    )
 
 
 def read_text(path: Path) -> str:
@@ -93,18 +95,18 @@ def sync_folder(folder: Path) -> None:
 
 def is_temporary(name: str) -> bool:
     """Whether the name is a temporary name of this or an earlier version of dlbench."""
-    return bool(_SCHEME.fullmatch(name) or _EARLIER.fullmatch(name))
+    return bool(_TEMPORARY_NAME.fullmatch(name) or _EARLIER_TEMPORARY_NAME.fullmatch(name))
 
 
-def writer_runs(name: str) -> bool | None:
+def is_writer_running(name: str) -> bool | None:
     """Whether the writer of the temporary file still runs; None if it is on another host or in another namespace."""
-    found = _SCHEME.fullmatch(name)
-    if found is None or found["place"] != _place():
+    found = _TEMPORARY_NAME.fullmatch(name)
+    if found is None or found["place"] != _process_scope_digest():
         return None
-    who = {"pid": int(found["pid"]), "pid_started": found["start"], **process_identity.place()}
+    who = {"pid": int(found["pid"]), "pid_started": found["start"], **process_identity.process_scope()}
     return process_identity.is_running(who)
 
 
-def _place() -> str:
-    known = process_identity.place()
+def _process_scope_digest() -> str:
+    known = process_identity.process_scope()
     return hashlib.sha256("\n".join(map(str, known.values())).encode()).hexdigest()[:8]

@@ -19,7 +19,7 @@ from dlbench.messages import say
 from dlbench.version import __version__
 
 #: Module -> the extra of dlbench that contains its package; packages for measuring are dependencies of dlbench itself.
-EXTRAS = {
+EXTRA_OF_PACKAGE = {
     **dict.fromkeys(("pandas", "scipy", "matplotlib", "jinja2", "typst", "duckdb", "ruptures"), "report"),
     "mpi4py": "mpi",
     "timm": "timm",
@@ -50,7 +50,7 @@ def build_parser(names: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPar
         prog="dlbench",
         usage="dlbench [-h] [--version] [-q | -v] COMMAND ...",
         description="Benchmark deep-learning networks: time, FLOP, memory, energy, variability and hardware bounds.",
-        epilog=_listing(),
+        epilog=_command_list(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"dlbench {__version__}")
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Figures need no display. A notebook's MPLBACKEND may not be installed here, and matplotlib would then fail.
     os.environ["MPLBACKEND"] = "agg"
     if "_ARGCOMPLETE" in os.environ:
-        _complete()
+        _print_completions()
     arguments = sys.argv[1:] if arguments is None else arguments
     for word in arguments:
         if os.fsencode(word).decode(errors="replace") != word:
@@ -92,10 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
         return OK
     options.step = step
     messages.set_level(getattr(options, "verbosity", messages.NORMAL))
-    return _call(options)
+    return _run_command(options)
 
 
-def _complete() -> None:
+def _print_completions() -> None:
     """Print the possible completions of a word for the shell, and exit.
 
     The shell asks after ``eval "$(register-python-argcomplete dlbench)"``.
@@ -105,7 +105,7 @@ def _complete() -> None:
     argcomplete.autocomplete(build_parser(), always_complete_options="long")
 
 
-def _call(options: argparse.Namespace) -> int:
+def _run_command(options: argparse.Namespace) -> int:
     from dlbench.launch.processes import Stopped
 
     try:
@@ -118,7 +118,7 @@ def _call(options: argparse.Namespace) -> int:
         package = (error.name or "dlbench").partition(".")[0]
         if package == "dlbench":
             raise
-        wanted = f"dlbench[{EXTRAS[package]}]" if package in EXTRAS else "dlbench"
+        wanted = f"dlbench[{EXTRA_OF_PACKAGE[package]}]" if package in EXTRA_OF_PACKAGE else "dlbench"
         say(f"dlbench: package '{package}' is not installed for {sys.executable}; run: pip install '{wanted}'")
         return BAD_INPUT
     except KeyboardInterrupt:
@@ -151,7 +151,7 @@ def _add_verbosity(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _listing() -> str:
+def _command_list() -> str:
     """List all commands by group."""
     width = max(map(len, COMMANDS))
     blocks = []

@@ -10,7 +10,7 @@ _FORMULA = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
-def harmless(text: str) -> str:
+def escape_formula(text: str) -> str:
     """Protect the text of a cell by an apostrophe if a spreadsheet would run it; numbers are unchanged.
 
     See OWASP, "CSV Injection".
@@ -19,16 +19,16 @@ def harmless(text: str) -> str:
 
 
 #: Characters that require quotation marks.
-_SPECIAL = re.compile(r'[",\r\n]')
+_NEEDS_QUOTES = re.compile(r'[",\r\n]')
 
 
-def quoted(text: str) -> str:
+def quote_field(text: str) -> str:
     """Quote a field if needed (RFC 4180)."""
-    return '"' + text.replace('"', '""') + '"' if _SPECIAL.search(text) else text
+    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text
 
 
 def csv_line(cells: Sequence[str | int | float | bool | None]) -> str:
     """Format one line of a CSV file: missing values are empty, texts are protected from running as formulas."""
-    fields = ["" if c is None else quoted(harmless(c)) if isinstance(c, str) else str(c) for c in cells]
+    fields = ["" if c is None else quote_field(escape_formula(c)) if isinstance(c, str) else str(c) for c in cells]
     # An empty line would not count as a line with one empty field.
     return (",".join(fields) or '""') + "\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 from dlbench.errors import DeviceUnavailable
 
 MEMINFO = Path("/proc/meminfo")
-OWN_GROUP = Path("/proc/self/cgroup")
+OWN_CGROUP = Path("/proc/self/cgroup")
 CGROUP = Path("/sys/fs/cgroup")
 #: Files with limit, use, and reclaimable file cache: of cgroup version 2, and of version 1.
-_FILES = (
+_CGROUP_FILES = (
     (CGROUP, "memory.max", "memory.current", "inactive_file"),
     (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
@@ -25,12 +25,12 @@ def available_bytes() -> int:
     Raises:
         DeviceUnavailable: the kernel reports no value.
     """
-    return min([_meminfo("MemAvailable"), *(room for _, room in _limited_groups())])
+    return min([_meminfo_bytes("MemAvailable"), *(room for _, room in _limited_cgroups())])
 
 
-def group_limits() -> list[int]:
+def cgroup_limits() -> list[int]:
     """Return the limits of the control groups of this process [bytes]; empty if unlimited."""
-    return [limit for limit, _ in _limited_groups()]
+    return [limit for limit, _ in _limited_cgroups()]
 
 
 def allowed_bytes() -> int:
@@ -38,10 +38,10 @@ def allowed_bytes() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit == resource.RLIM_INFINITY:
         return available_bytes()
-    return min(available_bytes(), max(0, limit - data_bytes()))
+    return min(available_bytes(), max(0, limit - data_segment_bytes()))
 
 
-def data_bytes() -> int:
+def data_segment_bytes() -> int:
     """Return the bytes that count against RLIMIT_DATA of this process; 0 if unknown."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -50,7 +50,7 @@ def data_bytes() -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmData:")), 0)
 
 
-def _meminfo(name: str) -> int:
+def _meminfo_bytes(name: str) -> int:
     try:
         for line in MEMINFO.read_text().splitlines():
             if line.startswith(f"{name}:"):
@@ -60,14 +60,14 @@ def _meminfo(name: str) -> int:
     raise DeviceUnavailable(f"{MEMINFO} has no {name}; set a limit with --memory")
 
 
-def _limited_groups() -> Iterator[tuple[int, int]]:
+def _limited_cgroups() -> Iterator[tuple[int, int]]:
     """Return limit and remaining bytes of each limited control group of this process."""
-    for root, limit_file, used_file, cache_name in _FILES:
+    for root, limit_file, used_file, cache_name in _CGROUP_FILES:
         for group in control_groups(root, "" if root == CGROUP else "memory"):
             try:
                 limit = (group / limit_file).read_text().strip()
                 used = int((group / used_file).read_text())
-                cache = _stat(group / "memory.stat", cache_name)
+                cache = _stat_value(group / "memory.stat", cache_name)
             except (OSError, ValueError):
                 continue
             if limit.isdigit():
@@ -83,7 +83,7 @@ def control_groups(root: Path, controller: str) -> Iterator[Path]:
     """
     yield root
     try:
-        lines = OWN_GROUP.read_text().splitlines()
+        lines = OWN_CGROUP.read_text().splitlines()
     except OSError:
         return
     for line in lines:
@@ -93,7 +93,7 @@ def control_groups(root: Path, controller: str) -> Iterator[Path]:
             yield from (root.joinpath(*parts[: i + 1]) for i in range(len(parts)))
 
 
-def _stat(file: Path, name: str) -> int:
+def _stat_value(file: Path, name: str) -> int:
     try:
         lines = (line.split() for line in file.read_text().splitlines())
         return next((int(words[1]) for words in lines if len(words) == 2 and words[0] == name), 0)

@@ -16,18 +16,18 @@ _MAX_DEPTH = 50
 
 def dump_json(values: Any) -> str:
     """Format as JSON; NaN and infinities become null, because JSON has neither."""
-    return json.dumps(_finite(values), indent=1, ensure_ascii=False, allow_nan=False)
+    return json.dumps(_replace_nan(values), indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def _replace_nan(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): _replace_nan(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [_replace_nan(v) for v in value]
     return value
 
 
@@ -44,7 +44,7 @@ def load_json(text: str) -> Any:
     level = [values]
     for _ in range(_MAX_DEPTH):
         # Checked by level: printing values is recursive, which Python limits.
-        level = [v for value in level if isinstance(value, list | dict) for v in _items(value)]
+        level = [v for value in level if isinstance(value, list | dict) for v in _children(value)]
         if not level:
             return values
     raise ValueError("it is nested too deeply")
@@ -59,5 +59,5 @@ def read_object(file: Path) -> dict[str, Any] | None:
     return values if isinstance(values, dict) else None
 
 
-def _items(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
+def _children(value: list[Any] | dict[str, Any]) -> Iterable[Any]:
     return value.values() if isinstance(value, dict) else value

@@ -28,7 +28,7 @@ def is_quiet() -> bool:
 def say(text: str) -> None:
     """Print a message; with `-q` only if it begins with `PREFIX`."""
     if not is_quiet() or text.startswith(PREFIX):
-        _print(text)
+        _print_to_stderr(text)
 
 
 def say_problems(problems: Sequence[str]) -> None:
@@ -41,10 +41,10 @@ def say_problems(problems: Sequence[str]) -> None:
 def say_detail(text: str) -> None:
     """Print a message only with `-v`."""
     if _level >= VERBOSE:
-        _print(text)
+        _print_to_stderr(text)
 
 
-def _print(text: str) -> None:
+def _print_to_stderr(text: str) -> None:
     with contextlib.suppress(OSError, ValueError):
         # stderr may be closed (`2>&1 | head`): measuring goes on.
         print(text, file=sys.stderr, flush=True)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator
 from itertools import product
 
 from dlbench.errors import BadInput
-from dlbench.names import excerpt
+from dlbench.safe_names import excerpt
 
 #: No cluster has more nodes than this; a mistyped range would fill the memory.
 MAX_NODES = 100_000
-_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
-_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
+_NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_NUMBER_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 
 
 def expand_nodes(text: str) -> list[str]:
@@ -22,8 +22,8 @@ def expand_nodes(text: str) -> list[str]:
         BadInput: the text is not a node list.
     """
     names: dict[str, None] = {}
-    for part in _split(text):
-        pieces = [list(_piece(piece, text)) for piece in re.split(r"(\[[^][]*\])", part) if piece]
+    for part in _split_at_commas(text):
+        pieces = [list(_expand_piece(piece, text)) for piece in re.split(r"(\[[^][]*\])", part) if piece]
         count = 1
         for piece in pieces:
             count *= len(piece)
@@ -31,7 +31,7 @@ def expand_nodes(text: str) -> list[str]:
             raise BadInput(f"the node list {excerpt(text)} has more than {MAX_NODES} nodes")
         names |= dict.fromkeys("".join(words) for words in product(*pieces))
     for name in names:
-        if not _NAME.fullmatch(name):
+        if not _NODE_NAME.fullmatch(name):
             raise BadInput(
                 f"{excerpt(name)} in the node list {excerpt(text)} is not a node name; write for example n[1-3,7]"
             )
@@ -54,14 +54,14 @@ def fold_nodes(names: Iterable[str]) -> str:
         width = len(number) if number.startswith("0") else 0
         groups.setdefault((found[1], found[3], width), []).append(int(number))
     folded = list(plain)
-    for (head, tail, width), numbers in sorted(_with_padded(groups).items()):
-        ranges = [_range(first, last, width) for first, last in _runs(sorted(numbers))]
+    for (head, tail, width), numbers in sorted(_merge_padded(groups).items()):
+        ranges = [_format_range(first, last, width) for first, last in _consecutive_runs(sorted(numbers))]
         single = len(numbers) == 1
         folded.append(f"{head}{ranges[0] if single else '[' + ','.join(ranges) + ']'}{tail}")
     return ",".join(sorted(folded, key=natural_key))
 
 
-def _with_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[str, str, int], list[int]]:
+def _merge_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[str, str, int], list[int]]:
     """Merge groups of numbers with the same number of digits, such as 08, 09 and 10."""
     merged = {key: list(numbers) for key, numbers in groups.items() if key[2]}
     for (head, tail, _), numbers in ((key, own) for key, own in groups.items() if not key[2]):
@@ -71,11 +71,11 @@ def _with_padded(groups: dict[tuple[str, str, int], list[int]]) -> dict[tuple[st
     return merged
 
 
-def _range(first: int, last: int, width: int) -> str:
+def _format_range(first: int, last: int, width: int) -> str:
     return f"{first:0{width}}" if first == last else f"{first:0{width}}-{last:0{width}}"
 
 
-def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+def _consecutive_runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     first = last = numbers[0]
     for number in numbers[1:]:
         if number != last + 1:
@@ -85,19 +85,19 @@ def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     yield first, last
 
 
-def _split(text: str) -> list[str]:
+def _split_at_commas(text: str) -> list[str]:
     """The parts between commas that stand outside brackets."""
     parts = re.split(r",(?![^\[]*\])", text.strip())
     return [part.strip() for part in parts if part.strip()]
 
 
-def _piece(piece: str, text: str) -> Iterator[str]:
+def _expand_piece(piece: str, text: str) -> Iterator[str]:
     """The texts that a piece stands for: itself, or the numbers of a bracket."""
     if not piece.startswith("["):
         yield piece
         return
     for part in piece[1:-1].split(","):
-        found = _RANGE.fullmatch(part.strip())
+        found = _NUMBER_RANGE.fullmatch(part.strip())
         if not found:
             raise BadInput(
                 f"{excerpt(piece)} in the node list {excerpt(text)} is not a range of numbers; write for example "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dlbench.errors import BadInput
 
 
-def ports_of(text: str) -> list[int]:
+def parse_ports(text: str) -> list[int]:
     """Parse a list of ports such as "29500,29510-29520"; empty for an empty text.
 
     Raises:

@@ -96,7 +96,9 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     low_rank, high_rank = (n - 1) / 2 - reach, (n - 1) / 2 + reach
     if low_rank < 0:
         return None
-    return Interval(middle, _at_rank(ordered, low_rank), _at_rank(ordered, high_rank), confidence)
+    return Interval(
+        middle, _interpolate_at_rank(ordered, low_rank), _interpolate_at_rank(ordered, high_rank), confidence
+    )
 
 
 def is_steady(samples: Sequence[float], tolerance: float = 0.002) -> bool:
@@ -125,7 +127,7 @@ def is_steady(samples: Sequence[float], tolerance: float = 0.002) -> bool:
     earlier, later = tail[: len(tail) // 2], tail[len(tail) // 2 :]
     if median(later) >= median(earlier) * (1 - tolerance):
         return True
-    return _probability_of_being_faster_by_chance(later, earlier) > 0.05
+    return _mann_whitney_p(later, earlier) > 0.05
 
 
 def drift(samples: Sequence[float], confidence: float = 0.99) -> float | None:
@@ -160,7 +162,7 @@ def percentile(samples: Sequence[float], q: float) -> float:
     times = sorted(checked_times(samples))
     if not times:
         raise InvalidMeasurement(f"cannot compute the {q:g}th percentile without samples")
-    return _at_rank(times, q / 100 * (len(times) - 1))
+    return _interpolate_at_rank(times, q / 100 * (len(times) - 1))
 
 
 # From here on for single windows and as the reference of `report.data.samples`, which does the same for whole stores.
@@ -175,10 +177,10 @@ def relative_iqr(samples: Sequence[float]) -> float | None:
         return None
     times = sorted(checked_times(samples))
     last = len(times) - 1
-    return (_at_rank(times, 0.75 * last) - _at_rank(times, 0.25 * last)) / median(times)
+    return (_interpolate_at_rank(times, 0.75 * last) - _interpolate_at_rank(times, 0.25 * last)) / median(times)
 
 
-def outliers(samples: Sequence[float]) -> int:
+def count_outliers(samples: Sequence[float]) -> int:
     """Number of samples "far out" by Tukey's fences (1977): more than 3 interquartile ranges beyond the quartiles.
 
     They are counted for the report and kept in every statistic. Normally distributed samples have 2 in a million.
@@ -261,7 +263,7 @@ def power_left_by_waves(lag1: float, n: int) -> float:
     return fmean((1 - rho) ** 2 / (1 - 2 * rho * math.cos(w) + rho * rho) for w in omegas)
 
 
-def _probability_of_being_faster_by_chance(later: list[float], earlier: list[float]) -> float:
+def _mann_whitney_p(later: list[float], earlier: list[float]) -> float:
     """One-sided p-value of Mann-Whitney's U, normal approximation with continuity correction."""
     ordered = sorted(earlier)
     m, n = len(earlier), len(later)
@@ -270,7 +272,7 @@ def _probability_of_being_faster_by_chance(later: list[float], earlier: list[flo
     return 1 - NormalDist().cdf(z)
 
 
-def _at_rank(ordered: list[float], rank: float) -> float:
+def _interpolate_at_rank(ordered: list[float], rank: float) -> float:
     """Return the value at a fractional rank (from 0), interpolated linearly."""
     below = min(math.floor(rank), len(ordered) - 1)
     above = min(below + 1, len(ordered) - 1)

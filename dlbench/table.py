@@ -17,8 +17,8 @@ from dlbench import units
 from dlbench.csv_cells import csv_line
 from dlbench.errors import UnknownName
 from dlbench.json_text import dump_json
-from dlbench.table_width import fit, terminal_width
-from dlbench.units import GROUP, MISSING, digits
+from dlbench.table_width import fit_to_width, terminal_width
+from dlbench.units import GROUP_SEPARATOR, MISSING, digits
 
 Cell = str | int | float | bool | None
 
@@ -82,83 +82,83 @@ def render_all(tables: Sequence[Table], format: str) -> str:
     return FORMATS[format](tables)
 
 
-def shown(value: Cell) -> str:
+def default_text(value: Cell) -> str:
     """Format a cell by default, if its column defines no format."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return f"{value:,}".replace(",", GROUP) if abs(value) >= 10_000 else str(value)
+        return f"{value:,}".replace(",", GROUP_SEPARATOR) if abs(value) >= 10_000 else str(value)
     if isinstance(value, float):
         return digits(value) if math.isfinite(value) else ("∞" if value > 0 else "-∞")
     return value
 
 
-def quantity_of(unit: str) -> Callable[[Cell], str]:
+def quantity_format(unit: str) -> Callable[[Cell], str]:
     """Return a cell format for numbers of `unit`, with an SI prefix."""
-    return lambda cell: units.quantity(_number(cell), unit)
+    return lambda cell: units.quantity(_number_or_none(cell), unit)
 
 
-def bytes_of(cell: Cell) -> str:
+def bytes_text(cell: Cell) -> str:
     """Format a memory size."""
-    return units.bytes_(_number(cell))
+    return units.bytes_(_number_or_none(cell))
 
 
-def seconds_of(cell: Cell) -> str:
+def seconds_text(cell: Cell) -> str:
     """Format a duration."""
-    return units.seconds(_number(cell))
+    return units.seconds(_number_or_none(cell))
 
 
-def percent_of(cell: Cell) -> str:
+def percent_text(cell: Cell) -> str:
     """Format a fraction as percent."""
-    return units.percent(_number(cell))
+    return units.percent(_number_or_none(cell))
 
 
-def width_of(cell: Cell) -> str:
+def half_width_text(cell: Cell) -> str:
     """Format half an interval's width, a fraction of its value, as percent."""
-    return units.width(_number(cell))
+    return units.width(_number_or_none(cell))
 
 
-def signed_percent_of(cell: Cell) -> str:
+def signed_percent_text(cell: Cell) -> str:
     """Format a difference as percent: ``+3.0 %``."""
-    value = _number(cell)
+    value = _number_or_none(cell)
     return MISSING if value is None else f"{100 * value:+.1f} %"
 
 
-def digits_of(cell: Cell) -> str:
+def digits_text(cell: Cell) -> str:
     """Format a number with three significant digits."""
-    value = _number(cell)
+    value = _number_or_none(cell)
     return MISSING if value is None else digits(value)
 
 
-def text(table: Table, width: int | None = None) -> str:
+def text_table(table: Table, width: int | None = None) -> str:
     """`table` for the terminal: columns two spaces apart under a rule, without what a terminal might obey.
 
     Args:
         width: characters in a line; what has no room is named below the table. None prints everything.
     """
-    rows = [list(map(_harmless, row)) for row in ([c.heading for c in table.columns], *body(table))]
+    rows = [list(map(_printable_line, row)) for row in ([c.heading for c in table.columns], *cell_texts(table))]
     aligns, columns, notes = alignments(table), len(table.columns), list(table.notes)
     if width is not None:
-        rows, columns = fit(rows, aligns, width)
+        rows, columns = fit_to_width(rows, aligns, width)
     if columns < len(table.columns):
         names = ", ".join(c.heading for c in table.columns[columns:])
         notes.append(f"No room for: {names}. Pipe into `less -S`, or use --format csv, to see them.")
     cells = [[cell.split("\n") for cell in row[:columns]] for row in rows]
     widths = [max(len(line) for cell in column for line in cell) for column in zip(*cells, strict=True)]
-    lines = [_harmless(table.title), ""] if table.title else []
+    lines = [_printable_line(table.title), ""] if table.title else []
     for number, row in enumerate(cells):
-        lines += [_line(parts, widths, aligns[:columns]) for parts in zip_longest(*row, fillvalue="")]
+        lines += [_aligned_line(parts, widths, aligns[:columns]) for parts in zip_longest(*row, fillvalue="")]
         lines += ["  ".join("─" * w for w in widths)] if number == 0 else []
-    lines += ["", *map(_harmless, notes)] if notes else []
+    lines += ["", *map(_printable_line, notes)] if notes else []
     return "\n".join(lines) + "\n"
 
 
-def markdown(table: Table) -> str:
+def markdown_table(table: Table) -> str:
     """Format `table` as GitHub-flavoured Markdown; special characters are escaped."""
     rules = ["---:" if align == "right" else ":---" for align in alignments(table)]
-    rows = [[c.heading for c in table.columns], *body(table)]
+    rows = [[c.heading for c in table.columns], *cell_texts(table)]
     lines = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in rows]
     lines.insert(1, "| " + " | ".join(rules) + " |")
     lines = ([f"**{escape_markdown(table.title)}**", ""] if table.title else []) + lines
@@ -167,20 +167,20 @@ def markdown(table: Table) -> str:
     return "\n".join(lines) + "\n"
 
 
-def csv_text(table: Table) -> str:
+def csv_table(table: Table) -> str:
     """Format `table` as CSV (RFC 4180 with newline line ends): keys, then raw values; notes are omitted.
 
     A text that a spreadsheet would run as a formula gets a leading apostrophe.
     """
     keys: list[Cell] = [column.key for column in table.columns]
-    rows = [[_for_machines(cell) for cell in row] for row in table.rows]
+    rows = [[_without_narrow_spaces(cell) for cell in row] for row in table.rows]
     return "".join(csv_line(line) for line in (keys, *rows))
 
 
-def latex(table: Table) -> str:
+def latex_table(table: Table) -> str:
     r"""Format `table` as a LaTeX tabular with booktabs rules; with a title as a float with caption."""
     spec = "".join("r" if align == "right" else "l" for align in alignments(table))
-    head, *rows = [latex_row(row) for row in ([c.heading for c in table.columns], *body(table))]
+    head, *rows = [latex_row(row) for row in ([c.heading for c in table.columns], *cell_texts(table))]
     lines = [rf"\begin{{tabular}}{{{spec}}}", r"\toprule", head, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"]
     if table.title:
         caption = rf"\caption{{{escape_latex(table.title)}}}"
@@ -190,9 +190,9 @@ def latex(table: Table) -> str:
     return "\n".join([r"% \usepackage{booktabs}", *lines]) + "\n"
 
 
-def json_text(table: Table) -> str:
+def json_table(table: Table) -> str:
     """Format `table` as JSON: title, notes, and rows as objects of raw values."""
-    return dump_json(_plain(table)) + "\n"
+    return dump_json(_json_object(table)) + "\n"
 
 
 def escape_markdown(text: str) -> str:
@@ -217,18 +217,18 @@ def latex_row(cells: Sequence[str]) -> str:
     return (f"{{}}{row}" if row.lstrip().startswith(("[", "*")) else row) + r" \\"
 
 
-def body(table: Table) -> list[list[str]]:
+def cell_texts(table: Table) -> list[list[str]]:
     """Format the cells of `table`."""
     rows = [*table.rows, *([table.sums] if table.sums else [])]
-    return [[(c.show or shown)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in rows]
+    return [[(c.show or default_text)(cell) for c, cell in zip(table.columns, row, strict=True)] for row in rows]
 
 
 def alignments(table: Table) -> list[str]:
     """Return "left" or "right" per column: numbers right, unless the column defines it."""
-    return [_align(table, i) for i in range(len(table.columns))]
+    return [_column_alignment(table, i) for i in range(len(table.columns))]
 
 
-def _harmless(text: str) -> str:
+def _printable_line(text: str) -> str:
     """Put `text` on one line; replace control and invisible characters by spaces."""
     if text.isprintable():
         return text
@@ -236,69 +236,73 @@ def _harmless(text: str) -> str:
 
 
 def _latex_character(character: str) -> str:
-    if character in _LATEX:
-        return _LATEX[character]
-    if " " <= character <= "~" or "\u00a1" <= character <= "\u00ff" or character in _T1:
+    if character in _LATEX_ESCAPES:
+        return _LATEX_ESCAPES[character]
+    if " " <= character <= "~" or "\u00a1" <= character <= "\u00ff" or character in _T1_CHARACTERS:
         return character
     if not character.isprintable():
         return " "
     plain = unicodedata.normalize("NFKD", character)
     kept = "".join(c for c in plain if not unicodedata.combining(c))
     if kept and kept != character and all(" " <= c <= "~" for c in kept):
-        return "".join(_LATEX.get(c, c) for c in kept)
+        return "".join(_LATEX_ESCAPES.get(c, c) for c in kept)
     return "" if unicodedata.combining(character) else f"[U+{ord(character):04X}]"
 
 
-def _number(cell: Cell) -> float | None:
+def _number_or_none(cell: Cell) -> float | None:
     return float(cell) if isinstance(cell, int | float) else None
 
 
-def _align(table: Table, index: int) -> str:
+def _column_alignment(table: Table, index: int) -> str:
     numbers = any(isinstance(row[index], int | float) and not isinstance(row[index], bool) for row in table.rows)
     return table.columns[index].align or ("right" if numbers else "left")
 
 
 def _to_terminal(tables: Sequence[Table]) -> str:
-    return "\n".join(text(table, terminal_width()) for table in tables)
+    return "\n".join(text_table(table, terminal_width()) for table in tables)
 
 
-def _line(cells: Sequence[str], widths: Sequence[int], aligns: Sequence[str]) -> str:
+def _aligned_line(cells: Sequence[str], widths: Sequence[int], aligns: Sequence[str]) -> str:
     padded = [c.rjust(w) if a == "right" else c.ljust(w) for c, w, a in zip(cells, widths, aligns, strict=True)]
     return "  ".join(padded).rstrip()
 
 
-def _for_machines(cell: Cell) -> Cell:
+def _without_narrow_spaces(cell: Cell) -> Cell:
     """A text without narrow spaces: none between the digits of a number, a plain one elsewhere."""
-    if not isinstance(cell, str) or GROUP not in cell:
+    if not isinstance(cell, str) or GROUP_SEPARATOR not in cell:
         return cell
-    return re.sub(rf"(?<=\d){GROUP}(?=\d)", "", cell).replace(GROUP, " ")
+    return re.sub(rf"(?<=\d){GROUP_SEPARATOR}(?=\d)", "", cell).replace(GROUP_SEPARATOR, " ")
 
 
-def _plain(table: Table) -> dict[str, object]:
-    rows = [{key: _for_machines(cell) for key, cell in row.items()} for row in table.records()]
-    return {"title": _for_machines(table.title), "rows": rows, "notes": [_for_machines(note) for note in table.notes]}
+def _json_object(table: Table) -> dict[str, object]:
+    rows = [{key: _without_narrow_spaces(cell) for key, cell in row.items()} for row in table.records()]
+    return {
+        "title": _without_narrow_spaces(table.title),
+        "rows": rows,
+        "notes": [_without_narrow_spaces(note) for note in table.notes],
+    }
 
 
-def _many_json(tables: Sequence[Table]) -> str:
-    return json_text(tables[0]) if len(tables) == 1 else dump_json([_plain(t) for t in tables]) + "\n"
+def _json_tables(tables: Sequence[Table]) -> str:
+    return json_table(tables[0]) if len(tables) == 1 else dump_json([_json_object(t) for t in tables]) + "\n"
 
 
-def _joined(one: Callable[[Table], str]) -> Callable[[Sequence[Table]], str]:
+def _join_tables(one: Callable[[Table], str]) -> Callable[[Sequence[Table]], str]:
     return lambda tables: "\n".join(one(t) for t in tables)
 
 
 #: Format name (as in `--format`) -> renderer of a list of tables.
 FORMATS: dict[str, Callable[[Sequence[Table]], str]] = {
     "text": _to_terminal,
-    "markdown": _joined(markdown),
-    "csv": _joined(csv_text),
-    "latex": _joined(latex),
-    "json": _many_json,
+    "markdown": _join_tables(markdown_table),
+    "csv": _join_tables(csv_table),
+    "latex": _join_tables(latex_table),
+    "json": _json_tables,
 }
 
 #: Letters beyond Latin-1 in LaTeX's T1 encoding.
-_T1 = frozenset("ĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽž")
-_LATEX = {
+_T1_CHARACTERS = frozenset("ĂăĄąĆćČčĎďĐđĘęĚěĞğĹĺĽľŁłŃńŇňŐőŒœŔŕŘřŚśŞşŠšŢţŤťŮůŰűŸŹźŻżŽž")
+_LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -313,7 +317,7 @@ _LATEX = {
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
     "\n": " ",
-    GROUP: r"\,",
+    GROUP_SEPARATOR: r"\,",
     "–": r"\textendash{}",
     "—": r"\textemdash{}",
     "…": r"\dots{}",

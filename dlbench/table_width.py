@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 
 #: Texts are not broken into pieces shorter than this.
-_SHORTEST = 16
+_MIN_COLUMN_WIDTH = 16
 #: Spaces between two columns.
 GAP = 2
 
@@ -18,7 +18,7 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def fit(rows: Sequence[Sequence[str]], aligns: Sequence[str], width: int) -> tuple[list[list[str]], int]:
+def fit_to_width(rows: Sequence[Sequence[str]], aligns: Sequence[str], width: int) -> tuple[list[list[str]], int]:
     """The cells with line breaks in long texts, and how many columns fit into `width` characters.
 
     Args:
@@ -26,20 +26,20 @@ def fit(rows: Sequence[Sequence[str]], aligns: Sequence[str], width: int) -> tup
         aligns: of each column "left" or "right"; numbers (right) are never broken.
     """
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    while _total(widths) > width:
+    while _total_width(widths) > width:
         widest = max(range(len(widths)), key=lambda i: (aligns[i] == "left") * widths[i])
-        if aligns[widest] != "left" or widths[widest] <= _SHORTEST:
+        if aligns[widest] != "left" or widths[widest] <= _MIN_COLUMN_WIDTH:
             break
-        widths[widest] = max(_SHORTEST, widths[widest] - (_total(widths) - width), widths[widest] // 2)
+        widths[widest] = max(_MIN_COLUMN_WIDTH, widths[widest] - (_total_width(widths) - width), widths[widest] // 2)
     shown = len(widths)
-    while shown > 1 and _total(widths[:shown]) > width:
+    while shown > 1 and _total_width(widths[:shown]) > width:
         shown -= 1
-    return [[_broken(cell, w) for cell, w in zip(row, widths, strict=True)] for row in rows], shown
+    return [[_wrap_cell(cell, w) for cell, w in zip(row, widths, strict=True)] for row in rows], shown
 
 
-def _total(widths: Sequence[int]) -> int:
+def _total_width(widths: Sequence[int]) -> int:
     return sum(widths) + GAP * (len(widths) - 1)
 
 
-def _broken(cell: str, width: int) -> str:
+def _wrap_cell(cell: str, width: int) -> str:
     return cell if len(cell) <= width else "\n".join(textwrap.wrap(cell, width, break_on_hyphens=False))

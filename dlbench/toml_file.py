@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.names import excerpt
+from dlbench.safe_names import excerpt
 
 #: Maximum size; suites, profiles and price lists are far smaller.
-MAX_BYTES = 1_000_000
+MAX_FILE_BYTES = 1_000_000
 #: Name of each type in messages.
 TYPE_NAMES: dict[type, str] = {
     str: "a text",
@@ -116,9 +116,9 @@ def read_toml(file: Path, what: str) -> TomlFile:
         if file.exists() and not file.is_file():
             raise BadInput(f"cannot read {file}: it is not a file")
         with file.open("rb") as opened:
-            content = opened.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise BadInput(f"{file} is larger than {MAX_BYTES // 1_000_000} MB, too large to be {what}")
+            content = opened.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise BadInput(f"{file} is larger than {MAX_FILE_BYTES // 1_000_000} MB, too large to be {what}")
         text = content.decode("utf-8-sig")
         return TomlFile(file, text, tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:

@@ -13,7 +13,7 @@ _DURATION_UNITS = {"ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d
 #: Placeholder for a missing value in tables.
 MISSING = "–"
 #: Thin non-breaking spaces: between groups of digits, and between number and unit.
-GROUP = "\u202f"
+GROUP_SEPARATOR = "\u202f"
 
 
 def digits(value: float, significant: int = 3) -> str:
@@ -28,7 +28,7 @@ def digits(value: float, significant: int = 3) -> str:
     decimals = max(0, significant - 1 - math.floor(math.log10(abs(value))))
     rounded = round(value, significant - 1 - math.floor(math.log10(abs(value))))
     text = f"{rounded:,.{decimals}f}"
-    return text.replace(",", GROUP) if abs(rounded) >= 10_000 else text.replace(",", "")
+    return text.replace(",", GROUP_SEPARATOR) if abs(rounded) >= 10_000 else text.replace(",", "")
 
 
 def quantity(value: float | None, unit: str, significant: int = 3) -> str:
@@ -40,7 +40,7 @@ def quantity(value: float | None, unit: str, significant: int = 3) -> str:
         return MISSING
     if math.isinf(value):
         return f"{'-' if value < 0 else ''}∞ {unit}"
-    factor, prefix = prefix_of(value, unit)
+    factor, prefix = si_prefix(value, unit)
     return f"{digits(value / factor, significant)} {prefix}{unit}".rstrip()
 
 
@@ -52,13 +52,13 @@ def rate(value: float | None, unit: str, significant: int = 3) -> str:
     return quantity(value, unit, significant)
 
 
-def counted(number: int, noun: str) -> str:
-    """Format a number with its noun: ``counted(1, "case") == "1 case"``, ``counted(2, "case") == "2 cases"``."""
+def count_text(number: int, noun: str) -> str:
+    """Format a number with its noun: ``count_text(1, "case") == "1 case"``, ``count_text(2, "case") == "2 cases"``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def prefix_of(value: float, unit: str) -> tuple[float, str]:
-    """The factor and the SI prefix that `value` is shown with: ``prefix_of(0.02, "J") == (0.001, "m")``."""
+def si_prefix(value: float, unit: str) -> tuple[float, str]:
+    """The factor and the SI prefix that `value` is shown with: ``si_prefix(0.02, "J") == (0.001, "m")``."""
     magnitude = abs(value)
     samples = unit.endswith("/s") and not unit.startswith(("FLOP", "B"))
     if magnitude == 0 or samples:
@@ -122,8 +122,8 @@ def width(fraction: float | None) -> str:
     return "> 100 %" if fraction is not None and fraction > 1 else percent(fraction)
 
 
-def level(confidence: float) -> str:
-    """Format a confidence level: ``level(0.95) == "95 %"``, ``level(0.9999) == "99.99 %"``."""
+def confidence_text(confidence: float) -> str:
+    """Format a confidence level: ``confidence_text(0.95) == "95 %"``, ``confidence_text(0.9999) == "99.99 %"``."""
     return f"{100 * confidence:.10g} %"
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlbench.csv_cells import harmless
+from dlbench.csv_cells import escape_formula
 from dlbench.report.forms.frame_csv import csv_parts
 from dlbench.table import Column, Table, render
 
@@ -26,12 +26,12 @@ PLAIN = ("", "resnet50", "-1.5", "+3", "-2e-05", "a=b", "1-2", "'quoted", "10 %"
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_what_a_spreadsheet_would_run_stands_behind_an_apostrophe(text):
-    assert harmless(text) == "'" + text
+    assert escape_formula(text) == "'" + text
 
 
 @pytest.mark.parametrize("text", PLAIN)
 def test_other_texts_and_numbers_stay_as_they_are(text):
-    assert harmless(text) == text
+    assert escape_formula(text) == text
 
 
 def cells(text):

@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 import dlbench
 from dlbench.cli import main
-from dlbench.commands.ceilings import _missing
+from dlbench.commands.ceilings import _unmeasured_precisions
 from dlbench.errors import DlbenchError
 from dlbench.launch import launchers, probe
-from dlbench.report.analysis.content import read as read_content
+from dlbench.report.analysis.content import read_content
 from dlbench.report.chapters.sections import SECTIONS
 from dlbench.results import store
 from dlbench.table import render_all
@@ -67,8 +67,8 @@ def replaced():
     facts = {"devices": [], "precisions": {"cpu": ["fp32"]}, "torch_threads": 2}
     key = fakes.record(damage.CASES[0], fakes.CPU).system_key
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(probe, "probe", lambda *_, **__: probe.Probe("cpu", key, "a CPU", 0, facts))
-        patch.setattr(launchers, "find", lambda name: script("write_good()"))
+        patch.setattr(probe, "probe_machine", lambda *_, **__: probe.ProbeResult("cpu", key, "a CPU", 0, facts))
+        patch.setattr(launchers, "find_launcher", lambda name: script("write_good()"))
         yield
 
 
@@ -130,7 +130,7 @@ def command(*words):
 
 def missing_ceilings(root):
     with contextlib.suppress(DlbenchError):
-        _missing(root, "cpu", None)
+        _unmeasured_precisions(root, "cpu", None)
 
 
 def collected(*options):

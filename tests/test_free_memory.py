@@ -17,12 +17,12 @@ def machine(tmp_path, monkeypatch):
     """Files of a machine with 64 GiB available, and of the control groups that a test makes."""
     (tmp_path / "meminfo").write_text(f"MemTotal: {100 * GIB // 1024} kB\nMemAvailable: {64 * GIB // 1024} kB\n")
     monkeypatch.setattr(free_memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(free_memory, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(free_memory, "OWN_CGROUP", tmp_path / "own")
     root = tmp_path / "cgroup"
     monkeypatch.setattr(free_memory, "CGROUP", root)
     of_version_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
     of_version_2 = ("memory.max", "memory.current", "inactive_file")
-    monkeypatch.setattr(free_memory, "_FILES", ((root, *of_version_2), (root / "memory", *of_version_1)))
+    monkeypatch.setattr(free_memory, "_CGROUP_FILES", ((root, *of_version_2), (root / "memory", *of_version_1)))
 
     def group(path, limit, used, cache=None, version=2):
         folder = (root if version == 2 else root / "memory") / path
@@ -63,7 +63,7 @@ def test_groups_of_version_1_are_found_by_their_controller(machine):
 
 def test_a_limit_of_the_process_counts_for_what_it_is_itself_allowed(machine, monkeypatch):
     monkeypatch.setattr(free_memory.resource, "getrlimit", lambda kind: (3 * GIB, resource.RLIM_INFINITY))
-    monkeypatch.setattr(free_memory, "data_bytes", lambda: GIB)
+    monkeypatch.setattr(free_memory, "data_segment_bytes", lambda: GIB)
     assert free_memory.allowed_bytes() == 2 * GIB
     assert free_memory.available_bytes() == 64 * GIB
 
@@ -76,4 +76,4 @@ def test_a_kernel_that_does_not_tell_is_named(machine, tmp_path):
 
 def test_this_machine_and_this_process_have_memory():
     assert free_memory.allowed_bytes() > 0
-    assert free_memory.data_bytes() > 0
+    assert free_memory.data_segment_bytes() > 0

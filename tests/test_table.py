@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dlbench.table import Column, Table, render, text
-from dlbench.units import GROUP
+from dlbench.table import Column, Table, render, text_table
+from dlbench.units import GROUP_SEPARATOR
 
 ROOT = Path(__file__).parents[1]
 LONG = "my_package.my_networks.variants:a_network_with_a_very_long_name_of_its_own"
@@ -26,7 +26,7 @@ WIDE = Table(
 
 @pytest.mark.parametrize("width", [30, 60, 80, 100, 200])
 def test_a_table_fits_the_terminal_and_keeps_every_name_whole(width):
-    printed = text(WIDE, width)
+    printed = text_table(WIDE, width)
     table, _, notes = printed.partition("\n\nNo room for: ")
     assert max(map(len, table.splitlines())) <= width
     if not notes:
@@ -40,8 +40,8 @@ def test_a_table_fits_the_terminal_and_keeps_every_name_whole(width):
 
 
 def test_a_file_gets_all_columns_however_wide():
-    assert text(WIDE).splitlines()[4].startswith(LONG)
-    assert render(WIDE, "text") == text(WIDE)
+    assert text_table(WIDE).splitlines()[4].startswith(LONG)
+    assert render(WIDE, "text") == text_table(WIDE)
 
 
 def test_a_terminal_gets_a_table_of_its_width():
@@ -61,9 +61,9 @@ def test_a_terminal_gets_a_table_of_its_width():
 def test_machines_get_neither_sums_nor_narrow_spaces():
     table = Table(
         [Column("name"), Column("count")],
-        [[f"10{GROUP}000 images", 10_000], [f"a{GROUP}b", 1]],
-        f"12{GROUP}345 in all",
-        [f"{GROUP}note 1{GROUP}000"],
+        [[f"10{GROUP_SEPARATOR}000 images", 10_000], [f"a{GROUP_SEPARATOR}b", 1]],
+        f"12{GROUP_SEPARATOR}345 in all",
+        [f"{GROUP_SEPARATOR}note 1{GROUP_SEPARATOR}000"],
         ["total", 10_001],
     )
     rows = list(csv.reader(io.StringIO(render(table, "csv"))))
@@ -83,7 +83,7 @@ def test_machines_get_neither_sums_nor_narrow_spaces():
 def test_no_command_prints_a_narrow_space_to_a_machine(arguments, form):
     command = [sys.executable, "-m", "dlbench", *arguments, "--format", form]
     printed = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert GROUP not in printed
+    assert GROUP_SEPARATOR not in printed
     assert '"total"' not in printed
 
 

@@ -158,7 +158,7 @@ def main() -> int:
 
 def make_store(folder: Path, store: Store) -> None:
     """Write the records: each a case of its own, so that a report has to show all of them."""
-    from dlbench.results.parts import writing_signed
+    from dlbench.results.parts import open_signed_writer
 
     folder.mkdir(parents=True)
     patterns = _patterns(store.systems, store.libraries)
@@ -167,7 +167,7 @@ def make_store(folder: Path, store: Store) -> None:
         rows = _rows(patterns, store, range(begin, min(begin + CHUNK, store.records)))
         if store.apart:
             for row in range(rows.num_rows):
-                with writing_signed(folder / f"{rows['attempt_id'][row]}.parquet") as part:
+                with open_signed_writer(folder / f"{rows['attempt_id'][row]}.parquet") as part:
                     part.write_table(rows.slice(row, 1))
             continue
         writer = writer or pq.ParquetWriter(folder / "merged-fake.parquet", rows.schema, compression="zstd")
@@ -344,7 +344,7 @@ def _stage(stage: str, folder: Path) -> int:
         return command([paths.get(word, word) for word in argv])
     sources = [folder / "store"]
     if stage == "read":
-        content.read(sources)
+        content.read_content(sources)
     elif stage == "load":
         dlbench.load(sources)
     elif stage == "load_some":

@@ -27,7 +27,7 @@ from torch import nn
 
 from dlbench.models import build_on_meta
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.flops import CountingMode, quietly
+from dlbench.worker.counting.flops import CountingMode, suppress_warnings
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "experiments" / "flop_sweep.md"
 PER_MODULE = 4
@@ -129,7 +129,7 @@ def count(build: Callable[[], tuple[nn.Module, list[Any]]]) -> dict[str, Any]:
 
     What was counted before an error is kept: it shows which operations were met.
     """
-    with quietly():
+    with suppress_warnings():
         try:
             network, inputs = build()
         except Exception as error:  # one network must not end the sweep
@@ -202,7 +202,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{BATCH} images, training, forward and backward, on the meta device. Whole detectors need data and ran on the "
         f"CPU. "
         "An operation is counted by a formula, or known to contain no products, or listed here; "
-        "`dlbench/worker/counting/arithmetic.py` has the table. Networks whose own code needs data have no count; "
+        "`dlbench/worker/counting/operation_macs.py` has the table. Networks whose own code needs data have no count; "
         "their cases have the warning `flop_unknown`. Fourier transforms, "
         "factorisations, sparse and quantised products and custom operators have no formula and are listed.",
         "",

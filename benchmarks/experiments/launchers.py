@@ -132,7 +132,7 @@ def page(options: argparse.Namespace, found: dict[str, list[dict[str, Any]]], sa
 
 
 def _cell(case: dict[str, Any]) -> str:
-    return f"{case['rate']:.0f} ({units.counted(case['ranks'], 'rank')})" if case["good"] else str(case["status"])
+    return f"{case['rate']:.0f} ({units.count_text(case['ranks'], 'rank')})" if case["good"] else str(case["status"])
 
 
 if __name__ == "__main__":

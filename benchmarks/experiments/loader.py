@@ -36,7 +36,7 @@ from dlbench.data.loaders import open_batches  # noqa: E402
 from dlbench.data.photographs import photographs  # noqa: E402
 from dlbench.models import BuiltModel, build_on_meta  # noqa: E402
 from dlbench.suites.case import Case, Protocol  # noqa: E402
-from dlbench.worker.loading import ALONE_S, MIN_BATCHES, loader_alone  # noqa: E402
+from dlbench.worker.loader_limits import ALONE_S, MIN_BATCHES, measure_loader_alone  # noqa: E402
 
 _BATCH = 8
 _WANTED = 0.03
@@ -124,7 +124,7 @@ def _network() -> BuiltModel:
 def _own(workers: int, _: int) -> tuple[float, int]:
     case = Case("resnet50", data="jpeg", batch_size=_BATCH, loader_workers=workers)
     loader = open_batches(case, _network())
-    found = loader_alone(loader)["loader_batch_s"]
+    found = measure_loader_alone(loader)["loader_batch_s"]
     count = loader.num_batches + _num_warm(workers)
     loader.close()
     assert found is not None
@@ -156,7 +156,7 @@ def _bare(workers: int, seed: int) -> tuple[float, int]:
 
 
 def _num_warm(workers: int) -> int:
-    """Batches before the clock starts, as in `loader_alone`."""
+    """Batches before the clock starts, as in `measure_loader_alone`."""
     return 3 * workers if workers > 1 else 1
 
 

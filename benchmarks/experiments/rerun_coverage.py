@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from dlbench import reruns, stats
-from dlbench.reruns import Window, process_interval, student
+from dlbench import process_statistics, stats
+from dlbench.process_statistics import ProcessWindow, process_interval, student_quantile
 
 ROOT = Path(__file__).resolve().parents[2]
 NEW, OLD = (ROOT / "docs" / "experiments" / "data" / f"{name}.parquet" for name in ("reruns", "aa"))
@@ -41,7 +41,7 @@ def read(file: Path) -> dict[tuple[str, str], list[Series]]:
         steps = row["step_s"]
         interval = stats.median_interval(steps)
         limits = (interval.low, interval.high) if interval else (None, None)
-        process = {"at": at, "steps": steps, "window": Window(median(steps), *limits)}
+        process = {"at": at, "steps": steps, "window": ProcessWindow(median(steps), *limits)}
         found.setdefault((row["model"].rpartition(":")[2], kind), []).append(process)
     return {key: _blocks(sorted(series, key=lambda p: p["at"])) for key, series in found.items()}
 
@@ -60,7 +60,7 @@ def of_one_window(triple: Series) -> tuple[tuple[float, float], tuple[float, flo
 def student_alone(triple: Series) -> tuple[tuple[float, float], tuple[float, float]] | None:
     """Student's t over the logarithms of three medians, without an allowance for drift."""
     logs = [math.log(p["window"].value) for p in triple]
-    t, middle, k = student(len(logs) - 1, 0.95) * stdev(logs), fmean(logs), len(logs)
+    t, middle, k = student_quantile(len(logs) - 1, 0.95) * stdev(logs), fmean(logs), len(logs)
     reaches = t / math.sqrt(k), t * math.sqrt(1 + 1 / k)
     low_high = [(math.exp(middle - r), math.exp(middle + r)) for r in reaches]
     return low_high[0], low_high[1]
@@ -166,10 +166,10 @@ interval is computed from {TRIPLE} consecutive processes and compared with the g
 processes. The prediction is compared with the next process. Triples overlap, so neighbouring triples are not
 independent.
 
-The rule (`dlbench.reruns.process_interval`): Student's t over the logarithms of the medians, times
-{reruns.DRIFT_ALLOWANCE:g} for drift, and never narrower than the intervals of the windows. The factor was chosen with
-the second table, where the coverage of Student's t alone is too low, because conditions drift between processes. The
-first table checks it with other processes, networks and days.
+The rule (`dlbench.process_statistics.process_interval`): Student's t over the logarithms of the medians, times
+{process_statistics.DRIFT_ALLOWANCE:g} for drift, and never narrower than the intervals of the windows. The factor was
+chosen with the second table, where the coverage of Student's t alone is too low, because conditions drift between
+processes. The first table checks it with other processes, networks and days.
 """
 
 

@@ -54,7 +54,7 @@ def measured(index: int) -> dict[str, object]:
 
     case, context, device = CASES[index], RankContext(), torch.device("cpu")
     torch.set_num_threads(1)
-    clock, meter = clock_for(device), measure.meter_for(case, device)
+    clock, meter = clock_for(device), measure.open_case_meter(case, device)
     workload = build_workload(case, device, context)
     with workload.inference_context():
         warmup = measure._warm_up(workload, clock, meter, context)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dlbench.launch import attempts, counts, probe, supervise
+from dlbench.launch import attempts, case_counts, probe, supervise
 from dlbench.launch.results_folder import check_folder
 from dlbench.results.records import Measurement, Outcome, Record, System
 from dlbench.suites.case import Case
@@ -57,14 +57,14 @@ def make(root: Path, suite: Suite, number: int) -> None:
 
     root.mkdir(parents=True, exist_ok=True)
 
-    key = probe.probe().system_key
+    key = probe.probe_machine().system_key
     steps = tuple(0.002 + i * 1e-7 for i in range(STEPS))
     libraries = [f"/opt/fake/lib/library-{i}.so" for i in range(100)]
     system = System(hostname="fake", cpu_model="a made-up CPU", details={"libraries": libraries})
     found = Measurement(step_s=steps, forward_s=steps, backward_s=steps, optimizer_s=steps, window_s=6.0, clock="host")
     outcome = Outcome("ok", None, ((system, found),))
     for case in suite.cases()[:number]:
-        attempt = attempts.create(root, case, suite.name, suite.version, key, {"host": "fake", "pid": 1})
+        attempt = attempts.create_attempt(root, case, suite.name, suite.version, key, {"host": "fake", "pid": 1})
         record = Record(
             attempt.id, case.id, suite.name, suite.version, case.to_dict(), attempt.started_at, attempt.started_at,
             "ok", exit_code=0, wall_s=12.0, system_key=key, ranks=outcome.ranks,
@@ -87,26 +87,26 @@ def measure(folder: Path, suite_file: Path, options: argparse.Namespace) -> int:
     limited = folder / "done.toml"
     limited.write_text(SUITE.format(repeats=done), encoding="utf-8")
     resume[4] = str(limited)
-    key = probe.probe().system_key
+    key = probe.probe_machine().system_key
     suite = load_suite(str(suite_file))
 
     def launcher(case: Case, attempt: Path) -> list[str]:
         return ["/bin/sh", "-c", 'cp "$2" "$1/result.json"', "sh", str(attempt), str(good)]
 
-    good = attempts.folders(root)[0] / "result.json"
+    good = attempts.list_attempt_folders(root)[0] / "result.json"
     campaign = supervise.Campaign(root, suite.name, suite.version, key, launcher)
-    _timed("probe of the machine alone", lambda: probe.probe(["lenet5"]))
+    _timed("probe of the machine alone", lambda: probe.probe_machine(["lenet5"]))
     _timed("whole `dlbench run`, all done", lambda: subprocess.run(resume, check=True))
     further = suite.cases()[options.attempts :]
     began = time.perf_counter()
-    number = len(list(supervise.run(further, campaign)))
+    number = len(list(supervise.run_cases(further, campaign)))
     print(f"a further case: {(time.perf_counter() - began) / max(1, number) * 1000:.1f} ms ({number} measured)")
     empty = supervise.Campaign(folder / "empty", suite.name, suite.version, key, launcher)
     check_folder(empty.root)
     began = time.perf_counter()
-    number = len(list(supervise.run(further, empty, fresh=True)))
+    number = len(list(supervise.run_cases(further, empty, fresh=True)))
     print(f"a case beside none: {(time.perf_counter() - began) / max(1, number) * 1000:.1f} ms ({number} measured)")
-    _timed("`dlbench status`'s count", lambda: counts.count(root, load_suite(str(limited))))
+    _timed("`dlbench status`'s count", lambda: case_counts.count_cases(root, load_suite(str(limited))))
     return 0
 
 

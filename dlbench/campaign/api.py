@@ -44,14 +44,14 @@ def run(
         KeyboardInterrupt: the run was interrupted; what was measured is kept.
     """
     from dlbench.campaign.measure import measure_cases
-    from dlbench.campaign.session import prepare
+    from dlbench.campaign.preparation import prepare_campaign
     from dlbench.launch import processes
-    from dlbench.report.analysis.frames import metrics
+    from dlbench.report.analysis.metrics_frame import metrics
 
-    suite = _suite(what, axes)
+    suite = _as_suite(what, axes)
     with processes.stopping_on_signals():
         try:
-            campaign, cases = prepare(suite, Path(results), launcher)
+            campaign, cases = prepare_campaign(suite, Path(results), launcher)
             measure_cases(campaign, cases, fresh, suite.max_processes, None)
         except processes.Stopped as stop:
             raise KeyboardInterrupt(f"stopped by {stop.signal_name}") from None
@@ -84,7 +84,7 @@ def layer_rows(model: str, auxiliary: bool = False) -> Sequence[LayerRow]:
     return counting.layers(model, auxiliary)
 
 
-def _suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
+def _as_suite(what: str | Path | Case, axes: dict[str, Any]) -> Suite:
     from dlbench.suites.suite import Suite, load_suite
 
     if not isinstance(what, Case):

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.campaign import existing
+from dlbench.campaign import results_maintenance
 from dlbench.messages import say
 
 if TYPE_CHECKING:
     from dlbench.launch.ab_experiment import Experiment
     from dlbench.launch.attempts import SystemKeys
     from dlbench.report.analysis.comparison import ComparisonResult
-    from dlbench.report.analysis.matching import Rules
+    from dlbench.report.analysis.comparison_matching import ComparisonRules
     from dlbench.results.records import Record
 
 
-_NO_KEYS: Sequence[Mapping[str, str]] = ({}, {})
+_NO_NETWORK_KEYS: Sequence[Mapping[str, str]] = ({}, {})
 
 
 def run_experiment(
@@ -27,7 +27,7 @@ def run_experiment(
     pairs: int,
     root: Path,
     system_key: SystemKeys | tuple[SystemKeys, ...],
-    networks: Sequence[Mapping[str, str]] = _NO_KEYS,
+    networks: Sequence[Mapping[str, str]] = _NO_NETWORK_KEYS,
     **campaign: Any,
 ) -> int:
     """Measure the incomplete pairs; both sides of an incomplete pair are measured again.
@@ -42,27 +42,29 @@ def run_experiment(
     """
     from dlbench.launch import supervise
     from dlbench.launch.ab_experiment import ExperimentProgress
-    from dlbench.report.analysis.comparison import whole_pairs
+    from dlbench.report.analysis.comparison import complete_pairs
     from dlbench.results import store
     from dlbench.results.records import DONE_STATUSES
 
-    existing.close_left_open(root)
-    existing.rebuild_parts(root, existing.look(root).without_part)
-    whole = whole_pairs(_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs)
+    results_maintenance.close_open_attempts(root)
+    results_maintenance.rebuild_parts(root, results_maintenance.read_stored_attempts(root).without_part)
+    whole = complete_pairs(
+        _experiment_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs
+    )
     order = experiment.order(pairs)
     waiting = [pair for pair in order if (pair[0].match, pair[0].pair) not in whole]
     progress = ExperimentProgress(
         2 * len(order), model_width=max(len(case.model) for match in experiment.matches for case in match)
     )
     progress.number = 2 * (len(order) - len(waiting))
-    cases = units.counted(len(experiment.matches), "case")
-    say(f"{experiment.sides[0][:-2]}: {cases} x {units.counted(pairs, 'pair')} -> {root}/")
+    cases = units.count_text(len(experiment.matches), "case")
+    say(f"{experiment.sides[0][:-2]}: {cases} x {units.count_text(pairs, 'pair')} -> {root}/")
     if whole:
         say(f"{len(whole)} pairs are already measured: skipped")
 
-    def keep(record: Record) -> None:
+    def store_record(record: Record) -> None:
         store.append(root, record, make_folder=False)
-        progress.finished(record)
+        progress.print_finished(record)
 
     of_side = {
         side: supervise.Campaign(
@@ -70,7 +72,7 @@ def run_experiment(
             suite=suite,
             suite_version=experiment.suite_version,
             system_key=key,
-            on_record=keep,
+            on_record=store_record,
             on_tick=progress.tick,
             on_note=say,
             label=experiment.label(side),
@@ -79,7 +81,7 @@ def run_experiment(
             **campaign,
         )
         for side, suite, key, of_networks in zip(
-            ("a", "b"), experiment.sides, _of_sides(system_key), networks, strict=True
+            ("a", "b"), experiment.sides, _keys_per_side(system_key), networks, strict=True
         )
     }
     with contextlib.closing(progress):
@@ -87,7 +89,7 @@ def run_experiment(
             record.status not in DONE_STATUSES
             for pair in waiting
             for turn in pair
-            for record in supervise.run([turn.case], of_side[turn.side], fresh=True)
+            for record in supervise.run_cases([turn.case], of_side[turn.side], fresh=True)
         )
 
 
@@ -96,35 +98,35 @@ def compare_experiment(
     pairs: int,
     root: Path,
     system_key: SystemKeys | tuple[SystemKeys, ...],
-    rules: Rules,
-    networks: Sequence[Mapping[str, str]] = _NO_KEYS,
+    rules: ComparisonRules,
+    networks: Sequence[Mapping[str, str]] = _NO_NETWORK_KEYS,
 ) -> ComparisonResult:
     """Compare the two sides over the pairs measured so far."""
     from dlbench.report.analysis.comparison import compare_sides
 
     return compare_sides(
-        _rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs, rules
+        _experiment_rows(root, experiment, system_key, networks), experiment.sides, experiment.matches, pairs, rules
     )
 
 
-def _rows(
+def _experiment_rows(
     root: Path,
     experiment: Experiment,
     system_key: SystemKeys | tuple[SystemKeys, ...],
     networks: Sequence[Mapping[str, str]],
 ) -> Any:
     """Return the rows of this experiment: of each side, on its system, with its current networks."""
-    from dlbench.launch.attempts import key_on
+    from dlbench.launch.attempts import system_key_for
     from dlbench.results import store
 
     rows = store.load(root)
     rows = rows[(rows["suite_version"] == experiment.suite_version) & rows["suite"].isin(experiment.sides)]
-    keys = dict(zip(experiment.sides, _of_sides(system_key), strict=True))
+    keys = dict(zip(experiment.sides, _keys_per_side(system_key), strict=True))
     of_networks = dict(zip(experiment.sides, networks, strict=True))
-    wanted = [key_on(keys[suite], device) for suite, device in zip(rows["suite"], rows["device"], strict=True)]
+    wanted = [system_key_for(keys[suite], device) for suite, device in zip(rows["suite"], rows["device"], strict=True)]
     today = [of_networks[suite].get(model, "") for suite, model in zip(rows["suite"], rows["model"], strict=True)]
     return rows[(rows["system_key"] == wanted) & (rows["network_key"].fillna("") == today)]
 
 
-def _of_sides(system_key: SystemKeys | tuple[SystemKeys, ...]) -> tuple[SystemKeys, ...]:
+def _keys_per_side(system_key: SystemKeys | tuple[SystemKeys, ...]) -> tuple[SystemKeys, ...]:
     return system_key if isinstance(system_key, tuple) else (system_key, system_key)

@@ -9,26 +9,26 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.campaign import existing
+from dlbench.campaign import results_maintenance
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlbench.campaign.existing import Known
+    from dlbench.campaign.results_maintenance import StoredAttempts
     from dlbench.campaign.schedule import Schedule
-    from dlbench.campaign.search import Search
+    from dlbench.campaign.setting_search import Search
     from dlbench.launch.supervise import Campaign
     from dlbench.results.records import Record
     from dlbench.suites.case import Case
 
 
 #: Maximum number of cases in the summary at the end of a run.
-MOST_LINES = 50
+MAX_SUMMARY_LINES = 50
 
 
-def waiting_cases(campaign: Campaign, cases: list[Case], fresh: bool, known: Known) -> list[Case]:
+def cases_to_measure(campaign: Campaign, cases: list[Case], fresh: bool, known: StoredAttempts) -> list[Case]:
     """Return the cases to measure (all with `fresh`); cases that failed before come last."""
     if fresh:
         return cases
@@ -40,15 +40,16 @@ def waiting_cases(campaign: Campaign, cases: list[Case], fresh: bool, known: Kno
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{units.counted(anew, 'case')} measured before on another system: measuring again here. Different cores, "
+            f"{units.count_text(anew, 'case')} measured before on another system: measuring again here. "
+            f"Different cores, "
             f"threads or memory count as another system"
         )
-    _say_changed(campaign, waiting, ended)
+    _print_changed_networks(campaign, waiting, ended)
     # A case that crashes the whole job must not block the other cases.
     return sorted(waiting, key=lambda case: case.id in known.tried)
 
 
-def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> None:
+def _print_changed_networks(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> None:
     """Print the networks whose cases are measured again because their definition changed."""
     before = {key[:-1]: key[-1] for key in ended}
     changed = [case for case in waiting if campaign.key(case)[:-1] in before]
@@ -60,7 +61,7 @@ def _say_changed(campaign: Campaign, waiting: list[Case], ended: set[Any]) -> No
             if known
             else "was measured by an older dlbench, which did not record the definition of the network"
         )
-        say(f"{model} {reason}: {units.counted(len(cases), 'case')} will be measured again")
+        say(f"{model} {reason}: {units.count_text(len(cases), 'case')} will be measured again")
 
 
 def measure_cases(
@@ -85,7 +86,7 @@ def measure_scheduled(campaign: Campaign, cases: list[Case], fresh: bool, schedu
     try:
         return _measure_all(campaign, cases, fresh, schedule)
     except StoreError as error:
-        existing.say_stopped(error, campaign.folder)
+        results_maintenance.print_write_error(error, campaign.folder)
         return SOME_FAILED
 
 
@@ -97,33 +98,33 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     root = campaign.root
     assert campaign.folder is not None
     campaign.folder.check()
-    existing.close_left_open(root)
+    results_maintenance.close_open_attempts(root)
     began = time.monotonic()
-    found = existing.look(root)
-    store = existing.store_module()
+    found = results_maintenance.read_stored_attempts(root)
+    store = results_maintenance.store_module()
     if store:
-        existing.rebuild_parts(root, found.without_part)
+        results_maintenance.rebuild_parts(root, found.without_part)
     else:
         say(
             f"{sys.executable} has no package 'pyarrow': results stay in {attempts.attempts_folder(root)}/; run "
             f"`dlbench collect --results {root}` with a Python that has it"
         )
-    waiting = waiting_cases(campaign, cases, fresh, found)
+    waiting = cases_to_measure(campaign, cases, fresh, found)
     progress = Progress(len(cases), model_width=max(len(case.model) for case in cases))
     parts = found.own_parts
 
-    def keep(record: Record) -> None:
+    def store_record(record: Record) -> None:
         if store:
             store.append(root, record, make_folder=False)
-        schedule.learn(record)
+        schedule.add_record(record)
         progress.total = max(progress.total, len(cases) + schedule.num_extra)
-        progress.finished(record)
+        progress.print_finished(record)
 
-    _learn_measured(root, schedule, campaign, [case for case in cases if campaign.key(case) in found.ended])
+    _pass_earlier_records(root, schedule, campaign, [case for case in cases if campaign.key(case) in found.ended])
 
     campaign = dataclasses.replace(
         campaign,
-        on_record=keep,
+        on_record=store_record,
         on_tick=progress.tick,
         on_note=say,
         facts=schedule.facts,
@@ -134,23 +135,24 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     statuses: list[str] = []
     busy = 0
     with contextlib.closing(progress):
-        for record in supervise.run(schedule.processes(waiting), campaign, fresh):
+        for record in supervise.run_cases(schedule.processes(waiting), campaign, fresh):
             statuses.append(record.status)
             busy += any(w.startswith("busy_host:") for _, measured in record.ranks for w in measured.warnings)
             parts += 1
-            if parts >= existing.MERGE_FROM:
-                parts = existing.merge_parts(root, parts)
-    if time.monotonic() - began >= claims.SILENCE_S:
-        existing.close_left_open(root)  # owners on other nodes have been watched long enough now
+            if parts >= results_maintenance.MIN_PARTS_TO_MERGE:
+                parts = results_maintenance.merge_parts(root, parts)
+    if time.monotonic() - began >= claims.DEAD_AFTER_S:
+        results_maintenance.close_open_attempts(root)  # owners on other nodes have been watched long enough now
     failed = sum(status not in DONE_STATUSES for status in statuses)
     if failed and not schedule.searches:
         say(f"{failed} of {len(waiting)} cases failed; run the same command again to retry them (except out of memory)")
     if busy:
         say(
-            f"busy host in {busy} of {units.counted(len(statuses), 'case')}: other processes used the CPU, so figures "
+            f"busy host in {busy} of {units.count_text(len(statuses), 'case')}: other processes used the CPU, "
+            f"so figures "
             f"may be wrong even if intervals are narrow; measure again on an idle machine"
         )
-    _say_figures(schedule)
+    _print_process_figures(schedule)
     left = schedule.num_yielded - len(statuses)
     if left > 0:
         say(f"skipped: claimed or already measured by another run: {left} of {len(waiting)}")
@@ -159,18 +161,18 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
     return SOME_FAILED if failed else OK
 
 
-def _say_figures(schedule: Schedule | Search) -> None:
+def _print_process_figures(schedule: Schedule | Search) -> None:
     """Print skipped processes, and the figures over the processes of each case."""
     for remark in schedule.remarks():
         say(remark)
     summary = schedule.summary()
-    for line in summary[:MOST_LINES]:
+    for line in summary[:MAX_SUMMARY_LINES]:
         say(line)
-    if len(summary) > MOST_LINES:
-        say(f"... and {len(summary) - MOST_LINES} more cases: see `dlbench report`")
+    if len(summary) > MAX_SUMMARY_LINES:
+        say(f"... and {len(summary) - MAX_SUMMARY_LINES} more cases: see `dlbench report`")
 
 
-def _learn_measured(root: Path, schedule: Schedule | Search, campaign: Campaign, measured: list[Case]) -> None:
+def _pass_earlier_records(root: Path, schedule: Schedule | Search, campaign: Campaign, measured: list[Case]) -> None:
     """Pass the processes that earlier runs measured to the schedule, if their attempt folders still exist."""
     from dlbench.launch import attempts
 
@@ -178,8 +180,8 @@ def _learn_measured(root: Path, schedule: Schedule | Search, campaign: Campaign,
     ids = {case.id for case in measured}
     if not ids:
         return
-    folders = [folder for folder in attempts.folders(root) if attempts.case_id_of(folder.name) in ids]
-    latest = {attempts.key_of(head): (folder, head) for folder, head in attempts.summaries(root, folders)}
+    folders = [folder for folder in attempts.list_attempt_folders(root) if attempts.case_id_of(folder.name) in ids]
+    latest = {attempts.done_key(head): (folder, head) for folder, head in attempts.closed_attempts(root, folders)}
     for key, (folder, head) in latest.items():
         if key in keys:
-            schedule.learn(attempts.full_record(folder, head), from_now=False)
+            schedule.add_record(attempts.full_record(folder, head), from_now=False)

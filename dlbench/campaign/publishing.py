@@ -18,7 +18,7 @@ from pathlib import Path
 from dlbench.atomic_file import save_text
 from dlbench.errors import BadInput
 
-RECORDS = "records.parquet"
+RECORDS_FILE = "records.parquet"
 
 
 def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_progress: Callable[[str], None]) -> int:
@@ -38,7 +38,7 @@ def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_p
     from dlbench.report.analysis import content
     from dlbench.report.analysis.verification import verify
     from dlbench.report.listings import verification as listing
-    from dlbench.results import public
+    from dlbench.results import anonymization
     from dlbench.table import render
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -46,21 +46,21 @@ def publish(sources: Sequence[str | Path], folder: Path, title: str | None, on_p
     found = verify(sources)
     if not found.rows:
         raise BadInput(f"no records in {' '.join(map(str, sources))}; run `dlbench run quick` first")
-    on_progress(f"verified: {listing.summary(found)}")
-    rows = public.write(sources, folder / RECORDS)
+    on_progress(f"verified: {listing.summary_line(found)}")
+    rows = anonymization.write_records(sources, folder / RECORDS_FILE)
     on_progress(f"anonymised: {rows} rows")
     # From the anonymised files, so that the report contains no name of the machine.
-    published = content.read([folder])
-    build.write(published, folder / "report", title)
+    published = content.read_content([folder])
+    build.write_report(published, folder / "report", title)
     # Findings name attempts, no hosts; notes may contain paths of this machine.
-    tables = [listing.findings_table(found), listing.looked_at_table(found)]
+    tables = [listing.findings_table(found), listing.checks_table(found)]
     shown = "\n".join(render(dataclasses.replace(table, notes=[]), "markdown") for table in tables if table.rows)
-    save_text(folder / "verification.md", f"# Verification\n\n{listing.summary(found)}.\n\n{shown}")
-    save_text(folder / "SHA256SUMS", _sums(folder))
+    save_text(folder / "verification.md", f"# Verification\n\n{listing.summary_line(found)}.\n\n{shown}")
+    save_text(folder / "SHA256SUMS", _checksum_lines(folder))
     on_progress(f"published: {folder}; serve it as static files, or name it as a source of `dlbench report`")
     return len(found.findings)
 
 
-def _sums(folder: Path) -> list[str]:
+def _checksum_lines(folder: Path) -> list[str]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return [f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder)}\n" for file in files]

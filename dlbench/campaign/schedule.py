@@ -16,26 +16,26 @@ from statistics import fmean, median
 from typing import Any
 
 from dlbench import units
-from dlbench.reruns import MIN_PROCESSES, ProcessInterval, Window, process_interval, two_groups
+from dlbench.process_statistics import MIN_PROCESSES, ProcessInterval, ProcessWindow, process_interval, two_groups
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record, shared_facts
 from dlbench.suites.case import USUAL_CONFIDENCE, Case
-from dlbench.suites.catalog import find
+from dlbench.suites.catalog import find_model
 
 #: Start-up and warm-up of a process [s], until one has been measured.
-USUAL_START_S = 5.0
+DEFAULT_STARTUP_S = 5.0
 #: Maximum number of processes per case with a budget.
-MOST_WITH_BUDGET = 100
+MAX_PROCESSES_WITH_BUDGET = 100
 #: After a process that ended so, another one of the same case would most likely end so too.
-_NOT_AGAIN = ("oom", "timeout", "invalid")
+_NO_RETRY_STATUSES = ("oom", "timeout", "invalid")
 
 
 @dataclass
-class _Sample:
+class _CaseProcesses:
     """Processes of one case so far."""
 
     case: Case
-    windows: list[Window] = field(default_factory=list)
+    windows: list[ProcessWindow] = field(default_factory=list)
     costs_s: list[float] = field(default_factory=list)
     next_number: int = 0
     images: int = 1  # samples of a step
@@ -45,7 +45,7 @@ class _Sample:
     @property
     def unit(self) -> str:
         """The unit of its throughput; a user's own network is taken to be on images."""
-        model = find(self.case.model)
+        model = find_model(self.case.model)
         return "img/s" if model is None else f"{model.sample_unit}/s"
 
     @property
@@ -83,9 +83,11 @@ class Schedule:
         self._say = say
         self._clock = clock
         self._began_s = clock()
-        self._samples: dict[str, _Sample] = {}
+        self._samples: dict[str, _CaseProcesses] = {}
         for case in self._rounds:
-            sample = self._samples.setdefault(case.sample_id, _Sample(case, images=case.batch_size * case.world_size))
+            sample = self._samples.setdefault(
+                case.sample_id, _CaseProcesses(case, images=case.batch_size * case.world_size)
+            )
             sample.next_number = max(sample.next_number, case.repeat + 1)
         self.num_yielded = 0
         self.num_extra = 0
@@ -93,7 +95,7 @@ class Schedule:
         self._dropped: dict[str, int] = {}
         self._cut = 0
 
-    def learn(self, record: Record, from_now: bool = True) -> None:
+    def add_record(self, record: Record, from_now: bool = True) -> None:
         """Take in what became of a process; `from_now`: it was measured in this run, by the network of today."""
         sample = self._samples.get(Case.from_dict(record.case).sample_id)
         if sample is None:
@@ -101,11 +103,11 @@ class Schedule:
         figures = case_figures(record) if record.status in DONE_STATUSES else None
         if figures is not None:
             limits = (figures.interval.low, figures.interval.high) if figures.interval else (None, None)
-            sample.windows.append(Window(figures.median_s, *limits))
+            sample.windows.append(ProcessWindow(figures.median_s, *limits))
         if from_now:
             sample.costs_s += [record.wall_s] if record.wall_s else []
             sample.facts = sample.facts or shared_facts(record)
-            sample.ended = record.status if record.status in _NOT_AGAIN else sample.ended
+            sample.ended = record.status if record.status in _NO_RETRY_STATUSES else sample.ended
 
     def facts(self, case: Case) -> dict[str, Any] | None:
         """Return facts from an earlier process of the case in this run that are the same in every process."""
@@ -121,23 +123,23 @@ class Schedule:
                 name = f"{case.model} {case.mode} ({sample.ended})"
                 self._dropped[name] = self._dropped.get(name, 0) + 1
                 continue
-            if not self._fits(sample):
+            if not self._fits_budget(sample):
                 self._cut = len(waiting) - place
                 return
             if self._budget_s is not None and place and case.repeat > waiting[place - 1].repeat:
-                self._say_expected(waiting[place:])
+                self._print_expected_time(waiting[place:])
             self.num_yielded += 1
             yield case
-        while (best := self._best()) is not None:
+        while (best := self._most_valuable_case()) is not None:
             case = dataclasses.replace(best.case, repeat=best.next_number)
             best.next_number += 1
             self.num_yielded += 1
             self.num_extra += 1
             yield case
 
-    def _best(self) -> _Sample | None:
+    def _most_valuable_case(self) -> _CaseProcesses | None:
         """The case whose next process is worth most; None where none is worth one, or fits into the budget."""
-        most = max(self._max_processes, MOST_WITH_BUDGET if self._budget_s is not None else 0)
+        most = max(self._max_processes, MAX_PROCESSES_WITH_BUDGET if self._budget_s is not None else 0)
         open_samples = [
             sample
             for sample in self._samples.values()
@@ -145,33 +147,33 @@ class Schedule:
             and sample.next_number < most
             and len(sample.windows) >= MIN_PROCESSES
             and sample.half_width(len(sample.windows)) > sample.case.protocol.target_half_width
-            and self._fits(sample)
+            and self._fits_budget(sample)
         ]
-        return max(open_samples, key=self._gain, default=None)
+        return max(open_samples, key=self._gain_per_second, default=None)
 
-    def _gain(self, sample: _Sample) -> float:
+    def _gain_per_second(self, sample: _CaseProcesses) -> float:
         """By how much the half-width shrinks with one more process, per second."""
         k = len(sample.windows)
         return (sample.half_width(k) - sample.half_width(k + 1)) / self._cost_s(sample)
 
-    def _cost_s(self, sample: _Sample) -> float:
+    def _cost_s(self, sample: _CaseProcesses) -> float:
         """Expected time of one process [s]."""
         if sample.costs_s:
             return fmean(sample.costs_s)
         others = [fmean(other.costs_s) for other in self._samples.values() if other.costs_s]
         protocol = sample.case.protocol
-        return median(others) if others else protocol.min_time_s + protocol.warmup_min_time_s + USUAL_START_S
+        return median(others) if others else protocol.min_time_s + protocol.warmup_min_time_s + DEFAULT_STARTUP_S
 
-    def _left_s(self) -> float:
+    def _remaining_s(self) -> float:
         return math.inf if self._budget_s is None else self._budget_s - (self._clock() - self._began_s)
 
-    def _fits(self, sample: _Sample) -> bool:
-        return self._cost_s(sample) <= self._left_s()
+    def _fits_budget(self, sample: _CaseProcesses) -> bool:
+        return self._cost_s(sample) <= self._remaining_s()
 
-    def _say_expected(self, waiting: list[Case]) -> None:
+    def _print_expected_time(self, waiting: list[Case]) -> None:
         """At the start of a round: compare the time that the planned processes need with the rest of the budget."""
         needed_s = math.fsum(self._cost_s(self._samples[case.sample_id]) for case in waiting)
-        left_s = self._left_s()
+        left_s = self._remaining_s()
         if needed_s > left_s:
             short = f"the planned processes need {units.seconds(needed_s)}, but only {units.seconds(left_s)} are left"
             self._say(f"the budget is too short: {short}; raise --budget or lower -P processes")
@@ -198,11 +200,11 @@ class Schedule:
             if len(sample.windows) < 2:
                 continue
             head = f"{sample.case.model:<{width}}  {sample.case.mode:<9}  {sample.case.precision:<8}  "
-            lines.append(f"{head}{sample.case.batch_size:>5}  {len(sample.windows)} processes  {_figures(sample)}")
+            lines.append(f"{head}{sample.case.batch_size:>5}  {len(sample.windows)} processes  {_figures_text(sample)}")
         return lines
 
 
-def _figures(sample: _Sample) -> str:
+def _figures_text(sample: _CaseProcesses) -> str:
     groups = two_groups(sample.windows)
     if groups is not None:
         shown = [
@@ -217,5 +219,5 @@ def _figures(sample: _Sample) -> str:
             f"{' and '.join(rates)}: no interval, because there are too few processes or their values are too similar"
         )
     rate = f"{units.rate(sample.images / found.value, sample.unit):>12} {units.half_width(found.relative_half_width)}"
-    level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.level(found.confidence)}"
+    level = "" if found.confidence == USUAL_CONFIDENCE else f", both at {units.confidence_text(found.confidence)}"
     return f"{rate}, one more run ±{units.percent(found.relative_prediction)}{level}"

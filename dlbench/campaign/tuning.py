@@ -10,17 +10,17 @@ from collections.abc import Collection
 from pathlib import Path
 
 from dlbench.campaign.measure import measure_scheduled
-from dlbench.campaign.search import Search
-from dlbench.campaign.session import prepare
+from dlbench.campaign.preparation import prepare_campaign
+from dlbench.campaign.setting_search import Search
 from dlbench.launch import attempts
 from dlbench.launch.supervise import Campaign
 from dlbench.messages import say
 from dlbench.suites.case import AXES, Case
-from dlbench.suites.levers import TUNE_PREFIX, setting, values_to_try
+from dlbench.suites.levers import TUNE_PREFIX, values_to_try, without_protocol
 from dlbench.suites.suite import Suite
 
 
-def measure(first: Case, fixed: Collection[str], budget_s: float, goal: str, results: Path) -> Search:
+def run_search(first: Case, fixed: Collection[str], budget_s: float, goal: str, results: Path) -> Search:
     """Search from the setting `first`, as shipped; return the search with what it found.
 
     Args:
@@ -36,37 +36,37 @@ def measure(first: Case, fixed: Collection[str], budget_s: float, goal: str, res
     """
     axes = {axis: (getattr(first, axis),) for axis in AXES if axis != "repeat"}
     suite = Suite(suite_name(first, fixed, goal), 1, "", axes, (), first.protocol, "tune", processes=1, max_processes=1)
-    campaign, (shipped, *_) = prepare(suite, results)
+    campaign, (shipped, *_) = prepare_campaign(suite, results)
     machine = campaign.machine
     values = values_to_try(shipped, machine["precisions"][shipped.device], machine["torch_threads"])
     left = {axis: several for axis, several in values.items() if axis not in fixed}
     search = Search(shipped, left, budget_s, goal, say, fixed_batch="batch_size" in fixed)
     campaign = dataclasses.replace(campaign, label=goal)
-    _learn_earlier(search, campaign)
+    _replay_earlier_records(search, campaign)
     measure_scheduled(campaign, [shipped], True, search)
     return search
 
 
 def suite_name(first: Case, fixed: Collection[str], goal: str) -> str:
     """Name of the suite in the records of a search: equal searches have equal names."""
-    what = json.dumps([setting(first).to_dict(), sorted(fixed), goal], sort_keys=True)
+    what = json.dumps([without_protocol(first).to_dict(), sorted(fixed), goal], sort_keys=True)
     digest = hashlib.sha256(what.encode()).hexdigest()[:8]
-    return f"{TUNE_PREFIX}{plain_name(first.model)}-{first.mode}-{digest}"
+    return f"{TUNE_PREFIX}{file_safe_name(first.model)}-{first.mode}-{digest}"
 
 
-def plain_name(model: str) -> str:
+def file_safe_name(model: str) -> str:
     """The name of a network with signs that suites and files may have."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", model)[:60].strip("-.") or "network"
 
 
-def suite_text(search: Search) -> str:
+def suite_toml(search: Search) -> str:
     """The suite file of the best setting: TOML."""
     best = search.best
     axes = ["model", "mode", "batch_size", "device"]
-    axes += [axis for axis in AXES if axis not in (*axes, "repeat") and getattr(best, axis) != _default(axis)]
+    axes += [axis for axis in AXES if axis not in (*axes, "repeat") and getattr(best, axis) != _axis_default(axis)]
     gave = "; ".join(f"{change.text} x{change.ratio:.2f}" for change in search.changes()) or "as shipped"
     lines = [
-        f"name = {json.dumps(f'tuned-{plain_name(best.model)}-{best.mode}')}",
+        f"name = {json.dumps(f'tuned-{file_safe_name(best.model)}-{best.mode}')}",
         "version = 1",
         f"description = {json.dumps(f'Best setting for {search.goal}, by dlbench tune: {gave}')}",
         "",
@@ -76,14 +76,14 @@ def suite_text(search: Search) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _default(axis: str) -> object:
+def _axis_default(axis: str) -> object:
     return next(f.default for f in dataclasses.fields(Case) if f.name == axis)
 
 
-def _learn_earlier(search: Search, campaign: Campaign) -> None:
+def _replay_earlier_records(search: Search, campaign: Campaign) -> None:
     """Pass what an earlier, equal search measured here to this one."""
     root = campaign.root
-    for folder, head in attempts.summaries(root, attempts.folders(root)):
-        key = attempts.key_of(head)
+    for folder, head in attempts.closed_attempts(root, attempts.list_attempt_folders(root)):
+        key = attempts.done_key(head)
         if head.status != "preempted" and key == campaign.key(Case.from_dict(head.case)):
-            search.learn(attempts.full_record(folder, head), from_now=False)
+            search.add_record(attempts.full_record(folder, head), from_now=False)

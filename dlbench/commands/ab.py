@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.campaign import existing
+from dlbench.campaign import results_maintenance
 from dlbench.commands.arguments import (
     add_command,
     add_results_folder,
     count,
 )
-from dlbench.commands.comparison_options import add_rules, print_comparison, rules_of
+from dlbench.commands.comparison_options import add_comparison_options, comparison_rules, print_comparison
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
                     help="set an axis or protocol key on both sides; repeatable")  # fmt: skip
     add_results_folder(parser)
     parser.add_argument("--dry-run", action="store_true", help="list the processes in order without running them")
-    add_rules(parser)
+    add_comparison_options(parser)
 
 
 def _ab(options: argparse.Namespace) -> int:
@@ -49,21 +49,23 @@ def _ab(options: argparse.Namespace) -> int:
     suites = [load_suite(options.suite, [*options.overrides, *side.overrides]) for side in (a, b)]
     pairs = options.pairs or DEFAULT_PAIRS
     if options.dry_run:
-        for pair in ab_experiment.plan(suites[0], suites[1], a, b, options.seed, "auto").order(pairs):
+        for pair in ab_experiment.plan_experiment(suites[0], suites[1], a, b, options.seed, "auto").order(pairs):
             for turn in pair:
                 print(f"{turn.pair:>4}  {turn.side}  {turn.case.model}  {turn.case.mode}  {turn.case.batch_size}")
         return OK
-    ab_experiment.plan(
+    ab_experiment.plan_experiment(
         suites[0], suites[1], a, b, options.seed, "auto"
     )  # report wrong values before the slow device probe
     check_folder(options.results)
     folder = ResultsFolder(options.results)
     models = models_of([case for suite in suites for case in suite.cases()])
-    found = probe.probe(models)
-    experiment = ab_experiment.plan(suites[0], suites[1], a, b, options.seed, found.device_kind)
+    found = probe.probe_machine(models)
+    experiment = ab_experiment.plan_experiment(suites[0], suites[1], a, b, options.seed, found.device_kind)
     probe.require_devices([case for match in experiment.matches for case in match], found)
     # A side's environment variables may change the system (number of threads) and the network that a factory builds.
-    probed = [probe.probe(models, environment=side.environment) if side.environment else found for side in (a, b)]
+    probed = [
+        probe.probe_machine(models, environment=side.environment) if side.environment else found for side in (a, b)
+    ]
     keys = tuple(one.system_keys for one in probed)
     networks = [one.network_keys for one in probed]
     say(f"A: {a.text}\nB: {b.text}")
@@ -79,13 +81,13 @@ def _ab(options: argparse.Namespace) -> int:
                 folder=folder,
             )
         except StoreError as error:
-            existing.say_stopped(error, folder)
+            results_maintenance.print_write_error(error, folder)
             return SOME_FAILED
         except processes.Stopped as stop:
             say(f"stopped by {stop.signal_name}; complete pairs are kept; run the same command again to resume")
             return INTERRUPTED
     print_comparison(
-        compare_experiment(experiment, pairs, options.results, keys, rules_of(options), networks),
+        compare_experiment(experiment, pairs, options.results, keys, comparison_rules(options), networks),
         ("A", "B"),
         options.format,
     )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_sources, some_path
+from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path
 from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "accept", _accept, "acceptance.toml results -o acceptance.html")
-    parser.add_argument("file", type=some_path, help="acceptance file (TOML): cases, metrics, bounds")
+    parser.add_argument("file", type=nonempty_path, help="acceptance file (TOML): cases, metrics, bounds")
     add_sources(parser)
-    parser.add_argument("-o", "--output", type=some_path, metavar="FILE", help="write an HTML page to sign")
+    parser.add_argument("-o", "--output", type=nonempty_path, metavar="FILE", help="write an HTML page to sign")
     add_format(parser)
     parser.epilog = f"exit status: 0 all passed, 1 some failed, 2 not decided\n\n{parser.epilog}"
 
@@ -25,12 +25,12 @@ def _accept(options: argparse.Namespace) -> int:
     from dlbench.report.listings import acceptance as listing
     from dlbench.table import render
 
-    wanted = acceptance.load(options.file)
+    wanted = acceptance.load_acceptance(options.file)
     found = acceptance.judge_results(wanted, options.sources)
     table = listing.acceptance_table(found, raw=options.format in ("csv", "json"))
     print(render(table, options.format), end="")
     if options.output:
-        save_text(options.output, listing.page(wanted, options.file, found, options.sources))
+        save_text(options.output, listing.acceptance_page(wanted, options.file, found, options.sources))
         say(f"written: {options.output}")
-    say(listing.summary(wanted, found))
+    say(listing.summary_line(wanted, found))
     return acceptance.exit_status(found)

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, count, new_name, some_path
+from dlbench.commands.arguments import add_command, add_format, add_results_folder, count, new_run_name, nonempty_path
 from dlbench.messages import say
 
 
@@ -35,14 +35,14 @@ def add(commands: Any) -> None:
     allreduce.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="time limit (default: 300)")
     add_results_folder(allreduce)
     allreduce.add_argument(
-        "--folder", type=some_path, help="folder for request and result, on a disk that all nodes share"
+        "--folder", type=nonempty_path, help="folder for request and result, on a disk that all nodes share"
     )
     add_format(allreduce)
 
 
 def _allreduce(options: argparse.Namespace) -> None:
     from dlbench.errors import BadInput, DlbenchError
-    from dlbench.launch import job, launchers
+    from dlbench.launch import launchers, worker_process
     from dlbench.launch.results_folder import check_folder
     from dlbench.report.chapters.bounds_tables import all_reduce_table
     from dlbench.results import bounds_records, bounds_schema
@@ -60,8 +60,8 @@ def _allreduce(options: argparse.Namespace) -> None:
         else "gloo",
         protocol=Protocol(timeout_s=options.timeout),
     )
-    launcher = launchers.find(options.launcher)
-    launchers.check(launcher, [case])
+    launcher = launchers.find_launcher(options.launcher)
+    launchers.check_launcher(launcher, [case])
     if options.min_bytes > options.max_bytes:
         raise BadInput(f"--min-bytes {options.min_bytes} is above --max-bytes {options.max_bytes}; swap them")
     sizes = [options.min_bytes * 2**i for i in range(64) if options.min_bytes * 2**i <= options.max_bytes]
@@ -70,10 +70,10 @@ def _allreduce(options: argparse.Namespace) -> None:
         request = {"kind": "allreduce", "case": case.to_dict(), "sizes_bytes": sizes}
         argv = launcher(case, folder)
         try:
-            text = job.run(request, folder, options.timeout, argv=argv, world_size=case.world_size)
-        except job.JobFailed as error:
+            text = worker_process.run_request(request, folder, options.timeout, argv=argv, world_size=case.world_size)
+        except worker_process.JobFailed as error:
             raise DlbenchError(f"the all-reduce measurement failed: {error}") from None
-    run = bounds_records.named(bounds_records.all_reduce_run(text), *new_name())
+    run = bounds_records.with_run_id(bounds_records.parse_all_reduce_run(text), *new_run_name())
     part = bounds_schema.write_all_reduces(options.results, run)
     print(render(all_reduce_table(bounds_schema.all_reduce_frame(run)), options.format), end="")
     if run.warning:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.commands import COMMANDS
 from dlbench.messages import say
 
@@ -43,7 +43,7 @@ def add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=TABLE_FORMATS, default="text", help="output format (default: text)")
 
 
-def some_path(text: str) -> Path:
+def nonempty_path(text: str) -> Path:
     """Parse a path for `type=`. An empty text is an error: `Path("")` would be the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty; use '.' for the current folder")
@@ -54,7 +54,7 @@ def some_path(text: str) -> Path:
 def add_suite(parser: argparse.ArgumentParser) -> None:
     """Add the suite and `-P`, which replaces its values."""
     suite: Any = parser.add_argument("suite", help="TOML file, or a name from `dlbench suites`")
-    suite.completer = lambda **_: shipped.available("suite")  # for argcomplete
+    suite.completer = lambda **_: bundled_files.available_files("suite")  # for argcomplete
     parser.add_argument(
         "-P",
         dest="overrides",
@@ -65,19 +65,19 @@ def add_suite(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def say_estimate(suite: Suite, results: Path, times: int = 1) -> None:
+def print_time_estimate(suite: Suite, results: Path, times: int = 1) -> None:
     """Print how long the suite takes, if `results` has earlier records of its cases.
 
     Args:
         times: number of nodes or GPUs that each measure the whole suite.
     """
-    from dlbench.launch.time_estimate import estimate
+    from dlbench.launch.time_estimate import estimate_time
 
-    if found := estimate(suite, results):
+    if found := estimate_time(suite, results):
         say(found.describe(times))
 
 
-def new_name(what: str = "") -> tuple[str, str]:
+def new_run_name(what: str = "") -> tuple[str, str]:
     """Make a unique run name from the current time and `what`; also return the time."""
     import secrets
     from datetime import UTC, datetime
@@ -112,11 +112,11 @@ def add_sources_option(parser: argparse.ArgumentParser) -> None:
 
 def add_results_folder(parser: argparse.ArgumentParser, what: str = "results folder") -> None:
     """Add `--results`, the folder that the command writes to; `what` describes it."""
-    parser.add_argument("--results", type=some_path, default=Path("results"), help=f"{what} (default: results)")
+    parser.add_argument("--results", type=nonempty_path, default=Path("results"), help=f"{what} (default: results)")
 
 
 #: Description of the results folder of a command that submits or watches jobs.
-SHARED_FOLDER = "results folder, on a disk that all nodes share"
+SHARED_FOLDER_HELP = "results folder, on a disk that all nodes share"
 
 
 def save_figure(draw: Callable[[], Plot], folder: Path) -> None:
@@ -128,13 +128,13 @@ def save_figure(draw: Callable[[], Plot], folder: Path) -> None:
     from dlbench.errors import StoreError
     from dlbench.report.figures import figure_style
 
-    with figure_style.style():
+    with figure_style.plot_style():
         plot = draw()
         if plot.figure is None:
             say(f"no figure: {plot.caption}")
             return
         try:
-            figure_style.save(plot.figure, folder, plot.name)
+            figure_style.save_figure(plot.figure, folder, plot.name)
         except OSError as error:
             raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
     say(f"figure: {folder / plot.name}.svg, .png, .pdf")

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench.commands.arguments import (
-    SHARED_FOLDER,
+    SHARED_FOLDER_HELP,
     add_command,
     add_results_folder,
 )
@@ -16,11 +16,11 @@ from dlbench.messages import say
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "cancel", _cancel, "--results results/classic")
-    add_results_folder(parser, SHARED_FOLDER)
+    add_results_folder(parser, SHARED_FOLDER_HELP)
 
 
 def _cancel(options: argparse.Namespace) -> None:
     from dlbench.launch import jobs
 
-    ended = jobs.cancel(options.results)
+    ended = jobs.cancel_jobs(options.results)
     say(f"cancelled: {', '.join(ended)}" if ended else "no queued or running jobs")

@@ -10,9 +10,9 @@ from dlbench.commands.arguments import (
     add_command,
     add_format,
     add_results_folder,
-    new_name,
+    new_run_name,
 )
-from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
+from dlbench.commands.worker_job import STARTUP_MARGIN_S, parse_positive_time, run_worker
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -47,40 +47,42 @@ def _ceilings(options: argparse.Namespace) -> int:
 
     if options.device not in DEVICES:
         raise UnknownName("device", options.device, DEVICES, "--device")
-    budget_s = positive_time(options.budget, "--budget")
+    budget_s = parse_positive_time(options.budget, "--budget")
     check_folder(options.results)
     request = {"kind": "ceilings", "device": options.device, "budget_s": budget_s}
     if options.precision:
         request["precisions"] = options.precision.split(",")
     if options.missing:
-        request["precisions"] = missing = _missing(options.results, options.device, request.get("precisions"))
+        request["precisions"] = missing = _unmeasured_precisions(
+            options.results, options.device, request.get("precisions")
+        )
         if not missing:
             say("nothing to measure: the results already contain the ceilings of this system")
             return OK
-    run_id, started_at = new_name()
+    run_id, started_at = new_run_name()
     folder = options.results / bounds_schema.CEILINGS_FOLDER / run_id
-    text = run_worker(request, folder, 2 * budget_s + MARGIN_S)
+    text = run_worker(request, folder, 2 * budget_s + STARTUP_MARGIN_S)
     if text is None:
         return SOME_FAILED
-    run = bounds_records.named(bounds_records.ceiling_run(text), run_id, started_at)
+    run = bounds_records.with_run_id(bounds_records.parse_ceiling_run(text), run_id, started_at)
     part = bounds_schema.write_ceilings(options.results, run)
     print(render(ceilings_table(bounds_schema.ceilings_frame(run), options.all), options.format), end="")
     say(f"\nceilings: {part}")
     return OK
 
 
-def _missing(results: Path, device: str, wanted: list[str] | None) -> list[str]:
+def _unmeasured_precisions(results: Path, device: str, wanted: list[str] | None) -> list[str]:
     """Precisions (from `wanted`, or all) without a measured ceiling of this system."""
     from dlbench.errors import DeviceUnavailable
     from dlbench.launch import probe
     from dlbench.report.analysis.bounds import MEASURED, find_roof
     from dlbench.results import bounds_schema
-    from dlbench.results.bounds_records import Where
+    from dlbench.results.bounds_records import DeviceIdentity
     from dlbench.results.records import BUSY_SHARE
 
-    found = probe.probe()
+    found = probe.probe_machine()
     kind = found.device_kind if device == "auto" else device
-    where = Where(
+    where = DeviceIdentity(
         system_key=found.system_keys.get(kind, found.system_key),
         device_kind=kind,
         device_name=found.facts["devices"][0]["name"] if kind == "cuda" and found.device_count else None,

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench import units
-from dlbench.campaign import existing
+from dlbench.campaign import results_maintenance
 from dlbench.commands.arguments import (
     add_command,
     add_results_folder,
@@ -36,19 +36,22 @@ def _collect(options: argparse.Namespace) -> None:
     if not root.is_dir():
         raise BadInput(f"results folder '{root}' does not exist; check --results")
     check_folder(root, make=False)
-    closed = existing.close_left_open(root)
+    closed = results_maintenance.close_open_attempts(root)
     unseen = supervise.open_on_other_nodes(root)
     if unseen and options.wait:
-        say(f"waiting up to {claims.SILENCE_S:.0f} s for {units.counted(len(unseen), 'attempt')} of other nodes")
-        closed += sum(len(supervise.recover(root, [folder])) for folder in claims.abandoned(unseen))
+        say(f"waiting up to {claims.DEAD_AFTER_S:.0f} s for {units.count_text(len(unseen), 'attempt')} of other nodes")
+        closed += sum(
+            len(supervise.recover_open_attempts(root, [folder])) for folder in claims.abandoned_heartbeats(unseen)
+        )
         unseen = supervise.open_on_other_nodes(root)
-    store.drop_doubles(root)
-    rebuilt = existing.rebuild_parts(root, existing.not_stored(root))
+    store.drop_contained_parts(root)
+    rebuilt = results_maintenance.rebuild_parts(root, results_maintenance.attempts_without_part(root))
     say(f"{root}/: attempts closed: {closed}; Parquet parts rebuilt: {rebuilt}")
     if unseen:
         say(
-            f"left open: {units.counted(len(unseen), 'attempt')} of processes on other nodes, which may still run; use "
-            f"--wait to wait {claims.SILENCE_S:.0f} s and close those of dead processes"
+            f"left open: {units.count_text(len(unseen), 'attempt')} of processes on other nodes, which may "
+            f"still run; use "
+            f"--wait to wait {claims.DEAD_AFTER_S:.0f} s and close those of dead processes"
         )
     if options.merge:
-        existing.merge_all(root)
+        results_maintenance.merge_all_parts(root)

@@ -10,7 +10,12 @@ from dlbench import units
 from dlbench.commands.arguments import (
     add_command,
 )
-from dlbench.commands.comparison_options import add_rules, percent, print_comparison, rules_of
+from dlbench.commands.comparison_options import (
+    add_comparison_options,
+    comparison_rules,
+    parse_percent,
+    print_comparison,
+)
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -25,7 +30,7 @@ def add(commands: Any) -> None:
     parser.add_argument("target", metavar="TARGET", help="results to compare with BASE; a ratio above 1 means slower")
     parser.add_argument(
         "--fail-on-regression",
-        type=percent,
+        type=parse_percent,
         metavar="PERCENT",
         help="exit 1 if a case is slower by more than PERCENT, or fails only in TARGET; exit 2 if undecided",
     )
@@ -47,22 +52,22 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--all", action="store_true", help="also use attempts that were replaced by a later attempt of the same case"
     )
-    add_rules(parser)
+    add_comparison_options(parser)
 
 
 def _compare(options: argparse.Namespace) -> int:
     from dlbench.report.analysis.comparison import compare_cases
-    from dlbench.report.analysis.matching import read_side, side_of
+    from dlbench.report.analysis.comparison_matching import read_side, side_attempts
 
     gate: float | None = options.fail_on_regression
     margin = options.margin / 100
     if gate is not None:
         # Otherwise a certain slowdown between gate and margin would be reported as `same`.
         margin = min(margin, gate / 100)
-    rules = rules_of(options, ignore=options.ignore, margin=margin)
+    rules = comparison_rules(options, ignore=options.ignore, margin=margin)
     # One store is reduced before the other is read: this bounds memory.
     base, target = (
-        side_of(read_side(source, where, f"--{name.lower()}-where"), where, options.all, name, rules)
+        side_attempts(read_side(source, where, f"--{name.lower()}-where"), where, options.all, name, rules)
         for name, source, where in (
             ("BASE", options.base, options.base_where),
             ("TARGET", options.target, options.target_where),
@@ -72,10 +77,10 @@ def _compare(options: argparse.Namespace) -> int:
     print_comparison(found, ("BASE", "TARGET"), options.format)
     if gate is None:
         return OK if found.num_compared else NOT_DECIDED
-    return _judge(found, gate)
+    return _apply_gate(found, gate)
 
 
-def _judge(found: ComparisonResult, gate: float) -> int:
+def _apply_gate(found: ComparisonResult, gate: float) -> int:
     """Print the cases that fail the gate of `gate` percent and those not decided; return the exit status."""
     from dlbench.report.analysis.comparison import regressions, why_undecided
 
@@ -91,7 +96,7 @@ def _judge(found: ComparisonResult, gate: float) -> int:
     parts = [f"{number} {words}" for number, words in ((len(failed), "failed"), (passed, "passed")) if number]
     parts += [f"{number} not decided, {why}" for why, number in reasons.items()]
     parts += [f"{unknown} not measured in BASE"] if unknown else []
-    say(f"--fail-on-regression {gate:g}: {units.counted(len(found.lines), 'case')}: {'; '.join(parts)}")
+    say(f"--fail-on-regression {gate:g}: {units.count_text(len(found.lines), 'case')}: {'; '.join(parts)}")
     if failed:
         return SOME_FAILED
     if passed and not reasons:
@@ -99,11 +104,11 @@ def _judge(found: ComparisonResult, gate: float) -> int:
     if not reasons:
         say("--fail-on-regression cannot decide: BASE contains none of these cases")
         return NOT_DECIDED
-    say(f"--fail-on-regression cannot decide on {units.counted(reasons.total(), 'case')}{_advice(found)}")
+    say(f"--fail-on-regression cannot decide on {units.count_text(reasons.total(), 'case')}{_processes_advice(found)}")
     return NOT_DECIDED
 
 
-def _advice(found: ComparisonResult) -> str:
+def _processes_advice(found: ComparisonResult) -> str:
     """How many processes would decide the cases that are open; "" where more would not help."""
     counts = [
         (line.comparison.more_runs, max(line.comparison.num_processes_a, line.comparison.num_processes_b))

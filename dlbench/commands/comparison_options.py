@@ -10,54 +10,57 @@ from dlbench.messages import say
 
 if TYPE_CHECKING:
     from dlbench.report.analysis.comparison import ComparisonResult
-    from dlbench.report.analysis.matching import Rules
+    from dlbench.report.analysis.comparison_matching import ComparisonRules
 
 
 _METRICS = ("step_time", "energy_per_image")
 
 
-def add_rules(parser: argparse.ArgumentParser) -> None:
+def add_comparison_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric", choices=_METRICS, default="step_time", help="metric to compare (default: step_time)"
     )
     parser.add_argument(
-        "--confidence", type=share, default=0.95, help="confidence level of intervals and verdicts (default: 0.95)"
+        "--confidence",
+        type=parse_confidence,
+        default=0.95,
+        help="confidence level of intervals and verdicts (default: 0.95)",
     )
-    parser.add_argument("--margin", type=percent, default=1.0, metavar="PERCENT",
+    parser.add_argument("--margin", type=parse_percent, default=1.0, metavar="PERCENT",
                         help="smaller differences count as 'same' (default: 1)")  # fmt: skip
-    parser.add_argument("--between-processes", type=spread, metavar="PERCENT",
+    parser.add_argument("--between-processes", type=parse_spread, metavar="PERCENT",
                         help="standard deviation between processes, from earlier repeats; "
                         "used for a side with fewer than three processes")  # fmt: skip
     add_format(parser)
 
 
-def percent(text: str) -> float:
+def parse_percent(text: str) -> float:
     value = float(text.removesuffix("%"))
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text}: must be a percentage of at least 0")
     return value
 
 
-def spread(text: str) -> float:
-    value = percent(text)
+def parse_spread(text: str) -> float:
+    value = parse_percent(text)
     if value == 0:
         raise argparse.ArgumentTypeError(f"{text}: must be above 0")
     return value
 
 
-def share(text: str) -> float:
+def parse_confidence(text: str) -> float:
     value = float(text)
     if not 0.5 <= value <= 0.9999:
         raise argparse.ArgumentTypeError(f"{text}: must be between 0.5 and 0.9999")
     return value
 
 
-def rules_of(options: argparse.Namespace, **more: Any) -> Rules:
-    from dlbench.report.analysis.matching import Rules
+def comparison_rules(options: argparse.Namespace, **more: Any) -> ComparisonRules:
+    from dlbench.report.analysis.comparison_matching import ComparisonRules
 
     spread = options.between_processes
     margin = options.margin / 100
-    return Rules(
+    return ComparisonRules(
         metric=options.metric,
         confidence=options.confidence,
         between_processes=None if spread is None else spread / 100,
@@ -66,16 +69,16 @@ def rules_of(options: argparse.Namespace, **more: Any) -> Rules:
 
 
 def print_comparison(found: ComparisonResult, names: tuple[str, str], form: str) -> None:
-    from dlbench.report.listings.comparison import summary, tables, with_footnotes
+    from dlbench.report.listings.comparison import comparison_tables, summary_line, with_footnotes
     from dlbench.table import render_all
 
-    systems, comparison = tables(found, names)
+    systems, comparison = comparison_tables(found, names)
     if form == "csv":
         # A CSV file holds one table; the rest goes to stderr.
         for row in systems.rows:
             say(f"systems differ in {row[0]}: {row[1]} in {names[0]}, {row[2]} in {names[1]}")
         print(render_all([comparison], form), end="")
-        say(summary(found))
+        say(summary_line(found))
         return
     if form == "text":
         comparison = with_footnotes(comparison)

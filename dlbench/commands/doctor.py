@@ -8,7 +8,7 @@ from typing import Any
 
 from dlbench.commands.arguments import (
     add_command,
-    some_path,
+    nonempty_path,
 )
 
 
@@ -16,11 +16,11 @@ def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "doctor", _doctor, "--site slurm/cpu.toml")
     parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")
-    parser.add_argument("--results", type=some_path, help="results folder to check")
+    parser.add_argument("--results", type=nonempty_path, help="results folder to check")
     parser.add_argument(
         "--node", action="store_true", help="run only the checks that a node must pass before a job starts"
     )
-    parser.add_argument("--token", type=some_path, help="with --node: a file that must exist on this node")
+    parser.add_argument("--token", type=nonempty_path, help="with --node: a file that must exist on this node")
     parser.add_argument("--json", action="store_true", help="print JSON, for example for a support ticket")
 
 
@@ -30,7 +30,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
     site = load_site(options.site) if options.site else None
     place = doctor.CheckContext(site=site, results=options.results, token=options.token, in_job=options.node)
-    findings = doctor.examine(place, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
+    findings = doctor.run_checks(place, doctor.NODE_CHECKS if options.node else doctor.CHECKS)
     if options.node and not options.json:
         # Only problems, one line each: a job of many nodes would print too much otherwise.
         findings = [finding for finding in findings if finding.level in ("warn", "fail")]

@@ -9,7 +9,7 @@ from dlbench.atomic_file import save_text
 from dlbench.commands.arguments import (
     add_command,
     add_sources,
-    some_path,
+    nonempty_path,
 )
 from dlbench.errors import BadInput
 from dlbench.messages import say
@@ -20,9 +20,14 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "export", _export, "results --format csv -o results.csv")
     add_sources(parser)
     parser.add_argument(
-        "--format", choices=_EXPORTS, required=True, help="output format; mlperf contains only system descriptions"
+        "--format",
+        choices=_EXPORT_FORMATS,
+        required=True,
+        help="output format; mlperf contains only system descriptions",
     )
-    parser.add_argument("-o", "--output", type=some_path, help="output file (default: stdout; required for parquet)")
+    parser.add_argument(
+        "-o", "--output", type=nonempty_path, help="output file (default: stdout; required for parquet)"
+    )
     parser.add_argument(
         "--public",
         action="store_true",
@@ -30,7 +35,7 @@ def add(commands: Any) -> None:
     )
 
 
-_EXPORTS = ("csv", "json", "parquet", "mlperf", "bencher", "prometheus", "junit", "mllog", "jube")
+_EXPORT_FORMATS = ("csv", "json", "parquet", "mlperf", "bencher", "prometheus", "junit", "mllog", "jube")
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -39,11 +44,11 @@ def _export(options: argparse.Namespace) -> None:
             f"--public needs --format parquet, not {options.format}; export to Parquet first, then convert that file"
         )
     if options.format == "parquet":
-        from dlbench.results import public
+        from dlbench.results import anonymization
 
         if options.output is None:
             raise BadInput("--format parquet needs -o FILE")
-        count = public.write(options.sources, options.output, private=not options.public)
+        count = anonymization.write_records(options.sources, options.output, private=not options.public)
         say(f"wrote {count} rows to {options.output}")
         return
     from dlbench.report.export import export_parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_format, add_sources, save_figure, some_path
+from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, save_figure
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -16,20 +16,20 @@ def add(commands: Any) -> None:
     add_sources(parser)
     parser.add_argument(
         "--false-alarms",
-        type=_share,
+        type=_parse_share,
         default=0.05,
         metavar="SHARE",
         help="probability of at least one false alarm in the whole fleet (default: 0.05)",
     )
     parser.add_argument(
         "--margin",
-        type=_share,
+        type=_parse_share,
         default=0.01,
         metavar="SHARE",
         help="smaller slowdowns do not count as outliers (default: 0.01)",
     )
     parser.add_argument("--since", metavar="DATE", help="use only attempts from this date on")
-    parser.add_argument("--map", type=some_path, metavar="FOLDER", help="save a map of the nodes in this folder")
+    parser.add_argument("--map", type=nonempty_path, metavar="FOLDER", help="save a map of the nodes in this folder")
     parser.add_argument("--list", action="store_true", help="print only the slow nodes, in Slurm's syntax")
     add_format(parser)
     parser.epilog = f"exit status: 0 no outlier, 1 outliers, 2 cannot decide\n\n{parser.epilog}"
@@ -39,12 +39,12 @@ def _fleet(options: argparse.Namespace) -> int:
     from dlbench.node_list import fold_nodes
     from dlbench.report.analysis import fleet
     from dlbench.report.listings import fleet as listing
-    from dlbench.results.reduction import parse_since
+    from dlbench.results.aggregation import parse_since
     from dlbench.table import render_all
 
     since = parse_since(options.since) if options.since else None
-    rows = fleet.read(options.sources, since)
-    found = fleet.fleet(rows, fleet.bounds(options.sources), options.false_alarms, options.margin)
+    rows = fleet.read_processes(options.sources, since)
+    found = fleet.compare_units(rows, fleet.fleet_ceilings(options.sources), options.false_alarms, options.margin)
     if options.map:
         from dlbench.report.figures import plots_fleet
 
@@ -52,13 +52,13 @@ def _fleet(options: argparse.Namespace) -> int:
     if options.list:
         print(fold_nodes(found.nodes))
     else:
-        outliers, units = listing.tables(found)
+        outliers, units = listing.fleet_tables(found)
         print(render_all([outliers, units] if outliers.rows else [units], options.format), end="")
-    say(listing.summary(found))
+    say(listing.summary_line(found))
     return SOME_FAILED if found.outliers else OK if found.tests else NOT_DECIDED
 
 
-def _share(text: str) -> float:
+def _parse_share(text: str) -> float:
     try:
         value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
     except ValueError:

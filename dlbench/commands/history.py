@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench import units
-from dlbench.commands.arguments import add_command, add_format, add_sources, save_figure, some_path
+from dlbench.commands.arguments import add_command, add_format, add_sources, nonempty_path, save_figure
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -17,29 +17,31 @@ def add(commands: Any) -> None:
     add_sources(parser)
     parser.add_argument("--since", metavar="DATE", help="report only changes from this date on")
     parser.add_argument("--fail-on-change", action="store_true", help="exit with status 1 if a change is reported")
-    parser.add_argument("--plot", type=some_path, metavar="FOLDER", help="save a figure of all lines in this folder")
+    parser.add_argument(
+        "--plot", type=nonempty_path, metavar="FOLDER", help="save a figure of all lines in this folder"
+    )
     add_format(parser)
 
 
 def _history(options: argparse.Namespace) -> int:
     from dlbench.report.analysis import history
     from dlbench.report.chapters import history_tables as listing
-    from dlbench.results.reduction import parse_since
+    from dlbench.results.aggregation import parse_since
     from dlbench.table import render_all
 
     since = parse_since(options.since) if options.since else None
-    found = history.read(options.sources)
+    found = history.read_history(options.sources)
     if options.plot:
         from dlbench.report.figures import plots_history
 
-        save_figure(lambda: plots_history.lines(found.lines), options.plot)
+        save_figure(lambda: plots_history.history_plot(found.lines), options.plot)
     shown, lines = listing.changes_table(found, since), listing.lines_table(found)
     print(render_all([shown, lines] if shown.rows else [lines], options.format), end="")
-    judged = sum(line.judged for line in found.lines)
+    judged = sum(line.is_long_enough for line in found.lines)
     changes = found.changes(since)
     if not judged:
         say("cannot decide: no case was measured on enough days")
         return NOT_DECIDED
-    found_text = f"{units.counted(judged, 'line')}: {units.counted(len(changes), 'change')}"
+    found_text = f"{units.count_text(judged, 'line')}: {units.count_text(len(changes), 'change')}"
     say(f"{found_text}{f' since {options.since}' if since else ''}")
     return SOME_FAILED if changes and options.fail_on_change else OK

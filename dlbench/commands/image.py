@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.commands.arguments import (
     add_command,
 )
@@ -24,7 +24,10 @@ def add(commands: Any) -> None:
 
 def _image(options: argparse.Namespace) -> None:
     if options.action == "recipes":
-        say(f"written: {shipped.copy(shipped.RECIPES, Path('containers'))}/; README.md in it explains them")
+        say(
+            f"written: {bundled_files.copy_file(bundled_files.RECIPES, Path('containers'))}/; README.md in it "
+            f"explains them"
+        )
         return
     if not options.site:
         raise BadInput("`dlbench image import` needs --site; run `dlbench sites` to list the profiles")

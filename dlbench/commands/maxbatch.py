@@ -12,15 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import add_command, add_format
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
-from dlbench.launch.max_batch import LARGEST, Runs, Trial, device_bytes, find_largest, make_case, memory_limit
+from dlbench.launch.max_batch import (
+    MAX_BATCH_SIZE,
+    Trial,
+    TrialRunner,
+    device_bytes,
+    find_largest,
+    make_case,
+    memory_limit,
+)
 from dlbench.messages import say
 
 if TYPE_CHECKING:
     from dlbench.suites.case import Case
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_BYTE_UNITS = {
+    "": 1,
+    "k": 10**3,
+    "m": 10**6,
+    "g": 10**9,
+    "t": 10**12,
+    "ki": 2**10,
+    "mi": 2**20,
+    "gi": 2**30,
+    "ti": 2**40,
+}
 #: Larger than any address space: a larger value is a typing error.
-_MOST_BYTES = 2**60
+_MAX_BYTES = 2**60
 
 
 def add(commands: Any) -> None:
@@ -29,12 +47,16 @@ def add(commands: Any) -> None:
     parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
     parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],
                         help="set an axis (-P mode=inference -P precision=amp_bf16); repeatable")  # fmt: skip
-    parser.add_argument("--memory", type=_bytes, metavar="SIZE",
+    parser.add_argument("--memory", type=_parse_bytes, metavar="SIZE",
                         help="CPU only: memory limit of the process, such as 2GiB (default: free memory)")  # fmt: skip
-    parser.add_argument("--within", type=_percent, default=1.0, metavar="PERCENT",
+    parser.add_argument("--within", type=_parse_percent, default=1.0, metavar="PERCENT",
                         help="stop when a batch at most this much larger does not fit (default: 1)")  # fmt: skip
     parser.add_argument(
-        "--timeout", type=_seconds, default=600.0, metavar="SECONDS", help="time limit of one test run (default: 600)"
+        "--timeout",
+        type=_parse_seconds,
+        default=600.0,
+        metavar="SECONDS",
+        help="time limit of one test run (default: 600)",
     )
     add_format(parser)
 
@@ -46,7 +68,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
     from dlbench.units import bytes_
 
     make_case(options.model, options.overrides, "auto")  # report wrong values before the slow device probe
-    found = probe.probe([options.model])
+    found = probe.probe_machine([options.model])
     case = make_case(options.model, options.overrides, found.device_kind)
     probe.require_devices([case], found)
     if case.device == "cuda" and options.memory is not None:
@@ -58,7 +80,7 @@ def _maxbatch(options: argparse.Namespace) -> int:
         where = found.facts["cpu_model"] or "the CPU"
     say(f"{case.model} {case.mode} {case.precision} on {where}: at most {bytes_(limit_bytes)}")
     with tempfile.TemporaryDirectory(prefix="dlbench-maxbatch-") as folder:
-        runs = Runs(case, Path(folder), limit_bytes, options.timeout)
+        runs = TrialRunner(case, Path(folder), limit_bytes, options.timeout)
         try:
             line = runs.prediction()
             trials = find_largest(lambda batch: runs.trial(batch, line), line, runs.room_bytes, options.within / 100)
@@ -66,12 +88,12 @@ def _maxbatch(options: argparse.Namespace) -> int:
             fitting = [trial.batch_size for trial in runs.done if trial.fits]
             say(f"stopped by {stop.signal_name}; largest batch that fitted so far: {max(fitting, default='none')}")
             return INTERRUPTED
-    _print(case, trials, limit_bytes, options.format)
+    _print_trials(case, trials, limit_bytes, options.format)
     return OK if any(t.fits for t in trials) else SOME_FAILED
 
 
-def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:
-    from dlbench.table import Cell, Column, Table, bytes_of, render
+def _print_trials(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None:
+    from dlbench.table import Cell, Column, Table, bytes_text, render
 
     largest = max((t.batch_size for t in trials if t.fits), default=None)
     failing = min((t for t in trials if not t.fits), key=lambda t: t.batch_size, default=None)
@@ -89,9 +111,9 @@ def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None
     columns = [
         Column("batch_size", "batch"),
         Column("fits"),
-        Column("predicted_bytes", "predicted", "right", bytes_of),
-        Column("allocated_peak_bytes", "allocated", "right", bytes_of),
-        Column("rss_peak_bytes", "resident", "right", bytes_of),
+        Column("predicted_bytes", "predicted", "right", bytes_text),
+        Column("allocated_peak_bytes", "allocated", "right", bytes_text),
+        Column("rss_peak_bytes", "resident", "right", bytes_text),
         Column("seconds", "time [s]"),
         Column("reason", "", "left"),
     ]
@@ -100,26 +122,26 @@ def _print(case: Case, trials: list[Trial], limit_bytes: int, form: str) -> None
     rows: list[list[Cell]] = [[getattr(t, c.key) for c in columns] for t in deciding]
     result = "no batch fits" if largest is None else f"largest batch that fits: {largest}"
     after = f"; {failing.batch_size} does not" if failing and largest else ""
-    after = "; larger batches were not tried" if largest == LARGEST else after
+    after = "; larger batches were not tried" if largest == MAX_BATCH_SIZE else after
     print(render(Table(columns, rows, f"{case.model}, {case.mode}, {case.precision}", [result + after]), form), end="")
 
 
-def _bytes(text: str) -> int:
+def _parse_bytes(text: str) -> int:
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?([kmgt]?i?)b?", text.strip().lower())
-    size = float(match.group(1)) * _UNITS.get(match.group(2), 0) if match else 0.0
-    if not 1 <= size < _MOST_BYTES:
+    size = float(match.group(1)) * _BYTE_UNITS.get(match.group(2), 0) if match else 0.0
+    if not 1 <= size < _MAX_BYTES:
         raise argparse.ArgumentTypeError(f"'{text}' is not a size; use for example 2GiB or 500MB")
     return int(size)
 
 
-def _seconds(text: str) -> float:
+def _parse_seconds(text: str) -> float:
     value = float(text) if re.fullmatch(r"[0-9.]+(e[0-9]+)?", text) and text != "." else 0.0
     if not 0 < value < 1e9:
         raise argparse.ArgumentTypeError(f"{text}: must be a time above 0 s")
     return value
 
 
-def _percent(text: str) -> float:
+def _parse_percent(text: str) -> float:
     value = float(text.removesuffix("%"))
     if not 0 <= value < 100:
         raise argparse.ArgumentTypeError(f"{text}: must be a percentage from 0 to below 100")

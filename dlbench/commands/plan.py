@@ -10,7 +10,7 @@ from dlbench.commands.arguments import (
     add_format,
     add_results_folder,
     add_suite,
-    say_estimate,
+    print_time_estimate,
 )
 from dlbench.messages import say
 
@@ -36,7 +36,7 @@ def _plan(options: argparse.Namespace) -> None:
     if any("device" in pattern for pattern in suite.exclude) and any(c.device == "auto" for c in suite.cases()):
         say("this suite excludes cases by device, which is unknown here; add -P device=cuda or -P device=cpu")
     print_plan(suite, suite.cases(), options.format)
-    say_estimate(suite, options.results)
+    print_time_estimate(suite, options.results)
 
 
 def print_plan(suite: Suite, cases: list[Case], form: str) -> None:

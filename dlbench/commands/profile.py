@@ -10,10 +10,10 @@ from dlbench.commands.arguments import (
     add_command,
     add_format,
     add_results_folder,
-    new_name,
-    some_path,
+    new_run_name,
+    nonempty_path,
 )
-from dlbench.commands.worker_job import MARGIN_S, positive_time, run_worker
+from dlbench.commands.worker_job import STARTUP_MARGIN_S, parse_positive_time, run_worker
 from dlbench.errors import BadInput
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     )
     add_results_folder(parser, "results folder with the ceilings")
     parser.add_argument(
-        "-o", "--output", type=some_path, help="new folder for the profile (default: RESULTS/profiles/<id>)"
+        "-o", "--output", type=nonempty_path, help="new folder for the profile (default: RESULTS/profiles/<id>)"
     )
     parser.add_argument("--time", default="10s", metavar="TIME", help="measuring time (default: 10s)")
     parser.add_argument("--trace-steps", type=int, default=3, help="steps in the trace; 0 writes no trace (default: 3)")
@@ -46,7 +46,7 @@ def add(commands: Any) -> None:
 
 
 #: A longer trace is too large for any viewer.
-MOST_TRACE_STEPS = 1000
+MAX_TRACE_STEPS = 1000
 
 
 def _profile(options: argparse.Namespace) -> int:
@@ -59,10 +59,10 @@ def _profile(options: argparse.Namespace) -> int:
 
     # The worker resolves device "auto": this process does not load torch.
     case = one_case("profile", options.model, options.overrides)
-    time_s = positive_time(options.time, "--time")
-    if not 0 <= options.trace_steps <= MOST_TRACE_STEPS:
-        raise BadInput(f"--trace-steps is {options.trace_steps}; it must be from 0 to {MOST_TRACE_STEPS}")
-    run_id, started_at = new_name(case.id)
+    time_s = parse_positive_time(options.time, "--time")
+    if not 0 <= options.trace_steps <= MAX_TRACE_STEPS:
+        raise BadInput(f"--trace-steps is {options.trace_steps}; it must be from 0 to {MAX_TRACE_STEPS}")
+    run_id, started_at = new_run_name(case.id)
     folder = options.output or options.results / bounds_schema.PROFILES_FOLDER / run_id
     if folder.exists():
         raise BadInput(f"'{folder}' already exists; choose another folder with -o")
@@ -70,10 +70,10 @@ def _profile(options: argparse.Namespace) -> int:
     request = {"kind": "profile", "case": case.to_dict(), "time_s": time_s, "trace_steps": options.trace_steps}
     if options.kernels:
         request["kernels"] = True
-    text = run_worker(request, folder, max(case.protocol.timeout_s, 3 * time_s + MARGIN_S))
+    text = run_worker(request, folder, max(case.protocol.timeout_s, 3 * time_s + STARTUP_MARGIN_S))
     if text is None:
         return SOME_FAILED
-    run = bounds_records.named(bounds_records.profile_run(text), run_id, started_at)
+    run = bounds_records.with_run_id(bounds_records.parse_profile_run(text), run_id, started_at)
     ceilings = bounds_schema.read_ceilings(options.results)
     roof = find_roof(ceilings, run.where, case.precision)
     bounds_schema.write_layers(folder, run)

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.commands.arguments import add_command, add_format
 from dlbench.report.listings.projection import projection_table
 
@@ -33,7 +33,7 @@ def _project(options: argparse.Namespace) -> None:
 
     if options.images > MAX_IMAGES:
         raise BadInput(f"--images {options.images} is above the limit of {MAX_IMAGES:.0e}")
-    prices = read_prices(shipped.find("price list", options.prices)) if options.prices is not None else None
+    prices = read_prices(bundled_files.find_file("price list", options.prices)) if options.prices is not None else None
     rows = store.load(options.results)
     table = projection_table(rows, options.images, options.epochs, options.model, prices)
     print(render(table, options.format), end="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import add_command, add_sources, some_path
+from dlbench.commands.arguments import add_command, add_sources, nonempty_path
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -14,7 +14,9 @@ def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "publish", _publish, "results -o published/h200")
     add_sources(parser)
-    parser.add_argument("-o", "--output", type=some_path, required=True, metavar="FOLDER", help="new or empty folder")
+    parser.add_argument(
+        "-o", "--output", type=nonempty_path, required=True, metavar="FOLDER", help="new or empty folder"
+    )
     parser.add_argument("--title", help="report title")
 
 

@@ -22,6 +22,6 @@ def add(commands: Any) -> None:
 
 
 def _query(options: argparse.Namespace) -> None:
-    from dlbench.report.listings.query_result import answer
+    from dlbench.report.listings.query_result import format_query
 
-    print(answer(options.sql, options.results or ["results"], options.format), end="")
+    print(format_query(options.sql, options.results or ["results"], options.format), end="")

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.commands.arguments import (
     add_command,
-    some_path,
+    nonempty_path,
 )
 from dlbench.errors import BadInput
 from dlbench.messages import say
@@ -27,13 +27,20 @@ def add(commands: Any) -> None:
         help="results folders, Parquet files, patterns or web addresses (default: results); NAME=SOURCE names a system",
     )
     parser.add_argument(
-        "-o", "--output", type=some_path, default=Path("reports/latest"), help="report folder (default: reports/latest)"
+        "-o",
+        "--output",
+        type=nonempty_path,
+        default=Path("reports/latest"),
+        help="report folder (default: reports/latest)",
     )
     parser.add_argument("--title", help="title of the report")
     parser.add_argument("--baseline", metavar="NAME", help="speedup baseline: name of a system (default: the first)")
     parser.add_argument("--prices", metavar="FILE", help="TOML file with prices, for the cost of a training")
     parser.add_argument(
-        "--mix", type=some_path, metavar="FILE", help="TOML file with your mix of work, to compare systems for this mix"
+        "--mix",
+        type=nonempty_path,
+        metavar="FILE",
+        help="TOML file with your mix of work, to compare systems for this mix",
     )
     parser.add_argument(
         "--with-reference", action="store_true", help="also show the reference systems that come with dlbench"
@@ -44,25 +51,28 @@ def _report(options: argparse.Namespace) -> None:
     from dlbench.heap import keep_freed_memory
     from dlbench.report import build
     from dlbench.report.analysis import content
-    from dlbench.report.analysis.mix import read_mix
     from dlbench.report.analysis.projection import read_prices
+    from dlbench.report.analysis.workload_mix import read_mix
     from dlbench.report.listings import summary
-    from dlbench.results import published, training_store
+    from dlbench.results import remote_results, training_store
 
     # Columns of a large store take hundreds of megabytes each; page faults would cost 20 % of the time.
     keep_freed_memory()
-    references = _references() if options.with_reference else []
-    prices = read_prices(shipped.find("price list", options.prices)) if options.prices else None
+    references = _reference_sources() if options.with_reference else []
+    prices = read_prices(bundled_files.find_file("price list", options.prices)) if options.prices else None
     mix = read_mix(options.mix) if options.mix else ()
     _show_step("reading")
-    sources = [published.local(source, lambda file: _show_step(f"downloading {file}")) for source in options.sources]
-    found = content.read([*sources, *references], options.baseline, prices, _show_step, mix=mix)
-    if found.attempts.empty and not found.skipped and training_store.read(found.sources).empty:
+    sources = [
+        remote_results.download_source(source, lambda file: _show_step(f"downloading {file}"))
+        for source in options.sources
+    ]
+    found = content.read_content([*sources, *references], options.baseline, prices, _show_step, mix=mix)
+    if found.attempts.empty and not found.skipped and training_store.read_trainings(found.sources).empty:
         _show_step("")
         raise BadInput(f"{' '.join(options.sources)} has no records; run `dlbench run quick` first")
-    html = build.write(found, options.output, options.title, progress=_show_step)
+    html = build.write_report(found, options.output, options.title, progress=_show_step)
     _show_step("")
-    print(summary.terminal(found))
+    print(summary.terminal_summary(found))
     for problem in found.skipped:
         say(f"dlbench: warning: {problem}")
     say(f"\nreport: {html}")
@@ -75,13 +85,15 @@ def _show_step(what: str) -> None:
             print(f"\r\x1b[K{what[:70]}{' ...' if what else ''}", end="", file=sys.stderr, flush=True)
 
 
-def _references() -> list[str]:
+def _reference_sources() -> list[str]:
     """Folders of the published reference reports, as NAME=FOLDER sources.
 
     Raises:
         BadInput: no reference report is installed.
     """
-    found = sorted(folder for folder in shipped.REPORTS.glob("reference-*") if any(folder.glob("*.parquet")))
+    found = sorted(folder for folder in bundled_files.REPORTS.glob("reference-*") if any(folder.glob("*.parquet")))
     if not found:
-        raise BadInput(f"no reference systems in {shipped.REPORTS}; give their Parquet files as additional sources")
+        raise BadInput(
+            f"no reference systems in {bundled_files.REPORTS}; give their Parquet files as additional sources"
+        )
     return [f"{folder.name}={folder}" for folder in found]

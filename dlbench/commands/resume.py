@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench.commands.arguments import (
-    SHARED_FOLDER,
+    SHARED_FOLDER_HELP,
     add_command,
     add_results_folder,
 )
@@ -17,16 +17,16 @@ from dlbench.messages import say
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "resume", _resume, "--dry-run")
-    add_results_folder(parser, SHARED_FOLDER)
+    add_results_folder(parser, SHARED_FOLDER_HELP)
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted without submitting it")
 
 
 def _resume(options: argparse.Namespace) -> int:
-    from dlbench.commands.submit import show_job
+    from dlbench.commands.submit import print_job_line
     from dlbench.launch import jobs
 
     try:
-        jobs.resume(options.results, options.dry_run, show_job)
+        jobs.resume(options.results, options.dry_run, print_job_line)
     except jobs.ReportRefused as error:
         say(f"dlbench: {error}")
         return SOME_FAILED

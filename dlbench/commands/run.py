@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dlbench.campaign import existing
+from dlbench.campaign import results_maintenance
 from dlbench.commands.arguments import (
     add_command,
     add_results_folder,
     add_suite,
 )
-from dlbench.commands.worker_job import positive_time
+from dlbench.commands.worker_job import parse_positive_time
 from dlbench.exit_codes import INTERRUPTED, OK
 from dlbench.messages import say
 
@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
     )
 
 
-def _in_order(cases: list[Case], waiting: list[Case]) -> list[Case]:
+def _unfinished_cases(cases: list[Case], waiting: list[Case]) -> list[Case]:
     """Return the cases with a process left to measure, each once, in the suite's order."""
     ids, samples = {case.id for case in waiting}, {case.sample_id for case in waiting}
     numbered = any(case.repeat for case in cases)  # by the axis `repeat`
@@ -47,24 +47,28 @@ def _in_order(cases: list[Case], waiting: list[Case]) -> list[Case]:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from dlbench.campaign.measure import measure_cases, waiting_cases
-    from dlbench.campaign.session import prepare
+    from dlbench.campaign.measure import cases_to_measure, measure_cases
+    from dlbench.campaign.preparation import prepare_campaign
     from dlbench.commands.plan import print_plan
     from dlbench.launch import processes
     from dlbench.suites.suite import load_suite
 
-    budget_s = positive_time(options.budget, "--budget") if options.budget else None
+    budget_s = parse_positive_time(options.budget, "--budget") if options.budget else None
     suite = load_suite(options.suite, options.overrides)
     with processes.stopping_on_signals():
         try:
-            campaign, cases = prepare(suite, options.results, options.launcher, options.step, not options.dry_run)
+            campaign, cases = prepare_campaign(
+                suite, options.results, options.launcher, options.step, not options.dry_run
+            )
             if options.dry_run:
-                waiting = waiting_cases(campaign, cases, options.fresh, existing.look(options.results))
+                waiting = cases_to_measure(
+                    campaign, cases, options.fresh, results_maintenance.read_stored_attempts(options.results)
+                )
                 if not waiting:
                     say("nothing is left to measure; --fresh measures all cases again")
                     return OK
                 cases = suite.cases(device=cases[0].device)
-                print_plan(suite, _in_order(cases, waiting), "text")
+                print_plan(suite, _unfinished_cases(cases, waiting), "text")
                 return OK
             return measure_cases(campaign, cases, options.fresh, suite.max_processes, budget_s)
         except processes.Stopped as stop:

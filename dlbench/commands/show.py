@@ -22,4 +22,4 @@ def add(commands: Any) -> None:
 def _show(options: argparse.Namespace) -> None:
     from dlbench.report.listings import record
 
-    print(record.show(options.record, options.results or ["results"], options.format), end="")
+    print(record.show_record(options.record, options.results or ["results"], options.format), end="")

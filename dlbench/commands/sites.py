@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench.commands.arguments import add_command, add_format
-from dlbench.commands.suites import add_copy, copy, print_files
+from dlbench.commands.suites import add_copy_option, copy_bundled_file, print_files
 
 if TYPE_CHECKING:
     from dlbench.table import Cell
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "sites", _sites, "--copy cpu")
-    add_copy(parser, "site profile")
+    add_copy_option(parser, "site profile")
     add_format(parser)
 
 
@@ -27,6 +27,6 @@ def _sites(options: argparse.Namespace) -> None:
         return [read_toml(file, "a site profile").get("description", str, "")]
 
     if options.copy:
-        copy("site profile", options.copy, "dlbench doctor --site {}")
+        copy_bundled_file("site profile", options.copy, "dlbench doctor --site {}")
     else:
         print_files("site profile", "sites", ("site", "description"), describe, options.format)

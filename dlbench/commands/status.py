@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench import units
 from dlbench.commands.arguments import (
-    SHARED_FOLDER,
+    SHARED_FOLDER_HELP,
     add_command,
     add_results_folder,
 )
@@ -18,15 +18,15 @@ from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
 if TYPE_CHECKING:
-    from dlbench.launch.counts import Counts
-    from dlbench.launch.job_watch import Campaign
-    from dlbench.launch.jobs import Status
+    from dlbench.launch.case_counts import CaseCounts
+    from dlbench.launch.job_watch import CampaignSummary
+    from dlbench.launch.jobs import SubmissionStatus
 
 
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "status", _status, "--results results/classic")
-    add_results_folder(parser, SHARED_FOLDER)
+    add_results_folder(parser, SHARED_FOLDER_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--watch", action="store_true", help="wait for the end of the jobs")
     parser.add_argument(
@@ -38,17 +38,17 @@ def add(commands: Any) -> None:
 def _status(options: argparse.Namespace) -> int:
     from dlbench.launch import job_watch, jobs
 
-    folders = job_watch.folders_below(options.results)
+    folders = job_watch.results_folders_below(options.results)
     if options.watch and folders:
         return watch(folders)
     if folders and folders != [options.results]:
-        _print_campaigns(job_watch.campaigns(folders), options.json)
+        _print_campaigns(job_watch.summarize_campaigns(folders), options.json)
         return OK
-    found = jobs.status(options.results)
+    found = jobs.submission_statuses(options.results)
     if options.energy:
         from dlbench.launch import accounted_energy
 
-        found = accounted_energy.added(found, options.results)
+        found = accounted_energy.with_energy(found, options.results)
     if found[0].slurm_error:
         say(f"dlbench: {found[0].slurm_error}; job states are unknown, cases are counted from their files")
     if options.json:
@@ -65,11 +65,11 @@ def watch(folders: Sequence[Path]) -> int:
     """Wait for the end of all jobs of these results folders; return the exit status."""
     from dlbench.launch import job_watch
 
-    complete = job_watch.wait(folders, lambda found: _print_campaigns(found, False), say)
+    complete = job_watch.wait_for_jobs(folders, lambda found: _print_campaigns(found, False), say)
     return OK if complete else SOME_FAILED
 
 
-def _print_campaigns(campaigns: Sequence[Campaign], as_json: bool) -> None:
+def _print_campaigns(campaigns: Sequence[CampaignSummary], as_json: bool) -> None:
     if as_json:
         import json
 
@@ -77,25 +77,25 @@ def _print_campaigns(campaigns: Sequence[Campaign], as_json: bool) -> None:
         return
     for one in campaigns:
         on_nodes = f" on {one.nodes} nodes or GPUs" if one.nodes else ""
-        active = f"; {units.counted(one.active_jobs, 'job')} queued or running" if one.active_jobs else ""
-        print(f"{one.folder}: {one.suite}{on_nodes}: {_counted(one.counts)}{active}", flush=True)
+        active = f"; {units.count_text(one.active_jobs, 'job')} queued or running" if one.active_jobs else ""
+        print(f"{one.folder}: {one.suite}{on_nodes}: {_counts_text(one.counts)}{active}", flush=True)
 
 
-def _counted(count: Counts) -> str:
+def _counts_text(count: CaseCounts) -> str:
     return (
         f"{count.total} processes: {count.done} done, {count.running} running, {count.failed} failed, "
         f"{count.out_of_memory} out of memory, {count.missing} missing"
     )
 
 
-def _print_status(status: Status) -> None:
+def _print_status(status: SubmissionStatus) -> None:
     for count in status.counts:
         system = f" on {count.system_key}" if count.system_key else ""
-        print(f"{status.submission}{system}: {_counted(count)}")
+        print(f"{status.submission}{system}: {_counts_text(count)}")
     for job, state in status.jobs:
         used = f"{state.elapsed} of {state.limit}" if state.state == "RUNNING" else ""
         reason = f"({state.reason})" if state.state == "PENDING" and state.reason not in ("", "None") else ""
         energy = status.energy.get(job.job_id)
         words = [f"  {state.id:<14} {job.kind:<9} {state.state:<10}", state.nodes, used, reason]
-        words += [energy.words] if energy else []
+        words += [energy.text] if energy else []
         print(" ".join(word for word in words if word).rstrip())

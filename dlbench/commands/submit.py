@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from dlbench import units
 from dlbench.commands.arguments import (
-    SHARED_FOLDER,
+    SHARED_FOLDER_HELP,
     add_command,
     add_results_folder,
     add_suite,
-    say_estimate,
+    print_time_estimate,
 )
 from dlbench.errors import BadInput
 from dlbench.exit_codes import OK, SOME_FAILED
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dlbench.suites.suite import Suite
 
 #: Maximum length of a list of nodes in a message.
-MOST_CHARACTERS = 300
+MAX_MESSAGE_CHARACTERS = 300
 
 
 def add(commands: Any) -> None:
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "submit", _submit, "quick --site nvidia-pyxis --dry-run")
     add_suite(parser)
     parser.add_argument("--site", required=True, help="site profile: a TOML file, or a name from `dlbench sites`")
-    add_results_folder(parser, SHARED_FOLDER)
+    add_results_folder(parser, SHARED_FOLDER_HELP)
     parser.add_argument(
         "--array", default="1", metavar="N[%M]", help="split the cases over N jobs; run at most M at once (default: 1)"
     )
@@ -42,7 +42,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--each-gpu", action="store_true", help="measure the suite on every GPU separately")
     parser.add_argument("--nodes", metavar="LIST", help="with --each-node or --each-gpu: only these nodes, as n[1-40]")
     parser.add_argument(
-        "--after", type=_job_id, action="append", default=[], metavar="JOBID", help="start after this job; repeatable"
+        "--after",
+        type=_parse_job_id,
+        action="append",
+        default=[],
+        metavar="JOBID",
+        help="start after this job; repeatable",
     )
     parser.add_argument("--wait", action="store_true", help="wait for the end of the jobs")
     reporting = parser.add_mutually_exclusive_group()
@@ -59,15 +64,15 @@ def add(commands: Any) -> None:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    from dlbench.launch import batch, jobs, probe
+    from dlbench.launch import batch_systems, jobs, probe
     from dlbench.launch.results_folder import check_folder
-    from dlbench.launch.sites import load_site, remarks
+    from dlbench.launch.sites import load_site, settings_without_effect
     from dlbench.suites.suite import load_suite, models_of
 
     site = load_site(options.site)
-    for remark in remarks(site):
+    for remark in settings_without_effect(site):
         say(remark)
-    if site.container.runtime != "none" and jobs.checkout() is None:
+    if site.container.runtime != "none" and jobs.checkout_folder() is None:
         say("dlbench is an installed package here; install it in the container image, too (pip install dlbench)")
     suite = load_suite(options.suite, options.overrides)
     # A misspelt network would otherwise fail after hours in the queue.
@@ -77,7 +82,7 @@ def _submit(options: argparse.Namespace) -> int:
     if options.each_node or options.each_gpu or options.nodes:
         return _submit_each_node(options, suite, site)
     array, throttle = jobs.parse_array(options.array)
-    submission = jobs.prepare(
+    submission = jobs.prepare_submission(
         suite,
         options.overrides,
         site,
@@ -90,10 +95,10 @@ def _submit(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         print(jobs.submission_text(submission, options.after))
-        say_estimate(suite, options.results)
+        print_time_estimate(suite, options.results)
         if options.write:
             check_folder(options.results)
-            jobs.write(submission)
+            jobs.write_submission(submission)
             script = submission.folder / submission.scripts[0].name
             say(f"wrote the scripts; to run them inside an allocation: bash {script}")
         else:
@@ -102,29 +107,31 @@ def _submit(options: argparse.Namespace) -> int:
     if options.report_only and not options.results.is_dir():
         raise BadInput(f"results folder '{options.results}' does not exist; check --results")
     check_folder(options.results)
-    jobs.check_array(max(script.array for script in submission.scripts), batch.of(site).max_array_size())
+    jobs.check_array(
+        max(script.array for script in submission.scripts), batch_systems.batch_system_of(site).max_array_size()
+    )
     after = jobs.active_jobs(options.results, ("campaign",)) if options.report_only else []
     refused = None
     taken: list[SubmittedJob] = []
     try:
-        jobs.submit(submission, [*options.after, *after], lambda job: _note(taken, job))
+        jobs.submit(submission, [*options.after, *after], lambda job: _show_taken_job(taken, job))
     except jobs.ReportRefused as error:
         refused = error
-    say(f"{suite.name}: {units.counted(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
+    say(f"{suite.name}: {units.count_text(submission.num_cases, 'case')} -> {options.results}/ at {site.name}")
     if refused:
         say(f"dlbench: {refused}")
         return SOME_FAILED
     if not options.wait:
         say(f"run `dlbench status --results {options.results}` to see the progress")
-    return _after_submission(options, [options.results], taken)
+    return _warn_and_wait(options, [options.results], taken)
 
 
-def _after_submission(options: argparse.Namespace, folders: list[Path], taken: list[SubmittedJob]) -> int:
+def _warn_and_wait(options: argparse.Namespace, folders: list[Path], taken: list[SubmittedJob]) -> int:
     """Name jobs that cannot start, and wait if asked to."""
     from dlbench.commands.status import watch
     from dlbench.launch import job_watch
 
-    stuck = job_watch.cannot_start(taken)
+    stuck = job_watch.blocked_job_lines(taken)
     for line in stuck:
         say(f"dlbench: {line}")
     if stuck:
@@ -132,9 +139,9 @@ def _after_submission(options: argparse.Namespace, folders: list[Path], taken: l
     return watch(folders) if options.wait else OK
 
 
-def _note(taken: list[SubmittedJob], job: SubmittedJob) -> None:
+def _show_taken_job(taken: list[SubmittedJob], job: SubmittedJob) -> None:
     taken.append(job)
-    show_job(job)
+    print_job_line(job)
 
 
 def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> int:
@@ -148,7 +155,7 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     if options.array != "1" or options.by_nodes or options.report_only or options.write:
         raise BadInput("--each-node cannot be combined with --array, --by-nodes, --report-only or --write")
     wanted = expand_nodes(options.nodes) if options.nodes else None
-    plan = each_node.plan(suite, site, options.results, wanted, options.each_gpu)
+    plan = each_node.plan_nodes(suite, site, options.results, wanted, options.each_gpu)
     noun = "GPU" if options.each_gpu else "node"
     for skipped, words in (
         (plan.done, "complete"),
@@ -157,29 +164,31 @@ def _submit_each_node(options: argparse.Namespace, suite: Suite, site: Site) -> 
     ):
         if skipped:
             names = fold_nodes({unit.node for unit in skipped})
-            shown = names if len(names) <= MOST_CHARACTERS else f"{names[:MOST_CHARACTERS]} ..."
-            say(f"skipped: {units.counted(len(skipped), noun)} {words}: {shown}")
-    submissions = (each_node.prepare(suite, options.overrides, site, options.results, unit) for unit in plan.submit)
+            shown = names if len(names) <= MAX_MESSAGE_CHARACTERS else f"{names[:MAX_MESSAGE_CHARACTERS]} ..."
+            say(f"skipped: {units.count_text(len(skipped), noun)} {words}: {shown}")
+    submissions = (
+        each_node.prepare_submission(suite, options.overrides, site, options.results, unit) for unit in plan.submit
+    )
     if options.dry_run:
         for submission in submissions:
             print(jobs.submission_text(submission, options.after))
-        say_estimate(suite, options.results, len(plan.submit))
+        print_time_estimate(suite, options.results, len(plan.submit))
         return OK
     check_folder(options.results)
-    taken, refused = each_node.submit(submissions, options.after, show_job)
-    say(f"{suite.name}: {units.counted(len(taken), noun)} submitted -> {options.results}/nodes/ at {site.name}")
+    taken, refused = each_node.submit(submissions, options.after, print_job_line)
+    say(f"{suite.name}: {units.count_text(len(taken), noun)} submitted -> {options.results}/nodes/ at {site.name}")
     if refused:
         say(f"dlbench: {refused}; run the same command later to submit the others")
-    folders = [each_node.folder_of(options.results, unit) for unit in (*plan.active, *plan.submit)]
-    status = _after_submission(options, [folder for folder in folders if folder.is_dir()], taken)
+    folders = [each_node.unit_folder(options.results, unit) for unit in (*plan.active, *plan.submit)]
+    status = _warn_and_wait(options, [folder for folder in folders if folder.is_dir()], taken)
     return SOME_FAILED if refused or plan.away else status
 
 
-def _job_id(text: str) -> str:
+def _parse_job_id(text: str) -> str:
     if not re.fullmatch(r"[0-9]+(_[0-9]+|\[[0-9]*\])?(\.[A-Za-z0-9.-]+)?", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a job id; write for example 4711")
     return text
 
 
-def show_job(job: SubmittedJob) -> None:
+def print_job_line(job: SubmittedJob) -> None:
     print(f"{job.job_id or '(not submitted)':<10} {job.kind:<9} {job.script}", flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.commands.arguments import add_command, add_format
 from dlbench.errors import BadInput
 from dlbench.messages import say
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     """Add the command to argparse's subparsers."""
     parser = add_command(commands, "suites", _suites, "--copy quick")
-    add_copy(parser, "suite")
+    add_copy_option(parser, "suite")
     add_format(parser)
 
 
@@ -31,20 +31,20 @@ def _suites(options: argparse.Namespace) -> None:
         return [len(suite.cases()), suite.description]
 
     if options.copy:
-        copy("suite", options.copy, "dlbench run {}")
+        copy_bundled_file("suite", options.copy, "dlbench run {}")
     else:
         print_files("suite", "suites", ("suite", "cases", "description"), describe, options.format)
 
 
-def add_copy(parser: argparse.ArgumentParser, kind: str) -> None:
+def add_copy_option(parser: argparse.ArgumentParser, kind: str) -> None:
     """Add `--copy`, which copies a bundled file of this kind."""
     parser.add_argument("--copy", metavar="NAME", help=f"copy this {kind} to the current folder, to edit it")
 
 
-def copy(kind: str, name: str, usage: str) -> None:
+def copy_bundled_file(kind: str, name: str, usage: str) -> None:
     """Copy a bundled file to the current folder and print how to use it."""
-    source = shipped.find(kind, name)
-    target = shipped.copy(source, Path(source.name))
+    source = bundled_files.find_file(kind, name)
+    target = bundled_files.copy_file(source, Path(source.name))
     say(f"wrote {target}; use it with `{usage.format(target)}`")
 
 
@@ -54,7 +54,7 @@ def print_files(
     """Print a table of all available files of this kind; files with errors are named below it.
 
     Args:
-        kind: a key of `shipped.FOLDERS`.
+        kind: a key of `bundled_files.FOLDERS`.
         command: the command that lists and copies them.
         columns: columns before the file; the first is the name.
         describe: returns the cells of the other columns; may raise BadInput.
@@ -63,7 +63,7 @@ def print_files(
 
     rows: list[list[Cell]] = []
     notes = []
-    for name, file in shipped.available(kind).items():
+    for name, file in bundled_files.available_files(kind).items():
         try:
             rows.append([name, *describe(file), str(file)])
         except BadInput as error:

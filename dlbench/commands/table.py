@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
 
 def _table(options: argparse.Namespace) -> None:
     from dlbench.facts.audit import COUNTED_MODELS, audit_table
-    from dlbench.facts.counted import facts_from_layers
+    from dlbench.facts.layer_totals import facts_from_layers
     from dlbench.facts.layers import catalogue_layers
     from dlbench.suites.catalog import CATALOG
 

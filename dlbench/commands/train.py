@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import add_command, add_format, add_results_folder, add_suite, new_name
-from dlbench.commands.worker_job import positive_time, run_worker
+from dlbench.commands.arguments import add_command, add_format, add_results_folder, add_suite, new_run_name
+from dlbench.commands.worker_job import parse_positive_time, run_worker
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 
@@ -34,19 +34,19 @@ def _train(options: argparse.Namespace) -> int:
     from dlbench.table import render
 
     suite, trainings = load_trainings(options.suite, options.overrides)
-    timeout_s = positive_time(options.timeout, "--timeout")
-    place = options.results / training_store.FOLDER
+    timeout_s = parse_positive_time(options.timeout, "--timeout")
+    place = options.results / training_store.TRAININGS_FOLDER
     check_folder(place)
     num_failed = 0
     for number, training in enumerate(trainings, 1):
-        run = _run(training, suite, place, timeout_s)
-        outcome = "failed" if run is None else _outcome(run)
-        say(f"[{number}/{len(trainings)}] {_setting(training)}  {outcome}")
+        run = _run_training(training, suite, place, timeout_s)
+        outcome = "failed" if run is None else _outcome_text(run)
+        say(f"[{number}/{len(trainings)}] {_setting_text(training)}  {outcome}")
         if run is None:
             num_failed += 1
         else:
-            training_store.write(options.results, run)
-    epochs = training_store.read([options.results])
+            training_store.write_training(options.results, run)
+    epochs = training_store.read_trainings([options.results])
     if not epochs.empty:
         epochs = epochs[epochs["suite"] == suite]
         print(render(training_table(epochs), options.format), end="")
@@ -55,25 +55,25 @@ def _train(options: argparse.Namespace) -> int:
     return SOME_FAILED if num_failed else OK
 
 
-def _run(training: Training, suite: str, place: Path, timeout_s: float) -> TrainingRun | None:
+def _run_training(training: Training, suite: str, place: Path, timeout_s: float) -> TrainingRun | None:
     """Run one training in a separate process; if it fails, print the reason and return None."""
     from dlbench.results.training_records import TrainingRun
 
-    run_id, started_at = new_name(training.model.replace("/", "_").replace(":", "_"))
+    run_id, started_at = new_run_name(training.model.replace("/", "_").replace(":", "_"))
     text = run_worker({"kind": "train", "training": training.to_dict()}, place / run_id, timeout_s)
     if text is None:
         return None
     return dataclasses.replace(TrainingRun.from_json(text), run_id=run_id, suite=suite, started_at=started_at)
 
 
-def _setting(training: Training) -> str:
+def _setting_text(training: Training) -> str:
     extra = [f"dropout {training.dropout:g}"] if training.dropout else []
     extra += [training.precision] if training.precision != "fp32" else []
     extra += [f"seed {training.seed}"] if training.seed else []
     return "  ".join([f"{training.model:<16} {training.optimizer:<8} lr {training.rate:g}", *extra])
 
 
-def _outcome(run: TrainingRun) -> str:
+def _outcome_text(run: TrainingRun) -> str:
     from dlbench import units
 
     best = "no finite value" if run.best_value is None else f"best {run.training['target_metric']} {run.best_value:.4g}"

@@ -24,7 +24,7 @@ def _verify(options: argparse.Namespace) -> int:
     from dlbench.table import render_all
 
     found = verify(options.sources)
-    findings, looked_at = listing.findings_table(found), listing.looked_at_table(found)
+    findings, looked_at = listing.findings_table(found), listing.checks_table(found)
     print(render_all([findings, looked_at] if findings.rows else [looked_at], options.format), end="")
-    say(listing.summary(found))
+    say(listing.summary_line(found))
     return SOME_FAILED if found.findings else OK if found.rows else BAD_INPUT

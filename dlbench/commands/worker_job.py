@@ -10,7 +10,7 @@ from dlbench.errors import BadInput
 from dlbench.messages import say
 
 #: Time limit beyond the measuring time [s]: start-up, warm-up, counting, the trace.
-MARGIN_S = 300.0
+STARTUP_MARGIN_S = 300.0
 
 
 def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str | None:
@@ -19,16 +19,16 @@ def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str |
     Raises:
         Stopped: a signal interrupted the job.
     """
-    from dlbench.launch import job
+    from dlbench.launch import worker_process
     from dlbench.launch.processes import Stopped
 
-    def tick(elapsed_s: float, phase: str) -> None:
+    def show_progress(elapsed_s: float, phase: str) -> None:
         if sys.stderr.isatty():
             print(f"\r\x1b[2K{elapsed_s:.0f} s  {phase[:70]}", end="", file=sys.stderr, flush=True)
 
     try:
-        return job.run(request, folder, timeout_s, tick)
-    except job.JobFailed as error:
+        return worker_process.run_request(request, folder, timeout_s, show_progress)
+    except worker_process.JobFailed as error:
         say(f"dlbench: {error}")
         return None
     except Stopped:
@@ -39,7 +39,7 @@ def run_worker(request: dict[str, Any], folder: Path, timeout_s: float) -> str |
             print("\r\x1b[2K", end="", file=sys.stderr, flush=True)
 
 
-def positive_time(text: str, option: str) -> float:
+def parse_positive_time(text: str, option: str) -> float:
     from dlbench.units import parse_duration
 
     time_s = parse_duration(text)

@@ -33,7 +33,7 @@ class DaliBatches(JpegBatches):
         """End DALI's threads."""
         self.loader = None
 
-    def _next(self) -> Any:
+    def _next_batch(self) -> Any:
         try:
             (found,) = next(self.loader)
         except RuntimeError as error:
@@ -59,7 +59,7 @@ def open_batches(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> 
         ) from None
     if images.files[0].size is not None:
         raise BadInput("loader 'dali' reads folders, but these images are in shards; set loader = \"torch\"")
-    pipeline = _pipeline(case, built, images, rank)
+    pipeline = _build_pipeline(case, built, images, rank)
     iterator = DALIGenericIterator(
         [pipeline],
         ["images", "labels"],
@@ -68,15 +68,15 @@ def open_batches(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> 
         auto_reset=True,
         prepare_first_batch=False,  # so that a broken file is met by `_next`
     )
-    return DaliBatches(_endless(iterator), images.num_others)
+    return DaliBatches(_repeat_forever(iterator), images.num_others)
 
 
-def _endless(iterator: Any) -> Any:
+def _repeat_forever(iterator: Any) -> Any:
     while True:
         yield from iterator
 
 
-def _pipeline(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> Any:
+def _build_pipeline(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> Any:
     from nvidia.dali import fn, pipeline_def, types
 
     channels, side = built.input_shape[0], built.input_shape[-1]
@@ -87,10 +87,10 @@ def _pipeline(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> Any
     @pipeline_def(  # type: ignore[untyped-decorator]
         batch_size=case.batch_size,
         num_threads=max(1, case.loader_workers),
-        device_id=_device_number() if on_gpu else None,
+        device_id=_cuda_device_index() if on_gpu else None,
         seed=case.protocol.seed + rank,
     )
-    def load() -> Any:
+    def load_images() -> Any:
         # Repeated, so that an epoch fills at least one batch of each rank.
         times = -(-case.batch_size * case.world_size // len(images.files))
         encoded, labels = fn.readers.file(
@@ -122,10 +122,10 @@ def _pipeline(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> Any
         )
         return found, labels.gpu() if on_gpu else labels
 
-    return load()
+    return load_images()
 
 
-def _device_number() -> int:
+def _cuda_device_index() -> int:
     import torch
 
     return torch.cuda.current_device()

@@ -9,7 +9,7 @@ from torch.nn import functional
 from dlbench.errors import BadInput
 
 #: Of an image: channel, height, width.
-SHAPE = (1, 28, 28)
+IMAGE_SHAPE = (1, 28, 28)
 NUM_CLASSES = 10
 #: A fifth is kept for validation, whatever the seed of a training.
 _NUM_TRAINING = 1_437
@@ -28,7 +28,7 @@ def load_digits() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         raise BadInput("the digits come with scikit-learn, which is not installed; pip install scikit-learn") from None
     found = datasets.load_digits()
     images = torch.tensor(found.images, dtype=torch.float32)[:, None] / 16
-    images = functional.interpolate(images, SHAPE[1:], mode="bilinear")
+    images = functional.interpolate(images, IMAGE_SHAPE[1:], mode="bilinear")
     labels = torch.tensor(found.target, dtype=torch.long)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(_SPLIT_SEED))
     parts = order[:_NUM_TRAINING], order[_NUM_TRAINING:]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dlbench.errors import BadInput
 
-_ENDINGS = (".jpg", ".jpeg")
+_JPEG_SUFFIXES = (".jpg", ".jpeg")
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,24 @@ def find_images(path: str | Path) -> ImageSet:
     """
     root = Path(path).expanduser()
     if root.is_file() and root.suffix == ".tar":
-        return _of_shards([root], root)
+        return _images_in_shards([root], root)
     if not root.is_dir():
         raise BadInput(f"data_path '{path}': the folder does not exist")
     try:
         shards = sorted(p for p in root.iterdir() if p.suffix == ".tar")
     except OSError as error:
         raise BadInput(f"data_path '{path}' cannot be read: {error.strerror}") from None
-    return _of_shards(shards, root) if shards else _of_folder(root)
+    return _images_in_shards(shards, root) if shards else _images_in_folder(root)
 
 
-def _of_folder(root: Path) -> ImageSet:
+def _images_in_folder(root: Path) -> ImageSet:
     found: list[tuple[str, str]] = []
     unreadable: list[OSError] = []
     num_others = 0
     for folder, _, names in os.walk(root, onerror=unreadable.append, followlinks=True):
         relative = os.path.relpath(folder, root)
         kind = "" if relative == "." else Path(relative).parts[0]
-        images = [name for name in names if name.lower().endswith(_ENDINGS)]
+        images = [name for name in names if name.lower().endswith(_JPEG_SUFFIXES)]
         num_others += len(names) - len(images)
         found += [(kind, os.path.join(folder, name)) for name in images]  # noqa: PTH118  # a million of them
     if not found:
@@ -81,7 +81,7 @@ def _of_folder(root: Path) -> ImageSet:
     return ImageSet(files, len(class_names), num_others + len(unreadable), class_names)
 
 
-def _label(text: bytes) -> int:
+def _parse_label(text: bytes) -> int:
     """The number of a class. Raises ValueError if it is none."""
     number = int(text)
     if number < 0:
@@ -89,7 +89,7 @@ def _label(text: bytes) -> int:
     return number
 
 
-def _of_shards(shards: list[Path], root: Path) -> ImageSet:
+def _images_in_shards(shards: list[Path], root: Path) -> ImageSet:
     """Shards hold KEY.jpg and KEY.cls, the number of its class, one behind the other."""
     found: list[ImageFile] = []
     num_others = 0
@@ -100,10 +100,10 @@ def _of_shards(shards: list[Path], root: Path) -> ImageSet:
             with tarfile.open(shard, "r:") as tar:
                 for member in tar:
                     key, ending = os.path.splitext(member.name)  # noqa: PTH122
-                    if ending.lower() in _ENDINGS:
+                    if ending.lower() in _JPEG_SUFFIXES:
                         images.append((key, member.offset_data, member.size))
                     elif ending == ".cls" and (text := tar.extractfile(member)) is not None:
-                        labels[key] = _label(text.read())
+                        labels[key] = _parse_label(text.read())
                     else:
                         num_others += member.isfile()
         except (tarfile.TarError, OSError, ValueError) as error:

@@ -30,13 +30,13 @@ from dlbench.tasks import Batch
 #: Mean and standard deviation of ImageNet's channels, as in torchvision's references.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: A file that cannot be decoded is replaced by the next one, at most this many times in a row.
-_TRIES = 20
+_MAX_TRIES = 20
 #: A loader whose processes die more often than this ends the case.
 MAX_RESTARTS = 3
 #: Batches that each process prefetches: PyTorch's default.
 PREFETCH = 2
 #: Maximum number of broken files in a warning.
-MAX_NAMES = 5
+MAX_FILE_NAMES = 5
 
 
 class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
@@ -58,7 +58,7 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int, Tensor]:
         broken = -1
-        for i in range(index, index + _TRIES):
+        for i in range(index, index + _MAX_TRIES):
             file = self.files[i % len(self.files)]
             began_s = time.perf_counter()
             try:
@@ -72,7 +72,7 @@ class JpegDataset(Dataset[tuple[Tensor, int, Tensor]]):
             image = self._transform(image)
             facts = (broken, read_s - began_s, time.perf_counter() - read_s)
             return image, file.label, torch.tensor(facts, dtype=torch.float64)
-        raise _Undecodable(f"{_TRIES} files in a row cannot be decoded, from {self.files[broken].name} on")
+        raise _Undecodable(f"{_MAX_TRIES} files in a row cannot be decoded, from {self.files[broken].name} on")
 
     def broken_names(self, facts: Tensor) -> set[str]:
         """The names of the broken files that items with these facts stand for."""
@@ -111,7 +111,7 @@ class JpegBatches:
 
     def __next__(self) -> Batch:
         began_s = time.perf_counter()
-        images, labels, *facts = self._next()
+        images, labels, *facts = self._next_batch()
         self.wait_s += time.perf_counter() - began_s
         self.num_batches += 1
         for of_images in facts:
@@ -144,20 +144,20 @@ class JpegBatches:
 
     def warnings(self) -> tuple[str, ...]:
         """Return warnings for the record."""
-        found = [*unused_files(self.broken, self.num_others)]
+        found = [*unused_file_warnings(self.broken, self.num_others)]
         if self.restarts:
             times = f"{len(self.restarts)} times" if len(self.restarts) > 1 else "once"
             found.append(f"loader_restarted: {times}, because one of its processes died: {self.restarts[0]}")
         return tuple(found)
 
-    def _next(self) -> Any:
+    def _next_batch(self) -> Any:
         while True:
             try:
                 if self._iterator is None:
-                    self._begin()
+                    self._start_epoch()
                 return next(self._iterator)
             except StopIteration:
-                self._begin()
+                self._start_epoch()
             except RuntimeError as error:
                 if "DataLoader worker" not in str(error):
                     raise
@@ -168,7 +168,7 @@ class JpegBatches:
                         f"processes of the loader died {len(self.restarts)} times: {self.restarts[-1]}"
                     ) from None
 
-    def _begin(self) -> None:
+    def _start_epoch(self) -> None:
         sampler: Any = self.loader.sampler
         sampler.set_epoch(self._epoch)
         self._epoch += 1
@@ -179,16 +179,16 @@ class JpegBatches:
             signal.signal(signal.SIGCHLD, handler)
 
 
-def unused_files(broken: set[str], num_others: int = 0) -> Iterator[str]:
+def unused_file_warnings(broken: set[str], num_others: int = 0) -> Iterator[str]:
     """Warnings about files of a folder that were not used."""
     if broken:
-        names = ", ".join(sorted(broken)[:MAX_NAMES])
+        names = ", ".join(sorted(broken)[:MAX_FILE_NAMES])
         yield f"broken_images: {len(broken)} files cannot be decoded and were replaced by others: {names}."
     if num_others:
         yield f"other_files: {num_others} files or folders are not JPEG or cannot be read; they were left out."
 
 
-def require_classes(images: str, num_classes: int, built: BuiltModel) -> None:
+def require_enough_classes(images: str, num_classes: int, built: BuiltModel) -> None:
     """Raise BadInput if these images have more classes than the network."""
     # Without class scores, labels are not used.
     if built.task.has_classes and num_classes > max(1, built.num_classes):

@@ -26,14 +26,14 @@ from dlbench.errors import BadInput
 NUM_FILES, NUM_CLASSES = 2_048, 8
 MEDIAN_WIDTH, MEDIAN_HEIGHT = 500, 375
 #: Package, and the photograph in it.
-_SOURCES = (
+_PHOTOGRAPH_FILES = (
     ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
     ("sklearn", "datasets/images/china.jpg"),
     ("sklearn", "datasets/images/flower.jpg"),
 )
 #: Noise of a camera's sensor, without which enlarged crops would compress too well; of 255.
-_NOISE = 6.5
-_QUALITY = 96
+_NOISE_SD = 6.5
+_JPEG_QUALITY = 96
 
 
 def photographs(num_files: int = NUM_FILES) -> Path:
@@ -47,7 +47,7 @@ def photographs(num_files: int = NUM_FILES) -> Path:
     except OSError as error:
         raise BadInput(f"cannot write to {folder.parent}: {error.strerror}; set XDG_CACHE_HOME") from None
     try:
-        for number, data in enumerate(_files(num_files)):
+        for number, data in enumerate(_jpeg_files(num_files)):
             place = made / f"class_{number % NUM_CLASSES:02}"
             place.mkdir(exist_ok=True)
             (place / f"{number:05}.jpg").write_bytes(data)
@@ -60,24 +60,24 @@ def photographs(num_files: int = NUM_FILES) -> Path:
     return folder
 
 
-def _files(num_files: int) -> Iterator[bytes]:
+def _jpeg_files(num_files: int) -> Iterator[bytes]:
     """The bytes of each file."""
-    sources = [pil_to_tensor(Image.open(path).convert("RGB")) for path in _found()]
+    sources = [pil_to_tensor(Image.open(path).convert("RGB")) for path in _installed_photographs()]
     generator = torch.Generator().manual_seed(0)
     for number in range(num_files):
-        height, width = _size(generator)
-        crop = _crop(sources[number % len(sources)], height / width, generator)
+        height, width = _random_size(generator)
+        crop = _random_crop(sources[number % len(sources)], height / width, generator)
         image = functional.interpolate(crop[None].float(), (height, width), mode="bilinear", antialias=True)[0]
-        image = image + _NOISE * torch.randn(image.shape, generator=generator)
+        image = image + _NOISE_SD * torch.randn(image.shape, generator=generator)
         file = io.BytesIO()
         pixels = image.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY)
+        Image.fromarray(pixels).save(file, "JPEG", quality=_JPEG_QUALITY)
         yield file.getvalue()
 
 
-def _found() -> list[Path]:
+def _installed_photographs() -> list[Path]:
     found = []
-    for package, name in _SOURCES:
+    for package, name in _PHOTOGRAPH_FILES:
         spec = importlib.util.find_spec(package)
         for place in (spec.submodule_search_locations or ()) if spec else ():
             path = Path(place, name)
@@ -90,14 +90,14 @@ def _found() -> list[Path]:
     return found
 
 
-def _size(generator: torch.Generator) -> tuple[int, int]:
+def _random_size(generator: torch.Generator) -> tuple[int, int]:
     """Height and width: log-normal around ImageNet's median; a quarter of the images stand upright."""
     factor = math.exp(0.15 * float(torch.randn((), generator=generator)))
     sides = round(MEDIAN_HEIGHT * factor), round(MEDIAN_WIDTH * factor)
     return sides[::-1] if float(torch.rand((), generator=generator)) < 0.25 else sides
 
 
-def _crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
+def _random_crop(image: Tensor, ratio: float, generator: torch.Generator) -> Tensor:
     """A random part of at least half of each side that fits, of this ratio of height to width."""
     _, height, width = image.shape
     largest = min(height / ratio, float(width))

@@ -16,12 +16,12 @@ from importlib import resources
 from itertools import groupby
 
 from dlbench.errors import BadInput
-from dlbench.facts.counted import CountedFacts
-from dlbench.table import Cell, Column, Table, escape_latex, escape_markdown, render, shown
+from dlbench.facts.layer_totals import CountedFacts
+from dlbench.table import Cell, Column, Table, default_text, escape_latex, escape_markdown, render
 from dlbench.units import MISSING, percent
 
 #: Networks of the published table -> names in the catalogue.
-MODELS: dict[str, str] = {
+MODEL_OF_NETWORK: dict[str, str] = {
     "LeNet-5": "lenet5",
     "AlexNet": "alexnet",
     "OverFeat fast": "overfeat_fast",
@@ -30,14 +30,14 @@ MODELS: dict[str, str] = {
     "ResNet-50": "resnet50",
 }
 #: Networks needed by the audit: those of the table, and the variant that explains GoogLeNet's figures.
-COUNTED_MODELS: tuple[str, ...] = (*MODELS.values(), "googlenet_floor")
-SOURCE = "Sze, Chen, Yang, Emer, Proc. IEEE 105(12), 2017, table II"
+COUNTED_MODELS: tuple[str, ...] = (*MODEL_OF_NETWORK.values(), "googlenet_floor")
+PUBLISHED_SOURCE = "Sze, Chen, Yang, Emer, Proc. IEEE 105(12), 2017, table II"
 
 #: Figures of the published table, by metric and network, as printed; blank cells are omitted.
-Published = Mapping[str, Mapping[str, str]]
+PublishedTable = Mapping[str, Mapping[str, str]]
 
-_WIDTH = 118
-_MULTIPLES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+_TEXT_WIDTH = 118
+_SI_FACTORS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,12 @@ class AuditRow:
     @property
     def title(self) -> str:
         """Network and metric, for display."""
-        name = _METRICS[self.metric].title
+        name = _PUBLISHED_FIGURES[self.metric].title
         return f"{self.network}, {name if name[1:2].isupper() else name[0].lower() + name[1:]}"
 
 
 @dataclass(frozen=True)
-class Reason:
+class DifferenceReason:
     """Why a printed number differs from the counted one: its actual parts, and the steps to it."""
 
     says: str
@@ -86,14 +86,16 @@ class Reason:
 
     def holds(self, counted: int, published: str) -> bool:
         """Whether the steps lead from `counted` to the printed figure."""
-        return counted + sum(amount for amount, _ in self.steps) == self.value and agrees(published, self.value)
+        return counted + sum(amount for amount, _ in self.steps) == self.value and rounds_to_published(
+            published, self.value
+        )
 
     def text(self, counted: int) -> str:
         """Format the reason as sentences."""
-        total = " + ".join(f"{name} {shown(amount)}" for name, amount in self.parts)
-        said = f"{self.says}: {total}" + (f" = {shown(self.value)}." if len(self.parts) > 1 else ".")
-        steps = "; ".join(f"{_signed(amount)} {what}" for amount, what in self.steps)
-        return " ".join(filter(None, (said, f"From the counted {shown(counted)}: {steps}.", self.closing)))
+        total = " + ".join(f"{name} {default_text(amount)}" for name, amount in self.parts)
+        said = f"{self.says}: {total}" + (f" = {default_text(self.value)}." if len(self.parts) > 1 else ".")
+        steps = "; ".join(f"{_signed_number(amount)} {what}" for amount, what in self.steps)
+        return " ".join(filter(None, (said, f"From the counted {default_text(counted)}: {steps}.", self.closing)))
 
 
 def read_published() -> dict[str, dict[str, str]]:
@@ -103,7 +105,7 @@ def read_published() -> dict[str, dict[str, str]]:
     return {row.pop("metric"): {network: figure for network, figure in row.items() if figure} for row in rows}
 
 
-def audit_rows(counted: Mapping[str, CountedFacts], published: Published | None = None) -> list[AuditRow]:
+def audit_rows(counted: Mapping[str, CountedFacts], published: PublishedTable | None = None) -> list[AuditRow]:
     """Compare every published figure with the counted one, metric by metric.
 
     Args:
@@ -118,23 +120,23 @@ def audit_rows(counted: Mapping[str, CountedFacts], published: Published | None 
     rows = []
     for metric, figures in (read_published() if published is None else published).items():
         for network, figure in figures.items():
-            if metric not in _METRICS or network not in MODELS:
+            if metric not in _PUBLISHED_FIGURES or network not in MODEL_OF_NETWORK:
                 raise BadInput(f"published table: unknown figure {metric} of {network}; see dlbench/facts/README.md")
-            rows.append(_row(_METRICS[metric], network, figure, counted))
+            rows.append(_audit_row(_PUBLISHED_FIGURES[metric], network, figure, counted))
     return rows
 
 
-def agrees(published: str, counted: int) -> bool:
+def rounds_to_published(published: str, counted: int) -> bool:
     """Whether `counted` rounds to the printed figure; a value half-way between two agrees with both.
 
     Raises:
         BadInput: the printed figure is not a number such as "2.67G".
     """
-    value, unit = _parse(published)
+    value, unit = _parse_published(published)
     return abs(counted - value) <= unit / 2
 
 
-def audit_table(counted: Mapping[str, CountedFacts], format: str, published: Published | None = None) -> str:
+def audit_table(counted: Mapping[str, CountedFacts], format: str, published: PublishedTable | None = None) -> str:
     """Format the audit in one of the formats of `dlbench.table`.
 
     Text, Markdown and LaTeX show published and counted figures, then the differences with reasons; CSV and JSON
@@ -145,15 +147,15 @@ def audit_table(counted: Mapping[str, CountedFacts], format: str, published: Pub
         BadInput: as `audit_rows`.
     """
     rows = audit_rows(counted, published)
-    listing = _LISTINGS.get(format)
+    listing = _FORMAT_DIFFERENCES.get(format)
     if listing is None:
         return render(records_table(rows), format)
-    return render(side_by_side_table(rows), format) + "\n" + listing(differing(rows))
+    return render(side_by_side_table(rows), format) + "\n" + listing(differing_rows(rows))
 
 
-def differing(rows: Sequence[AuditRow]) -> list[AuditRow]:
+def differing_rows(rows: Sequence[AuditRow]) -> list[AuditRow]:
     """Return the figures that differ, by network; the first is number [1] of the table."""
-    order = {network: i for i, network in enumerate(MODELS)}
+    order = {network: i for i, network in enumerate(MODEL_OF_NETWORK)}
     return sorted((row for row in rows if row.agrees is False), key=lambda row: order[row.network])
 
 
@@ -164,25 +166,29 @@ def records_table(rows: Sequence[AuditRow]) -> Table:
         *("difference", "relative_difference", "agrees", "reason"),
     )
     cells: list[list[Cell]] = [[getattr(row, key) for key in keys] for row in rows]
-    return Table([Column(key) for key in keys], cells, title=_TITLE, notes=_notes(rows))
+    return Table([Column(key) for key in keys], cells, title=_AUDIT_TITLE, notes=_table_notes(rows))
 
 
 def side_by_side_table(rows: Sequence[AuditRow]) -> Table:
     """Build a table of metrics by networks: published figure above counted figure; differences are numbered."""
-    numbers = {(row.metric, row.network): i for i, row in enumerate(differing(rows), 1)}
-    networks = [network for network in MODELS if any(row.network == network for row in rows)]
+    numbers = {(row.metric, row.network): i for i, row in enumerate(differing_rows(rows), 1)}
+    networks = [network for network in MODEL_OF_NETWORK if any(row.network == network for row in rows)]
     columns = [Column("metric", "Per image"), Column("origin", " ", "left")]
-    columns += [Column(MODELS[network], network, "right") for network in networks]
+    columns += [Column(MODEL_OF_NETWORK[network], network, "right") for network in networks]
     body: list[list[Cell]] = []
     for metric, figures in groupby(rows, key=lambda row: row.metric):
         found = {row.network: row for row in figures}
         body.append(
-            [_METRICS[metric].title, "published", *(found[n].published if n in found else None for n in networks)]
+            [
+                _PUBLISHED_FIGURES[metric].title,
+                "published",
+                *(found[n].published if n in found else None for n in networks),
+            ]
         )
-        if _METRICS[metric].count is not None:
-            cells = (_numbered(found.get(n), numbers.get((metric, n))) for n in networks)
+        if _PUBLISHED_FIGURES[metric].count is not None:
+            cells = (_cell_with_number(found.get(n), numbers.get((metric, n))) for n in networks)
             body.append(["", "counted", *cells])
-    return Table(columns, body, title=_TITLE, notes=_notes(rows))
+    return Table(columns, body, title=_AUDIT_TITLE, notes=_table_notes(rows))
 
 
 def differences_table(rows: Sequence[AuditRow]) -> Table:
@@ -195,39 +201,41 @@ def differences_table(rows: Sequence[AuditRow]) -> Table:
         Column("reason", "Reason"),
     ]
     body: list[list[Cell]] = []
-    for number, row in enumerate(differing(rows), 1):
+    for number, row in enumerate(differing_rows(rows), 1):
         figures = (row.published, row.counted, row.difference, row.relative_difference)
-        body.append([number, row.network, _METRICS[row.metric].title, *figures, row.reason])
+        body.append([number, row.network, _PUBLISHED_FIGURES[row.metric].title, *figures, row.reason])
     return Table(columns, body, title="Differences and their reasons")
 
 
-def _row(metric: PublishedFigure, network: str, published: str, counted: Mapping[str, CountedFacts]) -> AuditRow:
-    model = MODELS[network]
+def _audit_row(metric: PublishedFigure, network: str, published: str, counted: Mapping[str, CountedFacts]) -> AuditRow:
+    model = MODEL_OF_NETWORK[network]
     if metric.count is None:
         return AuditRow(metric.key, network, model, published, None, None, None, None, _NOT_COUNTED)
     found = metric.count(counted[model], published)
-    same = found == published.replace(" ", "") if isinstance(found, str) else agrees(published, found)
-    difference = None if isinstance(found, str) else 0 if same else int(_parse(published)[0]) - found
+    same = found == published.replace(" ", "") if isinstance(found, str) else rounds_to_published(published, found)
+    difference = None if isinstance(found, str) else 0 if same else int(_parse_published(published)[0]) - found
     relative = None if isinstance(found, str) or difference is None or not found else difference / found
-    reason = None if same else _reason(metric.key, model, published, found, counted)
+    reason = None if same else _difference_reason(metric.key, model, published, found, counted)
     return AuditRow(metric.key, network, model, published, found, difference, relative, same, reason)
 
 
-def _reason(metric: str, model: str, published: str, found: int | str, counted: Mapping[str, CountedFacts]) -> str:
+def _difference_reason(
+    metric: str, model: str, published: str, found: int | str, counted: Mapping[str, CountedFacts]
+) -> str:
     if (model, metric, published, found) == ("lenet5", "num_filters", "20,50", "6,16"):
         return _CAFFE_FILTERS
-    reason = _LENET.get(metric) if model == "lenet5" else None
+    reason = _LENET_REASONS.get(metric) if model == "lenet5" else None
     if model == "googlenet" and metric in ("conv_macs", "total_macs"):
-        reason = _rounding_down(metric, counted)
+        reason = _floor_pooling_reason(metric, counted)
     if reason is None or isinstance(found, str) or not reason.holds(found, published):
         return _UNEXPLAINED
     return reason.text(found)
 
 
-def _rounding_down(metric: str, counted: Mapping[str, CountedFacts]) -> Reason:
+def _floor_pooling_reason(metric: str, counted: Mapping[str, CountedFacts]) -> DifferenceReason:
     floor = getattr(counted["googlenet_floor"], metric)
     fewer = floor - getattr(counted["googlenet"], metric)
-    return Reason(
+    return DifferenceReason(
         "Counted with pooling that rounds down (maps with sides of 55, 27, 13 and 6 pixels), PyTorch's default",
         (("googlenet_floor has", floor),),
         ((fewer, "for the smaller maps"),),
@@ -235,42 +243,42 @@ def _rounding_down(metric: str, counted: Mapping[str, CountedFacts]) -> Reason:
     )
 
 
-def _parse(published: str) -> tuple[Decimal, Decimal]:
+def _parse_published(published: str) -> tuple[Decimal, Decimal]:
     """Return the printed number, and one unit of its last digit."""
     match = re.fullmatch(r"(\d+)(?:\.(\d+))?([kMGT]?)", published.strip())
     if match is None:
         raise BadInput(f"published table: '{published}' is not a number; write for example '53', '283k' or '2.67G'")
-    whole, decimals, prefix = match[1], match[2] or "", _MULTIPLES[match[3]]
+    whole, decimals, prefix = match[1], match[2] or "", _SI_FACTORS[match[3]]
     return Decimal(f"{whole}.{decimals or 0}") * prefix, Decimal(prefix).scaleb(-len(decimals))
 
 
-def _sizes(facts: CountedFacts, published: str) -> str:
+def _filter_sizes_text(facts: CountedFacts, published: str) -> str:
     return ",".join(str(r) if r == s else f"{r}x{s}" for r, s in facts.filter_sizes)
 
 
-def _filters(facts: CountedFacts, published: str) -> str:
+def _filter_counts_text(facts: CountedFacts, published: str) -> str:
     """Return all numbers of filters, or minimum and maximum of a printed range."""
     if "-" in published and facts.num_filters:
         return f"{min(facts.num_filters)}-{max(facts.num_filters)}"
     return ",".join(map(str, facts.num_filters))
 
 
-def _number(key: str) -> Callable[[CountedFacts, str], int | str]:
+def _fact_getter(key: str) -> Callable[[CountedFacts, str], int | str]:
     return lambda facts, published: int(getattr(facts, key))
 
 
-def _numbered(row: AuditRow | None, number: int | None) -> str | None:
+def _cell_with_number(row: AuditRow | None, number: int | None) -> str | None:
     if row is None:
         return None
-    return shown(row.counted) if number is None else f"[{number}] {shown(row.counted)}"
+    return default_text(row.counted) if number is None else f"[{number}] {default_text(row.counted)}"
 
 
-def _signed(amount: float) -> str:
-    return f"{'−' if amount < 0 else '+'}{shown(abs(amount))}"
+def _signed_number(amount: float) -> str:
+    return f"{'−' if amount < 0 else '+'}{default_text(abs(amount))}"
 
 
 def _signed_count(cell: Cell) -> str:
-    return _signed(cell) if isinstance(cell, int) else MISSING
+    return _signed_number(cell) if isinstance(cell, int) else MISSING
 
 
 def _signed_percent(fraction: Cell) -> str:
@@ -279,90 +287,90 @@ def _signed_percent(fraction: Cell) -> str:
     return f"{'−' if fraction < 0 else '+'}{percent(abs(fraction), 3)}"
 
 
-def _notes(rows: Sequence[AuditRow]) -> list[str]:
+def _table_notes(rows: Sequence[AuditRow]) -> list[str]:
     num = {verdict: sum(row.agrees is verdict for row in rows) for verdict in (True, False, None)}
     verdicts = f"{num[True]} of {len(rows)} published figures agree in the printed digits, {num[False]} differ"
     uncounted = f"; {num[None]} (top-5 error) need trained weights and ImageNet" if num[None] else ""
     return [
         f"{verdicts}{uncounted}.",
         "Weights exclude biases. One MAC per use of a weight, in the forward pass of one image.",
-        f"Published: {SOURCE}. Counted: from the PyTorch modules.",
+        f"Published: {PUBLISHED_SOURCE}. Counted: from the PyTorch modules.",
     ]
 
 
-def _figures(row: AuditRow) -> str:
-    figures = f"published {row.published}; counted {shown(row.counted)}"
+def _figures_text(row: AuditRow) -> str:
+    figures = f"published {row.published}; counted {default_text(row.counted)}"
     if row.difference is None:
         return figures
-    return f"{figures}; difference {_signed(row.difference)} ({_signed_percent(row.relative_difference)})"
+    return f"{figures}; difference {_signed_number(row.difference)} ({_signed_percent(row.relative_difference)})"
 
 
-def _text_list(rows: Sequence[AuditRow]) -> str:
-    lines = [_DIFFERENCES, ""] if rows else []
+def _text_differences(rows: Sequence[AuditRow]) -> str:
+    lines = [_DIFFERENCES_TITLE, ""] if rows else []
     for number, row in enumerate(rows, 1):
         label = f"[{number}]".ljust(5)
-        lines.append(f"{label}{row.title}: {_figures(row)}")
+        lines.append(f"{label}{row.title}: {_figures_text(row)}")
         indent = " " * len(label)
         lines += textwrap.wrap(
-            row.reason or "", _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+            row.reason or "", _TEXT_WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
         )
         lines.append("")
     return "\n".join(lines)
 
 
-def _markdown_list(rows: Sequence[AuditRow]) -> str:
-    lines = [f"**{escape_markdown(_DIFFERENCES)}**", ""] if rows else []
+def _markdown_differences(rows: Sequence[AuditRow]) -> str:
+    lines = [f"**{escape_markdown(_DIFFERENCES_TITLE)}**", ""] if rows else []
     for number, row in enumerate(rows, 1):
-        head = f"**{escape_markdown(row.title)}**: {escape_markdown(_figures(row))}."
+        head = f"**{escape_markdown(row.title)}**: {escape_markdown(_figures_text(row))}."
         lines.append(f"{number}. {head} {escape_markdown(row.reason or '')}")
     return "\n".join([*lines, ""])
 
 
-def _latex_list(rows: Sequence[AuditRow]) -> str:
+def _latex_differences(rows: Sequence[AuditRow]) -> str:
     if not rows:
         return ""
-    lines = [rf"\paragraph{{{escape_latex(_DIFFERENCES)}}}", r"\begin{enumerate}"]
+    lines = [rf"\paragraph{{{escape_latex(_DIFFERENCES_TITLE)}}}", r"\begin{enumerate}"]
     lines.append(r"\renewcommand{\labelenumi}{[\arabic{enumi}]}")
     for row in rows:
-        head = rf"\textbf{{{escape_latex(row.title)}}}: {escape_latex(_figures(row))}."
+        head = rf"\textbf{{{escape_latex(row.title)}}}: {escape_latex(_figures_text(row))}."
         lines.append(rf"\item {head} {escape_latex(row.reason or '')}")
     return "\n".join([*lines, r"\end{enumerate}", ""])
 
 
-_TITLE = "Published CNN figures and counted figures"
-_DIFFERENCES = "Differences (published − counted, relative to counted) and their reasons"
+_AUDIT_TITLE = "Published CNN figures and counted figures"
+_DIFFERENCES_TITLE = "Differences (published − counted, relative to counted) and their reasons"
 _NOT_COUNTED = "not counted: needs trained weights and ImageNet"
 _UNEXPLAINED = "unexplained: no known reason for this difference"
 
-_LISTINGS: dict[str, Callable[[Sequence[AuditRow]], str]] = {
-    "text": _text_list,
-    "markdown": _markdown_list,
-    "latex": _latex_list,
+_FORMAT_DIFFERENCES: dict[str, Callable[[Sequence[AuditRow]], str]] = {
+    "text": _text_differences,
+    "markdown": _markdown_differences,
+    "latex": _latex_differences,
 }
 
-_METRICS: dict[str, PublishedFigure] = {
+_PUBLISHED_FIGURES: dict[str, PublishedFigure] = {
     metric.key: metric
     for metric in (
         PublishedFigure("top5_error_percent", "Top-5 error [%]", None),
         PublishedFigure("input_size", "Input size", lambda facts, _: "x".join(map(str, facts.input_shape[1:]))),
-        PublishedFigure("conv_layers", "Conv. layers", _number("conv_layers")),
-        PublishedFigure("filter_sizes", "Filter sizes", _sizes),
-        PublishedFigure("num_filters", "Filters", _filters),
-        PublishedFigure("conv_weights", "Conv. weights", _number("conv_weights")),
-        PublishedFigure("conv_macs", "Conv. MACs", _number("conv_macs")),
-        PublishedFigure("fc_layers", "FC layers", _number("fc_layers")),
-        PublishedFigure("fc_weights", "FC weights", _number("fc_weights")),
-        PublishedFigure("fc_macs", "FC MACs", _number("fc_macs")),
-        PublishedFigure("total_weights", "All weights", _number("total_weights")),
-        PublishedFigure("total_macs", "All MACs", _number("total_macs")),
+        PublishedFigure("conv_layers", "Conv. layers", _fact_getter("conv_layers")),
+        PublishedFigure("filter_sizes", "Filter sizes", _filter_sizes_text),
+        PublishedFigure("num_filters", "Filters", _filter_counts_text),
+        PublishedFigure("conv_weights", "Conv. weights", _fact_getter("conv_weights")),
+        PublishedFigure("conv_macs", "Conv. MACs", _fact_getter("conv_macs")),
+        PublishedFigure("fc_layers", "FC layers", _fact_getter("fc_layers")),
+        PublishedFigure("fc_weights", "FC weights", _fact_getter("fc_weights")),
+        PublishedFigure("fc_macs", "FC MACs", _fact_getter("fc_macs")),
+        PublishedFigure("total_weights", "All weights", _fact_getter("total_weights")),
+        PublishedFigure("total_macs", "All MACs", _fact_getter("total_macs")),
     )
 }
 
 # LeCun et al. 1998, Section II.B, states trainable parameters and connections of each layer. Both have biases, a C3
 # that sees only some of the maps of S2, sub-sampling with coefficients of its own; the output layer, of radial basis
 # functions on 84 inputs, has connections and no trainable parameters.
-_PARAMETERS = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
-_CONNECTIONS = {
+_LENET_PARAMETERS = {"C1": 156, "S2": 12, "C3": 1_516, "S4": 32, "C5": 48_120, "F6": 10_164}
+_LENET_CONNECTIONS = {
     "C1": 122_304,
     "S2": 5_880,
     "C3": 151_600,
@@ -373,23 +381,23 @@ _CONNECTIONS = {
 }
 
 
-def _of(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, int], ...]:
+def _select_counts(layers: Mapping[str, int], *names: str) -> tuple[tuple[str, int], ...]:
     return tuple((name, layers[name]) for name in names)
 
 
-def _c5_and_f6(what: str) -> Reason:
+def _c5_and_f6_reason(what: str) -> DifferenceReason:
     # A fully connected layer has as many connections as parameters.
-    return Reason(
+    return DifferenceReason(
         f"LeCun's {what} with biases, without the output layer",
-        _of(_CONNECTIONS, "C5", "F6"),
+        _select_counts(_LENET_CONNECTIONS, "C5", "F6"),
         ((-840, "output layer"), (120 + 84, "biases of C5 and F6")),
     )
 
 
-_LENET: dict[str, Reason] = {
-    "conv_macs": Reason(
+_LENET_REASONS: dict[str, DifferenceReason] = {
+    "conv_macs": DifferenceReason(
         "LeCun's connections without C5 and F6, not MACs",
-        _of(_CONNECTIONS, "C1", "S2", "C3", "S4", "output"),
+        _select_counts(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "output"),
         (
             (-90_000, "connections missing in LeCun's sparse C3"),
             (4_704 + 1_600, "biases of C1 and C3"),
@@ -397,29 +405,30 @@ _LENET: dict[str, Reason] = {
             (840, "output layer"),
         ),
     ),
-    "fc_layers": Reason(
+    "fc_layers": DifferenceReason(
         "only C5 and F6, as in the 58k of the same column",
         (("C5", 1), ("F6", 1)),
         ((-1, "output layer (radial basis functions in LeCun's paper)"),),
         "C5 is a convolution over its whole 5x5 input. Both tables count it as fully connected.",
     ),
-    "fc_weights": _c5_and_f6("trainable parameters"),
-    "fc_macs": _c5_and_f6("connections"),
-    "total_weights": Reason(
+    "fc_weights": _c5_and_f6_reason("trainable parameters"),
+    "fc_macs": _c5_and_f6_reason("connections"),
+    "total_weights": DifferenceReason(
         "LeCun's trainable parameters, biases included",
-        _of(_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),
+        _select_counts(_LENET_PARAMETERS, "C1", "S2", "C3", "S4", "C5", "F6"),
         (
             (-900, "weights missing in LeCun's sparse C3"),
             (6 + 16 + 120 + 84, "biases"),
             (12 + 32, "coefficients and biases of the sub-sampling S2 and S4"),
             (-840, "output layer, whose weights LeCun set by hand"),
         ),
-        f"The 2.6k conv. weights in the same column assume a dense C3 (150 + 2400 = {shown(2_550)}). The parts, 2.6k + "
+        f"The 2.6k conv. weights in the same column assume a dense C3 (150 + 2400 = {default_text(2_550)}). "
+        f"The parts, 2.6k + "
         f"58k, therefore exceed the total.",
     ),
-    "total_macs": Reason(
+    "total_macs": DifferenceReason(
         "All of LeCun's connections, not MACs",
-        _of(_CONNECTIONS, "C1", "S2", "C3", "S4", "C5", "F6", "output"),
+        _select_counts(_LENET_CONNECTIONS, "C1", "S2", "C3", "S4", "C5", "F6", "output"),
         (
             (-90_000, "connections missing in LeCun's sparse C3"),
             (4_704 + 1_600 + 120 + 84, "biases of C1, C3, C5 and F6"),
@@ -428,9 +437,10 @@ _LENET: dict[str, Reason] = {
     ),
 }
 _CAFFE_FILTERS = (
-    f"20 and 50 are the filters of Caffe's LeNet, a different network. It has {shown(20 * 25 + 50 * 20 * 25)} conv. "
-    f"weights and {shown(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
-    f"{shown(25_500 + 800 * 500 + 500 * 10)} and {shown(1_888_000 + 800 * 500 + 500 * 10)} in all. "
+    f"20 and 50 are the filters of Caffe's LeNet, a different network. It has "
+    f"{default_text(20 * 25 + 50 * 20 * 25)} conv. "
+    f"weights and {default_text(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
+    f"{default_text(25_500 + 800 * 500 + 500 * 10)} and {default_text(1_888_000 + 800 * 500 + 500 * 10)} in all. "
     "LeCun's C1 and C3 have 6 and 16 filters, as counted. Only these numbers give the 2.6k conv. weights in the same "
     "column."
 )

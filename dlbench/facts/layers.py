@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-_FILE = Path(__file__).parent / "layers.csv"
+_LAYERS_FILE = Path(__file__).parent / "layers.csv"
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,22 @@ def catalogue_layers(model: str, auxiliary: bool = False) -> list[LayerRow] | No
     Args:
         auxiliary: include training-only layers.
     """
-    rows = [row for row in _rows() if row["model"] == model]
-    return [_layer(row) for row in rows if auxiliary or row["auxiliary"] == "0"] if rows else None
+    rows = [row for row in _csv_rows() if row["model"] == model]
+    return [_parse_layer(row) for row in rows if auxiliary or row["auxiliary"] == "0"] if rows else None
 
 
-def cells(row: LayerRow) -> list[Any]:
+def row_cells(row: LayerRow) -> list[Any]:
     """The cells of one layer in `layers.csv`, behind network and `auxiliary`."""
     values = (getattr(row, field.name) for field in dataclasses.fields(row))
     return [" ".join(map(str, value)) if isinstance(value, tuple) else value for value in values]
 
 
-def _rows() -> Iterator[dict[str, str]]:
-    with _FILE.open(newline="", encoding="utf-8") as file:
+def _csv_rows() -> Iterator[dict[str, str]]:
+    with _LAYERS_FILE.open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
 
 
-def _layer(row: dict[str, str]) -> LayerRow:
+def _parse_layer(row: dict[str, str]) -> LayerRow:
     texts = {name: row[name] for name in COLUMNS[2:]}
     values: dict[str, Any] = {name: int(text) if text.isdecimal() else None for name, text in texts.items()}
     for name in ("stride", "padding"):

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-DATA = Path(__file__).parent
+DATA_FOLDER = Path(__file__).parent
 
 #: Precision -> column of the datasheet. fp32 is strict: without TF32.
 _COLUMN_OF_PRECISION = {
@@ -25,7 +25,7 @@ _COLUMN_OF_PRECISION = {
 #: Device name of driver or PyTorch (pattern over the whole name, case ignored), row of the datasheet, and the fraction
 #: of that row that one device has. Other devices have no peak: similar names differ (H200 NVL, RTX 3090 Ti, L40, MIG
 #: slices), and a wrong bound is worse than none.
-_NAMES: tuple[tuple[str, str, float], ...] = (
+_NAME_PATTERNS: tuple[tuple[str, str, float], ...] = (
     (r"Tesla V100-SXM[23].*", "V100 SXM2", 1.0),
     (r"A100-SXM4-40GB", "A100 SXM4 40GB", 1.0),
     (r"A100-SXM4-80GB", "A100 SXM4 80GB", 1.0),
@@ -92,7 +92,7 @@ class Anchor:
 @cache
 def device_peaks() -> dict[str, DevicePeaks]:
     """Read all rows of `device_peaks.csv`, by device name."""
-    return {row["device"]: _peaks(row) for row in _rows("device_peaks.csv")}
+    return {row["device"]: _parse_peaks(row) for row in _csv_rows("device_peaks.csv")}
 
 
 @cache
@@ -101,9 +101,9 @@ def find_peaks(device_name: str | None) -> DevicePeaks | None:
     if not device_name:
         return None
     plain = re.sub(r"^(NVIDIA|AMD) ", "", device_name.strip(), flags=re.IGNORECASE)
-    for pattern, row, share in _NAMES:
+    for pattern, row, share in _NAME_PATTERNS:
         if re.fullmatch(pattern, plain, flags=re.IGNORECASE):
-            return _share(device_peaks()[row], share)
+            return _scaled_peaks(device_peaks()[row], share)
     return device_peaks().get(plain)
 
 
@@ -117,16 +117,16 @@ def anchors() -> tuple[Anchor, ...]:
             img_per_s_total=float(r["img_per_s_total"]),
             batch_per_device=int(r["batch_per_device"]) if r["batch_per_device"] else None,
         )
-        for r in _rows("anchors.csv")
+        for r in _csv_rows("anchors.csv")
     )
 
 
-def _peaks(row: dict[str, str]) -> DevicePeaks:
+def _parse_peaks(row: dict[str, str]) -> DevicePeaks:
     numbers: dict[str, Any] = {k: float(v) if v else None for k, v in row.items() if k not in ("device", "note")}
     return DevicePeaks(device=row["device"], note=row["note"], **numbers)
 
 
-def _share(peaks: DevicePeaks, share: float) -> DevicePeaks:
+def _scaled_peaks(peaks: DevicePeaks, share: float) -> DevicePeaks:
     if share == 1.0:
         return peaks
     numbers = {f.name: getattr(peaks, f.name) for f in fields(peaks) if f.name not in ("device", "note")}
@@ -134,6 +134,6 @@ def _share(peaks: DevicePeaks, share: float) -> DevicePeaks:
     return replace(peaks, note=f"{peaks.note}; shown: {share:g} of it", **parts)
 
 
-def _rows(name: str) -> list[dict[str, str]]:
-    with (DATA / name).open(encoding="utf-8", newline="") as file:
+def _csv_rows(name: str) -> list[dict[str, str]]:
+    with (DATA_FOLDER / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))

@@ -25,10 +25,10 @@ from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite
 
 SIDES = ("a", "b")
-_ENVIRONMENT = "env."
+_ENVIRONMENT_PREFIX = "env."
 #: A comma ends a value only if another key follows: ``env.CUDA_VISIBLE_DEVICES=0,1,precision=tf32``.
-_NEXT_KEY = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
-_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_ITEM_SEPARATOR = re.compile(r",(?=\s*[A-Za-z_][\w.]*=)")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Setting:
     def text(self) -> str:
         """The setting as text, in a fixed order; "as is" if it changes nothing."""
         return ",".join(
-            sorted([*self.overrides, *(f"{_ENVIRONMENT}{k}={v}" for k, v in self.environment.items())])
+            sorted([*self.overrides, *(f"{_ENVIRONMENT_PREFIX}{k}={v}" for k, v in self.environment.items())])
         ) or ("as is")
 
     @property
@@ -59,15 +59,15 @@ def parse_setting(texts: Sequence[str], option: str) -> Setting:
     """
     overrides: dict[str, str] = {}
     environment: dict[str, str] = {}
-    for part in (part for text in texts for part in _NEXT_KEY.split(text) if part.strip()):
+    for part in (part for text in texts for part in _ITEM_SEPARATOR.split(text) if part.strip()):
         key, equals, value = part.strip().partition("=")
         if not equals:
             raise BadInput(f"cannot use {option} {part}: write axis=value, protocol.key=value or env.NAME=value")
         if key == "repeat":
             raise BadInput(f"cannot use {option} {part}: dlbench sets repeat to the number of the pair; use --pairs")
-        if key.startswith(_ENVIRONMENT):
-            name = key.removeprefix(_ENVIRONMENT)
-            if not _VARIABLE.fullmatch(name) or "\0" in value:
+        if key.startswith(_ENVIRONMENT_PREFIX):
+            name = key.removeprefix(_ENVIRONMENT_PREFIX)
+            if not _VARIABLE_NAME.fullmatch(name) or "\0" in value:
                 raise BadInput(f"cannot use {option} {part}: '{name}' is not a valid name of an environment variable")
             environment[name] = value
         elif "," in value:
@@ -141,7 +141,7 @@ class ExperimentProgress(Progress):
         return f"{(record.label or '?')[0].upper()} {super().case_line(record)}"
 
 
-def plan(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed: int, device: str) -> Experiment:
+def plan_experiment(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed: int, device: str) -> Experiment:
     """Plan the experiment: match the cases of the suite under A with those under B.
 
     Raises:
@@ -152,7 +152,7 @@ def plan(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed: int, devi
     for found, suite in zip(cases, (suite_a, suite_b), strict=True):
         for case in suite.cases(device):
             first = replace(case, repeat=0)
-            of_key = found.setdefault(_key(first, changed), [])
+            of_key = found.setdefault(_match_key(first, changed), [])
             if first not in of_key:
                 of_key.append(first)
     for side, of_side, others in (("A", cases[0], cases[1]), ("B", cases[1], cases[0])):
@@ -172,7 +172,7 @@ def plan(suite_a: Suite, suite_b: Suite, a: Setting, b: Setting, seed: int, devi
     return Experiment(suite_a.name, suite_a.version, a, b, seed, matches)
 
 
-def _key(case: Case, changed: set[str]) -> str:
+def _match_key(case: Case, changed: set[str]) -> str:
     """Key that two matching cases share."""
     values: dict[str, Any] = case.to_dict()
     values["protocol"] = {k: v for k, v in values["protocol"].items() if f"protocol.{k}" not in changed}

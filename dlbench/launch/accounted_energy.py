@@ -23,7 +23,7 @@ class JobEnergy:
     measured_energy_j: float | None  # by dlbench: devices, within the windows of all attempts
 
     @property
-    def words(self) -> str:
+    def text(self) -> str:
         """Both values in one line; a contradiction is named."""
         accounted, measured = self.consumed_energy_j, self.measured_energy_j
         if accounted is None:
@@ -35,11 +35,11 @@ class JobEnergy:
         return f"{text}, {units.quantity(measured, 'J')} measured (devices, during the windows){less}"
 
 
-def added(found: list[jobs.Status], results: Path) -> list[jobs.Status]:
+def with_energy(found: list[jobs.SubmissionStatus], results: Path) -> list[jobs.SubmissionStatus]:
     """Return the states with the energy of each ended job of Slurm."""
     ended = {job.job_id for one in found for job, state in one.jobs if state.ended and job.scheduler == "slurm"}
-    accounted, bases = consumed(ended)
-    measured = _measured(results, bases)
+    accounted, bases = sacct_energy(ended)
+    measured = _measured_energy(results, bases)
     energies = {job_id: JobEnergy(accounted.get(job_id), measured.get(job_id)) for job_id in ended}
     return [
         dataclasses.replace(
@@ -49,7 +49,7 @@ def added(found: list[jobs.Status], results: Path) -> list[jobs.Status]:
     ]
 
 
-def consumed(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
+def sacct_energy(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
     """Return the energy of each job [J] by sacct, and the job id of each array task's own id.
 
     Jobs without accounted energy are missing.
@@ -59,7 +59,7 @@ def consumed(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
         return {}, {}
     argv = ["sacct", "--noheader", "--parsable2", "--format=JobID,JobIDRaw,ConsumedEnergyRaw", f"--jobs={wanted}"]
     try:
-        answer = scheduler.call(argv)
+        answer = scheduler.call_scheduler(argv)
     except SchedulerError:
         return {}, {}  # no accounting
     whole: dict[str, float] = {}  # of a job or array task
@@ -67,7 +67,7 @@ def consumed(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
     bases: dict[str, str] = {}
     for line in answer.splitlines():
         job_id, raw_id, text = (*line.strip().split("|"), "", "")[:3]
-        bases[raw_id] = scheduler.base_id(job_id)
+        bases[raw_id] = scheduler.whole_job_id(job_id)
         energy_j = float(text) if text.isdecimal() else 0.0
         task, dot, _ = job_id.partition(".")
         into = steps if dot else whole
@@ -77,14 +77,14 @@ def consumed(job_ids: Iterable[str]) -> tuple[dict[str, float], dict[str, str]]:
         # Older versions account steps only. Without an energy plugin both are 0.
         energy_j = whole.get(task) or steps.get(task, 0.0)
         if energy_j:
-            found[scheduler.base_id(task)] = found.get(scheduler.base_id(task), 0.0) + energy_j
+            found[scheduler.whole_job_id(task)] = found.get(scheduler.whole_job_id(task), 0.0) + energy_j
     return found, bases
 
 
-def _measured(results: Path, bases: Mapping[str, str]) -> dict[str, float]:
+def _measured_energy(results: Path, bases: Mapping[str, str]) -> dict[str, float]:
     """Return the energy that was measured in each job [J], over all its attempts."""
     found: dict[str, float] = {}
-    for folder, head in attempts.summaries(results):
+    for folder, head in attempts.closed_attempts(results):
         for system, measurement in attempts.full_record(folder, head).ranks:
             job_id = bases.get(system.slurm_job_id or "", system.slurm_job_id)
             if job_id and measurement.energy_j is not None:

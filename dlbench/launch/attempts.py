@@ -27,9 +27,9 @@ from typing import Any
 from dlbench.atomic_file import read_text, temporary_name, write_atomically
 from dlbench.errors import DlbenchError, StoreError
 from dlbench.json_text import load_json
-from dlbench.names import excerpt
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, from_dict
-from dlbench.suites import request as requests
+from dlbench.safe_names import excerpt
+from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
 
 
@@ -57,8 +57,8 @@ class Attempt:
         return self.suite, self.suite_version, self.case.id, self.system_key, self.network_key
 
 
-#: Names of attempts, as `create` makes them.
-_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}-[0-9a-f]{6}")
+#: Names of attempts, as `create_attempt` makes them.
+_ATTEMPT_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}-[0-9a-f]{6}")
 #: Identifies a measurement that is not repeated: suite, suite version, case, system, network.
 DoneKey = tuple[str, int, str, str, str]
 
@@ -67,12 +67,12 @@ DoneKey = tuple[str, int, str, str, str]
 SystemKeys = str | Mapping[str, str]
 
 
-def key_on(keys: SystemKeys, device: str) -> str:
+def system_key_for(keys: SystemKeys, device: str) -> str:
     """Return the system key for this kind of device; "" if unknown."""
     return keys if isinstance(keys, str) else keys.get(device, "")
 
 
-def key_of(record: Record) -> DoneKey:
+def done_key(record: Record) -> DoneKey:
     """Return the key under which the record counts as done."""
     return record.suite, record.suite_version, record.case_id, record.system_key or "", record.network_key or ""
 
@@ -82,7 +82,7 @@ def attempts_folder(root: Path) -> Path:
     return root / "attempts"
 
 
-def create(
+def create_attempt(
     root: Path,
     case: Case,
     suite: str,
@@ -106,7 +106,7 @@ def create(
     Raises:
         StoreError: the folder cannot be written.
     """
-    now = _later_than((name for name in earlier if case.id in name), datetime.now(UTC))
+    now = _new_start_time((name for name in earlier if case.id in name), datetime.now(UTC))
     name = f"{now:%Y%m%dT%H%M%S}-{case.id}-{secrets.token_hex(3)}"
     folder = attempts_folder(root) / name
     attempt = Attempt(folder, case, suite, suite_version, system_key, now.isoformat(), label, network_key)
@@ -123,7 +123,7 @@ def create(
             "network_key": network_key,
         }
         write_atomically(making / "owner.json", json.dumps(owner | head, indent=1))
-        requests.write(making, requests.measure(case, facts))
+        requests.write_request(making, requests.measure_request(case, facts))
         making.rename(attempt.folder)
     except OSError as error:
         shutil.rmtree(making, ignore_errors=True)
@@ -131,9 +131,9 @@ def create(
     return attempt
 
 
-def _later_than(names: Iterable[str], now: datetime) -> datetime:
+def _new_start_time(names: Iterable[str], now: datetime) -> datetime:
     """Return `now`, or one second after the latest attempt if that lies in the future (clocks differ)."""
-    latest = max((name[:15] for name in names if _NAME.fullmatch(name)), default="")
+    latest = max((name[:15] for name in names if _ATTEMPT_NAME.fullmatch(name)), default="")
     if latest <= f"{now:%Y%m%dT%H%M%S}":
         return now
     try:
@@ -142,7 +142,7 @@ def _later_than(names: Iterable[str], now: datetime) -> datetime:
         return now
 
 
-def outcome_of(folder: Path) -> Outcome | None:
+def read_outcome(folder: Path) -> Outcome | None:
     """Read the outcome that the worker wrote to `folder`; None if it is missing or incomplete.
 
     Raises:
@@ -171,16 +171,16 @@ def write_record(folder: Path, record: Record) -> None:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
-def summaries(
+def closed_attempts(
     root: Path, among: Iterable[Path] | None = None, problems: list[str] | None = None
 ) -> Iterator[tuple[Path, Record]]:
     """Iterate over the closed attempts of `root`, oldest first, each with its record without samples.
 
     Args:
-        among: only these folders, as returned by `folders`.
+        among: only these folders, as returned by `list_attempt_folders`.
         problems: receives a line for each record that cannot be read.
     """
-    for folder in folders(root) if among is None else among:
+    for folder in list_attempt_folders(root) if among is None else among:
         try:
             record = Record.from_json(read_text(folder / "record.json"), folder.name)
             Case.from_dict(record.case)
@@ -197,13 +197,13 @@ def summaries(
 
 def full_record(folder: Path, head: Record) -> Record:
     """Return the record with the samples of all ranks."""
-    outcome = outcome_of(folder)
+    outcome = read_outcome(folder)
     return dataclasses.replace(head, ranks=outcome.ranks if outcome else ())
 
 
 def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[DoneKey]:
     """Return the keys that need no further attempt in `root`: measured, or out of memory."""
-    return {key_of(record) for folder, record in summaries(root, among) if has_ended(folder, record)}
+    return {done_key(record) for folder, record in closed_attempts(root, among) if has_ended(folder, record)}
 
 
 def has_ended(folder: Path, record: Record, has_part: bool = False) -> bool:
@@ -221,21 +221,21 @@ def has_ended(folder: Path, record: Record, has_part: bool = False) -> bool:
 
 def case_id_of(name: str) -> str:
     """Return the case id in the name of an attempt; "" for other names."""
-    return name[16:28] if _NAME.fullmatch(name) else ""
+    return name[16:28] if _ATTEMPT_NAME.fullmatch(name) else ""
 
 
-def unclosed(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Attempt, dict[str, Any]]]:
+def open_attempts(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[Attempt, dict[str, Any]]]:
     """Iterate over attempts without a record, and their owners: still running, or their supervisor was killed.
 
     Args:
-        among: only these folders, as returned by `folders`.
+        among: only these folders, as returned by `list_attempt_folders`.
     """
-    for folder in folders(root) if among is None else among:
+    for folder in list_attempt_folders(root) if among is None else among:
         if (folder / "record.json").exists():
             continue
         try:
             owner = load_json(read_text(folder / "owner.json"))
-            case = requests.case_of(requests.read(folder))
+            case = requests.requested_case(requests.read_request(folder))
             attempt: Attempt = from_dict(Attempt, owner | {"folder": folder, "case": case})
         except (OSError, ValueError, TypeError, DlbenchError):
             # Killed before both files were written: nothing was measured. Or of a version with other axes, which will
@@ -244,7 +244,7 @@ def unclosed(root: Path, among: Iterable[Path] | None = None) -> Iterator[tuple[
         yield attempt, owner
 
 
-def folders(root: Path, case_id: str | None = None) -> list[Path]:
+def list_attempt_folders(root: Path, case_id: str | None = None) -> list[Path]:
     """List the attempt folders, oldest first; with `case_id` only those of the case and foreign names.
 
     Only names are read: a new case among 10 000 attempts must not open them all.
@@ -260,5 +260,5 @@ def folders(root: Path, case_id: str | None = None) -> list[Path]:
     except OSError as error:
         raise StoreError(f"cannot read {folder}: {error.strerror or error}") from error
     if case_id is not None:
-        found = [name for name in found if f"-{case_id}-" in name or not _NAME.fullmatch(name)]
+        found = [name for name in found if f"-{case_id}-" in name or not _ATTEMPT_NAME.fullmatch(name)]
     return [folder / name for name in sorted(found) if not name.startswith(".")]

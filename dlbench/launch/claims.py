@@ -2,7 +2,7 @@
 
 A claim is a file made with O_EXCL, which is atomic on local disks and on NFS, Lustre and GPFS (advisory locks are
 not). The owner touches it regularly. A claim is stale, and may be taken over, if its owner is dead; if the owner runs
-on another host, the claim is stale after `SILENCE_S` without a change. This process measures that time with its own
+on another host, the claim is stale after `DEAD_AFTER_S` without a change. This process measures that time with its own
 clock: the clocks of hosts and file servers can differ by hours.
 """
 
@@ -24,25 +24,25 @@ from dlbench.errors import StoreError
 from dlbench.json_text import read_object
 
 #: Time without a change after which an owner on another host counts as dead [s].
-SILENCE_S = 300.0
+DEAD_AFTER_S = 300.0
 #: Interval at which an owner touches its claim [s].
-TOUCH_EVERY_S = 30.0
+HEARTBEAT_S = 30.0
 #: A claim without an owner is being written; if it stays so for this time, its process was killed [s].
 _HALF_WRITTEN_S = 10.0
 _POLL_S = 1.0
 #: File name of a stale claim during its removal.
-_ASIDE = re.compile(r"\..+\.json\.[0-9a-f]{8}")
+_MOVED_ASIDE_NAME = re.compile(r"\..+\.json\.[0-9a-f]{8}")
 
 
 @dataclass
-class Watch:
+class ChangeWatch:
     """Time since the last change of files, by the clock of this process."""
 
     _seen: dict[Path, tuple[object, float]] = field(default_factory=dict)
 
     def silent_s(self, path: Path) -> float:
         """Return the seconds since the file or folder last changed, as seen by this process; 0 at the first call."""
-        now, state = time.monotonic(), _state(path)
+        now, state = time.monotonic(), _file_state(path)
         known, since = self._seen.get(path, (None, now))
         if path not in self._seen or known != state:
             since = now
@@ -51,24 +51,24 @@ class Watch:
 
 
 #: Shared by the whole process, so that time already spent watching counts.
-WATCH = Watch()
+CHANGE_WATCH = ChangeWatch()
 
 
-def owner() -> dict[str, Any]:
+def owner_identity() -> dict[str, Any]:
     """Identity of this process: machine, process id, its PID namespace, and start time (ids are reused)."""
     return process_identity.identity()
 
 
 def is_alive(who: dict[str, Any], heartbeat: Path) -> bool:
-    """Whether an owner is still running; an owner on another host counts as dead after `SILENCE_S` of silence.
+    """Whether an owner is still running; an owner on another host counts as dead after `DEAD_AFTER_S` of silence.
 
     Args:
-        who: return value of `owner` in the other process.
+        who: return value of `owner_identity` in the other process.
         heartbeat: the file or folder that it touches.
     """
     seen = process_identity.is_running(who)
-    silent_s = WATCH.silent_s(heartbeat)  # always called: the time starts with the first call
-    return silent_s < SILENCE_S if seen is None else seen
+    silent_s = CHANGE_WATCH.silent_s(heartbeat)  # always called: the time starts with the first call
+    return silent_s < DEAD_AFTER_S if seen is None else seen
 
 
 def seems_alive(who: dict[str, Any], heartbeat: Path) -> bool:
@@ -80,7 +80,7 @@ def seems_alive(who: dict[str, Any], heartbeat: Path) -> bool:
     if seen is not None:
         return seen
     try:
-        return time.time() - heartbeat.stat().st_mtime < SILENCE_S
+        return time.time() - heartbeat.stat().st_mtime < DEAD_AFTER_S
     except OSError:
         return False
 
@@ -95,7 +95,7 @@ class Claim:
 
     def was_held_by(self, who: dict[str, Any]) -> bool:
         """Whether the claim was taken over from this dead owner."""
-        return self._dead is not None and all(self._dead.get(name) == who.get(name) for name in owner())
+        return self._dead is not None and all(self._dead.get(name) == who.get(name) for name in owner_identity())
 
     def touch(self) -> None:
         """Update the file time: the owner is still running."""
@@ -118,39 +118,39 @@ def take(root: Path, name: str) -> Claim | None:
     Raises:
         StoreError: the folder cannot be written.
     """
-    path = path_of(root, name)
+    path = claim_path(root, name)
     nonce = secrets.token_hex(8)
     try:
         path.parent.mkdir(exist_ok=True)
-        if _create(path, nonce):
+        if _create_claim(path, nonce):
             return Claim(path, nonce)
         holder = read_object(path)
-        if _remove_stale(path) and _create(path, nonce):
+        if _remove_claim_if_stale(path) and _create_claim(path, nonce):
             return Claim(path, nonce, holder)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     return None
 
 
-def is_visible(heartbeat: Path) -> bool:
+def is_owner_local_or_gone(heartbeat: Path) -> bool:
     """Whether the owner of a claim or attempt folder runs on this host, or has released it."""
-    return not heartbeat.exists() or process_identity.is_running(_holder(heartbeat)) is not None
+    return not heartbeat.exists() or process_identity.is_running(_read_owner(heartbeat)) is not None
 
 
-def abandoned(heartbeats: Iterable[Path]) -> Iterator[Path]:
+def abandoned_heartbeats(heartbeats: Iterable[Path]) -> Iterator[Path]:
     """Iterate over the claims and attempt folders whose owners are dead, each as soon as that is certain.
 
-    Owners on other hosts are watched until they touch the file (every `TOUCH_EVERY_S`) or stay silent for `SILENCE_S`.
+    Owners on other hosts are watched until they touch the file (every `HEARTBEAT_S`) or stay silent for `DEAD_AFTER_S`.
     Claims of running owners and released claims are skipped.
     """
-    first = {path: _state(path) for path in heartbeats}
+    first = {path: _file_state(path) for path in heartbeats}
     while first:
         for path, before in list(first.items()):
-            seen = process_identity.is_running(_holder(path))
-            silent_s = WATCH.silent_s(path)
-            if before is None or seen or _state(path) != before:
+            seen = process_identity.is_running(_read_owner(path))
+            silent_s = CHANGE_WATCH.silent_s(path)
+            if before is None or seen or _file_state(path) != before:
                 del first[path]
-            elif seen is False or silent_s >= SILENCE_S:
+            elif seen is False or silent_s >= DEAD_AFTER_S:
                 del first[path]
                 yield path
         if first:
@@ -160,36 +160,36 @@ def abandoned(heartbeats: Iterable[Path]) -> Iterator[Path]:
 def remove_stale(root: Path) -> int:
     """Remove the claims of dead owners on this host; return their number."""
     removed = 0
-    for path in _files(root / "claims"):
+    for path in _list_files(root / "claims"):
         with contextlib.suppress(OSError):
             if path.suffix == ".json":
                 holder = read_object(path)
                 if holder is not None and process_identity.is_running(holder) is False:
-                    removed += _remove_stale(path)
-            elif _ASIDE.fullmatch(path.name) and WATCH.silent_s(path) >= _HALF_WRITTEN_S:
+                    removed += _remove_claim_if_stale(path)
+            elif _MOVED_ASIDE_NAME.fullmatch(path.name) and CHANGE_WATCH.silent_s(path) >= _HALF_WRITTEN_S:
                 path.unlink()  # the process that took it over was killed
                 removed += 1
     return removed
 
 
-def holders(root: Path) -> list[str]:
+def claim_names(root: Path) -> list[str]:
     """List the names of all claims, stale ones included."""
-    return [path.stem for path in _files(root / "claims") if path.suffix == ".json"]
+    return [path.stem for path in _list_files(root / "claims") if path.suffix == ".json"]
 
 
-def _files(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError:
         return []
 
 
-def path_of(root: Path, name: str) -> Path:
+def claim_path(root: Path, name: str) -> Path:
     """Return the file of a claim."""
     return root / "claims" / f"{name}.json"
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
+def _file_state(path: Path) -> tuple[int, int, int] | None:
     """Return the state that a touch or a new file changes; None if the file does not exist."""
     try:
         found = path.stat()
@@ -198,24 +198,24 @@ def _state(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-def _create(path: Path, nonce: str) -> bool:
+def _create_claim(path: Path, nonce: str) -> bool:
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(owner() | {"nonce": nonce}, file)
+        json.dump(owner_identity() | {"nonce": nonce}, file)
     return True
 
 
-def _remove_stale(path: Path) -> bool:
+def _remove_claim_if_stale(path: Path) -> bool:
     """Remove the claim if it is stale; return whether it is gone."""
     holder = read_object(path)
     if holder is None and not path.exists():
         return True
-    silent_s = WATCH.silent_s(path)
+    silent_s = CHANGE_WATCH.silent_s(path)
     seen = process_identity.is_running(holder) if holder else None
-    if seen or (seen is None and silent_s < (SILENCE_S if holder else _HALF_WRITTEN_S)):
+    if seen or (seen is None and silent_s < (DEAD_AFTER_S if holder else _HALF_WRITTEN_S)):
         return False
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -232,5 +232,5 @@ def _remove_stale(path: Path) -> bool:
     return True
 
 
-def _holder(heartbeat: Path) -> dict[str, Any]:
+def _read_owner(heartbeat: Path) -> dict[str, Any]:
     return read_object(heartbeat / "owner.json" if heartbeat.is_dir() else heartbeat) or {}

@@ -14,18 +14,18 @@ from dlbench.errors import BadInput
 Argv = tuple[str, ...]
 
 #: What a person may set to change how ranks meet, in a profile or around `dlbench submit`; see `worker.rendezvous`.
-OVERRIDES = ("DLBENCH_MASTER_ADDR", "DLBENCH_MASTER_PORTS", "DLBENCH_INTERFACE", "DLBENCH_RENDEZVOUS_S")
+OVERRIDE_VARIABLES = ("DLBENCH_MASTER_ADDR", "DLBENCH_MASTER_PORTS", "DLBENCH_INTERFACE", "DLBENCH_RENDEZVOUS_S")
 
 #: Variables that exist only in a running rank. Runtimes with an empty environment pass them by name.
-PASSED = (
+PASSED_VARIABLES = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"),
     *("SLURM_JOB_ID", "SLURM_JOB_PARTITION", "SLURM_JOB_NODELIST", "SLURM_JOB_NUM_NODES", "SLURM_ARRAY_JOB_ID"),
     *("SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT", "SLURM_STEP_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
     *("SLURM_NODEID", "SLURM_CPUS_PER_TASK", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_TASKS_PER_NODE", "SLURMD_NODENAME"),
-    *OVERRIDES,
+    *OVERRIDE_VARIABLES,
 )
 #: Variables of srun's MPI plugins.
-PASSED_MPI = (
+PASSED_MPI_VARIABLES = (
     *("PMI_FD", "PMI_RANK", "PMI_SIZE", "PMI_JOBID", "PMIX_RANK", "PMIX_NAMESPACE", "PMIX_HOSTNAME"),
     *("PMIX_SERVER_URI2", "PMIX_SERVER_URI21", "PMIX_SERVER_URI3", "PMIX_SERVER_URI4", "PMIX_SERVER_URI41"),
     *("PMIX_SERVER_TMPDIR", "PMIX_SYSTEM_TMPDIR", "PMIX_SECURITY_MODE", "PMIX_GDS_MODULE", "PMIX_BFROP_BUFFER_TYPE"),
@@ -57,7 +57,7 @@ class CommandNeeds:
 
 
 @dataclass(frozen=True)
-class InContainer:
+class ContainerWrapping:
     """Commands and options by which a runtime runs a command in the container."""
 
     srun: Argv = ()  # options of srun itself
@@ -81,7 +81,7 @@ _ENROOT_START = (
 _ENROOT_CREATE = 'exec enroot create --name "$0-$SLURMD_NODENAME" "$1"'
 #: Leftovers of a job that was cancelled or reached its limit (no step starts then): its containers, and its folder in
 #: /tmp. The next job removes those of this user and of jobs no longer in the queue.
-_ENDED = (
+_IF_JOB_ENDED = (
     # A queue that lacks the current job belongs to another cluster: do nothing.
     'jobs=$(squeue --noheader --user="$(id -un)" --format=%A) && grep -qx "$SLURM_JOB_ID" <<<"$jobs" || exit 0; '
     'ended() { [[ $1 =~ ^[0-9]+$ ]] && ! grep -qx "$1" <<<"$jobs"; }; '
@@ -92,7 +92,7 @@ _SWEEP_FOLDERS = (
     'rm -rf "$folder"; fi; done; true'
 )
 _ENROOT_SWEEP = (
-    f"{_ENDED}for name in $(enroot list); do id=${{name#dlbench-}}; "
+    f"{_IF_JOB_ENDED}for name in $(enroot list); do id=${{name#dlbench-}}; "
     'case $name in dlbench-*-"$SLURMD_NODENAME") '
     'if ended "${id%%-*}"; then enroot remove --force "$name"; fi ;; esac; done; '
     f"{_SWEEP_FOLDERS}"
@@ -101,18 +101,18 @@ _ENROOT_REMOVE = 'enroot remove --force "$0-$SLURMD_NODENAME"; rm -rf "/tmp/$0"'
 #: pyxis stores named containers in Enroot, with a prefix; it reads the site's configuration, not the job's variables.
 _PYXIS_ENROOT = "env -u ENROOT_DATA_PATH enroot"
 _PYXIS_SWEEP = (
-    f"{_ENDED}for name in $({_PYXIS_ENROOT} list); do "
+    f"{_IF_JOB_ENDED}for name in $({_PYXIS_ENROOT} list); do "
     'case $name in pyxis_dlbench-* | pyxis_[0-9]*_dlbench-*) if ended "${name##*dlbench-}"; then '
     f'{_PYXIS_ENROOT} remove --force "$name"; fi ;; esac; done; {_SWEEP_FOLDERS}'
 )
 
 
-def without_container(image: str, around: CommandNeeds) -> InContainer:
+def without_container(image: str, around: CommandNeeds) -> ContainerWrapping:
     """No container."""
-    return InContainer()
+    return ContainerWrapping()
 
 
-def docker(image: str, around: CommandNeeds) -> InContainer:
+def docker(image: str, around: CommandNeeds) -> ContainerWrapping:
     """`docker run`: on one node only.
 
     Raises:
@@ -132,20 +132,22 @@ def docker(image: str, around: CommandNeeds) -> InContainer:
         "--pid=host",
         # NCCL registers memory with the network card; an engine inside a container may not raise limits.
         *(("--ulimit", "memlock=-1", "--ulimit", "stack=67108864") if around.gpus else ()),
-        *_as_user(around),
+        *_user_options(around),
         # Killing the client leaves the container running: it is found by its label.
         *("--label", f"dlbench={around.name}"),
         # Not --volume, which creates a missing source as an empty folder owned by root.
-        *_words("--mount", [_docker_mount(mount) for mount in around.mounts]),
+        *_repeat_option("--mount", [_docker_mount_value(mount) for mount in around.mounts]),
         *("--workdir", around.workdir),
-        *_by_name("--env", around),
+        *_pass_by_name("--env", around),
         *around.options,
         image,
     )
-    return InContainer(prefix=prefix, cleanup=(_remove_labelled("docker", around),), digest=_inspect("docker", image))
+    return ContainerWrapping(
+        prefix=prefix, cleanup=(_remove_containers_command("docker", around),), digest=_inspect_command("docker", image)
+    )
 
 
-def podman(image: str, around: CommandNeeds) -> InContainer:
+def podman(image: str, around: CommandNeeds) -> ContainerWrapping:
     """`podman run`; GPUs come through the CDI file that `nvidia-ctk cdi generate` writes."""
     prefix = (
         *("podman", "run", "--rm"),
@@ -156,36 +158,38 @@ def podman(image: str, around: CommandNeeds) -> InContainer:
         "--ulimit=host",
         *(() if around.user in ("", "0:0") else ("--userns=keep-id",)),
         *("--label", f"dlbench={around.name}"),
-        *_words("--volume", [_volume(mount) for mount in around.mounts]),
+        *_repeat_option("--volume", [_volume_value(mount) for mount in around.mounts]),
         *("--workdir", around.workdir),
-        *_by_name("--env", around),
+        *_pass_by_name("--env", around),
         *around.options,
         image,
     )
-    return InContainer(prefix=prefix, cleanup=(_remove_labelled("podman", around),), digest=_inspect("podman", image))
+    return ContainerWrapping(
+        prefix=prefix, cleanup=(_remove_containers_command("podman", around),), digest=_inspect_command("podman", image)
+    )
 
 
-def enroot(image: str, around: CommandNeeds) -> InContainer:
+def enroot(image: str, around: CommandNeeds) -> ContainerWrapping:
     """`enroot start` of a container that `enroot create` has unpacked on every node."""
     prefix = (
-        *("bash", "-c", _ENROOT_START, " ".join(_names(around, _nvidia(around)))),
+        *("bash", "-c", _ENROOT_START, " ".join(_variable_names(around, _nvidia_variables(around)))),
         "--rw",
-        *_words("--mount", [_enroot_mount(mount) for mount in around.mounts]),
+        *_repeat_option("--mount", [_enroot_mount_value(mount) for mount in around.mounts]),
         *around.options,
         *("--", around.name),
     )
-    return InContainer(
+    return ContainerWrapping(
         prefix=prefix,
         # Enroot stores files of a run there by default; the folder of the login node is missing on other nodes.
-        environment={**_nvidia(around), "XDG_RUNTIME_DIR": f"/tmp/{around.name}"},
+        environment={**_nvidia_variables(around), "XDG_RUNTIME_DIR": f"/tmp/{around.name}"},
         prepare=(("bash", "-c", _ENROOT_SWEEP), ("bash", "-c", _ENROOT_CREATE, around.name, image)),
         cleanup=(("bash", "-c", _ENROOT_REMOVE, around.name),),
     )
 
 
-def pyxis(image: str, around: CommandNeeds) -> InContainer:
+def pyxis(image: str, around: CommandNeeds) -> ContainerWrapping:
     """Options of srun, which the pyxis plugin of Slurm adds; never on sbatch, whose script would run inside."""
-    mounts = ",".join(_volume(mount) for mount in around.mounts)
+    mounts = ",".join(_volume_value(mount) for mount in around.mounts)
     srun = (
         f"--container-image={image}",
         # Named, so that the steps of a job unpack the image only once.
@@ -193,33 +197,33 @@ def pyxis(image: str, around: CommandNeeds) -> InContainer:
         *((f"--container-mounts={mounts}",) if mounts else ()),
         f"--container-workdir={around.workdir}",
         # The environment of the host is passed, but values of the image override it unless named.
-        f"--container-env={','.join((*around.variables, *_nvidia(around)))}",
+        f"--container-env={','.join((*around.variables, *_nvidia_variables(around)))}",
         *around.options,
     )
     # Some sites keep named containers after the job, which would fill the disk of the node.
-    return InContainer(
+    return ContainerWrapping(
         srun=srun,
-        environment=_nvidia(around),
+        environment=_nvidia_variables(around),
         prepare=(("bash", "-c", _PYXIS_SWEEP),),
         cleanup=((*_PYXIS_ENROOT.split(), "remove", "--force", f"pyxis_{around.name}"),),
     )
 
 
-def apptainer(image: str, around: CommandNeeds) -> InContainer:
+def apptainer(image: str, around: CommandNeeds) -> ContainerWrapping:
     """`apptainer exec`; the environment of the host is passed; never use `--cleanenv`, which would remove the
     variables of ranks."""
     prefix = (
         *("apptainer", "exec"),
         *(("--nv",) if around.gpus else ()),
-        *_words("--bind", [_volume(mount) for mount in around.mounts]),
+        *_repeat_option("--bind", [_volume_value(mount) for mount in around.mounts]),
         *("--pwd", around.workdir),
         *around.options,
         image,
     )
-    return InContainer(prefix=prefix)
+    return ContainerWrapping(prefix=prefix)
 
 
-def udocker(image: str, around: CommandNeeds) -> InContainer:
+def udocker(image: str, around: CommandNeeds) -> ContainerWrapping:
     """`udocker run` in mode F3 (library preload). The driver is copied in at set-up, hence a set-up for each job.
 
     Raises:
@@ -235,7 +239,7 @@ def udocker(image: str, around: CommandNeeds) -> InContainer:
         around.name,
     )
     setup = ("udocker", "setup", "--execmode=F3", *(("--nvidia",) if around.gpus else ()), around.name)
-    return InContainer(
+    return ContainerWrapping(
         prefix=prefix,
         prepare=(("udocker", "create", f"--name={around.name}", image), setup),
         prepare_once=True,
@@ -243,33 +247,35 @@ def udocker(image: str, around: CommandNeeds) -> InContainer:
     )
 
 
-def _names(around: CommandNeeds, more: Iterable[str] = ()) -> Argv:
-    return tuple(dict.fromkeys((*around.variables, *more, *PASSED, *(PASSED_MPI if around.mpi else ()))))
+def _variable_names(around: CommandNeeds, more: Iterable[str] = ()) -> Argv:
+    return tuple(
+        dict.fromkeys((*around.variables, *more, *PASSED_VARIABLES, *(PASSED_MPI_VARIABLES if around.mpi else ())))
+    )
 
 
-def _by_name(option: str, around: CommandNeeds) -> Argv:
+def _pass_by_name(option: str, around: CommandNeeds) -> Argv:
     """Pass variables by name: values are those of each rank, and are not visible in process lists."""
-    return _words(option, _names(around))
+    return _repeat_option(option, _variable_names(around))
 
 
-def _words(option: str, values: list[str] | Argv) -> Argv:
+def _repeat_option(option: str, values: list[str] | Argv) -> Argv:
     return tuple(word for value in values for word in (option, value))
 
 
-def _volume(mount: Mount) -> str:
+def _volume_value(mount: Mount) -> str:
     return f"{mount.source}:{mount.target}{':ro' if mount.read_only else ''}"
 
 
-def _docker_mount(mount: Mount) -> str:
+def _docker_mount_value(mount: Mount) -> str:
     return f"type=bind,source={mount.source},target={mount.target}" + (",readonly" if mount.read_only else "")
 
 
-def _enroot_mount(mount: Mount) -> str:
+def _enroot_mount_value(mount: Mount) -> str:
     # Fields of fstab, separated by colons.
     return f"{mount.source}:{mount.target}" + (":none:x-create=auto,rbind,ro" if mount.read_only else "")
 
 
-def _nvidia(around: CommandNeeds) -> dict[str, str]:
+def _nvidia_variables(around: CommandNeeds) -> dict[str, str]:
     """Return the variables of NVIDIA's runtime: without the first there is no GPU inside, without the second no
     libcuda."""
     if not around.gpus:
@@ -277,17 +283,17 @@ def _nvidia(around: CommandNeeds) -> dict[str, str]:
     return {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
 
 
-def _as_user(around: CommandNeeds) -> Argv:
+def _user_options(around: CommandNeeds) -> Argv:
     # The user has no home and no name inside: caches go to /tmp, and PyTorch needs the name.
     if around.user in ("", "0:0"):
         return ()
     return ("--user", around.user, "--env", "HOME=/tmp", "--env", "USER")
 
 
-def _remove_labelled(engine: str, around: CommandNeeds) -> Argv:
+def _remove_containers_command(engine: str, around: CommandNeeds) -> Argv:
     script = f'{engine} ps --quiet --filter "label=dlbench=$1" | xargs -r {engine} rm --force'
     return ("sh", "-c", script, "sh", around.name)
 
 
-def _inspect(engine: str, image: str) -> Argv:
+def _inspect_command(engine: str, image: str) -> Argv:
     return (engine, "image", "inspect", "--format", "{{.Id}}", image)

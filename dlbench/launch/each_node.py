@@ -16,20 +16,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.errors import BadInput, DlbenchError
-from dlbench.launch import batch, jobs, scheduler
-from dlbench.launch.counts import count
+from dlbench.launch import batch_systems, jobs, scheduler
+from dlbench.launch.case_counts import count_cases
 from dlbench.launch.jobs import SubmittedJob
 from dlbench.launch.sites import Site
-from dlbench.names import why_unsafe
+from dlbench.safe_names import why_unsafe
 from dlbench.suites.suite import Suite
 
-FOLDER = "nodes"
+NODES_FOLDER = "nodes"
 #: States of a node in which no job starts; a star after a state means that the node does not respond.
-_AWAY = re.compile(r"down|drain|fail|maint|unk|power|reboot|offline|stale|\*$", re.IGNORECASE)
+_UNAVAILABLE_STATE = re.compile(r"down|drain|fail|maint|unk|power|reboot|offline|stale|\*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Unit:
+class NodeOrGpu:
     """What one job measures: a node, or one of its GPUs."""
 
     node: str
@@ -37,22 +37,24 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Plan:
+class NodesPlan:
     """Nodes or GPUs to measure now, and those skipped, by reason."""
 
-    submit: tuple[Unit, ...]
-    away: tuple[Unit, ...] = ()  # down or drained: tried when the command is run again
-    done: tuple[Unit, ...] = ()  # nothing is missing
-    active: tuple[Unit, ...] = ()  # with a job that is queued or running
+    submit: tuple[NodeOrGpu, ...]
+    away: tuple[NodeOrGpu, ...] = ()  # down or drained: tried when the command is run again
+    done: tuple[NodeOrGpu, ...] = ()  # nothing is missing
+    active: tuple[NodeOrGpu, ...] = ()  # with a job that is queued or running
 
 
-def folder_of(results: Path, unit: Unit) -> Path:
+def unit_folder(results: Path, unit: NodeOrGpu) -> Path:
     """Return the results folder of a node or GPU."""
-    folder = results / FOLDER / unit.node
+    folder = results / NODES_FOLDER / unit.node
     return folder if unit.gpu is None else folder / f"gpu{unit.gpu}"
 
 
-def plan(suite: Suite, site: Site, results: Path, wanted: Sequence[str] | None, each_gpu: bool = False) -> Plan:
+def plan_nodes(
+    suite: Suite, site: Site, results: Path, wanted: Sequence[str] | None, each_gpu: bool = False
+) -> NodesPlan:
     """Sort the requested nodes by the action they need.
 
     Args:
@@ -72,7 +74,7 @@ def plan(suite: Suite, site: Site, results: Path, wanted: Sequence[str] | None, 
         raise BadInput(
             f"--each-node: {suite.name} has cases of {several[0]} nodes; add -P nodes=1 to measure single nodes"
         )
-    states = batch.of(site).node_states(site.partition)
+    states = batch_systems.batch_system_of(site).node_states(site.partition)
     nodes = list(dict.fromkeys(wanted)) if wanted is not None else list(states)
     unknown = [node for node in nodes if node not in states or why_unsafe(node)]
     if unknown:
@@ -81,25 +83,27 @@ def plan(suite: Suite, site: Site, results: Path, wanted: Sequence[str] | None, 
         raise BadInput(f"--nodes: {where} has no node '{unknown[0]}'; `{listing}` lists them")
     if not nodes:
         raise BadInput("--each-node: the scheduler lists no node; check the site's partition")
-    units = [Unit(node, gpu) for node in nodes for gpu in (range(site.gpus.per_node) if each_gpu else [None])]
-    queued = _queued(site, [folder_of(results, unit) for unit in units])
-    kinds: dict[str, list[Unit]] = {"submit": [], "away": [], "done": [], "active": []}
+    units = [NodeOrGpu(node, gpu) for node in nodes for gpu in (range(site.gpus.per_node) if each_gpu else [None])]
+    queued = _folders_with_jobs(site, [unit_folder(results, unit) for unit in units])
+    kinds: dict[str, list[NodeOrGpu]] = {"submit": [], "away": [], "done": [], "active": []}
     for unit in units:
-        folder = folder_of(results, unit)
-        kind = "active" if folder in queued else "done" if _is_done(folder, suite) else "submit"
-        kinds["away" if kind == "submit" and _AWAY.search(states[unit.node]) else kind].append(unit)
-    return Plan(**{kind: tuple(found) for kind, found in kinds.items()})
+        folder = unit_folder(results, unit)
+        kind = "active" if folder in queued else "done" if _is_suite_done(folder, suite) else "submit"
+        kinds["away" if kind == "submit" and _UNAVAILABLE_STATE.search(states[unit.node]) else kind].append(unit)
+    return NodesPlan(**{kind: tuple(found) for kind, found in kinds.items()})
 
 
-def prepare(suite: Suite, overrides: Sequence[str], site: Site, results: Path, unit: Unit) -> jobs.Submission:
+def prepare_submission(
+    suite: Suite, overrides: Sequence[str], site: Site, results: Path, unit: NodeOrGpu
+) -> jobs.Submission:
     """Prepare the submission for one node or GPU."""
-    bound = batch.of(site).on_node(site, unit.node)
+    bound = batch_systems.batch_system_of(site).on_node(site, unit.node)
     if unit.gpu is not None:
         # No scheduler binds a job to a certain GPU: the job has all of them, and its Python sees one.
         python = ("env", f"CUDA_VISIBLE_DEVICES={unit.gpu}", *site.software.python)
         bound = dataclasses.replace(bound, software=dataclasses.replace(site.software, python=python))
-    folder = folder_of(results, unit)
-    return jobs.prepare(suite, overrides, bound, folder, report=False, all_gpus=unit.gpu is not None)
+    folder = unit_folder(results, unit)
+    return jobs.prepare_submission(suite, overrides, bound, folder, report=False, all_gpus=unit.gpu is not None)
 
 
 def submit(
@@ -115,13 +119,13 @@ def submit(
     return taken, None
 
 
-def _is_done(folder: Path, suite: Suite) -> bool:
-    counts = count(folder, suite) if folder.is_dir() else []
+def _is_suite_done(folder: Path, suite: Suite) -> bool:
+    counts = count_cases(folder, suite) if folder.is_dir() else []
     return bool(counts) and all(one.remaining == 0 for one in counts)
 
 
-def _queued(site: Site, folders: Sequence[Path]) -> set[Path]:
+def _folders_with_jobs(site: Site, folders: Sequence[Path]) -> set[Path]:
     """Return the folders with a queued or running job, by a single call of the scheduler."""
-    owners = {job.job_id: folder for folder in folders for job in jobs.submitted(folder)}
-    ids = {scheduler.base_id(state.id) for state in batch.of(site).queued()}
+    owners = {job.job_id: folder for folder in folders for job in jobs.submitted_jobs(folder)}
+    ids = {scheduler.whole_job_id(state.id) for state in batch_systems.batch_system_of(site).queued()}
     return {folder for job_id, folder in owners.items() if job_id in ids}

@@ -17,11 +17,11 @@ from typing import Any
 
 from dlbench.json_text import read_object
 from dlbench.launch import claims
-from dlbench.launch.processes import MARK, tail
+from dlbench.launch.processes import ATTEMPT_FOLDER_VARIABLE, tail_lines
 from dlbench.results.records import DONE_STATUSES
 
 #: Messages of launchers about a killed process: (pattern, meaning of its group).
-_KILLED = (
+_KILLED_MESSAGES = (
     (re.compile(r"spawn: rank (\d+) .*was killed by signal (\d+)"), "rank"),
     (re.compile(r"process rank (\d+) with PID \d+ .*exited on\s+signal (\d+)", re.DOTALL), "rank"),
     (re.compile(r"PID (\d+) RUNNING AT"), "pid"),
@@ -33,7 +33,7 @@ _KILLED = (
     ),
 )
 #: Prefixes of output lines that come from launchers, not from ranks.
-LAUNCHER_WORDS = ("phase:", "spawn:", "srun:", "slurmstepd")
+LAUNCHER_PREFIXES = ("phase:", "spawn:", "srun:", "slurmstepd")
 #: Slurm's message on stderr after the kernel killed a task at its memory limit, on any node.
 _OUT_OF_MEMORY = re.compile(
     r"^(?:srun|slurmstepd).*(?:Out Of Memory|OUT_OF_MEMORY|oom[-_]kill|OOM Killed)", re.IGNORECASE
@@ -43,7 +43,7 @@ FAILURE_GRACE_S = 15.0
 
 
 @dataclass(frozen=True)
-class Rank:
+class RankFiles:
     """Files of one rank; `end` is empty if it reported no end."""
 
     number: int
@@ -58,7 +58,7 @@ class Rank:
         return f"rank {self.number} of {world_size}" + (f" on {self.host}" if self.host else "")
 
 
-def ranks_of(folder: Path) -> list[Rank]:
+def read_ranks(folder: Path) -> list[RankFiles]:
     """Return the ranks that started, by number."""
     found = []
     for file in sorted((folder / "ranks").glob("*.pid.json")):
@@ -66,11 +66,11 @@ def ranks_of(folder: Path) -> list[Rank]:
         begun = read_object(file) or {}
         end = read_object(folder / "ranks" / f"{number}.end.json") or {}
         text = folder / "stderr.txt" if number == 0 else folder / "ranks" / f"{number}.err"
-        lines = [line.strip() for line in tail(text) if line.strip()]
+        lines = [line.strip() for line in tail_lines(text) if line.strip()]
         phases = [line.partition(":")[2].strip() for line in lines if line.startswith("phase:")]
-        words = [line for line in lines if not line.startswith(LAUNCHER_WORDS)]
+        words = [line for line in lines if not line.startswith(LAUNCHER_PREFIXES)]
         found.append(
-            Rank(
+            RankFiles(
                 number,
                 str(begun.get("host", "")),
                 int(begun.get("pid", 0)),
@@ -89,22 +89,22 @@ def has_failed(folder: Path) -> bool:
     """
     for file in (folder / "ranks").glob("*.end.json"):
         end = read_object(file) or {}
-        if end and end.get("status") not in DONE_STATUSES and claims.WATCH.silent_s(file) > FAILURE_GRACE_S:
+        if end and end.get("status") not in DONE_STATUSES and claims.CHANGE_WATCH.silent_s(file) > FAILURE_GRACE_S:
             return True
     return False
 
 
-def verdict(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | None:
+def diagnose(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | None:
     """Return status and error of a failed case, with the rank that failed first; None without any trace."""
-    ranks = ranks_of(folder)
-    failed = sorted((r for r in ranks if r.end.get("status") not in (None, *DONE_STATUSES)), key=_when)
+    ranks = read_ranks(folder)
+    failed = sorted((r for r in ranks if r.end.get("status") not in (None, *DONE_STATUSES)), key=_end_time)
     own = [r for r in failed if not r.end.get("lost_peer") and r.end["status"] != "preempted"]
     if own:
         first = own[0]
         return first.end["status"], f"{first.name(world_size)} in phase '{first.phase}': {first.end['error']}"
-    killed = _said_killed(folder, ranks) or ([r for r in ranks if not r.end] if failed else [])
+    killed = _ranks_reported_killed(folder, ranks) or ([r for r in ranks if not r.end] if failed else [])
     if killed:
-        return _killed(killed, world_size, oom_kill)
+        return _killed_diagnosis(killed, world_size, oom_kill)
     if failed:
         first = failed[0]
         return first.end["status"], f"{first.name(world_size)} in phase '{first.phase}': {first.end['error']}"
@@ -116,14 +116,14 @@ def verdict(folder: Path, world_size: int, oom_kill: bool) -> tuple[str, str] | 
     return None
 
 
-def said_out_of_memory(folder: Path) -> bool:
+def slurm_reported_oom(folder: Path) -> bool:
     """Whether Slurm reported out of memory; the kernel's own counter covers only this node."""
-    return any(_OUT_OF_MEMORY.match(line) for line in tail(folder / "stderr.txt", 65_536))
+    return any(_OUT_OF_MEMORY.match(line) for line in tail_lines(folder / "stderr.txt", 65_536))
 
 
-def where_they_stood(folder: Path, world_size: int) -> str:
+def describe_rank_positions(folder: Path, world_size: int) -> str:
     """Describe where each rank was when a hung case was stopped, unusual ranks first."""
-    ranks = ranks_of(folder)
+    ranks = read_ranks(folder)
     places: dict[str, list[int]] = {}
     for rank in ranks:
         said = str(rank.end.get("error") or "")
@@ -134,17 +134,17 @@ def where_they_stood(folder: Path, world_size: int) -> str:
         if number not in {rank.number for rank in ranks}:
             places.setdefault("not started", []).append(number)
     groups = sorted(places.items(), key=lambda item: len(item[1]))
-    return "; ".join(f"rank {_numbers(numbers)} {words}" for words, numbers in groups[:4])
+    return "; ".join(f"rank {_list_numbers(numbers)} {words}" for words, numbers in groups[:4])
 
 
-def end_leftovers(folder: Path) -> int:
+def kill_leftover_processes(folder: Path) -> int:
     """Kill all processes of this attempt that still run on this machine; return their number.
 
     They are found by the unique name of the attempt folder: ranks have it in their arguments, child processes in their
     environment.
     """
     wanted = os.fsencode(str(folder))
-    mark = os.fsencode(f"{MARK}={folder}")
+    mark = os.fsencode(f"{ATTEMPT_FOLDER_VARIABLE}={folder}")
     count = 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -159,7 +159,7 @@ def end_leftovers(folder: Path) -> int:
     return count
 
 
-def _killed(killed: list[Rank], world_size: int, oom_kill: bool) -> tuple[str, str]:
+def _killed_diagnosis(killed: list[RankFiles], world_size: int, oom_kill: bool) -> tuple[str, str]:
     names = ", ".join(rank.name(world_size) for rank in killed[:4])
     phase = f" in phase '{killed[0].phase}'" if killed[0].phase else ""
     words = f"; last line of stderr: {killed[0].last_words}" if killed[0].last_words else "; stderr is empty"
@@ -168,10 +168,10 @@ def _killed(killed: list[Rank], world_size: int, oom_kill: bool) -> tuple[str, s
     return "crashed", f"{names} was killed{phase}{words}"
 
 
-def _said_killed(folder: Path, ranks: list[Rank]) -> list[Rank]:
+def _ranks_reported_killed(folder: Path, ranks: list[RankFiles]) -> list[RankFiles]:
     """Return the first rank that the launcher reported as killed; it killed later ones itself."""
-    text = "\n".join(tail(folder / "stderr.txt", 65_536) + tail(folder / "stdout.txt", 65_536))
-    for pattern, kind in _KILLED:
+    text = "\n".join(tail_lines(folder / "stderr.txt", 65_536) + tail_lines(folder / "stdout.txt", 65_536))
+    for pattern, kind in _KILLED_MESSAGES:
         match = pattern.search(text)
         if match is None:
             continue
@@ -182,9 +182,9 @@ def _said_killed(folder: Path, ranks: list[Rank]) -> list[Rank]:
     return []
 
 
-def _when(rank: Rank) -> float:
+def _end_time(rank: RankFiles) -> float:
     return float(rank.end.get("at_s", 0.0))
 
 
-def _numbers(numbers: list[int]) -> str:
+def _list_numbers(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")

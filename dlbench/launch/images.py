@@ -22,14 +22,14 @@ from dlbench.atomic_file import write_atomically
 from dlbench.errors import BadInput, StoreError
 from dlbench.json_text import read_object
 from dlbench.launch import claims
-from dlbench.launch.runtimes import RECORDS, ImageFile
-from dlbench.launch.sites import Container
+from dlbench.launch.runtimes import RUNTIME_RECORDS, ImageFile
+from dlbench.launch.sites import ContainerSettings
 
 _POLL_S = 1.0
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedImage:
     """An image that is present, with its digest."""
 
     image: str
@@ -38,7 +38,9 @@ class Imported:
     fetched: bool  # downloaded now, by this process
 
 
-def import_image(container: Container, force: bool = False, say: Callable[[str], None] = lambda text: None) -> Imported:
+def import_image(
+    container: ContainerSettings, force: bool = False, say: Callable[[str], None] = lambda text: None
+) -> ImportedImage:
     """Download the image of a site profile to the place where its jobs expect it.
 
     Args:
@@ -55,23 +57,23 @@ def import_image(container: Container, force: bool = False, say: Callable[[str],
             "the site profile has no container image (container.runtime is 'none'); set "
             "container.runtime and container.image"
         )
-    image_file = RECORDS[container.runtime].image_file
+    image_file = RUNTIME_RECORDS[container.runtime].image_file
     if image_file is None:
-        return _pull(container, say)
+        return _pull_image(container, say)
     path = Path(container.image)
     if path.is_file() and not force:
-        return _already_there(path, container.runtime)
+        return _existing_image(path, container.runtime)
     if not container.source:
         raise BadInput(
             f"{path} does not exist and container.source is not set; set it to, for example, "
             f"docker://nvcr.io#nvidia/pytorch:TAG or dockerd://dlbench:latest (local Docker engine)"
         )
-    return _fetch_once(container.runtime, image_file, path, container.source, force, say)
+    return _download_once(container.runtime, image_file, path, container.source, force, say)
 
 
-def _fetch_once(
+def _download_once(
     runtime: str, image_file: ImageFile, path: Path, source: str, force: bool, say: Callable[[str], None]
-) -> Imported:
+) -> ImportedImage:
     path.parent.mkdir(parents=True, exist_ok=True)
     waited = False
     while (claim := claims.take(path.parent, path.name)) is None:
@@ -81,43 +83,43 @@ def _fetch_once(
         time.sleep(_POLL_S)
     try:
         if path.is_file() and (waited or not force):
-            return _already_there(path, runtime)
+            return _existing_image(path, runtime)
         for left_over in path.parent.glob(f".{path.stem}.*{path.suffix}"):
             left_over.unlink(missing_ok=True)  # left by a killed import: this process now holds the lock
         temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         try:
             say(f"downloading {source} to {path}")
-            _run(image_file.fetch(source, temporary), claim)
-            digest = _verified(temporary, image_file)
+            _run_download(image_file.fetch(source, temporary), claim)
+            digest = _verified_digest(temporary, image_file)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        _record(path, digest, source, runtime)
-        return Imported(str(path), digest, source, fetched=True)
+        _write_digest(path, digest, source, runtime)
+        return ImportedImage(str(path), digest, source, fetched=True)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         claim.release()
 
 
-def _already_there(path: Path, runtime: str) -> Imported:
+def _existing_image(path: Path, runtime: str) -> ImportedImage:
     """Return the existing image; record its digest if that is missing."""
-    digest = digest_of(path)
-    recorded = _recorded(path)
+    digest = image_digest(path)
+    recorded = _read_digest_file(path)
     if recorded.get("digest") == digest:
-        return Imported(str(path), digest, recorded.get("source"), fetched=False)
+        return ImportedImage(str(path), digest, recorded.get("source"), fetched=False)
     with contextlib.suppress(OSError):  # it may belong to another user, in a folder that is not writable
-        _record(path, digest, None, runtime)
-    return Imported(str(path), digest, None, fetched=False)
+        _write_digest(path, digest, None, runtime)
+    return ImportedImage(str(path), digest, None, fetched=False)
 
 
-def _record(path: Path, digest: str, source: str | None, runtime: str) -> None:
+def _write_digest(path: Path, digest: str, source: str | None, runtime: str) -> None:
     about = {"source": source, "digest": digest, "bytes": path.stat().st_size, "runtime": runtime}
     about["imported_at"] = datetime.now(UTC).isoformat(timespec="seconds")
-    write_atomically(_digest_file(path), json.dumps(about, indent=1))
+    write_atomically(_digest_path(path), json.dumps(about, indent=1))
 
 
-def _run(argv: list[str], claim: claims.Claim | None = None) -> str:
+def _run_download(argv: list[str], claim: claims.Claim | None = None) -> str:
     try:
         process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=None, text=True)
     except FileNotFoundError:
@@ -126,7 +128,7 @@ def _run(argv: list[str], claim: claims.Claim | None = None) -> str:
         ) from None
     while True:
         try:
-            output, _ = process.communicate(timeout=claims.TOUCH_EVERY_S)
+            output, _ = process.communicate(timeout=claims.HEARTBEAT_S)
             break
         except subprocess.TimeoutExpired:
             if claim:
@@ -140,7 +142,7 @@ def _run(argv: list[str], claim: claims.Claim | None = None) -> str:
     return output
 
 
-def _verified(file: Path, wanted: ImageFile) -> str:
+def _verified_digest(file: Path, wanted: ImageFile) -> str:
     """Verify an image file and return its digest.
 
     Raises:
@@ -159,53 +161,53 @@ def _verified(file: Path, wanted: ImageFile) -> str:
     wanted_bytes = int.from_bytes(head[40:48], "little") if wanted.kind == "squashfs" else 0
     if file.stat().st_size < wanted_bytes:
         raise StoreError(f"the image is truncated: {file.stat().st_size} of {wanted_bytes} bytes; no image was saved")
-    return digest_of(file)
+    return image_digest(file)
 
 
-def digest_of(path: Path) -> str:
+def image_digest(path: Path) -> str:
     """Return `sha256:...` of the file: the recorded digest if the file is unchanged, else computed."""
-    if digest := _recorded_digest(path):
+    if digest := _recorded_file_digest(path):
         return digest
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
-def recorded_digest(container: Container) -> str | None:
+def recorded_digest(container: ContainerSettings) -> str | None:
     """Return the digest that `import_image` recorded for this image file; None if there is none."""
-    if not RECORDS[container.runtime].image_file or not container.image:
+    if not RUNTIME_RECORDS[container.runtime].image_file or not container.image:
         return None
-    return _recorded_digest(Path(container.image))
+    return _recorded_file_digest(Path(container.image))
 
 
-def _recorded_digest(path: Path) -> str | None:
+def _recorded_file_digest(path: Path) -> str | None:
     """Return the recorded digest of an image file; None if there is none, or the size of the file has changed."""
-    recorded = _recorded(path)
+    recorded = _read_digest_file(path)
     with contextlib.suppress(OSError):
         if recorded.get("digest") and recorded.get("bytes") == path.stat().st_size:
             return str(recorded["digest"])
     return None
 
 
-def _recorded(path: Path) -> dict[str, Any]:
-    return read_object(_digest_file(path)) or {}
+def _read_digest_file(path: Path) -> dict[str, Any]:
+    return read_object(_digest_path(path)) or {}
 
 
-def _digest_file(path: Path) -> Path:
+def _digest_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _pull(container: Container, say: Callable[[str], None]) -> Imported:
+def _pull_image(container: ContainerSettings, say: Callable[[str], None]) -> ImportedImage:
     """Download with Docker, Podman or udocker, which store and lock images themselves."""
     image, engine = str(container.image), container.runtime
-    store = RECORDS[engine].pull
+    store = RUNTIME_RECORDS[engine].pull
     fetched = False
     if container.source:
         say(f"{engine} downloads {container.source}")
-        _run([engine, "pull", container.source])
+        _run_download([engine, "pull", container.source])
         if "tag" in store and container.source != image:
-            _run([engine, "tag", container.source, image])
+            _run_download([engine, "tag", container.source, image])
         fetched = True
     if "inspect" not in store:
-        return Imported(image, "unknown", container.source, fetched)
-    digest = _run([engine, "image", "inspect", "--format", "{{.Id}}", image]).strip()
-    return Imported(image, digest, container.source, fetched)
+        return ImportedImage(image, "unknown", container.source, fetched)
+    digest = _run_download([engine, "image", "inspect", "--format", "{{.Id}}", image]).strip()
+    return ImportedImage(image, digest, container.source, fetched)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import CommandNeeds, InContainer, Mount
-from dlbench.launch.runtimes import wrap
+from dlbench.launch.containers import CommandNeeds, ContainerWrapping, Mount
+from dlbench.launch.runtimes import wrap_commands
 from dlbench.launch.sites import PLAIN_PATH, Site
 
 #: Placeholder for the job id, which is set only when the script runs. No validated value can contain it.
-JOB_ID = "\x1f"
+JOB_ID_MARK = "\x1f"
 
 _HOST_LIBRARIES = r"""
 # Runtimes mount the host's driver and network libraries: list them for the records.
@@ -49,7 +49,7 @@ class Job:
         return self.nodes * self.ranks_per_node > 1
 
 
-def script(title: str, directives: Sequence[str], by_hand: str, *sections: Sequence[str]) -> str:
+def join_script(title: str, directives: Sequence[str], by_hand: str, *sections: Sequence[str]) -> str:
     """Join the sections of a job script below its head.
 
     Args:
@@ -69,26 +69,26 @@ def script(title: str, directives: Sequence[str], by_hand: str, *sections: Seque
     return "\n\n".join("\n".join(lines) for lines in (head, *sections) if lines) + "\n"
 
 
-def wrapping_of(site: Site, job: Job, gpus: bool, nodes: int) -> InContainer:
+def container_wrapping(site: Site, job: Job, gpus: bool, nodes: int) -> ContainerWrapping:
     """Return how the site's container runtime wraps the commands of a job."""
-    variables = [name for name, _ in _exports(site, job)]
+    variables = [name for name, _ in _exported_variables(site, job)]
     if site.container.runtime != "none":
         variables += ["DLBENCH_CONTAINER_RUNTIME", "DLBENCH_CONTAINER_IMAGE", "DLBENCH_HOST_LIBRARIES"]
     around = CommandNeeds(
         workdir=job.checkout or job.results,
-        mounts=_mounts(site, job),
+        mounts=_job_mounts(site, job),
         variables=tuple(variables),
         gpus=gpus,
         mpi=site.slurm.mpi not in (None, "none"),
         nodes=nodes,
         user=job.user,
-        name=f"dlbench-{JOB_ID}",
+        name=f"dlbench-{JOB_ID_MARK}",
         options=site.container.options,
     )
-    return wrap(site.container.runtime, site.container.image, around)
+    return wrap_commands(site.container.runtime, site.container.image, around)
 
 
-def _mounts(site: Site, job: Job) -> tuple[Mount, ...]:
+def _job_mounts(site: Site, job: Job) -> tuple[Mount, ...]:
     """Return the mounts: those of the site, then results and checkout unless already inside one."""
     mounts = list(site.container.mounts)
     for path in (job.results, job.checkout):
@@ -97,7 +97,7 @@ def _mounts(site: Site, job: Job) -> tuple[Mount, ...]:
     return tuple(mounts)
 
 
-def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
+def _exported_variables(site: Site, job: Job) -> list[tuple[str, str]]:
     # A module in the current folder must not replace one of the standard library.
     exports = {"PYTHONSAFEPATH": "1"} | dict(site.environment)
     if job.checkout:
@@ -113,7 +113,7 @@ def _exports(site: Site, job: Job) -> list[tuple[str, str]]:
     return [*exports.items(), *((name, command) for name, command in limits.items() if command)]
 
 
-def surroundings(site: Site, job: Job, wrapping: InContainer) -> list[str]:
+def setup_lines(site: Site, job: Job, wrapping: ContainerWrapping) -> list[str]:
     """Return the lines that load modules and set variables."""
     lines = [f"results={quote(job.results)}"]
     if site.software.modules:
@@ -123,10 +123,10 @@ def surroundings(site: Site, job: Job, wrapping: InContainer) -> list[str]:
             "# shellcheck disable=SC1091",
             "type module >/dev/null 2>&1 || . /etc/profile",
             "set -e",
-            f"module load {words(site.software.modules)}",
+            f"module load {quote_all(site.software.modules)}",
             "set -u",
         ]
-    exports = [*_exports(site, job), *wrapping.environment.items()]
+    exports = [*_exported_variables(site, job), *wrapping.environment.items()]
     container = site.container
     if container.runtime == "none" and job.checkout and "PYTHONPATH" not in site.environment:
         exports.remove(("PYTHONPATH", job.checkout))
@@ -137,7 +137,7 @@ def surroundings(site: Site, job: Job, wrapping: InContainer) -> list[str]:
     lines += [f"export {name}={quote(value)}" for name, value in exports]
     if wrapping.digest:
         lines += [
-            f"digest=$({words(wrapping.digest)})",
+            f"digest=$({quote_all(wrapping.digest)})",
             f'export DLBENCH_CONTAINER_IMAGE={quote(container.image or "")}@"$digest"',
         ]
     elif container.runtime != "none":
@@ -153,7 +153,7 @@ def override_options(job: Job) -> str:
 
 def bash_array(name: str, argv: Sequence[str]) -> str:
     """Format a bash array `name=(...)`; if long, one line per option, and one for the remaining arguments."""
-    if len(line := f"{name}=({words(argv)})") <= 120:
+    if len(line := f"{name}=({quote_all(argv)})") <= 120:
         return line
     lines: list[list[str]] = []
     for word in argv:
@@ -162,20 +162,20 @@ def bash_array(name: str, argv: Sequence[str]) -> str:
         if word.startswith("-") or not (awaits_value or follows_words):
             lines.append([])
         lines[-1].append(word)
-    return f"{name}=(\n" + "\n".join(f"  {words(line)}" for line in lines) + "\n)"
+    return f"{name}=(\n" + "\n".join(f"  {quote_all(line)}" for line in lines) + "\n)"
 
 
 def quote(word: str) -> str:
-    """Quote an argument for the shell; `JOB_ID` becomes the job id."""
+    """Quote an argument for the shell; `JOB_ID_MARK` becomes the job id."""
     # shlex does not quote commas and a leading '='; shellcheck warns about these in arrays.
     parts = [
         f"'{part}'" if (quoted := shlex.quote(part)) == part and ("," in part or part[0] == "=") else quoted
-        for part in word.split(JOB_ID)
+        for part in word.split(JOB_ID_MARK)
     ]
     return '"$SLURM_JOB_ID"'.join("" if part == "''" and len(parts) > 1 else part for part in parts)
 
 
-def words(argv: Iterable[str]) -> str:
+def quote_all(argv: Iterable[str]) -> str:
     """Quote arguments and join them by spaces."""
     return " ".join(quote(word) for word in argv)
 

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlbench.launch import batch, jobs, scheduler
-from dlbench.launch.counts import Counts, count
-from dlbench.launch.each_node import FOLDER
+from dlbench.launch import batch_systems, jobs, scheduler
+from dlbench.launch.case_counts import CaseCounts, count_cases
+from dlbench.launch.each_node import NODES_FOLDER
 from dlbench.launch.scheduler import JobState, SchedulerError
 
 #: Pause between two looks at the queue [s], and before the second look at a new job.
 PAUSE_S, SETTLE_S = 20.0, 2.0
 #: A scheduler that fails so many times in a row ends the waiting.
-MOST_FAILURES = 90
+MAX_FAILURES = 90
 #: Reasons for which a job waits until somebody changes something, with their meaning.
-_LASTING = {
+_BLOCKING_REASONS = {
     r"PartitionTimeLimit": "its time limit exceeds the partition's limit",
     r"PartitionNodeLimit": "it needs more or fewer nodes than the partition allows",
     r"BadConstraints|NodeNotAvail|Can Never Run.*": "no node has the resources that it requests",
@@ -30,23 +30,23 @@ _LASTING = {
     r"JobHeld\w*": "the job is held",
 }
 #: Folders inside a results folder that contain no campaign.
-_NOT_SEARCHED = ("attempts", "jobs", "report", "profiles", "claims")
+_FOLDERS_NOT_SEARCHED = ("attempts", "jobs", "report", "profiles", "claims")
 #: Campaigns are searched so many levels below a folder.
-_DEPTH = 4
+_MAX_DEPTH = 4
 
 
 @dataclass(frozen=True)
-class Campaign:
+class CampaignSummary:
     """One suite in a results folder, or in the folders of all its nodes."""
 
     folder: str
     suite: str
-    counts: Counts  # summed over nodes
+    counts: CaseCounts  # summed over nodes
     active_jobs: int
     nodes: int  # 0: not measured node by node
 
 
-def lasting_reason(state: JobState, queued: Sequence[JobState] = ()) -> str | None:
+def blocking_reason(state: JobState, queued: Sequence[JobState] = ()) -> str | None:
     """Return why a waiting job cannot start before something is changed; None if it only has to wait.
 
     Args:
@@ -54,14 +54,14 @@ def lasting_reason(state: JobState, queued: Sequence[JobState] = ()) -> str | No
     """
     if state.state != "PENDING":
         return None
-    for pattern, meaning in _LASTING.items():
+    for pattern, meaning in _BLOCKING_REASONS.items():
         if found := re.match(pattern, state.reason.strip()):
             in_use = "PerUser" in found[0] and any(job.state == "RUNNING" for job in queued)
             return None if in_use else f"{found[0]} ({meaning})"
     return None
 
 
-def cannot_start(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
+def blocked_job_lines(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
     """Look at new jobs in the queue; return one line for each reason why some cannot start.
 
     The scheduler may need a moment: jobs without a reason are looked at twice.
@@ -72,15 +72,15 @@ def cannot_start(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
     for pause_s in (0.0, SETTLE_S):
         time.sleep(pause_s)
         try:
-            queued = _queued(submitted)
+            queued = _queued_jobs(submitted)
         except SchedulerError:
             return []
-        states = [state for state in queued if scheduler.base_id(state.id) in measuring]
+        states = [state for state in queued if scheduler.whole_job_id(state.id) in measuring]
         if not any(state.state == "PENDING" and state.reason in ("", "None") for state in states):
             break
     stuck: dict[str, list[str]] = {}
     for state in states:
-        if reason := lasting_reason(state, queued):
+        if reason := blocking_reason(state, queued):
             stuck.setdefault(reason, []).append(state.id)
     return [
         f"job {ids[0]}{f' and {len(ids) - 1} more' if ids[1:] else ''} cannot start: {reason}; "
@@ -89,8 +89,8 @@ def cannot_start(submitted: Sequence[jobs.SubmittedJob]) -> list[str]:
     ]
 
 
-def wait(
-    folders: Sequence[Path], on_change: Callable[[list[Campaign]], None], on_problem: Callable[[str], None]
+def wait_for_jobs(
+    folders: Sequence[Path], on_change: Callable[[list[CampaignSummary]], None], on_problem: Callable[[str], None]
 ) -> bool:
     """Wait until no job of these results folders is queued or running; return whether all their cases have ended.
 
@@ -100,30 +100,30 @@ def wait(
         on_problem: called with a message when the scheduler does not answer, and for jobs that cannot start.
 
     Raises:
-        SchedulerError: the scheduler failed `MOST_FAILURES` times in a row.
+        SchedulerError: the scheduler failed `MAX_FAILURES` times in a row.
     """
-    shown: list[Campaign] = []
+    shown: list[CampaignSummary] = []
     failures = 0
     known: set[str] = set()
     while True:
         try:
-            waiting = _queued(_submitted(folders))
+            waiting = _queued_jobs(_submitted(folders))
             failures = 0
         except SchedulerError as error:
             failures += 1
             if failures == 1:
                 on_problem(f"{error}; trying again")
-            if failures >= MOST_FAILURES:
+            if failures >= MAX_FAILURES:
                 raise
             time.sleep(PAUSE_S)
             continue
         ids = {job.job_id for job in _submitted(folders)}
         for state in waiting:
-            reason = lasting_reason(state, waiting) if scheduler.base_id(state.id) in ids else None
+            reason = blocking_reason(state, waiting) if scheduler.whole_job_id(state.id) in ids else None
             if reason and state.id not in known:
                 known.add(state.id)
                 on_problem(f"job {state.id} cannot start: {reason}")
-        found = campaigns(folders, waiting)
+        found = summarize_campaigns(folders, waiting)
         if found != shown:
             on_change(found)
             shown = found
@@ -132,40 +132,42 @@ def wait(
         time.sleep(PAUSE_S)
 
 
-def campaigns(folders: Sequence[Path], waiting: Sequence[JobState] | None = None) -> list[Campaign]:
+def summarize_campaigns(folders: Sequence[Path], waiting: Sequence[JobState] | None = None) -> list[CampaignSummary]:
     """Summarise the submissions of these results folders; folders of single nodes are summed up.
 
     Args:
-        folders: as `folders_below` gives them.
+        folders: as `results_folders_below` gives them.
         waiting: all queued and running jobs of this user; None asks the scheduler, and counts none if it fails.
     """
     if waiting is None:
         try:
-            waiting = _queued(_submitted(folders))
+            waiting = _queued_jobs(_submitted(folders))
         except SchedulerError:
             waiting = []
-    active = {scheduler.base_id(state.id) for state in waiting}
-    sums: dict[tuple[str, str], list[tuple[Counts, int, bool]]] = {}
+    active = {scheduler.whole_job_id(state.id) for state in waiting}
+    sums: dict[tuple[str, str], list[tuple[CaseCounts, int, bool]]] = {}
     for folder in folders:
-        for submission in jobs.submissions(folder):
+        for submission in jobs.submission_folders(folder):
             about = jobs.read_submission(submission)
-            own = [job for job in jobs.submitted(folder) if job.script.startswith(f"{submission.name}/")]
+            own = [job for job in jobs.submitted_jobs(folder) if job.script.startswith(f"{submission.name}/")]
             running = sum(job.job_id in active for job in own)
-            root, is_node = _root(folder)
-            for number, one in enumerate(count(folder, jobs.suite_of(submission, about))):
+            root, is_node = _fleet_folder(folder)
+            for number, one in enumerate(count_cases(folder, jobs.submitted_suite(submission, about))):
                 sums.setdefault((str(root), about["suite"]), []).append((one, 0 if number else running, is_node))
     return [
-        Campaign(root, suite, _sum([c for c, _, _ in parts]), sum(n for _, n, _ in parts), sum(k for _, _, k in parts))
+        CampaignSummary(
+            root, suite, _sum_counts([c for c, _, _ in parts]), sum(n for _, n, _ in parts), sum(k for _, _, k in parts)
+        )
         for (root, suite), parts in sums.items()
     ]
 
 
-def folders_below(root: Path) -> list[Path]:
+def results_folders_below(root: Path) -> list[Path]:
     """Return the results folders with submissions, `root` itself or below it."""
-    return sorted(_search(root, _DEPTH))
+    return sorted(_search_folders(root, _MAX_DEPTH))
 
 
-def _search(folder: Path, depth: int) -> Iterator[Path]:
+def _search_folders(folder: Path, depth: int) -> Iterator[Path]:
     submitted = next((folder / "jobs").glob("*/submission.json"), None) is not None
     if submitted:
         yield folder
@@ -177,32 +179,38 @@ def _search(folder: Path, depth: int) -> Iterator[Path]:
         return
     for name in names:
         # A results folder holds only the results of its nodes and GPUs.
-        inside = name == FOLDER or re.fullmatch(r"gpu\d+", name) if submitted else name not in _NOT_SEARCHED
+        inside = (
+            name == NODES_FOLDER or re.fullmatch(r"gpu\d+", name) if submitted else name not in _FOLDERS_NOT_SEARCHED
+        )
         if inside and not name.startswith("."):
-            yield from _search(folder / name, depth - 1)
+            yield from _search_folders(folder / name, depth - 1)
 
 
-def _root(folder: Path) -> tuple[Path, bool]:
+def _fleet_folder(folder: Path) -> tuple[Path, bool]:
     """Return the results folder of a fleet for the folder of one of its nodes or GPUs, and whether it is one."""
     for parent in (folder.parent, folder.parent.parent):
-        if parent.name == FOLDER:
+        if parent.name == NODES_FOLDER:
             return parent.parent, True
     return folder, False
 
 
-def _sum(counts: Sequence[Counts]) -> Counts:
+def _sum_counts(counts: Sequence[CaseCounts]) -> CaseCounts:
     fields = ("total", "done", "running", "failed", "out_of_memory")
-    return Counts(**{name: sum(getattr(one, name) for one in counts) for name in fields})
+    return CaseCounts(**{name: sum(getattr(one, name) for one in counts) for name in fields})
 
 
 def _submitted(folders: Sequence[Path]) -> list[jobs.SubmittedJob]:
-    return [job for folder in folders for job in jobs.submitted(folder)]
+    return [job for folder in folders for job in jobs.submitted_jobs(folder)]
 
 
-def _queued(submitted: Sequence[jobs.SubmittedJob]) -> list[JobState]:
+def _queued_jobs(submitted: Sequence[jobs.SubmittedJob]) -> list[JobState]:
     """Return all jobs of this user in the batch systems that took these jobs.
 
     Raises:
         SchedulerError: one does not answer.
     """
-    return [state for name in sorted({job.scheduler for job in submitted}) for state in batch.SYSTEMS[name].queued()]
+    return [
+        state
+        for name in sorted({job.scheduler for job in submitted})
+        for state in batch_systems.BATCH_SYSTEMS[name].queued()
+    ]

@@ -28,12 +28,12 @@ import dlbench
 from dlbench.atomic_file import read_text, write_atomically
 from dlbench.errors import BadInput, StoreError
 from dlbench.json_text import load_json
-from dlbench.launch import batch, claims, images, job_script, scheduler
-from dlbench.launch.counts import Counts, count
+from dlbench.launch import batch_systems, claims, images, job_script, scheduler
+from dlbench.launch.case_counts import CaseCounts, count_cases
 from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.launch.sites import Site
-from dlbench.names import excerpt, why_unsafe
 from dlbench.results.records import from_dict
+from dlbench.safe_names import excerpt, why_unsafe
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite, load_suite
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from dlbench.launch.accounted_energy import JobEnergy
 
 #: At most six ASCII digits: no Slurm accepts a million tasks.
-_ARRAY = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")
+_ARRAY_SPEC = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")
 
 
 class ReportRefused(SchedulerError):
@@ -49,7 +49,7 @@ class ReportRefused(SchedulerError):
 
 
 @dataclass(frozen=True)
-class Script:
+class JobScript:
     """One job script of a submission."""
 
     name: str  # of its file
@@ -72,7 +72,7 @@ class Submission:
     overrides: tuple[str, ...]
     site: str
     num_cases: int
-    scripts: tuple[Script, ...]
+    scripts: tuple[JobScript, ...]
     scheduler: str = "slurm"
 
     @property
@@ -97,12 +97,12 @@ class SubmittedJob:
 
 
 @dataclass(frozen=True)
-class Status:
+class SubmissionStatus:
     """Status of one submission, as `dlbench status` shows it."""
 
     submission: str
     suite: str
-    counts: tuple[Counts, ...]
+    counts: tuple[CaseCounts, ...]
     jobs: tuple[tuple[SubmittedJob, JobState], ...] = field(default=())
     #: Error of the scheduler that hides the job states; None without error.
     slurm_error: str | None = None
@@ -115,7 +115,7 @@ def jobs_folder(results: Path) -> Path:
     return results / "jobs"
 
 
-def prepare(
+def prepare_submission(
     suite: Suite,
     overrides: Sequence[str],
     site: Site,
@@ -147,7 +147,7 @@ def prepare(
     """
     results = results.resolve()
     cases = suite.cases()
-    overrides = (*overrides, *_device(cases, site))
+    overrides = (*overrides, *_device_override(cases, site))
     text = Path(suite.source).read_text(encoding="utf-8")
     node_counts = sorted({case.nodes for case in cases}) if by_nodes else [0]
     whole = job_script.Job(
@@ -155,7 +155,7 @@ def prepare(
         suite_file="",
         results=str(results),
         overrides=tuple(overrides),
-        checkout=checkout(),
+        checkout=checkout_folder(),
         user=f"{os.getuid()}:{os.getgid()}",
         image_digest=images.recorded_digest(site.container),
         all_gpus=all_gpus,
@@ -169,14 +169,14 @@ def prepare(
     if not report_only:
         scripts = [_campaign_script(site, whole, cases, nodes, array, throttle) for nodes in node_counts]
     if report or report_only:
-        scripts.append(Script("report.sh", batch.of(site).report_script(site, whole), "report"))
+        scripts.append(JobScript("report.sh", batch_systems.batch_system_of(site).report_script(site, whole), "report"))
     return Submission(
         folder, suite.name, Path(whole.suite_file), text, tuple(overrides), site.name, len(cases), tuple(scripts),
         site.scheduler,
     )  # fmt: skip
 
 
-def _device(cases: list[Case], site: Site) -> list[str]:
+def _device_override(cases: list[Case], site: Site) -> list[str]:
     """Return the override that prevents a job at a GPU site from measuring the CPU instead.
 
     Raises:
@@ -193,7 +193,7 @@ def _device(cases: list[Case], site: Site) -> list[str]:
 
 def _campaign_script(
     site: Site, whole: job_script.Job, cases: list[Case], nodes: int, array: int, throttle: int | None
-) -> Script:
+) -> JobScript:
     """Return the script for the cases with `nodes` nodes; 0 means all cases."""
     chosen = [case for case in cases if nodes in (0, case.nodes)]
     array = min(array, len(chosen))
@@ -206,12 +206,18 @@ def _campaign_script(
         throttle=throttle if throttle and throttle < array else None,
     )
     name = f"job-nodes{nodes}.sh" if nodes else "job.sh"
-    return Script(
-        name, batch.of(site).campaign_script(site, job), "campaign", job.nodes, job.array, job.throttle, nodes
+    return JobScript(
+        name,
+        batch_systems.batch_system_of(site).campaign_script(site, job),
+        "campaign",
+        job.nodes,
+        job.array,
+        job.throttle,
+        nodes,
     )
 
 
-def checkout() -> str | None:
+def checkout_folder() -> str | None:
     """The folder of the checkout that this dlbench runs from; None where it is installed among the packages."""
     folder = Path(dlbench.__file__).resolve().parents[1]
     return str(folder) if (folder / "pyproject.toml").is_file() else None
@@ -219,31 +225,31 @@ def checkout() -> str | None:
 
 def submission_text(submission: Submission, after: Sequence[str] = ()) -> str:
     """Return each script below its submit command; `ID1` stands for the job id of the first."""
-    submit_argv = batch.SYSTEMS[submission.scheduler].submit_argv
+    submit_argv = batch_systems.BATCH_SYSTEMS[submission.scheduler].submit_argv
     texts: list[str] = []
     for number, script in enumerate(submission.scripts):
         own = [f"ID{n}" for n in range(1, number + 1)] if script.kind == "report" else []
-        argv = submit_argv(submission.folder / script.name, _after_end([*after, *own]), None)
+        argv = submit_argv(submission.folder / script.name, _after_jobs([*after, *own]), None)
         texts.append(f"# ---- {shlex.join(argv)}\n{script.text}")
     return "\n".join(texts)
 
 
-def _after_end(job_ids: Sequence[str]) -> str | None:
+def _after_jobs(job_ids: Sequence[str]) -> str | None:
     """Return the dependency on the end of these jobs, however they end."""
     return f"afterany:{':'.join(job_ids)}" if job_ids else None
 
 
-def _ignore(job: SubmittedJob) -> None:
+def _ignore_job(job: SubmittedJob) -> None:
     pass
 
 
 def submit(
-    submission: Submission, after: Sequence[str] = (), on_taken: Callable[[SubmittedJob], None] = _ignore
+    submission: Submission, after: Sequence[str] = (), on_taken: Callable[[SubmittedJob], None] = _ignore_job
 ) -> list[SubmittedJob]:
     """Write the submission folder and submit its scripts, the report after all others.
 
     Args:
-        submission: return value of `prepare`.
+        submission: return value of `prepare_submission`.
         after: ids of other jobs that all scripts wait for.
         on_taken: called with each accepted job.
 
@@ -252,18 +258,18 @@ def submit(
         SchedulerError: the scheduler refused a script; jobs accepted before are recorded. `ReportRefused` if only the
         report was refused.
     """
-    write(submission)
+    write_submission(submission)
     taken: list[SubmittedJob] = []
     for script in submission.scripts:
         before = [*after, *(job.job_id for job in taken if script.kind == "report")]
         about = {"suite": submission.suite, "site": submission.site, "scheduler": submission.scheduler}
-        job = _hand_over(submission.folder, about, script.name, script.kind, before)
+        job = _submit_script(submission.folder, about, script.name, script.kind, before)
         taken.append(job)
         on_taken(job)
     return taken
 
 
-def write(submission: Submission) -> None:
+def write_submission(submission: Submission) -> None:
     """Write the submission folder: the suite and the scripts, which can also be run by hand.
 
     Raises:
@@ -288,7 +294,7 @@ def write(submission: Submission) -> None:
         raise StoreError(f"cannot write {submission.folder}: {error.strerror or error}") from error
 
 
-def _hand_over(
+def _submit_script(
     folder: Path, about: Mapping[str, Any], script: str, kind: str, before: Sequence[str], array: str | None = None
 ) -> SubmittedJob:
     """Submit a script, to start after the jobs `before`.
@@ -296,9 +302,9 @@ def _hand_over(
     Args:
         about: suite, site and scheduler of the submission.
     """
-    system = batch.SYSTEMS[about["scheduler"]]
+    system = batch_systems.BATCH_SYSTEMS[about["scheduler"]]
     try:
-        job_id = system.submit(folder / script, _after_end(before), array)
+        job_id = system.submit(folder / script, _after_jobs(before), array)
     except SchedulerError as error:
         if kind != "report":
             raise
@@ -328,24 +334,24 @@ def _hand_over(
     return job
 
 
-def submitted(results: Path) -> list[SubmittedJob]:
+def submitted_jobs(results: Path) -> list[SubmittedJob]:
     """Return all submitted jobs of a results folder, oldest first."""
     found: list[SubmittedJob] = []
     for file in jobs_folder(results).glob("*.json"):
         with contextlib.suppress(OSError, ValueError):
             job: SubmittedJob = from_dict(SubmittedJob, load_json(read_text(file)))
-            if not why_unsafe(job.script.partition("/")[0]) and job.scheduler in batch.SYSTEMS:
+            if not why_unsafe(job.script.partition("/")[0]) and job.scheduler in batch_systems.BATCH_SYSTEMS:
                 found.append(job)
     return sorted(found, key=lambda job: (job.submitted_at, len(job.job_id), job.job_id))
 
 
-def submissions(results: Path) -> list[Path]:
+def submission_folders(results: Path) -> list[Path]:
     """Return the folders of all submissions, in the order of their first jobs.
 
     Raises:
         BadInput: the results folder has no submissions.
     """
-    folders = [jobs_folder(results) / job.script.partition("/")[0] for job in submitted(results)]
+    folders = [jobs_folder(results) / job.script.partition("/")[0] for job in submitted_jobs(results)]
     known = [folder for folder in dict.fromkeys(folders) if (folder / "submission.json").is_file()]
     if not known:
         raise BadInput(
@@ -354,31 +360,31 @@ def submissions(results: Path) -> list[Path]:
     return known
 
 
-def status(results: Path) -> list[Status]:
+def submission_statuses(results: Path) -> list[SubmissionStatus]:
     """Return queue state and case counts of every submission of a results folder.
 
     Raises:
         BadInput: nothing was submitted.
     """
-    jobs = submitted(results)
+    jobs = submitted_jobs(results)
     slurm_error = None
     try:
-        seen = states_of(jobs)
+        seen = job_states(jobs)
     except SchedulerError as error:
         # Cases are counted from files, which needs no scheduler.
         slurm_error = str(error)
         seen = [JobState(job.job_id, "UNKNOWN") for job in jobs]
     found = []
-    for folder in submissions(results):
+    for folder in submission_folders(results):
         about = read_submission(folder)
         own = {job.job_id: job for job in jobs if job.script.startswith(f"{folder.name}/")}
-        states = [(own[scheduler.base_id(s.id)], s) for s in seen if scheduler.base_id(s.id) in own]
-        counts = tuple(count(results, suite_of(folder, about)))
-        found.append(Status(folder.name, about["suite"], counts, tuple(states), slurm_error))
+        states = [(own[scheduler.whole_job_id(s.id)], s) for s in seen if scheduler.whole_job_id(s.id) in own]
+        counts = tuple(count_cases(results, submitted_suite(folder, about)))
+        found.append(SubmissionStatus(folder.name, about["suite"], counts, tuple(states), slurm_error))
     return found
 
 
-def states_of(jobs: Sequence[SubmittedJob]) -> list[JobState]:
+def job_states(jobs: Sequence[SubmittedJob]) -> list[JobState]:
     """Return the states of these jobs, one entry per queued or running array task.
 
     Raises:
@@ -386,7 +392,7 @@ def states_of(jobs: Sequence[SubmittedJob]) -> list[JobState]:
     """
     return [
         state
-        for name, system in batch.SYSTEMS.items()
+        for name, system in batch_systems.BATCH_SYSTEMS.items()
         for state in system.states([job.job_id for job in jobs if job.scheduler == name])
     ]
 
@@ -401,49 +407,49 @@ def read_submission(folder: Path) -> dict[str, Any]:
         for key, kind in {"suite": str, "suite_file": str, "site": str, "overrides": list, "scripts": list}.items():
             if not isinstance(about.get(key), kind):
                 raise ValueError(f"its {key} is {excerpt(about.get(key))}")
-        read: list[Script] = [from_dict(Script, {"text": ""} | script) for script in about["scripts"]]
+        read: list[JobScript] = [from_dict(JobScript, {"text": ""} | script) for script in about["scripts"]]
         scripts = [dataclasses.asdict(script) for script in read]
         for name in (about["suite_file"], *(script["name"] for script in scripts)):
             if why_unsafe(name):
                 raise ValueError(f"{excerpt(name)} is not a valid file name: {why_unsafe(name)}")
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(f"cannot read {file}: {error}") from error
-    if about.setdefault("scheduler", "slurm") not in batch.SYSTEMS:
+    if about.setdefault("scheduler", "slurm") not in batch_systems.BATCH_SYSTEMS:
         raise StoreError(f"cannot read {file}: its scheduler is {excerpt(about['scheduler'])}")
     return about | {"overrides": [str(text) for text in about["overrides"]], "scripts": scripts}
 
 
-def suite_of(folder: Path, about: dict[str, Any], nodes: int = 0) -> Suite:
+def submitted_suite(folder: Path, about: dict[str, Any], nodes: int = 0) -> Suite:
     """Load the submitted suite, or its cases with `nodes` nodes."""
     return load_suite(folder / about["suite_file"], [*about["overrides"], *([f"nodes={nodes}"] if nodes else [])])
 
 
-def cancel(results: Path) -> list[str]:
+def cancel_jobs(results: Path) -> list[str]:
     """Cancel queued and running jobs of a results folder; return their ids.
 
     Raises:
         BadInput: nothing was submitted.
         SchedulerError: the scheduler does not answer.
     """
-    submissions(results)
+    submission_folders(results)
     active = set(active_jobs(results))
-    _cancel([job for job in submitted(results) if job.job_id in active])
-    return [job.job_id for job in submitted(results) if job.job_id in active]
+    _cancel_each([job for job in submitted_jobs(results) if job.job_id in active])
+    return [job.job_id for job in submitted_jobs(results) if job.job_id in active]
 
 
-def _cancel(jobs: Sequence[SubmittedJob]) -> None:
+def _cancel_each(jobs: Sequence[SubmittedJob]) -> None:
     for name in dict.fromkeys(job.scheduler for job in jobs):
-        batch.SYSTEMS[name].cancel([job.job_id for job in jobs if job.scheduler == name])
+        batch_systems.BATCH_SYSTEMS[name].cancel([job.job_id for job in jobs if job.scheduler == name])
 
 
 def active_jobs(results: Path, kinds: Sequence[str] = ("campaign", "report")) -> list[str]:
     """Return the ids of queued and running jobs of these kinds."""
-    states = states_of([job for job in submitted(results) if job.kind in kinds])
-    return list(dict.fromkeys(scheduler.base_id(state.id) for state in states if not state.ended))
+    states = job_states([job for job in submitted_jobs(results) if job.kind in kinds])
+    return list(dict.fromkeys(scheduler.whole_job_id(state.id) for state in states if not state.ended))
 
 
 def resume(
-    results: Path, dry_run: bool = False, on_taken: Callable[[SubmittedJob], None] = _ignore
+    results: Path, dry_run: bool = False, on_taken: Callable[[SubmittedJob], None] = _ignore_job
 ) -> list[SubmittedJob]:
     """Submit again scripts with missing cases and no queued job, and reports that were refused or killed.
 
@@ -458,10 +464,10 @@ def resume(
         BadInput: nothing was submitted, or all cases are done or queued.
         SchedulerError: the scheduler does not answer or refused a job; `ReportRefused` if only the report was refused.
     """
-    folders = submissions(results)
-    jobs = submitted(results)
-    states = states_of(jobs)
-    active = {scheduler.base_id(state.id) for state in states if not state.ended}
+    folders = submission_folders(results)
+    jobs = submitted_jobs(results)
+    states = job_states(jobs)
+    active = {scheduler.whole_job_id(state.id) for state in states if not state.ended}
     taken: list[SubmittedJob] = []
     running = 0
     for folder in folders:
@@ -471,7 +477,7 @@ def resume(
         left: dict[str, int] = {}
         for script in about["scripts"]:
             if script["kind"] == "campaign" and not at_work:
-                counts = count(results, suite_of(folder, about, script.get("chosen_nodes", 0)))
+                counts = count_cases(results, submitted_suite(folder, about, script.get("chosen_nodes", 0)))
                 left[script["name"]] = max(one.remaining for one in counts)
                 running += sum(one.running for one in counts)
         chosen = [script for script in about["scripts"] if left.get(script["name"])]
@@ -479,9 +485,9 @@ def resume(
             chosen += [script for script in about["scripts"] if script["kind"] == "report"]
         if chosen and not dry_run:
             _cancel_waiting_reports(own, states)
-        taken += _again(folder, about, chosen, left, at_work, dry_run, on_taken)
+        taken += _resubmit(folder, about, chosen, left, at_work, dry_run, on_taken)
     if not taken:
-        raise BadInput(f"nothing to resume for '{results}': {_why_nothing(active, running)}")
+        raise BadInput(f"nothing to resume for '{results}': {_nothing_to_resume_reason(active, running)}")
     return taken
 
 
@@ -489,7 +495,7 @@ def _report_is_missing(results: Path, own: list[SubmittedJob], states: list[JobS
     """Whether the report of a submission (its jobs: `own`) was refused, or ended without a report."""
     if not own or own[-1].kind != "report":
         return True  # it runs after all other jobs
-    state = next(state for state in states if scheduler.base_id(state.id) == own[-1].job_id)
+    state = next(state for state in states if scheduler.whole_job_id(state.id) == own[-1].job_id)
     if state.state == "GONE":
         return not (results / "report" / "index.html").is_file()
     return state.ended and state.state != "COMPLETED"
@@ -497,15 +503,15 @@ def _report_is_missing(results: Path, own: list[SubmittedJob], states: list[JobS
 
 def _cancel_waiting_reports(own: list[SubmittedJob], states: list[JobState]) -> None:
     """Cancel waiting report jobs: they would run too early, and they count against the user's limits."""
-    waiting = {scheduler.base_id(state.id) for state in states if state.state == "PENDING"}
-    _cancel([job for job in own if job.kind == "report" and job.job_id in waiting])
+    waiting = {scheduler.whole_job_id(state.id) for state in states if state.state == "PENDING"}
+    _cancel_each([job for job in own if job.kind == "report" and job.job_id in waiting])
 
 
-def _why_nothing(active: set[str], running: int) -> str:
+def _nothing_to_resume_reason(active: set[str], running: int) -> str:
     if active:
         return f"jobs {', '.join(sorted(active))} are still queued or running; wait for them"
     if running:
-        minutes = claims.SILENCE_S / 60
+        minutes = claims.DEAD_AFTER_S / 60
         return (
             f"{running} cases are running on other nodes, or their processes died less than {minutes:.0f} minutes ago. "
             f"All other cases have ended. Try again later"
@@ -513,7 +519,7 @@ def _why_nothing(active: set[str], running: int) -> str:
     return "every case was measured or ran out of memory (use `dlbench run --fresh` to measure again)"
 
 
-def _again(
+def _resubmit(
     folder: Path,
     about: dict[str, Any],
     chosen: list[dict[str, Any]],
@@ -533,7 +539,7 @@ def _again(
             # same.
             array = array_option(min(script["array"], left[name]), script["throttle"]) if script["array"] > 1 else None
             before = [*at_work, *(job.job_id for job in taken)] if kind == "report" else []
-            job = _hand_over(folder, about, name, kind, before, array)
+            job = _submit_script(folder, about, name, kind, before, array)
         taken.append(job)
         on_taken(job)
     return taken
@@ -550,7 +556,7 @@ def parse_array(text: str) -> tuple[int, int | None]:
     Raises:
         BadInput: the text has another form.
     """
-    found = _ARRAY.fullmatch(text)
+    found = _ARRAY_SPEC.fullmatch(text)
     if not found:
         shown = text if len(text) <= 40 else f"{text[:40]}..."
         raise BadInput(f"--array {shown!r}: use N or N%M (N jobs, at most M at once), such as 8%2")

@@ -22,18 +22,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.ports import ports_of
+from dlbench.ports import parse_ports
 from dlbench.suites.case import Case
 
 Launcher = Callable[[Case, Path], list[str]]
 #: The module that does the request in a folder.
-WORKER = "dlbench.worker"
+WORKER_MODULE = "dlbench.worker"
 #: Default rendezvous port of torchrun on several nodes (DLBENCH_MASTER_PORTS or MASTER_PORT override it).
 DEFAULT_PORT = 29_400
 
 
 @dataclass(frozen=True)
-class Options:
+class LauncherOptions:
     """Options of a launcher besides the case."""
 
     python: str = sys.executable
@@ -50,21 +50,21 @@ class Options:
     cpus_on_node: int | None = None
 
 
-def local(case: Case, folder: Path, options: Options | None = None) -> list[str]:
+def local(case: Case, folder: Path, options: LauncherOptions | None = None) -> list[str]:
     """Launch processes on this machine: one as a direct child, several under a spawner that ends them together.
 
     Raises:
         BadInput: the case needs several nodes.
     """
-    options = options or Options()
-    _one_node(case, "local")
-    worker = [options.python, "-m", WORKER, str(folder)]
+    options = options or LauncherOptions()
+    _require_one_node(case, "local")
+    worker = [options.python, "-m", WORKER_MODULE, str(folder)]
     if case.world_size == 1 and not case.is_distributed:
         return worker
     return [options.python, "-m", "dlbench.launch.spawn", str(case.world_size), "--", *worker]
 
 
-def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
+def torchrun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     """Launch by torchrun: one agent per node, which starts the ranks there; srun starts the agents on several nodes.
 
     Raises:
@@ -72,7 +72,7 @@ def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
     """
     agent = [options.python, "-m", "torch.distributed.run"]
     ranks = [f"--nnodes={case.nodes}", f"--nproc-per-node={case.devices_per_node}", "--max-restarts=0"]
-    worker = ["-m", WORKER, str(folder)]
+    worker = ["-m", WORKER_MODULE, str(folder)]
     if case.nodes == 1:
         return [*agent, "--standalone", *ranks, *worker]
     if options.address is None:
@@ -83,13 +83,13 @@ def torchrun(case: Case, folder: Path, options: Options) -> list[str]:
     meet = ["--rdzv-backend=c10d", f"--rdzv-endpoint={options.address}:{options.port}", f"--rdzv-id={folder.name}"]
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.nodes}"]
     # The agent needs the cores of all its ranks.
-    step += _cores(options, case, case.devices_per_node)
+    step += _cores_option(options, case, case.devices_per_node)
     return [*step, "--ntasks-per-node=1", *agent, *meet, *ranks, *worker]
 
 
-def mpirun(case: Case, folder: Path, options: Options) -> list[str]:
+def mpirun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     """Launch by mpirun; with `python -m mpi4py` an exception in one rank ends all."""
-    worker = [options.python, "-m", "mpi4py", "-m", WORKER, str(folder)]
+    worker = [options.python, "-m", "mpi4py", "-m", WORKER_MODULE, str(folder)]
     if options.mpi == "openmpi":
         placed = ["--map-by", f"ppr:{case.devices_per_node}:node:oversubscribe", "--bind-to", "none"]
         root = ["--allow-run-as-root"] if options.as_root else []
@@ -97,15 +97,19 @@ def mpirun(case: Case, folder: Path, options: Options) -> list[str]:
     return [options.mpirun, "-n", str(case.world_size), "-ppn", str(case.devices_per_node), *worker]
 
 
-def srun(case: Case, folder: Path, options: Options) -> list[str]:
+def srun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     """Launch by srun: one task per rank; if one fails, Slurm ends the others."""
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.world_size}"]
     # The name identifies the step if srun itself is killed; see `scheduler.end_steps`.
-    step += [*_cores(options, case, 1), f"--ntasks-per-node={case.devices_per_node}", f"--job-name={folder.name}"]
-    return [*step, options.python, "-m", WORKER, str(folder)]
+    step += [
+        *_cores_option(options, case, 1),
+        f"--ntasks-per-node={case.devices_per_node}",
+        f"--job-name={folder.name}",
+    ]
+    return [*step, options.python, "-m", WORKER_MODULE, str(folder)]
 
 
-def _cores(options: Options, case: Case, num_ranks: int) -> list[str]:
+def _cores_option(options: LauncherOptions, case: Case, num_ranks: int) -> list[str]:
     """Return the option for the cores of a task with `num_ranks` ranks; empty if the job does not define cores."""
     if not options.cpus_per_task or not options.cpus_on_node:
         return []
@@ -114,7 +118,7 @@ def _cores(options: Options, case: Case, num_ranks: int) -> list[str]:
     return [f"--cpus-per-task={cores * num_ranks}"] if cores else []
 
 
-LAUNCHERS: dict[str, Callable[[Case, Path, Options], list[str]]] = {
+LAUNCHERS: dict[str, Callable[[Case, Path, LauncherOptions], list[str]]] = {
     "local": local,
     "torchrun": torchrun,
     "mpirun": mpirun,
@@ -122,7 +126,7 @@ LAUNCHERS: dict[str, Callable[[Case, Path, Options], list[str]]] = {
 }
 
 
-def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
+def find_launcher(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
     """Return the launcher `name`, configured for this machine.
 
     Raises:
@@ -133,19 +137,19 @@ def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
     if name not in LAUNCHERS:
         raise UnknownName("launcher", name, LAUNCHERS, "--launcher")
     address = environment.get("MASTER_ADDR")
-    ports = ports_of(environment.get("DLBENCH_MASTER_PORTS") or environment.get("MASTER_PORT", ""))
-    options = Options(
+    ports = parse_ports(environment.get("DLBENCH_MASTER_PORTS") or environment.get("MASTER_PORT", ""))
+    options = LauncherOptions(
         as_root=os.geteuid() == 0,
         address=environment.get("DLBENCH_MASTER_ADDR", address),
         port=ports[0] if ports else DEFAULT_PORT,
-        cpus_per_task=_number(environment.get("SLURM_CPUS_PER_TASK")),
-        cpus_on_node=_number(environment.get("SLURM_CPUS_ON_NODE")),
+        cpus_per_task=_parse_number(environment.get("SLURM_CPUS_PER_TASK")),
+        cpus_on_node=_parse_number(environment.get("SLURM_CPUS_ON_NODE")),
     )
     if name == "mpirun":
-        program = _program("mpirun", "pip install mpich mpi4py, or load the cluster's MPI module")
-        options = replace(options, mpirun=program, mpi=mpi_of(_version_of(program)))
+        program = _find_program("mpirun", "pip install mpich mpi4py, or load the cluster's MPI module")
+        options = replace(options, mpirun=program, mpi=mpi_implementation(_program_version(program)))
     if name == "srun":
-        _program("srun", "run inside a Slurm allocation")
+        _find_program("srun", "run inside a Slurm allocation")
     start = LAUNCHERS[name]
     return lambda case, folder: start(case, folder, options)
 
@@ -153,7 +157,7 @@ def find(name: str, environment: Mapping[str, str] | None = None) -> Launcher:
 #: More processes than any node has devices or cores would exhaust the machine before they fail.
 MAX_RANKS_PER_NODE = 1024
 #: Launchers that may bind a rank to fewer cores than the calling process has.
-_BINDING = ("srun", "mpirun")
+_CORE_BINDING_LAUNCHERS = ("srun", "mpirun")
 
 
 def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> list[str]:
@@ -161,13 +165,13 @@ def probe_argv(name: str, launcher: Launcher, models: Sequence[str] = ()) -> lis
 
     Empty if a rank has the same devices and cores as this process.
     """
-    if name not in _BINDING:
+    if name not in _CORE_BINDING_LAUNCHERS:
         return []
     *words, _ = launcher(Case("any"), Path("probe"))
     return [*words, "--probe", *models]
 
 
-def check(launcher: Launcher, cases: list[Case]) -> None:
+def check_launcher(launcher: Launcher, cases: list[Case]) -> None:
     """Check before the first case that the launcher can start all cases.
 
     Raises:
@@ -179,14 +183,14 @@ def check(launcher: Launcher, cases: list[Case]) -> None:
         launcher(case, Path("attempt"))
 
 
-def mpi_of(version: str) -> str:
+def mpi_implementation(version: str) -> str:
     """Return the implementation, from the output of `mpirun --version`: "openmpi" or "mpich" (Hydra: MPICH, Intel
     MPI)."""
     words = version.lower()
     return "openmpi" if any(sign in words for sign in ("open mpi", "open-mpi", "openmpi", "prte")) else "mpich"
 
 
-def _one_node(case: Case, name: str) -> None:
+def _require_one_node(case: Case, name: str) -> None:
     if case.nodes > 1:
         raise BadInput(
             f"launcher '{name}' starts processes only on this machine, but a case needs {case.nodes} nodes; use "
@@ -194,11 +198,11 @@ def _one_node(case: Case, name: str) -> None:
         )
 
 
-def _number(text: str | None) -> int | None:
+def _parse_number(text: str | None) -> int | None:
     return int(text) if text and text.isascii() and text.isdigit() else None
 
 
-def _program(name: str, hint: str) -> str:
+def _find_program(name: str, hint: str) -> str:
     """Find the program next to the current Python (virtual environment), else on PATH."""
     beside = Path(sys.executable).parent / name
     found = str(beside) if os.access(beside, os.X_OK) else shutil.which(name)
@@ -207,7 +211,7 @@ def _program(name: str, hint: str) -> str:
     return found
 
 
-def _version_of(program: str) -> str:
+def _program_version(program: str) -> str:
     try:
         done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):

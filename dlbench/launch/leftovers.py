@@ -1,7 +1,7 @@
 """Cleanup after killed processes in a results folder: partial files, empty attempts, claims. Safe while others run.
 
 Only files with dlbench's own names are removed, and only if their writer is dead; on other hosts, if they did not
-change for `claims.SILENCE_S`.
+change for `claims.DEAD_AFTER_S`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from pathlib import Path
 
 from dlbench import atomic_file
 from dlbench.launch import attempts, claims
-from dlbench.suites import request as requests
+from dlbench.suites import worker_request as requests
 
 
-def sweep(root: Path, among: Iterable[Path] | None = None) -> int:
+def remove_leftovers(root: Path, among: Iterable[Path] | None = None) -> int:
     """Remove files of killed processes; return the number of files and folders.
 
     Args:
@@ -27,13 +27,13 @@ def sweep(root: Path, among: Iterable[Path] | None = None) -> int:
     removed = claims.remove_stale(root)
     for folder in (root, attempts.attempts_folder(root)):
         removed += sum(map(_remove_if_abandoned, _temporary_files(folder)))
-    claimed = "\n".join(claims.holders(root))
-    for attempt in attempts.folders(root) if among is None else among:
+    claimed = "\n".join(claims.claim_names(root))
+    for attempt in attempts.list_attempt_folders(root) if among is None else among:
         removed += _remove_if_empty(attempt, claimed)
     return removed
 
 
-def sweep_attempt(folder: Path) -> None:
+def clean_attempt(folder: Path) -> None:
     """Remove partial files of an attempt whose processes have all ended."""
     for path in _temporary_files(folder):
         with contextlib.suppress(OSError):
@@ -49,9 +49,9 @@ def _temporary_files(folder: Path) -> list[Path]:
 
 
 def _remove_if_abandoned(path: Path) -> bool:
-    runs = atomic_file.writer_runs(path.name)
-    silent_s = claims.WATCH.silent_s(path)
-    if runs or (runs is None and silent_s < claims.SILENCE_S):
+    runs = atomic_file.is_writer_running(path.name)
+    silent_s = claims.CHANGE_WATCH.silent_s(path)
+    if runs or (runs is None and silent_s < claims.DEAD_AFTER_S):
         return False
     with contextlib.suppress(OSError):
         if path.is_dir():
@@ -65,11 +65,11 @@ def _remove_if_abandoned(path: Path) -> bool:
 def _remove_if_empty(attempt: Path, claimed: str) -> bool:
     """Remove empty attempt folders, which earlier versions could leave."""
     case_id = attempt.name.split("-")[1] if attempt.name.count("-") == 2 else ""
-    names = ("owner.json", requests.NAME, requests.EARLIER_NAME)
+    names = ("owner.json", requests.REQUEST_FILE, requests.EARLIER_REQUEST_FILE)
     if not case_id or case_id in claimed or any((attempt / name).exists() for name in names):
         return False
     with contextlib.suppress(OSError):
-        sweep_attempt(attempt)
+        clean_attempt(attempt)
         attempt.rmdir()  # fails if it is not empty
         return True
     return False

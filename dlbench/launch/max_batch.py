@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 #: First step up or down from the predicted batch; each further step is squared.
-_FIRST_STEP = 1.1
+_FIRST_FACTOR = 1.1
 
 
 #: Upper limit of the search.
-LARGEST = 2**24
+MAX_BATCH_SIZE = 2**24
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def find_largest(
         within: relative gap between the two batches at which the search ends; 0 for adjacent batches.
     """
     trials: list[Trial] = []
-    largest, smallest_failing = 0, LARGEST + 1
-    batch, step = _guess(predicted, limit_bytes), _FIRST_STEP
+    largest, smallest_failing = 0, MAX_BATCH_SIZE + 1
+    batch, step = _predicted_largest(predicted, limit_bytes), _FIRST_FACTOR
     while smallest_failing - largest > max(1, int(within * largest)):
         done = trial(batch)
         trials.append(done)
@@ -61,21 +61,21 @@ def find_largest(
             largest = batch
         else:
             smallest_failing = batch
-        if largest and smallest_failing <= LARGEST:
+        if largest and smallest_failing <= MAX_BATCH_SIZE:
             batch = (largest + smallest_failing) // 2
         elif largest:
-            batch = min(LARGEST, max(batch + 1, int(batch * step)))
+            batch = min(MAX_BATCH_SIZE, max(batch + 1, int(batch * step)))
         else:
             batch = max(1, min(batch - 1, int(batch / step)))
         step = min(step * step, 16.0)
     return trials
 
 
-def _guess(predicted: Callable[[int], float] | None, limit_bytes: int) -> int:
+def _predicted_largest(predicted: Callable[[int], float] | None, limit_bytes: int) -> int:
     """Return the largest batch that is predicted to fit, at least 1."""
     if predicted is None:
         return 1
-    low, high = 1, LARGEST
+    low, high = 1, MAX_BATCH_SIZE
     while high > low:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if predicted(middle) <= limit_bytes else (low, middle - 1)
@@ -98,7 +98,7 @@ def make_case(model: str, overrides: list[str], device: str) -> Case:
     return found
 
 
-class Runs:
+class TrialRunner:
     """Test runs of one case with different batches, each in a separate process."""
 
     def __init__(
@@ -115,7 +115,7 @@ class Runs:
 
     def prediction(self) -> Callable[[int], float] | None:
         """Predict memory by batch [bytes]; None if the network cannot run on the meta device."""
-        answer = self._run({"kind": "predict", "case": self._case.to_dict()})
+        answer = self._run_worker({"kind": "predict", "case": self._case.to_dict()})
         lines = answer["lines"]
         self.room_bytes = min(self._limit_bytes, answer.get("room_bytes") or self._limit_bytes)
         # On the CPU the limit applies to the whole process.
@@ -131,7 +131,7 @@ class Runs:
         Raises:
             JobFailed: a single image failed for another reason than memory.
         """
-        from dlbench.launch.job import JobFailed
+        from dlbench.launch.worker_process import JobFailed
 
         began_s = time.monotonic()
         on_cpu = self._case.device == "cpu"
@@ -142,9 +142,9 @@ class Runs:
         }
         expected = None if predicted is None else round(predicted(batch))
         try:
-            peaks = self._run(request)
+            peaks = self._run_worker(request)
         except JobFailed as error:
-            memory = _is_memory(str(error))
+            memory = _is_out_of_memory(str(error))
             if batch == 1 and not memory:
                 raise
             reason = str(error).removeprefix("oom: ")
@@ -164,20 +164,20 @@ class Runs:
         self.done.append(done)
         return done
 
-    def _run(self, request: dict[str, Any]) -> Any:
-        from dlbench.launch import job
+    def _run_worker(self, request: dict[str, Any]) -> Any:
+        from dlbench.launch import worker_process
 
         self._count += 1
         folder = self._folder / str(self._count)
         try:
             argv = [*self._worker, str(folder)] if self._worker else None
-            return json.loads(job.run(request, folder, self._timeout_s, argv=argv))
-        except job.JobFailed as error:
+            return json.loads(worker_process.run_request(request, folder, self._timeout_s, argv=argv))
+        except worker_process.JobFailed as error:
             # The named folder is temporary.
-            raise job.JobFailed(str(error).partition("; see ")[0]) from None
+            raise worker_process.JobFailed(str(error).partition("; see ")[0]) from None
 
 
-def _is_memory(text: str) -> bool:
+def _is_out_of_memory(text: str) -> bool:
     # The kernel's out-of-memory killer sends SIGKILL; no message is left.
     return text.startswith("oom: ") or "(SIGKILL)" in text
 

@@ -15,26 +15,26 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import InContainer
+from dlbench.launch.containers import ContainerWrapping
 from dlbench.launch.job_script import (
-    JOB_ID,
+    JOB_ID_MARK,
     Job,
     bash_array,
     check_paths,
+    container_wrapping,
+    join_script,
     override_options,
     quote,
-    script,
-    surroundings,
-    wrapping_of,
+    setup_lines,
 )
-from dlbench.launch.scheduler import JobState, SchedulerError, base_id, call, user_name
+from dlbench.launch.scheduler import JobState, SchedulerError, call_scheduler, user_name, whole_job_id
 from dlbench.launch.sites import Site
 
 #: States of jobs and subjobs, as qstat prints them.
-_STATES = {"B": "RUNNING", "E": "RUNNING", "H": "PENDING", "M": "PENDING", "Q": "PENDING", "R": "RUNNING",
+_STATE_NAMES = {"B": "RUNNING", "E": "RUNNING", "H": "PENDING", "M": "PENDING", "Q": "PENDING", "R": "RUNNING",
            "S": "SUSPENDED", "T": "PENDING", "U": "SUSPENDED", "W": "PENDING"}  # fmt: skip
 #: Exit status of a job that a signal ended: 256 and its number, or 128 and its number.
-_KILLED = (271, 265, 143, 137)
+_KILLED_EXIT_CODES = (271, 265, 143, 137)
 
 
 def campaign_script(site: Site, job: Job) -> str:
@@ -44,15 +44,15 @@ def campaign_script(site: Site, job: Job) -> str:
         BadInput: the site cannot provide what the job needs, or a path has invalid characters.
     """
     check_paths(job)
-    _check(site, job)
-    wrapping = _wrapping(site, job, gpus=site.has_gpus)
+    _check_job(site, job)
+    wrapping = _container_wrapping(site, job, gpus=site.has_gpus)
     inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
     launcher = " --launcher mpirun" if job.nodes > 1 else ""
-    return script(
+    return join_script(
         f"Suite {job.suite} at site {site.name}",
-        _directives(site, job),
-        _BY_HAND,
-        surroundings(site, job, wrapping),
+        _campaign_directives(site, job),
+        _JOB_ID_CHECK,
+        setup_lines(site, job, wrapping),
         [f"suite={quote(job.suite_file)}", inside],
         [
             "# Check the first node: Python, results folder, mounts, free space. Stop if a check fails.",
@@ -63,7 +63,7 @@ def campaign_script(site: Site, job: Job) -> str:
             "stored.",
             "trap : TERM USR1",
             "status=0",
-            f'{_until_limit(site)}"${{inside[@]}}" -m dlbench run \\\n'
+            f'{_time_limit_command(site)}"${{inside[@]}}" -m dlbench run \\\n'
             f'  "$suite"{override_options(job)} --results "$results"{launcher} || status=$?',
         ],
         ['exit "$status"'],
@@ -72,19 +72,19 @@ def campaign_script(site: Site, job: Job) -> str:
 
 def report_script(site: Site, job: Job) -> str:
     """Return the script of the report job, which collects the results; it needs one core and no GPU."""
-    wrapping = _wrapping(site, job, gpus=False)
+    wrapping = _container_wrapping(site, job, gpus=False)
     inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
-    memory = f":mem={_memory(site.report.memory)}" if site.report.memory else ""
-    directives = _common(f"{job.suite}-report", site.report.partition or site.pbs.queue, site, job)
-    return script(
+    memory = f":mem={_pbs_memory(site.report.memory)}" if site.report.memory else ""
+    directives = _common_directives(f"{job.suite}-report", site.report.partition or site.pbs.queue, site, job)
+    return join_script(
         f"Report of suite {job.suite}",
         [
             *directives,
             f"#PBS -l select=1:ncpus=1{memory}",
             *([f"#PBS -l walltime={site.report.time_limit}"] if site.report.time_limit else []),
         ],
-        _BY_HAND,
-        surroundings(site, job, wrapping),
+        _JOB_ID_CHECK,
+        setup_lines(site, job, wrapping),
         [
             inside,
             '"${inside[@]}" -m dlbench collect --results "$results"',
@@ -93,7 +93,7 @@ def report_script(site: Site, job: Job) -> str:
     )
 
 
-_BY_HAND = ': "${PBS_JOBID:?is not set: submit this with qsub, or run it with bash inside an interactive job}"'
+_JOB_ID_CHECK = ': "${PBS_JOBID:?is not set: submit this with qsub, or run it with bash inside an interactive job}"'
 
 
 def on_node(site: Site, node: str) -> Site:
@@ -115,33 +115,33 @@ def submit_argv(file: Path, dependency: str | None = None, array: str | None = N
     return ["qsub", *options, str(file)]
 
 
-def queued() -> list[JobState]:
+def queued_jobs() -> list[JobState]:
     """All jobs and subjobs of this user that are queued or running.
 
     Raises:
         SchedulerError: PBS does not answer.
     """
-    ids = call(["qselect", "-u", user_name()]).split()
-    return [state for state in _states(ids) if not state.ended] if ids else []
+    ids = call_scheduler(["qselect", "-u", user_name()]).split()
+    return [state for state in _query_states(ids) if not state.ended] if ids else []
 
 
 def ended_state(job_id: str) -> JobState:
     """Return the state of a job that left the queue, if PBS keeps a history."""
     try:
-        found = _states([job_id], "-x")
+        found = _query_states([job_id], "-x")
     except SchedulerError:
         found = []
     worst = next((state for state in found if state.state != "COMPLETED"), found[0] if found else None)
     return JobState(job_id, worst.state if worst else "GONE")
 
 
-def cancel(job_ids: Iterable[str]) -> None:
+def cancel_jobs(job_ids: Iterable[str]) -> None:
     """Cancel these jobs, queued or running.
 
     Raises:
         SchedulerError: qdel refused.
     """
-    call(["qdel", *job_ids])
+    call_scheduler(["qdel", *job_ids])
 
 
 def node_states(queue: str | None = None) -> dict[str, str]:
@@ -152,7 +152,7 @@ def node_states(queue: str | None = None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     name = ""
-    for line in call(["pbsnodes", "-a"]).splitlines():
+    for line in call_scheduler(["pbsnodes", "-a"]).splitlines():
         if line and not line[0].isspace():
             name = line.strip()
         elif name and line.strip().startswith("state = "):
@@ -160,26 +160,26 @@ def node_states(queue: str | None = None) -> dict[str, str]:
     return found
 
 
-def _states(ids: Sequence[str], *options: str) -> list[JobState]:
+def _query_states(ids: Sequence[str], *options: str) -> list[JobState]:
     """Read `qstat -f`: blocks of `key = value`, with long values continued after a tab."""
-    text = call(["qstat", "-f", "-t", *options, *ids]).replace("\n\t", "")
+    text = call_scheduler(["qstat", "-f", "-t", *options, *ids]).replace("\n\t", "")
     blocks = re.split(r"^(?:Job Id|Job): *", text, flags=re.MULTILINE)[1:]
-    states = [_state(block) for block in blocks]
+    states = [_parse_state(block) for block in blocks]
     # An array is listed besides its subjobs.
-    arrays = {base_id(state.id) for state in states if re.match(r"\d+\[\d", state.id)}
-    return [state for state in states if "[]" not in state.id or base_id(state.id) not in arrays]
+    arrays = {whole_job_id(state.id) for state in states if re.match(r"\d+\[\d", state.id)}
+    return [state for state in states if "[]" not in state.id or whole_job_id(state.id) not in arrays]
 
 
-def _state(block: str) -> JobState:
+def _parse_state(block: str) -> JobState:
     first, _, rest = block.partition("\n")
     pairs = dict(line.strip().split(" = ", 1) for line in rest.splitlines() if " = " in line)
     letter, status = pairs.get("job_state", ""), pairs.get("Exit_status", "")
     if letter in ("F", "X"):
-        killed = not status or (status.isdecimal() and int(status) in _KILLED)
+        killed = not status or (status.isdecimal() and int(status) in _KILLED_EXIT_CODES)
         state = "COMPLETED" if status == "0" else "CANCELLED" if killed and letter == "F" else "FAILED"
         state = "COMPLETED" if letter == "X" and not status else state
     else:
-        state = _STATES.get(letter, "UNKNOWN")
+        state = _STATE_NAMES.get(letter, "UNKNOWN")
     nodes = dict.fromkeys(part.partition("/")[0] for part in pairs.get("exec_host", "").split("+") if part)
     return JobState(
         first.strip(),
@@ -191,7 +191,7 @@ def _state(block: str) -> JobState:
     )
 
 
-def _check(site: Site, job: Job) -> None:
+def _check_job(site: Site, job: Job) -> None:
     if site.pbs.max_nodes is not None and job.nodes > site.pbs.max_nodes:
         raise BadInput(f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.pbs.max_nodes} (pbs.max_nodes)")
     if site.pbs.cpus_per_node is None:
@@ -205,26 +205,26 @@ def _check(site: Site, job: Job) -> None:
         raise BadInput(f'{site.file}: with PBS, cases of several nodes run without a container; set runtime = "none"')
 
 
-def _wrapping(site: Site, job: Job, gpus: bool) -> InContainer:
-    wrapping = wrapping_of(site, job, gpus=gpus, nodes=1)
-    if wrapping.srun or wrapping.prepare or any(JOB_ID in word for word in wrapping.prefix):
+def _container_wrapping(site: Site, job: Job, gpus: bool) -> ContainerWrapping:
+    wrapping = container_wrapping(site, job, gpus=gpus, nodes=1)
+    if wrapping.srun or wrapping.prepare or any(JOB_ID_MARK in word for word in wrapping.prefix):
         raise BadInput(f"{site.file}: {site.container.runtime} does not run with PBS; use apptainer or none")
     return wrapping
 
 
-def _directives(site: Site, job: Job) -> list[str]:
+def _campaign_directives(site: Site, job: Job) -> list[str]:
     gpus = site.gpus.per_node if job.all_gpus else job.ranks_per_node
     chunk = [
         f"select={job.nodes}",
         f"ncpus={site.pbs.cpus_per_node}",
         f"mpiprocs={job.ranks_per_node}",
         *([f"ngpus={gpus}"] if site.gpus.request != "none" else []),
-        *([f"mem={_memory(site.pbs.memory)}"] if site.pbs.memory else []),
+        *([f"mem={_pbs_memory(site.pbs.memory)}"] if site.pbs.memory else []),
         *site.pbs.resources,
     ]
     throttle = f"%{job.throttle}" if job.throttle else ""
     return [
-        *_common(job.suite, site.pbs.queue, site, job),
+        *_common_directives(job.suite, site.pbs.queue, site, job),
         f"#PBS -l {':'.join(chunk)}",
         f"#PBS -l place=scatter{':excl' if site.pbs.exclusive else ''}",
         *([f"#PBS -l walltime={site.pbs.time_limit}"] if site.pbs.time_limit else []),
@@ -234,7 +234,7 @@ def _directives(site: Site, job: Job) -> list[str]:
     ]
 
 
-def _common(name: str, queue: str | None, site: Site, job: Job) -> list[str]:
+def _common_directives(name: str, queue: str | None, site: Site, job: Job) -> list[str]:
     return [
         f"#PBS -N {name}",
         *([f"#PBS -q {queue}"] if queue else []),
@@ -244,12 +244,12 @@ def _common(name: str, queue: str | None, site: Site, job: Job) -> list[str]:
     ]
 
 
-def _memory(size: str) -> str:
+def _pbs_memory(size: str) -> str:
     """Return a size in PBS's units: 64gb for 64G; a plain number is MB, as in Slurm."""
     return f"{size}mb" if size.isdecimal() else f"{size.lower()}b"
 
 
-def _until_limit(site: Site) -> str:
+def _time_limit_command(site: Site) -> str:
     """Return the command that ends a campaign shortly before the time limit; "" without a limit."""
     if not site.pbs.time_limit:
         return ""

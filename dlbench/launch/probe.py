@@ -15,13 +15,13 @@ from dlbench import units
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
 from dlbench.launch import scheduler
 from dlbench.launch.processes import die_with_parent, worker_environment
-from dlbench.names import excerpt
+from dlbench.safe_names import excerpt
 from dlbench.suites.case import Case
-from dlbench.suites.catalog import CATALOG, find
+from dlbench.suites.catalog import CATALOG, find_model
 
 
 @dataclass(frozen=True)
-class Probe:
+class ProbeResult:
     """Result of `python -m dlbench.worker --probe`."""
 
     device_kind: str  # cuda | xpu | mps | cpu
@@ -49,12 +49,12 @@ class Probe:
         return files
 
 
-def probe(
+def probe_machine(
     models: Sequence[str] = (),
     timeout_s: float = 180.0,
     argv: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
-) -> Probe:
+) -> ProbeResult:
     """Probe the devices, and check that these models can be built.
 
     Args:
@@ -90,7 +90,7 @@ def probe(
                 f"Slurm failed to start the first step: {failed}; waiting for its controller to retry", file=sys.stderr
             )
             scheduler.wait_for_controller()
-        facts = _answer(done.stdout)
+        facts = _parse_answer(done.stdout)
     except OSError as error:
         raise BadInput(
             f"cannot measure with {argv[0]}: {error.strerror or error}; run the supervisor where '{argv[0]}' exists, "
@@ -106,7 +106,9 @@ def probe(
         raise BadInput(f"cannot measure with {argv[0]}: {last}{of}") from None
     for reason in facts["broken_models"].values():
         raise BadInput(reason)
-    return Probe(facts["device_kind"], facts["system_key"], _describe(facts), len(facts["devices"]), facts)
+    return ProbeResult(
+        facts["device_kind"], facts["system_key"], _describe_devices(facts), len(facts["devices"]), facts
+    )
 
 
 def _check_threads(text: str) -> None:
@@ -117,7 +119,7 @@ def _check_threads(text: str) -> None:
         )
 
 
-def _answer(stdout: str) -> dict[str, Any]:
+def _parse_answer(stdout: str) -> dict[str, Any]:
     """Find the JSON answer in the output; launchers and containers may print other lines.
 
     Raises:
@@ -138,9 +140,9 @@ def check_models(models: Sequence[str]) -> None:
         BadInput: the worker rejects a network.
         UnknownName: a plain name that is not in the catalogue, on a machine without torch.
     """
-    others = [name for name in models if find(name) is None]
+    others = [name for name in models if find_model(name) is None]
     if others and importlib.util.find_spec("torch"):
-        probe(others)
+        probe_machine(others)
     for name in others:
         if ":" not in name and not importlib.util.find_spec("torch"):
             hint = (
@@ -150,7 +152,7 @@ def check_models(models: Sequence[str]) -> None:
             raise UnknownName("model", name, CATALOG, hint=hint)
 
 
-def require_devices(cases: Sequence[Case], found: Probe) -> None:
+def require_devices(cases: Sequence[Case], found: ProbeResult) -> None:
     """Check before the first case that the required devices exist.
 
     Raises:
@@ -167,7 +169,7 @@ def require_devices(cases: Sequence[Case], found: Probe) -> None:
         raise BadInput("precision 'tf32' needs a GPU; on a CPU use fp32, amp_bf16 or amp_fp16, or exclude these cases")
 
 
-def runnable(cases: Sequence[Case], found: Probe) -> tuple[list[Case], str]:
+def runnable_cases(cases: Sequence[Case], found: ProbeResult) -> tuple[list[Case], str]:
     """Return the cases that fit on the GPUs of a node here, and a line about those left out; "" if none is.
 
     If none fits, all are returned: each then gets a record with the reason.
@@ -179,21 +181,24 @@ def runnable(cases: Sequence[Case], found: Probe) -> tuple[list[Case], str]:
         return list(cases), ""
     few, most = min(left.values()), max(left.values())
     needed = f"{few}" if few == most else f"{few} to {most}"
-    here = units.counted(gpus, "GPU")
-    return fitting, f"left out: {units.counted(len(left), 'case')} with {needed} GPUs per node; a node here has {here}"
+    here = units.count_text(gpus, "GPU")
+    return (
+        fitting,
+        f"left out: {units.count_text(len(left), 'case')} with {needed} GPUs per node; a node here has {here}",
+    )
 
 
-def _setting(facts: dict[str, Any]) -> str:
+def _cores_and_threads(facts: dict[str, Any]) -> str:
     """Describe cores and threads: "2 cores, 1 thread"; equal numbers are given once."""
     cores, threads = facts.get("cpu_cores"), facts.get("job_threads")
-    words = f"{cores} cores" if cores is None else units.counted(cores, "core")
-    return words if threads in (None, cores) else f"{words}, {units.counted(threads, 'thread')}"
+    words = f"{cores} cores" if cores is None else units.count_text(cores, "core")
+    return words if threads in (None, cores) else f"{words}, {units.count_text(threads, 'thread')}"
 
 
-def _describe(facts: dict[str, Any]) -> str:
+def _describe_devices(facts: dict[str, Any]) -> str:
     names = [device["name"] for device in facts["devices"]]
     if not names:
-        found = f"{facts.get('cpu_model') or 'CPU'}, {_setting(facts)}"
+        found = f"{facts.get('cpu_model') or 'CPU'}, {_cores_and_threads(facts)}"
         # Otherwise a campaign would silently measure the CPU of a node with a broken driver.
         error = facts.get("cuda_error")
         return f"{found} (a GPU is present but not usable: {error})" if error else found

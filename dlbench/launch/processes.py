@@ -21,7 +21,7 @@ GRACE_S = 10.0
 #: Time for a killed worker to disappear [s].
 KILL_S = 60.0
 #: Environment variable with the attempt folder in all child processes of a worker, to find those left over.
-MARK = "DLBENCH_ATTEMPT_FOLDER"
+ATTEMPT_FOLDER_VARIABLE = "DLBENCH_ATTEMPT_FOLDER"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -33,7 +33,7 @@ class Stopped(BaseException):
         super().__init__(self.signal_name)
 
 
-def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def start_worker(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start a worker with its output in `folder`.
 
     Args:
@@ -43,7 +43,7 @@ def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subp
         StoreError: the folder cannot be written.
     """
     say_detail(f"starting {shlex.join(argv)}; its output goes into {folder}/")
-    with _output(folder / "stdout.txt") as out, _output(folder / "stderr.txt") as err:
+    with _open_output(folder / "stdout.txt") as out, _open_output(folder / "stderr.txt") as err:
         # A separate session, so that a time limit also ends the worker's children. The worker dies with this process:
         # otherwise it would disturb the next measurement.
         return subprocess.Popen(
@@ -53,7 +53,7 @@ def start(argv: list[str], folder: Path, environment: Mapping[str, str]) -> subp
             stderr=err,
             start_new_session=True,
             preexec_fn=die_with_parent,  # safe while no other thread runs here
-            env=worker_environment({"PYTHONUNBUFFERED": "1", MARK: str(folder)} | dict(environment)),
+            env=worker_environment({"PYTHONUNBUFFERED": "1", ATTEMPT_FOLDER_VARIABLE: str(folder)} | dict(environment)),
         )
 
 
@@ -73,7 +73,7 @@ def worker_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return values
 
 
-def _output(file: Path) -> IO[bytes]:
+def _open_output(file: Path) -> IO[bytes]:
     try:
         return file.open("wb")
     except OSError as error:
@@ -85,7 +85,7 @@ def die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def stop_worker(process: subprocess.Popen[bytes]) -> None:
     """End all processes of the worker's session: first by SIGTERM, then by SIGKILL.
 
     A process that hangs in a driver cannot be killed; the campaign goes on, and its exit status stays None.
@@ -104,7 +104,7 @@ def _signal_group(group: int, number: signal.Signals) -> None:
         os.killpg(group, number)
 
 
-def how_it_ended(exit_code: int, who: str = "worker") -> str:
+def describe_exit(exit_code: int, who: str = "worker") -> str:
     """Describe an exit status or signal."""
     if exit_code >= 0:
         return f"{who} ended with exit status {exit_code}"
@@ -112,20 +112,20 @@ def how_it_ended(exit_code: int, who: str = "worker") -> str:
     return f"{who} was killed by signal {-exit_code} ({names.get(-exit_code, 'unknown')})"
 
 
-def phase_of(folder: Path) -> str:
+def last_phase(folder: Path) -> str:
     """Return the last phase that a worker reported, or ""."""
-    phases = [line.partition(":")[2].strip() for line in tail(folder / "stderr.txt") if line.startswith("phase:")]
+    phases = [line.partition(":")[2].strip() for line in tail_lines(folder / "stderr.txt") if line.startswith("phase:")]
     return phases[-1] if phases else ""
 
 
-def last_words(folder: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
+def last_error_line(folder: Path, skip: tuple[str, ...] = ("phase:",)) -> str:
     """Return the last line of a worker's stderr that has none of the `skip` prefixes, or where to look."""
-    lines = [line.strip() for line in tail(folder / "stderr.txt") if line.strip()]
+    lines = [line.strip() for line in tail_lines(folder / "stderr.txt") if line.strip()]
     words = [line for line in lines if not line.startswith(skip)]
     return f"last line of stderr: {words[-1][:300]}" if words else f"stderr is empty; see {folder}"
 
 
-def tail(path: Path, size: int = 16_384) -> list[str]:
+def tail_lines(path: Path, size: int = 16_384) -> list[str]:
     """Return the last lines of a file; empty if it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -15,15 +15,15 @@ from typing import TextIO
 from dlbench import messages, units
 from dlbench.results.case_figures import case_figures
 from dlbench.results.records import DONE_STATUSES, Record
-from dlbench.suites.case import USUAL_CONFIDENCE, Case, describe
+from dlbench.suites.case import USUAL_CONFIDENCE, Case, describe_axis
 
 #: Axes that are added to a line where they differ from their default.
-_SHOWN = (
+_SHOWN_AXES = (
     *("memory_format", "compile", "cuda_graph", "optimizer", "optimizer_impl", "data", "loader", "loader_workers"),
     *("prefetch", "cudnn_benchmark_limit", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
     *("power_cap_w", "clock_mhz"),
 )
-_SHARE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
+_PERCENTAGE = re.compile(r"([+-]?\d+(?:\.\d+)?) ?%")
 
 
 @dataclass
@@ -41,11 +41,13 @@ class Progress:
         case = Case.from_dict(record.case)
         # A preempted case is not done and may run again.
         number = self.number + (record.status == "preempted")
-        head = f"[{number:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
-        figures = _figures(case, record) if record.status in DONE_STATUSES else (record.error or "").splitlines()[:1]
+        head = f"[{number:>{len(str(self.total))}}/{self.total}] {setting_text(case, self.model_width)}"
+        figures = (
+            _figure_texts(case, record) if record.status in DONE_STATUSES else (record.error or "").splitlines()[:1]
+        )
         return f"{head}  {record.status:<8}  {'  '.join(figures)}".rstrip()
 
-    def finished(self, record: Record) -> None:
+    def print_finished(self, record: Record) -> None:
         """Print the line of a finished case; with `-q` only of a failed one."""
         self.number += record.status != "preempted"
         if messages.is_quiet() and record.status in DONE_STATUSES:
@@ -63,25 +65,25 @@ class Progress:
 
     def tick(self, case: Case, elapsed_s: float, phase: str) -> None:
         """Show the running case on a terminal, with bar, elapsed and remaining time; print nothing elsewhere."""
-        if not self._moving:
+        if not self._is_live:
             return
         if self._bar is None and importlib.util.find_spec("rich"):
             self._bar = LiveBar(self.stream, self.number)
         if self._bar:
-            self._bar.update(self.number, self.total, f"{setting(case)}  {phase or 'start'} {elapsed_s:.0f} s")
+            self._bar.update(self.number, self.total, f"{setting_text(case)}  {phase or 'start'} {elapsed_s:.0f} s")
             return
-        head = f"[{self.number + 1:>{len(str(self.total))}}/{self.total}] {setting(case, self.model_width)}"
+        head = f"[{self.number + 1:>{len(str(self.total))}}/{self.total}] {setting_text(case, self.model_width)}"
         line = f"{head}  {phase or 'start'} {elapsed_s:.0f} s"
         self._write(line[: shutil.get_terminal_size().columns - 1])
 
     @property
-    def _moving(self) -> bool:
+    def _is_live(self) -> bool:
         return not messages.is_quiet() and self.stream.isatty() and os.environ.get("TERM") != "dumb"
 
     def _write(self, text: str) -> None:
         """Write to stderr; ignore a closed stderr (`2>&1 | head`), so that measuring goes on."""
         with contextlib.suppress(OSError, ValueError):
-            self.stream.write(("\r\x1b[2K" if self._moving else "") + text)
+            self.stream.write(("\r\x1b[2K" if self._is_live else "") + text)
             self.stream.flush()
 
 
@@ -122,28 +124,30 @@ class LiveBar:
         self._progress.stop()
 
 
-def setting(case: Case, model_width: int = 0) -> str:
+def setting_text(case: Case, model_width: int = 0) -> str:
     """Describe a case: ``resnet50  training   fp32      32 x 1 CPU``; axes with their usual value are omitted."""
     devices = f"{case.world_size} {'CPU' if case.device == 'cpu' else 'GPU'}"
-    extra = [text for axis in _SHOWN if (text := describe(axis, getattr(case, axis)))]
+    extra = [text for axis in _SHOWN_AXES if (text := describe_axis(axis, getattr(case, axis)))]
     extra += [f"process {case.repeat + 1}"] if case.repeat else []
     words = f"{case.model:<{model_width}}  {case.mode:<9}  {case.precision:<8}  {case.batch_size:>5} x {devices}"
     return "  ".join([words, *extra])
 
 
-def _short(warning: str) -> str:
+def _short_warning(warning: str) -> str:
     """Shorten a warning to its code and percentage, if it has one: ``busy_host 63 %``."""
     code, _, words = warning.partition(":")
-    share = _SHARE.search(words)
+    share = _PERCENTAGE.search(words)
     return f"{code} {share[1]} %" if share else code
 
 
-def _figures(case: Case, record: Record) -> list[str]:
+def _figure_texts(case: Case, record: Record) -> list[str]:
     found = case_figures(record)
     if found is None:
         return ["no samples"]
     # The usual level of 95 % is not printed.
-    level = "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.level(case.protocol.confidence)}"
+    level = (
+        "" if case.protocol.confidence == USUAL_CONFIDENCE else f" at {units.confidence_text(case.protocol.confidence)}"
+    )
     spread = units.half_width(found.interval.relative_half_width if found.interval else None)
     # A single process does not show the spread between processes.
     unit = found.sample_unit
@@ -157,7 +161,7 @@ def _figures(case: Case, record: Record) -> list[str]:
         # Uncounted operations can only increase it.
         least = "≥ " if found.flop_partial else ""
         words.append(f"{least + units.quantity(found.flop_per_s, 'FLOP/s'):>13}{share}")
-    warnings = dict.fromkeys(_short(warning) for _, measured in record.ranks for warning in measured.warnings)
+    warnings = dict.fromkeys(_short_warning(warning) for _, measured in record.ranks for warning in measured.warnings)
     if warnings:
         words.append(f"({', '.join(warnings)})")
     return words

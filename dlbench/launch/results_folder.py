@@ -17,7 +17,7 @@ MIN_FREE_BYTES = 64 * 2**20
 #: Free inodes required; a case creates about ten files, more with several ranks.
 MIN_FREE_INODES = 100
 #: Longest path inside the folder: `attempts/<attempt>/ranks/<file>`, or a claim with its suite.
-_LONGEST_INSIDE = 400
+_MAX_INNER_PATH = 400
 _PATH_MAX = 4096
 
 
@@ -65,10 +65,10 @@ def check_name(root: Path) -> None:
     except UnicodeEncodeError:
         shown = os.fsencode(root).decode("utf-8", "backslashreplace")
         raise StoreError(f"cannot use '{shown}' for results: its name is not UTF-8; choose another name") from None
-    if length + _LONGEST_INSIDE > _PATH_MAX:
+    if length + _MAX_INNER_PATH > _PATH_MAX:
         raise StoreError(
             f"cannot use '{str(root)[:40]}...' for results: its path has {length} bytes, and files inside need "
-            f"{_LONGEST_INSIDE} of the allowed {_PATH_MAX}; choose a shorter path"
+            f"{_MAX_INNER_PATH} of the allowed {_PATH_MAX}; choose a shorter path"
         )
 
 
@@ -115,7 +115,7 @@ class ResultsFolder:
             for folder in (root, attempts_folder(root)):
                 self._held[folder] = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         except FileNotFoundError:
-            raise FolderGone(_gone(root)) from None
+            raise FolderGone(_gone_message(root)) from None
         except OSError as error:
             raise StoreError(f"cannot write results to '{root}': {error.strerror or error}") from None
 
@@ -129,16 +129,16 @@ class ResultsFolder:
             try:
                 found, held = folder.stat(), os.fstat(descriptor)
             except (FileNotFoundError, NotADirectoryError):
-                raise FolderGone(_gone(folder)) from None
+                raise FolderGone(_gone_message(folder)) from None
             except OSError as error:
                 raise StoreError(f"cannot read '{folder}': {error.strerror or error}") from None
             if (found.st_dev, found.st_ino) != (held.st_dev, held.st_ino):
-                raise FolderGone(_gone(folder))
+                raise FolderGone(_gone_message(folder))
 
     def __del__(self) -> None:
         for descriptor in self._held.values():
             os.close(descriptor)
 
 
-def _gone(folder: Path) -> str:
+def _gone_message(folder: Path) -> str:
     return f"'{folder}' was moved, deleted or unmounted during the run"

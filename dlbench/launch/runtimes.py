@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.launch import containers
-from dlbench.launch.containers import Argv, CommandNeeds, InContainer
+from dlbench.launch.containers import Argv, CommandNeeds, ContainerWrapping
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ImageFile:
 class ContainerRuntime:
     """Properties of one runtime, besides its command prefix."""
 
-    wrap: Callable[[str, CommandNeeds], InContainer]
+    wrap: Callable[[str, CommandNeeds], ContainerWrapping]
     program: str | None = None  # is on PATH where the runtime is
     image_file: ImageFile | None = None  # None: images are in a store of its own, under a name
     pull: tuple[str, ...] = ("pull", "tag", "inspect")  # what the store can do
@@ -39,11 +39,11 @@ class ContainerRuntime:
     storage_query: Argv = ()  # prints where; without it Enroot's settings say so
 
 
-def _enroot_import(source: str, target: Path) -> list[str]:
+def _enroot_import_command(source: str, target: Path) -> list[str]:
     return ["enroot", "import", "--output", str(target), source]
 
 
-def _apptainer_pull(source: str, target: Path) -> list[str]:
+def _apptainer_pull_command(source: str, target: Path) -> list[str]:
     # Enroot separates registry and image by '#'; Apptainer uses '/'.
     plain = source.replace("#", "/")
     if plain.startswith("dockerd://"):
@@ -54,9 +54,9 @@ def _apptainer_pull(source: str, target: Path) -> list[str]:
     return ["apptainer", "pull", str(target), plain]
 
 
-_SQUASHFS = ImageFile("squashfs", b"hsqs", 0, _enroot_import)
+_SQUASHFS = ImageFile("squashfs", b"hsqs", 0, _enroot_import_command)
 
-RECORDS = {
+RUNTIME_RECORDS = {
     "none": ContainerRuntime(containers.without_container),
     "docker": ContainerRuntime(
         containers.docker,
@@ -91,20 +91,20 @@ RECORDS = {
     "apptainer": ContainerRuntime(
         containers.apptainer,
         "apptainer",
-        ImageFile("SIF", b"SIF_MAGIC", 32, _apptainer_pull),
+        ImageFile("SIF", b"SIF_MAGIC", 32, _apptainer_pull_command),
         needs_user_namespaces=True,
     ),
     "udocker": ContainerRuntime(containers.udocker, "udocker", pull=("pull",)),
 }
-RUNTIMES = tuple(RECORDS)
+RUNTIMES = tuple(RUNTIME_RECORDS)
 #: Programs of all runtimes, each once.
-PROGRAMS = tuple(dict.fromkeys(record.program for record in RECORDS.values() if record.program))
+PROGRAMS = tuple(dict.fromkeys(record.program for record in RUNTIME_RECORDS.values() if record.program))
 
 
-def wrap(runtime: str, image: str | None, around: CommandNeeds) -> InContainer:
+def wrap_commands(runtime: str, image: str | None, around: CommandNeeds) -> ContainerWrapping:
     """Return the wrapping of commands by `runtime` (one of `RUNTIMES`) for `image`.
 
     Raises:
         BadInput: the runtime does not support the request.
     """
-    return RECORDS[runtime].wrap(image or "", around)
+    return RUNTIME_RECORDS[runtime].wrap(image or "", around)

@@ -17,15 +17,15 @@ from dlbench.errors import DlbenchError
 #: Timeout of Slurm's commands, which block while the controller is down [s].
 TIMEOUT_S = 60.0
 #: States of an ended job.
-ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
+ENDED_STATES = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED",
          "REVOKED", "TIMEOUT", "GONE")  # fmt: skip
 
 #: Attempts for a step that Slurm failed to start, pause between them [s], longest wait for the controller [s].
 STEP_TRIES = 5
 PAUSE_S = 10.0
-PATIENCE_S = 3600.0
+CONTROLLER_TIMEOUT_S = 3600.0
 #: Messages of srun: no step was created; a node of the step died.
-_NOT_STARTED = re.compile(
+_STEP_NOT_STARTED = re.compile(
     r"^srun: (?:error: )?(.*(?:Unable to confirm allocation|Unable to create step|Unable to contact slurm controller|"
     r"Expired or invalid job|Socket timed out|Slurm job \d+ has expired|Zero Bytes were transmitted).*)",
     re.MULTILINE,
@@ -34,9 +34,9 @@ _NODE_FAILED = re.compile(
     r"^(?:srun|slurmstepd\S*): (?:error: )?(.*(?:Node failure on|DUE TO NODE FAILURE).*)", re.MULTILINE
 )
 #: Prefix of the error in a record whose step Slurm failed.
-STEP_FAILED = "Slurm failed its step: "
+STEP_FAILED_PREFIX = "Slurm failed its step: "
 #: Job states that are not caused by the measured case.
-_NODE_LOST = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
+_NODE_LOST_STATES = ("NODE_FAIL", "BOOT_FAIL", "PREEMPTED")
 
 
 class SchedulerError(DlbenchError):
@@ -57,7 +57,7 @@ class JobState:
     @property
     def ended(self) -> bool:
         """Whether the job has ended."""
-        return self.state in ENDED
+        return self.state in ENDED_STATES
 
 
 def sbatch_argv(script: Path, dependency: str | None = None, array: str | None = None) -> list[str]:
@@ -73,13 +73,13 @@ def sbatch_argv(script: Path, dependency: str | None = None, array: str | None =
     return ["sbatch", "--parsable", *options, str(script)]
 
 
-def queued() -> list[JobState]:
+def queued_jobs() -> list[JobState]:
     """All jobs and array tasks of this user that are queued or running.
 
     Raises:
         SchedulerError: squeue does not answer.
     """
-    answer = call(["squeue", "--noheader", "--user", str(os.getuid()), "--format=%i|%T|%r|%M|%l|%N"])
+    answer = call_scheduler(["squeue", "--noheader", "--user", str(os.getuid()), "--format=%i|%T|%r|%M|%l|%N"])
     return [JobState(*line.strip().split("|", 5)) for line in answer.splitlines() if line.count("|") >= 5]
 
 
@@ -87,17 +87,19 @@ def ended_state(job_id: str) -> JobState:
     """Return the state of a job that left the queue, from scontrol or sacct if they still list it."""
     try:
         # The controller deletes a job after some minutes (MinJobAge).
-        answer = call(["scontrol", "-o", "show", "job", job_id])
+        answer = call_scheduler(["scontrol", "-o", "show", "job", job_id])
     except SchedulerError:
-        return _accounted(job_id)
+        return _sacct_state(job_id)
     seen = re.findall(r"\bJobState=(\w+)", answer)
     worst = next((state for state in seen if state != "COMPLETED"), "COMPLETED")
     return JobState(job_id, worst if seen else "GONE")
 
 
-def _accounted(job_id: str) -> JobState:
+def _sacct_state(job_id: str) -> JobState:
     try:
-        answer = call(["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", "--jobs", job_id])
+        answer = call_scheduler(
+            ["sacct", "--noheader", "--allocations", "--parsable2", "--format=State", "--jobs", job_id]
+        )
     except SchedulerError:
         return JobState(job_id, "GONE")
     # Such as "CANCELLED by 1000".
@@ -105,16 +107,16 @@ def _accounted(job_id: str) -> JobState:
     return JobState(job_id, next((state for state in seen if state != "COMPLETED"), seen[0] if seen else "GONE"))
 
 
-def cancel(job_ids: Iterable[str]) -> None:
+def cancel_jobs(job_ids: Iterable[str]) -> None:
     """Cancel these jobs, queued or running.
 
     Raises:
         SchedulerError: scancel refused.
     """
-    call(["scancel", *job_ids])
+    call_scheduler(["scancel", *job_ids])
 
 
-def end_steps(name: str) -> int:
+def cancel_steps(name: str) -> int:
     """Cancel the steps called `name` of the current job, on all of its nodes; return their number.
 
     A step outlives a killed srun: its ranks on other nodes would keep the cores of the next case busy.
@@ -123,10 +125,10 @@ def end_steps(name: str) -> int:
     if not job_id:
         return 0
     try:
-        answer = call(["squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i|%j"])
+        answer = call_scheduler(["squeue", "--noheader", "--steps", f"--jobs={job_id}", "--format=%i|%j"])
         steps = [line.strip().partition("|")[0] for line in answer.splitlines() if line.strip().endswith(f"|{name}")]
         if steps:
-            call(["scancel", *steps])
+            call_scheduler(["scancel", *steps])
     except SchedulerError:
         return 0  # Slurm's commands are missing inside a container
     return len(steps)
@@ -139,7 +141,7 @@ def step_failure(said: str, began: bool = False) -> str | None:
         said: end of srun's stderr.
         began: whether the step ran; srun may then warn about a slow controller and go on.
     """
-    found = _NODE_FAILED.search(said) or (None if began else _NOT_STARTED.search(said))
+    found = _NODE_FAILED.search(said) or (None if began else _STEP_NOT_STARTED.search(said))
     return found[1].strip("* ") if found else None
 
 
@@ -150,13 +152,13 @@ def wait_for_controller(working: Callable[[], None] = lambda: None) -> bool:
         working: called regularly, to show that this process is alive.
     """
     end = os.environ.get("SLURM_JOB_END_TIME", "")
-    left_s = float(end) - time.time() if end.isdecimal() else PATIENCE_S
-    until = time.monotonic() + min(left_s, PATIENCE_S)
+    left_s = float(end) - time.time() if end.isdecimal() else CONTROLLER_TIMEOUT_S
+    until = time.monotonic() + min(left_s, CONTROLLER_TIMEOUT_S)
     while True:
         time.sleep(PAUSE_S)
         working()
         try:
-            if " UP" in call(["scontrol", "ping"]):
+            if " UP" in call_scheduler(["scontrol", "ping"]):
                 return True
         except SchedulerError:
             pass  # the command fails if the controller is down, and hangs if it is stopped
@@ -164,19 +166,19 @@ def wait_for_controller(working: Callable[[], None] = lambda: None) -> bool:
             return False
 
 
-def this_job() -> dict[str, Any]:
+def current_job() -> dict[str, Any]:
     """Return the current job id and its restart count, for the owner of an attempt; {} outside a job."""
     job_id = os.environ.get("SLURM_JOB_ID")
     return {"slurm_job_id": job_id, "slurm_restarts": os.environ.get("SLURM_RESTART_COUNT", "0")} if job_id else {}
 
 
-def why_job_was_lost(owner: Mapping[str, Any]) -> str | None:
+def job_loss_reason(owner: Mapping[str, Any]) -> str | None:
     """Return why the job of an open attempt ended, if the case did not cause it; else None.
 
     Args:
-        owner: owner of the attempt, with the values of `this_job`.
+        owner: owner of the attempt, with the values of `current_job`.
     """
-    job_id, now = owner.get("slurm_job_id"), this_job()
+    job_id, now = owner.get("slurm_job_id"), current_job()
     if not isinstance(job_id, str) or not job_id.isdecimal():
         return None
     if now.get("slurm_job_id") == job_id:
@@ -184,7 +186,7 @@ def why_job_was_lost(owner: Mapping[str, Any]) -> str | None:
             return None
         return f"job {job_id} was requeued while this case ran, because its node failed or the job was preempted"
     state = ended_state(job_id).state
-    return f"job {job_id} ended with state {state} while this case ran" if state in _NODE_LOST else None
+    return f"job {job_id} ended with state {state} while this case ran" if state in _NODE_LOST_STATES else None
 
 
 def node_states(partition: str | None = None) -> dict[str, str]:
@@ -194,7 +196,7 @@ def node_states(partition: str | None = None) -> dict[str, str]:
         SchedulerError: sinfo does not answer.
     """
     where = [f"--partition={partition}"] if partition else []
-    answer = call(["sinfo", "--noheader", "--Node", *where, "--format=%N|%T"])
+    answer = call_scheduler(["sinfo", "--noheader", "--Node", *where, "--format=%N|%T"])
     pairs = [line.strip().partition("|") for line in answer.splitlines() if "|" in line]
     # A node of several partitions is listed in each.
     return {name: state for name, _, state in pairs}
@@ -203,14 +205,14 @@ def node_states(partition: str | None = None) -> dict[str, str]:
 def max_array_size() -> int | None:
     """Return Slurm's MaxArraySize (highest array index plus one); None if unknown."""
     try:
-        answer = call(["scontrol", "show", "config"])
+        answer = call_scheduler(["scontrol", "show", "config"])
     except SchedulerError:
         return None
     found = re.search(r"^MaxArraySize\s*=\s*(\d+)", answer, re.MULTILINE)
     return int(found.group(1)) if found else None
 
 
-def base_id(job_id: str) -> str:
+def whole_job_id(job_id: str) -> str:
     """Return the id of the whole job: `17` for `17_3` and `17_[4-9%2]`, `17[]` for PBS's `17[3].server`."""
     found = re.match(r"\s*(\d+)(\[)?", job_id)
     return f"{found[1]}{'[]' if found[2] else ''}" if found else ""
@@ -224,7 +226,7 @@ def user_name() -> str:
         return str(os.getuid())
 
 
-def without_job(environment: Mapping[str, str]) -> dict[str, str]:
+def without_job_variables(environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment without the variables of the current job; the place of Slurm's configuration stays.
 
     Outside a job nothing is removed: SBATCH_ACCOUNT or SLURM_JWT are then settings of the user.
@@ -238,7 +240,7 @@ def without_job(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def call(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+def call_scheduler(argv: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """Run a command of the scheduler and return its output.
 
     Raises:

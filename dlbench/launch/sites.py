@@ -24,10 +24,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.errors import BadInput, UnknownName
-from dlbench.launch.containers import OVERRIDES, Mount
-from dlbench.launch.runtimes import RECORDS, RUNTIMES
+from dlbench.launch.containers import OVERRIDE_VARIABLES, Mount
+from dlbench.launch.runtimes import RUNTIME_RECORDS, RUNTIMES
 from dlbench.toml_file import TomlFile, read_toml, typed
 
 SCHEDULERS = ("slurm", "pbs")
@@ -37,20 +37,20 @@ RANK_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_POR
 
 #: Paths that all tools accept: Slurm's directives, `-v S:D`, `--container-mounts=S:D,S:D`.
 PLAIN_PATH = re.compile(r"/[\w.+@=/-]*")
-_NAME = r"[A-Za-z0-9][A-Za-z0-9_.,+@:-]*"
-_DIRECTIVE = re.compile(r"(--[a-z][a-z0-9-]*)(=[A-Za-z0-9_.,:/@%+*&|()\[\]=-]+)?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.,+@:-]*"
+_DIRECTIVE_PATTERN = re.compile(r"(--[a-z][a-z0-9-]*)(=[A-Za-z0-9_.,:/@%+*&|()\[\]=-]+)?")
+_VARIABLE_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # ASCII digits only: `\d` also matches digits of other scripts.
-_TIME = r"[0-9]+|[0-9]+:[0-5]?[0-9](:[0-5]?[0-9])?|[0-9]+-[0-9]+(:[0-5]?[0-9]){0,2}"
-_SIZE = r"[0-9]+[KMGT]?"
-_LINE_OF_TEXT = r"[^\x00-\x1f\x7f\u0085\u2028\u2029]+"
+_TIME_PATTERN = r"[0-9]+|[0-9]+:[0-5]?[0-9](:[0-5]?[0-9])?|[0-9]+-[0-9]+(:[0-5]?[0-9]){0,2}"
+_SIZE_PATTERN = r"[0-9]+[KMGT]?"
+_ONE_LINE_PATTERN = r"[^\x00-\x1f\x7f\u0085\u2028\u2029]+"
 #: Variables with a meaning to bash: they would stop the script or change how it is read.
-_OF_THE_SHELL = re.compile(r"IFS|PS[0-9]|UID|EUID|PPID|SHELLOPTS|BASHOPTS|GLOBIGNORE|POSIXLY_CORRECT|_|BASH_?[A-Z]*")
+_SHELL_VARIABLES = re.compile(r"IFS|PS[0-9]|UID|EUID|PPID|SHELLOPTS|BASHOPTS|GLOBIGNORE|POSIXLY_CORRECT|_|BASH_?[A-Z]*")
 #: Variables of the job scripts themselves.
 SCRIPT_VARIABLES = ("results", "suite", "nodes", "port", "step", "inside", "each_node", "token", "child", "received",
                     "signals", "seen", "status", "digest", "tries")  # fmt: skip
 #: No count in a profile is larger [1].
-_MOST = 2**31 - 1
+_MAX_INT = 2**31 - 1
 #: Directives that dlbench writes itself, and the setting behind each.
 OWN_DIRECTIVES = {
     "--job-name": "the suite's name",
@@ -89,63 +89,67 @@ OWN_SRUN_OPTIONS = ("--kill-on-bad-exit", "--wait", "--mpi", "--nodes", "--ntask
                     "--export", "--job-name", "--nodelist")  # fmt: skip
 
 
-def _text(pattern: str, wanted: str, default: str | None = None) -> Any:
+def _text_field(pattern: str, wanted: str, default: str | None = None) -> Any:
     return field(default=default, metadata={"pattern": re.compile(pattern), "wanted": wanted})
 
 
-def _texts(pattern: str, wanted: str, default: tuple[str, ...] = ()) -> Any:
+def _texts_field(pattern: str, wanted: str, default: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"pattern": re.compile(pattern), "wanted": wanted})
 
 
-def _number(least: int, default: int | None = None) -> Any:
+def _number_field(least: int, default: int | None = None) -> Any:
     return field(default=default, metadata={"least": least})
 
 
-def _choice(known: tuple[str, ...], default: str) -> Any:
+def _choice_field(known: tuple[str, ...], default: str) -> Any:
     return field(default=default, metadata={"known": known})
 
 
-_PLAIN_NAME = "a name of letters, digits and _ . , + @ : -"
+_NAME_DESCRIPTION = "a name of letters, digits and _ . , + @ : -"
 
 
 @dataclass(frozen=True)
-class Slurm:
+class SlurmSettings:
     """Settings of the #SBATCH lines of a job script."""
 
-    partition: str | None = _text(_NAME, _PLAIN_NAME)
-    account: str | None = _text(_NAME, _PLAIN_NAME)
-    qos: str | None = _text(_NAME, _PLAIN_NAME)
-    constraint: str | None = _text(r"[A-Za-z0-9_.,:*&|()\[\]!@+-]+", "a Slurm constraint, such as a100|h100")
-    time_limit: str | None = _text(_TIME, "a Slurm time, such as 04:00:00 or 1-12")
-    memory: str | None = _text(_SIZE, "a size such as 64G (0: all of the node)")
-    max_nodes: int | None = _number(1)
-    cpus_per_task: int | None = _number(1)
+    partition: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
+    account: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
+    qos: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
+    constraint: str | None = _text_field(r"[A-Za-z0-9_.,:*&|()\[\]!@+-]+", "a Slurm constraint, such as a100|h100")
+    time_limit: str | None = _text_field(_TIME_PATTERN, "a Slurm time, such as 04:00:00 or 1-12")
+    memory: str | None = _text_field(_SIZE_PATTERN, "a size such as 64G (0: all of the node)")
+    max_nodes: int | None = _number_field(1)
+    cpus_per_task: int | None = _number_field(1)
     exclusive: bool = True
     requeue: bool = True
-    max_requeues: int = _number(0, 20)
-    warn_before_s: int = _number(10, 180)  # signals arrive up to 80 s early, and a case needs time to end
-    mpi: str | None = _text(r"[a-z0-9_]+", "a type that `srun --mpi=list` names")
-    directives: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "a directive such as --mail-type=END")
+    max_requeues: int = _number_field(0, 20)
+    warn_before_s: int = _number_field(10, 180)  # signals arrive up to 80 s early, and a case needs time to end
+    mpi: str | None = _text_field(r"[a-z0-9_]+", "a type that `srun --mpi=list` names")
+    directives: tuple[str, ...] = _texts_field(_DIRECTIVE_PATTERN.pattern, "a directive such as --mail-type=END")
     #: Options of every srun that starts ranks.
-    srun: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "an option of srun such as --cpu-bind=cores")
-    without: tuple[str, ...] = _texts(r"--[a-z][a-z0-9-]*", "the name of a directive, such as --mem")
+    srun: tuple[str, ...] = _texts_field(_DIRECTIVE_PATTERN.pattern, "an option of srun such as --cpu-bind=cores")
+    without: tuple[str, ...] = _texts_field(r"--[a-z][a-z0-9-]*", "the name of a directive, such as --mem")
 
 
 @dataclass(frozen=True)
-class Pbs:
+class PbsSettings:
     """Settings of the #PBS lines of a job script."""
 
-    queue: str | None = _text(_NAME, _PLAIN_NAME)
-    account: str | None = _text(_NAME, _PLAIN_NAME)
-    time_limit: str | None = _text(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", "hours:minutes:seconds, such as 04:00:00")
-    memory: str | None = _text(_SIZE, "a size per node such as 64G")
-    max_nodes: int | None = _number(1)
-    cpus_per_node: int | None = _number(1)
+    queue: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
+    account: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
+    time_limit: str | None = _text_field(r"[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]", "hours:minutes:seconds, such as 04:00:00")
+    memory: str | None = _text_field(_SIZE_PATTERN, "a size per node such as 64G")
+    max_nodes: int | None = _number_field(1)
+    cpus_per_node: int | None = _number_field(1)
     exclusive: bool = True
-    warn_before_s: int = _number(10, 180)
+    warn_before_s: int = _number_field(10, 180)
     #: Further resources of each node, such as model=icelake.
-    resources: tuple[str, ...] = _texts(r"[A-Za-z_][A-Za-z0-9_]*=[A-Za-z0-9_.@-]+", "a resource such as model=icelake")
-    directives: tuple[str, ...] = _texts(r"-[A-Za-z]( [A-Za-z0-9_.,:/@%+=-]+)?", 'an option of qsub such as "-m ae"')
+    resources: tuple[str, ...] = _texts_field(
+        r"[A-Za-z_][A-Za-z0-9_]*=[A-Za-z0-9_.@-]+", "a resource such as model=icelake"
+    )
+    directives: tuple[str, ...] = _texts_field(
+        r"-[A-Za-z]( [A-Za-z0-9_.,:/@%+=-]+)?", 'an option of qsub such as "-m ae"'
+    )
 
 
 #: Options of qsub that dlbench writes itself.
@@ -153,60 +157,62 @@ OWN_PBS_OPTIONS = ("-N", "-q", "-A", "-j", "-o", "-J", "-r", "-W")
 
 
 @dataclass(frozen=True)
-class Gpus:
+class GpuSettings:
     """GPU request of the site."""
 
-    request: str = _choice(GPU_REQUESTS, "none")
-    type: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a GPU type, such as a100")
-    per_node: int = _number(0, 0)
+    request: str = _choice_field(GPU_REQUESTS, "none")
+    type: str | None = _text_field(r"[A-Za-z0-9][A-Za-z0-9_.-]*", "a GPU type, such as a100")
+    per_node: int = _number_field(0, 0)
     #: Commands for cases with `power_cap_w` or `clock_mhz`, where NVML may not set them; see docs/power.md.
-    set_power_limit: str | None = _text(_LINE_OF_TEXT, "a one-line command with {uuid} and {watts}")
-    lock_clock: str | None = _text(_LINE_OF_TEXT, "a one-line command with {uuid} and {mhz}")
-    unlock_clock: str | None = _text(_LINE_OF_TEXT, "a one-line command with {uuid}")
+    set_power_limit: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command with {uuid} and {watts}")
+    lock_clock: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command with {uuid} and {mhz}")
+    unlock_clock: str | None = _text_field(_ONE_LINE_PATTERN, "a one-line command with {uuid}")
 
 
 @dataclass(frozen=True)
-class Software:
+class SoftwareSettings:
     """Modules to load, and the Python that measures."""
 
-    modules: tuple[str, ...] = _texts(r"[A-Za-z0-9][A-Za-z0-9_.+/@=-]*", "a module name, such as cuda/12.4")
-    python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a one-line command", ("python3",))
+    modules: tuple[str, ...] = _texts_field(r"[A-Za-z0-9][A-Za-z0-9_.+/@=-]*", "a module name, such as cuda/12.4")
+    python: tuple[str, ...] = _texts_field(_ONE_LINE_PATTERN, "a one-line command", ("python3",))
     #: Python outside the container (`python` is the one inside); >= 3.11, no packages needed.
-    host_python: tuple[str, ...] = _texts(_LINE_OF_TEXT, "a one-line command", ("python3",))
+    host_python: tuple[str, ...] = _texts_field(_ONE_LINE_PATTERN, "a one-line command", ("python3",))
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkSettings:
     """Network settings for ranks on several nodes."""
 
-    interface: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a network interface, such as ib0")
-    master_address: str | None = _text(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "an address or host name")
+    interface: str | None = _text_field(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "a network interface, such as ib0")
+    master_address: str | None = _text_field(r"[A-Za-z0-9][A-Za-z0-9_.:-]*", "an address or host name")
 
 
 @dataclass(frozen=True)
-class Container:
+class ContainerSettings:
     """Container image and runtime."""
 
-    runtime: str = _choice(RUNTIMES, "none")
-    image: str | None = _text(r"[\w.+@=/:#~${}-]+", "an image's absolute path or its reference")
+    runtime: str = _choice_field(RUNTIMES, "none")
+    image: str | None = _text_field(r"[\w.+@=/:#~${}-]+", "an image's absolute path or its reference")
     #: Source of the image for `dlbench image import`.
-    source: str | None = _text(r"[A-Za-z0-9][\w.+@=/:#-]*", "a reference such as docker://nvcr.io#nvidia/pytorch:TAG")
+    source: str | None = _text_field(
+        r"[A-Za-z0-9][\w.+@=/:#-]*", "a reference such as docker://nvcr.io#nvidia/pytorch:TAG"
+    )
     mounts: tuple[Mount, ...] = ()
-    options: tuple[str, ...] = _texts(rf"-{_LINE_OF_TEXT}", "an option of the runtime, such as --ipc=host")
+    options: tuple[str, ...] = _texts_field(rf"-{_ONE_LINE_PATTERN}", "an option of the runtime, such as --ipc=host")
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportJobSettings:
     """Settings of the report job, which needs no GPU and few cores."""
 
-    partition: str | None = _text(_NAME, _PLAIN_NAME)
-    time_limit: str | None = _text(_TIME, "a Slurm time, such as 00:30:00", "00:30:00")
+    partition: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
+    time_limit: str | None = _text_field(_TIME_PATTERN, "a Slurm time, such as 00:30:00", "00:30:00")
     #: Slurm's default memory per core is often too small for a report.
-    memory: str | None = _text(_SIZE, "a size such as 4G", "4G")
-    #: Default: the value of `Slurm`, if the report runs in the same partition.
-    qos: str | None = _text(_NAME, _PLAIN_NAME)
-    #: Not inherited from `Slurm`: reservations or profiler features do not apply to the report.
-    directives: tuple[str, ...] = _texts(_DIRECTIVE.pattern, "a directive such as --mail-type=END")
+    memory: str | None = _text_field(_SIZE_PATTERN, "a size such as 4G", "4G")
+    #: Default: the value of `SlurmSettings`, if the report runs in the same partition.
+    qos: str | None = _text_field(_NAME_PATTERN, _NAME_DESCRIPTION)
+    #: Not inherited from `SlurmSettings`: reservations or profiler features do not apply to the report.
+    directives: tuple[str, ...] = _texts_field(_DIRECTIVE_PATTERN.pattern, "a directive such as --mail-type=END")
 
 
 @dataclass(frozen=True)
@@ -217,14 +223,14 @@ class Site:
     file: str
     description: str = ""
     scheduler: str = "slurm"
-    slurm: Slurm = field(default_factory=Slurm)
-    gpus: Gpus = field(default_factory=Gpus)
-    software: Software = field(default_factory=Software)
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
+    gpus: GpuSettings = field(default_factory=GpuSettings)
+    software: SoftwareSettings = field(default_factory=SoftwareSettings)
     environment: Mapping[str, str] = field(default_factory=dict)
-    network: Network = field(default_factory=Network)
-    container: Container = field(default_factory=Container)
-    report: Report = field(default_factory=Report)
-    pbs: Pbs = field(default_factory=Pbs)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    container: ContainerSettings = field(default_factory=ContainerSettings)
+    report: ReportJobSettings = field(default_factory=ReportJobSettings)
+    pbs: PbsSettings = field(default_factory=PbsSettings)
 
     @property
     def partition(self) -> str | None:
@@ -243,40 +249,40 @@ class Site:
 
 
 _TABLES: dict[str, type] = {
-    "slurm": Slurm,
-    "pbs": Pbs,
-    "gpus": Gpus,
-    "software": Software,
-    "network": Network,
-    "container": Container,
-    "report": Report,
+    "slurm": SlurmSettings,
+    "pbs": PbsSettings,
+    "gpus": GpuSettings,
+    "software": SoftwareSettings,
+    "network": NetworkSettings,
+    "container": ContainerSettings,
+    "report": ReportJobSettings,
 }
-_KEYS = ("name", "description", "scheduler", "environment", *_TABLES)
+_TOP_LEVEL_KEYS = ("name", "description", "scheduler", "environment", *_TABLES)
 
 
 def load_site(path: str | Path, environment: Mapping[str, str] | None = None) -> Site:
     """Read the profile of a site.
 
     Args:
-        path: a TOML file, or the name of one as `dlbench.shipped` finds it.
+        path: a TOML file, or the name of one as `dlbench.bundled_files` finds it.
         environment: values of `${NAME}` and `~` in paths of images, mounts and Pythons (default: that of this process).
 
     Raises:
         BadInput: the file is missing or not TOML, or a value is invalid; the message contains file and line.
         UnknownName: an unknown key.
     """
-    file = read_toml(shipped.find("site profile", path), "a site profile")
-    return _Reader(file, os.environ if environment is None else environment).site()
+    file = read_toml(bundled_files.find_file("site profile", path), "a site profile")
+    return _SiteReader(file, os.environ if environment is None else environment).read_site()
 
 
-def remarks(site: Site) -> list[str]:
+def settings_without_effect(site: Site) -> list[str]:
     """List the settings of a profile that have no effect."""
     found = []
-    other = {"slurm": site.pbs != Pbs(), "pbs": site.slurm != Slurm()}
+    other = {"slurm": site.pbs != PbsSettings(), "pbs": site.slurm != SlurmSettings()}
     if other[site.scheduler]:
         table = "pbs" if site.scheduler == "slurm" else "slurm"
         found.append(f'{site.file}: [{table}] has no effect; add scheduler = "{table}" to use it')
-    if site.container.runtime == "none" and site.software.host_python != Software.host_python:
+    if site.container.runtime == "none" and site.software.host_python != SoftwareSettings.host_python:
         found.append(
             f"{site.file}: software.host_python has no effect without a container; dlbench uses software.python"
         )
@@ -288,108 +294,110 @@ def remarks(site: Site) -> list[str]:
     return found
 
 
-class _Reader:
+class _SiteReader:
     """Reader of one file: converts tables to dataclasses, and adds file and line to messages."""
 
     def __init__(self, file: TomlFile, environment: Mapping[str, str]) -> None:
         self._file = file
         self._environment = environment
 
-    def site(self) -> Site:
+    def read_site(self) -> Site:
         file = self._file
-        file.require_known(file.values, _KEYS)
-        tables = {name: self._table(name, cls, file.table(name)) for name, cls in _TABLES.items()}
-        name = self._one_text("", "name", file.values.get("name", file.path.stem), re.compile(_NAME), _PLAIN_NAME)
-        anything = re.compile(rf"({_LINE_OF_TEXT})?")
-        description = self._one_text("", "description", file.get("description", str, ""), anything, "one line of text")
+        file.require_known(file.values, _TOP_LEVEL_KEYS)
+        tables = {name: self._read_table(name, cls, file.table(name)) for name, cls in _TABLES.items()}
+        name = self._read_text(
+            "", "name", file.values.get("name", file.path.stem), re.compile(_NAME_PATTERN), _NAME_DESCRIPTION
+        )
+        anything = re.compile(rf"({_ONE_LINE_PATTERN})?")
+        description = self._read_text("", "description", file.get("description", str, ""), anything, "one line of text")
         scheduler = file.values.get("scheduler", SCHEDULERS[0])
         if scheduler not in SCHEDULERS:
             raise UnknownName("scheduler", scheduler, SCHEDULERS, file.place("scheduler"))
-        tables["container"] = self._container(tables["container"])
-        variables = self._variables(file.table("environment"))
+        tables["container"] = self._check_container(tables["container"])
+        variables = self._read_variables(file.table("environment"))
         site = Site(name, str(file.path), description, scheduler, environment=variables, **tables)
         self._check_directives(site)
         return site
 
-    def _table(self, table: str, cls: type, values: dict[str, Any]) -> Any:
+    def _read_table(self, table: str, cls: type, values: dict[str, Any]) -> Any:
         known = {f.name: f for f in fields(cls)}
         self._file.require_known(values, known, table)
         made = {
-            key: self._value(table, key, value, str(known[key].type), known[key].metadata)
+            key: self._read_value(table, key, value, str(known[key].type), known[key].metadata)
             for key, value in values.items()
         }
         return cls(**made)
 
-    def _value(self, table: str, key: str, value: Any, kind: str, rule: Mapping[str, Any]) -> Any:
+    def _read_value(self, table: str, key: str, value: Any, kind: str, rule: Mapping[str, Any]) -> Any:
         if key == "mounts":
-            return tuple(self._mount(item) for item in self._list(table, key, value))
+            return tuple(self._read_mount(item) for item in self._read_list(table, key, value))
         if "known" in rule:
             if value not in rule["known"]:
-                raise UnknownName(key, value, rule["known"], self._place(table, key))
+                raise UnknownName(key, value, rule["known"], self._key_location(table, key))
             return value
         if "least" in rule:
-            if isinstance(value, bool) or not isinstance(value, int) or not rule["least"] <= value <= _MOST:
+            if isinstance(value, bool) or not isinstance(value, int) or not rule["least"] <= value <= _MAX_INT:
                 wanted = f"a whole number, at least {rule['least']}"
-                self._refuse(table, key, value, wanted + (f", at most {_MOST}" if str(value).isdecimal() else ""))
+                self._refuse(table, key, value, wanted + (f", at most {_MAX_INT}" if str(value).isdecimal() else ""))
             return value
         if kind == "bool":
-            return typed(value, bool, f"{table}.{key}", self._place(table, key))
+            return typed(value, bool, f"{table}.{key}", self._key_location(table, key))
         if kind.startswith("tuple"):
-            items = [value] if isinstance(value, str) and key.endswith("python") else self._list(table, key, value)
-            texts = [self._one_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items]
+            items = [value] if isinstance(value, str) and key.endswith("python") else self._read_list(table, key, value)
+            texts = [self._read_text(table, key, item, rule["pattern"], rule["wanted"]) for item in items]
             if key.endswith("python"):
                 if not texts:
                     self._refuse(table, key, value, "a command, such as python3")
-                texts[0] = self._expanded(self._place(table, key), texts[0])
+                texts[0] = self._expand_variables(self._key_location(table, key), texts[0])
             return tuple(texts)
-        return self._one_text(table, key, value, rule["pattern"], rule["wanted"])
+        return self._read_text(table, key, value, rule["pattern"], rule["wanted"])
 
-    def _list(self, table: str, key: str, value: Any) -> list[Any]:
-        return list(typed(value, list, f"{table}.{key}", self._place(table, key), 'a list, such as ["..."]'))
+    def _read_list(self, table: str, key: str, value: Any) -> list[Any]:
+        return list(typed(value, list, f"{table}.{key}", self._key_location(table, key), 'a list, such as ["..."]'))
 
-    def _one_text(self, table: str, key: str, value: Any, pattern: re.Pattern[str], wanted: str) -> str:
+    def _read_text(self, table: str, key: str, value: Any, pattern: re.Pattern[str], wanted: str) -> str:
         if not isinstance(value, str) or not pattern.fullmatch(value):
             self._refuse(table, key, value, wanted)
         return str(value)
 
-    def _variables(self, values: dict[str, Any]) -> dict[str, str]:
+    def _read_variables(self, values: dict[str, Any]) -> dict[str, str]:
         for name, value in values.items():
-            if not _VARIABLE.fullmatch(name):
+            if not _VARIABLE_PATTERN.fullmatch(name):
                 self._refuse("environment", name, name, "the name of a variable")
-            if name not in OVERRIDES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
-                where = self._place("environment", name)
+            if name not in OVERRIDE_VARIABLES and (name in RANK_VARIABLES or name.startswith(("SLURM_", "DLBENCH_"))):
+                where = self._key_location("environment", name)
                 raise BadInput(f"{where}: {name} is set by the launcher for each rank; remove it from the profile")
-            if name in SCRIPT_VARIABLES or _OF_THE_SHELL.fullmatch(name):
-                where = self._place("environment", name)
+            if name in SCRIPT_VARIABLES or _SHELL_VARIABLES.fullmatch(name):
+                where = self._key_location("environment", name)
                 raise BadInput(f"{where}: {name} is a variable of the job script's shell; remove it from the profile")
-            self._one_text("environment", name, value, re.compile(rf"({_LINE_OF_TEXT})?"), "one line of text")
+            self._read_text("environment", name, value, re.compile(rf"({_ONE_LINE_PATTERN})?"), "one line of text")
         return dict(values)
 
-    def _mount(self, item: Any) -> Mount:
+    def _read_mount(self, item: Any) -> Mount:
         parts = item.split(":") if isinstance(item, str) else []
         read_only = len(parts) == 3 and parts[2] == "ro"
         if not 1 <= len(parts) <= 3 or (len(parts) == 3 and not read_only):
             self._refuse("container", "mounts", item, "SOURCE, SOURCE:TARGET or SOURCE:TARGET:ro")
-        source = self._path("mounts", parts[0])
-        return Mount(source, self._path("mounts", parts[1]) if len(parts) > 1 else source, read_only)
+        source = self._read_path("mounts", parts[0])
+        return Mount(source, self._read_path("mounts", parts[1]) if len(parts) > 1 else source, read_only)
 
-    def _path(self, key: str, text: str) -> str:
-        where = self._place("container", key)
-        path = self._expanded(where, text)
+    def _read_path(self, key: str, text: str) -> str:
+        where = self._key_location("container", key)
+        path = self._expand_variables(where, text)
         if not PLAIN_PATH.fullmatch(path):
             raise BadInput(f"{where}: '{path}' must be an absolute path of letters, digits and . _ + @ = / -")
         return path
 
-    def _expanded(self, where: str, text: str) -> str:
+    def _expand_variables(self, where: str, text: str) -> str:
         """Replace `~` and `${NAME}` in the text; done in Python, not by a shell."""
 
-        def value(match: re.Match[str]) -> str:
+        def variable_value(match: re.Match[str]) -> str:
             name = match.group(1) or "HOME"
             if name not in self._environment:
                 raise BadInput(f"{where}: '{text}' uses ${{{name}}}, which is not set here; export it first")
             return self._environment[name]
 
-        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", value, text)
+        return re.sub(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}|^~(?=/|$)", variable_value, text)
 
     def _check_directives(self, site: Site) -> None:
         given = [("slurm", d, OWN_DIRECTIVES) for d in site.slurm.directives]
@@ -397,32 +405,35 @@ class _Reader:
         for table, directive, own in given:
             name = directive.partition("=")[0]
             if name in own:
-                where = self._place(table, "directives")
+                where = self._key_location(table, "directives")
                 raise BadInput(f"{where}: set {name} by {own[name]}, not under directives")
         for name in (option.partition("=")[0] for option in site.slurm.srun):
             if name in OWN_SRUN_OPTIONS:
-                raise BadInput(f"{self._place('slurm', 'srun')}: {name} is set by dlbench, not by slurm.srun")
+                raise BadInput(f"{self._key_location('slurm', 'srun')}: {name} is set by dlbench, not by slurm.srun")
         for name in (option.partition(" ")[0] for option in site.pbs.directives):
             if name in OWN_PBS_OPTIONS:
-                raise BadInput(f"{self._place('pbs', 'directives')}: {name} is set by dlbench, not under directives")
+                raise BadInput(
+                    f"{self._key_location('pbs', 'directives')}: {name} is set by dlbench, not under directives"
+                )
         if site.scheduler == "pbs" and site.report.time_limit and site.report.time_limit.count(":") != 2:
             self._refuse("report", "time_limit", site.report.time_limit, "hours:minutes:seconds with PBS")
         for name in site.slurm.without:
             if name not in OWN_DIRECTIVES:
-                raise UnknownName("directive", name, OWN_DIRECTIVES, self._place("slurm", "without"))
+                raise UnknownName("directive", name, OWN_DIRECTIVES, self._key_location("slurm", "without"))
         if site.gpus.request != "none" and site.gpus.per_node < 1:
             raise BadInput(
-                f"{self._place('gpus', 'request')}: gpus.per_node is missing; set it to the number of GPUs per node"
+                f"{self._key_location('gpus', 'request')}: gpus.per_node is missing; set it to the number of "
+                f"GPUs per node"
             )
 
-    def _container(self, container: Container) -> Container:
+    def _check_container(self, container: ContainerSettings) -> ContainerSettings:
         if container.runtime == "none":
             return container
-        where = self._place("container", "image" if container.image else "runtime")
+        where = self._key_location("container", "image" if container.image else "runtime")
         if not container.image:
             raise BadInput(f"{where}: runtime {container.runtime} needs container.image; set it")
-        if RECORDS[container.runtime].image_file:
-            return dataclasses.replace(container, image=self._path("image", container.image))
+        if RUNTIME_RECORDS[container.runtime].image_file:
+            return dataclasses.replace(container, image=self._read_path("image", container.image))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_./:@-]*", container.image):
             raise BadInput(f"{where}: '{container.image}' must be an image reference such as dlbench:latest")
         return container
@@ -430,5 +441,5 @@ class _Reader:
     def _refuse(self, table: str, key: str, value: Any, wanted: str) -> NoReturn:
         self._file.refuse(value, key, wanted, table)
 
-    def _place(self, table: str, key: str) -> str:
+    def _key_location(self, table: str, key: str) -> str:
         return self._file.place(key, table)

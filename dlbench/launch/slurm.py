@@ -19,29 +19,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import InContainer
+from dlbench.launch.containers import ContainerWrapping
 from dlbench.launch.job_script import (
     Job,
     bash_array,
     check_paths,
+    container_wrapping,
+    join_script,
     override_options,
     quote,
-    script,
-    surroundings,
-    words,
-    wrapping_of,
+    quote_all,
+    setup_lines,
 )
-from dlbench.launch.launchers import WORKER, Launcher
-from dlbench.launch.runtimes import RECORDS
+from dlbench.launch.launchers import WORKER_MODULE, Launcher
+from dlbench.launch.runtimes import RUNTIME_RECORDS
 from dlbench.launch.sites import Site
 from dlbench.suites.case import Case
 
 #: Exit status of srun after a failure of Slurm; programs never return it.
 SLURM_EXIT_ERROR = 119
 #: Placeholder in a step command for the node and rank options of the case.
-RANKS = "{ranks}"
+RANKS_MARK = "{ranks}"
 
-_SIGNALS = r"""
+_SIGNAL_HANDLER_LINES = r"""
 # Shortly before the time limit Slurm sends USR1 to this script only; a shell runs traps only during `wait`. The
 # campaign then ends the running case as preempted; finished cases are stored.
 child='' received='' signals=0
@@ -68,7 +68,7 @@ watched() {
 }
 """
 
-_PATIENTLY = rf"""
+_RETRY_LINES = rf"""
 # Exit status of srun if Slurm itself failed, for example without a controller; programs never return it.
 export SLURM_EXIT_ERROR={SLURM_EXIT_ERROR}
 # If Slurm could not start a step, wait for its controller and try again.
@@ -96,32 +96,33 @@ def campaign_script(site: Site, job: Job) -> str:
     Raises:
         BadInput: the site cannot provide what the job needs, or a path has invalid characters.
     """
-    _check(site, job)
-    wrapping = wrapping_of(site, job, gpus=site.has_gpus, nodes=job.nodes)
+    _check_job(site, job)
+    wrapping = container_wrapping(site, job, gpus=site.has_gpus, nodes=job.nodes)
     if job.several_ranks:
         supervisor = (
-            f'watched {words(site.outer_python)} -m dlbench run "$suite"{override_options(job)} --results "$results"'
+            f'watched {quote_all(site.outer_python)} -m dlbench run "$suite"{override_options(job)} '
+            f'--results "$results"'
         )
         run = [
             "# The supervisor runs on the host; each case is a step, with {ranks} replaced by its node and rank "
             "options.",
-            f'{supervisor} \\\n  --launcher srun -- "${{step[@]}}" \'{RANKS}\' "${{inside[@]}}" || status=$?',
+            f'{supervisor} \\\n  --launcher srun -- "${{step[@]}}" \'{RANKS_MARK}\' "${{inside[@]}}" || status=$?',
         ]
     else:
         run = [
             f'patiently watched "${{step[@]}}" --nodes=1 --ntasks=1 "${{inside[@]}}" \\\n'
             f'  -m dlbench run "$suite"{override_options(job)} --results "$results" || status=$?',
         ]
-    return _script(
+    return _job_script(
         f"Suite {job.suite} at site {site.name}",
         _campaign_directives(site, job),
-        surroundings(site, job, wrapping),
+        setup_lines(site, job, wrapping),
         [f"suite={quote(job.suite_file)}"],
-        _rendezvous(site) if job.several_ranks else [],
-        _step(site, wrapping, each_node=True, options=site.slurm.srun),
-        _PATIENTLY.strip().splitlines(),
-        _SIGNALS.strip().splitlines(),
-        _prepare(wrapping),
+        _rendezvous_lines(site) if job.several_ranks else [],
+        _step_lines(site, wrapping, each_node=True, options=site.slurm.srun),
+        _RETRY_LINES.strip().splitlines(),
+        _SIGNAL_HANDLER_LINES.strip().splitlines(),
+        _container_setup_lines(wrapping),
         [
             "# Check on every node: Python, results folder, mounts, free space. Stop if a check fails.",
             "# All nodes must see the token file: on a node-local folder of the same name, results would be lost.",
@@ -133,24 +134,24 @@ def campaign_script(site: Site, job: Job) -> str:
             '[ "$status" -eq 0 ] || exit "$status"',
         ],
         run,
-        _requeue(site, wrapping),
+        _requeue_lines(site, wrapping),
         ['exit "$status"'],
     )
 
 
 def report_script(site: Site, job: Job) -> str:
     """Return the script of the report job, which collects the results; it needs one node and no GPU."""
-    wrapping = wrapping_of(site, job, gpus=False, nodes=1)
+    wrapping = container_wrapping(site, job, gpus=False, nodes=1)
     once = 'patiently "${step[@]}" --nodes=1 --ntasks=1 "${inside[@]}"'
-    return _script(
+    return _job_script(
         f"Report of suite {job.suite}",
         _report_directives(site, job),
-        surroundings(site, job, wrapping),
+        setup_lines(site, job, wrapping),
         [],
         [],
-        _step(site, wrapping, each_node=bool(wrapping.prepare or wrapping.cleanup) and not wrapping.prepare_once),
-        _PATIENTLY.strip().splitlines(),
-        _prepare(wrapping),
+        _step_lines(site, wrapping, each_node=bool(wrapping.prepare or wrapping.cleanup) and not wrapping.prepare_once),
+        _RETRY_LINES.strip().splitlines(),
+        _container_setup_lines(wrapping),
         [
             f'{once} -m dlbench collect --results "$results"',
             f'{once} -m dlbench report "$results" -o "$results/report"',
@@ -158,7 +159,7 @@ def report_script(site: Site, job: Job) -> str:
     )
 
 
-def through_step(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
+def step_launcher(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
     """Return a launcher that starts each case by this step command, with `{ranks}` replaced by node and rank options.
 
     Args:
@@ -169,17 +170,17 @@ def through_step(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
     Raises:
         BadInput: the step has no `{ranks}`; every case would get all nodes of the job.
     """
-    _with_ranks(step, [])
+    _insert_ranks(step, [])
 
-    def launcher(case: Case, folder: Path) -> list[str]:
+    def launch_case(case: Case, folder: Path) -> list[str]:
         ranks = [f"--nodes={case.nodes}", f"--ntasks={case.world_size}", f"--ntasks-per-node={case.devices_per_node}"]
         if case.nodes < len(nodes):
             ranks.append(f"--nodelist={','.join(nodes[: case.nodes])}")
         # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
         ranks.append(f"--job-name={folder.name}")
-        return [*_with_ranks(step, ranks), "-m", WORKER, str(folder)]
+        return [*_insert_ranks(step, ranks), "-m", WORKER_MODULE, str(folder)]
 
-    return launcher
+    return launch_case
 
 
 def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
@@ -188,20 +189,26 @@ def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
     Raises:
         BadInput: the step has no `{ranks}`.
     """
-    return [*_with_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"]), "-m", WORKER, "--probe", *models]
+    return [
+        *_insert_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"]),
+        "-m",
+        WORKER_MODULE,
+        "--probe",
+        *models,
+    ]
 
 
-def _with_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
-    if RANKS not in step:
+def _insert_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
+    if RANKS_MARK not in step:
         raise BadInput(
-            f"the launch command '{shlex.join(step)}' has no {RANKS}; add it where the node and rank options of a "
+            f"the launch command '{shlex.join(step)}' has no {RANKS_MARK}; add it where the node and rank options of a "
             f"case belong"
         )
-    at = list(step).index(RANKS)
+    at = list(step).index(RANKS_MARK)
     return [*step[:at], *ranks, *step[at + 1 :]]
 
 
-def _check(site: Site, job: Job) -> None:
+def _check_job(site: Site, job: Job) -> None:
     check_paths(job)
     if site.slurm.max_nodes is not None and job.nodes > site.slurm.max_nodes:
         raise BadInput(
@@ -214,7 +221,7 @@ def _check(site: Site, job: Job) -> None:
             f"{job.suite} needs {job.ranks_per_node} GPUs per node; "
             f"{site.file} has {site.gpus.per_node} (gpus.per_node)"
         )
-    if RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
+    if RUNTIME_RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
             f"{site.container.runtime} uses all GPUs of a node, including those of other jobs; set slurm.exclusive = "
             f"true in {site.file}"
@@ -226,10 +233,10 @@ def on_node(site: Site, node: str) -> Site:
     return replace(site, slurm=replace(site.slurm, directives=(*site.slurm.directives, f"--nodelist={node}")))
 
 
-def _script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
+def _job_script(title: str, directives: list[str], *sections: Sequence[str]) -> str:
     salloc = "# To run by hand: salloc with the options below, then run this file with bash inside the allocation."
     needed = "is not set: submit this with sbatch, or run it with bash inside an allocation"
-    return script(
+    return join_script(
         title,
         [salloc, *(f"#SBATCH {directive}" for directive in directives)],
         f': "${{SLURM_JOB_ID:?{needed}}}"',
@@ -243,7 +250,7 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
     amount = f"{gpus.type}:{count}" if gpus.type else f"{count}"
     memory = slurm.memory or ("0" if slurm.exclusive else None)
     throttle = f"%{job.throttle}" if job.throttle else ""
-    return _directives(
+    return _format_directives(
         site,
         [
             ("--job-name", job.suite),
@@ -273,7 +280,7 @@ def _campaign_directives(site: Site, job: Job) -> list[str]:
 def _report_directives(site: Site, job: Job) -> list[str]:
     # A QOS belongs to a partition.
     same = site.report.partition is None
-    return _directives(
+    return _format_directives(
         site,
         [
             ("--job-name", f"{job.suite}-report"),
@@ -291,7 +298,7 @@ def _report_directives(site: Site, job: Job) -> list[str]:
     )
 
 
-def _directives(site: Site, wanted: list[tuple[str, str | None]], more: Sequence[str]) -> list[str]:
+def _format_directives(site: Site, wanted: list[tuple[str, str | None]], more: Sequence[str]) -> list[str]:
     lines = [
         f"{name}={value}" if value else name
         for name, value in wanted
@@ -300,7 +307,7 @@ def _directives(site: Site, wanted: list[tuple[str, str | None]], more: Sequence
     return [*lines, *more]
 
 
-def _rendezvous(site: Site) -> list[str]:
+def _rendezvous_lines(site: Site) -> list[str]:
     given = site.network.master_address
     master = quote(given) if given else '"${DLBENCH_MASTER_ADDR:-${nodes[0]}}"'
     lines = [
@@ -318,7 +325,7 @@ def _rendezvous(site: Site) -> list[str]:
     ]
 
 
-def _step(site: Site, wrapping: InContainer, each_node: bool, options: Sequence[str] = ()) -> list[str]:
+def _step_lines(site: Site, wrapping: ContainerWrapping, each_node: bool, options: Sequence[str] = ()) -> list[str]:
     mpi = [f"--mpi={site.slurm.mpi}"] if site.slurm.mpi else []
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", *mpi, *options, *wrapping.srun]
     return [
@@ -338,17 +345,17 @@ def _step(site: Site, wrapping: InContainer, each_node: bool, options: Sequence[
     ]
 
 
-def _prepare(wrapping: InContainer) -> list[str]:
+def _container_setup_lines(wrapping: ContainerWrapping) -> list[str]:
     where = "--overlap --nodes=1 --ntasks=1" if wrapping.prepare_once else '"${each_node[@]}"'
     lines = []
     if wrapping.cleanup:
-        commands = [f"  srun {where} {words(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
+        commands = [f"  srun {where} {quote_all(argv)} 2>/dev/null || true" for argv in wrapping.cleanup]
         lines += ["# shellcheck disable=SC2329", "tidy() {", *commands, "}", "trap tidy EXIT"]
         lines.append("tidy # remove files of an earlier run of this job, if it was killed and requeued")
-    return lines + [f"patiently srun {where} {words(argv)}" for argv in wrapping.prepare]
+    return lines + [f"patiently srun {where} {quote_all(argv)}" for argv in wrapping.prepare]
 
 
-def _requeue(site: Site, wrapping: InContainer) -> list[str]:
+def _requeue_lines(site: Site, wrapping: ContainerWrapping) -> list[str]:
     if not site.slurm.requeue or site.slurm.max_requeues == 0:
         return []
     return [

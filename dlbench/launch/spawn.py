@@ -18,14 +18,14 @@ from types import FrameType
 
 from dlbench.errors import BadInput
 from dlbench.exit_codes import BAD_INPUT
-from dlbench.launch.processes import die_with_parent, how_it_ended
-from dlbench.ports import ports_of
+from dlbench.launch.processes import describe_exit, die_with_parent
+from dlbench.ports import parse_ports
 
 #: Delay before the other ranks are ended after one failed [s]; usually they fail at once (lost connection).
 GRACE_S = 3.0
 #: Time between SIGTERM and SIGKILL [s].
 TERM_S = 3.0
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+_FORWARDED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 
 
 def main(arguments: list[str]) -> int:
@@ -39,19 +39,19 @@ def main(arguments: list[str]) -> int:
     except BadInput as error:
         print(f"spawn: {error}", file=sys.stderr)
         return BAD_INPUT
-    processes = [_start(arguments[2:], rank, size, port) for rank in range(size)]
+    processes = [_start_rank(arguments[2:], rank, size, port) for rank in range(size)]
 
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
             with suppress(ProcessLookupError):
                 process.send_signal(number)
 
-    for number in _FORWARDED:
+    for number in _FORWARDED_SIGNALS:
         signal.signal(number, forward)
-    return _wait(processes)
+    return _wait_for_ranks(processes)
 
 
-def environment(rank: int, size: int, port: int) -> dict[str, str]:
+def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
     """Build the environment variables that identify a rank."""
     address = os.environ.get("DLBENCH_MASTER_ADDR", "127.0.0.1")
     values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size, "MASTER_PORT": port}
@@ -64,7 +64,7 @@ def free_port(environ: Mapping[str, str]) -> int:
     Raises:
         BadInput: no port is free, or the list is invalid.
     """
-    for port in ports_of(environ.get("DLBENCH_MASTER_PORTS", "")) or [0]:
+    for port in parse_ports(environ.get("DLBENCH_MASTER_PORTS", "")) or [0]:
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
@@ -72,11 +72,11 @@ def free_port(environ: Mapping[str, str]) -> int:
     raise BadInput(f"DLBENCH_MASTER_PORTS={environ.get('DLBENCH_MASTER_PORTS')} has no free port; add more ports")
 
 
-def _start(argv: list[str], rank: int, size: int, port: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(argv, env=os.environ | environment(rank, size, port), preexec_fn=die_with_parent)
+def _start_rank(argv: list[str], rank: int, size: int, port: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(argv, env=os.environ | rank_environment(rank, size, port), preexec_fn=die_with_parent)
 
 
-def _wait(processes: list[subprocess.Popen[bytes]]) -> int:
+def _wait_for_ranks(processes: list[subprocess.Popen[bytes]]) -> int:
     """Wait for the ranks, without polling while none has failed."""
     failed = 0
     while failed == 0 and any(process.returncode is None for process in processes):
@@ -101,7 +101,7 @@ def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int:
     for rank, process in enumerate(processes):
         code = process.poll() if process.returncode is None else None
         if code:
-            print(f"spawn: {how_it_ended(code, f'rank {rank} (pid {process.pid})')}", file=sys.stderr, flush=True)
+            print(f"spawn: {describe_exit(code, f'rank {rank} (pid {process.pid})')}", file=sys.stderr, flush=True)
             return code if code > 0 else 128 - code
     return 0
 

@@ -16,10 +16,10 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import StoreError
-from dlbench.launch import attempts, claims, failure_diagnosis, job, leftovers, processes, scheduler
+from dlbench.launch import attempts, claims, failure_diagnosis, leftovers, processes, scheduler, worker_process
 from dlbench.launch.attempts import Attempt
 from dlbench.launch.launchers import Launcher, local
-from dlbench.launch.processes import Stopped, how_it_ended, last_words, phase_of, tail
+from dlbench.launch.processes import Stopped, describe_exit, last_error_line, last_phase, tail_lines
 from dlbench.launch.results_folder import ResultsFolder, check_space
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Outcome, Record, printable
 from dlbench.suites.case import Case
@@ -60,11 +60,13 @@ class Campaign:
 
     def key(self, case: Case) -> attempts.DoneKey:
         """Return the key under which the case counts as done."""
-        system_key = attempts.key_on(self.system_key, case.device)
+        system_key = attempts.system_key_for(self.system_key, case.device)
         return self.suite, self.suite_version, case.id, system_key, self.network_keys.get(case.model, "")
 
 
-def recover(root: Path, among: Iterable[Path] | None = None, problems: list[str] | None = None) -> list[Record]:
+def recover_open_attempts(
+    root: Path, among: Iterable[Path] | None = None, problems: list[str] | None = None
+) -> list[Record]:
     """Close attempts that a killed supervisor left open; results of their workers are kept.
 
     Attempts of owners on other hosts are closed only after a long time without a change.
@@ -75,10 +77,10 @@ def recover(root: Path, among: Iterable[Path] | None = None, problems: list[str]
         problems: receives the reason for each attempt that cannot be closed.
     """
     closed = []
-    for attempt, owner in attempts.unclosed(root, among):
+    for attempt, owner in attempts.open_attempts(root, among):
         if not claims.is_alive(owner, attempt.folder):
             try:
-                closed.append(_close_left_open(attempt, owner))
+                closed.append(_close_open_attempt(attempt, owner))
             except StoreError as error:
                 if problems is not None:
                     problems.append(f"{error}; {attempt.id} stays open")
@@ -87,19 +89,19 @@ def recover(root: Path, among: Iterable[Path] | None = None, problems: list[str]
 
 def open_on_other_nodes(root: Path) -> list[Path]:
     """Return open attempts of owners on other nodes, running or dead."""
-    return [a.folder for a, _ in attempts.unclosed(root) if not claims.is_visible(a.folder)]
+    return [a.folder for a, _ in attempts.open_attempts(root) if not claims.is_owner_local_or_gone(a.folder)]
 
 
-def _close_left_open(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
-    outcome = attempts.outcome_of(attempt.folder)
+def _close_open_attempt(attempt: Attempt, owner: Mapping[str, Any]) -> Record:
+    outcome = attempts.read_outcome(attempt.folder)
     if outcome is None:
-        lost = scheduler.why_job_was_lost(owner)
+        lost = scheduler.job_loss_reason(owner)
         outcome = Outcome("crashed", "the supervisor was killed before this case ended")
         outcome = Outcome("preempted", lost) if lost else outcome
-    return _close(attempt, outcome, None, None)
+    return _close_attempt(attempt, outcome, None, None)
 
 
-def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
+def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Iterator[Record]:
     """Measure the cases that are neither measured nor out of memory.
 
     Yields one record per attempt, after closing it and calling `on_record`.
@@ -117,23 +119,24 @@ def run(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) -> Itera
     held: dict[Path, Case] = {}  # by claim or attempt folder, which the owner touches
     for case in cases:
         for heartbeat in held:
-            claims.WATCH.silent_s(heartbeat)  # starts the clock early, so that less waiting is left at the end
-        taken = _claim(case, campaign, folder)
+            claims.CHANGE_WATCH.silent_s(heartbeat)  # starts the clock early, so that less waiting is left at the end
+        taken = _claim_case(case, campaign, folder)
         if isinstance(taken, Path):
             held[taken] = case  # another process is measuring it
         else:
-            yield from _under_claim(case, campaign, folder, taken, fresh)
+            yield from _run_under_claim(case, campaign, folder, taken, fresh)
     # Or its node failed: its claims become stale after `SILENCE_S`.
-    unseen = sum(not claims.is_visible(heartbeat) for heartbeat in held)
+    unseen = sum(not claims.is_owner_local_or_gone(heartbeat) for heartbeat in held)
     if unseen:
         campaign.on_note(
-            f"{units.counted(unseen, 'case')} claimed by runs on other nodes; waiting up to {claims.SILENCE_S:.0f} s, "
+            f"{units.count_text(unseen, 'case')} claimed by runs on other nodes; waiting up to "
+            f"{claims.DEAD_AFTER_S:.0f} s, "
             f"then measuring them here if those runs have died. Press Ctrl-C to skip them"
         )
-    for heartbeat in claims.abandoned(held):
-        taken = _claim(held[heartbeat], campaign, folder)
-        if isinstance(taken, _Claimed):
-            yield from _under_claim(held[heartbeat], campaign, folder, taken, fresh)
+    for heartbeat in claims.abandoned_heartbeats(held):
+        taken = _claim_case(held[heartbeat], campaign, folder)
+        if isinstance(taken, _ClaimedCase):
+            yield from _run_under_claim(held[heartbeat], campaign, folder, taken, fresh)
 
 
 def claim_name(case: Case, campaign: Campaign) -> str:
@@ -142,37 +145,37 @@ def claim_name(case: Case, campaign: Campaign) -> str:
 
 
 @dataclass(frozen=True)
-class _Claimed:
+class _ClaimedCase:
     """A claimed case, with the folders of all earlier attempts."""
 
     claim: claims.Claim
     tried: list[Path]
 
 
-def _claim(case: Case, campaign: Campaign, folder: ResultsFolder) -> _Claimed | Path:
+def _claim_case(case: Case, campaign: Campaign, folder: ResultsFolder) -> _ClaimedCase | Path:
     """Claim the case; if another process holds it, return the file that its owner touches."""
     folder.check()
     name = claim_name(case, campaign)
     claim = claims.take(campaign.root, name)
     if claim is None:
-        return claims.path_of(campaign.root, name)
-    tried = attempts.folders(campaign.root, case.id)
-    for attempt, owner in attempts.unclosed(campaign.root, tried):
+        return claims.claim_path(campaign.root, name)
+    tried = attempts.list_attempt_folders(campaign.root, case.id)
+    for attempt, owner in attempts.open_attempts(campaign.root, tried):
         # Its claim may have been removed, or released after an error.
         mine = attempt.key == campaign.key(case) and not claim.was_held_by(owner)
         if mine and claims.is_alive(owner, attempt.folder):
             claim.release()
             return attempt.folder
-    return _Claimed(claim, tried)
+    return _ClaimedCase(claim, tried)
 
 
-def _under_claim(
-    case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Claimed, fresh: bool
+def _run_under_claim(
+    case: Case, campaign: Campaign, folder: ResultsFolder, taken: _ClaimedCase, fresh: bool
 ) -> Iterator[Record]:
     try:
         # Read while holding the claim: another process may just have finished the case, or been killed between the
         # worker's result and its record.
-        record, stop = _close_own_left_open(case, campaign, taken.tried), None
+        record, stop = _close_own_open_attempts(case, campaign, taken.tried), None
         if record is None or fresh:
             key = campaign.key(case)
             if not fresh and (key in campaign.stored or key in attempts.final_keys(campaign.root, taken.tried)):
@@ -180,7 +183,7 @@ def _under_claim(
             check_space(campaign.root)
             record, stop = _run_case(case, campaign, folder, taken)
             for _ in range(scheduler.STEP_TRIES - 1):
-                if stop is not None or not str(record.error).startswith(scheduler.STEP_FAILED):
+                if stop is not None or not str(record.error).startswith(scheduler.STEP_FAILED_PREFIX):
                     break
                 if not scheduler.wait_for_controller(taken.claim.touch):
                     break
@@ -194,27 +197,29 @@ def _under_claim(
         raise Stopped(signal.Signals[str(record.error)])
 
 
-def _close_own_left_open(case: Case, campaign: Campaign, tried: list[Path]) -> Record | None:
+def _close_own_open_attempts(case: Case, campaign: Campaign, tried: list[Path]) -> Record | None:
     """Close open attempts of the case: their owners are dead, since this process holds the claim.
 
     Returns the record of one whose worker had finished, after calling `on_record`.
     """
     finished = None
-    for attempt, owner in attempts.unclosed(campaign.root, tried):
+    for attempt, owner in attempts.open_attempts(campaign.root, tried):
         if attempt.key == campaign.key(case):
-            record = _close_left_open(attempt, owner)
+            record = _close_open_attempt(attempt, owner)
             if record.status in FINAL_STATUSES:
                 campaign.on_record(record)
                 finished = record
     return finished
 
 
-def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Claimed) -> tuple[Record, Stopped | None]:
+def _run_case(
+    case: Case, campaign: Campaign, folder: ResultsFolder, taken: _ClaimedCase
+) -> tuple[Record, Stopped | None]:
     """Run the case; return its record, and the signal received meanwhile."""
     suite, version, _, system_key, network_key = campaign.key(case)
-    owner = claims.owner() | scheduler.this_job()
+    owner = claims.owner_identity() | scheduler.current_job()
     earlier = [*(one.name for one in taken.tried), *campaign.stored_ids]
-    attempt = attempts.create(
+    attempt = attempts.create_attempt(
         campaign.root,
         case,
         suite,
@@ -234,32 +239,38 @@ def _run_case(case: Case, campaign: Campaign, folder: ResultsFolder, taken: _Cla
     changed = _changed_file(case, campaign)
     try:
         if changed is None:
-            process = processes.start(campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment)
-            on_tick = _watcher(case, attempt, campaign, folder, taken.claim)
-            ended_by = "timeout" if job.wait(process, attempt.folder, case.protocol.timeout_s, on_tick) else None
+            process = processes.start_worker(
+                campaign.launcher(case, attempt.folder), attempt.folder, campaign.environment
+            )
+            on_tick = _make_tick(case, attempt, campaign, folder, taken.claim)
+            ended_by = (
+                "timeout"
+                if worker_process.wait_for_worker(process, attempt.folder, case.protocol.timeout_s, on_tick)
+                else None
+            )
     except Stopped as stop:
         stopped = stop
         ended_by = stop.signal_name
     finally:
         if process:
-            processes.end(process)
-        failure_diagnosis.end_leftovers(attempt.folder)
+            processes.stop_worker(process)
+        failure_diagnosis.kill_leftover_processes(attempt.folder)
         if process is None or process.returncode != 0:
-            scheduler.end_steps(attempt.id)
+            scheduler.cancel_steps(attempt.id)
     exit_code = process.returncode if process else None
-    oom_kill = _oom_kills() > oom_kills or failure_diagnosis.said_out_of_memory(attempt.folder)
+    oom_kill = _oom_kills() > oom_kills or failure_diagnosis.slurm_reported_oom(attempt.folder)
     folder.check()
-    outcome = _classify(attempt.folder, exit_code, ended_by, case, oom_kill)
+    outcome = _classify_outcome(attempt.folder, exit_code, ended_by, case, oom_kill)
     changed = changed or _changed_file(case, campaign)
     if changed and outcome.status != "preempted":
         text = f"{changed} has changed since this run began; run the same command to measure {case.model} again"
         outcome = Outcome("invalid", text, outcome.ranks)
-    record = _close(attempt, outcome, exit_code, time.monotonic() - started)
+    record = _close_attempt(attempt, outcome, exit_code, time.monotonic() - started)
     campaign.on_record(record)
     return record, stopped
 
 
-def _watcher(
+def _make_tick(
     case: Case, attempt: Attempt, campaign: Campaign, folder: ResultsFolder, claim: claims.Claim
 ) -> Callable[[float], None]:
     """Return the function called once a second while a case runs: progress, check of the results folder, heartbeat."""
@@ -267,9 +278,9 @@ def _watcher(
 
     def on_tick(elapsed_s: float) -> None:
         nonlocal touched_s
-        campaign.on_tick(case, elapsed_s, phase_of(attempt.folder))
+        campaign.on_tick(case, elapsed_s, last_phase(attempt.folder))
         folder.check()
-        if elapsed_s - touched_s > claims.TOUCH_EVERY_S:
+        if elapsed_s - touched_s > claims.HEARTBEAT_S:
             claim.touch()
             with suppress(OSError):
                 os.utime(attempt.folder)
@@ -290,24 +301,26 @@ def _changed_file(case: Case, campaign: Campaign) -> str | None:
     return None
 
 
-def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:
+def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None, case: Case, oom_kill: bool) -> Outcome:
     """Classify the outcome of a case. A complete result counts, even if the process failed afterwards."""
-    outcome = attempts.outcome_of(folder)
+    outcome = attempts.read_outcome(folder)
     if outcome and outcome.status in DONE_STATUSES:
         if exit_code == 0:
             return outcome
-        how = "it cannot be killed" if exit_code is None else how_it_ended(exit_code)
+        how = "it cannot be killed" if exit_code is None else describe_exit(exit_code)
         return replace(outcome, error=f"the measurement is complete, but the process failed afterwards: {how}")
     ranks = outcome.ranks if outcome else ()
     if exit_code and not ended_by:
-        began = outcome is not None or bool(failure_diagnosis.ranks_of(folder))
-        if failed := scheduler.step_failure("\n".join(tail(folder / "stderr.txt")), began):
-            return Outcome("preempted", f"{scheduler.STEP_FAILED}{failed}; the case will be tried again", ranks)
-    phase = f" in phase '{phase_of(folder)}'" if phase_of(folder) else ""
+        began = outcome is not None or bool(failure_diagnosis.read_ranks(folder))
+        if failed := scheduler.step_failure("\n".join(tail_lines(folder / "stderr.txt")), began):
+            return Outcome("preempted", f"{scheduler.STEP_FAILED_PREFIX}{failed}; the case will be tried again", ranks)
+    phase = f" in phase '{last_phase(folder)}'" if last_phase(folder) else ""
     if outcome and outcome.status not in (*DONE_STATUSES, "preempted"):
         return outcome  # the worker reported this before it was ended for another reason
     if ended_by == "timeout":
-        stood = f" ({failure_diagnosis.where_they_stood(folder, case.world_size)})" if case.is_distributed else ""
+        stood = (
+            f" ({failure_diagnosis.describe_rank_positions(folder, case.world_size)})" if case.is_distributed else ""
+        )
         return Outcome(
             "timeout",
             f"no end within {case.protocol.timeout_s:.0f} s{phase}{stood}; raise protocol.timeout_s",
@@ -317,18 +330,18 @@ def _classify(folder: Path, exit_code: int | None, ended_by: str | None, case: C
         return Outcome("preempted", ended_by, ranks)
     if outcome and outcome.status not in DONE_STATUSES:
         return outcome
-    found = failure_diagnosis.verdict(folder, case.world_size, oom_kill) if case.is_distributed else None
+    found = failure_diagnosis.diagnose(folder, case.world_size, oom_kill) if case.is_distributed else None
     if found:
         return Outcome(*found, ranks)
     # Killed directly, or in an srun step, which then has its own exit status.
-    if oom_kill and (exit_code == -signal.SIGKILL or failure_diagnosis.said_out_of_memory(folder)):
-        words = last_words(folder, failure_diagnosis.LAUNCHER_WORDS)
+    if oom_kill and (exit_code == -signal.SIGKILL or failure_diagnosis.slurm_reported_oom(folder)):
+        words = last_error_line(folder, failure_diagnosis.LAUNCHER_PREFIXES)
         return Outcome("oom", f"killed by the kernel's out-of-memory killer{phase}; {words}", ranks)
-    how = "the worker did not start or cannot be killed" if exit_code is None else how_it_ended(exit_code)
-    return Outcome("crashed", f"{how}{phase}; {last_words(folder)}", ranks)
+    how = "the worker did not start or cannot be killed" if exit_code is None else describe_exit(exit_code)
+    return Outcome("crashed", f"{how}{phase}; {last_error_line(folder)}", ranks)
 
 
-def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: float | None) -> Record:
+def _close_attempt(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: float | None) -> Record:
     record = Record(
         attempt_id=attempt.id,
         case_id=attempt.case.id,
@@ -346,7 +359,7 @@ def _close(attempt: Attempt, outcome: Outcome, exit_code: int | None, wall_s: fl
         ranks=outcome.ranks,
         label=attempt.label,
     )
-    leftovers.sweep_attempt(attempt.folder)
+    leftovers.clean_attempt(attempt.folder)
     attempts.write_record(attempt.folder, record)
     return record
 

@@ -15,13 +15,13 @@ from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.suite import Suite
 
 #: Nodes measure the same cases: so many of their folders are read.
-_MOST_NODES = 8
+_MAX_NODES = 8
 #: Axes that hardly change the time, or are not known before a case runs.
-_IGNORED = ("repeat", "device", "protocol")
+_IGNORED_AXES = ("repeat", "device", "protocol")
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """Time of all processes of a suite, one after the other."""
 
     time_s: float
@@ -40,29 +40,29 @@ class Estimate:
         )
 
 
-def estimate(suite: Suite, results: Path) -> Estimate | None:
+def estimate_time(suite: Suite, results: Path) -> TimeEstimate | None:
     """Estimate the time of a suite; None if none of its cases was measured in `results` before."""
-    times = _times(results)
+    times = _earlier_durations(results)
     cases = [case for one in suite.rounds() for case in one]
-    known = [times.get(_key(case.to_dict())) for case in cases]
+    known = [times.get(_setting_key(case.to_dict())) for case in cases]
     found = [statistics.median(each) for each in known if each]
     if not found:
         return None
     usual_s = statistics.median(found)
     each_s = [statistics.median(own) if own else usual_s for own in known]
     node_s = sum(time_s * case.nodes for time_s, case in zip(each_s, cases, strict=True))
-    return Estimate(sum(each_s), node_s, len(found), len(cases))
+    return TimeEstimate(sum(each_s), node_s, len(found), len(cases))
 
 
-def _times(results: Path) -> dict[tuple[tuple[str, str], ...], list[float]]:
+def _earlier_durations(results: Path) -> dict[tuple[tuple[str, str], ...], list[float]]:
     """Return the durations of earlier attempts at each case [s], from start-up to the written result."""
     times: dict[tuple[tuple[str, str], ...], list[float]] = {}
-    for folder in [results, *islice(sorted(results.glob("nodes/*/")), _MOST_NODES)]:
-        for _, record in attempts.summaries(folder) if folder.is_dir() else ():
+    for folder in [results, *islice(sorted(results.glob("nodes/*/")), _MAX_NODES)]:
+        for _, record in attempts.closed_attempts(folder) if folder.is_dir() else ():
             if record.status in DONE_STATUSES and record.wall_s:
-                times.setdefault(_key(record.case), []).append(record.wall_s)
+                times.setdefault(_setting_key(record.case), []).append(record.wall_s)
     return times
 
 
-def _key(case: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((axis, str(value)) for axis, value in case.items() if axis not in _IGNORED))
+def _setting_key(case: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((axis, str(value)) for axis, value in case.items() if axis not in _IGNORED_AXES))

@@ -31,7 +31,7 @@ from dlbench.models import (
     transformer,
     vgg,
 )
-from dlbench.suites.catalog import LENGTH_SIGN, find
+from dlbench.suites.catalog import LENGTH_SIGN, find_model
 from dlbench.tasks import TASKS, Batch, Task
 from dlbench.tasks.classification import CLASSIFICATION
 from dlbench.tasks.outputs import require_targets
@@ -109,12 +109,12 @@ def build(name: str, training: bool = True) -> BuiltModel:
         UnknownName: the name is unknown; the message suggests the nearest name.
         BadInput: a user's factory cannot be imported, raises, or returns no network.
     """
-    facts = find(name)
+    facts = find_model(name)
     if facts is not None:
         module = BUILDERS[name.partition(LENGTH_SIGN)[0]]()
         module = module if training else _without_auxiliary(module)
         return BuiltModel(module, facts.input_shape, facts.num_classes, name, task=TASKS[facts.task])
-    found = _finder(name)(training)
+    found = _builder_of(name)(training)
     return BuiltModel(found.module, found.input_shape, found.num_classes, name, found.warnings, found.task)
 
 
@@ -155,18 +155,18 @@ def check(name: str) -> None:
     Raises:
         UnknownName, BadInput: as `build`; errors of a factory occur only when it is built.
     """
-    if find(name) is None:
-        _finder(name)
+    if find_model(name) is None:
+        _builder_of(name)
 
 
-def _finder(name: str) -> Callable[[bool], LoadedModel]:
+def _builder_of(name: str) -> Callable[[bool], LoadedModel]:
     """Return the builder of a network outside the catalogue, for training or inference."""
     from dlbench.models import external  # imports torchvision, which takes seconds
 
     library, colon, rest = name.partition(":")
     if colon and library == "frozen":
         check(rest)
-        return lambda training: _frozen(rest, training)
+        return lambda training: _build_frozen(rest, training)
     if colon and library == "torchvision":
         return external.torchvision_builder(rest)
     if colon and library == "timm":
@@ -180,7 +180,7 @@ def _finder(name: str) -> Callable[[bool], LoadedModel]:
     raise UnknownName("model", name, available(), hint="`dlbench models --all` lists all.")
 
 
-def _frozen(name: str, training: bool) -> LoadedModel:
+def _build_frozen(name: str, training: bool) -> LoadedModel:
     from dlbench.models.external import LoadedModel
 
     built = build(name, training)

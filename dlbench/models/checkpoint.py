@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from dlbench.errors import BadInput
 
 #: Keys under which training scripts store the weights beside other things.
-_INSIDE = ("state_dict", "model", "model_state_dict")
+_STATE_DICT_KEYS = ("state_dict", "model", "model_state_dict")
 _MAX_NAMES = 3
 
 
-def load(module: nn.Module, path: str) -> tuple[str, ...]:
+def load_weights(module: nn.Module, path: str) -> tuple[str, ...]:
     """Load the weights in file `path` whose name and shape fit; return a warning that names the others.
 
     Args:
@@ -34,7 +34,9 @@ def load(module: nn.Module, path: str) -> tuple[str, ...]:
         raise BadInput(f"weights '{path}' cannot be read: {error.strerror}") from None
     except Exception as error:  # whatever unpickling raises
         raise BadInput(f"weights '{path}' is not a file of weights ({type(error).__name__})") from None
-    inside = [found[key] for key in _INSIDE if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)]
+    inside = [
+        found[key] for key in _STATE_DICT_KEYS if isinstance(found, Mapping) and isinstance(found.get(key), Mapping)
+    ]
     state = inside[0] if inside else found
     if not isinstance(state, Mapping):
         raise BadInput(f"weights '{path}' contains a {type(state).__name__}, not the weights of a network")
@@ -59,7 +61,7 @@ def load(module: nn.Module, path: str) -> tuple[str, ...]:
     )
 
 
-def save(module: nn.Module, path: str) -> None:
+def save_weights(module: nn.Module, path: str) -> None:
     """Write the weights to file `path`, if one is named. Raises BadInput if that fails."""
     if not path:
         return

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models.wrappers import initialise_lazy, unwrap
-from dlbench.names import excerpt
+from dlbench.safe_names import excerpt
 from dlbench.tasks import Batch, Task, map_batch
 from dlbench.tasks.classification import CLASSIFICATION
-from dlbench.tasks.own import declared, own_task
+from dlbench.tasks.user_task import declared_attribute, user_task
 
 #: Default input shape of a factory's network; the number of classes is taken from its outputs, if possible.
 DEFAULT_INPUT_SHAPE = (3, 224, 224)
 DEFAULT_NUM_CLASSES = 1000
 #: Maximum numbers in one input: 4 TB in single precision.
-_MAX_NUMBERS = 10**12
+_MAX_INPUT_VALUES = 10**12
 
 
 class LoadedModel(NamedTuple):
@@ -68,7 +68,7 @@ def torchvision_builder(name: str) -> Callable[[bool], LoadedModel]:
     """
     if name not in torchvision_names():
         raise UnknownName("torchvision model", name, torchvision_names())
-    return lambda training: _from_torchvision(name, training)
+    return lambda training: _build_torchvision(name, training)
 
 
 def timm_builder(name: str) -> Callable[[bool], LoadedModel]:
@@ -82,7 +82,7 @@ def timm_builder(name: str) -> Callable[[bool], LoadedModel]:
         raise BadInput(f"model 'timm:{name}' needs timm, which is not installed; run: pip install timm")
     if not is_timm_name(name):
         raise UnknownName("timm model", name, timm_names())
-    return lambda _: _from_timm(name)
+    return lambda _: _build_timm(name)
 
 
 def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], LoadedModel]:
@@ -93,10 +93,10 @@ def factory_builder(module_name: str, factory_name: str) -> Callable[[bool], Loa
         returns no network, or one with wrong input or output shapes.
     """
     factory = _find_factory(module_name, factory_name)
-    return lambda _: _from_factory(f"{module_name}:{factory_name}", factory)
+    return lambda _: _build_from_factory(f"{module_name}:{factory_name}", factory)
 
 
-def _from_torchvision(name: str, training: bool) -> LoadedModel:
+def _build_torchvision(name: str, training: bool) -> LoadedModel:
     options: dict[str, bool] = {}
     if name in ("googlenet", "inception_v3"):
         # Their initialisation draws truncated normals one by one, which takes seconds, and warns.
@@ -112,7 +112,7 @@ def _from_torchvision(name: str, training: bool) -> LoadedModel:
     return LoadedModel(module, (3, side, side), len(weights.meta["categories"]))
 
 
-def _from_timm(name: str) -> LoadedModel:
+def _build_timm(name: str) -> LoadedModel:
     import timm
 
     module: nn.Module = timm.create_model(name, pretrained=False)
@@ -147,7 +147,7 @@ def _import_from_current_folder() -> None:
     sys.path.insert(packages[0] if packages else len(sys.path), here)
 
 
-def _from_factory(name: str, factory: Callable[[], object]) -> LoadedModel:
+def _build_from_factory(name: str, factory: Callable[[], object]) -> LoadedModel:
     """Build the network of a factory; `input_shape` and `num_classes` come from the network, else from the factory."""
     try:
         module = factory()
@@ -171,9 +171,9 @@ def _with_inputs(module: nn.Module, factory: object, warnings: tuple[str, ...]) 
     Raises:
         BadInput: one of these is wrong; the message does not contain the model's name.
     """
-    task = own_task(module, factory)
-    shape = _input_shape(declared(module, factory, "input_shape", DEFAULT_INPUT_SHAPE), task)
-    num_classes = declared(module, factory, "num_classes")
+    task = user_task(module, factory)
+    shape = _input_shape(declared_attribute(module, factory, "input_shape", DEFAULT_INPUT_SHAPE), task)
+    num_classes = declared_attribute(module, factory, "num_classes")
     may_lack = task.name == "classification"
     headless = may_lack and num_classes == 0 and not isinstance(num_classes, bool | float)
     if num_classes is not None and not headless and not _is_positive(num_classes):
@@ -202,7 +202,7 @@ def _input_shape(value: Any, task: Task) -> tuple[int, ...]:
         raise BadInput(
             f"has input_shape {shape}, but task '{task.name}' needs a shape such as {example[task.num_dimensions or 1]}"
         )
-    if math.prod(shape) > _MAX_NUMBERS:
+    if math.prod(shape) > _MAX_INPUT_VALUES:
         raise BadInput(f"has input_shape {excerpt(value)}, which does not fit into any memory")
     return shape
 

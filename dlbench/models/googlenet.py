@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 #: Table 1: filters of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection.
-_BLOCKS: dict[str, tuple[int, int, int, int, int, int]] = {
+_INCEPTION_CHANNELS: dict[str, tuple[int, int, int, int, int, int]] = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
     "4a": (192, 96, 208, 16, 48, 64),
@@ -38,7 +38,7 @@ class Inception(nn.Module):
 
     def __init__(self, channels: int, name: str) -> None:
         super().__init__()
-        f1, f3_reduce, f3, f5_reduce, f5, pool = _BLOCKS[name]
+        f1, f3_reduce, f3, f5_reduce, f5, pool = _INCEPTION_CHANNELS[name]
         self.out_channels = f1 + f3 + f5 + pool
         self.path1 = _conv(channels, f1, 1)
         self.path3 = nn.Sequential(_conv(channels, f3_reduce, 1), _conv(f3_reduce, f3, 3, padding=1))
@@ -66,8 +66,8 @@ class GoogLeNet(nn.Module):
         self.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.4), nn.Linear(1024, 1000))
         # Average pooling 5/3 reduces 14x14 to 4x4, and 13x13 (from rounding down) to 3x3.
         side = 4 if ceil_mode else 3
-        self.auxiliary1: nn.Module | None = _auxiliary(512, side)
-        self.auxiliary2: nn.Module | None = _auxiliary(528, side)
+        self.auxiliary1: nn.Module | None = _auxiliary_head(512, side)
+        self.auxiliary2: nn.Module | None = _auxiliary_head(528, side)
 
     def forward(self, x: Tensor) -> Tensor | GoogLeNetOutputs:
         """Images, N x 3 x 224 x 224, to class scores, N x 1000."""
@@ -97,7 +97,7 @@ def _conv(channels: int, filters: int, kernel: int, stride: int = 1, padding: in
     return nn.Sequential(nn.Conv2d(channels, filters, kernel, stride, padding), nn.ReLU(inplace=True))
 
 
-def _auxiliary(channels: int, side: int) -> nn.Module:
+def _auxiliary_head(channels: int, side: int) -> nn.Module:
     """Section 5: average pooling 5/3, 128 filters of 1x1, FC 1024, dropout 0.7, FC 1000."""
     pooled = nn.Sequential(nn.AvgPool2d(5, 3), _conv(channels, 128, 1), nn.Flatten())
     hidden = (nn.Linear(128 * side * side, 1024), nn.ReLU(inplace=True))

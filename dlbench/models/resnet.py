@@ -98,39 +98,39 @@ def resnet34() -> nn.Module:
 
 def resnet50() -> nn.Module:
     """ResNet-50 v1 for 224x224 images."""
-    return ResNet(_v1, 4, (3, 4, 6, 3))
+    return ResNet(_v1_bottleneck, 4, (3, 4, 6, 3))
 
 
 def resnet101() -> nn.Module:
     """ResNet-101 v1 for 224x224 images."""
-    return ResNet(_v1, 4, (3, 4, 23, 3))
+    return ResNet(_v1_bottleneck, 4, (3, 4, 23, 3))
 
 
 def resnet152() -> nn.Module:
     """ResNet-152 v1 for 224x224 images."""
-    return ResNet(_v1, 4, (3, 8, 36, 3))
+    return ResNet(_v1_bottleneck, 4, (3, 8, 36, 3))
 
 
 def resnet50_v1_5() -> nn.Module:
     """ResNet-50 v1.5 for 224x224 images, as in torchvision and MLPerf."""
-    return ResNet(_v1_5, 4, (3, 4, 6, 3))
+    return ResNet(_v1_5_bottleneck, 4, (3, 4, 6, 3))
 
 
 def resnet101_v1_5() -> nn.Module:
     """ResNet-101 v1.5 for 224x224 images, as in torchvision."""
-    return ResNet(_v1_5, 4, (3, 4, 23, 3))
+    return ResNet(_v1_5_bottleneck, 4, (3, 4, 23, 3))
 
 
 def resnet152_v1_5() -> nn.Module:
     """ResNet-152 v1.5 for 224x224 images, as in torchvision."""
-    return ResNet(_v1_5, 4, (3, 8, 36, 3))
+    return ResNet(_v1_5_bottleneck, 4, (3, 8, 36, 3))
 
 
-def _v1(channels: int, width: int, stride: int) -> nn.Module:
+def _v1_bottleneck(channels: int, width: int, stride: int) -> nn.Module:
     return Bottleneck(channels, width, stride, stride_in_3x3=False)
 
 
-def _v1_5(channels: int, width: int, stride: int) -> nn.Module:
+def _v1_5_bottleneck(channels: int, width: int, stride: int) -> nn.Module:
     return Bottleneck(channels, width, stride, stride_in_3x3=True)
 
 

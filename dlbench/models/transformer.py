@@ -22,14 +22,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, memory: Tensor, causal: bool) -> Tensor:
         """(N, T, d) and (N, S, d) to (N, T, d); `causal`: no position sees a later one."""
-        query = self._heads(self.query(x))
-        key, value = map(self._heads, self.key_value(memory).chunk(2, dim=-1))
+        query = self._split_heads(self.query(x))
+        key, value = map(self._split_heads, self.key_value(memory).chunk(2, dim=-1))
         rate = self.rate if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=rate, is_causal=causal)
         out: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
         return out
 
-    def _heads(self, x: Tensor) -> Tensor:
+    def _split_heads(self, x: Tensor) -> Tensor:
         return x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
 
 
@@ -86,7 +86,7 @@ class Transformer(nn.Module):
         self.decoder = nn.ModuleList(DecoderLayer(*sizes) for _ in range(num_layers))
         self.output = nn.Linear(width, vocabulary, bias=False)
         self.dropout = nn.Dropout(dropout)
-        self.register_buffer("positions", _sines(longest, width), persistent=False)
+        self.register_buffer("positions", _sinusoidal_positions(longest, width), persistent=False)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         return out
 
 
-def _sines(longest: int, width: int) -> Tensor:
+def _sinusoidal_positions(longest: int, width: int) -> Tensor:
     """Section 3.5: sine and cosine of each position at wavelengths from 2 pi to 10,000 x 2 pi."""
     angles = torch.arange(longest)[:, None] * torch.exp(torch.arange(0, width, 2) * (-math.log(10_000.0) / width))
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)

@@ -22,10 +22,10 @@ def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
         BadInput: a part is wrapped for distributed training already.
     """
     removed: dict[str, int] = {}
-    module = _bare(module, removed)
+    module = _remove_wrappers(module, removed)
     for part in list(module.modules()):
         for name, child in list(part.named_children()):
-            bare = _bare(child, removed)
+            bare = _remove_wrappers(child, removed)
             if bare is not child:
                 setattr(part, name, bare)
         if getattr(part, "_compiled_call_impl", None) is not None:
@@ -40,7 +40,7 @@ def unwrap(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
     )
 
 
-def _bare(module: nn.Module, removed: dict[str, int]) -> nn.Module:
+def _remove_wrappers(module: nn.Module, removed: dict[str, int]) -> nn.Module:
     while True:
         if isinstance(module, DistributedDataParallel) or type(module).__name__.startswith("FullyShardedDataParallel"):
             raise BadInput(f"is wrapped in {type(module).__name__}; return the network without it: dlbench adds it")

@@ -16,28 +16,28 @@ from functools import partial
 from pathlib import Path
 
 from dlbench import units
-from dlbench.atomic_file import is_temporary, temporary_name, write_atomically, writer_runs
+from dlbench.atomic_file import is_temporary, is_writer_running, temporary_name, write_atomically
 from dlbench.errors import StoreError
-from dlbench.report.analysis.content import Content, read
+from dlbench.report.analysis.content import Content, read_content
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.sections import chapters, opened, variability
+from dlbench.report.chapters.sections import chapters, variability, with_opening
 from dlbench.report.document import Report, Section
 from dlbench.report.export import tidy_csv_parts
 from dlbench.report.figures import figure_style, pdf_fonts
 from dlbench.report.forms import latex
+from dlbench.report.forms.html_page import html_page
 from dlbench.report.forms.markdown import markdown_report
-from dlbench.report.forms.page import html_page
-from dlbench.report.forms.parallel import Crew, Pending, results
+from dlbench.report.forms.parallel import PendingTask, TaskPool, run_tasks
 from dlbench.results import training_store
-from dlbench.results.frames import release_memory
-from dlbench.table import Column, Table, csv_text
+from dlbench.results.frame_builder import release_memory
+from dlbench.table import Column, Table, csv_table
 
 
 class MissingForm(UserWarning):
     """One file of a report could not be written; the others are there."""
 
 
-def build(sources: Sequence[Path | str], out: Path, title: str | None = None) -> Path:
+def build_report(sources: Sequence[Path | str], out: Path, title: str | None = None) -> Path:
     """Write the report of all results in `sources` into the folder `out`; gives the path of the HTML page.
 
     Args:
@@ -48,10 +48,12 @@ def build(sources: Sequence[Path | str], out: Path, title: str | None = None) ->
     Raises:
         StoreError: a source does not exist, or `out` cannot be written.
     """
-    return write(read(sources), out, title)
+    return write_report(read_content(sources), out, title)
 
 
-def write(content: Content, out: Path, title: str | None = None, progress: Callable[[str], None] | None = None) -> Path:
+def write_report(
+    content: Content, out: Path, title: str | None = None, progress: Callable[[str], None] | None = None
+) -> Path:
     """Write the report of what was read already; gives the path of the HTML page.
 
     All files are made in a folder of their own inside of `out`, and take the places of an earlier report's when all
@@ -63,16 +65,16 @@ def write(content: Content, out: Path, title: str | None = None, progress: Calla
     Raises:
         StoreError: `out` cannot be written.
     """
-    on_progress = progress or _silent
+    on_progress = progress or _ignore_progress
     making = temporary_name(out / "report")
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _sweep(out)
+        _remove_leftovers(out)
         making.mkdir()
         # Queued tasks draw figures as well, which takes the style.
-        with figure_style.style(), _seldom_collected(), Crew() as crew:
-            problems = _write(crew, content, making, title or _title(content), on_progress)
-        _take_places(making, out)
+        with figure_style.plot_style(), _rare_garbage_collection(), TaskPool() as crew:
+            problems = _write_all(crew, content, making, title or _report_title(content), on_progress)
+        _replace_files(making, out)
     except OSError as error:
         raise StoreError(f"cannot write the report to {out}: {error.strerror or error}") from error
     finally:
@@ -82,14 +84,14 @@ def write(content: Content, out: Path, title: str | None = None, progress: Calla
     return out / "index.html"
 
 
-def _sweep(out: Path) -> None:
+def _remove_leftovers(out: Path) -> None:
     """Remove what a killed process was making here."""
     for path in out.iterdir():
-        if is_temporary(path.name) and writer_runs(path.name) is False:
+        if is_temporary(path.name) and is_writer_running(path.name) is False:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _take_places(making: Path, out: Path) -> None:
+def _replace_files(making: Path, out: Path) -> None:
     """Put the new files in the places of the earlier ones; forms that are not there any more go.
 
     The earlier page goes first and the new one comes last: whatever ends this process, a page stands among files of its
@@ -105,7 +107,7 @@ def _take_places(making: Path, out: Path) -> None:
         (out / name).unlink(missing_ok=True)
 
 
-def _form(write_form: Callable[[Report, Path], None], report: Report, path: Path) -> str:
+def _write_form(write_form: Callable[[Report, Path], None], report: Report, path: Path) -> str:
     """Write one file; gives why it is not there, where a library that only it needs is missing."""
     try:
         write_form(report, path)
@@ -114,27 +116,29 @@ def _form(write_form: Callable[[Report, Path], None], report: Report, path: Path
     return ""
 
 
-def _write(crew: Crew, content: Content, out: Path, title: str, on_progress: Callable[[str], None]) -> list[str]:
+def _write_all(
+    crew: TaskPool, content: Content, out: Path, title: str, on_progress: Callable[[str], None]
+) -> list[str]:
     """All sections, and beside them what takes long: their figures, and the files; gives what is missing and why."""
 
-    def begun(report: Report, names: Iterable[str]) -> list[Pending]:
-        return [crew.start(partial(_form, FORMS[name], report, out / name)) for name in FORMS if name in names]
+    def start_forms(report: Report, names: Iterable[str]) -> list[PendingTask]:
+        return [crew.start(partial(_write_form, FORMS[name], report, out / name)) for name in FORMS if name in names]
 
-    subtitle = _subtitle(content)
-    fonts = crew.start(pdf_fonts.usual)
-    files = begun(Report(content, (), {}, title, subtitle, out), _OF_DATA)
+    subtitle = _report_subtitle(content)
+    fonts = crew.start(pdf_fonts.usual_subsets)
+    files = start_forms(Report(content, (), {}, title, subtitle, out), _DATA_FORMS)
     found: dict[Callable[[Content], Section], Section] = {}
-    figures: list[Pending] = []
+    figures: list[PendingTask] = []
     # The figures of raw samples take longest to draw.
     for section in sorted(chapters(content), key=lambda section: section is not variability):
-        found[section] = opened(section, content)
+        found[section] = with_opening(section, content)
         release_memory()  # a process that is forked now would keep what this one has freed
         plots = {b.plot.name: b.plot.figure for b in found[section].blocks if b.plot and b.plot.figure}
         if plots:
-            pdf_fonts.remember(fonts.result())
-        for names in crew.shares(list(plots)):
+            pdf_fonts.remember_subsets(fonts.result())
+        for names in crew.split(list(plots)):
             some = {name: plots[name] for name in names}
-            figures.append(crew.start(partial(figure_style.save_all, some, out / "figures")))
+            figures.append(crew.start(partial(figure_style.save_figures, some, out / "figures")))
         if found[section].blocks or found[section].finding:
             on_progress(found[section].title)
     report = Report(
@@ -145,19 +149,23 @@ def _write(crew: Crew, content: Content, out: Path, title: str, on_progress: Cal
         subtitle,
         out,
     )
-    files += begun(report, FORMS.keys() - _OF_DATA - _OF_FIGURES)
-    drawn = results(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))
+    files += start_forms(report, FORMS.keys() - _DATA_FORMS - _FIGURE_FORMS)
+    drawn = run_tasks(figures, lambda done: on_progress(f"{done} of {len(figures)} batches of figures"))
     # The document takes longest.
-    files += begun(replace(report, svgs={name: svg for share in drawn for name, svg in share.items()}), _OF_FIGURES)
-    return [problem for problem in results(files, lambda done: on_progress(f"{done} of {len(files)} files")) if problem]
+    files += start_forms(
+        replace(report, svgs={name: svg for share in drawn for name, svg in share.items()}), _FIGURE_FORMS
+    )
+    return [
+        problem for problem in run_tasks(files, lambda done: on_progress(f"{done} of {len(files)} files")) if problem
+    ]
 
 
-def _silent(what: str) -> None:
+def _ignore_progress(what: str) -> None:
     """For those who need not be told."""
 
 
 @contextmanager
-def _seldom_collected() -> Iterator[None]:
+def _rare_garbage_collection() -> Iterator[None]:
     """In this context garbage is looked for seldom: a figure has thousands of parts, which stay until it is drawn."""
     usual = gc.get_threshold()
     gc.set_threshold(50_000, *usual[1:])
@@ -181,38 +189,38 @@ def _write_metrics(report: Report, path: Path) -> None:
 
 def _write_comparison(report: Report, path: Path) -> None:
     if len(report.content.shown):
-        table = tables.comparison(report.content.shown, report.content.system_names)
+        table = tables.comparison_table(report.content.shown, report.content.system_names)
         if left := report.content.left_out:
             columns = [*table.columns, Column("cases_left_out")]
             table = Table(columns, [[*row, left] for row in table.rows])
-        write_atomically(path, csv_text(table))
+        write_atomically(path, csv_table(table))
 
 
 def _write_latex(report: Report, path: Path) -> None:
-    write_atomically(path, latex.tables(report.sections))
-    write_atomically(path.with_name("report.tex"), latex.document(report.title, path.name))
+    write_atomically(path, latex.latex_tables(report.sections))
+    write_atomically(path.with_name("report.tex"), latex.latex_document(report.title, path.name))
 
 
 def _write_pdf(report: Report, path: Path) -> None:
     """The brief, and of each chapter what leads it."""
     shown = [replace(section, blocks=section.leading()) for section in report.sections]
     more = replace(report, subtitle=f"{report.subtitle} · all tables and further figures: appendix.pdf")
-    _print(more, path, report.title, [section for section in shown if section.blocks or section.finding])
+    _write_printed(more, path, report.title, [section for section in shown if section.blocks or section.finding])
 
 
 def _write_appendix(report: Report, path: Path) -> None:
     """All that stands behind the printed report."""
     rest = [replace(section, blocks=section.rest(), finding="") for section in report.sections]
-    _print(report, path, f"{report.title}: appendix", [section for section in rest if section.blocks])
+    _write_printed(report, path, f"{report.title}: appendix", [section for section in rest if section.blocks])
 
 
-def _print(report: Report, path: Path, title: str, sections: Sequence[Section]) -> None:
+def _write_printed(report: Report, path: Path, title: str, sections: Sequence[Section]) -> None:
     # Most uses of this module write no document.
     from dlbench.report.forms import pdf
 
     attempts = report.content.attempts
     when = attempts["started_at"].max().to_pydatetime() if len(attempts) else datetime(1970, 1, 1, tzinfo=UTC)
-    pdf.write(path, title, report.subtitle, sections, report.folder / "figures", when)
+    pdf.write_pdf(path, title, report.subtitle, sections, report.folder / "figures", when)
 
 
 #: The files of a report beside its figures, and what writes each. A new form is a function and an entry.
@@ -228,22 +236,22 @@ FORMS: dict[str, Callable[[Report, Path], None]] = {
 
 
 #: What needs no sections, and what needs figures; all others are tables.
-_OF_DATA = {"metrics.csv", "comparison.csv"}
+_DATA_FORMS = {"metrics.csv", "comparison.csv"}
 
 
-_OF_FIGURES = {"report.pdf", "appendix.pdf", "index.html"}
+_FIGURE_FORMS = {"report.pdf", "appendix.pdf", "index.html"}
 
 
-def _title(content: Content) -> str:
+def _report_title(content: Content) -> str:
     names = list(content.system_names.values())
     machine = " and ".join(names) if len(names) <= 2 else f"{len(names)} systems"
     return f"Deep learning on {machine}" if names else "Deep learning"
 
 
-def _subtitle(content: Content) -> str:
+def _report_subtitle(content: Content) -> str:
     if content.attempts.empty:
-        count = training_store.read(content.sources)["run_id"].nunique()
-        return units.counted(count, "training") if count else "No results yet"
+        count = training_store.read_trainings(content.sources)["run_id"].nunique()
+        return units.count_text(count, "training") if count else "No results yet"
     versions = content.attempts[["suite", "suite_version"]].drop_duplicates().sort_values(["suite", "suite_version"])
     suites = [f"{name} v{version}" for name, version in versions.itertuples(index=False)]
     first, last = content.attempts["started_at"].min(), content.attempts["started_at"].max()

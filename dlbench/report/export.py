@@ -12,14 +12,14 @@ import pandas as pd
 from dlbench import units
 from dlbench.json_text import dump_json
 from dlbench.report import tool_formats
-from dlbench.report.analysis.content import Content, read
+from dlbench.report.analysis.content import Content, read_content
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.forms.frame_csv import csv_parts
-from dlbench.report.forms.frame_json import json_parts, plain
+from dlbench.report.forms.frame_json import json_parts, to_json_type
 from dlbench.version import __version__
 
 #: Columns that are for drawing, and say nothing more than the others.
-_HIDDEN = ("samples", "system_id", "power_time_s", "power_w", "power_limit_w")
+_HIDDEN_COLUMNS = ("samples", "system_id", "power_time_s", "power_w", "power_limit_w")
 
 #: The fields of an MLPerf system description, in the groups of the submission checker (v1.0 to v5): for all, since
 #: v1.0, with power. What nobody measured is left to whoever submits.
@@ -48,22 +48,22 @@ def export_parts(sources: Sequence[str | Path], format: str) -> Iterator[str]:
     Raises:
         StoreError: a source does not exist.
     """
-    content = read(sources, max_shown=0, with_rows=format == "mlperf")
+    content = read_content(sources, max_shown=0, with_rows=format == "mlperf")
     content.warn_of_skipped()
     return FORMATS[format](content)
 
 
-def _csv(content: Content) -> Iterator[str]:
+def _csv_parts(content: Content) -> Iterator[str]:
     return tidy_csv_parts(content.attempts)
 
 
-def _json(content: Content) -> Iterator[str]:
+def _json_parts(content: Content) -> Iterator[str]:
     """The definitions of all metrics, and each attempt with its metrics in SI units."""
     frame = content.attempts
     frame = frame.assign(system=frame["system_id"].map(content.system_names))
-    frame = frame.drop(columns=[name for name in _HIDDEN if name in frame])
+    frame = frame.drop(columns=[name for name in _HIDDEN_COLUMNS if name in frame])
     metrics = [dataclasses.asdict(metric) for metric in METRICS.values()]
-    rows = content.account.of_attempts()
+    rows = content.account.rows_with_every_attempt()
     whole = dump_json({"dlbench_version": __version__, "rows": rows, "metrics": metrics, "attempts": []}) + "\n"
     if frame.empty:
         yield whole
@@ -74,27 +74,29 @@ def _json(content: Content) -> Iterator[str]:
     yield "\n ]\n}\n"
 
 
-def _mlperf(content: Content) -> Iterator[str]:
+def _mlperf_parts(content: Content) -> Iterator[str]:
     """One description of a system, or a list where there are several."""
     rows = content.rows
     known = rows[rows["system_hostname"].fillna("") != ""]
-    found = [_described(known[known["system_id"] == s], name) for s, name in content.system_names.items()]
+    found = [_system_description(known[known["system_id"] == s], name) for s, name in content.system_names.items()]
     yield dump_json(found[0] if len(found) == 1 else found) + "\n"
 
 
-def _described(rows: pd.DataFrame, name: str) -> dict[str, Any]:
-    first: dict[Any, Any] = {key: plain(value) for key, value in rows.iloc[0].to_dict().items() if key in _USED}
-    software = [f"{title} {first[key]}" for key, title in _SOFTWARE.items() if first.get(key)]
+def _system_description(rows: pd.DataFrame, name: str) -> dict[str, Any]:
+    first: dict[Any, Any] = {
+        key: to_json_type(value) for key, value in rows.iloc[0].to_dict().items() if key in _USED_COLUMNS
+    }
+    software = [f"{title} {first[key]}" for key, title in _SOFTWARE_NAMES.items() if first.get(key)]
     cores = f"{first['system_cpu_cores']:.0f} processor cores usable per node" if first["system_cpu_cores"] else ""
     facts = {
         "system_name": name,
         "number_of_nodes": int(rows["nodes"].max()),
         "host_processor_model_name": first["system_cpu_model"],
         "host_processor_core_count": int(first["system_cpu_cores"]) if first["system_cpu_cores"] else None,
-        "host_memory_capacity": _capacity(first["system_memory_bytes"]),
+        "host_memory_capacity": _capacity_text(first["system_memory_bytes"]),
         "accelerators_per_node": int(first["system_device_count"] or 0),
         "accelerator_model_name": first["system_device_name"],
-        "accelerator_memory_capacity": _capacity(first["memory_device_total_bytes"]),
+        "accelerator_memory_capacity": _capacity_text(first["memory_device_total_bytes"]),
         "accelerator_frequency": f"{first['sm_clock_max_mhz']:.0f} MHz" if first["sm_clock_max_mhz"] else None,
         "framework": f"PyTorch {first['system_torch_version']}" if first["system_torch_version"] else None,
         "operating_system": first["system_os"],
@@ -106,11 +108,11 @@ def _described(rows: pd.DataFrame, name: str) -> dict[str, Any]:
     return {field: facts.get(field) if facts.get(field) is not None else "" for field in MLPERF_FIELDS}
 
 
-def _capacity(size_bytes: float | None) -> str | None:
-    return units.bytes_(size_bytes).replace(units.GROUP, "") if size_bytes else None
+def _capacity_text(size_bytes: float | None) -> str | None:
+    return units.bytes_(size_bytes).replace(units.GROUP_SEPARATOR, "") if size_bytes else None
 
 
-_SOFTWARE = {
+_SOFTWARE_NAMES = {
     "system_kernel": "Linux",
     "system_driver_version": "driver",
     "system_cuda_version": "CUDA",
@@ -119,8 +121,8 @@ _SOFTWARE = {
     "system_python_version": "Python",
     "system_container_runtime": "container",
 }
-_USED = (
-    *_SOFTWARE,
+_USED_COLUMNS = (
+    *_SOFTWARE_NAMES,
     *("system_cpu_cores", "system_cpu_model", "system_memory_bytes", "system_device_count", "system_device_name"),
     *("memory_device_total_bytes", "sm_clock_max_mhz", "system_torch_version", "system_os", "system_dlbench_version"),
     "system_firmware",
@@ -128,9 +130,9 @@ _USED = (
 
 #: Each format's name, as `dlbench export --format` takes it, and its writer.
 FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {
-    "csv": _csv,
-    "json": _json,
-    "mlperf": _mlperf,
+    "csv": _csv_parts,
+    "json": _json_parts,
+    "mlperf": _mlperf_parts,
     "bencher": tool_formats.bencher,
     "prometheus": tool_formats.prometheus,
     "junit": tool_formats.junit,

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report.analysis.frames import metrics
-from dlbench.report.analysis.side_by_side import numbered, over_processes, representative
+from dlbench.report.analysis.metrics_frame import metrics
+from dlbench.report.analysis.side_by_side import representative, summarize_processes, with_case_numbers
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style, plots_batch, plots_rates, plots_samples, plots_systems, plots_time
 
@@ -23,55 +23,55 @@ Data = str | Path | Sequence[str | Path] | pd.DataFrame
 
 def throughput(data: Data = "results", system: str | None = None) -> Figure:
     """Images per second of each network, with intervals."""
-    return _figure(plots_rates.throughput, data, system, "throughput")
+    return _draw_figure(plots_rates.throughput, data, system, "throughput")
 
 
 def batch_curves(data: Data = "results", system: str | None = None) -> Figure:
     """Throughput over the batch size."""
-    return _figure(plots_batch.batch_curves, data, system)
+    return _draw_figure(plots_batch.batch_curves, data, system)
 
 
 def precisions(data: Data = "results", system: str | None = None) -> Figure:
     """Throughput by precision."""
-    return _figure(plots_rates.precisions, data, system)
+    return _draw_figure(plots_rates.precisions, data, system)
 
 
 def energy(data: Data = "results", system: str | None = None) -> Figure:
     """Energy per image."""
-    return _figure(plots_rates.energy, data, system, "energy_per_image")
+    return _draw_figure(plots_rates.energy, data, system, "energy_per_image")
 
 
 def step_time(data: Data = "results", system: str | None = None) -> Figure:
     """Where the time of a step goes: forward, backward, optimizer, the rest."""
-    return _figure(plots_time.step_breakdown, data, system)
+    return _draw_figure(plots_time.step_breakdown, data, system)
 
 
 def memory(data: Data = "results", system: str | None = None) -> Figure:
     """Memory by kind, and its peaks."""
-    return _figure(plots_time.memory, data, system, "memory_allocated")
+    return _draw_figure(plots_time.memory, data, system, "memory_allocated")
 
 
 def flop_time(data: Data = "results", system: str | None = None) -> Figure:
     """Time against floating-point operations, with the bound."""
-    return _figure(plots_time.flop_time, data, system)
+    return _draw_figure(plots_time.flop_time, data, system)
 
 
 def distribution(data: Data = "results", system: str | None = None) -> Figure:
     """How step times scatter."""
-    return _figure(plots_samples.distribution, data, system)
+    return _draw_figure(plots_samples.distribution, data, system)
 
 
 def time_series(data: Data = "results", system: str | None = None) -> Figure:
     """Step times in the order of the steps."""
-    return _figure(plots_samples.time_series, data, system)
+    return _draw_figure(plots_samples.time_series, data, system)
 
 
 def power(data: Data = "results", system: str | None = None) -> Figure:
     """The power trace over the window."""
-    return _figure(plots_samples.power, data, system)
+    return _draw_figure(plots_samples.power, data, system)
 
 
-def _figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str | None, metric: str = "") -> Figure:
+def _draw_figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str | None, metric: str = "") -> Figure:
     """The figure that `draw` makes of one system's cases; of several, one of `metric` over all of them.
 
     Raises:
@@ -79,21 +79,21 @@ def _figure(draw: Callable[[pd.DataFrame], Plot], data: Data, system: str | None
         UnknownName: no system is called so.
         BadInput: there is nothing to draw, or there are several systems and none was named.
     """
-    cases = _cases(data)
+    cases = _to_cases(data)
     cases = cases[cases["steps"] > 0]
     if system is None and metric and cases["system_id"].nunique() > 1:
-        return _over_systems(cases, metric)
-    cases = _of_system(cases, system)
+        return _figure_over_systems(cases, metric)
+    cases = _cases_of_system(cases, system)
     if cases.empty:
         raise BadInput("there is no measured case to draw in the sources or the frame")
-    with figure_style.style():
+    with figure_style.plot_style():
         plot = draw(cases)
     if plot.figure is None:
         raise BadInput(plot.caption)
     return plot.figure
 
 
-def _cases(data: Data) -> pd.DataFrame:
+def _to_cases(data: Data) -> pd.DataFrame:
     """The cases behind sources, behind rows that `dlbench.load` gave, or those of `dlbench.metrics` themselves."""
     if not isinstance(data, pd.DataFrame):
         return metrics(data)
@@ -105,18 +105,18 @@ def _cases(data: Data) -> pd.DataFrame:
     return cases[cases["attempt_id"].isin(data["attempt_id"])]
 
 
-def _over_systems(cases: pd.DataFrame, metric: str) -> Figure:
+def _figure_over_systems(cases: pd.DataFrame, metric: str) -> Figure:
     """All systems side by side, at the settings that they share."""
     names = {str(key): str(name) for key, name in zip(cases["system_id"], cases["system"], strict=True)}
-    shared = representative(over_processes(numbered(cases)))
-    with figure_style.style():
-        plot = plots_systems.over_systems(shared, names, metric, metric)
+    shared = representative(summarize_processes(with_case_numbers(cases)))
+    with figure_style.plot_style():
+        plot = plots_systems.metric_over_systems(shared, names, metric, metric)
     if plot.figure is None:
         raise BadInput(plot.caption)
     return plot.figure
 
 
-def _of_system(cases: pd.DataFrame, system: str | None) -> pd.DataFrame:
+def _cases_of_system(cases: pd.DataFrame, system: str | None) -> pd.DataFrame:
     names = list(dict.fromkeys(cases["system"]))
     if system is None and len(names) > 1:
         listed = ", ".join(map(str, names))

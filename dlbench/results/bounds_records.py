@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from dlbench.json_text import dump_json, load_json
-from dlbench.names import excerpt
 from dlbench.results.records import from_dict
+from dlbench.safe_names import excerpt
 
 BOUNDS_VERSION = 1
 #: Kinds of ceiling: the first two in FLOP/s, the others in bytes read and written per second.
@@ -16,16 +16,16 @@ FLOP_KINDS = ("matmul", "conv")
 BYTE_KINDS = ("copy", "triad")
 #: The best shape of a kind again, for seconds without a pause: what the device keeps up at its power and temperature.
 #: Bounds are not taken from these.
-SUSTAINED = "_sustained"
+SUSTAINED_SUFFIX = "_sustained"
 
 
 def counts_flop(kind: str) -> bool:
     """Whether the rate of this kind is in FLOP/s, not in bytes/s."""
-    return kind.removesuffix(SUSTAINED) in FLOP_KINDS
+    return kind.removesuffix(SUSTAINED_SUFFIX) in FLOP_KINDS
 
 
 @dataclass(frozen=True)
-class Where:
+class DeviceIdentity:
     """The measured device, as far as bounds depend on it."""
 
     system_key: str  # as in the records of `dlbench run`
@@ -57,7 +57,7 @@ class Ceiling:
 class CeilingRun:
     """All ceilings of one device, measured in one process."""
 
-    where: Where
+    where: DeviceIdentity
     ceilings: tuple[Ceiling, ...]
     run_id: str = ""
     started_at: str = ""
@@ -76,7 +76,7 @@ class AllReduce:
 class AllReduceRun:
     """All-reduces (fp32 sums) between the same ranks, over message sizes."""
 
-    where: Where  # of the first rank
+    where: DeviceIdentity  # of the first rank
     nodes: int
     ranks: int
     backend: str
@@ -112,7 +112,7 @@ class LayerTime:
 class ProfileRun:
     """One profiled case: its layers, the rest of the step, and steps with and without hooks [s]."""
 
-    where: Where
+    where: DeviceIdentity
     case: dict[str, Any]
     layers: tuple[LayerTime, ...]
     #: Time per profiled step outside layers: "input", "loss", "optimizer", "measuring", and "between" (containers).
@@ -136,65 +136,65 @@ def to_json(run: CeilingRun | ProfileRun | AllReduceRun) -> str:
     return dump_json({"dlbench_bounds_version": BOUNDS_VERSION, **dataclasses.asdict(run)})
 
 
-def named(run: Run, run_id: str, started_at: str) -> Run:
+def with_run_id(run: Run, run_id: str, started_at: str) -> Run:
     """Return `run` with its id and start time."""
     return dataclasses.replace(run, run_id=run_id, started_at=started_at)
 
 
-def ceiling_run(text: str) -> CeilingRun:
+def parse_ceiling_run(text: str) -> CeilingRun:
     """Parse a run that `to_json` wrote.
 
     Raises:
         ValueError: the text is not JSON, or not such a run.
     """
-    values = _values(text, "ceilings")
+    values = _parse_values(text, "ceilings")
     values["ceilings"] = tuple(from_dict(Ceiling, c) for c in values["ceilings"])
     run: CeilingRun = from_dict(CeilingRun, values)
     return run
 
 
-def all_reduce_run(text: str) -> AllReduceRun:
+def parse_all_reduce_run(text: str) -> AllReduceRun:
     """Parse a run that `to_json` wrote.
 
     Raises:
         ValueError: the text is not JSON, or not such a run.
     """
-    values = _values(text, "sizes")
+    values = _parse_values(text, "sizes")
     values["sizes"] = [from_dict(AllReduce, size) for size in values["sizes"]]
     run: AllReduceRun = from_dict(AllReduceRun, values)
     return run
 
 
 #: Required values that identify the case of a profile.
-_CASE = {"model", "mode", "precision", "batch_size", "optimizer"}
+_CASE_KEYS = {"model", "mode", "precision", "batch_size", "optimizer"}
 
 
-def profile_run(text: str) -> ProfileRun:
+def parse_profile_run(text: str) -> ProfileRun:
     """Parse a run that `to_json` wrote.
 
     Raises:
         ValueError: the text is not JSON, or not such a run.
     """
-    values = _values(text, "layers")
+    values = _parse_values(text, "layers")
     values["layers"] = [from_dict(LayerTime, layer) for layer in values["layers"]]
     parts = values.get("parts_s", {})
     if not isinstance(parts, dict):
         raise ValueError(f"parts_s is {excerpt(parts)}; it must be an object with lists of samples")
-    values["parts_s"] = {name: from_dict(_Part, {"samples": samples}).samples for name, samples in parts.items()}
+    values["parts_s"] = {name: from_dict(_StepPart, {"samples": samples}).samples for name, samples in parts.items()}
     run: ProfileRun = from_dict(ProfileRun, values)
-    if not _CASE.issubset(run.case):
+    if not _CASE_KEYS.issubset(run.case):
         raise ValueError("the case is incomplete")
     return run
 
 
 @dataclass(frozen=True)
-class _Part:
+class _StepPart:
     samples: tuple[float, ...]
 
 
-def _values(text: str, key: str) -> dict[str, Any]:
+def _parse_values(text: str, key: str) -> dict[str, Any]:
     """Parse the object and its device; it must contain a list under `key`."""
     values = load_json(text)
     if not isinstance(values, dict) or not isinstance(values.get(key), list):
         raise ValueError(f"no run with {key}")
-    return values | {"where": from_dict(Where, values.get("where"))}
+    return values | {"where": from_dict(DeviceIdentity, values.get("where"))}

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 
 from dlbench.errors import StoreError
 from dlbench.results.bounds_records import BOUNDS_VERSION, AllReduceRun, Ceiling, CeilingRun, LayerTime, ProfileRun
-from dlbench.results.checks import CANNOT
-from dlbench.results.parts import SkippedPart, named, unreadable
-from dlbench.results.parts import write as _write
+from dlbench.results.parts import SkippedPart, path_text, unreadable_error
+from dlbench.results.parts import write_part as _write
+from dlbench.results.row_validation import CONVERSION_ERRORS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,75 +33,75 @@ if TYPE_CHECKING:
 CEILINGS_FOLDER = "ceilings"
 PROFILES_FOLDER = "profiles"
 #: A sample faster than the median by more than this factor is a clock error and is ignored.
-_GLITCH = 2
+_GLITCH_FACTOR = 2
 
-_HEAD: list[pa.Field] = [
+_RUN_FIELDS: list[pa.Field] = [
     pa.field("run_id", pa.string()),
     pa.field("started_at", pa.timestamp("ms", tz="UTC")),
     *(pa.field(n, pa.string()) for n in ("system_key", "device_kind", "device_name", "device_uuid", "hostname")),
     *(pa.field(n, pa.string()) for n in ("cpu_model", "torch_version", "dlbench_version")),
     pa.field("torch_threads", pa.int64()),
 ]
-_VERSION = {"dlbench_bounds_version": str(BOUNDS_VERSION)}
+_VERSION_METADATA = {"dlbench_bounds_version": str(BOUNDS_VERSION)}
 
 
-def _unit(name: str, kind: pa.DataType, unit: str) -> pa.Field:
+def _field_with_unit(name: str, kind: pa.DataType, unit: str) -> pa.Field:
     return pa.field(name, kind, metadata={"unit": unit})
 
 
 #: Rates of the fastest valid sample and of the median sample; `spread` is interquartile range over median.
 CEILINGS_SCHEMA: pa.Schema = pa.schema(
     [
-        *_HEAD,
+        *_RUN_FIELDS,
         *(pa.field(n, pa.string()) for n in ("kind", "precision", "shape", "error")),
-        _unit("flop", pa.int64(), "FLOP"),
-        _unit("bytes", pa.int64(), "B"),
+        _field_with_unit("flop", pa.int64(), "FLOP"),
+        _field_with_unit("bytes", pa.int64(), "B"),
         pa.field("calls", pa.int64()),
-        _unit("time_s", pa.list_(pa.float64()), "s"),
-        _unit("best_flop_per_s", pa.float64(), "FLOP/s"),
-        _unit("median_flop_per_s", pa.float64(), "FLOP/s"),
-        _unit("best_bytes_per_s", pa.float64(), "B/s"),
-        _unit("median_bytes_per_s", pa.float64(), "B/s"),
+        _field_with_unit("time_s", pa.list_(pa.float64()), "s"),
+        _field_with_unit("best_flop_per_s", pa.float64(), "FLOP/s"),
+        _field_with_unit("median_flop_per_s", pa.float64(), "FLOP/s"),
+        _field_with_unit("best_bytes_per_s", pa.float64(), "B/s"),
+        _field_with_unit("median_bytes_per_s", pa.float64(), "B/s"),
         pa.field("spread", pa.float64()),
         pa.field("busy_share", pa.float64()),
     ],
-    metadata=_VERSION,
+    metadata=_VERSION_METADATA,
 )
 #: Columns that older files lack.
-_LATER = {"busy_share", "note", "weights", "save_weights", "network_key"}
+_COLUMNS_ADDED_LATER = {"busy_share", "note", "weights", "save_weights", "network_key"}
 
 #: Bandwidths as in nccl-tests: message size over time (algorithm), and that times 2(n-1)/n (bus).
 ALL_REDUCE_SCHEMA: pa.Schema = pa.schema(
     [
-        *_HEAD,
+        *_RUN_FIELDS,
         *(pa.field(n, pa.int64()) for n in ("nodes", "ranks")),
         *(pa.field(n, pa.string()) for n in ("backend", "transport", "warning")),
-        _unit("size_bytes", pa.int64(), "B"),
-        _unit("time_s", pa.list_(pa.float64()), "s"),
-        _unit("median_s", pa.float64(), "s"),
-        _unit("algorithm_bytes_per_s", pa.float64(), "B/s"),
-        _unit("bus_bytes_per_s", pa.float64(), "B/s"),
+        _field_with_unit("size_bytes", pa.int64(), "B"),
+        _field_with_unit("time_s", pa.list_(pa.float64()), "s"),
+        _field_with_unit("median_s", pa.float64(), "s"),
+        _field_with_unit("algorithm_bytes_per_s", pa.float64(), "B/s"),
+        _field_with_unit("bus_bytes_per_s", pa.float64(), "B/s"),
     ],
-    metadata=_VERSION,
+    metadata=_VERSION_METADATA,
 )
 
-_CASE = ("model", "mode", "precision", "memory_format", "optimizer")
+_CASE_COLUMNS = ("model", "mode", "precision", "memory_format", "optimizer")
 LAYERS_SCHEMA: pa.Schema = pa.schema(
     [
-        *_HEAD,
-        *(pa.field(n, pa.string()) for n in _CASE),
+        *_RUN_FIELDS,
+        *(pa.field(n, pa.string()) for n in _CASE_COLUMNS),
         pa.field("batch_size", pa.int64()),
         pa.field("layer", pa.string()),
         pa.field("kind", pa.string()),
-        _unit("forward_s", pa.list_(pa.float64()), "s"),
-        _unit("backward_s", pa.list_(pa.float64()), "s"),
-        *(_unit(f"{way}_flop", pa.int64(), "FLOP") for way in ("forward", "backward")),
+        _field_with_unit("forward_s", pa.list_(pa.float64()), "s"),
+        _field_with_unit("backward_s", pa.list_(pa.float64()), "s"),
+        *(_field_with_unit(f"{way}_flop", pa.int64(), "FLOP") for way in ("forward", "backward")),
         *(pa.field(f"{way}_elements", pa.int64()) for way in ("forward", "backward")),
-        *(_unit(f"{way}_fixed_bytes", pa.int64(), "B") for way in ("forward", "backward")),
+        *(_field_with_unit(f"{way}_fixed_bytes", pa.int64(), "B") for way in ("forward", "backward")),
         pa.field("note", pa.string()),
         pa.field("network_key", pa.string()),
     ],
-    metadata=_VERSION,
+    metadata=_VERSION_METADATA,
 )
 
 
@@ -111,7 +111,7 @@ def write_ceilings(root: Path, run: CeilingRun) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    rows = [_head(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
+    rows = [_run_values(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
     target = root / CEILINGS_FOLDER / f"ceilings-{run.run_id}.parquet"
     return _write(target, pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA))
 
@@ -132,9 +132,9 @@ def write_layers(folder: Path, run: ProfileRun) -> Path:
     Raises:
         StoreError: the folder cannot be written.
     """
-    case = {name: run.case.get(name) for name in (*_CASE, "batch_size")}
+    case = {name: run.case.get(name) for name in (*_CASE_COLUMNS, "batch_size")}
     case["network_key"] = run.network_key
-    rows = [_head(run) | case | dataclasses.asdict(layer) for layer in run.layers]
+    rows = [_run_values(run) | case | dataclasses.asdict(layer) for layer in run.layers]
     return _write(folder / "layers.parquet", pa.Table.from_pylist(rows, schema=LAYERS_SCHEMA))
 
 
@@ -143,10 +143,10 @@ def read_ceilings(root: Path) -> pd.DataFrame:
 
     A file that cannot be read is skipped with a `SkippedPart` warning.
     """
-    return read_files(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
+    return read_run_files(sorted((root / CEILINGS_FOLDER).glob("ceilings-*.parquet")), CEILINGS_SCHEMA)
 
 
-def read_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
+def read_run_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
     """Read the rows of all files of one kind.
 
     A file that cannot be read, or is of another kind, is skipped with a `SkippedPart` warning.
@@ -154,7 +154,7 @@ def read_files(files: Sequence[Path], schema: pa.Schema) -> pd.DataFrame:
     tables = []
     for file in files:
         try:
-            tables.append(_read(file, schema))
+            tables.append(_read_table(file, schema))
         except StoreError as error:
             warnings.warn(f"{error}; skipped", SkippedPart, stacklevel=3)
     frame: pd.DataFrame = pa.concat_tables(tables or [schema.empty_table()]).to_pandas()
@@ -171,23 +171,23 @@ def layers_frame(layers: tuple[LayerTime, ...]) -> pd.DataFrame:
 
 def ceilings_frame(run: CeilingRun) -> pd.DataFrame:
     """Convert one run to the frame that `read_ceilings` returns."""
-    rows = [_head(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
+    rows = [_run_values(run) | _ceiling_row(ceiling) | {"busy_share": run.busy_share} for ceiling in run.ceilings]
     frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=CEILINGS_SCHEMA).to_pandas()
     return frame
 
 
 def all_reduce_frame(run: AllReduceRun) -> pd.DataFrame:
-    """Convert one run to the frame that `read_files` returns."""
+    """Convert one run to the frame that `read_run_files` returns."""
     frame: pd.DataFrame = pa.Table.from_pylist(_all_reduce_rows(run), schema=ALL_REDUCE_SCHEMA).to_pandas()
     return frame
 
 
 def _all_reduce_rows(run: AllReduceRun) -> list[dict[str, Any]]:
-    head = _head(run) | {n: getattr(run, n) for n in ("nodes", "ranks", "backend", "transport", "warning")}
+    head = _run_values(run) | {n: getattr(run, n) for n in ("nodes", "ranks", "backend", "transport", "warning")}
     rows = []
     for size in run.sizes:
         row = head | dataclasses.asdict(size)
-        times = _usable(size.time_s)
+        times = _valid_samples(size.time_s)
         if times:
             median_s = statistics.median(times)
             row |= {"median_s": median_s, "algorithm_bytes_per_s": size.size_bytes / median_s}
@@ -204,18 +204,18 @@ def bus_bandwidth(size_bytes: int, time_s: float, ranks: int) -> float | None:
     return None if ranks == 1 else size_bytes / time_s * 2 * (ranks - 1) / ranks
 
 
-def _head(run: CeilingRun | ProfileRun | AllReduceRun) -> dict[str, Any]:
+def _run_values(run: CeilingRun | ProfileRun | AllReduceRun) -> dict[str, Any]:
     started_at = datetime.fromisoformat(run.started_at) if run.started_at else None
     return {"run_id": run.run_id, "started_at": started_at, **dataclasses.asdict(run.where)}
 
 
 def _ceiling_row(ceiling: Ceiling) -> dict[str, Any]:
     row = dataclasses.asdict(ceiling)
-    times = _usable(ceiling.time_s)
+    times = _valid_samples(ceiling.time_s)
     if not times:
         return row | {"error": ceiling.error or "no usable sample"}
     median = statistics.median(times)
-    best = min(t for t in times if t * _GLITCH >= median)
+    best = min(t for t in times if t * _GLITCH_FACTOR >= median)
     for name in ("flop", "bytes"):
         work = row[name]
         row[f"best_{name}_per_s"] = None if work is None else work / best
@@ -226,20 +226,20 @@ def _ceiling_row(ceiling: Ceiling) -> dict[str, Any]:
     return row
 
 
-def _usable(times_s: Sequence[float | None]) -> list[float]:
+def _valid_samples(times_s: Sequence[float | None]) -> list[float]:
     """Return the valid samples: positive and finite, so that no rate is infinite."""
     return [t for t in times_s if t is not None and math.isfinite(t) and t > 0]
 
 
-def _read(file: Path, schema: pa.Schema) -> pa.Table:
+def _read_table(file: Path, schema: pa.Schema) -> pa.Table:
     try:
         if not file.is_file():
-            raise StoreError(f"cannot read {named(file)}: it is not a file")
+            raise StoreError(f"cannot read {path_text(file)}: it is not a file")
         table = pq.ParquetFile(file).read()
-        for name in _LATER.intersection(schema.names).difference(table.column_names):
+        for name in _COLUMNS_ADDED_LATER.intersection(schema.names).difference(table.column_names):
             table = table.append_column(name, pa.nulls(len(table), schema.field(name).type))
         whole = pa.table([table[f.name].cast(f.type) for f in schema], schema=schema)
         whole.validate(full=True)  # the only check that texts are UTF-8
         return whole
-    except (*CANNOT, KeyError) as error:
-        raise unreadable(file, error) from error
+    except (*CONVERSION_ERRORS, KeyError) as error:
+        raise unreadable_error(file, error) from error

@@ -1,7 +1,7 @@
 """Figures of one case with all its ranks, for the progress lines of a run; standard library only.
 
-The report derives the same figures for a whole store (`dlbench.report.analysis.derive`); a test compares both. Each
-step counts with its slowest rank, energy is summed over all meters, work is that of the first rank.
+The report derives the same figures for a whole store (`dlbench.report.analysis.derived_metrics`); a test compares both.
+Each step counts with its slowest rank, energy is summed over all meters, work is that of the first rank.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def case_figures(record: Record) -> CaseFigures | None:
     rate = None if flop is None else flop * images / median_s
     peaks = find_peaks(measured[0].device_name)
     peak = peaks.flop_per_s(case.precision) if peaks else None
-    windows = [window_s for m in measured if (window_s := _usable(m.window_s)) is not None]
+    windows = [window_s for m in measured if (window_s := _positive_or_none(m.window_s)) is not None]
     power_w = average_power(record.ranks)
     energy_j = power_w * max(windows) / (images * len(steps)) if power_w is not None and windows else None
     return CaseFigures(
@@ -84,8 +84,8 @@ def average_power(ranks: Sequence[tuple[System, Measurement]]) -> float | None:
     powers: dict[tuple[str, str], float | None] = {}
     for system, m in ranks:
         own = "" if m.energy_scope in SHARED_SCOPES else m.device_uuid or str(m.rank)
-        energy_j = _usable(m.energy_j)
-        window_s = _usable(m.window_s if m.energy_window_s is None else m.energy_window_s)
+        energy_j = _positive_or_none(m.energy_j)
+        window_s = _positive_or_none(m.window_s if m.energy_window_s is None else m.energy_window_s)
         known = energy_j is not None and window_s is not None
         powers.setdefault((system.hostname, own), energy_j / window_s if known else None)  # type: ignore[operator]
     found = [power for power in powers.values() if power is not None]
@@ -99,5 +99,5 @@ def _flop_per_image(case: Case, first: Measurement) -> float | None:
     return None if None in parts else float(sum(part for part in parts if part is not None))
 
 
-def _usable(value: float | None) -> float | None:
+def _positive_or_none(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) and value > 0 else None

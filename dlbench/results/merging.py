@@ -17,18 +17,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dlbench.errors import StoreError
-from dlbench.results import doubles, parts
-from dlbench.results.checks import CANNOT
-from dlbench.results.parts import REBUILD, ROW_GROUP, SkippedPart
+from dlbench.results import duplicates, parts
+from dlbench.results.parts import REBUILD_ADVICE, ROW_GROUP, SkippedPart
+from dlbench.results.row_validation import CONVERSION_ERRORS
 from dlbench.results.schema import SCHEMA
 
-_MERGED = "merged-"
+_MERGED_PREFIX = "merged-"
 #: A row group that is written has about so many bytes at most.
-_GROUP_BYTES = 64_000_000
+_ROW_GROUP_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
-class _Own:
+class _OwnPart:
     """A part that dlbench may delete, with its attempts."""
 
     part: Path
@@ -37,7 +37,7 @@ class _Own:
     @cached_property
     def months(self) -> frozenset[str]:
         """The months of its attempts, as parts of a file's name."""
-        return frozenset(map(_month, self.attempts))
+        return frozenset(map(_month_of_attempt, self.attempts))
 
 
 def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> list[Path]:
@@ -45,7 +45,7 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
 
     Foreign parts, parts with other columns, unreadable parts and parts that share an attempt are not merged, nor is
     the only part of a month. A merged part is written, read back and compared before small parts are deleted;
-    `drop_doubles` repairs an interrupted merge.
+    `drop_contained_parts` repairs an interrupted merge.
 
     Args:
         root: a results folder.
@@ -58,51 +58,51 @@ def merge(root: Path, max_bytes: int | None = None, most: int | None = None) -> 
     own = list(islice(_own_parts(root, max_bytes, thorough=True), most))
     holders = Counter(attempt for one in own for attempt in one.attempts)
     alone = [one for one in own if all(holders[attempt] == 1 for attempt in one.attempts)]
-    months: dict[str, list[_Own]] = {}
+    months: dict[str, list[_OwnPart]] = {}
     for one in alone:
         for month in one.months:
             months.setdefault(month, []).append(one)
-    merged: dict[str, _Rows] = {}
+    merged: dict[str, _PartRows] = {}
     for month, parts_of_month in sorted(months.items()):
         if len(parts_of_month) > 1 or len(parts_of_month[0].months) > 1:
-            target = root / f"{_MERGED}{month}{secrets.token_hex(6)}.parquet"
-            _write_all(target, parts_of_month, month)
-            merged[month] = _Rows(target)
+            target = root / f"{_MERGED_PREFIX}{month}{secrets.token_hex(6)}.parquet"
+            _write_month(target, parts_of_month, month)
+            merged[month] = _PartRows(target)
     for one in alone:
         if one.months <= set(merged) and all(
-            doubles.contains(_only(merged, month).of(rows), rows)
-            for piece in parts.rows_of(one.part)
-            for month, rows in _by_month(piece, one.months)
+            duplicates.contains_rows(_rows_of_month(merged, month).matching_rows(rows), rows)
+            for piece in parts.read_pieces(one.part)
+            for month, rows in _split_by_month(piece, one.months)
         ):
             one.part.unlink(missing_ok=True)
     return [rows.part for rows in merged.values()]
 
 
-def _only(merged: Mapping[str, _Rows], month: str) -> _Rows:
+def _rows_of_month(merged: Mapping[str, _PartRows], month: str) -> _PartRows:
     """The rows of a month; the others keep none in memory."""
     for other, rows in merged.items():
         if other != month:
-            rows.forget()
+            rows.release()
     return merged[month]
 
 
-def _by_month(piece: pa.Table, months: Collection[str]) -> Iterator[tuple[str, pa.Table]]:
+def _split_by_month(piece: pa.Table, months: Collection[str]) -> Iterator[tuple[str, pa.Table]]:
     """Split rows by the month in which their attempts started."""
     if len(months) == 1:
         yield from ((month, piece) for month in months)
         return
-    month_of = np.array([_month(attempt) for attempt in piece["attempt_id"].to_pylist()])
+    month_of = np.array([_month_of_attempt(attempt) for attempt in piece["attempt_id"].to_pylist()])
     for month in dict.fromkeys(month_of.tolist()):
         yield month, piece.filter(pa.array(month_of == month))
 
 
-def _month(attempt: str) -> str:
+def _month_of_attempt(attempt: str) -> str:
     """The month at the beginning of an attempt's name, such as `2026-11-`; "" for other names."""
     found = re.match(r"(\d{4})(\d{2})\d{2}T", attempt)
     return f"{found[1]}-{found[2]}-" if found else ""
 
 
-class _Rows:
+class _PartRows:
     """Rows of a part, by attempt. The row group that was read last is kept: neighbours lie in it."""
 
     def __init__(self, part: Path) -> None:
@@ -110,68 +110,73 @@ class _Rows:
         self.part = part
         self._opened = parts.open_part(part)
         groups = range(self._opened.file.num_row_groups)
-        self._ids = [set(self._read(group, ["attempt_id"])["attempt_id"].to_pylist()) for group in groups]
+        self._ids = [set(self._read_row_group(group, ["attempt_id"])["attempt_id"].to_pylist()) for group in groups]
         self._last: tuple[int, pa.Table] | None = None
 
-    def of(self, table: pa.Table) -> pa.Table:
+    def matching_rows(self, table: pa.Table) -> pa.Table:
         """The rows of the attempts that `table` has rows of."""
         asked = table["attempt_id"].unique()
         wanted = set(asked.to_pylist())
         groups = [group for group, ids in enumerate(self._ids) if not ids.isdisjoint(wanted)]
-        tables = [rows.filter(pc.is_in(rows["attempt_id"], value_set=asked)) for rows in map(self._group, groups)]
+        tables = [rows.filter(pc.is_in(rows["attempt_id"], value_set=asked)) for rows in map(self._row_group, groups)]
         return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
-    def forget(self) -> None:
+    def release(self) -> None:
         """Free the row group that was read last."""
         self._last = None
 
-    def _group(self, group: int) -> pa.Table:
+    def _row_group(self, group: int) -> pa.Table:
         if self._last is None or self._last[0] != group:
             self._last = None  # two would not fit in memory where one does
-            self._last = group, self._opened.checked(self._opened.fitted(self._read(group), []), SCHEMA, [])
+            self._last = (
+                group,
+                self._opened.drop_invalid_attempts(
+                    self._opened.fit_to_schema(self._read_row_group(group), []), SCHEMA, []
+                ),
+            )
         return self._last[1]
 
-    def _read(self, group: int, columns: list[str] | None = None) -> pa.Table:
+    def _read_row_group(self, group: int, columns: list[str] | None = None) -> pa.Table:
         try:
-            return self._opened.file.read_row_group(group, columns or self._opened.stored(SCHEMA))
-        except CANNOT as error:
-            raise parts.unreadable(self.part, error) from error
+            return self._opened.file.read_row_group(group, columns or self._opened.needed_columns(SCHEMA))
+        except CONVERSION_ERRORS as error:
+            raise parts.unreadable_error(self.part, error) from error
 
 
-def _write_all(target: Path, alone: list[_Own], month: str) -> None:
+def _write_month(target: Path, alone: list[_OwnPart], month: str) -> None:
     """Write the rows that all parts have of a month to `target`, some at a time."""
     waiting: list[pa.Table] = []
-    with parts.writing_signed(target, make_folder=False) as writer:
+    with parts.open_signed_writer(target, make_folder=False) as writer:
         for one in alone:
-            pieces = (pair for piece in parts.rows_of(one.part) for pair in _by_month(piece, one.months))
+            pieces = (pair for piece in parts.read_pieces(one.part) for pair in _split_by_month(piece, one.months))
             for rows in (rows for own_month, rows in pieces if own_month == month):
                 waiting.append(rows)
-                if sum(t.num_rows for t in waiting) >= ROW_GROUP or sum(t.nbytes for t in waiting) >= _GROUP_BYTES:
+                if sum(t.num_rows for t in waiting) >= ROW_GROUP or sum(t.nbytes for t in waiting) >= _ROW_GROUP_BYTES:
                     writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
                     waiting = []
         if waiting:
             writer.write_table(pa.concat_tables(waiting), row_group_size=ROW_GROUP)
 
 
-def drop_doubles(root: Path) -> int:
+def drop_contained_parts(root: Path) -> int:
     """Remove own parts whose rows another own part contains (interrupted merge); return their number.
 
     Of two equal parts the first by name stays, so that two concurrent processes never delete both.
     """
     own = list(_own_parts(root))
-    holders: dict[str, list[_Own]] = {}
+    holders: dict[str, list[_OwnPart]] = {}
     for one in own:
         for attempt in one.attempts:
             holders.setdefault(attempt, []).append(one)
     dropped = 0
-    rows: _Rows | None = None
+    rows: _PartRows | None = None
     for one in own:
         some = next(iter(one.attempts), None)
         for other in holders.get(some or "", ()):
             if other is one or not one.attempts <= other.attempts:
                 continue
             try:
-                rows = rows if rows and rows.part == other.part else _Rows(other.part)
+                rows = rows if rows and rows.part == other.part else _PartRows(other.part)
                 contained = _is_contained(one, other, rows)
             except StoreError:
                 continue
@@ -182,18 +187,18 @@ def drop_doubles(root: Path) -> int:
     return dropped
 
 
-def _is_contained(one: _Own, other: _Own, rows: _Rows) -> bool:
+def _is_contained(one: _OwnPart, other: _OwnPart, rows: _PartRows) -> bool:
     """Whether `other` exists and contains all rows of `one`; of equal parts the first by name counts as containing."""
     equal = one.attempts == other.attempts
-    for piece in parts.rows_of(one.part):
-        held = rows.of(piece)
-        if not doubles.contains(held, piece):
+    for piece in parts.read_pieces(one.part):
+        held = rows.matching_rows(piece)
+        if not duplicates.contains_rows(held, piece):
             return False
-        equal = equal and doubles.contains(piece, held)
+        equal = equal and duplicates.contains_rows(piece, held)
     return other.part.is_file() and (not equal or other.part.name < one.part.name)
 
 
-def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_Own]:
+def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False) -> Iterator[_OwnPart]:
     """Return the parts directly in `root` that dlbench wrote and that can be rewritten without loss.
 
     Args:
@@ -214,11 +219,11 @@ def _own_parts(root: Path, max_bytes: int | None = None, thorough: bool = False)
         ids: list[str] = []
         try:
             columns = parts.open_part(part).file.schema_arrow.names
-            for piece in parts.rows_of(part, None if thorough else ["attempt_id"], problems):
+            for piece in parts.read_pieces(part, None if thorough else ["attempt_id"], problems):
                 ids += piece["attempt_id"].to_pylist()
         except StoreError as error:
-            warnings.warn(f"{error}; skipped; {REBUILD}", SkippedPart, stacklevel=3)
+            warnings.warn(f"{error}; skipped; {REBUILD_ADVICE}", SkippedPart, stacklevel=3)
             continue
         # Rows or columns that this version does not read would be lost.
         if not problems and set(columns) <= set(SCHEMA.names):
-            yield _Own(part, frozenset(ids))
+            yield _OwnPart(part, frozenset(ids))

@@ -21,32 +21,38 @@ import pyarrow.parquet as pq
 
 from dlbench.atomic_file import temporary_name
 from dlbench.errors import StoreError
-from dlbench.names import excerpt
-from dlbench.results.checks import CANNOT, JUDGED, REQUIRED, checked, fitted
 from dlbench.results.records import SCHEMA_VERSION
+from dlbench.results.row_validation import (
+    CHECKED_COLUMNS,
+    CONVERSION_ERRORS,
+    REQUIRED_COLUMNS,
+    drop_invalid_attempts,
+    fit_to_schema,
+)
 from dlbench.results.schema import SCHEMA
+from dlbench.safe_names import excerpt
 
 #: Folders in a store with other Parquet tables (`bounds_schema`, `training_store`), which are not searched for cases.
-NOT_CASES = frozenset(("ceilings", "profiles", "trainings"))
+NON_CASE_FOLDERS = frozenset(("ceilings", "profiles", "trainings"))
 #: Names of the files in them.
-_NOT_CASES_FILES = ("ceilings-", "allreduce-", "layers.", "training-")
+_NON_CASE_PREFIXES = ("ceilings-", "allreduce-", "layers.", "training-")
 #: Folders without parts, possibly with many files.
-_NO_PARTS = NOT_CASES | {"attempts", "jobs", "claims"}
+_FOLDERS_WITHOUT_PARTS = NON_CASE_FOLDERS | {"attempts", "jobs", "claims"}
 #: Rows per row group: readers of some attempts skip other groups.
 ROW_GROUP = 4096
 #: Advice about a part that cannot be read.
-REBUILD = "run `dlbench collect` to rebuild it if the attempt folder still exists"
+REBUILD_ADVICE = "run `dlbench collect` to rebuild it if the attempt folder still exists"
 #: Metadata key of the signature of parts written by `dlbench run` and `collect`.
-SIGNATURE = b"dlbench_part"
+SIGNATURE_KEY = b"dlbench_part"
 #: Rows in memory at a time where a part is read in pieces.
-_PIECE = 1024
+_ROWS_PER_PIECE = 1024
 
 
 class SkippedPart(UserWarning):
     """A part of a store could not be read and was skipped; the others were read."""
 
 
-def parts(source: str | Path) -> list[Path]:
+def part_files(source: str | Path) -> list[Path]:
     """Return the Parquet files of `source`: a file, the files in a folder, or those matching a pattern.
 
     A `SkippedPart` warning lists files that cannot be read.
@@ -54,13 +60,13 @@ def parts(source: str | Path) -> list[Path]:
     Raises:
         StoreError: nothing is there.
     """
-    found, problems = find(source)
+    found, problems = find_parts(source)
     for problem in problems:
         warnings.warn(problem, SkippedPart, stacklevel=2)
     return found
 
 
-def find(source: str | Path) -> tuple[list[Path], list[str]]:
+def find_parts(source: str | Path) -> tuple[list[Path], list[str]]:
     """Return the Parquet files of `source`, and descriptions of unreadable ones.
 
     Raises:
@@ -73,26 +79,28 @@ def find(source: str | Path) -> tuple[list[Path], list[str]]:
         mode = path.stat().st_mode
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            raise StoreError(f"cannot read {named(path)}: {error.strerror}") from None
-        return _matching(str(source))
+            raise StoreError(f"cannot read {path_text(path)}: {error.strerror}") from None
+        return _match_pattern(str(source))
     if stat.S_ISDIR(mode):
-        return _inside(path)
+        return _parts_in_folder(path)
     if not stat.S_ISREG(mode):
-        raise StoreError(f"cannot read {named(path)}: it is neither a file nor a folder")
+        raise StoreError(f"cannot read {path_text(path)}: it is neither a file nor a folder")
     return [path], []
 
 
-def _matching(pattern: str) -> tuple[list[Path], list[str]]:
+def _match_pattern(pattern: str) -> tuple[list[Path], list[str]]:
     # glob instead of pathlib, which rejects absolute patterns.
     matching = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else []  # noqa: PTH207
     if not matching:
-        raise StoreError(f"no results at '{named(Path(pattern))}': it does not exist; run `dlbench run quick` first")
+        raise StoreError(
+            f"no results at '{path_text(Path(pattern))}': it does not exist; run `dlbench run quick` first"
+        )
     found: list[Path] = []
     problems: list[str] = []
     for match in matching:
-        if not _no_cases(Path(match)):
+        if not _holds_no_cases(Path(match)):
             try:
-                more, others = find(match)
+                more, others = find_parts(match)
                 found += more
                 problems += others
             except StoreError as error:
@@ -100,34 +108,34 @@ def _matching(pattern: str) -> tuple[list[Path], list[str]]:
     return found, problems
 
 
-def _inside(folder: Path) -> tuple[list[Path], list[str]]:
+def _parts_in_folder(folder: Path) -> tuple[list[Path], list[str]]:
     found: list[Path] = []
     problems: list[str] = []
 
     def unreadable_folder(error: OSError) -> None:
-        problems.append(f"cannot read {named(Path(str(error.filename)))}: {error.strerror}; skipped")
+        problems.append(f"cannot read {path_text(Path(str(error.filename)))}: {error.strerror}; skipped")
 
     for place, folders, files in os.walk(folder, onerror=unreadable_folder):
-        folders[:] = [name for name in folders if name not in _NO_PARTS]
+        folders[:] = [name for name in folders if name not in _FOLDERS_WITHOUT_PARTS]
         for name in files:
             file = Path(place, name)
-            if not name.endswith(".parquet") or name.startswith(".") or _no_cases(file):
+            if not name.endswith(".parquet") or name.startswith(".") or _holds_no_cases(file):
                 continue
             if file.is_file():
                 found.append(file)
             else:
-                problems.append(f"cannot read {named(file)}: it is not a file, or a broken link; skipped")
+                problems.append(f"cannot read {path_text(file)}: it is not a file, or a broken link; skipped")
     return sorted(found), problems
 
 
-def named(path: Path) -> str:
+def path_text(path: Path) -> str:
     """Format a path for a message, on one line, with any bytes."""
     return "".join(c if c.isprintable() else "?" for c in str(path))
 
 
-def _no_cases(file: Path) -> bool:
+def _holds_no_cases(file: Path) -> bool:
     """Whether this is a file of ceilings, profiles or trainings, which a pattern can also match."""
-    return file.name.startswith(_NOT_CASES_FILES) and not NOT_CASES.isdisjoint(file.parts)
+    return file.name.startswith(_NON_CASE_PREFIXES) and not NON_CASE_FOLDERS.isdisjoint(file.parts)
 
 
 @dataclass(frozen=True)
@@ -140,28 +148,28 @@ class PartFile:
     constants: dict[str, str | None]  # from folders such as model=resnet50, which the file then need not repeat
     remark: str  # remark about the file, or ""
 
-    def stored(self, schema: pa.Schema) -> list[str]:
+    def needed_columns(self, schema: pa.Schema) -> list[str]:
         """Return the columns of the file that are needed for rows with `schema`."""
-        wanted = {*schema.names, *JUDGED}
+        wanted = {*schema.names, *CHECKED_COLUMNS}
         return [name for name in SCHEMA.names if name in wanted and name in self.columns - self.constants.keys()]
 
-    def fitted(self, table: pa.Table, problems: list[str], schema: pa.Schema = SCHEMA) -> pa.Table:
+    def fit_to_schema(self, table: pa.Table, problems: list[str], schema: pa.Schema = SCHEMA) -> pa.Table:
         """Convert rows to the types of `schema`; `problems` receives invalid values."""
         for name, text in self.constants.items():
             table = table.append_column(name, pa.chunked_array([pa.array([text] * table.num_rows, pa.string())]))
-        names = {*table.column_names, *JUDGED}
-        table, found = fitted(table, pa.schema([f for f in schema if f.name in names]))
-        problems += [f"{named(self.path)}: {problem}" for problem in found]
+        names = {*table.column_names, *CHECKED_COLUMNS}
+        table, found = fit_to_schema(table, pa.schema([f for f in schema if f.name in names]))
+        problems += [f"{path_text(self.path)}: {problem}" for problem in found]
         return table
 
-    def checked(self, table: pa.Table, schema: pa.Schema, problems: list[str]) -> pa.Table:
+    def drop_invalid_attempts(self, table: pa.Table, schema: pa.Schema, problems: list[str]) -> pa.Table:
         """Return the valid attempts of fitted rows, with `schema`; `problems` receives the reasons for dropping others.
 
         Args:
             table: fitted rows, with all rows of each attempt in the file.
         """
-        table, found = checked(table, self.columns)
-        problems += [f"{named(self.path)}: {problem}" for problem in found]
+        table, found = drop_invalid_attempts(table, self.columns)
+        problems += [f"{path_text(self.path)}: {problem}" for problem in found]
         present = set(table.column_names)
         for f in schema:
             if f.name not in present:
@@ -177,26 +185,26 @@ def open_part(part: Path) -> PartFile:
     """
     try:
         if not part.is_file():
-            raise StoreError(f"cannot read {named(part)}: it is not a file")
+            raise StoreError(f"cannot read {path_text(part)}: it is not a file")
         file = pq.ParquetFile(part)
         schema = file.schema_arrow  # made anew at each access
         names = schema.names
-        constants = _of_folders(part, names)
-        remark = _remark(part, schema)
-    except CANNOT as error:
-        raise unreadable(part, error) from error
+        constants = _values_from_folders(part, names)
+        remark = _version_remark(part, schema)
+    except CONVERSION_ERRORS as error:
+        raise unreadable_error(part, error) from error
     if "attempt_id" not in (*names, *constants):
-        raise StoreError(f"cannot read {named(part)}: it has no column 'attempt_id', so it is not a dlbench store")
-    missing = [f"'{name}'" for name in REQUIRED if name not in (*names, *constants)]
+        raise StoreError(f"cannot read {path_text(part)}: it has no column 'attempt_id', so it is not a dlbench store")
+    missing = [f"'{name}'" for name in REQUIRED_COLUMNS if name not in (*names, *constants)]
     if missing:
-        raise StoreError(f"cannot read {named(part)}: it has no column {', '.join(missing)}")
+        raise StoreError(f"cannot read {path_text(part)}: it has no column {', '.join(missing)}")
     twice = [name for name, count in Counter(names).items() if count > 1 and name in SCHEMA.names]
     if twice:
-        raise StoreError(f"cannot read {named(part)}: it has two columns '{twice[0]}'")
+        raise StoreError(f"cannot read {path_text(part)}: it has two columns '{twice[0]}'")
     return PartFile(part, file, frozenset({*names, *constants} & set(SCHEMA.names)), constants, remark)
 
 
-def _of_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
+def _values_from_folders(part: Path, names: Sequence[str]) -> dict[str, str | None]:
     """Return missing columns whose values are in folder names (Hive partitioning: Spark, DuckDB, Polars)."""
     constants: dict[str, str | None] = {}
     for folder in part.parts[:-1]:
@@ -221,38 +229,40 @@ def read_part(part: Path, columns: Iterable[str] | None = None, problems: list[s
     opened = open_part(part)
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
     try:
-        table = opened.file.read(columns=opened.stored(schema))
-    except CANNOT as error:
-        raise unreadable(part, error) from error
+        table = opened.file.read(columns=opened.needed_columns(schema))
+    except CONVERSION_ERRORS as error:
+        raise unreadable_error(part, error) from error
     found += [opened.remark] if opened.remark else []
     faults: list[str] = []
-    rows = opened.checked(opened.fitted(table, found), schema, faults)
+    rows = opened.drop_invalid_attempts(opened.fit_to_schema(table, found), schema, faults)
     if table.num_rows and not rows.num_rows:
         raise StoreError(f"cannot read {faults[0]}")
     found += faults
     return rows
 
 
-def unreadable(part: Path, error: Exception) -> StoreError:
+def unreadable_error(part: Path, error: Exception) -> StoreError:
     """Return the error for a part that cannot be read."""
     if isinstance(error, StoreError):
         return error
     words = (str(error).splitlines() or [""])[0] or type(error).__name__
-    return StoreError(f"cannot read {named(part)}: {excerpt(words, 300)[1:-1]}")
+    return StoreError(f"cannot read {path_text(part)}: {excerpt(words, 300)[1:-1]}")
 
 
-def _remark(part: Path, schema: pa.Schema) -> str:
+def _version_remark(part: Path, schema: pa.Schema) -> str:
     """Return a remark that a file is newer than this dlbench, or ""."""
     text = (schema.metadata or {}).get(b"dlbench_schema_version", b"0")
     if not text.isdigit() or len(text) > 9:
-        return f"{named(part)} has schema version {excerpt(text)}, which is not a number"
+        return f"{path_text(part)} has schema version {excerpt(text)}, which is not a number"
     if int(text) <= SCHEMA_VERSION:
         return ""
     newer = f"newer than this dlbench's {SCHEMA_VERSION}: its additional columns are not read"
-    return f"{named(part)} has schema {int(text)}, {newer}"
+    return f"{path_text(part)} has schema {int(text)}, {newer}"
 
 
-def rows_of(part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None) -> Iterator[pa.Table]:
+def read_pieces(
+    part: Path, columns: Iterable[str] | None = None, problems: list[str] | None = None
+) -> Iterator[pa.Table]:
     """Read a part as `read_part` does, but in pieces, to save memory.
 
     Raises:
@@ -263,10 +273,12 @@ def rows_of(part: Path, columns: Iterable[str] | None = None, problems: list[str
     found += [opened.remark] if opened.remark else []
     schema = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
     try:
-        for batch in opened.file.iter_batches(_PIECE, columns=opened.stored(schema)):
-            yield opened.checked(opened.fitted(pa.Table.from_batches([batch]), found), schema, found)
-    except CANNOT as error:
-        raise unreadable(part, error) from error
+        for batch in opened.file.iter_batches(_ROWS_PER_PIECE, columns=opened.needed_columns(schema)):
+            yield opened.drop_invalid_attempts(
+                opened.fit_to_schema(pa.Table.from_batches([batch]), found), schema, found
+            )
+    except CONVERSION_ERRORS as error:
+        raise unreadable_error(part, error) from error
 
 
 def is_signed(part: Path) -> bool:
@@ -295,12 +307,12 @@ def _signature(file: IO[bytes], name: str) -> tuple[int, bytes, bytes]:
         return 0, b"", b"-"
     file.seek(size - 8 - length)
     # A key, and a value of Thrift's compact protocol: its type, its length, which is 16, and its bytes.
-    head, key, rest = file.read(length).partition(SIGNATURE + b"\x18\x10")
+    head, key, rest = file.read(length).partition(SIGNATURE_KEY + b"\x18\x10")
     digest = hashlib.sha256(name.encode(errors="surrogateescape") + b"\n" + head + rest[16:]).hexdigest()[:16]
     return size - 8 - length + len(head) + len(key), rest[:16], digest.encode() if key else b"-"
 
 
-def write(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
+def write_part(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
     """Write a Parquet file atomically; return its path.
 
     Args:
@@ -311,20 +323,20 @@ def write(target: Path, table: pa.Table, make_folder: bool = True) -> Path:
     Raises:
         StoreError: the file cannot be written.
     """
-    with writing(target, make_folder) as file:
+    with open_temporary(target, make_folder) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=ROW_GROUP)
     return target
 
 
 @contextlib.contextmanager
-def writing_signed(target: Path, make_folder: bool = True) -> Iterator[pq.ParquetWriter]:
+def open_signed_writer(target: Path, make_folder: bool = True) -> Iterator[pq.ParquetWriter]:
     """Return a writer of rows of `SCHEMA`, whose file is signed (`is_signed`) on success.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    schema = SCHEMA.with_metadata({**SCHEMA.metadata, SIGNATURE: b"0" * 16})
-    with writing(target, make_folder) as file:
+    schema = SCHEMA.with_metadata({**SCHEMA.metadata, SIGNATURE_KEY: b"0" * 16})
+    with open_temporary(target, make_folder) as file:
         with pq.ParquetWriter(file, schema, compression="zstd") as writer:
             yield writer
         place, _, expected = _signature(file, target.name)
@@ -333,7 +345,7 @@ def writing_signed(target: Path, make_folder: bool = True) -> Iterator[pq.Parque
 
 
 @contextlib.contextmanager
-def writing(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
+def open_temporary(target: Path, make_folder: bool = True) -> Iterator[IO[Any]]:
     """Open a temporary file that becomes `target` on success and is removed on failure.
 
     Raises:

@@ -28,10 +28,10 @@ VIEWS = {
 }
 
 
-LEFT_OUT = "left_out"
+LEFT_OUT_VIEW = "left_out"
 _T = TypeVar("_T")
 #: Settings that block access to files and to variables of this program; a statement cannot change them.
-_SETTINGS = (
+_DUCKDB_SETTINGS = (
     "TimeZone = 'UTC'",
     "enable_external_access = false",
     "python_enable_replacements = false",
@@ -50,7 +50,7 @@ def query(sql: str, sources: Sequence[str | Path]) -> tuple[list[str], list[tupl
         StoreError: a source does not exist.
         BadInput: SQL error, or no statement.
     """
-    return _run(sql, sources, _plain_rows)
+    return _run_sql(sql, sources, _plain_rows)
 
 
 def query_table(sql: str, sources: Sequence[str | Path]) -> pa.Table:
@@ -59,19 +59,19 @@ def query_table(sql: str, sources: Sequence[str | Path]) -> pa.Table:
     Raises:
         StoreError: a source does not exist.
     """
-    return _run(sql, sources, lambda table: table)
+    return _run_sql(sql, sources, lambda table: table)
 
 
-def _run(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], _T]) -> _T:
+def _run_sql(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], _T]) -> _T:
     """Run `sql`; return the converted result of its last statement. Values that cannot be converted are bad input."""
     connection = duckdb.connect(":memory:")
-    views = _tables(sources)
+    views = _named_tables(sources)
     for name, view in views.items():
         connection.register(name, view)
     # All keys are read once more for it.
-    if LEFT_OUT in sql.lower():
-        connection.register(LEFT_OUT, _left_out(sources))
-    for setting in _SETTINGS:
+    if LEFT_OUT_VIEW in sql.lower():
+        connection.register(LEFT_OUT_VIEW, _left_out_rows(sources))
+    for setting in _DUCKDB_SETTINGS:
         connection.execute(f"SET {setting}")
     try:
         found = connection.sql(sql)
@@ -84,7 +84,7 @@ def _run(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], 
         raise
     finally:
         connection.close()
-    store.warn_of(list(dict.fromkeys(views["records"].problems)))
+    store.warn_skipped(list(dict.fromkeys(views["records"].problems)))
     if answer is None:
         raise BadInput(f"the query {sql!r} contains no statement; tables: {', '.join(VIEWS)}")
     return answer
@@ -92,11 +92,11 @@ def _run(sql: str, sources: Sequence[str | Path], convert: Callable[[pa.Table], 
 
 def _plain_rows(table: pa.Table) -> tuple[list[str], list[tuple[Any, ...]]]:
     # Python cannot represent some values of DuckDB, such as the date "infinity".
-    columns = [[_plain(value) for value in column.to_pylist()] for column in table.columns]
+    columns = [[_to_json_type(value) for value in column.to_pylist()] for column in table.columns]
     return table.column_names, list(zip(*columns, strict=True))
 
 
-class _Records(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no types
+class _RecordSource(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no types
     """Rows of stores, which DuckDB reads in pieces and only in the columns it needs."""
 
     def __init__(self, reader: Reader) -> None:
@@ -126,37 +126,37 @@ class _Records(dataset.Dataset):  # type: ignore[misc]  # pyarrow has no types
         return dataset.Scanner.from_batches(rows, columns=list(columns) if columns else None, filter=filter)
 
 
-def _tables(sources: Sequence[str | Path]) -> dict[str, Any]:
-    bounds = bounds_store.read(sources)
+def _named_tables(sources: Sequence[str | Path]) -> dict[str, Any]:
+    bounds = bounds_store.read_bounds(sources)
     folders = [Path(source) for source in sources if Path(source).is_dir()]
     layers = sorted({file for f in folders for file in f.rglob(f"{bounds_schema.PROFILES_FOLDER}/*/layers.parquet")})
     frames = {
         "ceilings": (bounds.ceilings, bounds_schema.CEILINGS_SCHEMA),
         "all_reduces": (bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA),
-        "layers": (bounds_schema.read_files(layers, bounds_schema.LAYERS_SCHEMA), bounds_schema.LAYERS_SCHEMA),
+        "layers": (bounds_schema.read_run_files(layers, bounds_schema.LAYERS_SCHEMA), bounds_schema.LAYERS_SCHEMA),
     }
     # Explicit types: columns of an empty frame have none.
     tables = {name: pa.Table.from_pandas(f, schema, preserve_index=False) for name, (f, schema) in frames.items()}
-    return {"records": _Records(Reader.of(sources)), **tables}
+    return {"records": _RecordSource(Reader.from_sources(sources)), **tables}
 
 
-def _left_out(sources: Sequence[str | Path]) -> pa.Table:
+def _left_out_rows(sources: Sequence[str | Path]) -> pa.Table:
     """Count the rows of the files that are missing in records, by reason."""
-    reader = Reader.of(sources)
+    reader = Reader.from_sources(sources)
     for _ in reader.batches(()):
         pass
     counts = {"copies": reader.num_copies, "passed over": reader.num_rows - reader.num_held}
     return pa.table({"reason": list(counts), "rows": list(counts.values())})
 
 
-def _plain(value: Any) -> Any:
+def _to_json_type(value: Any) -> Any:
     """Convert a DuckDB value to a JSON type."""
     if isinstance(value, datetime.datetime | datetime.date | datetime.time):
         return value.isoformat()
     if isinstance(value, decimal.Decimal):
         return int(value) if value == int(value) else float(value)
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_to_json_type(v) for v in value]
     if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): _to_json_type(v) for k, v in value.items()}
     return value if isinstance(value, str | int | float | bool | None) else str(value)

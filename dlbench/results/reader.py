@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from dlbench.errors import StoreError
-from dlbench.results import doubles
+from dlbench.results import duplicates
 from dlbench.results import parts as store
-from dlbench.results.checks import CANNOT
-from dlbench.results.frames import Frame, release_memory
+from dlbench.results.frame_builder import FrameBuilder, release_memory
+from dlbench.results.row_validation import CONVERSION_ERRORS
 from dlbench.results.schema import IN_MEMORY, LONG_TEXT, SCHEMA
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ _AHEAD, _TOGETHER = 32, 500
 NUMBER_LISTS = tuple(f.name for f in SCHEMA if pa.types.is_list(f.type) and pa.types.is_floating(f.type.value_type))
 
 #: Called with the number of parts read, and the total.
-Told = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RaggedArray:
         """Number of values of each row."""
         return np.diff(self.starts)
 
-    def of(self, row: int) -> NDArray[np.float64]:
+    def row(self, row: int) -> NDArray[np.float64]:
         """Return the values of one row."""
         return self.values[self.starts[row] : self.starts[row + 1]]
 
@@ -100,11 +100,11 @@ class Reader:
     num_copies: int = 0
     _unopened: set[int] = field(default_factory=set)  # parts of which `num_rows` counts one row as yet
     #: Attempts with duplicate rows -> position of the row of each rank that is used.
-    _shared: dict[str, dict[int, _Place]] | None = None
+    _shared: dict[str, dict[int, _RowPlace]] | None = None
     _lock: Lock = field(default_factory=Lock)
 
     @staticmethod
-    def of(sources: Sequence[str | Path]) -> Reader:
+    def from_sources(sources: Sequence[str | Path]) -> Reader:
         """Create a reader of files, folders or glob patterns.
 
         Raises:
@@ -113,51 +113,57 @@ class Reader:
         files: dict[Path, None] = {}
         problems: list[str] = []
         for source in sources:
-            found, others = store.find(source)
+            found, others = store.find_parts(source)
             if found == [Path(source)]:
                 store.read_part(found[0], ["attempt_id"])  # an explicitly named file must be readable
             files |= dict.fromkeys(found)
             problems += others
         return Reader(list(files), problems)
 
-    def batches(self, columns: Iterable[str], on_progress: Told | None = None) -> Iterator[Batch]:
+    def batches(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[Batch]:
         """Read all rows once, grouped by attempt; of duplicate rows the most complete.
 
         Args:
             columns: columns of the schema; attempt and rank are always included. Missing columns are null.
         """
-        yield from map(_batch, self.tables(columns, on_progress))
+        yield from map(_to_batch, self.tables(columns, on_progress))
 
-    def tables(self, columns: Iterable[str], on_progress: Told | None = None) -> Iterator[pa.Table]:
+    def tables(self, columns: Iterable[str], on_progress: OnProgress | None = None) -> Iterator[pa.Table]:
         """Read the rows as tables with the types of `IN_MEMORY`, each sorted by attempt and rank."""
-        shared = self._find_shared()
+        shared = self._find_shared_attempts()
         self.num_held = self.num_copies = 0
         self._held = []
         apart: list[pa.Table] = []
-        yield from _joined(self._unshared(self._tables(range(len(self.parts)), _schema(columns), on_progress), apart))
+        yield from _join_tables(
+            self._unshared_rows(
+                self._part_tables(range(len(self.parts)), _restricted_schema(columns), on_progress), apart
+            )
+        )
         self._holders |= {a: tuple(sorted({p for p, _ in ranks.values()})) for a, ranks in shared.items()}
-        yield from _joined(iter([pa.concat_tables(apart)] if apart else []))
+        yield from _join_tables(iter([pa.concat_tables(apart)] if apart else []))
 
     def frame(self, columns: Sequence[str]) -> pd.DataFrame:
         """Read all rows as a DataFrame, sorted by attempt and rank."""
         return to_frame(self.tables(columns), columns)
 
-    def of_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
+    def read_attempts(self, attempts: Collection[str], columns: Iterable[str]) -> Iterator[Batch]:
         """Read some attempts, from the parts in which `batches` found them."""
         wanted: dict[int, list[str]] = {}
-        for attempt, parts in sorted(self.holders(attempts).items()):
+        for attempt, parts in sorted(self.parts_of_attempts(attempts).items()):
             for part in parts:
                 wanted.setdefault(part, []).append(attempt)
         apart: list[pa.Table] = []
-        yield from map(_batch, _joined(self._unshared(self._wanted(wanted, _schema(columns)), apart)))
-        yield from map(_batch, _joined(iter([pa.concat_tables(apart)] if apart else [])))
+        yield from map(
+            _to_batch, _join_tables(self._unshared_rows(self._read_wanted(wanted, _restricted_schema(columns)), apart))
+        )
+        yield from map(_to_batch, _join_tables(iter([pa.concat_tables(apart)] if apart else [])))
 
-    def holders(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
+    def parts_of_attempts(self, attempts: Collection[str]) -> dict[str, tuple[int, ...]]:
         """Return the indices of the parts of each attempt, as found by `batches`."""
         asked = sorted(attempts)
         found = {attempt: self._holders[attempt] for attempt in attempts if attempt in self._holders}
         for ids, indices in self._held:
-            there = _among(ids, asked)
+            there = _is_among(ids, asked)
             if there.any():
                 names = ids.filter(pa.array(there)).to_pylist()
                 found |= {a: (i,) for a, i in zip(names, indices[there].tolist(), strict=True)}
@@ -165,24 +171,24 @@ class Reader:
 
     def files_of(self, attempts: Collection[str]) -> dict[str, Path]:
         """Return the (first) part of each attempt, as found by `batches`."""
-        return {attempt: self.parts[parts[0]] for attempt, parts in self.holders(attempts).items()}
+        return {attempt: self.parts[parts[0]] for attempt, parts in self.parts_of_attempts(attempts).items()}
 
-    def _find_shared(self) -> dict[str, dict[int, _Place]]:
+    def _find_shared_attempts(self) -> dict[str, dict[int, _RowPlace]]:
         """Find attempts with duplicate rows, and select the rows that are used."""
         # A query may read the rows several times at once.
         with self._lock:
             if self._shared is None:
                 self._shared = {}
-                self._look_for_shared()
+                self._search_shared_attempts()
         return self._shared
 
-    def _look_for_shared(self) -> None:
+    def _search_shared_attempts(self) -> None:
         tables = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for index, found in enumerate(pool.map(_keys, self.parts)):
+            for index, found in enumerate(pool.map(_read_keys, self.parts)):
                 if found is None:
                     self._unopened.add(index)
-                table = _one_row(self.parts[index].stem) if found is None else found
+                table = _single_key(self.parts[index].stem) if found is None else found
                 tables.append(table.append_column("part", pa.array(np.full(table.num_rows, index))))
         if not tables:
             return
@@ -195,23 +201,23 @@ class Reader:
         doubled = pc.greater(held["rank_count"], held["rank_count_distinct"])
         shared = held.filter(pc.or_(several, doubled))["attempt_id"].combine_chunks()
         if len(shared):
-            self._choose(whole.filter(pc.is_in(whole["attempt_id"], value_set=shared)))
+            self._choose_rows(whole.filter(pc.is_in(whole["attempt_id"], value_set=shared)))
 
-    def _choose(self, keys: pa.Table) -> None:
+    def _choose_rows(self, keys: pa.Table) -> None:
         """Select the most complete row per rank of attempts in several parts."""
         wanted: dict[int, list[str]] = {}
         for part, attempt in sorted(set(zip(keys["part"].to_pylist(), keys["attempt_id"].to_pylist(), strict=True))):
             wanted.setdefault(part, []).append(attempt)
-        places: list[_Place] = []
+        places: list[_RowPlace] = []
         tables: list[pa.Table] = []
-        for indices, whole in self._wanted(wanted, SCHEMA):
+        for indices, whole in self._read_wanted(wanted, SCHEMA):
             for index, table in _split_by_part(indices, whole):
-                tables.append(doubles.reduced(table.cast(SCHEMA)))
-                places += [(index, number) for number in _numbers(table)]
+                tables.append(duplicates.with_list_checksums(table.cast(SCHEMA)))
+                places += [(index, number) for number in _duplicate_numbers(table)]
         if not tables:
             return
         rows = pa.concat_tables(tables)
-        kept, problems = doubles.choose(rows, np.array([part for part, _ in places]), self.parts)
+        kept, problems = duplicates.choose_rows(rows, np.array([part for part, _ in places]), self.parts)
         self.problems += problems
         for attempt, rank, place, counts in zip(
             rows["attempt_id"].to_pylist(), rows["rank"].to_pylist(), places, kept.tolist(), strict=True
@@ -219,16 +225,18 @@ class Reader:
             if counts and self._shared is not None:
                 self._shared.setdefault(attempt, {})[rank] = place
 
-    def _unshared(self, tables: Iterator[_Read], apart: list[pa.Table]) -> Iterator[pa.Table]:
+    def _unshared_rows(self, tables: Iterator[_ReadRows], apart: list[pa.Table]) -> Iterator[pa.Table]:
         """Return the rows of attempts that are complete in one part; `apart` receives the used rows of others."""
         places = self._shared or {}
         shared = sorted(places)
         for indices, table in tables:
             self.num_held += table.num_rows
-            there = _among(table["attempt_id"], shared)
+            there = _is_among(table["attempt_id"], shared)
             if there.any():
                 for index, mine in _split_by_part(indices[there], table.filter(pa.array(there))):
-                    keys = zip(mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _numbers(mine), strict=True)
+                    keys = zip(
+                        mine["attempt_id"].to_pylist(), mine["rank"].to_pylist(), _duplicate_numbers(mine), strict=True
+                    )
                     counting = [places[attempt].get(rank) == (index, number) for attempt, rank, number in keys]
                     apart.append(mine.filter(pa.array(counting, pa.bool_())))
                     self.num_copies += counting.count(False)
@@ -237,48 +245,52 @@ class Reader:
                 self._held.append((pa.concat_arrays(table["attempt_id"].chunks), indices.astype(np.int32)))
             yield table
 
-    def _wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_Read]:
+    def _read_wanted(self, wanted: Mapping[int, Sequence[str]], schema: pa.Schema) -> Iterator[_ReadRows]:
         """Read the rows of some attempts by part; unreadable parts are reported at the end."""
         everyone = sorted({attempt for some in wanted.values() for attempt in some})
-        for indices, table in Reader(self.parts)._tables(sorted(wanted), _schema(schema.names), None, wanted):
-            there = _among(table["attempt_id"], everyone)
+        for indices, table in Reader(self.parts)._part_tables(
+            sorted(wanted), _restricted_schema(schema.names), None, wanted
+        ):
+            there = _is_among(table["attempt_id"], everyone)
             yield (indices, table) if there.all() else (indices[there], table.filter(pa.array(there)))
 
-    def _tables(
+    def _part_tables(
         self,
         indices: Sequence[int],
         schema: pa.Schema,
-        on_progress: Told | None,
+        on_progress: OnProgress | None,
         wanted: Mapping[int, Sequence[str]] | None = None,
-    ) -> Iterator[_Read]:
+    ) -> Iterator[_ReadRows]:
         """Iterate over the tables of parts in order; several parts are opened at the same time."""
-        waiting: list[tuple[int, _Small]] = []
+        waiting: list[tuple[int, _SmallPart]] = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for done in range(0, len(indices), _AHEAD):
                 ahead = indices[done : done + _AHEAD]
-                opened = [pool.submit(_opened, self.parts[i], schema, wanted[i] if wanted else None) for i in ahead]
+                opened = [pool.submit(_open_part, self.parts[i], schema, wanted[i] if wanted else None) for i in ahead]
                 for index, future in zip(ahead, opened, strict=True):
                     try:
                         found = future.result()
                     except StoreError as error:
-                        self.problems.append(f"{error}; skipped; {store.REBUILD}")
+                        self.problems.append(f"{error}; skipped; {store.REBUILD_ADVICE}")
                         continue
-                    if index in self._unopened and isinstance(found, _Small):
+                    if index in self._unopened and isinstance(found, _SmallPart):
                         self.num_rows += found.table.num_rows - 1
                         self._unopened.remove(index)
-                    if waiting and not (isinstance(found, _Small) and _fits(found, [s for _, s in waiting])):
-                        yield from self._of_small(waiting, schema)
+                    if waiting and not (
+                        isinstance(found, _SmallPart) and _fits_together(found, [s for _, s in waiting])
+                    ):
+                        yield from self._read_small_parts(waiting, schema)
                         waiting = []
-                    if isinstance(found, _Small):
+                    if isinstance(found, _SmallPart):
                         waiting.append((index, found))
                     else:
-                        yield from self._of_large(index, *found)
+                        yield from self._read_large_part(index, *found)
                 if on_progress:
                     on_progress(done + len(ahead), len(indices))
         if waiting:
-            yield from self._of_small(waiting, schema)
+            yield from self._read_small_parts(waiting, schema)
 
-    def _of_large(self, index: int, problems: list[str], tables: Iterable[pa.Table]) -> Iterator[_Read]:
+    def _read_large_part(self, index: int, problems: list[str], tables: Iterable[pa.Table]) -> Iterator[_ReadRows]:
         num_rows = 0
         try:
             for table in tables:
@@ -287,38 +299,38 @@ class Reader:
             self.problems += problems
         except StoreError as error:
             rest = f"only its first {num_rows} rows were read" if num_rows else "skipped"
-            self.problems.append(f"{error}; {rest}; {store.REBUILD}")
+            self.problems.append(f"{error}; {rest}; {store.REBUILD_ADVICE}")
 
-    def _of_small(self, parts: list[tuple[int, _Small]], schema: pa.Schema) -> Iterator[_Read]:
+    def _read_small_parts(self, parts: list[tuple[int, _SmallPart]], schema: pa.Schema) -> Iterator[_ReadRows]:
         """Read similar small parts together; one by one if there is a problem."""
         problems = [small.opened.remark for _, small in parts if small.opened.remark]
-        table = _checked([small for _, small in parts], schema, problems)
+        table = _check_together([small for _, small in parts], schema, problems)
         if table is not None and not problems:
             yield np.repeat([i for i, _ in parts], [small.table.num_rows for _, small in parts]), table
             return
         for index, small in parts:
             problems = [small.opened.remark] if small.opened.remark else []
-            table = _checked([small], schema, problems)
+            table = _check_together([small], schema, problems)
             if table is None or (small.table.num_rows and not table.num_rows):
-                self.problems.append(f"cannot read {problems[-1]}; skipped; {store.REBUILD}")
+                self.problems.append(f"cannot read {problems[-1]}; skipped; {store.REBUILD_ADVICE}")
                 continue
             self.problems += problems
             yield np.full(table.num_rows, index), table
 
 
 #: Rows, and the part index of each.
-_Read = tuple[NDArray[np.int64], pa.Table]
+_ReadRows = tuple[NDArray[np.int64], pa.Table]
 
 
 @dataclass(frozen=True)
-class _Small:
+class _SmallPart:
     """A completely read small part, not yet checked."""
 
     opened: store.PartFile
     table: pa.Table
 
 
-def _fits(one: _Small, others: list[_Small]) -> bool:
+def _fits_together(one: _SmallPart, others: list[_SmallPart]) -> bool:
     """Whether the rows of a part can be checked together with those of others."""
     first = others[0]
     return (
@@ -330,19 +342,19 @@ def _fits(one: _Small, others: list[_Small]) -> bool:
     )
 
 
-def _checked(parts: list[_Small], schema: pa.Schema, problems: list[str]) -> pa.Table | None:
+def _check_together(parts: list[_SmallPart], schema: pa.Schema, problems: list[str]) -> pa.Table | None:
     """Return the checked rows of similar parts; None on failure, with the reason as last problem."""
     first = parts[0].opened
     try:
         raw = pa.concat_tables([small.table for small in parts])
         raw = raw.combine_chunks() if len(parts) > 1 else raw
-        return first.checked(first.fitted(raw, problems, IN_MEMORY), schema, problems)
-    except (StoreError, *CANNOT) as error:
-        problems.append(str(store.unreadable(first.path, error)).removeprefix("cannot read "))
+        return first.drop_invalid_attempts(first.fit_to_schema(raw, problems, IN_MEMORY), schema, problems)
+    except (StoreError, *CONVERSION_ERRORS) as error:
+        problems.append(str(store.unreadable_error(first.path, error)).removeprefix("cannot read "))
         return None
 
 
-def _among(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
+def _is_among(names: pa.Array | pa.ChunkedArray, wanted: Sequence[str]) -> NDArray[np.bool_]:
     """Whether each name is one of `wanted`.
 
     Args:
@@ -364,36 +376,36 @@ def _split_by_part(indices: NDArray[np.int64], table: pa.Table) -> Iterator[tupl
 
 
 #: Name of a part of one attempt, which is the attempt's id.
-_ATTEMPT = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}(-[0-9a-f]{6})?")
+_ATTEMPT_NAME = re.compile(r"\d{8}T\d{6}-[0-9a-f]{12}(-[0-9a-f]{6})?")
 
 #: Position of a row: index of its part, and number of earlier rows of the same attempt and rank there.
-_Place = tuple[int, int]
+_RowPlace = tuple[int, int]
 
 
-def _one_row(attempt: str) -> pa.Table:
+def _single_key(attempt: str) -> pa.Table:
     """The key of an attempt of one rank."""
-    return pa.table({"attempt_id": [attempt], "rank": [0]}, schema=_schema(()))
+    return pa.table({"attempt_id": [attempt], "rank": [0]}, schema=_restricted_schema(()))
 
 
-def _keys(part: Path) -> pa.Table | None:
+def _read_keys(part: Path) -> pa.Table | None:
     """Read attempt and rank of each row; empty if unreadable. None if the name tells the only attempt of a small part.
 
     `store.append` signs such parts; to open them once more takes a third of the time of a query over thousands.
     """
-    schema = _schema(())
+    schema = _restricted_schema(())
     try:
-        if _ATTEMPT.fullmatch(part.stem) and _is_small(part) and store.is_signed(part):
+        if _ATTEMPT_NAME.fullmatch(part.stem) and _is_small(part) and store.is_signed(part):
             return None
         opened = store.open_part(part)
-        columns = [name for name in opened.stored(schema) if name in schema.names]
+        columns = [name for name in opened.needed_columns(schema) if name in schema.names]
         keys = opened.file.read(columns=columns, use_threads=False)
         # Usual case, and ten times faster.
-        return keys if keys.schema.equals(schema) else opened.fitted(keys, []).select(schema.names)
-    except (StoreError, *CANNOT):
+        return keys if keys.schema.equals(schema) else opened.fit_to_schema(keys, []).select(schema.names)
+    except (StoreError, *CONVERSION_ERRORS):
         return schema.empty_table()
 
 
-def _numbers(table: pa.Table) -> list[int]:
+def _duplicate_numbers(table: pa.Table) -> list[int]:
     """Return for each row the number of earlier rows of the same attempt and rank."""
     seen: Counter[tuple[str, int]] = Counter()
     numbers = []
@@ -403,27 +415,27 @@ def _numbers(table: pa.Table) -> list[int]:
     return numbers
 
 
-def _joined(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _join_tables(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     size = 0
     for table in tables:
         waiting.append(table)
         size += _decoded_bytes(table)
         if size >= BATCH_BYTES or len(waiting) >= _MAX_TABLES:
-            yield _in_order(pa.concat_tables(waiting))
+            yield _sort_rows(pa.concat_tables(waiting))
             waiting, size = [], 0
     if waiting:
-        yield _in_order(pa.concat_tables(waiting))
+        yield _sort_rows(pa.concat_tables(waiting))
 
 
 def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame:
     """Combine tables to one DataFrame, sorted by attempt and rank."""
-    frame = Frame(_schema(columns))
+    frame = FrameBuilder(_restricted_schema(columns))
     keys = []
     for table in tables:
         keys.append(table.select(["attempt_id", "rank"]))
         frame.add(table)
-    whole = frame.finished()
+    whole = frame.build()
     if keys:
         order = pc.sort_indices(pa.concat_tables(keys), [("attempt_id", "ascending"), ("rank", "ascending")]).to_numpy()
         if not np.array_equal(order, np.arange(order.size)):
@@ -432,16 +444,16 @@ def to_frame(tables: Iterable[pa.Table], columns: Iterable[str]) -> pd.DataFrame
     return whole
 
 
-def _schema(columns: Iterable[str]) -> pa.Schema:
+def _restricted_schema(columns: Iterable[str]) -> pa.Schema:
     """Return the current schema restricted to these columns."""
     wanted = {"attempt_id", "rank", *columns}
     assert wanted <= set(SCHEMA.names), sorted(wanted - set(SCHEMA.names))
     return pa.schema([f for f in IN_MEMORY if f.name in wanted])
 
 
-def _opened(
+def _open_part(
     part: Path, schema: pa.Schema, wanted: Sequence[str] | None
-) -> _Small | tuple[list[str], Iterable[pa.Table]]:
+) -> _SmallPart | tuple[list[str], Iterable[pa.Table]]:
     """Open a part: a small one completely, a large one with its problems and lazily read tables.
 
     Args:
@@ -453,17 +465,17 @@ def _opened(
     opened = store.open_part(part)
     if _is_small(part):
         try:
-            table = opened.file.read(columns=opened.stored(schema), use_threads=False)
-        except CANNOT as error:
-            raise store.unreadable(part, error) from error
+            table = opened.file.read(columns=opened.needed_columns(schema), use_threads=False)
+        except CONVERSION_ERRORS as error:
+            raise store.unreadable_error(part, error) from error
         finally:
             opened.file.close()  # many are held at a time
-        return _Small(opened, table)
+        return _SmallPart(opened, table)
     problems = [opened.remark] if opened.remark else []
-    return problems, _ahead(_streamed(opened, schema, wanted, problems))
+    return problems, _open_ahead(_stream_part(opened, schema, wanted, problems))
 
 
-def _ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+def _open_ahead(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     """Open parts ahead: each is read while the previous one is used."""
     with ThreadPoolExecutor(1) as pool:
         coming = pool.submit(next, tables, None)
@@ -476,37 +488,41 @@ def _is_small(part: Path) -> bool:
     return part.is_file() and part.stat().st_size < _SMALL_PART_BYTES
 
 
-def _streamed(
+def _stream_part(
     opened: store.PartFile, schema: pa.Schema, wanted: Sequence[str] | None, problems: list[str]
 ) -> Iterator[pa.Table]:
     """Iterate over the tables of a large part; rows of an attempt stay together."""
-    part, file, names = opened.path, opened.file, opened.stored(schema)
+    part, file, names = opened.path, opened.file, opened.needed_columns(schema)
     try:
         if LONG_TEXT in names:
             # A text in many rows is decoded once.
             file = pq.ParquetFile(part, metadata=file.metadata, read_dictionary=[LONG_TEXT])
         num_rows = int(BATCH_BYTES // _bytes_per_row(file, names))
         if num_rows >= file.metadata.num_rows or not _is_grouped(file):
-            yield opened.checked(opened.fitted(file.read(columns=names), problems, IN_MEMORY), schema, problems)
+            yield opened.drop_invalid_attempts(
+                opened.fit_to_schema(file.read(columns=names), problems, IN_MEMORY), schema, problems
+            )
             return
-        groups = [g for g in range(file.metadata.num_row_groups) if wanted is None or _may_hold(file, g, wanted)]
+        groups = [
+            g for g in range(file.metadata.num_row_groups) if wanted is None or _may_hold_attempts(file, g, wanted)
+        ]
         held: pa.Table | None = None
         for batch in file.iter_batches(max(1, num_rows), row_groups=groups, columns=names):
-            table = opened.fitted(pa.Table.from_batches([batch]), problems, IN_MEMORY)
+            table = opened.fit_to_schema(pa.Table.from_batches([batch]), problems, IN_MEMORY)
             table = pa.concat_tables([held, table]) if held else table
             ids = table["attempt_id"]
             # The last attempt may continue in the next batch.
             complete = table.num_rows - (pc.sum(pc.equal(ids, ids[-1])).as_py() or 0)
             held = table.slice(complete)
             if complete:
-                yield opened.checked(table.slice(0, complete), schema, problems)
+                yield opened.drop_invalid_attempts(table.slice(0, complete), schema, problems)
         if held:
-            yield opened.checked(held, schema, problems)
-    except CANNOT as error:
-        raise store.unreadable(part, error) from error
+            yield opened.drop_invalid_attempts(held, schema, problems)
+    except CONVERSION_ERRORS as error:
+        raise store.unreadable_error(part, error) from error
 
 
-def _may_hold(file: pq.ParquetFile, group: int, attempts: Sequence[str]) -> bool:
+def _may_hold_attempts(file: pq.ParquetFile, group: int, attempts: Sequence[str]) -> bool:
     """Whether an attempt lies between the first and last attempt of a row group."""
     index = next(i for i in range(file.metadata.num_columns) if file.schema.column(i).path == "attempt_id")
     limits = file.metadata.row_group(group).column(index).statistics
@@ -544,12 +560,12 @@ def _decoded_bytes(table: pa.Table) -> int:
     return size
 
 
-def _batch(table: pa.Table) -> Batch:
+def _to_batch(table: pa.Table) -> Batch:
     names = [name for name in table.column_names if name in NUMBER_LISTS]
-    return Batch(table.drop_columns(names).combine_chunks(), {name: _lists(table[name]) for name in names})
+    return Batch(table.drop_columns(names).combine_chunks(), {name: _ragged_column(table[name]) for name in names})
 
 
-def _in_order(table: pa.Table) -> pa.Table:
+def _sort_rows(table: pa.Table) -> pa.Table:
     """Sort by attempt and rank; keep the first of equal keys."""
     order = pc.sort_indices(table, [("attempt_id", "ascending"), ("rank", "ascending")])
     keys = table.select(["attempt_id", "rank"]).take(order)
@@ -560,7 +576,7 @@ def _in_order(table: pa.Table) -> pa.Table:
     return table if np.array_equal(places, np.arange(table.num_rows)) else table.take(pa.array(places))
 
 
-def _lists(column: pa.ChunkedArray) -> RaggedArray:
+def _ragged_column(column: pa.ChunkedArray) -> RaggedArray:
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
     starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
     return RaggedArray(pc.list_flatten(column).to_numpy(), starts)

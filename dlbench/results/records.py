@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlbench.json_text import dump_json, load_json
-from dlbench.names import excerpt, why_unsafe
+from dlbench.safe_names import excerpt, why_unsafe
 
 SCHEMA_VERSION = 1
 #: ok: reached the confidence target; unstable: measured, but stopped at a limit; other statuses have an error.
@@ -22,9 +22,9 @@ DONE_STATUSES = ("ok", "unstable")
 #: Statuses that end a case: out of memory would fail again. Only `--fresh` tries again.
 FINAL_STATUSES = (*DONE_STATUSES, "oom")
 #: Reasons for lower clocks that a user set: recorded, but not throttling.
-CHOSEN_CLOCKS = ("applications_clocks", "display_clocks")
+CHOSEN_CLOCK_REASONS = ("applications_clocks", "display_clocks")
 #: The power limit, the normal throttle reason under load. Other reasons mean a problem of cooling, supply or board.
-POWER_CAP = "sw_power_cap"
+POWER_CAP_REASON = "sw_power_cap"
 #: Scopes of energy meters that all ranks of a node share.
 SHARED_SCOPES = ("package", "node")
 #: Share of the cores that other processes may use before a warning.
@@ -305,7 +305,7 @@ def shared_facts(record: Record) -> dict[str, Any] | None:
     return facts | {"facts_from": measured.facts_from or record.attempt_id}
 
 
-def details_of(text: object) -> dict[str, Any]:
+def parse_details(text: object) -> dict[str, Any]:
     """Parse `system_details`; empty if it is not from a worker."""
     try:
         details = load_json(text) if isinstance(text, str) else None
@@ -333,27 +333,27 @@ def from_dict(cls: type, values: Any) -> Any:
     made = {}
     for f in dataclasses.fields(cls):
         if f.name in values:
-            made[f.name] = _typed(values[f.name], str(f.type), f"{f.name} of {cls.__name__}")
+            made[f.name] = _check_type(values[f.name], str(f.type), f"{f.name} of {cls.__name__}")
         elif f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING:
             raise ValueError(f"{cls.__name__} has no {f.name}")
     return cls(**made)
 
 
-def _typed(value: Any, wanted: str, what: str) -> Any:
+def _check_type(value: Any, wanted: str, what: str) -> Any:
     """Check that `value` has the type of a field's annotation; null is allowed in arrays of numbers."""
     optional, wanted = wanted.endswith(" | None"), wanted.removesuffix(" | None")
     if value is None and optional:
         return None
     if wanted in ("tuple[float, ...]", "tuple[int, ...]", "tuple[str, ...]"):
         if isinstance(value, list | tuple):
-            return tuple(_typed(item, f"{wanted[6:-6]} | None", what) for item in value)
-    elif wanted not in _KINDS or _is_kind(value, wanted):
+            return tuple(_check_type(item, f"{wanted[6:-6]} | None", what) for item in value)
+    elif wanted not in _TYPE_NAMES or _is_kind(value, wanted):
         return tuple(value) if isinstance(value, list) else value
-    raise ValueError(f"{what} is {excerpt(value)}, not {_KINDS.get(wanted, 'a list of such')}")
+    raise ValueError(f"{what} is {excerpt(value)}, not {_TYPE_NAMES.get(wanted, 'a list of such')}")
 
 
 #: Field types, as messages describe them.
-_KINDS = {
+_TYPE_NAMES = {
     "str": "a text",
     "int": "a whole number of up to 63 bits",
     "float": "a number",

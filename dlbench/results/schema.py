@@ -28,9 +28,9 @@ _ARROW_TYPES = {
     "dict[str, Any]": pa.string(),  # JSON text
     "Protocol": pa.string(),  # JSON text
 }
-_UNITS = {"s": "s", "j": "J", "w": "W", "bytes": "B", "mhz": "MHz", "c": "°C", "flop": "FLOP", "macs": "MAC"}
-_TIMES = ("started_at", "finished_at")
-_TWICE = ("before", "after")
+_UNIT_OF_SUFFIX = {"s": "s", "j": "J", "w": "W", "bytes": "B", "mhz": "MHz", "c": "°C", "flop": "FLOP", "macs": "MAC"}
+_TIME_COLUMNS = ("started_at", "finished_at")
+_BEFORE_AND_AFTER = ("before", "after")
 #: Columns that parts written before 2026-11-28 lack. Add new columns here.
 ADDED_LATER = frozenset(
     (
@@ -42,9 +42,14 @@ ADDED_LATER = frozenset(
         *("loader_cpu_s", "loader_memory_bytes"),
         *("cuda_graph", "cudnn_benchmark_limit", "prefetch", "fold_batch_norm", "freeze", "flush_denormals", "threads"),
         *("fingerprint_deviation", "fingerprint_limit", "fingerprint_of"),
-        *(f"ecc_{k}_{t}_{w}" for k in ("corrected", "uncorrected") for t in ("volatile", "aggregate") for w in _TWICE),
-        *(f"rows_remapped_{kind}_{when}" for kind in ("corrected", "uncorrected") for when in _TWICE),
-        *(f"remap_{what}_{when}" for what in ("pending", "failed") for when in _TWICE),
+        *(
+            f"ecc_{k}_{t}_{w}"
+            for k in ("corrected", "uncorrected")
+            for t in ("volatile", "aggregate")
+            for w in _BEFORE_AND_AFTER
+        ),
+        *(f"rows_remapped_{kind}_{when}" for kind in ("corrected", "uncorrected") for when in _BEFORE_AND_AFTER),
+        *(f"remap_{what}_{when}" for what in ("pending", "failed") for when in _BEFORE_AND_AFTER),
         "xid_events",
         *("power_cap_w", "clock_mhz", "system_firmware"),
     )
@@ -60,26 +65,26 @@ DEFAULTS: dict[str, Any] = {
 
 def unit_of(column: str) -> str:
     """Return the unit at the end of a column name, or "": ``unit_of("step_s") == "s"``."""
-    return _UNITS.get(column.rpartition("_")[2], "")
+    return _UNIT_OF_SUFFIX.get(column.rpartition("_")[2], "")
 
 
-def _field(column: str, annotation: str) -> pa.Field:
-    if column in _TIMES:
+def _arrow_field(column: str, annotation: str) -> pa.Field:
+    if column in _TIME_COLUMNS:
         return pa.field(column, pa.timestamp("ms", tz="UTC"))
     arrow_type = _ARROW_TYPES[annotation.removesuffix(" | None")]
     unit = unit_of(column) if arrow_type not in (pa.string(), pa.bool_()) else ""
     return pa.field(column, arrow_type, metadata={"unit": unit} if unit else None)
 
 
-def _fields(cls: type, prefix: str = "", without: tuple[str, ...] = ()) -> list[pa.Field]:
-    return [_field(prefix + f.name, str(f.type)) for f in dataclasses.fields(cls) if f.name not in without]
+def _arrow_fields(cls: type, prefix: str = "", without: tuple[str, ...] = ()) -> list[pa.Field]:
+    return [_arrow_field(prefix + f.name, str(f.type)) for f in dataclasses.fields(cls) if f.name not in without]
 
 
 SCHEMA: pa.Schema = pa.schema(
-    _fields(Record, without=("case", "ranks"))
-    + _fields(Case)
-    + _fields(Measurement)
-    + _fields(System, prefix="system_"),
+    _arrow_fields(Record, without=("case", "ranks"))
+    + _arrow_fields(Case)
+    + _arrow_fields(Measurement)
+    + _arrow_fields(System, prefix="system_"),
     metadata={"dlbench_schema_version": str(SCHEMA_VERSION)},
 )
 
@@ -92,14 +97,14 @@ IN_MEMORY: pa.Schema = pa.schema(
 )
 
 
-def rows(record: Record) -> list[dict[str, Any]]:
+def record_rows(record: Record) -> list[dict[str, Any]]:
     """Return the rows of one record: one per rank, or one with an empty measurement if no rank reported."""
     head = {f.name: getattr(record, f.name) for f in dataclasses.fields(Record) if f.name not in ("case", "ranks")}
     case = {**record.case, "protocol": json.dumps(record.case.get("protocol", {}), sort_keys=True)}
-    return [head | case | _measured(s, m) for s, m in record.ranks or ((System(), Measurement(rank=0)),)]
+    return [head | case | _rank_values(s, m) for s, m in record.ranks or ((System(), Measurement(rank=0)),)]
 
 
-def _measured(system: System, measurement: Measurement) -> dict[str, Any]:
+def _rank_values(system: System, measurement: Measurement) -> dict[str, Any]:
     values = dataclasses.asdict(measurement)
     values |= {f"system_{name}": value for name, value in dataclasses.asdict(system).items()}
     values["system_details"] = dump_json(system.details)
@@ -108,11 +113,13 @@ def _measured(system: System, measurement: Measurement) -> dict[str, Any]:
 
 def to_table(records: list[Record]) -> pa.Table:
     """Convert records to one Arrow table of `SCHEMA`."""
-    return pa.Table.from_pylist([_with_times(row) for record in records for row in rows(record)], schema=SCHEMA)
+    return pa.Table.from_pylist(
+        [_with_parsed_times(row) for record in records for row in record_rows(record)], schema=SCHEMA
+    )
 
 
-def _with_times(row: dict[str, Any]) -> dict[str, Any]:
+def _with_parsed_times(row: dict[str, Any]) -> dict[str, Any]:
     # Arrow needs datetime objects; JSON has texts.
     from datetime import datetime
 
-    return row | {name: datetime.fromisoformat(row[name]) for name in _TIMES if row.get(name)}
+    return row | {name: datetime.fromisoformat(row[name]) for name in _TIME_COLUMNS if row.get(name)}

@@ -21,45 +21,45 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dlbench.errors import StoreError, UnknownName
-from dlbench.names import excerpt, why_unsafe
-from dlbench.results.doubles import contains
-from dlbench.results.merging import drop_doubles, merge
+from dlbench.results.duplicates import contains_rows
+from dlbench.results.merging import drop_contained_parts, merge
 from dlbench.results.parts import (
-    NOT_CASES,
-    REBUILD,
+    NON_CASE_FOLDERS,
+    REBUILD_ADVICE,
     SkippedPart,
-    find,
+    find_parts,
     is_signed,
     open_part,
-    parts,
+    open_signed_writer,
+    part_files,
     read_part,
-    rows_of,
-    unreadable,
-    writing_signed,
+    read_pieces,
+    unreadable_error,
 )
 from dlbench.results.reader import Reader
 from dlbench.results.records import DONE_STATUSES, FINAL_STATUSES, Record
 from dlbench.results.schema import ADDED_LATER, IN_MEMORY, SCHEMA, to_table
+from dlbench.safe_names import excerpt, why_unsafe
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = [
-    "NOT_CASES",
-    "REBUILD",
+    "NON_CASE_FOLDERS",
+    "REBUILD_ADVICE",
     "SkippedPart",
     "append",
     "attempt_ids",
-    "drop_doubles",
+    "drop_contained_parts",
     "final_keys",
     "is_signed",
     "load",
     "merge",
-    "parts",
+    "part_files",
     "read",
     "read_part",
-    "unreadable",
-    "warn_of",
+    "unreadable_error",
+    "warn_skipped",
 ]
 
 #: Columns that identify the case of a row, whether it has ended, and whether all ranks are present.
@@ -84,13 +84,13 @@ def append(root: Path, record: Record, make_folder: bool = True) -> Path:
         table = to_table([record])
     except (pa.ArrowException, OverflowError, ValueError, TypeError) as error:
         raise StoreError(f"cannot store {record.attempt_id}: {error}") from error
-    target = _free_name(root, record.attempt_id)
-    with writing_signed(target, make_folder) as writer:
+    target = _free_part_path(root, record.attempt_id)
+    with open_signed_writer(target, make_folder) as writer:
         writer.write_table(table)
     return target
 
 
-def _free_name(root: Path, attempt_id: str) -> Path:
+def _free_part_path(root: Path, attempt_id: str) -> Path:
     """Return a free name for the part of this attempt; readable files are never replaced.
 
     An unreadable file is kept under another name.
@@ -123,19 +123,19 @@ def attempt_ids(
             in any column, and foreign files must hold each value of the record.
     """
     known: set[str] = set()
-    for part in find(root)[0] if among is None else among:
+    for part in find_parts(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns about it
             if is_signed(part):
                 ids = set(read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
             elif set(SCHEMA.names) - ADDED_LATER <= open_part(part).columns:
-                ids = _whole_attempts(read_part(part, _RANK_COLUMNS))
+                ids = _complete_attempts(read_part(part, _RANK_COLUMNS))
             else:
                 continue
-            known |= _proven(part, ids, original) if original else ids
+            known |= _verified_attempts(part, ids, original) if original else ids
     return known
 
 
-def _proven(part: Path, ids: set[str], original: Callable[[str], Record | None]) -> set[str]:
+def _verified_attempts(part: Path, ids: set[str], original: Callable[[str], Record | None]) -> set[str]:
     """Return those of these attempts of which the part, read completely, holds each value of the record.
 
     Raises:
@@ -143,15 +143,15 @@ def _proven(part: Path, ids: set[str], original: Callable[[str], Record | None])
     """
     wrong: set[str] = set()
     signed = is_signed(part)
-    for piece in rows_of(part):
+    for piece in read_pieces(part):
         for attempt in () if signed else ids.intersection(piece["attempt_id"].to_pylist()):
             record = original(attempt)
-            if record is not None and not contains(piece, to_table([record])):
+            if record is not None and not contains_rows(piece, to_table([record])):
                 wrong.add(attempt)
     return ids - wrong
 
 
-def _whole_attempts(rows: pa.Table) -> set[str]:
+def _complete_attempts(rows: pa.Table) -> set[str]:
     """Return the attempts with all their ranks."""
     counted = rows.group_by("attempt_id").aggregate([("rank", "count_distinct"), ("world_size", "max")])
     done = set(rows.filter(pc.is_in(rows["status"], pa.array(DONE_STATUSES)))["attempt_id"].to_pylist())
@@ -172,15 +172,15 @@ def final_keys(root: Path, among: Iterable[Path] | None = None) -> set[tuple[str
         among: only these parts.
     """
     ended = set()
-    for part in find(root)[0] if among is None else among:
+    for part in find_parts(root)[0] if among is None else among:
         with contextlib.suppress(StoreError):  # `read` warns about it
             # The worker writes both or none, and lists take much longer to read.
             samples = "window_s" if is_signed(part) else "step_s"
-            ended |= _ended(read_part(part, [*_KEY_COLUMNS, samples]), samples)
+            ended |= _ended_keys(read_part(part, [*_KEY_COLUMNS, samples]), samples)
     return ended
 
 
-def _ended(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
+def _ended_keys(rows: pa.Table, samples: str) -> set[tuple[str, int, str, str, str]]:
     measured = [bool(value) for value in rows[samples].to_pylist()]
     return {
         (row["suite"], row["suite_version"], row["case_id"], row["system_key"] or "", row["network_key"] or "")
@@ -197,9 +197,9 @@ def read(sources: str | Path | Sequence[str | Path]) -> pa.Table:
     Raises:
         StoreError: a source does not exist, or is a file that cannot be read.
     """
-    reader = Reader.of([sources] if isinstance(sources, str | Path) else sources)
+    reader = Reader.from_sources([sources] if isinstance(sources, str | Path) else sources)
     tables = list(reader.tables(SCHEMA.names))
-    warn_of(reader.problems)
+    warn_skipped(reader.problems)
     return pa.concat_tables(tables) if tables else IN_MEMORY.empty_table()
 
 
@@ -221,14 +221,14 @@ def load(sources: str | Path | Sequence[str | Path] = "results", columns: Sequen
         if name not in SCHEMA.names:
             raise UnknownName("column", name, SCHEMA.names)
     named = [sources] if isinstance(sources, str | Path) else list(sources)
-    reader = Reader.of(named)
+    reader = Reader.from_sources(named)
     frame = reader.frame(SCHEMA.names if columns is None else columns)
-    warn_of(reader.problems)
+    warn_skipped(reader.problems)
     frame.attrs["sources"] = list(map(str, named))
     return frame if columns is None else frame[list(columns)]
 
 
-def warn_of(problems: Sequence[str]) -> None:
+def warn_skipped(problems: Sequence[str]) -> None:
     """Emit a `SkippedPart` warning per problem, at the line of the caller's caller."""
     for problem in problems:
         warnings.warn(problem, SkippedPart, stacklevel=3)

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dlbench.results import bounds_store, parts
-from dlbench.results.bounds_schema import read_files
+from dlbench.results.bounds_schema import read_run_files
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FOLDER = "trainings"
+TRAININGS_FOLDER = "trainings"
 _TYPES = {"str": pa.string(), "int": pa.int64(), "float": pa.float64()}
-_CURVES = ("epoch_s", "training_loss", "validation_loss", "training_accuracy", "validation_accuracy")
+_CURVE_COLUMNS = ("epoch_s", "training_loss", "validation_loss", "training_accuracy", "validation_accuracy")
 
 
-def _scalars() -> list[str]:
-    return [f.name for f in dataclasses.fields(TrainingRun) if f.name not in (*_CURVES, "training", "warnings")]
+def _scalar_columns() -> list[str]:
+    return [f.name for f in dataclasses.fields(TrainingRun) if f.name not in (*_CURVE_COLUMNS, "training", "warnings")]
 
 
 SCHEMA: pa.Schema = pa.schema(
@@ -31,39 +31,41 @@ SCHEMA: pa.Schema = pa.schema(
     + [
         pa.field(f.name, _TYPES[str(f.type).removesuffix(" | None")])
         for f in dataclasses.fields(TrainingRun)
-        if f.name in _scalars()
+        if f.name in _scalar_columns()
     ]
     + [pa.field("warnings", pa.list_(pa.string())), pa.field("epoch", pa.int64())]
-    + [pa.field(name, pa.float64()) for name in _CURVES]
+    + [pa.field(name, pa.float64()) for name in _CURVE_COLUMNS]
 )
 
 
-def rows(run: TrainingRun) -> list[dict[str, Any]]:
+def epoch_rows(run: TrainingRun) -> list[dict[str, Any]]:
     """Return one row per epoch; each row repeats the values of the whole training."""
     head = {name: run.training[name] for name in SCHEMA.names if name in run.training and name != "learning_rate"}
-    head |= {name: getattr(run, name) for name in (*_scalars(), "warnings")}
-    curves = {name: getattr(run, name) for name in _CURVES}
+    head |= {name: getattr(run, name) for name in (*_scalar_columns(), "warnings")}
+    curves = {name: getattr(run, name) for name in _CURVE_COLUMNS}
     return [
         head | {"epoch": i + 1} | {name: values[i] if i < len(values) else None for name, values in curves.items()}
         for i in range(len(run.epoch_s))
     ]
 
 
-def write(folder: Path, run: TrainingRun) -> Path:
+def write_training(folder: Path, run: TrainingRun) -> Path:
     """Write one training to the results folder `folder`; return the file.
 
     Raises:
         StoreError: the folder cannot be written.
     """
-    target = folder / FOLDER / f"training-{run.run_id}.parquet"
-    return parts.write(target, pa.Table.from_pylist(rows(run), schema=SCHEMA))
+    target = folder / TRAININGS_FOLDER / f"training-{run.run_id}.parquet"
+    return parts.write_part(target, pa.Table.from_pylist(epoch_rows(run), schema=SCHEMA))
 
 
-def read(sources: Sequence[str | Path]) -> pd.DataFrame:
+def read_trainings(sources: Sequence[str | Path]) -> pd.DataFrame:
     """Read the epochs of all trainings in these sources; unreadable files are skipped with a `SkippedPart` warning.
 
     Args:
         sources: as for `store.load`. A folder may contain several stores.
     """
-    folders = dict.fromkeys(bounds_store.folders_of(sources))
-    return read_files([f for one in folders for f in sorted((one / FOLDER).glob("training-*.parquet"))], SCHEMA)
+    folders = dict.fromkeys(bounds_store.store_folders(sources))
+    return read_run_files(
+        [f for one in folders for f in sorted((one / TRAININGS_FOLDER).glob("training-*.parquet"))], SCHEMA
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.errors import BadInput, UnknownName
-from dlbench.names import excerpt
+from dlbench.safe_names import excerpt
 from dlbench.toml_file import typed
 
 MODES = ("training", "inference")
@@ -251,7 +251,7 @@ def changed_axes(case: Case) -> list[str]:
     return [axis for axis in AXES if getattr(case, axis) != _DEFAULTS[axis]]
 
 
-def describe(axis: str, value: object) -> str:
+def describe_axis(axis: str, value: object) -> str:
     """Describe one value of an axis: "compile default", "8 threads"; "" for what needs no words, its plain default."""
     return "" if value == _DEFAULTS.get(axis) else value_name(axis, value)
 
@@ -259,7 +259,7 @@ def describe(axis: str, value: object) -> str:
 def value_name(axis: str, value: object) -> str:
     """Name one value of an axis, so that it is understood without its heading: "2 loader workers", "JPEG files"."""
     if axis in ("threads", "loader_workers"):
-        return units.counted(int(str(value)), axis.replace("_", " ").removesuffix("s"))
+        return units.count_text(int(str(value)), axis.replace("_", " ").removesuffix("s"))
     if axis in ("power_cap_w", "clock_mhz"):
         return f"{value} {'W' if axis == 'power_cap_w' else 'MHz'}"
     if axis == "bucket_cap_mb":

@@ -466,7 +466,7 @@ _MODELS = (
 CATALOG: dict[str, Model] = {model.name: model for model in _MODELS}
 
 
-def find(name: str) -> Model | None:
+def find_model(name: str) -> Model | None:
     """Return the network `name`, which may end in a sequence length; None if it is not in the catalogue.
 
     Raises:
@@ -480,10 +480,10 @@ def find(name: str) -> Model | None:
         raise BadInput(f"model '{name}': {base} does not take sequences of tokens; write '{base}'")
     if not length.isascii() or not length.isdigit() or not 1 <= int(length) <= model.longest:
         raise BadInput(f"model '{name}': {base} takes sequences of 1 to {model.longest} tokens, not '{length}'")
-    return _at_length(model, name, int(length))
+    return _with_length(model, name, int(length))
 
 
-def _at_length(model: Model, name: str, length: int) -> Model:
+def _with_length(model: Model, name: str, length: int) -> Model:
     """`model` for sequences of `length` tokens: attention grows with its square, all else with it."""
     before = model.input_shape[-1]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlbench.errors import BadInput
-from dlbench.suites.case import AXES, Case, Protocol, describe
+from dlbench.suites.case import AXES, Case, Protocol, describe_axis
 
 #: In the order in which they are tried: what mostly gives much comes first, and what takes long to start comes last.
 LEVERS = (
@@ -48,13 +48,13 @@ def values_to_try(case: Case, precisions: Sequence[str], num_threads: int) -> di
         fewer = {count for count in (1, num_threads // 2) if 0 < count < num_threads}
         found |= {"flush_denormals": ("off", "on"), "threads": (0, *sorted(fewer))}
     return {
-        axis: tuple(v for v in found[axis] if v != getattr(case, axis) and changed(case, **{axis: v}) is not None)
+        axis: tuple(v for v in found[axis] if v != getattr(case, axis) and with_values(case, **{axis: v}) is not None)
         for axis in LEVERS
         if axis in found
     }
 
 
-def changed(case: Case, **axes: Any) -> Case | None:
+def with_values(case: Case, **axes: Any) -> Case | None:
     """Return the case with these values; None if they do not fit together."""
     try:
         found = dataclasses.replace(case, **axes)
@@ -78,7 +78,7 @@ class Change:
         return self.after / self.before
 
 
-def path(measured: Mapping[Case, float], first: Case, best: Case) -> list[Change]:
+def improvement_path(measured: Mapping[Case, float], first: Case, best: Case) -> list[Change]:
     """Describe the way from `first` to `best` over measured settings, each time by the change that gives most.
 
     Args:
@@ -111,7 +111,7 @@ def missing_on_path(measured: Mapping[Case, float], first: Case, best: Case) -> 
     now = first
     for axis in LEVERS:
         if getattr(now, axis) != getattr(best, axis):
-            following = changed(now, **{axis: getattr(best, axis)})
+            following = with_values(now, **{axis: getattr(best, axis)})
             if following is None:
                 continue
             if following not in measured:
@@ -124,12 +124,12 @@ def describe_change(axis: str, value: object) -> str:
     """Describe a change of an axis: "batch size 64", "compile default", "threads 1", "cuda graph off"."""
     if axis in ("memory_format", "precision"):
         return str(value)
-    text = describe(axis, value)
+    text = describe_axis(axis, value)
     if not text:
         return f"{axis.replace('_', ' ')} {'as PyTorch chooses' if value == 0 else value}"
     return f"{axis.replace('_', ' ')} {value}" if axis in ("batch_size", "optimizer_impl") else text
 
 
-def setting(case: Case) -> Case:
+def without_protocol(case: Case) -> Case:
     """The setting of a case: without its protocol and the number of its process."""
     return dataclasses.replace(case, protocol=Protocol(), repeat=0)

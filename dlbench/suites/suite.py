@@ -30,30 +30,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.errors import BadInput, UnknownName
-from dlbench.names import excerpt
+from dlbench.safe_names import excerpt
 from dlbench.suites.case import AXES, CHOICES, DEVICES, Case, Protocol, changed_axes, check_types, make_protocol
 from dlbench.toml_file import TomlFile, read_toml, typed
 
 #: [train] is for `dlbench train` (`dlbench.suites.training`).
-_KEYS = ("name", "version", "description", "axes", "exclude", "protocol", "train")
+_TOP_LEVEL_KEYS = ("name", "version", "description", "axes", "exclude", "protocol", "train")
 #: Beside the axes of a case: the batch over all devices, for strong scaling; it becomes a batch per device.
 GLOBAL_BATCH = "global_batch"
 #: Keys of an exclude table besides the axes; derived from the axes.
-_DERIVED = (GLOBAL_BATCH, "world_size")
-_SYNCHRONISATION = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
-_UPDATE = ("optimizer", "optimizer_impl")
-_LOADING = ("loader", "loader_workers", "data_path")
-_INFERENCE = ("fold_batch_norm", "freeze")
+_DERIVED_AXES = (GLOBAL_BATCH, "world_size")
+_SYNCHRONISATION_AXES = ("bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
+_OPTIMIZER_AXES = ("optimizer", "optimizer_impl")
+_LOADER_AXES = ("loader", "loader_workers", "data_path")
+_INFERENCE_AXES = ("fold_batch_norm", "freeze")
 #: Default number of fresh processes per case: fewer do not show the spread between processes.
 DEFAULT_PROCESSES = 3
 #: Keys of [protocol] for the number of processes; not part of a case, because processes may be added later.
-_COUNTS = ("processes", "max_processes")
-_MOST_PROCESSES = 10_000
+_PROCESS_KEYS = ("processes", "max_processes")
+_MAX_PROCESSES = 10_000
 #: More are a slip of the pen: at ten seconds each these take eleven days.
 MAX_COMBINATIONS = 100_000
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_SUITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Suite:
             BadInput: a value is invalid for its axis, or all cases are excluded.
         """
         if GLOBAL_BATCH in self.axes and "batch_size" in self.axes:
-            place = self._where(GLOBAL_BATCH, "batch_size")
+            place = self._source_of(GLOBAL_BATCH, "batch_size")
             raise BadInput(f"{place}: both batch_size and global_batch are set; remove one of them")
         names = [axis for axis in (GLOBAL_BATCH, *AXES) if axis in self.axes]
         self._check_size()
@@ -90,13 +90,13 @@ class Suite:
         for values in itertools.product(*(self.axes[name] for name in names)):
             setting = dict(zip(names, values, strict=True))
             try:
-                case = self._case(setting, device)
+                case = self._make_case(setting, device)
             except BadInput:
                 # An invalid combination is accepted if it is excluded.
-                if any(_matches(_as_written(setting, device), pattern) for pattern in self.exclude):
+                if any(_matches_exclude(_setting_values(setting, device), pattern) for pattern in self.exclude):
                     continue
                 raise
-            if not any(_matches(_as_run(case), pattern) for pattern in self.exclude):
+            if not any(_matches_exclude(_case_values(case), pattern) for pattern in self.exclude):
                 found.setdefault(case.id, case)
         if not found:
             raise BadInput(f"{self.source} has no cases: every combination is excluded; relax [[exclude]]")
@@ -129,58 +129,58 @@ class Suite:
     def _check_size(self) -> None:
         size = math.prod(map(len, self.axes.values()))
         if size > MAX_COMBINATIONS:
-            place = self._where(*self.axes)
+            place = self._source_of(*self.axes)
             raise BadInput(f"{place}: the axes have {size} combinations; a suite may have at most {MAX_COMBINATIONS}")
 
     def _check_values(self) -> None:
         """Look at each value alone: what a case leaves out, such as a single rank's bucket, must be valid too."""
         for axis, values in self.axes.items():
-            wrong = [value for value in values if axis != GLOBAL_BATCH and _wrong({axis: value})]
+            wrong = [value for value in values if axis != GLOBAL_BATCH and _invalid_axes({axis: value})]
             if wrong:
-                self._made({axis: wrong[0]})
+                self._build_case({axis: wrong[0]})
 
-    def _case(self, setting: dict[str, Any], device: str) -> Case:
+    def _make_case(self, setting: dict[str, Any], device: str) -> Case:
         if setting.get("device", "auto") == "auto":
             setting = setting | {"device": device}
         if GLOBAL_BATCH in setting:
-            setting = self._divided(setting)
-        if setting.get("mode") == "inference" or _ranks(setting) == 1:
+            setting = self._divide_global_batch(setting)
+        if setting.get("mode") == "inference" or _num_ranks(setting) == 1:
             # A single rank reduces no gradients: cases that differ only in that are the same.
-            setting = {axis: value for axis, value in setting.items() if axis not in _SYNCHRONISATION}
+            setting = {axis: value for axis, value in setting.items() if axis not in _SYNCHRONISATION_AXES}
         if setting.get("mode") == "inference":
             # No optimizer runs: cases that differ in it alone are one case.
-            setting = {axis: value for axis, value in setting.items() if axis not in _UPDATE}
+            setting = {axis: value for axis, value in setting.items() if axis not in _OPTIMIZER_AXES}
         else:
-            setting = {axis: value for axis, value in setting.items() if axis not in _INFERENCE}
+            setting = {axis: value for axis, value in setting.items() if axis not in _INFERENCE_AXES}
         data = setting.get("data", "synthetic")
-        unused = {"synthetic": (*_LOADING, "prefetch"), "synthetic_host": _LOADING}.get(data, ())
-        case = self._made({axis: value for axis, value in setting.items() if axis not in unused})
+        unused = {"synthetic": (*_LOADER_AXES, "prefetch"), "synthetic_host": _LOADER_AXES}.get(data, ())
+        case = self._build_case({axis: value for axis, value in setting.items() if axis not in unused})
         try:
             case.require_possible()
         except BadInput as error:
-            raise BadInput(f"{self._where(*changed_axes(case))}: {error}") from None
+            raise BadInput(f"{self._source_of(*changed_axes(case))}: {error}") from None
         return case
 
-    def _made(self, setting: dict[str, Any]) -> Case:
+    def _build_case(self, setting: dict[str, Any]) -> Case:
         try:
             return Case(**{"model": "any", **check_types(Case, setting)}, protocol=self.protocol)
         except UnknownName as error:
-            raise BadInput(f"{error} [{self._where(*_wrong(setting))}]") from None
+            raise BadInput(f"{error} [{self._source_of(*_invalid_axes(setting))}]") from None
         except BadInput as error:
-            raise BadInput(f"{self._where(*_wrong(setting))}: {error}") from None
+            raise BadInput(f"{self._source_of(*_invalid_axes(setting))}: {error}") from None
 
-    def _where(self, *axes: str) -> str:
+    def _source_of(self, *axes: str) -> str:
         """Return the source of the values of these axes: the overriding options, or the file of the suite."""
         return ", ".join(self.options[axis] for axis in axes if axis in self.options) or self.source
 
-    def _divided(self, setting: dict[str, Any]) -> dict[str, Any]:
+    def _divide_global_batch(self, setting: dict[str, Any]) -> dict[str, Any]:
         """Convert the global batch of `setting` to a batch per device."""
-        batch, ranks = setting[GLOBAL_BATCH], _ranks(setting)
+        batch, ranks = setting[GLOBAL_BATCH], _num_ranks(setting)
         if not isinstance(batch, int) or isinstance(batch, bool) or batch < 1:
-            place = self._where(GLOBAL_BATCH)
+            place = self._source_of(GLOBAL_BATCH)
             raise BadInput(f"{place}: global_batch is {excerpt(batch)}; it must be a whole number of at least 1")
         if batch % ranks:
-            place = self._where(GLOBAL_BATCH, "nodes", "devices_per_node")
+            place = self._source_of(GLOBAL_BATCH, "nodes", "devices_per_node")
             raise BadInput(
                 f"{place}: global batch {batch} is not divisible by {ranks} devices; use "
                 f"{batch // ranks * ranks or ranks} or {(batch // ranks + 1) * ranks}, or exclude this combination"
@@ -189,13 +189,13 @@ class Suite:
         return rest | {"batch_size": batch // ranks}
 
 
-def _ranks(setting: dict[str, Any]) -> int:
+def _num_ranks(setting: dict[str, Any]) -> int:
     """Return the number of devices of a setting; 1 for invalid values, which are reported later."""
     counts = [setting.get(axis, 1) for axis in ("nodes", "devices_per_node")]
     return math.prod(n for n in counts if isinstance(n, int) and n >= 1)
 
 
-def _wrong(setting: dict[str, Any]) -> list[str]:
+def _invalid_axes(setting: dict[str, Any]) -> list[str]:
     """Return the axes of a setting with invalid values, each checked separately."""
     found = []
     for axis, value in setting.items():
@@ -210,20 +210,20 @@ def load_suite(path: str | Path, overrides: Sequence[str] = ()) -> Suite:
     """Read a suite and apply overrides such as ``model=lenet5,resnet50`` or ``protocol.min_time_s=1``.
 
     Args:
-        path: a TOML file, or the name of one as `dlbench.shipped` finds it.
+        path: a TOML file, or the name of one as `dlbench.bundled_files` finds it.
         overrides: each replaces the values of one axis or one protocol key.
 
     Raises:
         BadInput: the file cannot be read or is not a valid suite; the message contains file, line and key.
     """
-    file = read_toml(shipped.find("suite", path), "a suite")
-    file.require_known(file.values, _KEYS)
-    return _suite(file, overrides)
+    file = read_toml(bundled_files.find_file("suite", path), "a suite")
+    file.require_known(file.values, _TOP_LEVEL_KEYS)
+    return _parse_suite(file, overrides)
 
 
-def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
+def _parse_suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
     name = file.get("name", str, file.path.stem)
-    if not _NAME.fullmatch(name):
+    if not _SUITE_NAME.fullmatch(name):
         file.refuse(name, "name", "up to 100 letters, digits, '.', '_' and '-'")
     axes = {axis: _axis_values(axis, value, file) for axis, value in file.table("axes").items()}
     exclude = []
@@ -234,38 +234,38 @@ def _suite(file: TomlFile, overrides: Sequence[str]) -> Suite:
             raise BadInput(f'{where} is empty, so it excludes nothing; give an axis, such as model = "vgg16"')
         exclude.append({key: _excluded_values(key, value, where) for key, value in table.items()})
     own = file.table("protocol")
-    counts = {key: own.pop(key) for key in _COUNTS if key in own}
-    checked = _protocol(own, str(file.path), f"[protocol] of {file.path}")
+    counts = {key: own.pop(key) for key in _PROCESS_KEYS if key in own}
+    checked = _parse_protocol(own, str(file.path), f"[protocol] of {file.path}")
     protocol = dict(own)
     options: dict[str, str] = {}
     for override in overrides:
         key, _, number = override.partition("=")
-        if key.strip().removeprefix("protocol.") in _COUNTS:
+        if key.strip().removeprefix("protocol.") in _PROCESS_KEYS:
             key = key.strip().removeprefix("protocol.")
             counts[key] = parse_value(number.strip(), "int")
             options[key] = f"-P {override}"
         else:
-            options[_apply(override, axes, protocol)] = f"-P {override}"
+            options[_apply_override(override, axes, protocol)] = f"-P {override}"
     if not axes.get("model"):
         raise BadInput(f'{file.path} contains no model; add for example: [axes] model = ["resnet50"]')
     if protocol != own:
         place = ", ".join(option for key, option in options.items() if key.startswith("protocol."))
-        checked = _protocol(protocol, place, place)
+        checked = _parse_protocol(protocol, place, place)
     version = file.get("version", int, 1)
     if not 0 <= version < 2**31:
         file.refuse(version, "version", f"from 0 to {2**31 - 1}")
-    processes, most = _counts(counts, str(file.path), options)
+    processes, most = _parse_process_counts(counts, str(file.path), options)
     description = file.get("description", str, "")
     return Suite(name, version, description, axes, tuple(exclude), checked, str(file.path), options, processes, most)
 
 
-def _counts(counts: dict[str, Any], source: str, options: dict[str, str]) -> tuple[int, int]:
+def _parse_process_counts(counts: dict[str, Any], source: str, options: dict[str, str]) -> tuple[int, int]:
     """How many processes each case has, at least and at most."""
     for key, value in counts.items():
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MOST_PROCESSES:
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= _MAX_PROCESSES:
             raise BadInput(
                 f"{options.get(key, source)}: {key} is {excerpt(value)}; it must be a whole number from 1 to "
-                f"{_MOST_PROCESSES}"
+                f"{_MAX_PROCESSES}"
             )
     processes = counts.get("processes", min(DEFAULT_PROCESSES, counts.get("max_processes", DEFAULT_PROCESSES)))
     most = counts.get("max_processes", processes)
@@ -279,7 +279,7 @@ def _counts(counts: dict[str, Any], source: str, options: dict[str, str]) -> tup
     return processes, most
 
 
-def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
+def _parse_protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
     """Build and check the protocol; `place` is added to error messages that lack it."""
     try:
         return make_protocol(values, where)
@@ -291,10 +291,10 @@ def _protocol(values: dict[str, Any], place: str, where: str) -> Protocol:
 
 def _axis_values(axis: str, value: Any, file: TomlFile) -> tuple[Any, ...]:
     file.require_known([axis], (*AXES, GLOBAL_BATCH), "axes", "axis")
-    return several_values(axis, value, file.place(axis, "axes"))
+    return parse_values(axis, value, file.place(axis, "axes"))
 
 
-def several_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
+def parse_values(axis: str, value: Any, where: str) -> tuple[Any, ...]:
     """Return the values of an axis, which may be a single value or a list; an empty list is an error."""
     values = tuple(value) if isinstance(value, list) else (value,)
     if not values:
@@ -308,13 +308,13 @@ def _excluded_values(key: str, value: Any, where: str) -> tuple[Any, ...]:
     Raises:
         BadInput: the key is unknown, or no case can have the value.
     """
-    if key not in (*AXES, *_DERIVED):
-        raise UnknownName("axis", key, (*AXES, *_DERIVED), where)
-    values = several_values(key, value, where)
+    if key not in (*AXES, *_DERIVED_AXES):
+        raise UnknownName("axis", key, (*AXES, *_DERIVED_AXES), where)
+    values = parse_values(key, value, where)
     # "auto" is already resolved when cases are matched.
     known = DEVICES[1:] if key == "device" else CHOICES.get(key)
     for one in values:
-        typed(one, int if field_type(Case, key) == "int" or key in _DERIVED else str, key, where)
+        typed(one, int if field_type(Case, key) == "int" or key in _DERIVED_AXES else str, key, where)
         if known is not None and one not in known:
             raise UnknownName(key, one, known, where)
     return values
@@ -336,7 +336,7 @@ def one_case(
     axes: dict[str, tuple[Any, ...]] = {"model": (model,)}
     protocol: dict[str, Any] = {}
     for override in overrides:
-        _apply(override, axes, protocol)
+        _apply_override(override, axes, protocol)
     if axes["model"] != (model,):
         raise BadInput(f"give the model only once: `dlbench {command} MODEL`, without -P model=")
     for name in sought:
@@ -348,7 +348,7 @@ def one_case(
     return Suite(command, 1, "", axes, (), make_protocol(protocol, "-P"), "-P").cases(device)[0]
 
 
-def _apply(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, Any]) -> str:
+def _apply_override(override: str, axes: dict[str, tuple[Any, ...]], protocol: dict[str, Any]) -> str:
     """Replace values of the suite by an override; return the replaced key."""
     key, equals, text = override.partition("=")
     key, where = key.strip(), f"-P {override}"
@@ -379,22 +379,22 @@ def parse_value(text: str, wanted: str) -> Any:
         return text
 
 
-def _matches(setting: dict[str, Any], pattern: dict[str, tuple[Any, ...]]) -> bool:
+def _matches_exclude(setting: dict[str, Any], pattern: dict[str, tuple[Any, ...]]) -> bool:
     return bool(pattern) and all(setting.get(key) in values for key, values in pattern.items())
 
 
-def _as_run(case: Case) -> dict[str, Any]:
+def _case_values(case: Case) -> dict[str, Any]:
     """Return the values that exclude tables are matched with: the axes of the case and derived values."""
     axes = {axis: getattr(case, axis) for axis in AXES}
     return axes | {GLOBAL_BATCH: case.batch_size * case.world_size, "world_size": case.world_size}
 
 
-def _as_written(setting: dict[str, Any], device: str) -> dict[str, Any]:
+def _setting_values(setting: dict[str, Any], device: str) -> dict[str, Any]:
     """Return the same values for an invalid combination, as far as known."""
     defaults = {f.name: f.default for f in dataclasses.fields(Case) if f.name != "protocol"}
     if GLOBAL_BATCH in setting:
         del defaults["batch_size"]
-    known = defaults | setting | {"world_size": _ranks(setting)}
+    known = defaults | setting | {"world_size": _num_ranks(setting)}
     return known | {"device": device} if setting.get("device", "auto") == "auto" else known
 
 

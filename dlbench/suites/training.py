@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.errors import BadInput, UnknownName
 from dlbench.suites.case import CHOICES, SWITCHES, check_types, require, require_choices
-from dlbench.suites.suite import field_type, parse_value, several_values
+from dlbench.suites.suite import field_type, parse_value, parse_values
 from dlbench.toml_file import read_toml
 
 TARGET_METRICS = ("accuracy", "loss")
@@ -91,7 +91,7 @@ def load_trainings(path: str, overrides: Sequence[str] = ()) -> tuple[str, list[
     Raises:
         BadInput: the suite cannot be read, has no [train], or a key or a value is wrong.
     """
-    file = read_toml(shipped.find("suite", path), "a suite")
+    file = read_toml(bundled_files.find_file("suite", path), "a suite")
     table = file.table("train")
     if "model" not in table:
         raise BadInput(f'{file.path} has no table [train] with a model; add for example: [train] model = "mlp"')
@@ -102,7 +102,7 @@ def load_trainings(path: str, overrides: Sequence[str] = ()) -> tuple[str, list[
         if not equals or key not in known:
             raise UnknownName("key", key, known, f"-P {override}")
         table[key] = [parse_value(part.strip(), field_type(Training, key)) for part in text.split(",")]
-    lists = {key: several_values(key, value, file.place(key, "train")) for key, value in table.items()}
+    lists = {key: parse_values(key, value, file.place(key, "train")) for key, value in table.items()}
     found = [
         Training.from_dict(dict(zip(lists, setting, strict=True))) for setting in itertools.product(*lists.values())
     ]

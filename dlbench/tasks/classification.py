@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dlbench.errors import BadInput
 from dlbench.tasks.outputs import auxiliary_scores, count_classes, describe_outputs, main_scores
-from dlbench.tasks.task import Batch, Task, one_item
+from dlbench.tasks.task import Batch, Task, one_item_per_sample
 
 #: Weight of each auxiliary head's loss: Szegedy et al. 2015, section 5; torchvision's Inception v3 takes 0.4.
 AUXILIARY_WEIGHT = 0.3
@@ -57,4 +57,4 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     return count_classes(scores, num_classes, "classes")
 
 
-CLASSIFICATION = Task("classification", "img", make_batch, loss, check_output, one_item)
+CLASSIFICATION = Task("classification", "img", make_batch, loss, check_output, one_item_per_sample)

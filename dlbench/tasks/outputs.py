@@ -11,13 +11,13 @@ from torch import Tensor
 from dlbench.errors import BadInput
 
 #: What class scores are called in a dictionary of outputs.
-_SCORES = ("logits", "scores", "out", "output", "pred", "prediction", "predictions")
+_SCORE_NAMES = ("logits", "scores", "out", "output", "pred", "prediction", "predictions")
 #: Prefix of names of auxiliary heads, as in outputs of GoogLeNet and Inception.
-_AUXILIARY = "aux"
+_AUXILIARY_NAME = "aux"
 
 
 #: `ignore_index` of PyTorch's losses.
-_LEFT_OUT = -100
+_IGNORED_LABEL = -100
 
 
 def main_scores(outputs: Any) -> Tensor | None:
@@ -33,7 +33,7 @@ def main_scores(outputs: Any) -> Tensor | None:
         return logits
     if isinstance(outputs, Mapping):
         tensors = {str(key): value for key, value in outputs.items() if isinstance(value, Tensor)}
-        named = [tensors[name] for name in _SCORES if name in tensors]
+        named = [tensors[name] for name in _SCORE_NAMES if name in tensors]
         return named[0] if named else next(iter(tensors.values())) if len(tensors) == 1 else None
     if isinstance(outputs, tuple | list) and outputs:
         return main_scores(outputs[0])
@@ -47,10 +47,10 @@ def auxiliary_scores(outputs: Any, scores: Tensor) -> list[Tensor]:
     """
     beside: Iterable[Any] = ()
     if isinstance(outputs, Mapping):
-        beside = [value for key, value in outputs.items() if str(key).startswith(_AUXILIARY)]
+        beside = [value for key, value in outputs.items() if str(key).startswith(_AUXILIARY_NAME)]
     elif isinstance(outputs, tuple | list):
-        names = getattr(outputs, "_fields", None) or [_AUXILIARY] * len(outputs)
-        beside = [v for name, v in zip(names[1:], outputs[1:], strict=True) if name.startswith(_AUXILIARY)]
+        names = getattr(outputs, "_fields", None) or [_AUXILIARY_NAME] * len(outputs)
+        beside = [v for name, v in zip(names[1:], outputs[1:], strict=True) if name.startswith(_AUXILIARY_NAME)]
     return [v for v in beside if isinstance(v, Tensor) and v.shape == scores.shape]
 
 
@@ -85,7 +85,7 @@ def require_targets(targets: Tensor, num_classes: int, name: str) -> None:
         return
     low, high = (int(value) for value in targets.aminmax())
     # PyTorch's losses leave out targets of -100.
-    if high >= num_classes or (low < 0 and low != _LEFT_OUT):
+    if high >= num_classes or (low < 0 and low != _IGNORED_LABEL):
         wrong = high if high >= num_classes else low
         raise BadInput(
             f"model '{name}' has a make_batch that returns target {wrong}; classes are 0 to {num_classes - 1}"

@@ -50,6 +50,6 @@ def map_batch(function: Callable[[Tensor], Tensor], batch: Batch) -> Batch:
     return tuple(done[id(tensor)] for tensor in inputs), done[id(targets)]
 
 
-def one_item(_: tuple[int, ...]) -> int:
+def one_item_per_sample(_: tuple[int, ...]) -> int:
     """Return 1: an image has no tokens."""
     return 1

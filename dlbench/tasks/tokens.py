@@ -40,7 +40,7 @@ def loss(outputs: Any, targets: Tensor) -> Tensor:
     """
     scores = _scores_of_tokens(outputs, targets)
     if scores is None:
-        raise BadInput(f"the network returns {describe_outputs(outputs)}, but must return {_needed(targets)}")
+        raise BadInput(f"the network returns {describe_outputs(outputs)}, but must return {_needed_scores(targets)}")
     return functional.cross_entropy(scores.flatten(0, 1), targets.flatten())
 
 
@@ -50,7 +50,8 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     scores = _scores_of_tokens(outputs, targets)
     if scores is None:
         raise BadInput(
-            f"returns {describe_outputs(outputs)} for tokens of shape {tuple(targets.shape)}; {_needed(targets)} are "
+            f"returns {describe_outputs(outputs)} for tokens of shape {tuple(targets.shape)}; "
+            f"{_needed_scores(targets)} are "
             "needed, in a dictionary as 'logits'"
         )
     return count_classes(scores, num_classes, "tokens")
@@ -61,7 +62,7 @@ def _scores_of_tokens(outputs: Any, targets: Tensor) -> Tensor | None:
     return scores if scores is not None and scores.dim() == 3 and scores.shape[:2] == targets.shape else None
 
 
-def _needed(targets: Tensor) -> str:
+def _needed_scores(targets: Tensor) -> str:
     return f"scores of shape ({', '.join(map(str, targets.shape))}, vocabulary)"
 
 

@@ -1,4 +1,4 @@
-"""`python -m dlbench.worker FOLDER` does the request in FOLDER, see `dlbench.suites.request`.
+"""`python -m dlbench.worker FOLDER` does the request in FOLDER, see `dlbench.suites.worker_request`.
 
 `python -m dlbench.worker --probe [MODEL ...]` prints one line of JSON about this machine, and what keeps it from
 building these networks.
@@ -14,11 +14,11 @@ from pathlib import Path
 
 from dlbench.errors import DlbenchError
 from dlbench.exit_codes import BAD_INPUT, OK
-from dlbench.suites import request as requests
-from dlbench.worker.ranks.rank_status import leave
+from dlbench.suites import worker_request as requests
+from dlbench.worker.ranks.rank_status import exit_process
 
 #: Kind of request -> module of `dlbench.worker.jobs`; only the requested one is imported.
-_MODULES = {
+_JOB_MODULES = {
     "measure": "measure_case",
     "profile": "profile",
     "train": "train",
@@ -34,37 +34,37 @@ def main(arguments: list[str]) -> int:
     # Kineto prints a start message on stderr, which could become the reported last line.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     if arguments[:1] == ["--probe"]:
-        return probe(arguments[1:])
+        return print_probe(arguments[1:])
     if len(arguments) != 1 or arguments[0].startswith("-"):
         print("usage: python -m dlbench.worker FOLDER | --probe [MODEL ...]", file=sys.stderr)
         return BAD_INPUT
     folder = Path(arguments[0])
     try:
-        request = requests.read(folder)
+        request = requests.read_request(folder)
     except (OSError, ValueError, DlbenchError) as error:
-        print(f"{folder / requests.NAME}: {error}", file=sys.stderr)
+        print(f"{folder / requests.REQUEST_FILE}: {error}", file=sys.stderr)
         return BAD_INPUT
-    module = importlib.import_module(f"dlbench.worker.jobs.{_MODULES[request['kind']]}")
+    module = importlib.import_module(f"dlbench.worker.jobs.{_JOB_MODULES[request['kind']]}")
     status: int = module.serve(request, folder)
     return status
 
 
-def probe(models: list[str]) -> int:
+def print_probe(models: list[str]) -> int:
     """Print as JSON the facts of this machine (`machine.system.stack`), its key, and facts of these networks."""
     # stdout is reserved for the answer: output of libraries and user code, also from C, goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)
     import torch
 
-    from dlbench.worker.machine.system import stack, system_key, system_keys
-    from dlbench.worker.network_check import look_at
-    from dlbench.worker.precision import precisions
+    from dlbench.worker.machine.system import probe_facts, system_key, system_keys
+    from dlbench.worker.network_check import check_network
+    from dlbench.worker.precision import supported_precisions
 
-    networks = {name: look_at(name) for name in models}
-    facts = stack()
+    networks = {name: check_network(name) for name in models}
+    facts = probe_facts()
     kinds = {"cpu", facts["device_kind"]}
     computes = {
-        "precisions": {kind: precisions(torch.device(kind)) for kind in sorted(kinds)},
+        "precisions": {kind: supported_precisions(torch.device(kind)) for kind in sorted(kinds)},
         "torch_threads": torch.get_num_threads(),
     }
     found = {
@@ -81,4 +81,4 @@ def probe(models: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    exit_process(main(sys.argv[1:]))

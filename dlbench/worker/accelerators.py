@@ -24,20 +24,20 @@ def available_kind() -> str:
     return str(found.type) if found is not None and found.type in KINDS else "cpu"
 
 
-def devices() -> list[dict[str, Any]]:
+def list_accelerators() -> list[dict[str, Any]]:
     """Return the facts of each device of the kind that is available; empty unless it is one of `KINDS`."""
     kind = available_kind()
     if kind not in KINDS:
         return []
-    return [facts(torch.device(kind, index)) for index in range(torch.accelerator.device_count())]
+    return [accelerator_facts(torch.device(kind, index)) for index in range(torch.accelerator.device_count())]
 
 
-def facts(device: torch.device) -> dict[str, Any]:
+def accelerator_facts(device: torch.device) -> dict[str, Any]:
     """Return name, UUID and limits of a device, as far as PyTorch gives them."""
     properties = _properties(device)
     uuid = getattr(properties, "uuid", None)
     return {
-        "name": name(device),
+        "name": accelerator_name(device),
         "uuid": None if uuid is None else str(uuid),
         "memory_bytes": getattr(properties, "total_memory", None) or _memory_bytes(device),
         "multiprocessors": getattr(properties, "max_compute_units", None),
@@ -47,7 +47,7 @@ def facts(device: torch.device) -> dict[str, Any]:
     }
 
 
-def name(device: torch.device) -> str:
+def accelerator_name(device: torch.device) -> str:
     """Return the name of the device, such as "Intel(R) Data Center GPU Max 1550"."""
     module: Any = getattr(torch, device.type)
     for function in ("get_device_name", "get_name"):  # of xpu; of mps in newer versions

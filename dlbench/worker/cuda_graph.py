@@ -13,7 +13,7 @@ import torch
 
 from dlbench.errors import InvalidMeasurement
 from dlbench.tasks import map_batch, tensors_of
-from dlbench.worker.failures import out_of_memory
+from dlbench.worker.failures import out_of_memory_text
 
 if TYPE_CHECKING:
     from dlbench.worker.workload import Workload
@@ -52,7 +52,7 @@ class CapturedStep:
             with torch.cuda.graph(self._graph):
                 self.output: Any = workload.infer() if workload.optimizer is None else workload.step()
         except RuntimeError as error:
-            if out_of_memory(error):
+            if out_of_memory_text(error):
                 raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InvalidMeasurement(

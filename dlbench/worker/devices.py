@@ -6,11 +6,11 @@ import torch
 
 from dlbench.errors import DeviceUnavailable
 from dlbench.heap import keep_freed_memory
-from dlbench.results.bounds_records import Where
+from dlbench.results.bounds_records import DeviceIdentity
 from dlbench.suites.case import Case
 from dlbench.version import __version__
 from dlbench.worker import accelerators
-from dlbench.worker.machine.system import device_facts, node_name, stack, system_key
+from dlbench.worker.machine.system import device_facts, node_name, probe_facts, system_key
 from dlbench.worker.timing import Clock, CudaClock, HostClock
 
 
@@ -29,7 +29,7 @@ def find_device(case: Case, local_rank: int = 0) -> torch.device:
     """
     kind = accelerators.available_kind() if case.device == "auto" else case.device
     if kind in accelerators.KINDS:
-        return _other_accelerator(case, kind)
+        return _select_accelerator(case, kind)
     if kind == "cpu":
         if case.protocol.heap == "keep":
             keep_freed_memory()
@@ -47,7 +47,7 @@ def find_device(case: Case, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def _other_accelerator(case: Case, kind: str) -> torch.device:
+def _select_accelerator(case: Case, kind: str) -> torch.device:
     """Select the device of a kind that PyTorch reaches through `torch.accelerator`."""
     if accelerators.available_kind() != kind:
         raise DeviceUnavailable(f"device '{kind}' was requested, but PyTorch {torch.__version__} finds none.")
@@ -62,27 +62,27 @@ def _other_accelerator(case: Case, kind: str) -> torch.device:
 def device_uuid(device: torch.device) -> str | None:
     """Return the UUID of a device from torch, without NVML's prefix; None for the CPU, or if it has none."""
     if device.type in accelerators.KINDS:
-        return str(uuid) if (uuid := accelerators.facts(device)["uuid"]) else None
+        return str(uuid) if (uuid := accelerators.accelerator_facts(device)["uuid"]) else None
     return device_facts(device.index or 0)["uuid"] if device.type == "cuda" else None
 
 
 def device_name(device: torch.device) -> str | None:
     """Return the name of a device; None for the CPU."""
     if device.type in accelerators.KINDS:
-        return accelerators.name(device)
+        return accelerators.accelerator_name(device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else None
 
 
-def amd_address(device: torch.device) -> str | None:
+def amd_pci_address(device: torch.device) -> str | None:
     """Return the PCI address of an AMD device, by which amdsmi finds it; None for other devices."""
     amd = device.type == "cuda" and torch.version.hip is not None
     return device_facts(device.index or 0)["pci_address"] if amd else None
 
 
-def device_identity(device: torch.device) -> Where:
+def device_identity(device: torch.device) -> DeviceIdentity:
     """Return the values that identify this device and its software."""
-    facts = stack()
-    return Where(
+    facts = probe_facts()
+    return DeviceIdentity(
         system_key=system_key(facts, device.type),
         device_kind=device.type,
         device_name=device_name(device),

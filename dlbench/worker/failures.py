@@ -30,8 +30,8 @@ INDEX_OUTSIDE = re.compile(r"index out of range in self|device-side assert trigg
 
 def classify(error: BaseException) -> tuple[str, str]:
     """Return status and error text of a case that ended with `error`."""
-    for cause in _chain(error):
-        memory = out_of_memory(cause)
+    for cause in _exception_chain(error):
+        memory = out_of_memory_text(cause)
         if memory is not None:
             return "oom", memory
     if isinstance(error, InvalidMeasurement):
@@ -51,26 +51,26 @@ def _first_sentence(text: str) -> str:
     return " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1]) or "no message"
 
 
-def out_of_memory(error: BaseException) -> str | None:
+def out_of_memory_text(error: BaseException) -> str | None:
     """Return needed and available memory if `error` means out of memory; else None."""
     text = str(error)
     if isinstance(error, torch.OutOfMemoryError) or (
         isinstance(error, RuntimeError) and CUDA_OUT_OF_MEMORY.search(text)
     ):
-        return _cuda_sentence(text)
+        return _cuda_memory_sentence(text)
     if isinstance(error, RuntimeError) and NO_ENGINE.search(text):
         return f"probably out of memory on the device (no cuDNN algorithm fits): {text.splitlines()[0]}"
     if isinstance(error, RuntimeError) and NO_HANDLE.search(text) and _device_is_full():
         return f"probably out of memory on the device (a library handle does not fit): {text.splitlines()[0]}"
     asked = CPU_OUT_OF_MEMORY.search(text) if isinstance(error, RuntimeError) else None
     if asked:
-        return f"out of memory on the CPU: {bytes_(int(asked.group(1)))} more needed, {_room()}."
+        return f"out of memory on the CPU: {bytes_(int(asked.group(1)))} more needed, {_available_memory_text()}."
     if isinstance(error, MemoryError):
-        return f"out of memory on the CPU: {text or 'allocation refused'}, {_room()}."
+        return f"out of memory on the CPU: {text or 'allocation refused'}, {_available_memory_text()}."
     return None
 
 
-def _room() -> str:
+def _available_memory_text() -> str:
     try:
         return f"{bytes_(allowed_bytes())} available"
     except DlbenchError:
@@ -84,7 +84,7 @@ def _device_is_full() -> bool:
         return False
 
 
-def _cuda_sentence(text: str) -> str:
+def _cuda_memory_sentence(text: str) -> str:
     needed = re.search(r"Tried to allocate ([\d.]+ \w+)", text)
     room = re.search(r"total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", text)
     sentence = "out of memory on the device"
@@ -95,7 +95,7 @@ def _cuda_sentence(text: str) -> str:
     return sentence if needed or room else f"{sentence}: {text.splitlines()[0]}"
 
 
-def _chain(error: BaseException) -> list[BaseException]:
+def _exception_chain(error: BaseException) -> list[BaseException]:
     """Return `error` and its causes, newest first."""
     chain: list[BaseException] = []
     current: BaseException | None = error

@@ -5,9 +5,9 @@ A bad kernel or driver, or a wrong use of the compiler, a graph or a fused optim
 weights and samples in fp32 on the CPU, with every other axis at its default. Compared are the loss of each step, the
 gradient of each weight, and the outputs. A case beyond its limit is `invalid`.
 
-Use: `check(case, device)` builds the case by `build_workload` and calls `Workload.step` and `Workload.infer`: an axis
-that these honour is checked without a line here. The learning rate is set before the first step. The batch has the
-case's size, and repeats a few different samples: the reference then needs only these.
+Use: `check_fingerprint(case, device)` builds the case by `build_workload` and calls `Workload.step` and
+`Workload.infer`: an axis that these honour is checked without a line here. The learning rate is set before the first
+step. The batch has the case's size, and repeats a few different samples: the reference then needs only these.
 
 Limits: rounding is no error. The reference runs `NUM_ROUNDINGS` times more with weights and results that err at random
 as rounding to the case's precision does. A limit is `FACTOR` times what that changes, at least `FLOOR`. Errors that all
@@ -39,24 +39,24 @@ from dlbench.suites.case import Case
 from dlbench.suites.training import LEARNING_RATES
 from dlbench.tasks import Batch, map_batch
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.workload import Workload, build_workload, laid_out
+from dlbench.worker.workload import Workload, build_workload, cast_batch
 
 #: Steps of a training case. More would amplify rounding, as deep networks do.
 NUM_STEPS = 3
 #: A tenth of the rates that networks learn with: deep networks without normalisation diverge at these.
-RATE_SHARE = 0.1
+LEARNING_RATE_SHARE = 0.1
 #: At least so many different samples, if the batch has so many.
 MIN_SAMPLES = 8
 #: Smallest limit of a relative deviation, and factor between what rounding changes and the limit.
 FLOOR, FACTOR = 0.003, 4.0
 NUM_ROUNDINGS = 4
 #: Bits of a number that a result depends on. fp32 has 24: other algorithms and orders of sums lose a few.
-_BITS = {"fp32": 20, "tf32": 11, "amp_fp16": 11, "fp16": 11, "amp_bf16": 8, "bf16": 8}
+_MANTISSA_BITS = {"fp32": 20, "tf32": 11, "amp_fp16": 11, "fp16": 11, "amp_bf16": 8, "bf16": 8}
 #: Rounding errs by at most half of the last bit, which is half as much for a number just below a power of two.
-_WIDTH = 0.75
+_ROUNDING_WIDTH = 0.75
 #: Gradients below this share of the largest are left out: differences of almost equal numbers, as of queries.
-_SMALL = 0.03
-_GRADIENT = "gradient of "
+_SMALL_GRADIENT_SHARE = 0.03
+_GRADIENT_PREFIX = "gradient of "
 #: Operations that are compared one by one: those that a CPU has too, and whose arguments do not depend on the device.
 _COMPARED = {
     *("mm", "bmm", "addmm", "baddbmm", "convolution", "convolution_backward"),
@@ -75,7 +75,7 @@ class Fingerprint:
     @property
     def share(self) -> float:
         """Deviation / limit; infinite for NaN."""
-        return _nan_first(self.deviation / self.limit)
+        return _nan_as_infinity(self.deviation / self.limit)
 
     def require(self, precision: str) -> None:
         """Raise InvalidMeasurement if the deviation is beyond the limit."""
@@ -87,7 +87,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True)
-class Trace:
+class ComputedValues:
     """What a few seeded steps computed."""
 
     losses: tuple[float, ...]
@@ -95,7 +95,7 @@ class Trace:
     outputs: tuple[Tensor, ...]  # of inference, at the end, the mean over samples subtracted
 
 
-def check(case: Case, device: torch.device) -> Fingerprint:
+def check_fingerprint(case: Case, device: torch.device) -> Fingerprint:
     """Compare `case` with the reference; needs room for one more workload on the device.
 
     Changes process settings: the caller sets them anew.
@@ -104,50 +104,50 @@ def check(case: Case, device: torch.device) -> Fingerprint:
     own = Case(case.model, case.mode, batch_size=size, optimizer=case.optimizer, protocol=case.protocol)
     cpu = torch.device("cpu")
     reference = build_workload(own, cpu)
-    start = _state(reference)
+    start = _copy_state(reference)
     batch = reference.built.make_batch(size, cpu)
-    expected = _run(reference, batch)
-    end = _state(reference)
+    expected = _run_steps(reference, batch)
+    end = _copy_state(reference)
     del reference
     rounded = [
-        _run(_rounding(build_workload(own, cpu), case.precision, seed), batch, start, end)
+        _run_steps(_with_rounding(build_workload(own, cpu), case.precision, seed), batch, start, end)
         for seed in range(NUM_ROUNDINGS)
     ]
     alone = dataclasses.replace(case, data="synthetic", nodes=1, devices_per_node=1, backend="auto")
     workload = build_workload(alone, device)
-    whole = compare(_run(workload, batch, start, end), expected, rounded)
+    whole = compare_values(_run_steps(workload, batch, start, end), expected, rounded)
     return max([whole, *_compare_operations(workload)], key=lambda one: one.share)
 
 
-def compare(found: Trace, expected: Trace, rounded: Sequence[Trace]) -> Fingerprint:
+def compare_values(found: ComputedValues, expected: ComputedValues, rounded: Sequence[ComputedValues]) -> Fingerprint:
     """Return the figure of `found` with the largest share of its limit, which is made of those of `rounded`."""
     each = [deviations(one, expected) for one in rounded]
     # The root of the mean square: a single draw may be near zero by chance.
     noise = {name: math.hypot(*(one[name] for one in each)) / math.sqrt(len(each)) for name in each[0]}
     # Networks have many gradients: some of them would err less than usual in all draws by chance.
-    usual = statistics.median([noise[name] for name in noise if name.startswith(_GRADIENT)] or [0.0])
+    usual = statistics.median([noise[name] for name in noise if name.startswith(_GRADIENT_PREFIX)] or [0.0])
     prints = (
-        Fingerprint(value, max(FLOOR, FACTOR * max(noise[name], usual * name.startswith(_GRADIENT))), name)
+        Fingerprint(value, max(FLOOR, FACTOR * max(noise[name], usual * name.startswith(_GRADIENT_PREFIX))), name)
         for name, value in deviations(found, expected).items()
     )
     return max(prints, key=lambda one: one.share)
 
 
-def deviations(found: Trace, expected: Trace) -> dict[str, float]:
+def deviations(found: ComputedValues, expected: ComputedValues) -> dict[str, float]:
     """Relative deviation of each figure."""
     figures: dict[str, float] = {}
     if expected.losses:
         pairs = zip(found.losses, expected.losses, strict=True)
-        figures["loss"] = max((abs(a - b) / abs(expected.losses[0]) for a, b in pairs), key=_nan_first)
+        figures["loss"] = max((abs(a - b) / abs(expected.losses[0]) for a, b in pairs), key=_nan_as_infinity)
     norms = {name: float(tensor.norm()) for name, tensor in expected.gradients.items()}
     largest = max(norms.values(), default=0.0)
     for name, gradient in expected.gradients.items():
-        if norms[name] > _SMALL * largest:
-            figures[_GRADIENT + name] = _scale_error(found.gradients[name], gradient)
+        if norms[name] > _SMALL_GRADIENT_SHARE * largest:
+            figures[_GRADIENT_PREFIX + name] = _scale_error(found.gradients[name], gradient)
     pairs_of_outputs = list(zip(found.outputs, expected.outputs, strict=True))
     if pairs_of_outputs:
-        figures["outputs"] = max((_scale_error(a, b) for a, b in pairs_of_outputs), key=_nan_first)
-        figures["single outputs"] = max((_distance(a, b) for a, b in pairs_of_outputs), key=_nan_first)
+        figures["outputs"] = max((_scale_error(a, b) for a, b in pairs_of_outputs), key=_nan_as_infinity)
+        figures["single outputs"] = max((_relative_distance(a, b) for a, b in pairs_of_outputs), key=_nan_as_infinity)
     return figures
 
 
@@ -156,9 +156,9 @@ def num_samples(batch_size: int) -> int:
     return next(n for n in range(min(MIN_SAMPLES, batch_size), batch_size + 1) if batch_size % n == 0)
 
 
-def _run(
+def _run_steps(
     workload: Workload, batch: Batch, start: dict[str, Tensor] | None = None, end: dict[str, Tensor] | None = None
-) -> Trace:
+) -> ComputedValues:
     """Train for `NUM_STEPS` from state `start`, then infer from state `end`; without states, from its own.
 
     A case of inference has the reference's weights by its seed: folding and freezing have changed what a state holds.
@@ -166,35 +166,37 @@ def _run(
     module, case = workload.module, workload.case
     times = case.batch_size // len(batch[1])
     whole = map_batch(lambda t: t.repeat(times, *(1,) * (t.dim() - 1)).to(workload.device), batch)
-    workload.batches = repeat(laid_out(whole, case))
+    workload.batches = repeat(cast_batch(whole, case))
     losses: list[float] = []
     gradients: dict[str, Tensor] = {}
     if workload.optimizer is not None:
-        _prepare(module)
+        _disable_dropout(module)
         for group in workload.optimizer.param_groups:
-            group["lr"] = RATE_SHARE * LEARNING_RATES[case.optimizer]
+            group["lr"] = LEARNING_RATE_SHARE * LEARNING_RATES[case.optimizer]
         workload.capture()
-        _begin_at(workload, start)
+        _restore_start(workload, start)
         for _ in range(NUM_STEPS):
             scale = workload.scaler.get_scale() if workload.scaler else 1.0
             workload.step()
             losses.append(workload.read_loss() or 0.0)
-            gradients = gradients or _gradients(workload, scale)
+            gradients = gradients or _weight_gradients(workload, scale)
         workload.release_step_state()
         module.eval()
         if end is not None:
-            _load(workload, end)
+            _load_state(workload, end)
         workload.captured = None  # a graph of training steps
     else:
         workload.capture()
-    outputs = tuple(_per_sample(t, len(batch[1])) for t in tensors_in(workload.infer()) if t.is_floating_point())
-    return Trace(tuple(losses), gradients, outputs)
+    outputs = tuple(
+        _sample_differences(t, len(batch[1])) for t in tensors_in(workload.infer()) if t.is_floating_point()
+    )
+    return ComputedValues(tuple(losses), gradients, outputs)
 
 
-def _begin_at(workload: Workload, start: dict[str, Tensor] | None) -> None:
+def _restore_start(workload: Workload, start: dict[str, Tensor] | None) -> None:
     """Load state `start`; take back what the steps before a capture have left in the optimizer."""
     if start is not None:
-        _load(workload, start)
+        _load_state(workload, start)
     if workload.captured is not None and workload.optimizer is not None:
         for state in workload.optimizer.state.values():
             for value in state.values():
@@ -202,7 +204,7 @@ def _begin_at(workload: Workload, start: dict[str, Tensor] | None) -> None:
                     value.zero_()
 
 
-def _prepare(module: nn.Module) -> None:
+def _disable_dropout(module: nn.Module) -> None:
     """Switch off dropout and its like; normalisation stays that of training."""
     module.eval()
     for part in module.modules():
@@ -214,30 +216,30 @@ def _prepare(module: nn.Module) -> None:
             part.dropout = 0.0
 
 
-def _gradients(workload: Workload, scale: float) -> dict[str, Tensor]:
+def _weight_gradients(workload: Workload, scale: float) -> dict[str, Tensor]:
     """Gradients of weights, on the CPU; biases are left out: theirs may be zero but for rounding."""
     scaled = getattr(workload.optimizer, "_step_supports_amp_scaling", False)  # such an optimizer leaves them scaled
     factor = 1.0 / scale if scaled else 1.0
     named = workload.module.named_parameters()
-    return {name: _flat(p.grad) * factor for name, p in named if p.grad is not None and p.dim() > 1}
+    return {name: _flat_on_cpu(p.grad) * factor for name, p in named if p.grad is not None and p.dim() > 1}
 
 
-def _per_sample(outputs: Tensor, num_different: int) -> Tensor:
+def _sample_differences(outputs: Tensor, num_different: int) -> Tensor:
     """What differs between samples: biases, which all samples share, would hide an error of a layer."""
     outputs = outputs[:num_different]
-    return _flat(outputs - outputs.mean(0) if num_different > 1 else outputs)
+    return _flat_on_cpu(outputs - outputs.mean(0) if num_different > 1 else outputs)
 
 
-def _flat(tensor: Tensor) -> Tensor:
+def _flat_on_cpu(tensor: Tensor) -> Tensor:
     # A copy in the order of its indices, whatever the layout.
     return tensor.detach().to("cpu", torch.float64).contiguous().flatten()
 
 
-def _state(workload: Workload) -> dict[str, Tensor]:
+def _copy_state(workload: Workload) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().clone() for name, tensor in workload.module.state_dict().items()}
 
 
-def _load(workload: Workload, state: dict[str, Tensor]) -> None:
+def _load_state(workload: Workload, state: dict[str, Tensor]) -> None:
     # Values alone: the layout stays, and a graph finds its addresses.
     own = workload.module.state_dict()
     with torch.no_grad():
@@ -251,19 +253,19 @@ def _scale_error(found: Tensor, expected: Tensor) -> float:
     return abs(float(found @ expected) / square - 1.0) if square > 0 else float(found.norm() > 0)
 
 
-def _distance(found: Tensor, expected: Tensor) -> float:
+def _relative_distance(found: Tensor, expected: Tensor) -> float:
     norm = float(expected.norm())
     return float((found - expected).norm()) / norm if norm > 0 else float(found.norm() > 0)
 
 
-def _nan_first(value: float) -> float:
+def _nan_as_infinity(value: float) -> float:
     return value if value == value else float("inf")
 
 
 def _compare_operations(workload: Workload) -> list[Fingerprint]:
     """Compare each operation of one step with fp32 on the CPU, in the order in which they run."""
     if workload.optimizer is not None:
-        _prepare(workload.module)
+        _disable_dropout(workload.module)
     workload.run, workload.captured = workload.module, None
     mode = _Operations(workload.case.precision)
     with mode:
@@ -276,7 +278,7 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, precision: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.last_bit = 2.0 ** -_BITS[precision]
+        self.last_bit = 2.0 ** -_MANTISSA_BITS[precision]
         self.found: list[Fingerprint] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -298,10 +300,10 @@ class _Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _compare(self, found: Tensor, expected: Tensor, of: str) -> None:
         # In the result's type, in which small numbers may be zero and large ones infinite.
-        expected = _flat(expected.to(found.dtype))
+        expected = _flat_on_cpu(expected.to(found.dtype))
         if expected.isfinite().all():
             limit = max(FLOOR, FACTOR * self.last_bit / math.sqrt(len(expected)))
-            self.found.append(Fingerprint(_scale_error(_flat(found), expected), limit, of))
+            self.found.append(Fingerprint(_scale_error(_flat_on_cpu(found), expected), limit, of))
 
 
 def _in_fp32(value: Any) -> Any:
@@ -316,34 +318,38 @@ def _shapes(args: Any) -> str:
     return " and ".join(dict.fromkeys(shapes))
 
 
-class _Rounded(torch.autograd.Function):
+class _RandomRounding(torch.autograd.Function):
     """Change numbers at random, forwards and backwards, by at most a share."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, share: float) -> Tensor:
         ctx.share = share
-        return _changed(values, share)
+        return _perturb(values, share)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
-        return _changed(gradients[0], ctx.share), None
+        return _perturb(gradients[0], ctx.share), None
 
 
-def _changed(values: Tensor, share: float) -> Tensor:
+def _perturb(values: Tensor, share: float) -> Tensor:
     return values * (1.0 + share * (2.0 * torch.rand_like(values) - 1.0))
 
 
-def _rounding(workload: Workload, precision: str, seed: int) -> Workload:
+def _with_rounding(workload: Workload, precision: str, seed: int) -> Workload:
     """Let the weights, and the result of each layer in both directions, err as rounding to this precision does."""
-    share = _WIDTH * 2.0 ** -_BITS[precision]
+    share = _ROUNDING_WIDTH * 2.0 ** -_MANTISSA_BITS[precision]
 
     def round_result(_: nn.Module, __: Any, result: Any) -> Any:
-        return _Rounded.apply(result, share) if isinstance(result, Tensor) and result.is_floating_point() else result
+        return (
+            _RandomRounding.apply(result, share)
+            if isinstance(result, Tensor) and result.is_floating_point()
+            else result
+        )
 
     def round_weights(part: nn.Module, _: Any) -> None:
         with torch.no_grad():
             for parameter in part.parameters(recurse=False):
-                parameter.copy_(_changed(parameter, share))
+                parameter.copy_(_perturb(parameter, share))
 
     torch.manual_seed(seed)
     for part in workload.module.modules():

@@ -24,7 +24,7 @@ UNSYNCED_MIN_STEPS, UNSYNCED_MAX_STEPS = 10, 2000
 UNSYNCED_WARMUP_STEPS = 2
 
 
-def unsynced_steps(
+def measure_unsynced_steps(
     workload: Workload, clock: Clock, context: RankContext, step_s: float, window_s: float
 ) -> tuple[float, ...]:
     """Measure steps without gradient synchronisation [s]; empty if the case has no synchronisation.
@@ -51,7 +51,9 @@ def unsynced_steps(
     return tuple(clock.elapsed_s(a, b) for a, b in pairwise(stamps))
 
 
-def gradient_all_reduce(workload: Workload, clock: Clock, context: RankContext, repetitions: int = 10) -> float | None:
+def measure_gradient_all_reduce(
+    workload: Workload, clock: Clock, context: RankContext, repetitions: int = 10
+) -> float | None:
     """Measure an all-reduce of all gradients in buckets of DDP's size, without other work [s].
 
     Median over repetitions, of the slowest rank; None if steps have no synchronisation.

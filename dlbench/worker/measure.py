@@ -17,20 +17,20 @@ from dlbench.errors import DlbenchError, InvalidMeasurement
 from dlbench.results.records import SHARED_FACTS, Measurement, Outcome, System
 from dlbench.stats import drift
 from dlbench.suites.case import Case, Protocol
-from dlbench.worker import loading, memory
-from dlbench.worker.counting.work import count_work
-from dlbench.worker.devices import amd_address, clock_for, device_name, device_uuid, find_device
-from dlbench.worker.failures import classify, out_of_memory
-from dlbench.worker.forks import leave_if_forked, require_one_process
+from dlbench.worker import loader_limits, memory
+from dlbench.worker.counting.case_work import count_work
+from dlbench.worker.devices import amd_pci_address, clock_for, device_name, device_uuid, find_device
+from dlbench.worker.failures import classify, out_of_memory_text
+from dlbench.worker.fork_check import exit_if_forked, require_one_process
 from dlbench.worker.machine.system import describe_system, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import Meter, open_meter
-from dlbench.worker.meters.held_limits import hold_limits, left_limits
+from dlbench.worker.meters.held_limits import hold_limits, restore_limits
 from dlbench.worker.meters.host_watch import HostWatch
 from dlbench.worker.meters.reading import Reading
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import RankContext
-from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRank, WarmupRule, WindowRule
+from dlbench.worker.stopping import WARMUP_GROWTH, WINDOW_GROWTH, SlowestRankRule, WarmupRule, WindowRule
 from dlbench.worker.timing import NO_LIMIT, Clock, Window, no_garbage_collection, run_window
 from dlbench.worker.workload import Workload, build_workload
 
@@ -74,22 +74,22 @@ def measure(
         enter_phase("limits")
     held = hold_limits(case, device_uuid(device))
     try:
-        measured = _measure_on(device, case, context, import_s, known)
+        measured = _measure_on_device(device, case, context, import_s, known)
     finally:
-        left = left_limits(held)
+        left = restore_limits(held)
     system = describe_system(device, load_before)
     status = "ok" if measured.stop_reason == "target" else "unstable"
     return Outcome(status, None, ((system, _with_facts(measured, {"warnings": left})),))
 
 
-def _measure_on(
+def _measure_on_device(
     device: torch.device, case: Case, context: RankContext, import_s: float | None, known: Mapping[str, Any] | None
 ) -> Measurement:
     """Measure `case` on the device, whose limits are set."""
     clock = clock_for(device)
-    watch = DeviceWatch(device_uuid(device), amd_address(device))
+    watch = DeviceWatch(device_uuid(device), amd_pci_address(device))
     host = HostWatch()
-    meter = meter_for(case, device)
+    meter = open_case_meter(case, device)
 
     enter_phase("build")
     began_s = time.perf_counter()
@@ -111,28 +111,28 @@ def _measure_on(
         world_size=context.world_size,
         device_name=device_name(device),
         device_uuid=device_uuid(device),
-        **_samples(window, clock, warmup),
+        **_sample_fields(window, clock, warmup),
         import_s=import_s,
         build_s=build_s,
         parameters=workload.num_parameters(),
         sample_unit=workload.built.task.sample_unit,
         items_per_sample=workload.built.items_per_sample,
-        **_energy(reading, meter, window),
+        **_energy_fields(reading, meter, window),
         **watch.facts(reading.trace.within(window.opened_at_s, window.closed_at_s)),
         **memory.read_peaks(device),
         **host.facts(),
         loss_first=loss_first,
         loss_last=loss_last,
     )
-    measurement = _with_facts(measurement, _communication(workload, clock, context, window))
+    measurement = _with_facts(measurement, _communication_fields(workload, clock, context, window))
     if workload.loader is not None:
         enter_phase("loader")
         with workload.inference_context(), workload.unsynchronised():
-            loaded = loading.loader_facts(workload, workload.loader, clock, host.helpers_s)
+            loaded = loader_limits.loader_facts(workload, workload.loader, clock, host.helpers_s)
         measurement = _with_facts(measurement, loaded)
-    host.subtract_peer_ranks(context.all_gather(host.used()))
+    host.subtract_peer_ranks(context.all_gather(host.cpu_use()))
     enter_phase("check")
-    checked = {"warnings": (*workload.warnings, *_check(workload, each_operation=not known))}
+    checked = {"warnings": (*workload.warnings, *_check_workload(workload, each_operation=not known))}
     measurement = _with_facts(measurement, checked)
     if known:
         measurement = _with_facts(measurement, _known_facts(measurement, known))
@@ -147,7 +147,7 @@ def _measure_on(
         enter_phase("fingerprint")
         workload.release_step_state()
         del workload  # the device may have no room for two
-        measurement = _with_facts(measurement, _fingerprint(case, device))
+        measurement = _with_facts(measurement, _fingerprint_fields(case, device))
     enter_phase("system")
     if settings is not None:
         settings.set()  # counting and the fingerprint have built the network again
@@ -162,17 +162,17 @@ def _measure_on(
     return dataclasses.replace(measurement, warnings=warnings)
 
 
-def what_is_known(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
+def describe_failed_rank(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
     """Return the system of a failed case, with a measurement of nothing but the device's errors."""
     device = find_device(case, context.local_rank)
     found = Measurement(context.rank, context.local_rank, context.world_size, device_name(device), device_uuid(device))
     return ((describe_system(device, None), dataclasses.replace(found, **health_of_watched_device())),)
 
 
-def meter_for(case: Case, device: torch.device) -> Meter:
+def open_case_meter(case: Case, device: torch.device) -> Meter:
     """Open the energy meter of the device, as the protocol of the case asks for."""
     name = device_name(device) or ""
-    return open_meter(case.protocol.energy, device.type, device_uuid(device), amd_address(device), name)
+    return open_meter(case.protocol.energy, device.type, device_uuid(device), amd_pci_address(device), name)
 
 
 def _warm_up(workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch, context: RankContext) -> Warmup:
@@ -180,19 +180,19 @@ def _warm_up(workload: Workload, clock: Clock, meter: Meter, watch: DeviceWatch,
     place."""
     protocol = workload.case.protocol
     enter_phase("first step")
-    first_s = _first_step(workload, clock)
+    first_s = _time_first_step(workload, clock)
     workload.require_finite("the first step")
     if workload.captured is None:  # a graph allocates when it is captured
         memory.reset_peaks(workload.device)
     enter_phase("idle")
     context.barrier()
-    meter.rest(protocol.idle_time_s)
+    meter.measure_idle(protocol.idle_time_s)
     enter_phase("warmup")
-    second_s = _timed_step(workload, clock)
+    second_s = _time_step(workload, clock)
     window = run_window(
         workload.step,
         clock,
-        SlowestRank(WarmupRule(protocol, watch.temperature_c), context.all_gather),
+        SlowestRankRule(WarmupRule(protocol, watch.temperature_c), context.all_gather),
         step_estimate_s=second_s,
         first_look_s=protocol.warmup_min_time_s,
         cap_s=protocol.warmup_max_time_s,
@@ -213,14 +213,14 @@ def _temperature_warnings(protocol: Protocol, temperature_c: float | None) -> tu
     return (f"not_warm: {reached}; protocol.warmup_until_c requires {wanted_c:.0f} °C.",)
 
 
-def _first_step(workload: Workload, clock: Clock) -> float:
+def _time_first_step(workload: Workload, clock: Clock) -> float:
     """Time of the first step [s].
 
     Raises:
         InvalidMeasurement: the network fails on inputs of its `input_shape`, whatever the device.
     """
     try:
-        return _timed_step(workload, clock)
+        return _time_step(workload, clock)
     except Exception as error:  # users' networks may raise anything
         from dlbench.models.external import outputs_on_meta  # imports torchvision, which takes seconds
 
@@ -236,7 +236,7 @@ def _first_step(workload: Workload, clock: Clock) -> float:
         raise  # the shape is not the cause
 
 
-def _timed_step(workload: Workload, clock: Clock) -> float:
+def _time_step(workload: Workload, clock: Clock) -> float:
     clock.synchronize()
     began_s = time.perf_counter()
     workload.step()
@@ -256,20 +256,20 @@ def _measure_window(
     """Run the window with meters; return its energy, and the loss before and after."""
     protocol = workload.case.protocol
     loss_first = workload.read_loss()
-    watch.before()
+    watch.read_before()
     # Collect garbage before the meter starts: the device would idle meanwhile.
-    leave_if_forked()
+    exit_if_forked()
     with no_garbage_collection():
         context.barrier()
         enter_phase("window")
         meter.start()
-        host.before()
+        host.read_before()
         if workload.loader is not None:
             workload.loader.reset()
         window = run_window(
             workload.step,
             clock,
-            SlowestRank(WindowRule(protocol), context.all_gather),
+            SlowestRankRule(WindowRule(protocol), context.all_gather),
             step_estimate_s=warmup.estimate_s,
             first_look_s=protocol.min_time_s,
             cap_s=protocol.max_time_s,
@@ -277,20 +277,20 @@ def _measure_window(
             growth=WINDOW_GROWTH,
             broadcast=context.broadcast if context.group else None,
         )
-        host.after()
+        host.read_after()
     if workload.loader is None:
         require_one_process()
     else:
         # Processes of the loader belong to the case.
         workload.loader.close_window()
-    watch.after()
+    watch.read_after()
     reading = meter.stop(window.opened_at_s, window.closed_at_s)
     loss_last = workload.read_loss()
     workload.require_finite(f"{len(window.step_s)} timed steps")
     return window, reading, loss_first, loss_last
 
 
-def _samples(window: Window, clock: Clock, warmup: Warmup) -> dict[str, Any]:
+def _sample_fields(window: Window, clock: Clock, warmup: Warmup) -> dict[str, Any]:
     return {
         "step_s": tuple(window.step_s),
         "forward_s": tuple(window.forward_s),
@@ -309,7 +309,7 @@ def _samples(window: Window, clock: Clock, warmup: Warmup) -> dict[str, Any]:
     }
 
 
-def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
+def _energy_fields(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
     rows = reading.trace.within(window.opened_at_s, window.closed_at_s)
     return {
         "energy_j": reading.energy_j,
@@ -326,7 +326,7 @@ def _energy(reading: Reading, meter: Meter, window: Window) -> dict[str, Any]:
     }
 
 
-def _communication(workload: Workload, clock: Clock, context: RankContext, window: Window) -> dict[str, Any]:
+def _communication_fields(workload: Workload, clock: Clock, context: RankContext, window: Window) -> dict[str, Any]:
     """Return transport of gradients and steps without synchronisation; empty for a single process."""
     if context.group is None:
         return {}
@@ -340,8 +340,8 @@ def _communication(workload: Workload, clock: Clock, context: RankContext, windo
     return {
         "communicator": backend,
         "transport": found.used,
-        "gradient_allreduce_s": gradient_sync.gradient_all_reduce(workload, clock, context),
-        "unsynced_step_s": gradient_sync.unsynced_steps(workload, clock, context, step_s, window.window_s),
+        "gradient_allreduce_s": gradient_sync.measure_gradient_all_reduce(workload, clock, context),
+        "unsynced_step_s": gradient_sync.measure_unsynced_steps(workload, clock, context, step_s, window.window_s),
         "warnings": (found.warning,) if found.warning else (),
     }
 
@@ -359,7 +359,7 @@ def _known_facts(measurement: Measurement, known: Mapping[str, Any]) -> dict[str
     return {**facts, "warnings": tuple(known.get("warnings", ()))}
 
 
-def _check(workload: Workload, each_operation: bool) -> tuple[str, ...]:
+def _check_workload(workload: Workload, each_operation: bool) -> tuple[str, ...]:
     """Run `Workload.check`; if its step fails, keep the case with a warning."""
     try:
         return workload.check(each_operation)
@@ -374,18 +374,18 @@ def _memory_facts(workload: Workload) -> dict[str, Any]:
     try:
         # Without communication: a rank that runs out of memory must not block the others.
         with workload.unsynchronised(), workload.uncaptured():
-            facts.update(memory.static_split(workload))
+            facts.update(memory.measure_memory_split(workload))
             if workload.device.type == "cpu":
                 facts["memory_allocated_peak_bytes"] = memory.cpu_allocated_peak_bytes(workload)
     except (RuntimeError, MemoryError) as error:
-        reason = out_of_memory(error)
+        reason = out_of_memory_text(error)
         if reason is None:
             raise
         facts["warnings"] = (f"memory_unknown: the extra step for memory ran {reason}",)
     return facts
 
 
-def _fingerprint(case: Case, device: torch.device) -> dict[str, Any]:
+def _fingerprint_fields(case: Case, device: torch.device) -> dict[str, Any]:
     """Compare the case with fp32 on the CPU; if that fails, keep the case with a warning.
 
     Raises:
@@ -394,7 +394,7 @@ def _fingerprint(case: Case, device: torch.device) -> dict[str, Any]:
     from dlbench.worker import fingerprint
 
     try:
-        found = fingerprint.check(case, device)
+        found = fingerprint.check_fingerprint(case, device)
     except (DlbenchError, RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         return {"warnings": (f"fingerprint_unknown: the comparison with fp32 on the CPU failed: {reason}",)}

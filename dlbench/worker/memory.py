@@ -54,7 +54,7 @@ def rss_peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def static_split(workload: Workload) -> dict[str, int | None]:
+def measure_memory_split(workload: Workload) -> dict[str, int | None]:
     """Measure bytes of parameters with buffers, gradients, optimizer state and saved activations; runs a training step.
 
     Raises:
@@ -80,28 +80,28 @@ def activation_bytes(workload: Workload) -> int | None:
         return None
     saved: dict[int, int] = {}
     keep_alive: list[Tensor] = []
-    known = {_address(t) for t in (*workload.module.parameters(), *workload.module.buffers())}
+    known = {_storage_address(t) for t in (*workload.module.parameters(), *workload.module.buffers())}
 
-    def pack(tensor: Tensor) -> Tensor:
+    def record_saved(tensor: Tensor) -> Tensor:
         # Tensors recomputed by activation checkpointing in the backward pass are not saved by forward.
-        if not in_backward() and _address(tensor) not in known:
-            saved[_address(tensor)] = tensor.untyped_storage().nbytes()
+        if not is_in_backward() and _storage_address(tensor) not in known:
+            saved[_storage_address(tensor)] = tensor.untyped_storage().nbytes()
             # The address of a freed storage may be reused within the step.
             keep_alive.append(tensor)
         return tensor
 
     batch = next(workload.batches)
-    known |= {_address(t) for t in tensors_of(batch)}
+    known |= {_storage_address(t) for t in tensors_of(batch)}
     batches, workload.batches = workload.batches, iter([batch])
     try:
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with torch.autograd.graph.saved_tensors_hooks(record_saved, lambda tensor: tensor):
             workload.step()
     finally:
         workload.batches = batches
     return sum(saved.values())
 
 
-def in_backward() -> bool:
+def is_in_backward() -> bool:
     """Whether a backward pass is running, including recomputation for it."""
     return torch._C._current_autograd_node() is not None
 
@@ -120,15 +120,15 @@ def cpu_allocated_peak_bytes(workload: Workload) -> int | None:
     if results is None:
         return None
     changes = sorted((e.start_ns(), e.nbytes()) for e in results.events() if e.name() == "[memory]")
-    return alive + _highest_sum(change for _, change in changes) if changes else None
+    return alive + _max_running_sum(change for _, change in changes) if changes else None
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Sum the bytes of the storages of `tensors`, each storage once."""
-    return sum({_address(t): t.untyped_storage().nbytes() for t in tensors}.values())
+    return sum({_storage_address(t): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def _highest_sum(changes: Iterable[int]) -> int:
+def _max_running_sum(changes: Iterable[int]) -> int:
     current = highest = 0
     for change in changes:
         current += change
@@ -136,7 +136,7 @@ def _highest_sum(changes: Iterable[int]) -> int:
     return highest
 
 
-def _address(tensor: Tensor) -> int:
+def _storage_address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 
 from dlbench.errors import DlbenchError
 from dlbench.models import check
-from dlbench.models.identity import build_for_key, is_own, library_key, own_key, source_files
+from dlbench.models.network_identity import build_for_key, is_user_network, library_key, source_files, user_network_key
 from dlbench.worker.ranks.rank_status import die_with_launcher
 
 #: Time limit for building a network on the meta device [s]; afterwards its key uses only the source.
@@ -28,14 +28,14 @@ class NetworkFacts:
     """Facts of one network."""
 
     error: str | None = None  # one-line reason if it cannot be built
-    key: str = ""  # see `dlbench.models.identity`
+    key: str = ""  # see `dlbench.models.network_identity`
     files: dict[str, str] = field(default_factory=dict)  # of the user's own code, with their digests
 
 
-def look_at(name: str) -> NetworkFacts:
+def check_network(name: str) -> NetworkFacts:
     """Return the facts of network `name`. Call before CUDA is initialised: a fork breaks CUDA."""
-    if is_own(name):
-        return _in_child(name)
+    if is_user_network(name):
+        return _check_in_child(name)
     try:
         check(name)
     except DlbenchError as error:
@@ -43,18 +43,18 @@ def look_at(name: str) -> NetworkFacts:
     return NetworkFacts(key=library_key(name))
 
 
-def _in_child(name: str) -> NetworkFacts:
+def _check_in_child(name: str) -> NetworkFacts:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         with suppress(BaseException):
             die_with_launcher()
-            _answer(name, writing)
+            _send_answers(name, writing)
         os._exit(0)
     os.close(writing)
     try:
-        lines = _lines(reading)
+        lines = _read_lines(reading)
     finally:
         os.close(reading)
         with suppress(ProcessLookupError):
@@ -67,30 +67,30 @@ def _in_child(name: str) -> NetworkFacts:
     return NetworkFacts(error=f"model '{name}': its import ended the process with {how}")
 
 
-def _answer(name: str, pipe: int) -> None:
+def _send_answers(name: str, pipe: int) -> None:
     """Write one line after importing the module, and a second one after building the network."""
     try:
         check(name)
     except DlbenchError as error:
-        _send(pipe, NetworkFacts(error=str(error)))
-        _send(pipe, NetworkFacts(error=str(error)))
+        _send_facts(pipe, NetworkFacts(error=str(error)))
+        _send_facts(pipe, NetworkFacts(error=str(error)))
         return
-    _send(pipe, NetworkFacts(key=own_key(name, None), files=source_files(name)))
+    _send_facts(pipe, NetworkFacts(key=user_network_key(name, None), files=source_files(name)))
     try:
         built = build_for_key(name)
     except DlbenchError as error:
-        _send(pipe, NetworkFacts(error=str(error)))
+        _send_facts(pipe, NetworkFacts(error=str(error)))
         return
-    _send(pipe, NetworkFacts(key=own_key(name, built), files=source_files(name)))
+    _send_facts(pipe, NetworkFacts(key=user_network_key(name, built), files=source_files(name)))
 
 
-def _send(pipe: int, facts: NetworkFacts) -> None:
+def _send_facts(pipe: int, facts: NetworkFacts) -> None:
     text = json.dumps(asdict(facts)).encode() + b"\n"
     while text:
         text = text[os.write(pipe, text) :]
 
 
-def _lines(pipe: int) -> list[bytes]:
+def _read_lines(pipe: int) -> list[bytes]:
     """Read complete lines: two, or fewer if the child ends or exceeds the time limit."""
     received = b""
     deadline: float | None = None

@@ -14,7 +14,7 @@ import torch
 from dlbench.errors import BadInput
 
 _MKLDNN: Any = torch.backends.mkldnn
-NAME = "onednn.txt"
+LOG_NAME = "onednn.txt"
 
 
 def record_kernels(step: Callable[[], object], device: torch.device, folder: Path) -> None:
@@ -29,7 +29,7 @@ def record_kernels(step: Callable[[], object], device: torch.device, folder: Pat
     sys.stdout.flush()
     kept = os.dup(1)
     try:
-        with (folder / NAME).open("wb") as file:
+        with (folder / LOG_NAME).open("wb") as file:
             os.dup2(file.fileno(), 1)
             with _MKLDNN.verbose(_MKLDNN.VERBOSE_ON):
                 step()

@@ -63,7 +63,7 @@ def autocast(precision: str, device_kind: str) -> contextlib.AbstractContextMana
     return contextlib.nullcontext() if dtype is None else torch.autocast(device_kind, dtype=dtype)
 
 
-def precisions(device: torch.device) -> list[str]:
+def supported_precisions(device: torch.device) -> list[str]:
     """Return the precisions that the device supports; bf16 emulated by a GPU does not count. A CPU supports all,
     possibly emulated."""
     if device.type != "cuda":

@@ -61,7 +61,7 @@ class Settings:
         # cuDNN times its algorithms in the first steps, as in usual training; shapes never change here.
         _BACKENDS.cudnn.benchmark = True
         if self.case.threads > len(self._cores):
-            cores = units.counted(len(self._cores), "core")
+            cores = units.count_text(len(self._cores), "core")
             raise BadInput(f"threads is {self.case.threads}, but this process may use {cores}; use fewer threads")
         if torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
@@ -109,7 +109,7 @@ class Settings:
         """Describe differing settings, such as "number of threads is 1 instead of 4"."""
         found = self.read() if now is None else now
         return [
-            f"{name} is {_text(found[name])} instead of {_text(wanted)}"
+            f"{name} is {_value_text(found[name])} instead of {_value_text(wanted)}"
             for name, wanted in self._wanted.items()
             if found[name] != wanted
         ]
@@ -140,7 +140,7 @@ class Settings:
         return {name: self._wanted[name] if name in own else value for name, value in self.read().items()}
 
 
-def _text(value: object) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value).removeprefix("torch.")

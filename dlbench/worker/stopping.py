@@ -42,7 +42,7 @@ class WarmupRule:
 
 
 @dataclass
-class SlowestRank:
+class SlowestRankRule:
     """Rule on the time of the slowest rank in each step, as shown in reports [s].
 
     All ranks call it at the same step.

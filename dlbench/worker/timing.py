@@ -182,8 +182,8 @@ def run_window(
     # All ranks must time their phases in the same steps.
     _, stride = agreed((None, _phase_stride(step_estimate_s)))
     window = Window(phase_stride=stride)
-    reader = _Reader(clock, window)
-    lag = _lag(step_estimate_s) if clock.runs_ahead else 0
+    reader = _StampReader(clock, window)
+    lag = _lag_steps(step_estimate_s) if clock.runs_ahead else 0
     # A host stamp is a time; other stamps need a wait, and other ranks an exchange.
     shows_time = broadcast is None and not clock.runs_ahead
     cap = _TimeLimit(cap_s, broadcast, step_estimate_s)
@@ -207,9 +207,9 @@ def run_window(
             reader.read(keep=0 if done == max_steps else lag)
             if lag and window.step_s:
                 # If steps became slower than expected, queue fewer, to notice the time limit in time.
-                lag = min(lag, _lag(window.step_s[-1]))
-            if cap.has_come(done, time.perf_counter() - window.opened_at_s) or done == look_at:
-                reason, look_at = agreed(_look(window, rule, done, first_look_s, cap_s, max_steps, growth))
+                lag = min(lag, _lag_steps(window.step_s[-1]))
+            if cap.is_reached(done, time.perf_counter() - window.opened_at_s) or done == look_at:
+                reason, look_at = agreed(_evaluate_rule(window, rule, done, first_look_s, cap_s, max_steps, growth))
                 max_steps = max(max_steps, look_at)
         clock.synchronize()
         window.closed_at_s = time.perf_counter()
@@ -219,7 +219,7 @@ def run_window(
     return window
 
 
-def _look(
+def _evaluate_rule(
     window: Window, rule: Rule, done: int, first_look_s: float, cap_s: float, max_steps: int, growth: float
 ) -> tuple[str | None, int]:
     """Evaluate the rule; also return the step of its next evaluation, chosen to keep the rule within its budget."""
@@ -249,7 +249,7 @@ class _TimeLimit:
         if broadcast is not None:
             _, self.look_at = broadcast((None, _steps_in(CAP_INTERVAL_S, step_estimate_s, 1, NO_LIMIT)))
 
-    def has_come(self, done: int, elapsed_s: float) -> bool:
+    def is_reached(self, done: int, elapsed_s: float) -> bool:
         """Whether the limit is reached; called after each iteration."""
         is_over = elapsed_s >= self._cap_s
         if self._broadcast is None:
@@ -268,7 +268,7 @@ def _steps_in(time_s: float, step_s: float, lowest: int, highest: int) -> int:
     return min(highest, lowest + int(time_s / max(step_s, 1e-9)))
 
 
-def _lag(step_s: float) -> int:
+def _lag_steps(step_s: float) -> int:
     return min(MAX_LAG_STEPS, max(2, math.ceil(LAG_TIME_S / max(step_s, 1e-9))))
 
 
@@ -276,7 +276,7 @@ def _phase_stride(step_s: float) -> int:
     return max(1, math.ceil(PHASE_COST_S / (PHASE_BUDGET * max(step_s, 1e-9))))
 
 
-class _Reader:
+class _StampReader:
     """Reader that converts stamps to samples, in order, after their work is done."""
 
     def __init__(self, clock: Clock, window: Window) -> None:

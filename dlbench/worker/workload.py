@@ -22,9 +22,9 @@ from dlbench.models import BuiltModel, build
 from dlbench.suites.case import Case
 from dlbench.tasks import Batch, map_batch, tensors_of
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.computed import check_parameters, check_step
+from dlbench.worker.batch_norm_folding import fold_batch_norm
 from dlbench.worker.cuda_graph import CapturedStep
-from dlbench.worker.folding import fold_batch_norm
+from dlbench.worker.dtype_check import check_parameters, check_step
 from dlbench.worker.precision import AUTOCAST_DTYPES, WEIGHT_DTYPES, autocast
 from dlbench.worker.ranks.context import RankContext
 from dlbench.worker.settings import Settings
@@ -50,22 +50,24 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]
     "rmsprop": (torch.optim.RMSprop, {"lr": 1e-10, "alpha": 0.99, "eps": 1e-8}),
 }
 #: How PyTorch is told the implementation: both options None is its own choice.
-_IMPLEMENTATIONS: dict[str, dict[str, bool]] = {
+_OPTIMIZER_OPTIONS: dict[str, dict[str, bool]] = {
     "auto": {},
     "plain": {"foreach": False},
     "foreach": {"foreach": True},
     "fused": {"fused": True},
 }
 #: Optimizers whose update depends on the number of the step.
-_COUNT_STEPS = ("adam", "adamw", "rmsprop")
+_OPTIMIZERS_COUNTING_STEPS = ("adam", "adamw", "rmsprop")
 
 
 def make_optimizer(case: Case, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
     """The optimizer of the case over `parameters`."""
     kind, settings = OPTIMIZERS[case.optimizer]
     # In a graph the number of the step must be counted on the device.
-    capturable = {"capturable": True} if case.cuda_graph == "on" and case.optimizer in _COUNT_STEPS else {}
-    return kind(parameters, **settings, **_IMPLEMENTATIONS[case.optimizer_impl], **capturable)
+    capturable = (
+        {"capturable": True} if case.cuda_graph == "on" and case.optimizer in _OPTIMIZERS_COUNTING_STEPS else {}
+    )
+    return kind(parameters, **settings, **_OPTIMIZER_OPTIONS[case.optimizer_impl], **capturable)
 
 
 @dataclass
@@ -185,7 +187,7 @@ class Workload:
         if self.settings is None:
             return ()
         self.settings.require()
-        frames = _compiled_frames()
+        frames = _num_compiled_functions()
         if self.case.compile != "off" and not frames:
             raise InvalidMeasurement(
                 f"compile = '{self.case.compile}' was requested, but PyTorch compiled no part of the network; see "
@@ -274,9 +276,9 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
         module = cast_module(module, case)
     parallel = None
     if context is not None and context.group is not None:
-        from dlbench.worker.ranks.data_parallel import wrap
+        from dlbench.worker.ranks.data_parallel import wrap_in_ddp
 
-        parallel = wrap(module, case, device) if training else None
+        parallel = wrap_in_ddp(module, case, device) if training else None
     # After all code of the network that runs before the first step.
     reset = settings.set_back()
     rank = context.rank if context is not None else 0
@@ -291,7 +293,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
         built=built,
         module=module,
         device=device,
-        run=compiled(module if parallel is None else parallel, case, device),
+        run=compile_if_asked(module if parallel is None else parallel, case, device),
         batches=_make_batches(case, built, device, loader),
         loader=loader,
         optimizer=make_optimizer(case, module.parameters()) if training else None,
@@ -303,7 +305,7 @@ def build_workload(case: Case, device: torch.device, context: RankContext | None
     )
 
 
-def _compiled_frames() -> int:
+def _num_compiled_functions() -> int:
     """Return the number of functions that `torch.compile` has compiled in this process."""
     if "torch._dynamo" not in sys.modules:
         return 0
@@ -348,7 +350,7 @@ def _require_trainable(built: BuiltModel) -> None:
         raise BadInput(f"model '{built.name}' {reason} and cannot be trained; use mode = \"inference\"")
 
 
-def compiled(module: nn.Module, case: Case, device: torch.device) -> Callable[..., Any]:
+def compile_if_asked(module: nn.Module, case: Case, device: torch.device) -> Callable[..., Any]:
     """The function that runs the network: compiled where the case asks for it.
 
     Raises:
@@ -403,19 +405,19 @@ def _require_triton() -> None:
 def _make_batches(case: Case, built: BuiltModel, device: torch.device, loader: JpegBatches | None) -> Iterator[Batch]:
     """Batches without end: random ones of the network's task, or those of the loader."""
     if loader is not None:
-        copies = _copied(loader, device, case.prefetch == "on")
-        return (laid_out(batch, case) for batch in copies)
+        copies = _copy_to_device(loader, device, case.prefetch == "on")
+        return (cast_batch(batch, case) for batch in copies)
     if case.data == "synthetic":
-        return itertools.repeat(laid_out(built.make_batch(case.batch_size, device), case))
-    on_host = [laid_out(built.make_batch(case.batch_size, "cpu"), case) for _ in range(NUM_HOST_BATCHES)]
+        return itertools.repeat(cast_batch(built.make_batch(case.batch_size, device), case))
+    on_host = [cast_batch(built.make_batch(case.batch_size, "cpu"), case) for _ in range(NUM_HOST_BATCHES)]
     if device.type == "cuda":
         # Only from page-locked memory is the copy asynchronous.
         on_host = [map_batch(lambda tensor: tensor.pin_memory(), batch) for batch in on_host]
     # copy=True: on the CPU `to` would hand out the host batch itself, and nothing would be measured.
-    return _copied(itertools.cycle(on_host), device, case.prefetch == "on", copy=True)
+    return _copy_to_device(itertools.cycle(on_host), device, case.prefetch == "on", copy=True)
 
 
-def layout_of(case: Case) -> torch.memory_format:
+def tensor_layout(case: Case) -> torch.memory_format:
     """The memory layout of weights and images."""
     return torch.channels_last if case.memory_format == "channels_last" else torch.contiguous_format
 
@@ -424,12 +426,12 @@ def cast_module(module: nn.Module, case: Case) -> nn.Module:
     """The network in the type and layout of the case."""
     dtype = WEIGHT_DTYPES.get(case.precision)
     cast = module if dtype is None else module.to(dtype)
-    return cast.to(memory_format=layout_of(case))
+    return cast.to(memory_format=tensor_layout(case))
 
 
-def laid_out(batch: Batch, case: Case) -> Batch:
+def cast_batch(batch: Batch, case: Case) -> Batch:
     """The batch in the type of the case, its images in the layout of the case."""
-    dtype, layout = WEIGHT_DTYPES.get(case.precision), layout_of(case)
+    dtype, layout = WEIGHT_DTYPES.get(case.precision), tensor_layout(case)
 
     def convert(tensor: Tensor) -> Tensor:
         cast = tensor.to(dtype) if dtype is not None and tensor.is_floating_point() else tensor
@@ -438,7 +440,7 @@ def laid_out(batch: Batch, case: Case) -> Batch:
     return map_batch(convert, batch)
 
 
-def _copied(batches: Iterable[Batch], device: torch.device, ahead: bool, copy: bool = False) -> Iterator[Batch]:
+def _copy_to_device(batches: Iterable[Batch], device: torch.device, ahead: bool, copy: bool = False) -> Iterator[Batch]:
     """Each batch copied to the device.
 
     Args:

@@ -51,7 +51,7 @@ def report(tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     store = fakes.fill(root / "store", several_systems())
     bounds.add(store)
-    return build.build([store], root / "report").parent
+    return build.build_report([store], root / "report").parent
 
 
 @pytest.fixture(scope="session")

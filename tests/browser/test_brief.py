@@ -6,7 +6,7 @@ import pypdf
 import pytest
 
 from dlbench.report import build
-from dlbench.report.analysis.content import read
+from dlbench.report.analysis.content import read_content
 from tests.browser.conftest import Watched
 from tests.fakes import decision
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def choice(tmp_path_factory):
     root = tmp_path_factory.mktemp("decision")
-    return build.write(read(decision.fill(root), prices=decision.PRICES), root / "report").parent
+    return build.write_report(read_content(decision.fill(root), prices=decision.PRICES), root / "report").parent
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def run(
         step_s = 0.01 * (1 + spreads[case.model] * rng.gauss(0, 1))
         if clock is not None:
             clock[0] += 10.0
-        schedule.learn(dataclasses.replace(finished(case, step_s), status=status))
+        schedule.add_record(dataclasses.replace(finished(case, step_s), status=status))
         done.append(case)
         assert len(done) < 500
     return done
@@ -77,7 +77,7 @@ def test_a_case_out_of_memory_is_not_tried_again_and_is_named():
     done = []
     for case in schedule.processes(rounds(3)):
         status = "oom" if case.model == "alexnet" else "ok"
-        schedule.learn(dataclasses.replace(finished(case, 0.01), status=status))
+        schedule.add_record(dataclasses.replace(finished(case, 0.01), status=status))
         done.append(case)
     assert sum(case.model == "alexnet" for case in done) == 1
     assert schedule.remarks() == ["not measured: 2 more of alexnet training (oom), because they would end the same way"]
@@ -87,7 +87,7 @@ def test_a_process_that_crashed_among_three_leaves_the_others():
     schedule = Schedule(rounds(3))
     for case in schedule.processes(rounds(3)):
         crashed = case.model == "lenet5" and case.repeat == 1
-        schedule.learn(
+        schedule.add_record(
             dataclasses.replace(finished(case, 0.01 + 0.001 * case.repeat), status="crashed" if crashed else "ok")
         )
     (lenet, alexnet) = schedule.summary()
@@ -102,14 +102,14 @@ def test_an_unusual_confidence_stands_beside_its_half_width():
     cases = [dataclasses.replace(case, protocol=Protocol(confidence=0.5)) for case in rounds(3)]
     schedule = Schedule(cases)
     for case in schedule.processes(cases):
-        schedule.learn(finished(case, 0.01 + 0.0001 * case.repeat))
+        schedule.add_record(finished(case, 0.01 + 0.0001 * case.repeat))
     assert all(line.endswith(" %, both at 50 %") for line in schedule.summary())
 
 
 def test_two_groups_are_both_shown_and_not_averaged():
     schedule = Schedule(rounds(4))
     for case in schedule.processes(rounds(4)):
-        schedule.learn(finished(case, 0.01 if case.repeat % 2 else 0.02))
+        schedule.add_record(finished(case, 0.01 if case.repeat % 2 else 0.02))
     assert re.search(r"in two groups: 2 at 3200.img/s and 2 at 1600.img/s", schedule.summary()[0])
 
 
@@ -117,7 +117,7 @@ def test_facts_of_the_first_process_are_known_to_the_others():
     schedule = Schedule(rounds(2))
     assert schedule.facts(CASES[0]) is None
     record = finished(CASES[0], 0.01)
-    schedule.learn(record)
+    schedule.add_record(record)
     facts = schedule.facts(dataclasses.replace(CASES[0], repeat=1))
     measured = record.ranks[0][1]
     assert {name: facts[name] for name in SHARED_FACTS} == {name: getattr(measured, name) for name in SHARED_FACTS}
@@ -127,5 +127,5 @@ def test_facts_of_the_first_process_are_known_to_the_others():
 
 def test_facts_that_could_not_be_found_are_sought_again():
     schedule = Schedule(rounds(2))
-    schedule.learn(finished(CASES[0], 0.01, warnings=("memory_unknown: the extra step for it ran out of memory",)))
+    schedule.add_record(finished(CASES[0], 0.01, warnings=("memory_unknown: the extra step for it ran out of memory",)))
     assert schedule.facts(CASES[0]) is None

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from dlbench.launch import supervise
-from dlbench.launch.slurm import through_step
+from dlbench.launch.slurm import step_launcher
 from dlbench.suites.case import Case, Protocol
 
 root, model, nodes, ranks_per_node, timeout_s, *step = sys.argv[1:]
@@ -17,7 +17,7 @@ case = Case(
     devices_per_node=int(ranks_per_node),
     protocol=Protocol(min_time_s=0.1, timeout_s=float(timeout_s)),
 )
-campaign = supervise.Campaign(Path(root), "suite", 1, "standin", launcher=through_step(step))
+campaign = supervise.Campaign(Path(root), "suite", 1, "standin", launcher=step_launcher(step))
 Path(root).mkdir(exist_ok=True)
-for record in supervise.run([case], campaign):
+for record in supervise.run_cases([case], campaign):
     print(record.status, record.error or "")

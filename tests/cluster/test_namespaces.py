@@ -49,9 +49,9 @@ def test_a_claim_held_in_another_namespace_is_respected_until_its_owner_has_been
     first.kill()
     first.wait()
     assert claims.take(tmp_path, "case") is None
-    long_ago = time.time() - claims.SILENCE_S - 1
+    long_ago = time.time() - claims.DEAD_AFTER_S - 1
     os.utime(tmp_path / "claims" / "case.json", (long_ago, long_ago))
     assert claims.take(tmp_path, "case") is None  # whatever the file's time: it has changed a moment ago
-    monkeypatch.setattr(claims, "SILENCE_S", 0.5)
+    monkeypatch.setattr(claims, "DEAD_AFTER_S", 0.5)
     time.sleep(0.6)
     assert claims.take(tmp_path, "case") is not None

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from dlbench.results.records import Outcome
-from dlbench.suites import request as requests
+from dlbench.suites import worker_request as requests
 from tests.fakes.workers import good_outcome
 
 FACTS = {
@@ -32,7 +32,7 @@ def main(arguments):
         print(json.dumps(FACTS))
         return 0
     folder = Path(arguments[0])
-    case = requests.case_of(requests.read(folder))
+    case = requests.requested_case(requests.read_request(folder))
 
     def stop(number, frame):
         if case.world_size > 1:

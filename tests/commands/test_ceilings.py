@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dlbench.__main__ import main
-from dlbench.commands.ceilings import _missing
-from dlbench.launch.probe import Probe
+from dlbench.commands.ceilings import _unmeasured_precisions
+from dlbench.launch.probe import ProbeResult
 from dlbench.results.bounds_schema import read_ceilings
 
 ARGUMENTS = ["ceilings", "--device", "cpu", "--budget", "0.5s", "--missing", "--results"]
@@ -26,9 +26,9 @@ def test_ceilings_of_a_device_that_is_not_there_are_no_ceilings_that_are_held(tm
 
 def test_the_ceilings_of_a_cpu_may_be_missing_beside_a_gpu(tmp_path, monkeypatch):
     facts = {"devices": [{"name": "GPU"}], "precisions": {"cpu": ["fp32"], "cuda": ["tf32"]}, "torch_threads": 4}
-    monkeypatch.setattr("dlbench.launch.probe.probe", lambda: Probe("cuda", "key", "a GPU", 1, facts))
-    assert _missing(tmp_path, "cpu", None) == ["fp32"]
-    assert _missing(tmp_path, "auto", None) == ["tf32"]
+    monkeypatch.setattr("dlbench.launch.probe.probe_machine", lambda: ProbeResult("cuda", "key", "a GPU", 1, facts))
+    assert _unmeasured_precisions(tmp_path, "cpu", None) == ["fp32"]
+    assert _unmeasured_precisions(tmp_path, "auto", None) == ["tf32"]
 
 
 def test_ceilings_that_the_results_hold_are_not_measured_again(tmp_path, monkeypatch, capsys):

@@ -75,8 +75,8 @@ def test_the_chapter_s_lines_are_those_of_the_command_for_several_ranks_too(tmp_
             one = dataclasses.replace(one, ranks=tuple(ranks))
         records.append(dataclasses.replace(one, started_at=begin.isoformat()))
     fakes.fill(tmp_path / "store", records)
-    lines = history.read([tmp_path / "store"]).lines
-    again = history.of_report(content.read([tmp_path / "store"])).lines
+    lines = history.read_history([tmp_path / "store"]).lines
+    again = history.history_of_report(content.read_content([tmp_path / "store"])).lines
     assert len(lines) == len(again) == 2
     for one, other in zip(lines, again, strict=True):
         assert (one.name, one.device, one.days, one.processes) == (
@@ -89,6 +89,6 @@ def test_the_chapter_s_lines_are_those_of_the_command_for_several_ranks_too(tmp_
 
 
 def test_the_report_has_a_chapter_where_there_are_enough_days(stores, tmp_path):
-    page = build.write(content.read([stores / "slower"]), tmp_path / "report").read_text()
+    page = build.write_report(content.read_content([stores / "slower"]), tmp_path / "report").read_text()
     assert 'id="history"' in page
     assert "driver 580.1 -&gt; 590.1" in page

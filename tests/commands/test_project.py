@@ -11,11 +11,11 @@ import pytest
 
 from dlbench.commands import project
 from dlbench.errors import BadInput, UnknownName
-from dlbench.report.analysis import derive
-from dlbench.report.analysis.content import read
-from dlbench.report.analysis.side_by_side import windows_of
-from dlbench.report.chapters.projection_section import projected
-from dlbench.reruns import process_interval
+from dlbench.process_statistics import process_interval
+from dlbench.report.analysis import derived_metrics
+from dlbench.report.analysis.content import read_content
+from dlbench.report.analysis.side_by_side import process_windows
+from dlbench.report.chapters.projection_section import projected_trainings
 from dlbench.results import store
 from dlbench.suites.case import Case
 from tests.fakes import records
@@ -72,7 +72,7 @@ def test_a_meter_that_stood_still_gives_no_energy_and_ends_nothing(tmp_path, cap
     assert run(root, "--images", 60_000, "--epochs", 10, "--format", "json") == 0
     (row,), _ = rows_of(capsys)
     assert row["energy_kwh"] is None
-    table, _ = projected(read([root]).shown, {}, None)
+    table, _ = projected_trainings(read_content([root]).shown, {}, None)
     assert "energy_kwh" not in [column.key for column in table.columns]
 
 
@@ -95,7 +95,7 @@ def test_what_makes_a_training_doubtful_stands_beside_its_cost(tmp_path, capsys)
     assert run(root, "--images", 60_000, "--epochs", 1, "--format", "json") == 0
     found, _ = rows_of(capsys)
     assert {row["model"]: row["warnings"] for row in found} == {"lenet5": "unstable, busy host 63 %", "alexnet": ""}
-    table, _ = projected(read([root]).shown, {}, None)
+    table, _ = projected_trainings(read_content([root]).shown, {}, None)
     assert [row["warnings"] for row in table.records()] == ["unstable, busy host 63 %", None]
 
 
@@ -119,7 +119,7 @@ def test_energy_of_uneven_steps_is_that_of_so_many_images(tmp_path, capsys):
     images = 60_000
     assert run(root, "--images", images, "--epochs", 1, "--format", "json") == 0
     (row,), _ = rows_of(capsys)
-    of_one = derive.tidy(store.load([root]))["energy_per_image"].iloc[0]
+    of_one = derived_metrics.attempts_from_rows(store.load([root]))["energy_per_image"].iloc[0]
     assert row["energy_kwh"] == pytest.approx(of_one * images / 3.6e6)
 
 
@@ -167,8 +167,8 @@ def test_repeats_are_one_row_with_the_interval_over_them(tmp_path, capsys, step_
     assert run(root, "--images", 60_000, "--epochs", 10, "--format", "json") == 0
     (row,), notes = rows_of(capsys)
     assert row["processes"] == len(step_times_s)
-    processes = read([root]).shown
-    table, _ = projected(processes, {}, None)
+    processes = read_content([root]).shown
+    table, _ = projected_trainings(processes, {}, None)
     (shown,) = table.records()
     for end in ("low", "high"):
         assert shown[f"time_{end}_s"] / shown["time_s"] == pytest.approx(row[f"time_{end}_s"] / row["time_s"])
@@ -177,7 +177,7 @@ def test_repeats_are_one_row_with_the_interval_over_them(tmp_path, capsys, step_
         expected, tolerance = (0.010 * median, 0.020 * median), 0.02
         words = "with two processes of a case, the lowest and the highest end of their intervals"
     else:
-        interval = process_interval(windows_of(processes))
+        interval = process_interval(process_windows(processes))
         assert row["throughput"] == pytest.approx(statistics.geometric_mean(processes["throughput"]))
         expected, tolerance = (interval.low / interval.value, interval.high / interval.value), 1e-6
         words = "with more, the interval of their mean"

@@ -9,7 +9,7 @@ import re
 import pytest
 
 import dlbench
-from dlbench import shipped
+from dlbench import bundled_files
 from dlbench.__main__ import main
 from dlbench.json_text import dump_json
 from dlbench.report.analysis.metrics import METRICS
@@ -219,7 +219,7 @@ def test_export_as_parquet_is_the_same_store(results, capsys, tmp_path):
 
 def test_a_report_stands_beside_the_reference_systems(results, capsys, tmp_path, monkeypatch):
     checkout = tmp_path / "checkout"
-    monkeypatch.setattr(shipped, "REPORTS", checkout / "reports")
+    monkeypatch.setattr(bundled_files, "REPORTS", checkout / "reports")
     error = run(capsys, "report", results, "--with-reference", "-o", tmp_path / "out", status=2).err
     assert "no reference systems in" in error
     own = fakes.fill(tmp_path / "own", fakes.quick()[:1])

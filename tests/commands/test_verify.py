@@ -137,14 +137,14 @@ def test_attempts_that_still_run_or_end_meanwhile_are_not_left_out(results, caps
     running = results / "attempts" / "20261129T000000-0123456789ab-abcdef"
     running.mkdir()
     late = fakes.record(CASES[0], number=9)
-    list_parts = Reader.of
+    list_parts = Reader.from_sources
 
     def then_one_ends(sources):
         found = list_parts(sources)
         (running / "record.json").write_text(dataclasses.replace(late, attempt_id=running.name).to_json())
         return found
 
-    monkeypatch.setattr(Reader, "of", then_one_ends)
+    monkeypatch.setattr(Reader, "from_sources", then_one_ends)
     status, out, _ = verify(results, capsys)
     assert status == 0, out
 

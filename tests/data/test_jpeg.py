@@ -21,7 +21,7 @@ from dlbench.data.loaders import open_batches
 from dlbench.errors import BadInput, InvalidMeasurement
 from dlbench.models import build
 from dlbench.suites.case import Case
-from dlbench.worker import loading
+from dlbench.worker import loader_limits
 from dlbench.worker.measure import measure
 from dlbench.worker.ranks.context import RankContext
 from tests.worker.conftest import TINY
@@ -192,7 +192,7 @@ def test_more_workers_than_memory_allows_are_one_line(folder, monkeypatch):
 
 
 def test_a_case_measures_the_loader_alone_the_device_alone_and_both_together(folder, monkeypatch):
-    monkeypatch.setattr(loading, "ALONE_S", 0.1)
+    monkeypatch.setattr(loader_limits, "ALONE_S", 0.1)
     (folder / "class_0" / "notes.txt").write_text("text")
     axes = {"data": "jpeg", "data_path": str(folder), "loader_workers": 1, "batch_size": 3, "device": "cpu"}
     ((_, found),) = measure(Case("lenet5", protocol=TINY, **axes), RankContext()).ranks

@@ -19,18 +19,18 @@ from dlbench.errors import BadInput, UnknownName
 from dlbench.facts import audit
 from dlbench.facts.audit import (
     COUNTED_MODELS,
-    MODELS,
-    agrees,
+    MODEL_OF_NETWORK,
     audit_rows,
     audit_table,
     differences_table,
-    differing,
+    differing_rows,
     read_published,
     records_table,
+    rounds_to_published,
     side_by_side_table,
 )
-from dlbench.facts.counted import CountedFacts, facts_from_layers
-from dlbench.table import FORMATS, render, shown
+from dlbench.facts.layer_totals import CountedFacts, facts_from_layers
+from dlbench.table import FORMATS, default_text, render
 
 GOOGLENET_FILTERS = (16, 24, 32, 48, 64, 96, 112, 128, 144, 160, 192, 208, 224, 256, 288, 320, 384)
 
@@ -151,7 +151,7 @@ def test_a_text_has_no_difference_in_numbers():
     ],
 )
 def test_figures_agree_to_the_digits_printed(published, counted, verdict):
-    assert agrees(published, counted) is verdict
+    assert rounds_to_published(published, counted) is verdict
 
 
 def test_a_range_is_held_against_the_least_and_the_greatest():
@@ -208,9 +208,9 @@ def test_each_lenet_figure_is_the_sum_of_the_parts_that_its_reason_names(metric)
     parts, total = LENET_PARTS[metric]
     row = by_cell()[metric, "LeNet-5"]
     assert sum(parts.values()) == total
-    assert agrees(row.published, total)
-    named = " + ".join(f"{name} {shown(value)}" for name, value in parts.items())
-    assert f"{named} = {shown(total)}." in row.reason
+    assert rounds_to_published(row.published, total)
+    named = " + ".join(f"{name} {default_text(value)}" for name, value in parts.items())
+    assert f"{named} = {default_text(total)}." in row.reason
 
 
 @pytest.mark.parametrize("metric", LENET_PARTS)
@@ -225,7 +225,7 @@ def test_the_steps_of_each_reason_lead_from_the_counted_figure_to_the_exact_publ
 
 def test_the_steps_of_the_lenet_reasons_are_what_they_are_called():
     dense, sparse = 6 * 16, MAPS_OF_S2_PER_MAP_OF_C3
-    reasons = {metric: {what: n for n, what in reason.steps} for metric, reason in audit._LENET.items()}
+    reasons = {metric: {what: n for n, what in reason.steps} for metric, reason in audit._LENET_REASONS.items()}
     assert reasons["total_weights"] == {
         "weights missing in LeCun's sparse C3": 25 * (sparse - dense),
         "biases": 6 + 16 + 120 + 84,
@@ -243,7 +243,7 @@ def test_the_steps_of_the_lenet_reasons_are_what_they_are_called():
 def test_the_2_6k_conv_weights_of_lenet_need_a_dense_c3():
     dense = 6 * 25 + 16 * 6 * 25
     assert dense == 2_550
-    assert not agrees("2.6k", 6 * 25 + 25 * MAPS_OF_S2_PER_MAP_OF_C3)
+    assert not rounds_to_published("2.6k", 6 * 25 + 25 * MAPS_OF_S2_PER_MAP_OF_C3)
     row = by_cell()["conv_weights", "LeNet-5"]
     assert (row.counted, row.agrees, row.reason) == (dense, True, None)
     assert "dense C3 (150 + 2400 = 2550)" in by_cell()["total_weights", "LeNet-5"].reason
@@ -287,8 +287,8 @@ def test_googlenets_macs_follow_from_the_maps_that_its_reason_names(model, sides
 @pytest.mark.parametrize(("metric", "floor"), [("conv_macs", 1_430_532_352), ("total_macs", 1_431_556_352)])
 def test_googlenets_published_macs_are_those_of_pooling_that_rounds_down(metric, floor):
     row = by_cell()[metric, "GoogLeNet"]
-    assert agrees(row.published, floor)
-    assert not agrees(row.published, row.counted)
+    assert rounds_to_published(row.published, floor)
+    assert not rounds_to_published(row.published, row.counted)
     assert {floor, row.counted, row.counted - floor} <= set(numbers_of(row.reason))
     assert row.counted - floor == 151_115_520
 
@@ -311,12 +311,12 @@ def test_the_text_fits_120_columns_and_shows_both_figures_and_every_reason():
     assert max(map(len, text.splitlines())) <= 120
     flat = " ".join(text.split())
     rows = audit_rows(by_hand())
-    for row in differing(rows):
+    for row in differing_rows(rows):
         assert " ".join(row.reason.split()) in flat
-        assert f"published {row.published}; counted {shown(row.counted)}" in text
+        assert f"published {row.published}; counted {default_text(row.counted)}" in text
     for row in rows:
         assert row.published in text
-        assert row.counted is None or shown(row.counted) in text
+        assert row.counted is None or default_text(row.counted) in text
     assert (
         "57 of 71 published figures agree in the printed digits, 9 differ; 5 (top-5 error) need trained weights" in text
     )
@@ -328,7 +328,7 @@ def test_each_number_in_the_table_leads_to_its_reason():
     assert sorted(int(cell[1]) for cell in numbered) == list(range(1, 10))
     reasons = {row[0]: row for row in differences_table(audit_rows(by_hand())).rows}
     for cell in numbered:
-        assert cell[4:] == shown(reasons[int(cell[1])][4])
+        assert cell[4:] == default_text(reasons[int(cell[1])][4])
 
 
 def test_the_markdown_has_rows_of_one_width_and_a_numbered_list():
@@ -393,7 +393,7 @@ def test_a_published_table_that_cannot_be_understood_is_refused(published, messa
 
 
 def test_every_network_of_the_published_table_is_counted():
-    assert {network for row in read_published().values() for network in row} == set(MODELS)
+    assert {network for row in read_published().values() for network in row} == set(MODEL_OF_NETWORK)
 
 
 # Facts from layers

@@ -9,9 +9,9 @@ from dlbench.results.bounds_records import (
     AllReduceRun,
     Ceiling,
     CeilingRun,
+    DeviceIdentity,
     LayerTime,
     ProfileRun,
-    Where,
     to_json,
 )
 from dlbench.results.bounds_schema import write_all_reduces, write_ceilings
@@ -26,7 +26,7 @@ def add(store: Path, system: System = fakes.GPU) -> None:
     """Write one run of each kind, of this system, beside the records of `store`: `c`, `r` and `p`."""
     case = Case("resnet50", batch_size=64, device=system.device_kind)
     key = fakes.record(case, system).system_key or ""
-    where = Where(key, system.device_kind, system.device_name, None, system.hostname, system.cpu_model)
+    where = DeviceIdentity(key, system.device_kind, system.device_name, None, system.hostname, system.cpu_model)
     ceilings = (
         Ceiling("matmul", "fp32", "4096 x 4096 x 4096", flop=2 * 4096**3, time_s=(2.5e-3, 2.6e-3)),
         Ceiling("copy", None, "1024 MiB", bytes=2**31, time_s=(5e-4, 6e-4)),

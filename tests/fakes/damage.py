@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from dlbench.launch import attempts
 from dlbench.results import store
-from dlbench.results.bounds_records import profile_run
+from dlbench.results.bounds_records import parse_profile_run
 from dlbench.results.bounds_schema import write_layers
 from dlbench.results.records import Outcome, Record
-from dlbench.suites import request as requests
+from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case, Protocol
 from tests.fakes import bounds
 from tests.fakes import records as fakes
@@ -42,7 +42,7 @@ def healthy(root: Path) -> list[str]:
         store.append(root, record)
         _leave_folder(root, record)
     bounds.add(root, fakes.CPU)
-    write_layers(root / "profiles" / "p", profile_run((root / "profiles" / "p" / "profile.json").read_text()))
+    write_layers(root / "profiles" / "p", parse_profile_run((root / "profiles" / "p" / "profile.json").read_text()))
     return [record.attempt_id for record in made]
 
 
@@ -51,7 +51,7 @@ def _leave_folder(root: Path, record: Record) -> None:
     folder.mkdir(parents=True)
     head = {name: getattr(record, name) for name in ("suite", "suite_version", "system_key", "started_at", "label")}
     (folder / "owner.json").write_text(json.dumps({"host": "gone", "pid": 2**22, **head}))
-    requests.write(folder, {"kind": "measure", "case": record.case})
+    requests.write_request(folder, {"kind": "measure", "case": record.case})
     (folder / "result.json").write_text(Outcome(record.status, record.error, record.ranks).to_json())
     attempts.write_record(folder, record)
 

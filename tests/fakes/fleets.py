@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.fleet import _COLUMNS
+from dlbench.report.analysis.fleet import _READ_COLUMNS
+from dlbench.results.aggregation import SETTING_AXES
 from dlbench.results.records import Record
-from dlbench.results.reduction import SETTING
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
@@ -41,7 +41,7 @@ def rows(
     frames = []
     for number, times in enumerate(step_times(count, ranges, slow, seed)):
         case = Case("resnet50", batch_size=2**number, device="cuda")
-        frame = pd.DataFrame({name: [getattr(case, name)] * count for name in SETTING})
+        frame = pd.DataFrame({name: [getattr(case, name)] * count for name in SETTING_AXES})
         frames.append(
             frame.assign(
                 attempt_id=[f"a{number}-{i}" for i in range(count)], rank=0, world_size=1, local_rank=0, step_s=times,
@@ -53,7 +53,7 @@ def rows(
             )
         )  # fmt: skip
     whole = pd.concat(frames, ignore_index=True)
-    missing = {name: pd.Series([None] * len(whole), dtype=object) for name in _COLUMNS if name not in whole}
+    missing = {name: pd.Series([None] * len(whole), dtype=object) for name in _READ_COLUMNS if name not in whole}
     return whole.assign(**missing)
 
 

@@ -173,7 +173,7 @@ def test_predicted_memory_is_what_is_allocated(sizes, note, measured):
     networks = ["lenet5", "alexnet", "googlenet", "resnet50_v1_5"] if sizes.kind == "cuda" else ["lenet5"]
     axes = {"model": networks, "batch_size": [64], "device": [sizes.kind]}
     rows, _ = measured(axes, window_s=0.2)
-    from dlbench.suites.plan import predicted_memory_bytes
+    from dlbench.suites.case_estimates import predicted_memory_bytes
 
     ratios = {}
     for row in rows.to_dict("records"):

@@ -9,8 +9,8 @@ from dlbench.campaign.experiment import compare_experiment, run_experiment
 from dlbench.errors import BadInput
 from dlbench.launch import ab_experiment, attempts, processes
 from dlbench.launch.ab_experiment import parse_setting
-from dlbench.report.analysis.comparison import whole_pairs
-from dlbench.report.analysis.matching import Rules
+from dlbench.report.analysis.comparison import complete_pairs
+from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.results import store
 from dlbench.suites.suite import load_suite
 from tests.fakes.workers import script
@@ -42,7 +42,7 @@ def suite_file(tmp_path):
 def experiment(file, a="", b="env.SLOW=1.2", seed=0):
     of_a, of_b = parse_setting([a], "--a"), parse_setting([b], "--b")
     suites = [load_suite(file, side.overrides) for side in (of_a, of_b)]
-    return ab_experiment.plan(*suites, of_a, of_b, seed, "cpu")
+    return ab_experiment.plan_experiment(*suites, of_a, of_b, seed, "cpu")
 
 
 def run(what, root, pairs=3, body=MEASURE):
@@ -80,7 +80,7 @@ def test_the_order_is_random_and_the_same_for_the_same_seed(suite_file):
 def test_the_variable_reaches_the_processes_of_its_side_alone_and_the_slower_side_is_found(suite_file, tmp_path):
     what = experiment(suite_file)
     run(what, tmp_path / "r", pairs=4)
-    found = compare_experiment(what, 4, tmp_path / "r", "sys", Rules())
+    found = compare_experiment(what, 4, tmp_path / "r", "sys", ComparisonRules())
     assert [line.verdict for line in found.lines] == ["slower", "slower"]
     assert found.lines[0].comparison.ratio == pytest.approx(1.2, rel=0.02)
     assert found.lines[0].comparison.basis == "pairs"
@@ -94,7 +94,7 @@ def test_records_say_what_they_are(suite_file, tmp_path):
     assert set(frame["suite"]) == set(what.sides)
     assert set(frame["label"]) == {"a (seed 7): as is", "b (seed 7): env.SLOW=1.2"}
     assert all(name.startswith("pair-ab-") for name in what.sides)
-    heads = [head for _, head in attempts.summaries(tmp_path / "r")]
+    heads = [head for _, head in attempts.closed_attempts(tmp_path / "r")]
     assert {head.label for head in heads} == set(frame["label"])
 
 
@@ -111,11 +111,11 @@ def test_a_pair_of_which_half_failed_is_measured_again_as_a_whole(suite_file, tm
     what = experiment(suite_file)
     broken = "if float(os.environ.get('SLOW', '1')) > 1: raise SystemExit('no')\n" + MEASURE
     assert run(what, tmp_path / "r", pairs=1, body=broken) == 2
-    found = compare_experiment(what, 1, tmp_path / "r", "sys", Rules())
+    found = compare_experiment(what, 1, tmp_path / "r", "sys", ComparisonRules())
     assert [line.verdict for line in found.lines] == ["failed", "failed"]
     assert run(what, tmp_path / "r", pairs=1) == 0
     assert collections.Counter(side for side, *_ in in_order(tmp_path / "r")) == {"a": 4, "b": 4}
-    found = compare_experiment(what, 1, tmp_path / "r", "sys", Rules())
+    found = compare_experiment(what, 1, tmp_path / "r", "sys", ComparisonRules())
     assert found.num_compared == 2
 
 
@@ -126,14 +126,14 @@ def test_halves_that_ran_far_apart_are_no_pair(suite_file, tmp_path):
     late = frame["suite"] == what.sides[1]
     moved = frame.copy()
     moved.loc[late, ["started_at", "finished_at"]] += pd.Timedelta(hours=2)
-    assert len(whole_pairs(frame, what.sides, what.matches, 1)) == 2
-    assert whole_pairs(moved, what.sides, what.matches, 1) == set()
+    assert len(complete_pairs(frame, what.sides, what.matches, 1)) == 2
+    assert complete_pairs(moved, what.sides, what.matches, 1) == set()
 
 
 def test_other_settings_are_another_experiment(suite_file, tmp_path):
     run(experiment(suite_file), tmp_path / "r", pairs=1)
     other = experiment(suite_file, b="env.SLOW=1.5")
-    assert compare_experiment(other, 1, tmp_path / "r", "sys", Rules()).num_compared == 0
+    assert compare_experiment(other, 1, tmp_path / "r", "sys", ComparisonRules()).num_compared == 0
     assert run(other, tmp_path / "r", pairs=1) == 0
     assert len(in_order(tmp_path / "r")) == 8
 
@@ -147,7 +147,7 @@ def test_a_signal_ends_the_experiment_and_the_same_command_goes_on(suite_file, t
         run(what, tmp_path / "r", pairs=1, body=body)
     assert stop.value.signal_name == signal.SIGTERM.name
     assert run(what, tmp_path / "r", pairs=1) == 0
-    assert compare_experiment(what, 1, tmp_path / "r", "sys", Rules()).num_compared == 2
+    assert compare_experiment(what, 1, tmp_path / "r", "sys", ComparisonRules()).num_compared == 2
 
 
 def test_axes_and_protocol_keys_can_be_compared_too(suite_file):
@@ -161,7 +161,7 @@ def test_axes_and_protocol_keys_can_be_compared_too(suite_file):
 def test_steps_of_different_batches_are_compared_per_sample(suite_file, tmp_path):
     what = experiment(suite_file, b="batch_size=16,env.SLOW=2")
     run(what, tmp_path / "r")
-    lines = compare_experiment(what, 3, tmp_path / "r", "sys", Rules()).lines
+    lines = compare_experiment(what, 3, tmp_path / "r", "sys", ComparisonRules()).lines
     assert [line.comparison.ratio for line in lines] == pytest.approx([0.5, 0.5], rel=0.02)
     assert [line.base for line in lines] == pytest.approx([0.0025, 0.0025], rel=0.02)
     assert all(line.note.startswith("times are per sample: a step has 4 in A, 16 in B") for line in lines)
@@ -188,7 +188,7 @@ def test_sides_of_different_threads_are_two_systems_and_still_compared(suite_fil
         ("a", "two threads"),
         ("b", "one thread"),
     }
-    assert compare_experiment(what, 2, tmp_path, keys, Rules()).num_compared == 2
+    assert compare_experiment(what, 2, tmp_path, keys, ComparisonRules()).num_compared == 2
     # Where the processes may use other cores now, nothing of it counts.
     elsewhere = ({"cpu": "one core"}, {"cpu": "one thread"})
-    assert compare_experiment(what, 2, tmp_path, elsewhere, Rules()).num_compared == 0
+    assert compare_experiment(what, 2, tmp_path, elsewhere, ComparisonRules()).num_compared == 0

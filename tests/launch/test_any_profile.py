@@ -85,7 +85,9 @@ PROFILES = st.fixed_dictionaries(
     {name: table(cls) for name, cls in sites._TABLES.items() if name != "pbs"}
     | {
         "environment": st.dictionaries(
-            st.one_of(st.sampled_from(VARIABLES), st.from_regex(sites._VARIABLE, fullmatch=True)), TEXT, max_size=4
+            st.one_of(st.sampled_from(VARIABLES), st.from_regex(sites._VARIABLE_PATTERN, fullmatch=True)),
+            TEXT,
+            max_size=4,
         )
     }
     | {"description": TEXT}
@@ -154,7 +156,7 @@ def test_the_scripts_of_any_profile_pass_shellcheck_and_bash(scripts_of, tmp_pat
 @pytest.mark.parametrize("runtime", runtimes.RUNTIMES)
 @pytest.mark.parametrize("text", TRICKY, ids=repr)
 def test_a_tricky_value_arrives_in_the_environment_as_it_stands(scripts_of, runtime, text):
-    image = "/x.img" if runtimes.RECORDS[runtime].image_file else "dlbench:latest"
+    image = "/x.img" if runtimes.RUNTIME_RECORDS[runtime].image_file else "dlbench:latest"
     container = {"runtime": runtime, "image": image}
     profile = {
         "description": "",
@@ -171,7 +173,9 @@ def test_a_tricky_value_arrives_in_the_environment_as_it_stands(scripts_of, runt
 
 
 def test_no_profile_sets_a_variable_of_the_scripts_themselves(load_text):
-    site = sites.Site("s", "s.toml", slurm=sites.Slurm(cpus_per_task=1), container=sites.Container("docker", "x"))
+    site = sites.Site(
+        "s", "s.toml", slurm=sites.SlurmSettings(cpus_per_task=1), container=sites.ContainerSettings("docker", "x")
+    )
     job = dataclasses.replace(JOB, ranks_per_node=2)
     text = slurm.campaign_script(site, job) + slurm.report_script(site, JOB)
     assigned = set(re.findall(r"^(?:export )?([a-z_]+)=", text, re.MULTILINE)) | {"nodes", "signals", "received"}

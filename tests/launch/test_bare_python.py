@@ -45,7 +45,7 @@ def test_without_pyarrow_cases_are_measured_and_left_for_collect(tmp_path, bare_
     said = dlbench(bare_python, *run, *step)
     assert f"{bare_python} has no package 'pyarrow': results stay in {results}/attempts/" in said
     assert list(results.glob("*.parquet")) == []
-    ((_, head),) = attempts.summaries(results)
+    ((_, head),) = attempts.closed_attempts(results)
     assert head.status in ("ok", "unstable")
 
     assert "1 already measured" in dlbench(bare_python, *run, *step)
@@ -66,6 +66,6 @@ def test_the_doctor_of_a_node_without_pyarrow_warns_and_lets_the_job_go_on(bare_
     from dlbench.launch.doctor import python
 
     monkeypatch.setattr(python, "find_spec", lambda name: None if name == "pyarrow" else True)
-    findings = doctor.examine(doctor.CheckContext(), doctor.NODE_CHECKS)
+    findings = doctor.run_checks(doctor.CheckContext(), doctor.NODE_CHECKS)
     assert [(f.check, f.level) for f in findings if f.level != "ok"] == [("packages", "warn")]
     assert doctor.exit_status(findings) == 0

@@ -22,7 +22,7 @@ def held(root, name, **changes):
     """A claim as another process would have left it; gives its file."""
     file = root / "claims" / f"{name}.json"
     file.parent.mkdir(exist_ok=True)
-    file.write_text(json.dumps(claims.owner() | {"nonce": "theirs"} | changes))
+    file.write_text(json.dumps(claims.owner_identity() | {"nonce": "theirs"} | changes))
     return file
 
 
@@ -34,14 +34,14 @@ def age(file, seconds):
 @pytest.fixture
 def impatient(monkeypatch):
     """Two seconds are a long silence."""
-    monkeypatch.setattr(claims, "SILENCE_S", 2.0)
+    monkeypatch.setattr(claims, "DEAD_AFTER_S", 2.0)
     monkeypatch.setattr(claims, "_POLL_S", 0.05)
 
 
 @pytest.fixture
 def hurried(monkeypatch):
     """A tenth of a second is a long silence."""
-    monkeypatch.setattr(claims, "SILENCE_S", 0.1)
+    monkeypatch.setattr(claims, "DEAD_AFTER_S", 0.1)
 
 
 def silent(who, file):
@@ -55,7 +55,7 @@ def silent(who, file):
 def test_an_owner_whose_process_cannot_be_looked_at_is_judged_by_its_silence(tmp_path, changes, hurried):
     # The process id is that of a living process here, and of none at the second look.
     for pid in (os.getpid(), 2**22 - 1):
-        who = claims.owner() | {"pid": pid} | changes
+        who = claims.owner_identity() | {"pid": pid} | changes
         assert silent(who, held(tmp_path, f"case{pid}"))
 
 
@@ -85,13 +85,13 @@ def test_two_containers_of_one_name_with_the_same_process_ids_do_not_take_each_o
 
 def test_a_living_owner_on_this_machine_may_be_silent_and_a_dead_one_is_known_at_once(tmp_path, hurried):
     file = held(tmp_path, "case")
-    assert not silent(claims.owner(), file)
-    assert not claims.is_alive(claims.owner() | {"pid": 2**22 - 1}, held(tmp_path, "fresh"))
-    assert not claims.is_alive(claims.owner() | {"pid_started": "1"}, held(tmp_path, "fresh"))
+    assert not silent(claims.owner_identity(), file)
+    assert not claims.is_alive(claims.owner_identity() | {"pid": 2**22 - 1}, held(tmp_path, "fresh"))
+    assert not claims.is_alive(claims.owner_identity() | {"pid_started": "1"}, held(tmp_path, "fresh"))
 
 
 def test_another_host_name_on_the_same_kernel_and_namespace_is_looked_at_all_the_same(tmp_path):
-    assert not claims.is_alive(claims.owner() | {"host": "alias", "pid": 2**22 - 1}, held(tmp_path, "case"))
+    assert not claims.is_alive(claims.owner_identity() | {"host": "alias", "pid": 2**22 - 1}, held(tmp_path, "case"))
 
 
 def test_a_process_that_the_kernel_hides_is_not_taken_for_dead(tmp_path, monkeypatch, hurried):
@@ -99,11 +99,13 @@ def test_a_process_that_the_kernel_hides_is_not_taken_for_dead(tmp_path, monkeyp
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", kill)
-    assert silent(claims.owner() | {"pid": 2**22 - 1}, held(tmp_path, "case"))
+    assert silent(claims.owner_identity() | {"pid": 2**22 - 1}, held(tmp_path, "case"))
 
 
 def test_a_claim_as_an_earlier_version_wrote_it_is_judged_by_its_silence(tmp_path, hurried):
-    assert silent({"host": claims.owner()["host"], "pid": 2**22 - 1, "pid_started": "1"}, held(tmp_path, "case"))
+    assert silent(
+        {"host": claims.owner_identity()["host"], "pid": 2**22 - 1, "pid_started": "1"}, held(tmp_path, "case")
+    )
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"pid": "no number"}', '{"pid": 1e999}', "[" * 100_000])
@@ -138,7 +140,7 @@ def test_abandoned_claims_are_told_from_those_of_owners_at_work(tmp_path, impati
     other = threading.Thread(target=others)
     other.start()
     names = ["silent", "dead", "living", "released", "touched", "never there"]
-    waited_for = claims.abandoned([claims.path_of(tmp_path, name) for name in names])
+    waited_for = claims.abandoned_heartbeats([claims.claim_path(tmp_path, name) for name in names])
     found = {path.stem: time.monotonic() - began for path in waited_for}
     other.join()
     assert set(found) == {"dead", "silent"}
@@ -148,7 +150,7 @@ def test_abandoned_claims_are_told_from_those_of_owners_at_work(tmp_path, impati
 def test_the_living_are_not_waited_for(tmp_path):
     claim = claims.take(tmp_path, "x")
     began = time.monotonic()
-    assert list(claims.abandoned([claims.path_of(tmp_path, "x")])) == []
+    assert list(claims.abandoned_heartbeats([claims.claim_path(tmp_path, "x")])) == []
     assert time.monotonic() - began < 0.5
     claim.release()
 
@@ -158,30 +160,30 @@ def test_a_case_that_a_failed_node_has_claimed_is_measured_at_the_end_when_its_s
 ):
     c = campaign(tmp_path, "write_good()")
     held(tmp_path, supervise.claim_name(CASES[0], c), boot_id="of the failed node")
-    assert [record.case["batch_size"] for record in supervise.run(CASES, c)] == [2, 1]
+    assert [record.case["batch_size"] for record in supervise.run_cases(CASES, c)] == [2, 1]
     assert list((tmp_path / "claims").iterdir()) == []
 
 
 def test_what_the_failed_node_had_finished_is_not_measured_again(tmp_path, impatient):
     seen = []
     c = campaign(tmp_path, "write_good()", on_record=seen.append)
-    owner = claims.owner() | {"boot_id": "of the failed node"}
+    owner = claims.owner_identity() | {"boot_id": "of the failed node"}
     held(tmp_path, supervise.claim_name(CASES[0], c), **owner)
-    left = attempts.create(tmp_path, CASES[0], "s", 1, "sys", owner)
+    left = attempts.create_attempt(tmp_path, CASES[0], "s", 1, "sys", owner)
     (left.folder / "result.json").write_text(good_outcome().to_json())
-    assert [record.attempt_id for record in supervise.run(CASES[:1], c)] == [left.id]
+    assert [record.attempt_id for record in supervise.run_cases(CASES[:1], c)] == [left.id]
     assert [record.attempt_id for record in seen] == [left.id]
-    assert list(supervise.run(CASES[:1], c)) == []
+    assert list(supervise.run_cases(CASES[:1], c)) == []
 
 
 def test_what_the_failed_node_had_begun_is_closed_and_measured_anew(tmp_path, impatient):
     c = campaign(tmp_path, "write_good()")
-    owner = claims.owner() | {"boot_id": "of the failed node"}
+    owner = claims.owner_identity() | {"boot_id": "of the failed node"}
     held(tmp_path, supervise.claim_name(CASES[0], c), **owner)
-    attempts.create(tmp_path, CASES[0], "s", 1, "sys", owner)
-    assert [record.status for record in supervise.run(CASES[:1], c)] == ["ok"]
-    assert sorted(record.status for _, record in attempts.summaries(tmp_path)) == ["crashed", "ok"]
-    assert list(attempts.unclosed(tmp_path)) == []
+    attempts.create_attempt(tmp_path, CASES[0], "s", 1, "sys", owner)
+    assert [record.status for record in supervise.run_cases(CASES[:1], c)] == ["ok"]
+    assert sorted(record.status for _, record in attempts.closed_attempts(tmp_path)) == ["crashed", "ok"]
+    assert list(attempts.open_attempts(tmp_path)) == []
 
 
 #: A supervisor on a host whose clock is wrong, and whose processes cannot be looked at from here: argv[1] is the
@@ -193,34 +195,34 @@ from dlbench import process_identity
 from dlbench.launch import attempts, claims, supervise
 from tests.launch.test_supervise import CASES, campaign
 error_s = float(sys.argv[2])
-real, utime, place = time.time, os.utime, process_identity.place
+real, utime, place = time.time, os.utime, process_identity.process_scope
 class Wrong(datetime.datetime):
     @classmethod
     def now(cls, tz=None): return datetime.datetime.now(tz) + datetime.timedelta(seconds=error_s)
 time.time = lambda: real() + error_s
 os.utime = lambda path, times=None: utime(path, times or (time.time(), time.time()))
 attempts.datetime = supervise.datetime = Wrong
-process_identity.place = lambda: place() | {"boot_id": "of another host"}
-claims.SILENCE_S, claims.TOUCH_EVERY_S, claims._POLL_S = 3.0, 0.5, 0.05
+process_identity.process_scope = lambda: place() | {"boot_id": "of another host"}
+claims.DEAD_AFTER_S, claims.HEARTBEAT_S, claims._POLL_S = 3.0, 0.5, 0.05
 body = "(folder / 'running').write_text(''); time.sleep(5); write_good()"
-print(*(r.status for r in supervise.run(CASES[:1], campaign(Path(sys.argv[1]), body))), flush=True)
+print(*(r.status for r in supervise.run_cases(CASES[:1], campaign(Path(sys.argv[1]), body))), flush=True)
 """
 
 
 @pytest.mark.parametrize("error_s", [-600, 600, -40_000, 40_000])
 def test_a_host_whose_clock_is_wrong_loses_no_case_to_others_and_takes_none(tmp_path, monkeypatch, error_s):
-    monkeypatch.setattr(claims, "SILENCE_S", 3.0)
+    monkeypatch.setattr(claims, "DEAD_AFTER_S", 3.0)
     monkeypatch.setattr(claims, "_POLL_S", 0.05)
     argv = [sys.executable, "-c", WRONG_CLOCK, str(tmp_path), str(error_s)]
     with subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, text=True) as theirs:
         while not list(tmp_path.glob("attempts/*/running")):
             assert theirs.poll() is None
             time.sleep(0.05)
-        assert supervise.recover(tmp_path) == []
-        mine = list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()")))
+        assert supervise.recover_open_attempts(tmp_path) == []
+        mine = list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()")))
         assert theirs.communicate(timeout=30)[0].split() == ["ok"]
     assert mine == []
-    assert [record.status for _, record in attempts.summaries(tmp_path)] == ["ok"]
-    assert list(attempts.unclosed(tmp_path)) == []
+    assert [record.status for _, record in attempts.closed_attempts(tmp_path)] == ["ok"]
+    assert list(attempts.open_attempts(tmp_path)) == []
     again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     assert again.stdout.split() == []

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from dlbench.errors import BadInput
-from dlbench.launch.containers import PASSED, CommandNeeds, Mount
-from dlbench.launch.runtimes import RUNTIMES, wrap
+from dlbench.launch.containers import PASSED_VARIABLES, CommandNeeds, Mount
+from dlbench.launch.runtimes import RUNTIMES, wrap_commands
 from tests.fakes import runtimes
 
 AROUND = CommandNeeds(
@@ -20,14 +20,14 @@ AROUND = CommandNeeds(
     options=("--extra",),
 )
 IMAGES = {"enroot": "/scratch/x.sqsh", "pyxis": "/scratch/x.sqsh", "apptainer": "/scratch/x.sif"}
-BY_NAME = ("NCCL_DEBUG", *PASSED)
+BY_NAME = ("NCCL_DEBUG", *PASSED_VARIABLES)
 NVIDIA = {"NVIDIA_VISIBLE_DEVICES": "all", "NVIDIA_DRIVER_CAPABILITIES": "compute,utility"}
 
 
 def wrapping(runtime, **changes):
     import dataclasses
 
-    return wrap(runtime, IMAGES.get(runtime, "dlbench:latest"), dataclasses.replace(AROUND, **changes))
+    return wrap_commands(runtime, IMAGES.get(runtime, "dlbench:latest"), dataclasses.replace(AROUND, **changes))
 
 
 def line(argv):
@@ -35,7 +35,7 @@ def line(argv):
 
 
 def test_none_changes_nothing():
-    assert wrapping("none") == wrap("none", None, CommandNeeds("/"))
+    assert wrapping("none") == wrap_commands("none", None, CommandNeeds("/"))
     assert wrapping("none").prefix == wrapping("none").srun == ()
 
 
@@ -209,7 +209,7 @@ def inside(tmp_path, monkeypatch):
         around = CommandNeeds(
             str(tmp_path), (Mount(str(tmp_path), str(tmp_path)),), ("PYTHONPATH",), gpus=True, name="dlbench-17"
         )
-        made = wrap(runtime, str(tmp_path / images.get(runtime, "image")), around)
+        made = wrap_commands(runtime, str(tmp_path / images.get(runtime, "image")), around)
         given = os.environ | {"SLURMD_NODENAME": "n1"} | environment | made.environment
         for argv in made.prepare:
             subprocess.run(argv, env=given, check=True)
@@ -243,7 +243,7 @@ def test_nodes_that_share_enroot_s_store_unpack_and_remove_each_its_own(inside, 
     for node in ("n1", "n2"):
         inside("enroot", {"SLURMD_NODENAME": node})
     assert sorted(path.name for path in (tmp_path / "store").iterdir()) == ["dlbench-17-n1", "dlbench-17-n2"]
-    made = wrap("enroot", "x", CommandNeeds(str(tmp_path), name="dlbench-17"))
+    made = wrap_commands("enroot", "x", CommandNeeds(str(tmp_path), name="dlbench-17"))
     for argv in made.cleanup:
         subprocess.run(argv, env=os.environ | {"SLURMD_NODENAME": "n1"}, check=True)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["dlbench-17-n2"]

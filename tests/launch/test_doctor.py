@@ -12,8 +12,16 @@ import pytest
 
 from dlbench.launch import doctor
 from dlbench.launch.containers import Mount
-from dlbench.launch.doctor import Answer, CheckContext, folders, python
-from dlbench.launch.sites import Container, Gpus, Network, Pbs, Site, Slurm, Software
+from dlbench.launch.doctor import CheckContext, CommandResult, folders, python
+from dlbench.launch.sites import (
+    ContainerSettings,
+    GpuSettings,
+    NetworkSettings,
+    PbsSettings,
+    Site,
+    SlurmSettings,
+    SoftwareSettings,
+)
 
 ROOT = Path(__file__).parents[2]
 PROBE = {
@@ -38,11 +46,11 @@ class Machine:
 
     def program(self, command, out="", status=0, err=""):
         """What a command that begins so answers."""
-        self.answers[command] = Answer(status, out, err)
+        self.answers[command] = CommandResult(status, out, err)
         self.programs.add(command.split()[0])
 
     def probe(self, **facts):
-        self.answers[f"{sys.executable} -m dlbench.worker --probe"] = Answer(0, json.dumps(PROBE | facts))
+        self.answers[f"{sys.executable} -m dlbench.worker --probe"] = CommandResult(0, json.dumps(PROBE | facts))
 
     def run(self, argv, timeout_s=30.0):
         line = " ".join(argv)
@@ -69,7 +77,7 @@ def levels(findings):
 
 
 def gpu_site(**more):
-    return Site("s", "s.toml", gpus=Gpus("gres", None, 4), **more)
+    return Site("s", "s.toml", gpus=GpuSettings("gres", None, 4), **more)
 
 
 def test_torch_that_sees_the_gpus_is_well(machine):
@@ -103,13 +111,13 @@ def test_torch_that_is_blind_to_gpus_is_told_why(machine, facts, environment, me
 
 
 def test_no_torch_on_a_login_node_is_a_note_and_in_a_job_a_failure(machine):
-    machine.answers[sys.executable] = Answer(1, "", "Traceback\nModuleNotFoundError: No module named 'torch'\n")
+    machine.answers[sys.executable] = CommandResult(1, "", "Traceback\nModuleNotFoundError: No module named 'torch'\n")
     (finding,) = machine.look(doctor.check_torch)
     assert finding.level == "note"
     assert "No module named 'torch'" in finding.text
     machine.environment = {"SLURM_JOB_ID": "1"}
     assert machine.look(doctor.check_torch)[0].level == "fail"
-    inside = Site("s", "s.toml", container=Container("enroot", "/x.sqsh"))
+    inside = Site("s", "s.toml", container=ContainerSettings("enroot", "/x.sqsh"))
     assert machine.look(doctor.check_torch, site=inside)[0].level == "note"
 
 
@@ -170,7 +178,7 @@ def test_energy_of_the_processor(machine):
 def test_an_interface_that_is_not_there_fails_in_a_job(machine):
     for name in ("lo", "eth0"):
         machine.file(f"/sys/class/net/{name}")
-    site = Site("s", "s.toml", network=Network("ib0"))
+    site = Site("s", "s.toml", network=NetworkSettings("ib0"))
     assert levels(machine.look(doctor.check_network, site=site))[0] == ("network", "note")
     machine.environment = {"SLURM_JOB_ID": "1"}
     findings = machine.look(doctor.check_network, site=site)
@@ -180,14 +188,16 @@ def test_an_interface_that_is_not_there_fails_in_a_job(machine):
 
 def test_an_mpi_type_that_srun_does_not_know_fails(machine):
     machine.program("srun --mpi=list", "", err="MPI plugin types are...\n\tcray_shasta\n\tnone\n\tpmi2\n")
-    assert levels(machine.look(doctor.check_mpi, site=Site("s", "f", slurm=Slurm(mpi="pmi2")))) == [("mpi", "note")]
-    findings = machine.look(doctor.check_mpi, site=Site("s", "f", slurm=Slurm(mpi="pmix")))
+    assert levels(machine.look(doctor.check_mpi, site=Site("s", "f", slurm=SlurmSettings(mpi="pmi2")))) == [
+        ("mpi", "note")
+    ]
+    findings = machine.look(doctor.check_mpi, site=Site("s", "f", slurm=SlurmSettings(mpi="pmix")))
     assert levels(findings)[1] == ("mpi", "fail")
     assert "pmi2" in findings[1].mend
 
 
 def test_an_mpi_plugin_that_is_listed_and_cannot_be_loaded_fails(machine):
-    site = Site("s", "f", slurm=Slurm(mpi="pmix"))
+    site = Site("s", "f", slurm=SlurmSettings(mpi="pmix"))
     machine.program("srun --mpi=list", "", err="MPI plugin types are...\n\tpmix\n\tnone\n")
     said = (
         "srun: error:  mpi/pmix_v4: init: (null) [0]: mpi_pmix.c:195: pmi/pmix: can not load PMIx library\n"
@@ -223,7 +233,7 @@ def slurm_machine(machine):
 
 
 def test_slurm_that_is_well(machine):
-    findings = slurm_machine(machine).look(doctor.check_slurm, site=Site("s", "f", slurm=Slurm("gpu")))
+    findings = slurm_machine(machine).look(doctor.check_slurm, site=Site("s", "f", slurm=SlurmSettings("gpu")))
     assert levels(findings) == [("slurm", "ok")]
     assert findings[0].text == "slurm 25.05; Slurmctld(primary) at a is UP"
 
@@ -231,7 +241,7 @@ def test_slurm_that_is_well(machine):
 def test_what_slurm_lacks_is_said(machine):
     assert levels(machine.look(doctor.check_slurm)) == [("slurm", "note")]
     slurm_machine(machine).program("srun --help", "--mpi")
-    site = Site("s", "f", slurm=Slurm("gpu,cpu"), container=Container("pyxis", "/x.sqsh"))
+    site = Site("s", "f", slurm=SlurmSettings("gpu,cpu"), container=ContainerSettings("pyxis", "/x.sqsh"))
     findings = machine.look(doctor.check_slurm, site=site)
     assert levels(findings) == [("slurm", "ok"), ("slurm", "fail"), ("pyxis", "fail")]
     assert "partition 'cpu' does not exist" in findings[1].text
@@ -250,14 +260,14 @@ def test_what_slurm_lacks_is_said(machine):
 )
 def test_an_engine_that_cannot_be_used_fails(machine, err, mend):
     machine.program("docker info", "", 1, err)
-    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=Container("docker", "x")))
+    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=ContainerSettings("docker", "x")))
     assert levels(findings) == [("runtimes", "ok"), ("runtimes", "fail")]
     assert mend in findings[1].mend
 
 
 def test_podman_without_its_cdi_file_fails(machine):
     machine.program("podman", "")
-    site = gpu_site(container=Container("podman", "x"))
+    site = gpu_site(container=ContainerSettings("podman", "x"))
     assert ("runtimes", "fail") in levels(machine.look(doctor.check_runtimes, site=site))
     machine.file("/etc/cdi/nvidia.yaml")
     assert ("runtimes", "fail") not in levels(machine.look(doctor.check_runtimes, site=site))
@@ -266,7 +276,7 @@ def test_podman_without_its_cdi_file_fails(machine):
 def test_user_namespaces_that_are_off_fail(machine):
     machine.program("enroot", "")
     machine.file("/x.sqsh")
-    site = Site("s", "f", container=Container("enroot", "/x.sqsh"))
+    site = Site("s", "f", container=ContainerSettings("enroot", "/x.sqsh"))
     machine.program("df", "  Avail Type\n 90000 xfs\n")
     found = levels(machine.look(doctor.check_runtimes, site=site))[1:]
     assert found == [("user namespaces", "ok"), ("image storage", "ok"), ("image", "ok")]
@@ -277,7 +287,7 @@ def test_user_namespaces_that_are_off_fail(machine):
 
 
 def test_an_image_that_is_not_there_fails_and_the_mend_fetches_it(machine):
-    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=Container("pyxis", "/x.sqsh")))
+    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=ContainerSettings("pyxis", "/x.sqsh")))
     assert levels(findings)[-1] == ("image", "fail")
     assert "dlbench image import" in findings[-1].mend
 
@@ -302,7 +312,7 @@ def test_a_results_folder_that_is_not_there_is_never_made_and_in_a_job_it_fails(
 
 
 def test_a_results_folder_that_is_another_one_on_this_node_fails(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "TOKEN_PATIENCE_S", 0.1)
+    monkeypatch.setattr(folders, "TOKEN_TIMEOUT_S", 0.1)
     token = tmp_path / "token"
     found = list(doctor.check_folders(CheckContext(results=tmp_path, token=token, in_job=True)))
     assert levels(found)[:2] == [("results", "ok"), ("results", "fail")]
@@ -350,7 +360,7 @@ def test_a_server_whose_clock_is_off_fails_since_claims_would_be_taken_over(tmp_
 
 
 def test_mounts_are_looked_for_on_every_node_of_the_allocation(machine):
-    site = Site("s", "f", container=Container(mounts=(Mount("/data", "/data"),)))
+    site = Site("s", "f", container=ContainerSettings(mounts=(Mount("/data", "/data"),)))
     assert levels(machine.look(doctor.check_mounts, site=site)) == [("mounts", "warn")]
     machine.environment = {"SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "1"}
     step = "srun --overlap --nodes=2 --ntasks=2 --ntasks-per-node=1"
@@ -396,7 +406,9 @@ def test_every_package_that_measuring_or_reporting_imports_is_looked_for_and_nam
 def test_enroot_on_a_disk_that_nodes_share_is_a_warning(machine):
     machine.program("enroot", "")
     machine.program("df", "  Avail Type\n 90000 lustre\n")
-    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=Container("enroot", "/x.sqsh")))
+    findings = machine.look(
+        doctor.check_runtimes, site=Site("s", "f", container=ContainerSettings("enroot", "/x.sqsh"))
+    )
     (finding,) = [finding for finding in findings if finding.check == "image storage"]
     assert (finding.level, "is on lustre" in finding.text) == ("warn", True)
     assert "ENROOT_DATA_PATH" in finding.mend
@@ -412,8 +424,8 @@ def test_pyxis_with_enroot_s_data_on_a_disk_that_nodes_share_fails_and_says_what
         site = Site(
             "s",
             "f",
-            slurm=Slurm(max_nodes=nodes),
-            container=Container("pyxis", "/x.sqsh"),
+            slurm=SlurmSettings(max_nodes=nodes),
+            container=ContainerSettings("pyxis", "/x.sqsh"),
             environment=dict(environment),
         )
         return next(f for f in machine.look(doctor.check_runtimes, site=site) if f.check == "image storage")
@@ -432,14 +444,22 @@ def test_pyxis_with_enroot_s_data_on_a_disk_that_nodes_share_fails_and_says_what
     ("site", "remark"),
     [
         (
-            Site("s", "f", software=Software(host_python=("/opt/python",))),
+            Site("s", "f", software=SoftwareSettings(host_python=("/opt/python",))),
             "software.host_python has no effect without a container",
         ),
         (
-            Site("s", "f", container=Container("pyxis", "/x"), environment={"ENROOT_DATA_PATH": "/x"}),
+            Site("s", "f", container=ContainerSettings("pyxis", "/x"), environment={"ENROOT_DATA_PATH": "/x"}),
             "ENROOT_DATA_PATH has no effect with pyxis",
         ),
-        (Site("s", "f", software=Software(host_python=("/opt/python",)), container=Container("docker", "x")), None),
+        (
+            Site(
+                "s",
+                "f",
+                software=SoftwareSettings(host_python=("/opt/python",)),
+                container=ContainerSettings("docker", "x"),
+            ),
+            None,
+        ),
         (Site("s", "f"), None),
     ],
 )
@@ -454,7 +474,7 @@ def test_enroot_unpacks_where_the_profile_the_environment_or_the_site_s_configur
     machine.program("df --output=avail,fstype --block-size=1M", "  Avail Type\n 90000 xfs\n")
 
     def storage(**more):
-        site = Site("s", "f", container=Container("enroot", "/x.sqsh"), **more)
+        site = Site("s", "f", container=ContainerSettings("enroot", "/x.sqsh"), **more)
         return next(f for f in machine.look(doctor.check_runtimes, site=site) if f.check == "image storage")
 
     assert storage().text == "/home/anna/.local/share/enroot (xfs): 90000 MiB free"
@@ -470,7 +490,7 @@ def test_enroot_unpacks_where_the_profile_the_environment_or_the_site_s_configur
 def test_podman_with_its_images_on_nfs_fails(machine):
     machine.program("podman info", "/home/anna/.local/share/containers\n")
     machine.program("df", "  Avail Type\n 90000 nfs4\n")
-    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=Container("podman", "x")))
+    findings = machine.look(doctor.check_runtimes, site=Site("s", "f", container=ContainerSettings("podman", "x")))
     assert ("image storage", "fail") in levels(findings)
 
 
@@ -479,7 +499,7 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on():
         raise ValueError("x")
         yield
 
-    findings = doctor.examine(CheckContext(), [check_broken, doctor.check_python])
+    findings = doctor.run_checks(CheckContext(), [check_broken, doctor.check_python])
     assert levels(findings) == [("broken", "warn"), ("python", "ok")]
     assert "ValueError: x" in findings[0].text
 
@@ -513,7 +533,7 @@ def test_on_a_node_nothing_is_said_unless_something_is_wrong(tmp_path):
 
 
 def test_pbs_and_its_queue_are_checked_where_the_profile_uses_it(machine):
-    site = Site("s", "f", scheduler="pbs", pbs=Pbs(queue="workq"))
+    site = Site("s", "f", scheduler="pbs", pbs=PbsSettings(queue="workq"))
     assert levels(machine.look(doctor.check_pbs, site=site)) == [("pbs", "note")]
     machine.program("qsub --version", "pbs_version = 23.06.06")
     machine.program("qstat -B", "", 1, "Connection refused\nqstat: cannot connect")

@@ -34,7 +34,7 @@ def site(tmp_path):
 
 
 def submit(monkeypatch, site, slurm, *words):
-    monkeypatch.setattr(scheduler, "call", slurm)
+    monkeypatch.setattr(scheduler, "call_scheduler", slurm)
     given = [str(site / "fleet.toml"), "--site", str(site / "here.toml"), "--results", str(site / "results")]
     return main(["submit", *given, *words])
 
@@ -77,9 +77,9 @@ def test_a_node_is_submitted_again_until_all_its_cases_are_done(monkeypatch, sit
     slurm = Nodes({"n1": "idle"})
     submit(monkeypatch, site, slurm, "--each-node")
     slurm.queue.clear()
-    folder = each_node.folder_of(site / "results", each_node.Unit("n1"))
-    (submission,) = jobs.submissions(folder)
-    suite = jobs.suite_of(submission, jobs.read_submission(submission))
+    folder = each_node.unit_folder(site / "results", each_node.NodeOrGpu("n1"))
+    (submission,) = jobs.submission_folders(folder)
+    suite = jobs.submitted_suite(submission, jobs.read_submission(submission))
     finish(folder, suite, 0)
     assert submit(monkeypatch, site, slurm, "--each-node") == 0
     assert len(slurm.submitted()) == 2

@@ -41,16 +41,16 @@ def test_a_killed_rank_is_told_by_what_its_launcher_says(tmp_path, launcher):
     rank(tmp_path, 2)
     with (tmp_path / "stderr.txt").open("a") as file:
         file.write(SAID[launcher] + "\n")
-    status, error = failure_diagnosis.verdict(tmp_path, 3, oom_kill=False)
+    status, error = failure_diagnosis.diagnose(tmp_path, 3, oom_kill=False)
     assert status == "crashed"
     assert error == "rank 1 of 3 on n1 was killed in phase 'window'; last line of stderr: the last thing"
-    assert failure_diagnosis.verdict(tmp_path, 3, oom_kill=True)[0] == "oom"
+    assert failure_diagnosis.diagnose(tmp_path, 3, oom_kill=True)[0] == "oom"
 
 
 def test_the_one_that_says_nothing_is_the_one_that_was_killed(tmp_path):
     rank(tmp_path, 0, {"status": "crashed", "error": "Connection closed by peer", "lost_peer": True})
     rank(tmp_path, 1)
-    assert "rank 1 of 2" in failure_diagnosis.verdict(tmp_path, 2, oom_kill=False)[1]
+    assert "rank 1 of 2" in failure_diagnosis.diagnose(tmp_path, 2, oom_kill=False)[1]
 
 
 def test_the_first_failure_counts_and_lost_connections_follow_from_it(tmp_path):
@@ -58,12 +58,12 @@ def test_the_first_failure_counts_and_lost_connections_follow_from_it(tmp_path):
     rank(tmp_path, 1, {"status": "oom", "error": "8 GiB more needed", "at_s": 2.0})
     rank(tmp_path, 2, {"status": "preempted", "at_s": 3.0})
     expected = ("oom", "rank 1 of 3 on n1 in phase 'window': 8 GiB more needed")
-    assert failure_diagnosis.verdict(tmp_path, 3, oom_kill=False) == expected
+    assert failure_diagnosis.diagnose(tmp_path, 3, oom_kill=False) == expected
 
 
 def test_a_rank_that_never_began_is_named(tmp_path):
     rank(tmp_path, 0)
-    assert "rank 1 of 2 did not start" in failure_diagnosis.verdict(tmp_path, 2, oom_kill=False)[1]
+    assert "rank 1 of 2 did not start" in failure_diagnosis.diagnose(tmp_path, 2, oom_kill=False)[1]
 
 
 def test_of_a_hang_the_odd_one_comes_first(tmp_path):
@@ -72,7 +72,7 @@ def test_of_a_hang_the_odd_one_comes_first(tmp_path):
             tmp_path, number, {"status": "preempted", "error": "stopped by SIGTERM in phase window, at a.py:1 in sync"}
         )
     rank(tmp_path, 2, {"status": "preempted", "error": "stopped by SIGTERM in phase window, at b.py:7 in forward"})
-    assert failure_diagnosis.where_they_stood(tmp_path, 4).startswith(
+    assert failure_diagnosis.describe_rank_positions(tmp_path, 4).startswith(
         "rank 2 in phase 'window' at b.py:7 in forward; rank 0, 1, 3"
     )
 
@@ -92,5 +92,5 @@ def test_what_is_left_of_an_attempt_is_ended_wherever_it_went(tmp_path):
     with subprocess.Popen(argv, start_new_session=True) as left:
         while str(tmp_path).encode() not in (failure_diagnosis.Path(f"/proc/{left.pid}/cmdline").read_bytes()):
             time.sleep(0.01)
-        assert failure_diagnosis.end_leftovers(tmp_path) == 1
+        assert failure_diagnosis.kill_leftover_processes(tmp_path) == 1
         assert left.wait(5) == -9

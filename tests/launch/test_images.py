@@ -12,8 +12,8 @@ import pytest
 
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import claims, images
-from dlbench.launch.runtimes import RECORDS
-from dlbench.launch.sites import Container
+from dlbench.launch.runtimes import RUNTIME_RECORDS
+from dlbench.launch.sites import ContainerSettings
 from tests.fakes import runtimes
 
 
@@ -26,7 +26,9 @@ def programs(tmp_path, monkeypatch):
 
 
 def container(tmp_path, runtime="enroot", source="docker://nvcr.io#nvidia/pytorch:x"):
-    return Container(runtime, str(tmp_path / "images" / ("x.sif" if runtime == "apptainer" else "x.sqsh")), source)
+    return ContainerSettings(
+        runtime, str(tmp_path / "images" / ("x.sif" if runtime == "apptainer" else "x.sqsh")), source
+    )
 
 
 def calls(tmp_path):
@@ -123,8 +125,8 @@ def test_a_second_import_waits_for_the_first_and_takes_what_it_brought(programs,
 @pytest.mark.parametrize(
     ("profile", "message"),
     [
-        (Container(), "has no container image"),
-        (Container("enroot", "/nowhere/x.sqsh"), "container.source is not set"),
+        (ContainerSettings(), "has no container image"),
+        (ContainerSettings("enroot", "/nowhere/x.sqsh"), "container.source is not set"),
     ],
 )
 def test_a_profile_that_says_too_little_is_told_what_is_missing(profile, message):
@@ -134,33 +136,36 @@ def test_a_profile_that_says_too_little_is_told_what_is_missing(profile, message
 
 def test_the_command_for_each_runtime():
     target = Path("/i/x")
-    assert RECORDS["pyxis"].image_file.fetch("docker://a#b:c", target) == [
+    assert RUNTIME_RECORDS["pyxis"].image_file.fetch("docker://a#b:c", target) == [
         "enroot",
         "import",
         "--output",
         "/i/x",
         "docker://a#b:c",
     ]
-    assert RECORDS["apptainer"].image_file.fetch("docker://a#b:c", target) == [
+    assert RUNTIME_RECORDS["apptainer"].image_file.fetch("docker://a#b:c", target) == [
         "apptainer",
         "pull",
         "/i/x",
         "docker://a/b:c",
     ]
-    assert RECORDS["apptainer"].image_file.fetch("dockerd://b:c", target)[-1] == "docker-daemon:b:c"
+    assert RUNTIME_RECORDS["apptainer"].image_file.fetch("dockerd://b:c", target)[-1] == "docker-daemon:b:c"
     # As Enroot reads it: an image of an engine on this machine, without a tag the latest.
-    assert RECORDS["apptainer"].image_file.fetch("dockerd://b", target)[-1] == "docker-daemon:b:latest"
+    assert RUNTIME_RECORDS["apptainer"].image_file.fetch("dockerd://b", target)[-1] == "docker-daemon:b:latest"
     assert (
-        RECORDS["apptainer"].image_file.fetch("dockerd://host:5000/b", target)[-1] == "docker-daemon:host:5000/b:latest"
+        RUNTIME_RECORDS["apptainer"].image_file.fetch("dockerd://host:5000/b", target)[-1]
+        == "docker-daemon:host:5000/b:latest"
     )
-    assert RECORDS["apptainer"].image_file.fetch("dockerd://b@sha256:0", target)[-1] == "docker-daemon:b@sha256:0"
+    assert (
+        RUNTIME_RECORDS["apptainer"].image_file.fetch("dockerd://b@sha256:0", target)[-1] == "docker-daemon:b@sha256:0"
+    )
 
 
 def test_docker_pulls_tags_and_says_which_image_it_is(tmp_path, monkeypatch):
     (tmp_path / "docker").write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/log\ncase $1 in image) echo sha256:1;; esac\n')
     (tmp_path / "docker").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    got = images.import_image(Container("docker", "dlbench:latest", "nvcr.io/nvidia/pytorch:x"))
+    got = images.import_image(ContainerSettings("docker", "dlbench:latest", "nvcr.io/nvidia/pytorch:x"))
     assert got.digest == "sha256:1"
     assert (tmp_path / "log").read_text().splitlines() == [
         "pull nvcr.io/nvidia/pytorch:x",

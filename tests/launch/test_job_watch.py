@@ -74,8 +74,8 @@ def test_a_job_that_only_waits_is_not_named(monkeypatch, site, capsys, reason):
 
 def test_a_limit_per_user_only_waits_while_other_jobs_of_the_user_run():
     waiting = JobState("2", "PENDING", "QOSMaxNodePerUserLimit")
-    assert job_watch.lasting_reason(waiting, [waiting]) is not None
-    assert job_watch.lasting_reason(waiting, [waiting, JobState("1", "RUNNING")]) is None
+    assert job_watch.blocking_reason(waiting, [waiting]) is not None
+    assert job_watch.blocking_reason(waiting, [waiting, JobState("1", "RUNNING")]) is None
 
 
 def test_nodes_beyond_a_limit_per_user_are_submitted_and_wait(monkeypatch, site, capsys):
@@ -96,8 +96,8 @@ def test_jobs_start_after_the_job_asked_for(monkeypatch, site, capsys):
 
 
 def finish_all(results):
-    (submission,) = jobs.submissions(results)
-    suite = jobs.suite_of(submission, jobs.read_submission(submission))
+    (submission,) = jobs.submission_folders(results)
+    suite = jobs.submitted_suite(submission, jobs.read_submission(submission))
     for number in range(len(suite.cases())):
         finish(results, suite, number)
 
@@ -190,7 +190,7 @@ def test_status_shows_the_energy_that_slurm_accounted_beside_the_measured_one(
     slurm = Queue(sacct=sacct)
     submit(monkeypatch, site, slurm, "--no-report")
     finish_all(results)
-    (folder, *_) = attempts.folders(results)
+    (folder, *_) = attempts.list_attempt_folders(results)
     system = dataclasses.replace(fakes.GPU, slurm_job_id="101")
     record = fakes.record(Case("lenet5", device="cuda"), system, energy_j=300.0)
     (folder / "result.json").write_text(Outcome("ok", ranks=record.ranks).to_json())
@@ -200,29 +200,32 @@ def test_status_shows_the_energy_that_slurm_accounted_beside_the_measured_one(
 
 
 def test_energy_of_array_tasks_is_summed(monkeypatch):
-    monkeypatch.setattr(scheduler, "call", lambda argv: "7_0|8|100\n7_0.0|8.0|100\n7_1|7|50\n9|9|1\n")
-    assert accounted_energy.consumed(["7", "9"]) == ({"7": 150.0, "9": 1.0}, {"8": "7", "8.0": "7", "7": "7", "9": "9"})
-    assert JobEnergy(None, 3.0).words == "energy not accounted by Slurm"
+    monkeypatch.setattr(scheduler, "call_scheduler", lambda argv: "7_0|8|100\n7_0.0|8.0|100\n7_1|7|50\n9|9|1\n")
+    assert accounted_energy.sacct_energy(["7", "9"]) == (
+        {"7": 150.0, "9": 1.0},
+        {"8": "7", "8.0": "7", "7": "7", "9": "9"},
+    )
+    assert JobEnergy(None, 3.0).text == "energy not accounted by Slurm"
 
 
 def test_without_accounting_there_is_no_energy(monkeypatch):
     def refuse(argv):
         raise SchedulerError("sacct failed: Slurm accounting storage is disabled")
 
-    monkeypatch.setattr(scheduler, "call", refuse)
-    assert accounted_energy.consumed(["7"]) == ({}, {})
+    monkeypatch.setattr(scheduler, "call_scheduler", refuse)
+    assert accounted_energy.sacct_energy(["7"]) == ({}, {})
 
 
 def test_time_and_node_hours_are_learned_from_earlier_records(site, capsys):
     suite = load_suite(site / "fleet.toml", ["batch_size=1,2,3", "nodes=2"])
     (site / "results").mkdir()
-    assert time_estimate.estimate(suite, site / "results") is None
+    assert time_estimate.estimate_time(suite, site / "results") is None
     for number, wall_s in enumerate((100.0, 300.0)):
         finish(site / "results", suite, number)
-        folder = attempts.folders(site / "results")[-1]
+        folder = attempts.list_attempt_folders(site / "results")[-1]
         record = Record.from_json((folder / "record.json").read_text())
         write_record(folder, dataclasses.replace(record, wall_s=wall_s))
-    found = time_estimate.estimate(suite, site / "results")
+    found = time_estimate.estimate_time(suite, site / "results")
     assert (found.time_s, found.node_s, found.known, found.total) == (600.0, 1200.0, 2, 3)
     words = [str(site / "fleet.toml"), "-P", "batch_size=1,2,3", "-P", "nodes=2", "--results", str(site / "results")]
     assert main(["plan", *words]) == 0
@@ -235,8 +238,8 @@ def test_time_and_node_hours_are_learned_from_earlier_records(site, capsys):
 
 
 def test_only_waiting_jobs_have_a_lasting_reason():
-    assert job_watch.lasting_reason(JobState("1", "RUNNING", "PartitionTimeLimit")) is None
-    assert job_watch.lasting_reason(JobState("1", "PENDING", "")) is None
+    assert job_watch.blocking_reason(JobState("1", "RUNNING", "PartitionTimeLimit")) is None
+    assert job_watch.blocking_reason(JobState("1", "PENDING", "")) is None
 
 
 def test_a_folder_without_campaigns_is_named(tmp_path, capsys):

@@ -9,15 +9,15 @@ import pytest
 from dlbench.errors import BadInput, StoreError
 from dlbench.launch import attempts, claims, jobs, scheduler
 from dlbench.launch.attempts import write_record
-from dlbench.launch.batch import SYSTEMS
-from dlbench.launch.counts import Counts, count
+from dlbench.launch.batch_systems import BATCH_SYSTEMS
+from dlbench.launch.case_counts import CaseCounts, count_cases
 from dlbench.launch.scheduler import JobState, SchedulerError
-from dlbench.launch.sites import Container, Gpus, Report, Site, Slurm
+from dlbench.launch.sites import ContainerSettings, GpuSettings, ReportJobSettings, Site, SlurmSettings
 from dlbench.results.records import Record
 from dlbench.suites.suite import load_suite
 
 ENDED = ("FAILED", "TIMEOUT", "GONE", "CANCELLED")
-SITE = Site("here", "here.toml", slurm=Slurm(cpus_per_task=1), report=Report(time_limit="10"))
+SITE = Site("here", "here.toml", slurm=SlurmSettings(cpus_per_task=1), report=ReportJobSettings(time_limit="10"))
 
 
 class FakeSlurm:
@@ -54,7 +54,7 @@ class FakeSlurm:
 @pytest.fixture
 def slurm(monkeypatch):
     fake = FakeSlurm()
-    monkeypatch.setattr(scheduler, "call", fake)
+    monkeypatch.setattr(scheduler, "call_scheduler", fake)
     return fake
 
 
@@ -67,12 +67,12 @@ def suite(tmp_path):
 
 
 def prepare(suite, tmp_path, **more):
-    return jobs.prepare(suite, (), SITE, tmp_path / "results", **more)
+    return jobs.prepare_submission(suite, (), SITE, tmp_path / "results", **more)
 
 
 def finish(root, suite, number, status="ok", device="cpu", system="sys"):
     case = suite.cases(device=device)[number]
-    attempt = attempts.create(root, case, suite.name, suite.version, system, claims.owner())
+    attempt = attempts.create_attempt(root, case, suite.name, suite.version, system, claims.owner_identity())
     write_record(
         attempt.folder,
         Record(attempt.id, case.id, suite.name, suite.version, case.to_dict(), attempt.started_at, "", status,
@@ -118,17 +118,19 @@ def test_a_job_for_each_node_count_measures_its_own_cases(slurm, suite, tmp_path
 
 
 def test_a_site_with_gpus_measures_them_and_one_without_refuses_what_needs_them(suite, tmp_path):
-    with_gpus = replace(SITE, gpus=Gpus("gres", None, 4))
-    unasked = replace(SITE, gpus=Gpus("none", None, 4))
+    with_gpus = replace(SITE, gpus=GpuSettings("gres", None, 4))
+    unasked = replace(SITE, gpus=GpuSettings("none", None, 4))
     for site in (with_gpus, unasked):
-        submission = jobs.prepare(suite, (), site, tmp_path / "results")
+        submission = jobs.prepare_submission(suite, (), site, tmp_path / "results")
         assert "-P device=cuda" in submission.scripts[0].text
         assert submission.overrides == ("device=cuda",)
     assert "-P device" not in prepare(suite, tmp_path).scripts[0].text
     on_cpu = load_suite(suite.source, ["device=cpu"])
-    assert "device=cuda" not in jobs.prepare(on_cpu, ("device=cpu",), with_gpus, tmp_path / "r").scripts[0].text
+    assert (
+        "device=cuda" not in jobs.prepare_submission(on_cpu, ("device=cpu",), with_gpus, tmp_path / "r").scripts[0].text
+    )
     with pytest.raises(BadInput, match=r"requires device 'cuda', but here.toml has no GPUs .*-P device=cpu"):
-        jobs.prepare(load_suite(suite.source, ["device=cuda"]), ("device=cuda",), SITE, tmp_path / "r")
+        jobs.prepare_submission(load_suite(suite.source, ["device=cuda"]), ("device=cuda",), SITE, tmp_path / "r")
 
 
 def test_an_array_has_at_most_a_task_for_each_case(suite, tmp_path):
@@ -138,10 +140,10 @@ def test_an_array_has_at_most_a_task_for_each_case(suite, tmp_path):
 
 def test_a_script_that_slurm_refuses_is_an_error_and_earlier_ones_are_on_record(slurm, suite, tmp_path, monkeypatch):
     answers = iter(["7\n", "sbatch: told you\n"])
-    monkeypatch.setattr(scheduler, "call", lambda argv, environment=None: next(answers))
+    monkeypatch.setattr(scheduler, "call_scheduler", lambda argv, environment=None: next(answers))
     with pytest.raises(SchedulerError, match="printed no job id"):
         jobs.submit(prepare(suite, tmp_path))
-    assert [job.job_id for job in jobs.submitted(tmp_path / "results")] == ["7"]
+    assert [job.job_id for job in jobs.submitted_jobs(tmp_path / "results")] == ["7"]
 
 
 def test_a_results_folder_that_cannot_be_written_is_an_error_before_slurm_is_asked(slurm, suite, tmp_path):
@@ -157,49 +159,51 @@ def test_status_shows_the_queue_and_the_cases(slurm, suite, tmp_path):
     finish(root, suite, 0)
     finish(root, suite, 1, "crashed")
     finish(root, suite, 2, "preempted")
-    attempts.create(root, suite.cases(device="cpu")[3], suite.name, suite.version, "sys", claims.owner())
+    attempts.create_attempt(
+        root, suite.cases(device="cpu")[3], suite.name, suite.version, "sys", claims.owner_identity()
+    )
     del slurm.queue["101"]
-    (status,) = jobs.status(root)
-    assert status.counts == (Counts(6, done=1, running=1, failed=1, system_key="sys"),)
+    (status,) = jobs.submission_statuses(root)
+    assert status.counts == (CaseCounts(6, done=1, running=1, failed=1, system_key="sys"),)
     assert status.counts[0].missing == 3
     assert [(job.kind, state.state) for job, state in status.jobs] == [("campaign", "COMPLETED"), ("report", "RUNNING")]
 
 
 def test_status_of_a_folder_without_submissions_says_how_to_make_one(slurm, tmp_path):
     with pytest.raises(BadInput, match=r"has no submissions; run `dlbench submit"):
-        jobs.status(tmp_path)
+        jobs.submission_statuses(tmp_path)
 
 
 def test_a_case_that_failed_once_and_was_measured_then_is_done(suite, tmp_path):
     for status in ("crashed", "ok"):
         finish(tmp_path, suite, 0, status)
-    assert count(tmp_path, suite)[0].done == 1
-    assert count(tmp_path, suite)[0].failed == 0
+    assert count_cases(tmp_path, suite)[0].done == 1
+    assert count_cases(tmp_path, suite)[0].failed == 0
 
 
 def test_two_kinds_of_machine_are_counted_apart(suite, tmp_path):
     finish(tmp_path, suite, 0, system="a")
     finish(tmp_path, suite, 1, system="b", device="cuda")
-    assert [(c.system_key, c.done, c.missing) for c in count(tmp_path, suite)] == [("a", 1, 5), ("b", 1, 5)]
+    assert [(c.system_key, c.done, c.missing) for c in count_cases(tmp_path, suite)] == [("a", 1, 5), ("b", 1, 5)]
 
 
 def test_before_the_first_case_all_are_missing(suite, tmp_path):
-    assert count(tmp_path, suite) == [Counts(6)]
+    assert count_cases(tmp_path, suite) == [CaseCounts(6)]
 
 
 def test_an_attempt_whose_owner_is_dead_is_missing_not_running(suite, tmp_path):
-    dead = claims.owner() | {"pid": 2**22 - 1}
-    attempts.create(tmp_path, suite.cases(device="cpu")[0], suite.name, suite.version, "sys", dead)
-    (counts,) = count(tmp_path, suite)
+    dead = claims.owner_identity() | {"pid": 2**22 - 1}
+    attempts.create_attempt(tmp_path, suite.cases(device="cpu")[0], suite.name, suite.version, "sys", dead)
+    (counts,) = count_cases(tmp_path, suite)
     assert (counts.running, counts.missing) == (0, 6)
 
 
 def test_cancel_ends_what_is_in_the_queue(slurm, suite, tmp_path):
     jobs.submit(prepare(suite, tmp_path))
     del slurm.queue["102"]
-    assert jobs.cancel(tmp_path / "results") == ["101"]
+    assert jobs.cancel_jobs(tmp_path / "results") == ["101"]
     assert slurm.calls[-1] == ["scancel", "101"]
-    assert jobs.cancel(tmp_path / "results") == []
+    assert jobs.cancel_jobs(tmp_path / "results") == []
 
 
 def test_resume_submits_again_only_what_has_cases_left_and_no_job(slurm, suite, tmp_path):
@@ -230,7 +234,7 @@ def test_a_report_that_slurm_refuses_leaves_the_campaign_and_resume_submits_it_a
     ):
         jobs.submit(prepare(suite, tmp_path), on_taken=shown.append)
     assert [(job.job_id, job.kind) for job in shown] == [("101", "campaign")]
-    assert [job.job_id for job in jobs.submitted(root)] == ["101"]
+    assert [job.job_id for job in jobs.submitted_jobs(root)] == ["101"]
     with pytest.raises(jobs.ReportRefused):
         jobs.resume(root)
     slurm.refuse = None
@@ -310,7 +314,7 @@ def test_status_counts_the_cases_from_files_where_slurm_does_not_answer(slurm, s
     jobs.submit(prepare(suite, tmp_path))
     finish(root, suite, 0)
     slurm.refuse = "squeue"
-    (status,) = jobs.status(root)
+    (status,) = jobs.submission_statuses(root)
     assert status.counts[0].done == 1
     assert {state.state for _, state in status.jobs} == {"UNKNOWN"}
     assert status.slurm_error == "squeue failed: no"
@@ -333,7 +337,7 @@ def test_what_is_out_of_memory_is_counted_apart_and_not_submitted_again(slurm, s
     slurm.queue.clear()
     for number, status in enumerate(["ok", "oom", "unstable", "oom", "ok", "crashed"]):
         finish(root, suite, number, status)
-    assert count(root, suite) == [Counts(6, done=3, failed=1, out_of_memory=2, system_key="sys")]
+    assert count_cases(root, suite) == [CaseCounts(6, done=3, failed=1, out_of_memory=2, system_key="sys")]
     assert len(jobs.resume(root)) == 2
     slurm.queue.clear()
     finish(root, suite, 5, "oom")
@@ -344,7 +348,7 @@ def test_what_is_out_of_memory_is_counted_apart_and_not_submitted_again(slurm, s
 def test_out_of_memory_once_and_measured_with_fresh_is_done(suite, tmp_path):
     for status in ("oom", "ok", "crashed"):
         finish(tmp_path, suite, 0, status)
-    (counts,) = count(tmp_path, suite)
+    (counts,) = count_cases(tmp_path, suite)
     assert (counts.done, counts.out_of_memory, counts.failed) == (1, 0, 0)
 
 
@@ -354,7 +358,9 @@ def test_resume_says_that_a_case_may_still_be_running_somewhere(slurm, suite, tm
     slurm.queue.clear()
     for number in range(5):
         finish(root, suite, number)
-    attempts.create(root, suite.cases(device="cpu")[5], suite.name, suite.version, "sys", claims.owner())
+    attempts.create_attempt(
+        root, suite.cases(device="cpu")[5], suite.name, suite.version, "sys", claims.owner_identity()
+    )
     with pytest.raises(
         BadInput, match="1 cases are running on other nodes, or their processes died less than 5 minutes ago"
     ):
@@ -387,8 +393,8 @@ def test_the_digest_of_an_imported_image_goes_into_the_script(suite, tmp_path):
     image = tmp_path / "x.sqsh"
     image.write_bytes(b"hsqs")
     image.with_name("x.sqsh.json").write_text(json.dumps({"digest": "sha256:abc", "bytes": 4}))
-    site = Site("s", "s.toml", slurm=Slurm(cpus_per_task=1), container=Container("enroot", str(image)))
-    text = jobs.prepare(suite, (), site, tmp_path / "results").scripts[0].text
+    site = Site("s", "s.toml", slurm=SlurmSettings(cpus_per_task=1), container=ContainerSettings("enroot", str(image)))
+    text = jobs.prepare_submission(suite, (), site, tmp_path / "results").scripts[0].text
     assert f"DLBENCH_CONTAINER_IMAGE={image}@sha256:abc" in text
 
 
@@ -410,7 +416,7 @@ def test_sbatch_is_called_without_what_a_surrounding_job_has_set(program, tmp_pa
     for name in ("SLURM_JOB_ID", "SRUN_CPUS_PER_TASK", "SBATCH_PARTITION", "SLURM_CONF"):
         monkeypatch.setenv(name, "x")
     program("sbatch", f'env >{tmp_path}/env; echo "$@" >{tmp_path}/args; echo 42')
-    assert SYSTEMS["slurm"].submit(Path("/r/job.sh"), "afterany:41") == "42"
+    assert BATCH_SYSTEMS["slurm"].submit(Path("/r/job.sh"), "afterany:41") == "42"
     seen = (tmp_path / "env").read_text()
     assert "SLURM_CONF=x" in seen
     assert not any(name in seen for name in ("SLURM_JOB_ID", "SRUN_", "SBATCH_"))
@@ -422,20 +428,20 @@ def test_a_refusal_is_told_in_slurm_s_words_on_one_line(program):
         "sbatch", "echo 'sbatch: error: invalid partition specified: x' >&2; echo 'sbatch: error: Batch no' >&2; exit 1"
     )
     with pytest.raises(SchedulerError, match=r"^sbatch failed: invalid partition specified: x Batch no$"):
-        SYSTEMS["slurm"].submit(Path("/r/job.sh"))
+        BATCH_SYSTEMS["slurm"].submit(Path("/r/job.sh"))
 
 
 def test_without_slurm_the_message_says_where_to_go(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SchedulerError, match="sbatch is not on PATH; run this on a login node"):
-        SYSTEMS["slurm"].submit(Path("/r/job.sh"))
+        BATCH_SYSTEMS["slurm"].submit(Path("/r/job.sh"))
 
 
 def test_a_controller_that_does_not_answer_is_said_to_be_away(program, monkeypatch):
     program("squeue", "exec sleep 10")
     monkeypatch.setattr(scheduler, "TIMEOUT_S", 0.2)
     with pytest.raises(SchedulerError, match="check the scheduler"):
-        SYSTEMS["slurm"].states(["1"])
+        BATCH_SYSTEMS["slurm"].states(["1"])
 
 
 def test_states_of_array_tasks_and_of_jobs_that_have_left(program):
@@ -443,14 +449,14 @@ def test_states_of_array_tasks_and_of_jobs_that_have_left(program):
             "echo '99|RUNNING|None|0:00|5:00|n1'")  # fmt: skip
     program("scontrol", 'case "$4" in 8) echo JobState=COMPLETED; echo JobState=NODE_FAIL;; *) exit 1;; esac')
     program("sacct", 'case "$*" in *" 9") echo "CANCELLED by 1000";; *) exit 1;; esac')
-    assert SYSTEMS["slurm"].states(["7", "8", "9", "10"]) == [
+    assert BATCH_SYSTEMS["slurm"].states(["7", "8", "9", "10"]) == [
         JobState("7_1", "RUNNING", "None", "1:00", "5:00", "n2"),
         JobState("7_[2-9%1]", "PENDING", "JobArrayTaskLimit", "0:00", "5:00", ""),
         JobState("8", "NODE_FAIL"),
         JobState("9", "CANCELLED"),
         JobState("10", "GONE"),
     ]
-    assert [state.ended for state in SYSTEMS["slurm"].states(["7", "10"])] == [False, False, True]
+    assert [state.ended for state in BATCH_SYSTEMS["slurm"].states(["7", "10"])] == [False, False, True]
 
 
 def test_steps_of_a_killed_srun_are_ended_by_their_name(program, tmp_path, monkeypatch):
@@ -459,9 +465,9 @@ def test_steps_of_a_killed_srun_are_ended_by_their_name(program, tmp_path, monke
     )
     program("scancel", f'echo "$@" >{tmp_path}/ended')
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    assert scheduler.end_steps("the-case") == 0
+    assert scheduler.cancel_steps("the-case") == 0
     monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert scheduler.end_steps("the-case") == 1
+    assert scheduler.cancel_steps("the-case") == 1
     assert "--jobs=7" in (tmp_path / "asked").read_text()
     assert (tmp_path / "ended").read_text() == "7.3\n"
 
@@ -469,7 +475,7 @@ def test_steps_of_a_killed_srun_are_ended_by_their_name(program, tmp_path, monke
 def test_where_slurm_has_no_commands_there_are_no_steps_to_end(monkeypatch, tmp_path):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert scheduler.end_steps("the-case") == 0
+    assert scheduler.cancel_steps("the-case") == 0
 
 
 def test_max_array_size(program):
@@ -583,6 +589,6 @@ def test_a_misspelt_network_is_found_before_it_costs_a_wait_in_the_queue(tmp_pat
 
 def test_slurms_variables_stay_but_for_those_of_a_surrounding_job():
     own = {"SBATCH_ACCOUNT": "me", "SLURM_JWT": "token", "HOME": "/h"}
-    assert scheduler.without_job(own) == own
+    assert scheduler.without_job_variables(own) == own
     inside = own | {"SLURM_JOB_ID": "7", "SLURM_CONF": "/c"}
-    assert scheduler.without_job(inside) == {"SLURM_CONF": "/c", "HOME": "/h"}
+    assert scheduler.without_job_variables(inside) == {"SLURM_CONF": "/c", "HOME": "/h"}

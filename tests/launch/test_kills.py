@@ -101,10 +101,10 @@ def test_whatever_is_killed_every_case_is_measured_exactly_once(tmp_path, campai
     assert killed >= 6, "little was put to the test"
     subprocess.run([sys.executable, "-m", "dlbench", "collect", "--results", results], cwd=ROOT, check=True)
 
-    records = [record for _, record in attempts.summaries(results)]
+    records = [record for _, record in attempts.closed_attempts(results)]
     done = [record.case_id for record in records if record.status in DONE_STATUSES]
     assert sorted(Counter(done).values()) == [1] * NUM_CASES
-    assert list(attempts.unclosed(results)) == []
+    assert list(attempts.open_attempts(results)) == []
     assert victims(results) == []
     # And the Parquet parts say the same, each attempt once.
     table = store.read(results).to_pylist()

@@ -14,13 +14,13 @@ import pytest
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.launch import launchers, spawn
-from dlbench.launch.launchers import Options
-from dlbench.launch.probe import probe
+from dlbench.launch.launchers import LauncherOptions
+from dlbench.launch.probe import probe_machine
 from dlbench.suites.case import Case
 from dlbench.suites.suite import load_suite
 
 FOLDER = Path("/r/attempts/a1")
-OPTIONS = Options(python="py", mpirun="/opt/mpirun", address="node01", port=29500)
+OPTIONS = LauncherOptions(python="py", mpirun="/opt/mpirun", address="node01", port=29500)
 ONE = Case("lenet5")
 FOUR = Case("lenet5", devices_per_node=4)
 EIGHT = Case("lenet5", nodes=2, devices_per_node=4)
@@ -71,9 +71,9 @@ def test_a_step_that_is_bound_to_a_core_is_another_system_than_the_shell_that_st
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    inside = probe(argv=launchers.probe_argv("srun", launchers.find("srun", {})))
+    inside = probe_machine(argv=launchers.probe_argv("srun", launchers.find_launcher("srun", {})))
     assert (inside.facts["cpu_threads"], inside.facts["job_threads"]) == (1, 1)
-    assert inside.system_keys["cpu"] != probe().system_keys["cpu"]
+    assert inside.system_keys["cpu"] != probe_machine().system_keys["cpu"]
 
 
 def test_srun_gives_each_rank_the_cores_of_the_jobs_tasks_as_far_as_they_go():
@@ -88,42 +88,42 @@ def test_srun_gives_each_rank_the_cores_of_the_jobs_tasks_as_far_as_they_go():
 
 
 def test_open_mpi_is_told_that_root_and_more_ranks_than_cores_are_meant():
-    options = Options(python="py", mpirun="mpirun", mpi="openmpi", as_root=True)
+    options = LauncherOptions(python="py", mpirun="mpirun", mpi="openmpi", as_root=True)
     argv = launchers.mpirun(FOUR, FOLDER, options)
     assert argv[:4] == ["mpirun", "-n", "4", "--allow-run-as-root"]
     assert "ppr:4:node:oversubscribe" in argv
-    assert "--allow-run-as-root" not in launchers.mpirun(FOUR, FOLDER, Options(mpi="openmpi"))
+    assert "--allow-run-as-root" not in launchers.mpirun(FOUR, FOLDER, LauncherOptions(mpi="openmpi"))
 
 
 def test_whose_mpirun_it_is_shows_in_its_version():
-    assert launchers.mpi_of("mpirun (Open MPI) 5.0.8") == "openmpi"
-    assert launchers.mpi_of("HYDRA build details:\n    Version: 5.0.2") == "mpich"
+    assert launchers.mpi_implementation("mpirun (Open MPI) 5.0.8") == "openmpi"
+    assert launchers.mpi_implementation("HYDRA build details:\n    Version: 5.0.2") == "mpich"
 
 
 def test_local_refuses_several_nodes():
     with pytest.raises(BadInput, match="only on this machine, but a case needs 2 nodes"):
-        launchers.check(launchers.find("local", {}), [ONE, EIGHT])
+        launchers.check_launcher(launchers.find_launcher("local", {}), [ONE, EIGHT])
 
 
 def test_more_ranks_than_a_node_can_have_are_refused_before_they_start():
     with pytest.raises(BadInput, match="devices_per_node is 999999999; a node can have 1024 ranks"):
-        launchers.check(launchers.find("local"), [Case("lenet5", devices_per_node=999_999_999)])
+        launchers.check_launcher(launchers.find_launcher("local"), [Case("lenet5", devices_per_node=999_999_999)])
 
 
 def test_torchrun_on_several_nodes_must_know_where_they_meet():
     with pytest.raises(BadInput, match="set MASTER_ADDR"):
-        launchers.torchrun(EIGHT, FOLDER, Options())
+        launchers.torchrun(EIGHT, FOLDER, LauncherOptions())
 
 
 def test_an_unknown_launcher_is_named():
     with pytest.raises(UnknownName, match="did you mean 'torchrun'"):
-        launchers.find("torchrum", {})
+        launchers.find_launcher("torchrum", {})
 
 
 def test_a_program_that_is_missing_is_said_before_the_first_case(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(BadInput, match="program 'srun' was not found"):
-        launchers.find("srun", {})
+        launchers.find_launcher("srun", {})
 
 
 def spawned(count: int, code: str, **more: object) -> subprocess.CompletedProcess[str]:

@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dlbench.__main__ import main
-from dlbench.campaign import existing
+from dlbench.campaign import results_maintenance
 from dlbench.launch import attempts, claims, supervise
-from dlbench.launch.counts import count
+from dlbench.launch.case_counts import count_cases
 from dlbench.results import merging, store
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import Case, Protocol
@@ -33,7 +33,7 @@ MANY = [Case("lenet5", repeat=n, protocol=Protocol(timeout_s=20)) for n in range
 def measured(root, cases=MANY, **more):
     """The cases measured, each with a Parquet part; gives the records."""
     keep = campaign(root, "write_good()", on_record=lambda record: store.append(root, record), **more)
-    return list(supervise.run(cases, keep))
+    return list(supervise.run_cases(cases, keep))
 
 
 @pytest.fixture
@@ -60,12 +60,12 @@ def test_a_further_case_opens_no_attempt_of_another_case(tmp_path, opened):
 def test_a_resume_opens_each_attempt_once_and_those_of_a_merged_file_not_at_all(tmp_path, opened):
     records = measured(tmp_path)
     opened.clear()
-    found = existing.look(tmp_path)
+    found = results_maintenance.read_stored_attempts(tmp_path)
     assert Counter(opened) == Counter(record.attempt_id for record in records)
     assert len(found.ended) == len(MANY)
     store.merge(tmp_path)
     opened.clear()
-    again = existing.look(tmp_path)
+    again = results_maintenance.read_stored_attempts(tmp_path)
     assert opened == []
     assert (again.ended, again.tried, again.ids) == (found.ended, found.tried, found.ids)
     assert measured(tmp_path, stored=frozenset(again.ended), stored_ids=again.ids) == []
@@ -80,10 +80,10 @@ def test_a_signed_part_is_not_opened_and_any_other_file_is(tmp_path):
     pq.write_table(table.drop_columns(["step_s"]), fewer)
     cut = tmp_path / f"{third.attempt_id}.parquet"
     cut.write_bytes(cut.read_bytes()[:-100])
-    found = existing.look(tmp_path)
+    found = results_maintenance.read_stored_attempts(tmp_path)
     assert found.own_parts == 1
     assert {folder.name for folder, _ in found.without_part} == {second.attempt_id, third.attempt_id}
-    existing.rebuild_parts(tmp_path, found.without_part)
+    results_maintenance.rebuild_parts(tmp_path, found.without_part)
     with pytest.warns(store.SkippedPart):  # the one with fewer columns is there still, and named
         assert sorted(map(len, store.read(tmp_path)["step_s"].to_pylist())) == [3, 3, 3]
     assert part.exists()
@@ -91,11 +91,11 @@ def test_a_signed_part_is_not_opened_and_any_other_file_is(tmp_path):
 
 def test_a_part_under_the_name_of_another_attempt_is_no_part_of_its_own(tmp_path):
     measured(tmp_path)
-    assert existing.look(tmp_path).own_parts == len(MANY)
+    assert results_maintenance.read_stored_attempts(tmp_path).own_parts == len(MANY)
     # One part under the name of another attempt's.
     one, other = sorted(tmp_path.glob("*.parquet"))[-2:]
     other.write_bytes(one.read_bytes())
-    assert existing.look(tmp_path).own_parts == len(MANY) - 1
+    assert results_maintenance.read_stored_attempts(tmp_path).own_parts == len(MANY) - 1
 
 
 @pytest.mark.parametrize("broken", ['{"case": {"model": ["a"]}}', "[" * 5000, "{"])
@@ -108,7 +108,7 @@ def test_a_record_that_cannot_be_read_is_named_by_collect_and_by_a_run(tmp_path,
     assert main(["collect", "--results", str(tmp_path)]) == 0
     said = capsys.readouterr().err.splitlines()
     assert sum(f"cannot read {file}: " in line for line in said) == 1, said
-    existing.look(tmp_path)
+    results_maintenance.read_stored_attempts(tmp_path)
     assert f"cannot read {file}: " in capsys.readouterr().err
 
 
@@ -143,29 +143,29 @@ def test_samples_that_are_lost_are_missing_and_named_once(tmp_path, capsys):
     for record in records:
         (tmp_path / f"{record.attempt_id}.parquet").unlink()
         (tmp_path / "attempts" / record.attempt_id / "result.json").unlink()
-    found = existing.look(tmp_path)
+    found = results_maintenance.read_stored_attempts(tmp_path)
     assert found.ended == set()
-    assert existing.rebuild_parts(tmp_path, found.without_part) == 0
+    assert results_maintenance.rebuild_parts(tmp_path, found.without_part) == 0
     assert capsys.readouterr().err.count("\n") == 1
     assert store.read(tmp_path).num_rows == 0
 
 
 def test_parts_are_merged_a_bounded_number_at_a_time_the_oldest_first(tmp_path, monkeypatch):
     records = measured(tmp_path)
-    monkeypatch.setattr(existing, "MERGE_AT_ONCE", 4)
-    assert existing.merge_parts(tmp_path, 6) == 2
+    monkeypatch.setattr(results_maintenance, "MAX_PARTS_PER_MERGE", 4)
+    assert results_maintenance.merge_parts(tmp_path, 6) == 2
     left = {path.name for path in tmp_path.glob("*.parquet")}
     latest = sorted(record.attempt_id for record in records)[4:]
     assert {f"{attempt_id}.parquet" for attempt_id in latest} < left
     assert len(left) == 3
     assert store.read(tmp_path).num_rows == 6
-    assert claims.holders(tmp_path) == []
+    assert claims.claim_names(tmp_path) == []
 
 
 def test_one_process_at_a_time_merges(tmp_path):
     measured(tmp_path)
     claim = claims.take(tmp_path, "merge")
-    existing.merge_parts(tmp_path, 6)
+    results_maintenance.merge_parts(tmp_path, 6)
     assert len(list(tmp_path.glob("*.parquet"))) == 6
     claim.release()
 
@@ -173,7 +173,7 @@ def test_one_process_at_a_time_merges(tmp_path):
 def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
     from dlbench.launch.results_folder import ResultsFolder
 
-    monkeypatch.setattr(existing, "MERGE_FROM", 3)
+    monkeypatch.setattr(results_maintenance, "MIN_PARTS_TO_MERGE", 3)
     from dlbench.campaign.measure import measure_cases
 
     what = campaign(tmp_path, "write_good()", folder=ResultsFolder(tmp_path))
@@ -182,20 +182,22 @@ def test_a_run_merges_its_parts_as_it_goes(tmp_path, monkeypatch):
     assert len(list(tmp_path.glob("*.parquet"))) < len(MANY)
     assert store.read(tmp_path).num_rows == len(MANY)
     assert measure_cases(what, MANY, fresh=False) == 0
-    assert len(list(attempts.summaries(tmp_path))) == len(MANY)
+    assert len(list(attempts.closed_attempts(tmp_path))) == len(MANY)
 
 
 def test_at_its_end_a_run_closes_what_it_has_watched_long_enough(tmp_path, monkeypatch):
     from dlbench.launch.results_folder import ResultsFolder
 
-    monkeypatch.setattr(claims, "SILENCE_S", 0.5)
-    owner = claims.owner() | {"boot_id": "of another node"}
-    theirs = attempts.create(tmp_path, MANY[5], "another suite", 1, "sys", owner)
+    monkeypatch.setattr(claims, "DEAD_AFTER_S", 0.5)
+    owner = claims.owner_identity() | {"boot_id": "of another node"}
+    theirs = attempts.create_attempt(tmp_path, MANY[5], "another suite", 1, "sys", owner)
     from dlbench.campaign.measure import measure_cases
 
     what = campaign(tmp_path, "time.sleep(1); write_good()", folder=ResultsFolder(tmp_path))
     assert measure_cases(what, MANY[:1], fresh=False) == 0
-    assert {record.attempt_id: record.status for _, record in attempts.summaries(tmp_path)}[theirs.id] == "crashed"
+    assert {record.attempt_id: record.status for _, record in attempts.closed_attempts(tmp_path)}[
+        theirs.id
+    ] == "crashed"
 
 
 @pytest.mark.slow
@@ -211,7 +213,7 @@ def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path)
         for name, text in zip(("record.json", "result.json", "owner.json", "request.json"), changed, strict=True):
             (folder / name).write_text(text)
     began = time.process_time()
-    assert len(existing.look(tmp_path).ended) == 5001
+    assert len(results_maintenance.read_stored_attempts(tmp_path).ended) == 5001
     assert time.process_time() - began < 5
     began = time.process_time()
     assert len(measured(tmp_path, MANY[1:])) == 5
@@ -219,19 +221,19 @@ def test_thousands_of_attempts_cost_a_further_case_and_a_resume_little(tmp_path)
     suite = tmp_path / "s.toml"
     suite.write_text('name = "s"\n[axes]\nmodel = ["lenet5"]\ndevice = ["cpu"]\n')
     began = time.process_time()
-    count(tmp_path, load_suite(suite))
+    count_cases(tmp_path, load_suite(suite))
     assert time.process_time() - began < 5
 
 
 STRESS = """
 import sys
 from pathlib import Path
-from dlbench.campaign import existing, measure
+from dlbench.campaign import results_maintenance, measure
 from dlbench.launch import claims
 from dlbench.launch.results_folder import ResultsFolder
 from tests.launch.test_many_attempts import NUM_STRESS, stress_cases
 from tests.launch.test_supervise import campaign as made
-existing.MERGE_FROM = 5
+results_maintenance.MIN_PARTS_TO_MERGE = 5
 root = Path(sys.argv[1])
 body = "time.sleep(0.05); write_good()"
 sys.exit(measure.measure_cases(made(root, body, folder=ResultsFolder(root)), stress_cases(), fresh=False))
@@ -270,14 +272,14 @@ def test_eight_supervisors_and_kills_at_random_double_and_lose_no_case(tmp_path)
     for process in running:
         process.wait(60)
     assert start().wait(60) == 0  # nothing is left to do, and what the dead left is put right
-    records = [record for _, record in attempts.summaries(root)]
+    records = [record for _, record in attempts.closed_attempts(root)]
     done = Counter(record.case_id for record in records if record.status in DONE_STATUSES)
     assert killed >= 6
     assert sorted(done.values()) == [1] * NUM_STRESS
-    assert list(attempts.unclosed(root)) == []
+    assert list(attempts.open_attempts(root)) == []
     assert Counter(store.read(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)
     assert [p.name for p in root.rglob("*") if p.name.endswith(".tmp")] == []
-    assert claims.holders(root) == []
-    existing.merge_parts(root, NUM_STRESS)  # no claim of the dead stands in the way, and no row goes
-    assert any(part.name.startswith(merging._MERGED) for part in root.glob("*.parquet"))
+    assert claims.claim_names(root) == []
+    results_maintenance.merge_parts(root, NUM_STRESS)  # no claim of the dead stands in the way, and no row goes
+    assert any(part.name.startswith(merging._MERGED_PREFIX) for part in root.glob("*.parquet"))
     assert Counter(store.read(root)["attempt_id"].to_pylist()) == Counter(r.attempt_id for r in records)

@@ -11,8 +11,8 @@ import pytest
 
 from dlbench.commands import maxbatch
 from dlbench.errors import BadInput, UnknownName
-from dlbench.launch.job import JobFailed
-from dlbench.launch.max_batch import Runs, Trial, find_largest, make_case
+from dlbench.launch.max_batch import Trial, TrialRunner, find_largest, make_case
+from dlbench.launch.worker_process import JobFailed
 from dlbench.suites.case import Case
 
 
@@ -66,8 +66,8 @@ def test_another_model_than_the_one_asked_for_is_refused():
 @pytest.mark.parametrize("text", ["nan", "inf", "0", "-1", "1e99", "."])
 def test_a_time_limit_that_is_none_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        maxbatch._seconds(text)
-    assert maxbatch._seconds("2.5") == 2.5
+        maxbatch._parse_seconds(text)
+    assert maxbatch._parse_seconds("2.5") == 2.5
 
 
 def test_an_unknown_axis_is_named():
@@ -79,29 +79,29 @@ def test_an_unknown_axis_is_named():
     ("text", "size"), [("2GiB", 2 * 2**30), ("1.5 MB", 1_500_000), ("512", 512), ("4g", 4 * 10**9)]
 )
 def test_sizes_are_read(text, size):
-    assert maxbatch._bytes(text) == size
+    assert maxbatch._parse_bytes(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "-1GiB", "0", "0.5", "3 elephants", "9" * 400, "99999999TiB"])
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError):
-        maxbatch._bytes(text)
+        maxbatch._parse_bytes(text)
 
 
 WORKER = """
 import json, os, sys
 from pathlib import Path
-from dlbench.suites import request as requests
-from dlbench.worker.jobs.job import answer
+from dlbench.suites import worker_request as requests
+from dlbench.worker.jobs.job_answer import write_answer
 
-request = requests.read(Path(sys.argv[1]))
+worker_request = requests.read_request(Path(sys.argv[1]))
 
 def work():
     Path({pids!r}).open("a").write(f"{{os.getpid()}}\\n")
-    if request["kind"] == "predict":
+    if worker_request["kind"] == "predict":
         return json.dumps({{"lines": [[500, 10], [0, 100]], "process_bytes": 50, "room_bytes": 620}})
-    batch = request["case"]["batch_size"]
-    assert request["limit_bytes"] == 1000
+    batch = worker_request["case"]["batch_size"]
+    assert worker_request["limit_bytes"] == 1000
     if {kind!r} == "killed" and batch > 7:
         os.kill(os.getpid(), 9)
     if {kind!r} == "broken" or {kind!r} == "indices" and batch > 7:
@@ -110,14 +110,14 @@ def work():
         raise MemoryError("no room")
     return json.dumps({{"memory_allocated_peak_bytes": None, "memory_rss_peak_bytes": 100 * batch}})
 
-sys.exit(answer(Path(sys.argv[1]), work))
+sys.exit(write_answer(Path(sys.argv[1]), work))
 """
 
 
 def runs_of(tmp_path, monkeypatch, kind):
     (tmp_path / "stand_in.py").write_text(WORKER.format(kind=kind, pids=str(tmp_path / "pids")))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    return Runs(Case("lenet5"), tmp_path / "runs", 1000, 60.0, [sys.executable, "-m", "stand_in"])
+    return TrialRunner(Case("lenet5"), tmp_path / "runs", 1000, 60.0, [sys.executable, "-m", "stand_in"])
 
 
 @pytest.mark.parametrize("kind", ["full", "killed"])

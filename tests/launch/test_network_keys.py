@@ -20,7 +20,7 @@ from dlbench.results import store
 from dlbench.results.records import Record
 from dlbench.suites.case import Case
 from dlbench.suites.suite import load_suite
-from dlbench.worker.network_check import look_at
+from dlbench.worker.network_check import check_network
 from tests.fakes import records as fakes
 from tests.fakes.workers import script
 from tests.worker.conftest import NETWORKS
@@ -28,16 +28,16 @@ from tests.worker.conftest import NETWORKS
 
 def test_a_network_that_is_not_what_it_says_is_refused_before_the_first_case(monkeypatch):
     monkeypatch.chdir(NETWORKS)
-    found = look_at("odd_networks:huge")
+    found = check_network("odd_networks:huge")
     assert "input_shape (1, 1000000000000000000000000000000, 1), which does not fit into any memory" in found.error
-    assert look_at("odd_networks:raising").error is None  # its first case will tell why
+    assert check_network("odd_networks:raising").error is None  # its first case will tell why
 
 
 @pytest.mark.parametrize("threads", ["abc", "0", "-1", "1.5", "2,,2", "2 2"])
 def test_threads_that_openmp_would_pass_over_are_refused(threads, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", threads)
     with pytest.raises(BadInput, match=f"OMP_NUM_THREADS is '{threads}'; it must be a whole number above zero"):
-        probe.probe([])
+        probe.probe_machine([])
 
 
 SUITE = """
@@ -72,7 +72,7 @@ def folder(tmp_path, monkeypatch):
 
 def key_of(*names):
     """As the probe finds them: in a process of its own for each."""
-    return [look_at(name).key for name in names]
+    return [check_network(name).key for name in names]
 
 
 def run(*arguments):
@@ -142,7 +142,7 @@ def test_a_network_of_a_library_has_no_key_of_its_own_but_timms_carry_its_versio
 )
 def test_a_module_that_ends_the_process_is_one_line_with_its_name(folder, source, line):
     (folder / "ends.py").write_text(source)
-    assert line in look_at("ends:make").error
+    assert line in check_network("ends:make").error
 
 
 def test_a_factory_that_crashes_or_starts_a_thread_for_ever_leaves_the_key_of_its_source(folder):
@@ -158,12 +158,12 @@ def test_a_factory_that_crashes_or_starts_a_thread_for_ever_leaves_the_key_of_it
 def test_a_record_from_before_the_key_counts_for_the_catalogue_and_not_for_a_users_network(tmp_path):
     values = {"attempt_id": "a", "case_id": "c", "suite": "s", "suite_version": 1, "case": {}, "status": "ok"}
     old = Record.from_json(json.dumps({**values, "started_at": "", "finished_at": "", "system_key": "sys"}))
-    assert attempts.key_of(old) == ("s", 1, "c", "sys", "")
+    assert attempts.done_key(old) == ("s", 1, "c", "sys", "")
     case = Case("lenet5")
-    list(supervise.run([case], supervise.Campaign(tmp_path, "s", 1, "sys", script("write_good()"))))
+    list(supervise.run_cases([case], supervise.Campaign(tmp_path, "s", 1, "sys", script("write_good()"))))
     named = supervise.Campaign(tmp_path, "s", 1, "sys", script("write_good()"), network_keys={"lenet5": "0123456789ab"})
-    assert [r.network_key for r in supervise.run([case], named)] == ["0123456789ab"]
-    assert list(supervise.run([case], named)) == []
+    assert [r.network_key for r in supervise.run_cases([case], named)] == ["0123456789ab"]
+    assert list(supervise.run_cases([case], named)) == []
 
 
 def test_a_network_that_is_edited_in_the_middle_of_a_run_is_not_kept_under_the_key_of_its_beginning(tmp_path):
@@ -178,7 +178,7 @@ def test_a_network_that_is_edited_in_the_middle_of_a_run_is_not_kept_under_the_k
     campaign = supervise.Campaign(
         tmp_path, "s", 1, "sys", script(f"{edit}; write_good()"), network_keys={"own:make": "k"}, network_files=files
     )
-    records = list(supervise.run(cases, campaign))
+    records = list(supervise.run_cases(cases, campaign))
     assert [record.status for record in records] == ["ok", "invalid", "invalid"]
     assert [record.exit_code for record in records] == [0, 0, None]
     for record in records[1:]:
@@ -219,7 +219,7 @@ def test_a_results_folder_that_is_a_link_works_and_one_that_leads_nowhere_is_one
     (folder / "real").mkdir()
     (folder / "link").symlink_to("real")
     (folder / "broken").symlink_to("no/such/folder")
-    (record,) = supervise.run(
+    (record,) = supervise.run_cases(
         [Case("lenet5")], supervise.Campaign(folder / "link", "s", 1, "sys", script("write_good()"))
     )
     store.append(folder / "link", record)

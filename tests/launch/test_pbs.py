@@ -11,16 +11,16 @@ import pytest
 
 from dlbench.__main__ import main
 from dlbench.errors import BadInput
-from dlbench.launch import batch, pbs
+from dlbench.launch import batch_systems, pbs
 from dlbench.launch.scheduler import JobState, SchedulerError
-from dlbench.launch.sites import Container, Gpus, Pbs, Site, load_site
+from dlbench.launch.sites import ContainerSettings, GpuSettings, PbsSettings, Site, load_site
 from tests.fakes import pbs as standin
 from tests.fakes.quick import make_python
 from tests.launch.test_slurm import ARRAY, GOLDEN, JOB, MANY, site
 
 APPTAINER = Site(
-    "gpu", "gpu.toml", scheduler="pbs", pbs=Pbs(cpus_per_node=64, time_limit="08:00:00", memory="500G"),
-    gpus=Gpus("gres", None, 4), container=Container("apptainer", "/scratch/x.sif"),
+    "gpu", "gpu.toml", scheduler="pbs", pbs=PbsSettings(cpus_per_node=64, time_limit="08:00:00", memory="500G"),
+    gpus=GpuSettings("gres", None, 4), container=ContainerSettings("apptainer", "/scratch/x.sif"),
 )  # fmt: skip
 SCRIPTS = {
     "pbs-job-cpu-array.sh": lambda: pbs.campaign_script(site("pbs"), ARRAY),
@@ -82,10 +82,10 @@ def test_an_array_is_one_job_with_subjobs(here, capsys):
     assert submit(here, "--array", "2%1", "--no-report", "--after", "77") == 0
     assert known(here)["101[]"]["depend"] == "depend=afterany:77"
     assert known(here)["101[]"]["subjobs"] == 2
-    states = batch.SYSTEMS["pbs"].states(["101[]"])
+    states = batch_systems.BATCH_SYSTEMS["pbs"].states(["101[]"])
     assert [state.id for state in states] == ["101[0].server", "101[1].server"]
     main(["cancel", "--results", str(here / "results")])
-    assert batch.SYSTEMS["pbs"].states(["101[]"]) == [JobState("101[]", "CANCELLED")]
+    assert batch_systems.BATCH_SYSTEMS["pbs"].states(["101[]"]) == [JobState("101[]", "CANCELLED")]
 
 
 def test_the_script_measures_the_suite(here, monkeypatch, capsys):
@@ -94,7 +94,7 @@ def test_the_script_measures_the_suite(here, monkeypatch, capsys):
     assert submit(here, "--no-report", "--wait") == 0, capsys.readouterr().err
     outputs = "".join(file.read_text() for file in (here / "results" / "jobs").glob("*.o101*"))
     assert "2 done, 0 running" in capsys.readouterr().out, outputs
-    assert batch.SYSTEMS["pbs"].states(["101"]) == [JobState("101", "COMPLETED")]
+    assert batch_systems.BATCH_SYSTEMS["pbs"].states(["101"]) == [JobState("101", "COMPLETED")]
 
 
 def test_a_job_that_can_never_run_is_named_after_submission(here, capsys):
@@ -116,25 +116,29 @@ def test_running_jobs_show_their_nodes(here):
     jobs = known(here)
     jobs["101"]["state"] = "R"
     (here / "bin" / "jobs.json").write_text(json.dumps(jobs))
-    (state,) = pbs.queued()
+    (state,) = pbs.queued_jobs()
     assert (state.state, state.nodes, state.elapsed, state.limit) == ("RUNNING", "n1,n2", "00:01:00", "01:00:00")
 
 
 def test_without_pbs_the_message_names_the_command(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SchedulerError, match="qselect is not on PATH; run this on a login node"):
-        pbs.queued()
+        pbs.queued_jobs()
 
 
 @pytest.mark.parametrize(
     ("changes", "job", "message"),
     [
-        ({"container": Container("pyxis", "/x.sqsh")}, JOB, "pyxis does not run with PBS"),
-        ({"container": Container("docker", "x:latest")}, JOB, "docker does not run with PBS"),
+        ({"container": ContainerSettings("pyxis", "/x.sqsh")}, JOB, "pyxis does not run with PBS"),
+        ({"container": ContainerSettings("docker", "x:latest")}, JOB, "docker does not run with PBS"),
         ({}, MANY, "run without a container"),
-        ({"pbs": Pbs()}, JOB, "pbs.cpus_per_node"),
-        ({"pbs": Pbs(cpus_per_node=1, max_nodes=1), "container": Container()}, MANY, r"\(pbs.max_nodes\)"),
-        ({"gpus": Gpus("gres", None, 1)}, dataclasses.replace(JOB, ranks_per_node=2), "needs 2 GPUs per node"),
+        ({"pbs": PbsSettings()}, JOB, "pbs.cpus_per_node"),
+        (
+            {"pbs": PbsSettings(cpus_per_node=1, max_nodes=1), "container": ContainerSettings()},
+            MANY,
+            r"\(pbs.max_nodes\)",
+        ),
+        ({"gpus": GpuSettings("gres", None, 1)}, dataclasses.replace(JOB, ranks_per_node=2), "needs 2 GPUs per node"),
     ],
 )
 def test_what_pbs_cannot_run_is_refused(changes, job, message):

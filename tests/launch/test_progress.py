@@ -12,7 +12,7 @@ from dlbench.campaign import measure
 from dlbench.launch.progress import Progress
 from dlbench.launch.results_folder import ResultsFolder
 from dlbench.launch.supervise import Campaign
-from dlbench.report.analysis import derive
+from dlbench.report.analysis import derived_metrics
 from dlbench.results.case_figures import average_power, case_figures
 from dlbench.results.schema import to_table
 from dlbench.suites.case import Case, Protocol
@@ -73,7 +73,7 @@ def test_the_line_and_the_report_give_one_figure_of_a_case_with_several_ranks(mo
     steps = [TURNS[0], (*TURNS[1], 0.5)]  # the last step of one rank has no counterpart
     record = uneven_ranks(case, system, steps, energy_scope=scope, energy_source="x")
     rows = to_table([record]).to_pandas()
-    shown = derive.with_intervals(derive.tidy(rows)).iloc[0]
+    shown = derived_metrics.with_intervals(derived_metrics.attempts_from_rows(rows)).iloc[0]
     found = case_figures(record)
     assert found.median_s == pytest.approx(shown["step_time"]) == pytest.approx(0.01403)
     assert found.throughput == pytest.approx(shown["throughput"]) == pytest.approx(64 / 0.01403)
@@ -96,7 +96,7 @@ def test_a_rank_with_a_step_that_cannot_be_right_leaves_no_figure(bad):
     record = uneven_ranks(Case("lenet5", devices_per_node=2), fakes.CPU, [TURNS[0], (bad, *TURNS[1][1:])])
     assert case_figures(record) is None
     assert Progress(1).case_line(record).endswith("no samples")
-    assert derive.tidy(to_table([record]).to_pandas())["throughput"].isna().all()
+    assert derived_metrics.attempts_from_rows(to_table([record]).to_pandas())["throughput"].isna().all()
 
 
 def test_a_warning_of_any_rank_stands_in_the_line_once():

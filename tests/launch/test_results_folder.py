@@ -63,7 +63,7 @@ def test_a_folder_that_vanishes_under_a_case_ends_the_run_and_is_not_made_anew(t
     thread = when_running(root, lambda: VANISHING[how](root))
     began = time.monotonic()
     with pytest.raises(results_folder.FolderGone, match="was moved, deleted or unmounted during the run"):
-        list(supervise.run(CASES, campaign(root, BEGINS)))
+        list(supervise.run_cases(CASES, campaign(root, BEGINS)))
     thread.join()
     assert time.monotonic() - began < 15  # not at the end of the case
     assert not (root / "attempts").exists()
@@ -73,18 +73,18 @@ def test_a_folder_that_vanishes_under_a_case_ends_the_run_and_is_not_made_anew(t
 def test_what_had_begun_in_a_folder_that_was_moved_is_closed_at_its_new_place_and_measured_there(tmp_path):
     root, new = tmp_path / "results", tmp_path / "new"
     root.mkdir()
-    list(supervise.run(CASES[1:], campaign(root, "write_good()")))
+    list(supervise.run_cases(CASES[1:], campaign(root, "write_good()")))
     thread = when_running(root, lambda: root.rename(new))
     with pytest.raises(results_folder.FolderGone):
-        list(supervise.run(CASES[:1], campaign(root, BEGINS)))
+        list(supervise.run_cases(CASES[:1], campaign(root, BEGINS)))
     thread.join()
     # Its owner, this process, lives on in this test.
-    (open_one,) = attempts.unclosed(new)
+    (open_one,) = attempts.open_attempts(new)
     owner = open_one[0].folder / "owner.json"
     owner.write_text(owner.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 - 1}'))
     shutil.rmtree(new / "claims")
-    assert [record.status for record in supervise.recover(new)] == ["crashed"]
-    assert [record.case_id for record in supervise.run(CASES, campaign(new, "write_good()"))] == [CASES[0].id]
+    assert [record.status for record in supervise.recover_open_attempts(new)] == ["crashed"]
+    assert [record.case_id for record in supervise.run_cases(CASES, campaign(new, "write_good()"))] == [CASES[0].id]
     assert not root.exists()
 
 
@@ -92,7 +92,7 @@ def test_what_had_begun_in_a_folder_that_was_moved_is_closed_at_its_new_place_an
 def test_a_folder_that_vanishes_between_two_cases_is_not_made_anew(tmp_path, how):
     root = tmp_path / "results"
     root.mkdir()
-    running = supervise.run(CASES, campaign(root, "write_good()"))
+    running = supervise.run_cases(CASES, campaign(root, "write_good()"))
     assert next(running).status == "ok"
     VANISHING[how](root)
     with pytest.raises(results_folder.FolderGone):
@@ -121,7 +121,7 @@ def disk(tmp_path):
 
 def test_a_disk_that_becomes_read_only_ends_the_run(disk):
     root = disk("size=200m")
-    running = supervise.run(CASES, campaign(root, "write_good()"))
+    running = supervise.run_cases(CASES, campaign(root, "write_good()"))
     assert next(running).status == "ok"
     subprocess.run(["mount", "-o", "remount,ro", str(root)], check=True)
     with pytest.raises(StoreError, match=r"cannot write .*: Read-only file system"):
@@ -130,12 +130,12 @@ def test_a_disk_that_becomes_read_only_ends_the_run(disk):
 
 def test_a_disk_that_fills_up_ends_the_run_before_the_next_case(disk):
     root = disk("size=80m")
-    running = supervise.run(CASES, campaign(root, "write_good()"))
+    running = supervise.run_cases(CASES, campaign(root, "write_good()"))
     assert next(running).status == "ok"
     (root / "big").write_bytes(bytes(30 * 2**20))
     with pytest.raises(StoreError, match=r"only \d+ MiB free in .*, but a campaign needs 64 MiB"):
         next(running)
-    assert len(list(attempts.summaries(root))) == 1
+    assert len(list(attempts.closed_attempts(root))) == 1
 
 
 def test_a_disk_that_fills_up_under_a_case_ends_the_run_and_the_case_is_measured_later(disk):
@@ -148,15 +148,15 @@ with open(folder.parents[1] / 'big', 'wb') as file:
     except OSError: pass
 """
     with pytest.raises(StoreError, match=r"cannot write .*: No space left on device"):
-        list(supervise.run(CASES, campaign(root, fill)))
+        list(supervise.run_cases(CASES, campaign(root, fill)))
     (root / "big").unlink()
-    assert [record.status for record in supervise.run(CASES[1:], campaign(root, "write_good()"))] == ["ok"]
-    assert len(list(attempts.unclosed(root))) == 1
+    assert [record.status for record in supervise.run_cases(CASES[1:], campaign(root, "write_good()"))] == ["ok"]
+    assert len(list(attempts.open_attempts(root))) == 1
 
 
 def test_a_disk_without_inodes_ends_the_run_before_the_next_case(disk):
     root = disk("size=200m,nr_inodes=300")
-    running = supervise.run(CASES, campaign(root, "write_good()"))
+    running = supervise.run_cases(CASES, campaign(root, "write_good()"))
     assert next(running).status == "ok"
     for number in range(250):
         with contextlib.suppress(OSError):
@@ -178,12 +178,12 @@ def test_a_record_that_cannot_be_written_ends_the_run_and_the_result_is_found_by
 
     monkeypatch.setattr(Path, "replace", failing)
     with pytest.raises(StoreError, match=f"cannot write .*: {os.strerror(number)}"):
-        list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()")))
+        list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()")))
     monkeypatch.undo()
-    (open_one,) = attempts.unclosed(tmp_path)
+    (open_one,) = attempts.open_attempts(tmp_path)
     owner = open_one[0].folder / "owner.json"
     owner.write_text(owner.read_text().replace(f'"pid": {os.getpid()}', f'"pid": {2**22 - 1}'))
-    assert [record.status for record in supervise.run(CASES[:1], campaign(tmp_path, "sys.exit(1)"))] == ["ok"]
+    assert [record.status for record in supervise.run_cases(CASES[:1], campaign(tmp_path, "sys.exit(1)"))] == ["ok"]
 
 
 def test_a_result_that_cannot_be_read_is_no_verdict_on_the_case(tmp_path, monkeypatch):
@@ -196,9 +196,9 @@ def test_a_result_that_cannot_be_read_is_no_verdict_on_the_case(tmp_path, monkey
 
     monkeypatch.setattr(attempts, "read_text", failing)
     with pytest.raises(StoreError, match=r"cannot read .*result\.json: Stale file handle"):
-        list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()")))
+        list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()")))
     monkeypatch.undo()
-    assert list(attempts.summaries(tmp_path)) == []
+    assert list(attempts.closed_attempts(tmp_path)) == []
 
 
 @pytest.fixture
@@ -267,9 +267,9 @@ def test_results_are_kept_and_found_by_every_command_in_a_folder_of_any_name(tmp
     root = Path(name)
     results_folder.check_folder(root)
     keep = campaign(root, "write_good()", on_record=lambda record: store.append(root, record))
-    (record,) = supervise.run(CASES[:1], keep)
+    (record,) = supervise.run_cases(CASES[:1], keep)
     assert record.status == "ok"
-    assert list(supervise.run(CASES[:1], keep)) == []
+    assert list(supervise.run_cases(CASES[:1], keep)) == []
     source = f"./{name}" if name.startswith("-") else name
     assert main(["collect", "--wait", f"--results={name}"]) == 0
     assert main(["query", "select attempt_id from records", f"--results={name}", "--format", "csv"]) == 0
@@ -309,23 +309,23 @@ def test_half_written_files_of_the_dead_are_swept_and_those_of_the_living_stay(t
     others = [tmp_path / name for name in (".e.tmp", ".nfs0001", "f.tmp", ".g.parquet.12345678.tmp.txt")]
     for file in (mine, elsewhere, *others):
         file.touch()
-    assert leftovers.sweep(tmp_path) == 2
+    assert leftovers.remove_leftovers(tmp_path) == 2
     assert {file.name for file in tmp_path.iterdir()} == {f.name for f in (mine, elsewhere, *others)} | {"attempts"}
     assert list((tmp_path / "attempts").iterdir()) == []
 
 
 @pytest.mark.parametrize("name", [".d.parquet.00000000-1-1.tmp", ".e.parquet.123.tmp", ".write-test-123"])
 def test_half_written_files_of_unseen_writers_are_swept_when_nothing_changes(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(claims, "SILENCE_S", 0.3)
+    monkeypatch.setattr(claims, "DEAD_AFTER_S", 0.3)
     file = tmp_path / name
     file.touch()
     os.utime(file, (0, 0))
-    assert leftovers.sweep(tmp_path) == 0
+    assert leftovers.remove_leftovers(tmp_path) == 0
     time.sleep(0.35)
     file.write_text("it goes on")
-    assert leftovers.sweep(tmp_path) == 0
+    assert leftovers.remove_leftovers(tmp_path) == 0
     time.sleep(0.35)
-    assert leftovers.sweep(tmp_path) == 1
+    assert leftovers.remove_leftovers(tmp_path) == 1
 
 
 def test_empty_attempts_are_swept_but_for_those_whose_case_is_claimed(tmp_path):
@@ -336,50 +336,50 @@ def test_empty_attempts_are_swept_but_for_those_whose_case_is_claimed(tmp_path):
     (folder / f"20260101T000000-{'2' * 12}-abcdef" / "notes").touch()
     (folder / "somebody's").mkdir()
     claim = claims.take(tmp_path, f"s-1-{'1' * 12}-sys")
-    assert leftovers.sweep(tmp_path) == 1
+    assert leftovers.remove_leftovers(tmp_path) == 1
     claim.release()
-    assert leftovers.sweep(tmp_path) == 1
+    assert leftovers.remove_leftovers(tmp_path) == 1
     assert sorted(path.name for path in folder.iterdir()) == [f"20260101T000000-{'2' * 12}-abcdef", "somebody's"]
 
 
 def test_what_a_killed_worker_was_writing_goes_when_its_attempt_is_closed(tmp_path):
     body = "(folder / '.result.json.123').write_text('half'); os.kill(os.getpid(), 9)"
-    assert [record.status for record in supervise.run(CASES[:1], campaign(tmp_path, body))] == ["crashed"]
+    assert [record.status for record in supervise.run_cases(CASES[:1], campaign(tmp_path, body))] == ["crashed"]
     assert list(tmp_path.rglob(".*")) == []
 
 
 def test_an_attempt_starts_later_than_those_before_it_whatever_the_clock_says(tmp_path):
-    (first,) = supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))
+    (first,) = supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"))
     ahead = f"29990101T000000-{CASES[0].id}-abcdef"
     (tmp_path / "attempts" / first.attempt_id).rename(tmp_path / "attempts" / ahead)
-    (second,) = supervise.run(CASES[:1], campaign(tmp_path, "write_good()"), fresh=True)
+    (second,) = supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"), fresh=True)
     assert second.started_at.startswith("2999-01-01T00:00:01")
     assert second.attempt_id > ahead
     assert second.finished_at > second.started_at
     stored = frozenset([f"30000101T000000-{CASES[1].id}-abcdef"])
-    (third,) = supervise.run(CASES[1:], campaign(tmp_path, "write_good()", stored_ids=stored), fresh=True)
+    (third,) = supervise.run_cases(CASES[1:], campaign(tmp_path, "write_good()", stored_ids=stored), fresh=True)
     assert third.started_at.startswith("3000-01-01T00:00:01")
 
 
 def test_a_measured_case_without_its_samples_is_measured_again(tmp_path):
-    (record,) = supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))
+    (record,) = supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"))
     (tmp_path / "attempts" / record.attempt_id / "result.json").unlink()
-    assert [one.status for one in supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))] == ["ok"]
+    assert [one.status for one in supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"))] == ["ok"]
 
 
 def test_an_open_attempt_of_an_owner_that_cannot_be_seen_is_respected_without_its_claim(tmp_path, monkeypatch):
-    monkeypatch.setattr(claims, "SILENCE_S", 1.0)
+    monkeypatch.setattr(claims, "DEAD_AFTER_S", 1.0)
     monkeypatch.setattr(claims, "_POLL_S", 0.05)
     notes = []
-    owner = claims.owner() | {"boot_id": "of another node"}
-    theirs = attempts.create(tmp_path, CASES[0], "s", 1, "sys", owner)
+    owner = claims.owner_identity() | {"boot_id": "of another node"}
+    theirs = attempts.create_attempt(tmp_path, CASES[0], "s", 1, "sys", owner)
     touching = threading.Timer(0.5, os.utime, [theirs.folder])
     touching.start()
-    assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()", on_note=notes.append))) == []
+    assert list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()", on_note=notes.append))) == []
     touching.join()
     assert len(notes) == 1
     assert "1 case claimed by runs on other nodes" in notes[0]
     # And when it gives no sign of life any more, its result counts.
     (theirs.folder / "result.json").write_text(Outcome.to_json(good_outcome()))
-    (record,) = supervise.run(CASES[:1], campaign(tmp_path, "sys.exit(1)"))
+    (record,) = supervise.run_cases(CASES[:1], campaign(tmp_path, "sys.exit(1)"))
     assert (record.attempt_id, record.status) == (theirs.id, "ok")

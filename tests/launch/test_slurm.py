@@ -11,8 +11,8 @@ import pytest
 from dlbench.errors import BadInput
 from dlbench.launch import job_script, slurm
 from dlbench.launch.containers import Mount
-from dlbench.launch.sites import Container, Gpus, Report, Site, load_site
-from dlbench.launch.sites import Slurm as SlurmTable
+from dlbench.launch.sites import ContainerSettings, GpuSettings, ReportJobSettings, Site, load_site
+from dlbench.launch.sites import SlurmSettings as SlurmTable
 from dlbench.suites.case import Case
 from tests.fakes import runtimes
 
@@ -28,10 +28,10 @@ JOB = slurm.Job(
 MANY = dataclasses.replace(JOB, nodes=2, ranks_per_node=4, image_digest="sha256:0123")
 ARRAY = dataclasses.replace(JOB, array=8, throttle=2, overrides=("model=lenet5,vgg16", "protocol.min_time_s=1"))
 DOCKER = Site(
-    "workstation", "workstation.toml", slurm=SlurmTable(cpus_per_task=8), gpus=Gpus("gres", None, 2),
-    container=Container("docker", "dlbench:latest"),
+    "workstation", "workstation.toml", slurm=SlurmTable(cpus_per_task=8), gpus=GpuSettings("gres", None, 2),
+    container=ContainerSettings("docker", "dlbench:latest"),
 )  # fmt: skip
-FOUR_GPUS = dataclasses.replace(DOCKER, gpus=Gpus("gres", None, 4))
+FOUR_GPUS = dataclasses.replace(DOCKER, gpus=GpuSettings("gres", None, 4))
 
 
 def site(name):
@@ -131,14 +131,16 @@ def test_directives_can_be_left_out_and_added():
 
 
 def test_a_folder_inside_of_a_mount_is_not_mounted_again():
-    inside = Container("apptainer", "/scratch/x.sif", mounts=(Mount("/scratch", "/scratch"), Mount("/home", "/users")))
+    inside = ContainerSettings(
+        "apptainer", "/scratch/x.sif", mounts=(Mount("/scratch", "/scratch"), Mount("/home", "/users"))
+    )
     text = slurm.campaign_script(dataclasses.replace(plain(), container=inside), JOB)
     assert "--bind /scratch/anna/results" not in text
     assert "--bind /home/anna/dlbench:/home/anna/dlbench" in text
 
 
 def test_a_step_gets_the_nodes_and_ranks_of_each_case():
-    launcher = slurm.through_step(["srun", "--mpi=none", "{ranks}", "apptainer", "exec", "x.sif", "python3"])
+    launcher = slurm.step_launcher(["srun", "--mpi=none", "{ranks}", "apptainer", "exec", "x.sif", "python3"])
     case = Case("resnet50", nodes=2, devices_per_node=4)
     assert launcher(case, Path("/r/attempts/a")) == [
         *("srun", "--mpi=none", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--job-name=a"),
@@ -147,7 +149,7 @@ def test_a_step_gets_the_nodes_and_ranks_of_each_case():
 
 
 def test_a_case_of_fewer_nodes_than_the_job_runs_on_the_first_of_them():
-    launcher = slurm.through_step(["srun", "{ranks}", "python3"], nodes=["n7", "n8", "n9"])
+    launcher = slurm.step_launcher(["srun", "{ranks}", "python3"], nodes=["n7", "n8", "n9"])
     folder = Path("/r/attempts/a")
     assert "--nodelist=n7,n8" in launcher(Case("resnet50", nodes=2), folder)
     assert "--nodelist=n7" in launcher(Case("resnet50", devices_per_node=4), folder)
@@ -156,17 +158,17 @@ def test_a_case_of_fewer_nodes_than_the_job_runs_on_the_first_of_them():
 
 def test_the_report_s_memory_time_and_directives_are_its_own_and_it_asks_for_no_gpu():
     gpu = SlurmTable(partition="gpu", qos="fast", cpus_per_task=16, memory="0", directives=("--reservation=gpus",))
-    here = dataclasses.replace(plain(), slurm=gpu, gpus=Gpus("gres", None, 4), report=Report())
+    here = dataclasses.replace(plain(), slurm=gpu, gpus=GpuSettings("gres", None, 4), report=ReportJobSettings())
     text = slurm.report_script(here, JOB)
     assert "--qos=fast" in text
     assert "#SBATCH --mem=4G\n#SBATCH --time=00:30:00\n" in text
     for of_the_campaign in ("--reservation", "--gres", "--exclusive", "--cpus-per-task=16"):
         assert of_the_campaign not in text
-    large = dataclasses.replace(here, report=Report(memory="64G", time_limit="4:00:00"))
+    large = dataclasses.replace(here, report=ReportJobSettings(memory="64G", time_limit="4:00:00"))
     assert "#SBATCH --mem=64G\n#SBATCH --time=4:00:00\n" in slurm.report_script(large, JOB)
     without = dataclasses.replace(here, slurm=dataclasses.replace(gpu, without=("--mem",)))
     assert "--mem" not in slurm.report_script(without, JOB)
-    there = dataclasses.replace(here, report=Report("cpu", qos="slow", directives=("--mail-type=END",)))
+    there = dataclasses.replace(here, report=ReportJobSettings("cpu", qos="slow", directives=("--mail-type=END",)))
     text = slurm.report_script(there, JOB)
     assert "--reservation" not in text
     assert "--qos=slow" in text
@@ -183,7 +185,7 @@ def test_the_probe_goes_through_the_step_too_as_one_task():
 
 def test_a_step_that_ignores_the_case_is_refused():
     with pytest.raises(BadInput, match=r"has no \{ranks\}"):
-        slurm.through_step(["srun", "python3"])
+        slurm.step_launcher(["srun", "python3"])
 
 
 # --- The scripts, run as a person would run them by hand, with stand-ins for Slurm's programs.
@@ -268,7 +270,7 @@ def test_cases_of_several_ranks_are_supervised_outside_and_started_through_the_s
     step = argv[argv.index("--") + 1 :]
     assert argv[argv.index("--launcher") + 1] == "srun"
     assert step == ["srun", "--kill-on-bad-exit=1", "--wait=60", "{ranks}", "python3"]
-    assert slurm.through_step(step)
+    assert slurm.step_launcher(step)
     assert environment["MASTER_ADDR"] == "n1"
     assert environment["DLBENCH_MASTER_PORTS"] == "20170-20179"
     assert environment["MASTER_PORT"] == "20170"
@@ -297,7 +299,7 @@ def test_the_checkout_goes_in_front_of_what_is_in_pythonpath(by_hand, profile, p
 
 
 def test_the_person_s_pythonpath_stays_out_of_a_container_and_the_profile_s_goes_in():
-    site = dataclasses.replace(plain(), container=Container("apptainer", "/x.sif"))
+    site = dataclasses.replace(plain(), container=ContainerSettings("apptainer", "/x.sif"))
     assert "export PYTHONPATH=/home/anna/dlbench\n" in slurm.campaign_script(site, JOB)
     with_own = dataclasses.replace(site, environment={"PYTHONPATH": "/extra"})
     assert "export PYTHONPATH=/home/anna/dlbench:/extra\n" in slurm.campaign_script(with_own, JOB)
@@ -406,7 +408,7 @@ def test_the_unpacked_image_is_removed_before_the_job_goes_back_into_the_queue(b
         'while [ "$1" != python3 ]; do shift; done\nexec "$@"\n'
     )
     (by_hand.folder / "bin" / "enroot").chmod(0o755)
-    site = dataclasses.replace(plain(), container=Container("enroot", "/x.sqsh"))
+    site = dataclasses.replace(plain(), container=ContainerSettings("enroot", "/x.sqsh"))
     on_progress = signalled(signal.SIGUSR1, site, {"SLURMD_NODENAME": "n1"})[1].splitlines()
     assert on_progress.index("requeue 17") == 3
     assert on_progress[:3] == ["enroot remove", "enroot create", "enroot remove"]
@@ -438,7 +440,7 @@ def test_the_driver_s_libraries_of_the_host_go_into_the_container_by_their_real_
     (program / "apptainer").write_text('#!/bin/sh\nwhile [ "$1" != python3 ]; do shift; done\nexec "$@"\n')
     for name in ("ldconfig", "apptainer"):
         (program / name).chmod(0o755)
-    process = by_hand.start(dataclasses.replace(plain(), container=Container("apptainer", "/x.sif")))
+    process = by_hand.start(dataclasses.replace(plain(), container=ContainerSettings("apptainer", "/x.sif")))
     assert process.communicate()[1] == ""
     assert by_hand.calls()[1][1]["DLBENCH_HOST_LIBRARIES"] == f"{folder}/libcuda.so.575.1"
 
@@ -449,7 +451,7 @@ def test_nothing_in_a_profile_or_an_override_is_ever_executed(by_hand):
         base,
         environment={"POISON": POISON},
         software=dataclasses.replace(base.software, python=("python3", POISON)),
-        container=Container("apptainer", "/x.sif", options=(f"-{POISON}",)),
+        container=ContainerSettings("apptainer", "/x.sif", options=(f"-{POISON}",)),
     )
     (by_hand.folder / "bin" / "apptainer").write_text(
         f"#!{sys.executable}\nimport os, sys\nos.execvp('python3', sys.argv[sys.argv.index('python3'):])\n"
@@ -467,7 +469,7 @@ def test_nothing_in_a_profile_or_an_override_is_ever_executed(by_hand):
 
 
 def test_the_job_number_stands_in_a_word_where_the_script_will_know_it():
-    assert slurm.quote(f"dlbench-{job_script.JOB_ID}") == 'dlbench-"$SLURM_JOB_ID"'
+    assert slurm.quote(f"dlbench-{job_script.JOB_ID_MARK}") == 'dlbench-"$SLURM_JOB_ID"'
     assert slurm.quote("") == "''"
     assert slurm.quote("a,b") == "'a,b'"
     assert slurm.quote("a'b,c") == """'a'"'"'b,c'"""

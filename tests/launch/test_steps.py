@@ -38,7 +38,7 @@ def pings(monkeypatch):
             return "Slurmctld(primary) at a is UP\n"
         raise scheduler.SchedulerError("not here")
 
-    monkeypatch.setattr(scheduler, "call", call)
+    monkeypatch.setattr(scheduler, "call_scheduler", call)
     monkeypatch.setattr(scheduler, "PAUSE_S", 0.01)
     return asked
 
@@ -65,7 +65,7 @@ def campaign(tmp_path, launcher, **more):
 def test_a_case_whose_step_slurm_failed_is_tried_again_when_the_controller_answers(tmp_path, pings, said):
     kept = []
     records = list(
-        supervise.run([Case("lenet5")], campaign(tmp_path, failing(tmp_path, said, 2), on_record=kept.append))
+        supervise.run_cases([Case("lenet5")], campaign(tmp_path, failing(tmp_path, said, 2), on_record=kept.append))
     )
     assert [record.status for record in records] == ["ok"]
     assert [record.status for record in kept] == ["preempted", "preempted", "ok"]
@@ -77,16 +77,16 @@ def test_a_case_whose_step_slurm_failed_is_tried_again_when_the_controller_answe
 
 def test_a_step_that_slurm_fails_for_ever_ends_as_preempted_and_the_next_case_comes(tmp_path, pings):
     cases = [Case("lenet5"), Case("lenet5", batch_size=2)]
-    records = list(supervise.run(cases, campaign(tmp_path, failing(tmp_path, AWAY, scheduler.STEP_TRIES))))
+    records = list(supervise.run_cases(cases, campaign(tmp_path, failing(tmp_path, AWAY, scheduler.STEP_TRIES))))
     assert [record.status for record in records] == ["preempted", "ok"]
 
 
 def test_what_a_case_does_by_itself_stays_its_own_even_where_srun_complained_of_the_controller(tmp_path, pings):
     body = f"import sys; sys.stderr.write({AWAY!r}); (folder / 'result.json').write_text({Outcome('crashed', 'RuntimeError: mine').to_json()!r}); sys.exit(1)"
-    (record,) = supervise.run([Case("lenet5")], campaign(tmp_path, script(body)))
+    (record,) = supervise.run_cases([Case("lenet5")], campaign(tmp_path, script(body)))
     assert (record.status, record.error) == ("crashed", "RuntimeError: mine")
     body = "import sys; sys.stderr.write('srun: error: n1: task 0: Segmentation fault\\n'); sys.exit(139)"
-    (record,) = supervise.run([Case("lenet5", batch_size=2)], campaign(tmp_path, script(body)))
+    (record,) = supervise.run_cases([Case("lenet5", batch_size=2)], campaign(tmp_path, script(body)))
     assert record.status == "crashed"
     assert pings == []
 
@@ -100,7 +100,7 @@ def test_the_campaign_counts_the_case_once_and_says_what_happened(tmp_path, ping
 
 
 def test_the_wait_for_the_controller_ends_with_the_job(monkeypatch, pings):
-    monkeypatch.setattr(scheduler, "call", lambda argv, environment=None: "Slurmctld(primary) at a is DOWN")
+    monkeypatch.setattr(scheduler, "call_scheduler", lambda argv, environment=None: "Slurmctld(primary) at a is DOWN")
     monkeypatch.setenv("SLURM_JOB_END_TIME", "1")
     touched = []
     assert not scheduler.wait_for_controller(lambda: touched.append(1))
@@ -117,7 +117,7 @@ def test_the_first_question_is_asked_again_too(tmp_path, pings, capsys):
         f"echo '{answer}'\n"
     )
     program.chmod(0o755)
-    assert probe.probe(argv=[str(program)]).system_key == "k"
+    assert probe.probe_machine(argv=[str(program)]).system_key == "k"
     assert "Slurm failed to start the first step: Unable to confirm allocation" in capsys.readouterr().err
 
 
@@ -125,12 +125,12 @@ def test_a_supervisor_without_srun_says_so_in_one_line():
     with pytest.raises(
         BadInput, match="cannot measure with srun-is-missing: No such file or directory; run the supervisor"
     ):
-        probe.probe(argv=["srun-is-missing", "--nodes=1", "python3"])
+        probe.probe_machine(argv=["srun-is-missing", "--nodes=1", "python3"])
 
 
 def left_open(root, **owner):
-    dead = claims.owner() | {"pid": 2**22 - 1} | owner
-    attempts.create(root, Case("lenet5"), "s", 1, "sys", dead)
+    dead = claims.owner_identity() | {"pid": 2**22 - 1} | owner
+    attempts.create_attempt(root, Case("lenet5"), "s", 1, "sys", dead)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +148,15 @@ def test_a_case_whose_node_died_with_its_supervisor_has_not_crashed(tmp_path, mo
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     states = {"5": "JobState=NODE_FAIL", "6": "JobState=FAILED"}
-    monkeypatch.setattr(scheduler, "call", lambda argv, environment=None: states[argv[-1]])
+    monkeypatch.setattr(scheduler, "call_scheduler", lambda argv, environment=None: states[argv[-1]])
     left_open(tmp_path, **owner)
-    (record,) = supervise.recover(tmp_path)
+    (record,) = supervise.recover_open_attempts(tmp_path)
     assert record.status == status
 
 
 def test_the_owner_of_an_attempt_names_its_job(tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
-    list(supervise.run([Case("lenet5")], campaign(tmp_path, script("write_good()"))))
+    list(supervise.run_cases([Case("lenet5")], campaign(tmp_path, script("write_good()"))))
     (file,) = (tmp_path / "results" / "attempts").glob("*/owner.json")
     assert {"slurm_job_id": "7", "slurm_restarts": "0"}.items() <= json.loads(file.read_text()).items()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import StoreError
-from dlbench.launch import attempts, claims, job, processes, results_folder, supervise
+from dlbench.launch import attempts, claims, processes, results_folder, supervise, worker_process
 from dlbench.suites.case import Case, Protocol
 from tests.fakes.workers import script
 
@@ -21,7 +21,7 @@ def campaign(root, body, **more):
 
 
 def run_one(root, body, case=CASES[0]):
-    (record,) = supervise.run([case], campaign(root, body))
+    (record,) = supervise.run_cases([case], campaign(root, body))
     return record
 
 
@@ -62,14 +62,14 @@ def test_a_worker_ended_by_a_signal_is_crashed_and_the_signal_named(tmp_path, nu
 def test_a_complete_result_counts_whatever_becomes_of_the_process_afterwards(
     tmp_path, monkeypatch, end, exit_code, how
 ):
-    monkeypatch.setattr(job, "RESULT_GRACE_S", 0.5)
+    monkeypatch.setattr(worker_process, "RESULT_GRACE_S", 0.5)
     record = run_one(tmp_path, f"write_good(); {end}")
     assert (record.status, record.exit_code) == ("ok", exit_code)
     assert record.ranks[0][1].step_s == (0.010, 0.011, 0.012)
     assert record.error.startswith("the measurement is complete, but the process failed afterwards: worker ")
     assert how in record.error
     # It is not measured again.
-    assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))) == []
+    assert list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"))) == []
 
 
 def test_a_complete_result_counts_at_the_time_limit_and_after_a_signal(tmp_path, monkeypatch):
@@ -137,43 +137,43 @@ def test_a_worker_that_ignores_the_request_to_stop_is_killed(tmp_path, monkeypat
 
 def test_after_a_failure_the_next_case_runs(tmp_path):
     body = "sys.exit(1) if '\"batch_size\": 1,' in (folder / 'request.json').read_text() else write_good()"
-    assert [r.status for r in supervise.run(CASES, campaign(tmp_path, body))] == ["crashed", "ok"]
+    assert [r.status for r in supervise.run_cases(CASES, campaign(tmp_path, body))] == ["crashed", "ok"]
 
 
 def test_a_second_run_does_only_what_failed(tmp_path):
     body = "sys.exit(1) if '\"batch_size\": 1,' in (folder / 'request.json').read_text() else write_good()"
-    list(supervise.run(CASES, campaign(tmp_path, body)))
-    again = list(supervise.run(CASES, campaign(tmp_path, "write_good()")))
+    list(supervise.run_cases(CASES, campaign(tmp_path, body)))
+    again = list(supervise.run_cases(CASES, campaign(tmp_path, "write_good()")))
     assert [r.case["batch_size"] for r in again] == [1]
-    assert list(supervise.run(CASES, campaign(tmp_path, "write_good()"))) == []
+    assert list(supervise.run_cases(CASES, campaign(tmp_path, "write_good()"))) == []
 
 
 def test_a_case_out_of_memory_is_not_tried_again_but_with_fresh(tmp_path):
     body = f"print({SLURM_OOM[0]!r}, file=sys.stderr); sys.exit(137)"
     assert run_one(tmp_path, body).status == "oom"
-    assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))) == []
-    (again,) = supervise.run(CASES[:1], campaign(tmp_path, "write_good()"), fresh=True)
+    assert list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"))) == []
+    (again,) = supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"), fresh=True)
     assert again.status == "ok"
 
 
 def test_fresh_measures_everything_again_and_keeps_what_was(tmp_path):
-    list(supervise.run(CASES, campaign(tmp_path, "write_good()")))
-    list(supervise.run(CASES, campaign(tmp_path, "write_good()"), fresh=True))
-    assert len(list(attempts.summaries(tmp_path))) == 4
+    list(supervise.run_cases(CASES, campaign(tmp_path, "write_good()")))
+    list(supervise.run_cases(CASES, campaign(tmp_path, "write_good()"), fresh=True))
+    assert len(list(attempts.closed_attempts(tmp_path))) == 4
 
 
 def test_another_system_measures_for_itself(tmp_path):
-    list(supervise.run(CASES, campaign(tmp_path, "write_good()")))
+    list(supervise.run_cases(CASES, campaign(tmp_path, "write_good()")))
     other = supervise.Campaign(tmp_path, "s", 1, "other", launcher=script("write_good()"))
-    assert len(list(supervise.run(CASES, other))) == 2
+    assert len(list(supervise.run_cases(CASES, other))) == 2
 
 
 def test_a_case_that_a_living_process_has_claimed_is_left_to_it(tmp_path):
     c = campaign(tmp_path, "write_good()")
     claim = claims.take(tmp_path, "-".join(map(str, c.key(CASES[0]))))
-    assert [r.case["batch_size"] for r in supervise.run(CASES, c)] == [2]
+    assert [r.case["batch_size"] for r in supervise.run_cases(CASES, c)] == [2]
     claim.release()
-    assert [r.case["batch_size"] for r in supervise.run(CASES, c)] == [1]
+    assert [r.case["batch_size"] for r in supervise.run_cases(CASES, c)] == [1]
 
 
 def test_a_claim_of_a_dead_process_is_taken_over(tmp_path):
@@ -199,7 +199,7 @@ from tests.launch.test_supervise import CASES, campaign
 root = Path(sys.argv[1])
 with processes.stopping_on_signals():
     try:
-        list(supervise.run(CASES[:int(sys.argv[3])], campaign(root, sys.argv[2])))
+        list(supervise.run_cases(CASES[:int(sys.argv[3])], campaign(root, sys.argv[2])))
     except supervise.Stopped as stop:
         print("stopped by", stop.signal_name)
 """
@@ -243,19 +243,19 @@ def test_a_killed_supervisor_takes_its_worker_with_it_and_the_next_run_closes_th
             break
         time.sleep(0.05)
     assert not is_running(pid)
-    (closed,) = supervise.recover(tmp_path)
+    (closed,) = supervise.recover_open_attempts(tmp_path)
     assert closed.status == "crashed"
     assert "supervisor was killed" in closed.error
-    assert [r.status for r in supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))] == ["ok"]
+    assert [r.status for r in supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"))] == ["ok"]
 
 
 def test_what_a_worker_finished_before_its_supervisor_was_killed_is_not_measured_again(tmp_path):
     process = start_supervisor(tmp_path, "write_good(); " + RUNNING + "time.sleep(100)")
     process.kill()
     process.communicate()
-    (closed,) = supervise.recover(tmp_path)
+    (closed,) = supervise.recover_open_attempts(tmp_path)
     assert closed.status == "ok"
-    assert list(supervise.run(CASES[:1], campaign(tmp_path, "write_good()"))) == []
+    assert list(supervise.run_cases(CASES[:1], campaign(tmp_path, "write_good()"))) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
@@ -265,7 +265,7 @@ def test_a_signal_ends_the_case_in_flight_as_preempted(tmp_path, number):
     process.send_signal(number)
     assert process.communicate(timeout=20)[0].strip() == f"stopped by {number.name}"
     assert not is_running(pid)
-    ((_, head),) = attempts.summaries(tmp_path)
+    ((_, head),) = attempts.closed_attempts(tmp_path)
     assert (head.status, head.error) == ("preempted", number.name)
 
 
@@ -274,13 +274,13 @@ def test_a_signal_is_not_lost_where_the_case_in_flight_still_ends_well(tmp_path)
     process = start_supervisor(tmp_path, ignoring + RUNNING + "time.sleep(1); write_good()", cases=2)
     process.send_signal(signal.SIGUSR1)
     assert process.communicate(timeout=20)[0].strip() == "stopped by SIGUSR1"
-    ((_, head),) = attempts.summaries(tmp_path)
+    ((_, head),) = attempts.closed_attempts(tmp_path)
     assert head.status == "ok"
 
 
 def test_an_attempt_of_a_living_supervisor_is_not_closed_by_another(tmp_path):
     process = start_supervisor(tmp_path, RUNNING + "time.sleep(100)")
-    assert supervise.recover(tmp_path) == []
+    assert supervise.recover_open_attempts(tmp_path) == []
     process.terminate()
     process.communicate()
 

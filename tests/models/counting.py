@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from functools import cache
 
-from dlbench.facts.counted import CountedFacts, facts_from_layers
+from dlbench.facts.layer_totals import CountedFacts, facts_from_layers
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.counting.flops import Counted, count_model, quietly
+from dlbench.worker.counting.flops import CountedWork, count_model, suppress_warnings
 from dlbench.worker.counting.layers import LayerRow, layers_of
 
 
 @cache
 def built(name: str) -> BuiltModel:
-    with quietly():
+    with suppress_warnings():
         return build_on_meta(name)
 
 
 @cache
-def counted(name: str) -> Counted:
+def counted(name: str) -> CountedWork:
     """Forward and backward of a training step, auxiliary heads included."""
     return count_model(built(name))
 

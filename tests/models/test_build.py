@@ -12,7 +12,7 @@ import torch
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.models import BUILDERS, available, build, build_on_meta, check, external
-from dlbench.worker.counting.flops import count
+from dlbench.worker.counting.flops import count_network
 from tests.models.counting import built
 
 needs_timm = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm is not installed")
@@ -137,7 +137,7 @@ def test_timms_models_are_known_by_name(name):
 
 @needs_timm
 def test_a_timm_model_is_counted():
-    assert count("timm:vit_tiny_patch16_224").forward_macs > 1e9
+    assert count_network("timm:vit_tiny_patch16_224").forward_macs > 1e9
 
 
 def test_without_timm_one_is_told_to_install_it(monkeypatch):
@@ -218,7 +218,7 @@ def test_looking_at_a_networks_outputs_leaves_it_as_it_was(own):
 
 def test_a_factory_that_computes_when_it_builds_is_counted(own):
     # 4 filters of 3x3 on 6x6 positions, and 4 x 10 weights.
-    assert count("own_networks:ComputesWhenBuilt").forward_macs == 4 * 9 * 36 + 40
+    assert count_network("own_networks:ComputesWhenBuilt").forward_macs == 4 * 9 * 36 + 40
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ def network(classes):
 
 def test_weights_that_are_saved_are_loaded_again(tmp_path):
     first, second = network(2), network(2)
-    checkpoint.save(first, str(tmp_path / "a.pt"))
-    assert checkpoint.load(second, str(tmp_path / "a.pt")) == ()
+    checkpoint.save_weights(first, str(tmp_path / "a.pt"))
+    assert checkpoint.load_weights(second, str(tmp_path / "a.pt")) == ()
     assert torch.equal(first[1].weight, second[1].weight)
 
 
@@ -26,7 +26,7 @@ def test_a_new_head_starts_anew_and_is_named(tmp_path, inside):
     first, second = network(2), network(5)
     state = {f"module.{name}": tensor for name, tensor in first.state_dict().items()}
     torch.save({inside: state, "epoch": 3} if inside else state, tmp_path / "a.pt")
-    (warning,) = checkpoint.load(second, str(tmp_path / "a.pt"))
+    (warning,) = checkpoint.load_weights(second, str(tmp_path / "a.pt"))
     assert warning.startswith("weights_left: 1.weight, 1.bias are not in")
     assert torch.equal(first[0].weight, second[0].weight)
 
@@ -52,10 +52,10 @@ def test_a_file_that_does_not_fit_is_one_line(tmp_path, content, message):
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(BadInput, match=message) as caught:
-        checkpoint.load(network(2), str(path))
+        checkpoint.load_weights(network(2), str(path))
     assert "\n" not in str(caught.value)
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(BadInput, match=r"save_weights '.*' cannot be written"):
-        checkpoint.save(network(2), str(tmp_path / "nowhere" / "a.pt"))
+        checkpoint.save_weights(network(2), str(tmp_path / "nowhere" / "a.pt"))

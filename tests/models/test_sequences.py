@@ -12,11 +12,11 @@ from torch import nn
 from dlbench.models import BUILDERS, BuiltModel, build, build_on_meta
 from dlbench.models.transformer import GPT2, Transformer
 from dlbench.suites.case import Case
-from dlbench.suites.catalog import CATALOG, find
-from dlbench.suites.plan import predicted_memory_bytes, step_flop
+from dlbench.suites.case_estimates import predicted_memory_bytes, step_flop
+from dlbench.suites.catalog import CATALOG, find_model
 from dlbench.tasks import TASKS
 from dlbench.worker.counting.flops import count_model
-from dlbench.worker.counting.memory_prediction import predict
+from dlbench.worker.counting.memory_prediction import predict_memory
 from tests.models.counting import built, counted
 from tests.worker.counting.test_memory_prediction import measured
 
@@ -63,13 +63,13 @@ def test_flop_meet_the_hand_formula_at_any_length(name, length):
     macs = FORMULAS[name](t)
     found = counted(asked)
     inference = count_model(built(asked), training=False)
-    assert found.forward_flop == 2 * macs == inference.forward_flop == find(asked).forward_flop
+    assert found.forward_flop == 2 * macs == inference.forward_flop == find_model(asked).forward_flop
     # An embedding needs a gradient, so that no product lacks one; an LSTM has none to the state it starts from.
     unneeded = 2 * 4 * 650 * 650 if name == "lstm_lm" else 0
     assert found.backward_flop == 2 * (2 * macs - unneeded)
     assert found.uncounted == ()
-    assert find(asked).training_flop == found.forward_flop + found.backward_flop
-    assert step_flop(Case(asked, batch_size=3)) == 3 * find(asked).training_flop
+    assert find_model(asked).training_flop == found.forward_flop + found.backward_flop
+    assert step_flop(Case(asked, batch_size=3)) == 3 * find_model(asked).training_flop
 
 
 @pytest.mark.parametrize("name", ["deep_autoencoder", "conv_autoencoder", "mlp"])
@@ -263,7 +263,7 @@ def test_the_embedding_is_the_outputs_weight_where_it_is_tied(name):
 
 
 def test_tied_weights_are_predicted_once():
-    prediction = predict(Case("transformer_base", batch_size=1, device="cuda", optimizer="adam"))
+    prediction = predict_memory(Case("transformer_base", batch_size=1, device="cuda", optimizer="adam"))
     sines = 4 * 1_024 * 512
     assert prediction.parameter_bytes - prediction.buffer_bytes == 4 * 63_082_496
     assert prediction.buffer_bytes == sines

@@ -11,7 +11,7 @@ import pytest
 
 from dlbench.errors import StoreError
 from dlbench.report import build
-from dlbench.report.analysis.content import read
+from dlbench.report.analysis.content import read_content
 from dlbench.report.chapters.summary import summary
 from dlbench.report.document import Report
 from tests.fakes import records as fakes
@@ -25,9 +25,9 @@ def report(tmp_path, monkeypatch):
         build, "FORMS", {name: build.FORMS[name] for name in ("index.html", "metrics.csv", "report.md")}
     )
     out = tmp_path / "report"
-    build.write(read([fakes.fill(tmp_path / "one", fakes.quick()[:1])]), out)
+    build.write_report(read_content([fakes.fill(tmp_path / "one", fakes.quick()[:1])]), out)
     (out / "mine.txt").write_text("of somebody else")
-    return out, files(out), read([fakes.fill(tmp_path / "more", fakes.quick())])
+    return out, files(out), read_content([fakes.fill(tmp_path / "more", fakes.quick())])
 
 
 def files(folder):
@@ -42,20 +42,20 @@ def test_a_disk_that_is_full_leaves_the_earlier_report(report, monkeypatch):
 
     monkeypatch.setitem(build.FORMS, "report.md", full)
     with pytest.raises(StoreError, match=r"cannot write the report to .*No space left on device"):
-        build.write(content, out)
+        build.write_report(content, out)
     assert files(out) == before
 
 
 def test_a_kill_leaves_the_earlier_report_and_the_next_one_sweeps(report, monkeypatch):
     out, before, content = report
     if os.fork() == 0:
-        monkeypatch.setattr(build, "_take_places", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-        build.write(content, out)
+        monkeypatch.setattr(build, "_replace_files", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        build.write_report(content, out)
     assert os.WTERMSIG(os.wait()[1]) == signal.SIGKILL
     left = files(out)
     assert {name: text for name, text in left.items() if not name.startswith(".")} == before
     assert len(left) > len(before)
-    build.write(content, out)
+    build.write_report(content, out)
     after = files(out)
     assert after.keys() == before.keys()
     assert after["mine.txt"] == before["mine.txt"]
@@ -73,12 +73,12 @@ def test_a_kill_while_files_take_their_places_leaves_no_page_among_files_of_two_
 
     if os.fork() == 0:
         monkeypatch.setattr(build.Path, "replace", replace_one)
-        build._take_places(content_made(out, before), out)
+        build._replace_files(content_made(out, before), out)
     assert os.WTERMSIG(os.wait()[1]) == signal.SIGKILL
     left = files(out)
     assert "index.html" not in left
     assert any(left[name] != before[name] for name in ("metrics.csv", "report.md"))
-    assert build.write(content, out).is_file()
+    assert build.write_report(content, out).is_file()
 
 
 def content_made(out, before):
@@ -108,5 +108,5 @@ def test_a_form_that_is_not_written_any_more_goes_with_the_earlier_report(report
 
     monkeypatch.setitem(build.FORMS, "report.md", missing)
     with pytest.warns(build.MissingForm):
-        build.write(content, out)
+        build.write_report(content, out)
     assert set(files(out)) == {"index.html", "metrics.csv", "mine.txt"}

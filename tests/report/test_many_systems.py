@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from dlbench.report import build
-from dlbench.report.analysis.content import read
+from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.analysis.side_by_side import numbered, over_processes, series
+from dlbench.report.analysis.side_by_side import batch_series, summarize_processes, with_case_numbers
 from dlbench.report.chapters import sections
 from dlbench.report.chapters.anchors import anchors_table
 from dlbench.report.chapters.projection_section import projection
@@ -19,7 +19,7 @@ from dlbench.report.chapters.sections import SECTIONS
 from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.systems_section import systems
 from dlbench.report.figures import figure_style, plots_batch, plots_systems
-from dlbench.report.figures.plots_batch import KNEE_SHARE, knee
+from dlbench.report.figures.plots_batch import KNEE_SHARE, find_knee
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake
@@ -28,7 +28,7 @@ from tests.fakes import systems as fake
 @pytest.fixture(autouse=True)
 def only_svg(monkeypatch):
     """PNG and PDF take most of the time; `test_plots.py` looks at them."""
-    monkeypatch.setattr(figure_style, "FORMATS", {"svg": figure_style.FORMATS["svg"]})
+    monkeypatch.setattr(figure_style, "FILE_FORMATS", {"svg": figure_style.FILE_FORMATS["svg"]})
 
 
 CASES = fake.classic_cases(("alexnet", "resnet50"), (16, 64, 256))
@@ -36,7 +36,7 @@ CASES = fake.classic_cases(("alexnet", "resnet50"), (16, 64, 256))
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory):
-    """What `read` gives of three systems, by number of repeats and by its options; made once for all tests."""
+    """What `read_content` gives of three systems, by number of repeats and by its options; made once for all tests."""
 
     @functools.cache
     def stores(repeats):
@@ -47,8 +47,8 @@ def three(tmp_path_factory):
             for name, (system, cases, first) in systems.items()
         ]
 
-    plain = functools.cache(lambda repeats: read(stores(repeats)))
-    return lambda repeats=1, **options: read(stores(repeats), **options) if options else plain(repeats)
+    plain = functools.cache(lambda repeats: read_content(stores(repeats)))
+    return lambda repeats=1, **options: read_content(stores(repeats), **options) if options else plain(repeats)
 
 
 def words_of(section):
@@ -57,7 +57,7 @@ def words_of(section):
 
 
 def every_section(content):
-    with figure_style.style():
+    with figure_style.plot_style():
         return {section.id: section for section in (make(content) for make in SECTIONS)}
 
 
@@ -67,7 +67,7 @@ def plots_of(section):
 
 def test_systems_beyond_those_that_are_drawn_are_named_with_the_way_to_their_figures(three, monkeypatch):
     monkeypatch.setattr(sections, "MAX_SYSTEMS", 2)
-    with figure_style.style():
+    with figure_style.plot_style():
         section = sections.memory(three())
     assert set(plots_of(section)) == {"memory-1", "memory-2"}
     words = words_of(section)
@@ -115,7 +115,7 @@ def test_the_baseline_is_the_users(three):
 
 
 def test_a_single_system_has_none_of_the_chapters_of_several(tmp_path):
-    content = read([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
+    content = read_content([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
     sections = every_section(content)
     assert not sections["systems"].blocks
     assert set(plots_of(sections["throughput"])) == {"throughput", "batch_curves", "precisions"}
@@ -125,7 +125,7 @@ def test_a_single_system_has_none_of_the_chapters_of_several(tmp_path):
 def test_systems_without_a_common_case_are_told_so_and_still_drawn(tmp_path):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES[:6]))
     b = fake.store(tmp_path / "b", fake.campaign(fake.A100, CASES[6:12], first=500))
-    sections = every_section(read([a, b]))
+    sections = every_section(read_content([a, b]))
     assert "They have no case in common." in words_of(sections["systems"])
     assert "No case was measured on two systems" in words_of(sections["summary"])
     assert set(plots_of(sections["throughput"])) >= {"throughput-1", "throughput-2"}
@@ -133,7 +133,7 @@ def test_systems_without_a_common_case_are_told_so_and_still_drawn(tmp_path):
 
 def test_figures_over_systems_show_every_system_once_per_network(three):
     content = three()
-    with figure_style.style():
+    with figure_style.plot_style():
         plots = plots_of(every_section(content)["throughput"])
         panels = plots["throughput"].figure.axes
     assert [axes.get_title(loc="left") for axes in panels] == ["Training · amp_bf16", "Inference · amp_bf16"]
@@ -146,12 +146,12 @@ def test_figures_over_systems_show_every_system_once_per_network(three):
 
 def test_the_knee_is_the_smallest_batch_near_the_best():
     curve = over_knee([100, 180, 195, 200])
-    assert knee(curve)["batch_size"] == 4
+    assert find_knee(curve)["batch_size"] == 4
     assert curve["throughput"].max() * KNEE_SHARE <= 195
 
 
 def test_a_curve_that_still_rises_has_no_knee():
-    assert knee(over_knee([100, 150, 180, 200])) is None
+    assert find_knee(over_knee([100, 150, 180, 200])) is None
 
 
 def over_knee(rates):
@@ -160,22 +160,22 @@ def over_knee(rates):
 
 def test_batch_curves_of_systems_are_of_one_setting(three):
     content = three()
-    cases = series(content)
+    cases = batch_series(content)
     assert (
         set(cases["precision"]) == {"amp_bf16"} or cases.groupby(["model", "mode"])["precision"].nunique().eq(1).all()
     )
-    with figure_style.style():
+    with figure_style.plot_style():
         plot = plots_batch.batch_curves_of_systems(cases, content.system_names)
     titles = [axes.get_title(loc="left") for axes in plot.figure.axes]
     assert len(set(titles)) == 4  # AlexNet and ResNet-50, training and inference
     assert all("amp_bf16" in title for title in titles)
-    rows = plots_batch.knees(cases, content.system_names).records()
+    rows = plots_batch.knees_table(cases, content.system_names).records()
     assert {row["system"] for row in rows} == {"H200", "A100", "L40S"}
 
 
 def test_no_point_beats_the_pareto_front_and_each_of_it_beats_its_neighbour(three):
-    cases = over_processes(numbered(three().shown))
-    for (model, mode), front in plots_systems.fronts(cases):
+    cases = summarize_processes(with_case_numbers(three().shown))
+    for (model, mode), front in plots_systems.pareto_fronts(cases):
         same = cases[(cases["model"] == model) & (cases["mode"] == mode)]
         for point in front.to_dict("records"):
             faster = same["throughput"] > point["throughput"]
@@ -247,7 +247,7 @@ def test_failed_cases_only_on_several_systems_are_told(tmp_path):
             for j, case in enumerate(CASES[1:3])
         ]
         stores.append(fake.store(tmp_path / str(i), failed))
-    for section in every_section(read(stores)).values():
+    for section in every_section(read_content(stores)).values():
         assert section.title
 
 
@@ -255,20 +255,20 @@ def test_hostile_names_reach_figures_and_tables_as_texts(tmp_path):
     hostile = dataclasses.replace(fake.H200, hostname=fakes.HOSTILE, device_name=fakes.HOSTILE)
     a = fake.store(tmp_path / "a", fake.campaign(hostile, [*CASES, Case("$x^2$", device="cuda")], repeats=2))
     b = fake.store(tmp_path / "b", fake.campaign(fake.A100, [*CASES, Case("$x^2$", device="cuda")], first=900))
-    content = read([a, f"$\\frac{{1}}$={b}"])
+    content = read_content([a, f"$\\frac{{1}}$={b}"])
     for section in every_section(content).values():
         for plot in plots_of(section).values():
             if plot.figure:
-                with figure_style.style():
-                    assert "<script" not in figure_style.save(plot.figure, tmp_path / "figures", plot.name)
+                with figure_style.plot_style():
+                    assert "<script" not in figure_style.save_figure(plot.figure, tmp_path / "figures", plot.name)
 
 
 def test_empty_stores_and_one_that_is_not_give_a_report_that_says_so(tmp_path):
     empty = fake.store(tmp_path / "empty", [])
-    for section in every_section(read([f"a={empty}", f"b={empty}"])).values():
+    for section in every_section(read_content([f"a={empty}", f"b={empty}"])).values():
         assert section.title
     full = fake.store(tmp_path / "full", fake.campaign(fake.H200, CASES[:2]))
-    content = read([f"a={empty}", f"b={full}"])
+    content = read_content([f"a={empty}", f"b={full}"])
     assert list(content.system_names.values()) == ["b"]
     assert not every_section(content)["systems"].blocks
 
@@ -280,7 +280,7 @@ def test_a_metric_that_no_system_has_is_named_instead_of_shown(tmp_path):
         fake.store(tmp_path / str(i), fake.campaign(system, [case], first=100 * i))
         for i, system in enumerate((fakes.CPU, other))
     ]
-    sections = every_section(read(stores))
+    sections = every_section(read_content(stores))
     missing = words_of(sections["summary"]) + words_of(sections["systems"])
     assert "Not compared, because fewer than two systems have a value: energy per image" in missing
     assert "Energy per image: no shared case has a value." in words_of(sections["systems"])
@@ -294,7 +294,7 @@ def test_two_reports_of_the_same_systems_are_the_same(tmp_path, monkeypatch):
         for i, (name, system) in enumerate((("x", fake.H200), ("y", fake.A100)))
     ]
     for folder in ("1", "2"):
-        build.build(sources, tmp_path / folder)
+        build.build_report(sources, tmp_path / folder)
     for file in ("index.html", "report.md", "tables.tex", "comparison.csv"):
         assert (tmp_path / "1" / file).read_bytes() == (tmp_path / "2" / file).read_bytes()
 
@@ -304,8 +304,8 @@ def test_ten_systems_fit_one_figure_and_every_one_has_a_mark_of_its_own(tmp_path
     for i in range(10):
         system = dataclasses.replace(fake.H200, device_name=f"Accelerator number {i} of a rather long name")
         sources.append(fake.store(tmp_path / str(i), fake.campaign(system, CASES[:2], first=100 * i)))
-    content = read(sources)
-    with figure_style.style():
+    content = read_content(sources)
+    with figure_style.plot_style():
         plot = plots_of(every_section(content)["throughput"])["throughput"]
         plot.figure.canvas.draw()
         width = plot.figure.get_window_extent().width

@@ -7,9 +7,9 @@ import dataclasses
 import pytest
 
 from dlbench.errors import BadInput
-from dlbench.report.analysis import content, frames
+from dlbench.report.analysis import content, metrics_frame
 from dlbench.report.analysis.comparison import compare_stores
-from dlbench.report.analysis.matching import Rules
+from dlbench.report.analysis.comparison_matching import ComparisonRules
 from dlbench.results import store
 from dlbench.results.schema import to_table
 from dlbench.suites.case import Case
@@ -26,20 +26,20 @@ def test_two_networks_of_one_name_are_two_cases_with_names_that_tell_them_apart(
     for number, key in enumerate(("1111aaaa2222", "3333bbbb4444", None, "3333bbbb4444")):
         store.append(tmp_path, made(key, number))
     store.append(tmp_path, fake.record(Case("lenet5", batch_size=8), fake.CPU, 9, network_key=""))
-    shown = content.read([tmp_path]).shown
+    shown = content.read_content([tmp_path]).shown
     assert sorted(shown["model"]) == [
         "lenet5",
         "own:make [1111aaaa2222]",
         "own:make [3333bbbb4444]",
         "own:make [not recorded]",
     ]
-    assert set(frames.metrics(tmp_path)["model"]) == set(shown["model"])
+    assert set(metrics_frame.metrics(tmp_path)["model"]) == set(shown["model"])
 
 
 def test_one_network_keeps_its_plain_name(tmp_path):
     for number in range(2):
         store.append(tmp_path, made("1111aaaa2222", number))
-    assert content.read([tmp_path]).shown["model"].tolist() == ["own:make"]
+    assert content.read_content([tmp_path]).shown["model"].tolist() == ["own:make"]
 
 
 def compared(base, target):
@@ -49,7 +49,7 @@ def compared(base, target):
             [made(k, n, c) for n, (k, c) in enumerate(((k, c) for k in keys for c in repeats), first)]
         ).to_pandas()
 
-    (line,) = compare_stores(rows(base, 0), rows(target, 100), Rules()).lines
+    (line,) = compare_stores(rows(base, 0), rows(target, 100), ComparisonRules()).lines
     return line
 
 

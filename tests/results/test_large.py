@@ -8,7 +8,7 @@ import pytest
 import dlbench
 from dlbench.errors import UnknownName
 from dlbench.results import query, store
-from dlbench.results.frames import Frame
+from dlbench.results.frame_builder import FrameBuilder
 from dlbench.results.reader import Reader
 from dlbench.results.schema import IN_MEMORY, SCHEMA, to_table
 from dlbench.suites.case import Case
@@ -36,7 +36,7 @@ def test_more_than_two_gib_of_text_are_loaded_and_asked(tmp_path):
 
 def test_rows_in_memory_hold_a_repeated_text_once_with_offsets_of_64_bits(tmp_path):
     fakes.fill(tmp_path / "s", [fakes.record(Case("alexnet", device="cuda"), number=i) for i in range(5)])
-    (table,) = Reader.of([tmp_path / "s"]).tables(SCHEMA.names)
+    (table,) = Reader.from_sources([tmp_path / "s"]).tables(SCHEMA.names)
     assert table.schema.equals(IN_MEMORY)
     assert table["system_details"].type == pa.dictionary(pa.int32(), pa.large_string())
     assert len(table["system_details"].combine_chunks().dictionary) == 1
@@ -46,10 +46,10 @@ def test_rows_in_memory_hold_a_repeated_text_once_with_offsets_of_64_bits(tmp_pa
 def test_pieces_of_a_column_whose_texts_are_all_equal_share_their_memory():
     schema = pa.schema([("a", pa.string()), ("b", pa.string())])
     texts = [["x"] * 1000, ["x"] * 900 + ["y"] * 100, [None] * 1000, ["x"] * 1200, [None, "x"] * 500, []]
-    frame = Frame(schema)
+    frame = FrameBuilder(schema)
     for piece in texts:
         frame.add(pa.table([piece, ["same"] * len(piece)], schema))
-    found = frame.finished()
+    found = frame.build()
     assert found["a"].astype(object).where(found["a"].notna(), None).tolist() == [
         text for piece in texts for text in piece
     ]
@@ -94,7 +94,7 @@ def test_one_bad_part_among_many_small_ones_is_named_and_costs_no_other(tmp_path
     table = pq.read_table(parts[7])
     at = table.schema.get_field_index("mode")
     pq.write_table(table.set_column(at, SCHEMA.field("mode"), [["juggling"]]), parts[7])
-    reader = Reader.of([tmp_path])
+    reader = Reader.from_sources([tmp_path])
     found = pa.concat_tables(reader.tables(["mode"]))
     assert found.num_rows == 39
     (problem,) = reader.problems

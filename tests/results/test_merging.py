@@ -79,7 +79,7 @@ def test_a_file_that_holds_less_replaces_hides_and_deletes_nothing(results, writ
     (results / name).parent.mkdir(parents=True, exist_ok=True)
     write(store.read(results), results / name)
     theirs = (results / name).read_bytes()
-    store.drop_doubles(results)
+    store.drop_contained_parts(results)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", store.SkippedPart)
         assert dlbench.load(results).equals(whole)
@@ -113,7 +113,7 @@ def test_a_whole_copy_by_others_is_never_deleted_and_holds_all(results):
     whole, ids = dlbench.load(results), store.attempt_ids(results)
     copy = (results / "all.parquet").read_bytes()
     store.merge(results)
-    store.drop_doubles(results)
+    store.drop_contained_parts(results)
     assert (results / "all.parquet").read_bytes() == copy
     for part in set(results.glob("*.parquet")) - {results / "all.parquet"}:
         part.unlink()
@@ -127,7 +127,7 @@ def test_copies_under_other_names_are_left_where_they_are(results):
     assert parts.is_signed(first)
     assert not parts.is_signed(results / "my-backup.parquet")
     store.merge(results)
-    store.drop_doubles(results)
+    store.drop_contained_parts(results)
     assert (results / "my-backup.parquet").exists()
 
 
@@ -151,7 +151,7 @@ def test_attempts_that_two_own_parts_tell_differently_are_not_merged(results):
     assert again.name == "20261123T050000-a0-2.parquet"
     store.merge(results)
     assert {"20261123T050000-a0.parquet", again.name} < set(files(results))
-    assert store.drop_doubles(results) == 0
+    assert store.drop_contained_parts(results) == 0
 
 
 def test_a_merge_that_was_cut_off_is_tidied_and_equal_parts_leave_one(results):
@@ -159,7 +159,7 @@ def test_a_merge_that_was_cut_off_is_tidied_and_equal_parts_leave_one(results):
     (merged,) = store.merge(results)
     for name, content in small.items():
         (results / name).write_bytes(content)
-    assert store.drop_doubles(results) == len(small)
+    assert store.drop_contained_parts(results) == len(small)
     assert list(files(results)) == [merged.name]
     for name, content in small.items():
         (results / name).write_bytes(content)
@@ -169,8 +169,8 @@ def test_a_merge_that_was_cut_off_is_tidied_and_equal_parts_leave_one(results):
 
 def test_a_merge_whose_file_came_out_wrong_deletes_nothing(results, monkeypatch):
     before = files(results)
-    whole = merging._Rows.of
-    monkeypatch.setattr(merging._Rows, "of", lambda self, table: whole(self, table).slice(0, 1))
+    whole = merging._PartRows.matching_rows
+    monkeypatch.setattr(merging._PartRows, "matching_rows", lambda self, table: whole(self, table).slice(0, 1))
     store.merge(results)
     assert len(set(before) & set(files(results))) >= len(before) - 1
 
@@ -194,25 +194,25 @@ def test_a_full_disk_under_a_merge_leaves_all_as_it_was(results):
 def test_a_merge_that_is_killed_anywhere_loses_and_doubles_nothing(results, monkeypatch, kept):
     whole = dlbench.load(results)
     if os.fork() == 0:
-        contains, calls = merging.doubles.contains, []
+        contains, calls = merging.duplicates.contains_rows, []
 
         def killed(*tables):
             calls.append(0)
             return contains(*tables) if len(calls) <= kept else os.kill(os.getpid(), signal.SIGKILL)
 
-        monkeypatch.setattr(merging.doubles, "contains", killed)
+        monkeypatch.setattr(merging.duplicates, "contains_rows", killed)
         store.merge(results)
         os._exit(0)
     assert os.WTERMSIG(os.wait()[1]) == signal.SIGKILL
     assert len(files(results)) == 5 - kept
     assert dlbench.load(results).equals(whole)
-    assert store.drop_doubles(results) == 4 - kept
+    assert store.drop_contained_parts(results) == 4 - kept
     assert dlbench.load(results).equals(whole)
 
 
 def test_memory_of_a_merge_is_that_of_some_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(merging, "_GROUP_BYTES", 1)
-    monkeypatch.setattr(parts, "_PIECE", 2)
+    monkeypatch.setattr(merging, "_ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr(parts, "_ROWS_PER_PIECE", 2)
     for n in range(3):
         store.append(tmp_path, record(f"a{n}", ranks=5))
     before = dlbench.load(tmp_path)
@@ -272,10 +272,10 @@ def test_a_file_of_several_months_is_split(tmp_path, monkeypatch):
     for day in ("20260930", "20261001", "20261002"):
         store.append(tmp_path, record(f"{day}T050000-0123456789ab-abcdef", ranks=2))
     before = dlbench.load(tmp_path)
-    month_of = merging._month
-    monkeypatch.setattr(merging, "_month", lambda attempt: "")
+    month_of = merging._month_of_attempt
+    monkeypatch.setattr(merging, "_month_of_attempt", lambda attempt: "")
     (whole,) = store.merge(tmp_path)  # as earlier versions merged
-    monkeypatch.setattr(merging, "_month", month_of)
+    monkeypatch.setattr(merging, "_month_of_attempt", month_of)
     assert [p.name[:15] for p in store.merge(tmp_path)] == ["merged-2026-09-", "merged-2026-10-"]
     assert whole.name not in files(tmp_path)
     assert dlbench.load(tmp_path).equals(before)
@@ -291,19 +291,19 @@ def test_only_small_parts_are_merged_when_asked(results):
 
 
 def test_a_table_contains_another_only_value_by_value():
-    from dlbench.results import doubles
+    from dlbench.results import duplicates
 
     def table(steps, energy=(1.0, 2.0)):
         return pa.table({"attempt_id": ["a", "a"], "rank": [0, 1], "step_s": steps, "energy_j": pa.array(energy)})
 
     full = table([[1.0, np.nan], [2.0]])
-    assert doubles.contains(full, full.take([1, 0]))
-    assert doubles.contains(full, table([[1.0, np.nan], None], (1.0, None)))
-    assert not doubles.contains(full, table([[1.0], [2.0]]))
-    assert not doubles.contains(full, table([[1.0, np.nan], [2.5]]))
-    assert not doubles.contains(table([[1.0, np.nan], [2.0]], (1.0, None)), full)
-    assert not doubles.contains(full.slice(0, 1), full)
-    assert not doubles.contains(full.drop_columns(["energy_j"]), full)
+    assert duplicates.contains_rows(full, full.take([1, 0]))
+    assert duplicates.contains_rows(full, table([[1.0, np.nan], None], (1.0, None)))
+    assert not duplicates.contains_rows(full, table([[1.0], [2.0]]))
+    assert not duplicates.contains_rows(full, table([[1.0, np.nan], [2.5]]))
+    assert not duplicates.contains_rows(table([[1.0, np.nan], [2.0]], (1.0, None)), full)
+    assert not duplicates.contains_rows(full.slice(0, 1), full)
+    assert not duplicates.contains_rows(full.drop_columns(["energy_j"]), full)
 
 
 @pytest.mark.parametrize("write", LESSER)

@@ -34,14 +34,14 @@ def rows_and_steps(found):
         assert keys == sorted(keys)
         assert not attempts & seen
         seen |= attempts
-        steps |= {key: list(batch.lists["step_s"].of(row)) for row, key in enumerate(keys)}
+        steps |= {key: list(batch.lists["step_s"].row(row)) for row, key in enumerate(keys)}
         tables.append(batch.scalars)
     return to_frame(tables, COLUMNS), steps
 
 
 def check(folder):
     whole = dlbench.load(folder)
-    rows, steps = rows_and_steps(Reader.of([folder]))
+    rows, steps = rows_and_steps(Reader.from_sources([folder]))
     assert rows[COLUMNS].equals(whole[COLUMNS])
     expected = {(a, r): list(s) for a, r, s in whole[["attempt_id", "rank", "step_s"]].itertuples(index=False)}
     assert steps == expected
@@ -65,7 +65,7 @@ def test_a_signed_part_of_one_attempt_is_opened_once_and_all_its_rows_are_counte
         return whole(part)
 
     monkeypatch.setattr(reader.store, "open_part", counted)
-    found = Reader.of([tmp_path])
+    found = Reader.from_sources([tmp_path])
     assert sum(table.num_rows for table in found.tables(["model"])) == 18
     assert (found.num_rows, found.num_held, found.num_copies) == (21, 21, 3)
     assert {opened.count(part.name) for part in parts if part != parts[2]} == {1}
@@ -100,10 +100,10 @@ def test_the_samples_of_some_attempts_are_found_where_they_were_read(tmp_path):
     pq.write_table(to_table(records[:6]), tmp_path / "merged-fake.parquet")
     for record in records[6:]:
         store.append(tmp_path, record)
-    found = Reader.of([tmp_path])
+    found = Reader.from_sources([tmp_path])
     list(found.batches(["status"]))
     wanted = [records[i].attempt_id for i in (3, 8, 5)]
-    (batch,) = found.of_attempts(wanted, ["step_s"])
+    (batch,) = found.read_attempts(wanted, ["step_s"])
     assert batch.scalars["attempt_id"].to_pylist() == sorted(wanted)
     assert list(batch.lists["step_s"].lengths) == [3, 5, 1]
 
@@ -113,7 +113,7 @@ def test_old_parts_lack_columns_and_new_ones_are_told_of(tmp_path):
     pq.write_table(pq.read_table(old).drop_columns(["step_s", "energy_j", "warnings"]), old)
     table = pq.read_table(new).append_column("news", pa.array([1]))
     pq.write_table(table.replace_schema_metadata({"dlbench_schema_version": "99"}), new)
-    found = Reader.of([tmp_path])
+    found = Reader.from_sources([tmp_path])
     rows, steps = rows_and_steps(found)
     assert len(rows) == 3
     assert rows["energy_j"].isna().tolist() == [True, False, False]
@@ -129,7 +129,7 @@ def test_what_cannot_be_read_is_told_and_the_rest_is_read(tmp_path):
     pq.write_table(pa.table({"x": [1]}), tmp_path / "foreign.parquet")
     wrong = to_table(made(1)).drop_columns(["batch_size"]).append_column("batch_size", pa.array(["many"]))
     pq.write_table(wrong, tmp_path / "wrong.parquet")
-    found = Reader.of([tmp_path])
+    found = Reader.from_sources([tmp_path])
     rows, _ = rows_and_steps(found)
     assert len(rows) == 3
     assert [problem.split(": ")[0].rpartition("/")[2] for problem in found.problems] == [
@@ -147,7 +147,7 @@ def test_damage_inside_a_large_part_costs_what_lies_behind_it(tmp_path, monkeypa
     content = bytearray(part.read_bytes())
     content[place : place + 20] = b"\xff" * 20
     part.write_bytes(content)
-    found = Reader.of([tmp_path])
+    found = Reader.from_sources([tmp_path])
     rows, _ = rows_and_steps(found)
     assert 0 < len(rows) < 40
     assert f"only its first {len(rows)} rows were read" in found.problems[0]
@@ -156,13 +156,13 @@ def test_damage_inside_a_large_part_costs_what_lies_behind_it(tmp_path, monkeypa
 def test_one_file_that_cannot_be_read_is_an_error_when_it_is_named(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"no")
     with pytest.raises(StoreError, match="cannot read"):
-        Reader.of([tmp_path / "x.parquet"])
+        Reader.from_sources([tmp_path / "x.parquet"])
     with pytest.raises(StoreError, match="no results at"):
-        Reader.of([tmp_path / "nothing"])
+        Reader.from_sources([tmp_path / "nothing"])
 
 
 def test_an_empty_folder_has_no_rows_but_all_columns(tmp_path):
-    rows, steps = rows_and_steps(Reader.of([tmp_path]))
+    rows, steps = rows_and_steps(Reader.from_sources([tmp_path]))
     assert list(rows.columns) == COLUMNS
     assert rows.empty
     assert steps == {}
@@ -172,5 +172,5 @@ def test_readers_are_told_how_far_it_is(tmp_path):
     for record in made(70):
         store.append(tmp_path, record)
     on_progress = []
-    list(Reader.of([tmp_path]).batches(["status"], lambda *counts: on_progress.append(counts)))
+    list(Reader.from_sources([tmp_path]).batches(["status"], lambda *counts: on_progress.append(counts)))
     assert on_progress == [(32, 70), (64, 70), (70, 70)]

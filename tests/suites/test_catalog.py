@@ -11,8 +11,8 @@ import pytest
 
 from dlbench.errors import BadInput
 from dlbench.suites.case import Case
-from dlbench.suites.catalog import CATALOG, Model, find
-from dlbench.suites.plan import predicted_memory_bytes
+from dlbench.suites.case_estimates import predicted_memory_bytes
+from dlbench.suites.catalog import CATALOG, Model, find_model
 
 MODELS = list(CATALOG.values())
 
@@ -57,11 +57,11 @@ def test_every_field_makes_sense(model):
 )
 def test_a_length_that_a_network_does_not_have_is_one_line(name, message):
     with pytest.raises(BadInput, match=re.escape(message)):
-        find(name)
+        find_model(name)
 
 
 def test_another_library_may_use_the_sign_of_lengths_itself():
-    assert find("somebody@home") is None
+    assert find_model("somebody@home") is None
 
 
 def test_names_and_titles_are_unique():

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.errors import BadInput, UnknownName
-from dlbench.suites.case import AXES, Case, Protocol, describe, value_name
+from dlbench.suites.case import AXES, Case, Protocol, describe_axis, value_name
 from dlbench.suites.suite import load_suite
 
 SUITES = Path(__file__).parents[2] / "benchmarks"
@@ -346,10 +346,10 @@ def test_cases_do_not_multiply_over_axes_that_they_do_not_use(tmp_path):
 
 
 def test_values_are_described_where_they_differ_from_the_default():
-    found = [describe(axis, value) for axis, value in (("threads", 0), ("threads", 2), ("compile", "off"))]
+    found = [describe_axis(axis, value) for axis, value in (("threads", 0), ("threads", 2), ("compile", "off"))]
     assert found == ["", "2 threads", ""]
-    assert describe("cuda_graph", "on") == "cuda graph"
-    assert describe("compile", "reduce-overhead") == "compile reduce-overhead"
+    assert describe_axis("cuda_graph", "on") == "cuda graph"
+    assert describe_axis("compile", "reduce-overhead") == "compile reduce-overhead"
 
 
 @pytest.mark.parametrize(

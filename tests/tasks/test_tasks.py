@@ -14,7 +14,7 @@ from dlbench.errors import BadInput
 from dlbench.models import build, build_on_meta
 from dlbench.suites.case import Case
 from dlbench.tasks import TASKS, map_batch, tensors_of
-from dlbench.worker.counting.flops import count
+from dlbench.worker.counting.flops import count_network
 from dlbench.worker.failures import classify
 from dlbench.worker.workload import build_workload
 
@@ -194,7 +194,7 @@ def test_a_users_language_model_is_trained_and_its_vocabulary_found(own):
 def test_a_users_network_may_bring_two_inputs_a_batch_and_a_loss(own):
     model = build_on_meta("own_tasks:Pair")
     assert (model.task.sample_unit, model.items_per_sample) == ("seq", 9)
-    assert count("own_tasks:Pair").forward_macs == 4 * 3 + 5 * 3
+    assert count_network("own_tasks:Pair").forward_macs == 4 * 3 + 5 * 3
     for data in ("synthetic", "synthetic_host"):
         workload = build_workload(Case("own_tasks:Pair", batch_size=3, data=data), CPU)
         workload.step()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlbench.results.records import Outcome
-from dlbench.suites import request as requests
+from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case, Protocol
 
 FAKES = Path(__file__).parent.parent / "fakes"
@@ -30,7 +30,7 @@ def worker_environment() -> dict[str, str]:
 
 
 def start_worker(folder: Path, case: Case, **options: object) -> subprocess.Popen[str]:
-    requests.write(folder, requests.measure(case))
+    requests.write_request(folder, requests.measure_request(case))
     command = [sys.executable, "-m", "dlbench.worker", str(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, env=worker_environment(), **pipes, **options)

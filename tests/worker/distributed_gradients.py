@@ -12,9 +12,9 @@ import torch.distributed as dist
 from dlbench.models import build
 from dlbench.suites.case import Case
 from dlbench.tasks.classification import loss as training_loss
-from dlbench.worker.ranks.context import RankContext, detect
-from dlbench.worker.ranks.data_parallel import wrap
-from dlbench.worker.ranks.process_group import join
+from dlbench.worker.ranks.context import RankContext, detect_rank
+from dlbench.worker.ranks.data_parallel import wrap_in_ddp
+from dlbench.worker.ranks.process_group import join_group
 from dlbench.worker.workload import build_workload
 
 SETTINGS = [
@@ -28,8 +28,8 @@ SETTINGS = [
 
 def main(folder: Path) -> None:
     torch.set_default_dtype(torch.float32)
-    found = detect(os.environ, 2)
-    context = join(Case("lenet5", devices_per_node=2), found, folder.name)
+    found = detect_rank(os.environ, 2)
+    context = join_group(Case("lenet5", devices_per_node=2), found, folder.name)
     check(context)
     # What holds a DistributedDataParallel is gone by now, as in a measurement: some versions hang otherwise.
     dist.destroy_process_group()
@@ -43,7 +43,7 @@ def check(context: RankContext) -> None:
         shared.load_state_dict(alone.state_dict())
         images, labels = torch.randn(8, 1, 28, 28), torch.randint(10, (8,))
         training_loss(alone(images), labels).backward()
-        wrapped = wrap(shared, case, torch.device("cpu"))
+        wrapped = wrap_in_ddp(shared, case, torch.device("cpu"))
         mine = slice(4 * context.rank, 4 * context.rank + 4)
         training_loss(wrapped(images[mine]), labels[mine]).backward()
         tolerance = {"none": 1e-6, "fp16": 1e-3, "bf16": 1e-2}[case.comm_hook]

@@ -11,9 +11,9 @@ from dlbench.errors import DeviceUnavailable
 from dlbench.suites.case import Case
 from dlbench.worker import accelerators, memory
 from dlbench.worker.devices import clock_for, device_name, device_uuid, find_device
-from dlbench.worker.machine.system import stack, system_key
+from dlbench.worker.machine.system import probe_facts, system_key
 from dlbench.worker.meters.energy import open_meter
-from dlbench.worker.precision import precisions
+from dlbench.worker.precision import supported_precisions
 from dlbench.worker.timing import run_window
 
 
@@ -73,11 +73,11 @@ def test_an_intel_gpu_is_found_named_and_in_the_key_of_the_system(xpu):
     assert find_device(Case("lenet5", device="auto")) == xpu
     assert find_device(Case("lenet5", device="xpu")) == xpu
     assert (device_name(xpu), device_uuid(xpu)) == ("Intel(R) Data Center GPU Max 1550", "8680")
-    facts = stack()
+    facts = probe_facts()
     assert facts["device_kind"] == "xpu"
     assert facts["devices"][0]["memory_bytes"] == 64 * 2**30
     assert system_key(facts) != system_key(facts | {"devices": []})
-    assert "tf32" not in precisions(xpu)
+    assert "tf32" not in supported_precisions(xpu)
 
 
 def test_steps_are_timed_by_events_of_the_device_which_are_used_again(xpu):

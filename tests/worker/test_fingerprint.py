@@ -36,7 +36,7 @@ def as_it_was(monkeypatch):
 
 
 def found(network, **setting):
-    return fingerprint.check(Case(f"convolving:{network}", batch_size=16, device="cpu", **setting), CPU)
+    return fingerprint.check_fingerprint(Case(f"convolving:{network}", batch_size=16, device="cpu", **setting), CPU)
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda s: "-".join(s.values()))
@@ -94,9 +94,9 @@ def test_a_wrong_kernel_is_seen_in_a_deep_network_where_rounding_hides_it(monkey
 
 def test_a_wrong_product_of_inference_is_seen():
     case = Case("mlp", "inference", batch_size=16, device="cpu", precision="bf16")
-    fingerprint.check(case, CPU).require("bf16")
+    fingerprint.check_fingerprint(case, CPU).require("bf16")
     with WrongKernel("addmm", (512, 10)):
-        assert fingerprint.check(case, CPU).of == "addmm of 16x512 and 512x10"
+        assert fingerprint.check_fingerprint(case, CPU).of == "addmm of 16x512 and 512x10"
 
 
 def test_an_error_in_one_sample_of_the_batch_is_seen():
@@ -107,7 +107,7 @@ def test_an_error_in_one_sample_of_the_batch_is_seen():
 @pytest.mark.parametrize("network", ["convolving:normalised", "lenet5", "mlp"])
 def test_inference_compares_outputs(network):
     case = Case(network, "inference", batch_size=16, device="cpu", precision="amp_bf16")
-    passed = fingerprint.check(case, CPU)
+    passed = fingerprint.check_fingerprint(case, CPU)
     passed.require("amp_bf16")
     assert passed.of.endswith("outputs")
 

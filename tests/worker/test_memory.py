@@ -31,7 +31,7 @@ def make_workload(layers: nn.Module, batch: torch.Tensor, optimizer: str = "adam
 
 def test_the_split_of_a_network_counted_by_hand():
     layers = nn.Sequential(nn.Linear(100, 50), nn.Tanh(), nn.Linear(50, 10, bias=False))
-    split = memory.static_split(make_workload(layers, torch.randn(8, 100)))
+    split = memory.measure_memory_split(make_workload(layers, torch.randn(8, 100)))
     weights = 100 * 50 + 50 + 50 * 10
     assert split["parameter_bytes"] == 4 * weights
     assert split["gradient_bytes"] == 4 * weights
@@ -44,7 +44,7 @@ def test_the_split_of_a_network_counted_by_hand():
 
 def test_buffers_are_in_the_split_beside_the_parameters():
     network = counted.LargeTable()
-    split = memory.static_split(make_workload(network, torch.randn(8, 64)))
+    split = memory.measure_memory_split(make_workload(network, torch.randn(8, 64)))
     statistics = 2 * 4 * 64 + 8  # running mean and variance, and the number of batches as int64
     assert split["buffer_bytes"] == 4 * 1024 * 1024 + statistics
     assert split["parameter_bytes"] == split["buffer_bytes"] + 4 * (2 * 64 + 64 * 10 + 10)
@@ -110,6 +110,6 @@ def test_the_resident_peak_is_this_process_own():
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_has_its_state_counted(name):
     layers = nn.Linear(100, 10)
-    split = memory.static_split(make_workload(layers, torch.randn(4, 100), name))
+    split = memory.measure_memory_split(make_workload(layers, torch.randn(4, 100), name))
     tensors = {"sgd": 1, "adam": 2, "adamw": 2, "adagrad": 1, "rmsprop": 1}[name]
     assert 0 <= split["optimizer_state_bytes"] - tensors * 4 * 1010 <= 8

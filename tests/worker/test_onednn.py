@@ -5,14 +5,14 @@ import torch
 
 from dlbench.errors import BadInput
 from dlbench.report.listings.kernels import kernels_table
-from dlbench.worker.onednn import NAME, record_kernels
+from dlbench.worker.onednn import LOG_NAME, record_kernels
 
 
 def test_the_log_names_the_kernel_of_a_convolution(tmp_path, capfd):
     convolution, images = torch.nn.Conv2d(8, 16, 3), torch.randn(2, 8, 16, 16)
     record_kernels(lambda: convolution(images), torch.device("cpu"), tmp_path)
     print("after")
-    assert any(row[0] == "convolution" for row in kernels_table((tmp_path / NAME).read_text()).rows)
+    assert any(row[0] == "convolution" for row in kernels_table((tmp_path / LOG_NAME).read_text()).rows)
     assert capfd.readouterr().out == "after\n"
 
 

@@ -11,7 +11,7 @@ import pytest
 from dlbench.suites.case import Protocol
 from dlbench.worker import timing
 from dlbench.worker.measure import Warmup, _temperature_warnings, _timing_warnings
-from dlbench.worker.stopping import SlowestRank, WarmupRule, WindowRule
+from dlbench.worker.stopping import SlowestRankRule, WarmupRule, WindowRule
 from dlbench.worker.timing import CudaClock, HostClock, run_window
 
 
@@ -378,12 +378,12 @@ def test_of_several_ranks_the_slowest_of_each_step_decides():
         asked.append(len(mine))
         return [mine, wide[len(rule.slowest_s) :][: max(0, len(mine) - 2)]]
 
-    rule = SlowestRank(narrow, all_gather)
+    rule = SlowestRankRule(narrow, all_gather)
     assert rule(even[:40], 6.0) is None
     assert rule(even, 60.0) == "max_time"
     assert asked == [40, 22]
     assert rule.slowest_s == [max(pair) for pair in zip(even, wide, strict=True)][:58]
-    assert SlowestRank(narrow, lambda mine: [mine])(even, 6.0) == "target"
+    assert SlowestRankRule(narrow, lambda mine: [mine])(even, 6.0) == "target"
 
 
 def test_a_context_without_collection_inside_another_collects_nothing(monkeypatch):

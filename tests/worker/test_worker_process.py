@@ -15,7 +15,7 @@ import torch
 
 from dlbench.errors import BadInput
 from dlbench.results.records import SHARED_FACTS, Outcome, shared_facts
-from dlbench.suites import request as requests
+from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
 from dlbench.worker import precision
 from dlbench.worker.precision import read_precision, set_precision
@@ -40,7 +40,7 @@ def test_a_later_process_takes_over_what_the_first_one_found(tmp_path):
     _, first, _ = run_worker(tmp_path / "first", LENET)
     facts = shared_facts(fakes.record(LENET, fakes.CPU, attempt_id="first", ranks=first.ranks))
     later = dataclasses.replace(LENET, repeat=1)
-    requests.write(tmp_path, requests.measure(later, facts))
+    requests.write_request(tmp_path, requests.measure_request(later, facts))
     command = [sys.executable, "-m", "dlbench.worker", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=worker_environment())
     ((_, found),) = Outcome.from_json((tmp_path / "result.json").read_text()).ranks
@@ -190,7 +190,7 @@ def test_a_signal_leaves_a_preempted_case(tmp_path, number):
 
 
 def test_without_a_case_nothing_is_written(tmp_path):
-    requests.write(tmp_path, {"kind": "measure", "case": {"model": "lenet5", "colour": "red"}})
+    requests.write_request(tmp_path, {"kind": "measure", "case": {"model": "lenet5", "colour": "red"}})
     done = subprocess.run([sys.executable, "-m", "dlbench.worker", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 2
     assert "unknown axis 'colour'" in done.stderr

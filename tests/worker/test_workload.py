@@ -93,7 +93,7 @@ def test_what_compiling_for_a_gpu_lacks_is_said_before_it_fails_late(monkeypatch
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if missing == "triton" else name)
     monkeypatch.setattr(module.sysconfig, "get_path", lambda name: "/nowhere")
     with pytest.raises(BadInput, match=words):
-        module.compiled(torch.nn.Identity(), Case("lenet5", compile="default"), torch.device("cuda"))
+        module.compile_if_asked(torch.nn.Identity(), Case("lenet5", compile="default"), torch.device("cuda"))
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

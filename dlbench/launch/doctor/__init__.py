@@ -17,17 +17,27 @@ from collections.abc import Iterable, Iterator
 from dlbench.launch.doctor.cluster import check_mpi, check_network, check_pbs, check_slurm
 from dlbench.launch.doctor.folders import check_folders, check_mounts
 from dlbench.launch.doctor.gpu import check_energy, check_gpu
-from dlbench.launch.doctor.machine import Answer, Check, CheckContext, Finding
+from dlbench.launch.doctor.machine import Check, CheckContext, CommandResult, Finding
 from dlbench.launch.doctor.python import check_packages, check_python, check_torch
 from dlbench.launch.doctor.runtimes import check_runtimes
-from dlbench.launch.sites import remarks
+from dlbench.launch.sites import settings_without_effect
 
-__all__ = ["CHECKS", "NODE_CHECKS", "Answer", "CheckContext", "Finding", "as_json", "as_text", "examine", "exit_status"]
+__all__ = [
+    "CHECKS",
+    "NODE_CHECKS",
+    "CheckContext",
+    "CommandResult",
+    "Finding",
+    "as_json",
+    "as_text",
+    "exit_status",
+    "run_checks",
+]
 
 
 def check_profile(place: CheckContext) -> Iterator[Finding]:
     """Check the profile for settings without effect."""
-    for remark in remarks(place.site) if place.site else ():
+    for remark in settings_without_effect(place.site) if place.site else ():
         yield Finding("profile", "warn", remark)
 
 
@@ -49,7 +59,7 @@ CHECKS: tuple[Check, ...] = (
 NODE_CHECKS: tuple[Check, ...] = (check_python, check_packages, check_folders)
 
 
-def examine(place: CheckContext, checks: Iterable[Check] | None = None) -> list[Finding]:
+def run_checks(place: CheckContext, checks: Iterable[Check] | None = None) -> list[Finding]:
     """Run the checks and return all findings. A check that raises is itself a finding."""
     found: list[Finding] = []
     for check in CHECKS if checks is None else checks:

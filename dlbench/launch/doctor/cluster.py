@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dlbench.launch.doctor.machine import CheckContext, Finding
 
 #: Messages of srun about an MPI plugin that does not load.
-_NOT_LOADED = re.compile(r"can ?not load|Unable to load|Invalid MPI type")
+_MPI_PLUGIN_ERROR = re.compile(r"can ?not load|Unable to load|Invalid MPI type")
 
 
 def check_network(place: CheckContext) -> Iterator[Finding]:
     """Check network interfaces and InfiniBand, for several nodes."""
-    interfaces = [name for name in place.names("/sys/class/net/*") if name != "lo"]
+    interfaces = [name for name in place.matching_paths("/sys/class/net/*") if name != "lo"]
     wanted = place.site.network.interface if place.site else None
     if wanted and wanted not in interfaces:
         yield Finding(
@@ -23,7 +23,7 @@ def check_network(place: CheckContext) -> Iterator[Finding]:
             f"interface {wanted} does not exist here; found: {', '.join(interfaces) or 'lo'}",
             "set network.interface in the profile to an interface of the compute nodes; `ip -br addr` lists them",
         )
-    boards = place.names("/sys/class/infiniband/*")
+    boards = place.matching_paths("/sys/class/infiniband/*")
     yield Finding("network", "ok", f"{', '.join(interfaces) or 'lo only'}; InfiniBand: {', '.join(boards) or 'none'}")
     limit, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if boards and limit != resource.RLIM_INFINITY:
@@ -56,10 +56,10 @@ def check_mpi(place: CheckContext) -> Iterator[Finding]:
                 f"set slurm.mpi to one of: {' '.join(listed.split()) or 'nothing'}",
             )
         else:
-            yield from _mpi_loads(place, wanted)
+            yield from _check_mpi_plugin(place, wanted)
 
 
-def _mpi_loads(place: CheckContext, wanted: str) -> Iterator[Finding]:
+def _check_mpi_plugin(place: CheckContext, wanted: str) -> Iterator[Finding]:
     """Test that srun loads the plugin: a listed plugin can still lack a library."""
     if place.environment.get("SLURM_JOB_ID"):
         how = ["--overlap", "--nodes=1", "--ntasks=1"]
@@ -67,7 +67,7 @@ def _mpi_loads(place: CheckContext, wanted: str) -> Iterator[Finding]:
         how = ["--test-only", "--ntasks=1"]  # srun loads the plugin before it requests resources
     answer = place.run(["srun", f"--mpi={wanted}", *how, "true"], 60.0)
     said = answer.err if answer else ""
-    if answer and answer.status != 0 and _NOT_LOADED.search(said):
+    if answer and answer.status != 0 and _MPI_PLUGIN_ERROR.search(said):
         reason = next((line for line in said.splitlines() if "load" in line), said.strip())
         yield Finding(
             "mpi",

@@ -16,7 +16,7 @@ MIN_TEMPORARY_BYTES = 1024 * MIB
 #: Shared memory required by NCCL and PyTorch's data loaders; Docker's 64 MB are too small [bytes].
 MIN_SHARED_MEMORY_BYTES = 512 * MIB
 #: Time until a new file on a network file system is visible on another node [s].
-TOKEN_PATIENCE_S = 15.0
+TOKEN_TIMEOUT_S = 15.0
 #: Largest clock offset; claims are judged by file times, and a larger offset makes a running owner look dead [s].
 MAX_CLOCK_OFFSET_S = 60.0
 
@@ -24,9 +24,11 @@ MAX_CLOCK_OFFSET_S = 60.0
 def check_folders(place: CheckContext) -> Iterator[Finding]:
     """Check results folder, temporary folder and shared memory: existing, writable, free space, clock."""
     if place.results is not None:
-        yield from _results(place, place.results)
+        yield from _check_results_folder(place, place.results)
     temporary = Path(place.environment.get("TMPDIR") or "/tmp")
-    yield from _folder("temporary", place.root / str(temporary).lstrip("/"), MIN_TEMPORARY_BYTES, "set TMPDIR", "warn")
+    yield from _check_folder(
+        "temporary", place.root / str(temporary).lstrip("/"), MIN_TEMPORARY_BYTES, "set TMPDIR", "warn"
+    )
     shared = place.root / "dev/shm"
     if shared.is_dir():
         usage = os.statvfs(shared)
@@ -39,11 +41,11 @@ def check_folders(place: CheckContext) -> Iterator[Finding]:
             yield Finding("shared memory", "ok", f"{size // MIB} MiB")
 
 
-def _results(place: CheckContext, folder: Path) -> Iterator[Finding]:
+def _check_results_folder(place: CheckContext, folder: Path) -> Iterator[Finding]:
     """Check the results folder without creating it: a created folder would hide that it was missing."""
     other = "choose another with --results"
     if folder.is_dir():
-        yield from _folder("results", folder, MIN_RESULTS_BYTES, other)
+        yield from _check_folder("results", folder, MIN_RESULTS_BYTES, other)
     elif place.in_job:
         yield Finding("results", "fail", f"results folder {folder} does not exist",
                       "all nodes of a job must share it; check the mounts of this node")  # fmt: skip
@@ -55,14 +57,14 @@ def _results(place: CheckContext, folder: Path) -> Iterator[Finding]:
         else:
             yield Finding("results", "fail", f"cannot write to {there}, where {folder} would be created", other)
         return
-    if place.token is not None and not _appears(place.token):
+    if place.token is not None and not _wait_for_file(place.token):
         yield Finding("results", "fail", f"{folder} is not the same folder as on the job's first node: it does not "
                                          f"contain {place.token}", "put the results folder on a disk that all nodes "
                                                                    "share")  # fmt: skip
 
 
-def _appears(file: Path) -> bool:
-    until = time.monotonic() + TOKEN_PATIENCE_S
+def _wait_for_file(file: Path) -> bool:
+    until = time.monotonic() + TOKEN_TIMEOUT_S
     while not file.exists():
         if time.monotonic() > until:
             return False
@@ -70,7 +72,7 @@ def _appears(file: Path) -> bool:
     return True
 
 
-def _folder(check: str, folder: Path, least_bytes: int, mend: str, level: str = "fail") -> Iterator[Finding]:
+def _check_folder(check: str, folder: Path, least_bytes: int, mend: str, level: str = "fail") -> Iterator[Finding]:
     probe = folder / f".doctor-{socket.gethostname()}-{os.getpid()}"
     try:
         probe.write_bytes(b"x" * 4096)
@@ -107,7 +109,7 @@ def check_mounts(place: CheckContext) -> Iterator[Finding]:
     if not paths:
         return
     if nodes.isdigit() and place.which("srun"):
-        yield from _mounts_on_nodes(place, paths, int(nodes))
+        yield from _check_mounts_on_nodes(place, paths, int(nodes))
         return
     missing = [path for path in paths if not place.exists(path)]
     if missing:
@@ -117,7 +119,7 @@ def check_mounts(place: CheckContext) -> Iterator[Finding]:
         yield Finding("mounts", "ok", ", ".join(paths))
 
 
-def _mounts_on_nodes(place: CheckContext, paths: list[str], nodes: int) -> Iterator[Finding]:
+def _check_mounts_on_nodes(place: CheckContext, paths: list[str], nodes: int) -> Iterator[Finding]:
     look = (
         'for path in "$@"; do [ -e "$path" ] || echo "$SLURMD_NODENAME lacks $path"; done; echo "$SLURMD_NODENAME seen"'
     )

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping
 from dlbench.launch.doctor.machine import CheckContext, Finding
 
 
-def nvidia_devices(place: CheckContext) -> list[str]:
-    return [name for name in place.names("/dev/nvidia*") if re.fullmatch(r"nvidia\d+", name)]
+def nvidia_device_files(place: CheckContext) -> list[str]:
+    return [name for name in place.matching_paths("/dev/nvidia*") if re.fullmatch(r"nvidia\d+", name)]
 
 
 def check_gpu(place: CheckContext) -> Iterator[Finding]:
     """Check GPU, driver, NVML permissions, clocks and other users."""
-    devices = nvidia_devices(place)
+    devices = nvidia_device_files(place)
     if not devices:
         wanted = place.site is not None and place.site.has_gpus
         in_job = bool(place.environment.get("SLURM_JOB_ID"))
@@ -37,17 +37,23 @@ def check_gpu(place: CheckContext) -> Iterator[Finding]:
         return
     for line in answer.out.strip().splitlines():
         values = dict(zip(_GPU_COLUMNS, (value.strip() for value in line.split(",")), strict=False))
-        yield from _gpu_findings(values)
-    yield from _other_users(place)
+        yield from _check_one_gpu(values)
+    yield from _check_other_users(place)
 
 
 _GPU_COLUMNS = ("index", "name", "driver_version", "power.draw", "power.limit", "clocks.sm", "clocks.max.sm",
                 "clocks_throttle_reasons.active", "temperature.gpu", "memory.used", "mig.mode.current")  # fmt: skip
 #: Bits of NVML's reasons for lower clocks that spoil a measurement; idle (1) and application clocks (2) do not.
-_THROTTLE = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal", 0x40: "hardware thermal", 0x80: "power brake"}
+_THROTTLE_REASONS = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "thermal",
+    0x40: "hardware thermal",
+    0x80: "power brake",
+}
 
 
-def _gpu_findings(gpu: Mapping[str, str]) -> Iterator[Finding]:
+def _check_one_gpu(gpu: Mapping[str, str]) -> Iterator[Finding]:
     name = f"GPU {gpu.get('index')}"
     yield Finding(
         "gpu", "ok", f"{name}: {gpu.get('name')}, driver {gpu.get('driver_version')}, limit {gpu.get('power.limit')} W"
@@ -63,7 +69,9 @@ def _gpu_findings(gpu: Mapping[str, str]) -> Iterator[Finding]:
     elif not _is_number(gpu.get("power.draw", "")):
         yield Finding("nvml", "warn", f"{name}: no power reading ({gpu.get('power.draw')})", "records will lack energy")
     bits = gpu.get("clocks_throttle_reasons.active", "")
-    reasons = [text for bit, text in _THROTTLE.items() if re.fullmatch(r"0x[0-9a-fA-F]+", bits) and int(bits, 16) & bit]
+    reasons = [
+        text for bit, text in _THROTTLE_REASONS.items() if re.fullmatch(r"0x[0-9a-fA-F]+", bits) and int(bits, 16) & bit
+    ]
     if reasons:
         yield Finding(
             "clocks",
@@ -84,7 +92,7 @@ def _is_number(text: str) -> bool:
     return re.fullmatch(r"\d+(\.\d+)?", text) is not None
 
 
-def _other_users(place: CheckContext) -> Iterator[Finding]:
+def _check_other_users(place: CheckContext) -> Iterator[Finding]:
     answer = place.run(["nvidia-smi", "--query-compute-apps=pid,process_name,used_memory", "--format=csv,noheader"])
     users = answer.out.strip().splitlines() if answer and answer.status == 0 else []
     if users:

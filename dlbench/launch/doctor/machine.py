@@ -27,7 +27,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CommandResult:
     """Output and exit status of a command."""
 
     status: int
@@ -35,7 +35,7 @@ class Answer:
     err: str = ""
 
 
-def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> Answer | None:
+def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> CommandResult | None:
     """Run a command; return None if it is missing or hangs."""
     try:
         done = subprocess.run(
@@ -49,7 +49,7 @@ def run_command(argv: Sequence[str], timeout_s: float = 30.0) -> Answer | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return Answer(done.returncode, done.stdout, done.stderr)
+    return CommandResult(done.returncode, done.stdout, done.stderr)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class CheckContext:
     results: Path | None = None
     root: Path = Path("/")
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
-    run: Callable[..., Answer | None] = run_command
+    run: Callable[..., CommandResult | None] = run_command
     which: Callable[[str], str | None] = shutil.which
     #: A file in the results folder, just created by the job's first node; all nodes must see it.
     token: Path | None = None
@@ -78,7 +78,7 @@ class CheckContext:
         """Whether the path exists."""
         return (self.root / path.lstrip("/")).exists()
 
-    def names(self, pattern: str) -> list[str]:
+    def matching_paths(self, pattern: str) -> list[str]:
         """Return the names that match the pattern below the root."""
         return sorted(path.name for path in self.root.glob(pattern.lstrip("/")))
 

@@ -8,18 +8,18 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
 
-from dlbench.launch.doctor.gpu import nvidia_devices
+from dlbench.launch.doctor.gpu import nvidia_device_files
 from dlbench.launch.doctor.machine import CheckContext, Finding
 
 #: Purpose -> modules, each with the package that contains it.
-_FOR_MEASURING = {
+_MEASURING_PACKAGES = {
     **{name: name for name in ("torch", "torchvision", "numpy", "psutil")},
     "pynvml": "nvidia-ml-py",
     "PIL": "pillow",
 }
-_FOR_THE_TERMINAL = {"rich": "rich", "argcomplete": "argcomplete"}
-_FOR_KEEPING = {"pyarrow": "pyarrow"}
-_FOR_REPORTING = {
+_TERMINAL_PACKAGES = {"rich": "rich", "argcomplete": "argcomplete"}
+_STORAGE_PACKAGES = {"pyarrow": "pyarrow"}
+_REPORT_PACKAGES = {
     **{name: name for name in ("pandas", "scipy", "matplotlib", "jinja2", "duckdb", "ruptures", "typst")},
 }
 
@@ -31,42 +31,42 @@ def check_python(place: CheckContext) -> Iterator[Finding]:
 
 def check_packages(place: CheckContext) -> Iterator[Finding]:
     """Check the packages for measuring, storing and reporting, without importing them (slow)."""
-    if missing := _missing(_FOR_MEASURING):
+    if missing := _missing_packages(_MEASURING_PACKAGES):
         yield Finding(
             "packages",
             "fail",
             f"{sys.executable} has no {', '.join(missing)}",
             f"set software.python in the profile to a Python that has these packages; for container images see "
-            f"containers/README.md; or: {_pip(missing)}",
+            f"containers/README.md; or: {_pip_command(missing)}",
         )
-    if missing := _missing(_FOR_KEEPING):
+    if missing := _missing_packages(_STORAGE_PACKAGES):
         yield Finding(
             "packages",
             "warn",
             f"{sys.executable} has no {', '.join(missing)}: results stay in attempt folders, without Parquet files",
-            f"run `dlbench collect` with a Python that has pyarrow, or: {_pip(missing)}",
+            f"run `dlbench collect` with a Python that has pyarrow, or: {_pip_command(missing)}",
         )
-    if missing := _missing(_FOR_REPORTING):
+    if missing := _missing_packages(_REPORT_PACKAGES):
         yield Finding(
             "packages",
             "warn",
             f"{sys.executable} has no {', '.join(missing)}: needed by `dlbench report` and `dlbench compare`",
-            f"images built from containers/ have them; or: {_pip(missing)}",
+            f"images built from containers/ have them; or: {_pip_command(missing)}",
         )
-    if missing := _missing(_FOR_THE_TERMINAL):
+    if missing := _missing_packages(_TERMINAL_PACKAGES):
         yield Finding(
             "packages",
             "note",
             f"{sys.executable} has no {', '.join(missing)}: no progress bar or no shell completion",
-            f"to install them: {_pip(missing)}",
+            f"to install them: {_pip_command(missing)}",
         )
 
 
-def _missing(packages: Mapping[str, str]) -> list[str]:
+def _missing_packages(packages: Mapping[str, str]) -> list[str]:
     return [package for module, package in packages.items() if find_spec(module) is None]
 
 
-def _pip(packages: list[str]) -> str:
+def _pip_command(packages: list[str]) -> str:
     return f"{sys.executable} -m pip install {' '.join(packages)}"
 
 
@@ -96,8 +96,8 @@ def check_torch(place: CheckContext) -> Iterator[Finding]:
     names = [str(device.get("name")) for device in devices]
     sees = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names)) or "no GPU"
     yield Finding("torch", "ok", f"{facts.get('torch_version')}, built {built}; sees {sees}")
-    if not devices and nvidia_devices(place):
-        yield _blind_torch(place, bool(facts.get("cuda_version")))
+    if not devices and nvidia_device_files(place):
+        yield _no_gpu_finding(place, bool(facts.get("cuda_version")))
     if devices and facts.get("nccl_version"):
         yield Finding("nccl", "ok", str(facts["nccl_version"]))
     elif devices:
@@ -107,7 +107,7 @@ def check_torch(place: CheckContext) -> Iterator[Finding]:
         yield Finding("nccl", "warn", "PyTorch has no NCCL: cases on several GPUs will fail", mend)
 
 
-def _blind_torch(place: CheckContext, with_cuda: bool) -> Finding:
+def _no_gpu_finding(place: CheckContext, with_cuda: bool) -> Finding:
     text = "the node has NVIDIA devices, but PyTorch sees none"
     if not with_cuda:
         return Finding(

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dlbench.launch.doctor.machine import MIB, CheckContext, Finding
-from dlbench.launch.runtimes import PROGRAMS, RECORDS
+from dlbench.launch.runtimes import PROGRAMS, RUNTIME_RECORDS
 
 #: NVIDIA's PyTorch image, unpacked [bytes].
 MIN_UNPACKED_BYTES = 25_000 * MIB
-_SHARED_DISKS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "cifs", "smb3")
+_SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "fuse.ceph", "cifs", "smb3")
 
 
 def check_runtimes(place: CheckContext) -> Iterator[Finding]:
     """Check the container runtimes, and whether this user may use that of the profile."""
     found = [name for name in PROGRAMS if place.which(name)]
     yield Finding("runtimes", "ok" if found else "note", f"on PATH: {', '.join(found) or 'none'}")
-    record = RECORDS[place.runtime]
+    record = RUNTIME_RECORDS[place.runtime]
     if record.program not in (None, *found):
         level = "fail" if place.environment.get("SLURM_JOB_ID") and place.runtime != "pyxis" else "note"
         yield Finding(
@@ -37,16 +37,16 @@ def check_runtimes(place: CheckContext) -> Iterator[Finding]:
             )
             yield Finding("runtimes", "fail", f"the Docker engine cannot be used: {said}", mend)
     gpus = place.site is not None and place.site.has_gpus
-    if record.gpu_files and gpus and not any(map(place.names, record.gpu_files)):
+    if record.gpu_files and gpus and not any(map(place.matching_paths, record.gpu_files)):
         mend = "ask the site to run: nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
         yield Finding("runtimes", "fail", "Podman finds no GPU without a CDI file in /etc/cdi", mend)
-    yield from _namespaces(place)
-    yield from _storage(place)
-    yield from _image(place)
+    yield from _check_user_namespaces(place)
+    yield from _check_image_storage(place)
+    yield from _check_image(place)
 
 
-def _namespaces(place: CheckContext) -> Iterator[Finding]:
-    if not RECORDS[place.runtime].needs_user_namespaces:
+def _check_user_namespaces(place: CheckContext) -> Iterator[Finding]:
+    if not RUNTIME_RECORDS[place.runtime].needs_user_namespaces:
         return
     switches = ("/proc/sys/kernel/unprivileged_userns_clone", "/proc/sys/user/max_user_namespaces")
     off = [switch for switch in switches if place.read(switch) == "0"]
@@ -67,9 +67,9 @@ def _namespaces(place: CheckContext) -> Iterator[Finding]:
         yield Finding("user namespaces", "ok", "allowed")
 
 
-def _storage(place: CheckContext) -> Iterator[Finding]:
+def _check_image_storage(place: CheckContext) -> Iterator[Finding]:
     """Check the storage of unpacked images: homes are often too small, and Podman fails on NFS."""
-    folder = _storage_folder(place)
+    folder = _image_storage_folder(place)
     if folder is None:
         return
     # Created when the first image is unpacked.
@@ -82,17 +82,17 @@ def _storage(place: CheckContext) -> Iterator[Finding]:
         )
         return
     free_mib, kind = int(words[0]), words[1]
-    mend = RECORDS[place.runtime].storage_advice or ""
+    mend = RUNTIME_RECORDS[place.runtime].storage_advice or ""
     nodes = place.site.slurm.max_nodes if place.site else None
-    if place.runtime == "podman" and kind in _SHARED_DISKS:
+    if place.runtime == "podman" and kind in _SHARED_FILE_SYSTEMS:
         yield Finding("image storage", "fail", f"{folder} is on {kind}, where Podman cannot keep images", mend)
-    elif kind in _SHARED_DISKS and place.runtime == "pyxis" and nodes != 1:
+    elif kind in _SHARED_FILE_SYSTEMS and place.runtime == "pyxis" and nodes != 1:
         text = (
             f"{folder} is on {kind}, which all nodes share: jobs on several nodes fail ('failed to make directory'), "
             f"because pyxis uses the same container name on all nodes"
         )
         yield Finding("image storage", "fail", text, mend)
-    elif kind in _SHARED_DISKS:
+    elif kind in _SHARED_FILE_SYSTEMS:
         text = f"{folder} is on {kind}: every node of a job unpacks its own image there at the same time"
         yield Finding("image storage", "warn", text, mend)
     elif free_mib * MIB < MIN_UNPACKED_BYTES:
@@ -102,8 +102,8 @@ def _storage(place: CheckContext) -> Iterator[Finding]:
         yield Finding("image storage", "ok", f"{folder} ({kind}): {free_mib} MiB free")
 
 
-def _storage_folder(place: CheckContext) -> str | None:
-    record = RECORDS[place.runtime]
+def _image_storage_folder(place: CheckContext) -> str | None:
+    record = RUNTIME_RECORDS[place.runtime]
     if not record.storage_advice or not place.which(str(record.program)):
         return None
     if record.storage_query:
@@ -120,9 +120,9 @@ def _storage_folder(place: CheckContext) -> str | None:
     return data or f"{place.environment.get('XDG_DATA_HOME') or f'{home}/.local/share'}/enroot"
 
 
-def _image(place: CheckContext) -> Iterator[Finding]:
+def _check_image(place: CheckContext) -> Iterator[Finding]:
     container = place.site.container if place.site else None
-    if container is None or not container.image or not RECORDS[container.runtime].image_file:
+    if container is None or not container.image or not RUNTIME_RECORDS[container.runtime].image_file:
         return
     if place.exists(container.image):
         yield Finding("image", "ok", container.image)

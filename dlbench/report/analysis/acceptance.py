@@ -8,8 +8,8 @@
     tolerance = 0.02                                 # the bound is 4200 x 0.98
     repeats = 3                                      # processes at least
 
-The value is the geometric mean over fresh processes with its interval (`dlbench.reruns`). A line is passed where the
-whole interval keeps the bound, failed where the whole interval misses it, and not decided between.
+The value is the geometric mean over fresh processes with its interval (`dlbench.process_statistics`). A line is passed
+where the whole interval keeps the bound, failed where the whole interval misses it, and not decided between.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ import pandas as pd
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.exit_codes import NOT_DECIDED, OK, SOME_FAILED
-from dlbench.names import excerpt
-from dlbench.report.analysis.content import read as read_content
+from dlbench.process_statistics import MIN_PROCESSES
+from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import estimate
-from dlbench.reruns import MIN_PROCESSES
+from dlbench.report.analysis.side_by_side import estimate_metric
 from dlbench.results.records import DONE_STATUSES
+from dlbench.safe_names import excerpt
 from dlbench.suites.case import AXES
 from dlbench.toml_file import read_toml, typed
 
 VERDICTS = ("passed", "failed", "not decided")
 #: Beside the axes a selector may name the suite and the device.
 SELECTORS = (*AXES, "suite", "device_name")
-_KEYS = ("case", "metric", "at_least", "at_most", "tolerance", "repeats", "note")
+_LINE_KEYS = ("case", "metric", "at_least", "at_most", "tolerance", "repeats", "note")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Judgement:
         return share if self.line.at_least else -share
 
 
-def load(file: Path) -> Acceptance:
+def load_acceptance(file: Path) -> Acceptance:
     """Read an acceptance file.
 
     Raises:
@@ -98,13 +98,13 @@ def load(file: Path) -> Acceptance:
     if not isinstance(lines, list) or not lines or not all(isinstance(line, dict) for line in lines):
         raise BadInput(f"{file} has no lines; write [[line]] with case, metric and at_least or at_most")
     name = read.get("name", str, file.stem)
-    return Acceptance(name, tuple(_line(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)))
+    return Acceptance(name, tuple(_parse_commitment(line, f"{file}, line {i}") for i, line in enumerate(lines, 1)))
 
 
-def _line(values: dict[str, Any], where: str) -> Commitment:
+def _parse_commitment(values: dict[str, Any], where: str) -> Commitment:
     for key in values:
-        if key not in _KEYS:
-            raise UnknownName("key", key, _KEYS, where)
+        if key not in _LINE_KEYS:
+            raise UnknownName("key", key, _LINE_KEYS, where)
     case = values.get("case")
     if not isinstance(case, dict) or not case:
         raise BadInput(f'{where}: case is {excerpt(case)}; it must be a table such as {{model = "resnet50"}}')
@@ -148,10 +148,10 @@ def judge(acceptance: Acceptance, attempts: pd.DataFrame, confidence: float = 0.
         attempts: one row per attempt with all metrics and their intervals, failed ones included.
         confidence: of the intervals.
     """
-    return [_judged(line, attempts, confidence) for line in acceptance.lines]
+    return [_judge_line(line, attempts, confidence) for line in acceptance.lines]
 
 
-def _judged(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judgement:
+def _judge_line(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judgement:
     chosen = attempts
     for axis, value in line.case.items():
         chosen = chosen[chosen[axis].astype(str) == str(value)]
@@ -169,7 +169,7 @@ def _judged(line: Commitment, attempts: pd.DataFrame, confidence: float) -> Judg
         return Judgement(
             line, "not decided", reason=f"no process has a value of {METRICS[line.metric].title.lower()} ({ended})"
         )
-    found = estimate(done, line.metric, confidence)
+    found = estimate_metric(done, line.metric, confidence)
     value, low, high = found.value, found.low, found.high
     if count < line.repeats:
         reason = f"{count} of {line.repeats} processes"

@@ -29,18 +29,18 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.facts.peaks import DevicePeaks, find_peaks
-from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, ProfileRun, Where
+from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, DeviceIdentity, ProfileRun
 from dlbench.results.bounds_schema import layers_frame
 
 #: Bytes of one element in memory, by precision: autocast may keep all of them in half, so that is the least.
 ELEMENT_BYTES = {"fp32": 4, "tf32": 4, "amp_bf16": 2, "amp_fp16": 2, "bf16": 2, "fp16": 2, "fp8": 1}
 #: Ceilings of these are measured under the other name: products of the same type.
-_SAME_PRODUCTS = {"bf16": "amp_bf16", "fp16": "amp_fp16"}
+_SAME_ARITHMETIC = {"bf16": "amp_bf16", "fp16": "amp_fp16"}
 FLOP, MEMORY = "FLOP", "memory"
 MEASURED, DATASHEET = "measured", "datasheet"
-WAYS = ("forward", "backward")
+DIRECTIONS = ("forward", "backward")
 #: Faster than the bound by more than this says that the operands came from a cache.
-_CACHE_MARGIN = 0.98
+_CACHE_REUSE_MARGIN = 0.98
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Roof:
         """Bytes of one floating-point element."""
         return ELEMENT_BYTES[self.precision]
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """The roof in one line, with its sources."""
         if self.flop_per_s is None and self.bytes_per_s is None:
             return "No peak of this device is known, so there is no bound; run `dlbench ceilings` to measure it."
@@ -67,7 +67,7 @@ class Roof:
         return f"Bound: FLOP at {rate}, bytes at {speed}, {self.precision}."
 
 
-def find_roof(ceilings: pd.DataFrame | None, where: Where, precision: str) -> Roof:
+def find_roof(ceilings: pd.DataFrame | None, where: DeviceIdentity, precision: str) -> Roof:
     """The roof of a device: measured on the same system, else from its datasheet, else unknown.
 
     Args:
@@ -75,11 +75,11 @@ def find_roof(ceilings: pd.DataFrame | None, where: Where, precision: str) -> Ro
         where: the device. On a CPU the number of threads must be the same too.
         precision: as a case names it.
     """
-    alike = _of_system(ceilings, where)
+    alike = _ceilings_of_system(ceilings, where)
     peaks = find_peaks(where.device_name) if where.device_kind != "cpu" else None
-    products = alike["precision"] == _SAME_PRODUCTS.get(precision, precision)
-    flop = _best(alike[alike["kind"].isin(FLOP_KINDS) & products], "best_flop_per_s")
-    moved = _best(alike[alike["kind"].isin(BYTE_KINDS)], "best_bytes_per_s")
+    products = alike["precision"] == _SAME_ARITHMETIC.get(precision, precision)
+    flop = _best_rate(alike[alike["kind"].isin(FLOP_KINDS) & products], "best_flop_per_s")
+    moved = _best_rate(alike[alike["kind"].isin(BYTE_KINDS)], "best_bytes_per_s")
     flop_source, bytes_source = MEASURED, MEASURED
     if flop is None:
         flop, flop_source = (peaks.flop_per_s(precision) if peaks else None), DATASHEET
@@ -93,7 +93,7 @@ def datasheet_bytes_per_s(peaks: DevicePeaks | None) -> float | None:
     return peaks.memory_tb_per_s * 1e12 if peaks and peaks.memory_tb_per_s else None
 
 
-def _of_system(ceilings: pd.DataFrame | None, where: Where) -> pd.DataFrame:
+def _ceilings_of_system(ceilings: pd.DataFrame | None, where: DeviceIdentity) -> pd.DataFrame:
     columns = ["kind", "precision", "best_flop_per_s", "best_bytes_per_s"]
     if ceilings is None or ceilings.empty:
         return pd.DataFrame(columns=columns)
@@ -105,7 +105,7 @@ def _of_system(ceilings: pd.DataFrame | None, where: Where) -> pd.DataFrame:
     return ceilings[same]
 
 
-def _best(rows: pd.DataFrame, column: str) -> float | None:
+def _best_rate(rows: pd.DataFrame, column: str) -> float | None:
     values = pd.to_numeric(rows[column], errors="coerce").to_numpy(dtype=float)
     values = values[np.isfinite(values) & (values > 0)]
     return float(values.max()) if values.size else None
@@ -138,17 +138,17 @@ def layer_bounds(layers: pd.DataFrame, roof: Roof) -> pd.DataFrame:
         `bound_s`, `limited_by`, `lost_s` (time above the bound), `distance` (time over bound) and `note`.
     """
     rows = [_layer_row(layer, roof) for layer in layers.to_dict("records")]
-    frame = pd.DataFrame(rows, columns=_COLUMNS)
-    for name in _NUMBERS:
+    frame = pd.DataFrame(rows, columns=_BOUND_COLUMNS)
+    for name in _NUMBER_COLUMNS:
         frame[name] = pd.to_numeric(frame[name]).astype(float)
     # Without a roof only what has no work at all has a bound.
     order = ["time_s"] if roof.flop_per_s is None and roof.bytes_per_s is None else ["lost_s", "time_s"]
     return frame.sort_values(order, ascending=False, kind="stable", ignore_index=True)
 
 
-_NUMBERS = [f"{way}_{name}" for way in WAYS for name in ("s", "flop", "bytes", "bound_s")]
-_NUMBERS += ["time_s", "bound_s", "lost_s", "distance"]
-_COLUMNS = ["layer", "kind", *_NUMBERS, "forward_limit", "backward_limit", "limited_by", "note"]
+_NUMBER_COLUMNS = [f"{way}_{name}" for way in DIRECTIONS for name in ("s", "flop", "bytes", "bound_s")]
+_NUMBER_COLUMNS += ["time_s", "bound_s", "lost_s", "distance"]
+_BOUND_COLUMNS = ["layer", "kind", *_NUMBER_COLUMNS, "forward_limit", "backward_limit", "limited_by", "note"]
 
 
 def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
@@ -156,7 +156,7 @@ def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
     counts = layer["note"] if isinstance(layer.get("note"), str) else ""
     row: dict[str, Any] = {"layer": layer["layer"], "kind": layer["kind"], "note": counts}
     limits: dict[str, float] = {}
-    for way in WAYS:
+    for way in DIRECTIONS:
         moved = layer[f"{way}_elements"] * roof.element_bytes + layer[f"{way}_fixed_bytes"]
         bound_s, limit = time_bound(layer[f"{way}_flop"], moved, roof)
         row |= {f"{way}_s": median_time(layer[f"{way}_s"]), f"{way}_flop": layer[f"{way}_flop"]}
@@ -166,7 +166,7 @@ def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
         if row[f"{way}_s"] is None and moved:
             row["note"] = "; ".join(filter(None, (counts, f"no usable {way} time")))
     row["limited_by"] = max(limits, key=lambda limit: limits[limit]) if limits else None
-    known = [way for way in WAYS if row[f"{way}_s"] is not None]
+    known = [way for way in DIRECTIONS if row[f"{way}_s"] is not None]
     if not known:
         return row
     row["time_s"] = sum(row[f"{way}_s"] for way in known)
@@ -176,7 +176,7 @@ def _layer_row(layer: dict[Any, Any], roof: Roof) -> dict[str, Any]:
         row["lost_s"] = row["time_s"] - row["bound_s"]
         if row["bound_s"] > 0:
             row["distance"] = row["time_s"] / row["bound_s"]
-            if row["distance"] < _CACHE_MARGIN and not row["note"]:
+            if row["distance"] < _CACHE_REUSE_MARGIN and not row["note"]:
                 row["note"] = "from cache" if row["limited_by"] == MEMORY else "above the measured peak"
     return row
 
@@ -222,16 +222,16 @@ def network_bound(layers: pd.DataFrame, roof: Roof, step_s: Sequence[float], opt
         optimizer_bytes: what the update must at least move.
     """
     step = median_time(step_s)
-    columns = [f"{way}_bound_s" for way in WAYS]
+    columns = [f"{way}_bound_s" for way in DIRECTIONS]
     optimizer_s = time_bound(0, optimizer_bytes, roof)[0]
-    flop = float(layers[[f"{way}_flop" for way in WAYS]].to_numpy(dtype=float).sum())
+    flop = float(layers[[f"{way}_flop" for way in DIRECTIONS]].to_numpy(dtype=float).sum())
     flop_s = time_bound(flop, 0, roof)[0]
     if layers.empty or flop_s is None or bool(layers[columns].isna().to_numpy().any()):
         return NetworkBound(None, None, optimizer_s, step)
     return NetworkBound(flop_s, float(layers[columns].to_numpy().sum()) - flop_s, optimizer_s, step)
 
 
-def coverage(run: ProfileRun) -> float | None:
+def layers_time_share(run: ProfileRun) -> float | None:
     """What share of the profiled steps' time is in the layers' own times."""
     total = sum(t for t in run.hooked_step_s if t is not None)
     inside = sum(t or 0.0 for layer in run.layers for t in (*layer.forward_s, *layer.backward_s))

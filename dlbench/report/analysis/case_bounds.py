@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from dlbench.report.analysis.bounds import MEASURED, Roof, find_roof, layer_bounds, network_bound
-from dlbench.results.bounds_records import ProfileRun, Where
+from dlbench.results.bounds_records import DeviceIdentity, ProfileRun
 from dlbench.results.bounds_schema import layers_frame
 from dlbench.results.bounds_store import StoredBounds
 
 #: What decides of a case's layers and their work.
-_WORK = ("model", "network_key", "mode", "batch_size", "optimizer")
-_DEVICE = ("system_key", "device", "device_name", "threads", "precision")
+_WORK_COLUMNS = ("model", "network_key", "mode", "batch_size", "optimizer")
+_DEVICE_COLUMNS = ("system_key", "device", "device_name", "threads", "precision")
 
 
 def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds) -> pd.DataFrame:
@@ -27,18 +27,18 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
         stored: of any systems; work is that of the network on whatever device, rates are of the same system.
     """
     peaks, bounds = np.full(len(attempts), np.nan), np.full(len(attempts), np.nan)
-    works = {_work(run): run for run in stored.profiles}
+    works = {_work_key(run): run for run in stored.profiles}
     known = not stored.ceilings.empty or stored.profiles
     cases = _with_threads(attempts, rows) if known else attempts
     cases = cases.assign(network_key=cases["network_key"].astype(object).fillna(""))
-    for device, places in _alike(cases, _DEVICE).items() if known else ():
-        roof = _roof(stored.ceilings, dict(zip(_DEVICE, device, strict=True)))
+    for device, places in _group_by_values(cases, _DEVICE_COLUMNS).items() if known else ():
+        roof = _roof_of_device(stored.ceilings, dict(zip(_DEVICE_COLUMNS, device, strict=True)))
         if roof.flop_source == MEASURED:
             peaks[places] = roof.flop_per_s
-        for (*work, compiled), same in _alike(cases.iloc[places], (*_WORK, "compile")).items():
+        for (*work, compiled), same in _group_by_values(cases.iloc[places], (*_WORK_COLUMNS, "compile")).items():
             # What a compiler fuses moves fewer bytes than are counted.
             if tuple(work) in works and compiled == "off":
-                bounds[np.asarray(places)[same]] = _bound_s(works[tuple(work)], roof)
+                bounds[np.asarray(places)[same]] = _network_bound_s(works[tuple(work)], roof)
     devices = attempts["nodes"] * attempts["devices_per_node"]
     return attempts.assign(
         measured_peak=peaks,
@@ -48,9 +48,9 @@ def with_bounds(attempts: pd.DataFrame, rows: pd.DataFrame, stored: StoredBounds
     )
 
 
-def _work(run: ProfileRun) -> tuple[Any, ...]:
+def _work_key(run: ProfileRun) -> tuple[Any, ...]:
     values = run.case | {"network_key": run.network_key}
-    return tuple(values[name] for name in _WORK)
+    return tuple(values[name] for name in _WORK_COLUMNS)
 
 
 def _with_threads(attempts: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def _with_threads(attempts: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return attempts.assign(threads=attempts["attempt_id"].map(first["system_torch_threads"]))
 
 
-def _alike(cases: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
+def _group_by_values(cases: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], list[int]]:
     """The places of the cases that agree in these columns, by their values; what is missing is None."""
     columns = [cases[name].astype(object).where(cases[name].notna(), None) for name in names]
     groups: dict[tuple[Any, ...], list[int]] = {}
@@ -67,8 +67,8 @@ def _alike(cases: pd.DataFrame, names: Sequence[str]) -> dict[tuple[Any, ...], l
     return groups
 
 
-def _roof(ceilings: pd.DataFrame, device: dict[str, Any]) -> Roof:
-    where = Where(
+def _roof_of_device(ceilings: pd.DataFrame, device: dict[str, Any]) -> Roof:
+    where = DeviceIdentity(
         system_key=device["system_key"] or "",
         device_kind=device["device"] or "",
         device_name=device["device_name"],
@@ -77,6 +77,6 @@ def _roof(ceilings: pd.DataFrame, device: dict[str, Any]) -> Roof:
     return find_roof(ceilings, where, device["precision"])
 
 
-def _bound_s(run: ProfileRun, roof: Roof) -> float:
+def _network_bound_s(run: ProfileRun, roof: Roof) -> float:
     found = network_bound(layer_bounds(layers_frame(run.layers), roof), roof, (), run.optimizer_bytes).bound_s
     return np.nan if found is None else found

@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlbench.report.analysis import derive
-from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
+from dlbench.report.analysis import derived_metrics
+from dlbench.results.records import CHOSEN_CLOCK_REASONS, POWER_CAP_REASON
 
 #: A host window that differs from the device's by more than this is flagged.
 CLOCK_GAP_LIMIT = 0.01
 #: Warnings about the energy, which do not touch the times.
-_OF_ENERGY = ["meters disagree", "short energy window"]
+_ENERGY_WARNINGS = ["meters disagree", "short energy window"]
 #: In a table's cell, where no sentence leads to them.
-_SHORT = {
+_SHORT_NAMES = {
     "at its power limit": "power limit",
     "on a shared device": "shared device",
     "with device errors": "device errors",
@@ -31,9 +31,9 @@ _SHORT = {
     "with a partial FLOP count": "partial FLOP",
     "with FLOP that differ by step": "varying FLOP",
 }
-_BUSY = _SHORT["on a busy host"]
+_BUSY_HOST = _SHORT_NAMES["on a busy host"]
 #: How much of the cores others took, in the words of the warning.
-_SHARE = re.compile(r"^busy_host: .*?(\d+)%")
+_BUSY_SHARE_PATTERN = re.compile(r"^busy_host: .*?(\d+)%")
 
 
 def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
@@ -45,25 +45,28 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
     """
     # Without an energy no warning about it is needed.
     metered = cases["energy_per_image"].notna()
-    warnings, reasons = _Distinct.of(cases["warnings"]), _Distinct.of(cases["throttle_reasons"])
+    warnings, reasons = (
+        _DistinctCells.from_column(cases["warnings"]),
+        _DistinctCells.from_column(cases["throttle_reasons"]),
+    )
     return pd.DataFrame(
         {
             "unstable": cases["status"] == "unstable",
-            "throttled": reasons.where(lambda cell: bool(_slowed_by(cell) - {POWER_CAP})),
-            "at its power limit": reasons.where(lambda cell: POWER_CAP in _slowed_by(cell)),
-            "not warmed up": _Distinct.of(cases["steady"]).where(lambda steady: steady is False),
-            "with ranks missing": warnings.where(partial(_says, "missing_ranks")),
+            "throttled": reasons.rows_where(lambda cell: bool(_throttle_reasons(cell) - {POWER_CAP_REASON})),
+            "at its power limit": reasons.rows_where(lambda cell: POWER_CAP_REASON in _throttle_reasons(cell)),
+            "not warmed up": _DistinctCells.from_column(cases["steady"]).rows_where(lambda steady: steady is False),
+            "with ranks missing": warnings.rows_where(partial(_has_warning, "missing_ranks")),
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
-            "with device errors": warnings.where(_has_device_errors),
-            "on a busy host": warnings.where(partial(_says, "busy_host")),
-            "limited by the host": warnings.where(partial(_says, "host_bound")),
-            "with settings reset": warnings.where(partial(_says, "settings_reset")),
-            "with a partial FLOP count": warnings.where(partial(_says, "flop_partial")),
-            "with FLOP that differ by step": warnings.where(partial(_says, "flop_varies")),
-            "uneven steps": derive.uneven(cases),
+            "with device errors": warnings.rows_where(_has_device_errors),
+            "on a busy host": warnings.rows_where(partial(_has_warning, "busy_host")),
+            "limited by the host": warnings.rows_where(partial(_has_warning, "host_bound")),
+            "with settings reset": warnings.rows_where(partial(_has_warning, "settings_reset")),
+            "with a partial FLOP count": warnings.rows_where(partial(_has_warning, "flop_partial")),
+            "with FLOP that differ by step": warnings.rows_where(partial(_has_warning, "flop_varies")),
+            "uneven steps": derived_metrics.has_uneven_steps(cases),
             "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
-            "meters disagree": metered & warnings.where(partial(_says, "energy_mismatch")),
-            "short energy window": metered & warnings.where(partial(_says, "short_energy_window")),
+            "meters disagree": metered & warnings.rows_where(partial(_has_warning, "energy_mismatch")),
+            "short energy window": metered & warnings.rows_where(partial(_has_warning, "short_energy_window")),
         },
         index=cases.index,
         dtype=bool,
@@ -71,33 +74,33 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class _Distinct:
+class _DistinctCells:
     """The different cells of a column, and which of them each row has: a large store repeats few lists of texts."""
 
     cells: list[object]
     codes: NDArray[np.int64]
 
     @staticmethod
-    def of(column: pd.Series) -> _Distinct:
+    def from_column(column: pd.Series) -> _DistinctCells:
         cells = column.tolist()
         # By identity, for a list has no hash.
         codes, ids = pd.factorize(np.fromiter(map(id, cells), np.int64, len(cells)))
         by_id = dict(zip(map(id, cells), cells, strict=True))
-        return _Distinct([by_id[number] for number in ids.tolist()], codes)
+        return _DistinctCells([by_id[number] for number in ids.tolist()], codes)
 
-    def where(self, holds: Callable[[object], bool]) -> NDArray[np.bool_]:
+    def rows_where(self, holds: Callable[[object], bool]) -> NDArray[np.bool_]:
         """The rows whose cell fulfils a condition."""
         found: NDArray[np.bool_] = np.fromiter(map(holds, self.cells), bool, len(self.cells))[self.codes]
         return found
 
 
-def per_case(cases: pd.DataFrame) -> list[str]:
+def warnings_per_process(cases: pd.DataFrame) -> list[str]:
     """The warnings of each process in short words, except that it is unstable, which its status says."""
     found = warning_flags(cases).drop(columns="unstable")
-    names = [_SHORT.get(str(name), str(name)) for name in found.columns]
+    names = [_SHORT_NAMES.get(str(name), str(name)) for name in found.columns]
     said = [[name for name, holds in zip(names, row, strict=True) if holds] for row in found.to_numpy()]
     return [
-        ", ".join(f"{name}{_share(warnings)}" if name == _BUSY else name for name in of_one)
+        ", ".join(f"{name}{_busy_share_text(warnings)}" if name == _BUSY_HOST else name for name in of_one)
         for of_one, warnings in zip(said, cases["warnings"], strict=True)
     ]
 
@@ -112,51 +115,51 @@ def with_warnings(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
     if cases.empty:
         return cases.assign(warning_words=[])
     keys = ["number", "system_id"]
-    words = processes[keys].assign(warning_words=per_case(processes)).groupby(keys)["warning_words"]
-    return cases.join(words.agg(_together), on=keys)
+    words = processes[keys].assign(warning_words=warnings_per_process(processes)).groupby(keys)["warning_words"]
+    return cases.join(words.agg(_join_distinct), on=keys)
 
 
-def describe(case: Mapping[Any, Any] | pd.Series) -> str:
+def describe_status(case: Mapping[Any, Any] | pd.Series) -> str:
     """The status of a case of `with_warnings`, unless it is ok, and its warnings; "" without any."""
     return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["warning_words"]) if part)
 
 
-def of_all(cases: pd.DataFrame, with_energy: bool) -> str:
+def summarize_warnings(cases: pd.DataFrame, with_energy: bool) -> str:
     """The warnings of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
     found = warning_flags(cases)
-    counts = (found if with_energy else found.drop(columns=_OF_ENERGY)).sum()
+    counts = (found if with_energy else found.drop(columns=_ENERGY_WARNINGS)).sum()
     several = len(cases) > 1
     said = [f"{count} of {len(cases)} {name}" if several else str(name) for name, count in counts.items() if count]
     return ", ".join(said)
 
 
-def _slowed_by(reasons: object) -> set[str]:
-    return {str(reason) for reason in _items(reasons)} - set(CHOSEN_CLOCKS)
+def _throttle_reasons(reasons: object) -> set[str]:
+    return {str(reason) for reason in _cell_items(reasons)} - set(CHOSEN_CLOCK_REASONS)
 
 
-def _says(code: str, warnings: object) -> bool:
-    return any(str(warning).startswith(f"{code}:") for warning in _items(warnings))
+def _has_warning(code: str, warnings: object) -> bool:
+    return any(str(warning).startswith(f"{code}:") for warning in _cell_items(warnings))
 
 
 def _has_device_errors(warnings: object) -> bool:
-    return any(_says(code, warnings) for code in ("ecc_uncorrected", "xid"))
+    return any(_has_warning(code, warnings) for code in ("ecc_uncorrected", "xid"))
 
 
-def _together(said: pd.Series[str]) -> str:
+def _join_distinct(said: pd.Series[str]) -> str:
     """Each of the warnings once, in their order."""
     parts = [part for words in said for part in words.split(", ") if part]
     # Of a busy host the share of the worst process.
-    busy = [part for part in parts if part.startswith(_BUSY)]
+    busy = [part for part in parts if part.startswith(_BUSY_HOST)]
     worst = max(busy, key=lambda part: int("".join(filter(str.isdigit, part)) or 0), default="")
     return ", ".join(dict.fromkeys(worst if part in busy else part for part in parts))
 
 
-def _share(warnings: object) -> str:
+def _busy_share_text(warnings: object) -> str:
     """How much of the host's cores others took: " 63 %"."""
-    found = [match[1] for warning in _items(warnings) if (match := _SHARE.match(str(warning)))]
+    found = [match[1] for warning in _cell_items(warnings) if (match := _BUSY_SHARE_PATTERN.match(str(warning)))]
     return f" {found[0]} %" if found else ""
 
 
-def _items(cell: object) -> Sequence[object]:
+def _cell_items(cell: object) -> Sequence[object]:
     """What a cell holds; nothing where it is empty."""
     return cell if isinstance(cell, list | tuple | np.ndarray) else ()  # type: ignore[return-value]

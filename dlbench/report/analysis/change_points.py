@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 MIN_POINTS = 8
 #: No level is shorter than this: a single day is a spike.
 MIN_SEGMENT = 3
-_NORMAL = 1.4826
-_SPIKE = 3.0
+_MAD_TO_SD = 1.4826
+_SPIKE_SDS = 3.0
 
 
 def level_changes(values: NDArray[np.float64], false_alarms: float, spreads: Sequence[int] = ()) -> list[int]:
@@ -37,14 +37,16 @@ def level_changes(values: NDArray[np.float64], false_alarms: float, spreads: Seq
     if values.size < MIN_POINTS:
         return []
     edges = [0, *spreads, values.size]
-    noise = np.concatenate([np.full(b - a, noise_of(values[a:b])) for a, b in pairwise(edges)])
+    noise = np.concatenate([np.full(b - a, neighbour_noise(values[a:b])) for a, b in pairwise(edges)])
     if not (noise > 0).all():
         return []
-    reach = _SPIKE * noise
+    reach = _SPIKE_SDS * noise
     middle = _local_medians(values)
     cleaned = np.clip(values, middle - reach, middle + reach)
     scaled = (cleaned - np.median(cleaned)) / noise
-    return _segments(_uncorrelated(scaled, np.diff((values - np.median(values)) / noise)), false_alarms)
+    return _change_indices(
+        _scale_by_long_run_noise(scaled, np.diff((values - np.median(values)) / noise)), false_alarms
+    )
 
 
 def spread_changes(values: NDArray[np.float64], false_alarms: float) -> list[int]:
@@ -56,12 +58,12 @@ def spread_changes(values: NDArray[np.float64], false_alarms: float) -> list[int
     if distances.size < MIN_POINTS or np.unique(distances).size < distances.size // 2:
         return []
     scores = stats.norm.ppf((stats.rankdata(distances) - 0.5) / distances.size)
-    return [2 * index for index in _segments(scores, false_alarms)]
+    return [2 * index for index in _change_indices(scores, false_alarms)]
 
 
-def noise_of(values: NDArray[np.float64]) -> float:
+def neighbour_noise(values: NDArray[np.float64]) -> float:
     """Standard deviation of the noise between neighbours; NaN for fewer than two values."""
-    return float(_NORMAL * np.median(np.abs(np.diff(values))) / math.sqrt(2)) if values.size > 1 else math.nan
+    return float(_MAD_TO_SD * np.median(np.abs(np.diff(values))) / math.sqrt(2)) if values.size > 1 else math.nan
 
 
 def _local_medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -70,12 +72,12 @@ def _local_medians(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return medians
 
 
-def _uncorrelated(scaled: NDArray[np.float64], differences: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scale_by_long_run_noise(scaled: NDArray[np.float64], differences: NDArray[np.float64]) -> NDArray[np.float64]:
     """The series in units of its long-run noise, where neighbours are correlated (AR(1) with correlation rho).
 
     Differences of such noise have lag-one correlation -(1 - rho) / 2, and shifts hardly change it.
     """
-    limit = _SPIKE * _NORMAL * float(np.median(np.abs(differences)))
+    limit = _SPIKE_SDS * _MAD_TO_SD * float(np.median(np.abs(differences)))
     clipped = np.clip(differences, -limit, limit)
     power = float(np.sum(clipped * clipped))
     rho = 1 + 2 * float(np.sum(clipped[:-1] * clipped[1:])) / power if power else 0.0
@@ -85,7 +87,7 @@ def _uncorrelated(scaled: NDArray[np.float64], differences: NDArray[np.float64])
     return scaled * ((1 - rho) / math.sqrt(1 + rho))
 
 
-def _segments(scaled: NDArray[np.float64], false_alarms: float) -> list[int]:
+def _change_indices(scaled: NDArray[np.float64], false_alarms: float) -> list[int]:
     import ruptures
 
     search = ruptures.KernelCPD(kernel="linear", min_size=MIN_SEGMENT).fit(scaled.reshape(-1, 1))

@@ -8,11 +8,17 @@ from statistics import fmean
 
 import pandas as pd
 
-from dlbench.report.analysis.case_warnings import of_all
-from dlbench.report.analysis.comparison_statistics import Comparison, compare, correct
-from dlbench.report.analysis.derive import NO_KEY
-from dlbench.report.analysis.matching import IDENTITY, Group, Rules, is_known, setting_between
-from dlbench.reruns import MIN_PROCESSES
+from dlbench.process_statistics import MIN_PROCESSES
+from dlbench.report.analysis.case_warnings import summarize_warnings
+from dlbench.report.analysis.comparison_matching import (
+    IDENTITY_COLUMNS,
+    AttemptGroup,
+    ComparisonRules,
+    is_known,
+    setting_of_groups,
+)
+from dlbench.report.analysis.comparison_statistics import Comparison, compare, correct_by_holm
+from dlbench.report.analysis.derived_metrics import NO_KEY_TEXT
 from dlbench.results.records import DONE_STATUSES
 from dlbench.table import Cell
 
@@ -26,7 +32,7 @@ _ENERGY_WORDS = {"faster": "less", "slower": "more"}
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparisonLine:
     """One case: what was found about it, or why nothing can be."""
 
     setting: dict[str, Cell]
@@ -34,56 +40,58 @@ class Line:
     comparison: Comparison | None = None
     base: float | None = None  # geometric mean over processes of their medians, in the metric's unit
     target: float | None = None
-    note: str = ""  # beside what `caveat_of` the comparison says
-    lost: bool = False  # measured in BASE, and failed in TARGET: see `_is_lost`
+    note: str = ""  # beside what `comparison_caveat` the comparison says
+    lost: bool = False  # measured in BASE, and failed in TARGET: see `_is_lost_in_target`
     in_base: bool = True  # BASE measured it; what it did not cannot regress
 
 
-def line_of(base: Group, target: Group, rules: Rules) -> Line:
-    """The line of one case that both sides have; its verdict waits for `corrected`."""
-    setting = setting_between(base, target)
+def comparison_line(base: AttemptGroup, target: AttemptGroup, rules: ComparisonRules) -> ComparisonLine:
+    """The line of one case that both sides have; its verdict waits for `with_corrected_verdicts`."""
+    setting = setting_of_groups(base, target)
     for side, group in (("BASE", base), ("TARGET", target)):
-        reason = _mixture(group, side, rules)
+        reason = _why_mixed(group, side, rules)
         if reason:
-            return Line(setting, "refused", note=reason)
-    failed = [_failure(group, side, rules) for side, group in (("BASE", base), ("TARGET", target)) if group.good.empty]
+            return ComparisonLine(setting, "refused", note=reason)
+    failed = [
+        _failure_text(group, side, rules) for side, group in (("BASE", base), ("TARGET", target)) if group.good.empty
+    ]
     if failed:
-        return Line(setting, "failed", note="; ".join(failed), lost=_is_lost(base, target))
-    reason = unlike_meters(base.good, target.good, ("BASE", "TARGET"), rules)
+        return ComparisonLine(setting, "failed", note="; ".join(failed), lost=_is_lost_in_target(base, target))
+    reason = meter_mismatch(base.good, target.good, ("BASE", "TARGET"), rules)
     if reason:
-        return Line(setting, "refused", note=reason)
+        return ComparisonLine(setting, "refused", note=reason)
     few = min(len(base.good), len(target.good)) < MIN_PROCESSES
     work = work_of(base.good, target.good, rules)
-    a, b = processes_of(base.good, rules, few, work[0]), processes_of(target.good, rules, few, work[1])
+    a, b = process_samples(base.good, rules, few, work[0]), process_samples(target.good, rules, few, work[1])
     result = compare(a, b, rules.confidence, rules.margin, rules.between_processes, rules.metric != "step_time")
-    notes = [*_other_network(base.good, target.good), *note_of_work(work, ("BASE", "TARGET"))]
+    notes = [*_network_notes(base.good, target.good), *note_of_work(work, ("BASE", "TARGET"))]
     for side, group in (("BASE", base), ("TARGET", target)):
-        notes += flags(group.good, side, rules)
+        notes += process_flags(group.good, side, rules)
         if not group.bad.empty:
-            notes.append(f"{side}: {len(group.bad)} left out, {_failure(group, side, rules).partition(': ')[2]}")
-    middles = middle(base.good, rules, work[0]), middle(target.good, rules, work[1])
-    return Line(setting, "", result, *middles, "; ".join(notes), _is_lost(base, target))
+            notes.append(f"{side}: {len(group.bad)} left out, {_failure_text(group, side, rules).partition(': ')[2]}")
+    middles = mean_of_medians(base.good, rules, work[0]), mean_of_medians(target.good, rules, work[1])
+    return ComparisonLine(setting, "", result, *middles, "; ".join(notes), _is_lost_in_target(base, target))
 
 
-def _other_network(base: pd.DataFrame, target: pd.DataFrame) -> list[str]:
+def _network_notes(base: pd.DataFrame, target: pd.DataFrame) -> list[str]:
     """A note where the model's name stands for another network on each side."""
-    keys = [side["network_key"].fillna("").iloc[0] or NO_KEY for side in (base, target)]
+    keys = [side["network_key"].fillna("").iloc[0] or NO_KEY_TEXT for side in (base, target)]
     return [] if keys[0] == keys[1] else [f"the network differs: {keys[0]} in BASE, {keys[1]} in TARGET"]
 
 
-def _is_lost(base: Group, target: Group) -> bool:
+def _is_lost_in_target(base: AttemptGroup, target: AttemptGroup) -> bool:
     """Whether a case that BASE measured fails in TARGET: always, or sometimes where it never did in BASE."""
-    if base.good.empty or _failures(target).empty:
+    if base.good.empty or _failed_attempts(target).empty:
         return False
-    return target.good.empty or _failures(base).empty
+    return target.good.empty or _failed_attempts(base).empty
 
 
-def _failures(group: Group) -> pd.DataFrame:
+def _failed_attempts(group: AttemptGroup) -> pd.DataFrame:
     """The attempts that failed by themselves; one that was preempted, or lacks the metric alone, did not."""
     return group.bad[~group.bad["status"].isin((*DONE_STATUSES, "preempted"))]
 
 
-def unlike_meters(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rules: Rules) -> str:
+def meter_mismatch(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rules: ComparisonRules) -> str:
     """Why the energies of two sides are not of one thing: meters of several kinds or scopes; "" where they are."""
     for column in ("energy_source", "energy_scope") if rules.metric == "energy_per_image" else ():
         meters = [sorted(set(side[column].fillna("unknown").astype(str))) for side in (a, b)]
@@ -93,7 +101,7 @@ def unlike_meters(a: pd.DataFrame, b: pd.DataFrame, names: tuple[str, str], rule
 
 
 #: In what settings of one CPU differ.
-_SETTINGS = (
+_CPU_SETTINGS = (
     ("system_torch_threads", "threads"),
     ("system_cpu_cores", "cores"),
     ("system_cpu_threads", "logical cores"),
@@ -101,11 +109,11 @@ _SETTINGS = (
 )
 
 
-def _mixture(group: Group, side: str, rules: Rules) -> str:
+def _why_mixed(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
     """Why the attempts of a group are no processes of one case: an ignored axis varies, or the system does."""
     option = f"--{side.lower()}-where"
-    every = pd.concat([group.good[list(IDENTITY)], group.bad[list(IDENTITY)]])
-    for name in IDENTITY:
+    every = pd.concat([group.good[list(IDENTITY_COLUMNS)], group.bad[list(IDENTITY_COLUMNS)]])
+    for name in IDENTITY_COLUMNS:
         values = every[name].unique()
         if len(values) > 1:
             shown = " and ".join(map(str, values)) if name != "protocol" else f"{len(values)} kinds"
@@ -122,7 +130,7 @@ def _mixture(group: Group, side: str, rules: Rules) -> str:
         )
     # Records of earlier versions have one key for all settings of a CPU.
     on_cpu = group.good[group.good["device"] == "cpu"]
-    settings = _SETTINGS if on_cpu["system_id"].nunique() > 1 else _SETTINGS[:1]
+    settings = _CPU_SETTINGS if on_cpu["system_id"].nunique() > 1 else _CPU_SETTINGS[:1]
     for column, noun in settings:
         counts = sorted(int(count) for count in on_cpu[column].dropna().unique())
         if len(counts) > 1:
@@ -131,8 +139,8 @@ def _mixture(group: Group, side: str, rules: Rules) -> str:
     return ""
 
 
-def _failure(group: Group, side: str, rules: Rules) -> str:
-    failures = _failures(group)
+def _failure_text(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
+    failures = _failed_attempts(group)
     last = (group.bad if failures.empty else failures).iloc[-1]
     if last["status"] not in DONE_STATUSES:
         error = (
@@ -146,13 +154,13 @@ def _failure(group: Group, side: str, rules: Rules) -> str:
     return f"{side}: {last['status']}, but without usable step times (none, NaN, zero or negative)"
 
 
-def flags(good: pd.DataFrame, side: str, rules: Rules) -> list[str]:
+def process_flags(good: pd.DataFrame, side: str, rules: ComparisonRules) -> list[str]:
     """What makes these processes worth a second look."""
-    said = of_all(good, with_energy=rules.metric == "energy_per_image")
+    said = summarize_warnings(good, with_energy=rules.metric == "energy_per_image")
     return [f"{side}: {said}"] if said else []
 
 
-def work_of(a: pd.DataFrame, b: pd.DataFrame, rules: Rules) -> tuple[int, int]:
+def work_of(a: pd.DataFrame, b: pd.DataFrame, rules: ComparisonRules) -> tuple[int, int]:
     """By what to divide the values of each side: the samples of a step where their steps differ in it, else 1."""
     first, second = (
         math.prod(int(side[axis].iloc[0]) for axis in ("batch_size", "nodes", "devices_per_node")) for side in (a, b)
@@ -167,19 +175,19 @@ def note_of_work(work: tuple[int, int], names: tuple[str, str]) -> list[str]:
     return [f"times are per sample: a step has {work[0]} in {names[0]}, {work[1]} in {names[1]}"]
 
 
-def processes_of(good: pd.DataFrame, rules: Rules, with_steps: bool, work: int) -> list[list[float]]:
+def process_samples(good: pd.DataFrame, rules: ComparisonRules, with_steps: bool, work: int) -> list[list[float]]:
     """For each process its step times, where its own interval is needed, else its median alone; divided by `work`."""
     if rules.metric == "step_time" and (with_steps or len(good) < MIN_PROCESSES):
         return [(samples / work).tolist() for samples in good["samples"]]
     return [[float(value) / work] for value in good[rules.metric]]
 
 
-def middle(good: pd.DataFrame, rules: Rules, work: int) -> float:
+def mean_of_medians(good: pd.DataFrame, rules: ComparisonRules, work: int) -> float:
     """Geometric mean over processes of their medians, in the metric's unit; divided by `work`."""
     return math.exp(fmean(math.log(value) for value in good[rules.metric])) / work
 
 
-def caveat_of(result: Comparison) -> str:
+def comparison_caveat(result: Comparison) -> str:
     """What has to be known beside the verdict. An interval from an assumed spread is no measurement: none is shown."""
     if (result.low is None and not result.without_spread) or result.basis == "assumed":
         counts = f"{result.num_processes_a} against {result.num_processes_b} processes"
@@ -190,12 +198,12 @@ def caveat_of(result: Comparison) -> str:
     return result.caveat
 
 
-def corrected(lines: list[Line], metric: str) -> list[Line]:
+def with_corrected_verdicts(lines: list[ComparisonLine], metric: str) -> list[ComparisonLine]:
     """The lines with verdicts; those of a difference hold for all of them together."""
     # Where the spread between processes is only assumed nothing is tested, and the other tests pay nothing for it.
     results = [line.comparison for line in lines if line.comparison]
     tested = [replace(c, p_value=None, low=None, high=None) if c.basis == "assumed" else c for c in results]
-    compared = iter(correct(tested))
+    compared = iter(correct_by_holm(tested))
     finished = []
     for line in lines:
         if line.comparison:

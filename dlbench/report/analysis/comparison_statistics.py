@@ -10,15 +10,16 @@ SC15, rules 5 to 8; Kalibera & Jones 2013, ISMM, "Rigorous Benchmarking in Reaso
 - `compare_pairs`: A and B ran in turns; Student's t over the differences within each pair. What drifts over minutes
   is common to both and cancels. This is the way to measure; `DEFAULT_PAIRS` says how many.
 - `compare`: independent processes; Welch's t, which lets the sides differ in variance and number. Its standard errors
-  are those of `reruns.process_interval`, `DRIFT_ALLOWANCE` included.
+  are those of `process_statistics.process_interval`, `DRIFT_ALLOWANCE` included.
 - Fewer than three processes on a side cannot show how processes differ. The interval is then widened by a spread that
   is assumed, and the verdict stays `not decided`: on a shared machine of two cores, 24 fresh processes of one program
   had medians from 10 to 30 ms, each with an interval of its own of ±8 %. Only who knows the spread of a machine, from
   earlier repeats, and states it (`between_processes`) gets a verdict.
 
-Over many comparisons, `correct` applies Holm's correction (1979, Scandinavian J. of Statistics 6(2)): the chance of
-even one false "faster" or "slower" in the whole table stays below 5 %, whatever their dependence. Benjamini-Hochberg
-would find a little more, but lets a share of the findings be false, and each line may be what money is spent by.
+Over many comparisons, `correct_by_holm` applies Holm's correction (1979, Scandinavian J. of Statistics 6(2)): the
+chance of even one false "faster" or "slower" in the whole table stays below 5 %, whatever their dependence.
+Benjamini-Hochberg would find a little more, but lets a share of the findings be false, and each line may be what money
+is spent by.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ from functools import lru_cache
 from statistics import fmean, median, stdev
 from typing import Literal
 
-from dlbench import reruns, units
+from dlbench import process_statistics, units
 from dlbench.errors import InvalidMeasurement
-from dlbench.reruns import DRIFT_ALLOWANCE, MIN_PROCESSES
+from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.stats import Interval, checked_times, median_interval, relative_iqr
 
 #: Pairs of processes that `dlbench ab` runs unless told otherwise. With ten, a slowdown of 3 % is called slower in at
@@ -60,7 +61,7 @@ class Comparison:
     high: float | None
     confidence: float
     p_value: float | None  # two-sided, of "no difference"
-    adjusted_p_value: float | None  # the same until `correct` has seen all comparisons of a table
+    adjusted_p_value: float | None  # the same until `correct_by_holm` has seen all comparisons of a table
     num_processes_a: int  # of several cases: of the case with the fewest
     num_processes_b: int
     basis: Basis
@@ -90,7 +91,7 @@ class Comparison:
         """How many more processes on each side would decide, if they differ as the ones so far; 0 where it is decided.
 
         A verdict falls where the interval excludes 1, or lies within the margin. None where nothing shows how processes
-        differ, or where more than `reruns.MOST_PROCESSES` would be needed.
+        differ, or where more than `process_statistics.MAX_PROCESSES` would be needed.
         """
         if self.verdict != "not decided":
             return 0
@@ -109,15 +110,15 @@ class Comparison:
             degrees = n - 1 if self.basis == "pairs" else 2 * (n - 1)
             unit = spread / math.sqrt(n) if self.basis == "pairs" else spread * math.sqrt(2 / n)
             return (
-                d > reruns.student(degrees, strict) * unit
-                or d + reruns.student(degrees, self.confidence) * unit <= edge
+                d > process_statistics.student_quantile(degrees, strict) * unit
+                or d + process_statistics.student_quantile(degrees, self.confidence) * unit <= edge
             )
 
-        found = reruns.processes_needed(decides, now + 1)
+        found = process_statistics.processes_needed(decides, now + 1)
         return None if found is None else found - now
 
     @property
-    def words(self) -> str:
+    def verdict_text(self) -> str:
         """The verdict as a reader of a page wants it, and what would decide where nothing is decided yet."""
         if self.verdict == "same":
             return f"no difference beyond {units.percent(self.margin)}"
@@ -126,7 +127,7 @@ class Comparison:
         if self.more_runs is None:
             return "not decided"
         unit = "pair" if self.basis == "pairs" else "run"
-        return f"not decided (needs {units.counted(self.more_runs, f'more {unit}')})"
+        return f"not decided (needs {units.count_text(self.more_runs, f'more {unit}')})"
 
     @property
     def is_measured(self) -> bool:
@@ -256,7 +257,7 @@ def compare_pairs(
     return replace(found, chance_b_slower=_chance_of_larger(logs_b, logs_a))
 
 
-def correct(comparisons: Sequence[Comparison]) -> list[Comparison]:
+def correct_by_holm(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The same comparisons, their p-values adjusted by Holm for being read together; verdicts follow.
 
     Intervals stay as they are, each at its own confidence.
@@ -296,10 +297,10 @@ def _conclude(
         from scipy.special import stdtr, stdtrit
 
         reach = float(stdtrit(degrees, (1 + confidence) / 2)) * error
-        low, high = _exp(d - reach), _exp(d + reach)
+        low, high = _bounded_exp(d - reach), _bounded_exp(d + reach)
         p_value = float(2 * stdtr(degrees, -abs(d) / error))
     return Comparison(
-        ratio=_exp(d),
+        ratio=_bounded_exp(d),
         low=low,
         high=high,
         confidence=confidence,
@@ -332,7 +333,7 @@ def _assumed_standard_error(
     than either counts instead. A single value, such as an energy, adds nothing to a stated spread, which holds what
     its window varies by. Else None when a process has too few steps to show anything of itself.
     """
-    sides = [[_window(tuple(steps)) for steps in side] for side in (a, b)]
+    sides = [[_window_spread(tuple(steps)) for steps in side] for side in (a, b)]
     within = [iqr / 1.35 for side in sides for iqr, _ in side]
     observed = [stdev(logs) for logs in (logs_a, logs_b) if len(logs) >= 2]
     between = max([ASSUMED_BETWEEN_PROCESSES, *within, *observed] if stated is None else [stated, *observed])
@@ -348,7 +349,7 @@ def _assumed_standard_error(
 
 
 @lru_cache(maxsize=64)  # in a table of systems each process is held against many
-def _window(steps: tuple[float, ...]) -> tuple[float, Interval | None]:
+def _window_spread(steps: tuple[float, ...]) -> tuple[float, Interval | None]:
     """What one window shows of itself: the relative interquartile range, 0 of a single step, and the interval."""
     return relative_iqr(steps) or 0.0, median_interval(steps, 0.95)
 
@@ -360,6 +361,6 @@ def _chance_of_larger(these: list[float], those: list[float]) -> float:
     return wins / (len(these) * len(those))
 
 
-def _exp(logarithm: float) -> float:
+def _bounded_exp(logarithm: float) -> float:
     """The ratio of a logarithm, within what a float and its inverse hold: intervals of wild processes have no end."""
     return math.exp(max(-_MAX_LOG, min(_MAX_LOG, logarithm)))

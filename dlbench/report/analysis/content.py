@@ -9,29 +9,29 @@ from pathlib import Path
 
 import pandas as pd
 
-from dlbench.report.analysis import accounting, case_bounds, derive
-from dlbench.report.analysis.mix import Work
+from dlbench.report.analysis import case_bounds, derived_metrics, row_accounting
 from dlbench.report.analysis.projection import Prices
+from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.report.loading import machine_state, stores, systems
 from dlbench.results import bounds_store, store
-from dlbench.results.frames import as_objects, release_memory
+from dlbench.results.aggregation import PROCESS_COLUMNS
+from dlbench.results.frame_builder import as_objects, release_memory
 from dlbench.results.records import DONE_STATUSES
-from dlbench.results.reduction import PROCESS
 from dlbench.suites.case import AXES
 
 #: Tables and figures are made of at most so many cases; metrics.csv has all.
-MAX_SHOWN = 1000
+MAX_CASES = 1000
 #: What chapters need of each row besides the facts about its system; metrics stand in `Content.attempts`.
-OF_ROWS = frozenset(
+ROW_COLUMNS = frozenset(
     (
-        *PROCESS,
+        *PROCESS_COLUMNS,
         *("rank", "status", "device_uuid", "energy_j", "energy_window_s", "sm_clock_before_mhz", "sm_clock_after_mhz"),
         *("sm_clock_max_mhz", "forward_flop", "pytorch_forward_flop", "flop_partial", "memory_device_total_bytes"),
         *("source_name", "source_number"),
     )
 )
 #: What is wrong with a case that is said to be measured and has no time that can be a step's.
-UNUSABLE = "no valid step time: there is none, or one is NaN, infinite, zero, negative or impossibly large"
+UNUSABLE_REASON = "no valid step time: there is none, or one is NaN, infinite, zero, negative or impossibly large"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,28 +39,30 @@ class Content:
     """The data behind a report, read once. Each is equal to itself alone, so that what is derived can be remembered."""
 
     sources: tuple[str, ...]
-    rows: pd.DataFrame  # as stored, one per rank: `OF_ROWS` and facts about systems, `system_details` once per system
+    rows: (
+        pd.DataFrame
+    )  # as stored, one per rank: `ROW_COLUMNS` and facts about systems, `system_details` once per system
     attempts: pd.DataFrame  # one per attempt, all metrics and their intervals
     shown: pd.DataFrame  # of each case the attempt that counts, with samples, traces of power, communication
     failed: pd.DataFrame  # of each case without samples the latest attempt
     system_names: dict[str, str]  # by system_id
     skipped: tuple[str, ...]  # parts that could not be read, in words
     left_out: int = 0  # measured cases beyond those that are shown, which stand in metrics.csv alone
-    account: accounting.Account = field(default_factory=lambda: accounting.Account(0, {}, {}))
+    account: row_accounting.RowAccount = field(default_factory=lambda: row_accounting.RowAccount(0, {}, {}))
     baseline: str | None = None  # the name of the system that speedups are over; None for the first
     prices: Prices | None = None
-    mix: tuple[Work, ...] = ()  # the user's own mix of work
+    mix: tuple[WorkShare, ...] = ()  # the user's own mix of work
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
     files: Mapping[str, Path] = field(default_factory=dict)  # of each listed attempt the Parquet file that holds it
     #: Of each attempt the largest median step of its ranks [s], which the history is made of.
     medians: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
-    machine_states: Mapping[str, machine_state.State] = field(default_factory=dict)  # of nodes, by MachineState
+    machine_states: Mapping[str, machine_state.NodeState] = field(default_factory=dict)  # of nodes, by MachineState
 
-    def of_system(self, system_id: str) -> pd.DataFrame:
+    def cases_of_system(self, system_id: str) -> pd.DataFrame:
         """The shown cases of one system."""
         return self.shown[self.shown["system_id"] == system_id]
 
-    def base_of(self, names: Mapping[str, str]) -> str:
+    def baseline_id(self, names: Mapping[str, str]) -> str:
         """The `system_id` of the baseline; the first of `names` where the baseline is not one of them."""
         return next((system for system, name in names.items() if name == self.baseline), next(iter(names)))
 
@@ -72,14 +74,14 @@ class Content:
             warnings.warn(problem, store.SkippedPart, stacklevel=3)
 
 
-def read(
+def read_content(
     sources: Sequence[Path | str],
     baseline: str | None = None,
     prices: Prices | None = None,
-    progress: stores.Progress | None = None,
+    progress: stores.ProgressCallback | None = None,
     max_shown: float | None = None,
     with_rows: bool = True,
-    mix: tuple[Work, ...] = (),
+    mix: tuple[WorkShare, ...] = (),
 ) -> Content:
     """Read the stores and derive everything that a report shows.
 
@@ -88,7 +90,7 @@ def read(
         baseline: the name of the system that speedups are over; None for the first.
         prices: of energy and devices, for what a training costs.
         progress: is told how far the reading is.
-        max_shown: at most so many cases are shown, with their samples; None for `MAX_SHOWN`.
+        max_shown: at most so many cases are shown, with their samples; None for `MAX_CASES`.
         with_rows: keep the rows; those of a large store take more than a gigabyte.
         mix: the user's own work, for a verdict on it.
 
@@ -97,34 +99,36 @@ def read(
         UnknownName: no system is called as the baseline is.
     """
     named = [systems.parse_source(source) for source in sources]
-    loaded = stores.load(named, progress, stores.ROW_COLUMNS if with_rows else stores.METRIC_COLUMNS)
-    states, unread = machine_state.read([source.path for source in named])
+    loaded = stores.load_stores(named, progress, stores.ROW_COLUMNS if with_rows else stores.METRIC_COLUMNS)
+    states, unread = machine_state.read_states([source.path for source in named])
     rows = loaded.rows
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", store.SkippedPart)
-        bounds = bounds_store.read([source.path for source in named])
+        bounds = bounds_store.read_bounds([source.path for source in named])
     names = systems.system_names(rows)
     systems.check_baseline(baseline, names.values())
-    attempts = case_bounds.with_bounds(derive.assembled(rows, loaded.statistics), rows, bounds)
+    attempts = case_bounds.with_bounds(derived_metrics.attempts_from_statistics(rows, loaded.statistics), rows, bounds)
     first = rows[["attempt_id", "system_id", "power_limit_w"]].drop_duplicates("attempt_id").set_index("attempt_id")
     longest = rows.groupby("attempt_id")["gradient_allreduce_s"].max()
     medians = loaded.statistics["slowest_median"].copy()  # a view would keep all statistics
     rows = rows[
-        [name for name in rows if name in OF_ROWS or str(name).startswith("system_")] if with_rows else ["attempt_id"]
+        [name for name in rows if name in ROW_COLUMNS or str(name).startswith("system_")]
+        if with_rows
+        else ["attempt_id"]
     ]
     loaded = replace(loaded, rows=rows, statistics=loaded.statistics.iloc[:0].copy())
     system_id = as_objects(attempts["attempt_id"].map(first["system_id"])).rename("system_id")
-    attempts = pd.concat([derive.with_intervals(attempts), system_id], axis=1)
-    attempts = derive.with_network_names(attempts)
-    latest = derive.current(attempts)
+    attempts = pd.concat([derived_metrics.with_intervals(attempts), system_id], axis=1)
+    attempts = derived_metrics.with_network_names(attempts)
+    latest = derived_metrics.latest_attempts(attempts)
     done = latest["status"].isin(DONE_STATUSES)
     usable = done & latest["steps"].gt(0)
     measured = latest if usable.all() else latest[usable]
-    chosen = choose(measured, MAX_SHOWN if max_shown is None else max_shown)
+    chosen = choose_cases(measured, MAX_CASES if max_shown is None else max_shown)
     if with_rows:
         # Sections look at these case by case, which columns of Arrow's texts are slow at.
         chosen = chosen.astype(dict.fromkeys(chosen.select_dtypes("str"), object))
-    account = _account(loaded, attempts, latest, usable, chosen)
+    account = _account_rows(loaded, attempts, latest, usable, chosen)
     if not with_rows:
         rows, medians = rows.iloc[:0].copy(), medians.iloc[:0].copy()  # slices would keep the memory of all
         loaded = replace(loaded, rows=rows)
@@ -136,7 +140,7 @@ def read(
     shown = pd.concat([chosen, kept.set_index(chosen.index)], axis=1)
     if with_rows:
         shown = shown.copy()  # in one piece, which is faster
-    failed = _failed(latest[~usable])
+    failed = _with_failure_reason(latest[~usable])
     release_memory()
     unread += [str(w.message) for w in caught if issubclass(w.category, store.SkippedPart)]
     return Content(
@@ -155,36 +159,38 @@ def read(
         bounds=bounds,
         medians=medians,
         machine_states=states,
-        files=loaded.files(_listed(attempts, chosen, failed)) if with_rows else {},
+        files=loaded.files(_listed_attempts(attempts, chosen, failed)) if with_rows else {},
     )
 
 
-def _listed(attempts: pd.DataFrame, chosen: pd.DataFrame, failed: pd.DataFrame) -> list[str]:
+def _listed_attempts(attempts: pd.DataFrame, chosen: pd.DataFrame, failed: pd.DataFrame) -> list[str]:
     """The attempts that any table of a report names: of the others it names the newest."""
-    newest = attempts.iloc[-MAX_SHOWN:]
+    newest = attempts.iloc[-MAX_CASES:]
     return list(dict.fromkeys(name for cases in (chosen, failed, newest) for name in cases["attempt_id"]))
 
 
-def _failed(cases: pd.DataFrame) -> pd.DataFrame:
-    return cases.assign(error=cases["error"].mask(cases["status"].isin(DONE_STATUSES), UNUSABLE))
+def _with_failure_reason(cases: pd.DataFrame) -> pd.DataFrame:
+    return cases.assign(error=cases["error"].mask(cases["status"].isin(DONE_STATUSES), UNUSABLE_REASON))
 
 
-def _account(
-    loaded: stores.Loaded, attempts: pd.DataFrame, latest: pd.DataFrame, usable: pd.Series, chosen: pd.DataFrame
-) -> accounting.Account:
+def _account_rows(
+    loaded: stores.LoadedStores, attempts: pd.DataFrame, latest: pd.DataFrame, usable: pd.Series, chosen: pd.DataFrame
+) -> row_accounting.RowAccount:
     """What became of every row that was read."""
-    kinds = pd.Series(accounting.SUPERSEDED, attempts.index, dtype=object)
+    kinds = pd.Series(row_accounting.SUPERSEDED, attempts.index, dtype=object)
     # By the index, not by the ids: `latest` and `chosen` are rows of `attempts`.
-    kinds[derive.lost(attempts) & ~attempts.index.isin(latest.index)] = accounting.LOST
-    kinds[latest.index[~usable]] = accounting.FAILED
-    kinds[latest.index[usable]] = accounting.BEYOND
-    kinds[chosen.index] = accounting.SHOWN
-    return accounting.account(
+    kinds[derived_metrics.is_system_unknown(attempts) & ~attempts.index.isin(latest.index)] = (
+        row_accounting.SYSTEM_UNKNOWN
+    )
+    kinds[latest.index[~usable]] = row_accounting.FAILED
+    kinds[latest.index[usable]] = row_accounting.BEYOND_LIMIT
+    kinds[chosen.index] = row_accounting.SHOWN
+    return row_accounting.count_rows(
         loaded.rows, kinds.set_axis(attempts["attempt_id"]), loaded.num_rows, loaded.num_passed_over, loaded.num_copies
     )
 
 
-def choose(cases: pd.DataFrame, limit: float) -> pd.DataFrame:
+def choose_cases(cases: pd.DataFrame, limit: float) -> pd.DataFrame:
     """At most so many cases, of every system and network some: of each setting the latest, and of these the fastest.
 
     A setting are all axes but `repeat`. Its earlier repeats come only when every setting has had its turn.

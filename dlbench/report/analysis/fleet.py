@@ -17,13 +17,13 @@ import numpy as np
 import pandas as pd
 
 from dlbench.report.analysis import fleet_reasons, outliers
-from dlbench.report.analysis.fleet_units import named_units
-from dlbench.report.analysis.labels import MAIN_AXES, network, setting
+from dlbench.report.analysis.fleet_units import with_unit_names
+from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_label
 from dlbench.results import bounds_store
-from dlbench.results.reduction import SETTING, processes
+from dlbench.results.aggregation import SETTING_AXES, process_rows
 
 #: A unit that is slower by less than this does no harm.
-MARGIN = 0.01
+MIN_SLOWDOWN = 0.01
 #: Rows of other units that an outlier is compared with, at most.
 _PEERS = 2000
 #: Readings of a unit whose distribution is shown: column, title, unit.
@@ -33,9 +33,9 @@ READINGS = {
     "sm_clock_min_mhz": ("Lowest SM clock", "MHz"),
     "memory_clock_mhz": ("Memory clock", "MHz"),
 }
-_COLUMNS = (
+_READ_COLUMNS = (
     *("suite", "system_hostname", "system_device_kind", "system_cpu_model", "device_name", "device_uuid", "local_rank"),
-    *("energy_j", "energy_window_s", "energy_scope", *fleet_reasons.COLUMNS),
+    *("energy_j", "energy_window_s", "energy_scope", *fleet_reasons.REASON_COLUMNS),
 )
 
 
@@ -96,56 +96,59 @@ class Fleet:
         return sorted({outlier.host for outlier in self.outliers})
 
 
-def read(sources: Sequence[str | Path], since: datetime | None = None) -> pd.DataFrame:
+def read_processes(sources: Sequence[str | Path], since: datetime | None = None) -> pd.DataFrame:
     """The processes of a fleet, one row per rank.
 
     Raises:
         StoreError: a source does not exist.
     """
-    return processes(sources, _COLUMNS, since)
+    return process_rows(sources, _READ_COLUMNS, since)
 
 
-def fleet(
+def compare_units(
     rows: pd.DataFrame,
     ceilings: pd.DataFrame | None = None,
     false_alarms: float = outliers.FALSE_ALARMS,
-    margin: float = MARGIN,
+    margin: float = MIN_SLOWDOWN,
 ) -> Fleet:
     """Compare the units of a fleet.
 
     Args:
-        rows: as `read` gives them.
-        ceilings: as `bounds_store.read` gives them.
+        rows: as `read_processes` gives them.
+        ceilings: as `bounds_store.read_bounds` gives them.
         false_alarms: chance of one false alarm or more in the whole fleet.
         margin: a slowdown below this is no outlier.
     """
     usable = rows["step_s"].notna()
     spread_out = usable & rows["nodes"].gt(1)
-    rows, notes = named_units(rows[usable & ~spread_out])
+    rows, notes = with_unit_names(rows[usable & ~spread_out])
     for count, words in (
         (int((~usable).sum()), "without usable step times"),
         (int(spread_out.sum()), "of cases on several nodes, which do not show a single node"),
     ):
         if count:
             notes.append(f"{count} rows are left out: {words}.")
-    values = pd.concat([_of_cases(rows), _of_ceilings(ceilings, rows)], ignore_index=True)
+    values = pd.concat([_times_by_case(rows), _times_by_ceiling(ceilings, rows)], ignore_index=True)
     tests = int(values.groupby("case")["unit"].transform("size").ge(outliers.MIN_UNITS).sum())
-    tested = [_tested(own, false_alarms, tests) for _, own in values.groupby("case", sort=False)]
+    tested = [_test_case(own, false_alarms, tests) for _, own in values.groupby("case", sort=False)]
     values = pd.concat([frame for frame, _ in tested]) if tested else values.assign(slower=0.0, limit=np.nan)
     values = values.assign(is_outlier=(values["slower"] > values["limit"]) & (values["slower"] > margin))
-    found = _outliers(values, rows)
+    found = _find_outliers(values, rows)
     few = sorted({d.kind for _, d in tested if d.units < outliers.MIN_UNITS})
     notes += [f"{kind}: fewer than {outliers.MIN_UNITS} units per case, too few to find an outlier." for kind in few]
-    shown = [distribution for _, distribution in tested] + _readings(rows)
-    notes += _doubts([d for _, d in tested if d.limit is not None])
-    return Fleet(tuple(shown), tuple(found), _slowdowns(values), tests, false_alarms, tuple(notes))
+    shown = [distribution for _, distribution in tested] + _reading_distributions(rows)
+    notes += _false_alarm_notes([d for _, d in tested if d.limit is not None])
+    return Fleet(tuple(shown), tuple(found), _median_slowdowns(values), tests, false_alarms, tuple(notes))
 
 
-def _doubts(tested: Sequence[Distribution]) -> list[str]:
+def _false_alarm_notes(tested: Sequence[Distribution]) -> list[str]:
     """What the stated rate of false alarms assumes, and where that is doubtful."""
-    few = [distribution for distribution in tested if distribution.units < outliers.MIN_FOR_TAILS]
+    few = [distribution for distribution in tested if distribution.units < outliers.MIN_UNITS_FOR_TAILS]
     notes = (
-        [f"Fewer than {outliers.MIN_FOR_TAILS} units: the false-alarm probability assumes normally distributed values."]
+        [
+            f"Fewer than {outliers.MIN_UNITS_FOR_TAILS} units: the false-alarm probability assumes normally "
+            f"distributed values."
+        ]
         if few
         else []
     )
@@ -158,16 +161,16 @@ def _doubts(tested: Sequence[Distribution]) -> list[str]:
     return notes
 
 
-def bounds(sources: Sequence[str | Path]) -> pd.DataFrame:
+def fleet_ceilings(sources: Sequence[str | Path]) -> pd.DataFrame:
     """The ceilings that lie with these results, those of single nodes (`nodes/NAME`) too."""
     folders = [str(path) for source in sources for path in sorted(Path(source).glob("nodes/*/")) if path.is_dir()]
     inner = [str(path) for folder in folders for path in sorted(Path(folder).glob("gpu*/"))]
-    return bounds_store.read([*sources, *folders, *inner]).ceilings
+    return bounds_store.read_bounds([*sources, *folders, *inner]).ceilings
 
 
-def _of_cases(rows: pd.DataFrame) -> pd.DataFrame:
+def _times_by_case(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per unit and case: the logarithm of its step time [s]."""
-    case = rows.groupby(["kind", *SETTING], sort=False, dropna=False).ngroup()
+    case = rows.groupby(["kind", *SETTING_AXES], sort=False, dropna=False).ngroup()
     # A case over all devices of a node is one value of the node: its slowest device sets the pace.
     several = rows["world_size"].gt(1)
     own = rows.assign(
@@ -185,7 +188,7 @@ def _of_cases(rows: pd.DataFrame) -> pd.DataFrame:
         slot=("slot", "first"), kind=("kind", "first"),
     ).reset_index()  # fmt: skip
     first = own.drop_duplicates("case").set_index("case")
-    axes = [axis for axis in SETTING if axis not in MAIN_AXES and first[axis].nunique() > 1]
+    axes = [axis for axis in SETTING_AXES if axis not in MAIN_AXES and first[axis].nunique() > 1]
     names = {number: _case_name(row, axes) for number, row in zip(first.index, first.to_dict("records"), strict=True)}
     images = first["batch_size"] * first["devices_per_node"]
     return values.assign(
@@ -195,11 +198,11 @@ def _of_cases(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _case_name(case: Mapping[Hashable, Any], axes: Sequence[str]) -> str:
-    rest = setting(case, ["mode", "precision", "batch_size", *axes])
-    return f"{network(str(case['model']))}, {rest}"
+    rest = setting_label(case, ["mode", "precision", "batch_size", *axes])
+    return f"{network_title(str(case['model']))}, {rest}"
 
 
-def _of_ceilings(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
+def _times_by_ceiling(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFrame:
     """One row per unit and kind of ceiling: the best of its median rates, as the time of one FLOP or byte."""
     if ceilings is None or ceilings.empty:
         return pd.DataFrame()
@@ -224,10 +227,10 @@ def _of_ceilings(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.DataFr
     )  # fmt: skip
 
 
-def _tested(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.DataFrame, Distribution]:
+def _test_case(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.DataFrame, Distribution]:
     """The units of a case with how much slower than the median each is, and the limit; and their distribution."""
     values = own["value"].to_numpy(dtype=float)
-    spread = outliers.spread(values, false_alarms, tests)
+    spread = outliers.unit_spread(values, false_alarms, tests)
     usable = spread if spread and spread.scale > 0 else None
     limit = np.expm1(usable.reach) if usable else np.nan
     rates = own["work"].to_numpy(dtype=float) / np.exp(values)
@@ -242,12 +245,12 @@ def _tested(own: pd.DataFrame, false_alarms: float, tests: int) -> tuple[pd.Data
         high=float(rates.max()),
         limit=float(limit) if usable else None,
         found_from=float(np.expm1(usable.reach + 1.645 * usable.scale)) if usable else None,
-        is_uneven=usable is not None and outliers.looks_uneven(values, usable.reach),
+        is_uneven=usable is not None and outliers.looks_nonnormal(values, usable.reach),
     )
     return own.assign(slower=np.expm1(values - np.median(values)), limit=limit), distribution
 
 
-def _outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[Outlier]:
+def _find_outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[Outlier]:
     """Each unit that is slow in some case once, by its worst case."""
     behind = values[values["is_outlier"]]
     tested = values[values["limit"].notna()].groupby("unit").size()
@@ -270,13 +273,13 @@ def _outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[Outlier]:
                 cases=len(own),
                 tested=int(tested[unit]),
                 processes=int(worst["processes"]),
-                reasons=fleet_reasons.reasons(mine, peers.get(worst["kind"], mine)),
+                reasons=fleet_reasons.likely_reasons(mine, peers.get(worst["kind"], mine)),
             )
         )
     return sorted(found, key=lambda outlier: -outlier.slower)
 
 
-def _slowdowns(values: pd.DataFrame) -> pd.DataFrame:
+def _median_slowdowns(values: pd.DataFrame) -> pd.DataFrame:
     """Of each unit the median slowdown over its cases, and whether it is an outlier in any."""
     if values.empty:
         return pd.DataFrame(columns=["host", "slot", "kind", "slower", "is_outlier"])
@@ -287,7 +290,7 @@ def _slowdowns(values: pd.DataFrame) -> pd.DataFrame:
     ).reset_index(drop=True)  # fmt: skip
 
 
-def _readings(rows: pd.DataFrame) -> list[Distribution]:
+def _reading_distributions(rows: pd.DataFrame) -> list[Distribution]:
     """How the units differ in power, temperature and clocks, each unit by the median over its processes."""
     own = rows["energy_scope"].isin(["device", "module"])
     rows = rows.assign(power_w=(rows["energy_j"] / rows["energy_window_s"]).where(own))

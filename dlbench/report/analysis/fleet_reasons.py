@@ -6,26 +6,26 @@ import numpy as np
 import pandas as pd
 
 from dlbench import units
-from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
-from dlbench.results.reduction import SYSTEM_FACTS
+from dlbench.results.aggregation import SYSTEM_FACTS
+from dlbench.results.records import CHOSEN_CLOCK_REASONS, POWER_CAP_REASON
 
 #: A reading must differ by this share from the fleet's median, and lie outside of nearly all others.
 _CLOCK_SHARE, _HOTTER_C = 0.03, 5.0
 #: A reason that this share of the others has as well explains nothing.
-_COMMON = 0.5
-COLUMNS = (
+_COMMON_SHARE = 0.5
+REASON_COLUMNS = (
     *("throttle_reasons", "other_processes", "warnings", "sm_clock_min_mhz", "sm_clock_max_mhz", "temperature_max_c"),
     *SYSTEM_FACTS,
 )
-_NAMES = {
+_THROTTLE_NAMES = {
     "hw_slowdown": "slowed by the board (hw_slowdown)",
     "sw_thermal_slowdown": "throttled by temperature (sw_thermal_slowdown)",
     "hw_thermal_slowdown": "throttled by temperature (hw_thermal_slowdown)",
     "hw_power_brake": "slowed by the power supply (hw_power_brake)",
-    POWER_CAP: "held by its power limit (sw_power_cap)",
+    POWER_CAP_REASON: "held by its power limit (sw_power_cap)",
 }
 #: Warnings of a record that may explain a slowdown.
-_TELLING = {
+_EXPLAINING_WARNINGS = {
     "busy_host": "other work on the node",
     "shared_device": "other processes on the device",
     "ecc": "memory errors (ECC)",
@@ -34,7 +34,7 @@ _TELLING = {
 }
 
 
-def reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
+def likely_reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
     """What sets a unit apart from the other units of its kind, the likeliest cause first.
 
     Args:
@@ -44,69 +44,77 @@ def reasons(mine: pd.DataFrame, peers: pd.DataFrame) -> tuple[str, ...]:
     others = peers.drop(mine.index, errors="ignore")
     if others.empty or mine.empty:
         return ()
-    found = [*_throttling(mine, others), *_readings(mine, others), *_company(mine, others), *_facts(mine, others)]
+    found = [
+        *_throttle_reasons(mine, others),
+        *_reading_reasons(mine, others),
+        *_other_load_reasons(mine, others),
+        *_differing_facts(mine, others),
+    ]
     return tuple(dict.fromkeys(found))
 
 
-def _throttling(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
-    own = {reason for row in mine["throttle_reasons"] if row is not None for reason in row} - set(CHOSEN_CLOCKS)
+def _throttle_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+    own = {reason for row in mine["throttle_reasons"] if row is not None for reason in row} - set(CHOSEN_CLOCK_REASONS)
     found = []
-    for reason in sorted(own, key=lambda r: (r == POWER_CAP, r)):
+    for reason in sorted(own, key=lambda r: (r == POWER_CAP_REASON, r)):
         share = others["throttle_reasons"].map(lambda row, r=reason: row is not None and r in row).mean()
-        if share < _COMMON:
-            found.append(_NAMES.get(reason, f"throttled ({reason})"))
+        if share < _COMMON_SHARE:
+            found.append(_THROTTLE_NAMES.get(reason, f"throttled ({reason})"))
     return found
 
 
-def _readings(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+def _reading_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     found = []
-    clock, usual = _medians(mine, others, "sm_clock_min_mhz")
+    clock, usual = _median_pair(mine, others, "sm_clock_min_mhz")
     if clock < (1 - _CLOCK_SHARE) * usual and clock < np.nanpercentile(others["sm_clock_min_mhz"].astype(float), 5):
         found.append(f"low clock: {clock:.0f} MHz, others {usual:.0f} MHz")
-    heat, usual = _medians(mine, others, "temperature_max_c")
+    heat, usual = _median_pair(mine, others, "temperature_max_c")
     if heat > usual + _HOTTER_C and heat > np.nanpercentile(others["temperature_max_c"].astype(float), 95):
         found.append(f"hot: {heat:.0f} °C, others {usual:.0f} °C")
     return found
 
 
-def _medians(mine: pd.DataFrame, others: pd.DataFrame, column: str) -> tuple[float, float]:
+def _median_pair(mine: pd.DataFrame, others: pd.DataFrame, column: str) -> tuple[float, float]:
     if mine[column].isna().all() or others[column].isna().all():
         return float("nan"), float("nan")
     return float(mine[column].median()), float(others[column].median())
 
 
-def _company(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+def _other_load_reasons(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     found = []
-    if mine["other_processes"].fillna(0).gt(0).any() and others["other_processes"].fillna(0).gt(0).mean() < _COMMON:
+    if (
+        mine["other_processes"].fillna(0).gt(0).any()
+        and others["other_processes"].fillna(0).gt(0).mean() < _COMMON_SHARE
+    ):
         found.append("other processes on the device")
-    for code, words in _TELLING.items():
-        if _warned(mine, code) > 0 and _warned(others, code) < _COMMON:
+    for code, words in _EXPLAINING_WARNINGS.items():
+        if _share_warned(mine, code) > 0 and _share_warned(others, code) < _COMMON_SHARE:
             found.append(words)
     return found
 
 
-def _warned(rows: pd.DataFrame, code: str) -> float:
+def _share_warned(rows: pd.DataFrame, code: str) -> float:
     held = rows["warnings"].map(lambda row: row is not None and any(str(w).startswith(code) for w in row))
     return float(held.mean())
 
 
-def _facts(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
+def _differing_facts(mine: pd.DataFrame, others: pd.DataFrame) -> list[str]:
     """Facts that more than half of the other units share and this one does not."""
     found = []
     for column, title in SYSTEM_FACTS.items():
         counts = others[column].astype(object).value_counts(normalize=True)
         own = mine[column].dropna().unique()
-        if counts.empty or counts.iloc[0] <= _COMMON or not len(own):
+        if counts.empty or counts.iloc[0] <= _COMMON_SHARE or not len(own):
             continue
         usual = counts.index[0]
         different = [value for value in own if value != usual]
         if different:
             words = "fewer " if title.startswith("cores") and different[0] < usual else "other "
-            found.append(f"{words}{title}: {_shown(column, different[0])}, others {_shown(column, usual)}")
+            found.append(f"{words}{title}: {_format_fact(column, different[0])}, others {_format_fact(column, usual)}")
     return found
 
 
-def _shown(column: str, value: object) -> str:
+def _format_fact(column: str, value: object) -> str:
     if isinstance(value, int | float | np.number):
         if column.endswith("_bytes"):
             return units.bytes_(float(value))

@@ -5,25 +5,25 @@ from __future__ import annotations
 import pandas as pd
 
 
-def named_units(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def with_unit_names(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """The rows with `host_full`, `host`, `slot`, `kind` and `unit`, and what to know about their names.
 
     A host is named up to the first dot, unless two hosts would then share a name. A device is numbered by its local
     rank; where this names several devices (each job saw one alone), by the order of the UUIDs on its node.
     """
     full = rows["system_hostname"].fillna("").replace("", "unknown")
-    host, notes = _short(full)
+    host, notes = _short_names(full)
     on_device = rows["system_device_kind"].ne("cpu") & rows["device_uuid"].notna()
     kind = rows["device_name"].fillna(rows["system_cpu_model"]).fillna("unknown device")
     rows = rows.assign(host_full=full, host=host, kind=kind, slot="")
     devices = rows.loc[on_device, ["host", "device_uuid", "local_rank"]].drop_duplicates()
     if len(devices):
-        rows.loc[on_device, "slot"] = _numbers(rows[on_device], devices)
-    notes += _moved(rows[on_device]) + _clashes(rows[on_device])
+        rows.loc[on_device, "slot"] = _device_slots(rows[on_device], devices)
+    notes += _moved_device_notes(rows[on_device]) + _name_clash_notes(rows[on_device])
     return rows.assign(unit=rows["host"] + "/" + rows["slot"]), notes
 
 
-def _short(full: pd.Series) -> tuple[pd.Series, list[str]]:
+def _short_names(full: pd.Series) -> tuple[pd.Series, list[str]]:
     names = {name: name.partition(".")[0] for name in full.unique()}
     counts = pd.Series(list(names.values())).value_counts() if names else pd.Series(dtype=int)
     shared = [name for name, count in counts.items() if count > 1]
@@ -31,7 +31,7 @@ def _short(full: pd.Series) -> tuple[pd.Series, list[str]]:
     return full.map({name: name if short in shared else short for name, short in names.items()}), notes
 
 
-def _numbers(rows: pd.DataFrame, devices: pd.DataFrame) -> pd.Series:
+def _device_slots(rows: pd.DataFrame, devices: pd.DataFrame) -> pd.Series:
     """The number of each row's device on its node."""
     ranks = devices.groupby(["host", "device_uuid"])["local_rank"].agg(["min", "nunique"])
     held = ranks.groupby(["host", "min"])["min"].transform("size")
@@ -43,7 +43,7 @@ def _numbers(rows: pd.DataFrame, devices: pd.DataFrame) -> pd.Series:
     return pd.Series(numbers.reindex(keys).to_numpy(), rows.index)
 
 
-def _moved(rows: pd.DataFrame) -> list[str]:
+def _moved_device_notes(rows: pd.DataFrame) -> list[str]:
     """Devices that were seen on several nodes: one was moved, or the records are copies under another name."""
     hosts = rows.groupby("device_uuid")["host"].nunique()
     moved = hosts[hosts > 1]
@@ -55,7 +55,7 @@ def _moved(rows: pd.DataFrame) -> list[str]:
     ]
 
 
-def _clashes(rows: pd.DataFrame) -> list[str]:
+def _name_clash_notes(rows: pd.DataFrame) -> list[str]:
     """Nodes with more devices than one node has: several machines have one name."""
     seen = rows.groupby("host").agg(found=("device_uuid", "nunique"), held=("system_device_count", "max"))
     # A job may see one device of many.

@@ -17,23 +17,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dlbench.process_statistics import MIN_PROCESSES, half_width_of_mean
 from dlbench.report.analysis import change_points
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import MAIN_AXES, network, setting
-from dlbench.reruns import MIN_PROCESSES, reach_of_mean
+from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_label
+from dlbench.results.aggregation import PROCESS_COLUMNS, SETTING_AXES, SYSTEM_FACTS, day_rows, day_rows_of_attempts
 from dlbench.results.records import DONE_STATUSES
-from dlbench.results.reduction import PROCESS, SETTING, SYSTEM_FACTS, days, days_of
 from dlbench.suites.case import USUAL_CONFIDENCE
 
 FALSE_ALARMS = 0.05
 #: A level that comes back within so many points, to within this share of the shift, was disturbed for a while.
 _BACK_WITHIN, _BACK_SHARE = 15, 0.5
 #: Facts are compared over so many points on each side of a change.
-_AROUND = 3
+_COMPARED_POINTS = 3
 #: No computer measured before; clocks that were never set begin in 1970.
 _FIRST_DAY = datetime(2012, 1, 1, tzinfo=UTC)
 #: What may explain a change, beside `SYSTEM_FACTS`.
-_FACTS = {"suite": "suite", "suite_version": "suite version", "protocol": "protocol", **SYSTEM_FACTS}
+_FACT_TITLES = {"suite": "suite", "suite_version": "suite version", "protocol": "protocol", **SYSTEM_FACTS}
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ class Change:
     facts: tuple[str, ...]  # what changed in the system description at that time
 
     @property
-    def of_level(self) -> bool:
+    def is_level_change(self) -> bool:
         """Whether the level changed, not the spread."""
         return self.kind in ("regression", "improvement", "temporary")
 
 
 @dataclass(frozen=True)
-class Line:
+class HistoryLine:
     """One case on one kind of device."""
 
     name: str
@@ -68,7 +68,7 @@ class Line:
     changes: tuple[Change, ...]
 
     @property
-    def judged(self) -> bool:
+    def is_long_enough(self) -> bool:
         """Whether it is long enough."""
         return len(self.days) >= change_points.MIN_POINTS
 
@@ -77,11 +77,11 @@ class Line:
 class History:
     """All lines, those with changes first."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[HistoryLine, ...]
     false_alarms: float
     notes: tuple[str, ...]
 
-    def changes(self, since: datetime | None = None) -> list[tuple[Line, Change]]:
+    def changes(self, since: datetime | None = None) -> list[tuple[HistoryLine, Change]]:
         """All changes from a day on, by time."""
         found = [(line, change) for line in self.lines for change in line.changes]
         return sorted(
@@ -90,19 +90,19 @@ class History:
         )
 
 
-def read(sources: Sequence[str | Path], false_alarms: float = FALSE_ALARMS) -> History:
+def read_history(sources: Sequence[str | Path], false_alarms: float = FALSE_ALARMS) -> History:
     """The history that these results hold.
 
     Raises:
         StoreError: a source does not exist.
     """
-    return history(days(sources).to_pandas(), false_alarms)
+    return build_history(day_rows(sources).to_pandas(), false_alarms)
 
 
-def of_report(content: Content) -> History:
-    """The history that the results of a report hold: that of `read`, without reading them again."""
+def history_of_report(content: Content) -> History:
+    """The history that the results of a report hold: that of `read_history`, without reading them again."""
     rows = content.rows
-    columns = [*PROCESS, "status"]
+    columns = [*PROCESS_COLUMNS, "status"]
     several = rows["attempt_id"].duplicated(keep=False)
     first = rows[columns]
     if several.any():
@@ -112,10 +112,10 @@ def of_report(content: Content) -> History:
     steps = content.medians.reindex(first["attempt_id"]).to_numpy()
     first = first.assign(step_s=steps)
     measured = first["status"].isin(DONE_STATUSES).to_numpy() & ~np.isnan(steps)
-    return history(days_of(first if measured.all() else first[measured]).to_pandas())
+    return build_history(day_rows_of_attempts(first if measured.all() else first[measured]).to_pandas())
 
 
-def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History:
+def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History:
     """Lines and their changes.
 
     Args:
@@ -130,12 +130,12 @@ def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History
         notes.append(f"{(~possible).sum()} days are before 2012 or in the future and are left out: {strange[0]}.")
     points = points[possible].sort_values("day", kind="stable")
     points = points.assign(network_key=points["network_key"].astype(object).fillna(""))
-    groups = [own for _, own in points.groupby([*SETTING, "network_key", "device_kind"], sort=False, dropna=False)]
+    groups = [own for _, own in points.groupby([*SETTING_AXES, "network_key", "device_kind"], sort=False, dropna=False)]
     long = sum(len(own) >= change_points.MIN_POINTS for own in groups)
     # Two tests of each line: its level and its spread.
     chance = -math.expm1(math.log1p(-false_alarms) / max(1, 2 * long))
-    axes = [axis for axis in SETTING if axis not in MAIN_AXES and axis != "device" and points[axis].nunique() > 1]
-    lines = [_line(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
+    axes = [axis for axis in SETTING_AXES if axis not in MAIN_AXES and axis != "device" and points[axis].nunique() > 1]
+    lines = [_build_line(own.drop_duplicates("day", keep="last"), axes, chance) for own in groups]
     short = len(groups) - long
     if short:
         notes.append(
@@ -145,31 +145,33 @@ def history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> History
     return History(tuple(ordered), false_alarms, tuple(notes))
 
 
-def _line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> Line:
+def _build_line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> HistoryLine:
     logs = points["log_step"].to_numpy(dtype=float)
     first: dict[Any, Any] = points.iloc[0].to_dict()
-    reach = np.array([_reach(n, sd) for n, sd in zip(points["processes"], points["log_sd"], strict=True)])
+    reach = np.array([_half_width(n, sd) for n, sd in zip(points["processes"], points["log_sd"], strict=True)])
     moments = [moment.to_pydatetime() for moment in points["day"]]
-    return Line(
-        name=f"{network(str(first['model']))}, {setting(first, ['mode', 'precision', 'batch_size', *axes])}",
+    return HistoryLine(
+        name=(
+            f"{network_title(str(first['model']))}, {setting_label(first, ['mode', 'precision', 'batch_size', *axes])}"
+        ),
         device=str(first["device_kind"]),
         days=tuple(moments),
         step_s=np.exp(logs),
         low_s=np.exp(logs - reach),
         high_s=np.exp(logs + reach),
         processes=int(points["processes"].sum()),
-        noise=change_points.noise_of(logs),
-        changes=tuple(_changes(logs, points, moments, chance)),
+        noise=change_points.neighbour_noise(logs),
+        changes=tuple(_find_changes(logs, points, moments, chance)),
     )
 
 
-def _reach(processes: float, sd: float) -> float:
+def _half_width(processes: float, sd: float) -> float:
     if processes < MIN_PROCESSES or not math.isfinite(sd):
         return math.nan
-    return reach_of_mean(sd, int(processes), USUAL_CONFIDENCE)
+    return half_width_of_mean(sd, int(processes), USUAL_CONFIDENCE)
 
 
-def _changes(
+def _find_changes(
     logs: NDArray[np.float64], points: pd.DataFrame, moments: Sequence[datetime], chance: float
 ) -> list[Change]:
     spreads = change_points.spread_changes(logs, chance)
@@ -183,12 +185,14 @@ def _changes(
         later = levels[number + 2 :]
         back = bool(later) and end - start <= _BACK_WITHIN and abs(later[0] - before) < _BACK_SHARE * abs(shift)
         kind = "temporary" if back else "regression" if shift > 0 else "improvement"
-        found.append(Change(moments[start], start, kind, math.expm1(shift), _facts(points, start)))
+        found.append(Change(moments[start], start, kind, math.expm1(shift), _changed_facts(points, start)))
     around = logs - np.repeat(levels, np.diff([0, *starts, logs.size]))
     for start in spreads:
-        ratio = change_points.noise_of(around[start:]) / max(1e-12, change_points.noise_of(around[:start]))
+        ratio = change_points.neighbour_noise(around[start:]) / max(
+            1e-12, change_points.neighbour_noise(around[:start])
+        )
         kind = "unstable" if ratio > 1 else "steadier"
-        found.append(Change(moments[start], start, kind, ratio, _facts(points, start)))
+        found.append(Change(moments[start], start, kind, ratio, _changed_facts(points, start)))
     return sorted(_without_returns(found), key=lambda change: change.index)
 
 
@@ -197,29 +201,29 @@ def _without_returns(changes: list[Change]) -> list[Change]:
     kept: list[Change] = []
     ended = False
     for change in changes:
-        if not (ended and change.of_level):
+        if not (ended and change.is_level_change):
             kept.append(change)
         ended = change.kind == "temporary" and not ended
     return kept
 
 
-def _facts(points: pd.DataFrame, start: int) -> tuple[str, ...]:
+def _changed_facts(points: pd.DataFrame, start: int) -> tuple[str, ...]:
     """What the system description says differently after a point than before it."""
-    before, after = points.iloc[max(0, start - _AROUND) : start], points.iloc[start : start + _AROUND]
+    before, after = points.iloc[max(0, start - _COMPARED_POINTS) : start], points.iloc[start : start + _COMPARED_POINTS]
     found = []
-    for column, title in _FACTS.items():
-        old, new = _commonest(before[column]), _commonest(after[column])
+    for column, title in _FACT_TITLES.items():
+        old, new = _most_common(before[column]), _most_common(after[column])
         if old != new:
-            shown = "changed" if column == "protocol" else f"{_shown(old)} -> {_shown(new)}"
+            shown = "changed" if column == "protocol" else f"{_short_text(old)} -> {_short_text(new)}"
             found.append(f"{title} {shown}")
     return tuple(found)
 
 
-def _commonest(values: pd.Series) -> Any:
+def _most_common(values: pd.Series) -> Any:
     known = values.dropna().astype(object)
     return known.mode().iloc[0] if len(known) else None
 
 
-def _shown(value: Any) -> str:
+def _short_text(value: Any) -> str:
     text = "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.suites.case import AXES, describe, value_name
+from dlbench.suites.case import AXES, describe_axis, value_name
 from dlbench.suites.catalog import CATALOG, LENGTH_SIGN
 
 #: Axes that always stand in a table; the others only where they vary.
@@ -30,7 +30,7 @@ _NAMED = (*MAIN_AXES, "memory_format", "device", "optimizer", "data")
 _MAX_LABEL = 34
 
 
-def network(name: str) -> str:
+def network_title(name: str) -> str:
     """A network's title: "VGG-16" for vgg16; a name that is not in the catalogue stays as it is."""
     base, sign, length = name.partition(LENGTH_SIGN)
     title = CATALOG[base].title if base in CATALOG else base
@@ -43,7 +43,7 @@ def network_order(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda name: (place.get(name.partition(LENGTH_SIGN)[0], len(place)), name))
 
 
-def short(text: str, limit: int = _MAX_LABEL) -> str:
+def shorten(text: str, limit: int = _MAX_LABEL) -> str:
     """`text` of at most `limit` characters, cut in the middle, where long names differ least."""
     if len(text) <= limit:
         return text
@@ -61,19 +61,19 @@ def varying_axes(cases: pd.DataFrame) -> list[str]:
     return [axis for axis in AXES if axis not in MAIN_AXES and cases[axis].nunique() > 1]
 
 
-def setting(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
+def setting_label(case: Mapping[Hashable, Any], axes: Iterable[str]) -> str:
     """The values of these axes in one line: "tf32, batch 64"; what is the plain default is left out."""
-    return ", ".join(part for axis in axes if (part := _value(axis, case[axis])))
+    return ", ".join(part for axis in axes if (part := _value_label(axis, case[axis])))
 
 
 def case_name(case: Mapping[Any, Any], axes: Iterable[str] = ("mode", "precision", "batch_size")) -> str:
     """A case in one line: "ResNet-50, training, amp_bf16, batch 256"."""
-    return f"{network(str(case['model']))}, {setting(case, axes)}"
+    return f"{network_title(str(case['model']))}, {setting_label(case, axes)}"
 
 
-def _value(axis: str, value: Any) -> str:
+def _value_label(axis: str, value: Any) -> str:
     if axis == "batch_size":
         return f"batch {value}"
     if axis in ("nodes", "devices_per_node", "repeat"):
         return f"{axis_title(axis).lower()} {value}"
-    return (value_name if axis in _NAMED else describe)(axis, value)
+    return (value_name if axis in _NAMED else describe_axis)(axis, value)

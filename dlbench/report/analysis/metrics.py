@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from dlbench import units
-from dlbench.table import shown
+from dlbench.table import default_text
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,15 @@ class Metric:
         """`value` with its unit as people read it; an en dash where it is missing."""
         if value is None or not math.isfinite(value):
             return units.MISSING
-        if self.unit in _SHOWN_BY:
-            return _SHOWN_BY[self.unit](value, significant)
+        if self.unit in _FORMAT_OF_UNIT:
+            return _FORMAT_OF_UNIT[self.unit](value, significant)
         if self.unit == "1":
             # A count is whole, however large.
-            return shown(int(value)) if float(value).is_integer() else units.digits(value, significant)
+            return default_text(int(value)) if float(value).is_integer() else units.digits(value, significant)
         return f"{units.digits(value, significant)} {self.unit}"
 
 
-_SHOWN_BY: dict[str, Callable[[float, int], str]] = {
+_FORMAT_OF_UNIT: dict[str, Callable[[float, int], str]] = {
     "s": units.seconds,
     "B": units.bytes_,
     # The digits of a share beyond the second mean little.
@@ -56,7 +56,7 @@ _SHOWN_BY: dict[str, Callable[[float, int], str]] = {
     "J/GFLOP": lambda value, significant: units.quantity(value, "J/GFLOP", significant),
 }
 
-_ALL = (
+_ALL_METRICS = (
     Metric(
         "step_time",
         "Step time",
@@ -521,23 +521,23 @@ _ALL = (
 )
 
 #: What a sample is called, by its unit; "sample" where a report has images and sequences.
-_SAMPLES = {"img": "image", "seq": "sequence", "sample": "sample"}
+_SAMPLE_NAMES = {"img": "image", "seq": "sequence", "sample": "sample"}
 
 
-def _named(metric: Metric, unit: str) -> Metric:
+def _with_sample_name(metric: Metric, unit: str) -> Metric:
     """`metric` in words for samples of this unit."""
-    words = {"unit": unit, "sample": _SAMPLES[unit], "Sample": _SAMPLES[unit].capitalize()}
+    words = {"unit": unit, "sample": _SAMPLE_NAMES[unit], "Sample": _SAMPLE_NAMES[unit].capitalize()}
     texts = {f.name: getattr(metric, f.name).format(**words) for f in dataclasses.fields(Metric)}
     return Metric(**texts)
 
 
 #: All metrics by name, in words for the samples that are shown.
-METRICS: dict[str, Metric] = {metric.name: _named(metric, "img") for metric in _ALL}
+METRICS: dict[str, Metric] = {metric.name: _with_sample_name(metric, "img") for metric in _ALL_METRICS}
 
 
-def name_samples(units_found: Iterable[str]) -> str:
+def set_sample_unit(units_found: Iterable[str]) -> str:
     """Put `METRICS` in words for samples of these units; gives the unit. Called once when results are read."""
-    found = set(units_found) & set(_SAMPLES)
+    found = set(units_found) & set(_SAMPLE_NAMES)
     unit = found.pop() if len(found) == 1 else "sample" if found else "img"
-    METRICS.update((metric.name, _named(metric, unit)) for metric in _ALL)
+    METRICS.update((metric.name, _with_sample_name(metric, unit)) for metric in _ALL_METRICS)
     return unit

@@ -6,7 +6,7 @@ quantile of Student's t at the false-alarm rate divided among all tests (Šidák
 88(424); efficiency 37 %). From 50 units on the slow half is judged by itself: its own scale counts where it is larger,
 and the limit is that of a t distribution with tails as heavy as those of the slow half, plus one standard error. Units
 beyond a gap (`_GAP`) are a group of their own and count for no tail: many faults would hide each other. Fewer than 50
-units do not show their tails: the rate then assumes normal spread, and `looks_uneven` says where that is doubtful.
+units do not show their tails: the rate then assumes normal spread, and `looks_nonnormal` says where that is doubtful.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ FALSE_ALARMS = 0.05
 #: Degrees of freedom that a MAD has for each value.
 _DEGREES_PER_UNIT = 0.4
 #: MAD over standard deviation of the normal distribution, as a factor.
-_NORMAL = 1.4826
+_MAD_TO_SD = 1.4826
 #: From this number of units on the tails are looked at.
-MIN_FOR_TAILS = 50
+MIN_UNITS_FOR_TAILS = 50
 #: Standard error, times √n, of how much further the 97.5th percentile is from the median than the 75th one.
 _TAILS_ERROR = 5.0
 #: Two slow units or more that are so many times further from the median than the next one lie beyond a gap; looked for
 #: among this share of the slow half. Of t with 3 degrees of freedom, one fleet in 60 has such a gap by chance.
 _GAP, _FAR_SHARE = 2.0, 0.5
 #: The spread counts as not normal where the test of Shapiro & Wilk (1965, Biometrika 52(3)) gives less.
-_NORMAL_P = 0.05
+_NORMALITY_P = 0.05
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Spread:
         return self.limit * self.scale
 
 
-def spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spread | None:
+def unit_spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spread | None:
     """The spread of the units; None for fewer than `MIN_UNITS`.
 
     Args:
@@ -62,25 +62,25 @@ def spread(values: NDArray[np.float64], false_alarms: float, tests: int) -> Spre
         return None
     centre = float(np.median(values))
     distances = np.abs(values - centre)
-    scale = float(_NORMAL * np.median(distances))
+    scale = float(_MAD_TO_SD * np.median(distances))
     slow = _slow_half(values)
-    if values.size >= MIN_FOR_TAILS and slow.size:
+    if values.size >= MIN_UNITS_FOR_TAILS and slow.size:
         # Slow units often differ more than fast ones.
-        scale = max(scale, float(_NORMAL * np.median(slow)))
-    return Spread(centre, scale, limit(values, false_alarms, tests))
+        scale = max(scale, float(_MAD_TO_SD * np.median(slow)))
+    return Spread(centre, scale, outlier_limit(values, false_alarms, tests))
 
 
-def looks_uneven(values: NDArray[np.float64], reach: float) -> bool:
-    """Whether fewer than `MIN_FOR_TAILS` units, without the outliers, have a spread that is not normal."""
+def looks_nonnormal(values: NDArray[np.float64], reach: float) -> bool:
+    """Whether fewer than `MIN_UNITS_FOR_TAILS` units, without the outliers, have a spread that is not normal."""
     from scipy import stats
 
     usual = values[values - np.median(values) <= reach]
-    if values.size >= MIN_FOR_TAILS or usual.size < MIN_UNITS or np.ptp(usual) == 0:
+    if values.size >= MIN_UNITS_FOR_TAILS or usual.size < MIN_UNITS or np.ptp(usual) == 0:
         return False
-    return bool(stats.shapiro(usual).pvalue < _NORMAL_P)
+    return bool(stats.shapiro(usual).pvalue < _NORMALITY_P)
 
 
-def limit(values: NDArray[np.float64], false_alarms: float, tests: int) -> float:
+def outlier_limit(values: NDArray[np.float64], false_alarms: float, tests: int) -> float:
     """How many robust standard deviations from the median a healthy unit stays, on one side."""
     from scipy import stats
 
@@ -106,7 +106,7 @@ def _tail_degrees(values: NDArray[np.float64]) -> float | None:
     from scipy import optimize, stats
 
     slow = _slow_half(values)
-    if values.size < MIN_FOR_TAILS or not slow.size:
+    if values.size < MIN_UNITS_FOR_TAILS or not slow.size:
         return None
     middle, high = np.percentile(slow, (50, 95))
     ratio = float(high / middle) + _TAILS_ERROR / math.sqrt(values.size)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.side_by_side import numbered, over_processes
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 
 #: The axes that a sweep is over, and their units.
-AXES = {"power_cap_w": "W", "clock_mhz": "MHz"}
+SWEEP_AXES = {"power_cap_w": "W", "clock_mhz": "MHz"}
 _METRICS = ("throughput", "energy_per_image", "average_power", "sm_clock_min")
 
 
@@ -26,24 +26,24 @@ class Sweep:
     points: pd.DataFrame
 
 
-def sweeps(shown: pd.DataFrame) -> list[Sweep]:
+def find_sweeps(shown: pd.DataFrame) -> list[Sweep]:
     """Return every sweep over at least two limits of one axis.
 
     Args:
         shown: cases as a report shows them, one row per process.
     """
     found = []
-    for axis in AXES:
+    for axis in SWEEP_AXES:
         if shown.empty or shown[axis].nunique() < 2:
             continue
-        cases = numbered(shown, without=axis)
+        cases = with_case_numbers(shown, without=axis)
         groups = [own for _, own in cases.groupby(["number", "system_id"], sort=False) if own[axis].nunique() > 1]
-        found += [Sweep(axis, _points(own, axis)) for own in groups]
+        found += [Sweep(axis, _sweep_points(own, axis)) for own in groups]
     return found
 
 
-def _points(own: pd.DataFrame, axis: str) -> pd.DataFrame:
-    points = over_processes(numbered(own), _METRICS)
+def _sweep_points(own: pd.DataFrame, axis: str) -> pd.DataFrame:
+    points = summarize_processes(with_case_numbers(own), _METRICS)
     limit = points[axis].astype(float)
     if axis == "power_cap_w":
         # Where nothing was set, the limit that the device had.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, InvalidMeasurement, UnknownName
-from dlbench.names import excerpt
+from dlbench.safe_names import excerpt
 from dlbench.stats import Interval
 from dlbench.toml_file import read_toml, typed
 
@@ -22,9 +22,9 @@ HIGHEST_TIME_S = 4e17
 #: A price beyond this, in whatever currency, and a building that uses so many times what its computers use, are slips.
 HIGHEST_PRICE, HIGHEST_PUE = 1e12, 100.0
 #: How the assumptions on money begin.
-ON_MONEY = ("Electricity costs", "A device costs", "The devices themselves", "No cost is given")
+COST_SENTENCE_STARTS = ("Electricity costs", "A device costs", "The devices themselves", "No cost is given")
 #: What an energy holds and what it does not, by the meter's scope.
-_IN_ENERGY = {
+_ENERGY_SCOPE_NOTES = {
     "package": "Energy is that of whole CPU packages and their memory, without the rest of the hosts.",
     "device": "Energy is the gross energy of the devices, without hosts, network and storage.",
 }
@@ -61,24 +61,24 @@ class Prices:
             return cost
         return None if energy_j is None else cost + energy_j / JOULES_PER_KWH * self.pue * self.per_kwh
 
-    def of(self, system: str) -> Prices | None:
+    def for_system(self, system: str) -> Prices | None:
         """What this system costs: its own prices, else those of all; None where there are neither."""
         # What tells systems of one name apart, in brackets, costs nothing by itself.
-        known = self.systems.get(system) or self.systems.get(_base(system), self)
+        known = self.systems.get(system) or self.systems.get(_base_system_name(system), self)
         return known if known.per_kwh is not None or known.per_device_hour is not None else None
 
 
-def _base(system: str) -> str:
+def _base_system_name(system: str) -> str:
     """The name of a system without what tells it from others of that name: "A (2 cores, 1 thread)" is an A."""
     return system.partition(" (")[0]
 
 
-def unused(prices: Prices | None, systems: Collection[str]) -> list[str]:
+def unused_price_notes(prices: Prices | None, systems: Collection[str]) -> list[str]:
     """A sentence on prices of systems that none of `systems` is: a name written otherwise costs what all cost.
 
     No error: one file holds the prices of a site, and each report some of its systems, by names of its own.
     """
-    there_are = {name for system in systems for name in (system, _base(system))}
+    there_are = {name for system in systems for name in (system, _base_system_name(system))}
     names = sorted(set(prices.systems) - there_are) if prices is not None else []
     if not names:
         return []
@@ -138,23 +138,25 @@ def project(
     for name, value in (("images", num_images), ("epochs", num_epochs), ("devices", num_devices)):
         if not 0 < value < math.inf:
             raise BadInput(f"the number of {name} is {value}; it must be finite and above 0")
-    _check(throughput, "throughput", "img/s")
+    _require_positive(throughput, "throughput", "img/s")
     total = num_images * num_epochs
     if not total / throughput.low < HIGHEST_TIME_S:
         asked = f"{num_epochs:g} epochs of {num_images:g} images"
         raise BadInput(f"{asked} would take over 10 billion years; check --images and --epochs")
     time_s = Interval(total / throughput.value, total / throughput.high, total / throughput.low, throughput.confidence)
     energy_j = None
-    metered = None if power_w is None else _IN_ENERGY.get(energy_scope or "device", _IN_ENERGY["device"])
+    metered = (
+        None if power_w is None else _ENERGY_SCOPE_NOTES.get(energy_scope or "device", _ENERGY_SCOPE_NOTES["device"])
+    )
     if power_w is not None:
         power = power_w if isinstance(power_w, Interval) else Interval(power_w, power_w, power_w, 1.0)
-        _check(power, "power", "W")
-        energy_j = _product(power, time_s)
+        _require_positive(power, "power", "W")
+        energy_j = _multiply_intervals(power, time_s)
     return Projection(
         time_s=time_s,
-        device_hours=_scaled(time_s, num_devices / 3600),
+        device_hours=_scale_interval(time_s, num_devices / 3600),
         energy_j=energy_j,
-        cost=_cost(_scaled(time_s, num_devices / 3600), energy_j, prices),
+        cost=_cost_interval(_scale_interval(time_s, num_devices / 3600), energy_j, prices),
         currency=prices.currency if prices is not None else None,
         assumptions=tuple(_assumptions(num_images, num_epochs, num_devices, metered, prices)),
     )
@@ -179,8 +181,8 @@ def read_prices(path: Path) -> Prices:
         raise BadInput(str(error) if str(path) in str(error) else f"{path}: {error}") from None
 
 
-_OF_A_SYSTEM = ("per_kwh", "per_device_hour", "pue")
-_PRICE_KEYS = ("currency", *_OF_A_SYSTEM, "systems")
+_SYSTEM_PRICE_KEYS = ("per_kwh", "per_device_hour", "pue")
+_PRICE_KEYS = ("currency", *_SYSTEM_PRICE_KEYS, "systems")
 
 
 def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
@@ -195,19 +197,19 @@ def make_prices(values: dict[str, Any], where: str = "the prices") -> Prices:
         typed(value, *((str, key, where, "a text such as 'EUR'") if key == "currency" else (float, key, where)))
     if "currency" not in values:
         raise BadInput('currency is missing; write for example currency = "EUR"')
-    systems = {name: make_prices(_replaced(values, name, prices), where) for name, prices in own.items()}
+    systems = {name: make_prices(_system_prices(values, name, prices), where) for name, prices in own.items()}
     return Prices(**values, systems=systems)
 
 
-def _replaced(values: dict[str, Any], name: str, own: dict[str, Any]) -> dict[str, Any]:
+def _system_prices(values: dict[str, Any], name: str, own: dict[str, Any]) -> dict[str, Any]:
     """The prices of one system: its own in the place of those of all."""
     for key in own:
-        if key not in _OF_A_SYSTEM:
-            raise UnknownName("price key", key, _OF_A_SYSTEM, f"systems.{name}")
+        if key not in _SYSTEM_PRICE_KEYS:
+            raise UnknownName("price key", key, _SYSTEM_PRICE_KEYS, f"systems.{name}")
     return {**values, **own}
 
 
-def _cost(device_hours: Interval, energy_j: Interval | None, prices: Prices | None) -> Interval | None:
+def _cost_interval(device_hours: Interval, energy_j: Interval | None, prices: Prices | None) -> Interval | None:
     if prices is None:
         return None
     hours = (device_hours.value, device_hours.low, device_hours.high)
@@ -247,17 +249,17 @@ def _assumptions(
     return sentences
 
 
-def _check(interval: Interval, name: str, unit: str) -> None:
+def _require_positive(interval: Interval, name: str, unit: str) -> None:
     for value in (interval.low, interval.value, interval.high):
         if not 0 < value < math.inf:
             raise InvalidMeasurement(f"{name} is {value:g} {unit}; a projection needs it finite and above zero")
 
 
-def _scaled(interval: Interval, factor: float) -> Interval:
+def _scale_interval(interval: Interval, factor: float) -> Interval:
     return Interval(interval.value * factor, interval.low * factor, interval.high * factor, interval.confidence)
 
 
-def _product(x: Interval, y: Interval) -> Interval:
+def _multiply_intervals(x: Interval, y: Interval) -> Interval:
     """The product of two positive intervals, holding at least when both do."""
     confidence = max(0.0, x.confidence + y.confidence - 1)
     return Interval(x.value * y.value, x.low * y.low, x.high * y.high, confidence)

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, Comparison, compare, correct
+from dlbench.process_statistics import MIN_PROCESSES
+from dlbench.report.analysis.comparison_statistics import DEFAULT_MARGIN, Comparison, compare, correct_by_holm
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.reruns import MIN_PROCESSES
 
 BETTER, SAME, NOT_DECIDED = "better", "same", "not decided"
 #: What stands for a share of the bound, and for memory: the metric that most cases have, the first of equals.
 BOUND_METRICS = ("share_of_measured_peak", "mfu")
 MEMORY_METRICS = ("memory_allocated", "memory_device", "memory_rss")
 #: Memory is what a program asks for: two runs of one program ask for the same, and no interval is needed.
-_EXACT = frozenset(MEMORY_METRICS)
+_EXACT_METRICS = frozenset(MEMORY_METRICS)
 
 
 @dataclass(frozen=True)
@@ -43,25 +43,34 @@ class Standing:
     comparison: Comparison | None = None
 
     @property
-    def words(self) -> str:
+    def outcome_text(self) -> str:
         """What the outcome is called where no system is better."""
         if self.outcome == NOT_DECIDED and self.comparison and self.comparison.verdict == NOT_DECIDED:
-            return self.comparison.words
+            return self.comparison.verdict_text
         return f"no difference beyond {units.percent(DEFAULT_MARGIN, 1)}" if self.outcome == SAME else self.outcome
 
     @property
     def margin(self) -> str:
         """How far ahead, with the interval where there is one: ``+34 % [+31, +37]``."""
-        text = f"{_signed(self.ratio)} %"
-        return text if self.low is None or self.high is None else f"{text} [{_signed(self.low)}, {_signed(self.high)}]"
+        text = f"{_signed_percent(self.ratio)} %"
+        return (
+            text
+            if self.low is None or self.high is None
+            else f"{text} [{_signed_percent(self.low)}, {_signed_percent(self.high)}]"
+        )
 
 
-def ranked(cases: pd.DataFrame) -> list[str]:
+def ranking_metrics(cases: pd.DataFrame) -> list[str]:
     """The metrics by which systems are ranked: throughput, energy per image, memory, share of the bound."""
-    return ["throughput", "energy_per_image", best_known(cases, MEMORY_METRICS), best_known(cases, BOUND_METRICS)]
+    return [
+        "throughput",
+        "energy_per_image",
+        most_available_metric(cases, MEMORY_METRICS),
+        most_available_metric(cases, BOUND_METRICS),
+    ]
 
 
-def best_known(cases: pd.DataFrame, metrics: Sequence[str]) -> str:
+def most_available_metric(cases: pd.DataFrame, metrics: Sequence[str]) -> str:
     """Of metrics that stand for the same thing the one that most cases have."""
     return max(metrics, key=lambda name: int(cases[[name]].notna().to_numpy().sum()))
 
@@ -75,14 +84,14 @@ def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
     found = []
     for number, case in cases[cases[metric].gt(0)].groupby("number", sort=False):
         if metric == "energy_per_image":
-            case = of_one_meter(case)
+            case = with_common_energy_scope(case)
         medians = case.groupby("system_id", sort=False)[metric].median()
         if len(medians) > 1:
-            found.append(_standing(int(str(number)), case, medians, metric))
-    return _settled(found, metric)
+            found.append(_rank_case(int(str(number)), case, medians, metric))
+    return _corrected_standings(found, metric)
 
 
-def of_one_meter(cases: pd.DataFrame) -> pd.DataFrame:
+def with_common_energy_scope(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases whose energy has the scope that most systems have: what a device used is no rival of a whole node's."""
     scopes = cases.groupby("energy_scope", sort=True)["system_id"].nunique()
     return cases if len(scopes) < 2 else cases[cases["energy_scope"] == scopes.idxmax()]
@@ -98,24 +107,24 @@ def speedup(base: pd.DataFrame, target: pd.DataFrame) -> Comparison:
     return compare(sides[0], sides[1]).inverted()
 
 
-def _standing(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> Standing:
+def _rank_case(number: int, case: pd.DataFrame, medians: pd.Series[float], metric: str) -> Standing:
     order = medians.sort_values(ascending=METRICS[metric].better == "lower", kind="stable")
     best, second = str(order.index[0]), str(order.index[1])
     value, other = float(order.iloc[0]), float(order.iloc[1])
     standing = Standing(number, metric, best, value, second, other, value / other)
-    if metric in _EXACT:
+    if metric in _EXACT_METRICS:
         return standing
     base, target = (case[case["system_id"] == system] for system in (second, best))
     if metric == "throughput":
         return replace(standing, comparison=speedup(base, target))
     # With few processes the steps have to show what they can, but a share of a peak has another peak on each side.
     if metric in BOUND_METRICS and min(len(base), len(target)) < MIN_PROCESSES:
-        return replace(standing, comparison=_of_shares(base, target, metric))
+        return replace(standing, comparison=_compare_shares(base, target, metric))
     values = [[[float(value)] for value in side[metric]] for side in (base, target)]
     return replace(standing, comparison=compare(values[0], values[1]))
 
 
-def _of_shares(base: pd.DataFrame, target: pd.DataFrame, metric: str) -> Comparison:
+def _compare_shares(base: pd.DataFrame, target: pd.DataFrame, metric: str) -> Comparison:
     """Shares of a peak with few processes: the comparison of the step times, moved to the ratio of the shares."""
     steps = speedup(base, target)
     shift = float(target[metric].median() / base[metric].median()) / steps.ratio
@@ -123,10 +132,10 @@ def _of_shares(base: pd.DataFrame, target: pd.DataFrame, metric: str) -> Compari
     return replace(steps, ratio=steps.ratio * shift, low=low, high=high)
 
 
-def _settled(found: list[Standing], metric: str) -> list[Standing]:
+def _corrected_standings(found: list[Standing], metric: str) -> list[Standing]:
     """The standings with their outcome, corrected for how many there are."""
     tested = [s for s in found if s.comparison and s.comparison.is_measured]
-    corrected = dict(zip(map(id, tested), correct([s.comparison for s in tested if s.comparison]), strict=True))
+    corrected = dict(zip(map(id, tested), correct_by_holm([s.comparison for s in tested if s.comparison]), strict=True))
     return [_with_outcome(s, corrected.get(id(s), s.comparison)) for s in found]
 
 
@@ -144,7 +153,7 @@ def _with_outcome(standing: Standing, found: Comparison | None) -> Standing:
     return replace(standing, outcome=outcome, ratio=found.ratio, low=found.low, high=found.high, comparison=found)
 
 
-def _signed(ratio: float) -> str:
+def _signed_percent(ratio: float) -> str:
     if not math.isfinite(ratio):
         return units.MISSING
     change = 100 * (ratio - 1)

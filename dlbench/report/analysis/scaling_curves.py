@@ -18,18 +18,18 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.labels import network
+from dlbench.process_statistics import MIN_PROCESSES
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.scaling_model import Sample, ScalingModel, fit
-from dlbench.report.analysis.side_by_side import numbered, over_processes
-from dlbench.reruns import MIN_PROCESSES
+from dlbench.report.analysis.scaling_model import ScalingModel, ScalingSample, fit_scaling_model
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.suites.case import AXES, USUAL_CONFIDENCE
 
 KINDS = ("weak", "strong")
 #: How gradients are brought together, which a single device does not do.
 SYNCHRONISATION = ("backend", "bucket_cap_mb", "gradient_as_bucket_view", "static_graph", "comm_hook")
-_SIZES = ("nodes", "devices_per_node", "batch_size")
+_SIZE_AXES = ("nodes", "devices_per_node", "batch_size")
 #: The model is asked about sizes up to so many times the largest measured one.
 PREDICTED_TIMES = 8
 #: A model that misses a point it was fitted to by more than this describes something else, and predicts nothing.
@@ -132,7 +132,7 @@ class Curve:
         return found
 
 
-def curves(cases: pd.DataFrame) -> list[Curve]:
+def find_curves(cases: pd.DataFrame) -> list[Curve]:
     """All curves with at least two sizes; a set of cases may show a weak and a strong one.
 
     Args:
@@ -140,45 +140,45 @@ def curves(cases: pd.DataFrame) -> list[Curve]:
     """
     if cases.empty:
         return []
-    cases = _over_processes(cases)
+    cases = _merge_processes(cases)
     cases = cases.assign(devices=cases["nodes"] * cases["devices_per_node"])
     cases["global_batch"] = cases["batch_size"] * cases["devices"]
     found = []
     for kind, batch in (("weak", "batch_size"), ("strong", "global_batch")):
-        plain = [a for a in AXES if a not in (*_SIZES, *SYNCHRONISATION)] + [batch]
+        plain = [a for a in AXES if a not in (*_SIZE_AXES, *SYNCHRONISATION)] + [batch]
         full = [*plain, *SYNCHRONISATION]
         several = cases[cases["devices"] > 1]
         single = cases[cases["devices"] == 1]
         for _, group in several.groupby(full, sort=False, dropna=False):
             first = group.iloc[0]
             base = single[(single[plain] == first[plain]).all(axis=1)].tail(1)
-            name = _name(first, batch, several)
-            for way, own in _ways(group.drop_duplicates(["nodes", "devices_per_node"], keep="last")):
+            name = _curve_name(first, batch, several)
+            for way, own in _split_curves(group.drop_duplicates(["nodes", "devices_per_node"], keep="last")):
                 sizes = pd.concat([base, own]).sort_values("devices")
                 if len(sizes) > 1:
-                    points = tuple(_points(sizes))
-                    model = fit([_sample(p) for p in points])
-                    level = tuple(levels.levels(sizes))
+                    points = tuple(_curve_points(sizes))
+                    model = fit_scaling_model([_to_sample(p) for p in points])
+                    level = tuple(confidence_levels.confidence_levels(sizes))
                     found.append(
                         Curve(kind, name + way, points, model, str(first["mode"]), str(first["precision"]), level)
                     )
     return found
 
 
-def level_of(found: Sequence[Curve]) -> str:
+def confidence_text(found: Sequence[Curve]) -> str:
     """The confidence of all intervals of these curves, in words."""
-    return levels.joined(sorted({level for curve in found for level in curve.confidence}))
+    return confidence_levels.join_levels(sorted({level for curve in found for level in curve.confidence}))
 
 
-def _over_processes(cases: pd.DataFrame) -> pd.DataFrame:
-    """One row per case: what `over_processes` gives, what communication took, and the attempts behind it."""
-    cases = numbered(cases)
+def _merge_processes(cases: pd.DataFrame) -> pd.DataFrame:
+    """One row per case: what `summarize_processes` gives, what communication took, and the attempts behind it."""
+    cases = with_case_numbers(cases)
     attempts = cases.groupby(["number", "system_id"], sort=False)["attempt_id"].agg(tuple)
     # Both are by number and system, in the order of their first processes.
-    return over_processes(cases, (*METRICS, "unsynced", "allreduce")).assign(attempts=attempts.to_numpy())
+    return summarize_processes(cases, (*METRICS, "unsynced", "allreduce")).assign(attempts=attempts.to_numpy())
 
 
-def _ways(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+def _split_curves(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Sizes that form one curve, with what names it: all of them, unless a number of devices is there twice."""
     if not sizes["devices"].duplicated().any():
         return [("", sizes)]
@@ -187,22 +187,24 @@ def _ways(sizes: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     return within + [(f", {count} on each node", sizes[sizes["devices_per_node"] == count]) for count in counts]
 
 
-def _points(sizes: pd.DataFrame) -> list[Point]:
+def _curve_points(sizes: pd.DataFrame) -> list[Point]:
     base = sizes.iloc[0] if sizes.iloc[0]["devices"] == 1 else None
     points = []
     for case in sizes.to_dict("records"):
-        low, high = (_number(case[f"throughput_{end}"]) for end in ("low", "high"))
+        low, high = (_finite_or_none(case[f"throughput_{end}"]) for end in ("low", "high"))
         value = float(case["throughput"])
         speedup: dict[str, float] = {}
         if base is not None:
             speedup["speedup"] = value / float(base["throughput"])
-            b_low, b_high = (_number(base[f"throughput_{end}"]) for end in ("low", "high"))
+            b_low, b_high = (_finite_or_none(base[f"throughput_{end}"]) for end in ("low", "high"))
             if case["devices"] == 1:
                 speedup |= {"speedup_low": 1.0, "speedup_high": 1.0}
             elif low and high and b_low and b_high and min(case["processes"], base["processes"]) >= MIN_PROCESSES:
                 speedup |= {"speedup_low": low / b_high, "speedup_high": high / b_low}
-        compute = _number(case["unsynced"])
-        ends = [_number(case[name]) for name in ("step_time_low", "unsynced_high", "step_time_high", "unsynced_low")]
+        compute = _finite_or_none(case["unsynced"])
+        ends = [
+            _finite_or_none(case[name]) for name in ("step_time_low", "unsynced_high", "step_time_high", "unsynced_low")
+        ]
         known = [end for end in ends if end is not None]
         exposed_limits: tuple[float | None, float | None] = (None, None)
         if len(known) == 4:
@@ -221,8 +223,8 @@ def _points(sizes: pd.DataFrame) -> list[Point]:
                 exposed_s=None if compute is None else max(0.0, float(case["step_time"]) - compute),
                 exposed_low_s=exposed_limits[0],
                 exposed_high_s=exposed_limits[1],
-                communication_s=_number(case["allreduce"]),
-                energy_j=_number(case["energy_per_image"]),
+                communication_s=_finite_or_none(case["allreduce"]),
+                energy_j=_finite_or_none(case["energy_per_image"]),
                 attempts=case["attempts"],
                 **speedup,
             )
@@ -230,17 +232,17 @@ def _points(sizes: pd.DataFrame) -> list[Point]:
     return points
 
 
-def _sample(point: Point) -> Sample:
-    return Sample(point.devices, point.batch_size, point.step_s, point.compute_s, point.communication_s)
+def _to_sample(point: Point) -> ScalingSample:
+    return ScalingSample(point.devices, point.batch_size, point.step_s, point.compute_s, point.communication_s)
 
 
-def _number(value: Any) -> float | None:
+def _finite_or_none(value: Any) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-def _name(case: Any, batch: str, cases: pd.DataFrame) -> str:
+def _curve_name(case: Any, batch: str, cases: pd.DataFrame) -> str:
     """Network and batch, and of the other axes those that tell the curves apart."""
     words = f"{case['batch_size']} per device" if batch == "batch_size" else f"{case['global_batch']} in all"
-    fixed = ("model", *_SIZES)
+    fixed = ("model", *_SIZE_AXES)
     rest = [f"{a.replace('_', ' ')} {case[a]}" for a in AXES if a not in fixed and cases[a].nunique() > 1]
-    return ", ".join([network(str(case["model"])), words, *rest])
+    return ", ".join([network_title(str(case["model"])), words, *rest])

@@ -32,23 +32,23 @@ def nnls(matrix: _Array, values: _Array) -> tuple[_Array, float]:
     return found
 
 
-def _ring(devices: _Array) -> _Array:
+def _ring_hops(devices: _Array) -> _Array:
     return 2 * (devices - 1)
 
 
-def _tree(devices: _Array) -> _Array:
+def _tree_hops(devices: _Array) -> _Array:
     return 2 * np.log2(devices)
 
 
 #: Exposed communication below this share of the computation is noise.
-SEEN = 0.005
+MIN_EXPOSED_SHARE = 0.005
 #: What exceeds so many standard deviations of the noise is no noise.
 SIGMAS = 3.0
-HOPS: dict[str, Callable[[_Array], _Array]] = {"ring": _ring, "tree": _tree}
+HOPS: dict[str, Callable[[_Array], _Array]] = {"ring": _ring_hops, "tree": _tree_hops}
 
 
 @dataclass(frozen=True)
-class Sample:
+class ScalingSample:
     """One measured size: median step time [s], and without synchronisation where that was measured [s]."""
 
     devices: int
@@ -94,27 +94,27 @@ class ScalingModel:
         return self.step_s(devices, batch_size) if self.overlap_known else self.compute_s(batch_size)
 
 
-def fit(samples: Sequence[Sample]) -> ScalingModel | None:
+def fit_scaling_model(samples: Sequence[ScalingSample]) -> ScalingModel | None:
     """The model of these samples with its error at left-out ones; None with fewer than two sizes beyond one device."""
-    model = _fit(samples)
+    model = _fit_model(samples)
     if model is None:
         return None
     errors = []
     for i, left_out in enumerate(samples):
         rest = [*samples[:i], *samples[i + 1 :]]
-        other = _fit(rest) if left_out.devices > 1 and _enough(rest) else None
+        other = _fit_model(rest) if left_out.devices > 1 and _has_enough_sizes(rest) else None
         if other is not None:
             errors.append(abs(other.step_s(left_out.devices, left_out.batch_size) / left_out.step_s - 1))
     own = [abs(model.step_s(s.devices, s.batch_size) / s.step_s - 1) for s in samples]
     return replace(model, fit_error=max(own), left_out_error=max(errors) if errors else None)
 
 
-def _enough(samples: Sequence[Sample]) -> bool:
+def _has_enough_sizes(samples: Sequence[ScalingSample]) -> bool:
     return len({s.devices for s in samples if s.devices > 1}) >= 2
 
 
-def _fit(samples: Sequence[Sample]) -> ScalingModel | None:
-    if not _enough(samples):
+def _fit_model(samples: Sequence[ScalingSample]) -> ScalingModel | None:
+    if not _has_enough_sizes(samples):
         return None
     fixed_s, per_image_s = _fit_compute(samples)
     if not math.isfinite(fixed_s):
@@ -126,11 +126,11 @@ def _fit(samples: Sequence[Sample]) -> ScalingModel | None:
     own = np.array([compute[i] if s.compute_s is None else s.compute_s for i, s in enumerate(several)])
     exposed = np.maximum(0.0, steps - own)
     totals = np.array([math.nan if s.communication_s is None else s.communication_s for s in several])
-    noise = _noise(samples, fixed_s, per_image_s)
+    noise = _computation_noise(samples, fixed_s, per_image_s)
     if np.isfinite(totals).all():
         # Weighted by themselves: a time is known to a percentage.
         algorithm, transfer_s, latency_s = _fit_communication(devices, totals, 1 / totals, noise)
-        overlap, known = _overlap(totals, exposed, compute, noise)
+        overlap, known = _fit_overlap(totals, exposed, compute, noise)
     else:
         algorithm, transfer_s, latency_s = _fit_communication(devices, exposed, 1 / steps, noise)
         overlap, known = 0.0, True
@@ -138,7 +138,7 @@ def _fit(samples: Sequence[Sample]) -> ScalingModel | None:
     return ScalingModel(fixed_s, per_image_s, transfer_s, latency_s, overlap, algorithm, fitted, known)
 
 
-def _fit_compute(samples: Sequence[Sample]) -> tuple[float, float]:
+def _fit_compute(samples: Sequence[ScalingSample]) -> tuple[float, float]:
     """Fixed and per-image time [s] of a step's own work, by least relative squares; constant where the batch is."""
     known = [(s.batch_size, s.step_s if s.devices == 1 else s.compute_s) for s in samples]
     pairs = [(float(b), c) for b, c in known if c is not None and c > 0]
@@ -168,7 +168,7 @@ def _fit_communication(devices: _Array, times: _Array, weights: _Array, noise: f
     return best[1:] if without[0] > max(noise * math.sqrt(len(times)), 2 * best[0]) else without[1:]
 
 
-def _noise(samples: Sequence[Sample], fixed_s: float, per_image_s: float) -> float:
+def _computation_noise(samples: Sequence[ScalingSample], fixed_s: float, per_image_s: float) -> float:
     """Relative standard deviation of measured computation around the fitted one; 0 where too little was measured."""
     known = [(s.batch_size, s.step_s if s.devices == 1 else s.compute_s) for s in samples]
     errors = [c / (fixed_s + per_image_s * b) - 1 for b, c in known if c is not None and c > 0]
@@ -176,12 +176,12 @@ def _noise(samples: Sequence[Sample], fixed_s: float, per_image_s: float) -> flo
     return math.sqrt(sum(e * e for e in errors) / free) if free > 0 else 0.0
 
 
-def _overlap(totals: _Array, exposed: _Array, compute: _Array, noise: float) -> tuple[float, bool]:
+def _fit_overlap(totals: _Array, exposed: _Array, compute: _Array, noise: float) -> tuple[float, bool]:
     """The share of the computation behind which communication hides, and whether that is more than a lower bound.
 
     Where some of it is seen, the hidden part is the rest; where all is hidden the share is at least that large.
     """
     # The difference of two times that scatter by `noise` each.
-    seen = exposed > max(SEEN, SIGMAS * math.sqrt(2) * noise) * compute
+    seen = exposed > max(MIN_EXPOSED_SHARE, SIGMAS * math.sqrt(2) * noise) * compute
     hidden = np.clip((totals - exposed) / compute, 0.0, 1.0)
     return (float(np.median(hidden[seen])), True) if seen.any() else (float(hidden.max()), False)

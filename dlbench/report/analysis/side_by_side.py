@@ -16,56 +16,56 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dlbench.process_statistics import MIN_PROCESSES, ProcessWindow, process_interval, two_groups
+from dlbench.report.analysis.comparison_matching import IDENTITY_COLUMNS, comparable_protocols
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.derive import INVERSE, PROPORTIONAL
-from dlbench.report.analysis.labels import axis_title, network, network_order
-from dlbench.report.analysis.matching import IDENTITY, comparable_protocols
+from dlbench.report.analysis.derived_metrics import INVERSE_TO_TIME, PROPORTIONAL_TO_TIME
+from dlbench.report.analysis.labels import axis_title, network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.loading.intervals import protocol_value
-from dlbench.reruns import MIN_PROCESSES, Window, process_interval, two_groups
 from dlbench.suites.case import AXES, MODES, PRECISIONS, USUAL_CONFIDENCE, Case
 from dlbench.table import Cell, Column, Table
 
 #: What has to agree for cases to stand side by side.
-KEYS = tuple(name for name in IDENTITY if name != "device")
-_WORK = ("model", "mode", "precision", "batch_size")
+MATCH_COLUMNS = tuple(name for name in IDENTITY_COLUMNS if name != "device")
+_WORK_AXES = ("model", "mode", "precision", "batch_size")
 
 
 @dataclass(frozen=True)
-class Together:
+class SharedCases:
     """The cases that two or more systems have."""
 
-    processes: pd.DataFrame  # one row per process, as `matched` gives them
+    processes: pd.DataFrame  # one row per process, as `shared_processes` gives them
     cases: pd.DataFrame  # one row per case and system, in order
     failed: dict[tuple[int, str], str]  # by number and system the status of what failed there
 
 
 @lru_cache(maxsize=1)
-def together(content: Content) -> Together:
+def shared_cases(content: Content) -> SharedCases:
     """What the systems of a report share; empty for a single one."""
     if content.shown["system_id"].nunique() < 2:
-        return Together(content.shown.iloc[:0], content.shown.iloc[:0], {})
-    processes = matched(content)
+        return SharedCases(content.shown.iloc[:0], content.shown.iloc[:0], {})
+    processes = shared_processes(content)
     if processes.empty:
-        return Together(processes, processes, {})
-    return Together(processes, in_order(over_processes(processes)), failures(content, processes))
+        return SharedCases(processes, processes, {})
+    return SharedCases(processes, sort_cases(summarize_processes(processes)), failure_texts(content, processes))
 
 
-def matched(content: Content) -> pd.DataFrame:
+def shared_processes(content: Content) -> pd.DataFrame:
     """The shown cases that two or more systems have, one row per process, with the `number` of the case they share."""
-    cases = numbered(content.shown)
+    cases = with_case_numbers(content.shown)
     several = cases.groupby("number")["system_id"].transform("nunique").gt(1)
     return cases[several.astype(bool)]
 
 
-def numbered(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
+def with_case_numbers(cases: pd.DataFrame, without: str = "") -> pd.DataFrame:
     """`cases` with a `number` that is equal where only system, device and repeat differ, and the axis `without`."""
-    keys = [key for key in KEYS if key != without]
+    keys = [key for key in MATCH_COLUMNS if key != without]
     # A copy is in one piece: pandas warns of frames that were put together column by column.
-    return cases.copy().assign(number=_numbers(_comparable(cases)[keys]))
+    return cases.copy().assign(number=_combination_numbers(_with_comparable_protocol(cases)[keys]))
 
 
-def _numbers(values: pd.DataFrame) -> pd.Series[int]:
+def _combination_numbers(values: pd.DataFrame) -> pd.Series[int]:
     """Of each row the number of its combination of values, in the order in which they first come."""
     # Most axes have one value, and grouping by each takes as long as by one that varies.
     telling = [name for name in values if values[name].nunique(dropna=False) > 1]
@@ -74,9 +74,9 @@ def _numbers(values: pd.DataFrame) -> pd.Series[int]:
     return values.groupby(telling, sort=False, dropna=False).ngroup()
 
 
-def series(content: Content) -> pd.DataFrame:
+def batch_series(content: Content) -> pd.DataFrame:
     """Per network and mode the batch sizes of one setting that most systems have, one row per batch and system."""
-    cases = numbered(content.shown, without="batch_size")
+    cases = with_case_numbers(content.shown, without="batch_size")
     batches = cases.groupby(["number", "system_id"])["batch_size"].transform("nunique")
     cases = cases[batches.gt(1)]
     if cases.empty:
@@ -85,14 +85,14 @@ def series(content: Content) -> pd.DataFrame:
     reach = groups.agg(systems=("system_id", "nunique"), best=("throughput", "max")).reset_index()
     reach = reach.sort_values(["systems", "best"], ascending=False, kind="stable").drop_duplicates(["model", "mode"])
     chosen = cases[cases["number"].isin(reach["number"])]
-    return in_order(over_processes(numbered(chosen)))
+    return sort_cases(summarize_processes(with_case_numbers(chosen)))
 
 
-def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
+def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -> pd.DataFrame:
     """One row per case and system: the median over its processes of every metric, and how far they spread.
 
     Args:
-        cases: one row per process, as `numbered` gives them.
+        cases: one row per process, as `with_case_numbers` gives them.
         names: the columns to take the median of, all metrics unless told otherwise.
 
     Returns:
@@ -107,7 +107,7 @@ def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -
     if cases.empty:
         return cases.assign(processes=[])
     groups = cases.groupby(["number", "system_id"], sort=False)
-    first = groups[[*AXES, "suite", "suite_version", "protocol", *_FACTS]].first()
+    first = groups[[*AXES, "suite", "suite_version", "protocol", *_SHOWN_FACTS]].first()
     processes = groups.size().rename("processes")
     worst = cases["status"].ne("ok").groupby([cases["number"], cases["system_id"]], sort=False).any()
     status = worst.map({True: "unstable", False: "ok"}).rename("status")
@@ -116,7 +116,7 @@ def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -
     limits = [f"{name}_{end}" for name in names for end in ("low", "high")]
     own = groups[[name for name in limits if name in cases]].first()
     keys = [cases["number"], cases["system_id"]]
-    lows, highs = _ends(cases, names, "low", np.fmin), _ends(cases, names, "high", np.fmax)
+    lows, highs = _outer_ends(cases, names, "low", np.fmin), _outer_ends(cases, names, "high", np.fmax)
     ranges = lows.groupby(keys, sort=False).min().join(highs.groupby(keys, sort=False).max())[limits]
     unknown = own.isna().reindex(columns=limits, fill_value=False)
     ranges = ranges.where(processes.ge(MIN_PROCESSES), ranges.mask(unknown), axis=0)
@@ -131,7 +131,7 @@ def over_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRICS)) -
 
 def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """`found`, by number and system, with the interval over processes for all that follows from the step time."""
-    chosen = [name for name in ("step_time", *PROPORTIONAL, *INVERSE) if name in names]
+    chosen = [name for name in ("step_time", *PROPORTIONAL_TO_TIME, *INVERSE_TO_TIME) if name in names]
     ends = [f"{name}{end}" for name in chosen for end in ("", "_low", "_high")]
     # Arrays: to set single cells of a frame takes a hundred times as long.
     values = {name: found[name].to_numpy(dtype=float, copy=True) for name in ends}
@@ -141,13 +141,13 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
     for key, own in cases.groupby(["number", "system_id"], sort=False):
         if len(own) < MIN_PROCESSES or not own["step_time"].gt(0).all():
             continue
-        windows = windows_of(own)
+        windows = process_windows(own)
         level = float(own["confidence"].iloc[0]) if "confidence" in own else USUAL_CONFIDENCE
         interval = process_interval(windows, level)
         groups = two_groups(windows)
         place = places[key]
         if groups is not None:
-            words[place] = groups.words
+            words[place] = groups.text
         if interval is None:
             continue
         values["half_width"][place] = interval.relative_half_width
@@ -155,14 +155,14 @@ def _with_process_intervals(found: pd.DataFrame, cases: pd.DataFrame, names: Seq
         for name in chosen:
             value = float(np.exp(np.log(own[name].astype(float)).mean()))
             limits = interval.low / interval.value, interval.high / interval.value
-            low, high = limits if name not in INVERSE else (1 / limits[1], 1 / limits[0])
+            low, high = limits if name not in INVERSE_TO_TIME else (1 / limits[1], 1 / limits[0])
             values[name][place] = value
             values[f"{name}_low"][place], values[f"{name}_high"][place] = value * low, value * high
     return found.assign(**values, groups=pd.Series(words, found.index, dtype=object))
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MetricEstimate:
     """A figure of one case; the limits are None where nothing is known of them."""
 
     value: float
@@ -170,7 +170,7 @@ class Estimate:
     high: float | None
 
 
-def estimate(processes: pd.DataFrame, metric: str, confidence: float = USUAL_CONFIDENCE) -> Estimate:
+def estimate_metric(processes: pd.DataFrame, metric: str, confidence: float = USUAL_CONFIDENCE) -> MetricEstimate:
     """A metric over the processes of one case.
 
     Args:
@@ -180,26 +180,26 @@ def estimate(processes: pd.DataFrame, metric: str, confidence: float = USUAL_CON
         Of three or more the mean with the interval of `reruns.process_interval`, of one its own interval, else the
         median without limits.
     """
-    windows = windows_of(processes, metric)
+    windows = process_windows(processes, metric)
     over = process_interval(windows, confidence)
     if over is not None:
-        return Estimate(over.value, over.low, over.high)
+        return MetricEstimate(over.value, over.low, over.high)
     if len(windows) == 1:
-        return Estimate(windows[0].value, windows[0].low, windows[0].high)
-    return Estimate(float(processes[metric].median()), None, None)
+        return MetricEstimate(windows[0].value, windows[0].low, windows[0].high)
+    return MetricEstimate(float(processes[metric].median()), None, None)
 
 
-def windows_of(processes: pd.DataFrame, metric: str = "step_time") -> list[Window]:
+def process_windows(processes: pd.DataFrame, metric: str = "step_time") -> list[ProcessWindow]:
     """The value of each process with the interval within its run, where it has one."""
     names = (metric, f"{metric}_low", f"{metric}_high")
     columns = (processes[name].astype(float) if name in processes else [math.nan] * len(processes) for name in names)
     return [
-        Window(value, *(limits if all(limit > 0 for limit in limits) else ()))
+        ProcessWindow(value, *(limits if all(limit > 0 for limit in limits) else ()))
         for value, *limits in zip(*columns, strict=True)
     ]
 
 
-def _ends(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:
+def _outer_ends(cases: pd.DataFrame, names: Sequence[str], end: str, outer: np.ufunc) -> pd.DataFrame:
     """Of each process and name the outer one of its value and of that end of its interval, where it has one."""
     found = {}
     for name in names:
@@ -212,9 +212,9 @@ def median_processes(cases: pd.DataFrame) -> pd.DataFrame:
     """Of the processes of each case on each system the one with the median step time (of two in the middle the faster).
 
     Args:
-        cases: one row per process, as `numbered` takes them.
+        cases: one row per process, as `with_case_numbers` takes them.
     """
-    ordered = numbered(cases).reset_index(drop=True).sort_values("step_time", kind="stable")
+    ordered = with_case_numbers(cases).reset_index(drop=True).sort_values("step_time", kind="stable")
     groups = ordered.groupby(["number", "system_id"], sort=False, dropna=False)["attempt_id"]
     middle = groups.cumcount() == (groups.transform("size") - 1) // 2
     return cases.iloc[ordered.index[middle].sort_values()]
@@ -224,7 +224,7 @@ def representative(cases: pd.DataFrame) -> pd.DataFrame:
     """Per network and mode the case that most systems have, of these the one with the highest throughput anywhere.
 
     Args:
-        cases: as `over_processes` gives them.
+        cases: as `summarize_processes` gives them.
     """
     if cases.empty:
         return cases
@@ -238,25 +238,29 @@ def representative(cases: pd.DataFrame) -> pd.DataFrame:
         }
     )
     best = reach.sort_values(["systems", "best"], ascending=False, kind="stable").drop_duplicates(["model", "mode"])
-    return in_order(cases[cases["number"].isin(best.index)])
+    return sort_cases(cases[cases["number"].isin(best.index)])
 
 
-def in_order(cases: pd.DataFrame) -> pd.DataFrame:
+def sort_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """Cases in the order of networks, modes and precisions, and then by batch."""
     order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
     return cases.sort_values(
-        [*_WORK, "number"], key=lambda c: c.map(lambda v: order.get(v, v)) if c.name in _NAMED else c, kind="stable"
+        [*_WORK_AXES, "number"],
+        key=lambda c: c.map(lambda v: order.get(v, v)) if c.name in _NAMING_AXES else c,
+        kind="stable",
     )
 
 
-_NAMED = ("model", "mode", "precision")
+_NAMING_AXES = ("model", "mode", "precision")
 
 
-def failures(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str], str]:
-    """How a case of `cases` (as `matched` gives them) ended on the systems that have no result for it."""
+def failure_texts(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str], str]:
+    """How a case of `cases` (as `shared_processes` gives them) ended on the systems that have no result for it."""
     if content.failed.empty or cases.empty:
         return {}
-    both = numbered(pd.concat([content.shown[_MINIMUM], content.failed[_MINIMUM]], ignore_index=True))
+    both = with_case_numbers(
+        pd.concat([content.shown[_REQUIRED_COLUMNS], content.failed[_REQUIRED_COLUMNS]], ignore_index=True)
+    )
     number = dict(zip(both["attempt_id"], both["number"], strict=True))
     ours = {number[attempt]: case for attempt, case in zip(cases["attempt_id"], cases["number"], strict=True)}
     failed = both.iloc[len(content.shown) :]
@@ -267,14 +271,14 @@ def failures(content: Content, cases: pd.DataFrame) -> dict[tuple[int, str], str
     }
 
 
-_FACTS = ("device_name", "energy_source", "energy_scope", "energy_note", "flop_partial")
-_MINIMUM = ["attempt_id", "system_id", "status", *KEYS]
+_SHOWN_FACTS = ("device_name", "energy_source", "energy_scope", "energy_note", "flop_partial")
+_REQUIRED_COLUMNS = ["attempt_id", "system_id", "status", *MATCH_COLUMNS]
 
 
-def left_out(content: Content) -> Table:
+def left_out_table(content: Content) -> Table:
     """What stands beside nothing, by network, mode, system and reason, with the number of cases."""
     counts: dict[tuple[str, str, str, str], int] = {}
-    for case, reason in _alone(content):
+    for case, reason in _unshared_cases(content):
         system = content.system_names.get(case["system_id"], "unknown")
         key = (str(case["model"]), str(case["mode"]), system, reason)
         counts[key] = counts.get(key, 0) + 1
@@ -283,7 +287,7 @@ def left_out(content: Content) -> Table:
     columns = [Column("model", "Network"), Column("mode", "Mode"), Column("system", "Measured on")]
     columns += [Column("cases", "Cases"), Column("reason", "Left out because")]
     rows: list[list[Cell]] = [
-        [network(model), mode, system, counts[model, mode, system, reason], reason]
+        [network_title(model), mode, system, counts[model, mode, system, reason], reason]
         for model, mode, system, reason in sorted(
             counts, key=lambda k: (place[k[0]], MODES.index(k[1]), order.get(k[2], len(order)), k[3])
         )
@@ -291,36 +295,36 @@ def left_out(content: Content) -> Table:
     return Table(columns, rows)
 
 
-def _alone(content: Content) -> Iterator[tuple[Mapping[Hashable, Any], str]]:
+def _unshared_cases(content: Content) -> Iterator[tuple[Mapping[Hashable, Any], str]]:
     """Each measured case that only one system has, with the reason why it stands beside nothing."""
-    parts = [table[_MINIMUM] for table in (content.shown, content.failed) if len(table)]
+    parts = [table[_REQUIRED_COLUMNS] for table in (content.shown, content.failed) if len(table)]
     if not parts:
         return
-    both = numbered(pd.concat(parts, ignore_index=True))
-    both[list(KEYS)] = _comparable(both)
+    both = with_case_numbers(pd.concat(parts, ignore_index=True))
+    both[list(MATCH_COLUMNS)] = _with_comparable_protocol(both)
     measured = both.iloc[: len(content.shown)].drop_duplicates(["number", "system_id"])
     failed = both.iloc[len(content.shown) :]
     ended = {n: list(zip(f["system_id"], f["status"], strict=True)) for n, f in failed.groupby("number")}
     alone = measured[~measured.duplicated("number", keep=False)]
-    alike = {key: group.to_dict("records") for key, group in measured.groupby(list(_WORK))}
+    alike = {key: group.to_dict("records") for key, group in measured.groupby(list(_WORK_AXES))}
     for case in alone.to_dict("records"):
         elsewhere = [(s, status) for s, status in ended.get(case["number"], []) if s != case["system_id"]]
-        others = [c for c in alike[tuple(case[a] for a in _WORK)] if c["system_id"] != case["system_id"]]
+        others = [c for c in alike[tuple(case[a] for a in _WORK_AXES)] if c["system_id"] != case["system_id"]]
         if elsewhere:
             where = [f"on {content.system_names.get(s, 'an unknown system')}: {status}" for s, status in elsewhere]
             yield case, f"failed {', '.join(dict.fromkeys(where))}"
         elif others:
-            yield case, _difference(case, others, content.system_names)
+            yield case, _nearest_difference(case, others, content.system_names)
         else:
             yield case, "no other system has it"
 
 
-def _difference(case: Mapping[Hashable, Any], others: list[dict[Hashable, Any]], names: dict[str, str]) -> str:
+def _nearest_difference(case: Mapping[Hashable, Any], others: list[dict[Hashable, Any]], names: dict[str, str]) -> str:
     """In what the nearest case of another system differs."""
-    near = min(others, key=lambda other: sum(case[k] != other[k] for k in KEYS))
+    near = min(others, key=lambda other: sum(case[k] != other[k] for k in MATCH_COLUMNS))
     there = names.get(near["system_id"], "an unknown system")
     said = []
-    for key in KEYS:
+    for key in MATCH_COLUMNS:
         if case[key] == near[key]:
             continue
         if key == "protocol":
@@ -332,12 +336,12 @@ def _difference(case: Mapping[Hashable, Any], others: list[dict[Hashable, Any]],
     return "; ".join(said)
 
 
-def _comparable(cases: pd.DataFrame) -> pd.DataFrame:
+def _with_comparable_protocol(cases: pd.DataFrame) -> pd.DataFrame:
     """What has to agree, so that it is equal where the measuring was."""
-    values = cases[list(KEYS)].assign(protocol=comparable_protocols(cases["protocol"]))
+    values = cases[list(MATCH_COLUMNS)].assign(protocol=comparable_protocols(cases["protocol"]))
     for axis in fields(Case):
         # Parts from before an axis existed say nothing of it: they had its default.
-        if axis.name in KEYS and axis.name not in ("model", "protocol"):
+        if axis.name in MATCH_COLUMNS and axis.name not in ("model", "protocol"):
             known = values[axis.name].notna()
             values[axis.name] = values[axis.name] if known.all() else values[axis.name].where(known, axis.default)
     return values

@@ -10,11 +10,11 @@ from typing import Any
 import pandas as pd
 
 from dlbench.suites.case import AXES, Case
-from dlbench.suites.levers import TUNE_PREFIX, Change, path
+from dlbench.suites.levers import TUNE_PREFIX, Change, improvement_path
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """One search on one system."""
 
     system_id: str
@@ -28,7 +28,7 @@ class Tuned:
     records: tuple[str, ...]
 
 
-def heading(goal: str, unit: str) -> str:
+def goal_heading(goal: str, unit: str) -> str:
     """Name of the figure with its unit; higher is better."""
     return f"Throughput [{unit}/s]" if goal == "throughput" else f"Samples per energy [{unit}/J]"
 
@@ -38,39 +38,39 @@ def title(shipped: Case) -> str:
     return f"{shipped.model}, {shipped.mode}, {shipped.precision} as shipped"
 
 
-def searches(cases: pd.DataFrame) -> Iterator[Tuned]:
+def find_searches(cases: pd.DataFrame) -> Iterator[TuningResult]:
     """Yield the searches in measured cases, as `Content.shown` has them."""
     rows = cases[cases["suite"].astype(str).str.startswith(TUNE_PREFIX)]
     for (system_id, _), own in rows.groupby(["system_id", "suite"], sort=False):
-        yield _search(str(system_id), own.sort_values("started_at"))
+        yield _read_search(str(system_id), own.sort_values("started_at"))
 
 
-def _search(system_id: str, rows: pd.DataFrame) -> Tuned:
+def _read_search(system_id: str, rows: pd.DataFrame) -> TuningResult:
     goal = "energy" if str(rows["label"].iloc[0]) == "energy" else "throughput"
     values = rows["throughput"] if goal == "throughput" else 1.0 / rows["energy_per_image"]
     found: dict[Case, dict[int, list[float]]] = {}
     for row, value in zip(rows.to_dict("records"), values, strict=True):
         if value > 0:
             # The longest window counts; its steps tell its length.
-            found.setdefault(_setting(row), {}).setdefault(int(row["repeat"] > 0), []).append(float(value))
+            found.setdefault(_case_of_row(row), {}).setdefault(int(row["repeat"] > 0), []).append(float(value))
     figures = {case: median(several[max(several)]) for case, several in found.items()}
-    first = _setting(rows.iloc[0].to_dict())
+    first = _case_of_row(rows.iloc[0].to_dict())
     paired = [case for case, several in found.items() if 1 in several and case != first]
     best = paired[0] if paired else max(figures, key=lambda case: figures[case], default=first)
-    return Tuned(
+    return TuningResult(
         system_id,
         first,
         best,
         goal,
         str(rows["sample_unit"].iloc[0]),
         figures[first],
-        tuple(path(figures, first, best)),
+        tuple(improvement_path(figures, first, best)),
         len(figures),
         tuple(rows["attempt_id"]),
     )
 
 
-def _setting(row: dict[Any, Any]) -> Case:
+def _case_of_row(row: dict[Any, Any]) -> Case:
     values = {axis: row[axis] for axis in AXES if axis != "repeat"}
     whole: dict[str, Any] = {axis: v if isinstance(v, str) else int(v) for axis, v in values.items()}
     return Case(**whole)

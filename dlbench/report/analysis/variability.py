@@ -2,9 +2,10 @@
 
 A process's deviation is its median step time over the median of all processes of the same case on the same kind of
 system. A host's deviation is the median of its processes', over all cases that other hosts ran as well. It is named as
-slow or fast when it is off from the other hosts by more than `MIN_DEVIATION` and by more than `REACH` times the spread
-that is there anyway: the robust standard deviation (1.4826 times the median absolute deviation) of processes around
-their own host, where hosts have several, else that of the hosts themselves. The same holds for devices by their UUID.
+slow or fast when it is off from the other hosts by more than `MIN_DEVIATION` and by more than `MAX_SPREADS` times the
+spread that is there anyway: the robust standard deviation (1.4826 times the median absolute deviation) of processes
+around their own host, where hosts have several, else that of the hosts themselves. The same holds for devices by their
+UUID.
 """
 
 from __future__ import annotations
@@ -16,28 +17,29 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, varying_axes
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import KEYS, in_order, numbered
+from dlbench.report.analysis.side_by_side import MATCH_COLUMNS, sort_cases, with_case_numbers
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
-from dlbench.table import Cell, Column, Table, percent_of, signed_percent_of
+from dlbench.table import Cell, Column, Table, percent_text, signed_percent_text
 
 #: A host or device that differs by less is not worth a walk to the machine room.
 MIN_DEVIATION = 0.02
 #: Times the spread that is there anyway.
-REACH = 3.0
+MAX_SPREADS = 3.0
 #: Fewer hosts than this show no spread of their own; a host with fewer processes shows none around itself.
 MIN_UNITS = 5
 MIN_PROCESSES = 4
 #: So many cases are listed with the spread of their processes.
 MAX_LISTED = 100
 #: What a median absolute deviation has to be multiplied by to estimate a normal standard deviation.
-_NORMAL = 1.4826
+_MAD_TO_SD = 1.4826
 
-RULE = (
+RULE_TEXT = (
     f"A host or device is listed if its median deviates from the overall median by more than "
-    f"{units.percent(MIN_DEVIATION, 1)} and by more than {REACH:g} times the usual spread. The usual spread is the "
+    f"{units.percent(MIN_DEVIATION, 1)} and by more than {MAX_SPREADS:g} times the usual spread. The usual "
+    f"spread is the "
     f"robust standard deviation (1.4826 × median absolute deviation) of processes around their own host or device, if "
     f"each of these ran at least {MIN_PROCESSES}. Otherwise it is that of the hosts or devices themselves; at least "
     f"{MIN_UNITS} are then needed. With only two, the slower is compared with the faster."
@@ -45,7 +47,7 @@ RULE = (
 
 
 @dataclass(frozen=True)
-class Unit:
+class UnitDeviation:
     """One host or device: how far its processes are off, and what may be said of it."""
 
     system: str
@@ -58,7 +60,7 @@ class Unit:
     off: bool
 
 
-def processes(content: Content) -> pd.DataFrame:
+def repeated_processes(content: Content) -> pd.DataFrame:
     """Every measured process of a case that ran more than once on one kind of system, repeats and reruns alike.
 
     Returns:
@@ -67,12 +69,12 @@ def processes(content: Content) -> pd.DataFrame:
     """
     attempts = content.attempts
     # All metrics of a large store, and several times over, would take gigabytes.
-    names = dict.fromkeys(["attempt_id", "system_id", "step_time", *KEYS, *AXES])
+    names = dict.fromkeys(["attempt_id", "system_id", "step_time", *MATCH_COLUMNS, *AXES])
     measured = attempts["status"].isin(DONE_STATUSES) & attempts["step_time"].gt(0)
-    done = _rows(attempts[list(names)], measured)
+    done = _select_rows(attempts[list(names)], measured)
     if done.empty:
         return done.assign(number=[], deviation=[], host=[], device_uuid=[])
-    done = numbered(done)
+    done = with_case_numbers(done)
     groups = done.groupby(["number", "system_id"])["step_time"]
     again = groups.transform("size").gt(1)
     deviation = done["step_time"] / groups.transform("median") - 1
@@ -84,25 +86,25 @@ def processes(content: Content) -> pd.DataFrame:
         places = of_attempt.first().where(of_attempt.nunique().eq(1))
     else:
         places = places.set_index("attempt_id")
-    return _rows(done.assign(deviation=deviation), again).join(places, on="attempt_id")
+    return _select_rows(done.assign(deviation=deviation), again).join(places, on="attempt_id")
 
 
-def _rows(frame: pd.DataFrame, wanted: pd.Series[bool]) -> pd.DataFrame:
+def _select_rows(frame: pd.DataFrame, wanted: pd.Series[bool]) -> pd.DataFrame:
     """The wanted rows; if these are all, without a copy, which would take a gigabyte of a large store."""
     return frame if wanted.all() else frame[wanted]
 
 
-def units_of(cases: pd.DataFrame) -> list[Unit]:
+def unit_deviations(cases: pd.DataFrame) -> list[UnitDeviation]:
     """Hosts, and devices, of each system, most deviating first; where there is only one there is none to compare."""
-    found: list[Unit] = []
+    found: list[UnitDeviation] = []
     cases = cases[["system_id", "number", "deviation", "host", "device_uuid"]]
     for system, of_system in cases.groupby("system_id", sort=False):
         for kind, column in (("host", "host"), ("device", "device_uuid")):
-            found += _of_kind(str(system), kind, of_system[of_system[column].notna()], column)
+            found += _deviations_of_kind(str(system), kind, of_system[of_system[column].notna()], column)
     return sorted(found, key=lambda unit: (-unit.off, -abs(unit.deviation)))
 
 
-def spreads(cases: pd.DataFrame, names: dict[str, str]) -> Table:
+def spreads_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     """Of at most `MAX_LISTED` cases, those with the widest range, how far their processes spread.
 
     Args:
@@ -113,10 +115,10 @@ def spreads(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     columns += [
         Column("processes", "Processes", "right"),
         Column("hosts", "Hosts", "right"),
-        Column("step_time", "Median step", "right", lambda c: METRICS["step_time"].show(_float(c))),
-        Column("spread", "Robust SD", "right", percent_of),
-        Column("lowest", "Fastest", "right", signed_percent_of),
-        Column("highest", "Slowest", "right", signed_percent_of),
+        Column("step_time", "Median step", "right", lambda c: METRICS["step_time"].show(_number_or_none(c))),
+        Column("spread", "Robust SD", "right", percent_text),
+        Column("lowest", "Fastest", "right", signed_percent_text),
+        Column("highest", "Slowest", "right", signed_percent_text),
     ]
     keys = ["system_id", "number"]
     groups = cases[[*keys, "host", "step_time", "deviation"]].groupby(keys)
@@ -124,11 +126,11 @@ def spreads(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     chosen = reach.sort_values(ascending=False, kind="stable").index[:MAX_LISTED]
     firsts = cases.drop_duplicates(keys).set_index(keys, drop=False).loc[chosen].reset_index(drop=True)
     rows: list[list[Cell]] = []
-    for first in in_order(firsts).to_dict("records"):
+    for first in sort_cases(firsts).to_dict("records"):
         system = first["system_id"]
         same = groups.get_group((system, first["number"]))
         deviations = same["deviation"]
-        setting: list[Cell] = [network(str(first[a])) if a == "model" else first[a] for a in axes]
+        setting: list[Cell] = [network_title(str(first[a])) if a == "model" else first[a] for a in axes]
         setting = [cell.item() if isinstance(cell, np.generic) else cell for cell in setting]
         rows.append(
             [
@@ -148,7 +150,7 @@ def spreads(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     return Table(columns, rows, notes=notes)
 
 
-def ranges(cases: pd.DataFrame) -> str:
+def ranges_sentence(cases: pd.DataFrame) -> str:
     """How far processes of one case are apart, as a sentence."""
     groups = cases.groupby(["system_id", "number"])["deviation"]
     reach = groups.max() - groups.min()
@@ -161,20 +163,20 @@ def ranges(cases: pd.DataFrame) -> str:
     )
 
 
-def units_table(found: list[Unit], names: dict[str, str]) -> Table:
+def units_table(found: list[UnitDeviation], names: dict[str, str]) -> Table:
     """Hosts and devices with their deviations, and which of them are off."""
     columns = [Column("system", "System"), Column("kind", "What"), Column("unit", "Name")]
-    columns += [Column("verdict", "Verdict"), Column("deviation", "Step time", "right", signed_percent_of)]
-    columns += [Column("limit", "Named from", "right", percent_of)]
+    columns += [Column("verdict", "Verdict"), Column("deviation", "Step time", "right", signed_percent_text)]
+    columns += [Column("limit", "Named from", "right", percent_text)]
     columns += [Column("processes", "Processes"), Column("cases", "Cases")]
     rows: list[list[Cell]] = []
     for unit in found:
-        row: list[Cell] = [names.get(unit.system, "unknown"), unit.kind, unit.name, _verdict(unit)]
-        rows.append([*row, unit.deviation, _limit(unit.spread), unit.processes, unit.cases])
+        row: list[Cell] = [names.get(unit.system, "unknown"), unit.kind, unit.name, _verdict_text(unit)]
+        rows.append([*row, unit.deviation, _deviation_limit(unit.spread), unit.processes, unit.cases])
     return Table(columns, rows)
 
 
-def _of_kind(system: str, kind: str, cases: pd.DataFrame, column: str) -> list[Unit]:
+def _deviations_of_kind(system: str, kind: str, cases: pd.DataFrame, column: str) -> list[UnitDeviation]:
     # A case that ran in one place only says nothing of the place.
     elsewhere = cases.groupby("number")[column].transform("nunique").gt(1)
     cases = cases[elsewhere.astype(bool)]
@@ -189,11 +191,11 @@ def _of_kind(system: str, kind: str, cases: pd.DataFrame, column: str) -> list[U
         spread = _robust_sd(around[telling])
     elif len(middles) >= MIN_UNITS:
         spread = _robust_sd(middles)
-    limit = _limit(spread)
+    limit = _deviation_limit(spread)
     # The median of two lies between them, and would call one as slow as the other fast.
     middle = float(middles.min() if len(middles) == 2 else middles.median())
     return [
-        Unit(
+        UnitDeviation(
             system=system,
             kind=kind,
             name=str(name),
@@ -207,19 +209,19 @@ def _of_kind(system: str, kind: str, cases: pd.DataFrame, column: str) -> list[U
     ]
 
 
-def _limit(spread: float | None) -> float | None:
-    return None if spread is None else max(MIN_DEVIATION, REACH * spread)
+def _deviation_limit(spread: float | None) -> float | None:
+    return None if spread is None else max(MIN_DEVIATION, MAX_SPREADS * spread)
 
 
 def _robust_sd(values: pd.Series[float]) -> float:
-    return float(_NORMAL * (values - values.median()).abs().median())
+    return float(_MAD_TO_SD * (values - values.median()).abs().median())
 
 
-def _verdict(unit: Unit) -> str:
+def _verdict_text(unit: UnitDeviation) -> str:
     if unit.off:
         return "slow" if unit.deviation > 0 else "fast"
     return "like the others" if unit.spread is not None else "too few processes"
 
 
-def _float(cell: Cell) -> float | None:
+def _number_or_none(cell: Cell) -> float | None:
     return float(cell) if isinstance(cell, int | float) else None

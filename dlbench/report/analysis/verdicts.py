@@ -14,23 +14,23 @@ from statistics import fmean
 
 import pandas as pd
 
-from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct
+from dlbench.report.analysis.comparison_statistics import Comparison, compare_cases, correct_by_holm
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.mix import Work
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.analysis.ranking import MEMORY_METRICS, best_known, of_one_meter
-from dlbench.report.analysis.side_by_side import together
+from dlbench.report.analysis.ranking import MEMORY_METRICS, most_available_metric, with_common_energy_scope
+from dlbench.report.analysis.side_by_side import shared_cases
+from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.suites.case import MODES, PRECISIONS
 
-COST = "cost_per_image"
-_COSTING = ["system_id", "throughput", "nodes", "devices_per_node", "energy_per_image"]
+COST_COLUMN = "cost_per_image"
+_COST_COLUMNS = ["system_id", "throughput", "nodes", "devices_per_node", "energy_per_image"]
 
 #: Of each case and system the logarithms of a metric, one per process.
-Logs = Mapping[tuple[int, str], Sequence[float]]
+LogSamples = Mapping[tuple[int, str], Sequence[float]]
 
 
 @dataclass(frozen=True)
-class Group:
+class CaseGroup:
     """A precision and a mode, with the shared cases that are in it."""
 
     mode: str
@@ -63,7 +63,7 @@ class Ratio:
         """Whether target is better or worse for certain, and by more than the margin that counts as none."""
         return self.comparison.verdict in ("faster", "slower")
 
-    def better(self) -> Ratio:
+    def invert(self) -> Ratio:
         """The same the other way round: how many times as fast the target is, with its interval and range."""
         return Ratio(self.comparison.inverted(), 1 / self.most, 1 / self.least, self.num_cases)
 
@@ -72,7 +72,7 @@ class Ratio:
 class Leader:
     """The best system of a group, the next, and how far apart they are."""
 
-    group: Group
+    group: CaseGroup
     best: str
     second: str
     ratio: Ratio  # best over second in time, energy or cost
@@ -85,9 +85,9 @@ class Brief:
 
     names: Mapping[str, str]  # of the systems that share cases, by `system_id`
     base: str
-    groups: Sequence[Group]
+    groups: Sequence[CaseGroup]
     cases: pd.DataFrame
-    logs: Mapping[str, Logs]  # by what is compared: time, energy, memory, cost
+    logs: Mapping[str, LogSamples]  # by what is compared: time, energy, memory, cost
     attempts: Mapping[tuple[int, str], Sequence[str]]  # by number and system
 
     def others(self) -> list[str]:
@@ -98,33 +98,33 @@ class Brief:
         """Per precision and mode the best system by time, energy or cost, where two or more are known."""
         found = []
         for group in self.groups:
-            ranked = order(self.logs[what], list(self.names), group.numbers)
+            ranked = rank_systems(self.logs[what], list(self.names), group.numbers)
             if len(ranked) > 1:
-                apart = ratio(self.logs[what], ranked[1], ranked[0], group.numbers)
+                apart = mean_ratio(self.logs[what], ranked[1], ranked[0], group.numbers)
                 assert apart
                 found.append(Leader(group, ranked[0], ranked[1], apart, what))
         # Read together, so that one false "faster" in all of them stays improbable.
-        corrected = correct([one.ratio.comparison for one in found])
+        corrected = correct_by_holm([one.ratio.comparison for one in found])
         return [replace(one, ratio=replace(one.ratio, comparison=c)) for one, c in zip(found, corrected, strict=True)]
 
 
-def prepare(content: Content) -> Brief | None:
+def prepare_brief(content: Content) -> Brief | None:
     """The numbers behind the brief; None where systems share no case."""
-    shared = together(content)
+    shared = shared_cases(content)
     if shared.cases.empty:
         return None
     there = set(shared.cases["system_id"])
     names = {system: name for system, name in content.system_names.items() if system in there}
-    base = content.base_of(names)
+    base = content.baseline_id(names)
     processes = with_cost(shared.processes, content.prices, names)
-    logs = {what: logs_of(processes, column) for what, column in metrics_of(processes).items()}
+    logs = {what: log_metric(processes, column) for what, column in compared_metrics(processes).items()}
     attempts: dict[tuple[int, str], list[str]] = {}
     for number, system, attempt in processes[["number", "system_id", "attempt_id"]].itertuples(index=False):
         attempts.setdefault((int(number), str(system)), []).append(str(attempt))
-    return Brief(names, base, groups(shared.cases, list(names)), shared.cases, logs, attempts)
+    return Brief(names, base, case_groups(shared.cases, list(names)), shared.cases, logs, attempts)
 
 
-def groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[Group]:
+def case_groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[CaseGroup]:
     """The precisions and modes in which all `systems` share cases; training first.
 
     Args:
@@ -137,15 +137,19 @@ def groups(cases: pd.DataFrame, systems: Sequence[str]) -> list[Group]:
         for precision in PRECISIONS:
             there = everywhere[(everywhere["mode"] == mode) & (everywhere["precision"] == precision)]
             if len(there):
-                found.append(Group(mode, precision, tuple(int(n) for n in there["number"].unique())))
+                found.append(CaseGroup(mode, precision, tuple(int(n) for n in there["number"].unique())))
     return found
 
 
-def metrics_of(processes: pd.DataFrame) -> dict[str, str]:
+def compared_metrics(processes: pd.DataFrame) -> dict[str, str]:
     """What systems are compared by, with the column of each: less is better in all."""
-    found = {"time": "step_time", "energy": "energy_per_image", "memory": best_known(processes, MEMORY_METRICS)}
-    if COST in processes:
-        found["cost"] = COST
+    found = {
+        "time": "step_time",
+        "energy": "energy_per_image",
+        "memory": most_available_metric(processes, MEMORY_METRICS),
+    }
+    if COST_COLUMN in processes:
+        found["cost"] = COST_COLUMN
     return {name: column for name, column in found.items() if processes[column].gt(0).any()}
 
 
@@ -154,34 +158,34 @@ def with_cost(processes: pd.DataFrame, prices: Prices | None, names: Mapping[str
     if prices is None:
         return processes
     costs = []
-    for row in processes[_COSTING].to_dict("records"):
-        own = prices.of(names.get(row["system_id"], ""))
+    for row in processes[_COST_COLUMNS].to_dict("records"):
+        own = prices.for_system(names.get(row["system_id"], ""))
         cost = None
         if own is not None and row["throughput"] > 0:
             device_hours = row["nodes"] * row["devices_per_node"] / 3600 / row["throughput"]
             cost = own.cost(device_hours, row["energy_per_image"] if row["energy_per_image"] > 0 else None)
         costs.append(math.nan if cost is None else cost)
-    return processes.assign(**{COST: costs})
+    return processes.assign(**{COST_COLUMN: costs})
 
 
-def logs_of(processes: pd.DataFrame, metric: str) -> dict[tuple[int, str], list[float]]:
+def log_metric(processes: pd.DataFrame, metric: str) -> dict[tuple[int, str], list[float]]:
     """Of each case and system the logarithm of a metric in each process; energies of one kind of meter only."""
     known = processes[processes[metric].gt(0)]
     if metric == "energy_per_image":
-        known = of_one_meter(known)
+        known = with_common_energy_scope(known)
     found: dict[tuple[int, str], list[float]] = {}
     for number, system, value in known[["number", "system_id", metric]].itertuples(index=False):
         found.setdefault((int(number), str(system)), []).append(math.log(value))
     return found
 
 
-def ratio(logs: Logs, base: str, target: str, numbers: Iterable[int]) -> Ratio | None:
+def mean_ratio(logs: LogSamples, base: str, target: str, numbers: Iterable[int]) -> Ratio | None:
     """Target over base as the geometric mean over the cases that both have; None without any."""
     pairs = [(logs[n, base], logs[n, target]) for n in numbers if (n, base) in logs and (n, target) in logs]
-    return _combined(pairs, [1 / len(pairs)] * len(pairs)) if pairs else None
+    return _combine_cases(pairs, [1 / len(pairs)] * len(pairs)) if pairs else None
 
 
-def mix_ratio(logs: Logs, base: str, target: str, weights: Mapping[int, float]) -> Ratio | None:
+def mix_ratio(logs: LogSamples, base: str, target: str, weights: Mapping[int, float]) -> Ratio | None:
     """The time of a whole mix of work on target over that on base.
 
     Args:
@@ -194,10 +198,10 @@ def mix_ratio(logs: Logs, base: str, target: str, weights: Mapping[int, float]) 
     times = [w * math.exp(fmean(b) - fmean(a)) for (a, b), w in zip(pairs, known.values(), strict=True)]
     total = sum(times) / sum(known.values())
     # By the delta method each case weighs by its share of the time on target.
-    return _combined(pairs, [time / sum(times) for time in times], total)
+    return _combine_cases(pairs, [time / sum(times) for time in times], total)
 
 
-def weights_of(mix: Sequence[Work], cases: pd.DataFrame) -> tuple[dict[int, float], list[Work]]:
+def work_weights(mix: Sequence[WorkShare], cases: pd.DataFrame) -> tuple[dict[int, float], list[WorkShare]]:
     """The share of each case, that of a kind of work spread evenly over its cases; and the work that has no case."""
     shares: dict[int, float] = {}
     missing = []
@@ -211,13 +215,13 @@ def weights_of(mix: Sequence[Work], cases: pd.DataFrame) -> tuple[dict[int, floa
     return shares, missing
 
 
-def order(logs: Logs, systems: Sequence[str], numbers: Sequence[int]) -> list[str]:
+def rank_systems(logs: LogSamples, systems: Sequence[str], numbers: Sequence[int]) -> list[str]:
     """The systems that have all these cases, the best (least) first."""
     means = {s: fmean(fmean(logs[n, s]) for n in numbers) for s in systems if all((n, s) in logs for n in numbers)}
     return sorted(means, key=lambda system: means[system])
 
 
-def _combined(
+def _combine_cases(
     pairs: Sequence[tuple[Sequence[float], Sequence[float]]], weights: Sequence[float], value: float | None = None
 ) -> Ratio:
     """The ratio over cases, and their range."""

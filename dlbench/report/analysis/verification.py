@@ -64,15 +64,15 @@ class Verification:
 
 
 CHECKS: tuple[Check, ...] = (
-    Check("case", "the case id against axes and protocol", rows_of.case_id),
-    Check("window", "the sum of the steps against the window", rows_of.window),
-    Check("bound", "the FLOP rate against the device's datasheet peak", rows_of.bound),
-    Check("energy", "the energy against counter, sampled power and power limit", rows_of.energy),
-    Check("samples", "samples that repeat or do not vary", rows_of.samples),
-    Check("clocks", "clocks of the device and times of the record", rows_of.clocks),
-    Check("work", "parameters and MACs against the catalogue", rows_of.work),
-    Check("protocol", "warm-up, window and steps against the protocol", rows_of.protocol),
-    Check("memory", "memory peaks against each other and against the device", rows_of.memory),
+    Check("case", "the case id against axes and protocol", rows_of.check_case_id),
+    Check("window", "the sum of the steps against the window", rows_of.check_window),
+    Check("bound", "the FLOP rate against the device's datasheet peak", rows_of.check_bound),
+    Check("energy", "the energy against counter, sampled power and power limit", rows_of.check_energy),
+    Check("samples", "samples that repeat or do not vary", rows_of.check_samples),
+    Check("clocks", "clocks of the device and times of the record", rows_of.check_clocks),
+    Check("work", "parameters and MACs against the catalogue", rows_of.check_work),
+    Check("protocol", "warm-up, window and steps against the protocol", rows_of.check_protocol),
+    Check("memory", "memory peaks against each other and against the device", rows_of.check_memory),
 )
 #: Checks over several rows or files.
 STORE_CHECKS = {
@@ -93,14 +93,14 @@ def verify(sources: Sequence[str | Path]) -> Verification:
     found = Verification()
     # Listed first: attempts that end from here on may be missing in the Parquet files.
     folders = verification_store.attempt_folders(sources)
-    reader = Reader.of(sources)
+    reader = Reader.from_sources(sources)
     columns = [name for name in SCHEMA.names if name != LONG_TEXT]
-    across = _Across(found)
-    for row in _rows(reader, columns):
+    across = _CrossRowChecks(found)
+    for row in _iterate_rows(reader, columns):
         found.rows += 1
         if row["status"] not in DONE_STATUSES:
             continue
-        across.look(row)
+        across.add_row(row)
         for check in CHECKS:
             words = check.of_row(row)
             if words is not None:
@@ -111,19 +111,19 @@ def verify(sources: Sequence[str | Path]) -> Verification:
         found.notes.append(
             "These results have no attempt folders, so the rows cannot be compared with what the workers wrote."
         )
-    for name, attempt, words in verification_store.compare(reader, folders):
+    for name, attempt, words in verification_store.compare_with_folders(reader, folders):
         found.add(name, attempt, words)
     return found
 
 
-def _rows(reader: Reader, columns: Sequence[str]) -> Iterator[Row]:
+def _iterate_rows(reader: Reader, columns: Sequence[str]) -> Iterator[Row]:
     for batch in reader.batches(columns):
         for place, row in enumerate(batch.scalars.to_pylist()):
-            lists = {name: batch.lists[name].of(place) for name in NUMBER_LISTS if name in batch.lists}
+            lists = {name: batch.lists[name].row(place) for name in NUMBER_LISTS if name in batch.lists}
             yield row | lists
 
 
-class _Across:
+class _CrossRowChecks:
     """What only several rows together show."""
 
     def __init__(self, found: Verification) -> None:
@@ -132,19 +132,19 @@ class _Across:
         self._protocols: dict[tuple[Any, ...], tuple[str, str]] = {}
         self._ranks: dict[str, tuple[int, int]] = {}
 
-    def look(self, row: Row) -> None:
+    def add_row(self, row: Row) -> None:
         """Remember a measured row, and compare it with those before."""
         attempt = row["attempt_id"]
         held = self._ranks.get(attempt, (0, 0))[0]
         self._ranks[attempt] = (held + 1, row["world_size"] or 1)
-        self._copies(attempt, row["rank"], row["step_s"])
+        self._check_copied_samples(attempt, row["rank"], row["step_s"])
         key = (row["suite"], row["suite_version"], *(row[name] for name in rows_of.AXES_OF_A_CASE))
         protocol, other = self._protocols.setdefault(key, (row["protocol"], attempt))
         differs = f"the protocol differs from that of {other}, the same case of the suite"
         self._found.add("suite", attempt, differs if row["protocol"] != protocol else "")
 
-    def _copies(self, attempt: str, rank: int, steps: NDArray[np.float64]) -> None:
-        if steps.size < rows_of.FEW_STEPS or np.unique(steps).size < rows_of.FEW_STEPS // 2:
+    def _check_copied_samples(self, attempt: str, rank: int, steps: NDArray[np.float64]) -> None:
+        if steps.size < rows_of.MIN_STEPS_TO_JUDGE or np.unique(steps).size < rows_of.MIN_STEPS_TO_JUDGE // 2:
             return
         words = ""
         for part in np.array_split(steps, 2):
@@ -157,11 +157,11 @@ class _Across:
     def finish(self) -> None:
         """Name the attempts that lack ranks."""
         for attempt, (held, wanted) in self._ranks.items():
-            missing = f"the store contains only {held} of {units.counted(wanted, 'rank')}"
+            missing = f"the store contains only {held} of {units.count_text(wanted, 'rank')}"
             self._found.add("ranks", attempt, missing if held < wanted else "")
 
 
-def by_check(found: Verification) -> dict[str, list[Finding]]:
+def findings_by_check(found: Verification) -> dict[str, list[Finding]]:
     """The findings of each check, in the order of the checks."""
     names = [*(check.name for check in CHECKS), *STORE_CHECKS]
     ordered = sorted(found.findings, key=lambda one: names.index(one.check))

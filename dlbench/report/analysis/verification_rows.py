@@ -21,20 +21,20 @@ from dlbench.suites.catalog import CATALOG
 Row = Mapping[str, Any]
 AXES_OF_A_CASE = tuple(axis for axis in AXES if axis != "repeat")
 #: Fewer steps than this say little of themselves.
-FEW_STEPS = 20
+MIN_STEPS_TO_JUDGE = 20
 #: Sums of samples differ from the window by rounding alone; a host's window holds the calls around it as well.
 _SUM, _HOST = 1e-3, 0.05
 #: Datasheet peaks are rounded, and boards may run above their limit for a moment.
 _ABOVE_PEAK, _ABOVE_LIMIT = 1.02, 1.10
 #: Sampled power misses the edges of a window.
-_TRACE = 0.2
+_TRACE_TOLERANCE = 0.2
 #: So many steps in a row are never equal to those of another place by chance.
-_BLOCK = 12
+_BLOCK_STEPS = 12
 #: Clocks of two machines may be apart by this.
-_CLOCKS_APART = timedelta(minutes=10)
+_MAX_CLOCK_OFFSET = timedelta(minutes=10)
 
 
-def case_id(row: Row) -> str | None:
+def check_case_id(row: Row) -> str | None:
     """An axis or the protocol was edited: the id is their hash."""
     try:
         values = {axis: row[axis] for axis in AXES if row.get(axis) is not None}
@@ -44,20 +44,20 @@ def case_id(row: Row) -> str | None:
     return "" if case.id == row["case_id"] else f"axes and protocol give id {case.id}, the record has {row['case_id']}"
 
 
-def window(row: Row) -> str | None:
+def check_window(row: Row) -> str | None:
     """Steps must sum to the window."""
     steps, device_s, host_s = row["step_s"], row["device_window_s"], row["window_s"]
-    if not steps.size or not _known(device_s, host_s):
+    if not steps.size or not _are_numbers(device_s, host_s):
         return None
     total = float(steps.sum())
-    if not _near(total, device_s, _SUM):
+    if not _is_close(total, device_s, _SUM):
         return f"the {steps.size} steps sum to {units.seconds(total)}, but the window is {units.seconds(device_s)}"
     if total > host_s * (1 + _HOST):
         return f"the steps sum to {units.seconds(total)}, more than the {units.seconds(host_s)} of the host's clock"
     return ""
 
 
-def bound(row: Row) -> str | None:
+def check_bound(row: Row) -> str | None:
     """No pass is faster than its FLOP over the peak."""
     peaks = find_peaks(row["device_name"]) if row["device_name"] else None
     peak = peaks.flop_per_s(row["precision"]) if peaks else None
@@ -71,16 +71,16 @@ def bound(row: Row) -> str | None:
     return f"{units.rate(rate, 'FLOP/s')} is above the peak of {units.rate(peak, 'FLOP/s')} ({row['device_name']})"
 
 
-def energy(row: Row) -> str | None:
+def check_energy(row: Row) -> str | None:
     """Energy, its sources, sampled power and power limit must agree."""
     energy_j, window_s = row["energy_j"], row["energy_window_s"] or row["window_s"]
-    if not _known(energy_j, window_s) or energy_j <= 0 or window_s <= 0:
+    if not _are_numbers(energy_j, window_s) or energy_j <= 0 or window_s <= 0:
         return None
     for name in ("energy_counter_j", "energy_integral_j"):
-        if _known(row[name]) and not _near(energy_j, row[name], 0.5):
+        if _are_numbers(row[name]) and not _is_close(energy_j, row[name], 0.5):
             return f"the recorded energy is {energy_j:.1f} J, but its {name} is {row[name]:.1f} J"
-    sources = [row[name] for name in ("energy_counter_j", "energy_integral_j") if _known(row[name])]
-    if sources and not any(_near(energy_j, value, 0.01) for value in sources):
+    sources = [row[name] for name in ("energy_counter_j", "energy_integral_j") if _are_numbers(row[name])]
+    if sources and not any(_is_close(energy_j, value, 0.01) for value in sources):
         return (
             f"the recorded energy, {energy_j:.1f} J, agrees neither with the device's energy counter nor with its "
             f"sampled power"
@@ -88,49 +88,53 @@ def energy(row: Row) -> str | None:
     power_w = energy_j / window_s
     if (
         row["energy_scope"] == "device"
-        and _known(row["power_limit_w"])
+        and _are_numbers(row["power_limit_w"])
         and power_w > _ABOVE_LIMIT * row["power_limit_w"]
     ):
         return f"the mean power of {power_w:.0f} W is above the power limit of {row['power_limit_w']:.0f} W"
     trace = row["power_w"]
-    if trace.size >= FEW_STEPS and not _near(power_w, float(trace.mean()), _TRACE):
+    if trace.size >= MIN_STEPS_TO_JUDGE and not _is_close(power_w, float(trace.mean()), _TRACE_TOLERANCE):
         return f"the mean power is {power_w:.0f} W, but the mean of the power samples is {trace.mean():.0f} W"
     return ""
 
 
-def samples(row: Row) -> str | None:
+def check_samples(row: Row) -> str | None:
     """Real samples vary, and do not repeat in blocks."""
     steps = row["step_s"]
-    if steps.size < FEW_STEPS:
+    if steps.size < MIN_STEPS_TO_JUDGE:
         return None
     if np.ptp(steps) == 0:
         return f"all {steps.size} steps took {units.seconds(float(steps[0]))} exactly"
     place = _repeated_block(steps)
-    return "" if place is None else f"{_BLOCK} steps from step {place + 1} on repeat the {_BLOCK} steps before them"
+    return (
+        ""
+        if place is None
+        else f"{_BLOCK_STEPS} steps from step {place + 1} on repeat the {_BLOCK_STEPS} steps before them"
+    )
 
 
 def _repeated_block(steps: NDArray[np.float64]) -> int | None:
     """Where a block of steps begins that stood earlier; blocks of few different values do not count."""
-    blocks = np.lib.stride_tricks.sliding_window_view(steps, min(_BLOCK, steps.size))
+    blocks = np.lib.stride_tricks.sliding_window_view(steps, min(_BLOCK_STEPS, steps.size))
     seen: dict[bytes, int] = {}
     for place in range(len(blocks)):
         first = seen.setdefault(blocks[place].tobytes(), place)
-        if place - first >= _BLOCK and np.unique(blocks[place]).size > _BLOCK // 2:
+        if place - first >= _BLOCK_STEPS and np.unique(blocks[place]).size > _BLOCK_STEPS // 2:
             return place
     return None
 
 
-def clocks(row: Row) -> str | None:
+def check_clocks(row: Row) -> str | None:
     """Clocks of the device below its highest; begin, end and the attempt's name in order."""
     highest = row["sm_clock_max_mhz"]
     for name in ("sm_clock_before_mhz", "sm_clock_min_mhz", "sm_clock_after_mhz"):
-        if _known(highest, row[name]) and row[name] > highest * 1.01:
+        if _are_numbers(highest, row[name]) and row[name] > highest * 1.01:
             return f"{name} is {row[name]:.0f} MHz, above the device's highest, {highest:.0f} MHz"
     begin, end = row["started_at"], row["finished_at"]
     if end is not None and row["wall_s"] is not None:
         if end < begin:
             return f"the attempt ended at {end:%F %T}, before its start at {begin:%F %T}"
-        if _known(row["window_s"]) and row["window_s"] > row["wall_s"] + 1:
+        if _are_numbers(row["window_s"]) and row["window_s"] > row["wall_s"] + 1:
             return f"the window of {row['window_s']:.0f} s is longer than the whole attempt, {row['wall_s']:.0f} s"
         if abs((end - begin).total_seconds() - row["wall_s"]) > max(60.0, 0.5 * row["wall_s"]):
             return (
@@ -138,13 +142,13 @@ def clocks(row: Row) -> str | None:
                 f"{row['wall_s']:.0f} s"
             )
     stamp = row["attempt_id"].partition("-")[0]
-    named = _time_of(stamp)
-    if named is not None and abs(begin - named) > _CLOCKS_APART:
+    named = _parse_time(stamp)
+    if named is not None and abs(begin - named) > _MAX_CLOCK_OFFSET:
         return f"the attempt started at {begin:%F %T}, but its name contains {named:%F %T}"
     return ""
 
 
-def _time_of(stamp: str) -> Any:
+def _parse_time(stamp: str) -> Any:
     from datetime import UTC, datetime
 
     try:
@@ -153,7 +157,7 @@ def _time_of(stamp: str) -> Any:
         return None
 
 
-def work(row: Row) -> str | None:
+def check_work(row: Row) -> str | None:
     """A network of the catalogue has its parameters and MACs."""
     model = CATALOG.get(row["model"])
     if model is None or row["network_key"] or row["parameters"] is None:
@@ -168,7 +172,7 @@ def work(row: Row) -> str | None:
     return ""
 
 
-def protocol(row: Row) -> str | None:
+def check_protocol(row: Row) -> str | None:
     """An attempt that is ok met its protocol."""
     try:
         values = json.loads(row["protocol"])
@@ -181,14 +185,14 @@ def protocol(row: Row) -> str | None:
         return None
     if steps < rules.min_steps:
         return f"{steps} steps, but the protocol requires {rules.min_steps}"
-    if _known(row["window_s"]) and row["window_s"] < 0.95 * rules.min_time_s:
+    if _are_numbers(row["window_s"]) and row["window_s"] < 0.95 * rules.min_time_s:
         return f"a window of {row['window_s']:.2f} s, but the protocol requires {rules.min_time_s:g} s"
     if row["warmup_steps"] is not None and row["warmup_steps"] < rules.warmup_min_steps:
         return f"{row['warmup_steps']} warm-up steps, but the protocol requires {rules.warmup_min_steps}"
     return ""
 
 
-def memory(row: Row) -> str | None:
+def check_memory(row: Row) -> str | None:
     """Peaks: allocated within reserved, reserved within the device."""
     order = ("memory_allocated_peak_bytes", "memory_reserved_peak_bytes", "memory_device_total_bytes")
     known = [(name, row[name]) for name in order if row[name]]
@@ -200,9 +204,9 @@ def memory(row: Row) -> str | None:
     return ""
 
 
-def _known(*values: Any) -> bool:
+def _are_numbers(*values: Any) -> bool:
     return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
-def _near(value: float, other: float, share: float) -> bool:
+def _is_close(value: float, other: float, share: float) -> bool:
     return abs(value - other) <= share * max(abs(value), abs(other))

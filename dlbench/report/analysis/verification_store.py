@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.atomic_file import read_text
-from dlbench.names import why_unsafe
 from dlbench.results import schema
 from dlbench.results.reader import Reader
 from dlbench.results.records import Outcome, Record
+from dlbench.safe_names import why_unsafe
 
-_FOLDER = "attempts"
+_ATTEMPTS_FOLDER = "attempts"
 #: Parquet holds times in milliseconds.
 _TICK = timedelta(milliseconds=1)
 
@@ -23,12 +23,14 @@ _TICK = timedelta(milliseconds=1)
 def attempt_folders(sources: Sequence[str | Path]) -> dict[str, Path]:
     """The folder of each ended attempt that lies with these results, those of single nodes too."""
     roots = [Path(source) for source in sources if Path(source).is_dir()]
-    found = {folder for root in roots for depth in range(4) for folder in root.glob(f"{'*/' * depth}{_FOLDER}")}
+    found = {
+        folder for root in roots for depth in range(4) for folder in root.glob(f"{'*/' * depth}{_ATTEMPTS_FOLDER}")
+    }
     records = (record for folder in sorted(found) for record in sorted(folder.glob("*/record.json")))
     return {record.parent.name: record.parent for record in records}
 
 
-def compare(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
+def compare_with_folders(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, str, str]]:
     """Compare rows with folders, and name the attempts that are in no Parquet file.
 
     Yields:
@@ -42,15 +44,15 @@ def compare(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, 
             written = _rows(folders.get(attempt))
             if row["rank"] >= len(written):
                 continue
-            row |= {name: numbers.of(place).tolist() for name, numbers in batch.lists.items()}
-            names = [name for name, value in written[row["rank"]].items() if not _same(row.get(name), value)]
+            row |= {name: numbers.row(place).tolist() for name, numbers in batch.lists.items()}
+            names = [name for name, value in written[row["rank"]].items() if not _is_same_value(row.get(name), value)]
             yield (
                 "attempts",
                 attempt,
                 f"the row differs from the attempt's own files in {', '.join(names[:6])}" if names else "",
             )
     for attempt, path in folders.items():
-        record = _record(path)
+        record = _read_record(path)
         if record is not None:
             missing = "" if attempt in held else f"the attempt ended as {record.status}, but is in no Parquet file"
             yield "left out", attempt, missing
@@ -58,17 +60,17 @@ def compare(reader: Reader, folders: Mapping[str, Path]) -> Iterator[tuple[str, 
 
 def _rows(folder: Path | None) -> list[dict[str, Any]]:
     """The rows that the files of an attempt stand for; none where these are missing or cannot be read."""
-    record = None if folder is None else _record(folder)
+    record = None if folder is None else _read_record(folder)
     if folder is None or record is None:
         return []
     try:
         outcome = Outcome.from_json(read_text(folder / "result.json"))
     except (OSError, ValueError):
         return []
-    return schema.rows(dataclasses.replace(record, ranks=outcome.ranks))
+    return schema.record_rows(dataclasses.replace(record, ranks=outcome.ranks))
 
 
-def _record(folder: Path) -> Record | None:
+def _read_record(folder: Path) -> Record | None:
     if why_unsafe(folder.name):
         return None
     try:
@@ -77,10 +79,10 @@ def _record(folder: Path) -> Record | None:
         return None
 
 
-def _same(stored: Any, written: Any) -> bool:
+def _is_same_value(stored: Any, written: Any) -> bool:
     if isinstance(written, tuple):
         own = [] if stored is None else list(stored)
-        return len(own) == len(written) and all(map(_same, own, written))
+        return len(own) == len(written) and all(map(_is_same_value, own, written))
     if isinstance(stored, datetime):
         return abs(stored - datetime.fromisoformat(written)) < _TICK
     if isinstance(stored, float) and math.isnan(stored):

@@ -9,12 +9,12 @@ from typing import Any
 import pandas as pd
 
 from dlbench.facts.peaks import Anchor, anchors, find_peaks
-from dlbench.report.analysis.labels import network
-from dlbench.table import Cell, Column, Table, digits_of
+from dlbench.report.analysis.labels import network_title
+from dlbench.table import Cell, Column, Table, digits_text
 
 #: How the sources name a pass over a batch without the optimizer's update: less work than a training step.
-_PASSES = {"forward+backward": "training"}
-_LAYOUTS = {"NHWC": "channels_last", "NCHW": "channels_first"}
+_MODE_OF_PASSES = {"forward+backward": "training"}
+_FORMAT_OF_LAYOUT = {"NHWC": "channels_last", "NCHW": "channels_first"}
 
 
 def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> tuple[Table, int]:
@@ -27,55 +27,61 @@ def anchors_table(shown: pd.DataFrame, names: Mapping[str, str]) -> tuple[Table,
     columns = [
         Column("model", "Network"),
         Column("device", "Published on"),
-        Column("published", "Per device [img/s]", "right", digits_of),
-        Column("ours", "Ours [img/s]", "right", digits_of),
+        Column("published", "Per device [img/s]", "right", digits_text),
+        Column("ours", "Ours [img/s]", "right", digits_text),
         *([Column("system", "Ours on")] if several else []),
-        Column("ratio", "Ours over published [×]", "right", digits_of),
+        Column("ratio", "Ours over published [×]", "right", digits_text),
         Column("differs", "What differs", "left"),
         Column("source", "Source"),
     ]
     rows: list[list[Cell]] = []
     num_others = 0
     for anchor in anchors():
-        case = _nearest(anchor, shown)
+        case = _nearest_case(anchor, shown)
         if case is None:
             continue
-        if _device(case) != anchor.device:
+        if _device_name(case) != anchor.device:
             num_others += 1
             continue
         ours = case["throughput"] / (case["nodes"] * case["devices_per_node"])
         published = anchor.img_per_s_total / anchor.devices
         device = anchor.device if anchor.devices == 1 else f"{anchor.devices} × {anchor.device}"
-        title = f"{network(_model(anchor))}, {anchor.mode}"
+        title = f"{network_title(_anchor_model(anchor))}, {anchor.mode}"
         row: list[Cell] = [title, device, published, ours]
         row += [names.get(case["system_id"], "unknown")] if several else []
         rows.append([*row, ours / published, "; ".join(_differences(anchor, case)), anchor.source])
     return Table(columns, rows), num_others
 
 
-def _nearest(anchor: Anchor, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
-    mode = _PASSES.get(anchor.mode, anchor.mode)
-    same = shown[(shown["model"] == _model(anchor)) & (shown["mode"] == mode) & shown["throughput"].gt(0)]
+def _nearest_case(anchor: Anchor, shown: pd.DataFrame) -> Mapping[Hashable, Any] | None:
+    mode = _MODE_OF_PASSES.get(anchor.mode, anchor.mode)
+    same = shown[(shown["model"] == _anchor_model(anchor)) & (shown["mode"] == mode) & shown["throughput"].gt(0)]
     cases = same.to_dict("records")
 
     def distance(case: Mapping[Hashable, Any]) -> tuple[Any, ...]:
         devices = case["nodes"] * case["devices_per_node"]
         batch = abs(case["batch_size"] - anchor.batch_per_device) if anchor.batch_per_device else 0
         other_precision = not _same_precision(anchor, case)
-        return (_device(case) != anchor.device, devices != anchor.devices, other_precision, batch, -case["throughput"])
+        return (
+            _device_name(case) != anchor.device,
+            devices != anchor.devices,
+            other_precision,
+            batch,
+            -case["throughput"],
+        )
 
     return min(cases, key=distance, default=None)
 
 
-def _model(anchor: Anchor) -> str:
+def _anchor_model(anchor: Anchor) -> str:
     return anchor.model.partition(" (")[0]
 
 
-def _variant(anchor: Anchor) -> str:
+def _anchor_variant(anchor: Anchor) -> str:
     return anchor.model.partition(" (")[2].removesuffix(")")
 
 
-def _device(case: Mapping[Hashable, Any]) -> str:
+def _device_name(case: Mapping[Hashable, Any]) -> str:
     """The device as the anchors call it; the processor of a case on a CPU has no name there."""
     name = case["device_name"] if isinstance(case["device_name"], str) else None
     peaks = find_peaks(name)
@@ -84,41 +90,45 @@ def _device(case: Mapping[Hashable, Any]) -> str:
 
 def _differences(anchor: Anchor, case: Mapping[Hashable, Any]) -> list[str]:
     """Sentences without verbs: published first, ours second."""
-    found = [f"variant: {_variant(anchor)}, ours as in the published table"] if _variant(anchor) else []
+    found = [f"variant: {_anchor_variant(anchor)}, ours as in the published table"] if _anchor_variant(anchor) else []
     devices = case["nodes"] * case["devices_per_node"]
     if devices != anchor.devices:
         found.append(f"devices: {anchor.devices}, ours {devices}")
-    if anchor.mode in _PASSES:
+    if anchor.mode in _MODE_OF_PASSES:
         found.append(f"pass: {anchor.mode} alone, ours with the optimizer's update")
     if not anchor.framework.startswith("PyTorch"):
         found.append(f"framework: {anchor.framework}, ours PyTorch")
     elif re.search(r"\d", anchor.framework):
         found.append(f"version: {anchor.framework}")
     if not _same_precision(anchor, case):
-        found.append(f"precision: {_words(anchor)}, ours {case['precision']}")
+        found.append(f"precision: {_anchor_precision(anchor)}, ours {case['precision']}")
     if anchor.batch_per_device is None:
         found.append(f"batch: not published, ours {case['batch_size']}")
     elif anchor.batch_per_device != case["batch_size"]:
         found.append(f"batch: {anchor.batch_per_device}, ours {case['batch_size']}")
-    layout = next((ours for word, ours in _LAYOUTS.items() if word in f"{anchor.precision} {anchor.framework}"), None)
+    layout = next(
+        (ours for word, ours in _FORMAT_OF_LAYOUT.items() if word in f"{anchor.precision} {anchor.framework}"), None
+    )
     if layout and layout != case["memory_format"]:
         found.append(f"layout: {layout}, ours {case['memory_format']}")
     if ("compiled" in anchor.precision) != (case["compile"] != "off"):
-        found.append(f"compiled: {_yes('compiled' in anchor.precision)}, ours {_yes(case['compile'] != 'off')}")
+        found.append(
+            f"compiled: {_yes_or_no('compiled' in anchor.precision)}, ours {_yes_or_no(case['compile'] != 'off')}"
+        )
     if not anchor.data.startswith("synthetic"):
         found.append(f"data: {anchor.data}, ours {case['data']}")
     return found
 
 
-def _words(anchor: Anchor) -> str:
+def _anchor_precision(anchor: Anchor) -> str:
     """The published precision without layout and compiler, which stand for themselves."""
     return re.sub(r" (NHWC|NCHW|compiled)", "", anchor.precision)
 
 
 def _same_precision(anchor: Anchor, case: Mapping[Hashable, Any]) -> bool:
     # Ours with autocast runs what is left of fp32 strictly; the published "+tf32" says that theirs does not.
-    return _words(anchor) == str(case["precision"])
+    return _anchor_precision(anchor) == str(case["precision"])
 
 
-def _yes(true: bool) -> str:
+def _yes_or_no(true: bool) -> str:
     return "yes" if true else "no"

@@ -9,51 +9,51 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.labels import network_title
 from dlbench.results.bounds_records import ProfileRun
 from dlbench.results.bounds_store import StoredBounds
 from dlbench.suites.case import AXES, Case
 from dlbench.table import Cell, Column, Table
 
 #: Axes of a profile that its command always names.
-_NAMED = ("mode", "precision", "batch_size", "device")
+_NAMED_AXES = ("mode", "precision", "batch_size", "device")
 
 
-def table(stored: StoredBounds) -> Table:
+def runs_table(stored: StoredBounds) -> Table:
     """One row per run: what it measured, where, when, the file that holds it, and the command that repeats it."""
     columns = [Column("run_id", "Run"), Column("measured", "What"), Column("hostname", "Host", "left")]
     columns += [Column("started_at", "Started (UTC)", "left"), Column("file", "File", "left")]
     columns.append(Column("command", "Measure it again"))
     # By id, so that each is there once however many sources hold it.
-    found = {str(row[0]): row for row in _rows(stored) if row[0]}
+    found = {str(row[0]): row for row in _run_rows(stored) if row[0]}
     return Table(columns, list(found.values()))
 
 
-def _rows(stored: StoredBounds) -> Iterator[list[Cell]]:
-    for frame, describe in ((stored.ceilings, _ceilings), (stored.all_reduces, _all_reduce)):
+def _run_rows(stored: StoredBounds) -> Iterator[list[Cell]]:
+    for frame, describe in ((stored.ceilings, _ceilings_command), (stored.all_reduces, _all_reduce_command)):
         for run_id, rows in frame.groupby("run_id", sort=False, dropna=False):
             first = rows.iloc[0]
             what, words = describe(rows)
             when = f"{first['started_at']:%Y-%m-%d %H:%M:%S}" if pd.notna(first["started_at"]) else ""
-            yield _row(stored, str(run_id), what, first["hostname"], when, words)
+            yield _run_row(stored, str(run_id), what, first["hostname"], when, words)
     for run in stored.profiles:
         when = run.started_at[:19].replace("T", " ")
-        yield _row(stored, run.run_id, _what(run), run.where.hostname, when, _profile(run))
+        yield _run_row(stored, run.run_id, _profile_title(run), run.where.hostname, when, _profile_command(run))
 
 
-def _row(stored: StoredBounds, run_id: str, what: str, host: str, when: str, words: list[str]) -> list[Cell]:
+def _run_row(stored: StoredBounds, run_id: str, what: str, host: str, when: str, words: list[str]) -> list[Cell]:
     file = stored.files.get(run_id)
     # <results>/ceilings/<file>, <results>/profiles/<id>/<file>
     results = ["--results", str(file.parents[2 if words[1] == "profile" else 1])] if file else []
     return [run_id, what, host or None, when, str(file or units.MISSING), shlex.join([*words, *results])]
 
 
-def _ceilings(rows: pd.DataFrame) -> tuple[str, list[str]]:
+def _ceilings_command(rows: pd.DataFrame) -> tuple[str, list[str]]:
     device = str(rows["device_kind"].iloc[0])
     return f"ceilings, {device}", ["dlbench", "ceilings", "--device", device]
 
 
-def _all_reduce(rows: pd.DataFrame) -> tuple[str, list[str]]:
+def _all_reduce_command(rows: pd.DataFrame) -> tuple[str, list[str]]:
     first: dict[Any, Any] = rows.iloc[0].to_dict()
     nodes, ranks = int(first["nodes"]), int(first["ranks"])
     words = ["dlbench", "allreduce", "--nodes", str(nodes), "--devices-per-node", str(ranks // nodes)]
@@ -62,15 +62,15 @@ def _all_reduce(rows: pd.DataFrame) -> tuple[str, list[str]]:
     return f"all-reduce, {ranks} ranks", [*words, *(["--launcher", "srun"] if nodes > 1 else [])]
 
 
-def _what(run: ProfileRun) -> str:
+def _profile_title(run: ProfileRun) -> str:
     case = run.case
-    return f"profile, {network(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
+    return f"profile, {network_title(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
 
 
-def _profile(run: ProfileRun) -> list[str]:
+def _profile_command(run: ProfileRun) -> list[str]:
     words, defaults = ["dlbench", "profile", str(run.case["model"])], Case("")
     for axis in AXES:
         value = run.case.get(axis, getattr(defaults, axis))
-        if axis in _NAMED or (axis != "model" and value != getattr(defaults, axis)):
+        if axis in _NAMED_AXES or (axis != "model" and value != getattr(defaults, axis)):
             words += ["-P", f"{axis}={value}"]
     return words

@@ -17,19 +17,19 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis.bounds import Roof, find_roof
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.chapters.bounds_tables import all_reduce_table, ceilings_table, profile_table
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_bounds
 from dlbench.report.figures.plots_all_reduce import all_reduce
-from dlbench.results.bounds_records import ProfileRun, Where
+from dlbench.results.bounds_records import DeviceIdentity, ProfileRun
 from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Table
 
 #: Figures are drawn for so many devices; the tables hold all.
 MAX_DEVICES = 6
 #: What to do for the figures of the others.
-HOW_TO_DRAW = "To draw others, make a report of their results alone, or name their results first."
+HOW_TO_DRAW_OTHERS = "To draw others, make a report of their results alone, or name their results first."
 #: So many layers of each profiled case stand in its table, those that lose most.
 MAX_LAYERS = 15
 _INTRODUCTION = (
@@ -59,20 +59,23 @@ class Device:
 
 def bounds(content: Content) -> Section:
     """Ceilings beside the datasheet, where the time goes, the roofline, and the layers by time lost."""
-    found = devices(content)
+    found = measured_devices(content)
     blocks = [Block(words=_INTRODUCTION)] if found else []
-    blocks += _missing(content, found)
+    blocks += _missing_blocks(content, found)
     many = len(found) > 1
     for number, device in enumerate(found, 1):
-        blocks += _of_device(device, f"-{number}" if many else "", drawn=number <= MAX_DEVICES)
+        blocks += _device_blocks(device, f"-{number}" if many else "", drawn=number <= MAX_DEVICES)
     if len(found) > MAX_DEVICES:
         left = ", ".join(device.name for device in found[MAX_DEVICES:])
-        words = f"Figures show only the first {units.counted(MAX_DEVICES, 'device')}. Not drawn: {left}. {HOW_TO_DRAW}"
+        words = (
+            f"Figures show only the first {units.count_text(MAX_DEVICES, 'device')}. Not drawn: {left}. "
+            f"{HOW_TO_DRAW_OTHERS}"
+        )
         blocks.append(Block(words=words))
-    return Section("bounds", "Bounds", [*blocks, *_all_reduces(content)])
+    return Section("bounds", "Bounds", [*blocks, *_all_reduce_blocks(content)])
 
 
-def devices(content: Content) -> list[Device]:
+def measured_devices(content: Content) -> list[Device]:
     """Every device with ceilings or profiles, those with cases in this report first."""
     stored = content.bounds
     names: dict[tuple[object, ...], str] = {}
@@ -80,56 +83,62 @@ def devices(content: Content) -> list[Device]:
     profiles: dict[tuple[object, ...], dict[str, ProfileRun]] = {}
     for _, rows in stored.ceilings.groupby("run_id", sort=False, dropna=False):
         first = rows.iloc[0]
-        where = Where(**{f.name: _known(first[f.name]) for f in dataclasses.fields(Where)})
-        names[_key(where)] = _name(content, where)
-        ceilings[_key(where)] = pd.concat([ceilings.get(_key(where), rows.iloc[:0]), rows])
+        where = DeviceIdentity(**{f.name: _none_if_missing(first[f.name]) for f in dataclasses.fields(DeviceIdentity)})
+        names[_device_key(where)] = _device_name(content, where)
+        ceilings[_device_key(where)] = pd.concat([ceilings.get(_device_key(where), rows.iloc[:0]), rows])
     for run in stored.profiles:
-        names[_key(run.where)] = _name(content, run.where)
-        profiles.setdefault(_key(run.where), {})[f"{run.case} {run.network_key}"] = run
+        names[_device_key(run.where)] = _device_name(content, run.where)
+        profiles.setdefault(_device_key(run.where), {})[f"{run.case} {run.network_key}"] = run
     order = list(content.system_names.values())
     found = [
-        Device(name, ceilings.get(key, stored.ceilings.iloc[:0]), _in_order(profiles.get(key, {}).values()))
+        Device(name, ceilings.get(key, stored.ceilings.iloc[:0]), _sort_runs(profiles.get(key, {}).values()))
         for key, name in names.items()
     ]
     return sorted(found, key=lambda d: (next((i for i, n in enumerate(order) if n in d.name), len(order)), d.name))
 
 
-def _of_device(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
+def _device_blocks(device: Device, suffix: str, drawn: bool) -> Iterator[Block]:
     if len(device.ceilings):
         yield Block(heading=f"Ceilings: {device.name}", table=_untitled(ceilings_table(device.ceilings)))
     runs = [(run, device.roof(run)) for run in device.profiles]
     if runs and drawn:
-        yield from _figures(device, runs, suffix)
+        yield from _figure_blocks(device, runs, suffix)
     for run, roof in runs:
         case = run.case
-        words = f"{network(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
+        words = f"{network_title(case['model'])}, {case['mode']}, {case['precision']}, batch {case['batch_size']}"
         table = _untitled(profile_table(run, roof, MAX_LAYERS))
         yield Block(heading=f"Layers by time lost: {words} ({device.name})", table=table, folded=True)
 
 
-def _figures(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
+def _figure_blocks(device: Device, runs: Sequence[tuple[ProfileRun, Roof]], suffix: str) -> Iterator[Block]:
     plot = plots_bounds.where_time_goes(plots_bounds.networks_frame(runs))
-    yield Block(heading=f"Where the time goes: {device.name}", plot=_named(plot, suffix, device.runs(device.profiles)))
+    yield Block(
+        heading=f"Where the time goes: {device.name}",
+        plot=_with_name_suffix(plot, suffix, device.runs(device.profiles)),
+    )
     works = {(run.case["mode"], run.case["precision"]): plots_bounds.work_of(run) for run in device.profiles}
     for key, title in works.items():
         same = [(run, roof) for run, roof in runs if (run.case["mode"], run.case["precision"]) == key]
         plot = plots_bounds.roofline(plots_bounds.points_frame(same), same[0][1], title)
-        plot = _named(plot, f"-{'-'.join(key)}{suffix}", device.runs(run for run, _ in same))
+        plot = _with_name_suffix(plot, f"-{'-'.join(key)}{suffix}", device.runs(run for run, _ in same))
         yield Block(heading=f"Roofline: {device.name}, {', '.join(key)}", plot=plot)
 
 
-def _all_reduces(content: Content) -> Iterator[Block]:
+def _all_reduce_blocks(content: Content) -> Iterator[Block]:
     groups = content.bounds.all_reduces.groupby(["system_key", "device_kind"], sort=False, dropna=False)
     for number, (_, rows) in enumerate(groups, 1):
         first = rows.iloc[0]
-        name = _name(content, Where(first["system_key"], first["device_kind"], cpu_model=_known(first["cpu_model"])))
+        name = _device_name(
+            content,
+            DeviceIdentity(first["system_key"], first["device_kind"], cpu_model=_none_if_missing(first["cpu_model"])),
+        )
         suffix = f"-{number}" if groups.ngroups > 1 else ""
-        plot = _named(all_reduce(rows), suffix, tuple(rows["run_id"].dropna().unique()))
+        plot = _with_name_suffix(all_reduce(rows), suffix, tuple(rows["run_id"].dropna().unique()))
         yield Block(heading=f"All-reduce: {name}", plot=plot)
         yield Block(heading=f"All-reduce: {name}, all sizes", table=_untitled(all_reduce_table(rows)), folded=True)
 
 
-def _missing(content: Content, found: Sequence[Device]) -> Iterator[Block]:
+def _missing_blocks(content: Content, found: Sequence[Device]) -> Iterator[Block]:
     """What was not measured, and the command that does it."""
     folder = next((source for source in content.sources if Path(source).is_dir()), "results")
     to = "" if folder == "results" else f" --results {shlex.quote(folder)}"
@@ -151,32 +160,34 @@ def _missing(content: Content, found: Sequence[Device]) -> Iterator[Block]:
     above = int(content.shown["share_of_measured_peak"].gt(1).sum())
     if above:
         yield Block(
-            words=f"{units.counted(above, 'case')} reached more FLOP/s than every shape of the ceilings. The "
+            words=f"{units.count_text(above, 'case')} reached more FLOP/s than every shape of the ceilings. The "
             "ceilings were measured under other conditions, or for too short a time. Run `dlbench ceilings` again; the "
             "best result counts."
         )
 
 
-def _key(where: Where) -> tuple[object, ...]:
+def _device_key(where: DeviceIdentity) -> tuple[object, ...]:
     """On a CPU the number of threads makes another device."""
     cpu = where.device_kind == "cpu"
     return where.system_key, where.device_kind, where.device_name, where.torch_threads if cpu else None
 
 
-def _name(content: Content, where: Where) -> str:
+def _device_name(content: Content, where: DeviceIdentity) -> str:
     """As the report calls the system, else by its hardware."""
     attempts = content.attempts
     same = attempts["system_key"].eq(where.system_key) & attempts["device"].eq(where.device_kind)
     ids = attempts.loc[same, "system_id"].unique()
     known = [name for system, name in content.system_names.items() if system in ids]
-    threads = units.counted(where.torch_threads, "thread") if where.device_kind == "cpu" and where.torch_threads else ""
+    threads = (
+        units.count_text(where.torch_threads, "thread") if where.device_kind == "cpu" and where.torch_threads else ""
+    )
     # Records of earlier versions have one key for all numbers of threads.
     known = [name for name in known if f" {threads}" in name] or known
     name = ", ".join(known) or where.device_name or where.cpu_model or where.hostname or where.device_kind
     return f"{name}, {threads}" if threads and f" {threads}" not in name else name
 
 
-def _in_order(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:
+def _sort_runs(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:
     runs = list(runs)
     places = network_order(run.case["model"] for run in runs)
     order = {name: i for i, name in enumerate([*places, *MODES, *PRECISIONS])}
@@ -184,7 +195,7 @@ def _in_order(runs: Iterable[ProfileRun]) -> tuple[ProfileRun, ...]:
     return tuple(sorted(runs, key=lambda run: (*(order[run.case[a]] for a in axes), run.case["batch_size"])))
 
 
-def _known(value: Any) -> Any:
+def _none_if_missing(value: Any) -> Any:
     """A cell of a frame without pandas' own missing values."""
     if value is None or value != value:
         return None
@@ -196,5 +207,5 @@ def _untitled(table: Table) -> Table:
     return dataclasses.replace(table, title="")
 
 
-def _named(plot: Plot, suffix: str, runs: tuple[str, ...]) -> Plot:
+def _with_name_suffix(plot: Plot, suffix: str, runs: tuple[str, ...]) -> Plot:
     return dataclasses.replace(plot, name=plot.name + suffix, runs=runs)

@@ -14,19 +14,19 @@ from dlbench.report.analysis.bounds import (
     ELEMENT_BYTES,
     NetworkBound,
     Roof,
-    coverage,
     datasheet_bytes_per_s,
     hook_overhead,
+    layers_time_share,
     median_time,
     network_bound,
     profile_frame,
 )
-from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED, ProfileRun, counts_flop
+from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED_SUFFIX, ProfileRun, counts_flop
 from dlbench.results.records import BUSY_SHARE
-from dlbench.table import Cell, Column, Table, bytes_of
+from dlbench.table import Cell, Column, Table, bytes_text
 
 #: Below this share of the median step the medians of its layers say that it was interrupted.
-INTERRUPTED = 0.9
+INTERRUPTED_SHARE = 0.9
 
 #: A rate may be this share above the datasheet, whose figures are rounded.
 DATASHEET_TOLERANCE = 0.01
@@ -39,49 +39,52 @@ def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
     columns = [
         Column("layer", "Layer", "left"),
         Column("kind", "Kind", "left"),
-        Column("forward_s", "Forward", "right", _seconds),
-        Column("backward_s", "Backward", "right", _seconds),
-        Column("bound_s", "Bound", "right", _seconds),
+        Column("forward_s", "Forward", "right", _seconds_text),
+        Column("backward_s", "Backward", "right", _seconds_text),
+        Column("bound_s", "Bound", "right", _seconds_text),
         Column("limited_by", "Limited by", "left"),
-        Column("distance", "Time over its bound", "right", _times),
-        Column("lost_s", "Time above bound", "right", _seconds),
+        Column("distance", "Time over its bound", "right", _times_text),
+        Column("lost_s", "Time above bound", "right", _seconds_text),
         Column("share", "Of step", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
         Column("note", "", "left"),
     ]
     shown = frame if limit is None else frame.head(limit)
-    rows = [[_plain(row[c.key]) for c in columns] for row in shown.to_dict("records")]
+    rows = [[_none_if_missing(row[c.key]) for c in columns] for row in shown.to_dict("records")]
     what = f"{case['model']} {case['mode']} {case['precision']} batch {case['batch_size']}"
-    title = f"{what}: {units.counted(len(frame), 'layer')}"
-    return Table(columns, rows, title, _notes(run, roof, frame, network, len(shown)))
+    title = f"{what}: {units.count_text(len(frame), 'layer')}"
+    return Table(columns, rows, title, _profile_notes(run, roof, frame, network, len(shown)))
 
 
-def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBound, shown: int) -> list[str]:
+def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBound, shown: int) -> list[str]:
     hidden = len(frame) - shown
     notes = []
     if hidden:
-        lost_s = _total(frame["lost_s"].iloc[shown:])
-        notes.append(f"{hidden} more layers lose {_seconds(lost_s)} in total (`dlbench profile --all` prints them).")
-    notes.append(roof.words())
-    step = f"Step {_seconds(network.step_s)}"
+        lost_s = _sum_or_none(frame["lost_s"].iloc[shown:])
+        notes.append(
+            f"{hidden} more layers lose {_seconds_text(lost_s)} in total (`dlbench profile --all` prints them)."
+        )
+    notes.append(roof.describe())
+    step = f"Step {_seconds_text(network.step_s)}"
     if network.bound_s is not None:
         step += (
-            f", bound {_seconds(network.bound_s)} (FLOP {_seconds(network.flop_s)} + memory "
-            f"{_seconds(network.memory_s)} + optimizer {_seconds(network.optimizer_s)}): {_times(network.distance)} "
+            f", bound {_seconds_text(network.bound_s)} (FLOP {_seconds_text(network.flop_s)} + memory "
+            f"{_seconds_text(network.memory_s)} + optimizer {_seconds_text(network.optimizer_s)}): "
+            f"{_times_text(network.distance)} "
             "the bound"
         )
     notes.append(f"{step}.")
-    notes += _of_counts(run)
+    notes += _count_notes(run)
     own = {name: median_time(samples) for name, samples in run.parts_s.items()}
-    parts = ", ".join(f"{name} {_seconds(s)}" for name, s in own.items())
+    parts = ", ".join(f"{name} {_seconds_text(s)}" for name, s in own.items())
     notes.append(
-        f"Layers take {units.percent(coverage(run))} of the profiled steps' time; the rest: {parts or 'none'}."
+        f"Layers take {units.percent(layers_time_share(run))} of the profiled steps' time; the rest: {parts or 'none'}."
     )
     notes += busy_note(run.busy_share, "these times may be far too long; profile again on an idle machine")
-    notes += _interruptions(run, frame, [s for s in own.values() if s is not None])
+    notes += _interruption_notes(run, frame, [s for s in own.values() if s is not None])
     longer = hook_overhead(run)
     notes.append(
         f"The hooks make a step {units.percent(abs(longer))} {'longer' if longer >= 0 else 'shorter'} "
-        f"({_seconds(median_time(run.hooked_step_s))}); "
+        f"({_seconds_text(median_time(run.hooked_step_s))}); "
         f"times of layers are with hooks, the step above is without; medians over {len(run.hooked_step_s)} steps."
         if longer is not None
         else "The cost of the hooks is unknown: there is no usable step."
@@ -91,7 +94,7 @@ def _notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: NetworkBou
     return notes
 
 
-def _of_counts(run: ProfileRun) -> list[str]:
+def _count_notes(run: ProfileRun) -> list[str]:
     """What the counted FLOP lack, or are the mean of."""
     noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]
     if not noted:
@@ -107,13 +110,13 @@ def busy_note(share: float | None, what: str) -> list[str]:
     return [f"Busy host: other processes used {units.percent(share)} of the cores at the same time; {what}."]
 
 
-def _interruptions(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
+def _interruption_notes(run: ProfileRun, frame: pd.DataFrame, parts_s: list[float]) -> list[str]:
     """Says so where the medians of layers and parts are far from adding up to the median step."""
-    step_s, layers_s = median_time(run.hooked_step_s), _total(frame["time_s"])
+    step_s, layers_s = median_time(run.hooked_step_s), _sum_or_none(frame["time_s"])
     if not step_s or layers_s is None:
         return []
     share = (layers_s + sum(parts_s)) / step_s
-    if share > INTERRUPTED:
+    if share > INTERRUPTED_SHARE:
         return []
     return [
         f"The medians above sum to {units.percent(share)} of the median step: steps were interrupted, each at a "
@@ -139,9 +142,9 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
         Column("of_datasheet", "Reached", "right", lambda c: units.percent(c if isinstance(c, float) else None)),
         *([Column("error", "", "left")] if every_shape else []),
     ]
-    chosen = _chosen(rows, every_shape)
+    chosen = _best_rows(rows, every_shape)
     cells = [_ceiling_cells(row, every_shape) for row in chosen]
-    shares = [row["busy_share"] for row in chosen if _known(row["busy_share"])]
+    shares = [row["busy_share"] for row in chosen if _is_number(row["busy_share"])]
     failed = int(rows["error"].notna().sum())
     notes = [
         "best: the fastest sample, without clock errors; bounds use it. IQR of times: range of the middle half of the "
@@ -163,7 +166,7 @@ def ceilings_table(rows: pd.DataFrame, every_shape: bool = False) -> Table:
         notes.append(
             f"{failed} of {len(rows)} shapes were not measured; `dlbench ceilings --all` lists them with the reason."
         )
-    return Table(columns, cells, _title("Ceilings of", rows), notes)
+    return Table(columns, cells, _ceilings_title("Ceilings of", rows), notes)
 
 
 def all_reduce_table(rows: pd.DataFrame) -> Table:
@@ -176,10 +179,10 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
         Column("ranks", "Ranks", "right"),
         Column("nodes", "Nodes", "right"),
         Column("backend", "Through", "left"),
-        Column("size_bytes", "Message", "right", bytes_of),
-        Column("median_s", "Time", "right", _seconds),
-        Column("low_s", "Fastest", "right", _seconds),
-        Column("high_s", "Slowest", "right", _seconds),
+        Column("size_bytes", "Message", "right", bytes_text),
+        Column("median_s", "Time", "right", _seconds_text),
+        Column("low_s", "Fastest", "right", _seconds_text),
+        Column("high_s", "Slowest", "right", _seconds_text),
         Column("algorithm_bytes_per_s", "Algorithm [B/s]", "right", _rate_text),
         Column("bus_bytes_per_s", "Bus [B/s]", "right", _rate_text),
         Column("repetitions", "Repetitions", "right"),
@@ -190,29 +193,31 @@ def all_reduce_table(rows: pd.DataFrame) -> Table:
         way = " over ".join(str(row[name]) for name in ("backend", "transport") if row[name])
         row |= {"backend": way, "repetitions": len(times)}
         row |= {"low_s": min(times, default=None), "high_s": max(times, default=None)}
-        cells.append([_plain(row[c.key]) for c in columns])
+        cells.append([_none_if_missing(row[c.key]) for c in columns])
     notes = [
         "fp32 sums. Time is the median over repetitions, each with its slowest rank. Bus bandwidth = 2(n-1)/n x "
         "algorithm bandwidth: compare it with the bandwidth of a link, for any number of ranks."
     ]
-    return Table(columns, cells, _title("All-reduce over ranks of", rows), notes)
+    return Table(columns, cells, _ceilings_title("All-reduce over ranks of", rows), notes)
 
 
 def _rate_text(cell: Any) -> str:
-    return units.rate(float(cell), "") if _known(cell) else units.MISSING
+    return units.rate(float(cell), "") if _is_number(cell) else units.MISSING
 
 
-def _chosen(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
+def _best_rows(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
     records = rows.to_dict("records")
     if every_shape:
         return records
     best: dict[tuple[str, str], dict[Any, Any]] = {}
     for row in records:
         key = (row["kind"], str(row["precision"]))
-        rate = _rate(row)
-        if key not in best or (rate or 0.0) > (_rate(best[key]) or 0.0):
+        rate = _row_rate(row)
+        if key not in best or (rate or 0.0) > (_row_rate(best[key]) or 0.0):
             best[key] = row
-    order = {f"{kind}{after}": i for i, kind in enumerate((*FLOP_KINDS, *BYTE_KINDS)) for after in ("", SUSTAINED)}
+    order = {
+        f"{kind}{after}": i for i, kind in enumerate((*FLOP_KINDS, *BYTE_KINDS)) for after in ("", SUSTAINED_SUFFIX)
+    }
     precisions = list(ELEMENT_BYTES)
     return sorted(
         best.values(),
@@ -223,16 +228,16 @@ def _chosen(rows: pd.DataFrame, every_shape: bool) -> list[dict[Any, Any]]:
     )
 
 
-def _rate(row: dict[Any, Any]) -> float | None:
+def _row_rate(row: dict[Any, Any]) -> float | None:
     # What lasts is the median: the best sample of a sustained ceiling is a burst again.
-    which = "median" if row["kind"].endswith(SUSTAINED) else "best"
+    which = "median" if row["kind"].endswith(SUSTAINED_SUFFIX) else "best"
     value = row[f"{which}_flop_per_s"] if counts_flop(row["kind"]) else row[f"{which}_bytes_per_s"]
-    return float(value) if _known(value) else None
+    return float(value) if _is_number(value) else None
 
 
 def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
     flop = counts_flop(row["kind"])
-    best = _rate(row)
+    best = _row_rate(row)
     median = row["median_flop_per_s"] if flop else row["median_bytes_per_s"]
     peaks = find_peaks(row["device_name"]) if isinstance(row["device_name"], str) else None
     sheet = (peaks.flop_per_s(row["precision"]) if flop else datasheet_bytes_per_s(peaks)) if peaks else None
@@ -240,36 +245,36 @@ def _ceiling_cells(row: dict[Any, Any], with_error: bool) -> list[Cell]:
     share = best / sheet if best and sheet else None
     kind = f"{row['kind']} [{'FLOP/s' if flop else 'B/s'}]"
     cells = [kind, row["precision"], best, median, row["spread"], samples, row["shape"], sheet, share]
-    return [_plain(c) for c in ([*cells, row["error"]] if with_error else cells)]
+    return [_none_if_missing(c) for c in ([*cells, row["error"]] if with_error else cells)]
 
 
-def _title(words: str, rows: pd.DataFrame) -> str:
+def _ceilings_title(words: str, rows: pd.DataFrame) -> str:
     if rows.empty:
         return "Nothing was measured"
     first = rows.iloc[0]
     name = next(n for n in (first["device_name"], first["cpu_model"], first["device_kind"]) if isinstance(n, str))
-    threads = f", {units.counted(first['torch_threads'], 'thread')}" if first["device_kind"] == "cpu" else ""
+    threads = f", {units.count_text(first['torch_threads'], 'thread')}" if first["device_kind"] == "cpu" else ""
     return f"{words} {name}{threads} (PyTorch {first['torch_version']})"
 
 
-def _known(cell: Any) -> bool:
+def _is_number(cell: Any) -> bool:
     return isinstance(cell, int | float) and not isinstance(cell, bool) and math.isfinite(cell)
 
 
-def _plain(cell: Any) -> Cell:
+def _none_if_missing(cell: Any) -> Cell:
     """A cell without pandas' own missing values."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     return cell.item() if isinstance(cell, np.generic) else cell  # type: ignore[no-any-return]
 
 
-def _times(cell: Any) -> str:
-    return f"{units.digits(float(cell))} ×" if _known(cell) else units.MISSING
+def _times_text(cell: Any) -> str:
+    return f"{units.digits(float(cell))} ×" if _is_number(cell) else units.MISSING
 
 
-def _seconds(cell: Any) -> str:
-    return units.seconds(float(cell)) if _known(cell) else units.MISSING
+def _seconds_text(cell: Any) -> str:
+    return units.seconds(float(cell)) if _is_number(cell) else units.MISSING
 
 
-def _total(values: pd.Series[float]) -> float | None:
+def _sum_or_none(values: pd.Series[float]) -> float | None:
     return float(values.sum()) if values.notna().any() else None

@@ -9,50 +9,50 @@ from statistics import fmean
 import pandas as pd
 
 from dlbench import units
+from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.report.analysis import verdicts
-from dlbench.report.analysis.case_warnings import of_all
+from dlbench.report.analysis.case_warnings import summarize_warnings
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.mix import Work
-from dlbench.report.analysis.side_by_side import numbered
-from dlbench.report.analysis.verdicts import Brief, Group, Leader, Ratio, prepare
+from dlbench.report.analysis.side_by_side import with_case_numbers
+from dlbench.report.analysis.verdicts import Brief, CaseGroup, Leader, Ratio, prepare_brief
+from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.report.document import Block, KeyFigure
 from dlbench.report.figures import plots_ratio
-from dlbench.reruns import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.table import Cell, Column, Table
 
 MAX_CAUTIONS = 5
 #: The range of single cases is shown where the largest is more than this many times the least.
-_WIDE = 1.1
+_WIDE_RANGE = 1.1
 #: By what systems are compared: how a sentence names the best, the columns of the table, the lines of a card.
-_BEST = {"energy": "needs the least energy per image", "cost": "costs the least per image"}
-_CRITERIA = {"time": "Fastest", "energy": "Least energy", "cost": "Lowest cost"}
-_CARD = {"energy": "Energy per image", "memory": "Peak memory", "cost": "Cost per image"}
+_BEST_PHRASES = {"energy": "needs the least energy per image", "cost": "costs the least per image"}
+_CRITERION_TITLES = {"time": "Fastest", "energy": "Least energy", "cost": "Lowest cost"}
+_CARD_TITLES = {"energy": "Energy per image", "memory": "Peak memory", "cost": "Cost per image"}
 
 
-def blocks(content: Content) -> list[Block]:
+def brief_blocks(content: Content) -> list[Block]:
     """The sentence, the cards, the verdicts, one figure and at most five cautions."""
-    brief = prepare(content)
+    brief = prepare_brief(content)
     if brief is None:
         return [Block(words="No case was measured on two systems, so no comparison is possible.")]
     if not brief.groups:
         names = ", ".join(brief.names.values())
         words = f"No case was measured on all of {names}. Systems side by side shows the cases that some of them share."
         return [Block(words=words)]
-    missing: list[Work] = []
+    missing: list[WorkShare] = []
     mixed = []
     if content.mix:
-        weights, missing = verdicts.weights_of(content.mix, _of_groups(brief))
-        mixed = [Block(words=_mix_words(brief, weights))] if weights else []
+        weights, missing = verdicts.work_weights(content.mix, _cases_of_groups(brief))
+        mixed = [Block(words=_mix_sentence(brief, weights))] if weights else []
     cautions = _cautions(content, brief, missing)
     return [
-        Block(words=sentence(brief), emphasis=True),
+        Block(words=brief_sentence(brief), emphasis=True),
         *mixed,
-        Block(figures=tuple(_card(content, brief, system) for system in brief.names)),
-        Block(heading="Verdict per precision and mode", table=_table(brief)),
+        Block(figures=tuple(_system_card(content, brief, system) for system in brief.names)),
+        Block(heading="Verdict per precision and mode", table=_leaders_table(brief)),
         Block(
-            plot=plots_ratio.ratios(
+            plot=plots_ratio.ratio_plot(
                 brief.cases, brief.logs["time"], brief.base, brief.names, brief.groups, brief.attempts
             )
         ),
@@ -60,16 +60,16 @@ def blocks(content: Content) -> list[Block]:
     ]
 
 
-def sentence(brief: Brief) -> str:
+def brief_sentence(brief: Brief) -> str:
     """Which system is best for what, by how much, and how sure; a line per question."""
     leaders = brief.leaders("time")
-    sentences = [*_fastest(brief, leaders)]
-    for what, words in _BEST.items():
+    sentences = [*_fastest_sentences(brief, leaders)]
+    for what, words in _BEST_PHRASES.items():
         if what in brief.logs and (best := brief.leaders(what)):
-            sentences.append(_least(brief, best, words))
+            sentences.append(_lowest_sentence(brief, best, words))
     sentences += [
-        f"In {_work(one.group)} {brief.names[one.best]} against {brief.names[one.second]} is {_undecided(one.ratio)}."
-        + _opposite(brief, one)
+        f"In {_group_name(one.group)} {brief.names[one.best]} against {brief.names[one.second]} is "
+        f"{_undecided_text(one.ratio)}." + _opposite(brief, one)
         for one in leaders
         if not one.ratio.decided
     ]
@@ -77,83 +77,95 @@ def sentence(brief: Brief) -> str:
     return "\n".join(sentences).replace(" %)", " % at 95 %)", 1)
 
 
-def _fastest(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
+def _fastest_sentences(brief: Brief, leaders: Sequence[Leader]) -> list[str]:
     """A sentence for each system that is fastest in some work."""
     parts = []
     for best in dict.fromkeys(one.best for one in leaders):
         won = [one for one in leaders if one.best == best and one.ratio.decided]
         if won and len(won) == len(leaders) > 1:
-            shown = [one.ratio.better().value for one in won]
+            shown = [one.ratio.invert().value for one in won]
             rival = brief.names[won[0].second] if len({one.second for one in won}) == 1 else "the next"
-            words = f"{brief.names[best]} is fastest in every precision and mode ({_range(shown)} × {rival})."
+            words = f"{brief.names[best]} is fastest in every precision and mode ({_range_text(shown)} × {rival})."
             return [words + "".join(_opposite(brief, one) for one in won)]
         if won:
-            works = _and(f"{_work(one.group)} ({_times(one.ratio, brief.names[one.second])})" for one in won)
+            works = _join_with_and(
+                f"{_group_name(one.group)} ({_speedup_text(one.ratio, brief.names[one.second])})" for one in won
+            )
             parts.append(f"{brief.names[best]} is fastest in {works}." + "".join(_opposite(brief, one) for one in won))
     return parts
 
 
-def _undecided(ratio: Ratio) -> str:
-    words = ratio.comparison.words
+def _undecided_text(ratio: Ratio) -> str:
+    words = ratio.comparison.verdict_text
     return f"even: {words}" if words.startswith("no difference") else words
 
 
-def _least(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
+def _lowest_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str:
     """Who is best by energy or cost: one system, or each with its precisions and modes."""
     decided = [one for one in leaders if one.ratio.decided]
     parts = []
     for best in dict.fromkeys(one.best for one in decided):
         won = [one for one in decided if one.best == best]
         everywhere = len(won) == len(leaders)
-        where = "in every precision and mode" if everywhere else f"in {_and(_work(one.group) for one in won)}"
-        saved = _range([100 * (1 - one.ratio.value) for one in won], 2)
+        where = (
+            "in every precision and mode"
+            if everywhere
+            else f"in {_join_with_and(_group_name(one.group) for one in won)}"
+        )
+        saved = _range_text([100 * (1 - one.ratio.value) for one in won], 2)
         seconds = {one.second for one in won}
         rival = brief.names[won[0].second] if len(seconds) == 1 else "the next"
         parts.append(f"{brief.names[best]} {words} {where} ({saved} % less than {rival})")
-    open_ = [_work(one.group) for one in leaders if not one.ratio.decided]
-    parts += [f"for {_and(open_)} it is not decided which system {words}"] if open_ else []
+    open_ = [_group_name(one.group) for one in leaders if not one.ratio.decided]
+    parts += [f"for {_join_with_and(open_)} it is not decided which system {words}"] if open_ else []
     return f"{'; '.join(parts)}."
 
 
-def _card(content: Content, brief: Brief, system: str) -> KeyFigure:
+def _system_card(content: Content, brief: Brief, system: str) -> KeyFigure:
     """The ratios of one system to the baseline; of the baseline itself its throughputs."""
     shown = content.shown[content.shown["system_id"] == system]
-    warned = of_all(shown, with_energy=True)
+    warned = summarize_warnings(shown, with_energy=True)
     lines = [] if system == brief.base else _card_lines(brief, system)
     if failed := _num_failed(content, system):
         lines.append(("Failed cases", str(failed)))
     lines.append(("Warnings", warned or "none"))
     if system == brief.base:
-        model, best = _absolute(content, brief, system)
+        model, best = _baseline_lines(content, brief, system)
         note = f"baseline; its {model} at the fastest batch:" if model else "baseline of all ratios"
         return KeyFigure("1 ×", brief.names[system], note, (*best, *lines))
     means = [
-        r.better() for g in brief.groups if (r := verdicts.ratio(brief.logs["time"], brief.base, system, g.numbers))
+        r.invert()
+        for g in brief.groups
+        if (r := verdicts.mean_ratio(brief.logs["time"], brief.base, system, g.numbers))
     ]
     least, most = min(r.value for r in means), max(r.value for r in means)
-    value = f"{_ratio(least)} ×" if _ratio(least) == _ratio(most) else f"{_ratio(least)} to {_ratio(most)} ×"
+    value = (
+        f"{_ratio_text(least)} ×"
+        if _ratio_text(least) == _ratio_text(most)
+        else f"{_ratio_text(least)} to {_ratio_text(most)} ×"
+    )
     return KeyFigure(value, brief.names[system], f"throughput over {brief.names[brief.base]}", tuple(lines))
 
 
 def _card_lines(brief: Brief, system: str) -> list[tuple[str, str]]:
     lines = []
     for group in brief.groups:
-        if ratio := verdicts.ratio(brief.logs["time"], brief.base, system, group.numbers):
-            better = ratio.better()
+        if ratio := verdicts.mean_ratio(brief.logs["time"], brief.base, system, group.numbers):
+            better = ratio.invert()
             # A range that says no more than the interval is left out.
-            wide = better.most > _WIDE * better.least
-            cases = f"\ncases: {_ratio(better.least)} to {_ratio(better.most)}" if wide else ""
-            lines.append((_work(group), f"{_with_interval(better)}{cases}"))
-    for what, title in _CARD.items():
+            wide = better.most > _WIDE_RANGE * better.least
+            cases = f"\ncases: {_ratio_text(better.least)} to {_ratio_text(better.most)}" if wide else ""
+            lines.append((_group_name(group), f"{_ratio_with_interval(better)}{cases}"))
+    for what, title in _CARD_TITLES.items():
         if what not in brief.logs:
             continue
-        found = [verdicts.ratio(brief.logs[what], brief.base, system, g.numbers) for g in brief.groups]
+        found = [verdicts.mean_ratio(brief.logs[what], brief.base, system, g.numbers) for g in brief.groups]
         known = [r.value for r in found if r]
-        lines.append((title, f"{_range(known)} ×" if known else "not known"))
+        lines.append((title, f"{_range_text(known)} ×" if known else "not known"))
     return lines
 
 
-def _absolute(content: Content, brief: Brief, system: str) -> tuple[str, list[tuple[str, str]]]:
+def _baseline_lines(content: Content, brief: Brief, system: str) -> tuple[str, list[tuple[str, str]]]:
     """Of the baseline its network with the most work, and what that takes at its fastest per precision and mode."""
     mine = brief.cases[brief.cases["system_id"] == system]
     shared = set.intersection(*(set(mine.loc[mine["number"].isin(g.numbers), "model"]) for g in brief.groups))
@@ -163,10 +175,10 @@ def _absolute(content: Content, brief: Brief, system: str) -> tuple[str, list[tu
     of_model = mine[mine["model"] == model].sort_values("throughput", ascending=False, kind="stable")
     best = [of_model[of_model["number"].isin(group.numbers)].iloc[0] for group in brief.groups]
     lines = [
-        (_work(group), METRICS["throughput"].show(case["throughput"]))
+        (_group_name(group), METRICS["throughput"].show(case["throughput"]))
         for group, case in zip(brief.groups, best, strict=True)
     ]
-    for what, title in _CARD.items():
+    for what, title in _CARD_TITLES.items():
         logs = [own for case in best if (own := brief.logs.get(what, {}).get((case["number"], system)))]
         if logs:
             values = [math.exp(fmean(own)) for own in logs]
@@ -174,7 +186,7 @@ def _absolute(content: Content, brief: Brief, system: str) -> tuple[str, list[tu
             first, _, unit = low.rpartition(" ")
             shown = high if low == high else f"{first if high.endswith(f' {unit}') else low} to {high}"
             lines.append((title.replace("Cost per image", "Cost per million images"), shown))
-    return network(model), lines
+    return network_title(model), lines
 
 
 def _value(content: Content, what: str, value: float) -> str:
@@ -186,17 +198,19 @@ def _value(content: Content, what: str, value: float) -> str:
     return f"{units.digits(1e6 * value, 3)} {content.prices.currency}"
 
 
-def _table(brief: Brief) -> Table:
+def _leaders_table(brief: Brief) -> Table:
     """One row per precision and mode: the best system by each criterion, by how much and how sure."""
-    criteria = {what: title for what, title in _CRITERIA.items() if what in brief.logs}
+    criteria = {what: title for what, title in _CRITERION_TITLES.items() if what in brief.logs}
     leaders = {what: {one.group: one for one in brief.leaders(what)} for what in criteria}
     columns = [Column("work", "Work"), Column("cases", "Cases", "right")]
     columns += [*(Column(what, title) for what, title in criteria.items()), Column("but", "Opposite result")]
     rows: list[list[Cell]] = []
     for group in brief.groups:
-        best = [_verdict(brief, leaders[what].get(group)) for what in criteria]
+        best = [_leader_cell(brief, leaders[what].get(group)) for what in criteria]
         fastest = leaders["time"].get(group)
-        rows.append([_work(group), len(group.numbers), *best, _reversed(brief, fastest) if fastest else ""])
+        rows.append(
+            [_group_name(group), len(group.numbers), *best, _reversed_networks(brief, fastest) if fastest else ""]
+        )
     notes = [
         f"Geometric mean over the cases that all systems share, with its 95 % interval. It is valid for these cases, "
         f"not for other networks. The interval is the spread between processes, times {DRIFT_ALLOWANCE:g} for drift. "
@@ -212,70 +226,73 @@ def _table(brief: Brief) -> Table:
     return Table([columns[i] for i in used], [[row[i] for i in used] for row in rows], notes=notes)
 
 
-def _verdict(brief: Brief, one: Leader | None) -> str:
+def _leader_cell(brief: Brief, one: Leader | None) -> str:
     if one is None:
         return units.MISSING
     best, second = brief.names[one.best], brief.names[one.second]
     if one.ratio.decided and one.what == "time":
-        return f"{best}\n{_with_interval(one.ratio.better())} × {second}"
+        return f"{best}\n{_ratio_with_interval(one.ratio.invert())} × {second}"
     if one.ratio.decided:
-        return f"{best}\n{_with_interval(one.ratio)} × that of {second}"
-    return f"{best}, {second}\n{one.ratio.comparison.words}"
+        return f"{best}\n{_ratio_with_interval(one.ratio)} × that of {second}"
+    return f"{best}, {second}\n{one.ratio.comparison.verdict_text}"
 
 
-def _reversed(brief: Brief, one: Leader) -> str:
+def _reversed_networks(brief: Brief, one: Leader) -> str:
     """The networks in which the second system is faster for certain."""
     found = []
     of_group = brief.cases[brief.cases["number"].isin(one.group.numbers)]
     for model in network_order(of_group["model"]):
         numbers = of_group.loc[of_group["model"] == model, "number"].unique()
-        ratio = verdicts.ratio(brief.logs["time"], one.second, one.best, (int(n) for n in numbers))
+        ratio = verdicts.mean_ratio(brief.logs["time"], one.second, one.best, (int(n) for n in numbers))
         if ratio and ratio.value > 1 and ratio.decided:
-            found.append(f"{network(model)}: {brief.names[one.second]} {_ratio(ratio.value)} × {brief.names[one.best]}")
+            found.append(
+                f"{network_title(model)}: {brief.names[one.second]} {_ratio_text(ratio.value)} × "
+                f"{brief.names[one.best]}"
+            )
     return "; ".join(found)
 
 
-def _mix_words(brief: Brief, weights: Mapping[int, float]) -> str:
+def _mix_sentence(brief: Brief, weights: Mapping[int, float]) -> str:
     base = brief.names[brief.base]
     parts = []
     for system in brief.others():
         ratio = verdicts.mix_ratio(brief.logs["time"], brief.base, system, weights)
         if ratio is None:
             continue
-        sure = "" if ratio.decided else f", {ratio.comparison.words}"
-        parts.append(f"{brief.names[system]} is {_with_interval(ratio.better())} times as fast{sure}")
-    work = units.counted(len(weights), "case")
+        sure = "" if ratio.decided else f", {ratio.comparison.verdict_text}"
+        parts.append(f"{brief.names[system]} is {_ratio_with_interval(ratio.invert())} times as fast{sure}")
+    work = units.count_text(len(weights), "case")
     return f"Your mix of work ({work}, shares of the time on {base}): {'; '.join(parts)}."
 
 
-def _of_groups(brief: Brief) -> pd.DataFrame:
+def _cases_of_groups(brief: Brief) -> pd.DataFrame:
     """The cases that all systems share."""
     numbers = [number for group in brief.groups for number in group.numbers]
     return brief.cases[brief.cases["number"].isin(numbers)]
 
 
-def _cautions(content: Content, brief: Brief, missing: Sequence[Work]) -> list[str]:
+def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> list[str]:
     """What may change a decision, the gravest first; at most `MAX_CAUTIONS`."""
     found = []
     if missing:
-        found.append(f"Your mix contains {_and(map(str, missing))}, which was not measured on all systems.")
+        found.append(f"Your mix contains {_join_with_and(map(str, missing))}, which was not measured on all systems.")
     few = brief.cases["processes"].lt(MIN_PROCESSES)
     if few.any():
-        number = units.counted(int(few.sum()), "result")
+        number = units.count_text(int(few.sum()), "result")
         found.append(
             f"{number} of {len(few)} have fewer than {MIN_PROCESSES} runs; run `dlbench run SUITE -P processes=3` to "
             f"add runs."
         )
     for system, name in content.system_names.items():
         if failed := _num_failed(content, system):
-            found.append(f"{name} failed in {units.counted(failed, 'case')}; no ratio includes them.")
+            found.append(f"{name} failed in {units.count_text(failed, 'case')}; no ratio includes them.")
     for system, name in brief.names.items():
-        if warned := of_all(content.shown[content.shown["system_id"] == system], with_energy=True):
+        if warned := summarize_warnings(content.shown[content.shown["system_id"] == system], with_energy=True):
             found.append(f"{name}: {warned}.")
-    shared, total = len(set(_of_groups(brief)["number"])), numbered(content.shown)["number"].nunique()
+    shared, total = len(set(_cases_of_groups(brief)["number"])), with_case_numbers(content.shown)["number"].nunique()
     if shared < total:
         found.append(f"{total - shared} of {total} cases are not shared by all systems; no ratio includes them.")
-    found += _unlike(content, brief)
+    found += _difference_cautions(content, brief)
     if content.rows.groupby("system_id")["system_hostname"].nunique().max() == 1:
         found.append("Each system was measured on one machine: others of its kind may differ by some percent.")
     if len(found) > MAX_CAUTIONS:
@@ -290,11 +307,11 @@ def _num_failed(content: Content, system: str) -> int:
 
 def _opposite(brief: Brief, one: Leader) -> str:
     """A further sentence where the second system is faster with some networks; else ""."""
-    said = _reversed(brief, one)
-    return f" The opposite holds in {_work(one.group)} for {said}." if said else ""
+    said = _reversed_networks(brief, one)
+    return f" The opposite holds in {_group_name(one.group)} for {said}." if said else ""
 
 
-def _unlike(content: Content, brief: Brief) -> list[str]:
+def _difference_cautions(content: Content, brief: Brief) -> list[str]:
     """Meters and software in which the systems differ."""
     found = []
     metered = brief.cases[brief.cases["energy_per_image"].notna()]
@@ -310,34 +327,34 @@ def _unlike(content: Content, brief: Brief) -> list[str]:
     return found
 
 
-def _work(group: Group) -> str:
+def _group_name(group: CaseGroup) -> str:
     return f"{group.precision} {group.mode}"
 
 
-def _ratio(value: float) -> str:
+def _ratio_text(value: float) -> str:
     return units.digits(value, 3)
 
 
-def _times(ratio: Ratio, rival: str) -> str:
+def _speedup_text(ratio: Ratio, rival: str) -> str:
     """How many times as fast, and how sure: "1.39 × Alder, ±1.2 %"."""
-    better = ratio.better()
+    better = ratio.invert()
     sure = ""
     if better.interval:
         low, high = better.interval
         sure = f", {units.half_width((high - low) / 2 / better.value)}"
-    return f"{_ratio(better.value)} × {rival}{sure}"
+    return f"{_ratio_text(better.value)} × {rival}{sure}"
 
 
-def _with_interval(ratio: Ratio) -> str:
-    reach = f" [{_ratio(ratio.interval[0])}, {_ratio(ratio.interval[1])}]" if ratio.interval else ""
-    return f"{_ratio(ratio.value)}{reach}"
+def _ratio_with_interval(ratio: Ratio) -> str:
+    reach = f" [{_ratio_text(ratio.interval[0])}, {_ratio_text(ratio.interval[1])}]" if ratio.interval else ""
+    return f"{_ratio_text(ratio.value)}{reach}"
 
 
-def _range(values: Sequence[float], significant: int = 3) -> str:
+def _range_text(values: Sequence[float], significant: int = 3) -> str:
     low, high = units.digits(min(values), significant), units.digits(max(values), significant)
     return low if low == high else f"{low} to {high}"
 
 
-def _and(words: Iterable[str]) -> str:
+def _join_with_and(words: Iterable[str]) -> str:
     listed = list(words)
     return " and ".join(filter(None, (", ".join(listed[:-1]), listed[-1]))) if listed else ""

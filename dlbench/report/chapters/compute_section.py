@@ -10,13 +10,13 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis.compute_to_train import TrainedNetwork, trained_networks
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.projection import JOULES_PER_KWH, Prices
 from dlbench.report.document import Block, Section
 from dlbench.table import Cell, Column, Table
 
 
-def section(content: Content) -> Section:
+def compute_section(content: Content) -> Section:
     """The chapter; without blocks where no training was measured with its FLOP."""
     cases = content.shown
     cases = cases[(cases["mode"] == "training") & cases["flop_rate"].gt(0)]
@@ -39,7 +39,7 @@ def published_table() -> Table:
         Column("reason", "Reason of the difference", "left"),
     ]
     rows: list[list[Cell]] = [
-        [n.name, n.year, n.parameters, n.counted_parameters, _flop(n.flop), _flop(n.counted_flop), n.reason]
+        [n.name, n.year, n.parameters, n.counted_parameters, _flop_text(n.flop), _flop_text(n.counted_flop), n.reason]
         for n in trained_networks()
     ]
     return Table(columns, rows, notes=["Published: rounded figures of a lecture slide."])
@@ -56,9 +56,15 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
     rows: list[list[Cell]] = []
     for case in best.to_dict("records"):
         name = content.system_names.get(case["system_id"], "unknown")
-        prices = content.prices.of(name) if content.prices else None
+        prices = content.prices.for_system(name) if content.prices else None
         rows += [
-            [name, network(case["model"]), units.rate(case["flop_rate"], "FLOP/s"), n.name, *_cells(case, n, prices)]
+            [
+                name,
+                network_title(case["model"]),
+                units.rate(case["flop_rate"], "FLOP/s"),
+                n.name,
+                *_training_cells(case, n, prices),
+            ]
             for n in trained_networks()
         ]
     notes = [
@@ -68,7 +74,7 @@ def systems_table(content: Content, cases: pd.DataFrame) -> Table:
     return Table(columns, rows, notes=notes)
 
 
-def _cells(case: Mapping[Hashable, Any], wanted: TrainedNetwork, prices: Prices | None) -> list[Cell]:
+def _training_cells(case: Mapping[Hashable, Any], wanted: TrainedNetwork, prices: Prices | None) -> list[Cell]:
     flop = wanted.counted_flop or wanted.flop
     time_s = flop / case["flop_rate"]
     energy_j = case["energy_per_gflop"] * flop / 1e9 if case["energy_per_gflop"] > 0 else None
@@ -80,5 +86,5 @@ def _cells(case: Mapping[Hashable, Any], wanted: TrainedNetwork, prices: Prices 
     return [units.seconds(time_s), energy, cost]
 
 
-def _flop(value: float | None) -> str:
+def _flop_text(value: float | None) -> str:
     return units.MISSING if value is None else units.quantity(value, "FLOP")

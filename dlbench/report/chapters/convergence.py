@@ -9,55 +9,59 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import grid, label_outer
-from dlbench.report.figures.log_axes import log_axis
+from dlbench.report.figures.figure_parts import label_outer, panel_grid
+from dlbench.report.figures.log_axes import make_log_axis
 from dlbench.table import Cell, Column, Table
 
-_SETTING = ("optimizer", "learning_rate", "dropout", "precision", "compile", "batch_size", "seed", "weights")
+_SETTING_COLUMNS = ("optimizer", "learning_rate", "dropout", "precision", "compile", "batch_size", "seed", "weights")
 _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
-_PARTS: dict[str, dict[str, Any]] = {
+_CURVE_STYLES: dict[str, dict[str, Any]] = {
     "validation": {"color": look.MUTED, "marker": "", "ls": "-"},
     "training": {"color": look.MUTED, "marker": "", "ls": ":"},
 }
 #: A panel shows so many trainings; the table holds all.
 _MAX_CURVES, _MAX_PANELS = 6, 6
-_WORDS = (
+_INTRODUCTION = (
     "Each network was trained on real data until its validation reached the target, or for all epochs. Time to target "
     "includes the evaluations, but not the start-up. Solid: validation; dotted: training. A gap that grows between "
     "the two is overfitting."
 )
 
 
-def section(epochs: pd.DataFrame) -> Section:
+def convergence_section(epochs: pd.DataFrame) -> Section:
     """The chapter; without blocks where nothing was trained.
 
     Args:
-        epochs: one row per epoch, as `dlbench.results.training_store.read` gives them.
+        epochs: one row per epoch, as `dlbench.results.training_store.read_trainings` gives them.
     """
     if epochs.empty:
         return Section("convergence", "Convergence")
-    blocks = [Block(words=_WORDS), *(Block(plot=plot) for plot in plots(epochs)), Block(table=training_table(epochs))]
-    return Section("convergence", "Convergence", blocks, _finding(_runs(epochs)))
+    blocks = [
+        Block(words=_INTRODUCTION),
+        *(Block(plot=plot) for plot in curve_plots(epochs)),
+        Block(table=training_table(epochs)),
+    ]
+    return Section("convergence", "Convergence", blocks, _finding(_last_epochs(epochs)))
 
 
 def _finding(runs: pd.DataFrame) -> str:
     """How many trainings reached their target, and which was the fastest."""
     reached = runs[runs["status"] == "reached"]
-    words = f"{len(reached)} of {units.counted(len(runs), 'training')} reached the target"
+    words = f"{len(reached)} of {units.count_text(len(runs), 'training')} reached the target"
     if reached.empty:
         return f"{words}."
     fast = reached.iloc[reached["time_to_target_s"].argmin()]
     time = units.seconds(fast["time_to_target_s"])
-    return f"{words}; {network(fast['model'])} with {fast['optimizer']} was the fastest, in {time}."
+    return f"{words}; {network_title(fast['model'])} with {fast['optimizer']} was the fastest, in {time}."
 
 
 def training_table(epochs: pd.DataFrame) -> Table:
     """One row per training."""
-    runs = _runs(epochs)
-    axes = [name for name in _SETTING if name in ("optimizer", "learning_rate") or runs[name].nunique() > 1]
+    runs = _last_epochs(epochs)
+    axes = [name for name in _SETTING_COLUMNS if name in ("optimizer", "learning_rate") or runs[name].nunique() > 1]
     columns = [Column("model", "Network"), *(Column(name, name.replace("_", " ").capitalize()) for name in axes)]
     columns += [
         Column("status", "Status"),
@@ -75,9 +79,9 @@ def training_table(epochs: pd.DataFrame) -> Table:
         reached = run["status"] == "reached"
         rows.append(
             [
-                *(network(run["model"]), *(_plain(run[name]) for name in axes), run["status"]),
-                f"{run['target_metric']} {sign} {_value(run['target_value'], accuracy)}",
-                _value(run["best_value"], accuracy),
+                *(network_title(run["model"]), *(_python_value(run[name]) for name in axes), run["status"]),
+                f"{run['target_metric']} {sign} {_format_value(run['target_value'], accuracy)}",
+                _format_value(run["best_value"], accuracy),
                 int(run["epochs_to_target"]) if reached else int(run["epoch"]),
                 units.seconds(run["time_to_target_s"]) if reached else units.MISSING,
                 f"{units.digits(run['energy_to_target_j'])} J" if run["energy_to_target_j"] > 0 else units.MISSING,
@@ -88,18 +92,18 @@ def training_table(epochs: pd.DataFrame) -> Table:
     return Table(columns, rows, "Trainings", notes)
 
 
-def plots(epochs: pd.DataFrame) -> Iterator[Plot]:
+def curve_plots(epochs: pd.DataFrame) -> Iterator[Plot]:
     """The losses and, where there are classes, the accuracies over the epochs: one panel per network."""
     for kind, unit in (("loss", ""), ("accuracy", " [%]")):
         known = epochs[epochs[f"validation_{kind}"].notna()]
         if known.empty:
             continue
         names = network_order(known["model"])[:_MAX_PANELS]
-        figure, panels = grid(len(names), height=2.4)
+        figure, panels = panel_grid(len(names), height=2.4)
         marks: dict[str, dict[str, Any]] = {}
         for name, axes in zip(names, panels, strict=True):
             own = known[known["model"] == name]
-            labels = _labels(own)
+            labels = _training_labels(own)
             for run_id, colour in zip(list(labels)[:_MAX_CURVES], _COLOURS, strict=False):
                 curve = own[own["run_id"] == run_id].sort_values("epoch")
                 factor = 100 if kind == "accuracy" else 1
@@ -107,40 +111,42 @@ def plots(epochs: pd.DataFrame) -> Iterator[Plot]:
                 axes.plot(curve["epoch"], factor * curve[f"training_{kind}"], color=colour, lw=1.1, ls=":")
                 marks.setdefault(labels[run_id], {"color": colour})
             if kind == "loss":
-                log_axis(axes, "y")
+                make_log_axis(axes, "y")
             precisions = ", ".join(own["precision"].unique())
-            axes.set_title(f"{look.plain(network(name), 26)}\nTraining · {precisions}")
+            axes.set_title(f"{look.drawable_text(network_title(name), 26)}\nTraining · {precisions}")
         label_outer(panels, "Epoch", f"{kind.capitalize()}{unit}")
-        look.legend(figure, marks | _PARTS)
+        look.add_legend(figure, marks | _CURVE_STYLES)
         yield Plot(f"convergence_{kind}", f"{kind.capitalize()}: solid is validation, dotted is training.", figure)
 
 
 def write_figures(epochs: pd.DataFrame, folder: Path) -> list[Path]:
     """The curves as SVG files in `folder`."""
     written = []
-    for plot in plots(epochs):
+    for plot in curve_plots(epochs):
         assert plot.figure is not None
         written.append(folder / f"{plot.name}.svg")
         plot.figure.savefig(written[-1])
     return written
 
 
-def _runs(epochs: pd.DataFrame) -> pd.DataFrame:
+def _last_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
     """The last epoch of each training; the latest where the same was trained again."""
     last = epochs.sort_values(["started_at", "run_id", "epoch"]).drop_duplicates("run_id", keep="last")
     last = last.assign(weights=last["weights"].fillna(""))  # which older trainings lack
-    setting = ["suite", "model", *_SETTING, "data", "target_metric", "target_value", "device_name"]
+    setting = ["suite", "model", *_SETTING_COLUMNS, "data", "target_metric", "target_value", "device_name"]
     last = last.drop_duplicates(setting, keep="last")
     order = {name: i for i, name in enumerate(network_order(last["model"]))}
     return last.sort_values(
-        ["model", *_SETTING], key=lambda c: c.map(lambda v: order.get(v, v)) if c.name == "model" else c
+        ["model", *_SETTING_COLUMNS], key=lambda c: c.map(lambda v: order.get(v, v)) if c.name == "model" else c
     )
 
 
-def _labels(own: pd.DataFrame) -> dict[str, str]:
+def _training_labels(own: pd.DataFrame) -> dict[str, str]:
     """Of each training of one network what tells it from the others."""
-    runs = _runs(own)
-    varying = [name for name in _SETTING if runs[name].nunique() > 1 and name != "learning_rate"] or ["optimizer"]
+    runs = _last_epochs(own)
+    varying = [name for name in _SETTING_COLUMNS if runs[name].nunique() > 1 and name != "learning_rate"] or [
+        "optimizer"
+    ]
     return {
         run["run_id"]: ", ".join(
             str(run[name]) if isinstance(run[name], str) else f"{name.replace('_', ' ')} {run[name]:g}"
@@ -150,11 +156,11 @@ def _labels(own: pd.DataFrame) -> dict[str, str]:
     }
 
 
-def _plain(value: Any) -> Cell:
+def _python_value(value: Any) -> Cell:
     return value if isinstance(value, str) else float(value) if isinstance(value, float) else int(value)
 
 
-def _value(value: float, is_share: bool) -> str:
+def _format_value(value: float, is_share: bool) -> str:
     if value != value:
         return units.MISSING
     return f"{100 * value:.1f} %" if is_share else f"{value:.3g}"

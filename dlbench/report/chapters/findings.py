@@ -8,23 +8,23 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis import derive
+from dlbench.report.analysis import derived_metrics
 from dlbench.report.analysis.case_warnings import CLOCK_GAP_LIMIT, warning_flags
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network, setting, varying_axes
+from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import numbered
+from dlbench.report.analysis.side_by_side import with_case_numbers
 from dlbench.results.records import DONE_STATUSES, ENERGY_TOLERANCE
 from dlbench.table import Cell, Column, Table
 
 #: Warnings of the worker that the records' metrics show as well.
-_REVEALED = ("not steady", "throttled", "power capped", "shared device")
+_METRIC_FLAGS = ("not steady", "throttled", "power capped", "shared device")
 #: So many cases are named for each finding; the others are counted.
 _MAX_NAMED = 4
 _UNEVEN = "uneven steps"
 
 
-def findings(content: Content) -> Table:
+def findings_table(content: Content) -> Table:
     """One row per kind of finding: what it is, how many cases it concerns, and which."""
     shown = content.shown
     axes = ["mode", "precision", "batch_size", *varying_axes(shown)]
@@ -35,11 +35,13 @@ def findings(content: Content) -> Table:
     if content.left_out:
         words = "These cases exceed the limit of tables and figures; metrics.csv contains them."
         rows.append(["too many cases", words, content.left_out, ""])
-    mixed = [*_mixed_threads(content), *_in_several_sources(content)]
-    for code, sentence, concerned in [*_revealed(shown), *mixed, *_warned(shown)]:
+    mixed = [*_mixed_thread_findings(content), *_duplicate_findings(content)]
+    for code, sentence, concerned in [*_metric_findings(shown), *mixed, *_warning_findings(shown)]:
         both = code == _UNEVEN
         names = [
-            network(c["model"]) + (f" ({setting(c, axes)})" if axes else "") + (_two_rates(c) if both else "")
+            network_title(c["model"])
+            + (f" ({setting_label(c, axes)})" if axes else "")
+            + (_both_rates_text(c) if both else "")
             for c in concerned.head(_MAX_NAMED).to_dict("records")
         ]
         more = [f"and {len(concerned) - _MAX_NAMED} more"] if len(concerned) > _MAX_NAMED else []
@@ -48,13 +50,13 @@ def findings(content: Content) -> Table:
     return Table([*columns, Column("which", "Which")], rows)
 
 
-def _two_rates(case: Mapping[Hashable, Any]) -> str:
+def _both_rates_text(case: Mapping[Hashable, Any]) -> str:
     """By the median step and over the whole window."""
     show = METRICS["throughput"].show
     return f": {show(case['throughput'])} by the median, {show(case['sustained_throughput'])} sustained"
 
 
-def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _metric_findings(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Findings that follow from the metrics, each with the cases that it concerns."""
     warned = warning_flags(shown)
     unstable, no_interval = shown["status"] == "unstable", shown["step_time_half_width"].isna()
@@ -72,8 +74,9 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
         ),
         (
             _UNEVEN,
-            derive.uneven(shown),
-            f"Throughput over the whole window is more than {units.percent(derive.UNEVEN_LIMIT)} below the throughput "
+            derived_metrics.has_uneven_steps(shown),
+            f"Throughput over the whole window is more than {units.percent(derived_metrics.UNEVEN_LIMIT)} "
+            f"below the throughput "
             f"of the median step: slow steps take much of the time.",
         ),
         ("throttled", warned["throttled"], "The device lowered its clock during the window (heat, supply or board)."),
@@ -106,7 +109,7 @@ def _revealed(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
             yield code, sentence, shown[concerned]
 
 
-def _mixed_threads(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _mixed_thread_findings(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Cases of CPUs whose processes computed with different numbers of threads: these are no repeats of one thing."""
     cases = content.shown[content.shown["device"] == "cpu"]
     if cases.empty:
@@ -115,7 +118,7 @@ def _mixed_threads(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
     threads = cases["attempt_id"].map(ranks["system_torch_threads"])
     if threads.nunique() < 2:
         return
-    key = [numbered(cases)["number"], cases["system_id"]]
+    key = [with_case_numbers(cases)["number"], cases["system_id"]]
     mixed = threads.groupby(key).transform("nunique").gt(1).astype(bool)
     if mixed.any():
         counts = ", ".join(f"{count:.0f}" for count in sorted(threads[mixed].dropna().unique()))
@@ -126,7 +129,7 @@ def _mixed_threads(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield "threads differ", words, cases[mixed]
 
 
-def _in_several_sources(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _duplicate_findings(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Cases that several unnamed sources hold, of one kind of system: all but one result of each is hidden."""
     if len(content.sources) < 2:
         return
@@ -145,7 +148,7 @@ def _in_several_sources(content: Content) -> Iterator[tuple[str, str, pd.DataFra
         yield "in several sources", words, concerned
 
 
-def _warned(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+def _warning_findings(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """The records' own warnings, those of one kind together; kinds that the metrics reveal are not said twice."""
     single = shown["warnings"].explode().dropna().astype(str)
     if single.empty:
@@ -154,7 +157,7 @@ def _warned(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     code = parted[0].where(parted[2] != "", "warning")
     sentence = parted[2].where(parted[2] != "", parted[0])
     for kind, same in sentence.groupby(code, sort=True):
-        if str(kind).replace("_", " ") in _REVEALED:
+        if str(kind).replace("_", " ") in _METRIC_FLAGS:
             continue
         words = same.iloc[0] if same.nunique() == 1 else f"For instance: {same.iloc[0]}"
         yield str(kind), words, shown.loc[same.index.unique()]

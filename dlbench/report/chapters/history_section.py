@@ -10,20 +10,20 @@ from dlbench.report.document import Block, Section
 from dlbench.report.figures import plots_history
 
 
-def section(content: Content) -> Section:
+def history_section(content: Content) -> Section:
     """Lines and changes; without blocks where no case was measured on enough days."""
     title = ("history", "History")
     if content.attempts.empty or content.attempts["started_at"].dt.date.nunique() < MIN_POINTS:
         return Section(*title)
-    found = history.of_report(content)
-    if not any(line.judged for line in found.lines):
+    found = history.history_of_report(content)
+    if not any(line.is_long_enough for line in found.lines):
         return Section(*title)
     changes = changes_table(found)
     words = "No line changed." if not changes.rows else ""
     return Section(
         *title,
         [
-            Block(words=words, plot=plots_history.lines(found.lines)),
+            Block(words=words, plot=plots_history.history_plot(found.lines)),
             *([Block(heading="Changes", table=changes)] if changes.rows else []),
             Block(heading="Lines", table=lines_table(found), folded=True),
         ],

@@ -5,16 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 
 from dlbench import units
-from dlbench.report.analysis.history import Change, History, Line
-from dlbench.table import Cell, Column, Table, percent_of, seconds_of
+from dlbench.report.analysis.history import Change, History, HistoryLine
+from dlbench.table import Cell, Column, Table, percent_text, seconds_text
 
 
 def lines_table(found: History) -> Table:
     """One row per case and device: how long, how noisy, where it is now."""
     columns = [Column("case", "Case"), Column("device", "Device"), Column("days", "Days", "right")]
     columns += [Column("from", "From"), Column("to", "To"), Column("processes", "Processes", "right")]
-    columns += [Column("step_time_s", "Step time", "right", seconds_of), Column("low_s", "from", "right", seconds_of)]
-    columns += [Column("high_s", "to", "right", seconds_of), Column("noise", "Noise", "right", percent_of)]
+    columns += [
+        Column("step_time_s", "Step time", "right", seconds_text),
+        Column("low_s", "from", "right", seconds_text),
+    ]
+    columns += [Column("high_s", "to", "right", seconds_text), Column("noise", "Noise", "right", percent_text)]
     columns += [Column("changes", "Changes", "right")]
     chance = units.percent(found.false_alarms)
     notes = [
@@ -23,7 +26,7 @@ def lines_table(found: History) -> Table:
         f"Probability of at least one false alarm over all lines: {chance}, assuming normally distributed noise.",
         *found.notes,
     ]
-    return Table(columns, [_row(line) for line in found.lines], title="Lines", notes=notes)
+    return Table(columns, [_line_row(line) for line in found.lines], title="Lines", notes=notes)
 
 
 def changes_table(found: History, since: datetime | None = None) -> Table:
@@ -37,7 +40,14 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
         Column("facts", "Other changes then"),
     ]
     rows: list[list[Cell]] = [
-        [f"{c.day:%F}", c.kind, size_of(c), line.name, line.device, "; ".join(c.facts) or "no difference in the record"]
+        [
+            f"{c.day:%F}",
+            c.kind,
+            change_size_text(c),
+            line.name,
+            line.device,
+            "; ".join(c.facts) or "no difference in the record",
+        ]
         for line, c in found.changes(since)
     ]
     notes = [
@@ -48,12 +58,12 @@ def changes_table(found: History, since: datetime | None = None) -> Table:
     return Table(columns, rows, title="Changes", notes=notes)
 
 
-def size_of(change: Change) -> str:
+def change_size_text(change: Change) -> str:
     """`+3.0 %` of a level, `× 2.5` of a spread."""
-    return f"{100 * change.size:+.1f} %" if change.of_level else f"× {change.size:.1f}"
+    return f"{100 * change.size:+.1f} %" if change.is_level_change else f"× {change.size:.1f}"
 
 
-def _row(line: Line) -> list[Cell]:
+def _line_row(line: HistoryLine) -> list[Cell]:
     figures = [float(values[-1]) for values in (line.step_s, line.low_s, line.high_s)]
     known: list[Cell] = [value if value == value else None for value in figures]
     head: list[Cell] = [line.name, line.device, len(line.days), f"{line.days[0]:%F}", f"{line.days[-1]:%F}"]

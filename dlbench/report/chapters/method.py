@@ -14,16 +14,16 @@ from dlbench.report.loading.intervals import protocol_value
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
 from dlbench.table import Column, Table
 
-_PEAKS = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
+_PEAK_TITLES = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
 
 
-def own_rules(content: Content) -> Table:
+def own_rules_table(content: Content) -> Table:
     """The twelve rules of `measurement.md`, what was done about each, and whether that is all of it."""
     shown = content.shown
     rows = [
-        (1, "No throughput without its context", _context(), "met"),
-        (2, "Warm-up ends by a drift test", *_warm_up(shown)),
-        (3, "Stop at a target for the interval of the median", *_stopping(shown)),
+        (1, "No throughput without its context", _context_text(), "met"),
+        (2, "Warm-up ends by a drift test", *_warm_up_rule(shown)),
+        (3, "Stop at a target for the interval of the median", *_stopping_rule(shown)),
         (
             4,
             "Intervals that allow for autocorrelation; outliers stay",
@@ -38,14 +38,14 @@ def own_rules(content: Content) -> Table:
         (
             5,
             "Comparisons interleaved, in random order, in fresh processes",
-            _comparisons(content),
+            _comparisons_text(content),
             "partly",
         ),
-        (6, "Device events and host clock both; maximum over ranks", *_clocks(shown)),
+        (6, "Device events and host clock both; maximum over ranks", *_clocks_rule(shown)),
         (
             7,
             "Clocks, temperature and throttling recorded",
-            _throttling(shown, content.rows),
+            _throttling_text(shown, content.rows),
             "met" if _has_clock(shown) else "no sensor",
         ),
         (
@@ -54,16 +54,16 @@ def own_rules(content: Content) -> Table:
             "Inputs are random, not zero. Weights have the usual initialisation. The seed is part of the protocol.",
             "met",
         ),
-        (9, "Energy windows of at least 5 s", *_energy_windows(content.rows)),
-        (10, "Both counter and sampled power; source and scope stated", *_meters(shown)),
-        (11, "FLOP = 2 x MAC, counted, dense peaks", *_counts(content.rows)),
-        (12, "Every result beside its bounds", *_bounds(shown)),
+        (9, "Energy windows of at least 5 s", *_energy_windows_rule(content.rows)),
+        (10, "Both counter and sampled power; source and scope stated", *_meters_rule(shown)),
+        (11, "FLOP = 2 x MAC, counted, dense peaks", *_flop_counts_rule(content.rows)),
+        (12, "Every result beside its bounds", *_bounds_rule(shown)),
     ]
     columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here"), Column("state", "State")]
     return Table(columns, rows)
 
 
-def sc15_rules() -> Table:
+def sc15_rules_table() -> Table:
     """Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems" (SC15), rule by rule."""
     rows = [
         (1, "Base case of a speedup", "Each ratio is shown with its base in images per second."),
@@ -100,14 +100,14 @@ def sc15_rules() -> Table:
     return Table([Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here")], rows)
 
 
-def _context() -> str:
+def _context_text() -> str:
     return (
         "The table lists layout, precision, batch, compile mode and data source if they vary. metrics.csv lists them "
         "for every record. fp32 is strict: no TF32 in convolutions or matrix products."
     )
 
 
-def _comparisons(content: Content) -> str:
+def _comparisons_text(content: Content) -> str:
     words = (
         "Each case runs in its own process, and the cases of a campaign run one after the other. A difference between "
         "two cases that is not larger than their intervals means nothing. `dlbench ab` runs two settings alternately, "
@@ -121,20 +121,20 @@ def _comparisons(content: Content) -> str:
     return words
 
 
-def _warm_up(shown: pd.DataFrame) -> tuple[str, str]:
+def _warm_up_rule(shown: pd.DataFrame) -> tuple[str, str]:
     unsteady = int(shown["steady"].eq(False).sum())
     words = "Warm-up steps are recorded and discarded. The window starts when a rank test finds no further speed-up."
-    words += f" {unsteady} of {units.counted(len(shown), 'case')} reached the warm-up's limit before that."
+    words += f" {unsteady} of {units.count_text(len(shown), 'case')} reached the warm-up's limit before that."
     return words, "partly" if unsteady else "met"
 
 
-def _stopping(shown: pd.DataFrame) -> tuple[str, str]:
+def _stopping_rule(shown: pd.DataFrame) -> tuple[str, str]:
     ended = shown["stop_reason"].eq("target")
     # The last look that ended the window saw most of the steps; what is shown is the interval of all.
     met = ended & (
         shown["step_time_half_width"] <= [protocol_value(text, "target_half_width") for text in shown["protocol"]]
     )
-    cases = units.counted(len(shown), "case")
+    cases = units.count_text(len(shown), "case")
     words = f"{met.sum()} of {cases} reached the protocol's target for the half-width of the interval"
     if not ended.all():
         words += f"; ended at a limit before that, and marked unstable: {(~ended).sum()}"
@@ -150,7 +150,7 @@ def _stopping(shown: pd.DataFrame) -> tuple[str, str]:
     return words, "met" if met.all() else "partly"
 
 
-def _clocks(shown: pd.DataFrame) -> tuple[str, str]:
+def _clocks_rule(shown: pd.DataFrame) -> tuple[str, str]:
     sources = ", ".join(sorted(shown["clock"].dropna().unique())) or "unknown"
     worst = shown["clock_gap"].max()
     gap = f"largest gap {units.percent(worst)}" if pd.notna(worst) else "gap unknown"
@@ -165,7 +165,7 @@ def _has_clock(shown: pd.DataFrame) -> bool:
     return bool(shown["sm_clock_min"].notna().any())
 
 
-def _throttling(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
+def _throttling_text(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
     if not _has_clock(shown):
         at_ends = rows[["sm_clock_before_mhz", "sm_clock_after_mhz"]].notna().any(axis=None)
         return (
@@ -175,25 +175,25 @@ def _throttling(shown: pd.DataFrame, rows: pd.DataFrame) -> str:
         )
     found = warning_flags(shown)
     throttled, capped = int(found["throttled"].sum()), int(found["at its power limit"].sum())
-    cases = units.counted(len(shown), "case")
+    cases = units.count_text(len(shown), "case")
     return (
         f"Read before, during and after the window. Of {cases}, {throttled} throttled and {capped} ran at the power "
         f"limit; all are listed."
     )
 
 
-def _energy_windows(rows: pd.DataFrame) -> tuple[str, str]:
+def _energy_windows_rule(rows: pd.DataFrame) -> tuple[str, str]:
     windows = rows.loc[rows["energy_j"].notna(), "energy_window_s"].dropna()
     if windows.empty:
         return "No energy was measured.", "no meter"
     short = int((windows < SHORT_ENERGY_WINDOW_S).sum())
     return (
-        f"Shorter than {SHORT_ENERGY_WINDOW_S:g} s: {short} of {units.counted(len(windows), 'window')}.",
+        f"Shorter than {SHORT_ENERGY_WINDOW_S:g} s: {short} of {units.count_text(len(windows), 'window')}.",
         "partly" if short else "met",
     )
 
 
-def _meters(shown: pd.DataFrame) -> tuple[str, str]:
+def _meters_rule(shown: pd.DataFrame) -> tuple[str, str]:
     known = shown[shown["energy_per_image"].notna()]
     if known.empty:
         return "No meter could be read: energies are missing, not 0.", "no meter"
@@ -204,11 +204,11 @@ def _meters(shown: pd.DataFrame) -> tuple[str, str]:
         return f"{words}; there was only one kind of reading, so no cross-check.", "partly"
     words += f"; counter and integral differ by at most {units.percent(apart.max())}"
     if apart.isna().any():
-        words += f"; {apart.isna().sum()} of {units.counted(len(known), 'case')} had one kind of reading only"
+        words += f"; {apart.isna().sum()} of {units.count_text(len(known), 'case')} had one kind of reading only"
     return f"{words}.", "met" if apart.le(ENERGY_TOLERANCE).all() else "partly"
 
 
-def _counts(rows: pd.DataFrame) -> tuple[str, str]:
+def _flop_counts_rule(rows: pd.DataFrame) -> tuple[str, str]:
     words = (
         "Matrix products, convolutions and attention are counted as they run, with the batch of the case. Pooling, "
         "normalisation and activations are not counted. Peaks are for dense arithmetic."
@@ -216,21 +216,21 @@ def _counts(rows: pd.DataFrame) -> tuple[str, str]:
     partial = rows["flop_partial"].dropna()
     if len(partial):
         names = ", ".join(sorted({name for names in partial for name in names.split(", ")}))
-        words += f" The count is partial in {units.counted(len(partial), 'record')}: {names} are not counted."
+        words += f" The count is partial in {units.count_text(len(partial), 'record')}: {names} are not counted."
     checked = rows[["pytorch_forward_flop", "forward_flop"]].dropna()
     if checked.empty:
         return f"{words} These records have no count by PyTorch for a cross-check.", "partly"
     agree = int((checked["pytorch_forward_flop"] == checked["forward_flop"]).sum())
-    records = units.counted(len(checked), "record")
+    records = units.count_text(len(checked), "record")
     outcome = "met" if agree == len(checked) and partial.empty else "partly" if agree else "no"
     return f"{words} PyTorch's own counter gives the same forward FLOP in {agree} of {records}.", outcome
 
 
-def _bounds(shown: pd.DataFrame) -> tuple[str, str]:
-    cases = units.counted(len(shown), "case")
-    known = {title: int(shown[name].notna().sum()) for name, title in _PEAKS.items()}
+def _bounds_rule(shown: pd.DataFrame) -> tuple[str, str]:
+    cases = units.count_text(len(shown), "case")
+    known = {title: int(shown[name].notna().sum()) for name, title in _PEAK_TITLES.items()}
     if not any(known.values()):
         return "This device has neither a datasheet nor a measured peak; run `dlbench ceilings` to measure it.", "no"
     words = "; ".join(f"{title} in {count} of {cases}" for title, count in known.items())
     words = f"Shown with the results: {words}. For published figures see Published results."
-    return words, "met" if known[_PEAKS["measured_peak"]] == len(shown) else "partly"
+    return words, "met" if known[_PEAK_TITLES["measured_peak"]] == len(shown) else "partly"

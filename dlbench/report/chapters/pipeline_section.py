@@ -7,15 +7,15 @@ from collections.abc import Mapping
 import pandas as pd
 
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import axis_title, network, varying_axes
-from dlbench.report.analysis.pipeline import DEVICE_BOUND, verdict
-from dlbench.report.chapters.tables import in_order, metric_column
+from dlbench.report.analysis.input_pipeline import DEVICE_BOUND, pipeline_verdict
+from dlbench.report.analysis.labels import axis_title, network_title, varying_axes
+from dlbench.report.chapters.tables import metric_column, sort_cases
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_pipeline import pipeline_plot
 from dlbench.table import Cell, Column, Table
 
 _METRICS = ("loader_throughput", "device_throughput", "throughput", "data_wait", "accelerator_utilisation")
-_WORDS = (
+_INTRODUCTION = (
     "Each case loads, decodes and augments image files while the device computes. The loader alone and the device "
     "alone were measured in the same process, right after the window. Both together reach at most the smaller of "
     "the two. MLPerf Storage requires an accelerator utilisation (AU) of 90 % with ResNet-50."
@@ -29,13 +29,13 @@ def pipeline(content: Content) -> Section:
         return Section("pipeline", "Input pipeline")
     table = pipeline_table(cases, content.system_names)
     return Section(
-        "pipeline", "Input pipeline", [Block(words=_WORDS), Block(plot=pipeline_plot(cases)), Block(table=table)]
+        "pipeline", "Input pipeline", [Block(words=_INTRODUCTION), Block(plot=pipeline_plot(cases)), Block(table=table)]
     )
 
 
 def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """One row per case that loads files."""
-    cases = in_order(cases)
+    cases = sort_cases(cases)
     varying = [axis for axis in varying_axes(cases) if axis != "loader_workers"]
     axes = ["model", "mode", "precision", "batch_size", "loader_workers", *varying]
     several = len(names) > 1
@@ -46,10 +46,10 @@ def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     rows: list[list[Cell]] = []
     for case in cases.to_dict("records"):
         cells: list[Cell] = [names.get(case["system_id"], "unknown")] if several else []
-        cells += [network(case[axis]) if axis == "model" else case[axis] for axis in axes]
+        cells += [network_title(case[axis]) if axis == "model" else case[axis] for axis in axes]
         cells += [float(case[name]) for name in _METRICS]
         batch = case["batch_size"] * case["nodes"] * case["devices_per_node"]
-        found = verdict(
+        found = pipeline_verdict(
             *(case["step_time"], batch / case["device_throughput"], batch / case["loader_throughput"]),
             *(case["loader_read_time"], case["loader_decode_time"], int(case["loader_workers"])),
         )

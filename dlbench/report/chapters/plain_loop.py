@@ -7,7 +7,7 @@ import json
 import pandas as pd
 
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network, setting, varying_axes
+from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
 from dlbench.report.document import Block, Section
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
@@ -16,7 +16,7 @@ _REASON = (
     "On a CPU, dlbench keeps the memory that a step frees (protocol.heap), as PyTorch does on a GPU. A plain loop, "
     "such as your own script, returns this memory to the kernel and allocates it again in every step, with page faults."
 )
-_HOW = (
+_HOW_TO_MEASURE = (
     "To see the figure of a plain loop here too, run the suite again into the same results folder, with -P "
     "protocol.heap=system."
 )
@@ -29,7 +29,7 @@ def plain_loop(content: Content) -> Section:
     if cases.empty:
         return Section("plain-loop", _TITLE)
     table = heaps_table(cases)
-    blocks = [Block(words=_REASON if table.rows else f"{_REASON} {_HOW}")]
+    blocks = [Block(words=_REASON if table.rows else f"{_REASON} {_HOW_TO_MEASURE}")]
     return Section("plain-loop", _TITLE, [*blocks, Block(table=table)] if table.rows else blocks)
 
 
@@ -51,7 +51,7 @@ def heaps_table(cases: pd.DataFrame) -> Table:
     axes = ["mode", "precision", "batch_size", *varying_axes(cases)]
     rows: list[list[Cell]] = [
         [
-            f"{network(row['model'])}, {setting(row, axes)}",
+            f"{network_title(row['model'])}, {setting_label(row, axes)}",
             float(row["system"]),
             float(row["keep"]),
             float(row["keep"] / row["system"]),

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 
 from dlbench import units
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import axis_title, network
+from dlbench.report.analysis.labels import axis_title, network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.power_sweep import AXES, Sweep, sweeps
+from dlbench.report.analysis.power_sweep import SWEEP_AXES, Sweep, find_sweeps
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_power import power_plot
 from dlbench.table import Cell, Column, Table
 
-_WORDS = (
+_INTRODUCTION = (
     "These cases differ only in the power limit or the clock of the device. The product is energy per image times time "
     "per image; its lowest value is the best point if both count equally."
 )
@@ -22,12 +22,12 @@ _METRICS = ("throughput", "average_power", "energy_per_image")
 
 def power(content: Content) -> Section:
     """Throughput and energy over the limit; without blocks where no case was measured at several limits."""
-    found = sweeps(content.shown)
+    found = find_sweeps(content.shown)
     if not found:
         return Section("power", "Power limits and clocks")
     table = power_table(found, content.system_names)
-    finding = _finding(found[0])
-    blocks = [Block(words=_WORDS), Block(plot=power_plot(found)), Block(table=table)]
+    finding = _sweep_finding(found[0])
+    blocks = [Block(words=_INTRODUCTION), Block(plot=power_plot(found)), Block(table=table)]
     return Section("power", "Power limits and clocks", blocks, finding)
 
 
@@ -43,21 +43,21 @@ def power_table(found: Sequence[Sweep], names: Mapping[str, str]) -> Table:
     for one in found:
         for point in one.points.to_dict("records"):
             cells: list[Cell] = [names.get(point["system_id"], "unknown")] if len(names) > 1 else []
-            cells += [network(point[axis]) if axis == "model" else point[axis] for axis in axes]
-            cells.append(_limit(point[one.axis], point["limit"], AXES[one.axis]))
+            cells += [network_title(point[axis]) if axis == "model" else point[axis] for axis in axes]
+            cells.append(_limit_text(point[one.axis], point["limit"], SWEEP_AXES[one.axis]))
             values = [point[name] for name in (*_METRICS, "product")]
             cells += [units.digits(value, 4) if value == value else None for value in values]
             rows.append([*cells, ", ".join(point["best"])])
     return Table(columns, rows)
 
 
-def _limit(value: int, limit: float, unit: str) -> str:
+def _limit_text(value: int, limit: float, unit: str) -> str:
     if value:
         return f"{value} {unit}"
     return f"as found ({limit:.0f} {unit})" if limit == limit else "as found"
 
 
-def _finding(sweep: Sweep) -> str:
+def _sweep_finding(sweep: Sweep) -> str:
     """The gain of the limit that takes the least energy against the one that is fastest."""
     points = sweep.points[sweep.points["energy_per_image"].gt(0)]
     if points.empty:
@@ -65,16 +65,18 @@ def _finding(sweep: Sweep) -> str:
     rows = points.to_dict("records")
     saving, fastest = min(rows, key=lambda p: p["energy_per_image"]), max(rows, key=lambda p: p["throughput"])
     if saving is fastest:
-        return f"{network(saving['model'])} is fastest and uses the least energy at the same limit."
-    unit = AXES[sweep.axis]
+        return f"{network_title(saving['model'])} is fastest and uses the least energy at the same limit."
+    unit = SWEEP_AXES[sweep.axis]
     less = 1 - saving["energy_per_image"] / fastest["energy_per_image"]
     slower = 1 - saving["throughput"] / fastest["throughput"]
     return (
-        f"{network(saving['model'])} {_at(saving[sweep.axis], saving['limit'], unit)} takes {units.percent(less)} "
-        f"less energy per image than {_at(fastest[sweep.axis], fastest['limit'], unit)}, at {units.percent(slower)} "
+        f"{network_title(saving['model'])} {_at_limit_text(saving[sweep.axis], saving['limit'], unit)} takes "
+        f"{units.percent(less)} "
+        f"less energy per image than {_at_limit_text(fastest[sweep.axis], fastest['limit'], unit)}, at "
+        f"{units.percent(slower)} "
         "less throughput."
     )
 
 
-def _at(value: int, limit: float, unit: str) -> str:
-    return ("at " if value else "") + _limit(value, limit, unit)
+def _at_limit_text(value: int, limit: float, unit: str) -> str:
+    return ("at " if value else "") + _limit_text(value, limit, unit)

@@ -9,25 +9,32 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import describe, with_warnings
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.case_warnings import describe_status, with_warnings
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
-from dlbench.report.analysis.projection import JOULES_PER_KWH, ON_MONEY, Prices, Projection, project, unused
-from dlbench.report.analysis.side_by_side import numbered, over_processes
+from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
+from dlbench.report.analysis.projection import (
+    COST_SENTENCE_STARTS,
+    JOULES_PER_KWH,
+    Prices,
+    Projection,
+    project,
+    unused_price_notes,
+)
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.document import Block, Section
-from dlbench.report.loading.intervals import confidences
+from dlbench.report.loading.intervals import protocol_confidences
 from dlbench.stats import Interval
-from dlbench.table import Cell, Column, Table, digits_of, seconds_of
+from dlbench.table import Cell, Column, Table, digits_text, seconds_text
 
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
 NUM_EPOCHS = 90.0
-OVER_PROCESSES = (
+OVER_PROCESSES_TEXT = (
     "with two processes of a case, the lowest and the highest end of their intervals; with more, the interval of their "
     "mean"
 )
-_LIMITS = f"From and to: computed from the interval of the throughput, at {{}}; {OVER_PROCESSES}."
+_LIMITS_NOTE = f"From and to: computed from the interval of the throughput, at {{}}; {OVER_PROCESSES_TEXT}."
 
 
 def projection(content: Content) -> Section:
@@ -39,7 +46,7 @@ def projection(content: Content) -> Section:
         return Section(
             "projection", "Cost to train", [Block(words="No training was measured, so no projection is possible.")]
         )
-    table, assumptions = projected(trainings, content.system_names, content.prices)
+    table, assumptions = projected_trainings(trainings, content.system_names, content.prices)
     words = (
         f"A projection to {NUM_EPOCHS:g} epochs of ImageNet-1k ({units.digits(NUM_IMAGES, 7)} images) for each "
         f"network, at its fastest and its cheapest measured setting. Input sizes may differ. No training was run to "
@@ -48,32 +55,36 @@ def projection(content: Content) -> Section:
     if content.prices is None:
         words += " Add `--prices FILE` to see the cost."
     blocks = [Block(words=words), Block(table=table, lead=True), Block(words=" ".join(assumptions))]
-    return Section("projection", "Cost to train", blocks, _finding(table))
+    return Section("projection", "Cost to train", blocks, _projection_finding(table))
 
 
-def _finding(table: Table) -> str:
+def _projection_finding(table: Table) -> str:
     """The shortest training, and the cheapest where prices are known."""
     rows = table.records()
     fast = min(rows, key=lambda row: float(row["time_s"] or math.inf))
-    words = f"The shortest of these trainings takes {units.seconds(_number(fast['time_s']))} ({_where(fast)})"
+    words = (
+        f"The shortest of these trainings takes {units.seconds(_number_or_none(fast['time_s']))} ({_row_name(fast)})"
+    )
     priced = [row for row in rows if isinstance(row.get("cost"), float)]
     if not priced:
         return f"{words}."
     cheap = min(priced, key=lambda row: float(row["cost"] or math.inf))
     title = next(column.title_and_unit()[1] for column in table.columns if column.key == "cost")
-    return f"{words}; the cheapest costs {digits_of(cheap['cost'])} {title} ({_where(cheap)})."
+    return f"{words}; the cheapest costs {digits_text(cheap['cost'])} {title} ({_row_name(cheap)})."
 
 
-def _where(row: Mapping[str, Cell]) -> str:
+def _row_name(row: Mapping[str, Cell]) -> str:
     return ", ".join(str(row[key]) for key in ("model", "system", "setting") if row.get(key))
 
 
-def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices | None) -> tuple[Table, list[str]]:
+def projected_trainings(
+    trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices | None
+) -> tuple[Table, list[str]]:
     """Of each network and system the fastest setting, and the cheapest if it is another one; and the assumptions."""
     several = len(names) > 1
     # Several processes of a case together: the fastest of them would be luck.
-    processes = numbered(trainings)
-    cases = with_warnings(over_processes(processes), processes)
+    processes = with_case_numbers(trainings)
+    cases = with_warnings(summarize_processes(processes), processes)
     place = {system: i for i, system in enumerate(names)}
     models = {name: i for i, name in enumerate(network_order(cases["model"]))}
     axes = ["precision", "batch_size", *(a for a in varying_axes(trainings) if a not in ("device", "repeat"))]
@@ -86,45 +97,56 @@ def projected(trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices 
     groups = {key: group.to_dict("records") for key, group in cases.groupby(["model", "system_id"])}
     for key in keys:
         name = names.get(key[1], "unknown")
-        own = prices.of(name) if prices else None
-        for choice, case, found in _choices([(case, _project(case, own)) for case in groups[key]]):
+        own = prices.for_system(name) if prices else None
+        for choice, case, found in _fastest_and_cheapest([(case, _project_case(case, own)) for case in groups[key]]):
             # The number of devices is a column here.
             assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
-            row: list[Cell] = [network(case["model"]), *([name] if several else []), choice, setting(case, axes)]
+            row: list[Cell] = [
+                network_title(case["model"]),
+                *([name] if several else []),
+                choice,
+                setting_label(case, axes),
+            ]
             devices = int(case["nodes"] * case["devices_per_node"])
-            cells = _cells(found, throughput_interval(case)[1])
-            rows.append([*row, devices, *cells, describe(case) or None])
-    assumptions |= dict.fromkeys(unused(prices, names.values()))
-    table = Table(_columns(several, prices), rows)
+            cells = _projection_cells(found, throughput_interval(case)[1])
+            rows.append([*row, devices, *cells, describe_status(case) or None])
+    assumptions |= dict.fromkeys(unused_price_notes(prices, names.values()))
+    table = Table(_projection_columns(several, prices), rows)
     limited = any(row["time_low_s"] is not None for row in table.records())
-    notes = [_LIMITS.format(levels.named(cases))] if limited else []
-    return _without_empty(Table(table.columns, rows, notes=notes)), list(assumptions)
+    notes = [_LIMITS_NOTE.format(confidence_levels.levels_text(cases))] if limited else []
+    return _drop_empty_columns(Table(table.columns, rows, notes=notes)), list(assumptions)
 
 
-def _project(case: Mapping[Hashable, Any], prices: Prices | None) -> Projection:
+def _project_case(case: Mapping[Hashable, Any], prices: Prices | None) -> Projection:
     num_devices = int(case["nodes"] * case["devices_per_node"])
     throughput, _ = throughput_interval(case)
-    return project(NUM_IMAGES, NUM_EPOCHS, throughput, num_devices, power_of(case), prices, _text(case["energy_scope"]))
+    return project(
+        NUM_IMAGES, NUM_EPOCHS, throughput, num_devices, mean_power_w(case), prices, _text_or_none(case["energy_scope"])
+    )
 
 
 #: A case, and the training that it is projected to.
-_Projected = tuple[dict[Hashable, Any], Projection]
+_CaseProjection = tuple[dict[Hashable, Any], Projection]
 
 
-def _choices(settings: Sequence[_Projected]) -> list[tuple[str | None, dict[Hashable, Any], Projection]]:
+def _fastest_and_cheapest(
+    settings: Sequence[_CaseProjection],
+) -> list[tuple[str | None, dict[Hashable, Any], Projection]]:
     """The fastest setting and the cheapest, named by what they are; one row where both are the same."""
     fast = min(settings, key=lambda one: one[1].time_s.value)
     priced = all(found.cost is not None for _, found in settings)
-    cheap = min(settings, key=lambda one: (_cost(one[1], priced), one[1].time_s.value))
+    cheap = min(settings, key=lambda one: (_cost_or_hours(one[1], priced), one[1].time_s.value))
     if cheap[0] is fast[0]:
         return [("fastest and cheapest" if len(settings) > 1 else None, *fast)]
     gain = cheap[1].time_s.value / fast[1].time_s.value - 1
     more = fast[1].device_hours.value / fast[1].time_s.value - cheap[1].device_hours.value / cheap[1].time_s.value
-    few = f", by {units.percent(gain)} with {units.counted(round(more * 3600), 'more device')}" if more > 1e-9 else ""
+    few = (
+        f", by {units.percent(gain)} with {units.count_text(round(more * 3600), 'more device')}" if more > 1e-9 else ""
+    )
     return [(f"fastest{few}", *fast), ("cheapest" if priced else "fewest device-hours", *cheap)]
 
 
-def _cost(found: Projection, priced: bool) -> float:
+def _cost_or_hours(found: Projection, priced: bool) -> float:
     return found.cost.value if priced and found.cost else found.device_hours.value
 
 
@@ -132,54 +154,56 @@ def named_assumptions(assumptions: Sequence[str], name: str, prices: Prices | No
     """`assumptions`, those on money with the system before them where systems cost differently."""
     if prices is None or not prices.systems:
         return list(assumptions)
-    return [f"{name}: {sentence}" if sentence.startswith(ON_MONEY) else sentence for sentence in assumptions]
+    return [
+        f"{name}: {sentence}" if sentence.startswith(COST_SENTENCE_STARTS) else sentence for sentence in assumptions
+    ]
 
 
 def throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
     """A case's throughput with its interval; without one the plain value, and False."""
-    value, low, high = (_number(case[name]) for name in ("throughput", "throughput_low", "throughput_high"))
+    value, low, high = (_number_or_none(case[name]) for name in ("throughput", "throughput_low", "throughput_high"))
     assert value is not None
-    confidence = float(confidences([case["protocol"]])[0])
+    confidence = float(protocol_confidences([case["protocol"]])[0])
     if low is None or high is None:
         return Interval(value, value, value, confidence), False
     return Interval(value, low, high, confidence), True
 
 
-def power_of(case: Mapping[Hashable, Any]) -> float | None:
+def mean_power_w(case: Mapping[Hashable, Any]) -> float | None:
     """Power that gives the measured energy per image at the median step's throughput [W]; None without a meter.
 
     Where steps are uneven this is more than the average over the window, of which idle moments are a part: the energy
     of so many images must not be less than so many times that of an image.
     """
-    energy, throughput = _number(case["energy_per_image"]), _number(case["throughput"])
+    energy, throughput = _number_or_none(case["energy_per_image"]), _number_or_none(case["throughput"])
     return energy * throughput if energy and throughput else None
 
 
-def _cells(found: Projection, known: bool) -> list[Cell]:
+def _projection_cells(found: Projection, known: bool) -> list[Cell]:
     energy = None if found.energy_j is None else found.energy_j.value / JOULES_PER_KWH
     cost = None if found.cost is None else found.cost.value
     limits = [found.time_s.low, found.time_s.high] if known else [None, None]
     return [found.time_s.value, *limits, found.device_hours.value, energy, cost]
 
 
-def _columns(several: bool, prices: Prices | None) -> list[Column]:
+def _projection_columns(several: bool, prices: Prices | None) -> list[Column]:
     return [
         Column("model", "Network"),
         *([Column("system", "System")] if several else []),
         Column("choice", "Choice"),
         Column("setting", "Setting"),
         Column("devices", "Devices", "right"),
-        Column("time_s", "Time", "right", seconds_of),
-        Column("time_low_s", "From", "right", seconds_of),
-        Column("time_high_s", "To", "right", seconds_of),
-        Column("device_hours", "Device-hours [h]", "right", digits_of),
-        Column("energy_kwh", "Energy [kWh]", "right", digits_of),
-        Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", digits_of),
+        Column("time_s", "Time", "right", seconds_text),
+        Column("time_low_s", "From", "right", seconds_text),
+        Column("time_high_s", "To", "right", seconds_text),
+        Column("device_hours", "Device-hours [h]", "right", digits_text),
+        Column("energy_kwh", "Energy [kWh]", "right", digits_text),
+        Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", digits_text),
         Column("warnings", "Warnings", "left"),
     ]
 
 
-def _without_empty(table: Table) -> Table:
+def _drop_empty_columns(table: Table) -> Table:
     """`table` without limits, energy, cost and warnings, where no row has them."""
     optional = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "warnings")
     kept = [
@@ -190,9 +214,9 @@ def _without_empty(table: Table) -> Table:
     return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], notes=table.notes)
 
 
-def _text(value: Any) -> str | None:
+def _text_or_none(value: Any) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _number(value: Any) -> float | None:
+def _number_or_none(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

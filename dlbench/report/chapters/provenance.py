@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis import accounting
-from dlbench.report.analysis.content import MAX_SHOWN, Content
+from dlbench.report.analysis import row_accounting
+from dlbench.report.analysis.content import MAX_CASES, Content
 from dlbench.report.chapters import bounds_runs, machine_state, tables
 from dlbench.report.document import Block, Section
-from dlbench.results.records import details_of
+from dlbench.results.records import parse_details
 from dlbench.table import Cell, Column, Table
 
 #: The properties of a system in the order in which they are listed.
-_PROPERTIES = {
+_PROPERTY_TITLES = {
     "hostname": "Host",
     "device_name": "Accelerator",
     "device_count": "Accelerators",
@@ -50,53 +50,59 @@ _PROPERTIES = {
 }
 
 #: Software that may change without making another system of it.
-_SOFTWARE = (
+_SOFTWARE_PROPERTIES = (
     *("firmware", "os", "kernel", "python_version", "cudnn_version", "nccl_version"),
     *("container_runtime", "container_image", "dlbench_version", "git_commit"),
 )
 
 #: A list with more entries than these is folded away by itself.
-_LONG = 8
+_MAX_INLINE_ITEMS = 8
 
 
 def provenance(content: Content) -> Section:
     """The chapter that leads from each figure back to its records."""
     stores = ", ".join(content.sources)
-    count = f"{units.counted(len(content.rows), 'row')} of {units.counted(len(content.attempts), 'attempt')}"
+    count = f"{units.count_text(len(content.rows), 'row')} of {units.count_text(len(content.attempts), 'attempt')}"
     blocks = [
         Block(
             words=f"Read from {stores}: {count}. The folders below are relative to the store (the folder of the "
             f"Parquet file)."
         )
     ]
-    blocks += [*_accounted(content), *_system_blocks(content), *_mixed(content)]
+    blocks += [*_row_account_blocks(content), *_system_blocks(content), *_mixed_software_blocks(content)]
     if len(content.attempts):
-        blocks.append(Block(heading="Suites and protocols", table=_protocols(content.attempts)))
+        blocks.append(Block(heading="Suites and protocols", table=_protocols_table(content.attempts)))
         heading = "All attempts, with the commands to repeat them"
-        table = tables.attempts(_listed_attempts(content), content.sources, content.files)
+        table = tables.attempts_table(_listed_attempts(content), content.sources, content.files)
         blocks.append(Block(heading=heading, table=table, folded=True))
-    measured = bounds_runs.table(content.bounds)
+    measured = bounds_runs.runs_table(content.bounds)
     if measured.rows:
         heading = "All runs of ceilings, profiles and all-reduces, with the commands to repeat them"
         blocks.append(Block(heading=heading, table=measured, folded=True))
     for system, name in content.system_names.items():
-        details = _details(content.rows, system)
-        long = {key: value for key, value in details.items() if isinstance(value, list) and len(value) > _LONG}
+        details = _system_details(content.rows, system)
+        long = {
+            key: value for key, value in details.items() if isinstance(value, list) and len(value) > _MAX_INLINE_ITEMS
+        }
         short = {key: value for key, value in details.items() if key not in long}
-        blocks.append(Block(heading=f"All properties of {name}", table=_listed(short), folded=True))
+        blocks.append(Block(heading=f"All properties of {name}", table=_details_table(short), folded=True))
         blocks += [
-            Block(heading=f"{key.capitalize()} of {name} ({len(value)})", table=_listed({key: value}), folded=True)
+            Block(
+                heading=f"{key.capitalize()} of {name} ({len(value)})", table=_details_table({key: value}), folded=True
+            )
             for key, value in long.items()
         ]
-    blocks += machine_state.blocks(content.machine_states)
+    blocks += machine_state.machine_state_blocks(content.machine_states)
     return Section("provenance", "Provenance", blocks)
 
 
-def _accounted(content: Content) -> list[Block]:
+def _row_account_blocks(content: Content) -> list[Block]:
     """What became of every row that was read; where they do not add up, that is said first."""
     account = content.account
     cells: list[list[Cell]] = [
-        [accounting.WORDS[kind], number, account.attempts.get(kind)] for kind, number in account.rows.items() if number
+        [row_accounting.KIND_DESCRIPTIONS[kind], number, account.attempts.get(kind)]
+        for kind, number in account.rows.items()
+        if number
     ]
     cells.append(["Read", account.read, None])
     columns = [Column("what", "What"), Column("rows", "Rows", "right"), Column("attempts", "Attempts", "right")]
@@ -105,10 +111,10 @@ def _accounted(content: Content) -> list[Block]:
 
 
 def _listed_attempts(content: Content) -> pd.DataFrame:
-    """At most `MAX_SHOWN` attempts by time: those that the report shows, for these are led to, and then the newest."""
+    """At most `MAX_CASES` attempts by time: those that the report shows, for these are led to, and then the newest."""
     shown = content.attempts["attempt_id"].isin(content.shown["attempt_id"])
     others = content.attempts.index[~shown]
-    room = max(0, MAX_SHOWN - int(shown.sum()))
+    room = max(0, MAX_CASES - int(shown.sum()))
     return content.attempts[shown | content.attempts.index.isin(others[len(others) - room :])]
 
 
@@ -116,68 +122,70 @@ def _system_blocks(content: Content) -> list[Block]:
     """The properties of the systems: of several first what differs, then, folded, what they have in common."""
     if not content.system_names:
         return []
-    rows = _properties(content)
+    rows = _property_rows(content)
     if len(content.system_names) == 1:
-        return [Block(heading="Systems and software", table=_systems(content, rows))]
+        return [Block(heading="Systems and software", table=_systems_table(content, rows))]
     same = [row for row in rows if len(set(row[1:])) == 1]
     different = [row for row in rows if row not in same]
     common = Table([Column("property", "Property"), Column("value", "All systems", "left")], [row[:2] for row in same])
     return [
-        Block(heading="Differences between the systems", table=_systems(content, different)),
+        Block(heading="Differences between the systems", table=_systems_table(content, different)),
         Block(heading=f"Equal on all systems ({len(same)})", table=common, folded=True),
     ]
 
 
-def _mixed(content: Content) -> list[Block]:
+def _mixed_software_blocks(content: Content) -> list[Block]:
     """Which software is not the same in all records of one system, a sentence for each."""
     said = []
-    for name, of_system in zip(content.system_names.values(), _of_systems(content), strict=True):
-        columns = {n: content.rows[f"system_{n}"][of_system] for n in _SOFTWARE}
-        several = [n for n in _SOFTWARE if columns[n].nunique(dropna=False) > 1]
+    for name, of_system in zip(content.system_names.values(), _rows_per_system(content), strict=True):
+        columns = {n: content.rows[f"system_{n}"][of_system] for n in _SOFTWARE_PROPERTIES}
+        several = [n for n in _SOFTWARE_PROPERTIES if columns[n].nunique(dropna=False) > 1]
         if several:
-            parts = [f"{_PROPERTIES[n]} ({_values(columns[n], n, missing=True)})" for n in several]
+            parts = [f"{_PROPERTY_TITLES[n]} ({_distinct_values_text(columns[n], n, missing=True)})" for n in several]
             said.append(f"{name}: {', '.join(parts)}.")
     words = "These differ between records of one system and may cause part of a difference: "
     return [Block(words=words + " ".join(said))] if said else []
 
 
-def _systems(content: Content, rows: list[list[Cell]]) -> Table:
+def _systems_table(content: Content, rows: list[list[Cell]]) -> Table:
     columns = [Column("property", "Property")]
     columns += [Column(f"system_{i}", name, "left") for i, name in enumerate(content.system_names.values(), 1)]
     return Table(columns, rows)
 
 
-def _properties(content: Content) -> list[list[Cell]]:
+def _property_rows(content: Content) -> list[list[Cell]]:
     """One row per property that any system tells: its title, and of each system all values."""
-    of_systems = _of_systems(content)
+    of_systems = _rows_per_system(content)
     cells: list[list[Cell]] = []
     numbers = [content.rows["source_number"][places].unique().tolist() for places in of_systems]
     if len({n for some in numbers for n in some}) > 1:
         read_from = [sorted({content.sources[int(n)] for n in some}) for some in numbers]
         cells.append(["Read from", *(", ".join(sources) for sources in read_from)])
-    for name, title in _PROPERTIES.items():
-        values: list[Cell] = [_values(content.rows[f"system_{name}"][places], name) for places in of_systems]
+    for name, title in _PROPERTY_TITLES.items():
+        values: list[Cell] = [
+            _distinct_values_text(content.rows[f"system_{name}"][places], name) for places in of_systems
+        ]
         if any(v != units.MISSING for v in values):
             cells.append([title, *values])
     return cells
 
 
-def _of_systems(content: Content) -> list[pd.Series[bool]]:
+def _rows_per_system(content: Content) -> list[pd.Series[bool]]:
     """Of each system which rows tell of it. Rows have over a hundred columns: those that are needed alone are taken."""
     told = content.rows["system_hostname"].fillna("") != ""
     return [told & content.rows["system_id"].eq(system) for system in content.system_names]
 
 
-def _values(values: pd.Series, name: str, missing: bool = False) -> str:
+def _distinct_values_text(values: pd.Series, name: str, missing: bool = False) -> str:
     """All different values of one property, as one text; with `missing` also that some records have none."""
     distinct = values.dropna().unique()
-    shown = [_shown(value, name) for value in distinct]
+    shown = [_format_value(value, name) for value in distinct]
     shown += ["none"] if missing and values.isna().any() else []
     more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
     return ", ".join(shown[:8]) + more if shown else units.MISSING
 
 
-def _shown(value: object, name: str) -> str:
+def _format_value(value: object, name: str) -> str:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -186,7 +194,7 @@ def _shown(value: object, name: str) -> str:
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
-def _protocols(attempts: pd.DataFrame) -> Table:
+def _protocols_table(attempts: pd.DataFrame) -> Table:
     """Suite by suite the protocol's values; a value that differs between cases is listed with all it took."""
     columns = [Column("suite", "Suite"), Column("attempts", "Attempts"), Column("protocol", "Protocol")]
     cells: list[list[Cell]] = []
@@ -200,22 +208,22 @@ def _protocols(attempts: pd.DataFrame) -> Table:
     return Table(columns, cells)
 
 
-def _details(rows: pd.DataFrame, system: str) -> dict[str, object]:
+def _system_details(rows: pd.DataFrame, system: str) -> dict[str, object]:
     """Devices, loaded libraries, environment and the rest, as the first record of this system holds them."""
     of_system = rows["system_details"][(rows["system_id"] == system) & (rows["system_hostname"].fillna("") != "")]
-    return {str(k): v for k, v in details_of(of_system.iloc[0]).items()}
+    return {str(k): v for k, v in parse_details(of_system.iloc[0]).items()}
 
 
-def _listed(details: dict[str, object]) -> Table:
-    cells: list[list[Cell]] = [[key, _flat(value)] for key, value in details.items()]
+def _details_table(details: dict[str, object]) -> Table:
+    cells: list[list[Cell]] = [[key, _flat_text(value)] for key, value in details.items()]
     return Table([Column("name", "Name"), Column("value", "Value", "left")], cells)
 
 
-def _flat(value: object) -> str:
+def _flat_text(value: object) -> str:
     if isinstance(value, list):
-        return "\n".join(_flat(v).replace("\n", ", ") for v in value) or units.MISSING
+        return "\n".join(_flat_text(v).replace("\n", ", ") for v in value) or units.MISSING
     if isinstance(value, dict):
-        return "\n".join(f"{k} = {_flat(v)}".replace("\n", ", ") for k, v in value.items()) or units.MISSING
+        return "\n".join(f"{k} = {_flat_text(v)}".replace("\n", ", ") for k, v in value.items()) or units.MISSING
     if isinstance(value, bool):
         return "yes" if value else "no"
     return units.MISSING if value is None else str(value)

@@ -8,22 +8,22 @@ from typing import Any
 from dlbench import units
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, curves, level_of
+from dlbench.report.analysis.scaling_curves import MAX_FIT_ERROR, Curve, Prediction, confidence_text, find_curves
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.document import Block, Section
 from dlbench.suites.case import USUAL_CONFIDENCE
 from dlbench.table import Cell, Column, Table
 
 
-def _shown(unit: str) -> Any:
+def _quantity_format(unit: str) -> Any:
     return lambda value: "–" if value is None else units.quantity(value, unit, 3)
 
 
-def _percent(value: Cell) -> str:
+def _percent_text(value: Cell) -> str:
     return "–" if value is None else f"{float(value):.1%}".replace("%", " %")
 
 
-def table(found: list[Curve]) -> Table:
+def scaling_table(found: list[Curve]) -> Table:
     """Every measured size, and behind each curve what the model predicts; the absolute figures stand in each row."""
     rows: list[list[Cell]] = []
     for curve in found:
@@ -48,7 +48,7 @@ def table(found: list[Curve]) -> Table:
                     *(single, speed, limits, p.efficiency, p.exposed_s, p.share, shares, p.energy_j),
                 ]
             )
-        rows += [_predicted(curve, p, single) for p in curve.predictions()]
+        rows += [_prediction_row(curve, p, single) for p in curve.predictions()]
     columns = [
         Column("scaling"),
         Column("curve"),
@@ -56,25 +56,25 @@ def table(found: list[Curve]) -> Table:
         Column("devices"),
         Column("nodes"),
         Column("batch_size", "batch per device"),
-        Column("throughput_img_per_s", "throughput", "right", _shown(METRICS["throughput"].unit)),
-        Column("half_width", "±", "right", _percent),
+        Column("throughput_img_per_s", "throughput", "right", _quantity_format(METRICS["throughput"].unit)),
+        Column("half_width", "±", "right", _percent_text),
         Column("predicted_limits", "limits of throughput", "right"),
-        Column("single_device_img_per_s", "single device", "right", _shown(METRICS["throughput"].unit)),
+        Column("single_device_img_per_s", "single device", "right", _quantity_format(METRICS["throughput"].unit)),
         Column("speedup"),
         Column("speedup_interval", "interval of speedup", "right"),
-        Column("efficiency", "", "right", _percent),
-        Column("exposed_s", "exposed communication", "right", _shown("s")),
-        Column("communication_share", "share of step", "right", _percent),
+        Column("efficiency", "", "right", _percent_text),
+        Column("exposed_s", "exposed communication", "right", _quantity_format("s")),
+        Column("communication_share", "share of step", "right", _percent_text),
         Column("share_interval", "interval of share", "right"),
-        Column("energy_per_image_j", "energy per image", "right", _shown("J")),
+        Column("energy_per_image_j", "energy per image", "right", _quantity_format("J")),
     ]
     unknown = any(p.speedup is not None and p.speedup_low is None for curve in found for p in curve.points)
     usual = all(curve.confidence == (USUAL_CONFIDENCE,) for curve in found)
-    notes = [] if usual else [f"± and intervals: at a confidence of {level_of(found)}."]
+    notes = [] if usual else [f"± and intervals: at a confidence of {confidence_text(found)}."]
     return Table(columns, rows, notes=[*notes, *([UNKNOWN_SPREAD] if unknown else [])])
 
 
-def _predicted(curve: Curve, found: Prediction, single: float | None) -> list[Cell]:
+def _prediction_row(curve: Curve, found: Prediction, single: float | None) -> list[Cell]:
     """A row of the table; only limits where the model knows no more."""
     batch = curve.batch_size(found.devices)
     value = found.throughput
@@ -119,26 +119,26 @@ def model_sentence(curve: Curve) -> str:
     )
 
 
-def section(content: Content) -> Section:
+def scaling_section(content: Content) -> Section:
     """Scaling over devices: figures, table and predictions per system; words where nothing ran on several sizes."""
-    from dlbench.report.figures.plots_scaling import plots
+    from dlbench.report.figures.plots_scaling import scaling_plots
 
     blocks: list[Block] = []
-    several = sum(bool(len(content.of_system(s))) for s in content.system_names)
+    several = sum(bool(len(content.cases_of_system(s))) for s in content.system_names)
     for number, (system, name) in enumerate(content.system_names.items(), 1):
-        found = curves(content.of_system(system))
+        found = find_curves(content.cases_of_system(system))
         if not found:
             continue
         ending = f"-{number}" if several > 1 else ""
-        for plot in plots(found, ending):
-            plot = dataclasses.replace(plot, records=_records(found))
+        for plot in scaling_plots(found, ending):
+            plot = dataclasses.replace(plot, records=_attempts_of_curves(found))
             blocks.append(Block(plot=plot, heading=name if several > 1 else ""))
-        blocks.append(Block(table=table(found), filters=("scaling", "curve", "origin")))
+        blocks.append(Block(table=scaling_table(found), filters=("scaling", "curve", "origin")))
         blocks += [Block(words=model_sentence(curve)) for curve in found]
     if not blocks:
         blocks = [Block(words="No case ran on several numbers of devices; run `dlbench run scaling_weak`.")]
     return Section("scaling", "Scaling", blocks)
 
 
-def _records(found: list[Curve]) -> tuple[str, ...]:
+def _attempts_of_curves(found: list[Curve]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(a for curve in found for point in curve.points for a in point.attempts))

@@ -10,27 +10,32 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.facts import audit
-from dlbench.facts.counted import CountedFacts
-from dlbench.report.analysis import levels
+from dlbench.facts.layer_totals import CountedFacts
+from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.side_by_side import median_processes, numbered, over_processes, series
+from dlbench.report.analysis.side_by_side import batch_series, median_processes, summarize_processes, with_case_numbers
 from dlbench.report.chapters import convergence, method, tables, tables_processes
 from dlbench.report.chapters.anchors import anchors_table
-from dlbench.report.chapters.bounds_section import HOW_TO_DRAW, bounds
-from dlbench.report.chapters.compute_section import section as compute
-from dlbench.report.chapters.findings import findings
-from dlbench.report.chapters.history_section import section as history
-from dlbench.report.chapters.openings import OPENINGS
+from dlbench.report.chapters.bounds_section import HOW_TO_DRAW_OTHERS, bounds
+from dlbench.report.chapters.compute_section import compute_section as compute
+from dlbench.report.chapters.findings import findings_table
+from dlbench.report.chapters.history_section import history_section as history
+from dlbench.report.chapters.opening_sentences import OPENINGS
 from dlbench.report.chapters.pipeline_section import pipeline
 from dlbench.report.chapters.plain_loop import plain_loop
 from dlbench.report.chapters.power_section import power
 from dlbench.report.chapters.projection_section import projection
 from dlbench.report.chapters.provenance import provenance
-from dlbench.report.chapters.scaling import section as scaling
+from dlbench.report.chapters.scaling import scaling_section as scaling
 from dlbench.report.chapters.summary import summary
-from dlbench.report.chapters.systems_blocks import between_processes, over_systems, trade_off, with_records
-from dlbench.report.chapters.systems_section import measured, systems
-from dlbench.report.chapters.tables_energy import energies
+from dlbench.report.chapters.systems_blocks import (
+    energy_trade_off,
+    metric_over_systems,
+    process_spread_blocks,
+    with_records,
+)
+from dlbench.report.chapters.systems_section import measured_systems, systems
+from dlbench.report.chapters.tables_energy import energy_table
 from dlbench.report.chapters.tuning_section import tuning
 from dlbench.report.document import Block, Plot, Section
 from dlbench.report.figures import plots_batch, plots_rates, plots_samples, plots_time
@@ -38,7 +43,7 @@ from dlbench.results import training_store
 from dlbench.suites.catalog import CATALOG
 from dlbench.table import Table
 
-NOTHING = "No case was measured successfully."
+NOTHING_MEASURED = "No case was measured successfully."
 #: Figures are drawn for so many systems; the tables hold all.
 MAX_SYSTEMS = 4
 #: A longer table of failures is folded away.
@@ -48,16 +53,19 @@ _MAX_LEADING = 12
 def comparison(content: Content) -> Section:
     """All measured cases with all that is known of them, to sort and to filter; repeats are one row."""
     if content.shown.empty:
-        return Section("comparison", "Comparison", [Block(words=NOTHING)])
-    cases = tables.merged(content.shown)
-    table = tables.without_common(tables.comparison(cases, content.system_names))
+        return Section("comparison", "Comparison", [Block(words=NOTHING_MEASURED)])
+    cases = tables.merge_repeats(content.shown)
+    table = tables.without_common_axes(tables.comparison_table(cases, content.system_names))
     shown, num_cases = len(content.shown), len(content.shown) + content.left_out
-    runs = f" from {units.counted(shown, 'run')}" if len(cases) < shown else ""
-    finding = f"{units.counted(len(cases), 'case')}{runs} of {units.counted(cases['model'].nunique(), 'network')}."
+    runs = f" from {units.count_text(shown, 'run')}" if len(cases) < shown else ""
+    finding = (
+        f"{units.count_text(len(cases), 'case')}{runs} of {units.count_text(cases['model'].nunique(), 'network')}."
+    )
     if content.left_out:
         finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
-        f"Throughput is over all devices. ± is a half-width at {levels.named(content.shown)}. With one run it is that "
+        f"Throughput is over all devices. ± is a half-width at {confidence_levels.levels_text(content.shown)}. "
+        f"With one run it is that "
         f"of the confidence interval of the median step time; with two, half of the range of both intervals; with "
         f"more, that of the interval of their mean. Method defines every metric."
     )
@@ -66,7 +74,7 @@ def comparison(content: Content) -> Section:
     over = tables_processes.over_processes_table(content.shown, content.system_names)
     if over is not None:
         heading = "Over processes: expected result of a rerun"
-        blocks = [Block(heading=heading, words=tables_processes.words(content.shown), table=over), *blocks]
+        blocks = [Block(heading=heading, words=tables_processes.interval_note(content.shown), table=over), *blocks]
     return Section("comparison", "Comparison", blocks, finding)
 
 
@@ -74,40 +82,42 @@ def throughput(content: Content) -> Section:
     """Throughput, over the batch and by precision where there are several."""
     several_batches = content.shown.groupby("model")["batch_size"].nunique().gt(1).any()
     several_precisions = content.shown["precision"].nunique() > 1
-    blocks = over_systems(content, "throughput", "throughput") or _plots(content, plots_rates.throughput)
-    blocks += batches(content) if several_batches else []
-    blocks += _plots(content, plots_rates.precisions) if several_precisions else []
+    blocks = metric_over_systems(content, "throughput", "throughput") or _plot_per_system(
+        content, plots_rates.throughput
+    )
+    blocks += batch_blocks(content) if several_batches else []
+    blocks += _plot_per_system(content, plots_rates.precisions) if several_precisions else []
     return Section("throughput", "Throughput", blocks)
 
 
-def batches(content: Content) -> list[Block]:
+def batch_blocks(content: Content) -> list[Block]:
     """Throughput over the batch with its knees: of one system by precision, of several in one panel per network."""
-    if len(measured(content)) < 2:
-        return _plots(content, plots_batch.batch_curves)
-    cases = with_records(series(content), content)
+    if len(measured_systems(content)) < 2:
+        return _plot_per_system(content, plots_batch.batch_curves)
+    cases = with_records(batch_series(content), content)
     return [
         Block(plot=plots_batch.batch_curves_of_systems(cases, content.system_names)),
-        Block(heading="Knees of the curves", table=plots_batch.knees(cases, content.system_names), folded=True),
+        Block(heading="Knees of the curves", table=plots_batch.knees_table(cases, content.system_names), folded=True),
     ]
 
 
 def step_time(content: Content) -> Section:
     """Where the time of a step goes."""
-    return Section("step-time", "Step time by phase", _plots(content, plots_time.step_breakdown))
+    return Section("step-time", "Step time by phase", _plot_per_system(content, plots_time.step_breakdown))
 
 
 def memory(content: Content) -> Section:
     """Memory by kind and its peaks."""
-    return Section("memory", "Memory", _plots(content, plots_time.memory))
+    return Section("memory", "Memory", _plot_per_system(content, plots_time.memory))
 
 
 def energy(content: Content) -> Section:
     """Energy per image, what throughput costs of it, and the power behind it."""
-    blocks = over_systems(content, "energy_per_image", "energy") or _plots(content, plots_rates.energy)
-    blocks += trade_off(content)
+    blocks = metric_over_systems(content, "energy_per_image", "energy") or _plot_per_system(content, plots_rates.energy)
+    blocks += energy_trade_off(content)
     traced = content.shown["power_w"].map(lambda trace: trace is not None and len(trace) > 1).astype(bool)
-    if plots_samples.varying_power(content.shown[traced]).any():
-        blocks += _plots(content, plots_samples.power)
+    if plots_samples.has_varying_power(content.shown[traced]).any():
+        blocks += _plot_per_system(content, plots_samples.power)
     elif traced.any():
         blocks.append(
             Block(
@@ -115,7 +125,7 @@ def energy(content: Content) -> Section:
                 f"below shows the averages."
             )
         )
-    table = energies(content.shown, content.system_names)
+    table = energy_table(content.shown, content.system_names)
     if table.rows:
         filters = ("system", "model", "mode", "precision")
         blocks.append(Block(heading="Energy of each case", table=table, filters=filters, folded=True))
@@ -135,32 +145,37 @@ def flop_time(content: Content) -> Section:
             "The line "
             "shows the highest rate among these cases. Run `dlbench ceilings` to measure the device's peak."
         )
-    return Section("flop-time", "FLOP against time", [Block(words=words), *_plots(content, plots_time.flop_time)])
+    return Section(
+        "flop-time", "FLOP against time", [Block(words=words), *_plot_per_system(content, plots_time.flop_time)]
+    )
 
 
 def variability(content: Content) -> Section:
     """How step times scatter and run."""
-    blocks = between_processes(content)
-    blocks += _plots(content, plots_samples.distribution) + _plots(content, plots_samples.time_series)
+    blocks = process_spread_blocks(content)
+    blocks += _plot_per_system(content, plots_samples.distribution) + _plot_per_system(
+        content, plots_samples.time_series
+    )
     return Section("variability", "Variability", blocks)
 
 
 def trainings(content: Content) -> Section:
     """Networks that were trained to a target beside the measured cases."""
-    return convergence.section(training_store.read(content.sources))
+    return convergence.convergence_section(training_store.read_trainings(content.sources))
 
 
 def published(content: Content) -> Section:
     """Published throughputs of the same networks on the same devices, with all in which they differ."""
-    table, num_others = anchors_table(_as_cases(content.shown), measured(content))
-    elsewhere = f"{units.counted(num_others, 'published result')} of these networks on other devices are left out."
+    table, num_others = anchors_table(_merge_repeats(content.shown), measured_systems(content))
+    elsewhere = f"{units.count_text(num_others, 'published result')} of these networks on other devices are left out."
     if not table.rows:
         words = "No published results of these networks on these devices are known."
         return Section("published", "Published results", finding=f"{words} {elsewhere}" if num_others else words)
     ratios = [row["ratio"] for row in table.records() if isinstance(row["ratio"], float)]
     low, high = (units.digits(end(ratios), 3) for end in (min, max))
     finding = (
-        f"{units.counted(len(ratios), 'published result')} on the same device. Our throughput is {low} to {high} times "
+        f"{units.count_text(len(ratios), 'published result')} on the same device. Our throughput is {low} to "
+        f"{high} times "
         f"the published one."
     )
     words = (
@@ -173,17 +188,18 @@ def published(content: Content) -> Section:
 
 def cnn_table(content: Content) -> Section:
     """The published table of CNNs beside what is counted: the facts behind every FLOP of this report."""
-    rows = audit.audit_rows(_counted(), _without_filters())
+    rows = audit.audit_rows(_catalogue_counts(), _published_without_filters())
     filters = sum(map(len, audit.read_published().values())) - len(rows)
     words = (
-        f"Published figures ({audit.SOURCE}) and the figures that dlbench counts from its networks. Weights exclude "
+        f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. "
+        f"Weights exclude "
         f"biases; one MAC is one use of a weight. The catalogue has counts for these {len(rows)} figures. `dlbench "
         f"table` builds the networks and also compares sizes and numbers of filters: {filters} more figures."
     )
     differences = audit.differences_table(rows)
-    blocks = [Block(words=words), Block(table=_plain(audit.side_by_side_table(rows)))]
+    blocks = [Block(words=words), Block(table=_untitled(audit.side_by_side_table(rows)))]
     if differences.rows:
-        blocks.append(Block(heading=differences.title, table=_plain(differences)))
+        blocks.append(Block(heading=differences.title, table=_untitled(differences)))
     return Section("cnn-table", "Published CNN table", blocks)
 
 
@@ -192,11 +208,11 @@ def failures(content: Content) -> Section:
     blocks = []
     if len(content.failed):
         words = "`dlbench run` retries the failed cases, except those out of memory."
-        table = tables.failures(content.failed, content.files)
+        table = tables.failures_table(content.failed, content.files)
         blocks = [Block(heading="Failed cases", words=words, table=table, lead=len(content.failed) <= _MAX_LEADING)]
     elif content.attempts.empty:
         blocks = [Block(words="The store is empty; run `dlbench run quick` first.", lead=True)]
-    found = findings(content)
+    found = findings_table(content)
     if found.rows:
         blocks.append(Block(heading="Warnings", table=found, lead=True))
     elif len(content.shown):
@@ -204,21 +220,21 @@ def failures(content: Content) -> Section:
     return Section("failures", "Failures and warnings", blocks)
 
 
-def how(content: Content) -> Section:
+def method_section(content: Content) -> Section:
     """The rules, how far they are met, and the definition of every metric."""
     blocks = [
         Block(
             words="Raw samples are stored, one per step. Every number here is derived from them. Medians and their "
             "intervals are over consecutive steps of one process."
         ),
-        Block(heading="The twelve rules of measurement", table=method.own_rules(content)),
-        Block(heading="The twelve rules of Hoefler and Belli (SC15)", table=method.sc15_rules(), folded=True),
-        Block(heading="Definition of every metric", table=tables.definitions(), folded=True),
+        Block(heading="The twelve rules of measurement", table=method.own_rules_table(content)),
+        Block(heading="The twelve rules of Hoefler and Belli (SC15)", table=method.sc15_rules_table(), folded=True),
+        Block(heading="Definition of every metric", table=tables.definitions_table(), folded=True),
     ]
     return Section("method", "Method", blocks)
 
 
-def opened(make: Callable[[Content], Section], content: Content) -> Section:
+def with_opening(make: Callable[[Content], Section], content: Content) -> Section:
     """A chapter with the sentence that it opens with."""
     section = make(content)
     opening = OPENINGS.get(section.id)
@@ -251,7 +267,7 @@ SECTIONS: tuple[Callable[[Content], Section], ...] = (
     compute,
     cnn_table,
     failures,
-    how,
+    method_section,
     provenance,
 )
 
@@ -263,7 +279,7 @@ def chapters(content: Content) -> tuple[Callable[[Content], Section], ...]:
     return SECTIONS
 
 
-def _counted() -> dict[str, CountedFacts]:
+def _catalogue_counts() -> dict[str, CountedFacts]:
     """The counts of the catalogue, which a test holds against the actual modules."""
     networks = [CATALOG[name] for name in audit.COUNTED_MODELS]
     shared = [f.name for f in dataclasses.fields(CountedFacts) if f.name not in ("filter_sizes", "num_filters")]
@@ -272,27 +288,27 @@ def _counted() -> dict[str, CountedFacts]:
     }
 
 
-def _without_filters() -> dict[str, dict[str, str]]:
+def _published_without_filters() -> dict[str, dict[str, str]]:
     """The published table without the lines that the catalogue knows nothing of."""
     return {k: v for k, v in audit.read_published().items() if k not in ("filter_sizes", "num_filters")}
 
 
-def _plain(table: Table) -> Table:
+def _untitled(table: Table) -> Table:
     """`table` without its title, which the section gives."""
     return dataclasses.replace(table, title="")
 
 
-def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:
+def _plot_per_system(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block]:
     """One figure per system, named by it where there are several."""
-    systems = list(measured(content).items())
+    systems = list(measured_systems(content).items())
     if not systems:
-        return [Block(words=NOTHING)]
+        return [Block(words=NOTHING_MEASURED)]
     blocks = []
     for number, (system, name) in enumerate(systems[:MAX_SYSTEMS], 1):
-        cases, merged = _of_system(content, system)
-        if draw in _OF_SAMPLES:
+        cases, merged = _system_cases(content, system)
+        if draw in _SAMPLE_PLOTS:
             cases = median_processes(cases)
-        plot = draw(merged if draw in _OF_CASES else cases)
+        plot = draw(merged if draw in _CASE_PLOTS else cases)
         plot = dataclasses.replace(plot, records=plot.records or tuple(cases["attempt_id"]))
         if len(systems) > 1:
             plot = dataclasses.replace(plot, name=f"{plot.name}-{number}")
@@ -300,31 +316,31 @@ def _plots(content: Content, draw: Callable[[pd.DataFrame], Plot]) -> list[Block
     if len(systems) > MAX_SYSTEMS:
         left = ", ".join(name for _, name in systems[MAX_SYSTEMS:])
         words = f"Figures show at most {MAX_SYSTEMS} systems. In the tables and metrics.csv only: {left}."
-        blocks.append(Block(words=f"{words} {HOW_TO_DRAW}"))
+        blocks.append(Block(words=f"{words} {HOW_TO_DRAW_OTHERS}"))
     return blocks
 
 
 #: Figures that need no samples, and so show of several processes of a case their medians.
-_OF_CASES = (
+_CASE_PLOTS = (
     *(plots_rates.throughput, plots_rates.energy, plots_rates.precisions, plots_batch.batch_curves),
     *(plots_time.step_breakdown, plots_time.memory, plots_time.flop_time),
 )
 #: Figures of samples, which no median has: they show the process in the middle.
-_OF_SAMPLES = (plots_samples.distribution, plots_samples.time_series, plots_samples.power)
+_SAMPLE_PLOTS = (plots_samples.distribution, plots_samples.time_series, plots_samples.power)
 
 
 @lru_cache(maxsize=MAX_SYSTEMS)
-def _of_system(content: Content, system: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _system_cases(content: Content, system: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The shown cases of a system, process by process and as cases, with the attempts behind each as `records`."""
-    cases = content.of_system(system)
+    cases = content.cases_of_system(system)
     cases = cases.assign(records=cases["attempt_id"].map(lambda attempt: (attempt,)))
-    return cases, _as_cases(cases)
+    return cases, _merge_repeats(cases)
 
 
-def _as_cases(cases: pd.DataFrame) -> pd.DataFrame:
+def _merge_repeats(cases: pd.DataFrame) -> pd.DataFrame:
     """One row per case, where repeats are several processes of it."""
     if cases["repeat"].nunique() < 2:
         return cases
-    processes = numbered(cases)
-    merged = over_processes(processes)
+    processes = with_case_numbers(cases)
+    merged = summarize_processes(processes)
     return merged.assign(records=merged["number"].map(processes.groupby("number")["attempt_id"].agg(tuple)))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import describe, of_all, with_warnings
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.case_selection import fastest_cases
+from dlbench.report.analysis.case_warnings import describe_status, summarize_warnings, with_warnings
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.derive import MIN_STEPS
-from dlbench.report.analysis.labels import network, setting, varying_axes
+from dlbench.report.analysis.derived_metrics import MIN_STEPS
+from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.selection import fastest
-from dlbench.report.analysis.side_by_side import numbered, over_processes
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.chapters import brief, convergence, tables
-from dlbench.report.chapters.systems_section import measured
+from dlbench.report.chapters.systems_section import measured_systems
 from dlbench.report.document import Block, KeyFigure, Section
 from dlbench.report.figures import plots_rates
 from dlbench.results import training_store
@@ -24,21 +24,21 @@ from dlbench.suites.case import USUAL_CONFIDENCE
 def summary(content: Content) -> Section:
     """The brief of several systems; of one the key figures and the fastest setting of each network."""
     # Of several processes of a case their median: the fastest of them would be luck.
-    if len(measured(content)) > 1:
-        machines = Block(heading="Systems", points=tuple(_machines(content)))
-        return Section("summary", "In brief", [*brief.blocks(content), machines], folded=False)
-    processes = numbered(content.shown)
-    cases = with_warnings(over_processes(processes), processes)
-    blocks = [Block(words=_in_words(content, cases), emphasis=True)]
+    if len(measured_systems(content)) > 1:
+        machines = Block(heading="Systems", points=tuple(_system_sentences(content)))
+        return Section("summary", "In brief", [*brief.brief_blocks(content), machines], folded=False)
+    processes = with_case_numbers(content.shown)
+    cases = with_warnings(summarize_processes(processes), processes)
+    blocks = [Block(words=_summary_text(content, cases), emphasis=True)]
     if not content.attempts.empty:
         blocks.append(Block(figures=_key_figures(content, cases)))
-    if warned := of_all(content.shown, with_energy=True):
+    if warned := summarize_warnings(content.shown, with_energy=True):
         blocks.append(Block(words=f"Warnings: {warned}. See Failures and warnings."))
-    blocks += [Block(words=words) for words in _machines(content)]
+    blocks += [Block(words=words) for words in _system_sentences(content)]
     if len(cases):
         heading = "Each network at its fastest setting"
         heading += ", the mean of its processes" if cases["processes"].gt(1).any() else ""
-        blocks.append(Block(heading=heading, table=tables.summary(cases)))
+        blocks.append(Block(heading=heading, table=tables.summary_table(cases)))
     return Section("summary", "In brief", blocks, folded=False)
 
 
@@ -48,53 +48,56 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     several = len(cases) < len(shown)
     counted = KeyFigure(
         f"{len(shown)} of {len(shown) + len(failed)}",
-        f"runs measured, of {units.counted(len(cases), 'case')}" if several else "cases measured",
-        f"{len(failed)} failed, {units.counted(unstable, 'case')} unstable",
+        f"runs measured, of {units.count_text(len(cases), 'case')}" if several else "cases measured",
+        f"{len(failed)} failed, {units.count_text(unstable, 'case')} unstable",
     )
     if shown.empty:
         return (counted,)
-    of_reference = cases[cases["model"] == _reference(cases)]
+    of_reference = cases[cases["model"] == _reference_network(cases)]
     training = of_reference[of_reference["mode"] == "training"]
-    candidates = _sound(training if len(training) else of_reference)
+    candidates = _presentable_cases(training if len(training) else of_reference)
     # Of unstable cases the one with the most steps, of good ones the fastest.
     by = "throughput" if candidates["status"].eq("ok").all() else "steps"
     best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
     figures = [
         KeyFigure(
             METRICS["throughput"].show(best["throughput"]),
-            f"{network(best['model'])}, {best['mode']}",
-            "; ".join([*_uncertainty(best), _setting(best, shown), _standing(best)]),
+            f"{network_title(best['model'])}, {best['mode']}",
+            "; ".join([*_uncertainty_texts(best), _setting_text(best, shown), _status_and_steps(best)]),
         )
     ]
     if cases["flop_rate"].notna().any():
         top = cases.iloc[cases["flop_rate"].argmax()]
         of_peak = f"{units.percent(top['mfu'])} of the datasheet peak" if top["mfu"] > 0 else "no datasheet peak known"
-        words = f"{network(top['model'])}, {top['mode']}; {of_peak}; {_standing(top)}"
-        rate = _at_least(top, "≥ ") + METRICS["flop_rate"].show(top["flop_rate"])
+        words = f"{network_title(top['model'])}, {top['mode']}; {of_peak}; {_status_and_steps(top)}"
+        rate = _mark_lower_bound(top, "≥ ") + METRICS["flop_rate"].show(top["flop_rate"])
         figures.append(KeyFigure(rate, "highest rate of arithmetic", words))
     if best["energy_per_image"] > 0:
-        words = f"{network(best['model'])}, {best['mode']}; gross, by {best['energy_source']}; {_standing(best)}"
+        words = (
+            f"{network_title(best['model'])}, {best['mode']}; gross, by {best['energy_source']}; "
+            f"{_status_and_steps(best)}"
+        )
         figures.append(KeyFigure(METRICS["energy_per_image"].show(best["energy_per_image"]), "energy per image", words))
     return (*figures, counted)
 
 
-def _at_least(case: pd.Series, words: str) -> str:
+def _mark_lower_bound(case: pd.Series, words: str) -> str:
     """`words` where operations of a case are not counted, so that its FLOP are a lower bound."""
     return words if isinstance(case["flop_partial"], str) else ""
 
 
-def _uncertainty(case: pd.Series) -> list[str]:
+def _uncertainty_texts(case: pd.Series) -> list[str]:
     """Half of the range of its processes' intervals, of a single one of its interval; nothing where that is unknown."""
     several = case["processes"] > 1
     reach = (case["throughput_high"] - case["throughput_low"]) / 2 / case["throughput"]
     width = units.percent(reach if several else case["step_time_half_width"])
     over = f" over {case['processes']:.0f} processes" if several else ""
-    level = levels.levels(case.to_frame().T)[0]
-    at = "" if level == USUAL_CONFIDENCE else f" at {units.level(level)}"
+    level = confidence_levels.confidence_levels(case.to_frame().T)[0]
+    at = "" if level == USUAL_CONFIDENCE else f" at {units.confidence_text(level)}"
     return [f"± {width}{at}{over}"] if width != units.MISSING else []
 
 
-def _sound(shown: pd.DataFrame) -> pd.DataFrame:
+def _presentable_cases(shown: pd.DataFrame) -> pd.DataFrame:
     """The cases that may stand at the head: those that are ok, else those with some steps, else all."""
     for good in (shown["status"] == "ok", shown["steps"] >= MIN_STEPS):
         if good.any():
@@ -102,11 +105,11 @@ def _sound(shown: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _standing(case: pd.Series) -> str:
-    return ", ".join(part for part in (describe(case), units.counted(int(case["steps"]), "step")) if part)
+def _status_and_steps(case: pd.Series) -> str:
+    return ", ".join(part for part in (describe_status(case), units.count_text(int(case["steps"]), "step")) if part)
 
 
-def _machines(content: Content) -> list[str]:
+def _system_sentences(content: Content) -> list[str]:
     """Each system in one sentence: hardware, then software."""
     rows = content.rows
     sentences = []
@@ -116,16 +119,16 @@ def _machines(content: Content) -> list[str]:
         hosts = rows["system_hostname"][of_system].nunique()
         parts = [
             f"{one['system_cpu_model']}" if isinstance(one["system_cpu_model"], str) else "",
-            units.counted(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",
+            units.count_text(int(one["system_cpu_cores"]), "core") if one["system_cpu_cores"] > 0 else "",
             units.bytes_(one["system_memory_bytes"]) if one["system_memory_bytes"] > 0 else "",
             f"{hosts} hosts" if hosts > 1 else str(one["system_hostname"]),
-            *(f"{title} {one[key]}" for key, title in _SOFTWARE.items() if isinstance(one[key], str)),
+            *(f"{title} {one[key]}" for key, title in _SOFTWARE_NAMES.items() if isinstance(one[key], str)),
         ]
         sentences.append(f"{name}: {', '.join(part for part in parts if part and part != name)}.")
     return sentences
 
 
-_SOFTWARE = {
+_SOFTWARE_NAMES = {
     "system_torch_version": "PyTorch",
     "system_cuda_version": "CUDA",
     "system_cudnn_version": "cuDNN",
@@ -133,51 +136,55 @@ _SOFTWARE = {
 }
 
 
-def _reference(shown: pd.DataFrame) -> str:
+def _reference_network(shown: pd.DataFrame) -> str:
     """The network that stands for all at the head of a report: ResNet-50, or the one with the most work per image."""
     names = list(shown["model"])
     return "resnet50" if "resnet50" in names else str(names[shown["flop_per_image"].fillna(0).argmax()])
 
 
-def _setting(case: pd.Series, shown: pd.DataFrame) -> str:
+def _setting_text(case: pd.Series, shown: pd.DataFrame) -> str:
     axes = [axis for axis in varying_axes(shown) if axis not in ("repeat", "device")]
-    return setting(case.to_dict(), ["precision", "batch_size", *axes])
+    return setting_label(case.to_dict(), ["precision", "batch_size", *axes])
 
 
-def _in_words(content: Content, cases: pd.DataFrame) -> str:
+def _summary_text(content: Content, cases: pd.DataFrame) -> str:
     shown = content.shown
     if content.attempts.empty:
-        trained = convergence.section(training_store.read(content.sources)).finding
+        trained = convergence.convergence_section(training_store.read_trainings(content.sources)).finding
         return trained or "The store is empty; run `dlbench run quick` first."
     if shown.empty:
         return "No case has a result; see Failures and warnings for the reasons."
     sentences = []
     for mode in ("training", "inference"):
-        best = fastest(cases[cases["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
+        best = fastest_cases(cases[cases["mode"] == mode], ["model"], limit=None).dropna(subset="throughput")
         if len(best) > 1:
             slow, fast = best.iloc[best["throughput"].argmin()], best.iloc[best["throughput"].argmax()]
             show = METRICS["throughput"].show
             sentences.append(
-                f"{mode.capitalize()} runs at {show(slow['throughput'])} ({network(slow['model'])}) to "
-                f"{show(fast['throughput'])} ({network(fast['model'])}) over {len(best)} networks."
+                f"{mode.capitalize()} runs at {show(slow['throughput'])} ({network_title(slow['model'])}) to "
+                f"{show(fast['throughput'])} ({network_title(fast['model'])}) over {len(best)} networks."
             )
     if cases["mfu"].notna().any():
         top = cases.iloc[cases["mfu"].argmax()]
-        name = f"{network(top['model'])}, {top['mode']}, {_setting(top, shown)}"
-        share = _at_least(top, "at least ") + units.percent(top["mfu"])
+        name = f"{network_title(top['model'])}, {top['mode']}, {_setting_text(top, shown)}"
+        share = _mark_lower_bound(top, "at least ") + units.percent(top["mfu"])
         sentences.append(f"The largest share of the datasheet peak is {share} ({name}).")
     over = "half_width" in cases and cases["half_width"].notna().any()
     widths = cases["half_width"] if over else shown["step_time_half_width"]
-    sentences.append(_intervals(widths, levels.named(shown), "over processes" if over else "within one run"))
+    sentences.append(
+        _intervals_sentence(
+            widths, confidence_levels.levels_text(shown), "over processes" if over else "within one run"
+        )
+    )
     if shown["energy_per_image"].isna().all():
-        sentences.append(plots_rates.no_meter(shown))
+        sentences.append(plots_rates.no_meter_reason(shown))
     return " ".join(sentences)
 
 
-def _intervals(widths: pd.Series[float], level: str, kind: str) -> str:
+def _intervals_sentence(widths: pd.Series[float], level: str, kind: str) -> str:
     """How many cases have an interval, and how narrow these are."""
     known = widths.dropna()
-    cases = units.counted(len(widths), "case")
+    cases = units.count_text(len(widths), "case")
     if known.empty:
         return f"None of {cases} has an interval: there are too few steps, or they vary too much."
     if len(known) == 1:

@@ -8,56 +8,56 @@ import pandas as pd
 
 from dlbench.report.analysis import variability
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network, setting
+from dlbench.report.analysis.labels import network_title, setting_label
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import numbered, over_processes, representative, together
-from dlbench.report.chapters.systems_section import measured
+from dlbench.report.analysis.side_by_side import representative, shared_cases, summarize_processes, with_case_numbers
+from dlbench.report.chapters.systems_section import measured_systems
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_systems, plots_variability
 from dlbench.table import Cell, Column, Table
 
-_CASE = ["model", "mode", "precision", "batch_size", "system_id"]
+_CASE_COLUMNS = ["model", "mode", "precision", "batch_size", "system_id"]
 
 
 def with_records(cases: pd.DataFrame, content: Content) -> pd.DataFrame:
     """Aggregated cases with the attempts behind each as `records`."""
     behind: dict[tuple[object, ...], list[str]] = {}
-    for *key, attempt in content.shown[[*_CASE, "attempt_id"]].itertuples(index=False, name=None):
+    for *key, attempt in content.shown[[*_CASE_COLUMNS, "attempt_id"]].itertuples(index=False, name=None):
         behind.setdefault(tuple(key), []).append(attempt)
-    keys = cases[_CASE].itertuples(index=False, name=None) if len(cases) else ()
+    keys = cases[_CASE_COLUMNS].itertuples(index=False, name=None) if len(cases) else ()
     found = [tuple(behind.get(key, ())) for key in keys]
     return cases.assign(records=pd.Series(found, cases.index, dtype=object))
 
 
-def over_systems(content: Content, metric: str, name: str) -> list[Block]:
+def metric_over_systems(content: Content, metric: str, name: str) -> list[Block]:
     """One figure of a metric over all systems, where they share any case."""
-    if len(measured(content)) < 2:
+    if len(measured_systems(content)) < 2:
         return []
-    shared = together(content)
+    shared = shared_cases(content)
     if shared.cases.empty:
         return []
     cases = with_records(representative(shared.cases), content)
-    return [Block(plot=plots_systems.over_systems(cases, measured(content), metric, name))]
+    return [Block(plot=plots_systems.metric_over_systems(cases, measured_systems(content), metric, name))]
 
 
-def trade_off(content: Content) -> list[Block]:
+def energy_trade_off(content: Content) -> list[Block]:
     """Energy against throughput with the Pareto front, and the points of the front; only where there are energies."""
     shown = content.shown
     if not shown["energy_per_image"].gt(0).any():
         return []
-    cases = with_records(over_processes(numbered(shown)), content)
-    names = measured(content)
-    front = _front(cases, names)
-    plot = plots_systems.trade_off(cases, names)
+    cases = with_records(summarize_processes(with_case_numbers(shown)), content)
+    names = measured_systems(content)
+    front = _front_table(cases, names)
+    plot = plots_systems.energy_trade_off(cases, names)
     return [
         Block(heading="Energy against throughput", plot=plot),
         Block(heading="Points of the Pareto fronts", table=front, folded=True),
     ]
 
 
-def between_processes(content: Content) -> list[Block]:
+def process_spread_blocks(content: Content) -> list[Block]:
     """How processes of one case differ over repeats, hosts and devices; a sentence where no case ran twice."""
-    cases = variability.processes(content)
+    cases = variability.repeated_processes(content)
     if cases.empty:
         if content.shown.empty:
             return []
@@ -68,31 +68,31 @@ def between_processes(content: Content) -> list[Block]:
         )
         return [Block(words=words)]
     names = content.system_names
-    found = variability.units_of(cases)
-    blocks = [Block(heading="Variation between processes", words=variability.ranges(cases))]
-    table = variability.spreads(cases, names)
+    found = variability.unit_deviations(cases)
+    blocks = [Block(heading="Variation between processes", words=variability.ranges_sentence(cases))]
+    table = variability.spreads_table(cases, names)
     blocks.append(Block(heading="Cases whose processes differ most", table=table, folded=True))
     hosts, devices = ([unit for unit in found if unit.kind == kind] for kind in ("host", "device"))
     if hosts:
-        blocks += _units(hosts, cases, names, "host", variability.RULE)
+        blocks += _unit_blocks(hosts, cases, names, "host", variability.RULE_TEXT)
     # Hosts with one device each have been told apart already.
     if len(devices) > len(hosts):
-        blocks += _units(devices, cases, names, "device", "" if hosts else variability.RULE)
+        blocks += _unit_blocks(devices, cases, names, "device", "" if hosts else variability.RULE_TEXT)
     return blocks
 
 
-def _units(
-    units: list[variability.Unit], cases: pd.DataFrame, names: dict[str, str], kind: str, rule: str
+def _unit_blocks(
+    units: list[variability.UnitDeviation], cases: pd.DataFrame, names: dict[str, str], kind: str, rule: str
 ) -> list[Block]:
     plot = plots_variability.units_plot(units, cases, names, kind)
     return [
-        Block(heading=f"{kind.capitalize()}s", words=f"{_off_words(units, kind)} {rule}".strip()),
+        Block(heading=f"{kind.capitalize()}s", words=f"{_off_units_text(units, kind)} {rule}".strip()),
         Block(plot=dataclasses.replace(plot, records=tuple(cases["attempt_id"]))),
         Block(heading=f"All {kind}s ({len(units)})", table=variability.units_table(units, names), folded=True),
     ]
 
 
-def _off_words(units: list[variability.Unit], kind: str) -> str:
+def _off_units_text(units: list[variability.UnitDeviation], kind: str) -> str:
     """Which hosts or devices are slow or fast."""
     off = [unit for unit in units if unit.off]
     if off:
@@ -104,17 +104,21 @@ def _off_words(units: list[variability.Unit], kind: str) -> str:
     return f"No {kind} differs from the others by more than the usual spread."
 
 
-def _front(cases: pd.DataFrame, names: dict[str, str]) -> Table:
+def _front_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     several = len(names) > 1
     columns = [Column("model", "Network"), Column("mode", "Mode"), *([Column("system", "System")] if several else [])]
     columns += [Column("setting", "Setting")]
     columns += [_metric_column(name) for name in ("throughput", "energy_per_image")]
     rows: list[list[Cell]] = []
-    for (model, mode), front in plots_systems.fronts(cases):
+    for (model, mode), front in plots_systems.pareto_fronts(cases):
         for case in front.to_dict("records"):
-            row: list[Cell] = [network(model), mode, *([names.get(case["system_id"], "unknown")] if several else [])]
+            row: list[Cell] = [
+                network_title(model),
+                mode,
+                *([names.get(case["system_id"], "unknown")] if several else []),
+            ]
             axes = ["precision", "batch_size", "devices_per_node", "nodes"]
-            row += [setting(case, axes), float(case["throughput"]), float(case["energy_per_image"])]
+            row += [setting_label(case, axes), float(case["throughput"]), float(case["energy_per_image"])]
             rows.append(row)
     return Table(columns, rows)
 

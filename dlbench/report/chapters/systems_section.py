@@ -9,97 +9,104 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import ranking
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.labels import network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
-from dlbench.report.analysis.side_by_side import Together, left_out, numbered, over_processes, representative, together
+from dlbench.report.analysis.side_by_side import (
+    SharedCases,
+    left_out_table,
+    representative,
+    shared_cases,
+    summarize_processes,
+    with_case_numbers,
+)
 from dlbench.report.chapters import tables_systems
 from dlbench.report.document import Block, Section
 
 TITLE = "Systems side by side"
-_FILTERS = ("model", "mode", "precision", "batch_size")
+_FILTER_COLUMNS = ("model", "mode", "precision", "batch_size")
 
 
 def systems(content: Content) -> Section:
     """Every case that systems share, a column per system; nothing for a single system."""
-    if len(measured(content)) < 2:
+    if len(measured_systems(content)) < 2:
         return Section("systems", TITLE)
-    shared = together(content)
+    shared = shared_cases(content)
     blocks: list[Block] = []
     if len(shared.cases):
-        blocks += [*_best_systems(content, shared), *_tables(content, shared)]
-    rest = left_out(content)
+        blocks += [*_best_systems(content, shared), *_metric_tables(content, shared)]
+    rest = left_out_table(content)
     if rest.rows:
         words = "Cases are compared only if they are equal in everything except system and repeat. These cases are not."
         blocks.append(Block(heading="Left out of the comparison", words=words, table=rest, filters=("system", "mode")))
-    return Section("systems", TITLE, blocks, _how_many(content, shared))
+    return Section("systems", TITLE, blocks, _shared_cases_sentence(content, shared))
 
 
-def measured(content: Content) -> dict[str, str]:
+def measured_systems(content: Content) -> dict[str, str]:
     """The systems with at least one measured case, by `system_id`, in the order of the report."""
     there = set(content.shown["system_id"])
     return {system: name for system, name in content.system_names.items() if system in there}
 
 
-def _best_systems(content: Content, shared: Together) -> list[Block]:
+def _best_systems(content: Content, shared: SharedCases) -> list[Block]:
     """The best system per network and metric, in words and as a table, with what keeps it from being certain."""
-    names = measured(content)
+    names = measured_systems(content)
     # The representative case of each network and mode.
     cases = representative(shared.cases)
     processes = shared.processes[shared.processes["number"].isin(cases["number"])]
-    found = {metric: ranking.standings(processes, metric) for metric in ranking.ranked(processes)}
-    sentences = [_counted(metric, standings, names) for metric, standings in found.items() if standings]
+    found = {metric: ranking.standings(processes, metric) for metric in ranking.ranking_metrics(processes)}
+    sentences = [_wins_sentence(metric, standings, names) for metric, standings in found.items() if standings]
     missing = [METRICS[metric].title.lower() for metric, standings in found.items() if not standings]
     if missing:
         sentences.append(f"Not compared, because fewer than two systems have a value: {', '.join(missing)}.")
     every = [standing for standings in found.values() for standing in standings]
     return [
         Block(words=" ".join(sentences)),
-        Block(heading="The best system, per network", table=tables_systems.winners(found, cases, names)),
+        Block(heading="The best system, per network", table=tables_systems.winners_table(found, cases, names)),
         *(Block(words=words) for words in _caveats(content, every, cases)),
     ]
 
 
-def _tables(content: Content, shared: Together) -> list[Block]:
-    names = measured(content)
-    metrics = ranking.ranked(shared.processes)
+def _metric_tables(content: Content, shared: SharedCases) -> list[Block]:
+    names = measured_systems(content)
+    metrics = ranking.ranking_metrics(shared.processes)
     blocks = []
     for metric in metrics:
         known = shared.cases[shared.cases[metric].notna()]
         if known["system_id"].nunique() == 0:
             blocks.append(Block(words=f"{METRICS[metric].title}: no shared case has a value."))
             continue
-        table = tables_systems.over_systems(shared.cases, names, metric, shared.failed)
+        table = tables_systems.metric_table(shared.cases, names, metric, shared.failed)
         heading, folded = METRICS[metric].title, metric != "throughput"
-        blocks.append(Block(heading=heading, table=table, folded=folded, filters=_FILTERS))
+        blocks.append(Block(heading=heading, table=table, folded=folded, filters=_FILTER_COLUMNS))
         if metric == "throughput":
-            blocks.append(_speedups(content, shared, names))
+            blocks.append(_speedups_block(content, shared, names))
     best = Block(
         heading="Each system at its fastest",
-        table=tables_systems.at_best(over_processes(numbered(content.shown)), names),
+        table=tables_systems.best_settings_table(summarize_processes(with_case_numbers(content.shown)), names),
         folded=True,
     )
     return [*blocks, best]
 
 
-def _speedups(content: Content, shared: Together, names: Mapping[str, str]) -> Block:
-    base = content.base_of(names)
-    table = tables_systems.speedups(shared.cases, shared.processes, names, base, shared.failed)
+def _speedups_block(content: Content, shared: SharedCases, names: Mapping[str, str]) -> Block:
+    base = content.baseline_id(names)
+    table = tables_systems.speedups_table(shared.cases, shared.processes, names, base, shared.failed)
     heading = f"Speedup over {names[base]}"
     if not table.rows:
         return Block(heading=heading, words=f"{names[base]} shares no case with another system.")
-    return Block(heading=heading, table=table, filters=_FILTERS)
+    return Block(heading=heading, table=table, filters=_FILTER_COLUMNS)
 
 
-def _how_many(content: Content, shared: Together) -> str:
-    names = measured(content)
+def _shared_cases_sentence(content: Content, shared: SharedCases) -> str:
+    names = measured_systems(content)
     numbers = shared.cases["number"].nunique() if len(shared.cases) else 0
     words = [f"{len(names)} systems: {', '.join(names.values())}."]
     if not numbers:
         words.append("They have no case in common.")
     else:
         words.append(
-            f"{units.counted(numbers, 'case')} measured on two or more of them, with the same network, pass, "
+            f"{units.count_text(numbers, 'case')} measured on two or more of them, with the same network, pass, "
             f"precision, batch and all other settings, the same version of the suite and the same protocol."
         )
         alone = [name for system, name in names.items() if not (shared.cases["system_id"] == system).any()]
@@ -108,7 +115,7 @@ def _how_many(content: Content, shared: Together) -> str:
     return " ".join(words)
 
 
-def _counted(metric: str, standings: list[Standing], names: Mapping[str, str]) -> str:
+def _wins_sentence(metric: str, standings: list[Standing], names: Mapping[str, str]) -> str:
     """How often each system is best in the table below: ``Throughput: A better in 10, not decided in 2 of 12.``"""
     by_system = {system: [s.outcome for s in standings if s.best == system] for system in names}
     parts = []
@@ -140,6 +147,8 @@ def _caveats(content: Content, standings: list[Standing], cases: pd.DataFrame) -
         words.append(f"Energies come from different meters: {listed}. Only meters of the same scope are compared.")
     unstable = cases[cases["status"] != "ok"]
     if len(unstable):
-        listed = ", ".join(dict.fromkeys(f"{network(c['model'])} {c['mode']}" for c in unstable.to_dict("records")))
+        listed = ", ".join(
+            dict.fromkeys(f"{network_title(c['model'])} {c['mode']}" for c in unstable.to_dict("records"))
+        )
         words.append(f"Unstable on a system: {listed}.")
     return words

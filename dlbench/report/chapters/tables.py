@@ -15,20 +15,20 @@ import pandas as pd
 
 from dlbench import units
 from dlbench.errors import DlbenchError
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.case_warnings import describe, per_case, with_warnings
-from dlbench.report.analysis.derive import uneven
-from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network, network_order, varying_axes
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.case_selection import fastest_cases
+from dlbench.report.analysis.case_warnings import describe_status, warnings_per_process, with_warnings
+from dlbench.report.analysis.derived_metrics import has_uneven_steps
+from dlbench.report.analysis.labels import AXIS_TITLES, axis_title, network_order, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.selection import fastest
-from dlbench.report.analysis.side_by_side import numbered, over_processes
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
-from dlbench.table import Cell, Column, Table, seconds_of, width_of
-from dlbench.table import shown as shown_cell
+from dlbench.table import Cell, Column, Table, half_width_text, seconds_text
+from dlbench.table import default_text as shown_cell
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
-COMPARED = (
+COMPARED_METRICS = (
     "throughput",
     "item_throughput",
     "step_time_half_width",
@@ -71,13 +71,13 @@ _SHORT_TITLES = {
     "energy_disagreement": "Difference of meters",
     "iqr": "IQR of steps",
 }
-_COMMON = ("precision", "batch_size")
+_COMMON_AXES = ("precision", "batch_size")
 #: What stands for the unit in the summary, where the title is the mode.
 _SUMMARY_UNITS = {"mfu": "% of peak"}
-_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
+_SI_PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1.0, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
-def merged(shown: pd.DataFrame) -> pd.DataFrame:
+def merge_repeats(shown: pd.DataFrame) -> pd.DataFrame:
     """One row per case where cases were measured several times: medians, `processes`, and all attempts as `runs`.
 
     Settings that `dlbench ab` labels stay apart, though they may differ in no axis.
@@ -85,8 +85,8 @@ def merged(shown: pd.DataFrame) -> pd.DataFrame:
     labelled = shown["label"].fillna("").ne("").any()
     if labelled or shown["repeat"].nunique() < 2:
         return shown
-    processes = numbered(shown)
-    cases = with_warnings(over_processes(processes), processes)
+    processes = with_case_numbers(shown)
+    cases = with_warnings(summarize_processes(processes), processes)
     groups = processes.groupby(["number", "system_id"], sort=False)
     kept = groups[["attempt_id", "label", "confidence", "sample_unit"]].first()
     kept["runs"] = groups["attempt_id"].agg(" ".join)
@@ -95,16 +95,16 @@ def merged(shown: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(step_time_half_width=cases["step_time_half_width"].where(cases["processes"].eq(1), reach))
 
 
-def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
+def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     """Every measured case with its metrics, each column in one unit so that its numbers can be compared by eye.
 
     Args:
-        shown: a row per run, or per case as `merged` gives them.
+        shown: a row per run, or per case as `merge_repeats` gives them.
     """
-    shown = in_order(shown)
+    shown = sort_cases(shown)
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(shown)]
     # Where steps are even, sustained throughput says nothing more.
-    hidden = [] if uneven(shown).any() else ["sustained_throughput"]
+    hidden = [] if has_uneven_steps(shown).any() else ["sustained_throughput"]
     # Only a superchip has a module around its device.
     hidden += [] if shown["module_energy_per_image"].notna().any() else ["module_energy_per_image"]
     # Only where activation checkpointing runs something again.
@@ -112,7 +112,7 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     # Only where samples are sequences.
     hidden += [] if shown["item_throughput"].notna().any() else ["item_throughput"]
     axes = ["model", *(["sample_unit"] if shown["sample_unit"].nunique() > 1 else []), *axes[1:]]
-    known = [name for name in COMPARED if shown[name].notna().any() and name not in hidden]
+    known = [name for name in COMPARED_METRICS if shown[name].notna().any() and name not in hidden]
     columns = [Column("system", "System")] if len(system_names) > 1 else []
     columns += [Column(axis, axis_title(axis)) for axis in axes]
     # Settings that `ab` measures in turns may differ in no axis: their labels tell them apart.
@@ -124,44 +124,48 @@ def comparison(shown: pd.DataFrame, system_names: dict[str, str]) -> Table:
     # Behind the throughput and its interval, so that nobody reads these without it.
     place = len(columns) - len([name for name in known if name not in ("throughput", "step_time_half_width")])
     several = "runs" in shown
-    unusual = levels.unusual(shown)
-    warned = list(shown["warning_words"]) if "warning_words" in shown else per_case(shown)
+    unusual = confidence_levels.has_unusual_level(shown)
+    warned = list(shown["warning_words"]) if "warning_words" in shown else warnings_per_process(shown)
     columns[place:place] = [
-        *([Column("confidence", "Confidence", "right", _level)] if unusual else []),
+        *([Column("confidence", "Confidence", "right", _level_text)] if unusual else []),
         Column("status", "Status"),
-        *([Column("warnings", "Warnings", "left", _unbroken)] if any(warned) else []),
+        *([Column("warnings", "Warnings", "left", _without_inner_breaks)] if any(warned) else []),
     ]
     rows: list[list[Cell]] = []
     for case, words in zip(shown.to_dict("records"), warned, strict=True):
-        judged: list[Cell] = [_number(case["confidence"])] if unusual else []
+        judged: list[Cell] = [_to_number(case["confidence"])] if unusual else []
         judged += [case["status"], *([words] if any(warned) else [])]
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
-        cells += [network(case[a]) if a == "model" else case[a] for a in axes]
+        cells += [network_title(case[a]) if a == "model" else case[a] for a in axes]
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
-        cells += [_number(case[name]) for name in known]
+        cells += [_to_number(case[name]) for name in known]
         rows.append([*cells[:place], *judged, *cells[place:], case["runs" if several else "attempt_id"]])
     columns.append(
-        Column("runs", "Runs", "left", _count) if several else Column("attempt_id", "Record", "left", _record)
+        Column("runs", "Runs", "left", _count_runs)
+        if several
+        else Column("attempt_id", "Record", "left", _short_attempt_id)
     )
-    missing = [METRICS[name].title.lower() for name in COMPARED if name not in (*known, *hidden)]
+    missing = [METRICS[name].title.lower() for name in COMPARED_METRICS if name not in (*known, *hidden)]
     notes = [f"Not available for any of these cases: {', '.join(missing)}."] if missing else []
     if "share_of_measured_peak" in known:
         notes.append("% of measured peak: the peak is the higher of the rates of matrix products and convolutions.")
     return Table(columns, rows, notes=notes)
 
 
-def _level(cell: Cell) -> str:
-    return units.level(cell) if isinstance(cell, float) else units.MISSING
+def _level_text(cell: Cell) -> str:
+    return units.confidence_text(cell) if isinstance(cell, float) else units.MISSING
 
 
-def _unbroken(cell: Cell) -> str:
+def _without_inner_breaks(cell: Cell) -> str:
     """Items that break between each other and not within, so that rows of a page stay low."""
     return str(cell).replace(" ", "\u00a0").replace(",\u00a0", ", ")
 
 
-def without_common(table: Table) -> Table:
+def without_common_axes(table: Table) -> Table:
     """`table` without the axes that have one value in all rows, which go to a note: it fits a page then."""
-    same = [i for i, c in enumerate(table.columns) if c.key in _COMMON and len({row[i] for row in table.rows}) == 1]
+    same = [
+        i for i, c in enumerate(table.columns) if c.key in _COMMON_AXES and len({row[i] for row in table.rows}) == 1
+    ]
     if not same:
         return table
     words = ", ".join(f"{table.columns[i].heading.lower()} {table.rows[0][i]}" for i in same)
@@ -170,13 +174,13 @@ def without_common(table: Table) -> Table:
     return Table([table.columns[i] for i in kept], rows, table.title, [f"The same for all: {words}.", *table.notes])
 
 
-def summary(shown: pd.DataFrame) -> Table:
+def summary_table(shown: pd.DataFrame) -> Table:
     """One row per network: its fastest training and inference of one system, with what they cost.
 
     Args:
         shown: as `with_warnings` gives them.
     """
-    best = fastest(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
+    best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode"], limit=None).set_index(["model", "mode"])
     own = best["step_time_half_width"].where(best["processes"].eq(1))
     best["half_width"] = best["half_width"].fillna(own)
     columns = [Column("model", "Network")]
@@ -189,69 +193,69 @@ def summary(shown: pd.DataFrame) -> Table:
     ]
     for mode, name in wanted:
         if name == "half_width":
-            columns.append(Column(f"{mode}_{name}", "±", "right", width_of))
+            columns.append(Column(f"{mode}_{name}", "±", "right", half_width_text))
             continue
-        title = f"{mode.capitalize()} [{_SUMMARY_UNITS.get(name, '{}').format(scale(name, best[name])[1])}]"
+        title = f"{mode.capitalize()} [{_SUMMARY_UNITS.get(name, '{}').format(column_scale(name, best[name])[1])}]"
         columns.append(metric_column(name, best[name], 3, key=f"{mode}_{name}", title=title))
     rows: list[list[Cell]] = []
     for model in network_order(best.index.get_level_values("model")):
         values = [best[name].get((model, mode)) for mode, name in wanted]
-        warned = [f"{m}: {said}" for m in MODES if (said := _warnings(best, (model, m)))]
-        rows.append([network(model), *(_number(v) for v in values), "; ".join(warned)])
+        warned = [f"{m}: {said}" for m in MODES if (said := _warnings_of_case(best, (model, m)))]
+        rows.append([network_title(model), *(_to_number(v) for v in values), "; ".join(warned)])
     columns.append(Column("warnings", "Warnings", "left"))
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(columns, rows)
 
 
-def _warnings(best: pd.DataFrame, key: tuple[str, str]) -> str:
+def _warnings_of_case(best: pd.DataFrame, key: tuple[str, str]) -> str:
     """The warnings of one of these cases; "" for one without any, and for one that is not there."""
-    return describe(best.loc[[key]].iloc[0]) if key in best.index else ""
+    return describe_status(best.loc[[key]].iloc[0]) if key in best.index else ""
 
 
-def failures(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
+def failures_table(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     """Every attempt without a result: which, how it ended, why, and where to look."""
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(cases)]
     columns = [Column(a, axis_title(a)) for a in axes]
     columns += [Column("status", "Status"), Column("error", "Reason"), Column("folder", "Output in")]
-    several = _several(files)
+    several = _in_several_folders(files)
     rows = [
         [
-            *(network(c[a]) if a == "model" else c[a] for a in axes),
+            *(network_title(c[a]) if a == "model" else c[a] for a in axes),
             c["status"],
-            _text(c["error"]),
-            _folder(c["attempt_id"], files, several),
+            _text_or_dash(c["error"]),
+            _folder_with_store(c["attempt_id"], files, several),
         ]
-        for c in in_order(cases).to_dict("records")
+        for c in sort_cases(cases).to_dict("records")
     ]
     return Table(columns, rows)
 
 
-def attempts(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[str, Path]) -> Table:
+def attempts_table(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[str, Path]) -> Table:
     """Every attempt: when, its file, where its raw output lies, and the command that measures the same case again."""
     columns = [
         Column("attempt_id", "Attempt"),
         Column("case_id", "Case"),
         Column("status", "Status"),
         Column("started_at", "Started (UTC)"),
-        Column("wall_s", "Took", "right", seconds_of),
+        Column("wall_s", "Took", "right", seconds_text),
         Column("file", "File"),
         Column("folder", "Folder"),
         Column("command", "Measure it again"),
     ]
-    several = _several(files)
+    several = _in_several_folders(files)
     rows: list[list[Cell]] = [
-        [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}", _number(c["wall_s"]),
-         str(files.get(c["attempt_id"], units.MISSING)), _folder(c["attempt_id"], files, several),
-         rerun(c, _store(c["attempt_id"], sources, files))]
+        [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}", _to_number(c["wall_s"]),
+         str(files.get(c["attempt_id"], units.MISSING)), _folder_with_store(c["attempt_id"], files, several),
+         rerun_command(c, _store_of_attempt(c["attempt_id"], sources, files))]
         for c in cases.to_dict("records")
     ]  # fmt: skip
-    elsewhere = sorted({f"{name}.toml" for name in cases["suite"] if not _suite(str(name))})
+    elsewhere = sorted({f"{name}.toml" for name in cases["suite"] if not _find_suite(str(name))})
     notes = [f"Not in benchmarks/ here; give its path: {', '.join(elsewhere)}."] if elsewhere else []
     return Table(columns, rows, notes=notes)
 
 
-def definitions() -> Table:
+def definitions_table() -> Table:
     """Every metric with its unit, meaning and derivation."""
     columns = [Column("title", "Metric"), Column("unit", "Unit"), Column("description", "What it is")]
     columns += [Column("derivation", "How it is derived"), Column("name", "Column in metrics.csv")]
@@ -259,7 +263,7 @@ def definitions() -> Table:
     return Table(columns, rows)
 
 
-def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:
+def rerun_command(case: Mapping[Hashable, Any], results: str = "") -> str:
     """The command that measures this one case again.
 
     What is not the default, or what the suite itself sets, is spelt out. A suite that is not in benchmarks/ here is
@@ -269,7 +273,7 @@ def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:
         results: the folder that the new attempt goes to; "" for the default one.
     """
     name = str(case["suite"])
-    suite, defaults = _suite(name), Case("")
+    suite, defaults = _find_suite(name), Case("")
     words = ["dlbench", "run", name if suite else f"{name}.toml"]
     named = {"model", "mode", "precision", "batch_size", "device", *(suite.axes if suite else ())}
     for axis in AXES:
@@ -286,7 +290,7 @@ def rerun(case: Mapping[Hashable, Any], results: str = "") -> str:
 
 
 @cache
-def _suite(name: str) -> Suite | None:
+def _find_suite(name: str) -> Suite | None:
     """The suite of this name in benchmarks/, if there is one."""
     try:
         return load_suite(name)
@@ -294,31 +298,31 @@ def _suite(name: str) -> Suite | None:
         return None
 
 
-def _store(attempt_id: str, sources: Sequence[str], files: Mapping[str, Path]) -> str:
+def _store_of_attempt(attempt_id: str, sources: Sequence[str], files: Mapping[str, Path]) -> str:
     """The results folder that holds an attempt's output; the only source, where none does; "" where nobody knows."""
     beside = files[attempt_id].parent if attempt_id in files else None
-    if beside and (beside / folder(attempt_id)).is_dir():
+    if beside and (beside / attempt_folder(attempt_id)).is_dir():
         return str(beside)
     folders = [s for s in sources if Path(s).is_dir()]
     return folders[0] if len(folders) == 1 else ""
 
 
-def _folder(attempt_id: str, files: Mapping[str, Path], several: bool) -> str:
-    """`folder`, with the store before it where there are several."""
-    return f"{files[attempt_id].parent}/{folder(attempt_id)}" if several else folder(attempt_id)
+def _folder_with_store(attempt_id: str, files: Mapping[str, Path], several: bool) -> str:
+    """`attempt_folder`, with the store before it where there are several."""
+    return f"{files[attempt_id].parent}/{attempt_folder(attempt_id)}" if several else attempt_folder(attempt_id)
 
 
-def _several(files: Mapping[str, Path]) -> bool:
+def _in_several_folders(files: Mapping[str, Path]) -> bool:
     """Whether the files lie in more than one folder."""
     return len({file.parent for file in set(files.values())}) > 1
 
 
-def folder(attempt_id: object) -> str:
+def attempt_folder(attempt_id: object) -> str:
     """Where an attempt left its output, relative to the store."""
     return f"attempts/{attempt_id}/"
 
 
-def in_order(cases: pd.DataFrame) -> pd.DataFrame:
+def sort_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """Cases in the order of networks, modes and precisions, and then by batch."""
     order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
     return cases.sort_values(
@@ -328,7 +332,7 @@ def in_order(cases: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
+def column_scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
     """The factor and the unit in which a column of this metric is printed: one for all, after its median."""
     unit = METRICS[name].unit
     middle = float(values.dropna().abs().median())
@@ -338,7 +342,7 @@ def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
         return (2**30, "GiB") if middle >= 2**30 else (2**20, "MiB")
     if unit not in ("s", "FLOP", "FLOP/s") and not unit.startswith("J/"):
         return 1.0, "" if unit == "1" else unit
-    factor, prefix = next((p for p in _PREFIXES if middle >= p[0]), _PREFIXES[-1])
+    factor, prefix = next((p for p in _SI_PREFIXES if middle >= p[0]), _SI_PREFIXES[-1])
     # Seconds have no thousands, counts and rates no thousandths.
     if (unit == "s" and factor > 1) or (unit in ("FLOP", "FLOP/s") and factor < 1):
         factor, prefix = 1.0, ""
@@ -347,7 +351,7 @@ def scale(name: str, values: pd.Series[float]) -> tuple[float, str]:
 
 def metric_column(name: str, values: pd.Series[float], significant: int, key: str = "", title: str = "") -> Column:
     """The column of a metric, all its `values` in one unit and with so many significant digits, percents with two."""
-    factor, unit = scale(name, values)
+    factor, unit = column_scale(name, values)
     short_title = _SHORT_TITLES.get(name, METRICS[name].title)
     significant = 2 if METRICS[name].unit == "%" else significant
     if name == "steps":
@@ -358,22 +362,22 @@ def metric_column(name: str, values: pd.Series[float], significant: int, key: st
         key or name,
         title or (f"{short_title} [{unit}]" if unit and not short_title.startswith(unit) else short_title),
         "right",
-        lambda cell: _in_unit(cell, factor, significant, most),
+        lambda cell: _number_in_unit(cell, factor, significant, most),
     )
 
 
-def _in_unit(cell: Cell, factor: float, significant: int, most: float) -> str:
+def _number_in_unit(cell: Cell, factor: float, significant: int, most: float) -> str:
     if not isinstance(cell, int | float):
         return units.MISSING
     return f"> {most:g}" if cell / factor > most else units.digits(cell / factor, significant)
 
 
-def _count(cell: Cell) -> str:
+def _count_runs(cell: Cell) -> str:
     """How many attempts a cell of `runs` names."""
     return str(len(str(cell).split()))
 
 
-def _record(cell: Cell) -> str:
+def _short_attempt_id(cell: Cell) -> str:
     """An attempt's id without its time, which is enough for `dlbench show`."""
     text = str(cell)
     return text.partition("-")[2] or text
@@ -383,9 +387,9 @@ def _show_count(cell: Cell) -> str:
     return shown_cell(int(cell)) if isinstance(cell, int | float) else units.MISSING
 
 
-def _number(value: object) -> float | None:
+def _to_number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and value == value else None
 
 
-def _text(value: object) -> str:
+def _text_or_dash(value: object) -> str:
     return value if isinstance(value, str) else units.MISSING

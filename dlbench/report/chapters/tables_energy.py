@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from dlbench.report.analysis.labels import axis_title, network, varying_axes
-from dlbench.report.chapters.tables import in_order, metric_column
+from dlbench.report.analysis.labels import axis_title, network_title, varying_axes
+from dlbench.report.chapters.tables import metric_column, sort_cases
 from dlbench.table import Cell, Column, Table
 
 #: Energies first, then the powers behind them, then what says how far to trust both.
@@ -22,14 +22,14 @@ _METRICS = (
 )
 
 
-def energies(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
+def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """One row per case that a meter saw; without rows where none did.
 
     Args:
         shown: cases as a report shows them.
         names: of the systems by `system_id`; with several each row says which.
     """
-    metered = in_order(shown[shown["average_power"].notna()])
+    metered = sort_cases(shown[shown["average_power"].notna()])
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(metered)]
     known = [name for name in _METRICS if metered[name].notna().any()]
     several = len(names) > 1
@@ -40,20 +40,22 @@ def energies(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     rows: list[list[Cell]] = []
     for case in metered.to_dict("records"):
         cells: list[Cell] = [names.get(case["system_id"], "unknown")] if several else []
-        cells += [network(case[axis]) if axis == "model" else case[axis] for axis in axes]
+        cells += [network_title(case[axis]) if axis == "model" else case[axis] for axis in axes]
         cells += [case[name] if case[name] == case[name] else None for name in known]
-        rows.append([*cells, *(_text(case[name]) for name in ("energy_source", "energy_scope", "energy_note"))])
+        rows.append(
+            [*cells, *(_text_or_empty(case[name]) for name in ("energy_source", "energy_scope", "energy_note"))]
+        )
     notes = [
         "Energies are gross: they include idle power, which is measured before each case. A missing value was not "
         "measured."
     ]
     partial = metered.loc[metered["flop_partial"].notna(), "model"]
     if len(partial) and "energy_per_gflop" in known:
-        names_of_partial = ", ".join(dict.fromkeys(network(name) for name in partial))
+        names_of_partial = ", ".join(dict.fromkeys(network_title(name) for name in partial))
         notes.append(f"Energy per FLOP is an upper bound for {names_of_partial}, because the FLOP count is partial.")
     noted = any(row[-1] for row in rows)
     return Table(columns if noted else columns[:-1], rows if noted else [row[:-1] for row in rows], notes=notes)
 
 
-def _text(value: object) -> str:
+def _text_or_empty(value: object) -> str:
     return value if isinstance(value, str) else ""

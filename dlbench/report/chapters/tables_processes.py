@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, varying_axes
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import in_order, numbered, over_processes
-from dlbench.table import Cell, Column, Table, width_of
+from dlbench.report.analysis.side_by_side import sort_cases, summarize_processes, with_case_numbers
+from dlbench.table import Cell, Column, Table, half_width_text
 
 
-def words(shown: pd.DataFrame) -> str:
+def interval_note(shown: pd.DataFrame) -> str:
     """What each ± of the table is, and at what confidence."""
     return (
-        f"One row per case. ±: half of the {levels.named(shown)} confidence interval of the mean over processes; the "
+        f"One row per case. ±: half of the {confidence_levels.levels_text(shown)} confidence interval of the "
+        f"mean over processes; the "
         f"mean of a repeated measurement should lie within it. One more run ±: the same for a single further process. "
         f"Within one run ±: half of each window's interval, median over processes. A case with fewer than three "
         f"processes has only the last one."
@@ -24,8 +25,8 @@ def words(shown: pd.DataFrame) -> str:
 
 def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table | None:
     """One row per case and system, its processes taken together; None where no case has several."""
-    processes = numbered(shown)
-    cases = in_order(over_processes(processes))
+    processes = with_case_numbers(shown)
+    cases = sort_cases(summarize_processes(processes))
     if cases.empty or cases["processes"].max() < 2:
         return None
     within = processes.groupby(["number", "system_id"])["step_time_half_width"].median()
@@ -34,28 +35,31 @@ def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> T
     columns += [Column(axis, axis_title(axis)) for axis in axes]
     columns += [
         Column("processes", "Processes", "right"),
-        Column("throughput", "Throughput", "right", lambda c: METRICS["throughput"].show(_number(c))),
-        Column("half_width", "±", "right", width_of),
-        Column("next_run", "One more run ±", "right", width_of),
-        Column("within", "Within one run ±", "right", width_of),
+        Column("throughput", "Throughput", "right", lambda c: METRICS["throughput"].show(_number_or_none(c))),
+        Column("half_width", "±", "right", half_width_text),
+        Column("next_run", "One more run ±", "right", half_width_text),
+        Column("within", "Within one run ±", "right", half_width_text),
         Column("groups", "Two groups", "left"),
     ]
     rows: list[list[Cell]] = []
     for case in cases.to_dict("records"):
         cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
-        cells += [network(str(case[a])) if a == "model" else _plain(case[a]) for a in axes]
+        cells += [network_title(str(case[a])) if a == "model" else _python_value(case[a]) for a in axes]
         groups = case["groups"] if isinstance(case["groups"], str) else ""
-        own = _number(within.get((case["number"], case["system_id"])))
-        cells += [int(case["processes"]), *(_number(case[name]) for name in ("throughput", "half_width", "next_run"))]
+        own = _number_or_none(within.get((case["number"], case["system_id"])))
+        cells += [
+            int(case["processes"]),
+            *(_number_or_none(case[name]) for name in ("throughput", "half_width", "next_run")),
+        ]
         rows.append([*cells, own, groups])
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     return Table(columns, rows)
 
 
-def _plain(cell: object) -> Cell:
+def _python_value(cell: object) -> Cell:
     return cell.item() if isinstance(cell, np.generic) else cell  # type: ignore[return-value]
 
 
-def _number(cell: object) -> float | None:
+def _number_or_none(cell: object) -> float | None:
     return float(cell) if isinstance(cell, int | float) and not np.isnan(cell) else None

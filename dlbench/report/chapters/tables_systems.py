@@ -8,19 +8,19 @@ from typing import Any
 import pandas as pd
 
 from dlbench import units
-from dlbench.report.analysis import levels, ranking
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, setting, varying_axes
+from dlbench.report.analysis import confidence_levels, ranking
+from dlbench.report.analysis.case_selection import fastest_cases
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
-from dlbench.report.analysis.selection import fastest
 from dlbench.report.chapters import tables
-from dlbench.table import Cell, Column, Table, digits_of, width_of
+from dlbench.table import Cell, Column, Table, digits_text, half_width_text
 
 #: Where a case failed on a system, its status stands in place of the number.
-Failures = Mapping[tuple[int, str], str]
+FailureTexts = Mapping[tuple[int, str], str]
 
 
-def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, failed: Failures) -> Table:
+def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, failed: FailureTexts) -> Table:
     """One metric over the shared cases: a row per case, a column per system, and ± where it is known.
 
     Args:
@@ -28,35 +28,35 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
         names: of the systems by `system_id`, in the order of the columns.
     """
     known = cases[cases[metric].notna()]
-    axes = _axes(known)
+    axes = _naming_axes(known)
     # To make dictionaries of rows costs time by the column.
     known = known[["number", "system_id", "processes", "protocol", *axes, metric, f"{metric}_low", f"{metric}_high"]]
-    present = _present(names, known)
-    unit = tables.scale(metric, known[metric])[1]
+    present = _systems_present(names, known)
+    unit = tables.column_scale(metric, known[metric])[1]
     columns = [Column(axis, axis_title(axis)) for axis in axes]
     with_spread = bool(known[f"{metric}_low"].notna().any())
     several = bool(known["processes"].gt(1).any())
     for i, system in enumerate(present, 1):
         title = f"{names[system]} [{unit}]" if unit else names[system]
-        columns.append(_values(f"system_{i}", title, metric, known[metric]))
-        columns += [Column(f"spread_{i}", "±", "right", width_of)] if with_spread else []
+        columns.append(_metric_column(f"system_{i}", title, metric, known[metric]))
+        columns += [Column(f"spread_{i}", "±", "right", half_width_text)] if with_spread else []
     columns += [Column("processes", "Processes", "right")] if several else []
     rows: list[list[Cell]] = []
     for number, case in known.groupby("number", sort=False):
         by_system = case.set_index("system_id").to_dict("index")
-        row: list[Cell] = _setting(case.iloc[0].to_dict(), axes)
+        row: list[Cell] = _setting_cells(case.iloc[0].to_dict(), axes)
         for system in present:
             found = by_system.get(system)
-            row.append(_number(found[metric]) if found else failed.get((int(str(number)), system)))
-            row += [_half_width(found, metric) if found else None] if with_spread else []
+            row.append(_number_or_none(found[metric]) if found else failed.get((int(str(number)), system)))
+            row += [_relative_half_width(found, metric) if found else None] if with_spread else []
         if several:
             row.append(", ".join(f"{by_system[s]['processes']:.0f}" if s in by_system else "0" for s in present))
         rows.append(row)
-    return Table(columns, rows, notes=_notes(with_spread, several, known))
+    return Table(columns, rows, notes=_spread_notes(with_spread, several, known))
 
 
-def speedups(
-    cases: pd.DataFrame, processes: pd.DataFrame, names: Mapping[str, str], base: str, failed: Failures
+def speedups_table(
+    cases: pd.DataFrame, processes: pd.DataFrame, names: Mapping[str, str], base: str, failed: FailureTexts
 ) -> Table:
     """Throughput over that of the system `base`, whose absolute figure stands beside it.
 
@@ -66,13 +66,13 @@ def speedups(
     """
     numbers = cases.loc[cases["system_id"] == base, "number"]
     shared = cases[cases["number"].isin(numbers)]
-    others = [s for s in _present(names, shared) if s != base]
-    axes = _axes(shared)
+    others = [s for s in _systems_present(names, shared) if s != base]
+    axes = _naming_axes(shared)
     throughput = METRICS["throughput"]
     columns = [Column(axis, axis_title(axis)) for axis in axes]
-    columns.append(_values("base", f"{names[base]} [{throughput.unit}]", "throughput", shared["throughput"]))
+    columns.append(_metric_column("base", f"{names[base]} [{throughput.unit}]", "throughput", shared["throughput"]))
     for i, system in enumerate(others, 1):
-        columns += [Column(f"speedup_{i}", f"{names[system]} [×]", "right", _times)]
+        columns += [Column(f"speedup_{i}", f"{names[system]} [×]", "right", _times_text)]
         columns += [Column(f"interval_{i}", "interval", "right")]
     shared = shared[["number", "system_id", *axes, "throughput"]]
     sides = dict(iter(processes[["number", "system_id", "step_time", "samples"]].groupby(["number", "system_id"])))
@@ -80,7 +80,7 @@ def speedups(
     unmeasured = False
     for number, case in shared.groupby("number", sort=False):
         first = case[case["system_id"] == base].iloc[0]
-        row: list[Cell] = [*_setting(first.to_dict(), axes), _number(first["throughput"])]
+        row: list[Cell] = [*_setting_cells(first.to_dict(), axes), _number_or_none(first["throughput"])]
         for system in others:
             side = sides.get((number, system))
             if side is None:
@@ -88,7 +88,7 @@ def speedups(
                 continue
             found = ranking.speedup(sides[number, base], side)
             unmeasured |= not found.is_measured
-            row += [found.ratio, _interval(found.low, found.high) if found.is_measured else None]
+            row += [found.ratio, _interval_text(found.low, found.high) if found.is_measured else None]
         rows.append(row)
     notes = [
         "Ratio of median step times per case; with several processes, ratio of their geometric means. This table has "
@@ -107,7 +107,7 @@ UNKNOWN_SPREAD = (
 )
 
 
-def winners(found: Mapping[str, Sequence[Standing]], cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
+def winners_table(found: Mapping[str, Sequence[Standing]], cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """Per network and mode the best system by each metric, with its margin over the next.
 
     Args:
@@ -118,17 +118,17 @@ def winners(found: Mapping[str, Sequence[Standing]], cases: pd.DataFrame, names:
     metrics = [metric for metric, standings in found.items() if standings]
     by_case = {(metric, s.number): s for metric in metrics for s in found[metric]}
     columns = [Column("model", "Network"), Column("mode", "Mode"), Column("setting", "Setting")]
-    columns += [Column(metric, _WON_BY.get(metric, METRICS[metric].title)) for metric in metrics]
+    columns += [Column(metric, _WINNER_TITLES.get(metric, METRICS[metric].title)) for metric in metrics]
     axes = ["precision", "batch_size", *varying_axes(shared)]
     rows: list[list[Cell]] = []
     for case in shared.to_dict("records"):
-        row: list[Cell] = [network(str(case["model"])), case["mode"], setting(case, axes)]
-        row += [_verdict(by_case.get((metric, case["number"])), names) for metric in metrics]
+        row: list[Cell] = [network_title(str(case["model"])), case["mode"], setting_label(case, axes)]
+        row += [_winner_cell(by_case.get((metric, case["number"])), names) for metric in metrics]
         rows.append(row)
     return Table(columns, rows)
 
 
-_WON_BY = {
+_WINNER_TITLES = {
     "throughput": "Fastest",
     "energy_per_image": "Least energy",
     "memory_allocated": "Least memory",
@@ -139,55 +139,57 @@ _WON_BY = {
 }
 
 
-def at_best(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
+def best_settings_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """Each network and mode on each system at the fastest setting that was measured there; settings may differ."""
-    best = fastest(shown[shown["throughput"].notna()], ["model", "mode", "system_id"], limit=None)
-    present = _present(names, best)
+    best = fastest_cases(shown[shown["throughput"].notna()], ["model", "mode", "system_id"], limit=None)
+    present = _systems_present(names, best)
     axes = ["precision", "batch_size", *(a for a in varying_axes(best) if a not in ("device", "repeat"))]
     best = best[["model", "mode", "system_id", "throughput", *axes]]
     columns = [Column("model", "Network"), Column("mode", "Mode")]
     for i, system in enumerate(present, 1):
         columns.append(
-            _values(f"system_{i}", f"{names[system]} [{METRICS['throughput'].unit}]", "throughput", best["throughput"])
+            _metric_column(
+                f"system_{i}", f"{names[system]} [{METRICS['throughput'].unit}]", "throughput", best["throughput"]
+            )
         )
         columns.append(Column(f"setting_{i}", "at"))
     rows: list[list[Cell]] = []
     for (model, mode), case in best.groupby(["model", "mode"], sort=False):
         by_system = case.set_index("system_id").to_dict("index")
-        row: list[Cell] = [network(str(model)), str(mode)]
+        row: list[Cell] = [network_title(str(model)), str(mode)]
         for system in present:
             found = by_system.get(system)
-            row += [_number(found["throughput"]), setting(found, axes)] if found else [None, None]
+            row += [_number_or_none(found["throughput"]), setting_label(found, axes)] if found else [None, None]
         rows.append(row)
     return Table(columns, rows)
 
 
-def _verdict(standing: Standing | None, names: Mapping[str, str]) -> str:
+def _winner_cell(standing: Standing | None, names: Mapping[str, str]) -> str:
     if standing is None:
         return units.MISSING
     best, second = names[standing.best], names[standing.runner_up]
     if standing.outcome != ranking.BETTER:
         equal = abs(standing.ratio - 1) < 0.0005 and standing.low is None
-        return f"{best}, {second}: {standing.words}" + ("" if equal else f"\n{standing.margin}")
+        return f"{best}, {second}: {standing.outcome_text}" + ("" if equal else f"\n{standing.margin}")
     return f"{best}\n{standing.margin} against {second}"
 
 
-def _axes(cases: pd.DataFrame) -> list[str]:
+def _naming_axes(cases: pd.DataFrame) -> list[str]:
     """The axes that name a row; the repeat is in the number of processes, the device in the system."""
     return [*MAIN_AXES, *(axis for axis in varying_axes(cases) if axis not in ("repeat", "device"))]
 
 
-def _present(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]:
+def _systems_present(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]:
     there = set(cases["system_id"])
     return [system for system in names if system in there]
 
 
-def _setting(case: Mapping[Any, Any], axes: Sequence[str]) -> list[Cell]:
-    return [network(str(case[axis])) if axis == "model" else case[axis] for axis in axes]
+def _setting_cells(case: Mapping[Any, Any], axes: Sequence[str]) -> list[Cell]:
+    return [network_title(str(case[axis])) if axis == "model" else case[axis] for axis in axes]
 
 
-def _values(key: str, title: str, metric: str, values: pd.Series[float]) -> Column:
-    factor, _ = tables.scale(metric, values)
+def _metric_column(key: str, title: str, metric: str, values: pd.Series[float]) -> Column:
+    factor, _ = tables.column_scale(metric, values)
     significant = 2 if METRICS[metric].unit == "%" else 3
 
     def show(cell: Cell) -> str:
@@ -198,14 +200,14 @@ def _values(key: str, title: str, metric: str, values: pd.Series[float]) -> Colu
     return Column(key, title, "right", show)
 
 
-def _half_width(case: Mapping[Any, Any], metric: str) -> float | None:
-    return _number((case[f"{metric}_high"] - case[f"{metric}_low"]) / 2 / case[metric])
+def _relative_half_width(case: Mapping[Any, Any], metric: str) -> float | None:
+    return _number_or_none((case[f"{metric}_high"] - case[f"{metric}_low"]) / 2 / case[metric])
 
 
-def _notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
+def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
     if not with_spread:
         return []
-    level = levels.named(cases)
+    level = confidence_levels.levels_text(cases)
     one = f"half-width of the confidence interval of the median step, at {level}"
     if not several:
         return [f"±: {one}, within the single process of each system."]
@@ -215,15 +217,15 @@ def _notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
     ]
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def _interval_text(low: float | None, high: float | None) -> str:
     return f"{low:.2f} to {high:.2f}" if low is not None and high is not None else ""
 
 
-def _times(cell: Cell) -> str:
+def _times_text(cell: Cell) -> str:
     if isinstance(cell, str):
         return cell
-    return digits_of(cell)
+    return digits_text(cell)
 
 
-def _number(value: Any) -> float | None:
+def _number_or_none(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and value == value else None

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from dlbench import units
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import network
-from dlbench.report.analysis.tuning import Tuned, heading, searches, title
+from dlbench.report.analysis.labels import network_title
+from dlbench.report.analysis.tuning import TuningResult, find_searches, goal_heading, title
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_tuning import waterfall
 from dlbench.suites.levers import Change
 from dlbench.table import Cell, Column, Table
 
-_WORDS = (
+_INTRODUCTION = (
     "`dlbench tune` searched for the fastest correct setting, in short windows. The ratio of a lever is its gain on "
     "top of the levers above it. `dlbench ab` compares two settings with an interval."
 )
@@ -22,10 +22,10 @@ _WORDS = (
 
 def tuning(content: Content) -> Section:
     """As shipped and as tuned; without blocks where nothing was tuned."""
-    found = list(searches(content.shown))
+    found = list(find_searches(content.shown))
     if not found:
         return Section("tuning", "As shipped and as tuned")
-    blocks = [Block(words=_WORDS)]
+    blocks = [Block(words=_INTRODUCTION)]
     for number, one in enumerate(found, 1):
         name = title(one.first)
         plot = waterfall(one.changes, one.shipped, name, one.goal, one.unit, one.records)
@@ -33,7 +33,7 @@ def tuning(content: Content) -> Section:
         heading = f"{name}: {content.system_names.get(one.system_id, 'unknown')}, {one.num_settings} settings"
         blocks.append(Block(heading=heading, plot=plot))
         blocks.append(Block(table=tuning_table(one.changes, one.shipped, one.goal, one.unit)))
-    return Section("tuning", "As shipped and as tuned", blocks, " ".join(map(_finding, found)))
+    return Section("tuning", "As shipped and as tuned", blocks, " ".join(map(_tuning_finding, found)))
 
 
 def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str, title: str = "") -> Table:
@@ -45,7 +45,7 @@ def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str
     """
     columns = [
         Column("change", "Setting"),
-        Column("figure", heading(goal, unit), "right"),
+        Column("figure", goal_heading(goal, unit), "right"),
         Column("ratio", "Gives", "right", lambda cell: "" if cell is None else f"x {units.digits(float(cell), 3)}"),
         Column("total", "In all", "right", lambda cell: f"x {units.digits(float(cell or 0.0), 3)}"),
     ]
@@ -55,8 +55,8 @@ def tuning_table(changes: Sequence[Change], shipped: float, goal: str, unit: str
     return Table(columns, rows, title, notes)
 
 
-def _finding(one: Tuned) -> str:
-    name = f"{network(one.first.model)} in {one.first.mode}"
+def _tuning_finding(one: TuningResult) -> str:
+    name = f"{network_title(one.first.model)} in {one.first.mode}"
     if not one.changes:
         return f"{name}: no setting was better than the one as shipped."
     ratio = units.digits(one.changes[-1].after / one.shipped, 3)

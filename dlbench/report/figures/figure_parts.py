@@ -11,35 +11,35 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlbench.report.analysis.labels import network, network_order, setting
+from dlbench.report.analysis.labels import network_order, network_title, setting_label
 from dlbench.report.figures import figure_style as look
 from dlbench.suites.case import MODES, PRECISIONS
 
 #: What bars are, wherever cases are drawn with theirs.
-INTERVAL_WORDS = (
+INTERVAL_CAPTION = (
     "Bars: the interval of the median step; with two processes, the range of both intervals; with more, the interval "
     "of the mean."
 )
 #: So many of what is not drawn are named.
 _MAX_NAMED = 8
 #: Words beside a point or a bar.
-SMALL: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
+SMALL_TEXT_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look.MUTED}
 
 
-def not_drawn(cases: pd.DataFrame, limit: int) -> str:
+def not_drawn_sentence(cases: pd.DataFrame, limit: int) -> str:
     """The networks for which a figure of so many has no room, as a sentence; "" where all are drawn."""
-    left = [network(name) for name in network_order(cases["model"])[limit:]]
+    left = [network_title(name) for name in network_order(cases["model"])[limit:]]
     more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
     return f" Not drawn: {', '.join(left[:_MAX_NAMED])}{more}; see the tables." if left else ""
 
 
-def interval_words(level: str) -> str:
+def interval_caption(level: str) -> str:
     """What bars are, and at what confidence.
 
     Args:
-        level: the confidence of the intervals, as `dlbench.report.analysis.levels` names it.
+        level: the confidence of the intervals, as `dlbench.report.analysis.confidence_levels` names it.
     """
-    return f"{INTERVAL_WORDS} Confidence: {level}."
+    return f"{INTERVAL_CAPTION} Confidence: {level}."
 
 
 def time_scale(values: pd.Series[float]) -> tuple[float, str]:
@@ -48,51 +48,56 @@ def time_scale(values: pd.Series[float]) -> tuple[float, str]:
     return (1.0, "s") if top >= 2 else (1e-3, "ms") if top >= 2e-3 else (1e-6, "µs")
 
 
-def name_rows(axes: Axes, shown: pd.DataFrame, by: Sequence[str]) -> None:
+def label_rows(axes: Axes, shown: pd.DataFrame, by: Sequence[str]) -> None:
     """Name the rows of a figure that has one row per case."""
     labels = []
     for case in shown.to_dict("records"):
-        rest = setting(case, [a for a in by if a != "model" and shown[a].nunique() > 1])
-        name = look.plain(network(str(case["model"])), 26)
+        rest = setting_label(case, [a for a in by if a != "model" and shown[a].nunique() > 1])
+        name = look.drawable_text(network_title(str(case["model"])), 26)
         labels.append(f"{name} · {rest}" if rest else name)
     axes.set_yticks(range(len(shown)), labels)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     look.clear_frame(axes)
 
 
-def height_of(num_rows: int, per_row: float = 0.27) -> float:
+def figure_height(num_rows: int, per_row: float = 0.27) -> float:
     return 1.25 + per_row * num_rows
 
 
-def of_modes(shown: pd.DataFrame, per_row: float = 0.42) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+def panel_per_mode(shown: pd.DataFrame, per_row: float = 0.42) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with a panel per mode, rows named by network and setting; gives each panel with its cases.
 
     Args:
         shown: one case per network and mode.
     """
     panels = [own for mode in MODES if len(own := shown[shown["mode"] == mode])]
-    figure = look.new_figure(height_of(max(map(len, panels)), per_row))
+    figure = look.new_figure(figure_height(max(map(len, panels)), per_row))
     found = list(figure.subplots(1, len(panels), sharex=True, squeeze=False)[0])
     for axes, own in zip(found, panels, strict=True):
-        axes.set_title(work(own))
-        axes.set_yticks(range(len(own)), [_row_name(case) for case in own.to_dict("records")])
+        axes.set_title(panel_title(own))
+        axes.set_yticks(range(len(own)), [_row_label(case) for case in own.to_dict("records")])
         axes.set_ylim(len(own) - 0.5, -0.5)
         look.clear_frame(axes)
     return figure, list(zip(found, panels, strict=True))
 
 
-def _row_name(case: Mapping[Hashable, Any]) -> str:
-    return f"{look.plain(network(str(case['model'])), 26)}\n{setting(case, ['precision', 'batch_size'])}"
+def _row_label(case: Mapping[Hashable, Any]) -> str:
+    return (
+        f"{look.drawable_text(network_title(str(case['model'])), 26)}\n"
+        f"{setting_label(case, ['precision', 'batch_size'])}"
+    )
 
 
-def work(cases: pd.DataFrame) -> str:
+def panel_title(cases: pd.DataFrame) -> str:
     """The title of a panel: "Training · fp32, amp_bf16"."""
     modes = " and ".join(mode for mode in MODES if (cases["mode"] == mode).any())
     precisions = ", ".join(p for p in PRECISIONS if (cases["precision"] == p).any())
     return f"{modes[:1].upper()}{modes[1:]} · {precisions}"
 
 
-def stack(axes: Axes, values: pd.DataFrame, colours: dict[str, str], ids: Sequence[Sequence[str]] = ()) -> None:
+def draw_stacked_bars(
+    axes: Axes, values: pd.DataFrame, colours: dict[str, str], ids: Sequence[Sequence[str]] = ()
+) -> None:
     """Stacked bars, a row each; `ids` holds the `gid` of each part, row by row."""
     start = np.zeros(len(values))
     for number, (name, colour) in enumerate(colours.items()):
@@ -103,7 +108,7 @@ def stack(axes: Axes, values: pd.DataFrame, colours: dict[str, str], ids: Sequen
         start = start + width
 
 
-def grid(count: int, height: float, per_row: int = 3, **sharing: Any) -> tuple[Figure, list[Axes]]:
+def panel_grid(count: int, height: float, per_row: int = 3, **sharing: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `count` panels, `per_row` to a row."""
     columns = min(per_row, count)
     num_rows = math.ceil(count / columns)
@@ -125,20 +130,23 @@ def label_outer(panels: Sequence[Axes], x: str, y: str, per_row: int = 3) -> Non
             axes.tick_params(labelbottom=True)
 
 
-def precision_marks(cases: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def precision_markers(cases: pd.DataFrame) -> dict[str, dict[str, Any]]:
     return {p: {"color": look.PRECISION_COLOURS[p]} for p in PRECISIONS if (cases["precision"] == p).any()}
 
 
-def system_marks(names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+def system_markers(names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Colour and shape of each system by `system_id`; the shape tells more systems apart than there are colours."""
     marks = {}
     for i, system in enumerate(names):
-        marks[system] = {"color": _COLOURS[i % len(_COLOURS)], "marker": _SHAPES[i % len(_SHAPES)]}
+        marks[system] = {
+            "color": _SYSTEM_COLOURS[i % len(_SYSTEM_COLOURS)],
+            "marker": _MARKER_SHAPES[i % len(_MARKER_SHAPES)],
+        }
     return marks
 
 
-_COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.PINK, look.ORANGE, look.SKY, look.INK)
-_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
+_SYSTEM_COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.PINK, look.ORANGE, look.SKY, look.INK)
+_MARKER_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
 
 
 def system_legend(
@@ -150,16 +158,16 @@ def system_legend(
     """The marks of the systems under their names, and `more` entries behind them."""
     titles: dict[str, dict[str, Any]] = {}
     for system, name in names.items():
-        title = look.plain(name)
+        title = look.drawable_text(name)
         # Long names may be the same once they are cut.
         while title in titles:
             title += "\u200a·"
         titles[title] = marks[system]
-    look.legend(figure, titles | dict(more or {}))
+    look.add_legend(figure, titles | dict(more or {}))
 
 
 def precision_legend(figure: Figure, cases: pd.DataFrame) -> None:
     """The colours of the precisions, where there is more than one."""
-    marks = precision_marks(cases)
+    marks = precision_markers(cases)
     if len(marks) > 1:
-        look.legend(figure, marks)
+        look.add_legend(figure, marks)

@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from dlbench.report.analysis.labels import short
+from dlbench.report.analysis.labels import shorten
 from dlbench.report.figures import pdf_fonts
 
 INK, MUTED, GRID, PAPER = "#1f2933", "#5f6b7a", "#dfe4ea", "#ffffff"
@@ -36,7 +36,7 @@ BLUE, SKY, GREEN, ORANGE, VERMILION, PINK, GREY = (
 )
 PRECISION_COLOURS = {"fp32": BLUE, "tf32": ORANGE, "amp_bf16": GREEN, "amp_fp16": PINK, "bf16": SKY, "fp16": VERMILION}
 #: All figures are as wide as this [inch], so that their texts are of one size on the page.
-WIDTH = 9.0
+FIGURE_WIDTH = 9.0
 
 _STYLE: Any = {
     "font.family": ["DejaVu Sans"],
@@ -81,7 +81,7 @@ _STYLE: Any = {
     "path.simplify": True,
 }
 #: Each figure is written in these formats, with metadata that tell no date and no version.
-FORMATS: dict[str, dict[str, str | None]] = {
+FILE_FORMATS: dict[str, dict[str, str | None]] = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
     "png": {"Software": None},
@@ -89,7 +89,7 @@ FORMATS: dict[str, dict[str, str | None]] = {
 
 
 @contextmanager
-def style() -> Iterator[None]:
+def plot_style() -> Iterator[None]:
     """Within this context figures are made and saved in the house style, whatever a user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -102,44 +102,44 @@ class NotebookFigure(Figure):
 
     def _repr_png_(self) -> bytes:
         content = io.BytesIO()
-        with style():
+        with plot_style():
             self.savefig(content, format="png", dpi=110)
         return content.getvalue()
 
 
 def new_figure(height: float) -> Figure:
     """An empty figure of the common width and the given height [inch]; its parts make room for each other."""
-    figure = NotebookFigure(figsize=(WIDTH, height), layout="constrained")
+    figure = NotebookFigure(figsize=(FIGURE_WIDTH, height), layout="constrained")
     engine: Any = figure.get_layout_engine()
     engine.set(w_pad=0.06, h_pad=0.06, wspace=0.04, hspace=0.06)
     return figure
 
 
-def lay_out(figure: Figure) -> None:
+def compute_layout(figure: Figure) -> None:
     """Give the parts of a figure their places, as drawing would, but draw nothing."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
 
 
-def save(figure: Figure, folder: Path, name: str) -> str:
-    """Write `figure` as SVG, PNG and PDF into `folder`; gives the text of the SVG. To be called within `style`."""
+def save_figure(figure: Figure, folder: Path, name: str) -> str:
+    """Write `figure` as SVG, PNG and PDF into `folder`; gives the text of the SVG. To be called within `plot_style`."""
     # Laid out once, so that all three look the same, and without an engine that would do it again.
-    lay_out(figure)
+    compute_layout(figure)
     figure.set_layout_engine(None)
     folder.mkdir(parents=True, exist_ok=True)
-    with pdf_fonts.shared():
-        for extension, metadata in FORMATS.items():
+    with pdf_fonts.shared_fonts():
+        for extension, metadata in FILE_FORMATS.items():
             figure.savefig(folder / f"{name}.{extension}", metadata=metadata, dpi=170)
     return (folder / f"{name}.svg").read_text(encoding="utf-8")
 
 
-def save_all(figures: Mapping[str, Figure], folder: Path) -> dict[str, str]:
-    """`save` of several figures by their names."""
-    return {name: save(figure, folder, name) for name, figure in figures.items()}
+def save_figures(figures: Mapping[str, Figure], folder: Path) -> dict[str, str]:
+    """`save_figure` of several figures by their names."""
+    return {name: save_figure(figure, folder, name) for name, figure in figures.items()}
 
 
-def for_page(svg: str, name: str, label: str) -> str:
+def svg_for_page(svg: str, name: str, label: str) -> str:
     """`svg` for use inside a page: without prolog, its ids made unique by `name`, its neutral colours left to the page.
 
     Args:
@@ -148,7 +148,7 @@ def for_page(svg: str, name: str, label: str) -> str:
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg)
-    svg = _compact(svg.replace("xlink:href", "href"))
+    svg = _compact_svg(svg.replace("xlink:href", "href"))
     svg = re.sub(r'(\sid="|\shref="#|url\(#)', rf"\g<1>{name}-", svg)
     for variable, colour in (
         ("ink", INK),
@@ -164,21 +164,21 @@ def for_page(svg: str, name: str, label: str) -> str:
     return svg.replace('role="img">', f'role="img" aria-label="{label}">', 1)
 
 
-def _compact(svg: str) -> str:
+def _compact_svg(svg: str) -> str:
     """`svg` in fewer bytes: no indents, a hundredth of a point is enough, and only marks and what is used have ids."""
     svg = re.sub(r'<g id="(?!mark-)[^"]*">', "<g>", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
     # The page names the font once.
     svg = svg.replace("font-family: 'DejaVu Sans'; ", "")
-    svg = re.sub(r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*', lambda found: _DECIMALS.sub(r"\1", found[0]), svg)
+    svg = re.sub(r'(?<= d=")[^"]*|(?<= [xy]=")[^"]*', lambda found: _EXTRA_DECIMALS.sub(r"\1", found[0]), svg)
     return re.sub(r" *\n *", "\n", svg)
 
 
 #: What follows the second decimal of a number.
-_DECIMALS = re.compile(r"(\.\d\d)\d+")
+_EXTRA_DECIMALS = re.compile(r"(\.\d\d)\d+")
 
 
-def legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
+def add_legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
     """Names with their marks above all panels, in one line if they fit; `entries` maps names to properties of marks."""
     common: dict[str, Any] = {"ls": "none", "marker": "o", "markersize": 6}
     handles = [Line2D([], [], **(common | mark)) for mark in entries.values()]
@@ -186,7 +186,7 @@ def legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
     look: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.6, "handlelength": 1.4}
     if len(entries) > 5:
         look |= {"columnspacing": 0.9, "handlelength": 1.0, "fontsize": 8.0}
-    names = [plain(name) for name in entries]
+    names = [drawable_text(name) for name in entries]
     line = _LEGEND_LINE if len(entries) > 5 else _LEGEND_LINE - 25
     fits = sum(len(name) + 5 for name in names) <= line
     ncols = len(names) if fits else max(1, line // (max(map(len, names)) + 5))
@@ -197,14 +197,14 @@ def legend(figure: Figure, entries: dict[str, dict[str, Any]]) -> None:
 _LEGEND_LINE = 150
 
 
-def squares(entries: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """The marks of stacked bars, for `legend`: names with colours."""
+def square_markers(entries: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """The marks of stacked bars, for `add_legend`: names with colours."""
     return {name: {"marker": "s", "color": colour, "markersize": 7} for name, colour in entries.items()}
 
 
-def plain(text: str, limit: int = 34) -> str:
+def drawable_text(text: str, limit: int = 34) -> str:
     """`text` cut to `limit` characters, with a box for each character that the figures' font lacks."""
-    return "".join(c if _has_glyph(c) else "□" for c in short(" ".join(text.split()), limit))
+    return "".join(c if _has_glyph(c) else "□" for c in shorten(" ".join(text.split()), limit))
 
 
 @cache

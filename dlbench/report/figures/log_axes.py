@@ -34,7 +34,7 @@ class AxisUnit:
         return f"{title} [{self.name}]" if self.name else title
 
 
-def unit_of(values: Iterable[float], unit: str) -> AxisUnit:
+def axis_unit(values: Iterable[float], unit: str) -> AxisUnit:
     """The unit for an axis that holds `values`: the prefix is that of the middle of the axis.
 
     Args:
@@ -43,7 +43,7 @@ def unit_of(values: Iterable[float], unit: str) -> AxisUnit:
     """
     known = [value for value in values if 0 < value < math.inf]
     middle = math.sqrt(min(known)) * math.sqrt(max(known)) if known else 1.0
-    factor, prefix = units.prefix_of(middle, unit)
+    factor, prefix = units.si_prefix(middle, unit)
     return AxisUnit(factor, f"{prefix}{unit}")
 
 
@@ -61,7 +61,7 @@ class _RoundTicks(LogLocator):
         return found
 
 
-def log_axis(axes: Axes, which: str, unit: AxisUnit | None = None) -> None:
+def make_log_axis(axes: Axes, which: str, unit: AxisUnit | None = None) -> None:
     """Make the axis "x" or "y" logarithmic, with plain numbers at powers of ten, or at rounds between."""
     axis: Any = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")

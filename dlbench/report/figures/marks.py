@@ -20,7 +20,7 @@ class Marks:
         self.found[gid] = Mark(text, series, record)
         return gid
 
-    def of_case(self, case: Mapping[Any, Any], text: str, series: str = "") -> str:
+    def add_case(self, case: Mapping[Any, Any], text: str, series: str = "") -> str:
         """`add` for a row of cases, whose first record it leads to."""
         records = case.get("records")
         return self.add(text, series, records[0] if isinstance(records, tuple) and records else "")

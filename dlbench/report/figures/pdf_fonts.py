@@ -17,62 +17,62 @@ from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from matplotlib import font_manager
 from matplotlib.backends import _backend_pdf_ps
 
-from dlbench.units import GROUP
+from dlbench.units import GROUP_SEPARATOR
 
 #: What a figure may well hold; another character costs it a cut of its own. The last are ligatures.
-_USUAL = string.printable.strip() + f" {GROUP}–—…×±·µ≤≥≈∞−→²³√▸▾□€°" + "ﬀﬁﬂﬃﬄ"
+_USUAL_CHARACTERS = string.printable.strip() + f" {GROUP_SEPARATOR}–—…×±·µ≤≥≈∞−→²³√▸▾□€°" + "ﬀﬁﬂﬃﬄ"
 
 #: A font file with some glyphs, and where each of them is in it.
-Cut = tuple[bytes, dict[int, int]]
+FontSubset = tuple[bytes, dict[int, int]]
 
-_cut: Any = getattr(_backend_pdf_ps, "get_glyphs_subset", None)
-_known = _cut is not None and hasattr(_backend_pdf_ps, "SubsetResults")
-_made: dict[tuple[str, frozenset[int]], Cut] = {}
+_matplotlib_subset: Any = getattr(_backend_pdf_ps, "get_glyphs_subset", None)
+_is_supported = _matplotlib_subset is not None and hasattr(_backend_pdf_ps, "SubsetResults")
+_subset_cache: dict[tuple[str, frozenset[int]], FontSubset] = {}
 
 
 @contextmanager
-def shared() -> Iterator[None]:
+def shared_fonts() -> Iterator[None]:
     """Within this context the figures that this process saves share their cut fonts."""
-    if not _known:
+    if not _is_supported:
         yield
         return
     _backend_pdf_ps.get_glyphs_subset = _subset  # type: ignore[assignment]
     try:
         yield
     finally:
-        _backend_pdf_ps.get_glyphs_subset = _cut
+        _backend_pdf_ps.get_glyphs_subset = _matplotlib_subset
 
 
-def usual() -> dict[tuple[str, frozenset[int]], Cut]:
-    """The cuts that do for most figures; another process may make them, for `remember`."""
-    for weight in ("normal", "bold") if _known else ():
+def usual_subsets() -> dict[tuple[str, frozenset[int]], FontSubset]:
+    """The cuts that do for most figures; another process may make them, for `remember_subsets`."""
+    for weight in ("normal", "bold") if _is_supported else ():
         file = font_manager.findfont(font_manager.FontProperties(family=["DejaVu Sans"], weight=weight))
-        _made_of(file, _usual(file))
-    return _made
+        _cached_subset(file, _usual_glyphs(file))
+    return _subset_cache
 
 
-def remember(cuts: dict[tuple[str, frozenset[int]], Cut]) -> None:
+def remember_subsets(cuts: dict[tuple[str, frozenset[int]], FontSubset]) -> None:
     """Use these cuts from now on."""
-    _made.update(cuts)
+    _subset_cache.update(cuts)
 
 
 def _subset(file: Any, glyphs: Iterable[int]) -> AbstractContextManager[Any]:
     """As matplotlib's: the font with these glyphs and the usual ones, and where each of them is in it."""
-    font, places = _made_of(file, _usual(file) | frozenset(glyphs))
+    font, places = _cached_subset(file, _usual_glyphs(file) | frozenset(glyphs))
     return _backend_pdf_ps.SubsetResults(TTFont(BytesIO(font), recalcTimestamp=False), places)._as_cm()
 
 
-def _made_of(file: Any, glyphs: frozenset[int]) -> Cut:
+def _cached_subset(file: Any, glyphs: frozenset[int]) -> FontSubset:
     key = str(file), glyphs
-    if key not in _made:
-        with _cut(file, set(glyphs)) as made:
+    if key not in _subset_cache:
+        with _matplotlib_subset(file, set(glyphs)) as made:
             font = BytesIO()
             made.font.save(font, reorderTables=False)
-            _made[key] = font.getvalue(), made.glyph_index_map
-    return _made[key]
+            _subset_cache[key] = font.getvalue(), made.glyph_index_map
+    return _subset_cache[key]
 
 
 @cache
-def _usual(file: Any) -> frozenset[int]:
+def _usual_glyphs(file: Any) -> frozenset[int]:
     font = font_manager.get_font(file)
-    return frozenset(font.get_char_index(ord(character)) for character in _USUAL)
+    return frozenset(font.get_char_index(ord(character)) for character in _USUAL_CHARACTERS)

@@ -9,10 +9,10 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.log_axes import log_axis, unit_of
+from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 
 _COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.ORANGE, look.PINK, look.SKY)
-_MARKS = "os^Dv<"
+_MARKER_SHAPES = "os^Dv<"
 
 
 def all_reduce(rows: pd.DataFrame) -> Plot:
@@ -28,20 +28,20 @@ def all_reduce(rows: pd.DataFrame) -> Plot:
         return Plot("all_reduce", "No all-reduce over several ranks has a usable time.")
     figure = look.new_figure(3.6)
     axes = figure.subplots()
-    size, speed = unit_of(known["size_bytes"], "B"), unit_of(known["bus_bytes_per_s"], "B/s")
-    log_axis(axes, "x", size)
-    log_axis(axes, "y", speed)
+    size, speed = axis_unit(known["size_bytes"], "B"), axis_unit(known["bus_bytes_per_s"], "B/s")
+    make_log_axis(axes, "x", size)
+    make_log_axis(axes, "y", speed)
     entries: dict[str, dict[str, Any]] = {}
     groups: list[tuple[Any, pd.DataFrame]] = list(known.groupby(by))
     for number, ((nodes, ranks, backend), line) in enumerate(groups[: len(_COLOURS)]):
         line = line.sort_values("size_bytes")
-        mark: dict[str, Any] = {"color": _COLOURS[number], "marker": _MARKS[number], "markersize": 4.5}
+        mark: dict[str, Any] = {"color": _COLOURS[number], "marker": _MARKER_SHAPES[number], "markersize": 4.5}
         axes.plot(line["size_bytes"], line["bus_bytes_per_s"], lw=1.2, **mark)
-        entries[f"{ranks} ranks on {units.counted(nodes, 'node')}, {backend}"] = mark
+        entries[f"{ranks} ranks on {units.count_text(nodes, 'node')}, {backend}"] = mark
     axes.set_xlabel(size.label("Message"))
     axes.set_ylabel(speed.label("Bus bandwidth"))
     axes.set_title("All-reduce · fp32")
-    look.legend(figure, entries)
+    look.add_legend(figure, entries)
     words = (
         "All-reduces of fp32 sums. Bus bandwidth = 2(n-1)/n x message size / median time of the slowest rank; compare "
         "it with the bandwidth of a link. Small messages are limited by latency, large ones by bandwidth."

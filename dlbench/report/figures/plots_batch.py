@@ -10,31 +10,31 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.case_selection import fastest_cases, records_of
+from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.selection import fastest, records_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    grid,
-    interval_words,
+    interval_caption,
     label_outer,
-    precision_marks,
+    panel_grid,
+    panel_title,
+    precision_markers,
     system_legend,
-    system_marks,
-    work,
+    system_markers,
 )
-from dlbench.report.figures.log_axes import log_axis
+from dlbench.report.figures.log_axes import make_log_axis
 from dlbench.report.figures.marks import Marks
-from dlbench.report.figures.plots_dots import Hue, told_of
+from dlbench.report.figures.plots_dots import Hue, tooltip_text
 from dlbench.suites.case import MODES, PRECISIONS
 from dlbench.table import Cell, Column, Table
 
 #: The knee of a curve is its smallest batch with at least this share of its best throughput.
 KNEE_SHARE = 0.95
-KNEE_WORDS = f"A ring marks the knee: the smallest batch that reaches {KNEE_SHARE:.0%} of the best throughput".replace(
-    "%", " %"
+KNEE_CAPTION = (
+    f"A ring marks the knee: the smallest batch that reaches {KNEE_SHARE:.0%} of the best throughput".replace("%", " %")
 )
 _MAX_PANELS = 16
 
@@ -42,24 +42,26 @@ _MAX_PANELS = 16
 def batch_curves(cases: pd.DataFrame) -> Plot:
     """Throughput over the batch per device of one system, one panel per network and mode, one line per precision."""
     known = cases[cases["throughput"].notna()]
-    shown = _of_one_setting(known)
+    shown = _one_setting_per_curve(known)
     if shown.empty:
         return Plot("batch_curves", "No network ran with several batch sizes at the same setting.")
-    marks = {name: mark | {"marker": "o"} for name, mark in precision_marks(shown).items()}
-    plot = _drawn(shown, Hue("precision", marks))
+    marks = {name: mark | {"marker": "o"} for name, mark in precision_markers(shown).items()}
+    plot = _draw_panels(shown, Hue("precision", marks))
     assert plot.figure
-    look.legend(plot.figure, marks)
-    bars = interval_words(levels.named(shown))
+    look.add_legend(plot.figure, marks)
+    bars = interval_caption(confidence_levels.levels_text(shown))
     left = (
         ""
         if len(shown) == len(known)
         else " A line shows one setting: the fastest of those that ran with several batch sizes."
     )
-    words = f"Throughput over the batch per device. {bars} {KNEE_WORDS} of the line.{left}" + _not_drawn(shown)
+    words = f"Throughput over the batch per device. {bars} {KNEE_CAPTION} of the line.{left}" + _not_drawn_sentence(
+        shown
+    )
     return replace(plot, caption=words, records=records_of(shown))
 
 
-def _of_one_setting(known: pd.DataFrame) -> pd.DataFrame:
+def _one_setting_per_curve(known: pd.DataFrame) -> pd.DataFrame:
     """Of each network, mode and precision the fastest setting with the most batch sizes, where it has several."""
     line = ["model", "mode", "precision"]
     settings = [*line, *varying_axes(known)]
@@ -67,7 +69,7 @@ def _of_one_setting(known: pd.DataFrame) -> pd.DataFrame:
     reach = groups.agg(batches=("batch_size", "nunique"), best=("throughput", "max")).reset_index()
     reach = reach[reach["batches"] > 1].sort_values(["batches", "best"], ascending=False, kind="stable")
     chosen = reach.drop_duplicates(line)[settings]
-    return fastest(known.merge(chosen, on=settings), [*line, "batch_size"], limit=None)
+    return fastest_cases(known.merge(chosen, on=settings), [*line, "batch_size"], limit=None)
 
 
 def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
@@ -78,94 +80,95 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     """
     if cases.empty:
         return Plot("batch_curves", "No network ran with several batch sizes on these systems.")
-    marks = system_marks(names)
+    marks = system_markers(names)
     there = {system: name for system, name in names.items() if (cases["system_id"] == system).any()}
-    plot = _drawn(cases, Hue("system_id", marks, names))
+    plot = _draw_panels(cases, Hue("system_id", marks, names))
     assert plot.figure
     system_legend(plot.figure, there, marks)
     words = (
         f"Throughput over the batch per device. Each network and mode is shown at the setting that most systems share. "
-        f"{interval_words(levels.named(cases))} {KNEE_WORDS} of the line. A line without a ring still rises at its "
+        f"{interval_caption(confidence_levels.levels_text(cases))} {KNEE_CAPTION} of the line. A line without "
+        f"a ring still rises at its "
         f"largest batch."
     )
-    return replace(plot, caption=words + _not_drawn(cases), records=records_of(cases))
+    return replace(plot, caption=words + _not_drawn_sentence(cases), records=records_of(cases))
 
 
-def knees(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
+def knees_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     """The knee of every curve with its throughput, beside the best one."""
     shown = METRICS["throughput"].show
     axes = [a for a in ("precision", *varying_axes(cases)) if a != "device" and cases[a].nunique() > 1]
     columns = [Column("model", "Network"), Column("mode", "Mode"), Column("system", "System")]
     columns += [Column("setting", "Setting")] if axes else []
-    columns += [Column("knee", "Knee at batch", "right", _knee), Column("at_knee", "Throughput there", "right")]
+    columns += [Column("knee", "Knee at batch", "right", _knee_text), Column("at_knee", "Throughput there", "right")]
     columns += [Column("best", "Best", "right"), Column("best_batch", "at batch", "right")]
     rows: list[list[Cell]] = []
-    for (model, mode, system), curve in _curves(cases, "system_id"):
-        best, place = curve.iloc[int(curve["throughput"].argmax())], knee(curve)
+    for (model, mode, system), curve in _iterate_curves(cases, "system_id"):
+        best, place = curve.iloc[int(curve["throughput"].argmax())], find_knee(curve)
         at_knee = units.MISSING if place is None else shown(place["throughput"])
-        row: list[Cell] = [network(model), mode, names.get(system, "unknown")]
-        row += [setting(best.to_dict(), axes)] if axes else []
+        row: list[Cell] = [network_title(model), mode, names.get(system, "unknown")]
+        row += [setting_label(best.to_dict(), axes)] if axes else []
         row += [None if place is None else int(place["batch_size"]), at_knee]
         rows.append([*row, shown(best["throughput"]), int(best["batch_size"])])
     still = ["Without a knee, the largest batch has the best throughput; larger batches may be faster still."]
     return Table(columns, rows, notes=still if any(row[-4] is None for row in rows) else ())
 
 
-def knee(curve: pd.DataFrame) -> pd.Series | None:
+def find_knee(curve: pd.DataFrame) -> pd.Series | None:
     """The row of the knee; None where the largest batch alone comes near the best, so that none is seen."""
     enough = curve[curve["throughput"] >= KNEE_SHARE * curve["throughput"].max()]
     first = enough.loc[enough["batch_size"].idxmin()]
     return None if first["batch_size"] == curve["batch_size"].max() else first
 
 
-def _drawn(shown: pd.DataFrame, hue: Hue) -> Plot:
-    names = _panels(shown)[:_MAX_PANELS]
+def _draw_panels(shown: pd.DataFrame, hue: Hue) -> Plot:
+    names = _panel_keys(shown)[:_MAX_PANELS]
     per_row = 4 if shown["mode"].nunique() > 1 else 3
-    figure, panels = grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
+    figure, panels = panel_grid(len(names), height=1.9, per_row=per_row, sharex=True, sharey=True)
     panel = dict(zip(names, panels, strict=True))
     told = Marks()
-    for (model, mode, value), curve in _curves(shown, hue.column):
+    for (model, mode, value), curve in _iterate_curves(shown, hue.column):
         if (model, mode) in panel:
-            _line(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), told)
+            _draw_curve(panel[model, mode], curve, dict(hue.marks[value]), hue.name(value), told)
     for (model, mode), axes in panel.items():
         axes.set_xscale("log", base=2)
-        log_axis(axes, "y")
+        make_log_axis(axes, "y")
         own = shown[(shown["model"] == model) & (shown["mode"] == mode)]
-        axes.set_title(f"{look.plain(network(model), 22)}\n{work(own)}", fontsize=9)
+        axes.set_title(f"{look.drawable_text(network_title(model), 22)}\n{panel_title(own)}", fontsize=9)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     batch = f"Batch per device [{METRICS['throughput'].unit.removesuffix('/s')}]"
     label_outer(panels, batch, METRICS["throughput"].heading, per_row)
     return Plot("batch_curves", "", figure, marks=told.found)
 
 
-def _line(axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, told: Marks) -> None:
+def _draw_curve(axes: Axes, curve: pd.DataFrame, mark: dict[str, Any], name: str, told: Marks) -> None:
     """One line with its points, their intervals, and the ring at its knee."""
     first = ""
     for case in curve.to_dict("records"):
-        gid = told.of_case(case, f"{name}: {told_of(case, 'throughput')}", name)
+        gid = told.add_case(case, f"{name}: {tooltip_text(case, 'throughput')}", name)
         first = first or gid
         axes.plot([case["batch_size"]], [case["throughput"]], markersize=3.5, ls="none", gid=gid, zorder=3, **mark)
     axes.plot(curve["batch_size"], curve["throughput"], color=mark["color"], lw=1.3, gid=f"{first}-line")
     low, high = (curve[f"throughput_{end}"].fillna(curve["throughput"]) for end in ("low", "high"))
     axes.vlines(curve["batch_size"], low, high, color=mark["color"], lw=1.1, gid=f"{first}-bars")
-    place = knee(curve)
+    place = find_knee(curve)
     if place is not None:
         ring: dict[str, Any] = {"marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.1}
         gid = f"{first}-ring"
         axes.plot([place["batch_size"]], [place["throughput"]], color=mark["color"], ls="none", gid=gid, **ring)
 
 
-def _panels(cases: pd.DataFrame) -> list[tuple[str, str]]:
+def _panel_keys(cases: pd.DataFrame) -> list[tuple[str, str]]:
     there = set(zip(cases["model"], cases["mode"], strict=True))
     return [(model, mode) for model in network_order(cases["model"]) for mode in MODES if (model, mode) in there]
 
 
-def _not_drawn(cases: pd.DataFrame) -> str:
-    left = [f"{network(model)} {mode}" for model, mode in _panels(cases)[_MAX_PANELS:]]
+def _not_drawn_sentence(cases: pd.DataFrame) -> str:
+    left = [f"{network_title(model)} {mode}" for model, mode in _panel_keys(cases)[_MAX_PANELS:]]
     return f" Not drawn: {', '.join(left)}; see the tables." if left else ""
 
 
-def _curves(cases: pd.DataFrame, column: str) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
+def _iterate_curves(cases: pd.DataFrame, column: str) -> Iterator[tuple[tuple[str, str, str], pd.DataFrame]]:
     """Each line with at least two batches: its network, mode and value of `column`."""
     place = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
     groups = dict(iter(cases.groupby(["model", "mode", column], sort=False)))
@@ -175,5 +178,5 @@ def _curves(cases: pd.DataFrame, column: str) -> Iterator[tuple[tuple[str, str, 
             yield (str(key[0]), str(key[1]), str(key[2])), curve
 
 
-def _knee(cell: Cell) -> str:
+def _knee_text(cell: Cell) -> str:
     return str(cell) if isinstance(cell, int) else "still rising"

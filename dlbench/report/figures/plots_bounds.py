@@ -14,21 +14,21 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
-from dlbench.report.analysis.bounds import WAYS, Roof, median_time, network_bound, profile_frame
-from dlbench.report.analysis.labels import network
+from dlbench.report.analysis.bounds import DIRECTIONS, Roof, median_time, network_bound, profile_frame
+from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import stack, time_scale, work
-from dlbench.report.figures.label_places import named, places
-from dlbench.report.figures.log_axes import log_axis, unit_of
+from dlbench.report.figures.figure_parts import draw_stacked_bars, panel_title, time_scale
+from dlbench.report.figures.label_placement import label_placer, label_points
+from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 from dlbench.results.bounds_records import ProfileRun
 from dlbench.suites.case import MODES
 
-_MARKS: dict[str, dict[str, Any]] = {
+_DIRECTION_MARKERS: dict[str, dict[str, Any]] = {
     "forward": {"marker": "o", "color": look.BLUE, "markersize": 5.0, "alpha": 0.85, "markeredgewidth": 0},
     "backward": {"marker": "^", "color": look.VERMILION, "markersize": 5.0, "alpha": 0.85, "markeredgewidth": 0},
 }
-_PARTS = {
+_TIME_PARTS = {
     "flop_s": ("FLOP bound", look.BLUE),
     "memory_s": ("Memory bound", look.SKY),
     "optimizer_s": ("Optimizer's bytes", look.ORANGE),
@@ -37,7 +37,7 @@ _PARTS = {
 #: In the note of a layer some of whose operations are not counted.
 _PARTIAL = "not counted"
 #: At most so many layers are named in the roofline: those that lose most.
-_NAMED = 6
+_MAX_LABELS = 6
 #: At most so many networks stand in one figure.
 _MAX_ROWS = 24
 
@@ -52,7 +52,7 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
         layers: as `bounds.layer_bounds` gives them.
         title: mode and precision, as `work_of` names them.
     """
-    points = pd.concat([_points(layers, way) for way in WAYS], ignore_index=True)
+    points = pd.concat([_layer_points(layers, way) for way in DIRECTIONS], ignore_index=True)
     counted = points[points["flop"] > 0]
     if counted.empty:
         return Plot("roofline", "No layer has both a time and counted floating-point operations.")
@@ -62,23 +62,27 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
     figure = look.new_figure(4.6)
     left, right = figure.subplots(1, 2, width_ratios=(3.6, 1))
     _draw_roof(left, counted, roof)
-    for way, mark in _MARKS.items():
+    for way, mark in _DIRECTION_MARKERS.items():
         here = counted[counted["way"] == way]
         left.plot(here["intensity"], here["flop_rate"], ls="none", zorder=3, **mark)
     left.set_xlabel("Arithmetic intensity [FLOP/B]")
     left.set_title(f"Convolutions and matrix products\n{title}")
-    _draw_moving(right, moving, roof)
+    _draw_bandwidth_layers(right, moving, roof)
     right.set_title(f"No counted FLOP\n{title}")
-    look.lay_out(figure)
+    look.compute_layout(figure)
     _name_slowest(left, counted)
-    look.legend(figure, {way.capitalize(): mark for way, mark in _MARKS.items() if (points["way"] == way).any()})
+    look.add_legend(
+        figure, {way.capitalize(): mark for way, mark in _DIRECTION_MARKERS.items() if (points["way"] == way).any()}
+    )
     words = (
-        f"Every layer, with separate points for forward and backward. {roof.words()} The distance of a point to the "
+        f"Every layer, with separate points for forward and backward. {roof.describe()} The distance of a point to the "
         f"line above it is the performance that the layer does not use. Above the slanted line, the operands came from "
         f"a cache."
     )
     if len(partial):
-        few = ", ".join(partial.head(_NAMED)) + (f" and {len(partial) - _NAMED} more" if len(partial) > _NAMED else "")
+        few = ", ".join(partial.head(_MAX_LABELS)) + (
+            f" and {len(partial) - _MAX_LABELS} more" if len(partial) > _MAX_LABELS else ""
+        )
         words += f" The count is partial for {few}."
     return Plot("roofline", words, figure)
 
@@ -105,13 +109,13 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     heights = [len(own) + 0.6 for own in panels]
     rows = figure.subplots(len(panels), 2, sharex="col", sharey="row", squeeze=False, height_ratios=heights)
     for (left, right), own in zip(rows, panels, strict=True):
-        _where(left, right, own, factor)
+        _draw_mode_rows(left, right, own, factor)
     left, right = rows[-1]
-    left.set_xlim(0, 1.6 * float(known[list(_PARTS)].sum(axis=1).max()) / factor)
+    left.set_xlim(0, 1.6 * float(known[list(_TIME_PARTS)].sum(axis=1).max()) / factor)
     left.set_xlabel(f"Step time [{unit}]")
     right.set_xlim(0, 100)
     right.set_xlabel("Share [%]")
-    look.legend(figure, look.squares(dict(_PARTS.values())))
+    look.add_legend(figure, look.square_markers(dict(_TIME_PARTS.values())))
     words = (
         "Parts of a step's time: its counted FLOP at the peak, the additional time for the bytes of its layers, the "
         "optimizer's bytes, and the rest. If caches make a step faster than the bound, no overhead is shown."
@@ -121,21 +125,21 @@ def where_time_goes(networks: pd.DataFrame) -> Plot:
     return Plot("where_time_goes", words, figure)
 
 
-def _where(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -> None:
+def _draw_mode_rows(left: Axes, right: Axes, own: pd.DataFrame, factor: float) -> None:
     """The rows of one mode: on the left in units of `factor` seconds, on the right as shares."""
-    values = own[list(_PARTS)]
-    colours = {part: colour for part, (_, colour) in _PARTS.items()}
-    stack(left, values / factor, colours)
-    stack(right, 100 * values.div(values.sum(axis=1), axis=0), colours)
+    values = own[list(_TIME_PARTS)]
+    colours = {part: colour for part, (_, colour) in _TIME_PARTS.items()}
+    draw_stacked_bars(left, values / factor, colours)
+    draw_stacked_bars(right, 100 * values.div(values.sum(axis=1), axis=0), colours)
     bounds = own[["flop_s", "memory_s", "optimizer_s"]].sum(axis=1)
     for y, (step, bound) in enumerate(zip(own["step_s"], bounds, strict=True)):
         text = units.seconds(step) + (f", {units.digits(step / bound)} × bound" if bound > 0 else "")
         end = max(step, bound) / factor
         left.annotate(text, (end, y), (4, 0), textcoords="offset points", va="center", fontsize=8, color=look.MUTED)
-    left.set_yticks(range(len(own)), [look.plain(str(label)) for label in own["label"]])
+    left.set_yticks(range(len(own)), [look.drawable_text(str(label)) for label in own["label"]])
     left.set_ylim(len(own) - 0.5, -0.5)
     for axes in (left, right):
-        axes.set_title(work(own))
+        axes.set_title(panel_title(own))
         look.clear_frame(axes)
 
 
@@ -145,7 +149,7 @@ def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     for run, roof in runs:
         found = network_bound(profile_frame(run, roof), roof, run.step_s, run.optimizer_bytes)
         case = run.case
-        label = f"{network(case['model'])} · {case['precision']} {case['batch_size']}"
+        label = f"{network_title(case['model'])} · {case['precision']} {case['batch_size']}"
         if any(_PARTIAL in (layer.note or "") for layer in run.layers):
             label += " (partial FLOP)"
         times = {name: getattr(found, name) for name in ("flop_s", "memory_s", "optimizer_s")}
@@ -156,7 +160,7 @@ def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
 
 def work_of(run: ProfileRun) -> str:
     """Mode and precision of a profile: "Training · fp32"."""
-    return work(pd.DataFrame([run.case]))
+    return panel_title(pd.DataFrame([run.case]))
 
 
 def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
@@ -165,21 +169,21 @@ def points_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     several = len(runs) > 1
     for run, roof in runs:
         frame = profile_frame(run, roof)
-        frames.append(frame.assign(layer=network(run.case["model"]) + " " + frame["layer"]) if several else frame)
+        frames.append(frame.assign(layer=network_title(run.case["model"]) + " " + frame["layer"]) if several else frame)
     return pd.concat(frames, ignore_index=True)
 
 
 def write_figures(folder: Path, run: ProfileRun, roof: Roof) -> list[Plot]:
     """Draw both figures of one profile into `folder`; gives them, those too that could not be drawn and say why."""
-    with look.style():
+    with look.plot_style():
         plots = [roofline(profile_frame(run, roof), roof, work_of(run)), where_time_goes(networks_frame([(run, roof)]))]
         for plot in plots:
             if plot.figure is not None:
-                look.save(plot.figure, folder, plot.name)
+                look.save_figure(plot.figure, folder, plot.name)
     return plots
 
 
-def _points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
+def _layer_points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
     """One row per layer with a usable time of this way."""
     frame = pd.DataFrame(
         {
@@ -201,9 +205,9 @@ def _points(layers: pd.DataFrame, way: str) -> pd.DataFrame:
 
 
 def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
-    rate = unit_of(points["flop_rate"], "FLOP/s")
-    log_axis(axes, "x")
-    log_axis(axes, "y", rate)
+    rate = axis_unit(points["flop_rate"], "FLOP/s")
+    make_log_axis(axes, "x")
+    make_log_axis(axes, "y", rate)
     axes.set_ylabel(rate.label("Rate reached"))
     low, high = points["intensity"].min() / 4, points["intensity"].max() * 4
     top = points["flop_rate"].max()
@@ -228,20 +232,20 @@ def _draw_roof(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
     axes.set_ylim(points["flop_rate"].min() / 4, top * 4)
 
 
-def _draw_moving(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
+def _draw_bandwidth_layers(axes: Axes, points: pd.DataFrame, roof: Roof) -> None:
     """Bytes per second of layers without counted FLOP, one column each way."""
-    axes.set_xticks(range(len(WAYS)), [way.capitalize() for way in WAYS])
-    axes.set_xlim(-0.6, len(WAYS) - 0.4)
+    axes.set_xticks(range(len(DIRECTIONS)), [way.capitalize() for way in DIRECTIONS])
+    axes.set_xlim(-0.6, len(DIRECTIONS) - 0.4)
     if points.empty:
         axes.set_yticks([])
         return
-    speed = unit_of(points["byte_rate"], "B/s")
-    log_axis(axes, "y", speed)
-    for column, way in enumerate(WAYS):
+    speed = axis_unit(points["byte_rate"], "B/s")
+    make_log_axis(axes, "y", speed)
+    for column, way in enumerate(DIRECTIONS):
         here = points[points["way"] == way]
         # Side by side by their order, so that equal ones do not hide each other; the same on every run.
         offset = np.linspace(-0.25, 0.25, len(here)) if len(here) > 1 else np.zeros(len(here))
-        axes.plot(column + offset, here["byte_rate"], ls="none", zorder=3, **_MARKS[way])
+        axes.plot(column + offset, here["byte_rate"], ls="none", zorder=3, **_DIRECTION_MARKERS[way])
     rates = [points["byte_rate"].min() / 4, points["byte_rate"].max() * 4]
     if roof.bytes_per_s:
         axes.axhline(roof.bytes_per_s, color=look.INK, lw=1.2)
@@ -255,6 +259,6 @@ def _name_slowest(axes: Axes, points: pd.DataFrame) -> None:
     """Names at the points that lose most, where they cover nothing."""
     by = "lost_s" if points["lost_s"].notna().any() else "time_s"
     worst = points.sort_values(by, ascending=False, kind="stable").drop_duplicates("layer")
-    names = [look.plain(str(layer), 22) for layer in worst["layer"]]
+    names = [look.drawable_text(str(layer), 22) for layer in worst["layer"]]
     found = zip(worst["intensity"], worst["flop_rate"], names, strict=True)
-    named(places(axes, points[["intensity", "flop_rate"]]), found, _NAMED)
+    label_points(label_placer(axes, points[["intensity", "flop_rate"]]), found, _MAX_LABELS)

@@ -14,13 +14,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlbench.report.analysis.labels import case_name, network, network_order
+from dlbench.report.analysis.case_selection import MAX_ROWS, values_and_limits
+from dlbench.report.analysis.labels import case_name, network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.selection import MAX_ROWS, with_limits
 from dlbench.report.document import Mark
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL, height_of, work
-from dlbench.report.figures.log_axes import log_axis, unit_of
+from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, panel_title
+from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 from dlbench.report.figures.marks import Marks
 from dlbench.suites.case import MODES
 
@@ -38,7 +38,7 @@ class Hue:
         return self.names.get(value, value)
 
 
-def dots(
+def dot_plot(
     shown: pd.DataFrame, metric: str, hue: Hue, with_batch: bool, with_setting: bool = False
 ) -> tuple[Figure, dict[str, Mark]]:
     """One point per case with its value as words and its interval as a bar; gives the figure and its marks.
@@ -51,12 +51,12 @@ def dots(
     names = network_order(shown["model"])[:MAX_ROWS]
     used = [value for value in hue.marks if (shown[hue.column] == value).any()]
     modes = [m for m in MODES if (shown["mode"] == m).any()]
-    figure = look.new_figure(height_of(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
+    figure = look.new_figure(figure_height(len(names), 0.22 + 0.16 * max(len(used), 1 + with_setting)))
     told = Marks()
-    unit = unit_of(shown[metric], METRICS[metric].unit)
+    unit = axis_unit(shown[metric], METRICS[metric].unit)
     panels = figure.subplots(1, len(modes), sharex=True, sharey=not with_setting, squeeze=False)[0]
     for axes, mode in zip(panels, modes, strict=True):
-        log_axis(axes, "x", unit)
+        make_log_axis(axes, "x", unit)
         here = shown[(shown["mode"] == mode) & shown["model"].isin(names)]
         for case in here.to_dict("records"):
             offset = 0.72 / len(used) * (used.index(case[hue.column]) - (len(used) - 1) / 2)
@@ -65,20 +65,20 @@ def dots(
             y, words = names.index(case["model"]) + offset, unit.show(case[metric])
             words += f" · batch {case['batch_size']}" if with_batch else ""
             name = hue.name(case[hue.column])
-            gid = told.of_case(case, f"{name}: {told_of(case, metric)}", name)
-            _dot(axes, case, metric, y, {**hue.marks[case[hue.column]], "gid": gid}, words, left)
+            gid = told.add_case(case, f"{name}: {tooltip_text(case, metric)}", name)
+            _draw_dot(axes, case, metric, y, {**hue.marks[case[hue.column]], "gid": gid}, words, left)
         for y in range(len(names) - 1):
             axes.axhline(y + 0.5, color=look.GRID, lw=0.6)
-        axes.set_title(work(here))
+        axes.set_title(panel_title(here))
         axes.set_xlabel(unit.label(METRICS[metric].title))
         look.clear_frame(axes)
         axes.set_yticks(range(len(names)), _row_labels(names, here, with_setting, axes is panels[0]))
         axes.set_ylim(len(names) - 0.5, -0.5)
-    _share_limits(panels, with_limits(shown, metric))
+    _share_limits(panels, values_and_limits(shown, metric))
     return figure, told.found
 
 
-def told_of(case: Mapping[Any, Any], metric: str) -> str:
+def tooltip_text(case: Mapping[Any, Any], metric: str) -> str:
     """The value of a case with its interval, and which case it is."""
     show = METRICS[metric].show
     low, high = case.get(f"{metric}_low", math.nan), case.get(f"{metric}_high", math.nan)
@@ -88,12 +88,12 @@ def told_of(case: Mapping[Any, Any], metric: str) -> str:
 
 def _row_labels(names: Sequence[str], cases: pd.DataFrame, with_setting: bool, with_name: bool) -> list[str]:
     if not with_setting:
-        return [look.plain(network(name)) for name in names]
+        return [look.drawable_text(network_title(name)) for name in names]
     settings = cases.drop_duplicates("model").set_index("model")["setting"]
     labels = []
     for name in names:
-        parts = [look.plain(network(name), 26)] if with_name else []
-        labels.append("\n".join([*parts, look.plain(settings.get(name, ""), 30)]))
+        parts = [look.drawable_text(network_title(name), 26)] if with_name else []
+        labels.append("\n".join([*parts, look.drawable_text(settings.get(name, ""), 30)]))
     return labels
 
 
@@ -101,12 +101,12 @@ def _share_limits(panels: Sequence[Axes], values: pd.Series[float]) -> None:
     low, high = values.min(), values.max()
     margin = 10 ** (0.1 * max(0.7, math.log10(high / low)))
     panels[0].set_xlim(low / margin, high * margin)
-    ticks = _ticks(low / margin, high * margin)
+    ticks = _round_ticks(low / margin, high * margin)
     for axes in panels:
         axes.set_xticks(ticks)
 
 
-def _dot(
+def _draw_dot(
     axes: Axes, case: dict[Any, Any], metric: str, y: float, mark: Mapping[str, Any], words: str, left: bool
 ) -> None:
     value, colour, gid = case[metric], mark["color"], mark["gid"]
@@ -119,11 +119,13 @@ def _dot(
         end, place, side = (min(value, low) if low > 0 else value), (-7, 0), "right"
     else:
         end, place, side = (max(value, high) if high > 0 else value), (7, 0), "left"
-    note = axes.annotate(words, (end, y), place, textcoords="offset points", ha=side, gid=f"{gid}-words", **SMALL)
+    note = axes.annotate(
+        words, (end, y), place, textcoords="offset points", ha=side, gid=f"{gid}-words", **SMALL_TEXT_STYLE
+    )
     note.set_in_layout(False)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _round_ticks(low: float, high: float) -> list[float]:
     """Round numbers over the whole of a logarithmic axis: powers of ten, finer ones where they are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []

@@ -15,7 +15,7 @@ from dlbench.report.figures import figure_style as look
 #: Nodes in one column of the map, and columns at most: a map of more nodes shows those with the slowest units.
 _PER_COLUMN, _MAX_COLUMNS = 64, 8
 #: Colours end at this slowdown at least, so that a quiet fleet looks quiet.
-_LEAST = 0.05
+_MIN_COLOUR_RANGE = 0.05
 _COLOURS = LinearSegmentedColormap.from_list("fleet", [look.BLUE, "#f2f4f7", look.VERMILION])
 
 
@@ -42,7 +42,7 @@ def fleet_map(slowdowns: pd.DataFrame) -> Plot:
     per_column = math.ceil(len(table) / columns)
     figure = look.new_figure(1.1 + 0.16 * per_column)
     panels = figure.subplots(1, columns, squeeze=False)[0]
-    top = max(_LEAST, float(np.nanmax(np.abs(table.to_numpy()))))
+    top = max(_MIN_COLOUR_RANGE, float(np.nanmax(np.abs(table.to_numpy()))))
     image = None
     for place, axes in enumerate(panels):
         part = table.iloc[place * per_column : (place + 1) * per_column]
@@ -50,8 +50,8 @@ def fleet_map(slowdowns: pd.DataFrame) -> Plot:
         image = axes.imshow(
             values, aspect="auto", cmap=_COLOURS, norm=TwoSlopeNorm(0, -100 * top, 100 * top), interpolation="none"
         )
-        axes.set_xticks(range(len(part.columns)), [look.plain(str(c), 8) for c in part.columns])
-        axes.set_yticks(range(len(part)), [look.plain(str(h), 20) for h in part.index], fontsize=7)
+        axes.set_xticks(range(len(part.columns)), [look.drawable_text(str(c), 8) for c in part.columns])
+        axes.set_yticks(range(len(part)), [look.drawable_text(str(h), 20) for h in part.index], fontsize=7)
         axes.grid(visible=False)
         axes.set_xlabel("Device")
         for y, host in enumerate(part.index):

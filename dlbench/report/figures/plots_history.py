@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 
-from dlbench.report.analysis.history import Line
+from dlbench.report.analysis.history import HistoryLine
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import grid, label_outer
+from dlbench.report.figures.figure_parts import label_outer, panel_grid
 
 MAX_LINES = 12
-_COLOURS = {
+_CHANGE_COLOURS = {
     "regression": look.VERMILION,
     "improvement": look.GREEN,
     "temporary": look.ORANGE,
@@ -21,18 +21,18 @@ _COLOURS = {
 }
 
 
-def lines(found: Sequence[Line]) -> Plot:
+def history_plot(found: Sequence[HistoryLine]) -> Plot:
     """One panel per line, those with changes first: step time over that of the first level."""
     name = "history"
-    judged = [line for line in found if line.judged]
+    judged = [line for line in found if line.is_long_enough]
     if not judged:
         return Plot(name, "No case was measured on enough days.")
     shown = judged[:MAX_LINES]
-    figure, panels = grid(len(shown), 2.0)
-    kinds = [kind for kind in _COLOURS if any(change.kind == kind for line in shown for change in line.changes)]
+    figure, panels = panel_grid(len(shown), 2.0)
+    kinds = [kind for kind in _CHANGE_COLOURS if any(change.kind == kind for line in shown for change in line.changes)]
     if kinds:
-        marks = {kind: {"color": _COLOURS[kind], "marker": "|", "markersize": 10} for kind in kinds}
-        look.legend(figure, marks)
+        marks = {kind: {"color": _CHANGE_COLOURS[kind], "marker": "|", "markersize": 10} for kind in kinds}
+        look.add_legend(figure, marks)
     for axes, line in zip(panels, shown, strict=True):
         first = line.changes[0].index if line.changes else len(line.days)
         base = float(sorted(line.step_s[:first])[first // 2])
@@ -43,8 +43,8 @@ def lines(found: Sequence[Line]) -> Plot:
         )
         axes.plot(days, deviation, ".", color=look.BLUE, markersize=3)
         for change in line.changes:
-            axes.axvline(date2num(change.day), color=_COLOURS[change.kind], lw=1.2)  # type: ignore[no-untyped-call]
-        axes.set_title(look.plain(line.name, 44), fontsize=8)
+            axes.axvline(date2num(change.day), color=_CHANGE_COLOURS[change.kind], lw=1.2)  # type: ignore[no-untyped-call]
+        axes.set_title(look.drawable_text(line.name, 44), fontsize=8)
         locator = AutoDateLocator(maxticks=4)  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]

@@ -6,18 +6,18 @@ from typing import Any
 
 import pandas as pd
 
-from dlbench.report.analysis.labels import network, network_order
+from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import grid, label_outer, work
-from dlbench.report.figures.log_axes import log_axis
+from dlbench.report.figures.figure_parts import label_outer, panel_grid, panel_title
+from dlbench.report.figures.log_axes import make_log_axis
 from dlbench.suites.case import MODES, PRECISIONS
 
 _MAX_PANELS = 6
 #: Rates that differ by more are shown on a logarithmic scale: on a linear one the smaller ones lie on the axis.
-_LOG_RATIO = 20
-_LINES: dict[str, dict[str, Any]] = {
+_MIN_LOG_RATIO = 20
+_LINE_STYLES: dict[str, dict[str, Any]] = {
     "loader_throughput": {"color": look.ORANGE, "marker": "s", "ls": "none"},
     "device_throughput": {"color": look.MUTED, "marker": "_", "ls": "none"},
     "throughput": {"color": look.BLUE, "marker": "o", "ls": "none"},
@@ -31,20 +31,20 @@ def pipeline_plot(cases: pd.DataFrame) -> Plot:
     keys = sorted(
         cases[by].drop_duplicates().itertuples(index=False, name=None), key=lambda key: [place[part] for part in key]
     )[:_MAX_PANELS]
-    figure, panels = grid(len(keys), height=2.3)
+    figure, panels = panel_grid(len(keys), height=2.3)
     for key, axes in zip(keys, panels, strict=True):
         own = cases[(cases[by] == list(key)).all(axis=1)].sort_values("loader_workers")
-        for metric, mark in _LINES.items():
+        for metric, mark in _LINE_STYLES.items():
             axes.plot(own["loader_workers"], own[metric], markersize=6, **mark)
-        axes.set_title(f"{look.plain(network(key[0]), 26)}\n{work(own)}")
-        values = own[list(_LINES)].to_numpy(float)
-        if values.max() > _LOG_RATIO * values.min() > 0:
-            log_axis(axes, "y")
+        axes.set_title(f"{look.drawable_text(network_title(key[0]), 26)}\n{panel_title(own)}")
+        values = own[list(_LINE_STYLES)].to_numpy(float)
+        if values.max() > _MIN_LOG_RATIO * values.min() > 0:
+            make_log_axis(axes, "y")
         else:
             axes.set_ylim(bottom=0)
         axes.set_xticks(sorted(own["loader_workers"].unique()))
     label_outer(panels, "Loader workers", METRICS["throughput"].heading)
-    look.legend(figure, {METRICS[metric].title: mark for metric, mark in _LINES.items()})
+    look.add_legend(figure, {METRICS[metric].title: mark for metric, mark in _LINE_STYLES.items()})
     words = (
         "Both together reach at most the smaller of the two. Where squares are below the dashed line, loading is "
         "the limit."

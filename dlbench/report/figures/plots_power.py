@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlbench import units
-from dlbench.report.analysis.labels import axis_title, network, setting
+from dlbench.report.analysis.labels import axis_title, network_title, setting_label
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.power_sweep import AXES, Sweep
+from dlbench.report.analysis.power_sweep import SWEEP_AXES, Sweep
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 
 _MAX_COLUMNS = 3
-_SHOWN = {"throughput": look.BLUE, "energy_per_image": look.VERMILION}
+_METRIC_COLOURS = {"throughput": look.BLUE, "energy_per_image": look.VERMILION}
 
 
 def power_plot(sweeps: Sequence[Sweep]) -> Plot:
@@ -24,7 +24,7 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
     panels = figure.subplots(2, len(drawn), squeeze=False, sharex="col")
     for column, one in enumerate(drawn):
         points = one.points[one.points["limit"].notna()]
-        for axes, (metric, colour) in zip(panels[:, column], _SHOWN.items(), strict=True):
+        for axes, (metric, colour) in zip(panels[:, column], _METRIC_COLOURS.items(), strict=True):
             axes.plot(points["limit"], points[metric], color=colour, marker="o", markersize=4, ls="none")
             best = points[[metric.partition("_")[0] in names for names in points["best"]]]
             axes.plot(best["limit"], best[metric], color=colour, marker="o", markersize=10, mfc="none", ls="none")
@@ -33,10 +33,12 @@ def power_plot(sweeps: Sequence[Sweep]) -> Plot:
                 axes.set_ylabel(METRICS[metric].heading)
         case = points.iloc[0].to_dict()
         for axes in panels[:, column]:
-            axes.set_title(look.plain(f"{network(case['model'])}, {setting(case, ['mode', 'precision'])}", 34))
-        panels[1, column].set_xlabel(f"{axis_title(one.axis)} [{AXES[one.axis]}]")
+            axes.set_title(
+                look.drawable_text(f"{network_title(case['model'])}, {setting_label(case, ['mode', 'precision'])}", 34)
+            )
+        panels[1, column].set_xlabel(f"{axis_title(one.axis)} [{SWEEP_AXES[one.axis]}]")
     left = len(sweeps) - len(drawn)
-    more = f" Not drawn: {units.counted(left, 'sweep')}; see the table." if left else ""
+    more = f" Not drawn: {units.count_text(left, 'sweep')}; see the table." if left else ""
     return Plot(
         "power", f"Throughput and energy over the limit. Rings mark the best point of each curve.{more}", figure
     )

@@ -12,32 +12,32 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.labels import MAIN_AXES, network, network_order, varying_axes
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.case_selection import MAX_ROWS, describe_choice, fastest_cases, records_of
+from dlbench.report.analysis.labels import MAIN_AXES, network_order, network_title, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.selection import MAX_ROWS, choice, fastest, records_of
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    height_of,
-    interval_words,
-    not_drawn,
+    figure_height,
+    interval_caption,
+    not_drawn_sentence,
+    panel_title,
     precision_legend,
-    precision_marks,
-    work,
+    precision_markers,
 )
-from dlbench.report.figures.plots_dots import Hue, dots
+from dlbench.report.figures.plots_dots import Hue, dot_plot
 from dlbench.suites.case import MODES
 
 
 def throughput(cases: pd.DataFrame) -> Plot:
     """Images per second per network, mode and precision."""
-    return _dots(cases, "throughput", "throughput", "No case has a throughput.")
+    return _metric_dots(cases, "throughput", "throughput", "No case has a throughput.")
 
 
 def energy(cases: pd.DataFrame) -> Plot:
     """Joules per image per network, mode and precision; says why where no meter was read."""
-    return _dots(cases, "energy", "energy_per_image", no_meter(cases))
+    return _metric_dots(cases, "energy", "energy_per_image", no_meter_reason(cases))
 
 
 def precisions(cases: pd.DataFrame) -> Plot:
@@ -48,7 +48,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
     shown = pairs.sort_values("batch_size").drop_duplicates(["model", "mode", "precision"], keep="last")
     modes = [m for m in MODES if (shown["mode"] == m).any()]
     names = network_order(shown["model"])[:MAX_ROWS]
-    figure = look.new_figure(height_of(len(names), 0.42))
+    figure = look.new_figure(figure_height(len(names), 0.42))
     panels = figure.subplots(1, len(modes), sharex=True, squeeze=False)[0]
     for axes, mode in zip(panels, modes, strict=True):
         here = shown[(shown["mode"] == mode) & shown["model"].isin(names)]
@@ -62,7 +62,7 @@ def precisions(cases: pd.DataFrame) -> Plot:
         rows = zip(base.index, base["base"], base["batch_size"], strict=True)
         axes.set_yticks(range(len(names)), [_base_label(*row) for row in rows])
         axes.invert_yaxis()
-        axes.set_title(f"{work(here)} over fp32")
+        axes.set_title(f"{panel_title(here)} over fp32")
         axes.set_xlabel("Throughput over that of fp32, same batch")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g} ×")
@@ -71,28 +71,31 @@ def precisions(cases: pd.DataFrame) -> Plot:
     precision_legend(figure, shown)
     words = (
         f"Gain from lower precision at the largest batch that was also measured in fp32. The fp32 value is printed "
-        f"next to each ratio. Bars use the unfavourable ends of both intervals, at {levels.named(cases)}."
+        f"next to each ratio. Bars use the unfavourable ends of both intervals, at "
+        f"{confidence_levels.levels_text(cases)}."
     )
-    return Plot("precisions", words + not_drawn(shown, MAX_ROWS), figure)
+    return Plot("precisions", words + not_drawn_sentence(shown, MAX_ROWS), figure)
 
 
-def no_meter(cases: pd.DataFrame) -> str:
+def no_meter_reason(cases: pd.DataFrame) -> str:
     """Why no case has an energy: "No energy meter on this system: ..."."""
     notes = cases["energy_note"].dropna().unique()
     return f"No energy meter on this system: {notes[0]}." if len(notes) else "No energy meter on this system."
 
 
-def _dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
+def _metric_dots(cases: pd.DataFrame, name: str, metric: str, nothing: str) -> Plot:
     """A metric over orders of magnitude as labelled points: rows are networks, panels modes, colours precisions."""
     known = cases[cases[metric].gt(0)]
-    shown = fastest(known, ["model", "mode", "precision"], limit=None)
+    shown = fastest_cases(known, ["model", "mode", "precision"], limit=None)
     if shown.empty:
         return Plot(name, nothing)
-    figure, told = dots(shown, metric, Hue("precision", precision_marks(shown)), known["batch_size"].nunique() > 1)
+    figure, told = dot_plot(
+        shown, metric, Hue("precision", precision_markers(shown)), known["batch_size"].nunique() > 1
+    )
     precision_legend(figure, shown)
     has_bars = f"{metric}_low" in shown and bool(shown[f"{metric}_low"].notna().any())
-    bars = f" {interval_words(levels.named(shown))}" if has_bars else ""
-    words = f"{METRICS[metric].description}{bars} {choice(known, shown)}" + not_drawn(shown, MAX_ROWS)
+    bars = f" {interval_caption(confidence_levels.levels_text(shown))}" if has_bars else ""
+    words = f"{METRICS[metric].description}{bars} {describe_choice(known, shown)}" + not_drawn_sentence(shown, MAX_ROWS)
     return Plot(name, words, figure, records_of(shown), marks=told)
 
 
@@ -113,5 +116,5 @@ def _precision_pairs(cases: pd.DataFrame) -> pd.DataFrame:
 
 
 def _base_label(name: str, base: float, batch: float) -> str:
-    title = look.plain(network(name), 22)
+    title = look.drawable_text(network_title(name), 22)
     return title if math.isnan(base) else f"{title}\n{METRICS['throughput'].show(base)}, batch {batch:.0f}"

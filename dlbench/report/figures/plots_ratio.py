@@ -10,25 +10,25 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dlbench.report.analysis import verdicts
-from dlbench.report.analysis.labels import network, network_order
-from dlbench.report.analysis.verdicts import Group, Logs, Ratio
+from dlbench.report.analysis.labels import network_order, network_title
+from dlbench.report.analysis.verdicts import CaseGroup, LogSamples, Ratio
 from dlbench.report.document import Mark, Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import system_legend, system_marks
+from dlbench.report.figures.figure_parts import system_legend, system_markers
 from dlbench.suites.case import MODES, PRECISIONS
 
 #: A panel has room for so many networks.
 MAX_NETWORKS = 12
 #: Beyond this an interval or a ratio is drawn at the edge.
-_WIDEST = 64.0
+_MAX_RATIO = 64.0
 
 
-def ratios(
+def ratio_plot(
     cases: pd.DataFrame,
-    logs: Logs,
+    logs: LogSamples,
     base: str,
     names: Mapping[str, str],
-    groups: Sequence[Group],
+    groups: Sequence[CaseGroup],
     attempts: Mapping[tuple[int, str], Sequence[str]],
 ) -> Plot:
     """How many times as fast as the baseline each system is.
@@ -50,7 +50,7 @@ def ratios(
     places = {row: i + gap * modes.index(row[1]) for i, row in enumerate(rows)}
     figure = look.new_figure(1.15 + 0.21 * len(rows) + 0.05 * len(rows) * (len(others) - 1))
     panels = figure.subplots(1, len(used), sharex=True, sharey=True, squeeze=False)[0]
-    marks = system_marks(names)
+    marks = system_markers(names)
     drawn: dict[str, Mark] = {}
     reached = [1.0]
     by_case = cases.drop_duplicates("number")
@@ -59,22 +59,22 @@ def ratios(
         for (model, mode), place in places.items():
             here = by_case[(by_case["model"] == model) & by_case["number"].isin(numbers.get((precision, mode), ()))]
             for i, system in enumerate(others):
-                found = verdicts.ratio(logs, base, system, (int(n) for n in here["number"]))
+                found = verdicts.mean_ratio(logs, base, system, (int(n) for n in here["number"]))
                 if found is None:
                     continue
                 y = place + 0.62 * ((i + 0.5) / len(others) - 0.5)
                 gid = f"mark-{len(drawn)}"
-                _point(axes, found.better(), y, dict(marks[system]), gid)
+                _draw_ratio(axes, found.invert(), y, dict(marks[system]), gid)
                 drawn[gid] = Mark(
-                    _told(found.better(), names[system], names[base], f"{network(model)}, {precision} {mode}"),
+                    _tooltip(found.invert(), names[system], names[base], f"{network_title(model)}, {precision} {mode}"),
                     names[system], attempts[int(here["number"].iloc[0]), system][0],
                 )  # fmt: skip
-                reached += [r for r in (found.better().value, *(found.better().interval or ())) if r > 0]
+                reached += [r for r in (found.invert().value, *(found.invert().interval or ())) if r > 0]
         axes.set_title(precision)
-        axes.set_xlabel(f"Throughput over that of {look.plain(names[base], 24)} [×], logarithmic")
+        axes.set_xlabel(f"Throughput over that of {look.drawable_text(names[base], 24)} [×], logarithmic")
         look.clear_frame(axes)
-    _rows(panels[0], places, modes)
-    _scale(panels, min(reached), max(reached))
+    _label_rows(panels[0], places, modes)
+    _set_ratio_axis(panels, min(reached), max(reached))
     system_legend(figure, {system: names[system] for system in others}, marks)
     left = f" Not drawn: {len(models) - MAX_NETWORKS} networks; see the tables." if len(models) > MAX_NETWORKS else ""
     words = (
@@ -87,18 +87,18 @@ def ratios(
     return Plot("ratios", words, figure, records=records, marks=drawn)
 
 
-def _point(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid: str) -> None:
+def _draw_ratio(axes: Axes, found: Ratio, y: float, mark: dict[str, object], gid: str) -> None:
     colour = str(mark["color"])
     if found.interval:
-        low, high = (min(_WIDEST, max(1 / _WIDEST, end)) for end in found.interval)
+        low, high = (min(_MAX_RATIO, max(1 / _MAX_RATIO, end)) for end in found.interval)
         axes.plot([low, high], [y, y], color=colour, lw=2.4, alpha=0.5, solid_capstyle="butt", gid=f"{gid}-bar")
-    value = min(_WIDEST, max(1 / _WIDEST, found.value))
+    value = min(_MAX_RATIO, max(1 / _MAX_RATIO, found.value))
     # Hollow: too few runs for an interval.
     edge = {"markeredgewidth": 0} if found.interval else {"markeredgewidth": 1.3, "markerfacecolor": look.PAPER}
     axes.plot([value], [y], ls="none", markersize=5.2, gid=gid, zorder=3, **edge, **mark)  # type: ignore[arg-type]
 
 
-def _told(found: Ratio, name: str, base: str, work: str) -> str:
+def _tooltip(found: Ratio, name: str, base: str, work: str) -> str:
     reach = (
         f", 95 % interval {found.interval[0]:.3g} to {found.interval[1]:.3g}" if found.interval else ", one run or two"
     )
@@ -106,8 +106,8 @@ def _told(found: Ratio, name: str, base: str, work: str) -> str:
     return f"{name}: {found.value:.3g} times {base}{reach}; {work}, {cases}"
 
 
-def _rows(axes: Axes, places: Mapping[tuple[str, str], float], modes: Sequence[str]) -> None:
-    axes.set_yticks(list(places.values()), [look.plain(network(model), 24) for model, _ in places])
+def _label_rows(axes: Axes, places: Mapping[tuple[str, str], float], modes: Sequence[str]) -> None:
+    axes.set_yticks(list(places.values()), [look.drawable_text(network_title(model), 24) for model, _ in places])
     axes.set_ylim(max(places.values()) + 0.6, -1.15)
     for mode in modes:
         first = min(place for (_, of), place in places.items() if of == mode)
@@ -117,13 +117,13 @@ def _rows(axes: Axes, places: Mapping[tuple[str, str], float], modes: Sequence[s
         )  # fmt: skip
 
 
-def _scale(panels: Sequence[Axes], low: float, high: float) -> None:
+def _set_ratio_axis(panels: Sequence[Axes], low: float, high: float) -> None:
     """One logarithmic axis for all panels, with round ratios on it."""
-    low, high = max(low / 1.08, 1 / _WIDEST), min(high * 1.08, _WIDEST)
+    low, high = max(low / 1.08, 1 / _MAX_RATIO), min(high * 1.08, _MAX_RATIO)
     for choice in (
         (0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.1, 1.2, 1.4, 1.6, 1.8, 2),
         (0.25, 0.5, 0.7, 1, 1.4, 2, 3, 4),
-        _POWERS,
+        _POWERS_OF_TWO,
     ):
         ticks = [float(tick) for tick in choice if low <= tick <= high]
         if 1 < len(ticks) <= 8 and choice[0] <= low * 1.3 and choice[-1] >= high / 1.3:
@@ -136,4 +136,4 @@ def _scale(panels: Sequence[Axes], low: float, high: float) -> None:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if math.isfinite(value) else ""))
 
 
-_POWERS = tuple(2.0**power for power in range(-6, 7))
+_POWERS_OF_TWO = tuple(2.0**power for power in range(-6, 7))

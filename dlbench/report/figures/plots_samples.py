@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from dlbench import units
-from dlbench.report.analysis.derive import MIN_STEPS
-from dlbench.report.analysis.labels import network, setting
-from dlbench.report.analysis.selection import fastest, records_of
+from dlbench.report.analysis.case_selection import fastest_cases, records_of
+from dlbench.report.analysis.derived_metrics import MIN_STEPS
+from dlbench.report.analysis.labels import network_title, setting_label
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import grid, label_outer, of_modes, time_scale
+from dlbench.report.figures.figure_parts import label_outer, panel_grid, panel_per_mode, time_scale
 
 #: Panels of a figure that has one per case.
 MAX_PANELS = 12
@@ -31,11 +31,11 @@ _MAX_POINTS = 100
 def distribution(cases: pd.DataFrame) -> Plot:
     """Step times of each case around their median: box, whiskers to the 5th and 95th percentile, the rest as points."""
     enough = cases["steps"] >= MIN_STEPS
-    shown = fastest(cases[enough], ["model", "mode"])
+    shown = fastest_cases(cases[enough], ["model", "mode"])
     if shown.empty:
         return Plot("distribution", f"No case has {MIN_STEPS} timed steps.")
     deviations = {name: 100 * (s / np.median(s) - 1) for name, s in shown["samples"].items()}
-    figure, panels = of_modes(shown)
+    figure, panels = panel_per_mode(shown)
     ordinary = [float(np.percentile(np.abs(d), 95)) for d in deviations.values()]
     # Nothing is below -100 %. Above, the axis holds 95 % of the steps of 95 % of the cases; the rest is counted.
     reach = max(1.0, 2 * float(np.percentile(ordinary, 95)))
@@ -45,7 +45,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
     beyond = any(np.max(d) > reach for d in deviations.values())
     high = reach * (2 * (reach / 10) ** 0.3 if wide else 2.4 if beyond else 1.18)
     for axes, own in panels:
-        _boxes(axes, [deviations[name] for name in own.index], reach, wide)
+        _draw_boxes(axes, [deviations[name] for name in own.index], reach, wide)
         axes.set_xlabel("Step time over its median [%]")
     panels[0][0].set_xlim(low, high)
     words = (
@@ -57,7 +57,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
         words += " The axis is linear up to 10 % and logarithmic beyond."
     if len(few := cases[~enough]):
         names = [
-            f"{network(str(c['model']))} {c['mode']} ({c['steps']:.0f})"
+            f"{network_title(str(c['model']))} {c['mode']} ({c['steps']:.0f})"
             for c in few.sort_values("steps").to_dict("records")
         ]
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
@@ -65,7 +65,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
     return Plot("distribution", words, figure, records_of(shown))
 
 
-def _boxes(axes: Axes, deviations: list[Any], reach: float, wide: bool) -> None:
+def _draw_boxes(axes: Axes, deviations: list[Any], reach: float, wide: bool) -> None:
     """A box per case; a `wide` axis is logarithmic beyond 10 %."""
     if wide:
         axes.set_xscale("symlog", linthresh=10, linscale=0.6)
@@ -82,20 +82,20 @@ def _boxes(axes: Axes, deviations: list[Any], reach: float, wide: bool) -> None:
     for line in (*boxes["whiskers"], *boxes["caps"], *boxes["medians"]):
         line.set(color=look.BLUE, lw=1)
     for y, values in enumerate(deviations):
-        _beyond(axes, values, y, reach)
+        _draw_outliers(axes, values, y, reach)
     axes.axvline(0, color=look.GREY, lw=0.8)
 
 
 def time_series(cases: pd.DataFrame) -> Plot:
     """Step times in the order in which they were measured, one panel per case."""
-    shown = fastest(cases[cases["steps"].gt(1)], ["model", "mode"], limit=MAX_PANELS)
+    shown = fastest_cases(cases[cases["steps"].gt(1)], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
         return Plot("time_series", "No case has more than one timed step.")
-    figure, panels = grid(len(shown), height=1.6)
+    figure, panels = panel_grid(len(shown), height=1.6)
     factor, unit = time_scale(shown["samples"].map(np.median))
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
-        _series(axes, case["samples"] / factor)
-        axes.set_title(_title(case), fontsize=9)
+        _draw_series(axes, case["samples"] / factor)
+        axes.set_title(_panel_title(case), fontsize=9)
         axes.margins(x=0.02, y=0.15)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True, min_n_ticks=1))
     label_outer(panels, "Step", f"Step time [{unit}]")
@@ -103,11 +103,11 @@ def time_series(cases: pd.DataFrame) -> Plot:
         "Step times during the window. An average would hide a trend or a regular pattern. If a case ran in several "
         "processes, the process with the median step time is shown."
     )
-    words += _without_panel(cases, shown, "for lack of steps or of room")
+    words += _without_panel_sentence(cases, shown, "for lack of steps or of room")
     return Plot("time_series", words, figure, records_of(shown))
 
 
-def varying_power(cases: pd.DataFrame) -> pd.Series[bool]:
+def has_varying_power(cases: pd.DataFrame) -> pd.Series[bool]:
     """Whether the power of each case varies by more than `STEADY_POWER` through its window, its first fifth aside."""
 
     def varies(trace: Any) -> bool:
@@ -124,13 +124,13 @@ def power(cases: pd.DataFrame) -> Plot:
     Args:
         cases: with `power_time_s`, `power_w` and `power_limit_w` of the first rank beside the metrics.
     """
-    points = cases["power_w"].map(_length)
+    points = cases["power_w"].map(_num_samples)
     # A trace whose times are not as many as its readings cannot be drawn.
-    drawable = points.gt(1) & points.eq(cases["power_time_s"].map(_length))
-    shown = fastest(cases[drawable], ["model", "mode"], limit=MAX_PANELS)
+    drawable = points.gt(1) & points.eq(cases["power_time_s"].map(_num_samples))
+    shown = fastest_cases(cases[drawable], ["model", "mode"], limit=MAX_PANELS)
     if shown.empty:
         return Plot("power", "No case has a trace of its power.")
-    figure, panels = grid(len(shown), height=1.6, sharey=True)
+    figure, panels = panel_grid(len(shown), height=1.6, sharey=True)
     for axes, case in zip(panels, shown.to_dict("records"), strict=True):
         axes.plot(case["power_time_s"], case["power_w"], color=look.VERMILION, lw=0.9)
         for level, name in ((case["idle_power"], "idle"), (case["power_limit_w"], "limit")):
@@ -138,27 +138,30 @@ def power(cases: pd.DataFrame) -> Plot:
                 axes.axhline(level, color=look.MUTED, lw=0.8, ls=(0, (4, 3)))
                 axes.annotate(name, (1, level), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
                               ha="right", fontsize=7.5, color=look.MUTED)  # fmt: skip
-        axes.set_title(_title(case), fontsize=9)
+        axes.set_title(_panel_title(case), fontsize=9)
     panels[0].set_ylim(bottom=0)
     label_outer(panels, "Time in the window [s]", "Power [W]")
     words = "Sampled power of the first rank's device. Energies are gross: idle power is included."
-    words += _without_panel(cases, shown, "for lack of readings or of room")
+    words += _without_panel_sentence(cases, shown, "for lack of readings or of room")
     return Plot("power", words, figure, records_of(shown))
 
 
-def _title(case: Mapping[Hashable, Any]) -> str:
-    return f"{look.plain(network(str(case['model'])), 30)}\n{setting(case, ('mode', 'precision', 'batch_size'))}"
+def _panel_title(case: Mapping[Hashable, Any]) -> str:
+    return (
+        f"{look.drawable_text(network_title(str(case['model'])), 30)}\n"
+        f"{setting_label(case, ('mode', 'precision', 'batch_size'))}"
+    )
 
 
-def _without_panel(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:
+def _without_panel_sentence(cases: pd.DataFrame, shown: pd.DataFrame, why: str) -> str:
     """Every network and mode that has no panel, as a sentence."""
     drawn = set(zip(shown["model"], shown["mode"], strict=True))
     pairs = dict.fromkeys(zip(cases["model"], cases["mode"], strict=True))
-    left = [f"{network(model)} {mode}" for model, mode in pairs if (model, mode) not in drawn]
+    left = [f"{network_title(model)} {mode}" for model, mode in pairs if (model, mode) not in drawn]
     return f" Not drawn, {why}: {', '.join(left)}." if left else ""
 
 
-def _beyond(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]], y: int, reach: float) -> None:
+def _draw_outliers(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]], y: int, reach: float) -> None:
     low, high = np.percentile(values, (5, 95))
     points = values[((values < low) | (values > high)) & (np.abs(values) <= reach)]
     axes.plot(points, np.full(points.size, y), "o", color=look.BLUE, markersize=2.2, alpha=0.5, markeredgewidth=0)
@@ -171,7 +174,7 @@ def _beyond(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]], y:
         axes.annotate(text, (0.995, y), xycoords=place, bbox=behind, **look_of)
 
 
-def _series(axes: Axes, steps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+def _draw_series(axes: Axes, steps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
     if steps.size <= _MAX_POINTS:
         axes.plot(np.arange(1, steps.size + 1), steps, color=look.BLUE, lw=0.8, marker="o", markersize=1.5)
         return
@@ -182,5 +185,5 @@ def _series(axes: Axes, steps: np.ndarray[tuple[int], np.dtype[np.float64]]) -> 
     axes.plot(x, [np.median(b) for b in bins], color=look.BLUE, lw=0.8)
 
 
-def _length(values: object) -> int:
+def _num_samples(values: object) -> int:
     return len(values) if hasattr(values, "__len__") else 0

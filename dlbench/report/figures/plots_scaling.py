@@ -14,11 +14,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.scaling_curves import KINDS, Curve, Point, level_of
+from dlbench.report.analysis.scaling_curves import KINDS, Curve, Point, confidence_text
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import grid, interval_words, work
-from dlbench.report.figures.log_axes import log_axis
+from dlbench.report.figures.figure_parts import interval_caption, panel_grid, panel_title
+from dlbench.report.figures.log_axes import make_log_axis
 from dlbench.suites.case import MODES
 
 #: A figure shows so many curves; the table holds all.
@@ -26,43 +26,46 @@ MAX_CURVES = 6
 #: So many sizes are each named at the axis; more are named by powers of two.
 MAX_TICKS = 5
 _COLOURS = (look.BLUE, look.ORANGE, look.GREEN, look.VERMILION, look.PINK, look.SKY)
-_TITLES = {
+_PANEL_TITLES = {
     "throughput": "Throughput",
     "speedup": "Speedup over one device",
     "efficiency": "Efficiency",
     "share": "Communication, share of step",
     "energy_j": "Energy per sample [J]",
 }
-_WORDS = {"weak": "the batch per device is fixed", "strong": "the batch over all devices is fixed"}
+_KIND_DESCRIPTIONS = {"weak": "the batch per device is fixed", "strong": "the batch over all devices is fixed"}
 
 
-def plots(found: list[Curve], ending: str = "") -> list[Plot]:
+def scaling_plots(found: list[Curve], ending: str = "") -> list[Plot]:
     """A figure for each kind of scaling and mode there is."""
     keys = [(kind, mode) for kind in KINDS for mode in MODES]
     return [
-        _plot(kind, mode, own, ending)
+        _scaling_plot(kind, mode, own, ending)
         for kind, mode in keys
         if (own := [c for c in found if (c.kind, c.mode) == (kind, mode)])
     ]
 
 
-def _plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot:
+def _scaling_plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot:
     shown = found[:MAX_CURVES]
-    known = [name for name in _TITLES if any(getattr(p, name) is not None for c in shown for p in c.points)]
-    figure, panels = grid(len(known), height=2.4)
+    known = [name for name in _PANEL_TITLES if any(getattr(p, name) is not None for c in shown for p in c.points)]
+    figure, panels = panel_grid(len(known), height=2.4)
     for axes, name in zip(panels, known, strict=True):
         for curve, colour in zip(shown, _COLOURS, strict=False):
-            _draw(axes, curve, name, colour)
-        _frame(axes, name, shown)
+            _draw_curve(axes, curve, name, colour)
+        _set_up_axes(axes, name, shown)
     marks: dict[str, dict[str, Any]] = {c.name: {"color": k} for c, k in zip(shown, _COLOURS, strict=False)}
-    look.legend(figure, marks | {"ideal": {"color": look.MUTED, "marker": "", "ls": ":"}})
+    look.add_legend(figure, marks | {"ideal": {"color": look.MUTED, "marker": "", "ls": ":"}})
     base = "; ".join(
         f"{c.name}: {METRICS['throughput'].show(c.points[0].throughput)} on one device"
         for c in shown
         if c.points[0].devices == 1
     )
-    bars = interval_words(level_of(shown))
-    words = f"{kind.capitalize()} scaling: {_WORDS[kind]}. {bars} Hollow points and dashed lines are predictions."
+    bars = interval_caption(confidence_text(shown))
+    words = (
+        f"{kind.capitalize()} scaling: {_KIND_DESCRIPTIONS[kind]}. {bars} Hollow points and dashed lines "
+        f"are predictions."
+    )
     if any(not p.known for c in shown for p in c.predictions()):
         words += " A band is a prediction of which only the limits are known."
     more = f" {len(found) - len(shown)} more curves are in the table." if len(found) > len(shown) else ""
@@ -70,19 +73,19 @@ def _plot(kind: str, mode: str, found: list[Curve], ending: str) -> Plot:
     return Plot(f"scaling_{kind}{of_mode}{ending}", f"{words} {base}.{more}" if base else f"{words}{more}", figure)
 
 
-def _draw(axes: Axes, curve: Curve, name: str, colour: str) -> None:
+def _draw_curve(axes: Axes, curve: Curve, name: str, colour: str) -> None:
     points = [p for p in curve.points if getattr(p, name) is not None]
     if not points:
         return
     devices = [p.devices for p in points]
     values = [getattr(p, name) for p in points]
-    axes.errorbar(devices, values, yerr=_bars(points, name), color=colour, marker="o", ms=4, lw=1.3, capsize=2)
+    axes.errorbar(devices, values, yerr=_error_bars(points, name), color=colour, marker="o", ms=4, lw=1.3, capsize=2)
     first = curve.points[0]
     if name == "throughput":
         per_device = first.throughput / first.devices
         all_devices = [p.devices for p in curve.points] + [p.devices for p in curve.predictions()]
         axes.plot(all_devices, [per_device * d for d in all_devices], color=colour, ls=":", lw=1.0)
-    scale, beyond = _scale(curve, name), curve.predictions()
+    scale, beyond = _prediction_scale(curve, name), curve.predictions()
     if scale is None or not beyond:
         return
     sizes = [p.devices for p in beyond]
@@ -97,7 +100,7 @@ def _draw(axes: Axes, curve: Curve, name: str, colour: str) -> None:
             axes.plot([devices[-1], *sizes], line, color=colour, ls="--", lw=0.7)
 
 
-def _scale(curve: Curve, name: str) -> Any:
+def _prediction_scale(curve: Curve, name: str) -> Any:
     """From devices and predicted throughput to what the panel shows, where it can be predicted."""
     first = curve.points[0]
     if name == "throughput":
@@ -109,15 +112,15 @@ def _scale(curve: Curve, name: str) -> Any:
     return lambda devices, throughput: throughput / first.throughput / devices
 
 
-def _bars(points: list[Point], name: str) -> np.ndarray:
+def _error_bars(points: list[Point], name: str) -> np.ndarray:
     """Lengths of the bars below and above each point; not a number where it has none."""
     values = np.array([getattr(p, name) for p in points])
-    low, high = np.array([_limits(p, name) for p in points]).T
+    low, high = np.array([_point_interval(p, name) for p in points]).T
     bars: np.ndarray = np.maximum(0.0, [values - low, high - values])
     return bars
 
 
-def _limits(point: Point, name: str) -> tuple[float, float]:
+def _point_interval(point: Point, name: str) -> tuple[float, float]:
     low, high, by = {
         "throughput": (point.throughput_low, point.throughput_high, 1),
         "speedup": (point.speedup_low, point.speedup_high, 1),
@@ -127,9 +130,9 @@ def _limits(point: Point, name: str) -> tuple[float, float]:
     return (math.nan, math.nan) if low is None or high is None else (low / by, high / by)
 
 
-def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
+def _set_up_axes(axes: Axes, name: str, shown: list[Curve]) -> None:
     unit = f" [{METRICS['throughput'].unit}]" if name == "throughput" else ""
-    axes.set_title(f"{_TITLES[name]}{unit}\n{work(pd.DataFrame([vars(c) for c in shown]))}")
+    axes.set_title(f"{_PANEL_TITLES[name]}{unit}\n{panel_title(pd.DataFrame([vars(c) for c in shown]))}")
     axes.set_xlabel("Devices")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -137,7 +140,7 @@ def _frame(axes: Axes, name: str, shown: list[Curve]) -> None:
     if len(measured) <= MAX_TICKS and not any(c.predictions() for c in shown):
         axes.set_xticks(measured)
     if name in ("throughput", "speedup"):
-        log_axis(axes, "y")
+        make_log_axis(axes, "y")
     else:
         axes.set_ylim(bottom=0)
     most = max([p.devices for c in shown for p in c.points] + [p.devices for c in shown for p in c.predictions()])

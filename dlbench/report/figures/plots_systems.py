@@ -10,30 +10,30 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.labels import network, network_order, setting, varying_axes
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.case_selection import MAX_ROWS, records_of
+from dlbench.report.analysis.labels import network_order, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.ranking import of_one_meter
-from dlbench.report.analysis.selection import MAX_ROWS, records_of
+from dlbench.report.analysis.ranking import with_common_energy_scope
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    grid,
-    interval_words,
+    interval_caption,
     label_outer,
-    not_drawn,
+    not_drawn_sentence,
+    panel_grid,
+    panel_title,
     system_legend,
-    system_marks,
-    work,
+    system_markers,
 )
-from dlbench.report.figures.log_axes import log_axis, unit_of
+from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 from dlbench.report.figures.marks import Marks
-from dlbench.report.figures.plots_dots import Hue, dots, told_of
+from dlbench.report.figures.plots_dots import Hue, dot_plot, tooltip_text
 
 _MAX_PANELS = 12
 
 
-def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, name: str) -> Plot:
+def metric_over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, name: str) -> Plot:
     """A metric per network, mode and system, at the setting that the systems share.
 
     Args:
@@ -43,45 +43,45 @@ def over_systems(cases: pd.DataFrame, names: Mapping[str, str], metric: str, nam
     if known.empty:
         return Plot(name, f"No shared case has a value for: {METRICS[metric].title.lower()}.")
     axes = ["precision", "batch_size", *(a for a in varying_axes(known) if a not in ("device", "repeat"))]
-    shown = known.assign(setting=[setting(case, axes) for case in known.to_dict("records")])
-    marks = system_marks(names)
-    figure, told = dots(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)
+    shown = known.assign(setting=[setting_label(case, axes) for case in known.to_dict("records")])
+    marks = system_markers(names)
+    figure, told = dot_plot(shown, metric, Hue("system_id", marks, names), with_batch=False, with_setting=True)
     system_legend(figure, {s: n for s, n in names.items() if (shown["system_id"] == s).any()}, marks)
-    spread = f" {interval_words(levels.named(shown))}"
+    spread = f" {interval_caption(confidence_levels.levels_text(shown))}"
     words = (
         f"{METRICS[metric].description} Each network and mode is shown at the setting that most systems share, printed "
         f"under its name. If several settings are shared equally, the one with the highest throughput is shown.{spread}"
     )
-    return Plot(name, words + not_drawn(shown, MAX_ROWS), figure, records_of(shown), marks=told)
+    return Plot(name, words + not_drawn_sentence(shown, MAX_ROWS), figure, records_of(shown), marks=told)
 
 
-def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
+def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     """Energy per image against throughput, one panel per network, with the Pareto front over all systems.
 
     Args:
         cases: one row per case and system, shared or not.
     """
-    known = _metered(cases)
-    metered = of_one_meter(known)
+    known = _metered_cases(cases)
+    metered = with_common_energy_scope(known)
     if metered.empty:
         return Plot("trade_off", "No case has an energy, so there is no trade-off between energy and throughput.")
     panels_of = network_order(metered["model"])[:_MAX_PANELS]
-    figure, panels = grid(len(panels_of), height=2.4, sharex=True, sharey=True)
-    marks = system_marks(names)
+    figure, panels = panel_grid(len(panels_of), height=2.4, sharex=True, sharey=True)
+    marks = system_markers(names)
     told = Marks()
-    joules = unit_of(metered["energy_per_image"], METRICS["energy_per_image"].unit)
+    joules = axis_unit(metered["energy_per_image"], METRICS["energy_per_image"].unit)
     for axes, name in zip(panels, panels_of, strict=True):
         here = metered[metered["model"] == name]
-        log_axis(axes, "x")
-        log_axis(axes, "y", joules)
+        make_log_axis(axes, "x")
+        make_log_axis(axes, "y", joules)
         for case in here.to_dict("records"):
             mark: dict[str, Any] = {"ls": "none", "markersize": 4.2, "alpha": 0.75, "markeredgewidth": 0}
             title = names.get(case["system_id"], "unknown")
             energy = METRICS["energy_per_image"].show(case["energy_per_image"])
-            gid = told.of_case(case, f"{title}: {energy}, {told_of(case, 'throughput')}", title)
+            gid = told.add_case(case, f"{title}: {energy}, {tooltip_text(case, 'throughput')}", title)
             axes.plot([case["throughput"]], [case["energy_per_image"]], gid=gid, **mark, **marks[case["system_id"]])
-        _draw_front(axes, pareto(here))
-        axes.set_title(f"{look.plain(network(name), 24)}\n{work(here)}")
+        _draw_front(axes, pareto_front(here))
+        axes.set_title(f"{look.drawable_text(network_title(name), 24)}\n{panel_title(here)}")
         axes.margins(0.12)
         axes.xaxis.set_minor_formatter(NullFormatter())
     label_outer(panels, METRICS["throughput"].heading, joules.label(METRICS["energy_per_image"].title))
@@ -96,25 +96,27 @@ def trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
     if left:
         words += f" Left out because their meters do not measure single devices: {', '.join(left)}."
-    return Plot("trade_off", words + not_drawn(metered, _MAX_PANELS), figure, records_of(metered), marks=told.found)
+    return Plot(
+        "trade_off", words + not_drawn_sentence(metered, _MAX_PANELS), figure, records_of(metered), marks=told.found
+    )
 
 
-def fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
+def pareto_fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
     """Of each network and its mode in the figure the points of the Pareto front."""
-    metered = of_one_meter(_metered(cases))
+    metered = with_common_energy_scope(_metered_cases(cases))
     for name in network_order(metered["model"]):
         here = metered[metered["model"] == name]
-        yield (name, str(here["mode"].iloc[0])), pareto(here)
+        yield (name, str(here["mode"].iloc[0])), pareto_front(here)
 
 
-def _metered(cases: pd.DataFrame) -> pd.DataFrame:
+def _metered_cases(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases with energy and throughput: training where a network has any, for most of its cost is there."""
     known = cases[cases["energy_per_image"].gt(0) & cases["throughput"].gt(0)]
     training = set(known.loc[known["mode"] == "training", "model"])
     return known[(known["mode"] == "training") | ~known["model"].isin(training)]
 
 
-def pareto(cases: pd.DataFrame) -> pd.DataFrame:
+def pareto_front(cases: pd.DataFrame) -> pd.DataFrame:
     """The cases that no other one beats in both throughput and energy per image, by falling throughput."""
     ordered = cases.sort_values(["throughput", "energy_per_image"], ascending=[False, True], kind="stable")
     best_before = ordered["energy_per_image"].cummin().shift(fill_value=np.inf)

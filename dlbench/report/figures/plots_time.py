@@ -10,28 +10,28 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
-from dlbench.report.analysis import levels
-from dlbench.report.analysis.derive import MIN_STEPS
-from dlbench.report.analysis.labels import case_name, network
+from dlbench.report.analysis import confidence_levels
+from dlbench.report.analysis.case_selection import describe_choice, fastest_cases, records_of, values_and_limits
+from dlbench.report.analysis.derived_metrics import MIN_STEPS
+from dlbench.report.analysis.labels import case_name, network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.selection import choice, fastest, records_of, with_limits
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
 from dlbench.report.figures.figure_parts import (
-    SMALL,
-    height_of,
-    interval_words,
-    name_rows,
-    of_modes,
+    SMALL_TEXT_STYLE,
+    draw_stacked_bars,
+    figure_height,
+    interval_caption,
+    label_rows,
+    panel_per_mode,
+    panel_title,
     precision_legend,
-    stack,
     time_scale,
-    work,
 )
-from dlbench.report.figures.label_places import named, places
-from dlbench.report.figures.log_axes import log_axis, unit_of
+from dlbench.report.figures.label_placement import label_placer, label_points
+from dlbench.report.figures.log_axes import axis_unit, make_log_axis
 from dlbench.report.figures.marks import Marks
-from dlbench.report.figures.plots_dots import told_of
+from dlbench.report.figures.plots_dots import tooltip_text
 from dlbench.suites.case import MODES
 
 
@@ -41,7 +41,7 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
     split = cases[(cases["mode"] == "training") & phases]
     # The medians of a few steps' phases need not add up to the median step.
     training = split[split["steps"] >= MIN_STEPS]
-    shown = fastest(training, ["model", "precision"])
+    shown = fastest_cases(training, ["model", "precision"])
     if shown.empty:
         few = f" in {MIN_STEPS} steps" if len(split) else ""
         return Plot("step_breakdown", f"No training case has measured phase times{few}.")
@@ -51,37 +51,39 @@ def step_breakdown(cases: pd.DataFrame) -> Plot:
         "optimizer_time": look.ORANGE,
         "rest_time": look.GREY,
     }
-    figure = look.new_figure(height_of(len(shown)))
+    figure = look.new_figure(figure_height(len(shown)))
     left, right = figure.subplots(1, 2, sharey=True)
     values = shown[list(parts)].fillna(0.0)
     factor, unit = time_scale(shown["step_time"])
     shares = values.div(values.sum(axis=1), axis=0)
     told = Marks()
     ids = [
-        [told.of_case(case, _told_phase(case, str(part), share)) for part, share in row.items()]
+        [told.add_case(case, _phase_tooltip(case, str(part), share)) for part, share in row.items()]
         for case, row in zip(shown.to_dict("records"), shares.to_dict("records"), strict=True)
     ]
-    stack(left, values / factor, parts, ids)
-    stack(right, 100 * shares, parts)
-    left.set_title(work(shown))
-    right.set_title(work(shown))
+    draw_stacked_bars(left, values / factor, parts, ids)
+    draw_stacked_bars(right, 100 * shares, parts)
+    left.set_title(panel_title(shown))
+    right.set_title(panel_title(shown))
     ends = values.sum(axis=1).combine(shown["step_time"], max)
     for y, (end, step) in enumerate(zip(ends, shown["step_time"], strict=True)):
-        left.annotate(units.seconds(step), (end / factor, y), (4, 0), textcoords="offset points", **SMALL)
-    name_rows(left, shown, ["model", "precision", "batch_size"])
+        left.annotate(units.seconds(step), (end / factor, y), (4, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
+    label_rows(left, shown, ["model", "precision", "batch_size"])
     left.set_xlim(0, 1.2 * ends.max() / factor)
     left.set_xlabel(f"{METRICS['step_time'].title} [{unit}]")
     right.set_xlim(0, 100)
     right.set_xlabel("Share of the step [%]")
-    look.legend(figure, look.squares({METRICS[name].title: colour for name, colour in parts.items()}))
-    words = f"Time of a training step by phase. {choice(training, shown)}"
-    left_out = sorted({network(name) for name in split["model"]} - {network(name) for name in training["model"]})
+    look.add_legend(figure, look.square_markers({METRICS[name].title: colour for name, colour in parts.items()}))
+    words = f"Time of a training step by phase. {describe_choice(training, shown)}"
+    left_out = sorted(
+        {network_title(name) for name in split["model"]} - {network_title(name) for name in training["model"]}
+    )
     if left_out:
         words += f" Not drawn because of fewer than {MIN_STEPS} steps: {', '.join(left_out)}."
     return Plot("step_breakdown", words.strip(), figure, records_of(shown), marks=told.found)
 
 
-def _told_phase(case: dict[Any, Any], part: str, share: float) -> str:
+def _phase_tooltip(case: dict[Any, Any], part: str, share: float) -> str:
     phase = f"{METRICS[part].title}: {units.seconds(case[part])}, {units.percent(share)} of the step"
     return f"{phase}; {case_name(case)}"
 
@@ -89,31 +91,31 @@ def _told_phase(case: dict[Any, Any], part: str, share: float) -> str:
 def memory(cases: pd.DataFrame) -> Plot:
     """What a case keeps in memory by kind, stacked, and the measured peaks as marks."""
     known = cases[cases[[*_MEMORY_PARTS, *_MEMORY_MARKS]].notna().any(axis=1)]
-    shown = fastest(known, ["model", "mode"])
+    shown = fastest_cases(known, ["model", "mode"])
     if shown.empty:
         return Plot("memory", "No case has a memory reading.")
     # Host memory says something about the network only where there is no memory of a device.
     marks = [n for n in ("memory_allocated", "memory_device") if shown[n].notna().any()] or ["memory_rss"]
-    figure, panels = of_modes(shown)
+    figure, panels = panel_per_mode(shown)
     top = shown[[*_MEMORY_PARTS, *marks]].max().max()
     factor, unit = (2**30, "GiB") if top >= 2**30 else (2**20, "MiB")
     told = Marks()
     for axes, own in panels:
         rows = own.to_dict("records")
-        parts = [[told.of_case(case, _told_bytes(case, part)) for part in _MEMORY_PARTS] for case in rows]
-        stack(axes, own[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS, parts)
+        parts = [[told.add_case(case, _memory_tooltip(case, part)) for part in _MEMORY_PARTS] for case in rows]
+        draw_stacked_bars(axes, own[list(_MEMORY_PARTS)].fillna(0.0) / factor, _MEMORY_PARTS, parts)
         for y, case in enumerate(rows):
             for name in marks:
-                gid = told.of_case(case, _told_bytes(case, name))
+                gid = told.add_case(case, _memory_tooltip(case, name))
                 axes.plot([case[name] / factor], [y], ls="none", gid=gid, **_MEMORY_MARKS[name])
         axes.set_xlabel(f"Memory per device [{unit}]")
     panels[0][0].set_xlim(0, 1.05 * top / factor)
-    entries = look.squares({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
-    look.legend(figure, entries | {METRICS[name].title: _MEMORY_MARKS[name] for name in marks})
-    words = f"Memory by kind, and measured peaks. {choice(known, shown)}"
+    entries = look.square_markers({METRICS[n].title: c for n, c in _MEMORY_PARTS.items() if shown[n].notna().any()})
+    look.add_legend(figure, entries | {METRICS[name].title: _MEMORY_MARKS[name] for name in marks})
+    words = f"Memory by kind, and measured peaks. {describe_choice(known, shown)}"
     beyond = shown[shown[list(_MEMORY_PARTS)].sum(axis=1) > shown["memory_allocated"]]
     if len(beyond):
-        names = ", ".join(f"{network(c['model'])} {c['mode']}" for c in beyond.to_dict("records"))
+        names = ", ".join(f"{network_title(c['model'])} {c['mode']}" for c in beyond.to_dict("records"))
         words += (
             f" Each part is shown at its own maximum. The maxima occur at different times: activations are freed while "
             f"gradients appear. The sum of the parts therefore exceeds the measured peak for {names}."
@@ -121,7 +123,7 @@ def memory(cases: pd.DataFrame) -> Plot:
     return Plot("memory", words, figure, records_of(shown), marks=told.found)
 
 
-def _told_bytes(case: dict[Any, Any], part: str) -> str:
+def _memory_tooltip(case: dict[Any, Any], part: str) -> str:
     title = f"{METRICS[part].title}: {units.bytes_(case[part])}"
     return f"{title}; {case_name(case)}"
 
@@ -135,23 +137,23 @@ def flop_time(cases: pd.DataFrame) -> Plot:
     figure = look.new_figure(4.6)
     panels = figure.subplots(1, len(modes), sharex=True, sharey=True, squeeze=False)[0]
     lines = _bound_lines(known)
-    flop, time = unit_of(known["flop_per_step"], "FLOP"), unit_of(known["step_time"], "s")
+    flop, time = axis_unit(known["flop_per_step"], "FLOP"), axis_unit(known["step_time"], "s")
     x = np.array([known["flop_per_step"].min() / 4, known["flop_per_step"].max() * 10])
-    times = with_limits(known, "step_time")
+    times = values_and_limits(known, "step_time")
     # Room for the bounds below, and above for their names.
     y = (min(known["step_time"].min() / 8, times.min() / 1.5), max(known["step_time"].max() * 4, times.max() * 2))
     told = Marks()
     for axes, mode in zip(panels, modes, strict=True):
-        log_axis(axes, "x", flop)
-        log_axis(axes, "y", time)
+        make_log_axis(axes, "x", flop)
+        make_log_axis(axes, "y", time)
         axes.set_xlim(*x)
         axes.set_ylim(*y)
         _draw_bounds(axes, x, lines)
         _draw_cases(axes, known[known["mode"] == mode], told)
-        axes.set_title(work(known[known["mode"] == mode]))
+        axes.set_title(panel_title(known[known["mode"] == mode]))
         axes.set_xlabel(flop.label("Work per step and device"))
     panels[0].set_ylabel(time.label("Step time"))
-    look.lay_out(figure)
+    look.compute_layout(figure)
     for axes, mode in zip(panels, modes, strict=True):
         _name_networks(axes, known[known["mode"] == mode])
     precision_legend(figure, known)
@@ -165,9 +167,9 @@ def flop_time(cases: pd.DataFrame) -> Plot:
         bound = " No peak of this device is known: the dotted line is the highest rate that any case reached."
     partial = known[known["flop_partial"].notna()]
     if len(partial):
-        names = ", ".join(dict.fromkeys(network(name) for name in partial["model"]))
+        names = ", ".join(dict.fromkeys(network_title(name) for name in partial["model"]))
         bound += f" The FLOP count is partial for {names}: their true work is larger."
-    bars = f" {interval_words(levels.named(known))}"
+    bars = f" {interval_caption(confidence_levels.levels_text(known))}"
     return Plot(
         "flop_time", f"Step time against the counted work.{bars}{bound}", figure, records_of(known), marks=told.found
     )
@@ -188,14 +190,14 @@ _MEMORY_MARKS: dict[str, dict[str, Any]] = {
 
 
 _DATASHEET, _MEASURED, _REACHED = "datasheet", "measured", "reached here"
-_LINES: dict[str, Any] = {_DATASHEET: "-", _MEASURED: (0, (5, 3)), _REACHED: (0, (1, 2))}
+_LINE_STYLES: dict[str, Any] = {_DATASHEET: "-", _MEASURED: (0, (5, 3)), _REACHED: (0, (1, 2))}
 
 
 @dataclass(frozen=True)
-class _Line:
+class _BoundLine:
     """A rate [FLOP/s] that bounds the time from below, by who says so."""
 
-    source: str  # of `_LINES`
+    source: str  # of `_LINE_STYLES`
     rate: float
     precisions: tuple[str, ...]
 
@@ -204,25 +206,25 @@ class _Line:
         return f"{self.source}{of}: {units.rate(self.rate, 'FLOP/s')}"
 
 
-def _bound_lines(known: pd.DataFrame) -> list[_Line]:
+def _bound_lines(known: pd.DataFrame) -> list[_BoundLine]:
     """The lines to draw: datasheet and measured peak per precision; without either, the best that was reached."""
     lines = []
     for source, column in ((_DATASHEET, "device_peak"), (_MEASURED, "measured_peak")):
         by_rate: dict[float, list[str]] = {}
         for precision, rate in known.groupby("precision", sort=False)[column].max().dropna().items():
             by_rate.setdefault(float(rate), []).append(str(precision))
-        lines += [_Line(source, rate, tuple(names)) for rate, names in by_rate.items()]
-    return lines or [_Line(_REACHED, float((known["flop_per_step"] / known["step_time"]).max()), ())]
+        lines += [_BoundLine(source, rate, tuple(names)) for rate, names in by_rate.items()]
+    return lines or [_BoundLine(_REACHED, float((known["flop_per_step"] / known["step_time"]).max()), ())]
 
 
-def _draw_bounds(axes: Axes, x: Any, lines: list[_Line]) -> None:
+def _draw_bounds(axes: Axes, x: Any, lines: list[_BoundLine]) -> None:
     datasheet = [line.rate for line in lines if line.source == _DATASHEET]
     if datasheet:
         axes.fill_between(x, x / max(datasheet), axes.get_ylim()[0], color=look.GRID, lw=0, zorder=0)
-        axes.text(0.98, 0.07, "faster than\nthe peak", transform=axes.transAxes, ha="right", **SMALL)
+        axes.text(0.98, 0.07, "faster than\nthe peak", transform=axes.transAxes, ha="right", **SMALL_TEXT_STYLE)
     for number, line in enumerate(sorted(lines, key=lambda line: line.rate)):
         colour = look.PRECISION_COLOURS.get(line.precisions[0] if line.precisions else "", look.MUTED)
-        axes.plot(x, x / line.rate, color=colour, lw=1.2, ls=_LINES[line.source], zorder=1)
+        axes.plot(x, x / line.rate, color=colour, lw=1.2, ls=_LINE_STYLES[line.source], zorder=1)
         # One below the other at the top left, where no case lies: more FLOP take more time.
         place: Any = {"xy": (0.02, 0.98), "xytext": (0, -11 * number), "textcoords": "offset points"}
         axes.annotate(line.name(), xycoords="axes fraction", va="top", fontsize=8, color=colour, **place)
@@ -234,7 +236,7 @@ def _draw_cases(axes: Axes, cases: pd.DataFrame, told: Marks) -> None:
     mark: dict[str, Any] = {"marker": "o", "ls": "none", "markersize": 4.7, "markeredgewidth": 0, "zorder": 3}
     for case, colour in zip(cases.to_dict("records"), colours, strict=True):
         reached = units.rate(case["flop_per_step"] / case["step_time"], "FLOP/s")
-        gid = told.of_case(case, f"{reached}: {told_of(case, 'step_time')}", case["precision"])
+        gid = told.add_case(case, f"{reached}: {tooltip_text(case, 'step_time')}", case["precision"])
         axes.plot([case["flop_per_step"]], [case["step_time"]], color=colour, alpha=alpha, gid=gid, **mark)
     low, high = (cases[f"step_time_{end}"].fillna(cases["step_time"]) for end in ("low", "high"))
     axes.vlines(cases["flop_per_step"], low, high, colors=colours, lw=1.1, zorder=3)
@@ -243,6 +245,6 @@ def _draw_cases(axes: Axes, cases: pd.DataFrame, told: Marks) -> None:
 def _name_networks(axes: Axes, cases: pd.DataFrame) -> None:
     """Each network's name beside its slowest case, where there is room for it."""
     shown = cases.sort_values(["step_time", "flop_per_step"]).drop_duplicates("model", keep="last")
-    names = [look.plain(network(name), 20) for name in shown["model"]]
+    names = [look.drawable_text(network_title(name), 20) for name in shown["model"]]
     points = zip(shown["flop_per_step"], shown["step_time"], names, strict=True)
-    named(places(axes, cases[["flop_per_step", "step_time"]]), points, len(names))
+    label_points(label_placer(axes, cases[["flop_per_step", "step_time"]]), points, len(names))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlbench import units
-from dlbench.report.analysis.labels import network
-from dlbench.report.analysis.tuning import heading
+from dlbench.report.analysis.labels import network_title
+from dlbench.report.analysis.tuning import goal_heading
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL, height_of
+from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height
 from dlbench.suites.levers import Change
 
 
@@ -29,19 +29,19 @@ def waterfall(
     tuned = changes[-1].after
     names = ["as shipped", *(f"+ {change.text}" for change in changes), "tuned"]
     spans = [(0.0, shipped), *((change.before, change.after) for change in changes), (0.0, tuned)]
-    figure = look.new_figure(height_of(len(names), 0.34))
+    figure = look.new_figure(figure_height(len(names), 0.34))
     axes = figure.subplots()
     for y, (before, after) in enumerate(spans):
         whole = y in (0, len(spans) - 1)
         colour = look.GREY if whole else look.GREEN if after >= before else look.VERMILION
         axes.barh(y, after - before, left=before, height=0.6, color=colour)
         text = units.rate(after, "") if whole else f"x {units.digits(after / before, 3)}"
-        axes.annotate(text, (max(before, after), y), (4, 0), textcoords="offset points", **SMALL)
-    axes.set_yticks(range(len(names)), [look.plain(name, 40) for name in names])
+        axes.annotate(text, (max(before, after), y), (4, 0), textcoords="offset points", **SMALL_TEXT_STYLE)
+    axes.set_yticks(range(len(names)), [look.drawable_text(name, 40) for name in names])
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, 1.2 * max(after for _, after in spans))
-    axes.set_xlabel(heading(goal, unit))
+    axes.set_xlabel(goal_heading(goal, unit))
     look.clear_frame(axes)
     model, _, rest = title.partition(",")
-    axes.set_title(f"{look.plain(network(model), 26)},{rest}" if rest else network(model))
+    axes.set_title(f"{look.drawable_text(network_title(model), 26)},{rest}" if rest else network_title(model))
     return Plot("waterfall", f"{words} In all x {units.digits(tuned / shipped, 3)}.", figure, records=records)

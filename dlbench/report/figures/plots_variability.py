@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from dlbench.report.analysis.selection import MAX_ROWS
-from dlbench.report.analysis.variability import Unit
+from dlbench.report.analysis.case_selection import MAX_ROWS
+from dlbench.report.analysis.variability import UnitDeviation
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
-from dlbench.report.figures.figure_parts import SMALL, height_of, work
+from dlbench.report.figures.figure_parts import SMALL_TEXT_STYLE, figure_height, panel_title
 
-_COLUMN = {"host": "host", "device": "device_uuid"}
+_COLUMN_OF_KIND = {"host": "host", "device": "device_uuid"}
 
 
-def units_plot(found: Sequence[Unit], cases: pd.DataFrame, names: Mapping[str, str], kind: str) -> Plot:
+def units_plot(found: Sequence[UnitDeviation], cases: pd.DataFrame, names: Mapping[str, str], kind: str) -> Plot:
     """One row per host (or device) of all systems, one point per process, the most deviating hosts first.
 
     Args:
@@ -27,11 +27,11 @@ def units_plot(found: Sequence[Unit], cases: pd.DataFrame, names: Mapping[str, s
     shown = [unit for unit in found if unit.kind == kind][:MAX_ROWS]
     if not shown:
         return Plot(name, f"No case ran on several {kind}s, so they cannot be compared.")
-    figure = look.new_figure(height_of(len(shown)))
+    figure = look.new_figure(figure_height(len(shown)))
     axes = figure.subplots()
     labels = []
     for y, unit in enumerate(shown):
-        own = cases[(cases["system_id"] == unit.system) & (cases[_COLUMN[kind]] == unit.name)]
+        own = cases[(cases["system_id"] == unit.system) & (cases[_COLUMN_OF_KIND[kind]] == unit.name)]
         colour = look.VERMILION if unit.off else look.BLUE
         values = 100 * own["deviation"]
         axes.plot(values, [y] * len(values), "o", color=colour, markersize=3.5, alpha=0.55, markeredgewidth=0)
@@ -43,17 +43,17 @@ def units_plot(found: Sequence[Unit], cases: pd.DataFrame, names: Mapping[str, s
                 (values.max(), y),
                 (8, 0),
                 textcoords="offset points",
-                **SMALL,
+                **SMALL_TEXT_STYLE,
             )
-        system = look.plain(names.get(unit.system, "unknown"), 24)
+        system = look.drawable_text(names.get(unit.system, "unknown"), 24)
         several = len({u.system for u in shown}) > 1
-        labels.append(look.plain(unit.name, 30) + (f" · {system}" if several else ""))
+        labels.append(look.drawable_text(unit.name, 30) + (f" · {system}" if several else ""))
     axes.axvline(0, color=look.GREY, lw=0.8)
     axes.set_yticks(range(len(shown)), labels)
     axes.set_ylim(len(shown) - 0.5, -0.5)
     axes.margins(x=0.15)
     axes.set_xlabel("Step time over the median of all processes of the same case, deviation [%]")
-    axes.set_title(work(cases))
+    axes.set_title(panel_title(cases))
     look.clear_frame(axes)
     count = sum(unit.kind == kind for unit in found)
     more = f" The {MAX_ROWS} that deviate most of {count}." if count > MAX_ROWS else ""

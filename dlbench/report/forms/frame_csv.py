@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dlbench.csv_cells import csv_line, harmless, quoted
+from dlbench.csv_cells import csv_line, escape_formula, quote_field
 
 #: Rows that are written at a time: the texts of all cells of a large frame would not fit in memory.
-_CHUNK = 5000
+_ROWS_PER_PART = 5000
 
 
 def csv_parts(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
@@ -23,17 +23,17 @@ def csv_parts(frame: pd.DataFrame, columns: Sequence[str]) -> Iterator[str]:
     spreadsheet would run.
     """
     yield csv_line(columns)
-    shown = [_shown(frame[name]) for name in columns]
-    for start in range(0, len(frame), _CHUNK):
-        chunk = slice(start, min(start + _CHUNK, len(frame)))
-        cells = [_cells(frame[name].iloc[chunk], show) for name, show in zip(columns, shown, strict=True)]
+    shown = [_value_formatter(frame[name]) for name in columns]
+    for start in range(0, len(frame), _ROWS_PER_PART):
+        chunk = slice(start, min(start + _ROWS_PER_PART, len(frame)))
+        cells = [_column_cells(frame[name].iloc[chunk], show) for name, show in zip(columns, shown, strict=True)]
         pattern = ",".join(field for field, _ in cells) + "\n"
         varying = [values for _, values in cells if values is not None]
         rows = zip(*varying, strict=True) if varying else [()] * (chunk.stop - start)
         yield "".join(map(pattern.__mod__, rows))
 
 
-def _cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[str, list[Any] | None]:
+def _column_cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[str, list[Any] | None]:
     """A field of the pattern of a row, and what goes into it row by row; None where all rows are alike."""
     if column.dtype == np.float64:
         numbers = column.to_numpy()
@@ -45,7 +45,7 @@ def _cells(column: pd.Series, show: Callable[[pd.Index], list[str]]) -> tuple[st
     # What is missing has the code -1: the last.
     shown = show(values)
     if not pd.api.types.is_numeric_dtype(column.dtype):  # "-inf" may be a number
-        shown = list(map(_quoted, shown))
+        shown = list(map(_safe_field, shown))
     texts = np.array([*shown, ""], dtype=object)
     if (codes == codes[0]).all():
         return texts[codes[0]].replace("%", "%%"), None
@@ -61,27 +61,27 @@ def _with_joined_lists(column: pd.Series) -> pd.Series:
     return pd.Series(np.array([*texts, None], dtype=object)[codes], dtype=object)
 
 
-def _shown(column: pd.Series) -> Callable[[pd.Index], list[str]]:
+def _value_formatter(column: pd.Series) -> Callable[[pd.Index], list[str]]:
     """How values of a column are written: times to the millisecond, where one of them has any."""
     if pd.api.types.is_float_dtype(column.dtype):
-        return _numbers
+        return _format_numbers
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return partial(_times, unit="ms" if column.dt.microsecond.any() else "s")
-    return _texts
+        return partial(_format_times, unit="ms" if column.dt.microsecond.any() else "s")
+    return _format_texts
 
 
-def _numbers(values: pd.Index) -> list[str]:
+def _format_numbers(values: pd.Index) -> list[str]:
     return list(map("%.6g".__mod__, values))
 
 
-def _times(values: pd.Index, unit: Literal["s", "ms"]) -> list[str]:
+def _format_times(values: pd.Index, unit: Literal["s", "ms"]) -> list[str]:
     in_utc = pd.DatetimeIndex(values).tz_convert(None).to_numpy()
     return [f"{text.replace('T', ' ')}+00:00" for text in np.datetime_as_string(in_utc, unit=unit).tolist()]
 
 
-def _texts(values: pd.Index) -> list[str]:
+def _format_texts(values: pd.Index) -> list[str]:
     return list(map(str, values.tolist()))
 
 
-def _quoted(text: str) -> str:
-    return quoted(harmless(text))
+def _safe_field(text: str) -> str:
+    return quote_field(escape_formula(text))

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from dlbench.json_text import dump_json
 
 #: Rows whose texts are in memory at a time.
-_ROWS = 5000
+_ROWS_PER_PART = 5000
 #: Texts that JSON shows as they are, between quotation marks.
-_PLAIN = r"^[ -!#-\[\]-~]*$"
+_NEEDS_NO_ESCAPE = r"^[ -!#-\[\]-~]*$"
 
 
 def json_parts(frame: pd.DataFrame, of_json: str) -> Iterator[str]:
@@ -27,12 +27,12 @@ def json_parts(frame: pd.DataFrame, of_json: str) -> Iterator[str]:
         of_json: the column whose texts are JSON already.
     """
     names = [dump_json(str(name)) for name in frame]
-    for start in range(0, len(frame), _ROWS):
-        some = frame.iloc[start : start + _ROWS]
+    for start in range(0, len(frame), _ROWS_PER_PART):
+        some = frame.iloc[start : start + _ROWS_PER_PART]
         pieces: list[pa.Array | str] = []
         before = ("" if start == 0 else ",") + "\n  {\n   "
         for name, title in zip(frame, names, strict=True):
-            cells = _cells(some[name], str(name) == of_json)
+            cells = _json_cells(some[name], str(name) == of_json)
             before += f"{title}: "
             if isinstance(cells, str):
                 before += cells
@@ -51,32 +51,32 @@ def _with_commas(rows: pa.Array | pa.Scalar, num_rows: int) -> Iterator[str]:
     yield from (text if text.startswith(",") else f",{text}" for text in texts[1:])
 
 
-def _cells(column: pd.Series, is_json: bool) -> pa.Array | str:
+def _json_cells(column: pd.Series, is_json: bool) -> pa.Array | str:
     """The values as JSON texts; one text where all are alike."""
     if column.dtype == np.float64:
-        return _floats(column.to_numpy())
+        return _json_numbers(column.to_numpy())
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         times = pa.array(column.to_numpy(dtype="datetime64[ms]"))
         return pc.fill_null(pc.strftime(times, '"%Y-%m-%dT%H:%M:%S+00:00"'), "null")
     if isinstance(column.dtype, pd.StringDtype) and not is_json:
-        texts = _one(pa.array(column, pa.string()))
-        if pc.all(pc.match_substring_regex(texts, _PLAIN), min_count=0).as_py():
+        texts = _one_array(pa.array(column, pa.string()))
+        if pc.all(pc.match_substring_regex(texts, _NEEDS_NO_ESCAPE), min_count=0).as_py():
             return pc.fill_null(pc.binary_join_element_wise('"', texts, '"', ""), "null")
-    return _distinct(column.tolist(), is_json)
+    return _json_distinct(column.tolist(), is_json)
 
 
-def _one(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return pa.concat_arrays(column.chunks) if isinstance(column, pa.ChunkedArray) else column
 
 
-def _floats(numbers: np.ndarray) -> pa.Array | str:
+def _json_numbers(numbers: np.ndarray) -> pa.Array | str:
     finite = np.isfinite(numbers)
     if not finite.any():
         return "null"
     return pc.fill_null(pa.array(numbers, mask=~finite).cast(pa.string()), "null")
 
 
-def _distinct(values: list[Any], is_json: bool) -> pa.Array | str:
+def _json_distinct(values: list[Any], is_json: bool) -> pa.Array | str:
     """Each different value as text, made once."""
     known: dict[Any, int] = {}
     texts: list[str] = []
@@ -87,16 +87,16 @@ def _distinct(values: list[Any], is_json: bool) -> pa.Array | str:
         place = known.get(key)
         if place is None:
             place = known[key] = len(texts)
-            texts.append(dump_json(_plain(value, is_json)).replace("\n", "\n   "))
+            texts.append(dump_json(_json_value(value, is_json)).replace("\n", "\n   "))
         places.append(place)
     return texts[0] if len(texts) == 1 else pa.array(texts, pa.string()).take(pa.array(places))
 
 
-def _plain(value: Any, is_json: bool) -> Any:
-    return json.loads(value or "{}") if is_json else plain(value)
+def _json_value(value: Any, is_json: bool) -> Any:
+    return json.loads(value or "{}") if is_json else to_json_type(value)
 
 
-def plain(value: Any) -> Any:
+def to_json_type(value: Any) -> Any:
     """A cell as a JSON type; None where it is missing."""
     if isinstance(value, list | tuple) or hasattr(value, "tolist"):
         return list(value) if getattr(value, "ndim", 1) else value.item()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dlbench.report.document import Section
-from dlbench.report.forms.layout import Sheet, breakable, left_out, sheets
+from dlbench.report.forms.table_layout import Sheet, add_break_points, left_out_sentence, split_into_sheets
 from dlbench.table import Table, escape_latex, latex_row
 
 #: A landscape A4 page in \footnotesize holds about so many characters, the gaps between columns counted as `_GAP`.
@@ -25,13 +25,13 @@ _PREAMBLE = r"""\documentclass[a4paper]{article}
 """
 
 
-def document(title: str, file: str) -> str:
+def latex_document(title: str, file: str) -> str:
     """A LaTeX document of all tables, to be compiled in the folder that holds them in `file`."""
     lines = [_PREAMBLE + r"\begin{document}", rf"\section*{{{escape_latex(title)}}}", rf"\input{{{file}}}"]
     return "\n".join([*lines, r"\end{document}"]) + "\n"
 
 
-def tables(sections: Sequence[Section]) -> str:
+def latex_tables(sections: Sequence[Section]) -> str:
     """All tables of a report but the long lists of its provenance, as long tables that go on over pages."""
     lines = [r"% \usepackage{array,booktabs,longtable}, on a landscape page; report.tex does it."]
     for section in sections:
@@ -44,31 +44,34 @@ def tables(sections: Sequence[Section]) -> str:
 
 def _long_table(table: Table, caption: str) -> list[str]:
     width = _PAGE_WIDTH - _GAP * len(table.columns)
-    parts = sheets(table, width, MAX_ROWS)
+    parts = split_into_sheets(table, width, MAX_ROWS)
     lines = ["", r"\begingroup\footnotesize\setlength{\tabcolsep}{3pt}"]
     for number, sheet in enumerate(parts, 1):
         part = f" (part {number} of {len(parts)})" if len(parts) > 1 else ""
-        lines += _sheet(sheet, caption + part)
-    notes = [note for note in (left_out(table, MAX_ROWS), *table.notes) if note]
+        lines += _sheet_lines(sheet, caption + part)
+    notes = [note for note in (left_out_sentence(table, MAX_ROWS), *table.notes) if note]
     lines += [rf"{escape_latex(note)}\par" for note in notes]
     return [*lines, r"\endgroup"]
 
 
-def _sheet(sheet: Sheet, caption: str) -> list[str]:
+def _sheet_lines(sheet: Sheet, caption: str) -> list[str]:
     columns = zip(sheet.widths, sheet.aligns, sheet.wrapped, strict=True)
     head = latex_row(sheet.headings)
     return [
-        rf"\begin{{longtable}}{{{''.join(_column(*column) for column in columns)}}}",
+        rf"\begin{{longtable}}{{{''.join(_column_spec(*column) for column in columns)}}}",
         rf"\caption{{{escape_latex(caption)}}}\\",
         *(r"\toprule", head, r"\midrule", r"\endfirsthead"),
         *(r"\toprule", head, r"\midrule", r"\endhead"),
         *(r"\bottomrule", r"\endfoot"),
-        *(latex_row([breakable(c) if w else c for c, w in zip(row, sheet.wrapped, strict=True)]) for row in sheet.rows),
+        *(
+            latex_row([add_break_points(c) if w else c for c, w in zip(row, sheet.wrapped, strict=True)])
+            for row in sheet.rows
+        ),
         r"\end{longtable}",
     ]
 
 
-def _column(width: float, align: str, wrapped: bool) -> str:
+def _column_spec(width: float, align: str, wrapped: bool) -> str:
     if not wrapped:
         return "r" if align == "right" else "l"
     ragged = r"\raggedleft" if align == "right" else r"\raggedright"

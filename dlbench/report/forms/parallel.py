@@ -24,11 +24,11 @@ MAX_PROCESSES = 8
 
 
 @dataclass(eq=False)
-class Pending:
+class PendingTask:
     """A task that is done sooner or later, and what it gave."""
 
     task: Callable[[], Any]
-    crew: Crew
+    crew: TaskPool
     found: tuple[Any, Exception | None] | None = None  # None as long as it is not known
 
     def result(self) -> Any:
@@ -42,14 +42,16 @@ class Pending:
 
 
 @dataclass
-class Crew:
+class TaskPool:
     """Does tasks in processes of their own, one per core, each forked from this one when its turn comes.
 
     To be used in a `with` statement: what still runs at its end is stopped.
     """
 
-    _waiting: deque[Pending] = field(default_factory=deque)
-    _running: dict[Connection, tuple[Pending, ForkProcess]] = field(default_factory=dict)  # by where each will answer
+    _waiting: deque[PendingTask] = field(default_factory=deque)
+    _running: dict[Connection, tuple[PendingTask, ForkProcess]] = field(
+        default_factory=dict
+    )  # by where each will answer
 
     def __enter__(self) -> Self:
         return self
@@ -61,36 +63,36 @@ class Crew:
             process.join()
             answer.close()
 
-    def start(self, task: Callable[[], Any]) -> Pending:
+    def start(self, task: Callable[[], Any]) -> PendingTask:
         """Begin a task, now or when a core is free; sees to those that wait as well.
 
         Args:
             task: it may write files; what else it changes is lost. What it gives must be plain data.
         """
-        pending = Pending(task, self)
+        pending = PendingTask(task, self)
         self._waiting.append(pending)
-        self._see_to(0)
+        self._collect_and_start(0)
         return pending
 
-    def shares(self, things: Sequence[T]) -> list[Sequence[T]]:
+    def split(self, things: Sequence[T]) -> list[Sequence[T]]:
         """`things` dealt out to as many tasks as can run at a time: each process that is forked has its price."""
         count = max(1, min(len(things), _num_processes()))
         return [things[first::count] for first in range(count) if things[first::count]]
 
-    def finish(self, wanted: Pending) -> None:
+    def finish(self, wanted: PendingTask) -> None:
         """Come back when a task is done: by its process, or by this one where there is no other."""
         while wanted.found is None and self._running and not self._is_lost(wanted):
-            self._see_to(None)
+            self._collect_and_start(None)
         if wanted.found is None:
             # No other core, no memory for more processes, or its process died: what fails again says why.
             if wanted in self._waiting:
                 self._waiting.remove(wanted)
-            wanted.found = _done(wanted.task)
+            wanted.found = _call_task(wanted.task)
 
-    def _is_lost(self, wanted: Pending) -> bool:
+    def _is_lost(self, wanted: PendingTask) -> bool:
         return wanted not in self._waiting and all(pending is not wanted for pending, _ in self._running.values())
 
-    def _see_to(self, timeout_s: float | None) -> None:
+    def _collect_and_start(self, timeout_s: float | None) -> None:
         """Take what is done, waiting so long for the first of it, and begin what there are cores for."""
         ready = wait(list(self._running), timeout_s) if self._running else []
         for answer in [answer for answer in self._running if answer in ready]:
@@ -101,13 +103,13 @@ class Crew:
             process.join()
         while self._waiting and len(self._running) < _num_processes():
             try:
-                answer, process = _forked(self._waiting[0].task)
+                answer, process = _fork_task(self._waiting[0].task)
             except (ImportError, OSError):
                 return
             self._running[answer] = self._waiting.popleft(), process
 
 
-def results(tasks: Sequence[Pending], on_progress: Callable[[int], object] = int) -> list[Any]:
+def run_tasks(tasks: Sequence[PendingTask], on_progress: Callable[[int], object] = int) -> list[Any]:
     """What each task gives, in their order.
 
     Args:
@@ -120,11 +122,11 @@ def results(tasks: Sequence[Pending], on_progress: Callable[[int], object] = int
     return found
 
 
-def _forked(task: Callable[[], Any]) -> tuple[Connection, ForkProcess]:
+def _fork_task(task: Callable[[], Any]) -> tuple[Connection, ForkProcess]:
     """A process that does the task, and where it will write what it found."""
     context = multiprocessing.get_context("fork")
     here, there = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(task, here, there), daemon=True)
+    process = context.Process(target=_run_in_child, args=(task, here, there), daemon=True)
     with warnings.catch_warnings():
         # Newer Pythons warn of forking beside threads: those of pyarrow rest here, and the children need none of them.
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -133,16 +135,16 @@ def _forked(task: Callable[[], Any]) -> tuple[Connection, ForkProcess]:
     return here, process
 
 
-def _work(task: Callable[[], Any], heard: Connection, answer: Connection) -> None:
+def _run_in_child(task: Callable[[], Any], heard: Connection, answer: Connection) -> None:
     # Held here as well, this end would keep the process waiting for ever once its parent is gone.
     heard.close()
     # To look for garbage among what this process has from its parent would copy all of it; and it will not live long.
     gc.freeze()
     gc.disable()
-    answer.send(_done(task))
+    answer.send(_call_task(task))
 
 
-def _done(task: Callable[[], Any]) -> tuple[Any, Exception | None]:
+def _call_task(task: Callable[[], Any]) -> tuple[Any, Exception | None]:
     try:
         return task(), None
     except Exception as error:

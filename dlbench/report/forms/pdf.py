@@ -18,9 +18,9 @@ import matplotlib
 import typst
 from matplotlib import font_manager
 
-from dlbench.report.analysis.labels import short
+from dlbench.report.analysis.labels import shorten
 from dlbench.report.document import Block, Plot, Section
-from dlbench.report.forms.layout import Sheet, breakable, left_out, sheets
+from dlbench.report.forms.table_layout import Sheet, add_break_points, left_out_sentence, split_into_sheets
 from dlbench.table import Table
 from dlbench.version import __version__
 
@@ -38,7 +38,9 @@ _TEMPLATE = Path(__file__).with_name("report.typ")
 _FONTS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 
 
-def write(path: Path, title: str, subtitle: str, sections: Sequence[Section], figures: Path, when: datetime) -> None:
+def write_pdf(
+    path: Path, title: str, subtitle: str, sections: Sequence[Section], figures: Path, when: datetime
+) -> None:
     """Write a document of all blocks of `sections` to `path`.
 
     Args:
@@ -46,10 +48,10 @@ def write(path: Path, title: str, subtitle: str, sections: Sequence[Section], fi
         when: the date that the document bears, to the second.
     """
     data = {
-        "title": _drawable(title),
-        "subtitle": _drawable(f"{subtitle} · dlbench {__version__}"),
+        "title": _drawable_text(title),
+        "subtitle": _drawable_text(f"{subtitle} · dlbench {__version__}"),
         "version": __version__,
-        "sections": [_section(section, figures) for section in sections],
+        "sections": [_section_data(section, figures) for section in sections],
     }
     typst.Compiler(
         _TEMPLATE.read_bytes(),
@@ -59,33 +61,33 @@ def write(path: Path, title: str, subtitle: str, sections: Sequence[Section], fi
     ).compile(output=str(path), format="pdf", timestamp=when.replace(microsecond=0))
 
 
-def _section(section: Section, figures: Path) -> dict[str, Any]:
-    blocks = [_block(block, figures) for block in section.blocks]
-    return {"title": _drawable(section.title), "finding": _drawable(section.finding), "blocks": blocks}
+def _section_data(section: Section, figures: Path) -> dict[str, Any]:
+    blocks = [_block_data(block, figures) for block in section.blocks]
+    return {"title": _drawable_text(section.title), "finding": _drawable_text(section.finding), "blocks": blocks}
 
 
-def _block(block: Block, figures: Path) -> dict[str, Any]:
+def _block_data(block: Block, figures: Path) -> dict[str, Any]:
     return {
-        "heading": _drawable(block.heading),
-        "words": _drawable(block.words),
+        "heading": _drawable_text(block.heading),
+        "words": _drawable_text(block.words),
         "large": block.emphasis,
-        "points": [_drawable(point) for point in block.points],
+        "points": [_drawable_text(point) for point in block.points],
         "cards": [
             {
-                "value": _drawable(f.value),
-                "label": _drawable(f.label),
-                "note": _drawable(short(f.note, _MAX_NOTE)),
-                "lines": [[_drawable(name), _drawable(value)] for name, value in f.lines],
+                "value": _drawable_text(f.value),
+                "label": _drawable_text(f.label),
+                "note": _drawable_text(shorten(f.note, _MAX_NOTE)),
+                "lines": [[_drawable_text(name), _drawable_text(value)] for name, value in f.lines],
             }
             for f in block.figures
         ],
-        "plot": _plot(block.plot, figures) if block.plot else None,
-        "sheets": [_sheet(sheet) for sheet in _sheets(block.table)] if block.table else [],
-        "notes": [_drawable(note) for note in _notes(block.table)] if block.table else [],
+        "plot": _plot_data(block.plot, figures) if block.plot else None,
+        "sheets": [_sheet_data(sheet) for sheet in _table_sheets(block.table)] if block.table else [],
+        "notes": [_drawable_text(note) for note in _table_notes(block.table)] if block.table else [],
     }
 
 
-def _plot(plot: Plot, figures: Path) -> dict[str, Any]:
+def _plot_data(plot: Plot, figures: Path) -> dict[str, Any]:
     """A figure as wide as the page, but low enough for its heading and caption."""
     file, width = None, 0.0
     if plot.figure:
@@ -93,40 +95,43 @@ def _plot(plot: Plot, figures: Path) -> dict[str, Any]:
         file = next(f"/{plot.name}.{kind}" for kind in ("pdf", "svg") if (figures / f"{plot.name}.{kind}").is_file())
         inches = plot.figure.get_size_inches()
         width = min(0.84 * _PAGE_WIDTH, _MAX_FIGURE_HEIGHT * inches[0] / inches[1])
-    return {"file": file, "width": width, "caption": _drawable(plot.caption)}
+    return {"file": file, "width": width, "caption": _drawable_text(plot.caption)}
 
 
-def _sheets(table: Table) -> list[Sheet]:
-    return sheets(table, (_PAGE_WIDTH - _PADDING * len(table.columns)) / _CHARACTER, MAX_ROWS)
+def _table_sheets(table: Table) -> list[Sheet]:
+    return split_into_sheets(table, (_PAGE_WIDTH - _PADDING * len(table.columns)) / _CHARACTER, MAX_ROWS)
 
 
-def _notes(table: Table) -> list[str]:
-    return [note for note in (left_out(table, MAX_ROWS), *table.notes) if note]
+def _table_notes(table: Table) -> list[str]:
+    return [note for note in (left_out_sentence(table, MAX_ROWS), *table.notes) if note]
 
 
-def _sheet(sheet: Sheet) -> dict[str, Any]:
+def _sheet_data(sheet: Sheet) -> dict[str, Any]:
     widths = [width * _CHARACTER + _PADDING for width in sheet.widths]
     shrunk = min(1.0, _PAGE_WIDTH / sum(widths))
     return {
         "widths": [round(shrunk * width, 2) for width in widths],
         "aligns": sheet.aligns,
-        "headings": [_drawable(heading) for heading in sheet.headings],
+        "headings": [_drawable_text(heading) for heading in sheet.headings],
         "rows": [
-            [_drawable(breakable(cell) if wrapped else cell) for cell, wrapped in zip(row, sheet.wrapped, strict=True)]
+            [
+                _drawable_text(add_break_points(cell) if wrapped else cell)
+                for cell, wrapped in zip(row, sheet.wrapped, strict=True)
+            ]
             for row in sheet.rows
         ],
     }
 
 
-def _drawable(text: str) -> str:
+def _drawable_text(text: str) -> str:
     """`text` with a box for each character that the font lacks; no line begins with a %."""
     text = re.sub(r"(?<=\d) %", "\u00a0%", text)
-    known = _characters()
+    known = _font_characters()
     return "".join(c if c in "\n\u200b" or ord(c) in known else " " if c == "\t" else "□" for c in text)
 
 
 @cache
-def _characters() -> frozenset[int]:
+def _font_characters() -> frozenset[int]:
     """The code points that can be seen in DejaVu Sans."""
     characters = font_manager.get_font(str(_FONTS / "DejaVuSans.ttf")).get_charmap()
     return frozenset(c for c in characters if not unicodedata.category(chr(c)).startswith("C"))

@@ -13,9 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dlbench import units
 from dlbench.report.analysis.acceptance import VERDICTS, Acceptance, Judgement
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.forms.page import TEMPLATES
-from dlbench.results.parts import find
-from dlbench.table import Cell, Column, Table, alignments, shown, signed_percent_of
+from dlbench.report.forms.html_page import TEMPLATES
+from dlbench.results.parts import find_parts
+from dlbench.table import Cell, Column, Table, alignments, default_text, signed_percent_text
 from dlbench.version import __version__
 
 
@@ -33,15 +33,15 @@ def acceptance_table(judgements: Sequence[Judgement], raw: bool = False) -> Tabl
         Column("value", "Value", "right"),
         Column("low", "95 % from", "right"),
         Column("high", "to", "right"),
-        Column("margin", "Margin", "right", signed_percent_of),
+        Column("margin", "Margin", "right", signed_percent_text),
         Column("processes", "Processes", "right"),
         Column("verdict", "Verdict"),
         Column("reason", "Reason"),
     ]
-    return Table(columns, [_row(number, one, raw) for number, one in enumerate(judgements, 1)])
+    return Table(columns, [_line_row(number, one, raw) for number, one in enumerate(judgements, 1)])
 
 
-def _row(number: int, one: Judgement, raw: bool) -> list[Cell]:
+def _line_row(number: int, one: Judgement, raw: bool) -> list[Cell]:
     metric = METRICS[one.line.metric]
     sign = "≥" if one.line.at_least else "≤"
     tolerance = f" {'−' if one.line.at_least else '+'} {units.percent(one.line.tolerance)}"
@@ -59,20 +59,22 @@ def _row(number: int, one: Judgement, raw: bool) -> list[Cell]:
     ]
 
 
-def summary(acceptance: Acceptance, judgements: Sequence[Judgement]) -> str:
+def summary_line(acceptance: Acceptance, judgements: Sequence[Judgement]) -> str:
     """The closing line: ``Lot 2: 3 passed, 1 failed, 0 not decided``."""
     counts = Counter(one.verdict for one in judgements)
     return f"{acceptance.name}: {', '.join(f'{counts[verdict]} {verdict}' for verdict in VERDICTS)}"
 
 
-def page(acceptance: Acceptance, file: Path, judgements: Sequence[Judgement], sources: Sequence[str | Path]) -> str:
+def acceptance_page(
+    acceptance: Acceptance, file: Path, judgements: Sequence[Judgement], sources: Sequence[str | Path]
+) -> str:
     """A page of HTML for the file: the lines, what they were judged by (with digests), and room for signatures."""
     table = acceptance_table(judgements)
     cells = [
-        [shown(cell) if c.show is None else c.show(cell) for c, cell in zip(table.columns, row, strict=True)]
+        [default_text(cell) if c.show is None else c.show(cell) for c, cell in zip(table.columns, row, strict=True)]
         for row in table.rows
     ]
-    parts = [part for source in sources for part in find(source)[0]]
+    parts = [part for source in sources for part in find_parts(source)[0]]
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -82,20 +84,20 @@ def page(acceptance: Acceptance, file: Path, judgements: Sequence[Judgement], so
     )
     return environment.get_template("acceptance.html").render(
         name=acceptance.name,
-        summary=summary(acceptance, judgements),
+        summary=summary_line(acceptance, judgements),
         columns=[column.title for column in table.columns],
         rows=cells,
         alignments=alignments(table),
         file=file.name,
         file_digest=hashlib.sha256(file.read_bytes()).hexdigest(),
         parts=len(parts),
-        parts_digest=digest_of(parts),
+        parts_digest=files_digest(parts),
         date=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         version=__version__,
     )
 
 
-def digest_of(files: Sequence[Path]) -> str:
+def files_digest(files: Sequence[Path]) -> str:
     """SHA-256 over the SHA-256 of each file, by its digest: names and places do not matter."""
     digests = []
     for file in files:

@@ -6,15 +6,15 @@ from collections import Counter
 
 from dlbench import units
 from dlbench.report.analysis.comparison import ComparisonResult
-from dlbench.report.analysis.comparison_lines import NOT_COMPARED, Line, caveat_of, verdict_words
+from dlbench.report.analysis.comparison_lines import NOT_COMPARED, ComparisonLine, comparison_caveat, verdict_words
 from dlbench.report.analysis.comparison_statistics import Comparison
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network, network_order
+from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
 
 
-def tables(found: ComparisonResult, names: tuple[str, str] = ("BASE", "TARGET")) -> list[Table]:
+def comparison_tables(found: ComparisonResult, names: tuple[str, str] = ("BASE", "TARGET")) -> list[Table]:
     """What differs between the systems, and the comparison; the first is without rows where nothing differs."""
     columns = [Column("fact", "Differs"), Column("base", names[0]), Column("target", names[1])]
     return [Table(columns, found.differences, title="Systems"), comparison_table(found, names)]
@@ -28,14 +28,14 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
         for axis in (*AXES, "suite", "suite_version")
         if axis != "repeat" and (axis in MAIN_AXES or len({str(line.setting.get(axis)) for line in found.lines}) > 1)
     ]
-    columns = [Column(a, axis_title(a), show=(lambda c: network(str(c))) if a == "model" else None) for a in axes]
+    columns = [Column(a, axis_title(a), show=(lambda c: network_title(str(c))) if a == "model" else None) for a in axes]
     columns += [
-        Column("base", f"{metric.title} {names[0]}", "right", lambda cell: _shown(found.rules.metric, cell)),
-        Column("target", names[1], "right", lambda cell: _shown(found.rules.metric, cell)),
+        Column("base", f"{metric.title} {names[0]}", "right", lambda cell: _metric_text(found.rules.metric, cell)),
+        Column("target", names[1], "right", lambda cell: _metric_text(found.rules.metric, cell)),
         Column("ratio", "Ratio", "right", _show_ratio),
-        Column("ratio_low", f"{_percent(found.rules.confidence)} from", "right", _show_ratio),
+        Column("ratio_low", f"{_percent_text(found.rules.confidence)} from", "right", _show_ratio),
         Column("ratio_high", "to", "right", _show_ratio),
-        Column("verdict", "Verdict", show=lambda cell: _verdict(cell, found.rules.margin)),
+        Column("verdict", "Verdict", show=lambda cell: _verdict_text(cell, found.rules.margin)),
         Column("adjusted_p_value", "p (Holm)", "right", _show_p),
         Column("chance_target_larger", "Effect", "right", _show_share),
         Column("base_processes", f"n {names[0]}", "right"),
@@ -43,8 +43,10 @@ def comparison_table(found: ComparisonResult, names: tuple[str, str] = ("BASE", 
         Column("note", "Note"),
     ]
     common = _common_caveat(found)
-    rows = [[*(line.setting.get(axis) for axis in axes), *_cells(line, common)] for line in _in_order(found.lines)]
-    notes = [f"All cases: {common}.", *_notes(found)] if common else _notes(found)
+    rows = [
+        [*(line.setting.get(axis) for axis in axes), *_line_cells(line, common)] for line in _sort_lines(found.lines)
+    ]
+    notes = [f"All cases: {common}.", *_table_notes(found)] if common else _table_notes(found)
     return Table(columns, rows, title=f"{names[1]} against {names[0]}: {metric.title.lower()}", notes=notes)
 
 
@@ -58,7 +60,7 @@ def with_footnotes(table: Table) -> Table:
     return Table(table.columns, rows, table.title, [*footnotes, *table.notes])
 
 
-def summary(found: ComparisonResult) -> str:
+def summary_line(found: ComparisonResult) -> str:
     """The closing line: ``12 compared: 1 slower, 8 same, 3 not decided; 2 not compared: 1 failed, 1 refused``."""
     counts = Counter(line.verdict for line in found.lines)
     words = verdict_words(found.rules.metric)
@@ -68,24 +70,24 @@ def summary(found: ComparisonResult) -> str:
     return f"{found.num_compared} compared: {said}" + (f"; {left} not compared: {', '.join(rest)}" if rest else "")
 
 
-def _in_order(lines: list[Line]) -> list[Line]:
+def _sort_lines(lines: list[ComparisonLine]) -> list[ComparisonLine]:
     order = {name: i for i, name in enumerate(network_order(str(line.setting["model"]) for line in lines))}
     return sorted(lines, key=lambda line: (line.verdict in NOT_COMPARED, order[str(line.setting["model"])]))
 
 
 def _common_caveat(found: ComparisonResult) -> str:
     """What has to be known beside all of several verdicts, and so is said once; "" where they differ."""
-    caveats = [caveat_of(line.comparison) for line in found.lines if line.comparison]
+    caveats = [comparison_caveat(line.comparison) for line in found.lines if line.comparison]
     return caveats[0] if len(caveats) > 1 and len(set(caveats)) == 1 else ""
 
 
-def _cells(line: Line, common: str) -> list[Cell]:
+def _line_cells(line: ComparisonLine, common: str) -> list[Cell]:
     c = line.comparison
     if c is None:
         return [line.base, line.target, None, None, None, line.verdict, None, None, None, None, line.note]
-    caveat = caveat_of(c)
+    caveat = comparison_caveat(c)
     # With too few processes on a side the caveat says it already.
-    more = f"needs {needed(c)}" if line.verdict == "not decided" and c.more_runs and c.basis != "assumed" else ""
+    more = f"needs {needed_runs(c)}" if line.verdict == "not decided" and c.more_runs and c.basis != "assumed" else ""
     note = "; ".join(said for said in (caveat if caveat != common else "", more, line.note) if said)
     return [
         line.base, line.target, c.ratio, c.low, c.high, line.verdict, c.adjusted_p_value, c.chance_b_slower,
@@ -93,36 +95,37 @@ def _cells(line: Line, common: str) -> list[Cell]:
     ]  # fmt: skip
 
 
-def needed(c: Comparison) -> str:
+def needed_runs(c: Comparison) -> str:
     """What would decide: ``4 more runs on each side``, ``4 more pairs``."""
     if c.basis == "pairs":
-        return units.counted(c.more_runs or 0, "more pair")
-    return f"{units.counted(c.more_runs or 0, 'more run')} on each side"
+        return units.count_text(c.more_runs or 0, "more pair")
+    return f"{units.count_text(c.more_runs or 0, 'more run')} on each side"
 
 
-def _notes(found: ComparisonResult) -> list[str]:
+def _table_notes(found: ComparisonResult) -> list[str]:
     rules = found.rules
     more = "energy" if rules.metric == "energy_per_image" else "time"
     return [
         *found.remarks,
         f"Ratio of the geometric means over processes (n) of their medians; above 1 is more {more}.",
         "Effect: the probability that a process of the second side has the larger value; 0.5 means no difference.",
-        f"Verdicts of a difference have {_percent(rules.confidence)} confidence for all {found.num_tested} intervals "
+        f"Verdicts of a difference have {_percent_text(rules.confidence)} confidence for all "
+        f"{found.num_tested} intervals "
         f"of this table together (Holm). `same` is a verdict on a single interval: it lies within "
         f"±{100 * rules.margin:g} %.",
-        summary(found),
+        summary_line(found),
     ]
 
 
-def _verdict(cell: Cell, margin: float) -> str:
+def _verdict_text(cell: Cell, margin: float) -> str:
     return f"no difference beyond {100 * margin:g} %" if cell == "same" else str(cell)
 
 
-def _percent(share: float) -> str:
+def _percent_text(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def _shown(metric: str, cell: Cell) -> str:
+def _metric_text(metric: str, cell: Cell) -> str:
     return METRICS[metric].show(cell if isinstance(cell, int | float) else None, 4)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dlbench import units
 from dlbench.node_list import fold_nodes
 from dlbench.report.analysis.fleet import Distribution, Fleet
-from dlbench.table import Cell, Column, Table, percent_of
+from dlbench.table import Cell, Column, Table, percent_text
 
 
-def tables(found: Fleet) -> list[Table]:
+def fleet_tables(found: Fleet) -> list[Table]:
     """The outliers, and the distributions over the units."""
     return [outliers_table(found), distributions_table(found)]
 
@@ -18,8 +18,8 @@ def outliers_table(found: Fleet) -> Table:
     columns = [
         Column("node", "Node"),
         Column("device", "Device"),
-        Column("slower", "Slower", "right", percent_of),
-        Column("limit", "Outlier from", "right", percent_of),
+        Column("slower", "Slower", "right", percent_text),
+        Column("limit", "Outlier from", "right", percent_text),
         Column("case", "In"),
         Column("slow_cases", "Slow in", "right"),
         Column("tested_cases", "of", "right"),
@@ -43,12 +43,12 @@ def distributions_table(found: Fleet) -> Table:
         Column("case", "Case or reading"),
         Column("unit", "Unit"),
         Column("units", "Units", "right"),
-        *(Column(key, key.capitalize(), "right", _figure) for key in ("lowest", "median", "highest")),
-        Column("range", "Range", "right", percent_of),
-        Column("outlier_from", "Outlier from", "right", percent_of),
-        Column("found_from", "Found in 95 %", "right", percent_of),
+        *(Column(key, key.capitalize(), "right", _number_text) for key in ("lowest", "median", "highest")),
+        Column("range", "Range", "right", percent_text),
+        Column("outlier_from", "Outlier from", "right", percent_text),
+        Column("found_from", "Found in 95 %", "right", percent_text),
     ]
-    rows = [_row(one) for one in found.distributions]
+    rows = [_distribution_row(one) for one in found.distributions]
     chance = units.percent(found.false_alarms)
     notes = [
         f"Probability of at least one false alarm in this fleet, over {found.tests} tests: {chance}.",
@@ -72,21 +72,21 @@ def _against_published(found: Fleet) -> list[str]:
     ]
 
 
-def summary(found: Fleet) -> str:
+def summary_line(found: Fleet) -> str:
     """The closing line: how many units are slow, and the nodes to drain."""
     if not found.tests:
         return "cannot decide: no case has enough units"
-    tested = units.counted(len(found.slowdowns), "unit")
+    tested = units.count_text(len(found.slowdowns), "unit")
     if not found.outliers:
         return f"{tested}: no outlier"
-    slow = units.counted(len(found.outliers), "outlier")
-    return f"{tested}: {slow} on {units.counted(len(found.nodes), 'node')}: {fold_nodes(found.nodes)}"
+    slow = units.count_text(len(found.outliers), "outlier")
+    return f"{tested}: {slow} on {units.count_text(len(found.nodes), 'node')}: {fold_nodes(found.nodes)}"
 
 
-def _row(one: Distribution) -> list[Cell]:
+def _distribution_row(one: Distribution) -> list[Cell]:
     figures: list[Cell] = [one.low, one.median, one.high, one.range, one.limit, one.found_from]
     return [one.kind, one.what, one.unit, one.units, *figures]
 
 
-def _figure(cell: Cell) -> str:
+def _number_text(cell: Cell) -> str:
     return units.rate(cell, "").strip() if isinstance(cell, int | float) else units.MISSING

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from dlbench.table import Cell, Column, Table, percent_of, seconds_of
+from dlbench.table import Cell, Column, Table, percent_text, seconds_text
 
 
 def kernels_table(log: str) -> Table:
@@ -34,8 +34,8 @@ def kernels_table(log: str) -> Table:
         Column("kernel", "Kernel of oneDNN"),
         Column("direction", "Direction"),
         Column("calls", "Calls", "right"),
-        Column("time_s", "Time", "right", seconds_of),
-        Column("share", "Share", "right", percent_of),
+        Column("time_s", "Time", "right", seconds_text),
+        Column("share", "Share", "right", percent_text),
     ]
     notes = ["Time: measured by oneDNN itself in one step, without other operations of PyTorch."]
     return Table(columns, rows, "Kernels of oneDNN in one step", notes)

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from dlbench import units
 from dlbench.facts.layers import LayerRow
-from dlbench.table import Cell, Column, Table, bytes_of, quantity_of
+from dlbench.table import Cell, Column, Table, bytes_text, quantity_format
 
-_LETTERS = ("M", "C", "H", "W", "R", "S", "P", "Q", "groups")
+_SHAPE_LETTERS = ("M", "C", "H", "W", "R", "S", "P", "Q", "groups")
 
 
 def layers_table(model: str, rows: Sequence[LayerRow]) -> Table:
@@ -16,21 +16,21 @@ def layers_table(model: str, rows: Sequence[LayerRow]) -> Table:
     columns = [
         Column("name", "layer", "left"),
         Column("kind"),
-        *(Column(letter, align="right") for letter in _LETTERS),
+        *(Column(letter, align="right") for letter in _SHAPE_LETTERS),
         Column("stride", align="right"),
         Column("weights", align="right"),
         Column("macs", "MACs", "right"),
-        Column("forward_flop", "FLOP fwd", "right", quantity_of("FLOP")),
-        Column("backward_flop", "FLOP bwd", "right", quantity_of("FLOP")),
-        Column("forward_bytes", "bytes fwd", "right", bytes_of),
-        Column("backward_bytes", "bytes bwd", "right", bytes_of),
+        Column("forward_flop", "FLOP fwd", "right", quantity_format("FLOP")),
+        Column("backward_flop", "FLOP bwd", "right", quantity_format("FLOP")),
+        Column("forward_bytes", "bytes fwd", "right", bytes_text),
+        Column("backward_bytes", "bytes bwd", "right", bytes_text),
     ]
     cells: list[list[Cell]] = [
         [
             row.name,
             row.kind,
-            *(getattr(row, letter) for letter in _LETTERS),
-            _stride(row.stride),
+            *(getattr(row, letter) for letter in _SHAPE_LETTERS),
+            _stride_text(row.stride),
             row.weights,
             *(
                 work or None if row.uncounted else work
@@ -45,13 +45,13 @@ def layers_table(model: str, rows: Sequence[LayerRow]) -> Table:
         ]
         for row in rows
     ]
-    first_sum = 3 + len(_LETTERS)
+    first_sum = 3 + len(_SHAPE_LETTERS)
     partial = {row.name or "the network itself": ", ".join(row.uncounted) for row in rows if row.uncounted}
     sums: list[Cell] = [sum(int(row[i] or 0) for row in cells) for i in range(first_sum, len(columns))]
     # A sum of nothing but what is not counted is missing as well.
     known = [any(row[i] is not None for row in cells) for i in range(first_sum, len(columns))]
     sums = [total if has or not partial else None for total, has in zip(sums, known, strict=True)]
-    total: list[Cell] = ["total", None, *[None] * len(_LETTERS), None, *sums]
+    total: list[Cell] = ["total", None, *[None] * len(_SHAPE_LETTERS), None, *sums]
     if partial:
         columns.append(Column("uncounted", "not counted", "left"))
         cells = [[*row, ", ".join(layer.uncounted) or None] for row, layer in zip(cells, rows, strict=True)]
@@ -64,10 +64,10 @@ def layers_table(model: str, rows: Sequence[LayerRow]) -> Table:
         notes.append(
             "Not counted: operations that may also multiply. The MACs and FLOP of their rows are lower bounds."
         )
-    return Table(columns, cells, f"{model}: {units.counted(len(rows), 'layer')}", notes, total)
+    return Table(columns, cells, f"{model}: {units.count_text(len(rows), 'layer')}", notes, total)
 
 
-def _stride(stride: tuple[int, ...] | None) -> Cell:
+def _stride_text(stride: tuple[int, ...] | None) -> Cell:
     if stride is None or len(set(stride)) == 1:
         return stride[0] if stride else None
     return "x".join(map(str, stride))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlbench.suites.catalog import CATALOG
-from dlbench.table import Cell, Column, Table, quantity_of
+from dlbench.table import Cell, Column, Table, quantity_format
 
 
 def models_table() -> Table:
@@ -12,10 +12,10 @@ def models_table() -> Table:
         Column("name", "model"),
         Column("title", "network"),
         Column("input", align="right"),
-        Column("inference_parameters", "parameters", "right", quantity_of("")),
-        Column("parameters", "in training", "right", quantity_of("")),
-        Column("forward_macs", "MACs", "right", quantity_of("MAC")),
-        Column("training_flop", "FLOP fwd+bwd", "right", quantity_of("FLOP")),
+        Column("inference_parameters", "parameters", "right", quantity_format("")),
+        Column("parameters", "in training", "right", quantity_format("")),
+        Column("forward_macs", "MACs", "right", quantity_format("MAC")),
+        Column("training_flop", "FLOP fwd+bwd", "right", quantity_format("FLOP")),
         Column("source"),
     ]
     rows: list[list[Cell]] = [

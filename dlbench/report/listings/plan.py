@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dlbench import units
 from dlbench.suites.case import AXES, Case
-from dlbench.suites.plan import predicted_memory_bytes, step_flop
+from dlbench.suites.case_estimates import predicted_memory_bytes, step_flop
 from dlbench.suites.suite import Suite
-from dlbench.table import Cell, Column, Table, bytes_of, quantity_of
+from dlbench.table import Cell, Column, Table, bytes_text, quantity_format
 
 #: Axes that are listed even when they never vary.
-_ALWAYS = ("model", "mode", "precision", "batch_size")
+_ALWAYS_SHOWN = ("model", "mode", "precision", "batch_size")
 
 
 def plan_table(suite: Suite, cases: list[Case]) -> Table:
@@ -19,13 +19,13 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
     """
     if not cases:
         return Table([Column("model")], [], suite.name, ["Nothing is left to measure."])
-    axes = [a for a in AXES if a in _ALWAYS or len({getattr(case, a) for case in cases}) > 1]
+    axes = [a for a in AXES if a in _ALWAYS_SHOWN or len({getattr(case, a) for case in cases}) > 1]
     known = all(case.device != "auto" for case in cases)
     columns = [
         *([Column("case_id", "case")] if known else []),
         *(Column(axis, axis.replace("_", " ")) for axis in axes),
-        Column("step_flop", "FLOP/step", "right", quantity_of("FLOP")),
-        Column("predicted_memory_bytes", "memory", "right", bytes_of),
+        Column("step_flop", "FLOP/step", "right", quantity_format("FLOP")),
+        Column("predicted_memory_bytes", "memory", "right", bytes_text),
     ]
     rows: list[list[Cell]] = [
         [
@@ -42,7 +42,7 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
         f"Cases: {len(cases)}{each}. Each window lasts {units.seconds(cases[0].protocol.min_time_s)} to "
         f"{units.seconds(cases[0].protocol.max_time_s)}, plus start-up and warm-up; the time limit is "
         f"{units.seconds(cases[0].protocol.timeout_s)}.",
-        f"Warm-up and windows of all cases take at most {units.seconds(_longest_s(cases))} per round (one process of "
+        f"Warm-up and windows of all cases take at most {units.seconds(_max_time_s(cases))} per round (one process of "
         f"each case).",
         "FLOP and memory are per device. Memory is that of the framework; libraries and context are added to it.",
     ]
@@ -51,6 +51,6 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
     return Table(columns, rows, f"{suite.name}: {suite.description}" if suite.description else suite.name, notes)
 
 
-def _longest_s(cases: list[Case]) -> float:
+def _max_time_s(cases: list[Case]) -> float:
     """Warm-up, idle time and window of all cases at their limits [s]."""
     return sum(c.protocol.warmup_max_time_s + c.protocol.idle_time_s + c.protocol.max_time_s for c in cases)

@@ -19,7 +19,7 @@ _AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", 
 
 
 #: Always shown, even when all cases agree in them.
-_ALWAYS = ("model", "precision", "batch_size")
+_ALWAYS_SHOWN = ("model", "precision", "batch_size")
 
 
 def projection_table(
@@ -35,67 +35,68 @@ def projection_table(
         BadInput: there is no measured training of these networks, or images or epochs are not above zero.
     """
     from dlbench.errors import BadInput
-    from dlbench.report.analysis import derive, levels
-    from dlbench.report.analysis.case_warnings import describe, with_warnings
-    from dlbench.report.analysis.projection import project, unused
-    from dlbench.report.analysis.side_by_side import numbered, over_processes
+    from dlbench.report.analysis import confidence_levels, derived_metrics
+    from dlbench.report.analysis.case_warnings import describe_status, with_warnings
+    from dlbench.report.analysis.projection import project, unused_price_notes
+    from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
     from dlbench.report.chapters.projection_section import (
-        OVER_PROCESSES,
+        OVER_PROCESSES_TEXT,
+        mean_power_w,
         named_assumptions,
-        power_of,
         throughput_interval,
     )
     from dlbench.report.loading import systems
     from dlbench.table import Table
 
     # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
-    rows = systems.joined([systems.marked(rows, systems.Source("results"), 0)])
+    rows = systems.join_sources([systems.with_source(rows, systems.Source("results"), 0)])
     names = systems.system_names(rows)
     # Repeats are processes of one case: their common value, and its interval.
-    processes = numbered(derive.with_intervals(_measured_trainings(rows, models)))
-    cases = with_warnings(over_processes(processes), processes)
+    processes = with_case_numbers(derived_metrics.with_intervals(_measured_trainings(rows, models)))
+    cases = with_warnings(summarize_processes(processes), processes)
     found: list[list[Cell]] = []
-    axes = [a for a in _AXES if a in _ALWAYS or cases[a].nunique() > 1]
+    axes = [a for a in _AXES if a in _ALWAYS_SHOWN or cases[a].nunique() > 1]
     assumptions: dict[str, None] = {}
     without_interval = 0
     for case in cases.to_dict("records"):
-        value = _number(case["throughput"])
+        value = _number_or_none(case["throughput"])
         if value is None:
             continue
         interval, known = throughput_interval(case)
         without_interval += not known
         num_devices = int(case["nodes"] * case["devices_per_node"])
         name = names.get(case["system_id"], "unknown")
-        own = prices.of(name) if prices else None
-        power_w, scope = power_of(case), case["energy_scope"]
+        own = prices.for_system(name) if prices else None
+        power_w, scope = mean_power_w(case), case["energy_scope"]
         scope = scope if isinstance(scope, str) else None
         projection = project(num_images, num_epochs, interval, num_devices, power_w, own, scope)
         # Images and epochs are the title, the number of devices is a column.
         assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
         setting = [name, *(case[a] for a in axes), num_devices, int(case["processes"])]
-        found.append([*setting, value, *_cells(projection, known), describe(case)])
+        found.append([*setting, value, *_projection_cells(projection, known), describe_status(case)])
     if not found:
         raise BadInput("these trainings have no step times, so no projection is possible")
-    notes = [*assumptions, *unused(prices, names.values())]
+    notes = [*assumptions, *unused_price_notes(prices, names.values())]
     if cases["processes"].gt(1).any():
-        notes.append(f"n: processes of a case. From and to: {OVER_PROCESSES}.")
+        notes.append(f"n: processes of a case. From and to: {OVER_PROCESSES_TEXT}.")
     if len(found) > without_interval:
-        notes.append(f"From and to: at a confidence of {levels.named(cases)}.")
+        notes.append(f"From and to: at a confidence of {confidence_levels.levels_text(cases)}.")
     if without_interval:
         notes.append(
-            f"Without an interval, because of too few or too uneven steps: {units.counted(without_interval, 'case')}."
+            f"Without an interval, because of too few or too uneven steps: "
+            f"{units.count_text(without_interval, 'case')}."
         )
     if any(row[-6] is not None for row in found):
         notes.append(
             "Energy and cost have the same relative interval as the time; the average power is taken as exact."
         )
     title = f"{num_epochs:g} epochs of {num_images} images"
-    return Table(_columns(axes, prices), found, title, notes)
+    return Table(_projection_columns(axes, prices), found, title, notes)
 
 
 def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
     from dlbench.errors import UnknownName
-    from dlbench.report.analysis import derive
+    from dlbench.report.analysis import derived_metrics
     from dlbench.report.loading.systems import with_systems
     from dlbench.results.records import DONE_STATUSES
 
@@ -109,27 +110,29 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     wanted = wanted[(wanted["mode"] == "training") & wanted["status"].isin(DONE_STATUSES)]
     if wanted.empty:
         raise BadInput(f"these results have no training of {', '.join(models or known)}; measure it first")
-    return derive.with_network_names(derive.current(with_systems(derive.tidy(wanted), wanted)))
+    return derived_metrics.with_network_names(
+        derived_metrics.latest_attempts(with_systems(derived_metrics.attempts_from_rows(wanted), wanted))
+    )
 
 
-def _cells(projection: Projection, with_interval: bool) -> list[Cell]:
+def _projection_cells(projection: Projection, with_interval: bool) -> list[Cell]:
     from dlbench.report.analysis.projection import JOULES_PER_KWH
 
-    def three(interval: Interval | None, factor: float) -> list[Cell]:
+    def interval_cells(interval: Interval | None, factor: float) -> list[Cell]:
         if interval is None:
             return [None, None, None]
         limits: list[Cell] = [interval.low * factor, interval.high * factor] if with_interval else [None, None]
         return [interval.value * factor, *limits]
 
     return [
-        *three(projection.time_s, 1.0),
-        *three(projection.energy_j, 1 / JOULES_PER_KWH),
-        *three(projection.cost, 1.0),
+        *interval_cells(projection.time_s, 1.0),
+        *interval_cells(projection.energy_j, 1 / JOULES_PER_KWH),
+        *interval_cells(projection.cost, 1.0),
     ]
 
 
-def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
-    from dlbench.table import Column, seconds_of
+def _projection_columns(axes: list[str], prices: Prices | None) -> list[Any]:
+    from dlbench.table import Column, seconds_text
 
     cost = f"cost [{prices.currency}]" if prices is not None else "cost"
     return [
@@ -138,9 +141,9 @@ def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
         Column("devices"),
         Column("processes", "n"),
         Column("throughput", "img/s"),
-        Column("time_s", "time", "right", seconds_of),
-        Column("time_low_s", "from", "right", seconds_of),
-        Column("time_high_s", "to", "right", seconds_of),
+        Column("time_s", "time", "right", seconds_text),
+        Column("time_low_s", "from", "right", seconds_text),
+        Column("time_high_s", "to", "right", seconds_text),
         Column("energy_kwh", "energy [kWh]", "right"),
         Column("energy_low_kwh", "from", "right"),
         Column("energy_high_kwh", "to", "right"),
@@ -151,6 +154,6 @@ def _columns(axes: list[str], prices: Prices | None) -> list[Any]:
     ]
 
 
-def _number(value: Any) -> float | None:
+def _number_or_none(value: Any) -> float | None:
     """None for NaN, as a table of measurements marks what is missing."""
     return float(value) if isinstance(value, int | float) and value == value else None

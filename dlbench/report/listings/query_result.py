@@ -10,13 +10,13 @@ from typing import Any
 
 from dlbench.json_text import dump_json
 from dlbench.results.query import query
-from dlbench.table import Cell, Column, Table, render, shown
+from dlbench.table import Cell, Column, Table, default_text, render
 
 #: A longer list is cut for people.
-_LISTED = 6
+_MAX_LISTED = 6
 
 
-def answer(sql: str, sources: Sequence[str | Path], format: str) -> str:
+def format_query(sql: str, sources: Sequence[str | Path], format: str) -> str:
     """What `sql` gives, in one of the formats text, markdown, csv and json; json is a list of objects.
 
     Raises:
@@ -26,21 +26,21 @@ def answer(sql: str, sources: Sequence[str | Path], format: str) -> str:
     names, rows = query(sql, sources)
     if format == "json":
         return dump_json([dict(zip(names, row, strict=True)) for row in rows]) + "\n"
-    table = Table([Column(name, show=_shown) for name in names], [[_cell(v) for v in row] for row in rows])
+    table = Table([Column(name, show=_terminal_text) for name in names], [[_to_cell(v) for v in row] for row in rows])
     return render(table, format)
 
 
-def _cell(value: Any) -> Cell:
+def _to_cell(value: Any) -> Cell:
     """A value as a table holds it: lists and structures as JSON."""
     return value if isinstance(value, str | int | float | bool | None) else json.dumps(value, ensure_ascii=False)
 
 
-def _shown(cell: Cell) -> str:
+def _terminal_text(cell: Cell) -> str:
     """On one line, without what a terminal might obey, long lists by their beginning."""
     if isinstance(cell, int | float) and not isinstance(cell, bool):
-        return shown(cell) if isinstance(cell, float) and not math.isfinite(cell) else str(cell)
+        return default_text(cell) if isinstance(cell, float) and not math.isfinite(cell) else str(cell)
     if not isinstance(cell, str):
-        return shown(cell)
-    if cell.startswith("[") and cell.count(",") >= _LISTED:
-        cell = ",".join(cell.split(",")[:_LISTED]) + f", ... ({cell.count(',') + 1} in all)]"
+        return default_text(cell)
+    if cell.startswith("[") and cell.count(",") >= _MAX_LISTED:
+        cell = ",".join(cell.split(",")[:_MAX_LISTED]) + f", ... ({cell.count(',') + 1} in all)]"
     return "".join(c if c.isprintable() else " " for c in cell)

@@ -16,26 +16,26 @@ import pyarrow.compute as pc
 from dlbench import table, units
 from dlbench.errors import BadInput
 from dlbench.json_text import dump_json
-from dlbench.report.analysis import derive
+from dlbench.report.analysis import derived_metrics
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters import tables
 from dlbench.results import store
-from dlbench.results.records import details_of
+from dlbench.results.records import parse_details
 from dlbench.results.schema import SCHEMA, unit_of
 from dlbench.suites.case import AXES
 from dlbench.table import Cell, Column, Table
 
 #: Lists of words break before lines get wider than this.
-_WIDTH = 120
+_LINE_WIDTH = 120
 #: Of each list of samples these are told.
-_SHARES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
-_OUTCOME = (
+_QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
+_OUTCOME_COLUMNS = (
     *("attempt_id", "case_id", "suite", "suite_version", "label", "status", "error", "exit_code", "started_at"),
     *("finished_at", "wall_s", "system_key", "schema_version"),
 )
 
 
-def find(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]:
+def find_attempt(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]:
     """The file that holds an attempt, and the attempt's full id.
 
     Args:
@@ -46,7 +46,7 @@ def find(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]:
         BadInput: no attempt is called so, or several are.
     """
     found: dict[str, Path] = {}
-    for part in (part for source in sources for part in store.parts(source)):
+    for part in (part for source in sources for part in store.part_files(source)):
         ids = set(store.read_part(part, ["attempt_id"])["attempt_id"].to_pylist())
         found |= {attempt: part for attempt in ids if wanted in attempt and attempt not in found}
     if wanted in found:
@@ -60,120 +60,126 @@ def find(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]:
     raise BadInput(f"'{wanted}' matches {len(found)} records in {place}: {names}; give more characters of the id")
 
 
-def show(wanted: str, sources: Sequence[str | Path], format: str = "text") -> str:
+def show_record(wanted: str, sources: Sequence[str | Path], format: str = "text") -> str:
     """The record as text or JSON.
 
     Raises:
         StoreError: a source does not exist, or the record's file cannot be read.
         BadInput: no attempt is called so, or several are.
     """
-    part, attempt = find(wanted, sources)
-    record = describe(store.read_part(part), attempt, part)
-    return dump_json(record) + "\n" if format == "json" else _text(record)
+    part, attempt = find_attempt(wanted, sources)
+    record = describe_attempt(store.read_part(part), attempt, part)
+    return dump_json(record) + "\n" if format == "json" else _record_text(record)
 
 
-def describe(table: pa.Table, attempt: str, part: Path) -> dict[str, Any]:
+def describe_attempt(table: pa.Table, attempt: str, part: Path) -> dict[str, Any]:
     """All that the rows of one attempt tell, as JSON types: SI units, lists of samples summarised, nothing rounded."""
     table = table.filter(pc.equal(table["attempt_id"], attempt)).sort_by("rank")
     rows = table.to_pylist()
-    cases = derive.with_intervals(derive.tidy(table.to_pandas()))
+    cases = derived_metrics.with_intervals(derived_metrics.attempts_from_rows(table.to_pandas()))
     case = cases.iloc[0].to_dict()
     first = rows[0]
-    has_folder = (part.parent / tables.folder(attempt)).is_dir()
+    has_folder = (part.parent / tables.attempt_folder(attempt)).is_dir()
     return {
-        **{name: _plain(first[name]) for name in _OUTCOME},
+        **{name: _to_json_type(first[name]) for name in _OUTCOME_COLUMNS},
         "file": str(part),
-        "folder": str(part.parent / tables.folder(attempt)) if has_folder else None,
-        "command": tables.rerun(case, str(part.parent) if has_folder else ""),
+        "folder": str(part.parent / tables.attempt_folder(attempt)) if has_folder else None,
+        "command": tables.rerun_command(case, str(part.parent) if has_folder else ""),
         "case": {axis: first[axis] for axis in AXES},
         "protocol": json.loads(first["protocol"] or "{}"),
-        "metrics": {name: _metric(case, name) for name in METRICS if name in case},
-        "ranks": [_rank(row) for row in rows],
-        "system": _system(first),
+        "metrics": {name: _metric_values(case, name) for name in METRICS if name in case},
+        "ranks": [_rank_values(row) for row in rows],
+        "system": _system_values(first),
     }
 
 
-def _metric(case: dict[Any, Any], name: str) -> dict[str, Any]:
+def _metric_values(case: dict[Any, Any], name: str) -> dict[str, Any]:
     values = {"value": name, "low": f"{name}_low", "high": f"{name}_high"}
     known = {key: float(case[column]) for key, column in values.items() if not pd.isna(case.get(column, np.nan))}
     level = {"confidence": float(case["confidence"])} if "low" in known else {}
     return {**known, **level, "unit": METRICS[name].unit} if known else {"value": None, "unit": METRICS[name].unit}
 
 
-def _rank(row: dict[str, Any]) -> dict[str, Any]:
+def _rank_values(row: dict[str, Any]) -> dict[str, Any]:
     """What one rank measured: its numbers, and of each list of numbers a summary."""
     on_progress: dict[str, Any] = {}
     for field in SCHEMA:
-        own = field.name not in (*_OUTCOME, *AXES, "protocol") and not field.name.startswith("system_")
+        own = field.name not in (*_OUTCOME_COLUMNS, *AXES, "protocol") and not field.name.startswith("system_")
         if own and field.name in row:
             value = row[field.name]
-            on_progress[field.name] = _summary(value) if field.type == pa.list_(pa.float64()) else _plain(value)
+            on_progress[field.name] = (
+                _sample_summary(value) if field.type == pa.list_(pa.float64()) else _to_json_type(value)
+            )
     return on_progress
 
 
-def _summary(samples: list[float | None] | None) -> dict[str, float | int] | None:
+def _sample_summary(samples: list[float | None] | None) -> dict[str, float | int] | None:
     values = np.array([v for v in samples or () if v is not None], dtype=np.float64)
     values = values[np.isfinite(values)]
     if values.size == 0:
         return None
     spread = {"standard_deviation": float(values.std(ddof=1))} if values.size > 1 else {}
-    shares = {name: float(np.quantile(values, share)) for name, share in _SHARES.items()}
+    shares = {name: float(np.quantile(values, share)) for name, share in _QUANTILES.items()}
     ends = {"min": float(values.min()), "max": float(values.max()), "mean": float(values.mean())}
     return {"count": int(values.size), **ends, **shares, **spread}
 
 
-def _system(row: dict[str, Any]) -> dict[str, Any]:
+def _system_values(row: dict[str, Any]) -> dict[str, Any]:
     facts = {name.removeprefix("system_"): value for name, value in row.items() if name.startswith("system_")}
     key_and_details = {"key", "details"}
-    on_progress = {name: _plain(value) for name, value in facts.items() if name not in key_and_details}
-    return {**on_progress, "details": details_of(facts.get("details"))}
+    on_progress = {name: _to_json_type(value) for name, value in facts.items() if name not in key_and_details}
+    return {**on_progress, "details": parse_details(facts.get("details"))}
 
 
-def _plain(value: Any) -> Any:
+def _to_json_type(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else value
 
 
-def _text(record: dict[str, Any]) -> str:
+def _record_text(record: dict[str, Any]) -> str:
     """The record for the terminal: names with values, and tables; what is not known is left out."""
-    head = {n: record[n] for n in (*_OUTCOME, "file", "folder", "command")}
-    parts = [_pairs("", head), _pairs("Case", record["case"]), _pairs("Protocol", record["protocol"])]
-    metrics = _metrics(record)
-    parts += [table.text(metrics)] if metrics.rows else []
+    head = {n: record[n] for n in (*_OUTCOME_COLUMNS, "file", "folder", "command")}
+    parts = [
+        _name_value_lines("", head),
+        _name_value_lines("Case", record["case"]),
+        _name_value_lines("Protocol", record["protocol"]),
+    ]
+    metrics = _metrics_table(record)
+    parts += [table.text_table(metrics)] if metrics.rows else []
     several = len(record["ranks"]) > 1
     for rank in record["ranks"]:
         of = f" of rank {rank['rank']}" if several else ""
         samples = {n: v for n, v in rank.items() if isinstance(v, dict)}
-        parts += [table.text(_samples(f"Samples{of}", samples))] if samples else []
-        parts.append(_pairs(f"Measured{of}", {n: v for n, v in rank.items() if n not in samples}))
-    parts.append(_pairs("System", {n: v for n, v in record["system"].items() if n != "details"}))
-    parts.append(_pairs("Details of the system", record["system"]["details"]))
+        parts += [table.text_table(_samples_table(f"Samples{of}", samples))] if samples else []
+        parts.append(_name_value_lines(f"Measured{of}", {n: v for n, v in rank.items() if n not in samples}))
+    parts.append(_name_value_lines("System", {n: v for n, v in record["system"].items() if n != "details"}))
+    parts.append(_name_value_lines("Details of the system", record["system"]["details"]))
     return "\n".join(part for part in parts if part)
 
 
-def _pairs(title: str, values: dict[str, Any]) -> str:
+def _name_value_lines(title: str, values: dict[str, Any]) -> str:
     """Each value that is known behind its name, long ones over several lines: no table, for some are very long."""
     known = {name: value for name, value in values.items() if value not in (None, "", [], {})}
     width = max(map(len, known), default=0)
     lines = []
     for name, value in known.items():
-        first, *more = _wrapped(name, value, _WIDTH - width - 2)
+        first, *more = _wrap_value(name, value, _LINE_WIDTH - width - 2)
         lines += [f"{name.ljust(width)}  {first}", *(" " * (width + 2) + line for line in more)]
     return "\n".join([title, "", *lines] if title and lines else lines) + ("\n" if lines else "")
 
 
-def _wrapped(name: str, value: Any, width: int) -> list[str]:
+def _wrap_value(name: str, value: Any, width: int) -> list[str]:
     """A value as lines: a long list breaks between its items, a text where it does itself."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        text = ", ".join(_shown(name, item) for item in value)
+        text = ", ".join(_value_text(name, item) for item in value)
         return textwrap.wrap(text, max(40, width), break_long_words=False, break_on_hyphens=False)
     if isinstance(value, str):
-        return [_shown(name, line) for line in value.splitlines() if line.strip()] or [""]
-    return [_shown(name, value)]
+        return [_value_text(name, line) for line in value.splitlines() if line.strip()] or [""]
+    return [_value_text(name, value)]
 
 
-def _metrics(record: dict[str, Any]) -> Table:
+def _metrics_table(record: dict[str, Any]) -> Table:
     found = {values["confidence"] for values in record["metrics"].values() if "confidence" in values}
-    at = f" ({units.level(found.pop())})" if found else ""
+    at = f" ({units.confidence_text(found.pop())})" if found else ""
     columns = [Column("metric", "Metric"), Column("value", "Value", "right"), Column("low", f"From{at}", "right")]
     columns += [Column("high", f"To{at}", "right"), Column("name", "Name")]
     rows: list[list[Cell]] = []
@@ -184,23 +190,23 @@ def _metrics(record: dict[str, Any]) -> Table:
     return Table(columns, rows, "Metrics")
 
 
-def _samples(title: str, samples: dict[str, dict[str, float]]) -> Table:
+def _samples_table(title: str, samples: dict[str, dict[str, float]]) -> Table:
     names = ("count", "min", "p5", "median", "p95", "p99", "max")
     columns = [Column("name", "Name"), *(Column(name, name, "right") for name in names)]
     rows: list[list[Cell]] = [
-        [name, *(str(v["count"]) if key == "count" else _shown(name, v[key]) for key in names)]
+        [name, *(str(v["count"]) if key == "count" else _value_text(name, v[key]) for key in names)]
         for name, v in samples.items()
     ]
     return Table(columns, rows, title)
 
 
-def _shown(name: str, value: Any) -> str:
+def _value_text(name: str, value: Any) -> str:
     """A value with its unit, on one line and without what a terminal might obey."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int | float):
         unit = unit_of(name)
         known = {"s": units.seconds, "B": units.bytes_}
-        return known[unit](value) if unit in known else f"{table.shown(value)} {unit}".strip()
+        return known[unit](value) if unit in known else f"{table.default_text(value)} {unit}".strip()
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() else " " for c in text)

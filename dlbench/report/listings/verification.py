@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dlbench import units
-from dlbench.report.analysis.verification import CHECKS, STORE_CHECKS, Verification, by_check
+from dlbench.report.analysis.verification import CHECKS, STORE_CHECKS, Verification, findings_by_check
 from dlbench.table import Cell, Column, Table
 
 #: A check that finds more than this is told by a few and their number.
-_LISTED = 20
+_MAX_LISTED = 20
 
 
-def looked_at_table(found: Verification) -> Table:
+def checks_table(found: Verification) -> Table:
     """Every check with how many rows it looked at and found something in."""
     columns = [Column("check", "Check"), Column("looks_at", "Looks at"), Column("rows", "Rows", "right")]
     columns.append(Column("findings", "Findings", "right"))
-    counts = {name: len(findings) for name, findings in by_check(found).items()}
+    counts = {name: len(findings) for name, findings in findings_by_check(found).items()}
     named = {check.name: check.looks_at for check in CHECKS} | STORE_CHECKS
     rows: list[list[Cell]] = [
         [name, words, found.looked_at[name], counts.get(name, 0)] for name, words in named.items()
@@ -26,19 +26,19 @@ def findings_table(found: Verification) -> Table:
     """What cannot be, by check."""
     rows: list[list[Cell]] = []
     notes = []
-    for name, findings in by_check(found).items():
-        rows += [[name, one.attempt, one.words] for one in findings[:_LISTED]]
-        if len(findings) > _LISTED:
-            notes.append(f"{name}: {len(findings) - _LISTED} more.")
+    for name, findings in findings_by_check(found).items():
+        rows += [[name, one.attempt, one.words] for one in findings[:_MAX_LISTED]]
+        if len(findings) > _MAX_LISTED:
+            notes.append(f"{name}: {len(findings) - _MAX_LISTED} more.")
     return Table(
         [Column("check", "Check"), Column("attempt", "Attempt"), Column("finding", "Finding")], rows, notes=notes
     )
 
 
-def summary(found: Verification) -> str:
+def summary_line(found: Verification) -> str:
     """The closing line."""
-    rows = units.counted(found.rows, "row")
+    rows = units.count_text(found.rows, "row")
     if not found.findings:
         return f"{rows}: nothing found"
     attempts = len({one.attempt for one in found.findings})
-    return f"{rows}: {units.counted(len(found.findings), 'finding')} in {units.counted(attempts, 'attempt')}"
+    return f"{rows}: {units.count_text(len(found.findings), 'finding')} in {units.count_text(attempts, 'attempt')}"

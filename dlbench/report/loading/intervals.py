@@ -41,11 +41,11 @@ def median_intervals(steps: RaggedArray, confidence: Floats) -> Floats:
             continue
         for some in np.split(rows, range(max(1, _STEPS_AT_ONCE // n), rows.size, max(1, _STEPS_AT_ONCE // n))):
             times = steps.values[steps.starts[some, np.newaxis] + np.arange(n)]
-            limits[some] = _limits(times, _quantiles(confidence[some]))
+            limits[some] = _interval_limits(times, _student_quantiles(confidence[some]))
     return limits
 
 
-def confidences(protocols: Sequence[str | None]) -> Floats:
+def protocol_confidences(protocols: Sequence[str | None]) -> Floats:
     """The confidence that each protocol, as JSON text, asks for; NaN of one that is none."""
     return np.array([protocol_value(text, "confidence") for text in protocols], dtype=np.float64)
 
@@ -59,19 +59,19 @@ def protocol_value(protocol: str | None, key: str) -> float:
         return math.nan
 
 
-def _quantiles(confidence: Floats) -> Floats:
+def _student_quantiles(confidence: Floats) -> Floats:
     levels, places = np.unique(confidence, return_inverse=True)
-    return np.array([_quantile(level) for level in levels.tolist()])[places]
+    return np.array([_student_quantile(level) for level in levels.tolist()])[places]
 
 
 @cache
-def _quantile(confidence: float) -> float:
+def _student_quantile(confidence: float) -> float:
     if not 0 < confidence < 1:
         return math.nan
     return stats.student_quantile((1 + confidence) / 2, stats.NUM_WAVES)
 
 
-def _limits(times: Floats, t: Floats) -> Floats:
+def _interval_limits(times: Floats, t: Floats) -> Floats:
     """The limits of windows of one length: a row of `times` each."""
     n = times.shape[1]
     ordered = np.sort(times, axis=1)
@@ -81,11 +81,11 @@ def _limits(times: Floats, t: Floats) -> Floats:
     ranks = np.stack(((n - 1) / 2 - reach, (n - 1) / 2 + reach), axis=1)
     known = ranks[:, 0] >= 0
     limits = np.full(ranks.shape, np.nan)
-    limits[known] = _at_ranks(ordered[known], ranks[known])
+    limits[known] = _interpolate_at_ranks(ordered[known], ranks[known])
     return limits
 
 
-def _at_ranks(ordered: Floats, ranks: Floats) -> Floats:
+def _interpolate_at_ranks(ordered: Floats, ranks: Floats) -> Floats:
     """The values at fractional ranks counted from 0, interpolated linearly between neighbours."""
     last = ordered.shape[1] - 1
     below = np.minimum(np.floor(ranks).astype(np.int64), last)
@@ -123,11 +123,11 @@ def _variance_inflation(times: Floats, middle: Floats) -> Floats:
     products = (signs[:, :-1] * signs[:, 1:]).sum(axis=1, dtype=np.int64) / 4
     with np.errstate(divide="ignore", invalid="ignore"):
         lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
-        inflation: Floats = power / stats.NUM_WAVES / variance / _power_left(lag1, n)
+        inflation: Floats = power / stats.NUM_WAVES / variance / _power_left_by_waves(lag1, n)
     return np.where(variance < 1e-12, 1.0, inflation)
 
 
-def _power_left(lag1: Floats, n: int) -> Floats:
+def _power_left_by_waves(lag1: Floats, n: int) -> Floats:
     # NumPy's sine need not be that of the standard library; windows of one length have few different correlations.
     values, places = np.unique(lag1, return_inverse=True)
     left = [stats.power_left_by_waves(v, n) if np.isfinite(v) else np.nan for v in values.tolist()]

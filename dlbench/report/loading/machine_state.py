@@ -11,20 +11,20 @@ from pathlib import Path
 
 from dlbench.atomic_file import read_text
 from dlbench.json_text import load_json
-from dlbench.names import excerpt
+from dlbench.safe_names import excerpt
 
-FOLDER = "machinestate"
+MACHINE_STATE_FOLDER = "machinestate"
 #: So many nodes and properties are read at most; longer values are cut.
 _MOST_FILES, _MOST_PROPERTIES, _LONGEST = 1000, 5000, 300
 #: One state: a value per property, such as `KernelInfo/Version`.
-State = dict[str, str]
+NodeState = dict[str, str]
 
 
-def read(sources: Sequence[str | Path]) -> tuple[dict[str, State], list[str]]:
+def read_states(sources: Sequence[str | Path]) -> tuple[dict[str, NodeState], list[str]]:
     """Return the state of each node by its name, and a sentence for each file that cannot be used."""
-    states: dict[str, State] = {}
+    states: dict[str, NodeState] = {}
     problems: list[str] = []
-    for file in islice(_files(sources), _MOST_FILES):
+    for file in islice(_state_files(sources), _MOST_FILES):
         try:
             content = load_json(read_text(file))
             if not isinstance(content, dict) or "MachineState" not in content:
@@ -33,25 +33,25 @@ def read(sources: Sequence[str | Path]) -> tuple[dict[str, State], list[str]]:
             words = error.strerror if isinstance(error, OSError) else error
             problems.append(f"cannot read {file}: {excerpt(str(words), 200)[1:-1]}; skipped")
             continue
-        state = dict(islice(_flat(content), _MOST_PROPERTIES))
+        state = dict(islice(_flatten(content), _MOST_PROPERTIES))
         name = state.get("HostInfo/Hostname") or file.stem
         states[name if name not in states else f"{name} ({file.stem})"] = state
     return states, problems
 
 
-def _files(sources: Sequence[str | Path]) -> Iterator[Path]:
+def _state_files(sources: Sequence[str | Path]) -> Iterator[Path]:
     for source in sources:
         if Path(source).is_dir():
-            for pattern in (f"{FOLDER}/*.json", f"nodes/*/{FOLDER}/*.json"):
+            for pattern in (f"{MACHINE_STATE_FOLDER}/*.json", f"nodes/*/{MACHINE_STATE_FOLDER}/*.json"):
                 yield from sorted(Path(source).glob(pattern))
 
 
-def _flat(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flatten(values: dict[str, object], prefix: str = "") -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         if key == "_meta":  # how MachineState reads it again
             continue
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}/")
+            yield from _flatten(value, f"{prefix}{key}/")
         elif value is not None:
             text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             yield f"{prefix}{key}", " ".join(text[:_LONGEST].split())

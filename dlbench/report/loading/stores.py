@@ -17,20 +17,20 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dlbench import stats
-from dlbench.report.loading import intervals, samples, systems
+from dlbench.report.loading import intervals, sample_statistics, systems
 from dlbench.results.reader import NUMBER_LISTS, Batch, RaggedArray, Reader, to_frame
 from dlbench.results.schema import SCHEMA
 
 #: Kept of the samples of a case that is shown: the power of its first rank, and what communication took.
-TRACES = ("power_time_s", "power_w")
-COMMUNICATION = ("unsynced", "unsynced_low", "unsynced_high")
+TRACE_COLUMNS = ("power_time_s", "power_w")
+COMMUNICATION_COLUMNS = ("unsynced", "unsynced_low", "unsynced_high")
 #: So many unreadable parts are named; the others are counted.
 MAX_PROBLEMS = 20
 #: A long text that differs little within a system: one of each is enough.
-_DETAILS = "system_details"
-ROW_COLUMNS = tuple(n for n in SCHEMA.names if n not in (*NUMBER_LISTS, _DETAILS))
+_DETAILS_COLUMN = "system_details"
+ROW_COLUMNS = tuple(n for n in SCHEMA.names if n not in (*NUMBER_LISTS, _DETAILS_COLUMN))
 #: What only the chapters of a report show: neither a metric nor the name of a system needs it.
-_OF_CHAPTERS = (
+_CHAPTER_COLUMNS = (
     *("schema_version", "local_rank", "warmup_steps", "warmup_s", "parameters", "forward_macs", "flop_varies"),
     *("pytorch_forward_flop", "pytorch_backward_flop", "memory_device_total_bytes", "buffer_bytes"),
     *("sm_clock_before_mhz", "sm_clock_after_mhz", "sm_clock_max_mhz", "memory_clock_mhz"),
@@ -42,21 +42,21 @@ _OF_CHAPTERS = (
     *("system_node_cpu_threads", "system_firmware"),
 )
 #: The columns that metrics and the names of systems follow from.
-METRIC_COLUMNS = tuple(n for n in ROW_COLUMNS if n not in _OF_CHAPTERS)
+METRIC_COLUMNS = tuple(n for n in ROW_COLUMNS if n not in _CHAPTER_COLUMNS)
 
 #: Of each attempt: `slowest_median` is the largest median step of its ranks [s].
-_STATISTICS = (*samples.STATISTICS, *samples.LIMITS, "slowest_median")
+_STATISTIC_COLUMNS = (*sample_statistics.STATISTICS, *sample_statistics.LIMIT_COLUMNS, "slowest_median")
 
 #: Is told in words how far the reading is.
-Progress = Callable[[str], None]
+ProgressCallback = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedStores:
     """Stores that were read once, ready to be asked for the samples of some attempts."""
 
     rows: pd.DataFrame  # one per rank, by attempt and rank, without samples; `system_details` once per system
-    statistics: pd.DataFrame  # of each attempt, the columns of `_STATISTICS`
+    statistics: pd.DataFrame  # of each attempt, the columns of `_STATISTIC_COLUMNS`
     readers: Sequence[Reader]  # of each source
     source_of: pd.Series  # of each attempt the number of the source that it counts in
     num_rows: int = 0  # that the files of all sources hold
@@ -79,22 +79,24 @@ class Loaded:
         return files
 
     def samples_of(self, attempts: list[str]) -> pd.DataFrame:
-        """Of these attempts, in their order: `samples`, `TRACES` and `COMMUNICATION`.
+        """Of these attempts, in their order: `sample_statistics`, `TRACE_COLUMNS` and `COMMUNICATION_COLUMNS`.
 
-        `samples` are the step times [s] of the slowest rank. Communication is the slowest rank's median step without
-        synchronisation [s] and its interval; NaN where there is none.
+        `sample_statistics` are the step times [s] of the slowest rank. Communication is the slowest rank's median step
+        without synchronisation [s] and its interval; NaN where there is none.
         """
-        columns = ("step_s", "unsynced_step_s", "protocol", *TRACES)
-        kept = [_kept(batch) for batch in _batches_of(self.source_of.loc[attempts], self.readers, columns)]
+        columns = ("step_s", "unsynced_step_s", "protocol", *TRACE_COLUMNS)
+        kept = [
+            _batch_samples(batch) for batch in _attempt_batches(self.source_of.loc[attempts], self.readers, columns)
+        ]
         if not kept:
-            kept = [pd.DataFrame(columns=["samples", *TRACES, *COMMUNICATION])]
+            kept = [pd.DataFrame(columns=["samples", *TRACE_COLUMNS, *COMMUNICATION_COLUMNS])]
         whole: pd.DataFrame = pd.concat(kept).reindex(attempts)
         return whole
 
 
-def load(
-    sources: Sequence[systems.Source], progress: Progress | None = None, columns: Sequence[str] = ROW_COLUMNS
-) -> Loaded:
+def load_stores(
+    sources: Sequence[systems.Source], progress: ProgressCallback | None = None, columns: Sequence[str] = ROW_COLUMNS
+) -> LoadedStores:
     """Read the sources once.
 
     Args:
@@ -103,26 +105,26 @@ def load(
     Raises:
         StoreError: a source does not exist.
     """
-    readers = [Reader.of([source.path]) for source in sources]
+    readers = [Reader.from_sources([source.path]) for source in sources]
     frames: list[pd.DataFrame] = []
     statistics: list[pd.DataFrame] = []
     for number, (source, reader) in enumerate(zip(sources, readers, strict=True)):
-        on_progress = _teller(progress, source.path)
-        batches = reader.batches((*columns, *samples.COLUMNS), on_progress)
-        frames.append(systems.marked(to_frame(_scalars(batches, statistics), columns), source, number))
+        on_progress = _read_progress(progress, source.path)
+        batches = reader.batches((*columns, *sample_statistics.COLUMNS), on_progress)
+        frames.append(systems.with_source(to_frame(_scalar_tables(batches, statistics), columns), source, number))
     # What is read once more, later, is not to be counted again.
     counts = [(reader.num_rows, reader.num_rows - reader.num_held, reader.num_copies) for reader in readers]
     num_rows, num_passed_over, num_copies = (sum(of_kind) for of_kind in zip(*counts, strict=True))
     num_copies += _num_copies(frames)
-    rows = systems.joined(frames)
-    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=_STATISTICS)
+    rows = systems.join_sources(frames)
+    known = pd.concat(statistics) if statistics else pd.DataFrame(columns=_STATISTIC_COLUMNS)
     # An attempt that several sources hold counts as it stands in the first.
     known = known[~known.index.duplicated()]
     source_of = (
         rows[["attempt_id", "source_number"]].drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
     )
-    rows = rows.assign(**{_DETAILS: _details(rows, readers)})
-    return Loaded(rows, known, readers, source_of, num_rows, num_passed_over, num_copies)
+    rows = rows.assign(**{_DETAILS_COLUMN: _first_details(rows, readers)})
+    return LoadedStores(rows, known, readers, source_of, num_rows, num_passed_over, num_copies)
 
 
 def _num_copies(frames: Sequence[pd.DataFrame]) -> int:
@@ -133,62 +135,68 @@ def _num_copies(frames: Sequence[pd.DataFrame]) -> int:
     return int(keys.duplicated().sum())
 
 
-def _teller(progress: Progress | None, path: str) -> Callable[[int, int], None] | None:
+def _read_progress(progress: ProgressCallback | None, path: str) -> Callable[[int, int], None] | None:
     return progress and (lambda done, total: progress(f"{path}: {done} of {total} parts read"))
 
 
-def _scalars(batches: Iterable[Batch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
+def _scalar_tables(batches: Iterable[Batch], statistics: list[pd.DataFrame]) -> Iterator[pa.Table]:
     """What is no sample, while `statistics` takes what the samples say."""
     for batch in batches:
-        statistics.append(_statistics(batch))
+        statistics.append(_batch_statistics(batch))
         yield batch.scalars
 
 
-def _statistics(batch: Batch) -> pd.DataFrame:
-    ranks = _ranks(batch)
+def _batch_statistics(batch: Batch) -> pd.DataFrame:
+    ranks = _batch_ranks(batch)
     stride = batch.scalars["phase_stride"].to_numpy()
-    found = samples.slowest(batch.lists["step_s"], ranks)
-    known = samples.statistics(found, batch.lists, ranks, stride)
+    found = sample_statistics.slowest_steps(batch.lists["step_s"], ranks)
+    known = sample_statistics.sample_statistics(found, batch.lists, ranks, stride)
     protocols = batch.scalars["protocol"].take(pa.array(ranks.first)).to_pylist()
-    limits = intervals.median_intervals(found.steps, intervals.confidences(protocols))
+    limits = intervals.median_intervals(found.steps, intervals.protocol_confidences(protocols))
     steps = batch.lists["step_s"]
     # A median of one rank is that of the slowest.
-    medians = known["step_time"] if samples.alone(ranks) else samples.slowest_median(steps, ranks)
-    return known.assign(**dict(zip(samples.LIMITS, limits.T, strict=True)), slowest_median=medians)
+    medians = (
+        known["step_time"]
+        if sample_statistics.all_single_rank(ranks)
+        else sample_statistics.slowest_median(steps, ranks)
+    )
+    return known.assign(**dict(zip(sample_statistics.LIMIT_COLUMNS, limits.T, strict=True)), slowest_median=medians)
 
 
-def _ranks(batch: Batch) -> samples.Ranks:
-    return samples.Ranks.of(batch.scalars["attempt_id"].to_pylist())
+def _batch_ranks(batch: Batch) -> sample_statistics.RanksOfAttempts:
+    return sample_statistics.RanksOfAttempts.from_attempt_ids(batch.scalars["attempt_id"].to_pylist())
 
 
-def _batches_of(source_of: pd.Series, readers: Sequence[Reader], columns: Sequence[str]) -> Iterator[Batch]:
+def _attempt_batches(source_of: pd.Series, readers: Sequence[Reader], columns: Sequence[str]) -> Iterator[Batch]:
     """The batches that hold these attempts, each from the source that it counts in."""
     for number, attempts in source_of.groupby(source_of):
-        yield from readers[int(str(number))].of_attempts(attempts.index.tolist(), columns)
+        yield from readers[int(str(number))].read_attempts(attempts.index.tolist(), columns)
 
 
-def _kept(batch: Batch) -> pd.DataFrame:
-    ranks = _ranks(batch)
-    values: dict[str, Any] = {"samples": samples.slowest(batch.lists["step_s"], ranks).steps.arrays()}
-    for name in TRACES:
+def _batch_samples(batch: Batch) -> pd.DataFrame:
+    ranks = _batch_ranks(batch)
+    values: dict[str, Any] = {"samples": sample_statistics.slowest_steps(batch.lists["step_s"], ranks).steps.arrays()}
+    for name in TRACE_COLUMNS:
         traces = batch.lists[name].arrays()
         values[name] = [traces[row] for row in ranks.first.tolist()]
     columns = {name: pd.Series(arrays, ranks.attempts, dtype=object) for name, arrays in values.items()}
-    limits = _unsynced(batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist())
-    communication = pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION))
+    limits = _unsynced_medians(batch.lists["unsynced_step_s"], ranks, batch.scalars["protocol"].to_pylist())
+    communication = pd.DataFrame(limits, ranks.attempts, list(COMMUNICATION_COLUMNS))
     return pd.concat([pd.DataFrame(columns), communication], axis=1)
 
 
-def _unsynced(steps: RaggedArray, ranks: samples.Ranks, protocols: Sequence[str | None]) -> NDArray[np.float64]:
+def _unsynced_medians(
+    steps: RaggedArray, ranks: sample_statistics.RanksOfAttempts, protocols: Sequence[str | None]
+) -> NDArray[np.float64]:
     """Of each attempt the median of these steps and its interval, each the largest over ranks.
 
     NaN without steps, and where a rank has one that cannot be right.
     """
     limits = np.full((steps.lengths.size, 3), np.nan)
-    confidence = intervals.confidences(protocols)
+    confidence = intervals.protocol_confidences(protocols)
     for row in np.flatnonzero(steps.lengths).tolist():
-        own = steps.of(row)
-        if not samples.possible(own).all():
+        own = steps.row(row)
+        if not sample_statistics.is_possible_time(own).all():
             limits[row] = np.inf  # the largest of all ranks
             continue
         interval = stats.median_interval(own.tolist(), confidence[row]) if 0 < confidence[row] < 1 else None
@@ -197,15 +205,15 @@ def _unsynced(steps: RaggedArray, ranks: samples.Ranks, protocols: Sequence[str 
     return np.where(np.isfinite(largest), largest, np.nan)
 
 
-def _details(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:
+def _first_details(rows: pd.DataFrame, readers: Sequence[Reader]) -> pd.Series:
     """`system_details` of the first row of each system, and nothing in all others."""
     on_progress = rows[rows["system_hostname"].fillna("") != ""].drop_duplicates("system_id")
     details = pd.Series(None, rows.index, dtype=object)
     places = {(attempt, rank): i for i, attempt, rank in on_progress[["attempt_id", "rank"]].itertuples()}
     source_of = on_progress.drop_duplicates("attempt_id").set_index("attempt_id")["source_number"]
-    for batch in _batches_of(source_of, readers, (_DETAILS,)):
-        for row in batch.scalars.select(["attempt_id", "rank", _DETAILS]).to_pylist():
+    for batch in _attempt_batches(source_of, readers, (_DETAILS_COLUMN,)):
+        for row in batch.scalars.select(["attempt_id", "rank", _DETAILS_COLUMN]).to_pylist():
             place = places.get((row["attempt_id"], row["rank"]))
             if place is not None:
-                details[place] = row[_DETAILS]
+                details[place] = row[_DETAILS_COLUMN]
     return details

@@ -14,7 +14,7 @@ from dlbench import units
 from dlbench.errors import BadInput, UnknownName
 
 #: What tells systems of one name apart, in this order, each with the word before its value.
-_TELLING = (
+_DISTINGUISHING_COLUMNS = (
     ("hardware", ""),
     ("system_cpu_model", ""),
     ("cores_and_threads", ""),
@@ -32,7 +32,7 @@ _TELLING = (
     ("source_number", "source "),
 )
 #: What a setting of a CPU is told by where the key of a system does not hold it, as in records of earlier versions.
-_SETTING = ("system_cpu_cores", "system_cpu_threads", "threads", "memory")
+_SETTING_COLUMNS = ("system_cpu_cores", "system_cpu_threads", "threads", "memory")
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ def parse_source(text: str | Path) -> Source:
     return Source(path, " ".join(name.split()))
 
 
-def marked(rows: pd.DataFrame, source: Source, number: int) -> pd.DataFrame:
+def with_source(rows: pd.DataFrame, source: Source, number: int) -> pd.DataFrame:
     """The rows of one source, with its name and its place among the sources."""
     name = pd.Series(source.name, index=rows.index, dtype=object)
     return rows.assign(source_name=name, source_number=number)
 
 
-def joined(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def join_sources(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """The rows of all sources, each attempt from the first that holds it, with the `system_id` of each."""
     filled = [table for table in tables if len(table)] or list(tables[:1])
     rows = filled[0] if len(filled) == 1 else pd.concat(filled, ignore_index=True)
@@ -90,14 +90,14 @@ def system_ids(rows: pd.DataFrame) -> pd.Series[str]:
     keys = rows["system_key"].groupby([number, rows["device"]])
     # `first` passes over what is missing.
     only = keys.transform("first").where(keys.transform("nunique").eq(1))
-    key = rows["system_key"].fillna(only).astype(object).fillna(_UNKNOWN).astype(str)
+    key = rows["system_key"].fillna(only).astype(object).fillna(_UNKNOWN_SYSTEM).astype(str)
     name = rows["source_name"].fillna("").astype(str) if "source_name" in rows else ""
     found: pd.Series[str] = name + "/" + key + "/" + rows["device"].astype(str)
-    return found + _settings(rows, found)
+    return found + _setting_suffixes(rows, found)
 
 
 #: In the id of a system: nobody knows which it is.
-_UNKNOWN = "unknown"
+_UNKNOWN_SYSTEM = "unknown"
 
 
 def with_systems(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
@@ -109,21 +109,21 @@ def with_systems(cases: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return cases.assign(system_id=cases["attempt_id"].map(ids).astype(object))
 
 
-def is_unknown(system_ids: pd.Series) -> pd.Series[bool]:
+def is_unknown_system(system_ids: pd.Series) -> pd.Series[bool]:
     """Which of these ids belong to attempts that could not tell their system."""
-    return system_ids.astype(str).str.contains(f"/{_UNKNOWN}/", regex=False)
+    return system_ids.astype(str).str.contains(f"/{_UNKNOWN_SYSTEM}/", regex=False)
 
 
-def _settings(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
+def _setting_suffixes(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
     """What is to be added to the ids where attempts of a CPU differ in cores, threads or memory; "" elsewhere."""
     first = rows[rows["device"].eq("cpu")].drop_duplicates("attempt_id")
     if first.empty:
         return pd.Series("", rows.index)
-    facts = _facts(first)
+    facts = _system_facts(first)
     on_progress = facts["system_cpu_threads"].notna()
-    number = facts.groupby(list(_SETTING), dropna=False, sort=False).ngroup()
+    number = facts.groupby(list(_SETTING_COLUMNS), dropna=False, sort=False).ngroup()
     # Of each setting once: there are few of them, and many attempts.
-    different = facts.loc[~number.duplicated(), list(_SETTING)].itertuples(index=False)
+    different = facts.loc[~number.duplicated(), list(_SETTING_COLUMNS)].itertuples(index=False)
     words = [",".join(f"{value:.0f}" for value in setting) for setting in different]
     text = number.map(dict(enumerate(words))).astype(object)
     alone = (first["nodes"] * first["devices_per_node"]).eq(1) & on_progress
@@ -132,13 +132,13 @@ def _settings(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Series[str]:
     only = of_place.transform("first").where(of_place.transform("nunique").eq(1)).astype(object)
     ranks = (first["nodes"] * first["devices_per_node"]).astype(str) + " ranks: "
     own = text.where(facts["single"], ranks + text).where(on_progress).astype(object)
-    text = text.where(alone).astype(object).fillna(only).fillna(own).fillna(_UNKNOWN)
+    text = text.where(alone).astype(object).fillna(only).fillna(own).fillna(_UNKNOWN_SYSTEM)
     several = text.groupby(place).transform("nunique").gt(1)
     added = ("/" + text + "/").where(several, "")
     return rows["attempt_id"].map(pd.Series(added.to_numpy(), first["attempt_id"])).fillna("").astype(str)
 
 
-def _facts(first: pd.DataFrame) -> pd.DataFrame:
+def _system_facts(first: pd.DataFrame) -> pd.DataFrame:
     """Cores, threads of one process, and size of the memory of each attempt, by its first row.
 
     `single`: the threads are known to be those of one process, not the share of a rank.
@@ -166,7 +166,8 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     such as "AMD EPYC 7B13 (2 cores, 1 thread)".
 
     Args:
-        rows: of all sources, as `joined` gives them. Attempts that died before they could tell their system are passed
+        rows: of all sources, as `join_sources` gives them. Attempts that died before they could tell their system are
+        passed
             over.
     """
     told = rows["system_hostname"].fillna("") != ""
@@ -179,23 +180,23 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
     best = rows.loc[order.index].set_index("system_id")
     on_progress = best.loc[ids].copy().reset_index()  # in one piece: pandas warns of more than 100
     hardware = on_progress["device_name"].fillna(on_progress["system_cpu_model"]).fillna(on_progress["system_hostname"])
-    facts = on_progress.assign(hardware=hardware, **_words(on_progress)).to_dict("records")
-    bases = [str(fact["hardware"] if _unknown(fact["source_name"]) else fact["source_name"]) for fact in facts]
-    return dict(zip(on_progress["system_id"], _distinct(bases, facts), strict=True))
+    facts = on_progress.assign(hardware=hardware, **_cpu_setting_texts(on_progress)).to_dict("records")
+    bases = [str(fact["hardware"] if _is_missing(fact["source_name"]) else fact["source_name"]) for fact in facts]
+    return dict(zip(on_progress["system_id"], _distinct_names(bases, facts), strict=True))
 
 
-def _words(on_progress: pd.DataFrame) -> dict[str, Any]:
+def _cpu_setting_texts(on_progress: pd.DataFrame) -> dict[str, Any]:
     """What a CPU may use, in words; None for other devices."""
-    facts = _facts(on_progress).assign(device=on_progress["device"]).to_dict("records")
+    facts = _system_facts(on_progress).assign(device=on_progress["device"]).to_dict("records")
     rows = on_progress.to_dict("records")
     words: dict[str, list[str | None]] = {
-        "cores_and_threads": [f"{_count(f['system_cpu_cores'], 'core')}, {_threads(f)}" for f in facts],
-        "logical_cores": [_count(f["system_cpu_threads"], "logical core") for f in facts],
-        "node_cores": [f"node of {_count(row['system_node_cpu_cores'], 'core')}" for row in rows],
-        "node_memory": [f"memory of {_unit(f['memory'])}" for f in facts],
-        "quota": [f"quota of {_number(row['system_cpu_quota'])} cores" for row in rows],
+        "cores_and_threads": [f"{_count_text(f['system_cpu_cores'], 'core')}, {_threads_text(f)}" for f in facts],
+        "logical_cores": [_count_text(f["system_cpu_threads"], "logical core") for f in facts],
+        "node_cores": [f"node of {_count_text(row['system_node_cpu_cores'], 'core')}" for row in rows],
+        "node_memory": [f"memory of {_memory_text(f['memory'])}" for f in facts],
+        "quota": [f"quota of {_number_text(row['system_cpu_quota'])} cores" for row in rows],
         "binding": [
-            "no binding" if _unknown(row["system_cpu_binding"]) else str(row["system_cpu_binding"]) for row in rows
+            "no binding" if _is_missing(row["system_cpu_binding"]) else str(row["system_cpu_binding"]) for row in rows
         ],
     }
     on_cpu = on_progress["device"].eq("cpu").tolist()
@@ -204,20 +205,20 @@ def _words(on_progress: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _threads(fact: Mapping[Any, Any]) -> str:
-    return _count(fact["threads"], "thread") + ("" if fact["single"] else " per rank")
+def _threads_text(fact: Mapping[Any, Any]) -> str:
+    return _count_text(fact["threads"], "thread") + ("" if fact["single"] else " per rank")
 
 
-def _count(value: Any, noun: str) -> str:
-    return f"unknown {noun}s" if _unknown(value) else units.counted(int(value), noun)
+def _count_text(value: Any, noun: str) -> str:
+    return f"unknown {noun}s" if _is_missing(value) else units.count_text(int(value), noun)
 
 
-def _number(value: Any) -> str:
-    return "all" if _unknown(value) else f"{value:g}"
+def _number_text(value: Any) -> str:
+    return "all" if _is_missing(value) else f"{value:g}"
 
 
-def _unit(size: Any) -> str:
-    return "unknown size" if _unknown(size) else f"{size / 2**30:g} GiB"
+def _memory_text(size: Any) -> str:
+    return "unknown size" if _is_missing(size) else f"{size / 2**30:g} GiB"
 
 
 def check_baseline(name: str | None, names: Iterable[str]) -> None:
@@ -227,18 +228,18 @@ def check_baseline(name: str | None, names: Iterable[str]) -> None:
         raise UnknownName("system", name, known, "--baseline")
 
 
-def _distinct(bases: list[str], facts: list[dict[Any, Any]]) -> list[str]:
+def _distinct_names(bases: list[str], facts: list[dict[Any, Any]]) -> list[str]:
     on_progress: list[list[str]] = [[] for _ in bases]
-    for column, word in _TELLING:
-        for alike in _alike(bases, on_progress):
-            values = [_said(facts[i], column) for i in alike]
+    for column, word in _DISTINGUISHING_COLUMNS:
+        for alike in _same_names(bases, on_progress):
+            values = [_fact_text(facts[i], column) for i in alike]
             if len(set(values)) > 1:
                 for i, value in zip(alike, values, strict=True):
                     on_progress[i].append(word + value)
     return [f"{base} ({', '.join(parts)})" if parts else base for base, parts in zip(bases, on_progress, strict=True)]
 
 
-def _alike(bases: list[str], on_progress: list[list[str]]) -> list[list[int]]:
+def _same_names(bases: list[str], on_progress: list[list[str]]) -> list[list[int]]:
     """The places of names that are still the same."""
     groups: dict[tuple[str, ...], list[int]] = {}
     for i, base in enumerate(bases):
@@ -246,12 +247,12 @@ def _alike(bases: list[str], on_progress: list[list[str]]) -> list[list[int]]:
     return [places for places in groups.values() if len(places) > 1]
 
 
-def _said(fact: Mapping[Any, Any], column: str) -> str:
+def _fact_text(fact: Mapping[Any, Any], column: str) -> str:
     value = fact[column]
-    if _unknown(value):
+    if _is_missing(value):
         return "unknown"
     return f"{value:.0f}" if isinstance(value, float) else str(value)
 
 
-def _unknown(value: Any) -> bool:
+def _is_missing(value: Any) -> bool:
     return value is None or value != value

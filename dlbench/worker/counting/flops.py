@@ -31,15 +31,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks import Batch
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.arithmetic import is_counted, is_free, is_unknown, macs_of, name_of
 from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
+from dlbench.worker.counting.operation_macs import is_counted, is_free, is_unknown, macs_of, operation_name
 
 #: Number of passes to average if the work differs between steps.
 NUM_PASSES = 32
 #: Time for comparing further forward passes with the first [s]: work may differ only in every tenth step.
-LOOK_S = 0.3
+CONSTANT_CHECK_S = 0.3
 #: Name of uncounted work in another thread, in the list of uncounted operations.
-UNSEEN = "work in another thread"
+OTHER_THREAD = "work in another thread"
 _CHECKPOINT: type = CheckpointFunction._backward_cls
 
 
@@ -57,7 +57,7 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Counted:
+class CountedWork:
     """The work of one network, per image unless said otherwise."""
 
     parameters: int  # of the network as it is built for training, with auxiliary heads, or for inference, without
@@ -89,7 +89,7 @@ class Counted:
         return 2 * (self.forward_macs + self.backward_macs + self.recomputed_macs)
 
 
-def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
+def count_network(name: str, training: bool = True, batch_size: int = 2) -> CountedWork:
     """Count a network by name, on the meta device (without allocation).
 
     Args:
@@ -100,11 +100,11 @@ def count(name: str, training: bool = True, batch_size: int = 2) -> Counted:
     Raises:
         UnknownName, BadInput: as `build`.
     """
-    with quietly():
+    with suppress_warnings():
         return count_steps(build_on_meta(name, training), training, batch_size)
 
 
-def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -> Counted:
+def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -> CountedWork:
     """Count steps of a network on the meta device: one, or `NUM_PASSES` if steps may differ in work.
 
     Steps may differ if the network uses random numbers on the host, or if one of the next passes differs from the
@@ -114,12 +114,12 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
     first = passes[0]
     if (
         not first.is_random
-        and _work_of(first) == _work_of(passes[1])
-        and _is_constant(model, training, batch_size, first)
+        and _work_totals(first) == _work_totals(passes[1])
+        and _has_constant_work(model, training, batch_size, first)
     ):
         return first
     passes += [count_model(model, training, batch_size, seed) for seed in range(2, NUM_PASSES)]
-    if len({_work_of(p) for p in passes}) == 1:
+    if len({_work_totals(p) for p in passes}) == 1:
         return first
     means: dict[str, Any] = {
         name: round(Fraction(sum(getattr(p, name) for p in passes), len(passes)))
@@ -140,13 +140,13 @@ def count_steps(model: BuiltModel, training: bool = True, batch_size: int = 2) -
     )
 
 
-def _is_constant(model: BuiltModel, training: bool, batch_size: int, first: Counted) -> bool:
+def _has_constant_work(model: BuiltModel, training: bool, batch_size: int, first: CountedWork) -> bool:
     """Whether the next forward passes equal the first, within a short time limit."""
-    ends_s = time.perf_counter() + LOOK_S
+    ends_s = time.perf_counter() + CONSTANT_CHECK_S
     batch = model.make_batch(batch_size, "meta")
     own = [(o.name, o.macs) for o in first.operations if not o.backward]
     for seed in range(2, NUM_PASSES):
-        with CountingMode(model.module) as mode, quietly(), seeded(seed):
+        with CountingMode(model.module) as mode, suppress_warnings(), seeded(seed):
             run_forward(model, training, batch)
         if [(o.name, o.macs) for o in mode.operations] != own:
             return False
@@ -155,11 +155,11 @@ def _is_constant(model: BuiltModel, training: bool, batch_size: int, first: Coun
     return True
 
 
-def _work_of(counted: Counted) -> tuple[Any, ...]:
+def _work_totals(counted: CountedWork) -> tuple[Any, ...]:
     return counted.forward_macs, counted.backward_macs, counted.recomputed_macs, counted.uncounted
 
 
-def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, seed: int = 0) -> Counted:
+def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, seed: int = 0) -> CountedWork:
     """Count one step of a network on the meta device.
 
     Args:
@@ -175,12 +175,12 @@ def count_model(model: BuiltModel, training: bool = True, batch_size: int = 2, s
 
 def count_operations(
     model: BuiltModel, training: bool, batch_size: int, seed: int = 0, pytorch: FlopCounterMode | None = None
-) -> Counted:
+) -> CountedWork:
     """`count_model` with PyTorch's own counter only where it is given."""
     module = model.module.train(training)
     parameters = sum(p.numel() for p in module.parameters())
     batch = model.make_batch(batch_size, "meta")
-    with CountingMode(module) as mode, pytorch or nullcontext(), quietly(), seeded(seed) as has_drawn:
+    with CountingMode(module) as mode, pytorch or nullcontext(), suppress_warnings(), seeded(seed) as has_drawn:
         loss = run_forward(model, training, batch)
         is_random = has_drawn()
         pytorch_forward = pytorch.get_total_flops() if pytorch else 0
@@ -190,20 +190,20 @@ def count_operations(
     module.zero_grad(set_to_none=True)
     operations = tuple(mode.operations)
     own = [o for o in operations if not o.recomputed]
-    return Counted(
+    return CountedWork(
         parameters=parameters,
-        forward_macs=_per_image((o for o in own if not o.backward), batch_size),
-        backward_macs=_per_image((o for o in own if o.backward), batch_size),
-        recomputed_macs=_per_image((o for o in operations if o.recomputed), batch_size),
+        forward_macs=_macs_per_image((o for o in own if not o.backward), batch_size),
+        backward_macs=_macs_per_image((o for o in own if o.backward), batch_size),
+        recomputed_macs=_macs_per_image((o for o in operations if o.recomputed), batch_size),
         pytorch_forward_flop=pytorch_forward // batch_size if pytorch else None,
         pytorch_backward_flop=(pytorch.get_total_flops() - pytorch_forward) // batch_size if pytorch else None,
         operations=operations,
-        uncounted=uncounted(operations),
+        uncounted=uncounted_names(operations),
         is_random=is_random,
     )
 
 
-def uncounted(operations: Iterable[Operation]) -> tuple[str, ...]:
+def uncounted_names(operations: Iterable[Operation]) -> tuple[str, ...]:
     """Names of uncounted operations, each once, in order."""
     return tuple(dict.fromkeys(o.name for o in operations if o.macs is None))
 
@@ -219,7 +219,7 @@ def run_forward(model: BuiltModel, training: bool, batch: Batch) -> Tensor | Non
 
 
 @contextmanager
-def quietly() -> Iterator[None]:
+def suppress_warnings() -> Iterator[None]:
     """Suppress warnings of a foreign network about its initialisation."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -254,7 +254,7 @@ def _random_state(numpy: Any) -> tuple[Any, ...]:
     return random.getstate(), bytes(torch.get_rng_state().numpy()), key
 
 
-def _per_image(operations: Iterable[Operation], batch_size: int) -> int:
+def _macs_per_image(operations: Iterable[Operation], batch_size: int) -> int:
     # Work independent of the batch, such as a product of parameters, is divided over the images.
     return round(Fraction(sum(o.macs or 0 for o in operations), batch_size))
 
@@ -276,7 +276,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._handles: list[Any] = []
 
     def __enter__(self) -> Self:
-        self._handles = hook_modules(self._module, self._entering, self._leaving)
+        self._handles = hook_modules(self._module, self._on_module_start, self._on_module_end)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -285,17 +285,17 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
 
-    def _entering(self, path: str) -> None:
+    def _on_module_start(self, path: str) -> None:
         if threading.get_ident() == self._thread:
             self._owners.enter(path)
         else:
             # Dispatch modes apply to one thread: operations in other threads are not seen.
-            self._note_unseen(path)
+            self._record_other_thread(path)
 
-    def _note_unseen(self, path: str) -> None:
-        self.operations.append(Operation(UNSEEN, None, 0, self.backward, path, ()))
+    def _record_other_thread(self, path: str) -> None:
+        self.operations.append(Operation(OTHER_THREAD, None, 0, self.backward, path, ()))
 
-    def _leaving(self, output: Any) -> None:
+    def _on_module_end(self, output: Any) -> None:
         if threading.get_ident() == self._thread:
             self._owners.leave()
 
@@ -306,7 +306,7 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             with self._keep_active():
                 return func.decompose(*args, **kwargs)
         result = func(*args, **kwargs)
-        self._note(func, args, kwargs, result)
+        self._record_operation(func, args, kwargs, result)
         return result
 
     @contextmanager
@@ -318,17 +318,17 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         finally:
             super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
-    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+    def _record_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
         if is_free(func):
             return
         tensors = list(tensors_in(args))
         self.operations.append(
             Operation(
-                name=name_of(func),
+                name=operation_name(func),
                 macs=macs_of(func, args, kwargs, result) if is_counted(func) else None,
                 bytes=sum(t.numel() * t.element_size() for t in (*tensors, *tensors_in(result))),
                 backward=self.backward,
-                module=self._owner(),
+                module=self._owner_module(),
                 shapes=tuple(tuple(t.shape) for t in tensors),
                 recomputed=self.recomputing,
             )
@@ -349,10 +349,10 @@ class CountingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         own = isinstance(node, BackwardCFunction) and not isinstance(node, _CHECKPOINT)
         return torch.is_grad_enabled() and not own
 
-    def _owner(self) -> str:
+    def _owner_module(self) -> str:
         """Return the module that runs the operation, or whose gradient it is."""
         node = torch._C._current_autograd_node() if self.backward else None
-        owner = (self._owners.of(node) if node else None) or ""
+        owner = (self._owners.owner_of(node) if node else None) or ""
         if self.backward and not self.recomputing:
             return owner
         # Recomputation outside modules belongs to the module whose gradient needs it.

@@ -30,9 +30,9 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._known[identity] = storage.nbytes()
         self.live += storage.nbytes()
         self.peak = max(self.peak, self.live)
-        weakref.finalize(storage, self._freed, identity)
+        weakref.finalize(storage, self._on_storage_freed, identity)
 
-    def _freed(self, identity: int) -> None:
+    def _on_storage_freed(self, identity: int) -> None:
         self.live -= self._known.pop(identity, 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

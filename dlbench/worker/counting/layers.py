@@ -13,11 +13,11 @@ from torch import nn
 from dlbench.errors import BadInput
 from dlbench.facts.layers import LayerRow
 from dlbench.models import BuiltModel, build_on_meta
-from dlbench.worker.counting.flops import Counted, Operation, count_operations, quietly, uncounted
+from dlbench.worker.counting.flops import CountedWork, Operation, count_operations, suppress_warnings, uncounted_names
 
 #: Two batches separate work per image from constant work; a third verifies that the work is linear.
-_BATCHES = (2, 3, 5)
-_INSTEAD = "run `dlbench profile` to list its layers for one batch"
+_BATCH_SIZES = (2, 3, 5)
+_PROFILE_ADVICE = "run `dlbench profile` to list its layers for one batch"
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
@@ -33,17 +33,17 @@ def layers(name: str, auxiliary: bool = False) -> list[LayerRow]:
         UnknownName, BadInput: as `dlbench.models.build`; or a layer has no single row, because its work differs
         between steps or is not linear in the batch.
     """
-    with quietly():
+    with suppress_warnings():
         return layers_of(build_on_meta(name), auxiliary)
 
 
 def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     """Return the layers of a network on the meta device; see `layers`."""
-    with _shapes(model.module) as shapes:
-        smallest = count_operations(model, True, _BATCHES[0])
-    counts = [smallest, *(count_operations(model, True, batch) for batch in _BATCHES[1:])]
-    main = {o.module for o in count_operations(model, False, _BATCHES[0]).operations}
-    _require_alike(model.name, counts, count_operations(model, True, _BATCHES[0], seed=1))
+    with _record_shapes(model.module) as shapes:
+        smallest = count_operations(model, True, _BATCH_SIZES[0])
+    counts = [smallest, *(count_operations(model, True, batch) for batch in _BATCH_SIZES[1:])]
+    main = {o.module for o in count_operations(model, False, _BATCH_SIZES[0]).operations}
+    _require_same_operations(model.name, counts, count_operations(model, True, _BATCH_SIZES[0], seed=1))
     alike: dict[str, list[tuple[Operation, ...]]] = {}
     for operations in zip(*(c.operations for c in counts), strict=True):
         if not operations[0].recomputed:
@@ -52,10 +52,10 @@ def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
     return [
         LayerRow(
             path,
-            **_letters(modules[path], *shapes.get(path, ((), ()))),
-            weights=_weights(path, modules, alike.keys()),
-            **_work(model.name, path, operations),
-            uncounted=uncounted(of_smallest for of_smallest, *_ in operations),
+            **_shape_letters(modules[path], *shapes.get(path, ((), ()))),
+            weights=_count_weights(path, modules, alike.keys()),
+            **_layer_work(model.name, path, operations),
+            uncounted=uncounted_names(of_smallest for of_smallest, *_ in operations),
         )
         for path, operations in alike.items()
         if auxiliary or path in main
@@ -63,16 +63,16 @@ def layers_of(model: BuiltModel, auxiliary: bool = False) -> list[LayerRow]:
 
 
 @contextmanager
-def _shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
+def _record_shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
     """Record input and output shapes of every module, by path, of passes run inside the context."""
     found: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
 
     def hook(path: str) -> Any:
-        def remember(module: nn.Module, args: Any, result: Any) -> None:
+        def record_shape(module: nn.Module, args: Any, result: Any) -> None:
             if args and isinstance(args[0], torch.Tensor) and isinstance(result, torch.Tensor):
                 found[path] = (tuple(args[0].shape), tuple(result.shape))
 
-        return remember
+        return record_shape
 
     handles = [module.register_forward_hook(hook(path)) for path, module in network.named_modules()]
     try:
@@ -82,7 +82,7 @@ def _shapes(network: nn.Module) -> Iterator[dict[str, tuple[tuple[int, ...], tup
             handle.remove()
 
 
-def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
+def _shape_letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dict[str, Any]:
     """Return kind and shape parameters of one module."""
     if isinstance(module, _CONVOLUTIONS + _TRANSPOSED):
         kind = "conv_transposed" if isinstance(module, _TRANSPOSED) else "conv"
@@ -113,7 +113,7 @@ def _letters(module: nn.Module, x: tuple[int, ...], out: tuple[int, ...]) -> dic
     return {"kind": kind, **shape, **more}
 
 
-def _weights(path: str, modules: dict[str, nn.Module], rows: Collection[str]) -> int:
+def _count_weights(path: str, modules: dict[str, nn.Module], rows: Collection[str]) -> int:
     """Return the weights of a module and of its submodules without own row (attention's output projection)."""
     others = tuple(f"{row}." for row in rows if row != path)
     below = (
@@ -129,43 +129,47 @@ def _last_two(sizes: tuple[int, ...]) -> tuple[int, int]:
     return height, width
 
 
-def _require_alike(name: str, counts: list[Counted], once_more: Counted) -> None:
+def _require_same_operations(name: str, counts: list[CountedWork], once_more: CountedWork) -> None:
     """Raise BadInput if the operations of several counts do not correspond one to one."""
     runs = [[(o.name, o.module) for o in c.operations] for c in (*counts, once_more)]
     if runs[0] != runs[-1] or counts[0].operations != once_more.operations:
-        raise BadInput(f"{name} runs different layers in different steps, so the layers cannot be listed; {_INSTEAD}")
-    for batch, run in zip(_BATCHES, runs, strict=False):
+        raise BadInput(
+            f"{name} runs different layers in different steps, so the layers cannot be listed; {_PROFILE_ADVICE}"
+        )
+    for batch, run in zip(_BATCH_SIZES, runs, strict=False):
         if run != runs[0]:
             raise BadInput(
-                f"{name} runs different layers for {batch} images than for {_BATCHES[0]}, so the layers cannot be "
-                f"listed; {_INSTEAD}"
+                f"{name} runs different layers for {batch} images than for {_BATCH_SIZES[0]}, so the layers cannot be "
+                f"listed; {_PROFILE_ADVICE}"
             )
 
 
-def _work(name: str, path: str, operations: list[tuple[Operation, ...]]) -> dict[str, Any]:
+def _layer_work(name: str, path: str, operations: list[tuple[Operation, ...]]) -> dict[str, Any]:
     """Compute MACs, FLOP and bytes of one layer from its operations at several batch sizes."""
     work: dict[str, Any] = {}
     for direction, backward in (("forward", False), ("backward", True)):
         ours = [o for o in operations if o[0].backward == backward]
-        flop, flop_fixed = _line(name, path, [2 * sum(o[i].macs or 0 for o in ours) for i in range(len(_BATCHES))])
-        moved, moved_fixed = _line(name, path, [sum(o[i].bytes for o in ours) for i in range(len(_BATCHES))])
+        flop, flop_fixed = _linear_work(
+            name, path, [2 * sum(o[i].macs or 0 for o in ours) for i in range(len(_BATCH_SIZES))]
+        )
+        moved, moved_fixed = _linear_work(name, path, [sum(o[i].bytes for o in ours) for i in range(len(_BATCH_SIZES))])
         work |= {f"{direction}_flop": flop, f"{direction}_flop_fixed": flop_fixed}
         work |= {f"{direction}_bytes_per_image": moved, f"{direction}_bytes_fixed": moved_fixed}
     return {"macs": work["forward_flop"] // 2, **work}
 
 
-def _line(name: str, path: str, work: list[int]) -> tuple[int, int]:
+def _linear_work(name: str, path: str, work: list[int]) -> tuple[int, int]:
     """Return the work per image and the constant work.
 
     Raises:
         BadInput: the work is not linear in the batch, for example quadratic.
     """
-    few, more, many = _BATCHES
+    few, more, many = _BATCH_SIZES
     slope = (work[1] - work[0]) // (more - few)
     fixed = work[0] - few * slope
-    if work != [fixed + batch * slope for batch in _BATCHES]:
+    if work != [fixed + batch * slope for batch in _BATCH_SIZES]:
         raise BadInput(
             f"the work of {path or 'the network'} in {name} is not linear in the batch ({work[0]}, {work[1]}, "
-            f"{work[2]} for {few}, {more}, {many} images); {_INSTEAD}"
+            f"{work[2]} for {few}, {more}, {many} images); {_PROFILE_ADVICE}"
         )
     return slope, fixed

@@ -8,16 +8,16 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from dlbench.facts.layers import COLUMNS, cells
+from dlbench.facts.layers import COLUMNS, row_cells
 from dlbench.suites.catalog import CATALOG
 from dlbench.worker.counting.layers import layers
 
 
-def rows_of(model: str) -> Iterator[list[Any]]:
+def layer_rows(model: str) -> Iterator[list[Any]]:
     """Return the rows of one network, with training-only layers."""
     main = {row.name for row in layers(model)}
     for row in layers(model, auxiliary=True):
-        yield [model, int(row.name not in main), *cells(row)]
+        yield [model, int(row.name not in main), *row_cells(row)]
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
     for model in CATALOG:
-        writer.writerows(rows_of(model))
+        writer.writerows(layer_rows(model))
 
 
 if __name__ == "__main__":

@@ -17,14 +17,14 @@ import sys
 from dlbench.errors import BadInput
 from dlbench.suites.case import MODES, Case
 from dlbench.suites.catalog import CATALOG
-from dlbench.worker.counting.memory_prediction import followed
+from dlbench.worker.counting.memory_prediction import predict_with_trace
 
 #: The catalogue, and lengths of sequences that suites ask for.
-LISTED = (*CATALOG, "gpt2_small@256")
+LISTED_MODELS = (*CATALOG, "gpt2_small@256")
 COLUMNS = ("model", "mode", "device", "precision", "fixed_bytes", "bytes_per_image")
-_BATCHES = (4, 8, 12)
+_BATCH_SIZES = (4, 8, 12)
 #: Lines that are the maximum at none of these batches are dropped.
-_ASKED = tuple(dict.fromkeys(round(1.05**i) for i in range(230)))
+_CHECKED_BATCH_SIZES = tuple(dict.fromkeys(round(1.05**i) for i in range(230)))
 
 
 def memory_lines(case: Case) -> list[tuple[int, int]]:
@@ -33,28 +33,30 @@ def memory_lines(case: Case) -> list[tuple[int, int]]:
     Raises:
         UnknownName, BadInput: as `predict`; or operations differ between batches, or memory is not linear.
     """
-    return _lines(case.model, [followed(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCHES])
+    return _fit_lines(
+        case.model, [predict_with_trace(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCH_SIZES]
+    )
 
 
 def peak_lines(case: Case) -> list[tuple[int, int]]:
     """Return `memory_lines` of the allocator peak, with the workspace of cuBLAS. Raises the same."""
-    found = [followed(dataclasses.replace(case, batch_size=batch)) for batch in _BATCHES]
+    found = [predict_with_trace(dataclasses.replace(case, batch_size=batch)) for batch in _BATCH_SIZES]
     prediction, held = found[0]
     beside = prediction.peak_bytes - max(held)
-    return [(fixed + beside, per_image) for fixed, per_image in _lines(case.model, [held for _, held in found])]
+    return [(fixed + beside, per_image) for fixed, per_image in _fit_lines(case.model, [held for _, held in found])]
 
 
-def _lines(model: str, held: list[list[int]]) -> list[tuple[int, int]]:
-    for batch, other in zip(_BATCHES, held, strict=True):
+def _fit_lines(model: str, held: list[list[int]]) -> list[tuple[int, int]]:
+    for batch, other in zip(_BATCH_SIZES, held, strict=True):
         if len(other) != len(held[0]):
-            raise BadInput(f"{model} runs different operations for batch {batch} than for batch {_BATCHES[0]}")
-    (few, many, _), (low, high, more) = held, _BATCHES
+            raise BadInput(f"{model} runs different operations for batch {batch} than for batch {_BATCH_SIZES[0]}")
+    (few, many, _), (low, high, more) = held, _BATCH_SIZES
     slopes = [(b - a) // (high - low) for a, b in zip(few, many, strict=True)]
     lines = [(a - low * slope, slope) for a, slope in zip(few, slopes, strict=True)]
     # Slopes are rounded to whole bytes.
     if any(abs(fixed + more * slope - most) > more for (fixed, slope), most in zip(lines, held[2], strict=True)):
         raise BadInput(f"the memory of {model} is not linear in the batch: {low}, {high}, {more}")
-    highest = {max(set(lines), key=lambda line: (line[0] + batch * line[1], line)) for batch in _ASKED}
+    highest = {max(set(lines), key=lambda line: (line[0] + batch * line[1], line)) for batch in _CHECKED_BATCH_SIZES}
     return sorted(highest, key=lambda line: line[1])
 
 
@@ -62,7 +64,9 @@ def main() -> None:
     """Print the table."""
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for model, mode, device, precision in itertools.product(LISTED, MODES, ("cpu", "cuda"), ("fp32", "amp_bf16")):
+    for model, mode, device, precision in itertools.product(
+        LISTED_MODELS, MODES, ("cpu", "cuda"), ("fp32", "amp_bf16")
+    ):
         for line in memory_lines(Case(model, mode=mode, device=device, precision=precision)):
             writer.writerow([model, mode, device, precision, *line])
 

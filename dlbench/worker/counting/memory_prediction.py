@@ -26,8 +26,8 @@ from dlbench.models import BuiltModel, build_on_meta
 from dlbench.suites.case import Case
 from dlbench.tasks import Batch, map_batch, tensors_of
 from dlbench.worker.counting.footprint import LiveBytes, storage_id
-from dlbench.worker.memory import in_backward
-from dlbench.worker.workload import Workload, cast_module, laid_out, make_optimizer
+from dlbench.worker.memory import is_in_backward
+from dlbench.worker.workload import Workload, cast_batch, cast_module, make_optimizer
 
 _CPU = torch.device("cpu")
 #: Channels per block of oneDNN, by width of vector registers; copies are padded to whole blocks.
@@ -62,26 +62,26 @@ class Prediction:
     buffer_bytes: int  # those in parameter_bytes
 
 
-def predict(case: Case) -> Prediction:
+def predict_memory(case: Case) -> Prediction:
     """Predict the memory of `case` on one device, without allocation.
 
     Raises:
         UnknownName, BadInput: the network cannot be built, or needs data to run.
     """
-    return followed(case)[0]
+    return predict_with_trace(case)[0]
 
 
-def followed(case: Case) -> tuple[Prediction, list[int]]:
-    """Return `predict`, and the memory of `case` before its step and during each operation [bytes].
+def predict_with_trace(case: Case) -> tuple[Prediction, list[int]]:
+    """Return `predict_memory`, and the memory of `case` before its step and during each operation [bytes].
 
-    The latter excludes the workspace of cuBLAS. Raises what `predict` raises.
+    The latter excludes the workspace of cuBLAS. Raises what `predict_memory` raises.
     """
     built = build_on_meta(case.model, case.mode == "training")
     # On the meta device, because fake parameters do not support it.
     cast_module(built.module, case)
     try:
         with FakeTensorMode(allow_non_fake_inputs=True):
-            return _follow(case, built)
+            return _trace_step(case, built)
     except DlbenchError:
         raise
     except Exception as error:  # a user's network may read its data, which fake tensors lack
@@ -91,14 +91,14 @@ def followed(case: Case) -> tuple[Prediction, list[int]]:
         ) from error
 
 
-def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
+def _trace_step(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
     workload = _fake_workload(case, built)
     activations = _saved_bytes(workload)  # first step: the optimizer creates its state
     workload.release_step_state()
     parameters = list(workload.module.parameters())
-    state = _state(workload)
+    state = _optimizer_state(workload)
     batch = tensors_of(next(workload.batches)) if case.data == "synthetic" else ()
-    step = _Step(case.device)
+    step = _StepTrace(case.device)
     for tensor in (*parameters, *workload.module.buffers(), *state, *batch):
         step.watch(tensor)
     step.begin()
@@ -106,22 +106,22 @@ def _follow(case: Case, built: BuiltModel) -> tuple[Prediction, list[int]]:
         workload.step(step)  # type: ignore[arg-type]  # only the stamps of a clock are used
     multiplies = any(isinstance(m, nn.Linear) for m in workload.module.modules())
     cublas = _cublas_bytes(case) if case.device == "cuda" and multiplies else 0
-    kept = _bytes([*parameters, *workload.module.buffers()])
+    kept = _storage_bytes([*parameters, *workload.module.buffers()])
     prediction = Prediction(
         peak_bytes=step.peak + cublas,
         peak_phase=step.peak_phase,
         parameter_bytes=kept,
-        buffer_bytes=kept - _bytes(parameters),
-        gradient_bytes=_bytes([p.grad for p in parameters if p.grad is not None]),
-        optimizer_state_bytes=_bytes(state),
+        buffer_bytes=kept - _storage_bytes(parameters),
+        gradient_bytes=_storage_bytes([p.grad for p in parameters if p.grad is not None]),
+        optimizer_state_bytes=_storage_bytes(state),
         activation_bytes=activations,
-        batch_bytes=_bytes(tensors_of(next(workload.batches))),
+        batch_bytes=_storage_bytes(tensors_of(next(workload.batches))),
         workspace_bytes=step.peak_workspace + cublas,
     )
     return prediction, step.held
 
 
-class _Step(LiveBytes):  # type: ignore[no-untyped-call]
+class _StepTrace(LiveBytes):  # type: ignore[no-untyped-call]
     """Memory trace of one step; also acts as its clock, to see the ends of forward and backward."""
 
     def __init__(self, device_kind: str) -> None:
@@ -146,7 +146,7 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         before, peak = self.live, self.peak
         result = super().__torch_dispatch__(func, types, args, kwargs)
-        needed = self._inside(func, args, result) if self._block else 0
+        needed = self._convolution_peak(func, args, result) if self._block else 0
         workspace = max(0, before + needed - self.live)
         self.held.append(max(self.live, before + needed))
         self.peak = max(self.peak, before + needed)
@@ -154,7 +154,7 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
             self.peak_phase, self.peak_workspace = self._phase, workspace
         return result
 
-    def _inside(self, func: Any, args: Any, result: Any) -> int:
+    def _convolution_peak(self, func: Any, args: Any, result: Any) -> int:
         """Return the peak of a convolution on the CPU: its results and oneDNN's copies.
 
         From the allocator's reports: blocked copies of input, weights and output, then the output with its copy.
@@ -163,33 +163,33 @@ class _Step(LiveBytes):  # type: ignore[no-untyped-call]
         """
         if func in _CONVOLUTIONS:
             x, weight = args[0], args[1]
-            if _channels_last(x, weight):
-                return _size(result) + self._blocked(weight, 0)
+            if _is_channels_last(x, weight):
+                return _tensor_bytes(result) + self._blocked_bytes(weight, 0)
             if _is_transposed(func, args):
-                y, size = self._read(result), _size(result)
-                return max(self._read(x) + self._blocked(weight, 1) + (y or size), y + 2 * size)
-            y = self._blocked(result, 1)
-            return max(self._read(x) + self._blocked(weight, 0) + y, y + _size(result))
+                y, size = self._input_copy_bytes(result), _tensor_bytes(result)
+                return max(self._input_copy_bytes(x) + self._blocked_bytes(weight, 1) + (y or size), y + 2 * size)
+            y = self._blocked_bytes(result, 1)
+            return max(self._input_copy_bytes(x) + self._blocked_bytes(weight, 0) + y, y + _tensor_bytes(result))
         if func is torch.ops.aten.convolution_backward.default:
             gradient, x, weight = args[0], args[1], args[2]
-            if _channels_last(x, weight):
-                return sum(_size(t) for t in result if t is not None) + self._blocked(weight, 0)
+            if _is_channels_last(x, weight):
+                return sum(_tensor_bytes(t) for t in result if t is not None) + self._blocked_bytes(weight, 0)
             transposed = args[7]
-            copied = self._read if transposed else lambda t: self._blocked(t, 1)
-            dy, w = copied(gradient), self._blocked(weight, 0)
+            copied = self._input_copy_bytes if transposed else lambda t: self._blocked_bytes(t, 1)
+            dy, w = copied(gradient), self._blocked_bytes(weight, 0)
             peak, of_input = 0, 0
             if result[0] is not None:
-                of_input, dx = _size(result[0]), copied(x)
+                of_input, dx = _tensor_bytes(result[0]), copied(x)
                 peak = max(dy + w + dx, dx + of_input)
-            return max(peak, of_input + dy + self._read(x) + 2 * w)
+            return max(peak, of_input + dy + self._input_copy_bytes(x) + 2 * w)
         return 0
 
-    def _read(self, x: Tensor) -> int:
-        return self._blocked(x, 1) if x.shape[1] >= self._block else 0
+    def _input_copy_bytes(self, x: Tensor) -> int:
+        return self._blocked_bytes(x, 1) if x.shape[1] >= self._block else 0
 
-    def _blocked(self, tensor: Tensor, axis: int) -> int:
+    def _blocked_bytes(self, tensor: Tensor, axis: int) -> int:
         channels = tensor.shape[axis]
-        return _size(tensor) // channels * math.ceil(channels / self._block) * self._block
+        return _tensor_bytes(tensor) // channels * math.ceil(channels / self._block) * self._block
 
 
 def _is_transposed(func: Any, args: Any) -> bool:
@@ -197,7 +197,7 @@ def _is_transposed(func: Any, args: Any) -> bool:
     return bool(args[6]) if func is torch.ops.aten.convolution.default else "transpose" in func._schema.name
 
 
-def _channels_last(x: Tensor, weight: Tensor) -> bool:
+def _is_channels_last(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN uses the tensors directly (channels last): it then copies only weights."""
     return any(
         t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last) and not t.is_contiguous()
@@ -208,7 +208,7 @@ def _channels_last(x: Tensor, weight: Tensor) -> bool:
 def _fake_workload(case: Case, built: BuiltModel) -> Workload:
     """Build the workload from fake tensors; call under FakeTensorMode."""
     training = case.mode == "training"
-    module: nn.Module = _on_cpu(built.module).train(training)
+    module: nn.Module = _empty_on_cpu(built.module).train(training)
     impl = case.optimizer_impl
     if impl in ("auto", "fused"):
         # PyTorch's own choice is foreach on CUDA, with temporaries of the size of all weights. A fused update has none
@@ -222,14 +222,14 @@ def _fake_workload(case: Case, built: BuiltModel) -> Workload:
         module=module,
         device=_CPU,
         run=module,
-        batches=_batches(case, built),
+        batches=_fake_batches(case, built),
         optimizer=optimizer,
         # It reads its factor in each step, which fake tensors do not have.
         scaler=None,
     )
 
 
-def _on_cpu(module: nn.Module) -> nn.Module:
+def _empty_on_cpu(module: nn.Module) -> nn.Module:
     """The module with empty tensors; weights that several of its parts share are shared still."""
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -242,8 +242,8 @@ def _on_cpu(module: nn.Module) -> nn.Module:
     return module
 
 
-def _batches(case: Case, built: BuiltModel) -> Iterator[Batch]:
-    batch = laid_out(built.make_batch(case.batch_size, _CPU), case)
+def _fake_batches(case: Case, built: BuiltModel) -> Iterator[Batch]:
+    batch = cast_batch(built.make_batch(case.batch_size, _CPU), case)
     if case.data == "synthetic":
         return itertools.repeat(batch)
     return (map_batch(torch.empty_like, batch) for _ in itertools.count())
@@ -255,16 +255,16 @@ def _saved_bytes(workload: Workload) -> int:
     own = {storage_id(t) for t in (*workload.module.parameters(), *workload.module.buffers(), *tensors_of(batch))}
     saved: dict[int, Tensor] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
-        if not in_backward() and storage_id(tensor) not in own:
+    def record_saved(tensor: Tensor) -> Tensor:
+        if not is_in_backward() and storage_id(tensor) not in own:
             saved[storage_id(tensor)] = tensor
         return tensor
 
     batches, workload.batches = workload.batches, iter([batch])
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record_saved, lambda tensor: tensor):
         workload.step()
     workload.batches = batches
-    return _bytes(list(saved.values()))
+    return _storage_bytes(list(saved.values()))
 
 
 def _cublas_bytes(case: Case) -> int:
@@ -272,14 +272,14 @@ def _cublas_bytes(case: Case) -> int:
     return (_CUBLAS_BYTES_FROM_HOPPER if hopper else _CUBLAS_BYTES) * (2 if case.mode == "training" else 1)
 
 
-def _state(workload: Workload) -> list[Tensor]:
+def _optimizer_state(workload: Workload) -> list[Tensor]:
     states = workload.optimizer.state.values() if workload.optimizer is not None else ()
     return [value for state in states for value in state.values() if isinstance(value, Tensor)]
 
 
-def _bytes(tensors: Sequence[Tensor]) -> int:
+def _storage_bytes(tensors: Sequence[Tensor]) -> int:
     return sum({storage_id(t): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
-def _size(tensor: Tensor) -> int:
+def _tensor_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()

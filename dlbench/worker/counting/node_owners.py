@@ -16,7 +16,7 @@ class NodeOwners:
         self._running: list[str] = []
         self._owner_of_node: dict[int, str] = {}
         #: Number of the next autograd node (numbers ascend).
-        self.next_node = _next_number()
+        self.next_node = _next_sequence_number()
 
     @property
     def running(self) -> str | None:
@@ -35,12 +35,12 @@ class NodeOwners:
 
     def assign_new(self, owner: str | None = None) -> None:
         """Assign the nodes created since the last call to `owner`, or to the running module."""
-        newest, owner = _next_number(), self.running if owner is None else owner
+        newest, owner = _next_sequence_number(), self.running if owner is None else owner
         if owner is not None:
             self._owner_of_node.update(dict.fromkeys(range(self.next_node, newest), owner))
         self.next_node = newest
 
-    def of(self, node: Any) -> str | None:
+    def owner_of(self, node: Any) -> str | None:
         """Return the path of the module of a node; None if created outside modules."""
         return self._owner_of_node.get(node._sequence_nr())
 
@@ -62,6 +62,6 @@ def hook_modules(network: nn.Module, entering: Callable[[str], None], leaving: C
     return handles
 
 
-def _next_number() -> int:
+def _next_sequence_number() -> int:
     number: int = torch.autograd._get_sequence_nr()  # type: ignore[attr-defined]
     return number

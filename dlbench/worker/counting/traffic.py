@@ -24,26 +24,33 @@ from torch import Tensor
 
 from dlbench.models import BuiltModel, build_on_meta
 from dlbench.tasks.outputs import tensors_in
-from dlbench.worker.counting.arithmetic import is_counted, is_unknown, macs_of, name_of
-from dlbench.worker.counting.flops import NUM_PASSES, UNSEEN, CountingMode, quietly, run_forward, seeded
+from dlbench.worker.counting.flops import NUM_PASSES, OTHER_THREAD, CountingMode, run_forward, seeded, suppress_warnings
 from dlbench.worker.counting.footprint import storage_id
+from dlbench.worker.counting.operation_macs import is_counted, is_unknown, macs_of, operation_name
 
 #: Owner of operations after the network: the loss and its gradient.
 LOSS = "(loss)"
 _aten = torch.ops.aten
 #: Operations that return new names or uninitialised memory and move nothing; ATen marks views itself.
-_FREE = (_aten.detach, _aten._unsafe_view, _aten.empty, _aten.empty_like, _aten.new_empty, _aten.empty_strided)
+_FREE_OPERATIONS = (
+    _aten.detach,
+    _aten._unsafe_view,
+    _aten.empty,
+    _aten.empty_like,
+    _aten.new_empty,
+    _aten.empty_strided,
+)
 #: Operations that write their first argument without reading it.
-_OVERWRITE = (_aten.copy_, _aten.fill_, _aten.zero_, _aten.normal_, _aten.uniform_)
+_OVERWRITING_OPERATIONS = (_aten.copy_, _aten.fill_, _aten.zero_, _aten.normal_, _aten.uniform_)
 #: Operations that use only the shape of their arguments.
-_MAKE = (
+_CREATING_OPERATIONS = (
     *(_aten.zeros_like, _aten.ones_like, _aten.full_like, _aten.rand_like, _aten.randn_like),
     *(_aten.new_zeros, _aten.new_ones, _aten.new_full),
 )
 
 
 @dataclass
-class Work:
+class ModuleWork:
     """Work of one module in one step of the whole batch."""
 
     forward_flop: int = 0
@@ -55,7 +62,7 @@ class Work:
     note: str | None = None  # why FLOP are a lower bound or a mean
 
 
-def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Work]:
+def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, ModuleWork]:
     """Count the work of every module of a network, by path; "" is the network itself, `LOSS` the loss.
 
     Args:
@@ -66,24 +73,24 @@ def count_traffic(name: str, training: bool, batch_size: int) -> dict[str, Work]
     Raises:
         UnknownName, BadInput: as `build`.
     """
-    with quietly():
+    with suppress_warnings():
         return traffic_of(build_on_meta(name), training, batch_size)
 
 
-def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, Work]:
+def traffic_of(model: BuiltModel, training: bool, batch_size: int) -> dict[str, ModuleWork]:
     """Count the work of a network on the meta device; means if the work differs between steps."""
-    (first, is_random), (second, _) = (_one_pass(model, training, batch_size, seed) for seed in range(2))
+    (first, is_random), (second, _) = (_count_pass(model, training, batch_size, seed) for seed in range(2))
     if not is_random and first == second:
         return first
-    passes = [first, second, *(_one_pass(model, training, batch_size, n)[0] for n in range(2, NUM_PASSES))]
-    return first if all(work == first for work in passes) else _mean(passes)
+    passes = [first, second, *(_count_pass(model, training, batch_size, n)[0] for n in range(2, NUM_PASSES))]
+    return first if all(work == first for work in passes) else _mean_work(passes)
 
 
-def _one_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> tuple[dict[str, Work], bool]:
+def _count_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> tuple[dict[str, ModuleWork], bool]:
     """Return the work of one step, and whether its forward pass used random numbers on the host."""
     module = model.module.train(training)
     batch = model.make_batch(batch_size, "meta")
-    with TrafficMode(module) as mode, quietly(), seeded(seed) as has_drawn:
+    with TrafficMode(module) as mode, suppress_warnings(), seeded(seed) as has_drawn:
         loss = run_forward(model, training, batch)
         is_random = has_drawn()
         if loss is not None:
@@ -95,17 +102,17 @@ def _one_pass(model: BuiltModel, training: bool, batch_size: int, seed: int) -> 
     return mode.work, is_random
 
 
-def _mean(passes: Sequence[dict[str, Work]]) -> dict[str, Work]:
+def _mean_work(passes: Sequence[dict[str, ModuleWork]]) -> dict[str, ModuleWork]:
     found = {}
     for owner in dict.fromkeys(owner for work in passes for owner in work):
         # A module skipped in a pass has no work in it.
-        alike = [work.get(owner, Work()) for work in passes]
+        alike = [work.get(owner, ModuleWork()) for work in passes]
         notes = [w.note for w in alike if w.note]
         if len({(w.forward_flop, w.backward_flop) for w in alike}) > 1:
             notes.append(f"mean of {len(passes)} steps")
-        names = [f.name for f in fields(Work) if f.name != "note"]
+        names = [f.name for f in fields(ModuleWork) if f.name != "note"]
         means = {name: round(sum(getattr(w, name) for w in alike) / len(passes)) for name in names}
-        found[owner] = Work(**means, note="; ".join(dict.fromkeys(notes)) or None)
+        found[owner] = ModuleWork(**means, note="; ".join(dict.fromkeys(notes)) or None)
     return found
 
 
@@ -114,53 +121,53 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__(module)
-        self.work: dict[str, Work] = {}
+        self.work: dict[str, ModuleWork] = {}
         self.uncounted: dict[str, dict[str, None]] = {}  # names by owner, in their order
         self._last_owner = LOSS
         #: Random masks of dropout, by storage. The meta device draws it, scales it and multiplies by it as
         #: floating-point numbers; at best, as on CUDA, one operation does it all, and leaves a byte per element.
         self._masks: dict[int, Tensor] = {}
 
-    def _note(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
-        owner, packet = self._owner(), func.overloadpacket
+    def _record_operation(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any], result: Any) -> None:
+        owner, packet = self._owner_module(), func.overloadpacket
         macs = macs_of(func, args, kwargs, result) if is_counted(func) else 0
         if is_unknown(func) or macs is None:
-            self.work.setdefault(owner, Work())
-            self.uncounted.setdefault(owner, {})[name_of(func)] = None
+            self.work.setdefault(owner, ModuleWork())
+            self.uncounted.setdefault(owner, {})[operation_name(func)] = None
         if packet is _aten.bernoulli_:
             self._masks[storage_id(result)] = result
-        elif macs or not (func.is_view or packet in _FREE or self._is_mask_scaled(packet, args)):
-            skipped = len(args) if packet in _MAKE else 1 if packet in _OVERWRITE else 0
-            self._add(owner, macs or 0, [*args[skipped:], *kwargs.values()], result)
+        elif macs or not (func.is_view or packet in _FREE_OPERATIONS or self._is_mask_scaled(packet, args)):
+            skipped = len(args) if packet in _CREATING_OPERATIONS else 1 if packet in _OVERWRITING_OPERATIONS else 0
+            self._add_work(owner, macs or 0, [*args[skipped:], *kwargs.values()], result)
 
-    def _note_unseen(self, path: str) -> None:
-        self.work.setdefault(path, Work())
-        self.uncounted.setdefault(path, {})[UNSEEN] = None
+    def _record_other_thread(self, path: str) -> None:
+        self.work.setdefault(path, ModuleWork())
+        self.uncounted.setdefault(path, {})[OTHER_THREAD] = None
 
     def _is_mask_scaled(self, packet: Any, args: Any) -> bool:
         return packet is _aten.div_ and storage_id(args[0]) in self._masks
 
-    def _add(self, owner: str, macs: int, arguments: list[Any], result: Any) -> None:
-        work = self.work.setdefault(owner, Work())
+    def _add_work(self, owner: str, macs: int, arguments: list[Any], result: Any) -> None:
+        work = self.work.setdefault(owner, ModuleWork())
         way = "backward" if self.backward else "forward"
         elements = fixed_bytes = 0
         for tensor in tensors_in([*arguments, result]):
             if storage_id(tensor) in self._masks:
-                fixed_bytes += _distinct(tensor)
+                fixed_bytes += _elements_in_memory(tensor)
             elif tensor.is_floating_point() or tensor.is_complex():
-                elements += _distinct(tensor)
+                elements += _elements_in_memory(tensor)
             else:
-                fixed_bytes += _distinct(tensor) * tensor.element_size()
+                fixed_bytes += _elements_in_memory(tensor) * tensor.element_size()
         for name, value in (("flop", 2 * macs), ("elements", elements), ("fixed_bytes", fixed_bytes)):
             setattr(work, f"{way}_{name}", getattr(work, f"{way}_{name}") + value)
 
-    def _owner(self) -> str:
+    def _owner_module(self) -> str:
         if self.backward:
             node = torch._C._current_autograd_node()
             if node is not None:
                 # The node of a parameter has no module: it belongs to the module that computed its gradient. So does
                 # the sum of gradients of several paths, which has no node.
-                owner = self._owners.of(node)
+                owner = self._owners.owner_of(node)
                 self._last_owner = self._last_owner if owner is None else owner
             if not self.recomputing:
                 return self._last_owner
@@ -170,6 +177,6 @@ class TrafficMode(CountingMode):  # type: ignore[no-untyped-call]
         return owner
 
 
-def _distinct(tensor: Tensor) -> int:
+def _elements_in_memory(tensor: Tensor) -> int:
     """Return the number of elements in memory: a broadcast dimension counts once."""
     return math.prod(size for size, stride in zip(tensor.shape, tensor.stride(), strict=True) if stride or size == 0)

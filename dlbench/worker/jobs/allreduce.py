@@ -18,11 +18,11 @@ from dlbench.atomic_file import write_atomically
 from dlbench.results.bounds_records import AllReduce, AllReduceRun, to_json
 from dlbench.results.records import Outcome
 from dlbench.suites.case import Case
-from dlbench.suites.request import case_of
+from dlbench.suites.worker_request import requested_case
 from dlbench.worker.devices import clock_for, device_identity, find_device
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks import process_group
-from dlbench.worker.ranks.context import RankContext, detect
+from dlbench.worker.ranks.context import RankContext, detect_rank
 from dlbench.worker.ranks.transport import find_transport
 from dlbench.worker.timing import Clock
 
@@ -42,10 +42,10 @@ def all_reduce_times(
     found = []
     for size in sizes_bytes:
         data = torch.empty(max(1, size // 4), device=device)
-        first_s = _all_reduce(data, clock, 3)[-1]
+        first_s = _time_all_reduces(data, clock, 3)[-1]
         count = context.broadcast(max(5, min(200, int(seconds_each / max(first_s, 1e-6)))))
         context.barrier()
-        own = [t for part in series_lengths(count, context.world_size) for t in _all_reduce(data, clock, part)]
+        own = [t for part in series_lengths(count, context.world_size) for t in _time_all_reduces(data, clock, part)]
         times = [max(column) for column in zip(*context.all_gather(own), strict=True)]
         found.append(AllReduce(data.numel() * data.element_size(), tuple(times)))
     return tuple(found)
@@ -57,7 +57,7 @@ def series_lengths(count: int, world_size: int) -> list[int]:
     return [min(most, count - done) for done in range(0, count, most)]
 
 
-def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
+def _time_all_reduces(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
     data.fill_(1.0)
     clock.synchronize()
     stamps = [clock.stamp()]
@@ -70,9 +70,9 @@ def _all_reduce(data: torch.Tensor, clock: Clock, count: int) -> list[float]:
 
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Time all-reduces as one rank; rank 0 writes the result. Return the exit status."""
-    case = case_of(request)
+    case = requested_case(request)
 
-    def work(case: Case, context: RankContext) -> Outcome:
+    def measure_rank(case: Case, context: RankContext) -> Outcome:
         device = find_device(case, context.local_rank)
         clock = clock_for(device)
         enter_phase("all-reduce")
@@ -85,4 +85,4 @@ def serve(request: dict[str, Any], folder: Path) -> int:
             write_atomically(folder / "result.json", to_json(run))
         return Outcome("ok")
 
-    return process_group.serve(case, folder, detect(os.environ, case.world_size), work)
+    return process_group.run_rank(case, folder, detect_rank(os.environ, case.world_size), measure_rank)

@@ -22,16 +22,16 @@ from torch.nn import functional
 from dlbench.affinity import allowed_cores
 from dlbench.errors import BadInput, UnknownName
 from dlbench.free_memory import allowed_bytes
-from dlbench.results.bounds_records import SUSTAINED, Ceiling, CeilingRun, counts_flop, to_json
+from dlbench.results.bounds_records import SUSTAINED_SUFFIX, Ceiling, CeilingRun, counts_flop, to_json
 from dlbench.suites.case import DEVICES, Case
 from dlbench.worker import accelerators
-from dlbench.worker.counting.arithmetic import convolution_macs
+from dlbench.worker.counting.operation_macs import convolution_macs
 from dlbench.worker.devices import clock_for, device_identity, find_device
-from dlbench.worker.jobs.job import answer
+from dlbench.worker.jobs.job_answer import write_answer
 from dlbench.worker.machine.software import read_text
-from dlbench.worker.machine.system import CPU, device_facts
+from dlbench.worker.machine.system import CPU_FOLDER, device_facts
 from dlbench.worker.meters.host_watch import HostWatch
-from dlbench.worker.precision import precisions, set_precision
+from dlbench.worker.precision import set_precision, supported_precisions
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.timing import Clock
 
@@ -124,14 +124,14 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
     clock = clock_for(device)
     torch.manual_seed(0)
     torch.backends.cudnn.benchmark = True
-    computed = [*precisions(device), *([FP8] if _has_fp8(device) else [])]
+    computed = [*supported_precisions(device), *([FP8] if _has_fp8(device) else [])]
     for name in wanted:
         if name not in computed:
             raise UnknownName("precision", name, computed, "--precision")
     every = list(microbenchmarks(device, wanted or computed))
     waiting = list(every)
     host = HostWatch()
-    host.before()
+    host.read_before()
     sustained_s = min(SUSTAINED_S, SUSTAINED_SHARE * budget_s / (1 + len(wanted or computed)))
     ends_s = time.perf_counter() + budget_s - sustained_s * (1 + len(wanted or computed))
     done: list[Ceiling] = []
@@ -140,28 +140,28 @@ def measure_ceilings(device_name: str, budget_s: float, wanted: Sequence[str] = 
             left_s = ends_s - time.perf_counter()
             share_s = max(MIN_SHARE_S, left_s / len(waiting))
             most_s = max(MAX_SHARES * share_s, MAX_OF_LEFT * left_s)
-            done.append(_measure(waiting.pop(0), device, clock, share_s, most_s, done))
-        done += [_sustained(one, clock, sustained_s) for one in _best(every, done)]
-    host.after()
+            done.append(_measure_ceiling(waiting.pop(0), device, clock, share_s, most_s, done))
+        done += [_measure_sustained(one, clock, sustained_s) for one in _best_benchmarks(every, done)]
+    host.read_after()
     return CeilingRun(device_identity(device), tuple(done), busy_share=host.share)
 
 
 def microbenchmarks(device: torch.device, wanted: Sequence[str]) -> Iterator[Microbenchmark]:
     """Return all microbenchmarks; small shapes of each precision first, to estimate the time of large ones."""
     for size in array_sizes(device):
-        yield _copy(size, device)
-        yield _triad(size, device)
+        yield _copy_benchmark(size, device)
+        yield _triad_benchmark(size, device)
     for precision in wanted:
-        shapes = sorted(MATMULS[sizes_for(device)], key=math.prod)
+        shapes = sorted(MATMULS[size_class(device)], key=math.prod)
         if precision == FP8:
-            yield from (_matmul_fp8(shape, device) for shape in shapes)
+            yield from (_matmul_fp8_benchmark(shape, device) for shape in shapes)
             continue
-        yield from (_matmul(shape, precision, device) for shape in shapes)
-        convs = [_conv(shape, layout, precision, device) for shape in CONVS for layout in LAYOUTS]
+        yield from (_matmul_benchmark(shape, precision, device) for shape in shapes)
+        convs = [_conv_benchmark(shape, layout, precision, device) for shape in CONVS for layout in LAYOUTS]
         yield from sorted(convs, key=lambda microbenchmark: microbenchmark.ceiling.flop or 0)
 
 
-def sizes_for(device: torch.device) -> str:
+def size_class(device: torch.device) -> str:
     """Return whose sizes the device takes: "cpu", or "cuda" for any GPU."""
     return "cpu" if device.type == "cpu" else "cuda"
 
@@ -172,18 +172,18 @@ def array_sizes(device: torch.device) -> list[int]:
         cache = device_facts(device.index or 0)["l2_cache_bytes"] or 0
         free = torch.cuda.mem_get_info(device)[0]
     elif device.type in accelerators.KINDS:
-        cache = accelerators.facts(device)["l2_cache_bytes"] or 0
+        cache = accelerators.accelerator_facts(device)["l2_cache_bytes"] or 0
         free = accelerators.free_bytes(device) or MIN_ARRAY_BYTES * round(1 / MEMORY_SHARE)
     else:
-        cache, free = last_caches_bytes(), allowed_bytes()
-    first = max(MIN_ARRAY_BYTES, CACHES[sizes_for(device)] * cache)
+        cache, free = last_level_cache_bytes(), allowed_bytes()
+    first = max(MIN_ARRAY_BYTES, CACHES[size_class(device)] * cache)
     most = int(free * MEMORY_SHARE)
     factor = 2 if device.type == "cpu" else 4
     # Never empty: an array that does not fit gives a row with the reason.
     return sorted({max(2**20, min(size, most) // 2**20 * 2**20) for size in (first, factor * first)})
 
 
-def last_caches_bytes() -> int:
+def last_level_cache_bytes() -> int:
     """Return the total size of the last-level caches of the usable cores; 0 if unknown.
 
     An array is distributed over the caches of all cores.
@@ -191,8 +191,8 @@ def last_caches_bytes() -> int:
     last: dict[str, int] = {}
     for core in allowed_cores():
         caches = [
-            (_size_of(read_text(folder / "size") or ""), read_text(folder / "shared_cpu_list") or str(core))
-            for folder in CPU.glob(f"cpu{core}/cache/index*")
+            (_parse_size(read_text(folder / "size") or ""), read_text(folder / "shared_cpu_list") or str(core))
+            for folder in CPU_FOLDER.glob(f"cpu{core}/cache/index*")
         ]
         if caches:
             size, sharing = max(caches)
@@ -200,7 +200,7 @@ def last_caches_bytes() -> int:
     return sum(last.values())
 
 
-def _size_of(text: str) -> int:
+def _parse_size(text: str) -> int:
     units = {"K": 2**10, "M": 2**20, "G": 2**30}
     return int(text[:-1]) * units[text[-1]] if text[:-1].isdigit() and text[-1] in units else 0
 
@@ -210,7 +210,7 @@ def _random_array(size: int, device: torch.device) -> torch.Tensor:
     return torch.randn(2**18, device=device).repeat(size // 2**20)
 
 
-def _copy(size: int, device: torch.device) -> Microbenchmark:
+def _copy_benchmark(size: int, device: torch.device) -> Microbenchmark:
     def prepare() -> Callable[[], Any]:
         source = _random_array(size, device)
         target = torch.empty_like(source)
@@ -219,7 +219,7 @@ def _copy(size: int, device: torch.device) -> Microbenchmark:
     return Microbenchmark(Ceiling("copy", None, f"{size // 2**20} MiB", bytes=2 * size), prepare)
 
 
-def _triad(size: int, device: torch.device) -> Microbenchmark:
+def _triad_benchmark(size: int, device: torch.device) -> Microbenchmark:
     """a = b + s c, counted as in McCalpin's STREAM: two arrays read, one written, no write-allocate."""
 
     def prepare() -> Callable[[], Any]:
@@ -230,7 +230,7 @@ def _triad(size: int, device: torch.device) -> Microbenchmark:
     return Microbenchmark(Ceiling("triad", None, f"{size // 2**20} MiB", bytes=3 * size), prepare)
 
 
-def _matmul(shape: tuple[int, int, int], precision: str, device: torch.device) -> Microbenchmark:
+def _matmul_benchmark(shape: tuple[int, int, int], precision: str, device: torch.device) -> Microbenchmark:
     m, n, k = shape
 
     def prepare() -> Callable[[], Any]:
@@ -249,7 +249,7 @@ def _has_fp8(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 9)
 
 
-def _matmul_fp8(shape: tuple[int, int, int], device: torch.device) -> Microbenchmark:
+def _matmul_fp8_benchmark(shape: tuple[int, int, int], device: torch.device) -> Microbenchmark:
     m, n, k = shape
 
     def prepare() -> Callable[[], Any]:
@@ -265,8 +265,8 @@ def _matmul_fp8(shape: tuple[int, int, int], device: torch.device) -> Microbench
     return Microbenchmark(Ceiling("matmul", FP8, f"{m} x {n} x {k}", flop=2 * m * n * k, bytes=moved), prepare)
 
 
-def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:
-    batch, padding = CONV_BATCH[sizes_for(device)], shape.R // 2
+def _conv_benchmark(shape: ConvShape, layout: str, precision: str, device: torch.device) -> Microbenchmark:
+    batch, padding = CONV_BATCH[size_class(device)], shape.R // 2
     side = (shape.H + 2 * padding - shape.R) // shape.stride + 1
     x_shape, w_shape = (batch, shape.C, shape.H, shape.H), (shape.M, shape.C, shape.R, shape.R)
     out_shape = (batch, shape.M, side, side)
@@ -283,7 +283,7 @@ def _conv(shape: ConvShape, layout: str, precision: str, device: torch.device) -
     return Microbenchmark(Ceiling("conv", precision, words, flop=flop, bytes=moved), prepare)
 
 
-def _measure(
+def _measure_ceiling(
     microbenchmark: Microbenchmark,
     device: torch.device,
     clock: Clock,
@@ -294,19 +294,19 @@ def _measure(
     """Measure one ceiling; return its samples, or the reason for missing samples."""
     ceiling = microbenchmark.ceiling
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
-    expected_s = _expected_s(ceiling, done)
+    expected_s = _expected_call_s(ceiling, done)
     if expected_s > most_s:
         return replace(
             ceiling, error=f"skipped: one call takes about {expected_s:.2g} s, but at most {most_s:.2g} s are available"
         )
     try:
-        time_s, calls = sample(microbenchmark.prepare(), clock, SAMPLE_S[sizes_for(device)], share_s)
+        time_s, calls = sample_call(microbenchmark.prepare(), clock, SAMPLE_S[size_class(device)], share_s)
     except (RuntimeError, MemoryError) as error:
         return replace(ceiling, error=f"{type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]}")
     return replace(ceiling, time_s=time_s, calls=calls)
 
 
-def _best(every: Sequence[Microbenchmark], done: Sequence[Ceiling]) -> list[Microbenchmark]:
+def _best_benchmarks(every: Sequence[Microbenchmark], done: Sequence[Ceiling]) -> list[Microbenchmark]:
     """Return the microbenchmark with the best rate of each precision, of the kinds that are measured for seconds."""
     best: dict[tuple[str, str | None], tuple[float, Microbenchmark]] = {}
     for one, found in zip(every, done, strict=True):
@@ -318,12 +318,12 @@ def _best(every: Sequence[Microbenchmark], done: Sequence[Ceiling]) -> list[Micr
     return [one for _, one in best.values()]
 
 
-def _sustained(microbenchmark: Microbenchmark, clock: Clock, time_s: float) -> Ceiling:
+def _measure_sustained(microbenchmark: Microbenchmark, clock: Clock, time_s: float) -> Ceiling:
     """Measure one ceiling again, for `time_s` without a pause [s]."""
-    ceiling = replace(microbenchmark.ceiling, kind=f"{microbenchmark.ceiling.kind}{SUSTAINED}")
+    ceiling = replace(microbenchmark.ceiling, kind=f"{microbenchmark.ceiling.kind}{SUSTAINED_SUFFIX}")
     enter_phase(f"{ceiling.kind} {ceiling.precision or ''} {ceiling.shape}")
     try:
-        samples_s, calls = sample(
+        samples_s, calls = sample_call(
             microbenchmark.prepare(), clock, min(SUSTAINED_SAMPLE_S, time_s / MIN_SAMPLES), time_s
         )
     except (RuntimeError, MemoryError) as error:
@@ -331,7 +331,7 @@ def _sustained(microbenchmark: Microbenchmark, clock: Clock, time_s: float) -> C
     return replace(ceiling, time_s=samples_s, calls=calls)
 
 
-def _expected_s(ceiling: Ceiling, done: Sequence[Ceiling]) -> float:
+def _expected_call_s(ceiling: Ceiling, done: Sequence[Ceiling]) -> float:
     """Time of one call [s] at the best rate of this kind and precision so far; 0 where there is none."""
     if not ceiling.flop:
         return 0.0
@@ -339,7 +339,9 @@ def _expected_s(ceiling: Ceiling, done: Sequence[Ceiling]) -> float:
     return min((ceiling.flop * min(c.time_s) / (c.flop or 1) for c in alike), default=0.0)
 
 
-def sample(call: Callable[[], Any], clock: Clock, sample_s: float, share_s: float) -> tuple[tuple[float, ...], int]:
+def sample_call(
+    call: Callable[[], Any], clock: Clock, sample_s: float, share_s: float
+) -> tuple[tuple[float, ...], int]:
     """Samples of the time of one call [s], and how many calls each is over.
 
     Args:
@@ -347,12 +349,12 @@ def sample(call: Callable[[], Any], clock: Clock, sample_s: float, share_s: floa
         share_s: how long all of it may take [s]; exceeded up to twice where fewer than `MIN_SAMPLES` would fit.
     """
     began_s = time.perf_counter()
-    _timed(call, clock)  # holds the search for an algorithm
-    once_s = _timed(call, clock)
+    _time_calls(call, clock)  # holds the search for an algorithm
+    once_s = _time_calls(call, clock)
     calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
     if calls > 1:
         # The single call held the gap between two stamps: what many take is nearer to the truth.
-        once_s = _timed(call, clock, calls) / calls
+        once_s = _time_calls(call, clock, calls) / calls
         calls = max(1, math.ceil(sample_s / max(once_s, 1e-7)))
     left_s = share_s - (time.perf_counter() - began_s)
     fitting = int(left_s / max(once_s * calls, 1e-7))
@@ -371,7 +373,7 @@ def sample(call: Callable[[], Any], clock: Clock, sample_s: float, share_s: floa
     return times, calls
 
 
-def _timed(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
+def _time_calls(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
     clock.synchronize()
     began_s = time.perf_counter()
     for _ in range(calls):
@@ -383,4 +385,4 @@ def _timed(call: Callable[[], Any], clock: Clock, calls: int = 1) -> float:
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Measure the ceilings of the request; return the exit status."""
     device, budget_s = request.get("device", "auto"), float(request.get("budget_s", 45.0))
-    return answer(folder, lambda: to_json(measure_ceilings(device, budget_s, request.get("precisions", ()))))
+    return write_answer(folder, lambda: to_json(measure_ceilings(device, budget_s, request.get("precisions", ()))))

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from dlbench.errors import BadInput, InvalidMeasurement
-from dlbench.free_memory import data_bytes
+from dlbench.free_memory import data_segment_bytes
 from dlbench.suites.case import Case
-from dlbench.suites.request import case_of
-from dlbench.worker.jobs.job import answer
+from dlbench.suites.worker_request import requested_case
+from dlbench.worker.jobs.job_answer import write_answer
 from dlbench.worker.progress import enter_phase
 
 #: The optimizer creates its state at the end of the first step; the second has all tensors. In fp16 steps are skipped
@@ -29,18 +29,18 @@ _NUM_STEPS, _MAX_STEPS = 2, 20
 
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Predict or test the memory of the case of the request; return the exit status."""
-    return answer(folder, lambda: json.dumps(_work(request)))
+    return write_answer(folder, lambda: json.dumps(_answer_request(request)))
 
 
-def _work(request: dict[str, Any]) -> dict[str, Any]:
-    case = case_of(request)
+def _answer_request(request: dict[str, Any]) -> dict[str, Any]:
+    case = requested_case(request)
     if request["kind"] == "fit":
-        return _try(case, request["limit_bytes"])
-    process_bytes = _process_bytes()
-    return {"lines": _predicted(case), "process_bytes": process_bytes, "room_bytes": _room_bytes(case)}
+        return _try_steps(case, request["limit_bytes"])
+    process_bytes = _bytes_after_import()
+    return {"lines": _predict_lines(case), "process_bytes": process_bytes, "room_bytes": _usable_gpu_bytes(case)}
 
 
-def _room_bytes(case: Case) -> int | None:
+def _usable_gpu_bytes(case: Case) -> int | None:
     """Return what tensors may use of a GPU: free memory beside a context, less what libraries take; None on a CPU."""
     if case.device != "cuda":
         return None
@@ -54,15 +54,15 @@ def _room_bytes(case: Case) -> int | None:
     return max(0, torch.cuda.mem_get_info(device)[0] - HANDLE_BYTES)
 
 
-def _process_bytes() -> int:
+def _bytes_after_import() -> int:
     """Return the bytes that count against RLIMIT_DATA of a process after imports, before any computation."""
     enter_phase("import")
     import dlbench.worker.measure  # noqa: F401
 
-    return data_bytes()
+    return data_segment_bytes()
 
 
-def _predicted(case: Case) -> list[tuple[int, int]] | None:
+def _predict_lines(case: Case) -> list[tuple[int, int]] | None:
     from dlbench.worker.counting.memory_fit import peak_lines
 
     enter_phase("predict")
@@ -73,7 +73,7 @@ def _predicted(case: Case) -> list[tuple[int, int]] | None:
         return None
 
 
-def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
+def _try_steps(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     enter_phase("import")
     from dlbench.worker.devices import clock_for, find_device
     from dlbench.worker.memory import read_peaks, reset_peaks
@@ -87,7 +87,7 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     reset_peaks(device)
     enter_phase("steps")
     try:
-        take_steps(workload)
+        run_until_peak_memory(workload)
     except RuntimeError as error:
         # oneDNN reports no reason; under a limit it is memory.
         if limit_bytes is not None and "could not create a " in str(error):
@@ -99,14 +99,14 @@ def _try(case: Case, limit_bytes: int | None) -> dict[str, Any]:
     return read_peaks(device)
 
 
-def take_steps(workload: Any) -> None:
+def run_until_peak_memory(workload: Any) -> None:
     """Run steps of a `Workload` until its peak memory is reached."""
     whole = 0
     for _ in range(_MAX_STEPS):
-        scale = _scale(workload)
+        scale = _loss_scale(workload)
         workload.step()
         # With gradients that are not finite the optimizer was skipped, and the scale is lowered.
-        whole += _scale(workload) >= scale
+        whole += _loss_scale(workload) >= scale
         if whole == _NUM_STEPS:
             return
     raise InvalidMeasurement(
@@ -114,5 +114,5 @@ def take_steps(workload: Any) -> None:
     )
 
 
-def _scale(workload: Any) -> float:
+def _loss_scale(workload: Any) -> float:
     return float(workload.scaler.get_scale()) if workload.scaler is not None else 1.0

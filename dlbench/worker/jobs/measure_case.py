@@ -20,31 +20,31 @@ from dlbench.atomic_file import sync_folder, write_atomically
 from dlbench.errors import DlbenchError
 from dlbench.exit_codes import BAD_INPUT, NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Measurement, Outcome, System
-from dlbench.suites import request as requests
+from dlbench.suites import worker_request as requests
 from dlbench.suites.case import Case
-from dlbench.worker.forks import leave_if_forked
+from dlbench.worker.fork_check import exit_if_forked
 from dlbench.worker.progress import current_phase, enter_phase
-from dlbench.worker.ranks.context import DetectedRank, RankContext, detect
+from dlbench.worker.ranks.context import DetectedRank, RankContext, detect_rank
 
 
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Measure the case of the request; return the exit status."""
     try:
-        case = requests.case_of(request)
+        case = requests.requested_case(request)
     except DlbenchError as error:
         print(f"{folder}: {error}", file=sys.stderr)
         return BAD_INPUT
     try:
-        found = detect(os.environ, case.world_size)
+        found = detect_rank(os.environ, case.world_size)
     except DlbenchError as error:
         print(error, file=sys.stderr, flush=True)
         write_outcome(folder, Outcome("crashed", str(error)))
         return NOT_DONE
     if case.is_distributed:
         return _measure_as_rank(case, folder, found)
-    _install_signals(folder)
+    _install_signal_handlers(folder)
     facts = request.get("facts")
-    outcome = _measured_outcome(case, RankContext(), facts if isinstance(facts, dict) else None)
+    outcome = _measure_outcome(case, RankContext(), facts if isinstance(facts, dict) else None)
     _ignore_signals()
     write_outcome(folder, outcome)
     return OK if outcome.status in DONE_STATUSES else NOT_DONE
@@ -52,12 +52,12 @@ def serve(request: dict[str, Any], folder: Path) -> int:
 
 def write_outcome(folder: Path, outcome: Outcome) -> None:
     """Writes result.json whole or not at all, and so that it outlasts a crash of the node."""
-    leave_if_forked()
+    exit_if_forked()
     write_atomically(folder / "result.json", outcome.to_json())
     sync_folder(folder)
 
 
-def _measured_outcome(case: Case, context: RankContext, facts: dict[str, Any] | None) -> Outcome:
+def _measure_outcome(case: Case, context: RankContext, facts: dict[str, Any] | None) -> Outcome:
     """The outcome of `case`, whatever happens to it."""
     enter_phase("import")
     began_s = time.perf_counter()
@@ -72,15 +72,15 @@ def _measured_outcome(case: Case, context: RankContext, facts: dict[str, Any] | 
             traceback.print_exc()
         status, text = classify(error)
         print(f"{status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
-        return Outcome(status, text, _known_system(case, context))
+        return Outcome(status, text, _describe_failed_system(case, context))
 
 
-def _known_system(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
+def _describe_failed_system(case: Case, context: RankContext) -> tuple[tuple[System, Measurement], ...]:
     """Describe the machine for the record of a failure; empty if that fails too, for example with a lost device."""
-    from dlbench.worker.measure import what_is_known
+    from dlbench.worker.measure import describe_failed_rank
 
     try:
-        return what_is_known(case, context)
+        return describe_failed_rank(case, context)
     except Exception:
         return ()
 
@@ -90,20 +90,20 @@ def _measure_as_rank(case: Case, folder: Path, found: DetectedRank) -> int:
     began_s = time.perf_counter()
     from dlbench.worker.measure import measure
     from dlbench.worker.ranks.outcomes import merge_rank_outcomes
-    from dlbench.worker.ranks.process_group import serve
+    from dlbench.worker.ranks.process_group import run_rank
 
     import_s = time.perf_counter() - began_s
 
-    def work(case: Case, context: RankContext) -> Outcome:
+    def measure_rank(case: Case, context: RankContext) -> Outcome:
         outcome = merge_rank_outcomes(measure(case, context, import_s), context, found)
         if context.rank == 0:
             write_outcome(folder, outcome)
         return outcome
 
-    return serve(case, folder, found, work)
+    return run_rank(case, folder, found, measure_rank)
 
 
-def _install_signals(folder: Path) -> None:
+def _install_signal_handlers(folder: Path) -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         _ignore_signals()
         text = f"stopped by {signal.Signals(number).name} in phase {current_phase()}"

@@ -29,14 +29,14 @@ from torch import Tensor, nn
 from dlbench.errors import BadInput, DlbenchError
 from dlbench.results.bounds_records import LayerTime, ProfileRun, to_json
 from dlbench.suites.case import Case
-from dlbench.suites.request import case_of
+from dlbench.suites.worker_request import requested_case
 from dlbench.tasks.outputs import tensors_in
 from dlbench.worker.counting.node_owners import NodeOwners, hook_modules
-from dlbench.worker.counting.traffic import LOSS, Work, count_traffic
+from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_traffic
 from dlbench.worker.devices import clock_for, device_identity, find_device
-from dlbench.worker.jobs.job import answer
+from dlbench.worker.jobs.job_answer import write_answer
 from dlbench.worker.meters.host_watch import HostWatch
-from dlbench.worker.network_check import look_at
+from dlbench.worker.network_check import check_network
 from dlbench.worker.onednn import record_kernels
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.stopping import WarmupRule
@@ -74,7 +74,7 @@ class LayerHooks:
     @contextmanager
     def attached(self) -> Iterator[None]:
         """Context in which every step records its marks."""
-        handles = hook_modules(self._network, self._entering, self._leaving)
+        handles = hook_modules(self._network, self._on_module_start, self._on_module_end)
         try:
             yield
         finally:
@@ -87,7 +87,7 @@ class LayerHooks:
         self._owners.clear()
         self._last = ("", "")
         self._in_backward = False
-        self._mark(INPUT, "forward")
+        self._add_mark(INPUT, "forward")
 
     def end(self, shown: tuple[Any, ...]) -> list[Mark]:
         """Return the marks of the step; the last is its end.
@@ -101,45 +101,45 @@ class LayerHooks:
         self.marks.append(("", "", self._clock.stamp()))
         return self.marks
 
-    def _mark(self, owner: str, way: str) -> None:
+    def _add_mark(self, owner: str, way: str) -> None:
         if (owner, way) != self._last:
             self._last = (owner, way)
             self.marks.append((owner, way, self._clock.stamp()))
 
-    def _entering(self, path: str) -> None:
+    def _on_module_start(self, path: str) -> None:
         is_first = self._owners.running is None
         self._owners.enter(path or ROOT)
         if self._in_backward and is_first:
             self._before, self._first_node = self._last, self._owners.next_node
-        self._mark(path or ROOT, self._way)
+        self._add_mark(path or ROOT, self._direction)
 
-    def _leaving(self, output: Any) -> None:
+    def _on_module_end(self, output: Any) -> None:
         self._owners.leave()
         if self._owners.running is not None:
-            self._mark(self._owners.running, self._way)
+            self._add_mark(self._owners.running, self._direction)
             return
-        self._mark(MEASURING, "forward")
+        self._add_mark(MEASURING, "forward")
         # Without an output the module ended early, for example when activation checkpointing has all it needs.
-        for node in graph_of(output) if output is not None else ():
-            owner = self._owners.of(node)
+        for node in autograd_nodes(output) if output is not None else ():
+            owner = self._owners.owner_of(node)
             if owner is not None and (not self._in_backward or node._sequence_nr() >= self._first_node):
-                node.register_prehook(self._at_node(owner))
+                node.register_prehook(self._backward_hook(owner))
         if self._in_backward:
-            self._mark(*self._before)
+            self._add_mark(*self._before)
             return
         self._in_backward = True
-        self._mark(LOSS, "forward")
+        self._add_mark(LOSS, "forward")
 
     @property
-    def _way(self) -> str:
+    def _direction(self) -> str:
         return "backward" if self._in_backward else "forward"
 
-    def _at_node(self, owner: str) -> Callable[..., None]:
+    def _backward_hook(self, owner: str) -> Callable[..., None]:
         # Nodes of the previous step are freed or keep their own owner: steps are never mixed.
-        return lambda *_: self._mark(owner, "backward")
+        return lambda *_: self._add_mark(owner, "backward")
 
 
-def graph_of(output: Any) -> list[Any]:
+def autograd_nodes(output: Any) -> list[Any]:
     """Return all autograd nodes of the tensors in `output`, each once."""
     waiting = [t.grad_fn for t in tensors_in(output) if t.grad_fn is not None]
     seen = set(waiting)
@@ -162,7 +162,7 @@ def self_times(marks: list[Mark], clock: Clock) -> SelfTimes:
     return times
 
 
-def profile(case: Case, folder: Path, time_s: float, trace_steps: int, kernels: bool = False) -> ProfileRun:
+def profile_case(case: Case, folder: Path, time_s: float, trace_steps: int, kernels: bool = False) -> ProfileRun:
     """Profile the layers of `case`; write the trace to `folder`.
 
     Args:
@@ -176,9 +176,9 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int, kernels: 
         InvalidMeasurement: the loss is not finite.
     """
     _require_profilable(case, time_s)
-    network_key = look_at(case.model).key
+    network_key = check_network(case.model).key
     enter_phase("flop")
-    work = _counted(case)
+    work = _count_work(case)
     device = find_device(case)
     case = dataclasses.replace(case, device=device.type)
     clock = clock_for(device)
@@ -189,9 +189,9 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int, kernels: 
         step_s = _warm_up(workload, clock)
         enter_phase("profile")
         host = HostWatch()
-        host.before()
-        plain, hooked, times = _alternate(workload, clock, step_s, time_s)
-        host.after()
+        host.read_before()
+        plain, hooked, times = _alternate_blocks(workload, clock, step_s, time_s)
+        host.read_after()
         workload.require_finite(f"{len(plain) + len(hooked)} steps")
         if kernels:
             enter_phase("kernels")
@@ -200,7 +200,7 @@ def profile(case: Case, folder: Path, time_s: float, trace_steps: int, kernels: 
     if trace_steps > 0:
         enter_phase("trace")
         write_trace(workload, clock, folder, trace_steps)
-    layers, parts = _layers(workload.module, times, work, case.mode == "training")
+    layers, parts = _layer_times(workload.module, times, work, case.mode == "training")
     return ProfileRun(
         device_identity(device),
         case.to_dict(),
@@ -263,11 +263,11 @@ def write_trace(workload: Workload, clock: Clock, folder: Path, steps: int) -> N
 def _named_ranges(network: nn.Module) -> Iterator[None]:
     open_ranges: list[Any] = []
 
-    def entering(path: str) -> None:
+    def open_range(path: str) -> None:
         open_ranges.append(torch.profiler.record_function(path or ROOT))
         open_ranges[-1].__enter__()
 
-    handles = hook_modules(network, entering, lambda _: open_ranges.pop().__exit__(None, None, None))
+    handles = hook_modules(network, open_range, lambda _: open_ranges.pop().__exit__(None, None, None))
     try:
         yield
     finally:
@@ -275,7 +275,7 @@ def _named_ranges(network: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _counted(case: Case) -> dict[str, Work]:
+def _count_work(case: Case) -> dict[str, ModuleWork]:
     """Count the work of each module first: without it a profile would be useless."""
     try:
         return count_traffic(case.model, case.mode == "training", case.batch_size)
@@ -321,7 +321,7 @@ def _warm_up(workload: Workload, clock: Clock) -> float:
             look_s = 1.05 * elapsed_s
 
 
-def _alternate(
+def _alternate_blocks(
     workload: Workload, clock: Clock, step_s: float, time_s: float
 ) -> tuple[tuple[float, ...], tuple[float, ...], list[SelfTimes]]:
     """Alternate steps without and with hooks; return both [s], and the module times of the latter."""
@@ -374,8 +374,8 @@ def _hooked_block(workload: Workload, clock: Clock, hooks: LayerHooks, block: in
     return found
 
 
-def _layers(
-    network: nn.Module, times: list[SelfTimes], work: dict[str, Work], training: bool
+def _layer_times(
+    network: nn.Module, times: list[SelfTimes], work: dict[str, ModuleWork], training: bool
 ) -> tuple[tuple[LayerTime, ...], dict[str, tuple[float, ...]]]:
     """Return one row per module that ran and has work or no children, in network order; and the other parts.
 
@@ -387,10 +387,10 @@ def _layers(
         owner = path or ROOT
         forward = [own.get((owner, "forward"), 0.0) for own in times]
         backward = [own.get((owner, "backward"), 0.0) for own in times]
-        counted = work.get(path, Work())
+        counted = work.get(path, ModuleWork())
         if not any(forward) and not any(backward):
             continue
-        if counted == Work() and any(True for _ in module.children()):
+        if counted == ModuleWork() and any(True for _ in module.children()):
             parts["between"] = [sum(t) for t in zip(parts["between"], forward, backward, strict=True)]
             continue
         # Without a gradient, backward is None instead of zero.
@@ -406,4 +406,6 @@ def serve(request: dict[str, Any], folder: Path) -> int:
     """Profile the case of the request; return the exit status."""
     time_s, trace_steps = float(request.get("time_s", 10.0)), int(request.get("trace_steps", 3))
     kernels = bool(request.get("kernels"))
-    return answer(folder, lambda: to_json(profile(case_of(request), folder, time_s, trace_steps, kernels)))
+    return write_answer(
+        folder, lambda: to_json(profile_case(requested_case(request), folder, time_s, trace_steps, kernels))
+    )

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from dlbench.data import digits
 from dlbench.data.image_files import find_images
-from dlbench.data.jpeg import JpegDataset, require_classes, unused_files
+from dlbench.data.jpeg import JpegDataset, require_enough_classes, unused_file_warnings
 from dlbench.errors import BadInput
 from dlbench.models import BuiltModel, checkpoint
 from dlbench.results.training_records import TrainingRun
@@ -28,17 +28,17 @@ from dlbench.suites.training import DIGITS, Training
 from dlbench.tasks import Batch
 from dlbench.tasks.outputs import main_scores
 from dlbench.worker.devices import clock_for, device_identity, find_device
-from dlbench.worker.jobs.job import answer
-from dlbench.worker.measure import meter_for
+from dlbench.worker.jobs.job_answer import write_answer
+from dlbench.worker.measure import open_case_meter
 from dlbench.worker.precision import autocast
 from dlbench.worker.progress import enter_phase
 from dlbench.worker.workload import Workload, build_workload
 
 #: Images in a batch of an evaluation.
-_EVALUATED = 256
+_EVALUATION_BATCH = 256
 
 
-class Samples:
+class SampleSet:
     """A set of images, in memory with their labels or as files; gives batches of the task."""
 
     def __init__(self, images: Any, labels: Tensor | None, task_name: str) -> None:
@@ -56,12 +56,12 @@ class Samples:
     def batches(self, size: int, shuffled: torch.Generator | None, device: torch.device) -> Iterator[Batch]:
         """The whole set once; in training, shuffled, without the rest that fills no batch."""
         size = min(size, len(self))
-        parts = self._of_files if self._labels is None else self._of_memory
+        parts = self._file_batches if self._labels is None else self._memory_batches
         for images, labels in parts(size, shuffled):
             inputs = images.to(device)
             yield (inputs,), inputs if self._copies else labels.to(device)
 
-    def _of_files(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _file_batches(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
         loader: DataLoader[Any] = DataLoader(
             *(self._images, size, shuffled is not None),
             generator=shuffled,
@@ -72,7 +72,7 @@ class Samples:
             self.broken |= self._images.broken_names(facts)
             yield images, labels
 
-    def _of_memory(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
+    def _memory_batches(self, size: int, shuffled: torch.Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
         assert self._labels is not None
         count = len(self)
         order = torch.arange(count) if shuffled is None else torch.randperm(count, generator=shuffled)
@@ -89,7 +89,7 @@ class Evaluation:
     accuracy: float | None
 
 
-def train(training: Training) -> TrainingRun:
+def train_network(training: Training) -> TrainingRun:
     """Train until the target is met, the epochs are over, or the loss is not finite.
 
     Raises:
@@ -98,19 +98,19 @@ def train(training: Training) -> TrainingRun:
         InvalidMeasurement: the network is not in single precision, or no file can be decoded.
     """
     enter_phase("build")
-    case = _case(training)
+    case = _training_case(training)
     device = find_device(case)
     workload = build_workload(case, device)
     built, module, optimizer = workload.built, workload.module, workload.optimizer
     assert optimizer is not None
-    _require_fitting(training, built)
-    trained, validated = load(training, built)
+    _require_fitting_network(training, built)
+    trained, validated = load_sample_sets(training, built)
     _set_dropout(module, training)
-    loaded = checkpoint.load(module, training.weights)
+    loaded = checkpoint.load_weights(module, training.weights)
     for group in optimizer.param_groups:
         group["lr"] = training.rate
     generator = torch.Generator().manual_seed(training.seed)
-    meter = meter_for(case, device)
+    meter = open_case_meter(case, device)
     clock = clock_for(device)
     epoch_s: list[float] = []
     of_training: list[Evaluation] = []
@@ -121,7 +121,7 @@ def train(training: Training) -> TrainingRun:
     began_s = time.perf_counter()
     for epoch in range(1, training.max_epochs + 1):
         enter_phase(f"epoch {epoch} of {training.max_epochs}")
-        running = _epoch(workload, trained.batches(training.batch_size, generator, device))
+        running = _train_epoch(workload, trained.batches(training.batch_size, generator, device))
         validation = evaluate(workload, validated)
         # A set of files is large: the mean loss of the epoch's batches replaces a second pass through it.
         own = evaluate(workload, trained) if trained.in_memory else Evaluation(running, None)
@@ -132,25 +132,25 @@ def train(training: Training) -> TrainingRun:
         if not math.isfinite(running) or not math.isfinite(validation.loss):
             status = "diverged"
             break
-        if reached_s is None and training.is_reached(_value(training, validation)):
+        if reached_s is None and training.is_reached(_target_value(training, validation)):
             status, reached_s, epochs_to_target = "reached", epoch_s[-1], epoch
             if training.stop_at_target == "on":
                 break
     reading = meter.stop(began_s, time.perf_counter())
     stops = reached_s is not None and training.stop_at_target == "on"
-    values = [v for e in of_validation if math.isfinite(v := _value(training, e))]
+    values = [v for e in of_validation if math.isfinite(v := _target_value(training, e))]
     best = (max if training.target_metric == "accuracy" else min)(values, default=None)
-    checkpoint.save(module, training.save_weights)
+    checkpoint.save_weights(module, training.save_weights)
     where = device_identity(device)
-    unused = unused_files(trained.broken | validated.broken, trained.num_others + validated.num_others)
+    unused = unused_file_warnings(trained.broken | validated.broken, trained.num_others + validated.num_others)
     return TrainingRun(
         training=training.to_dict() | {"device": device.type},
         learning_rate=training.rate,
         status=status,
         best_value=best,
         epoch_s=tuple(epoch_s),
-        **_curves("training", of_training),
-        **_curves("validation", of_validation),
+        **_curve_fields("training", of_training),
+        **_curve_fields("validation", of_validation),
         epochs_to_target=epochs_to_target,
         time_to_target_s=reached_s,
         energy_to_target_j=reading.energy_j if stops else None,
@@ -166,40 +166,40 @@ def train(training: Training) -> TrainingRun:
     )
 
 
-def load(training: Training, built: BuiltModel) -> tuple[Samples, Samples]:
+def load_sample_sets(training: Training, built: BuiltModel) -> tuple[SampleSet, SampleSet]:
     """The sets for training and for validation. Raises BadInput where they do not fit the network."""
     name = built.task.name
     if training.data == DIGITS:
-        if built.input_shape != digits.SHAPE:
+        if built.input_shape != digits.IMAGE_SHAPE:
             raise BadInput(
                 f"the digits are 1 x 28 x 28, but '{training.model}' takes {built.input_shape}; "
                 "use mlp, lenet5 or an autoencoder, or set data to a folder of images"
             )
-        require_classes("the digits", digits.NUM_CLASSES, built)
+        require_enough_classes("the digits", digits.NUM_CLASSES, built)
         (images, labels), (others, their_labels) = digits.load_digits()
-        return Samples(images, labels, name), Samples(others, their_labels, name)
+        return SampleSet(images, labels, name), SampleSet(others, their_labels, name)
     folders = [Path(training.data) / part for part in ("train", "val")]
     trained, validated = (find_images(folder) for folder in folders)
     for folder, found in zip(folders, (trained, validated), strict=True):
-        require_classes(f"the images of '{folder}'", found.num_classes, built)
+        require_enough_classes(f"the images of '{folder}'", found.num_classes, built)
     # A label is the position of its folder's name: with other folders the same label is another class.
     different = set(trained.class_names) ^ set(validated.class_names)
     if built.task.has_classes and different:
         raise BadInput(f"{training.data}: train and val must have the same folders; only one has {min(different)!r}")
     return (
-        Samples(JpegDataset(trained, built.input_shape, training=True), None, name),
-        Samples(JpegDataset(validated, built.input_shape, training=False), None, name),
+        SampleSet(JpegDataset(trained, built.input_shape, training=True), None, name),
+        SampleSet(JpegDataset(validated, built.input_shape, training=False), None, name),
     )
 
 
-def evaluate(workload: Workload, samples: Samples) -> Evaluation:
+def evaluate(workload: Workload, samples: SampleSet) -> Evaluation:
     """Loss and accuracy over a whole set, without dropout."""
     module, task = workload.module, workload.built.task
     classifies = task.name == "classification"
     module.eval()
     loss = right = 0.0
     with torch.inference_mode(), autocast(workload.case.precision, workload.device.type):
-        for inputs, targets in samples.batches(_EVALUATED, None, workload.device):
+        for inputs, targets in samples.batches(_EVALUATION_BATCH, None, workload.device):
             outputs = module(*inputs)
             loss += float(task.loss(outputs, targets)) * len(targets)
             scores = main_scores(outputs)
@@ -208,7 +208,7 @@ def evaluate(workload: Workload, samples: Samples) -> Evaluation:
     return Evaluation(loss / len(samples), right / len(samples) if classifies else None)
 
 
-def _epoch(workload: Workload, batches: Iterable[Batch]) -> float:
+def _train_epoch(workload: Workload, batches: Iterable[Batch]) -> float:
     """One pass through the training set; the mean of the losses of its batches."""
     workload.module.train()
     losses = []
@@ -220,7 +220,7 @@ def _epoch(workload: Workload, batches: Iterable[Batch]) -> float:
     return float(torch.stack(losses).float().mean())
 
 
-def _case(training: Training) -> Case:
+def _training_case(training: Training) -> Case:
     return Case(
         training.model,
         precision=training.precision,
@@ -232,7 +232,7 @@ def _case(training: Training) -> Case:
     )
 
 
-def _require_fitting(training: Training, built: BuiltModel) -> None:
+def _require_fitting_network(training: Training, built: BuiltModel) -> None:
     if len(built.input_shape) != 3:
         raise BadInput(f"'{training.model}' takes no images, and dlbench has no real data for its task")
     if training.target_metric == "accuracy" and built.task.name != "classification":
@@ -250,11 +250,11 @@ def _set_dropout(module: nn.Module, training: Training) -> None:
             part.p = training.dropout
 
 
-def _value(training: Training, evaluation: Evaluation) -> float:
+def _target_value(training: Training, evaluation: Evaluation) -> float:
     return evaluation.loss if training.target_metric == "loss" else float(evaluation.accuracy or 0.0)
 
 
-def _curves(part: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
+def _curve_fields(part: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     accuracies = [e.accuracy for e in evaluations]
     return {
         f"{part}_loss": tuple(e.loss for e in evaluations),
@@ -264,4 +264,4 @@ def _curves(part: str, evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 def serve(request: dict[str, Any], folder: Path) -> int:
     """Do the training of the request; return the exit status."""
-    return answer(folder, lambda: train(Training.from_dict(request["training"])).to_json())
+    return write_answer(folder, lambda: train_network(Training.from_dict(request["training"])).to_json())

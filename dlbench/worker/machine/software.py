@@ -32,7 +32,7 @@ RUNTIME_VARIABLE = "DLBENCH_CONTAINER_RUNTIME"
 HOST_LIBRARIES_VARIABLE = "DLBENCH_HOST_LIBRARIES"
 
 
-def container(environment: Mapping[str, str], root: Path = Path("/")) -> tuple[str | None, str | None]:
+def detect_container(environment: Mapping[str, str], root: Path = Path("/")) -> tuple[str | None, str | None]:
     """Return runtime and image of the container of this process; (None, None) outside a container.
 
     The runtime is detected from variables, then files. The image is known if runtime or launcher set a variable.
@@ -104,14 +104,14 @@ def host_libraries(environment: Mapping[str, str]) -> list[str] | None:
 
 def git_state(folder: Path) -> tuple[str | None, bool | None]:
     """Return the commit of the checkout of `folder`, and whether tracked files differ; None outside a checkout."""
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = _run_git(folder, "rev-parse", "HEAD")
     if commit is None:
         return None, None
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    changes = _run_git(folder, "status", "--porcelain", "--untracked-files=no")
     return commit, None if changes is None else bool(changes)
 
 
-def _git(folder: Path, *arguments: str) -> str | None:
+def _run_git(folder: Path, *arguments: str) -> str | None:
     # --no-optional-locks: do not touch the index of a checkout in use. safe.directory: in a container the checkout may
     # belong to another user.
     command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(folder), *arguments]

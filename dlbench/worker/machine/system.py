@@ -17,8 +17,8 @@ import psutil
 import torch
 
 from dlbench import units
-from dlbench.affinity import allowed_cores, set_by_torchrun
-from dlbench.free_memory import control_groups, group_limits
+from dlbench.affinity import allowed_cores, threads_set_by_torchrun
+from dlbench.free_memory import cgroup_limits, control_groups
 from dlbench.results.records import System
 from dlbench.version import __version__
 from dlbench.worker import accelerators
@@ -26,21 +26,21 @@ from dlbench.worker.machine import software
 from dlbench.worker.meters.nvml import driver_version, vbios_version
 from dlbench.worker.precision import read_precision
 
-CPU = Path("/sys/devices/system/cpu")
-NODES = Path("/sys/devices/system/node")
+CPU_FOLDER = Path("/sys/devices/system/cpu")
+NODES_FOLDER = Path("/sys/devices/system/node")
 CGROUP = Path("/sys/fs/cgroup")
 DMI = Path("/sys/class/dmi/id")
 #: Threads of torch in one process of this job, before ranks divide the cores or a network changes it. Ignores the 1
 #: that torchrun sets by default.
-JOB_THREADS = None if set_by_torchrun(os.environ) else torch.get_num_threads()
+JOB_THREADS = None if threads_set_by_torchrun(os.environ) else torch.get_num_threads()
 #: Settings of a CPU in the system key, with the memory of the node.
-_CPU_SETTING = (
+_CPU_SETTING_FACTS = (
     *("node_cpu_cores", "node_cpu_threads", "cpu_cores", "cpu_threads"),
     *("cpu_quota", "cpu_binding", "job_threads"),
 )
-_BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET")
+_BINDING_VARIABLES = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET")
 #: Files that the kernel modules of NVIDIA and AMD make per device. A container without a GPU may have `nvidiactl`.
-DEV = Path("/dev")
+DEVICES_FOLDER = Path("/dev")
 GPU_FILES = ("nvidia[0-9]*", "kfd")
 
 
@@ -51,8 +51,8 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         device: device of the case.
         load_before: load averages before the measurement (afterwards they include it).
     """
-    facts = stack()
-    runtime, image = software.container(os.environ)
+    facts = probe_facts()
+    runtime, image = software.detect_container(os.environ)
     commit, dirty = software.git_state(Path(__file__).parent)
     cuda = device.type == "cuda"
     return System(
@@ -69,9 +69,9 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
         kernel=platform.release(),
         python_version=platform.python_version(),
         torch_version=facts["torch_version"],
-        torchvision_version=_version("torchvision"),
+        torchvision_version=_package_version("torchvision"),
         cuda_version=facts["cuda_version"],
-        cudnn_version=_dotted(_cudnn_version()) if cuda else None,
+        cudnn_version=_dotted_cudnn_version(_cudnn_version()) if cuda else None,
         nccl_version=facts["nccl_version"] if cuda else None,
         torch_threads=torch.get_num_threads(),
         job_threads=facts["job_threads"],
@@ -93,10 +93,10 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
             "precision_switches": read_precision(),
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-            "cpu_governor": software.read_text(CPU / "cpu0/cpufreq/scaling_governor"),
+            "cpu_governor": software.read_text(CPU_FOLDER / "cpu0/cpufreq/scaling_governor"),
             "cpu_frequency_mhz": cpu_frequency_mhz(),
             "cpu_quota": facts["cpu_quota"],
-            "numa_nodes_online": software.read_text(NODES / "online"),
+            "numa_nodes_online": software.read_text(NODES_FOLDER / "online"),
             "load_average_before": None if load_before is None else list(load_before),
             "libraries": software.loaded_libraries(),
             "ldd": software.linked_libraries(sorted((Path(torch.__file__).parent / "lib").glob("libtorch*.so"))),
@@ -122,7 +122,7 @@ def node_name() -> str:
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
-def stack() -> dict[str, Any]:
+def probe_facts() -> dict[str, Any]:
     """Return the output of `--probe` without key: versions, CPU, and each device of this process."""
     cuda = torch.cuda.is_available()
     return {
@@ -130,7 +130,9 @@ def stack() -> dict[str, Any]:
         "cuda_version": torch.version.cuda or torch.version.hip,
         "cuda_available": cuda,
         "device_kind": accelerators.available_kind(),
-        "devices": [device_facts(i) for i in range(torch.cuda.device_count())] if cuda else accelerators.devices(),
+        "devices": [device_facts(i) for i in range(torch.cuda.device_count())]
+        if cuda
+        else accelerators.list_accelerators(),
         "cuda_error": None if cuda else cuda_error(),
         "cpu_model": cpu_model(),
         "cpu_cores": cpu_cores(),
@@ -148,7 +150,7 @@ def stack() -> dict[str, Any]:
 
 def cuda_error() -> str | None:
     """Return why PyTorch cannot use a GPU that has a device file; None without device file."""
-    if not any(any(DEV.glob(pattern)) for pattern in GPU_FILES):
+    if not any(any(DEVICES_FOLDER.glob(pattern)) for pattern in GPU_FILES):
         return None
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
@@ -166,7 +168,7 @@ def system_key(facts: dict[str, Any], device_kind: str | None = None) -> str:
     so the sizes of a scaling curve have one key. A GPU's key holds none of this: one thread starts its kernels.
 
     Args:
-        facts: as `stack` gives them.
+        facts: as `probe_facts` gives them.
         device_kind: "cuda" or "cpu"; None for the kind that "auto" stands for here.
     """
     kind = {
@@ -174,7 +176,7 @@ def system_key(facts: dict[str, Any], device_kind: str | None = None) -> str:
         **{name: facts[name] for name in ("cpu_model", "torch_version", "cuda_version", "driver_version")},
     }
     if (device_kind or facts.get("device_kind")) == "cpu":
-        kind["cpu"] = {name: facts[name] for name in _CPU_SETTING}
+        kind["cpu"] = {name: facts[name] for name in _CPU_SETTING_FACTS}
         kind["node_memory_bytes"] = units.memory_size(facts["node_memory_bytes"])
     return hashlib.sha256(json.dumps(kind, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -186,7 +188,7 @@ def system_keys(facts: dict[str, Any]) -> dict[str, str]:
 
 def cpu_binding(environ: Mapping[str, str]) -> str | None:
     """Return the variables that bind threads to cores, such as "OMP_PROC_BIND=close"; None if unset."""
-    return ", ".join(f"{name}={environ[name]}" for name in _BINDING if environ.get(name)) or None
+    return ", ".join(f"{name}={environ[name]}" for name in _BINDING_VARIABLES if environ.get(name)) or None
 
 
 def device_facts(index: int) -> dict[str, Any]:
@@ -227,7 +229,7 @@ def cpu_cores() -> int | None:
     """Count the physical cores that this process may use; None without topology."""
     cores = set()
     for cpu in allowed_cores():
-        topology = CPU / f"cpu{cpu}/topology"
+        topology = CPU_FOLDER / f"cpu{cpu}/topology"
         siblings = software.read_text(topology / "thread_siblings_list")
         if siblings is None:
             return psutil.cpu_count(logical=False)
@@ -237,14 +239,14 @@ def cpu_cores() -> int | None:
 
 def cpu_quota() -> float | None:
     """Return the CPU quota of the control group, in logical cores; None without limit."""
-    quotas = [_quota(software.read_text(group / "cpu.max")) for group in control_groups(CGROUP, "")]
+    quotas = [_parse_quota(software.read_text(group / "cpu.max")) for group in control_groups(CGROUP, "")]
     for group in control_groups(CGROUP / "cpu", "cpu"):
         files = (software.read_text(group / name) for name in ("cpu.cfs_quota_us", "cpu.cfs_period_us"))
-        quotas.append(_quota(" ".join(text or "" for text in files)))
+        quotas.append(_parse_quota(" ".join(text or "" for text in files)))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _quota(text: str | None) -> float | None:
+def _parse_quota(text: str | None) -> float | None:
     """Parse CPU time over period [µs]: ``max 100000`` and ``-1 100000`` mean unlimited."""
     words = (text or "").split()
     return int(words[0]) / int(words[1]) if len(words) == 2 and all(map(str.isdigit, words)) else None
@@ -252,7 +254,7 @@ def _quota(text: str | None) -> float | None:
 
 def memory_bytes() -> int:
     """Return the main memory that this process may use: of the node, limited by the control group."""
-    return min([psutil.virtual_memory().total, *group_limits()])
+    return min([psutil.virtual_memory().total, *cgroup_limits()])
 
 
 def cpu_frequency_mhz() -> float | None:
@@ -272,7 +274,7 @@ def load_average() -> tuple[float, ...] | None:
         return None
 
 
-def _version(package: str) -> str | None:
+def _package_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -291,7 +293,7 @@ def _nccl_version() -> str | None:
         return None
 
 
-def _dotted(cudnn: int | None) -> str | None:
+def _dotted_cudnn_version(cudnn: int | None) -> str | None:
     """92600 is 9.26.0; before version 9 the major number stood one digit lower: 8907 is 8.9.7."""
     if cudnn is None:
         return None

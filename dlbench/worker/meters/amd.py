@@ -11,7 +11,7 @@ from typing import Any
 from dlbench.worker.meters.nvml import DeviceState, MeterUnavailable, XidEvents
 
 #: On a module of two dies the first reports the power of both, and the second none.
-TWO_DIES = "MI250"
+TWO_DIE_MODEL = "MI250"
 
 
 class AmdDevice:
@@ -43,14 +43,14 @@ class AmdDevice:
         MI300 returns the current power and "N/A" for the average; older devices the reverse.
         """
         info = self._read("amdsmi_get_power_info") or {}
-        powers = [_number(info.get(name)) for name in ("current_socket_power", "average_socket_power")]
+        powers = [_number_or_none(info.get(name)) for name in ("current_socket_power", "average_socket_power")]
         return next((power for power in powers if power), None)
 
     def state(self) -> DeviceState:
         """Read clocks, temperature, power limit and memory in use."""
         memory = self._read("amdsmi_get_gpu_vram_usage") or {}
-        limit_uw = _number((self._read("amdsmi_get_power_cap_info") or {}).get("power_cap"))
-        used_mb, total_mb = (_number(memory.get(name)) for name in ("vram_used", "vram_total"))
+        limit_uw = _number_or_none((self._read("amdsmi_get_power_cap_info") or {}).get("power_cap"))
+        used_mb, total_mb = (_number_or_none(memory.get(name)) for name in ("vram_used", "vram_total"))
         return DeviceState(
             sm_clock_mhz=self.sm_clock_mhz(),
             memory_clock_mhz=self._clock("MEM", "clk"),
@@ -70,7 +70,7 @@ class AmdDevice:
         metric = self._constant("AmdSmiTemperatureMetric", "CURRENT")
         for kind in ("HOTSPOT", "EDGE"):
             sensor = self._constant("AmdSmiTemperatureType", kind)
-            if (celsius := _number(self._read("amdsmi_get_temp_metric", sensor, metric))) is not None:
+            if (celsius := _number_or_none(self._read("amdsmi_get_temp_metric", sensor, metric))) is not None:
                 return celsius
         return None
 
@@ -83,7 +83,7 @@ class AmdDevice:
         """Read the ECC errors since the driver was loaded."""
         counts = self._read("amdsmi_get_gpu_total_ecc_count") or {}
         names = {"corrected": "correctable_count", "uncorrected": "uncorrectable_count"}
-        found = {kind: _number(counts.get(name)) for kind, name in names.items()}
+        found = {kind: _number_or_none(counts.get(name)) for kind, name in names.items()}
         return {(kind, "volatile"): None if count is None else int(count) for kind, count in found.items()}
 
     def remapped_rows(self) -> tuple[int, int, int, int] | None:
@@ -96,7 +96,7 @@ class AmdDevice:
 
     def _clock(self, kind: str, name: str) -> float | None:
         found = self._read("amdsmi_get_clock_info", self._constant("AmdSmiClkType", kind)) or {}
-        return _number(found.get(name))
+        return _number_or_none(found.get(name))
 
     def _constant(self, kind: str, name: str) -> Any:
         """Return a constant of amdsmi; None in a version without it."""
@@ -111,6 +111,6 @@ class AmdDevice:
             return None
 
 
-def _number(value: object) -> float | None:
+def _number_or_none(value: object) -> float | None:
     """Return a number as such; amdsmi gives "N/A" for what it does not know."""
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

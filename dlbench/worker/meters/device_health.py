@@ -14,7 +14,7 @@ from dlbench.worker.meters.amd import AmdDevice
 from dlbench.worker.meters.nvml import NvmlDevice
 
 #: Xids of the application, not of the device: a faulty kernel, or a process that was killed.
-_OF_APPLICATIONS = frozenset((13, 31, 43, 45))
+_APPLICATION_XIDS = frozenset((13, 31, 43, 45))
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ def health_facts(before: DeviceHealth, after: DeviceHealth) -> dict[str, Any]:
 def health_warnings(before: DeviceHealth, after: DeviceHealth, xids: tuple[int, ...] | None) -> tuple[str, ...]:
     """Return warnings, as "code: sentence", about errors in the case and about a device that needs a repair."""
     found = []
-    corrected = _new(before, after, "ecc_corrected_volatile")
-    uncorrected = _new(before, after, "ecc_uncorrected_volatile")
+    corrected = _count_new(before, after, "ecc_corrected_volatile")
+    uncorrected = _count_new(before, after, "ecc_uncorrected_volatile")
     if corrected:
         found.append(f"ecc_corrected: ECC corrected {corrected} memory error(s) during the case.")
     if uncorrected:
@@ -60,7 +60,7 @@ def health_warnings(before: DeviceHealth, after: DeviceHealth, xids: tuple[int, 
     elif after.ecc_uncorrected_volatile:
         count = after.ecc_uncorrected_volatile
         found.append(f"ecc_uncorrected: {count} uncorrected memory error(s) since the driver was loaded.")
-    rows = sum(_new(before, after, f"rows_remapped_{kind}") for kind in ("corrected", "uncorrected"))
+    rows = sum(_count_new(before, after, f"rows_remapped_{kind}") for kind in ("corrected", "uncorrected"))
     if rows:
         found.append(f"rows_remapped: {rows} memory row(s) were remapped during the case.")
     if after.remap_failed:
@@ -69,12 +69,12 @@ def health_warnings(before: DeviceHealth, after: DeviceHealth, xids: tuple[int, 
         found.append("rows_remapped: a memory row waits to be remapped; reset the GPU.")
     if xids:
         numbers = ", ".join(map(str, xids))
-        cause = " (of the application)" if set(xids) <= _OF_APPLICATIONS else ""
+        cause = " (of the application)" if set(xids) <= _APPLICATION_XIDS else ""
         found.append(f"xid: the driver reported Xid {numbers}{cause} during the case.")
     return tuple(found)
 
 
-def _new(before: DeviceHealth, after: DeviceHealth, name: str) -> int:
+def _count_new(before: DeviceHealth, after: DeviceHealth, name: str) -> int:
     """Return how many errors came during the case; 0 if unknown, or if the counter was reset."""
     first, last = getattr(before, name), getattr(after, name)
     return 0 if first is None or last is None else max(0, last - first)

@@ -1,7 +1,7 @@
 """Power limit and clock of an NVIDIA device: what it accepts, how they are set, and how they are put back.
 
 They are set through NVML where that is permitted, else by the commands of the site, in the environment variables of
-`COMMANDS`. A value outside the range that the device accepts is refused before anything is set.
+`COMMAND_VARIABLES`. A value outside the range that the device accepts is refused before anything is set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pynvml
 from dlbench.worker.meters.nvml import NvmlDevice
 
 #: Commands of a site: `{uuid}`, `{watts}` and `{mhz}` are replaced.
-COMMANDS = {
+COMMAND_VARIABLES = {
     "power": "DLBENCH_SET_POWER_LIMIT",
     "lock": "DLBENCH_LOCK_CLOCK",
     "unlock": "DLBENCH_UNLOCK_CLOCK",
@@ -45,7 +45,9 @@ class LimitControl:
     def __init__(self, device: NvmlDevice, uuid: str, environ: Mapping[str, str] = os.environ) -> None:
         self._device = device
         self._uuid = uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
-        self._commands = {name: environ[variable] for name, variable in COMMANDS.items() if environ.get(variable)}
+        self._commands = {
+            name: environ[variable] for name, variable in COMMAND_VARIABLES.items() if environ.get(variable)
+        }
 
     def check(self, limits: Limits) -> None:
         """Compare the limits with the range that the device accepts."""
@@ -64,7 +66,7 @@ class LimitControl:
         except pynvml.NVMLError as error:
             raise LimitRefused(f"the power limit cannot be read: {error}") from error
 
-    def set(self, limits: Limits) -> None:
+    def set_limits(self, limits: Limits) -> None:
         """Set what is asked for, and read the power limit back."""
         if limits.power_w:
             self.set_power_limit(limits.power_w)
@@ -72,27 +74,31 @@ class LimitControl:
             if enforced_w is not None and abs(enforced_w - limits.power_w) > LIMIT_TOLERANCE_W:
                 raise LimitRefused(f"power_cap_w is {limits.power_w}, but the device enforces {enforced_w:.0f} W")
         if limits.clock_mhz:
-            self._do("lock", "the clock", lambda: self._device.lock_sm_clock(limits.clock_mhz), mhz=limits.clock_mhz)
+            self._set_or_run_command(
+                "lock", "the clock", lambda: self._device.lock_sm_clock(limits.clock_mhz), mhz=limits.clock_mhz
+            )
 
     def set_power_limit(self, watts: float) -> None:
-        self._do("power", "the power limit", lambda: self._device.set_power_limit(watts), watts=f"{watts:g}")
+        self._set_or_run_command(
+            "power", "the power limit", lambda: self._device.set_power_limit(watts), watts=f"{watts:g}"
+        )
 
     def unlock_clock(self) -> None:
-        self._do("unlock", "the clock", self._device.unlock_sm_clock)
+        self._set_or_run_command("unlock", "the clock", self._device.unlock_sm_clock)
 
-    def _do(self, name: str, what: str, by_nvml: Callable[[], None], **values: object) -> None:
+    def _set_or_run_command(self, name: str, what: str, by_nvml: Callable[[], None], **values: object) -> None:
         if name in self._commands:
-            _run(self._commands[name], self._uuid, values)
+            _run_site_command(self._commands[name], self._uuid, values)
             return
         try:
             by_nvml()
         except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError) as error:
             raise LimitRefused(
-                f"cannot set {what}: {error}; run as root, or set {COMMANDS[name]} to a command"
+                f"cannot set {what}: {error}; run as root, or set {COMMAND_VARIABLES[name]} to a command"
             ) from error
 
 
-def _run(template: str, uuid: str, values: Mapping[str, object]) -> None:
+def _run_site_command(template: str, uuid: str, values: Mapping[str, object]) -> None:
     """Run the command of the site, without a shell."""
     try:
         command = [part.format(uuid=uuid, **values) for part in shlex.split(template)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from dlbench.results.records import CHOSEN_CLOCKS, POWER_CAP
+from dlbench.results.records import CHOSEN_CLOCK_REASONS, POWER_CAP_REASON
 from dlbench.worker.meters.amd import AmdDevice
 from dlbench.worker.meters.device_health import DeviceHealth, health_facts, health_warnings, read_health
 from dlbench.worker.meters.nvml import (
@@ -13,18 +13,18 @@ from dlbench.worker.meters.nvml import (
     DeviceState,
     MeterUnavailable,
     NvmlDevice,
-    count_others,
+    count_other_processes,
     throttle_names,
 )
-from dlbench.worker.meters.power_sampler import Row
+from dlbench.worker.meters.power_sampler import SampleRow
 
 #: The watch of this process, for the record of a case that fails.
-_watch: DeviceWatch | None = None
+_current_watch: DeviceWatch | None = None
 
 
 def health_of_watched_device() -> dict[str, Any]:
     """Return the errors of the device that this process watches, as `DeviceWatch.health`; empty without a watch."""
-    return {} if _watch is None else _watch.health()
+    return {} if _current_watch is None else _current_watch.health()
 
 
 class DeviceWatch:
@@ -34,8 +34,8 @@ class DeviceWatch:
     """
 
     def __init__(self, uuid: str | None, amd_address: str | None = None) -> None:
-        global _watch
-        _watch = self
+        global _current_watch
+        _current_watch = self
         self._before: DeviceState | None = None
         self._after: DeviceState | None = None
         self._reasons: Counter[str] = Counter()
@@ -53,16 +53,16 @@ class DeviceWatch:
             self._xid_events = self._device.xid_events()
             self._health = self._health_after = read_health(self._device)
 
-    def before(self) -> None:
+    def read_before(self) -> None:
         """Read the state right before the window."""
         if self._device is not None:
             self._before = self._device.state()
 
-    def after(self) -> None:
+    def read_after(self) -> None:
         """Read the state right after the window."""
         if self._device is not None:
             self._after = self._device.state()
-            self._others = count_others(self._processes_before, self._device.process_ids())
+            self._others = count_other_processes(self._processes_before, self._device.process_ids())
             self._read_health()
 
     def temperature_c(self) -> float | None:
@@ -87,7 +87,7 @@ class DeviceWatch:
     def _health_warnings(self) -> tuple[str, ...]:
         return health_warnings(self._health, self._health_after, self._xids)
 
-    def facts(self, rows: list[Row]) -> dict[str, Any]:
+    def facts(self, rows: list[SampleRow]) -> dict[str, Any]:
         """Return fields of `Measurement` from both states and the sampler's `rows` in the window."""
         before, after = self._before, self._after
         if before is None or after is None:
@@ -120,10 +120,10 @@ class DeviceWatch:
     def warnings(self) -> tuple[str, ...]:
         """Return warnings as "code: sentence"; call after `facts`."""
         warnings = []
-        slowed = [name for name in self._reasons if name not in CHOSEN_CLOCKS]
+        slowed = [name for name in self._reasons if name not in CHOSEN_CLOCK_REASONS]
         for code, names in (
-            ("throttled", [name for name in slowed if name != POWER_CAP]),
-            ("power_capped", [name for name in slowed if name == POWER_CAP]),
+            ("throttled", [name for name in slowed if name != POWER_CAP_REASON]),
+            ("power_capped", [name for name in slowed if name == POWER_CAP_REASON]),
         ):
             if names:
                 shares = [f"{name} in {self._reasons[name]} of {self._num_looks} samples" for name in names]

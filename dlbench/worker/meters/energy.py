@@ -27,16 +27,16 @@ from typing import Protocol
 
 import pynvml
 
-from dlbench.worker.meters.amd import TWO_DIES
+from dlbench.worker.meters.amd import TWO_DIE_MODEL
 from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
-from dlbench.worker.meters.power_trace import Sampler, Trace
+from dlbench.worker.meters.power_trace import PowerSampler, PowerTrace
 from dlbench.worker.meters.reading import (
     USUAL_TICK_S,
     Reading,
     checked_length,
     checked_positive,
     cross_checked,
-    positive,
+    positive_or_none,
     without_energy,
 )
 
@@ -56,7 +56,7 @@ class Meter(Protocol):
     def scope(self) -> str | None:
         """device, module, package, or None without a meter."""
 
-    def rest(self, time_s: float) -> None:
+    def measure_idle(self, time_s: float) -> None:
         """Measure idle power for `time_s`; return at once without a meter."""
 
     def start(self) -> None:
@@ -74,7 +74,7 @@ class NoMeter:
     source: str = "none"
     scope: str | None = None
 
-    def rest(self, time_s: float) -> None:
+    def measure_idle(self, time_s: float) -> None:
         pass
 
     def start(self) -> None:
@@ -87,14 +87,14 @@ class NoMeter:
 class SampledMeter:
     """Energy as the integral of sampled power: AMD devices, and NVIDIA's before Volta."""
 
-    def __init__(self, sampler: Sampler, source: str, note: str | None = None, scope: str = "device") -> None:
+    def __init__(self, sampler: PowerSampler, source: str, note: str | None = None, scope: str = "device") -> None:
         self.source = source
         self.scope = scope
         self._note = note
         self._sampler = sampler
         self._rest_s = (0.0, 0.0)
 
-    def rest(self, time_s: float) -> None:
+    def measure_idle(self, time_s: float) -> None:
         begin_s = time.perf_counter()
         time.sleep(time_s)
         self._rest_s = (begin_s, time.perf_counter())
@@ -111,7 +111,7 @@ class SampledMeter:
             window_s=closed_s - opened_s,
             integral_j=integral_j,
             module_j=trace.module_j(opened_s, closed_s),
-            idle_power_w=None if idle_j is None else positive(idle_j / (self._rest_s[1] - self._rest_s[0])),
+            idle_power_w=None if idle_j is None else positive_or_none(idle_j / (self._rest_s[1] - self._rest_s[0])),
             note=self._note,
             trace=trace,
         )
@@ -134,14 +134,14 @@ class NvmlCounterMeter:
     source = "nvml_counter"
     scope = "device"
 
-    def __init__(self, device: NvmlDevice, sampler: Sampler | None) -> None:
+    def __init__(self, device: NvmlDevice, sampler: PowerSampler | None) -> None:
         self._device = device
         self._sampler = sampler
         self._idle_w: float | None = None
         self._start: Tick | None = None
         self._failure: str | None = None
 
-    def rest(self, time_s: float) -> None:
+    def measure_idle(self, time_s: float) -> None:
         if time_s <= 0:
             return
         try:
@@ -166,7 +166,7 @@ class NvmlCounterMeter:
                 ends = next_tick(self._device), next_tick(self._device)
             except (pynvml.NVMLError, MeterUnavailable) as error:
                 self._failure = str(error)
-        trace = self._sampler.stop() if self._sampler else Trace(error="not started")
+        trace = self._sampler.stop() if self._sampler else PowerTrace(error="not started")
         reading = Reading(
             window_s=closed_s - opened_s,
             integral_j=trace.power_j(opened_s, closed_s),
@@ -234,10 +234,10 @@ def open_meter(
 
             return RaplMeter()
         if pci_address is not None:
-            two_dies = TWO_DIES in device_name
+            two_dies = TWO_DIE_MODEL in device_name
             note = "the first die reports the power of both dies of the module" if two_dies else None
             scope = "module" if two_dies else "device"
-            return SampledMeter(Sampler("amdsmi", pci_address), "amdsmi", note, scope)
+            return SampledMeter(PowerSampler("amdsmi", pci_address), "amdsmi", note, scope)
         return _nvml_meter(uuid)
     except MeterUnavailable as error:
         return NoMeter(str(error))
@@ -251,8 +251,8 @@ def _nvml_meter(uuid: str | None) -> Meter:
         device.energy_j()
     except pynvml.NVMLError as error:
         note = f"sampled power, because the energy counter cannot be read: {error}"
-        return SampledMeter(Sampler("nvml", uuid), "nvml_power", note)
+        return SampledMeter(PowerSampler("nvml", uuid), "nvml_power", note)
     try:
-        return NvmlCounterMeter(device, Sampler("nvml", uuid))
+        return NvmlCounterMeter(device, PowerSampler("nvml", uuid))
     except MeterUnavailable:
         return NvmlCounterMeter(device, None)

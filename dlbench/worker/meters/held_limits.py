@@ -15,7 +15,7 @@ from dlbench.worker.meters.limit_guard import state_file
 READY_TIMEOUT_S = 90.0
 RESTORE_TIMEOUT_S = 60.0
 #: The guard must outlive the worker: what ends the worker's processes looks for this variable.
-_MARK = "DLBENCH_ATTEMPT_FOLDER"
+_ATTEMPT_FOLDER_VARIABLE = "DLBENCH_ATTEMPT_FOLDER"
 
 
 class HeldLimits:
@@ -28,7 +28,7 @@ class HeldLimits:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={name: value for name, value in os.environ.items() if name != _MARK},
+            env={name: value for name, value in os.environ.items() if name != _ATTEMPT_FOLDER_VARIABLE},
             start_new_session=True,  # a signal to the worker's group must not reach it
         )
         self.refusal = self._refusal()
@@ -69,7 +69,7 @@ def hold_limits(case: Case, uuid: str | None) -> HeldLimits | None:
     return held
 
 
-def left_limits(held: HeldLimits | None) -> tuple[str, ...]:
+def restore_limits(held: HeldLimits | None) -> tuple[str, ...]:
     """Put the device back; return a warning, as "code: sentence", if that failed."""
     if held is None:
         return ()

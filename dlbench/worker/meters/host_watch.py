@@ -22,15 +22,15 @@ import psutil
 from dlbench.affinity import allowed_cores
 from dlbench.results.records import BUSY_SHARE
 
-STAT = Path("/proc/stat")
-_CORE = re.compile(r"cpu\d+")
+STAT_FILE = Path("/proc/stat")
+_CORE_NAME = re.compile(r"cpu\d+")
 #: Share of CPU time for page faults above which a warning is given.
 FAULTS_TOLERANCE = 0.1
 #: Maximum kernel time per page fault [s]; longer times have other causes.
 _FAULT_S = 10e-6
 
 #: Host, usable cores and CPU time [s] of a process.
-Used = tuple[str, set[int], float]
+CpuUse = tuple[str, set[int], float]
 
 
 class HostWatch:
@@ -50,19 +50,19 @@ class HostWatch:
         self._page_faults = 0
         self._kernel_s = 0.0
 
-    def before(self) -> None:
+    def read_before(self) -> None:
         """Read the counters right before the window."""
         self.own_s = -time.process_time()
         used = resource.getrusage(resource.RUSAGE_SELF)
         self._page_faults, self._kernel_s = -used.ru_minflt, -used.ru_stime
         self.helpers_s = -cpu_seconds(self.helpers())
-        self._before = (time.perf_counter(), self._others_s())
+        self._before = (time.perf_counter(), self._busy_s_of_others())
 
-    def after(self) -> None:
+    def read_after(self) -> None:
         """Read the counters right after the window."""
         assert self._before is not None
         elapsed_s = self._elapsed_s = (time.perf_counter() - self._before[0]) * len(self._cores)
-        self._share = (self._others_s() - self._before[1]) / elapsed_s
+        self._share = (self._busy_s_of_others() - self._before[1]) / elapsed_s
         self.helpers_s += cpu_seconds(self.helpers())
         self.own_s += time.process_time()
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -74,11 +74,11 @@ class HostWatch:
         """Share of the cores used by other processes; None before `after`."""
         return None if self._share is None else max(0.0, self._share)
 
-    def used(self) -> Used:
+    def cpu_use(self) -> CpuUse:
         """CPU use of this process, for the watches of other ranks."""
         return socket.gethostname(), self._cores, self.own_s
 
-    def subtract_peer_ranks(self, ranks: list[Used]) -> None:
+    def subtract_peer_ranks(self, ranks: list[CpuUse]) -> None:
         """Subtract the CPU use of other ranks of the case on these cores, after the window.
 
         Args:
@@ -86,7 +86,7 @@ class HostWatch:
         """
         if self._share is None:
             return
-        host, _, own_s = self.used()
+        host, _, own_s = self.cpu_use()
         shared_s = sum(
             taken_s * len(self._cores.intersection(theirs)) / len(theirs)
             for where, theirs, taken_s in ranks
@@ -110,9 +110,9 @@ class HostWatch:
             found.append(f"page_faults: {self._page_faults} of them took {share:.0%} of the process's CPU time.")
         return tuple(found)
 
-    def _others_s(self) -> float:
+    def _busy_s_of_others(self) -> float:
         """Return busy seconds of the cores so far, without this process; the kernel counts both in ticks of 10 ms."""
-        busy_s = busy_times(STAT.read_text())
+        busy_s = busy_times(STAT_FILE.read_text())
         return sum(busy_s.get(core, 0.0) for core in self._cores) - time.process_time() - cpu_seconds(self.helpers())
 
 
@@ -135,5 +135,7 @@ def busy_times(stat: str) -> dict[int, float]:
     tick_s = 1 / os.sysconf("SC_CLK_TCK")
     lines = (line.split() for line in stat.splitlines())
     return {
-        int(words[0][3:]): sum(map(int, words[1:4])) * tick_s for words in lines if words and _CORE.fullmatch(words[0])
+        int(words[0][3:]): sum(map(int, words[1:4])) * tick_s
+        for words in lines
+        if words and _CORE_NAME.fullmatch(words[0])
     }

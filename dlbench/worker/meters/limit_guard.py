@@ -36,7 +36,7 @@ def state_file(uuid: str) -> Path:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _lock_file(path: Path) -> Iterator[int]:
     """Hold the file; LimitRefused if another process holds it for too long."""
     give_up_s = time.monotonic() + LOCK_TIMEOUT_S
     while True:
@@ -58,7 +58,7 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(file)
 
 
-def _read(file: int) -> dict[str, Any]:
+def _read_state(file: int) -> dict[str, Any]:
     try:
         found = json.loads(os.pread(file, 4096, 0) or b"{}")
     except ValueError:
@@ -66,12 +66,12 @@ def _read(file: int) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _write(file: int, found: dict[str, Any]) -> None:
+def _write_state(file: int, found: dict[str, Any]) -> None:
     os.pwrite(file, json.dumps(found).encode(), 0)
     os.fsync(file)
 
 
-def _restore(control: LimitControl, found: dict[str, Any]) -> str | None:
+def _restore_limits(control: LimitControl, found: dict[str, Any]) -> str | None:
     """Put back what was found; return what could not be put back, with how to do it by hand."""
     failed = []
     try:
@@ -87,13 +87,13 @@ def _restore(control: LimitControl, found: dict[str, Any]) -> str | None:
     return "; ".join(failed) or None
 
 
-def hold(uuid: str, limits: Limits) -> int:
+def hold_until_parent_ends(uuid: str, limits: Limits) -> int:
     """Set the limits, wait for the end of the parent, and put back what was found; return the exit status."""
     parent = os.getppid()
     path = state_file(uuid)
-    with _locked(path) as file:
+    with _lock_file(path) as file:
         control = LimitControl(NvmlDevice(uuid), uuid)
-        left = _restore(control, _read(file))
+        left = _restore_limits(control, _read_state(file))
         if left:
             raise LimitRefused(f"limits set by an earlier run cannot be restored: {left}")
         os.ftruncate(file, 0)
@@ -102,13 +102,13 @@ def hold(uuid: str, limits: Limits) -> int:
             "power_w": control.power_limit_w() if limits.power_w else None,
             "clock_locked": bool(limits.clock_mhz),
         }
-        _write(file, found)
+        _write_state(file, found)
         try:
-            control.set(limits)
+            control.set_limits(limits)
             print("ready", flush=True)
             _wait_for_end(parent)
         finally:
-            failed = _restore(control, found)
+            failed = _restore_limits(control, found)
             if failed is None:
                 path.unlink(missing_ok=True)
         if failed is not None:
@@ -130,7 +130,7 @@ def main(arguments: list[str]) -> int:
     uuid, power_w, clock_mhz = arguments
     try:
         with contextlib.suppress(BrokenPipeError):
-            return hold(uuid, Limits(int(power_w), int(clock_mhz)))
+            return hold_until_parent_ends(uuid, Limits(int(power_w), int(clock_mhz)))
     except (LimitRefused, MeterUnavailable, OSError) as error:
         print(f"refused {error}", flush=True)
     return 1

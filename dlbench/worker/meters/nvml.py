@@ -34,7 +34,7 @@ _ECC_COUNTERS = {
     ("uncorrected", "aggregate"): (1, 1),
 }
 #: A device in a loop of errors must not fill the record.
-MOST_XIDS = 100
+MAX_XIDS = 100
 
 
 class MeterUnavailable(Exception):
@@ -65,7 +65,7 @@ class NvmlDevice:
     def __init__(self, uuid: str) -> None:
         try:
             pynvml.nvmlInit()
-            self._handle = _find(uuid)
+            self._handle = _find_handle(uuid)
             if _is_mig(self._handle):
                 raise MeterUnavailable("the device is a MIG instance; NVML can only meter the whole GPU")
         except pynvml.NVMLError as error:
@@ -78,21 +78,21 @@ class NvmlDevice:
     def power_w(self) -> float:
         """Read the power now [W]: the instantaneous field; the plain call averages over 1 s from Ampere on (except
         GA100)."""
-        instant_w = self._field_w(pynvml.NVML_POWER_SCOPE_GPU)
+        instant_w = self._read_power_field(pynvml.NVML_POWER_SCOPE_GPU)
         return instant_w if instant_w is not None else float(pynvml.nvmlDeviceGetPowerUsage(self._handle)) / 1e3
 
     def module_power_w(self) -> float | None:
         """Read the power of the whole module with its CPU [W]; None except on superchips."""
-        return self._field_w(pynvml.NVML_POWER_SCOPE_MODULE)
+        return self._read_power_field(pynvml.NVML_POWER_SCOPE_MODULE)
 
     def state(self) -> DeviceState:
         handle = self._handle
-        memory = optional(pynvml.nvmlDeviceGetMemoryInfo, handle)
-        limit_mw = optional(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+        memory = read_optional(pynvml.nvmlDeviceGetMemoryInfo, handle)
+        limit_mw = read_optional(pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
         return DeviceState(
             sm_clock_mhz=self.sm_clock_mhz(),
-            memory_clock_mhz=optional(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
-            sm_clock_max_mhz=optional(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
+            memory_clock_mhz=read_optional(pynvml.nvmlDeviceGetClockInfo, handle, pynvml.NVML_CLOCK_MEM),
+            sm_clock_max_mhz=read_optional(pynvml.nvmlDeviceGetMaxClockInfo, handle, pynvml.NVML_CLOCK_SM),
             temperature_c=self.temperature_c(),
             power_limit_w=None if limit_mw is None else limit_mw / 1e3,
             throttle_bits=self.throttle_bits(),
@@ -101,28 +101,30 @@ class NvmlDevice:
         )
 
     def sm_clock_mhz(self) -> float | None:
-        clock_mhz: float | None = optional(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
+        clock_mhz: float | None = read_optional(pynvml.nvmlDeviceGetClockInfo, self._handle, pynvml.NVML_CLOCK_SM)
         return clock_mhz
 
     def temperature_c(self) -> float | None:
-        celsius: float | None = optional(pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU)
+        celsius: float | None = read_optional(
+            pynvml.nvmlDeviceGetTemperature, self._handle, pynvml.NVML_TEMPERATURE_GPU
+        )
         return celsius
 
     def throttle_bits(self) -> int | None:
-        bits: int | None = optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle)
+        bits: int | None = read_optional(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle)
         if bits is None:
             # Older name of the same call, the only one in drivers before 535.
-            bits = optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
+            bits = read_optional(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle)
         return bits
 
     def ecc_errors(self) -> dict[tuple[str, str], int | None]:
         """Read the total of ECC errors by kind (corrected, uncorrected) and time (volatile, aggregate)."""
         read = pynvml.nvmlDeviceGetTotalEccErrors
-        return {(k, t): optional(read, self._handle, *codes) for (k, t), codes in _ECC_COUNTERS.items()}
+        return {(k, t): read_optional(read, self._handle, *codes) for (k, t), codes in _ECC_COUNTERS.items()}
 
     def remapped_rows(self) -> tuple[int, int, int, int] | None:
         """Read rows remapped because of corrected and of uncorrected errors, and whether one is pending or failed."""
-        rows: tuple[int, int, int, int] | None = optional(pynvml.nvmlDeviceGetRemappedRows, self._handle)
+        rows: tuple[int, int, int, int] | None = read_optional(pynvml.nvmlDeviceGetRemappedRows, self._handle)
         return rows
 
     def xid_events(self) -> XidEvents | None:
@@ -134,7 +136,7 @@ class NvmlDevice:
 
     def power_limit_range_w(self) -> tuple[float, float] | None:
         """Read the lowest and highest power limit that the device accepts [W]."""
-        limits = optional(pynvml.nvmlDeviceGetPowerManagementLimitConstraints, self._handle)
+        limits = read_optional(pynvml.nvmlDeviceGetPowerManagementLimitConstraints, self._handle)
         return None if limits is None else (limits[0] / 1e3, limits[1] / 1e3)
 
     def power_limit_w(self) -> float:
@@ -147,8 +149,10 @@ class NvmlDevice:
 
     def sm_clock_range_mhz(self) -> tuple[float, float] | None:
         """Read the lowest and highest SM clock that the device accepts [MHz]."""
-        memory_mhz = optional(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_MEM)
-        clocks = optional(pynvml.nvmlDeviceGetSupportedGraphicsClocks, self._handle, memory_mhz) if memory_mhz else None
+        memory_mhz = read_optional(pynvml.nvmlDeviceGetMaxClockInfo, self._handle, pynvml.NVML_CLOCK_MEM)
+        clocks = (
+            read_optional(pynvml.nvmlDeviceGetSupportedGraphicsClocks, self._handle, memory_mhz) if memory_mhz else None
+        )
         return (min(clocks), max(clocks)) if clocks else None
 
     def lock_sm_clock(self, mhz: int) -> None:
@@ -161,11 +165,13 @@ class NvmlDevice:
 
     def process_ids(self) -> list[int] | None:
         """Return the processes with a context on the device, as host process ids (differ inside a container)."""
-        processes = optional(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
+        processes = read_optional(pynvml.nvmlDeviceGetComputeRunningProcesses, self._handle)
         return None if processes is None else [int(p.pid) for p in processes]
 
-    def _field_w(self, scope: int) -> float | None:
-        values = optional(pynvml.nvmlDeviceGetFieldValues, self._handle, [(pynvml.NVML_FI_DEV_POWER_INSTANT, scope)])
+    def _read_power_field(self, scope: int) -> float | None:
+        values = read_optional(
+            pynvml.nvmlDeviceGetFieldValues, self._handle, [(pynvml.NVML_FI_DEV_POWER_INSTANT, scope)]
+        )
         if not values or values[0].nvmlReturn != pynvml.NVML_SUCCESS:
             return None
         return float(values[0].value.uiVal) / 1e3
@@ -185,14 +191,14 @@ class XidEvents:
 
     def read(self) -> tuple[int, ...]:
         """Return all numbers so far, in order; does not wait."""
-        while (event := optional(pynvml.nvmlEventSetWait_v2, self._events, 0)) is not None:
+        while (event := read_optional(pynvml.nvmlEventSetWait_v2, self._events, 0)) is not None:
             self._numbers.append(int(event.eventData))
-            if len(self._numbers) >= MOST_XIDS:
+            if len(self._numbers) >= MAX_XIDS:
                 break
         return tuple(self._numbers)
 
 
-def optional(read: Callable[..., Any], *arguments: Any) -> Any:
+def read_optional(read: Callable[..., Any], *arguments: Any) -> Any:
     """Return the result of `read`; None if NVML refuses it or the driver is too old."""
     try:
         return read(*arguments)
@@ -205,7 +211,7 @@ def throttle_names(bits: int | None) -> tuple[str, ...]:
     return tuple(name for bit, name in THROTTLE_NAMES.items() if bits is not None and bits & bit)
 
 
-def count_others(before: list[int] | None, after: list[int] | None) -> int | None:
+def count_other_processes(before: list[int] | None, after: list[int] | None) -> int | None:
     """Count other processes on the device, from the lists before and after this process created its context.
 
     If the own id is not in the later list (container ids differ from host ids), one process of each list counts as
@@ -231,12 +237,12 @@ def vbios_version(uuid: str) -> str | None:
     """Return the version of the device's firmware; None where NVML does not name it."""
     try:
         pynvml.nvmlInit()
-        return str(pynvml.nvmlDeviceGetVbiosVersion(_find(uuid)))
+        return str(pynvml.nvmlDeviceGetVbiosVersion(_find_handle(uuid)))
     except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError):
         return None
 
 
-def _find(uuid: str) -> Any:
+def _find_handle(uuid: str) -> Any:
     if uuid.startswith(("GPU-", "MIG-")):
         return pynvml.nvmlDeviceGetHandleByUUID(uuid)
     try:
@@ -247,7 +253,7 @@ def _find(uuid: str) -> Any:
 
 def _is_mig(handle: Any) -> bool:
     """Whether the device is a MIG instance, or a GPU divided into instances."""
-    if optional(pynvml.nvmlDeviceIsMigDeviceHandle, handle):
+    if read_optional(pynvml.nvmlDeviceIsMigDeviceHandle, handle):
         return True
-    mode = optional(pynvml.nvmlDeviceGetMigMode, handle)
+    mode = read_optional(pynvml.nvmlDeviceGetMigMode, handle)
     return mode is not None and mode[0] == pynvml.NVML_DEVICE_MIG_ENABLE

@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable
 
 #: time [s], power [W], then each or None: module power [W], SM clock [MHz], temperature [°C], throttle bits.
-Row = tuple[float, float, float | None, float | None, float | None, int | None]
+SampleRow = tuple[float, float, float | None, float | None, float | None, int | None]
 
 
-def nvml_reader(uuid: str) -> Callable[[], Row]:
+def nvml_reader(uuid: str) -> Callable[[], SampleRow]:
     """Return a reader of the NVIDIA device with this `uuid`."""
     from dlbench.worker.meters.nvml import NvmlDevice
 
@@ -27,7 +27,7 @@ def nvml_reader(uuid: str) -> Callable[[], Row]:
     # Devices other than superchips refuse it or return 0.
     has_module = bool(device.module_power_w())
 
-    def read() -> Row:
+    def read() -> SampleRow:
         power_w = device.power_w()
         at_s = time.perf_counter()
         module_w = device.module_power_w() if has_module else None
@@ -36,13 +36,13 @@ def nvml_reader(uuid: str) -> Callable[[], Row]:
     return read
 
 
-def amdsmi_reader(pci_address: str) -> Callable[[], Row]:
+def amdsmi_reader(pci_address: str) -> Callable[[], SampleRow]:
     """Return a reader of the AMD device at `pci_address`, such as "0000:c1:00.0"."""
     from dlbench.worker.meters.amd import AmdDevice
 
     device = AmdDevice(pci_address)
 
-    def read() -> Row:
+    def read() -> SampleRow:
         power_w = device.power_w()
         if power_w is None:
             raise LookupError(
@@ -53,12 +53,12 @@ def amdsmi_reader(pci_address: str) -> Callable[[], Row]:
     return read
 
 
-READERS: dict[str, Callable[[str], Callable[[], Row]]] = {"nvml": nvml_reader, "amdsmi": amdsmi_reader}
+READERS: dict[str, Callable[[str], Callable[[], SampleRow]]] = {"nvml": nvml_reader, "amdsmi": amdsmi_reader}
 
 
-def sample_until_stdin_ends(read: Callable[[], Row], period_s: float) -> tuple[list[Row], str | None]:
+def sample_until_stdin_ends(read: Callable[[], SampleRow], period_s: float) -> tuple[list[SampleRow], str | None]:
     """Sample every `period_s` on a fixed grid; return the rows, and the error that ended sampling."""
-    rows: list[Row] = []
+    rows: list[SampleRow] = []
     due_s = time.perf_counter()
     while True:
         try:
@@ -70,10 +70,10 @@ def sample_until_stdin_ends(read: Callable[[], Row], period_s: float) -> tuple[l
         now_s = time.perf_counter()
         due_s += period_s * max(1, -(-(now_s - due_s) // period_s))
         if select.select([sys.stdin], [], [], max(0.0, due_s - now_s))[0]:
-            return [*rows, *_last(read)], None
+            return [*rows, *_read_last_row(read)], None
 
 
-def _last(read: Callable[[], Row]) -> list[Row]:
+def _read_last_row(read: Callable[[], SampleRow]) -> list[SampleRow]:
     """Add one row after the stop, so that rows cover the end of the window."""
     try:
         return [read()]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from dlbench.worker.meters.nvml import MeterUnavailable
-from dlbench.worker.meters.power_sampler import Row
+from dlbench.worker.meters.power_sampler import SampleRow
 
 PERIOD_S = 0.05
 #: Longest gap between samples for a valid integral [s].
@@ -21,13 +21,13 @@ STOP_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Trace:
+class PowerTrace:
     """All rows of a sampler, and the error if it ended early."""
 
-    rows: tuple[Row, ...] = ()
+    rows: tuple[SampleRow, ...] = ()
     error: str | None = None
 
-    def within(self, start_s: float, end_s: float) -> list[Row]:
+    def within(self, start_s: float, end_s: float) -> list[SampleRow]:
         """Return the rows from `start_s` to `end_s`."""
         return [row for row in self.rows if start_s <= row[0] <= end_s]
 
@@ -56,7 +56,7 @@ def integrate(samples: Sequence[tuple[float, float]], start_s: float, end_s: flo
     return total if end_s > start_s and covered_s >= end_s else None
 
 
-class Sampler:
+class PowerSampler:
     """Process of the power sampler.
 
     Raises:
@@ -76,13 +76,13 @@ class Sampler:
         if not ready or self._process.stdout.readline() != b"ready\n":
             raise MeterUnavailable(f"the power sampler did not start: {self.stop().error or 'no answer'}")
 
-    def stop(self) -> Trace:
+    def stop(self) -> PowerTrace:
         """Stop the process; if it had died, the trace has an error and possibly no rows."""
         try:
             output, _ = self._process.communicate(timeout=STOP_TIMEOUT_S)
             values = json.loads(output.strip().splitlines()[-1])
-            return Trace(tuple(tuple(row) for row in values["rows"]), values["error"])
+            return PowerTrace(tuple(tuple(row) for row in values["rows"]), values["error"])
         except (subprocess.TimeoutExpired, ValueError, IndexError, KeyError, TypeError):
             self._process.kill()
             self._process.communicate()
-            return Trace(error=f"the power sampler ended without samples (exit status {self._process.returncode})")
+            return PowerTrace(error=f"the power sampler ended without samples (exit status {self._process.returncode})")

@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlbench.worker.meters.nvml import MeterUnavailable
-from dlbench.worker.meters.reading import Reading, checked_length, checked_positive, positive
+from dlbench.worker.meters.reading import Reading, checked_length, checked_positive, positive_or_none
 
 POWERCAP = Path("/sys/class/powercap")
 #: Upper limit of package power [W]; a window in which this power could wrap a counter twice is rejected.
 HIGHEST_POWER_W = 1000.0
 #: Update interval of the counters [s].
 TICK_S = 0.001
-NOTE = "whole CPU packages and their memory, including other processes on them"
+SCOPE_NOTE = "whole CPU packages and their memory, including other processes on them"
 
 
 @dataclass(frozen=True)
@@ -57,33 +57,33 @@ class RaplMeter:
         self._start_s = 0.0
         self._idle_w: float | None = None
         try:
-            self._read()
+            self._read_counters()
         except PermissionError as error:
             raise MeterUnavailable(f"RAPL: {error.filename} is readable by root only on this system") from error
         except (OSError, ValueError) as error:
             raise MeterUnavailable(f"RAPL: {error}") from error
 
-    def rest(self, time_s: float) -> None:
+    def measure_idle(self, time_s: float) -> None:
         if time_s <= 0:
             return
         try:
-            start_uj, start_s = self._read(), time.perf_counter()
+            start_uj, start_s = self._read_counters(), time.perf_counter()
             time.sleep(time_s)
-            spent_j, rested_s = self._since(start_uj), time.perf_counter() - start_s
-            self._idle_w = None if _set_back(spent_j, rested_s) else positive(sum(spent_j) / rested_s)
+            spent_j, rested_s = self._energy_since(start_uj), time.perf_counter() - start_s
+            self._idle_w = None if _was_reset(spent_j, rested_s) else positive_or_none(sum(spent_j) / rested_s)
         except (OSError, ValueError):
             self._idle_w = None
 
     def start(self) -> None:
         try:
-            self._start_uj = self._read()
+            self._start_uj = self._read_counters()
         except (OSError, ValueError):
             self._start_uj = []
         self._start_s = time.perf_counter()
 
     def stop(self, opened_s: float, closed_s: float) -> Reading:
         try:
-            spent_j = self._since(self._start_uj)
+            spent_j = self._energy_since(self._start_uj)
         except (OSError, ValueError) as error:
             return Reading(note=f"RAPL: {error}", warnings=(f"meter_lost: RAPL could not be read: {error}.",))
         # From reading to reading: some milliseconds longer than the window; the energy covers this time.
@@ -94,28 +94,28 @@ class RaplMeter:
                 f"a RAPL counter may have wrapped twice in {window_s:.0f} s; windows up to {longest_s:.0f} s are safe"
             )
             return Reading(note=reason, warnings=(f"counter_wrap: {reason}.",))
-        if _set_back(spent_j, window_s):
+        if _was_reset(spent_j, window_s):
             reason = (
                 f"RAPL counted {max(spent_j):.0f} J in {window_s:.2f} s, more than any package uses: the "
                 f"counter was reset"
             )
             return Reading(note=reason, warnings=(f"counter_reset: {reason}.",))
         energy_j = math.fsum(spent_j)
-        reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=NOTE)
+        reading = Reading(energy_j, window_s, counter_j=energy_j, idle_power_w=self._idle_w, note=SCOPE_NOTE)
         return checked_positive(checked_length(reading, TICK_S))
 
-    def _read(self) -> list[int]:
+    def _read_counters(self) -> list[int]:
         return [domain.read_uj() for domain in self._domains]
 
-    def _since(self, start_uj: list[int]) -> list[float]:
+    def _energy_since(self, start_uj: list[int]) -> list[float]:
         """Return the joules of each domain since its last reading."""
         if not start_uj:
             raise ValueError("the first reading failed")
-        ends = zip(self._domains, start_uj, self._read(), strict=True)
+        ends = zip(self._domains, start_uj, self._read_counters(), strict=True)
         return [domain.difference_j(start, end) for domain, start, end in ends]
 
 
-def _set_back(spent_j: list[float], time_s: float) -> bool:
+def _was_reset(spent_j: list[float], time_s: float) -> bool:
     """Whether a counter shows more than any package can use; not checked below one second."""
     return max(spent_j) > HIGHEST_POWER_W * max(1.0, time_s)
 
@@ -128,23 +128,23 @@ def find_domains(root: Path) -> list[Domain]:
     """
     domains: list[Domain] = []
     for package in sorted(root.glob("intel-rapl:*")):
-        if re.fullmatch(r"intel-rapl:\d+", package.name) and _name(package).startswith("package"):
-            domains.append(_domain(package))
+        if re.fullmatch(r"intel-rapl:\d+", package.name) and _domain_name(package).startswith("package"):
+            domains.append(_open_domain(package))
             parts = sorted(root.glob(f"{package.name}:*")) or sorted(package.glob(f"{package.name}:*"))
-            domains.extend(_domain(part) for part in parts if _name(part) == "dram")
+            domains.extend(_open_domain(part) for part in parts if _domain_name(part) == "dram")
     if not domains:
         raise MeterUnavailable(f"no RAPL package under {root}")
     return domains
 
 
-def _name(domain: Path) -> str:
+def _domain_name(domain: Path) -> str:
     try:
         return (domain / "name").read_text().strip()
     except OSError:
         return ""
 
 
-def _domain(folder: Path) -> Domain:
+def _open_domain(folder: Path) -> Domain:
     try:
         return Domain(folder / "energy_uj", int((folder / "max_energy_range_uj").read_text()))
     except (OSError, ValueError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
-from dlbench.worker.meters.power_trace import Trace
+from dlbench.worker.meters.power_trace import PowerTrace
 
 #: Minimum number of counter ticks in a window.
 FEWEST_TICKS = 20
@@ -24,7 +24,7 @@ class Reading:
     module_j: float | None = None
     idle_power_w: float | None = None
     note: str | None = None
-    trace: Trace = field(default_factory=Trace)
+    trace: PowerTrace = field(default_factory=PowerTrace)
     warnings: tuple[str, ...] = ()
 
 
@@ -54,7 +54,7 @@ def checked_positive(reading: Reading) -> Reading:
     return without_energy(reading, sentence)
 
 
-def positive(power_w: float | None) -> float | None:
+def positive_or_none(power_w: float | None) -> float | None:
     """Return `power_w` [W], or None if it is not above zero."""
     return power_w if power_w is not None and power_w > 0 else None
 

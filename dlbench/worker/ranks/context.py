@@ -1,9 +1,10 @@
 """Rank of this process among those that measure one case together.
 
-Found in the environment, in this order (`detect`): explicit RANK and WORLD_SIZE (torchrun, `dlbench.launch.spawn`);
-Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SLURM_PROCID, only if SLURM_NTASKS equals
-the required number of ranks: under mpirun inside a job it is that of the daemon. A number of ranks different from that
-of the case is an error: with the wrong `srun --mpi` every rank silently believes that it is 0 of 1.
+Found in the environment, in this order (`detect_rank`): explicit RANK and WORLD_SIZE (torchrun,
+`dlbench.launch.spawn`); Open MPI's OMPI_COMM_WORLD_*; PMIX_RANK or PMI_RANK (MPICH, Intel MPI, PMIx); SLURM_PROCID,
+only if SLURM_NTASKS equals the required number of ranks: under mpirun inside a job it is that of the daemon. A number
+of ranks different from that of the case is an error: with the wrong `srun --mpi` every rank silently believes that it
+is 0 of 1.
 
 What all processes must agree on goes through `RankContext.broadcast`, and what rank 0 must know of all of them through
 `RankContext.all_gather`; `dlbench.worker.ranks.process_group` gives a context its group.
@@ -20,7 +21,7 @@ from dlbench.errors import BadInput
 T = TypeVar("T")
 
 
-class Group(Protocol):
+class CommunicationGroup(Protocol):
     """Communication interface of a `RankContext`."""
 
     backend: str
@@ -42,7 +43,7 @@ class RankContext:
     rank: int = 0
     local_rank: int = 0
     world_size: int = 1
-    group: Group | None = field(default=None, compare=False)
+    group: CommunicationGroup | None = field(default=None, compare=False)
 
     def broadcast(self, value: T) -> T:
         """Return the `value` of rank 0 on every rank. All ranks must call it at the same step."""
@@ -72,7 +73,7 @@ class DetectedRank:
     source: str  # source variable, or "none"
 
 
-def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
+def detect_rank(environ: Mapping[str, str], asked: int) -> DetectedRank:
     """Detect the rank of this process from the environment.
 
     Args:
@@ -81,7 +82,9 @@ def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
     Raises:
         BadInput: the environment has another number of ranks, or none for a case of several ranks.
     """
-    found = _rank_from_environment(environ) or _open_mpi(environ) or _pmi(environ) or _slurm(environ, asked)
+    found = (
+        _rank_from_environment(environ) or _open_mpi_rank(environ) or _pmi_rank(environ) or _slurm_rank(environ, asked)
+    )
     if found is None:
         found = DetectedRank(0, 0, 1, 1, "none")
     if found.world_size == asked and 0 <= found.rank < asked:
@@ -95,58 +98,58 @@ def detect(environ: Mapping[str, str], asked: int) -> DetectedRank:
 
 
 def _rank_from_environment(environ: Mapping[str, str]) -> DetectedRank | None:
-    rank, size = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
+    rank, size = _environment_number(environ, "RANK"), _environment_number(environ, "WORLD_SIZE")
     if rank is None or size is None:
         return None
-    local, local_size = _number(environ, "LOCAL_RANK"), _number(environ, "LOCAL_WORLD_SIZE")
+    local, local_size = _environment_number(environ, "LOCAL_RANK"), _environment_number(environ, "LOCAL_WORLD_SIZE")
     return DetectedRank(rank, rank if local is None else local, size, local_size, "RANK and WORLD_SIZE")
 
 
-def _open_mpi(environ: Mapping[str, str]) -> DetectedRank | None:
-    return _family(environ, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_")
+def _open_mpi_rank(environ: Mapping[str, str]) -> DetectedRank | None:
+    return _rank_from_names(environ, "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_")
 
 
-def _family(environ: Mapping[str, str], rank_name: str, size_name: str, local: str) -> DetectedRank | None:
-    rank, size = _number(environ, rank_name), _number(environ, size_name)
+def _rank_from_names(environ: Mapping[str, str], rank_name: str, size_name: str, local: str) -> DetectedRank | None:
+    rank, size = _environment_number(environ, rank_name), _environment_number(environ, size_name)
     if rank is None or size is None:
         return None
-    local_rank, local_size = _number(environ, f"{local}RANK"), _number(environ, f"{local}SIZE")
+    local_rank, local_size = _environment_number(environ, f"{local}RANK"), _environment_number(environ, f"{local}SIZE")
     return DetectedRank(rank, rank if local_rank is None else local_rank, size, local_size, rank_name)
 
 
-def _pmi(environ: Mapping[str, str]) -> DetectedRank | None:
+def _pmi_rank(environ: Mapping[str, str]) -> DetectedRank | None:
     for name in ("PMIX_RANK", "PMI_RANK"):
-        rank = _number(environ, name)
+        rank = _environment_number(environ, name)
         # PMIx has no variable for the number of ranks; under srun the step has one.
-        size = _first(environ, "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+        size = _first_number(environ, "PMI_SIZE", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
         if rank is not None and size is not None:
-            local = _first(environ, "MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
-            local_size = _first(environ, "MPI_LOCALNRANKS", "PALS_LOCAL_SIZE")
+            local = _first_number(environ, "MPI_LOCALRANKID", "PALS_LOCAL_RANKID", "SLURM_LOCALID")
+            local_size = _first_number(environ, "MPI_LOCALNRANKS", "PALS_LOCAL_SIZE")
             return DetectedRank(
-                rank, rank if local is None else local, size, local_size or _tasks_here(environ, size), name
+                rank, rank if local is None else local, size, local_size or _tasks_per_node(environ, size), name
             )
     return None
 
 
-def _slurm(environ: Mapping[str, str], asked: int) -> DetectedRank | None:
-    rank, size = _number(environ, "SLURM_PROCID"), _number(environ, "SLURM_NTASKS")
+def _slurm_rank(environ: Mapping[str, str], asked: int) -> DetectedRank | None:
+    rank, size = _environment_number(environ, "SLURM_PROCID"), _environment_number(environ, "SLURM_NTASKS")
     if rank is None or size != asked:
         return None
-    local = _number(environ, "SLURM_LOCALID")
-    return DetectedRank(rank, rank if local is None else local, size, _tasks_here(environ, size), "SLURM_PROCID")
+    local = _environment_number(environ, "SLURM_LOCALID")
+    return DetectedRank(rank, rank if local is None else local, size, _tasks_per_node(environ, size), "SLURM_PROCID")
 
 
-def _tasks_here(environ: Mapping[str, str], size: int) -> int | None:
+def _tasks_per_node(environ: Mapping[str, str], size: int) -> int | None:
     """Parse tasks per node from "4" or "4(x2)"; None if unknown."""
     text = environ.get("SLURM_STEP_TASKS_PER_NODE") or environ.get("SLURM_NTASKS_PER_NODE") or ""
     first = text.partition("(")[0].partition(",")[0]
     return min(size, int(first)) if first.isdigit() else None
 
 
-def _first(environ: Mapping[str, str], *names: str) -> int | None:
-    return next((n for n in (_number(environ, name) for name in names) if n is not None), None)
+def _first_number(environ: Mapping[str, str], *names: str) -> int | None:
+    return next((n for n in (_environment_number(environ, name) for name in names) if n is not None), None)
 
 
-def _number(environ: Mapping[str, str], name: str) -> int | None:
+def _environment_number(environ: Mapping[str, str], name: str) -> int | None:
     text = environ.get(name, "")
     return int(text) if text.isdigit() else None

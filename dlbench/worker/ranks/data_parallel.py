@@ -11,10 +11,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dlbench.suites.case import Case
 
-_HOOKS: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
+_COMM_HOOKS: dict[str, Any] = {"fp16": default_hooks.fp16_compress_hook, "bf16": default_hooks.bf16_compress_hook}
 
 
-def wrap(module: nn.Module, case: Case, device: torch.device) -> nn.Module:
+def wrap_in_ddp(module: nn.Module, case: Case, device: torch.device) -> nn.Module:
     """Wrap the module in DistributedDataParallel with the settings of the case."""
     wrapped = DistributedDataParallel(
         module,
@@ -24,5 +24,5 @@ def wrap(module: nn.Module, case: Case, device: torch.device) -> nn.Module:
         static_graph=case.static_graph == "on",
     )
     if case.comm_hook != "none":
-        wrapped.register_comm_hook(None, _HOOKS[case.comm_hook])
+        wrapped.register_comm_hook(None, _COMM_HOOKS[case.comm_hook])
     return wrapped

@@ -12,7 +12,7 @@ from dlbench.worker.progress import enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext
 
 #: Relative slowness against the median rank above which a rank is reported.
-STRAGGLER = 0.05
+STRAGGLER_SHARE = 0.05
 
 
 def merge_rank_outcomes(outcome: Outcome, context: RankContext, found: DetectedRank) -> Outcome:
@@ -30,22 +30,22 @@ def merge_rank_outcomes(outcome: Outcome, context: RankContext, found: DetectedR
     system = dataclasses.replace(system, details=system.details | {"binding": details})
     ranks: list[tuple[System, Measurement]] = context.all_gather((system, own))
     first = ranks[0][1]
-    work = {n: getattr(first, n) for n in WORK}
+    work = {n: getattr(first, n) for n in WORK_FIELDS}
     ranks = [(s, dataclasses.replace(m, **work)) for s, m in ranks]
-    warnings = (*first.warnings, *stragglers(ranks))
+    warnings = (*first.warnings, *straggler_warnings(ranks))
     ranks[0] = (ranks[0][0], dataclasses.replace(ranks[0][1], warnings=warnings))
     return Outcome(outcome.status if context.rank == 0 else "ok", outcome.error, tuple(ranks))
 
 
 #: Counted only by rank 0: equal on all ranks.
-WORK = (
+WORK_FIELDS = (
     *("forward_macs", "forward_flop", "backward_flop", "executed_flop", "flop_partial", "flop_varies"),
     *("pytorch_forward_flop", "pytorch_backward_flop"),
 )
 
 
-def stragglers(ranks: list[tuple[System, Measurement]]) -> tuple[str, ...]:
-    """Return warnings about ranks whose own work is slower than that of the median rank by more than `STRAGGLER`.
+def straggler_warnings(ranks: list[tuple[System, Measurement]]) -> tuple[str, ...]:
+    """Return warnings about ranks whose own work is slower than that of the median rank by more than `STRAGGLER_SHARE`.
 
     Uses steps without synchronisation if available: with it all ranks take as long as the slowest.
     """
@@ -57,7 +57,7 @@ def stragglers(ranks: list[tuple[System, Measurement]]) -> tuple[str, ...]:
     warnings = []
     for i, (system, found) in enumerate(ranks):
         others = statistics.median(medians[:i] + medians[i + 1 :])
-        if medians[i] > (1 + STRAGGLER) * others:
+        if medians[i] > (1 + STRAGGLER_SHARE) * others:
             late = medians[i] / others - 1
             warnings.append(
                 f"straggler: rank {found.rank} on {system.hostname} takes {late:.0%} longer than the others for its "

@@ -19,15 +19,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dlbench.affinity import allowed_cores, set_by_torchrun
+from dlbench.affinity import allowed_cores, threads_set_by_torchrun
 from dlbench.errors import BadInput, DlbenchError
 from dlbench.exit_codes import NOT_DONE, OK
 from dlbench.results.records import DONE_STATUSES, Outcome
 from dlbench.suites.case import Case
 from dlbench.worker.progress import current_phase, enter_phase
 from dlbench.worker.ranks.context import DetectedRank, RankContext
-from dlbench.worker.ranks.rank_status import RankStatus, die_with_launcher, leave_at_once
-from dlbench.worker.ranks.rendezvous import meet
+from dlbench.worker.ranks.rank_status import RankStatus, die_with_launcher, exit_at_once
+from dlbench.worker.ranks.rendezvous import connect_ranks
 
 
 class TorchGroup:
@@ -58,10 +58,10 @@ class TorchGroup:
 
 
 #: Measures a case in the context of a rank; returns an outcome with the part of this rank.
-Work = Callable[[Case, RankContext], Outcome]
+RankWork = Callable[[Case, RankContext], Outcome]
 
 
-def serve(case: Case, attempt: Path, found: DetectedRank, work: Work) -> int:
+def run_rank(case: Case, attempt: Path, found: DetectedRank, work: RankWork) -> int:
     """Run one rank that does `work`, from start to end; return the exit status."""
     die_with_launcher()
     rank_status = RankStatus(attempt, found.rank)
@@ -70,7 +70,7 @@ def serve(case: Case, attempt: Path, found: DetectedRank, work: Work) -> int:
 
     try:
         enter_phase("rendezvous")
-        context = join(case, found, attempt.name)
+        context = join_group(case, found, attempt.name)
         outcome = work(case, context)
         rank_status.ended(outcome.status, None)
         context.barrier()
@@ -81,7 +81,7 @@ def serve(case: Case, attempt: Path, found: DetectedRank, work: Work) -> int:
         status, text = classify(error)
         rank_status.ended(status, text)
         print(f"rank {found.rank}: {status} in phase {current_phase()}: {text}", file=sys.stderr, flush=True)
-        leave_at_once(NOT_DONE)
+        exit_at_once(NOT_DONE)
     return OK if outcome.status in DONE_STATUSES else NOT_DONE
 
 
@@ -102,7 +102,7 @@ def backend_of(case: Case) -> str:
     return backend
 
 
-def join(case: Case, found: DetectedRank, token: str) -> RankContext:
+def join_group(case: Case, found: DetectedRank, token: str) -> RankContext:
     """Join the group as this rank: select the device and divide the threads.
 
     Raises:
@@ -114,7 +114,7 @@ def join(case: Case, found: DetectedRank, token: str) -> RankContext:
     alone = RankContext(found.rank, found.local_rank, found.world_size)
     backend = backend_of(case)
     os.environ["DLBENCH_TOKEN"] = token
-    store, master = meet(found, token, os.environ, case.protocol.timeout_s)
+    store, master = connect_ranks(found, token, os.environ, case.protocol.timeout_s)
     set_interfaces(master, found)
     if backend == "nccl":
         prepare_debug(token)
@@ -150,7 +150,7 @@ def share_threads(context: RankContext) -> int:
     sharing = sum(bool(c & cores) for c in here)
     # The outermost value of an OpenMP list for nested parallel regions.
     asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
-    given = asked.isdigit() and int(asked) > 0 and not set_by_torchrun(os.environ)
+    given = asked.isdigit() and int(asked) > 0 and not threads_set_by_torchrun(os.environ)
     threads = int(asked) if given else max(1, len(cores) // sharing)
     torch.set_num_threads(threads)
     return threads

@@ -44,7 +44,7 @@ class RankStatus:
         self.folder = attempt / "ranks"
         self._said = False
         self.folder.mkdir(exist_ok=True)
-        self._write("pid", {"host": socket.gethostname(), "pid": os.getpid()})
+        self._write_file("pid", {"host": socket.gethostname(), "pid": os.getpid()})
         if rank > 0:
             # Launchers mix the output of ranks; each rank needs its own stderr.
             file = os.open(self.folder / f"{rank}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -59,9 +59,9 @@ class RankStatus:
         lost = status == "crashed" and bool(LOST_PEER.search(error or ""))
         values = {"status": status, "error": error, "phase": current_phase(), "lost_peer": lost, "at_s": time.time()}
         with contextlib.suppress(OSError):
-            self._write("end", values | {"host": socket.gethostname()})
+            self._write_file("end", values | {"host": socket.gethostname()})
 
-    def _write(self, kind: str, values: Mapping[str, object]) -> None:
+    def _write_file(self, kind: str, values: Mapping[str, object]) -> None:
         write_atomically(self.folder / f"{self.rank}.{kind}.json", json.dumps(values))
 
     def watch_signals(self) -> None:
@@ -77,7 +77,7 @@ class RankStatus:
             signal.signal(number, lambda number, frame: None)
         main = threading.main_thread().ident
 
-        def wait() -> None:
+        def wait_for_signal() -> None:
             number = os.read(reading, 1)[0]
             context = _current_line(main)
             self.ended(
@@ -85,7 +85,7 @@ class RankStatus:
             )
             os._exit(NOT_DONE)
 
-        threading.Thread(target=wait, daemon=True, name="signals").start()
+        threading.Thread(target=wait_for_signal, daemon=True, name="signals").start()
 
 
 def _current_line(thread: int | None) -> str:
@@ -105,7 +105,7 @@ def die_with_launcher() -> None:
         os._exit(NOT_DONE)
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Exit this process after its results are written.
 
     Code of the network cannot delay it or change the exit status: no endless thread, exit handler or library teardown.
@@ -124,7 +124,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def leave_at_once(code: int) -> NoReturn:
+def exit_at_once(code: int) -> NoReturn:
     """Exit this process without teardown of process groups, which may wait for dead ranks."""
     with contextlib.suppress(Exception):
         sys.stdout.flush()

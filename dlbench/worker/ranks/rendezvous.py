@@ -20,13 +20,13 @@ from typing import Any
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from dlbench.errors import BadInput
-from dlbench.ports import ports_of
+from dlbench.ports import parse_ports
 from dlbench.worker.ranks.context import DetectedRank
 
 #: Default time that a rank waits for the others [s]; DLBENCH_RENDEZVOUS_S overrides it.
 RENDEZVOUS_S = 60.0
 #: Time after which a port without the right answer is skipped [s].
-_TRY_S = 2.0
+_TRY_TIMEOUT_S = 2.0
 _SIOCGIFADDR = 0x8915
 
 
@@ -34,7 +34,7 @@ class Unreachable(BadInput):
     """The ranks could not connect in time."""
 
 
-def meet(found: DetectedRank, token: str, environ: Mapping[str, str], limit_s: float) -> tuple[Store, str]:
+def connect_ranks(found: DetectedRank, token: str, environ: Mapping[str, str], limit_s: float) -> tuple[Store, str]:
     """Connect to the common store of all ranks; also return "address:port".
 
     Args:
@@ -46,28 +46,30 @@ def meet(found: DetectedRank, token: str, environ: Mapping[str, str], limit_s: f
     """
     limit_s = min(limit_s, float(environ.get("DLBENCH_RENDEZVOUS_S", RENDEZVOUS_S)))
     deadline = time.monotonic() + limit_s
-    address, ports, tcp = _address(found, environ, limit_s)
+    address, ports, tcp = _master_address(found, environ, limit_s)
     agent = environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     if tcp is None and found.rank == 0 and not agent:
-        tcp = _serve(found, address, ports, limit_s)
+        tcp = _open_store(found, address, ports, limit_s)
         tcp.set("dlbench", token)
     elif tcp is None:
-        tcp = _reach(found, address, ports, None if agent else token, deadline, limit_s)
+        tcp = _connect_to_master(found, address, ports, None if agent else token, deadline, limit_s)
     context = f"{address}:{tcp.port}"
     store = PrefixStore(f"dlbench/{token}", tcp)
     _wait_for_all(store, found, context, deadline, limit_s)
     return store, context
 
 
-def _address(found: DetectedRank, environ: Mapping[str, str], limit_s: float) -> tuple[str, list[int], TCPStore | None]:
+def _master_address(
+    found: DetectedRank, environ: Mapping[str, str], limit_s: float
+) -> tuple[str, list[int], TCPStore | None]:
     """Return the address of rank 0; under mpirun also the store, because rank 0 uses any free port there."""
     address = environ.get("DLBENCH_MASTER_ADDR") or environ.get("MASTER_ADDR")
-    ports = ports_of(environ.get("DLBENCH_MASTER_PORTS") or environ.get("MASTER_PORT", ""))
+    ports = parse_ports(environ.get("DLBENCH_MASTER_PORTS") or environ.get("MASTER_PORT", ""))
     if address and ports:
         return address, ports, None
     communicator = mpi_world()
     if communicator is not None:
-        return _by_mpi(communicator, found, address, ports, environ, limit_s)
+        return _address_by_mpi(communicator, found, address, ports, environ, limit_s)
     missing = "MASTER_PORT" if address else "MASTER_ADDR"
     if found.world_size == 1:
         return "127.0.0.1", [0], None
@@ -86,7 +88,7 @@ def mpi_world() -> Any | None:
     return MPI.COMM_WORLD
 
 
-def _by_mpi(
+def _address_by_mpi(
     world: Any, found: DetectedRank, address: str | None, ports: list[int], environ: Mapping[str, str], limit_s: float
 ) -> tuple[str, list[int], TCPStore | None]:
     if world.Get_size() != found.world_size:
@@ -98,9 +100,9 @@ def _by_mpi(
     names = world.allgather(socket.gethostname())
     if found.rank == 0:
         one_node = len(set(names)) == 1
-        host = address or address_of(environ.get("DLBENCH_INTERFACE")) or ("127.0.0.1" if one_node else names[0])
+        host = address or interface_address(environ.get("DLBENCH_INTERFACE")) or ("127.0.0.1" if one_node else names[0])
         try:
-            tcp = _serve(found, host, ports or [0], limit_s)
+            tcp = _open_store(found, host, ports or [0], limit_s)
             answer = (host, tcp.port)
         except Unreachable as error:
             world.bcast(str(error), root=0)
@@ -111,10 +113,10 @@ def _by_mpi(
     if tcp is not None:
         tcp.set("dlbench", os.environ.get("DLBENCH_TOKEN", ""))
         return answer[0], [answer[1]], tcp
-    return answer[0], [answer[1]], _connect(answer[0], answer[1], found, limit_s)
+    return answer[0], [answer[1]], _connect_store(answer[0], answer[1], found, limit_s)
 
 
-def address_of(interface: str | None) -> str | None:
+def interface_address(interface: str | None) -> str | None:
     """Return the IPv4 address of a network interface, such as ib0.
 
     Raises:
@@ -133,7 +135,7 @@ def address_of(interface: str | None) -> str | None:
             ) from None
 
 
-def _serve(found: DetectedRank, address: str, ports: list[int], limit_s: float) -> TCPStore:
+def _open_store(found: DetectedRank, address: str, ports: list[int], limit_s: float) -> TCPStore:
     for port in ports:
         try:
             return TCPStore(address, port, None, True, timedelta(seconds=limit_s), wait_for_workers=False)
@@ -146,41 +148,43 @@ def _serve(found: DetectedRank, address: str, ports: list[int], limit_s: float) 
     )
 
 
-def _reach(
+def _connect_to_master(
     found: DetectedRank, address: str, ports: list[int], token: str | None, deadline: float, limit_s: float
 ) -> TCPStore:
     """Connect to the store of rank 0, at the first port of the list with the right answer."""
     while time.monotonic() < deadline:
         for port in ports:
-            if not _answers(address, port):
+            if not _is_port_open(address, port):
                 continue
             try:
-                tcp = _connect(address, port, found, _TRY_S if len(ports) > 1 else deadline - time.monotonic())
+                tcp = _connect_store(
+                    address, port, found, _TRY_TIMEOUT_S if len(ports) > 1 else deadline - time.monotonic()
+                )
                 if token is None or tcp.get("dlbench").decode() == token:
                     tcp.set_timeout(timedelta(seconds=limit_s))
                     return tcp
             except (RuntimeError, Unreachable):
                 continue
         time.sleep(0.1)
-    raise _unreachable(found, address, ports, limit_s)
+    raise _unreachable_error(found, address, ports, limit_s)
 
 
-def _answers(address: str, port: int) -> bool:
+def _is_port_open(address: str, port: int) -> bool:
     try:
-        socket.create_connection((address, port), timeout=_TRY_S).close()
+        socket.create_connection((address, port), timeout=_TRY_TIMEOUT_S).close()
     except OSError:
         return False
     return True
 
 
-def _connect(address: str, port: int, found: DetectedRank, limit_s: float) -> TCPStore:
+def _connect_store(address: str, port: int, found: DetectedRank, limit_s: float) -> TCPStore:
     try:
         return TCPStore(address, port, None, False, timedelta(seconds=max(1.0, limit_s)))
     except RuntimeError:
-        raise _unreachable(found, address, [port], limit_s) from None
+        raise _unreachable_error(found, address, [port], limit_s) from None
 
 
-def _unreachable(found: DetectedRank, address: str, ports: list[int], limit_s: float) -> Unreachable:
+def _unreachable_error(found: DetectedRank, address: str, ports: list[int], limit_s: float) -> Unreachable:
     tried = ", ".join(map(str, ports))
     return Unreachable(
         f"rank {found.rank} of {found.world_size} on {socket.gethostname()} cannot reach rank 0 at {address}, port "

@@ -13,7 +13,7 @@ import torch
 
 INFINIBAND = Path("/sys/class/infiniband")
 
-_WAYS = (
+_TRANSPORT_NAMES = (
     ("P2P", "p2p"),
     ("SHM", "shared_memory"),
     ("NET/IB", "infiniband"),
@@ -24,12 +24,12 @@ _WAYS = (
     ("NVLS", "nvlink"),
 )
 
-UNTOLD = (
+TRANSPORT_UNKNOWN = (
     "transport_unknown: NCCL_DEBUG was already set, so the log with NCCL's transport could not be read; unset "
     "NCCL_DEBUG."
 )
 
-_VIA = re.compile(r"via (P2P|SHM|NET/[A-Za-z]+|COLLNET|NVLS)")
+_VIA_PATTERN = re.compile(r"via (P2P|SHM|NET/[A-Za-z]+|COLLNET|NVLS)")
 
 
 @dataclass(frozen=True)
@@ -60,21 +60,23 @@ def find_transport(backend: str, device: torch.device, world_size: int, one_node
         interface = os.environ.get("GLOO_SOCKET_IFNAME") if backend == "gloo" else None
         used = "sockets" if backend == "gloo" else None
         return Transport(used, links={"interface": interface} if interface else None)
-    links = {"nvlink_active": nvlinks(device), "infiniband": infiniband_devices()}
-    if world_size > 1 and not _own_log().name:
-        return Transport(None, (), links, UNTOLD)
-    return slowest_in_use(nccl_ways(_take_log()), links, world_size, one_node)
+    links = {"nvlink_active": count_nvlinks(device), "infiniband": infiniband_devices()}
+    if world_size > 1 and not _log_path().name:
+        return Transport(None, (), links, TRANSPORT_UNKNOWN)
+    return slowest_transport(nccl_transports(_read_and_remove_log()), links, world_size, one_node)
 
 
-def nccl_ways(log: str) -> tuple[str, ...]:
+def nccl_transports(log: str) -> tuple[str, ...]:
     """Parse the transports from an NCCL log, such as ("p2p", "infiniband"), each once."""
-    found = {way for match in _VIA.finditer(log) for sign, way in _WAYS if match.group(1).startswith(sign)}
+    found = {
+        way for match in _VIA_PATTERN.finditer(log) for sign, way in _TRANSPORT_NAMES if match.group(1).startswith(sign)
+    }
     if re.search(r"NVLS (comm|Creating|multicast support is available)", log):
         found.add("nvlink")
     return tuple(sorted(found))
 
 
-def slowest_in_use(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_node: bool) -> Transport:
+def slowest_transport(ways: tuple[str, ...], links: dict[str, Any], world_size: int, one_node: bool) -> Transport:
     """Return the slowest transport in use, with a warning if a faster one is available."""
     if world_size == 1 or not ways:
         return Transport(None, ways, links)
@@ -107,7 +109,7 @@ def infiniband_devices() -> list[str]:
         return []
 
 
-def nvlinks(device: torch.device) -> int | None:
+def count_nvlinks(device: torch.device) -> int | None:
     """Count the active NVLinks of this rank's GPU, by NVML; None if unknown."""
     import pynvml
 
@@ -126,14 +128,14 @@ def nvlinks(device: torch.device) -> int | None:
         return None
 
 
-def _own_log() -> Path:
+def _log_path() -> Path:
     """Return the log that `prepare_debug` enabled; an empty path if the user enabled another."""
     path = Path(os.environ.get("NCCL_DEBUG_FILE", ""))
     return path if path.name.startswith("dlbench-nccl-") else Path()
 
 
-def _take_log() -> str:
-    path = _own_log()
+def _read_and_remove_log() -> str:
+    path = _log_path()
     try:
         text = path.read_text(errors="replace")
         path.unlink()

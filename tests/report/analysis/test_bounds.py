@@ -12,7 +12,7 @@ import pytest
 from dlbench.report.analysis import bounds
 from dlbench.report.analysis.bounds import FLOP, MEMORY, NetworkBound, Roof, time_bound
 from dlbench.report.chapters import bounds_tables
-from dlbench.results.bounds_records import Ceiling, CeilingRun, LayerTime, ProfileRun, Where
+from dlbench.results.bounds_records import Ceiling, CeilingRun, DeviceIdentity, LayerTime, ProfileRun
 from dlbench.results.bounds_schema import ceilings_frame, layers_frame, read_ceilings, write_ceilings
 from dlbench.results.parts import SkippedPart
 from dlbench.suites.case import Case
@@ -20,8 +20,10 @@ from dlbench.table import FORMATS, render
 
 #: 100 FLOP/s and 10 B/s: ten FLOP per byte is the ridge.
 ROOF = Roof("fp32", 100.0, 10.0, "measured", "measured")
-HERE = Where("0123456789ab", "cpu", hostname="here", cpu_model="A CPU", torch_version="2.15.0", torch_threads=2)
-H200 = Where("fedcba987654", "cuda", "NVIDIA H200", torch_version="2.15.0", torch_threads=16)
+HERE = DeviceIdentity(
+    "0123456789ab", "cpu", hostname="here", cpu_model="A CPU", torch_version="2.15.0", torch_threads=2
+)
+H200 = DeviceIdentity("fedcba987654", "cuda", "NVIDIA H200", torch_version="2.15.0", torch_threads=16)
 
 
 def ceilings(where=HERE, run_id="a"):
@@ -138,7 +140,7 @@ def test_another_system_has_another_roof(change):
 def test_a_gpu_without_ceilings_has_its_datasheet():
     roof = bounds.find_roof(None, H200, "amp_bf16")
     assert roof == Roof("amp_bf16", 989e12, 4.8e12, "datasheet", "datasheet")
-    assert "989 TFLOP/s (datasheet)" in roof.words()
+    assert "989 TFLOP/s (datasheet)" in roof.describe()
 
 
 def test_what_was_not_measured_on_a_gpu_comes_from_the_datasheet():
@@ -149,7 +151,7 @@ def test_what_was_not_measured_on_a_gpu_comes_from_the_datasheet():
 def test_no_ceilings_in_the_store_is_no_error_and_says_what_to_do(tmp_path):
     found = read_ceilings(tmp_path)
     assert found.empty
-    assert "run `dlbench ceilings` to measure it" in bounds.find_roof(found, HERE, "fp32").words()
+    assert "run `dlbench ceilings` to measure it" in bounds.find_roof(found, HERE, "fp32").describe()
 
 
 def test_a_corrupt_part_is_named_and_passed_over(tmp_path):
@@ -210,7 +212,7 @@ def profile(**change):
 
 def test_coverage_and_the_cost_of_hooks_by_hand():
     run = profile()
-    assert bounds.coverage(run) == pytest.approx((1 + 3 + 2 + 4 + 1) / 13)
+    assert bounds.layers_time_share(run) == pytest.approx((1 + 3 + 2 + 4 + 1) / 13)
     assert bounds.hook_overhead(run) == pytest.approx(6.5 / 5 - 1)
     table = bounds_tables.profile_table(run, ROOF)
     assert any("Layers take 85 %" in note for note in table.notes)
@@ -248,7 +250,7 @@ def test_a_profile_of_nothing_but_zeros_says_so_and_invents_nothing():
     table = bounds_tables.profile_table(run, Roof("fp32"))
     assert table.records()[0]["lost_s"] is None
     assert any("unknown" in note for note in table.notes)
-    assert bounds.coverage(run) is None
+    assert bounds.layers_time_share(run) is None
 
 
 def test_frames_have_numbers_even_where_all_are_missing():

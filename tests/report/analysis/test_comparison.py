@@ -6,8 +6,8 @@ import pytest
 from dlbench.errors import BadInput, UnknownName
 from dlbench.report.analysis import comparison
 from dlbench.report.analysis.comparison import compare_sides, compare_stores, regressions, why_undecided
-from dlbench.report.analysis.matching import Rules
-from dlbench.report.listings.comparison import summary, tables
+from dlbench.report.analysis.comparison_matching import ComparisonRules
+from dlbench.report.listings.comparison import comparison_tables, summary_line
 from dlbench.results import store
 from dlbench.results.schema import to_table
 from dlbench.suites.case import Case, Protocol
@@ -39,12 +39,12 @@ OTHER = Case("alexnet", batch_size=8)
 
 
 def lines_of(base, target, **rules):
-    return compare_stores(rows(*base), rows(*target), Rules(**rules)).lines
+    return compare_stores(rows(*base), rows(*target), ComparisonRules(**rules)).lines
 
 
 def note_of(found):
     """The last cell of the first case."""
-    return tables(found)[1].rows[0][-1]
+    return comparison_tables(found)[1].rows[0][-1]
 
 
 def test_repeats_are_processes_of_one_case_and_the_ratio_is_that_of_target_over_base():
@@ -67,7 +67,7 @@ def test_faster_same_and_slower_are_told_apart_and_counted():
         "alexnet": "same",
         "vgg16": "slower",
     }
-    assert summary(found) == "3 compared: 1 slower, 1 faster, 1 same, 0 not decided"
+    assert summary_line(found) == "3 compared: 1 slower, 1 faster, 1 same, 0 not decided"
 
 
 def test_verdicts_are_corrected_for_the_number_of_comparisons():
@@ -157,7 +157,7 @@ def test_two_precisions_within_one_side_are_not_mixed_even_when_they_may_differ(
     with pytest.raises(BadInput, match=r"precision is .* within BASE; choose with --base-where precision="):
         lines_of(base, target, ignore=frozenset({"precision"}))
     found = compare_stores(
-        rows(*base), rows(*target), Rules(ignore=frozenset({"precision"})), base_where=["precision=amp_bf16"]
+        rows(*base), rows(*target), ComparisonRules(ignore=frozenset({"precision"})), base_where=["precision=amp_bf16"]
     )
     assert [line.setting["precision"] for line in found.lines] == ["amp_bf16 → fp32"]
 
@@ -193,7 +193,7 @@ def test_few_processes_give_no_interval_and_no_verdict(count):
 
 def test_a_spread_that_the_user_states_gives_an_interval_and_says_so():
     base, target = rows(processes(CASE)), rows(processes(CASE, 1.5, 1, side="b"))
-    found = compare_stores(base, target, Rules(between_processes=0.01))
+    found = compare_stores(base, target, ComparisonRules(between_processes=0.01))
     assert found.lines[0].verdict == "slower"
     assert "given by the user" in note_of(found)
 
@@ -215,13 +215,13 @@ def test_times_that_cannot_be_are_flagged_and_never_counted(steps):
 def test_a_failed_case_says_why_and_is_a_regression_where_base_has_it():
     broken = processes(CASE, count=1, side="b", status="oom")
     found = compare_stores(
-        rows(processes(CASE), processes(OTHER)), rows(broken, processes(OTHER, side="b")), Rules(margin=0.05)
+        rows(processes(CASE), processes(OTHER)), rows(broken, processes(OTHER, side="b")), ComparisonRules(margin=0.05)
     )
     line = next(line for line in found.lines if line.setting["model"] == "lenet5")
     assert line.verdict == "failed"
     assert "oom: out of memory" in line.note
     assert regressions(found, 5.0) == [line]
-    assert summary(found) == "1 compared: 0 slower, 0 faster, 1 same, 0 not decided; 1 not compared: 1 failed"
+    assert summary_line(found) == "1 compared: 0 slower, 0 faster, 1 same, 0 not decided; 1 not compared: 1 failed"
 
 
 def test_repeats_that_crash_in_target_alone_are_a_regression_although_the_others_are_as_fast():
@@ -256,7 +256,7 @@ def test_what_was_preempted_or_had_no_meter_is_undecided_and_no_regression():
     found = compare_stores(
         rows(processes(on_gpu, system=fake.GPU)),
         rows(processes(on_gpu, system=fake.GPU, side="b", **blind)),
-        Rules(metric="energy_per_image"),
+        ComparisonRules(metric="energy_per_image"),
     )
     assert regressions(found, 5.0) == []
     assert why_undecided(found.lines[0], 5.0) == "TARGET: no energy was measured (the meter was lost)"
@@ -303,7 +303,7 @@ def test_what_differs_between_the_systems_is_listed_and_nothing_else():
         ("kernel", "5.14.0-570.el9.x86_64", "6.1"),
         ("torch", "2.15.0+cpu", "2.16.0+cpu"),
     ]
-    shown = render_all(tables(found), "text")
+    shown = render_all(comparison_tables(found), "text")
     assert shown.index("2.16.0+cpu") < shown.index("Verdict")
 
 
@@ -345,7 +345,9 @@ def test_energies_of_different_meters_are_refused_when_measured_in_turns_too():
         for half, suite, source in ((0, "x-a", "nvml_counter"), (1, "x-b", "rapl"))
     ]  # fmt: skip
     found = {
-        metric: compare_sides(rows(made), ("x-a", "x-b"), [(on_gpu, on_gpu)], 4, Rules(metric=metric)).lines[0]
+        metric: compare_sides(rows(made), ("x-a", "x-b"), [(on_gpu, on_gpu)], 4, ComparisonRules(metric=metric)).lines[
+            0
+        ]
         for metric in ("energy_per_image", "step_time")
     }
     assert found["energy_per_image"].verdict == "refused"
@@ -422,7 +424,7 @@ def test_processes_without_any_spread_are_no_certainty():
 def test_what_holds_for_all_cases_is_said_once():
     base, target = ([processes(case, count=1, side=side) for case in (CASE, OTHER)] for side in "ab")
     found = compare_stores(rows(*base), rows(*target))
-    (_, table) = tables(found)
+    (_, table) = comparison_tables(found)
     assert [row[-1] for row in table.rows] == ["", ""]
     assert sum("1 against 1 processes are too few" in note for note in table.notes) == 1
 
@@ -430,25 +432,25 @@ def test_what_holds_for_all_cases_is_said_once():
 def test_every_format_has_the_ratio_and_json_the_differences_too():
     found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.05, side="b")))
     for form in FORMATS:
-        assert "1.05" in render_all(tables(found), form)
-    systems, compared = json.loads(render_all(tables(found), "json"))
+        assert "1.05" in render_all(comparison_tables(found), form)
+    systems, compared = json.loads(render_all(comparison_tables(found), "json"))
     assert systems["rows"] == []
     assert compared["rows"][0]["verdict"] == "slower"
-    assert compared["notes"][-1] == summary(found)
+    assert compared["notes"][-1] == summary_line(found)
 
 
 def test_columns_of_the_result_have_distinct_keys():
     found = compare_stores(rows(processes(CASE)), rows(processes(CASE, 1.05, side="b")))
-    keys = [column.key for column in tables(found)[1].columns]
+    keys = [column.key for column in comparison_tables(found)[1].columns]
     assert len(keys) == len(set(keys))
 
 
 @pytest.mark.parametrize("name", ["model", "mode"])
 def test_work_itself_may_not_differ(name):
     with pytest.raises(BadInput, match="different work"):
-        Rules(ignore=frozenset({name}))
+        ComparisonRules(ignore=frozenset({name}))
     with pytest.raises(UnknownName, match="did you mean 'precision'"):
-        Rules(ignore=frozenset({"precison"}))
+        ComparisonRules(ignore=frozenset({"precison"}))
 
 
 def test_parts_from_before_the_label_existed_are_read(tmp_path):

@@ -8,14 +8,14 @@ import random
 import pytest
 
 from dlbench.errors import InvalidMeasurement
+from dlbench.process_statistics import ProcessWindow, process_interval, student_quantile
 from dlbench.report.analysis.comparison_statistics import (
     DEFAULT_PAIRS,
     compare,
     compare_pairs,
-    correct,
+    correct_by_holm,
     holm,
 )
-from dlbench.reruns import Window, process_interval, student
 
 
 def process(median_s: float, rng: random.Random, steps: int = 60) -> list[float]:
@@ -44,8 +44,8 @@ def test_the_standard_error_of_independent_processes_is_that_of_the_interval_of_
     rng = random.Random(11)
     a, b = medians(3, 0.01, rng), medians(3, 0.01, rng)
     found = compare(a, b)
-    sides = [process_interval([Window(value) for (value,) in side]) for side in (a, b)]
-    errors = [math.log(side.high / side.low) / 2 / student(2, 0.95) for side in sides]
+    sides = [process_interval([ProcessWindow(value) for (value,) in side]) for side in (a, b)]
+    errors = [math.log(side.high / side.low) / 2 / student_quantile(2, 0.95) for side in sides]
     assert found.standard_error == pytest.approx(math.hypot(*errors))
 
 
@@ -195,7 +195,7 @@ def test_correction_keeps_false_findings_out_of_a_table_of_84_comparisons():
     for _ in range(40):
         table = [compare_pairs(medians(10, 0.01, rng), medians(10, 0.01, rng), margin=0.0) for _ in range(84)]
         uncorrected += any(c.verdict in ("faster", "slower") for c in table)
-        tables_with_a_false_finding += any(c.verdict in ("faster", "slower") for c in correct(table))
+        tables_with_a_false_finding += any(c.verdict in ("faster", "slower") for c in correct_by_holm(table))
     assert uncorrected >= 35
     assert tables_with_a_false_finding <= 6
 
@@ -204,7 +204,7 @@ def test_correction_keeps_a_clear_finding():
     rng = random.Random(11)
     table = [compare_pairs(medians(10, 0.005, rng), medians(10, 0.005, rng)) for _ in range(83)]
     table.append(compare_pairs(medians(10, 0.005, rng), medians(10, 0.005, rng, 1.05)))
-    corrected = correct(table)
+    corrected = correct_by_holm(table)
     assert corrected[-1].verdict == "slower"
     assert corrected[-1].adjusted_p_value == pytest.approx(84 * table[-1].p_value)
     assert (corrected[-1].low, corrected[-1].high) == (table[-1].low, table[-1].high)
@@ -236,25 +236,25 @@ def test_as_many_more_runs_as_it_says_decide_in_most_cases(function):
 def test_nothing_more_is_needed_where_a_verdict_has_fallen():
     rng = random.Random(8)
     found = compare(medians(5, 0.001, rng), medians(5, 0.001, rng, 1.2))
-    assert (found.verdict, found.more_runs, found.words) == ("slower", 0, "slower")
+    assert (found.verdict, found.more_runs, found.verdict_text) == ("slower", 0, "slower")
     same = compare(medians(9, 0.001, rng), medians(9, 0.001, rng))
-    assert same.words == "no difference beyond 1.0 %"
+    assert same.verdict_text == "no difference beyond 1.0 %"
 
 
 def test_one_process_on_a_side_needs_two_more():
     rng = random.Random(9)
     found = compare([process(0.01, rng)], [process(0.0101, rng)])
-    assert (found.more_runs, found.words) == (2, "not decided (needs 2 more runs)")
+    assert (found.more_runs, found.verdict_text) == (2, "not decided (needs 2 more runs)")
 
 
 def test_more_runs_are_needed_where_a_whole_table_is_corrected():
     rng = random.Random(10)
     found = compare(medians(4, 0.01, rng), medians(4, 0.01, rng, 1.01))
     assert found.verdict == "not decided"
-    together = correct([found] * 20)[0]
+    together = correct_by_holm([found] * 20)[0]
     assert together.more_runs >= found.more_runs
 
 
 def test_copies_without_spread_are_decided_by_no_number_of_runs():
     found = compare([[0.01]] * 4, [[0.01]] * 4)
-    assert (found.more_runs, found.words) == (None, "not decided")
+    assert (found.more_runs, found.verdict_text) == (None, "not decided")

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from dlbench.report.analysis import change_points
-from dlbench.report.analysis.history import history
-from dlbench.results.reduction import SETTING, SYSTEM_FACTS
+from dlbench.report.analysis.history import build_history
+from dlbench.results.aggregation import SETTING_AXES, SYSTEM_FACTS
 from dlbench.suites.case import Case
 
 #: From day to day.
@@ -16,7 +16,7 @@ NOISE = 0.01
 def points(logs, model="resnet50", begin="2026-01-01", **facts):
     """The days of one line as `reduction.days` gives them."""
     case = Case(model, device="cuda")
-    frame = pd.DataFrame({name: [getattr(case, name)] * len(logs) for name in SETTING})
+    frame = pd.DataFrame({name: [getattr(case, name)] * len(logs) for name in SETTING_AXES})
     known = dict.fromkeys(SYSTEM_FACTS) | {"system_driver_version": "580.1"} | facts
     return frame.assign(
         day=pd.date_range(begin, periods=len(logs), tz="UTC"), device_kind="NVIDIA H200", processes=3,
@@ -33,7 +33,7 @@ def test_quiet_histories_raise_no_more_alarms_than_stated():
     rng = np.random.default_rng(0)
     alarms = 0
     for _ in range(200):
-        found = history(pd.concat([points(quiet(rng), model) for model in ("resnet50", "vgg16", "alexnet")]))
+        found = build_history(pd.concat([points(quiet(rng), model) for model in ("resnet50", "vgg16", "alexnet")]))
         alarms += bool(found.changes())
     # 5 % of 200 draws are 10; more than 17 has a chance of 1 %.
     assert alarms <= 17
@@ -46,7 +46,7 @@ def test_shifts_of_3_percent_are_found_within_5_points_in_95_of_100_draws():
         at = int(rng.integers(15, 75))
         logs = quiet(rng)
         logs[at:] += np.log(1.03)
-        changes = history(points(logs)).changes()
+        changes = build_history(points(logs)).changes()
         found += any(abs(change.index - at) <= 5 and change.kind == "regression" for _, change in changes)
     assert found >= 190
 
@@ -58,7 +58,7 @@ def test_a_regression_is_annotated_by_what_changed_with_it():
     frame.loc[30:, "system_driver_version"] = "590.2"
     frame.loc[30:, "system_firmware"] = "BIOS 2"
     frame.loc[:29, "system_firmware"] = "BIOS 1"
-    ((line, change),) = history(frame).changes()
+    ((line, change),) = build_history(frame).changes()
     assert change.kind == "regression"
     assert change.size == pytest.approx(0.05, abs=0.01)
     assert change.facts == ("driver 580.1 -> 590.2", "firmware BIOS 1 -> BIOS 2")
@@ -70,14 +70,14 @@ def test_an_improvement_and_a_disturbance_are_told_from_a_regression():
     faster, disturbed = quiet(rng), quiet(rng)
     faster[40:] -= 0.05
     disturbed[40:48] += 0.08
-    assert [c.kind for _, c in history(points(faster)).changes()] == ["improvement"]
-    assert [c.kind for _, c in history(points(disturbed)).changes()] == ["temporary"]
+    assert [c.kind for _, c in build_history(points(faster)).changes()] == ["improvement"]
+    assert [c.kind for _, c in build_history(points(disturbed)).changes()] == ["temporary"]
 
 
 def test_instability_is_told_from_a_regression():
     logs = quiet(np.random.default_rng(4), 200)
     logs[100:] *= 5
-    kinds = [change.kind for _, change in history(points(logs)).changes()]
+    kinds = [change.kind for _, change in build_history(points(logs)).changes()]
     assert "unstable" in kinds
     assert "regression" not in kinds
 
@@ -85,7 +85,7 @@ def test_instability_is_told_from_a_regression():
 def test_single_spikes_are_no_changes():
     logs = quiet(np.random.default_rng(5))
     logs[[20, 50, 70]] += 0.3
-    assert not history(points(logs)).changes()
+    assert not build_history(points(logs)).changes()
 
 
 def test_correlated_noise_raises_few_alarms():
@@ -105,7 +105,7 @@ def test_gaps_days_without_a_clock_and_short_lines_are_named():
     logs[30:] += 0.05
     gaps = points(logs).drop(index=range(10, 25))
     unset = points(quiet(rng, 2), begin="1970-01-01")
-    found = history(pd.concat([gaps, unset, points(quiet(rng, 3), "vgg16")]))
+    found = build_history(pd.concat([gaps, unset, points(quiet(rng, 3), "vgg16")]))
     assert [change.kind for _, change in found.changes()] == ["regression"]
     assert found.notes[0].startswith("2 days are before 2012 or in the future")
     assert "1 of 2 cases have fewer than 8 days" in found.notes[1]
@@ -117,9 +117,9 @@ def test_a_changed_suite_is_an_annotation():
     frame = points(logs)
     frame.loc[30:, "suite_version"] = 2
     frame.loc[30:, "protocol"] = '{"min_time_s": 1}'
-    ((_, change),) = history(frame).changes()
+    ((_, change),) = build_history(frame).changes()
     assert change.facts == ("suite version 1 -> 2", "protocol changed")
 
 
 def test_equal_values_are_no_line_to_judge():
-    assert not history(points([0.0] * 60)).changes()
+    assert not build_history(points([0.0] * 60)).changes()

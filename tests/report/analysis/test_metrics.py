@@ -12,13 +12,13 @@ import pytest
 from dlbench import stats, units
 from dlbench.__main__ import main
 from dlbench.report import export
-from dlbench.report.analysis import case_warnings, derive
-from dlbench.report.analysis.content import read
+from dlbench.report.analysis import case_warnings, derived_metrics
+from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.chapters import tables
-from dlbench.report.chapters.tables_energy import energies
+from dlbench.report.chapters.tables_energy import energy_table
 from dlbench.report.figures import plots_time
-from dlbench.report.loading import samples
+from dlbench.report.loading import sample_statistics
 from dlbench.results.schema import SCHEMA, to_table
 from dlbench.suites.case import Case
 from tests.fakes import dispersion
@@ -26,7 +26,7 @@ from tests.fakes import records as fakes
 
 
 def tidy(*records):
-    return derive.tidy(to_table(list(records)).to_pandas())
+    return derived_metrics.attempts_from_rows(to_table(list(records)).to_pandas())
 
 
 def only(*records):
@@ -56,7 +56,10 @@ def test_every_metric_has_a_unit_and_a_description():
 def test_the_tidy_frame_holds_every_metric_and_nothing_undocumented():
     columns = set(tidy(training()).columns)
     assert set(METRICS) <= columns
-    assert columns - set(METRICS) - set(derive.IDENTITY) - set(derive.AXES) == {"samples", *samples.LIMITS}
+    assert columns - set(METRICS) - set(derived_metrics.IDENTITY_COLUMNS) - set(derived_metrics.AXES) == {
+        "samples",
+        *sample_statistics.LIMIT_COLUMNS,
+    }
 
 
 def test_throughput_is_the_global_batch_over_the_median_step():
@@ -101,15 +104,15 @@ def test_a_partial_count_is_named_wherever_its_figures_are(tmp_path):
     parted = fakes.record(Case("alexnet", device="cuda"), number=1, **warned)
     mean = fakes.record(Case("vgg16", device="cuda"), number=2, **varying)
     sound = fakes.record(Case("resnet50", device="cuda"), number=3)
-    content = read([fakes.fill(tmp_path / "store", [parted, mean, sound])])
-    warned = {row["model"]: row["warnings"] for row in tables.comparison(content.shown, {}).records()}
+    content = read_content([fakes.fill(tmp_path / "store", [parted, mean, sound])])
+    warned = {row["model"]: row["warnings"] for row in tables.comparison_table(content.shown, {}).records()}
     assert "partial FLOP" in warned["AlexNet"]
     assert "varying FLOP" in warned["VGG-16"]
     assert "FLOP" not in warned["ResNet-50"]
     rows = list(csv.DictReader(io.StringIO("".join(export.tidy_csv_parts(content.attempts)))))
     assert sorted(row["flop_partial"] for row in rows) == ["", "", "_fft_r2c"]
-    assert "1 of 3 with a partial FLOP count" in case_warnings.of_all(content.shown, with_energy=False)
-    assert "per flop" in " ".join(energies(content.shown, content.system_names).notes).lower()
+    assert "1 of 3 with a partial FLOP count" in case_warnings.summarize_warnings(content.shown, with_energy=False)
+    assert "per flop" in " ".join(energy_table(content.shown, content.system_names).notes).lower()
     assert "count is partial" in plots_time.flop_time(content.shown).caption
 
 
@@ -222,8 +225,8 @@ def test_the_energy_of_a_superchip_s_module_is_a_metric_of_its_own():
 @pytest.mark.parametrize("module_j", [None, 5000.0])
 def test_the_table_of_all_cases_has_the_module_where_there_is_one(tmp_path, module_j):
     record = fakes.record(Case("alexnet", device="cuda"), energy_module_j=module_j)
-    content = read([fakes.fill(tmp_path / "store", [record])])
-    table = tables.comparison(content.shown, content.system_names)
+    content = read_content([fakes.fill(tmp_path / "store", [record])])
+    table = tables.comparison_table(content.shown, content.system_names)
     assert ("module_energy_per_image" in [c.key for c in table.columns]) == (module_j is not None)
     assert not any("module" in note for note in table.notes)
 
@@ -233,14 +236,14 @@ def test_settings_that_were_measured_in_turns_are_told_apart(tmp_path):
         fakes.record(Case("lenet5", device="cuda"), number=i, label=f"{side} (seed 0): env.X={i}", suite=f"ab-{side}")
         for i, side in enumerate("ab")
     ]
-    content = read([fakes.fill(tmp_path / "store", made)])
-    rows = tables.comparison(content.shown, {}).records()
+    content = read_content([fakes.fill(tmp_path / "store", made)])
+    rows = tables.comparison_table(content.shown, {}).records()
     assert sorted(row["label"] for row in rows) == ["a (seed 0): env.X=0", "b (seed 0): env.X=1"]
 
 
 def test_of_busy_processes_the_worst_is_named():
     busy = pd.Series(["busy host 12 %, uneven steps", "", "busy host 50 %", "busy host 7 %"])
-    assert case_warnings._together(busy) == "busy host 50 %, uneven steps"
+    assert case_warnings._join_distinct(busy) == "busy host 50 %, uneven steps"
 
 
 def test_what_is_no_known_part_of_the_memory_is_no_workspace():
@@ -262,8 +265,8 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
     made = [
         fakes.record(Case(name, device="cuda"), number=i, **more) for i, (name, more) in enumerate(doubtful.items())
     ]
-    content = read([fakes.fill(tmp_path / "store", made)])
-    found = {row["model"]: row["warnings"] for row in tables.comparison(content.shown, {}).records()}
+    content = read_content([fakes.fill(tmp_path / "store", made)])
+    found = {row["model"]: row["warnings"] for row in tables.comparison_table(content.shown, {}).records()}
     assert found == {
         "VGG-16": "throttled, not warmed up",
         "GoogLeNet": "power limit",
@@ -273,14 +276,14 @@ def test_what_makes_a_case_doubtful_stands_beside_its_figure(tmp_path):
         "ResNet-50": "",
     }
     without = content.shown[content.shown["model"] == "resnet50"]
-    assert "warnings" not in [column.key for column in tables.comparison(without, {}).columns]
+    assert "warnings" not in [column.key for column in tables.comparison_table(without, {}).columns]
 
 
 def test_a_window_too_short_for_any_energy_leaves_none_to_doubt(tmp_path):
     none = {"energy_j": None, "energy_source": "none", "energy_scope": None}
     short = fakes.record(Case("alexnet", device="cuda"), warnings=("short_energy_window: 0.12 s is under 20.",), **none)
-    content = read([fakes.fill(tmp_path / "store", [short])])
-    assert "warnings" not in [column.key for column in tables.comparison(content.shown, {}).columns]
+    content = read_content([fakes.fill(tmp_path / "store", [short])])
+    assert "warnings" not in [column.key for column in tables.comparison_table(content.shown, {}).columns]
 
 
 def test_energy_per_image_is_power_over_sustained_throughput():
@@ -322,7 +325,7 @@ def test_ranks_that_the_store_lacks_are_named_beside_the_figure():
     whole = fakes.record(Case("alexnet", device="cuda", devices_per_node=2))
     found = only(dataclasses.replace(whole, ranks=whole.ranks[:1]))
     assert "missing_ranks: the store contains 1 of 2 ranks; the slowest rank may be missing." in found["warnings"]
-    assert "ranks missing" in case_warnings.per_case(pd.DataFrame([found]))[0]
+    assert "ranks missing" in case_warnings.warnings_per_process(pd.DataFrame([found]))[0]
     assert not [warning for warning in only(whole)["warnings"] if warning.startswith("missing_ranks")]
 
 
@@ -357,7 +360,7 @@ def test_dispersion_is_what_dlbench_stats_says():
     assert case["cv"] == pytest.approx(dispersion.coefficient_of_variation(steps))
     assert case["iqr"] == pytest.approx(stats.relative_iqr(steps))
     assert case["autocorrelation"] == pytest.approx(dispersion.autocorrelation(steps))
-    assert case["outliers"] == stats.outliers(steps)
+    assert case["outliers"] == stats.count_outliers(steps)
     assert math.isnan(only(training(step_s=(0.1,) * 30))["autocorrelation"])
 
 
@@ -389,14 +392,14 @@ def test_a_time_that_cannot_be_gives_no_statistics(bad):
 
 def test_the_interval_of_the_throughput_is_that_of_the_step_time():
     steps = fakes.noisy_steps(0.1, 300, seed=2)
-    case = derive.with_intervals(tidy(training(step_s=steps))).iloc[0]
+    case = derived_metrics.with_intervals(tidy(training(step_s=steps))).iloc[0]
     interval = stats.median_interval(steps, 0.95)
     assert case["step_time_low"] == interval.low
     assert case["throughput_low"] == pytest.approx(10 / interval.high)
     assert case["throughput_high"] == pytest.approx(10 / interval.low)
     assert case["step_time_half_width"] == pytest.approx(interval.relative_half_width)
     assert case["distance_to_bound_low"] == pytest.approx(case["distance_to_bound"] * interval.low / interval.value)
-    few = derive.with_intervals(tidy(training())).iloc[0]
+    few = derived_metrics.with_intervals(tidy(training())).iloc[0]
     assert math.isnan(few["throughput_low"])
 
 
@@ -404,15 +407,17 @@ def test_the_latest_success_counts_and_else_the_latest_attempt():
     case = Case("alexnet", device="cuda")
     success, later = fakes.record(case, number=1), fakes.record(case, number=2)
     failure = fakes.record(case, number=3, status="timeout")
-    assert list(derive.current(tidy(success, later, failure))["attempt_id"]) == [later.attempt_id]
+    assert list(derived_metrics.latest_attempts(tidy(success, later, failure))["attempt_id"]) == [later.attempt_id]
     first = fakes.record(case, number=0, status="crashed")
-    assert list(derive.current(tidy(first, failure))["attempt_id"]) == [failure.attempt_id]
+    assert list(derived_metrics.latest_attempts(tidy(first, failure))["attempt_id"]) == [failure.attempt_id]
     lost = fakes.record(case, number=4, status="crashed", system_key=None)
-    assert list(derive.current(tidy(success, lost))["attempt_id"]) == [success.attempt_id]
+    assert list(derived_metrics.latest_attempts(tidy(success, lost))["attempt_id"]) == [success.attempt_id]
 
 
 def test_an_empty_store_has_no_cases_but_all_columns():
-    cases = derive.with_intervals(derive.current(derive.tidy(SCHEMA.empty_table().to_pandas())))
+    cases = derived_metrics.with_intervals(
+        derived_metrics.latest_attempts(derived_metrics.attempts_from_rows(SCHEMA.empty_table().to_pandas()))
+    )
     assert len(cases) == 0
     assert set(METRICS) <= set(cases.columns)
 
@@ -439,7 +444,7 @@ def test_a_hundred_thousand_rows_would_be_derived_in_seconds():
     import time
 
     start = time.process_time()
-    assert len(derive.tidy(many)) == 2000
+    assert len(derived_metrics.attempts_from_rows(many)) == 2000
     assert time.process_time() - start < 3
 
 
@@ -463,4 +468,4 @@ def test_what_is_no_finite_number_is_shown_as_missing(said, value):
 
 
 def test_a_number_agrees_with_its_noun():
-    assert (units.counted(1, "case"), units.counted(0, "case")) == ("1 case", "0 cases")
+    assert (units.count_text(1, "case"), units.count_text(0, "case")) == ("1 case", "0 cases")

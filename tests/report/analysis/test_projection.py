@@ -163,12 +163,12 @@ def test_a_system_may_have_prices_of_its_own(tmp_path):
     file = tmp_path / "prices.toml"
     file.write_text('currency = "EUR"\nper_kwh = 0.2\nper_device_hour = 2.0\n[systems.H200]\nper_device_hour = 5.0\n')
     prices = read_prices(file)
-    assert (prices.of("H200").per_device_hour, prices.of("H200").per_kwh) == (5.0, 0.2)
-    assert prices.of("A100").per_device_hour == 2.0
-    assert prices.of("A100").currency == prices.of("H200").currency == "EUR"
+    assert (prices.for_system("H200").per_device_hour, prices.for_system("H200").per_kwh) == (5.0, 0.2)
+    assert prices.for_system("A100").per_device_hour == 2.0
+    assert prices.for_system("A100").currency == prices.for_system("H200").currency == "EUR"
     only = make_prices({"currency": "EUR", "systems": {"H200": {"per_device_hour": 5.0}}})
-    assert only.of("A100") is None
-    assert only.of("H200").per_device_hour == 5.0
+    assert only.for_system("A100") is None
+    assert only.for_system("H200").per_device_hour == 5.0
 
 
 @pytest.mark.parametrize(

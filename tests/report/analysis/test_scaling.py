@@ -7,16 +7,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dlbench.report.analysis.content import read
-from dlbench.report.analysis.scaling_curves import curves
-from dlbench.report.analysis.scaling_model import HOPS, Sample, ScalingModel, fit
-from dlbench.report.analysis.side_by_side import windows_of
-from dlbench.report.chapters.scaling import model_sentence, table
+from dlbench.process_statistics import process_interval
+from dlbench.report.analysis.content import read_content
+from dlbench.report.analysis.scaling_curves import find_curves
+from dlbench.report.analysis.scaling_model import HOPS, ScalingModel, ScalingSample, fit_scaling_model
+from dlbench.report.analysis.side_by_side import process_windows
+from dlbench.report.chapters.scaling import model_sentence, scaling_table
 from dlbench.report.chapters.tables_systems import UNKNOWN_SPREAD
 from dlbench.report.figures import figure_style
-from dlbench.report.figures.figure_parts import INTERVAL_WORDS
-from dlbench.report.figures.plots_scaling import _bars, plots
-from dlbench.reruns import process_interval
+from dlbench.report.figures.figure_parts import INTERVAL_CAPTION
+from dlbench.report.figures.plots_scaling import _error_bars, scaling_plots
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
 
@@ -33,14 +33,16 @@ def total_s(model: ScalingModel, devices: int) -> float:
     return model.transfer_s * (devices - 1) / devices + model.latency_s * hops
 
 
-def measured(model: ScalingModel, kind: str, seed: int = 1, noise: float = 0.001) -> list[Sample]:
+def measured(model: ScalingModel, kind: str, seed: int = 1, noise: float = 0.001) -> list[ScalingSample]:
     rng = np.random.default_rng(seed)
 
     def read(time_s: float) -> float:
         return time_s * (1 + rng.normal(0, noise))
 
     return [
-        Sample(n, b, read(model.step_s(n, b)), read(model.compute_s(b)), read(total_s(model, n)) if n > 1 else None)
+        ScalingSample(
+            n, b, read(model.step_s(n, b)), read(model.compute_s(b)), read(total_s(model, n)) if n > 1 else None
+        )
         for n in FITTED
         for b in [64 if kind == "weak" else STRONG_BATCH // n]
     ]
@@ -56,7 +58,7 @@ def test_eight_times_the_largest_fitted_size_is_predicted_within_5_percent(
     kind, algorithm, latency_s, transfer_s, overlap
 ):
     model = truth(algorithm, latency_s, transfer_s, overlap)
-    found = fit(measured(model, kind))
+    found = fit_scaling_model(measured(model, kind))
     devices = 8 * FITTED[-1]
     batch = 64 if kind == "weak" else STRONG_BATCH // devices
     assert found.overlap_known
@@ -83,7 +85,7 @@ def test_noise_is_not_taken_for_communication_and_the_usual_prediction_stays_wit
     model = truth(algorithm, latency_s, transfer_s, overlap)
     devices = 8 * FITTED[-1]
     batch = 64 if kind == "weak" else STRONG_BATCH // devices
-    found = [fit(measured(model, kind, seed, noise)) for seed in range(20)]
+    found = [fit_scaling_model(measured(model, kind, seed, noise)) for seed in range(20)]
     right = [f for f in found if f.overlap_known == visible]
     assert len(right) >= 16
     true_s = model.step_s(devices, batch)
@@ -97,7 +99,7 @@ def test_noise_is_not_taken_for_communication_and_the_usual_prediction_stays_wit
 
 def test_communication_that_was_all_hidden_gives_limits_only():
     model = truth("ring", 1e-6, 0.002, 0.5)
-    found = fit(measured(model, "weak"))
+    found = fit_scaling_model(measured(model, "weak"))
     assert not found.overlap_known
     assert found.best_step_s(128, 64) <= model.step_s(128, 64) * 1.01 <= found.step_s(128, 64) * 1.02
 
@@ -105,13 +107,13 @@ def test_communication_that_was_all_hidden_gives_limits_only():
 def test_the_error_at_left_out_points_is_small_where_the_model_holds_and_large_where_it_does_not():
     model = truth("ring", 1e-4, 0.1, 0.0)
     samples = measured(model, "weak")
-    assert fit(samples).left_out_error < 0.02
+    assert fit_scaling_model(samples).left_out_error < 0.02
     broken = [dataclasses.replace(s, step_s=s.step_s * (3 if s.devices == 16 else 1)) for s in samples]
-    assert fit(broken).left_out_error > 0.3
+    assert fit_scaling_model(broken).left_out_error > 0.3
 
 
 def test_two_sizes_are_too_few_for_a_model():
-    assert fit(measured(truth("ring", 1e-4, 0.1, 0.0), "weak")[:2]) is None
+    assert fit_scaling_model(measured(truth("ring", 1e-4, 0.1, 0.0), "weak")[:2]) is None
 
 
 def cluster(kind: str, sizes=((1, 1), (1, 2), (1, 4), (1, 8)), repeats: int = 1, overlap: float = 0.0) -> list:
@@ -146,12 +148,12 @@ def cluster(kind: str, sizes=((1, 1), (1, 2), (1, 4), (1, 8)), repeats: int = 1,
 
 
 def content(tmp_path, records):
-    return read([fakes.fill(tmp_path / "s", records)]).shown
+    return read_content([fakes.fill(tmp_path / "s", records)]).shown
 
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
 def test_a_curve_has_speedup_efficiency_and_the_share_of_communication(tmp_path, kind):
-    (curve,) = [c for c in curves(content(tmp_path, cluster(kind))) if len(c.points) == 4]
+    (curve,) = [c for c in find_curves(content(tmp_path, cluster(kind))) if len(c.points) == 4]
     assert curve.kind == kind
     assert [p.devices for p in curve.points] == [1, 2, 4, 8]
     one, *_, eight = curve.points
@@ -162,27 +164,27 @@ def test_a_curve_has_speedup_efficiency_and_the_share_of_communication(tmp_path,
     # One process of each size says nothing of how processes differ.
     assert (eight.speedup_low, eight.speedup_high) == (None, None)
     assert eight.throughput_low < eight.throughput < eight.throughput_high
-    (row,) = [r for r in table([curve]).records() if r["devices"] == 8 and r["origin"] == "measured"]
+    (row,) = [r for r in scaling_table([curve]).records() if r["devices"] == 8 and r["origin"] == "measured"]
     assert row["speedup_interval"] is None
-    assert UNKNOWN_SPREAD in table([curve]).notes
+    assert UNKNOWN_SPREAD in scaling_table([curve]).notes
     assert eight.efficiency == pytest.approx(ideal / 8, rel=0.02)
     assert eight.share == pytest.approx(0.00175 / (compute + 0.00175), rel=0.1)
 
 
 def test_weak_and_strong_are_told_apart(tmp_path):
-    found = curves(content(tmp_path, cluster("weak") + cluster("strong")[:2] + cluster("strong")[3:]))
+    found = find_curves(content(tmp_path, cluster("weak") + cluster("strong")[:2] + cluster("strong")[3:]))
     assert {c.kind for c in found if len(c.points) >= 3} == {"weak", "strong"}
 
 
 def test_without_a_single_device_there_is_no_speedup_but_the_absolute_figure(tmp_path):
-    (curve,) = curves(content(tmp_path, cluster("weak")[1:]))
+    (curve,) = find_curves(content(tmp_path, cluster("weak")[1:]))
     assert curve.points[0].speedup is None
     assert curve.points[0].throughput > 0
 
 
 def test_what_is_predicted_is_marked_and_goes_to_eight_times_the_measured(tmp_path):
-    found = curves(content(tmp_path, cluster("weak")))
-    records = table(found).records()
+    found = find_curves(content(tmp_path, cluster("weak")))
+    records = scaling_table(found).records()
     assert [r["devices"] for r in records if r["origin"] == "predicted"] == [16, 32, 64]
     assert all(r["single_device_img_per_s"] for r in records)
     assert "larger sizes are predictions" in model_sentence(found[0])
@@ -194,7 +196,7 @@ GRID = ((1, 1), (1, 2), (2, 1), (1, 4), (2, 2), (4, 1))
 
 @pytest.mark.parametrize("kind", ["weak", "strong"])
 def test_no_measured_size_is_dropped_where_a_number_of_devices_was_reached_in_several_ways(tmp_path, kind):
-    found = [c for c in curves(content(tmp_path, cluster(kind, GRID))) if c.kind == kind]
+    found = [c for c in find_curves(content(tmp_path, cluster(kind, GRID))) if c.kind == kind]
     sizes = {c.name.split(", ")[-1]: [(p.nodes, p.devices // p.nodes) for p in c.points] for c in found}
     assert sizes == {
         "in one node": [(1, 1), (1, 2), (1, 4)],
@@ -206,13 +208,13 @@ def test_no_measured_size_is_dropped_where_a_number_of_devices_was_reached_in_se
 
 
 def test_nodes_that_are_full_make_one_curve(tmp_path):
-    (curve,) = curves(content(tmp_path, cluster("weak", ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4)))))
+    (curve,) = find_curves(content(tmp_path, cluster("weak", ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4)))))
     assert [(p.nodes, p.devices) for p in curve.points] == [(1, 1), (1, 2), (1, 4), (2, 8), (4, 16)]
 
 
 def test_repeats_of_a_size_are_one_point_with_their_median_and_range(tmp_path):
-    once = curves(content(tmp_path / "once", cluster("weak")))
-    (curve,) = curves(content(tmp_path / "thrice", cluster("weak", repeats=3)))
+    once = find_curves(content(tmp_path / "once", cluster("weak")))
+    (curve,) = find_curves(content(tmp_path / "thrice", cluster("weak", repeats=3)))
     assert [p.devices for p in curve.points] == [1, 2, 4, 8]
     for point, single in zip(curve.points, once[0].points, strict=True):
         assert len(set(point.attempts)) == 3
@@ -221,7 +223,7 @@ def test_repeats_of_a_size_are_one_point_with_their_median_and_range(tmp_path):
         assert point.throughput_low < 0.993 * point.throughput < point.throughput < 0.993 * point.throughput_high
     eight = curve.points[-1]
     assert eight.speedup_low < eight.speedup < eight.speedup_high
-    assert table([curve]).notes == []
+    assert scaling_table([curve]).notes == []
 
 
 def test_the_share_of_communication_is_as_unsure_as_each_process_is_of_its_computation(tmp_path):
@@ -239,9 +241,9 @@ def test_the_share_of_communication_is_as_unsure_as_each_process_is_of_its_compu
         for repeat in range(3)
     ]
     shown = content(tmp_path, made)
-    (curve,) = [c for c in curves(shown) if c.kind == "weak"]
+    (curve,) = [c for c in find_curves(shown) if c.kind == "weak"]
     two, shown = curve.points[-1], shown[shown["devices_per_node"] == 2]
-    step = process_interval(windows_of(shown))
+    step = process_interval(process_windows(shown))
     low_s = step.low - shown["unsynced_high"].max()
     assert shown["unsynced_high"].max() > shown["unsynced"].max()
     assert two.exposed_low_s == pytest.approx(max(0.0, low_s))
@@ -253,21 +255,21 @@ def test_sizes_of_too_few_steps_have_no_interval_and_no_bar(tmp_path):
         fakes.record(Case("lenet5", devices_per_node=n), fakes.CPU, i, step_s=(0.01,), window_s=0.01)
         for i, n in enumerate((1, 2, 4))
     ]
-    (curve,) = curves(content(tmp_path, made))
-    for row in table([curve]).records():
+    (curve,) = find_curves(content(tmp_path, made))
+    for row in scaling_table([curve]).records():
         assert row["origin"] != "measured" or row["half_width"] is None
     for name in ("throughput", "speedup", "efficiency"):
-        bars = _bars(list(curve.points)[1:], name)
+        bars = _error_bars(list(curve.points)[1:], name)
         assert np.isnan(bars).all()
-    with figure_style.style():
-        captions = [plot.caption for plot in plots([curve])]
-    assert all(INTERVAL_WORDS in caption for caption in captions)
+    with figure_style.plot_style():
+        captions = [plot.caption for plot in scaling_plots([curve])]
+    assert all(INTERVAL_CAPTION in caption for caption in captions)
 
 
 def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_the_figure(tmp_path):
-    found = curves(content(tmp_path, cluster("weak", overlap=0.5)))
+    found = find_curves(content(tmp_path, cluster("weak", overlap=0.5)))
     assert not found[0].model.overlap_known
-    rows = [r for r in table(found).records() if r["origin"] == "predicted"]
+    rows = [r for r in scaling_table(found).records() if r["origin"] == "predicted"]
     assert [r["devices"] for r in rows] == [16, 32, 64]
     for row, prediction in zip(rows, found[0].predictions(), strict=True):
         assert prediction.low < prediction.high
@@ -275,8 +277,8 @@ def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_t
         assert " to " in row["predicted_limits"]
         assert " to " in row["speedup_interval"]
     assert "given as a range" in model_sentence(found[0])
-    with figure_style.style():
-        (plot,) = plots(found)
+    with figure_style.plot_style():
+        (plot,) = scaling_plots(found)
         bands = [
             axes.get_title(loc="left")
             for axes in plot.figure.axes
@@ -288,11 +290,11 @@ def test_a_prediction_of_unknown_overlap_is_a_range_in_the_table_and_a_band_in_t
 
 
 def test_each_kind_has_its_figure(tmp_path):
-    found = curves(content(tmp_path, cluster("weak") + cluster("strong")))
-    with figure_style.style():
-        drawn = plots([*found, dataclasses.replace(found[0], mode="inference")])
+    found = find_curves(content(tmp_path, cluster("weak") + cluster("strong")))
+    with figure_style.plot_style():
+        drawn = scaling_plots([*found, dataclasses.replace(found[0], mode="inference")])
         names = [p.name for p in drawn]
-        svg = figure_style.save(drawn[0].figure, tmp_path, drawn[0].name)
+        svg = figure_style.save_figure(drawn[0].figure, tmp_path, drawn[0].name)
     assert names == ["scaling_weak", "scaling_weak_inference", "scaling_strong"]
     assert "Efficiency" in svg
     assert "on one device" in drawn[0].caption

@@ -8,23 +8,23 @@ import statistics
 import numpy as np
 import pytest
 
+from dlbench.process_statistics import process_interval
 from dlbench.report.analysis import ranking
-from dlbench.report.analysis.content import read
+from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.side_by_side import (
-    left_out,
+    left_out_table,
     median_processes,
-    numbered,
-    over_processes,
+    process_windows,
     representative,
-    together,
-    windows_of,
+    shared_cases,
+    summarize_processes,
+    with_case_numbers,
 )
 from dlbench.report.chapters import tables_systems
 from dlbench.report.chapters.summary import summary
 from dlbench.report.chapters.tables_processes import over_processes_table
-from dlbench.reruns import process_interval
 from dlbench.suites.case import Case, Protocol
-from dlbench.table import csv_text, text
+from dlbench.table import csv_table, text_table
 from tests.fakes import records as fakes
 from tests.fakes import systems as fake
 
@@ -34,33 +34,33 @@ CASES = fake.classic_cases(("alexnet", "vgg16"), (16, 64))
 def two(tmp_path, ours=CASES, theirs=CASES, more=(), **options):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, ours, **options))
     b = fake.store(tmp_path / "b", fake.campaign(fake.A100, theirs, first=500, **options), list(more))
-    return read([f"H200={a}", f"A100={b}"])
+    return read_content([f"H200={a}", f"A100={b}"])
 
 
 def reasons(content):
-    rows = left_out(content).records()
+    rows = left_out_table(content).records()
     assert all(row["cases"] == 1 for row in rows if row["model"] == "AlexNet")
     return [(row["model"], row["system"], row["reason"]) for row in rows]
 
 
 def test_cases_that_agree_in_all_but_the_system_stand_side_by_side(tmp_path):
     content = two(tmp_path)
-    shared = together(content)
+    shared = shared_cases(content)
     assert shared.cases["number"].nunique() == len(CASES)
     assert shared.cases.groupby("number")["system_id"].nunique().eq(2).all()
-    assert left_out(content).rows == []
+    assert left_out_table(content).rows == []
 
 
 def test_a_cpu_stands_beside_a_gpu(tmp_path):
     a = fake.store(tmp_path / "a", fakes.quick(fakes.GPU)[:4])
     b = fake.store(tmp_path / "b", fakes.quick(fakes.CPU)[:4])
-    assert together(read([a, b])).cases["number"].nunique() == 4
+    assert shared_cases(read_content([a, b])).cases["number"].nunique() == 4
 
 
 def test_what_one_system_alone_has_is_left_out(tmp_path):
     content = two(tmp_path, theirs=CASES[: len(CASES) // 2])
     assert reasons(content) == [("VGG-16", "H200", "no other system has it")] * 2  # training and inference
-    assert [row["cases"] for row in left_out(content).records()] == [4, 4]
+    assert [row["cases"] for row in left_out_table(content).records()] == [4, 4]
 
 
 def test_another_version_protocol_or_layout_is_left_out_with_both_values(tmp_path):
@@ -80,7 +80,7 @@ def test_another_version_protocol_or_layout_is_left_out_with_both_values(tmp_pat
 
 def test_a_protocol_that_differs_in_its_time_limit_alone_is_the_same(tmp_path):
     patient = dataclasses.replace(CASES[0], protocol=Protocol(timeout_s=9000.0))
-    assert len(together(two(tmp_path, [CASES[0]], [patient])).cases) == 2
+    assert len(shared_cases(two(tmp_path, [CASES[0]], [patient])).cases) == 2
 
 
 def test_a_failure_elsewhere_is_the_reason_and_stands_in_the_table(tmp_path):
@@ -88,9 +88,9 @@ def test_a_failure_elsewhere_is_the_reason_and_stands_in_the_table(tmp_path):
     oom = fakes.record(CASES[0], number=700, status="oom", system_key=None)
     alone = two(tmp_path / "1", [CASES[0]], CASES[1:2], [oom])
     assert ("AlexNet", "H200", "failed on A100: oom") in reasons(alone)
-    content = read([*alone.sources, l40s])
-    shared = together(content)
-    table = tables_systems.over_systems(shared.cases, content.system_names, "throughput", shared.failed)
+    content = read_content([*alone.sources, l40s])
+    shared = shared_cases(content)
+    table = tables_systems.metric_table(shared.cases, content.system_names, "throughput", shared.failed)
     assert "oom" not in {c.heading for c in table.columns}
     assert table.records()[0]["system_1"] > 0
 
@@ -100,11 +100,11 @@ def test_failed_there_stands_in_place_of_the_number(tmp_path):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES[:2]))
     b = fake.store(tmp_path / "b", fake.campaign(fake.A100, CASES[:2], first=500))
     c = fake.store(tmp_path / "c", fake.campaign(fake.L40S, CASES[1:2], first=800), [oom])
-    content = read([f"x={a}", f"y={b}", f"z={c}"])
-    shared = together(content)
-    rows = tables_systems.over_systems(shared.cases, content.system_names, "throughput", shared.failed).records()
+    content = read_content([f"x={a}", f"y={b}", f"z={c}"])
+    shared = shared_cases(content)
+    rows = tables_systems.metric_table(shared.cases, content.system_names, "throughput", shared.failed).records()
     assert rows[0]["system_3"] == "oom"
-    speedups = tables_systems.speedups(
+    speedups = tables_systems.speedups_table(
         shared.cases, shared.processes, content.system_names, next(iter(content.system_names)), shared.failed
     )
     assert speedups.records()[0]["speedup_2"] == "oom"
@@ -112,13 +112,13 @@ def test_failed_there_stands_in_place_of_the_number(tmp_path):
 
 def test_repeats_are_processes_of_one_case_with_their_mean_and_interval(tmp_path):
     content = two(tmp_path, CASES[:2], CASES[:2], repeats=5)
-    cases = together(content).cases
+    cases = shared_cases(content).cases
     assert len(cases) == 4
     assert list(cases["processes"]) == [5] * 4
     mine = content.shown[(content.shown["system_id"] == cases["system_id"].iloc[0])]
     mine = mine[(mine["mode"] == cases["mode"].iloc[0]) & (mine["batch_size"] == cases["batch_size"].iloc[0])]
     assert cases["throughput"].iloc[0] == pytest.approx(statistics.geometric_mean(mine["throughput"]))
-    interval = process_interval(windows_of(mine))
+    interval = process_interval(process_windows(mine))
     work = cases["throughput"].iloc[0] * interval.value
     assert cases["step_time_low"].iloc[0] == pytest.approx(interval.low)
     assert cases["throughput_low"].iloc[0] == pytest.approx(work / interval.high)
@@ -134,7 +134,7 @@ def processes(tmp_path, *steps_s):
         fakes.record(Case("resnet50", repeat=i), number=i, step_s=steps, window_s=sum(steps))
         for i, steps in enumerate(steps_s)
     ]
-    return read([fakes.fill(tmp_path / "store", made)])
+    return read_content([fakes.fill(tmp_path / "store", made)])
 
 
 @pytest.mark.parametrize(("spread", "status"), [(0.001, "ok"), (0.02, "unstable")])
@@ -148,8 +148,8 @@ def test_a_case_is_stable_where_its_processes_agree_within_the_target_though_non
         )
         for i in range(3)
     ]
-    shown = read([fakes.fill(tmp_path / "store", made)]).shown
-    (found,) = over_processes(numbered(shown)).to_dict("records")
+    shown = read_content([fakes.fill(tmp_path / "store", made)]).shown
+    (found,) = summarize_processes(with_case_numbers(shown)).to_dict("records")
     assert (found["half_width"] <= 0.01, found["status"]) == (status == "ok", status)
 
 
@@ -160,7 +160,7 @@ def headline(content):
 def test_two_unsure_processes_are_not_sure_because_their_medians_are_near_each_other(tmp_path):
     wide = np.random.default_rng(1).lognormal(0.0, 0.3, 60)
     content = processes(tmp_path, *(tuple((step_s * wide).tolist()) for step_s in (0.1, 0.1001)))
-    (case,) = over_processes(numbered(content.shown)).to_dict("records")
+    (case,) = summarize_processes(with_case_numbers(content.shown)).to_dict("records")
     for metric in ("step_time", "throughput", "flop_rate"):
         assert case[f"{metric}_low"] == content.shown[f"{metric}_low"].min() < content.shown[metric].min()
         assert case[f"{metric}_high"] == content.shown[f"{metric}_high"].max() > content.shown[metric].max()
@@ -170,7 +170,7 @@ def test_two_unsure_processes_are_not_sure_because_their_medians_are_near_each_o
 
 def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_are(tmp_path):
     two = processes(tmp_path / "2", (0.1,), (0.10005,))
-    (case,) = over_processes(numbered(two.shown)).to_dict("records")
+    (case,) = summarize_processes(with_case_numbers(two.shown)).to_dict("records")
     assert case["processes"] == 2
     assert math.isnan(case["throughput_low"])
     assert math.isnan(case["step_time_high"])
@@ -178,7 +178,7 @@ def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_a
     assert case["memory_allocated_low"] == two.shown["memory_allocated"].min()
     assert "±" not in headline(two)
     three = processes(tmp_path / "3", (0.1,), (0.11,), (0.12,))
-    (case,) = over_processes(numbered(three.shown)).to_dict("records")
+    (case,) = summarize_processes(with_case_numbers(three.shown)).to_dict("records")
     assert case["step_time"] == pytest.approx((0.1 * 0.11 * 0.12) ** (1 / 3))
     assert case["step_time_low"] < 0.1 < 0.12 < case["step_time_high"]
     assert "over 3 processes" in headline(three)
@@ -186,7 +186,7 @@ def test_the_medians_of_two_processes_alone_are_no_interval_and_those_of_three_a
 
 def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):
     content = processes(tmp_path, *(fakes.noisy_steps(step_s, 60, i) for i, step_s in enumerate((0.1, 0.1, 0.2, 0.2))))
-    (case,) = over_processes(numbered(content.shown)).to_dict("records")
+    (case,) = summarize_processes(with_case_numbers(content.shown)).to_dict("records")
     assert case["groups"].startswith("2 processes at 100")
     assert "and 2 at 200" in case["groups"]
     table = over_processes_table(content.shown, content.system_names)
@@ -196,18 +196,18 @@ def test_processes_that_fall_into_two_groups_are_shown_as_such(tmp_path):
 def test_a_table_over_processes_keeps_single_runs_apart(tmp_path):
     several = [fakes.record(Case("vgg16", repeat=i), number=i, step_s=(0.5 + i / 100,) * 30) for i in range(3)]
     one = [fakes.record(Case("lenet5"), number=9, step_s=fakes.noisy_steps(0.1, 60, 1))]
-    content = read([fakes.fill(tmp_path / "store", several + one)])
+    content = read_content([fakes.fill(tmp_path / "store", several + one)])
     records = {row["model"]: row for row in over_processes_table(content.shown, content.system_names).records()}
     assert records["VGG-16"]["half_width"] > 0
     assert records["VGG-16"]["next_run"] > records["VGG-16"]["half_width"]
     assert records["LeNet-5"]["half_width"] is None
     assert records["LeNet-5"]["within"] > 0
-    assert over_processes_table(read([fakes.fill(tmp_path / "one", one)]).shown, content.system_names) is None
+    assert over_processes_table(read_content([fakes.fill(tmp_path / "one", one)]).shown, content.system_names) is None
 
 
 def test_a_process_without_an_interval_counts_with_its_median(tmp_path):
     content = processes(tmp_path, fakes.noisy_steps(0.1, 60, 1), (0.2,))
-    (case,) = over_processes(numbered(content.shown)).to_dict("records")
+    (case,) = summarize_processes(with_case_numbers(content.shown)).to_dict("records")
     assert case["step_time_low"] == content.shown["step_time_low"].min()
     assert case["step_time_high"] == 0.2
 
@@ -217,7 +217,7 @@ def test_the_process_in_the_middle_stands_for_samples_that_have_no_median(tmp_pa
     times = (0.013, 0.010, 0.012, 0.014, 0.011)[:count]
     made = [fakes.record(Case("lenet5", repeat=i), number=i, step_s=(t,) * 30) for i, t in enumerate(times)]
     made += [fakes.record(Case("vgg16"), number=9, step_s=(0.5,) * 30)]
-    shown = read([fakes.fill(tmp_path / "store", made)]).shown
+    shown = read_content([fakes.fill(tmp_path / "store", made)]).shown
     found = median_processes(shown).set_index("model")["step_time"]
     assert dict(found) == {"lenet5": sorted(times)[place], "vgg16": 0.5}
     assert set(median_processes(shown)["attempt_id"]) <= set(shown["attempt_id"])
@@ -225,14 +225,14 @@ def test_the_process_in_the_middle_stands_for_samples_that_have_no_median(tmp_pa
 
 def test_of_each_network_and_mode_the_setting_of_most_systems_and_then_the_fastest_stands_for_it(tmp_path):
     faster = Case("alexnet", "training", "amp_bf16", "channels_last", 512, "cuda")
-    cases = representative(together(two(tmp_path, [*CASES, faster], CASES)).cases)
+    cases = representative(shared_cases(two(tmp_path, [*CASES, faster], CASES)).cases)
     assert list(cases.drop_duplicates("number")["model"]) == ["alexnet", "alexnet", "vgg16", "vgg16"]
     assert set(cases["precision"]) == {"amp_bf16"}
     assert set(cases["batch_size"]) == {64}
 
 
 def test_several_processes_on_each_side_make_a_winner_with_an_interval(tmp_path):
-    standings = ranking.standings(together(two(tmp_path, repeats=5)).processes, "throughput")
+    standings = ranking.standings(shared_cases(two(tmp_path, repeats=5)).processes, "throughput")
     assert {s.outcome for s in standings} == {ranking.BETTER}
     for s in standings:
         assert s.low < s.ratio < s.high
@@ -242,7 +242,7 @@ def test_several_processes_on_each_side_make_a_winner_with_an_interval(tmp_path)
 
 def test_one_process_on_each_side_makes_no_winner(tmp_path):
     content = two(tmp_path)
-    standings = ranking.standings(together(content).processes, "throughput")
+    standings = ranking.standings(shared_cases(content).processes, "throughput")
     assert {s.outcome for s in standings} == {ranking.NOT_DECIDED}
     assert {(s.low, s.high) for s in standings} == {(None, None)}
 
@@ -251,7 +251,7 @@ def test_one_process_on_each_side_makes_no_winner(tmp_path):
 def test_neither_of_two_of_one_kind_is_ahead(tmp_path, repeats):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES, ("x",), repeats))
     b = fake.store(tmp_path / "b", fake.campaign(fake.H200, CASES, ("y",), repeats, first=500))
-    standings = ranking.standings(together(read([f"a={a}", f"b={b}"])).processes, "throughput")
+    standings = ranking.standings(shared_cases(read_content([f"a={a}", f"b={b}"])).processes, "throughput")
     assert len(standings) == len(CASES)
     outcomes = [s.outcome for s in standings]
     # Corrected for their number, so that even one false winner among them is rare; a question mark is not.
@@ -262,7 +262,7 @@ def test_neither_of_two_of_one_kind_is_ahead(tmp_path, repeats):
 
 
 def test_less_is_better_for_energy_and_memory(tmp_path):
-    processes = together(two(tmp_path, repeats=3)).processes
+    processes = shared_cases(two(tmp_path, repeats=3)).processes
     for metric in ("energy_per_image", "memory_allocated"):
         for s in ranking.standings(processes, metric):
             assert s.value <= s.runner_up_value
@@ -276,14 +276,14 @@ def test_energies_of_different_scopes_are_not_ranked(tmp_path):
         for r in fake.campaign(fake.A100, CASES, first=500)
     ]
     content = two(tmp_path, CASES, [], node)
-    assert ranking.standings(together(content).processes, "energy_per_image") == []
-    assert len(ranking.standings(together(content).processes, "throughput")) == len(CASES)
+    assert ranking.standings(shared_cases(content).processes, "energy_per_image") == []
+    assert len(ranking.standings(shared_cases(content).processes, "throughput")) == len(CASES)
 
 
 def test_speedups_have_their_absolute_base_and_no_mean(tmp_path):
     content = two(tmp_path, repeats=3)
-    shared, names = together(content), content.system_names
-    table = tables_systems.speedups(shared.cases, shared.processes, names, next(iter(names)), {})
+    shared, names = shared_cases(content), content.system_names
+    table = tables_systems.speedups_table(shared.cases, shared.processes, names, next(iter(names)), {})
     assert len(table.rows) == len(CASES)
     for row in table.records():
         low, _, high = row["interval_1"].partition(" to ")
@@ -295,23 +295,23 @@ def test_speedups_have_their_absolute_base_and_no_mean(tmp_path):
 
 def test_without_repeats_a_speedup_has_no_interval_and_the_note_says_why(tmp_path):
     content = two(tmp_path)
-    shared, names = together(content), content.system_names
-    table = tables_systems.speedups(shared.cases, shared.processes, names, next(iter(names)), {})
+    shared, names = shared_cases(content), content.system_names
+    table = tables_systems.speedups_table(shared.cases, shared.processes, names, next(iter(names)), {})
     assert "interval_1" not in {c.key for c in table.columns}
     assert any("fewer than three processes" in note for note in table.notes)
 
 
 def test_tables_over_systems_print_in_every_form(tmp_path):
     content = two(tmp_path)
-    shared = together(content)
-    for metric in ranking.ranked(shared.processes):
-        table = tables_systems.over_systems(shared.cases, content.system_names, metric, shared.failed)
-        assert "H200" in text(table)
+    shared = shared_cases(content)
+    for metric in ranking.ranking_metrics(shared.processes):
+        table = tables_systems.metric_table(shared.cases, content.system_names, metric, shared.failed)
+        assert "H200" in text_table(table)
         if metric != "share_of_measured_peak":
-            assert len(csv_text(table).splitlines()) == len(CASES) + 1
+            assert len(csv_table(table).splitlines()) == len(CASES) + 1
 
 
 def test_a_single_system_shares_nothing(tmp_path):
-    content = read([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
-    assert together(content).cases.empty
-    assert [cell for row in left_out(content).rows for cell in row[-1:]] == ["no other system has it"] * 4
+    content = read_content([fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))])
+    assert shared_cases(content).cases.empty
+    assert [cell for row in left_out_table(content).rows for cell in row[-1:]] == ["no other system has it"] * 4

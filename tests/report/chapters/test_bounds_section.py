@@ -17,9 +17,9 @@ from dlbench.results.bounds_records import (
     AllReduceRun,
     Ceiling,
     CeilingRun,
+    DeviceIdentity,
     LayerTime,
     ProfileRun,
-    Where,
 )
 from dlbench.results.bounds_schema import write_all_reduces, write_ceilings
 from dlbench.suites.case import Case
@@ -36,7 +36,9 @@ def store(tmp_path):
 
 def here(system=fakes.CPU, **change):
     key = fakes.record(CASE, system).system_key
-    where = Where(key, system.device_kind, system.device_name, cpu_model=system.cpu_model, torch_version="2.15.0")
+    where = DeviceIdentity(
+        key, system.device_kind, system.device_name, cpu_model=system.cpu_model, torch_version="2.15.0"
+    )
     return dataclasses.replace(where, **({"torch_threads": system.torch_threads} | change))
 
 
@@ -64,8 +66,8 @@ def words_of(section):
 
 
 def section_of(store):
-    with figure_style.style():
-        return bounds(content.read([store]))
+    with figure_style.plot_style():
+        return bounds(content.read_content([store]))
 
 
 def test_without_ceilings_the_chapter_is_the_command_that_measures_them(store):
@@ -121,16 +123,16 @@ def test_profiles_of_two_definitions_of_one_name_stay_apart(store):
     add_profile(store, name="2", network_key="two")
     assert sum(block.folded for block in section_of(store).blocks) == 2
     # The cases are of the catalogue's network.
-    assert content.read([store]).shown["layer_bound"].isna().all()
+    assert content.read_content([store]).shown["layer_bound"].isna().all()
 
 
 def test_every_case_stands_beside_the_measured_peak_of_its_system(store):
     add_ceilings(store)
-    shown = content.read([store]).shown
+    shown = content.read_content([store]).shown
     assert set(shown["measured_peak"]) == {100e9}
     assert shown["share_of_measured_peak"].tolist() == pytest.approx((shown["flop_rate"] / 100e9).tolist())
     assert shown["layer_bound"].isna().all()
-    with figure_style.style():
+    with figure_style.plot_style():
         plot = plots_time.flop_time(shown)
     assert "The dashed line is the peak" in plot.caption
     for axes in plot.figure.axes:
@@ -151,13 +153,13 @@ def test_rooflines_of_training_and_inference_stay_apart(store):
 @pytest.mark.parametrize("change", [{"system_key": "another"}, {"torch_threads": 1}, {"device_kind": "cuda"}])
 def test_the_peak_of_another_system_says_nothing(store, change):
     add_ceilings(store, here(**change))
-    assert content.read([store]).shown["measured_peak"].isna().all()
+    assert content.read_content([store]).shown["measured_peak"].isna().all()
 
 
 def test_the_bound_with_memory_is_that_of_the_profiled_layers(store):
     add_ceilings(store)
     add_profile(store)
-    shown = content.read([store]).shown.set_index(["model", "mode"])
+    shown = content.read_content([store]).shown.set_index(["model", "mode"])
     assert shown.loc[("lenet5", "inference"), "layer_bound"] == pytest.approx(1.4e-3)
     assert math.isnan(shown.loc[("lenet5", "training"), "layer_bound"])
     distance = shown.loc[("lenet5", "inference"), "step_time"] / 1.4e-3
@@ -172,7 +174,7 @@ def test_a_compiled_case_has_no_bound_from_eager_bytes(tmp_path):
     store = fakes.fill(tmp_path / "store", [fakes.record(compiled, fakes.CPU)])
     add_ceilings(store)
     add_profile(store)
-    shown = content.read([store]).shown
+    shown = content.read_content([store]).shown
     assert shown["measured_peak"].notna().all()
     assert shown["layer_bound"].isna().all()
 
@@ -181,8 +183,8 @@ def test_several_devices_share_of_the_peak_counts_all_of_them(tmp_path):
     case = Case("vgg16", device="cuda", devices_per_node=4)
     store = fakes.fill(tmp_path / "store", [fakes.record(case)])
     key = fakes.record(case).system_key
-    add_ceilings(store, Where(key, "cuda", "NVIDIA H200", torch_version="2.15.0"), flop_per_s=50e12)
-    one = content.read([store]).shown.iloc[0]
+    add_ceilings(store, DeviceIdentity(key, "cuda", "NVIDIA H200", torch_version="2.15.0"), flop_per_s=50e12)
+    one = content.read_content([store]).shown.iloc[0]
     assert one["share_of_measured_peak"] == pytest.approx(one["flop_rate"] / (4 * 50e12))
     assert one["mfu"] == pytest.approx(one["flop_rate"] / (4 * 67e12))
 
@@ -209,7 +211,7 @@ def test_what_cannot_be_read_is_named_and_the_rest_is_shown(store):
     (store / "ceilings" / "ceilings-broken.parquet").write_bytes(b"PAR1 no")
     (store / "profiles" / "half").mkdir(parents=True)
     (store / "profiles" / "half" / "profile.json").write_text('{"where"')
-    found = content.read([store])
+    found = content.read_content([store])
     assert len(found.skipped) == 2
     assert any("ceilings-broken.parquet" in words for words in found.skipped)
     assert found.shown["measured_peak"].notna().all()
@@ -221,7 +223,7 @@ def test_the_folders_of_a_store_named_one_by_one_give_no_false_problems(store):
     (store / "profiles" / "p" / "layers.parquet").write_bytes(b"no cases")
     (store / "attempts").mkdir()
     for sources in (sorted(store.iterdir()), [f"{store}/*"], [f"{store}/**/*.parquet"]):
-        found = content.read(sources)
+        found = content.read_content(sources)
         assert found.skipped == ()
         assert len(found.shown) == 4
         assert found.shown["measured_peak"].notna().all()
@@ -230,14 +232,14 @@ def test_the_folders_of_a_store_named_one_by_one_give_no_false_problems(store):
 @pytest.mark.parametrize("pattern", ["{}", "{}/*.parquet", "{}/merged-fake.parquet", "{}/.."])
 def test_ceilings_are_found_whatever_names_the_store(store, pattern):
     add_ceilings(store)
-    assert content.read([pattern.format(store)]).shown["measured_peak"].notna().all()
+    assert content.read_content([pattern.format(store)]).shown["measured_peak"].notna().all()
 
 
 def test_the_whole_report_holds_the_chapter_and_hostile_names_do_no_harm(store, tmp_path):
     add_ceilings(store, here(hostname=fakes.HOSTILE, cpu_model=fakes.HOSTILE), run_id="b")
-    elsewhere = Where("other", "cpu", cpu_model=fakes.HOSTILE, torch_threads=1)
+    elsewhere = DeviceIdentity("other", "cpu", cpu_model=fakes.HOSTILE, torch_threads=1)
     add_profile(store, dataclasses.replace(CASE, model=fakes.HOSTILE), where=elsewhere)
-    build.build([store], tmp_path / "report")
+    build.build_report([store], tmp_path / "report")
     text = (tmp_path / "report" / "index.html").read_text()
     assert 'id="bounds"' in text
     assert "<script>alert" not in text

@@ -3,8 +3,8 @@
 import pytest
 
 from dlbench.report.analysis import verdicts
-from dlbench.report.analysis.content import read
-from dlbench.report.analysis.mix import Work
+from dlbench.report.analysis.content import read_content
+from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.report.chapters import brief
 from dlbench.report.figures import figure_style
 from tests.fakes import decision
@@ -17,13 +17,13 @@ def sources(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def content(sources):
-    return read(sources, prices=decision.PRICES)
+    return read_content(sources, prices=decision.PRICES)
 
 
 @pytest.fixture(scope="module")
 def blocks(content):
-    with figure_style.style():
-        return brief.blocks(content)
+    with figure_style.plot_style():
+        return brief.brief_blocks(content)
 
 
 def table_of(blocks):
@@ -78,31 +78,31 @@ def test_the_figure_has_a_panel_per_precision_and_marks_that_lead_to_records(blo
 
 
 def test_with_two_runs_each_nothing_is_decided_and_the_number_of_runs_is_named(tmp_path):
-    with figure_style.style():
-        found = brief.blocks(read(decision.fill(tmp_path, repeats=2)))
+    with figure_style.plot_style():
+        found = brief.brief_blocks(read_content(decision.fill(tmp_path, repeats=2)))
     assert "fastest" not in found[0].words
     assert found[0].words.count("not decided (needs 1 more run)") == 4
 
 
 def test_a_mix_is_judged_by_total_time_not_by_a_mean_of_ratios(sources):
-    mix = (Work("resnet50", 50, "training", "amp_bf16"), Work("alexnet", 50, "training", "fp32"))
-    with figure_style.style():
-        words = brief.blocks(read(sources, mix=mix))[1].words
+    mix = (WorkShare("resnet50", 50, "training", "amp_bf16"), WorkShare("alexnet", 50, "training", "fp32"))
+    with figure_style.plot_style():
+        words = brief.brief_blocks(read_content(sources, mix=mix))[1].words
     # 1 / (0.5 · 0.72 + 0.5 · 1.22) = 1.03
     assert words.startswith("Your mix of work (6 cases, shares of the time on Alder): Birch is 1.03 [")
 
 
 def test_work_of_a_mix_that_nobody_measured_is_named(sources):
-    mix = (Work("resnet50", 50), Work("vit_b_16", 50, "inference"))
-    with figure_style.style():
-        found = brief.blocks(read(sources, mix=mix))
+    mix = (WorkShare("resnet50", 50), WorkShare("vit_b_16", 50, "inference"))
+    with figure_style.plot_style():
+        found = brief.brief_blocks(read_content(sources, mix=mix))
     points = next(block.points for block in found if block.points)
     assert points[0] == "Your mix contains vit_b_16, inference, which was not measured on all systems."
 
 
 def test_ratios_of_equal_logarithms_have_no_interval_and_no_verdict():
     logs = {(1, "a"): [0.0] * 3, (1, "b"): [0.1] * 3}
-    found = verdicts.ratio(logs, "a", "b", [1])
+    found = verdicts.mean_ratio(logs, "a", "b", [1])
     assert found.interval is None
     assert not found.decided
 
@@ -121,11 +121,11 @@ def test_the_interval_of_a_mean_over_cases_follows_from_their_processes():
     for case in (1, 2):
         logs[case, "a"] = [0.0, 0.02, -0.02]
         logs[case, "b"] = [0.1, 0.12, 0.08]
-    found = verdicts.ratio(logs, "a", "b", [1, 2])
+    found = verdicts.mean_ratio(logs, "a", "b", [1, 2])
     # Standard error of each case √(2 · 0.02² / 3), of the mean of two that over √2, times 1.5; 8 degrees of freedom.
     assert found.comparison.standard_error == pytest.approx(1.5 * (2 * 0.02**2 / 3) ** 0.5 / 2**0.5)
     assert found.value == pytest.approx(2.718281828**0.1)
     assert found.interval[0] == pytest.approx(
         found.value / 2.718281828 ** (2.306 * found.comparison.standard_error), rel=1e-4
     )
-    assert found.better().interval == pytest.approx((1 / found.interval[1], 1 / found.interval[0]))
+    assert found.invert().interval == pytest.approx((1 / found.interval[1], 1 / found.interval[0]))

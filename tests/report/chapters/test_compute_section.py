@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from dlbench import units
-from dlbench.report.analysis.content import read
+from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.projection import Prices
-from dlbench.report.chapters.compute_section import section
+from dlbench.report.chapters.compute_section import compute_section
 from dlbench.suites.case import Case
 from tests.fakes import records
 
@@ -28,7 +28,7 @@ def store(tmp_path):
 
 def test_time_energy_and_cost_follow_from_the_measured_rate(store):
     prices = Prices("EUR", per_kwh=0.25)
-    _, published, systems = section(read([store], prices=prices)).blocks
+    _, published, systems = compute_section(read_content([store], prices=prices)).blocks
     names = [row["name"] for row in published.table.records()]
     assert names == ["ResNet-152", "Deep Speech 2", "Google NMT"]
     for row, flop in zip(systems.table.records(), (67_458_465_792 * 153_600_000, 20e18, 100e18), strict=True):
@@ -40,4 +40,4 @@ def test_time_energy_and_cost_follow_from_the_measured_rate(store):
 
 def test_without_a_training_there_is_no_chapter(tmp_path):
     one = records.record(Case("resnet50", "inference", batch_size=64, device="cuda"), number=1)
-    assert not section(read([records.fill(tmp_path / "r", [one])])).blocks
+    assert not compute_section(read_content([records.fill(tmp_path / "r", [one])])).blocks

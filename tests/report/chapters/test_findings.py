@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
-from dlbench.report.analysis.content import read
-from dlbench.report.chapters.findings import findings
+from dlbench.report.analysis.content import read_content
+from dlbench.report.chapters.findings import findings_table
 from dlbench.suites.case import Case
 from tests.fakes import records
 
 
 def codes(sources):
-    return {row["code"]: row for row in findings(read(sources)).records()}
+    return {row["code"]: row for row in findings_table(read_content(sources)).records()}
 
 
 def stored(root, threads, number, repeat=0):
@@ -30,7 +30,7 @@ def test_what_several_sources_hold_of_one_system_is_said_and_names_keep_it_apart
 
 def test_one_process_with_other_threads_is_another_system_and_no_repeat(tmp_path):
     first, second = stored(tmp_path / "a", 1, 1), stored(tmp_path / "b", 2, 2, repeat=1)
-    assert list(read([first, second]).system_names.values()) == [
+    assert list(read_content([first, second]).system_names.values()) == [
         "AMD EPYC 7B13 (2 cores, 1 thread)",
         "AMD EPYC 7B13 (2 cores, 2 threads)",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dlbench.report.analysis.content import read
+from dlbench.report.analysis.content import read_content
 from dlbench.report.chapters.pipeline_section import pipeline
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case
@@ -23,8 +23,8 @@ def record(mode, workers, number, step_s):
 def section(tmp_path):
     both = enumerate(("training", "inference"))
     made = [record(mode, n, 2 * n + i, 0.1 - 0.02 * n) for i, mode in both for n in (1, 2)]
-    with figure_style.style():
-        return pipeline(read([records.fill(tmp_path / "r", made)]))
+    with figure_style.plot_style():
+        return pipeline(read_content([records.fill(tmp_path / "r", made)]))
 
 
 def test_the_table_has_three_throughputs_what_limits_and_the_workers_that_feed_the_device(section):
@@ -48,4 +48,4 @@ def test_training_and_inference_have_a_panel_each(section):
 
 def test_without_a_case_that_loads_files_there_is_no_chapter(tmp_path):
     store = records.fill(tmp_path / "r", [records.record(Case("resnet50", batch_size=4), records.CPU, 1)])
-    assert not pipeline(read([store])).blocks
+    assert not pipeline(read_content([store])).blocks

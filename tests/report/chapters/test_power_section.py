@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dlbench.report.analysis.content import read
-from dlbench.report.analysis.power_sweep import sweeps
+from dlbench.report.analysis.content import read_content
+from dlbench.report.analysis.power_sweep import find_sweeps
 from dlbench.report.chapters.power_section import power
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case
@@ -32,11 +32,11 @@ def content(tmp_path):
                 power_limit_w=float(cap_w or 700),
             )
         )
-    return read([records.fill(tmp_path / "r", made)])
+    return read_content([records.fill(tmp_path / "r", made)])
 
 
 def test_a_sweep_names_its_best_points_for_throughput_energy_and_product(content):
-    (sweep,) = sweeps(content.shown)
+    (sweep,) = find_sweeps(content.shown)
     assert sweep.points["limit"].tolist() == [300, 500, 700]
     energies_j = [power_w * step_s / 64 for step_s, power_w in (POINTS[300], POINTS[500], POINTS[0])]
     assert sweep.points["energy_per_image"].tolist() == pytest.approx(energies_j)
@@ -46,7 +46,7 @@ def test_a_sweep_names_its_best_points_for_throughput_energy_and_product(content
 
 
 def test_the_chapter_has_words_figure_and_table(content):
-    with figure_style.style():
+    with figure_style.plot_style():
         section = power(content)
     assert section.finding == (
         "ResNet-50 at 300 W takes 32 % less energy per image than as found (700 W), at 38 % less throughput."
@@ -59,4 +59,4 @@ def test_the_chapter_has_words_figure_and_table(content):
 
 def test_without_a_sweep_there_is_no_chapter(tmp_path):
     one = records.record(Case("resnet50", batch_size=64, device="cuda", power_cap_w=400))
-    assert power(read([records.fill(tmp_path / "r", [one])])).blocks == ()
+    assert power(read_content([records.fill(tmp_path / "r", [one])])).blocks == ()

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from dlbench.report.analysis.content import read
+from dlbench.report.analysis.content import read_content
 from dlbench.report.chapters.tuning_section import tuning
 from dlbench.report.figures import figure_style
 from dlbench.suites.case import Case, Protocol
@@ -37,8 +37,8 @@ def store(tmp_path):
 
 
 def test_as_shipped_stands_beside_as_tuned_with_what_each_lever_gave(store):
-    with figure_style.style():
-        section = tuning(read([str(store)]))
+    with figure_style.plot_style():
+        section = tuning(read_content([str(store)]))
     assert section.finding == (
         "LeNet-5 in training as tuned reaches 1.80 times the throughput of the setting as shipped."
     )
@@ -52,4 +52,4 @@ def test_as_shipped_stands_beside_as_tuned_with_what_each_lever_gave(store):
 
 def test_a_store_without_a_search_has_no_such_chapter(tmp_path):
     store = fakes.fill(tmp_path, [measured(0, FIRST, 100.0, suite="quick")])
-    assert not tuning(read([str(store)])).blocks
+    assert not tuning(read_content([str(store)])).blocks

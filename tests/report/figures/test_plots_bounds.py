@@ -26,9 +26,9 @@ def frame(roof=ROOF, layers=LAYERS):
 
 
 def draw(plot, folder):
-    with figure_style.style():
+    with figure_style.plot_style():
         made = plot()
-        return made, figure_style.save(made.figure, folder, made.name)
+        return made, figure_style.save_figure(made.figure, folder, made.name)
 
 
 @pytest.mark.parametrize("roof", [ROOF, Roof("fp32"), Roof("fp32", 100.0), Roof("fp32", None, 10.0)])
@@ -41,7 +41,7 @@ def test_the_roofline_is_drawn_with_whatever_roof_is_known(roof, tmp_path):
 
 
 def test_points_lie_where_a_person_puts_them():
-    with figure_style.style():
+    with figure_style.plot_style():
         left, right = plots_bounds.roofline(frame(), ROOF, "Training · fp32").figure.axes
     points = {line.get_marker(): line.get_xydata() for line in left.lines if line.get_marker() in ("o", "^")}
     # conv1 forward: 50 FLOP over 4 bytes in 1 s; backward: 100 FLOP over 80 bytes in 2 s.
@@ -59,9 +59,9 @@ def test_names_of_layers_that_lie_close_cover_neither_points_nor_each_other():
         layer(f"features.{i}.conv", (1.0 + 0.01 * i,), (2.0,), forward_flop=50 + i, forward_elements=1,
               backward_flop=100, backward_elements=20 + i) for i in range(30)
     ]  # fmt: skip
-    with figure_style.style():
+    with figure_style.plot_style():
         left = plots_bounds.roofline(frame(layers=alike), ROOF, "Training · fp32").figure.axes[0]
-        figure_style.lay_out(left.figure)
+        figure_style.compute_layout(left.figure)
     names = [text for text in left.texts if text.get_text().startswith("features")]
     assert names
     for text in left.texts:
@@ -76,7 +76,7 @@ def test_names_of_layers_that_lie_close_cover_neither_points_nor_each_other():
 
 def test_layers_with_a_partial_count_are_named_and_are_no_layers_without_arithmetic():
     mixing = layer("mix", (1.0,), (), forward_elements=4, note="not counted: _fft_r2c")
-    with figure_style.style():
+    with figure_style.plot_style():
         plot = plots_bounds.roofline(frame(layers=(*LAYERS, mixing)), ROOF, "Training · fp32")
     assert plot.caption.endswith("The count is partial for mix.")
     moving = [y for line in plot.figure.axes[1].lines if line.get_marker() in ("o", "^") for y in line.get_ydata()]
@@ -112,7 +112,7 @@ def test_where_the_time_goes_sums_to_the_step(tmp_path):
 
 def test_training_and_inference_stand_in_panels_of_their_own():
     inference = dataclasses.replace(profile(), case=profile().case | {"mode": "inference"})
-    with figure_style.style():
+    with figure_style.plot_style():
         plot = plots_bounds.where_time_goes(plots_bounds.networks_frame([(profile(), ROOF), (inference, ROOF)]))
     assert [axes.get_title(loc="left") for axes in plot.figure.axes] == [
         *("Training · fp32", "Training · fp32", "Inference · fp32", "Inference · fp32"),

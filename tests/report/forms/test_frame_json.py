@@ -13,7 +13,7 @@ def written(frame):
 
 
 def test_every_kind_of_cell_is_read_back_from_json(monkeypatch):
-    monkeypatch.setattr(frame_json, "_ROWS", 2)  # three parts
+    monkeypatch.setattr(frame_json, "_ROWS_PER_PART", 2)  # three parts
     names = ["plain", 'a "quoted"\nline', "Ö", "\\", "%s"]
     shared = np.array(["busy_host: 3 %"], dtype=object)
     frame = pd.DataFrame(

@@ -6,12 +6,12 @@ import time
 import pytest
 
 from dlbench.report.forms import parallel
-from dlbench.report.forms.parallel import Crew, results
+from dlbench.report.forms.parallel import TaskPool, run_tasks
 
 
 def run_all(tasks, on_progress=int):
-    with Crew() as crew:
-        return results([crew.start(task) for task in tasks], on_progress)
+    with TaskPool() as crew:
+        return run_tasks([crew.start(task) for task in tasks], on_progress)
 
 
 @pytest.fixture(autouse=True, params=[1, 3])
@@ -60,19 +60,19 @@ def test_nothing_to_do_gives_nothing():
 
 
 def test_tasks_are_done_while_their_starter_does_something_else(tmp_path, cores):
-    with Crew() as crew:
+    with TaskPool() as crew:
         pending = crew.start((tmp_path / "made").touch)
         end = time.monotonic() + 20
         while cores > 1 and not (tmp_path / "made").exists() and time.monotonic() < end:
             time.sleep(0.01)
         assert (tmp_path / "made").exists() == (cores > 1)
-        assert results([pending, crew.start(lambda: 3)]) == [None, 3]
+        assert run_tasks([pending, crew.start(lambda: 3)]) == [None, 3]
     assert (tmp_path / "made").exists()
 
 
 def test_what_still_runs_when_something_else_fails_is_stopped(cores):
     def fails_beside_others():
-        with Crew() as crew:
+        with TaskPool() as crew:
             for _ in range(5):
                 crew.start(lambda: time.sleep(60))
             raise ValueError("no such thing")

@@ -20,7 +20,7 @@ pdf = pytest.importorskip("dlbench.report.forms.pdf", exc_type=ImportError)
 
 
 def built(folder, records):
-    build.build([fakes.fill(folder / "store", records)], folder / "report")
+    build.build_report([fakes.fill(folder / "store", records)], folder / "report")
     return folder / "report" / "report.pdf"
 
 
@@ -37,7 +37,9 @@ def quick_pdf(tmp_path_factory):
 @pytest.fixture
 def no_png(monkeypatch):
     """PNG takes a third of the time, and no document holds any."""
-    monkeypatch.setattr(figure_style, "FORMATS", {kind: figure_style.FORMATS[kind] for kind in ("svg", "pdf")})
+    monkeypatch.setattr(
+        figure_style, "FILE_FORMATS", {kind: figure_style.FILE_FORMATS[kind] for kind in ("svg", "pdf")}
+    )
 
 
 def text_of(path):
@@ -65,7 +67,7 @@ def _forms(page):
 
 def test_a_report_is_short_and_its_appendix_holds_the_rest(tmp_path, no_png):
     path = tmp_path / "report" / "report.pdf"
-    build.build(decision.fill(tmp_path), path.parent)
+    build.build_report(decision.fill(tmp_path), path.parent)
     assert len(pypdf.PdfReader(path).pages) <= 20
     brief = " ".join(page.extract_text() for page in pypdf.PdfReader(path).pages[:2])
     for words in ("In brief", "Verdict per precision and mode", "What to be careful about"):
@@ -117,7 +119,7 @@ def test_the_document_bears_the_time_of_the_latest_attempt_to_the_second(quick_p
 
 def test_the_same_store_gives_the_same_bytes_in_every_form(quick_pdf, tmp_path):
     first = quick_pdf.parent
-    build.build([first.parent / "store"], tmp_path)
+    build.build_report([first.parent / "store"], tmp_path)
     files = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
     assert {f.name for f in files} >= {*build.FORMS, "report.tex"}
     assert {f.suffix for f in files} >= {".svg", ".png", ".pdf"}

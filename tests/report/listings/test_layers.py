@@ -12,7 +12,7 @@ from dlbench.facts.audit import COUNTED_MODELS, audit_rows, audit_table
 from dlbench.report.listings.layers import layers_table
 from dlbench.report.listings.models import models_table
 from dlbench.suites.catalog import CATALOG
-from dlbench.table import FORMATS, bytes_of, quantity_of, render
+from dlbench.table import FORMATS, bytes_text, quantity_format, render
 from dlbench.units import MISSING
 from dlbench.worker.counting.layers import layers_of
 from tests.models.counting import built, counted_facts, counted_layers
@@ -85,9 +85,9 @@ def test_parameters_are_shown_with_and_without_auxiliary_heads():
 
 
 def test_columns_show_numbers_with_their_unit_and_nothing_as_a_dash():
-    assert quantity_of("FLOP")(4_136_000_000) == "4.14 GFLOP"
-    assert bytes_of(2**30) == "1.00 GiB"
-    assert quantity_of("FLOP")(None) == bytes_of(None) == MISSING
+    assert quantity_format("FLOP")(4_136_000_000) == "4.14 GFLOP"
+    assert bytes_text(2**30) == "1.00 GiB"
+    assert quantity_format("FLOP")(None) == bytes_text(None) == MISSING
 
 
 def test_the_audit_of_the_real_modules_leaves_no_difference_unexplained():

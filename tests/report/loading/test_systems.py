@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from dlbench.errors import BadInput, StoreError, UnknownName
-from dlbench.report.analysis.content import read
-from dlbench.report.analysis.scaling_curves import curves
+from dlbench.report.analysis.content import read_content
+from dlbench.report.analysis.scaling_curves import find_curves
 from dlbench.report.loading.systems import Source, parse_source
 from dlbench.suites.case import Case
 from tests.fakes import records as fakes
@@ -16,7 +16,7 @@ CASES = [Case("vgg16", batch_size=16, device="cuda"), Case("alexnet", batch_size
 
 
 def names_of(*sources):
-    return list(read(sources).system_names.values())
+    return list(read_content(sources).system_names.values())
 
 
 def test_a_name_before_an_equals_sign_names_the_source():
@@ -41,7 +41,7 @@ def test_half_a_name_is_an_error_that_shows_it(text):
 
 def test_a_named_source_that_is_not_there_is_an_error():
     with pytest.raises(StoreError, match="no results at 'nowhere'"):
-        read(["H200=nowhere"])
+        read_content(["H200=nowhere"])
 
 
 def test_names_and_their_order_are_those_of_the_user(tmp_path):
@@ -72,7 +72,7 @@ def test_one_name_for_several_kinds_of_hardware_says_which_is_which(tmp_path):
 def test_one_machine_under_two_names_is_two_systems(tmp_path):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))
     b = fake.store(tmp_path / "b", fake.campaign(fake.H200, CASES, first=50))
-    content = read([f"before={a}", f"after={b}"])
+    content = read_content([f"before={a}", f"after={b}"])
     assert list(content.system_names.values()) == ["before", "after"]
     assert len(content.shown) == 2 * len(CASES)
 
@@ -85,7 +85,7 @@ def test_one_machine_in_two_sources_without_names_is_one_system(tmp_path):
 
 def test_an_attempt_in_two_sources_counts_once_and_for_the_first(tmp_path):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))
-    content = read([f"first={a}", f"second={a}"])
+    content = read_content([f"first={a}", f"second={a}"])
     assert list(content.system_names.values()) == ["first"]
     assert len(content.rows) == len(CASES)
 
@@ -93,7 +93,7 @@ def test_an_attempt_in_two_sources_counts_once_and_for_the_first(tmp_path):
 def test_an_attempt_that_died_early_belongs_to_the_only_system_of_its_source(tmp_path):
     oom = fakes.record(Case("vgg16", batch_size=4096, device="cuda"), number=90, status="oom", system_key=None)
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES), [oom])
-    content = read([f"ours={a}"])
+    content = read_content([f"ours={a}"])
     assert content.system_names[content.failed["system_id"].iloc[0]] == "ours"
 
 
@@ -106,8 +106,8 @@ def test_hostile_names_are_texts(tmp_path):
 def test_a_baseline_that_is_no_system_is_an_error_that_lists_them(tmp_path):
     a = fake.store(tmp_path / "a", fake.campaign(fake.H200, CASES))
     with pytest.raises(UnknownName, match="H2000"):
-        read([f"H200={a}"], baseline="H2000")
-    assert read([f"H200={a}"], baseline="H200").baseline == "H200"
+        read_content([f"H200={a}"], baseline="H2000")
+    assert read_content([f"H200={a}"], baseline="H200").baseline == "H200"
 
 
 CPU_CASES = [Case("lenet5", batch_size=16), Case("alexnet", batch_size=16)]
@@ -130,7 +130,7 @@ def settings(*of_systems, key="one key"):
 
 
 def test_settings_of_one_cpu_under_one_key_are_systems_of_their_own(tmp_path):
-    content = read([fakes.fill(tmp_path / "s", settings(*SETTINGS))])
+    content = read_content([fakes.fill(tmp_path / "s", settings(*SETTINGS))])
     assert len(content.shown) == len(SETTINGS) * len(CPU_CASES)
     assert list(content.system_names.values()) == [
         "AMD EPYC 7B13 (2 cores, 2 threads, memory of 8 GiB)",
@@ -143,7 +143,7 @@ def test_settings_of_one_cpu_under_one_key_are_systems_of_their_own(tmp_path):
 
 def test_one_setting_needs_no_words_and_some_memory_less_is_no_other_node(tmp_path):
     other = dataclasses.replace(fakes.CPU, hostname="other", memory_bytes=fakes.CPU.memory_bytes - 2**27)
-    content = read([fakes.fill(tmp_path / "s", settings(fakes.CPU, other))])
+    content = read_content([fakes.fill(tmp_path / "s", settings(fakes.CPU, other))])
     assert list(content.system_names.values()) == ["AMD EPYC 7B13"]
     assert len(content.shown) == len(CPU_CASES)  # the later attempt of each counts
 
@@ -154,7 +154,7 @@ def test_what_a_record_keeps_of_the_node_tells_its_kinds_apart(tmp_path):
     systems = [dataclasses.replace(fakes.CPU, **facts) for facts in (big, small)]
     made = [record for system in systems for record in settings(system, key=repr(system))]
     made = [dataclasses.replace(record, attempt_id=f"{i:03}") for i, record in enumerate(made)]
-    assert list(read([fakes.fill(tmp_path / "s", made)]).system_names.values()) == [
+    assert list(read_content([fakes.fill(tmp_path / "s", made)]).system_names.values()) == [
         "AMD EPYC 7B13 (node of 64 cores)",
         "AMD EPYC 7B13 (node of 32 cores)",
     ]
@@ -165,7 +165,7 @@ def test_quotas_and_bindings_tell_settings_apart_too(tmp_path):
     systems = [dataclasses.replace(fakes.CPU, job_threads=2, **change) for change in changes]
     made = [record for system in systems for record in settings(system, key=repr(system))]
     made = [dataclasses.replace(record, attempt_id=f"{i:03}") for i, record in enumerate(made)]
-    assert list(read([fakes.fill(tmp_path / "s", made)]).system_names.values()) == [
+    assert list(read_content([fakes.fill(tmp_path / "s", made)]).system_names.values()) == [
         "AMD EPYC 7B13 (quota of all cores, no binding)",
         "AMD EPYC 7B13 (quota of 1.5 cores)",
         "AMD EPYC 7B13 (quota of all cores, OMP_PROC_BIND=close)",
@@ -178,16 +178,16 @@ def test_ranks_with_a_share_of_the_threads_are_of_the_system_of_one_process(tmp_
     share = dataclasses.replace(one, torch_threads=1)
     made = [*settings(one), fakes.record(Case("lenet5", batch_size=16, devices_per_node=2), share, 70)]
     made = [dataclasses.replace(record, system_key="one key") for record in made]
-    content = read([fakes.fill(tmp_path / "s", made)])
+    content = read_content([fakes.fill(tmp_path / "s", made)])
     assert list(content.system_names.values()) == ["AMD EPYC 7B13"]
-    (curve, *_) = curves(content.of_system(next(iter(content.system_names))))
+    (curve, *_) = find_curves(content.cases_of_system(next(iter(content.system_names))))
     assert [point.devices for point in curve.points] == [1, 2]
 
 
 def test_ranks_of_a_key_with_several_settings_are_of_none_of_them(tmp_path):
     ranks = fakes.record(Case("lenet5", batch_size=16, devices_per_node=2), SETTINGS[2], 270, system_key="one key")
     oom = fakes.record(Case("vgg16", batch_size=4096), number=280, status="oom", system_key="one key")
-    content = read([fakes.fill(tmp_path / "s", [*settings(*SETTINGS), ranks, oom])])
+    content = read_content([fakes.fill(tmp_path / "s", [*settings(*SETTINGS), ranks, oom])])
     assert len(content.system_names) == len(SETTINGS) + 1
     assert "AMD EPYC 7B13 (2 cores, 1 thread per rank)" in content.system_names.values()
     assert len(content.shown) == len(SETTINGS) * len(CPU_CASES) + 1

@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlbench.models import BuiltModel, build_on_meta, external
-from dlbench.worker.counting.arithmetic import convolution_macs
-from dlbench.worker.counting.flops import CountingMode, count, count_model, quietly
+from dlbench.worker.counting.flops import CountingMode, count_model, count_network, suppress_warnings
+from dlbench.worker.counting.operation_macs import convolution_macs
 from tests.models.counting import built, counted
 
 aten = torch.ops.aten
@@ -66,7 +66,7 @@ LARGER = re.compile(
 
 @pytest.mark.parametrize("name", [name for name in external.torchvision_names() if not LARGER.match(name)])
 def test_every_torchvision_family_agrees_with_a_second_derivation(name):
-    with quietly():
+    with suppress_warnings():
         model = build_on_meta(f"torchvision:{name}")
     found = count_twice(model)
     # Each module's gradients are those of its own products: to one operand or to both, and none is left over.
@@ -210,7 +210,7 @@ def test_attention_is_two_products_forward_and_four_backward():
 
 @pytest.mark.parametrize("name", ["vit_b_32", "swin_t", "swin_v2_t", "maxvit_t"])
 def test_inference_of_attention_takes_no_path_that_is_not_counted(name):
-    training, inference = (count(f"torchvision:{name}", training=mode).forward_macs for mode in (True, False))
+    training, inference = (count_network(f"torchvision:{name}", training=mode).forward_macs for mode in (True, False))
     assert inference == training
 
 

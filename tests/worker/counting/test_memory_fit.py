@@ -10,10 +10,10 @@ import torch
 
 from dlbench.errors import BadInput
 from dlbench.suites.case import MODES, Case
+from dlbench.suites.case_estimates import OPTIMIZER_STATES, _read_memory_lines, predicted_memory_bytes
 from dlbench.suites.catalog import CATALOG
-from dlbench.suites.plan import OPTIMIZER_STATES, _memory_lines, predicted_memory_bytes
-from dlbench.worker.counting.memory_fit import LISTED, memory_lines, peak_lines
-from dlbench.worker.counting.memory_prediction import _CHANNEL_BLOCK, predict
+from dlbench.worker.counting.memory_fit import LISTED_MODELS, memory_lines, peak_lines
+from dlbench.worker.counting.memory_prediction import _CHANNEL_BLOCK, predict_memory
 from tests.worker.counting.test_memory_prediction import measured
 
 QUICK = ("lenet5", "alexnet")
@@ -25,7 +25,7 @@ KNOWN_CPU = torch.backends.cpu.get_cpu_capability() in _CHANNEL_BLOCK
 @pytest.mark.parametrize("model", QUICK)
 def test_the_table_holds_what_is_followed(model, mode, precision):
     case = Case(model, mode=mode, device="cuda", precision=precision)
-    followed, kept = memory_lines(case), _memory_lines()[model, mode, "cuda", precision]
+    followed, kept = memory_lines(case), _read_memory_lines()[model, mode, "cuda", precision]
     assert len(followed) == len(kept)
     # Versions of PyTorch differ in what autocast casts.
     for line, known in zip(followed, kept, strict=True):
@@ -38,12 +38,14 @@ def test_the_table_holds_what_is_followed(model, mode, precision):
 )
 def test_the_table_holds_what_is_followed_of_every_network(model):
     case = Case(model, device="cuda")
-    assert memory_lines(case) == _memory_lines()[model, "training", "cuda", "fp32"]
+    assert memory_lines(case) == _read_memory_lines()[model, "training", "cuda", "fp32"]
 
 
 def test_the_table_has_every_network_and_nothing_else():
-    keys = [(m, mode, d, p) for m in LISTED for mode in MODES for d in ("cpu", "cuda") for p in ("fp32", "amp_bf16")]
-    assert set(_memory_lines()) == set(keys)
+    keys = [
+        (m, mode, d, p) for m in LISTED_MODELS for mode in MODES for d in ("cpu", "cuda") for p in ("fp32", "amp_bf16")
+    ]
+    assert set(_read_memory_lines()) == set(keys)
 
 
 @pytest.mark.skipif(not KNOWN_CPU, reason="what oneDNN copies on this kind of CPU is not known")
@@ -52,7 +54,7 @@ def test_the_table_has_every_network_and_nothing_else():
 @pytest.mark.parametrize("model", QUICK)
 def test_the_highest_line_is_the_prediction_at_any_batch(model, mode, batch_size):
     case = Case(model, mode=mode, device="cpu", batch_size=batch_size)
-    assert predicted_memory_bytes(case) == pytest.approx(predict(case).peak_bytes, rel=0.01)
+    assert predicted_memory_bytes(case) == pytest.approx(predict_memory(case).peak_bytes, rel=0.01)
 
 
 @pytest.mark.parametrize("batch_size", [2, 16, 64, 500])
@@ -60,7 +62,7 @@ def test_the_highest_line_is_the_prediction_at_any_batch(model, mode, batch_size
 def test_the_lines_of_maxbatch_are_the_prediction_at_any_batch(model, mode, batch_size):
     case = Case(model, mode=mode, device="cuda", batch_size=batch_size)
     predicted = max(fixed + batch_size * per_image for fixed, per_image in peak_lines(case))
-    assert predicted == pytest.approx(predict(case).peak_bytes, rel=0.01)
+    assert predicted == pytest.approx(predict_memory(case).peak_bytes, rel=0.01)
 
 
 @pytest.mark.skipif(not KNOWN_CPU, reason="what oneDNN copies on this kind of CPU is not known")
@@ -84,7 +86,7 @@ def test_the_plan_is_within_a_tenth_of_the_allocators_peak(model, mode, batch_si
 @pytest.mark.parametrize("optimizer", OPTIMIZER_STATES)
 def test_each_optimizer_keeps_its_state(optimizer, batch_size, within):
     case = Case("alexnet", batch_size=batch_size, device="cpu", optimizer=optimizer)
-    assert predicted_memory_bytes(case) == pytest.approx(predict(case).peak_bytes, rel=within)
+    assert predicted_memory_bytes(case) == pytest.approx(predict_memory(case).peak_bytes, rel=within)
 
 
 def test_a_network_outside_the_catalogue_has_no_prediction():
@@ -92,7 +94,7 @@ def test_a_network_outside_the_catalogue_has_no_prediction():
 
 
 def test_the_plan_needs_no_torch():
-    code = "import sys; from dlbench.suites.plan import predicted_memory_bytes as p; from dlbench.suites.case import Case\n"
+    code = "import sys; from dlbench.suites.case_estimates import predicted_memory_bytes as p; from dlbench.suites.case import Case\n"
     code += "assert p(Case('vgg16', batch_size=8)) > 2**31; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -27,7 +27,7 @@ def test_one_rank_has_no_bus_bandwidth():
 
 
 def test_a_log_that_the_user_asked_for_leaves_the_way_unknown_and_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(transport, "nvlinks", lambda device: None)
+    monkeypatch.setattr(transport, "count_nvlinks", lambda device: None)
     monkeypatch.setenv("NCCL_DEBUG", "WARN")
     monkeypatch.delenv("NCCL_DEBUG_FILE", raising=False)
     transport.prepare_debug("token")
@@ -45,7 +45,7 @@ def test_all_reduces_between_two_ranks_are_printed_and_kept(tmp_path, capsys):
     sizes = ["--min-bytes", "4096", "--max-bytes", "8192"]
     assert main(["allreduce", "--device", "cpu", *sizes, "--results", str(tmp_path), "--format", "json"]) == 0
     printed = json.loads(capsys.readouterr().out)["rows"]
-    kept = bounds_store.read([tmp_path]).all_reduces
+    kept = bounds_store.read_bounds([tmp_path]).all_reduces
     assert kept["size_bytes"].tolist() == [row["size_bytes"] for row in printed] == [4096, 8192]
     assert set(kept["ranks"]) == {2}
     assert (set(kept["backend"]), set(kept["transport"])) == ({"gloo"}, {"sockets"})

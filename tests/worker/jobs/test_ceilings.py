@@ -13,7 +13,7 @@ import torch
 from dlbench.errors import BadInput, DeviceUnavailable, UnknownName
 from dlbench.report.analysis.bounds import find_roof
 from dlbench.report.chapters.bounds_tables import ceilings_table
-from dlbench.results.bounds_records import Ceiling, CeilingRun, Where, ceiling_run, to_json
+from dlbench.results.bounds_records import Ceiling, CeilingRun, DeviceIdentity, parse_ceiling_run, to_json
 from dlbench.results.bounds_schema import CEILINGS_SCHEMA, ceilings_frame, read_ceilings, write_ceilings
 from dlbench.worker.jobs import ceilings
 from dlbench.worker.timing import HostClock
@@ -53,8 +53,8 @@ def few(monkeypatch):
     monkeypatch.setattr(ceilings, "MATMULS", {"cpu": ((64, 64, 64), (31, 33, 65))})
     monkeypatch.setattr(ceilings, "CONVS", (ceilings.ConvShape(3, 16, 8, 3, 2),))
     monkeypatch.setattr(ceilings, "MIN_ARRAY_BYTES", 2**20)
-    monkeypatch.setattr(ceilings, "last_caches_bytes", lambda: 0)
-    monkeypatch.setattr(ceilings, "precisions", lambda device: ["fp32", "amp_bf16"])
+    monkeypatch.setattr(ceilings, "last_level_cache_bytes", lambda: 0)
+    monkeypatch.setattr(ceilings, "supported_precisions", lambda device: ["fp32", "amp_bf16"])
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_arrays_are_beyond_the_last_caches_of_all_usable_cores_together(tmp_path
             folder.mkdir(parents=True)
             (folder / "size").write_text(f"{size}\n")
             (folder / "shared_cpu_list").write_text(f"{shared}\n")
-    monkeypatch.setattr(ceilings, "CPU", tmp_path)
+    monkeypatch.setattr(ceilings, "CPU_FOLDER", tmp_path)
     monkeypatch.setattr(ceilings, "allowed_cores", lambda: frozenset(cores))
-    assert ceilings.last_caches_bytes() == expected
+    assert ceilings.last_level_cache_bytes() == expected
 
 
 def test_ceilings_of_a_busy_host_say_so_and_those_of_older_files_nothing(few, tmp_path):
@@ -103,7 +103,7 @@ def test_a_sustained_ceiling_repeats_the_best_shape_of_its_kind_and_bounds_nothi
 
 
 def test_a_rate_above_the_datasheet_is_flagged():
-    where = Where("key", "cuda", "NVIDIA H100 80GB HBM3", torch_version="2.14")
+    where = DeviceIdentity("key", "cuda", "NVIDIA H100 80GB HBM3", torch_version="2.14")
     run = CeilingRun(
         where, (Ceiling("copy", None, "1024 MiB", bytes=2**31, time_s=(2**31 / 3.6e12,) * 9),), "r", "2026-11-20"
     )
@@ -114,7 +114,7 @@ def test_a_rate_above_the_datasheet_is_flagged():
 
 
 def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):
-    run = ceiling_run(to_json(ceilings.measure_ceilings("cpu", 2.0)))
+    run = parse_ceiling_run(to_json(ceilings.measure_ceilings("cpu", 2.0)))
     assert len(run.ceilings) == 2 * 2 + 2 * (2 + 2) + 3  # one copy and two products again, for longer
     # On a machine busy with something else a shape may be left out, but no kind.
     assert {c.kind for c in run.ceilings if c.time_s} == {"matmul", "conv", "copy", "triad", *SUSTAINED}
@@ -132,7 +132,7 @@ def test_all_kinds_are_measured_and_survive_parquet(few, tmp_path):
 def test_work_is_what_a_person_counts(few):
     by_shape = {
         (t.ceiling.kind, t.ceiling.precision, t.ceiling.shape): t.ceiling
-        for t in ceilings.microbenchmarks(CPU, ceilings.precisions(CPU))
+        for t in ceilings.microbenchmarks(CPU, ceilings.supported_precisions(CPU))
     }
     product = by_shape["matmul", "fp32", "31 x 33 x 65"]
     assert product.flop == 2 * 31 * 33 * 65
@@ -147,13 +147,15 @@ def test_work_is_what_a_person_counts(few):
 
 
 def test_convolutions_have_the_shape_that_their_work_is_counted_for(few):
-    conv = next(t for t in ceilings.microbenchmarks(CPU, ceilings.precisions(CPU)) if t.ceiling.kind == "conv")
+    conv = next(
+        t for t in ceilings.microbenchmarks(CPU, ceilings.supported_precisions(CPU)) if t.ceiling.kind == "conv"
+    )
     assert conv.prepare()().shape == (4, 8, 8, 8)
 
 
 def test_random_operands(few):
     microbenchmark = next(
-        t for t in ceilings.microbenchmarks(CPU, ceilings.precisions(CPU)) if t.ceiling.kind == "triad"
+        t for t in ceilings.microbenchmarks(CPU, ceilings.supported_precisions(CPU)) if t.ceiling.kind == "triad"
     )
     result = microbenchmark.prepare()()
     # b + 3 c of standard normals: variance 10.
@@ -162,7 +164,7 @@ def test_random_operands(few):
 
 def test_samples_are_queued_and_waited_for_once():
     clock = SteadyClock()
-    times, calls = ceilings.sample(lambda: None, clock, sample_s=1e-9, share_s=10.0)
+    times, calls = ceilings.sample_call(lambda: None, clock, sample_s=1e-9, share_s=10.0)
     assert calls == 1
     assert times == (1.0,) * ceilings.MAX_SAMPLES
     assert len(clock.waited_for) == 1
@@ -174,7 +176,7 @@ def test_a_shape_too_large_for_its_share_is_a_row_with_the_reason():
     microbenchmark = ceilings.Microbenchmark(
         Ceiling("matmul", "fp32", "large", flop=10_000), lambda: pytest.fail("ran")
     )
-    left_out = ceilings._measure(microbenchmark, CPU, HostClock(), 1.0, 2.0, done)
+    left_out = ceilings._measure_ceiling(microbenchmark, CPU, HostClock(), 1.0, 2.0, done)
     assert left_out.time_s == ()
     assert left_out.error == "skipped: one call takes about 10 s, but at most 2 s are available"
 
@@ -183,7 +185,7 @@ def test_what_the_device_cannot_do_is_a_row_with_the_reason():
     def prepare():
         raise RuntimeError('"addmm" not implemented for "Half"\nmore')
 
-    failed = ceilings._measure(
+    failed = ceilings._measure_ceiling(
         ceilings.Microbenchmark(Ceiling("matmul", "amp_fp16", "x"), prepare), CPU, HostClock(), 1.0, 1.0, []
     )
     assert failed.error == 'RuntimeError: "addmm" not implemented for "Half"'
@@ -208,7 +210,9 @@ def test_median_best_and_spread_by_hand(few):
 
 def test_a_glitch_of_the_clock_is_no_peak_and_stays_among_the_samples():
     times = (2.5e-3,) * 19 + (2.4e-3, 1e-9)
-    run = CeilingRun(Where("0123456789ab", "cpu"), (Ceiling("matmul", "fp32", "x", flop=12, bytes=24, time_s=times),))
+    run = CeilingRun(
+        DeviceIdentity("0123456789ab", "cpu"), (Ceiling("matmul", "fp32", "x", flop=12, bytes=24, time_s=times),)
+    )
     row = ceilings_frame(run).iloc[0]
     assert row["best_flop_per_s"] == pytest.approx(12 / 2.4e-3)
     assert row["best_bytes_per_s"] == pytest.approx(24 / 2.4e-3)
@@ -229,7 +233,7 @@ def test_only_the_precisions_asked_for(few):
 
 def test_slow_small_shapes_do_not_keep_large_ones_from_being_tried(few, monkeypatch):
     asked = []
-    monkeypatch.setattr(ceilings, "_measure", lambda *a: asked.append(a[3:5]) or a[0].ceiling)
+    monkeypatch.setattr(ceilings, "_measure_ceiling", lambda *a: asked.append(a[3:5]) or a[0].ceiling)
     ceilings.measure_ceilings("cpu", 1000.0)
     share_s, most_s = asked[0]
     assert most_s == pytest.approx(100.0, rel=0.01)
@@ -259,11 +263,11 @@ class TestOnAGpu:
         monkeypatch.setattr(ceilings, "device_facts", lambda _: {"l2_cache_bytes": 60 * 2**20})
 
     def test_hopper_has_all_four_precisions(self):
-        assert ceilings.precisions(torch.device("cuda")) == ["fp32", "tf32", "amp_bf16", "amp_fp16"]
+        assert ceilings.supported_precisions(torch.device("cuda")) == ["fp32", "tf32", "amp_bf16", "amp_fp16"]
 
     def test_volta_has_neither_tf32_nor_its_own_bf16(self):
         self.capability = (7, 0)
-        assert ceilings.precisions(torch.device("cuda")) == ["fp32", "amp_fp16"]
+        assert ceilings.supported_precisions(torch.device("cuda")) == ["fp32", "amp_fp16"]
 
     def test_arrays_are_beyond_the_cache(self):
         assert ceilings.array_sizes(torch.device("cuda")) == [960 * 2**20, 3840 * 2**20]

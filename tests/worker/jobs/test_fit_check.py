@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.worker.jobs.fit_check import take_steps
+from dlbench.worker.jobs.fit_check import run_until_peak_memory
 
 
 class Standin:
@@ -32,10 +32,10 @@ class Standin:
 )
 def test_two_whole_steps_are_taken(scaled, finite_from, steps):
     workload = Standin(scaled, finite_from)
-    take_steps(workload)
+    run_until_peak_memory(workload)
     assert workload.steps == steps
 
 
 def test_gradients_that_are_never_finite_say_nothing_of_memory():
     with pytest.raises(InvalidMeasurement, match="in 20 steps"):
-        take_steps(Standin(True, 100))
+        run_until_peak_memory(Standin(True, 100))

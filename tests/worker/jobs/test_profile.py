@@ -16,13 +16,13 @@ import torch
 from torch import nn
 
 from dlbench.errors import BadInput, DeviceUnavailable, InvalidMeasurement, UnknownName
-from dlbench.launch import job
+from dlbench.launch import worker_process
 from dlbench.models import BuiltModel
-from dlbench.results.bounds_records import profile_run, to_json
+from dlbench.results.bounds_records import parse_profile_run, to_json
 from dlbench.results.bounds_schema import LAYERS_SCHEMA, write_layers
 from dlbench.suites.case import Case
-from dlbench.worker.counting.flops import count
-from dlbench.worker.counting.traffic import LOSS, Work, count_traffic, traffic_of
+from dlbench.worker.counting.flops import count_network
+from dlbench.worker.counting.traffic import LOSS, ModuleWork, count_traffic, traffic_of
 from dlbench.worker.jobs import ceilings
 from dlbench.worker.jobs import profile as profiling
 from dlbench.worker.workload import build_workload
@@ -167,7 +167,7 @@ def test_work_by_hand():
     assert (work["1.relu"].forward_elements, work["1.relu"].backward_elements) == (4 * image, 6 * image)
     assert work["1"].forward_elements == 3 * image  # the block's own addition
     assert (work["3"].forward_flop, work["3"].backward_flop) == (2 * 2 * 48 * 5, 2 * 2 * 2 * 48 * 5)
-    assert work["2"] == Work() if "2" in work else True  # a view moves nothing
+    assert work["2"] == ModuleWork() if "2" in work else True  # a view moves nothing
     assert work[LOSS].forward_flop == 0
 
 
@@ -212,12 +212,12 @@ def test_frozen_weights_are_no_part_of_the_update(lenet):
 def test_a_network_without_work_that_can_be_counted_is_refused_before_it_is_measured(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "networks"))
     with pytest.raises(BadInput, match="the work of reads_data:network cannot be counted"):
-        profiling.profile(dataclasses.replace(LENET, model="reads_data:network"), tmp_path, 0.05, 0)
+        profiling.profile_case(dataclasses.replace(LENET, model="reads_data:network"), tmp_path, 0.05, 0)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "resnet18", "googlenet"])
 def test_layers_have_all_the_flop_of_the_network(name):
-    counted, work = count(name), count_traffic(name, True, 2).values()
+    counted, work = count_network(name), count_traffic(name, True, 2).values()
     assert sum(w.forward_flop for w in work) == 2 * counted.forward_flop
     assert sum(w.backward_flop for w in work) == 2 * counted.backward_flop
 
@@ -232,12 +232,12 @@ def test_normalisation_owns_its_gradient_though_it_counts_its_batches_first():
 @pytest.fixture(scope="module")
 def lenet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("lenet")
-    return profiling.profile(LENET, folder, time_s=0.2, trace_steps=2), folder
+    return profiling.profile_case(LENET, folder, time_s=0.2, trace_steps=2), folder
 
 
 def test_a_profile_covers_the_step_and_survives_json_and_parquet(lenet, tmp_path):
     run = lenet[0]
-    assert profile_run(to_json(run)) == run
+    assert parse_profile_run(to_json(run)) == run
     assert len(run.hooked_step_s) >= profiling.MIN_STEPS
     assert {x.kind for x in run.layers} == {"Conv2d", "Tanh", "AvgPool2d", "Flatten", "Linear"}
     assert all(len(x.forward_s) == len(run.hooked_step_s) for x in run.layers)
@@ -250,7 +250,7 @@ def test_a_profile_covers_the_step_and_survives_json_and_parquet(lenet, tmp_path
     write_layers(tmp_path, run)
     rows = pq.read_table(tmp_path / "layers.parquet").to_pandas()
     assert list(rows.columns) == LAYERS_SCHEMA.names
-    assert rows["forward_flop"].sum() == 2 * count("lenet5").forward_flop
+    assert rows["forward_flop"].sum() == 2 * count_network("lenet5").forward_flop
 
 
 def _lenet_parameters():
@@ -280,7 +280,7 @@ def test_the_trace_is_what_perfetto_and_tensorboard_open(lenet):
 
 def test_inference_has_no_backward(tmp_path):
     case = dataclasses.replace(LENET, mode="inference", precision="amp_bf16")
-    run = profiling.profile(case, tmp_path, time_s=0.05, trace_steps=0)
+    run = profiling.profile_case(case, tmp_path, time_s=0.05, trace_steps=0)
     assert all(x.backward_s == () and x.backward_elements == 0 for x in run.layers)
     assert run.optimizer_bytes == 0
     assert not (tmp_path / "trace.json.gz").exists()
@@ -292,19 +292,19 @@ def test_inference_has_no_backward(tmp_path):
 )
 def test_what_cannot_be_profiled_is_refused(change, words, tmp_path):
     with pytest.raises(BadInput, match=words):
-        profiling.profile(dataclasses.replace(LENET, **change), tmp_path, 1.0, 0)
+        profiling.profile_case(dataclasses.replace(LENET, **change), tmp_path, 1.0, 0)
 
 
 def test_a_network_that_computes_nothing_sensible_has_no_profile(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "networks"))
     with pytest.raises(InvalidMeasurement, match=r"the loss is nan after \d+ steps"):
-        profiling.profile(dataclasses.replace(LENET, model="odd_networks:nan_loss"), tmp_path, 0.05, 0)
+        profiling.profile_case(dataclasses.replace(LENET, model="odd_networks:nan_loss"), tmp_path, 0.05, 0)
 
 
 @pytest.mark.parametrize("time_s", [0.0, math.nan])
 def test_no_time_is_refused(time_s, tmp_path):
     with pytest.raises(BadInput, match="time to profile"):
-        profiling.profile(LENET, tmp_path, time_s, 0)
+        profiling.profile_case(LENET, tmp_path, time_s, 0)
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_a_worker_that_cannot_begin_leaves_the_reason(worker, asked, status, wor
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [("bad_input", BadInput), ("no_device", DeviceUnavailable), ("oom", job.JobFailed)],
+    [("bad_input", BadInput), ("no_device", DeviceUnavailable), ("oom", worker_process.JobFailed)],
 )
 def test_the_reason_of_a_worker_is_an_error_of_ours(status, error, tmp_path, monkeypatch):
     (tmp_path / "refuses.py").write_text(
@@ -338,7 +338,9 @@ def test_the_reason_of_a_worker_is_an_error_of_ours(status, error, tmp_path, mon
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(error, match="so it is"):
-        job.run({}, tmp_path / "x", 60.0, argv=[sys.executable, "-m", "refuses", str(tmp_path / "x")])
+        worker_process.run_request(
+            {}, tmp_path / "x", 60.0, argv=[sys.executable, "-m", "refuses", str(tmp_path / "x")]
+        )
 
 
 def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):
@@ -346,15 +348,15 @@ def test_a_worker_that_hangs_is_ended_with_its_phase(tmp_path, monkeypatch):
         "import sys, time\nprint('phase: asleep', file=sys.stderr, flush=True)\ntime.sleep(60)\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(job.JobFailed, match="no end within 2 s, in phase 'asleep'"):
-        job.run({}, tmp_path / "x", 1.5, argv=[sys.executable, "-m", "hangs", str(tmp_path / "x")])
+    with pytest.raises(worker_process.JobFailed, match="no end within 2 s, in phase 'asleep'"):
+        worker_process.run_request({}, tmp_path / "x", 1.5, argv=[sys.executable, "-m", "hangs", str(tmp_path / "x")])
 
 
 def test_a_worker_that_dies_is_said_to_have(tmp_path, monkeypatch):
     (tmp_path / "dies.py").write_text("import os\nos.kill(os.getpid(), 9)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(job.JobFailed, match="SIGKILL"):
-        job.run({}, tmp_path / "x", 30.0, argv=[sys.executable, "-m", "dies", str(tmp_path / "x")])
+    with pytest.raises(worker_process.JobFailed, match="SIGKILL"):
+        worker_process.run_request({}, tmp_path / "x", 30.0, argv=[sys.executable, "-m", "dies", str(tmp_path / "x")])
 
 
 def test_an_unknown_device_is_unknown_to_the_command(capsys):
@@ -410,7 +412,7 @@ def test_both_commands_from_end_to_end(tmp_path, capsys):
 
     from dlbench.results import store
 
-    assert store.parts(tmp_path) == []
+    assert store.part_files(tmp_path) == []
 
 
 def _options(bounds, arguments):

@@ -18,11 +18,11 @@ from PIL import Image
 from dlbench.data import digits
 from dlbench.errors import BadInput, UnknownName
 from dlbench.exit_codes import INTERRUPTED
-from dlbench.report.chapters.convergence import section, training_table, write_figures
+from dlbench.report.chapters.convergence import convergence_section, training_table, write_figures
 from dlbench.results import store, training_store
 from dlbench.results.training_records import TrainingRun
 from dlbench.suites.training import Training, load_trainings
-from dlbench.worker.jobs.train import train
+from dlbench.worker.jobs.train import train_network
 from tests.worker.conftest import NETWORKS
 
 pytest.importorskip("sklearn")
@@ -34,7 +34,7 @@ def named(run, number=0):
 
 @pytest.mark.parametrize("model", ["mlp", "lenet5"])
 def test_a_network_learns_the_digits_to_97_percent(model):
-    run = train(Training(model, optimizer="adam", max_epochs=40))
+    run = train_network(Training(model, optimizer="adam", max_epochs=40))
     assert (run.status, run.num_training, run.num_validation) == ("reached", 1437, 360)
     assert run.best_value >= 0.97
     assert run.validation_accuracy[-1] == run.best_value
@@ -45,39 +45,39 @@ def test_a_network_learns_the_digits_to_97_percent(model):
 
 def test_a_frozen_network_starts_from_saved_weights_and_trains_its_last_layer_alone(tmp_path):
     path = str(tmp_path / "lenet5.pt")
-    full = train(Training("lenet5", optimizer="adam", max_epochs=3, save_weights=path))
-    frozen = train(Training("frozen:lenet5", optimizer="adam", max_epochs=1, weights=path))
+    full = train_network(Training("lenet5", optimizer="adam", max_epochs=3, save_weights=path))
+    frozen = train_network(Training("frozen:lenet5", optimizer="adam", max_epochs=1, weights=path))
     assert frozen.trained_parameters == 84 * 10 + 10 < full.trained_parameters
     assert frozen.best_value > full.validation_accuracy[0]
-    anew = train(Training("frozen:lenet5", optimizer="adam", max_epochs=1))
+    anew = train_network(Training("frozen:lenet5", optimizer="adam", max_epochs=1))
     assert anew.best_value < frozen.best_value
     with pytest.raises(BadInput, match="cannot be read"):
-        train(Training("lenet5", weights=str(tmp_path / "nothing.pt")))
+        train_network(Training("lenet5", weights=str(tmp_path / "nothing.pt")))
 
 
 def test_a_target_that_is_never_met_is_a_record_with_the_best_value():
-    run = train(Training("mlp", target_value=1.01, max_epochs=2))
+    run = train_network(Training("mlp", target_value=1.01, max_epochs=2))
     assert (run.status, run.time_to_target_s, len(run.epoch_s)) == ("not_reached", None, 2)
     assert 0.1 < run.best_value < 1
 
 
 def test_a_loss_that_is_not_finite_ends_the_training():
-    run = train(Training("mlp", learning_rate=1e12, max_epochs=5))
+    run = train_network(Training("mlp", learning_rate=1e12, max_epochs=5))
     assert run.status == "diverged"
     assert len(run.epoch_s) < 5
 
 
 def test_equal_seeds_give_equal_curves_and_dropout_another():
     setting = Training("mlp", max_epochs=1, target_value=1.0)
-    first, second = train(setting), train(setting)
+    first, second = train_network(setting), train_network(setting)
     assert first.validation_loss == second.validation_loss
-    dropped = train(dataclasses.replace(setting, dropout=0.4))
+    dropped = train_network(dataclasses.replace(setting, dropout=0.4))
     assert dropped.validation_loss != first.validation_loss
 
 
 def test_an_autoencoder_learns_by_its_loss():
     setting = Training("conv_autoencoder", optimizer="adam", target_metric="loss", target_value=0.0, max_epochs=2)
-    run = train(setting)
+    run = train_network(setting)
     assert run.validation_loss[1] < run.validation_loss[0]
     assert run.validation_accuracy == ()
 
@@ -94,7 +94,7 @@ def test_an_autoencoder_learns_by_its_loss():
 )
 def test_what_does_not_fit_together_is_one_line(setting, message):
     with pytest.raises(BadInput) as caught:
-        train(setting)
+        train_network(setting)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -111,7 +111,7 @@ def images(tmp_path):
 
 
 def train_on(folder):
-    return train(Training("mlp", data=str(folder), max_epochs=1, target_value=1.01))
+    return train_network(Training("mlp", data=str(folder), max_epochs=1, target_value=1.01))
 
 
 def test_files_are_trained_on_and_broken_ones_named_even_if_they_fill_no_batch(images):
@@ -139,12 +139,12 @@ def test_folders_of_other_classes_are_one_line(images):
 def test_digits_need_a_network_of_ten_classes(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(NETWORKS)])
     with pytest.raises(BadInput, match="the digits have labels of 10 classes, but odd_networks:two_classes has 2"):
-        train(Training("odd_networks:two_classes"))
+        train_network(Training("odd_networks:two_classes"))
 
 
 def test_switches_that_a_networks_code_changes_are_reset_and_named(monkeypatch):
     monkeypatch.setattr(sys, "path", [*sys.path, str(NETWORKS)])
-    run = train(Training("odd_networks:tf32", max_epochs=1))
+    run = train_network(Training("odd_networks:tf32", max_epochs=1))
     assert any(w.startswith("settings_reset: ") and "matrix product is tf32" in w for w in run.warnings)
 
 
@@ -152,7 +152,7 @@ def test_in_fp16_the_scale_of_the_loss_is_kept_from_epoch_to_epoch(monkeypatch):
     made = []
     scaler = torch.amp.GradScaler
     monkeypatch.setattr(torch.amp, "GradScaler", lambda *a: made.append(scaler(*a)) or made[-1])
-    train(Training("mlp", precision="amp_fp16", max_epochs=2, batch_size=512, target_value=1.01))
+    train_network(Training("mlp", precision="amp_fp16", max_epochs=2, batch_size=512, target_value=1.01))
     assert len(made) == 1
 
 
@@ -163,34 +163,34 @@ def test_without_scikit_learn_one_is_told_to_install_it(monkeypatch):
 
 
 def test_what_is_stored_is_read_again_with_its_table_and_figures(tmp_path):
-    runs = [train(Training("mlp", optimizer=o, max_epochs=2, target_value=0.5)) for o in ("sgd", "adam")]
+    runs = [train_network(Training("mlp", optimizer=o, max_epochs=2, target_value=0.5)) for o in ("sgd", "adam")]
     for i, run in enumerate(runs):
         kept = named(run, i)
         assert TrainingRun.from_json(kept.to_json()) == kept
-        training_store.write(tmp_path, kept)
+        training_store.write_training(tmp_path, kept)
     (tmp_path / "trainings" / "training-broken.parquet").write_bytes(b"x")
     with pytest.warns(store.SkippedPart, match="training-broken.parquet"):
-        epochs = training_store.read([tmp_path, tmp_path / "nowhere"])
-    assert store.parts(tmp_path) == []
+        epochs = training_store.read_trainings([tmp_path, tmp_path / "nowhere"])
+    assert store.part_files(tmp_path) == []
     assert len(epochs) == sum(len(run.epoch_s) for run in runs)
     assert epochs.loc[epochs["run_id"] == "run-0", "validation_loss"].tolist() == list(runs[0].validation_loss)
     older = tmp_path / "trainings" / "training-run-0.parquet"
     pq.write_table(pq.read_table(older).drop_columns(["weights", "save_weights"]), older)
     with pytest.warns(store.SkippedPart):
-        epochs = training_store.read([tmp_path])
+        epochs = training_store.read_trainings([tmp_path])
     table = training_table(epochs)
     assert [row[1] for row in table.rows] == ["adam", "sgd"]
     assert [path.name for path in write_figures(epochs, tmp_path)] == [
         "convergence_loss.svg",
         "convergence_accuracy.svg",
     ]
-    assert len(section(epochs).blocks) == 4
-    assert not section(training_store.read([])).blocks
+    assert len(convergence_section(epochs).blocks) == 4
+    assert not convergence_section(training_store.read_trainings([])).blocks
 
 
 def test_results_of_trainings_alone_give_a_report(tmp_path):
-    run = named(train(Training("mlp", optimizer="sgd", max_epochs=1, target_value=0.5)), 0)
-    training_store.write(tmp_path / "results", run)
+    run = named(train_network(Training("mlp", optimizer="sgd", max_epochs=1, target_value=0.5)), 0)
+    training_store.write_training(tmp_path / "results", run)
     command = [sys.executable, "-m", "dlbench", "report", str(tmp_path / "results"), "-o", str(tmp_path / "report")]
     subprocess.run(command, check=True, capture_output=True)
     page = (tmp_path / "report" / "report.md").read_text()

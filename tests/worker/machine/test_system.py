@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from dlbench import free_memory
-from dlbench.launch.probe import _describe
+from dlbench.launch.probe import _describe_devices
 from dlbench.units import memory_size
 from dlbench.worker.failures import classify
 from dlbench.worker.machine import software, system
-from dlbench.worker.machine.system import describe_system, pci_address, stack, system_key, system_keys
+from dlbench.worker.machine.system import describe_system, pci_address, probe_facts, system_key, system_keys
 
 
 def test_the_system_of_this_machine_is_plain_json():
@@ -47,27 +47,27 @@ def test_the_probe_is_one_line_and_has_the_key_of_a_measurement():
     )
     facts = json.loads(done.stdout)
     assert done.stdout.count("\n") == 1
-    assert facts["system_key"] == system_key(stack())
+    assert facts["system_key"] == system_key(probe_facts())
     assert {"torch_version", "cuda_version", "cuda_available", "device_kind", "devices", "driver_version"} <= set(facts)
     assert "nccl_version" in facts
 
 
 def test_a_gpu_that_pytorch_cannot_use_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(system, "DEV", tmp_path)
+    monkeypatch.setattr(system, "DEVICES_FOLDER", tmp_path)
     (tmp_path / "nvidiactl").touch()  # of the driver, not of a device
-    assert stack()["cuda_error"] is None
+    assert probe_facts()["cuda_error"] is None
     (tmp_path / "nvidia0").touch()
 
     def refuse():
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nMore.")
 
     monkeypatch.setattr(torch.cuda, "init", refuse)
-    facts = stack()
+    facts = probe_facts()
     assert facts["cuda_error"] == "The NVIDIA driver on your system is too old (found version 11040)."
-    assert _describe(facts).endswith("cores (a GPU is present but not usable: " + facts["cuda_error"] + ")")
+    assert _describe_devices(facts).endswith("cores (a GPU is present but not usable: " + facts["cuda_error"] + ")")
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    assert "CUDA_VISIBLE_DEVICES" in stack()["cuda_error"]
+    assert "CUDA_VISIBLE_DEVICES" in probe_facts()["cuda_error"]
 
 
 def test_the_key_knows_kinds_of_device_and_not_their_number():
@@ -175,7 +175,7 @@ def test_the_smallest_quota_of_all_control_groups_around_the_process_counts(tmp_
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{text}\n")
     (tmp_path / "own").write_text("0::/job/step\n4:cpu,cpuacct:/job\n")
-    monkeypatch.setattr(free_memory, "OWN_GROUP", tmp_path / "own")
+    monkeypatch.setattr(free_memory, "OWN_CGROUP", tmp_path / "own")
     monkeypatch.setattr(system, "CGROUP", tmp_path)
     assert system.cpu_quota() == expected
 
@@ -198,7 +198,7 @@ def test_a_container_is_known_by_its_marks(tmp_path, environment, files, expecte
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text('engine="podman-5.0"\nimage="quay.io/x:1"\n')
-    assert software.container(environment, tmp_path) == expected
+    assert software.detect_container(environment, tmp_path) == expected
 
 
 def test_the_environment_keeps_what_changes_results_and_no_secret():

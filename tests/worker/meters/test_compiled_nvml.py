@@ -22,7 +22,7 @@ reading.FEWEST_TICKS = 2
 uuid = sys.argv[1]
 def window(length_s):
     meter = open_meter("auto", "cuda", uuid, None)
-    meter.rest(0.2)
+    meter.measure_idle(0.2)
     meter.start()
     opened_s = time.perf_counter()
     time.sleep(length_s)
@@ -67,7 +67,7 @@ def test_counter_and_sampled_power_agree(with_gpu):
 def test_the_energy_is_that_of_the_window_where_the_load_ends_with_it(with_gpu, tmp_path):
     lines = """
 meter = open_meter("auto", "cuda", uuid, None)
-meter.rest(0.3)
+meter.measure_idle(0.3)
 meter.start()
 opened_s = time.perf_counter()
 with open(POWER, "a") as power:
@@ -141,8 +141,8 @@ print(json.dumps([meter.source, meter.reason]))
 def test_state_processes_and_throttling_come_through_the_real_structures(with_gpu):
     lines = """
 watch = DeviceWatch(uuid)
-watch.before()
-watch.after()
+watch.read_before()
+watch.read_after()
 facts = watch.facts([(0.0, 300.0, None, 1700.0, 61.0, 0x4)])
 print(json.dumps([facts, [w.partition(":")[0] for w in watch.warnings()], driver_version(), vbios_version(uuid)]))
 """
@@ -167,8 +167,8 @@ def test_memory_errors_and_xids_of_a_case_come_through_the_real_structures(with_
 import os
 watch = DeviceWatch(uuid)
 os.environ.update(NVML_ECC="9 1 30 2", NVML_ROWS="2 1 1 0", NVML_XIDS="48 63")
-watch.before()
-watch.after()
+watch.read_before()
+watch.read_after()
 print(json.dumps([watch.facts([]), watch.warnings()]))
 """
     facts, warnings = with_gpu(lines, ecc="4 0 25 1", rows="2 0 0 0")
@@ -190,8 +190,8 @@ print(json.dumps([watch.facts([]), watch.warnings()]))
 def test_without_ecc_and_permission_for_events_the_errors_are_unknown(with_gpu):
     lines = """
 watch = DeviceWatch(uuid)
-watch.before()
-watch.after()
+watch.read_before()
+watch.read_after()
 facts = watch.facts([])
 print(json.dumps([facts["ecc_corrected_volatile_after"], facts["remap_failed_after"], facts["xid_events"]]))
 """

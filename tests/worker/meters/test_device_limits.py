@@ -17,7 +17,7 @@ IMPORTS = """
 import json, os, signal, sys, time
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
-from dlbench.worker.meters.held_limits import hold_limits, left_limits
+from dlbench.worker.meters.held_limits import hold_limits, restore_limits
 from dlbench.worker.meters.limit_guard import state_file
 uuid = os.environ["NVML_UUID"].removeprefix("GPU-")
 def held(power_cap_w=0, clock_mhz=0):
@@ -72,7 +72,7 @@ def test_limits_hold_for_a_case_and_what_was_there_is_put_back(gpu):
     lines = """
 limits = held(400, 1200)
 during = state()
-print(json.dumps([during, left_limits(limits), state(), state_file(uuid).exists(), held()]))
+print(json.dumps([during, restore_limits(limits), state(), state_file(uuid).exists(), held()]))
 """
     assert gpu.run(lines) == [["400000", "1200"], [], AS_FOUND, False, None]
 
@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_leaves_the_device_as_it_was(gpu):
 def test_where_all_processes_of_a_case_are_killed_the_next_case_puts_the_device_back(gpu):
     gpu.run("held(400)._process.kill()\nos.kill(os.getpid(), signal.SIGKILL)", code=-9)
     assert gpu.state() == ["400000", "0"]
-    assert gpu.run("limits = held()\nprint(json.dumps([state(), left_limits(limits)]))") == [AS_FOUND, []]
+    assert gpu.run("limits = held()\nprint(json.dumps([state(), restore_limits(limits)]))") == [AS_FOUND, []]
     assert gpu.is_put_back()
 
 
@@ -119,7 +119,8 @@ def test_without_permission_the_commands_of_the_site_set_and_put_back(gpu, tmp_p
         "DLBENCH_UNLOCK_CLOCK": f"sh -c 'echo unlock >> {log}'",
     }
     assert (
-        gpu.run("print(json.dumps(left_limits(held(400, 1200))))", NVML_LIMITS=4, NVML_KEEPS=400000, **commands) == []
+        gpu.run("print(json.dumps(restore_limits(held(400, 1200))))", NVML_LIMITS=4, NVML_KEEPS=400000, **commands)
+        == []
     )
     set_w, lock, put_back, unlock = log.read_text().splitlines()
     assert set_w == f"power GPU-{gpu.uuid} 400"
@@ -130,11 +131,11 @@ def test_a_gpu_that_is_lost_with_limits_set_is_named_and_put_back_once_it_is_the
     lines = """
 limits = held(400)
 time.sleep(max(0, float(os.environ["NVML_LOST_AT"]) - time.perf_counter()))
-print(json.dumps(left_limits(limits)))
+print(json.dumps(restore_limits(limits)))
 """
     [warning] = gpu.run(lines, NVML_LOST_AT=time.perf_counter() + 2.5)
     assert warning.startswith(
         "limits_left: limits of the device were not put back: cannot set the power limit: GPU is "
     )
     assert "by hand: nvidia-smi -pl 650" in warning
-    assert gpu.run("print(json.dumps([left_limits(held(300)), state()]))") == [[], AS_FOUND]
+    assert gpu.run("print(json.dumps([restore_limits(held(300)), state()]))") == [[], AS_FOUND]

@@ -15,7 +15,7 @@ from dlbench.worker.meters import energy, nvml, reading
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import NoMeter, NvmlCounterMeter, SampledMeter, next_tick, open_meter
 from dlbench.worker.meters.nvml import MeterUnavailable, NvmlDevice
-from dlbench.worker.meters.power_trace import Sampler, integrate
+from dlbench.worker.meters.power_trace import PowerSampler, integrate
 from dlbench.worker.meters.rapl import RaplMeter
 
 UUID = "11111111-2222-3333-4444-555555555555"
@@ -64,7 +64,7 @@ def test_counter_and_sampled_power_agree_and_the_idle_power_is_known(fake_nvml, 
     fake_nvml({**device(), "uuid": "GPU-other", "power": [[None, 999.0]]}, device(module=500.0))
     meter = open_meter("auto", "cuda", UUID, None)
     assert (meter.source, meter.scope) == ("nvml_counter", "device")
-    meter.rest(0.2)
+    meter.measure_idle(0.2)
     found = measure(meter, 0.8)
     assert found.energy_j == pytest.approx(300.0 * found.window_s, rel=0.01)
     assert found.integral_j == pytest.approx(found.energy_j, rel=0.01)
@@ -87,7 +87,7 @@ def test_without_a_counter_the_sampled_power_is_the_energy_and_says_why(fake_nvm
     fake_nvml(device(energy=counter))
     meter = open_meter("auto", "cuda", UUID, None)
     assert isinstance(meter, SampledMeter)
-    meter.rest(0.2)
+    meter.measure_idle(0.2)
     found = measure(meter, 0.5)
     assert meter.source == "nvml_power"
     assert found.counter_j is None
@@ -99,7 +99,7 @@ def test_without_a_counter_the_sampled_power_is_the_energy_and_says_why(fake_nvm
 def test_a_sensor_that_shows_no_power_gives_no_energy(fake_nvml, short_windows):
     fake_nvml(device(energy="unsupported", power=[[None, 0.0]]))
     meter = open_meter("auto", "cuda", UUID, None)
-    meter.rest(0.1)
+    meter.measure_idle(0.1)
     found = measure(meter, 0.3)
     assert (found.energy_j, found.idle_power_w) == (None, None)
     assert found.warnings[-1].startswith("meter_still: the meter returned 0 J")
@@ -166,7 +166,7 @@ def test_ticks_are_found_to_a_few_milliseconds(fake_nvml):
 
 def test_the_sampler_needs_no_torch_and_dies_with_its_parent(fake_nvml):
     fake_nvml(device())
-    sampler = Sampler("nvml", UUID)
+    sampler = PowerSampler("nvml", UUID)
     assert "libtorch" not in Path(f"/proc/{sampler._process.pid}/maps").read_text()
     sampler._process.stdin.close()
     assert sampler._process.wait(5) == 0
@@ -175,7 +175,7 @@ def test_the_sampler_needs_no_torch_and_dies_with_its_parent(fake_nvml):
 
 def test_a_sampler_that_was_killed_leaves_a_reason(fake_nvml):
     fake_nvml(device())
-    sampler = Sampler("nvml", UUID)
+    sampler = PowerSampler("nvml", UUID)
     sampler._process.kill()
     assert "ended without samples" in sampler.stop().error
 
@@ -204,8 +204,8 @@ def test_an_integral_with_a_hole_or_an_open_end_is_none():
 def test_state_throttling_and_other_processes_are_flagged(fake_nvml):
     fake_nvml(device(throttle=0x4 | 0x2, processes=[1, 2, os.getpid()]))
     watch = DeviceWatch(UUID)
-    watch.before()
-    watch.after()
+    watch.read_before()
+    watch.read_after()
     facts = watch.facts([(0.0, 300.0, None, 1400.0, 71.0, 0x4)])
     assert facts["throttle_reasons"] == ("applications_clocks", "sw_power_cap")
     assert (facts["sm_clock_min_mhz"], facts["temperature_max_c"], facts["power_limit_w"]) == (1400.0, 71.0, 700.0)
@@ -218,8 +218,8 @@ def test_state_throttling_and_other_processes_are_flagged(fake_nvml):
 def test_heat_and_limits_of_the_board_throttle_and_the_power_cap_is_named_apart(fake_nvml):
     fake_nvml(device(throttle=0x4 | 0x40 | 0x200))
     watch = DeviceWatch(UUID)
-    watch.before()
-    watch.after()
+    watch.read_before()
+    watch.read_after()
     watch.facts([])
     throttled, capped = watch.warnings()
     assert throttled == "throttled: hw_thermal_slowdown in 1 of 1 samples, board_limit in 1 of 1 samples."
@@ -241,26 +241,26 @@ def test_the_errors_of_a_device_stay_known_where_its_case_fails(fake_nvml):
 def test_a_driver_too_old_for_a_call_leaves_its_fact_unknown(fake_nvml):
     fake_nvml(device(old_driver=True))
     watch = DeviceWatch(UUID)
-    watch.before()
-    watch.after()
+    watch.read_before()
+    watch.read_after()
     assert watch.facts([])["other_processes"] is None
 
 
 def test_a_module_that_draws_nothing_is_none(fake_nvml):
     fake_nvml(device(module=0))
-    sampler = Sampler("nvml", UUID)
+    sampler = PowerSampler("nvml", UUID)
     assert {row[2] for row in sampler.stop().rows} == {None}
 
 
 def test_in_a_container_one_foreign_process_id_is_our_own():
-    assert nvml.count_others([], [4711]) == 0
-    assert nvml.count_others([], [4711, 4712]) == 1
+    assert nvml.count_other_processes([], [4711]) == 0
+    assert nvml.count_other_processes([], [4711, 4712]) == 1
     # In a container process ids are others; ours was there before, for choosing a device makes a context.
-    assert nvml.count_others([4711], [4711]) == 0
-    assert nvml.count_others([4711, 4712], [4711]) == 1
-    assert nvml.count_others([os.getpid()], [os.getpid()]) == 0
-    assert nvml.count_others([4711], [os.getpid()]) == 1
-    assert nvml.count_others(None, [4711]) is None
+    assert nvml.count_other_processes([4711], [4711]) == 0
+    assert nvml.count_other_processes([4711, 4712], [4711]) == 1
+    assert nvml.count_other_processes([os.getpid()], [os.getpid()]) == 0
+    assert nvml.count_other_processes([4711], [os.getpid()]) == 1
+    assert nvml.count_other_processes(None, [4711]) is None
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ def test_rapl_counters_wrap(powercap, any_window):
 
 def test_rapl_that_stands_still_is_no_zero(powercap):
     meter = RaplMeter(powercap)
-    meter.rest(0.01)
+    meter.measure_idle(0.01)
     found = measure(meter, 0.03)
     assert (found.energy_j, found.counter_j, found.idle_power_w) == (None, None, None)
     assert found.warnings[-1].startswith("meter_still: the meter returned 0 J")

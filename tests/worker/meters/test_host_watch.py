@@ -23,7 +23,7 @@ def stat_of(busy):
 def watched(tmp_path, monkeypatch):
     """A watch of cores 0 and 2 over 10 s, in which each number of `busy` was the core's share; core 1 is offline."""
     stat, clock = tmp_path / "stat", [0.0]
-    monkeypatch.setattr(host_watch, "STAT", stat)
+    monkeypatch.setattr(host_watch, "STAT_FILE", stat)
     monkeypatch.setattr(host_watch, "allowed_cores", lambda: frozenset({0, 2}))
     monkeypatch.setattr(host_watch.time, "perf_counter", lambda: clock[0])
     monkeypatch.setattr(host_watch.time, "process_time", lambda: 0.0)
@@ -31,10 +31,10 @@ def watched(tmp_path, monkeypatch):
     def watch(busy):
         stat.write_text(stat_of(dict.fromkeys(busy, 500)))
         found = HostWatch()
-        found.before()
+        found.read_before()
         clock[0] += 10.0
         stat.write_text(stat_of({core: 500 + round(10 * share / TICK_S) for core, share in busy.items()}))
-        found.after()
+        found.read_after()
         return found
 
     return watch

@@ -34,14 +34,14 @@ def one_thread(monkeypatch):
 
 def launcher_named(name):
     try:
-        return launchers.find(name)
+        return launchers.find_launcher(name)
     except BadInput as error:
         pytest.skip(str(error))
 
 
 def run(root, cases, name="local", **more):
     campaign = supervise.Campaign(root, "s", 1, "sys", launcher=launcher_named(name), **more)
-    return list(supervise.run(cases, campaign))
+    return list(supervise.run_cases(cases, campaign))
 
 
 def assert_nothing_is_left(root):
@@ -134,7 +134,7 @@ def test_a_case_that_gets_too_few_ranks_is_stopped_with_the_reason(tmp_path):
     def alone(case, folder):
         return [sys.executable, "-m", "dlbench.worker", str(folder)]
 
-    (record,) = supervise.run([TWO], supervise.Campaign(tmp_path, "s", 1, "sys", launcher=alone))
+    (record,) = supervise.run_cases([TWO], supervise.Campaign(tmp_path, "s", 1, "sys", launcher=alone))
     assert record.status == "crashed"
     assert "the case needs 2 ranks, but the environment has only one" in record.error
 

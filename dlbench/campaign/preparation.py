@@ -1,0 +1,77 @@
+"""Prepares the measurement of a suite on this machine, for `dlbench run` and `dlbench.run`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlbench import units
+from dlbench.messages import say
+
+if TYPE_CHECKING:
+    from dlbench.launch.supervise import Campaign
+    from dlbench.suites.case import Case
+    from dlbench.suites.suite import Suite
+
+
+def prepare_campaign(
+    suite: Suite, results: Path, launcher_name: str = "local", step: Sequence[str] = (), write: bool = True
+) -> tuple[Campaign, list[Case]]:
+    """The campaign that measures a suite here, and its processes in their order.
+
+    Args:
+        launcher_name: starts the ranks of a case.
+        step: a command that starts them instead; see `slurm.through_step`.
+        write: whether the results folder is to be made, and checked.
+
+    Raises:
+        BadInput: a value of the suite or the launcher cannot be used.
+        DeviceUnavailable: a device that the suite names is not here.
+    """
+    from dlbench.launch import launchers, probe, slurm, supervise
+    from dlbench.launch.results_folder import ResultsFolder, check_folder
+    from dlbench.suites.suite import models_of
+
+    planned = suite.cases()  # report wrong values before the slow device probe
+    nodes = os.environ.get("DLBENCH_JOB_NODES", "").split()
+    launcher = slurm.step_launcher(list(step), nodes=nodes) if step else launchers.find_launcher(launcher_name)
+    launchers.check_launcher(launcher, planned)
+    folder = None
+    if write:
+        check_folder(results)
+        folder = ResultsFolder(results)
+    models = models_of(planned)
+    say("looking at this machine ...")
+    asked = slurm.probe_argv(list(step), models) if step else launchers.probe_argv(launcher_name, launcher, models)
+    found = probe.probe_machine(models, argv=asked)
+    cases = [case for one in suite.rounds(device=found.device_kind) for case in one]
+    probe.require_devices(cases, found)
+    cases, left_out = probe.runnable_cases(cases, found)
+    if left_out:
+        say(left_out)
+    campaign = supervise.Campaign(
+        results,
+        suite.name,
+        suite.version,
+        found.system_keys,
+        launcher,
+        network_keys=found.network_keys,
+        network_files=found.network_files,
+        machine=found.facts,
+        folder=folder,
+    )
+    say(f"{suite.name}: {_count_cases_and_processes(cases)} on {found.description} -> {results}/")
+    return campaign, cases
+
+
+def _count_cases_and_processes(cases: list[Case]) -> str:
+    """How many cases and processes: ``12 cases x 3 processes``."""
+    num_cases = len({case.sample_id for case in cases})
+    text = units.count_text(num_cases, "case")
+    if len(cases) == num_cases:
+        return text
+    if len(cases) % num_cases:
+        return f"{text}, {len(cases)} processes"
+    return f"{text} x {len(cases) // num_cases} processes"

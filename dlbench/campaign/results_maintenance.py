@@ -1,0 +1,205 @@
+"""Contents of a results folder at the start of a run, and its maintenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from dlbench import units
+from dlbench.messages import say, say_problems
+
+if TYPE_CHECKING:
+    from dlbench.errors import StoreError
+    from dlbench.launch.attempts import DoneKey
+    from dlbench.launch.results_folder import ResultsFolder
+    from dlbench.results.records import Record
+
+#: Number of small parts that are merged into one file, which loads much faster.
+MIN_PARTS_TO_MERGE = 200
+MAX_PARTS_PER_MERGE = 400
+#: Larger files are not merged: the cost of a merge must not grow with the store.
+MAX_PART_BYTES_TO_MERGE = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class StoredAttempts:
+    """Attempts of a results folder, each read once."""
+
+    ended: set[DoneKey]  # what needs no further attempt
+    tried: set[str]  # the cases that have any attempt
+    ids: frozenset[str]  # all attempts
+    own_parts: int  # how many attempts have a Parquet part of their own
+    without_part: list[tuple[Path, Record]]  # closed, with samples in no Parquet file
+
+
+def read_stored_attempts(root: Path) -> StoredAttempts:
+    """Read the contents of a results folder; attempts in a merged file are not opened.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
+    from dlbench.launch import attempts
+
+    folders = attempts.list_attempt_folders(root)
+    own, merged, ended = _attempts_in_parquet(root, {folder.name for folder in folders})
+    without_part = []
+    problems: list[str] = []
+    for folder, record in attempts.closed_attempts(
+        root, [folder for folder in folders if folder.name not in merged], problems
+    ):
+        has_part = folder.name in own
+        if attempts.has_ended(folder, record, has_part):
+            ended.add(attempts.done_key(record))
+        if not has_part:
+            without_part.append((folder, record))
+    say_problems(problems)
+    ids = frozenset(merged | {folder.name for folder in folders})
+    tried = {case_id for name in ids if (case_id := attempts.case_id_of(name))}
+    return StoredAttempts(ended, tried, ids, len(own), without_part)
+
+
+def _attempts_in_parquet(root: Path, names: set[str]) -> tuple[set[str], set[str], set[DoneKey]]:
+    """Return attempts with their own part, attempts complete in merged files, and the keys these have ended."""
+    store = store_module()
+    if store is None or not root.is_dir():
+        return set(), set(), set()
+    found = store.find_parts(root)[0]
+    own = {p.stem for p in found if p.stem in names and p.parent == root and store.is_signed(p)}
+    others = [p for p in found if p.stem not in own or p.parent != root]
+    return own, store.attempt_ids(root, among=others), store.final_keys(root, among=others)
+
+
+def store_module() -> ModuleType | None:
+    """Return `dlbench.results.store`; None without pyarrow, such as on a host outside its container.
+
+    Attempt folders contain all results; Parquet files are built from them, now or later.
+    """
+    try:
+        from dlbench.results import store
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "pyarrow":
+            raise
+        return None
+    return store
+
+
+def print_write_error(error: StoreError, folder: ResultsFolder | None) -> None:
+    """Print that results cannot be written, and which results are kept.
+
+    Args:
+        folder: the results folder of the run; if it was removed, that is the reason.
+    """
+    from dlbench.launch.results_folder import FolderGone
+
+    try:
+        if folder is not None:
+            folder.check()
+    except FolderGone as gone:
+        error = gone
+    if isinstance(error, FolderGone):
+        say(
+            f"dlbench: {error}; stopped. Results are in the moved folder; to resume, run again with its new path as "
+            f"--results"
+        )
+    else:
+        say(f"dlbench: {error}; stopped. Results so far are kept; run the same command again to resume")
+
+
+def close_open_attempts(root: Path) -> int:
+    """Close and print attempts that killed runs left open, remove their leftovers; return the number closed."""
+    from dlbench.launch import leftovers, supervise
+
+    problems: list[str] = []
+    closed = supervise.recover_open_attempts(root, problems=problems)
+    for problem in problems:
+        say(problem)
+    for record in closed:
+        say(f"a killed run left {record.attempt_id} open; it is now closed with status {record.status}")
+    leftovers.remove_leftovers(root)
+    return len(closed)
+
+
+def attempts_without_part(root: Path) -> list[tuple[Path, Record]]:
+    """The closed attempts that no Parquet part holds whole; each part is read for it."""
+    from dlbench.launch import attempts
+    from dlbench.results import store
+
+    def read_attempt_record(attempt_id: str) -> Record | None:
+        folder = attempts.attempts_folder(root) / attempt_id
+        found = [attempts.full_record(folder, head) for _, head in attempts.closed_attempts(root, [folder])]
+        # Without its samples it proves nothing: what a file holds of the attempt is all that is left.
+        return next((r for r in found if r.ranks and r.attempt_id == attempt_id), None)
+
+    stored = store.attempt_ids(root, original=read_attempt_record)
+    problems: list[str] = []
+    folders = [folder for folder in attempts.list_attempt_folders(root) if folder.name not in stored]
+    missing = [
+        found for found in attempts.closed_attempts(root, folders, problems) if found[1].attempt_id not in stored
+    ]
+    say_problems(problems)
+    return missing
+
+
+def merge_all_parts(root: Path) -> None:
+    """Put all parts that dlbench wrote into one file per month, and say which are left."""
+    from dlbench.results import store
+
+    for merged in store.merge(root):
+        say(f"merged parts into {merged}")
+    others = sorted(part.name for part in root.glob("*.parquet") if not store.is_signed(part))
+    if others:
+        names = ", ".join(others[:3]) + (" ..." if len(others) > 3 else "")
+        say(f"not merged, because another program or an earlier dlbench wrote them: {names} ({len(others)} in total)")
+
+
+def rebuild_parts(root: Path, missing: Iterable[tuple[Path, Record]]) -> int:
+    """Write missing Parquet parts, for example of a killed run."""
+    from dlbench.errors import StoreError
+    from dlbench.launch import attempts
+    from dlbench.results import store
+    from dlbench.results.records import DONE_STATUSES
+
+    rebuilt = 0
+    lost: list[str] = []
+    for folder, head in missing:
+        try:
+            record = attempts.full_record(folder, head)
+            if record.status in DONE_STATUSES and not record.ranks:
+                lost.append(folder.name)
+                continue
+            store.append(root, record, make_folder=False)
+            rebuilt += 1
+        except StoreError as error:
+            say(f"{error}; skipped")
+    if lost:
+        names = ", ".join(lost[:3]) + (" ..." if len(lost) > 3 else "")
+        say(f"samples are missing in result.json and Parquet for {units.count_text(len(lost), 'attempt')}: {names}")
+    return rebuilt
+
+
+def merge_parts(root: Path, own_parts: int) -> int:
+    """Merge parts into one file; return how many of `own_parts` remain.
+
+    One process merges at a time; others do not wait.
+    """
+    from dlbench.errors import StoreError
+    from dlbench.launch import claims
+
+    store = store_module()
+    if store is None:
+        return 0
+    try:
+        claim = claims.take(root, "merge")
+        if claim is None:
+            return 0
+        try:
+            store.merge(root, max_bytes=MAX_PART_BYTES_TO_MERGE, most=MAX_PARTS_PER_MERGE)
+        finally:
+            claim.release()
+    except StoreError as error:
+        say(f"{error}; the parts were not merged")
+        return 0
+    return max(0, own_parts - MAX_PARTS_PER_MERGE)

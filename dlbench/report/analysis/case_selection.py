@@ -1,0 +1,43 @@
+"""Which cases a figure or a table shows: the fastest of each group, and the values that an axis must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from dlbench.report.analysis.labels import network_order, varying_axes
+from dlbench.suites.case import MODES, PRECISIONS
+
+#: A figure with one row per case shows at most so many.
+MAX_ROWS = 24
+
+
+def fastest_cases(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS) -> pd.DataFrame:
+    """Of each group the case with the highest throughput (the first, where none has one), in the order of networks."""
+    order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
+    best = cases.sort_values("throughput", ascending=False, kind="stable").drop_duplicates(list(by))
+    sorted_ = best.sort_values(list(by), key=lambda c: c.map(lambda v: order.get(v, v)), kind="stable")
+    return sorted_.head(limit) if limit else sorted_
+
+
+def records_of(shown: pd.DataFrame) -> tuple[str, ...]:
+    """The attempts behind the rows that are drawn, by their column `records`; none where they have no such column."""
+    return tuple(record for records in shown.get("records", ()) for record in records)
+
+
+def values_and_limits(cases: pd.DataFrame, metric: str) -> pd.Series[float]:
+    """The values of a metric and the ends of their intervals, where these are above zero: what an axis has to hold."""
+    names = [name for name in (metric, f"{metric}_low", f"{metric}_high") if name in cases]
+    values = pd.concat([cases[name].astype(float) for name in names])
+    return values[values > 0]
+
+
+def describe_choice(cases: pd.DataFrame, shown: pd.DataFrame) -> str:
+    """Which of the cases a figure shows, as a sentence, and the precision if all have the same."""
+    same = f"All in {cases['precision'].iloc[0]}." if cases["precision"].nunique() == 1 else ""
+    if len(shown) >= len(cases):
+        return same
+    axes = [a for a in ("precision", "batch_size", *varying_axes(cases)) if cases[a].nunique() > 1]
+    words = ", ".join(a.replace("_", " ") for a in axes)
+    return f"Each row shows its fastest case over {words}. The table contains all {len(cases)} cases. {same}".strip()

@@ -1,0 +1,35 @@
+"""The confidence of intervals in words: each case's protocol asks for its own, and nearly all ask for 95 %."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.loading.intervals import protocol_confidences
+from dlbench.suites.case import USUAL_CONFIDENCE
+
+
+def confidence_levels(cases: pd.DataFrame) -> list[float]:
+    """The different levels of these cases, the lowest first; the usual one where they have no protocol."""
+    if "protocol" not in cases or cases.empty:
+        return [USUAL_CONFIDENCE]
+    found = protocol_confidences(
+        cases["protocol"].astype(object).where(cases["protocol"].notna(), None).unique().tolist()
+    )
+    return sorted({level for level in found.tolist() if level == level}) or [USUAL_CONFIDENCE]
+
+
+def levels_text(cases: pd.DataFrame) -> str:
+    """The levels as words before "interval": "95 %", or "90 % or 99 % (set in each case's protocol)"."""
+    return join_levels(confidence_levels(cases))
+
+
+def join_levels(found: list[float]) -> str:
+    """`levels_text` of levels that are known."""
+    words = " or ".join(units.confidence_text(level) for level in found)
+    return f"{words} (set in each case's protocol)" if len(found) > 1 else words
+
+
+def has_unusual_level(cases: pd.DataFrame) -> bool:
+    """Whether a level is another than 95 %, so that each row of a table has to say its own."""
+    return confidence_levels(cases) != [USUAL_CONFIDENCE]

@@ -1,0 +1,80 @@
+"""Where every row that was read has gone: shown, or left out for a named reason. Nothing disappears in silence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+SHOWN = "shown"
+BEYOND_LIMIT = "beyond the limit"
+FAILED = "failed"
+SUPERSEDED = "superseded"
+SYSTEM_UNKNOWN = "system unknown"
+COPIES = "copies"
+PASSED_OVER = "passed over"
+#: Each kind in words.
+KIND_DESCRIPTIONS = {
+    SHOWN: "Shown: one attempt per case, the one that counts",
+    BEYOND_LIMIT: "Measured cases beyond the limit of tables and figures; metrics.csv contains them",
+    FAILED: "Cases without a result: see Failures and warnings",
+    SUPERSEDED: "Attempts replaced by a later attempt of the same case on the same system; metrics.csv contains them",
+    SYSTEM_UNKNOWN: (
+        "Failed attempts of measured cases that ended before their system was recorded; metrics.csv contains them"
+    ),
+    COPIES: "Copies: rows of the same attempt and rank in several files or sources; the most complete row counts",
+    PASSED_OVER: "Skipped because they are invalid or unreadable: see Failures and warnings",
+}
+
+
+@dataclass(frozen=True)
+class RowAccount:
+    """The rows that the files of a report hold, one per rank of an attempt, by what became of them."""
+
+    read: int
+    rows: dict[str, int]  # by kind, those of `KIND_DESCRIPTIONS`
+    attempts: dict[str, int]  # by kind, where attempts can be counted
+
+    @property
+    def missing(self) -> int:
+        """Rows that were read and are in no kind; anything but 0 is a defect of dlbench."""
+        return self.read - sum(self.rows.values())
+
+    def rows_read(self) -> dict[str, int]:
+        """The rows by kind, and all that were read."""
+        return {"read": self.read, **self.rows}
+
+    def rows_with_every_attempt(self) -> dict[str, int]:
+        """The same where every attempt is shown."""
+        left_out = {kind: self.rows[kind] for kind in (COPIES, PASSED_OVER)}
+        shown = sum(number for kind, number in self.rows.items() if kind not in left_out)
+        return {"read": self.read, SHOWN: shown, **left_out}
+
+    @property
+    def error(self) -> str | None:
+        """What is wrong with the account, in words; None where it adds up."""
+        if not self.missing:
+            return None
+        return (
+            f"{self.read} rows were read, but only {self.read - self.missing} appear in this report: {self.missing} "
+            f"are missing. This is a bug in dlbench; `dlbench query` shows all rows."
+        )
+
+
+def count_rows(
+    rows: pd.DataFrame, kinds: pd.Series, num_rows: int, num_passed_over: int, num_copies: int
+) -> RowAccount:
+    """Count the rows of all kinds.
+
+    Args:
+        rows: those that are left, each attempt and rank once.
+        kinds: by attempt, of all attempts.
+        num_rows: rows that the files hold.
+        num_passed_over: of these the ones that cannot be right or cannot be read.
+        num_copies: of the others those of an attempt and rank that another row counts for.
+    """
+    found, of_attempts = rows["attempt_id"].map(kinds).value_counts(), kinds.value_counts()
+    counted = (SHOWN, BEYOND_LIMIT, FAILED, SUPERSEDED, SYSTEM_UNKNOWN)
+    counts = {kind: int(found.get(kind, 0)) for kind in counted}
+    counts |= {COPIES: num_copies, PASSED_OVER: num_passed_over}
+    return RowAccount(num_rows, counts, {kind: int(of_attempts.get(kind, 0)) for kind in counted})

@@ -1,0 +1,130 @@
+"""The finding that each chapter opens with: one sentence from its numbers, "" where they show nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from dlbench import units
+from dlbench.report.analysis.content import Content
+from dlbench.report.analysis.labels import network_title, setting_label
+from dlbench.report.analysis.metrics import METRICS
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+
+_MEMORY_PARTS = ("memory_parameters", "memory_gradients", "memory_optimizer", "memory_activations", "memory_workspace")
+
+
+def throughput_opening(content: Content) -> str:
+    """The range of throughputs per mode."""
+    parts = []
+    cases = _median_cases(content)
+    for mode, of_mode in cases[cases["throughput"].gt(0)].groupby("mode", sort=True):
+        slow, fast = _extreme_cases(of_mode, "throughput")
+        show = METRICS["throughput"].show
+        if len(of_mode) == 1:
+            parts.append(f"{mode} runs at {show(fast['throughput'])} ({_case_text(fast, content, ())})")
+        else:
+            low, high = f"{show(slow['throughput'])} ({_case_text(slow, content, ())})", show(fast["throughput"])
+            parts.append(f"{mode} runs at {low} to {high} ({_case_text(fast, content, ())})")
+    return _to_sentence("; ".join(reversed(parts)))
+
+
+def step_time_opening(content: Content) -> str:
+    """Which phase takes most of a training step."""
+    phases = {"forward": "forward_time", "backward": "backward_time", "optimizer": "optimizer_time"}
+    known = content.shown.dropna(subset=list(phases.values()))
+    known = known[(known["mode"] == "training") & known["step_time"].gt(0)]
+    if known.empty:
+        return ""
+    shares = {name: float((known[column] / known["step_time"]).median()) for name, column in phases.items()}
+    largest = max(shares, key=lambda name: shares[name])
+    rest = " and ".join(f"{name} {units.percent(share)}" for name, share in shares.items() if name != largest)
+    return f"In the median case the {largest} pass takes {units.percent(shares[largest])} of a training step, {rest}."
+
+
+def memory_opening(content: Content) -> str:
+    """The case with the highest peak, and what most of it is."""
+    metric = next((m for m in ("memory_allocated", "memory_device", "memory_rss") if content.shown[m].gt(0).any()), "")
+    if not metric:
+        return ""
+    top = content.shown.nlargest(1, metric).iloc[0]
+    parts = {name: float(top[name]) for name in _MEMORY_PARTS if top[name] == top[name]}
+    largest = max(parts, key=lambda name: parts[name], default="")
+    most = f"; largest part: {METRICS[largest].title.lower()}" if largest else ""
+    peak = METRICS[metric].title
+    return f"{peak}: at most {units.bytes_(top[metric])}, in {_case_text(top, content)}{most}."
+
+
+def energy_opening(content: Content) -> str:
+    """The least and the most energy per image."""
+    known = content.shown[content.shown["energy_per_image"].gt(0)]
+    if known.empty:
+        return "No energy was measured."
+    low, high = _extreme_cases(known, "energy_per_image")
+    show = METRICS["energy_per_image"].show
+    first = f"{show(low['energy_per_image'])} ({_case_text(low, content)})"
+    return f"Energy per image ranges from {first} to {show(high['energy_per_image'])} ({_case_text(high, content)})."
+
+
+def flop_time_opening(content: Content) -> str:
+    """How near the best case comes to a peak."""
+    for metric, what in (("mfu", "datasheet peak"), ("share_of_measured_peak", "measured peak")):
+        known = content.shown[content.shown[metric].gt(0)]
+        if len(known):
+            best = known.nlargest(1, metric).iloc[0]
+            middle = f"; the median case reaches {units.percent(known[metric].median())}" if len(known) > 2 else ""
+            share = units.percent(best[metric])
+            return f"{_case_text(best, content)} reaches {share} of the {what}, the largest share{middle}."
+    return "No peak of this device is known; run `dlbench ceilings` to measure it."
+
+
+def variability_opening(content: Content) -> str:
+    """How far steps scatter, and how many cases are unstable."""
+    known = content.shown["iqr"].dropna()
+    unstable = int(content.shown["status"].eq("unstable").sum())
+    if known.empty:
+        return ""
+    wild = content.shown.loc[known.nlargest(1).index[0]]
+    spread = f"In the median case half of the steps lie within {units.percent(known.median())} of each other"
+    most = f"in the widest case within {units.percent(known.max())} ({_case_text(wild, content)})"
+    return f"{spread}, {most}; {units.count_text(unstable, 'case')} of {len(content.shown)} unstable."
+
+
+def failures_opening(content: Content) -> str:
+    """How many cases failed."""
+    failed, all_cases = len(content.failed), len(content.failed) + len(content.shown)
+    return f"{units.count_text(failed, 'case')} of {all_cases} failed." if failed else "Every case was measured."
+
+
+#: By the id of the chapter.
+OPENINGS: dict[str, Callable[[Content], str]] = {
+    "throughput": throughput_opening,
+    "step-time": step_time_opening,
+    "memory": memory_opening,
+    "energy": energy_opening,
+    "flop-time": flop_time_opening,
+    "variability": variability_opening,
+    "failures": failures_opening,
+}
+
+
+def _median_cases(content: Content) -> pd.DataFrame:
+    return summarize_processes(with_case_numbers(content.shown), ("throughput",))
+
+
+def _extreme_cases(cases: pd.DataFrame, metric: str) -> tuple[Any, Any]:
+    """The cases with the lowest and the highest value of a metric."""
+    return cases.nsmallest(1, metric).iloc[0], cases.nlargest(1, metric).iloc[0]
+
+
+def _case_text(case: Any, content: Content, axes: Sequence[str] = ("mode",)) -> str:
+    """Such as "ResNet-50, training, amp_bf16, batch 256"; with the system where there are several."""
+    parts = [network_title(case["model"]), setting_label(case, [*axes, "precision", "batch_size"])]
+    names = content.system_names
+    return ", ".join([*parts, names[case["system_id"]]] if len(names) > 1 and case["system_id"] in names else parts)
+
+
+def _to_sentence(words: str) -> str:
+    return f"{words[:1].upper()}{words[1:]}." if words else ""

@@ -1,0 +1,197 @@
+"""Large stores reduced by DuckDB: one row per process without its samples, or one row per case and day.
+
+Only the columns of the query are read, in pieces: 1.8 million records fit into the memory of a laptop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pyarrow as pa
+
+from dlbench.errors import BadInput
+from dlbench.results.case_figures import LONGEST_STEP_S, SHORTEST_STEP_S
+from dlbench.results.query import query_table
+from dlbench.results.records import DONE_STATUSES
+from dlbench.results.schema import SCHEMA
+from dlbench.suites.case import AXES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Columns that are equal for two processes of the same case: all axes except repeat.
+SETTING_AXES = tuple(axis for axis in AXES if axis != "repeat")
+#: Software and machine columns, with their titles.
+SYSTEM_FACTS = {
+    "system_driver_version": "driver",
+    "system_cuda_version": "CUDA",
+    "system_cudnn_version": "cuDNN",
+    "system_nccl_version": "NCCL",
+    "system_torch_version": "PyTorch",
+    "system_torchvision_version": "torchvision",
+    "system_python_version": "Python",
+    "system_kernel": "kernel",
+    "system_os": "operating system",
+    "system_firmware": "firmware",
+    "system_container_image": "container image",
+    "system_dlbench_version": "dlbench",
+    "system_git_commit": "commit",
+    "system_cpu_cores": "cores of the job",
+    "system_cpu_threads": "logical cores of the job",
+    "system_node_cpu_cores": "cores of the node",
+    "system_memory_bytes": "memory of the job",
+    "system_device_count": "devices of the job",
+    "system_cpu_quota": "CPU time of the control group",
+    "system_cpu_binding": "binding of threads",
+    "power_limit_w": "power limit",
+    "memory_clock_mhz": "memory clock",
+}
+_DONE_SQL = ", ".join(f"'{status}'" for status in DONE_STATUSES)
+#: The median step of a rank [s]; null where a step cannot be one.
+_MEDIAN_SQL = (
+    f"case when list_min(step_s) >= {SHORTEST_STEP_S} and list_max(step_s) <= {LONGEST_STEP_S} "
+    "then list_median(step_s) end"
+)
+
+
+def process_rows(sources: Sequence[str | Path], columns: Sequence[str], since: datetime | None = None) -> pd.DataFrame:
+    """One row per rank of every measured attempt, with its median step.
+
+    Args:
+        sources: results folders, Parquet files or glob patterns.
+        columns: further columns of `records`.
+        since: omit attempts that started earlier.
+
+    Returns:
+        The columns `attempt_id`, `rank`, `world_size`, `started_at`, those of `SETTING_AXES`, `step_s` (the median [s])
+        and the given ones.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    names = dict.fromkeys(("attempt_id", "rank", "world_size", "started_at", *SETTING_AXES, *columns))
+    sql = f"select {_quoted_columns(names)}, {_MEDIAN_SQL} as step_s from records where {_measured_condition(since)}"
+    frame: pd.DataFrame = query_table(sql, sources).to_pandas()
+    return frame
+
+
+def day_rows(sources: Sequence[str | Path], since: datetime | None = None) -> pa.Table:
+    """One row per case, kind of device and day, over all processes of that day.
+
+    Returns:
+        `SETTING_AXES`, `device_kind` (its name), `day`, `processes`, `log_step` (median of the natural logarithms of
+        the median steps [s]), `log_sd` (their standard deviation), `suite`, `suite_version`, `protocol` and
+        `SYSTEM_FACTS`: the commonest value of each, of the case or, beyond `_OF_CASE`, of all cases on that kind of
+        device that day.
+
+    Raises:
+        StoreError: a source does not exist.
+    """
+    # Each step of several ranks counts with the slowest; the median of the slowest rank comes near, and needs no copy.
+    sql = f"""
+        with ranks as (
+            select {_quoted_columns(PROCESS_COLUMNS)}, {_MEDIAN_SQL} as step_s
+            from records where {_measured_condition(since)}
+        ), attempts as (
+            select * from ranks where step_s is not null and nodes * devices_per_node = 1
+            union all by name
+            select any_value(columns(* exclude (attempt_id, step_s))), attempt_id, max(step_s) as step_s
+            from ranks where nodes * devices_per_node > 1
+            group by attempt_id having count(step_s) = count(*)
+        )
+        {_days_sql(PROCESS_COLUMNS, f"records where {_measured_condition(since)}")}
+    """
+    return query_table(sql, sources)
+
+
+def day_rows_of_attempts(attempts: pd.DataFrame) -> pa.Table:
+    """The same of measured attempts in memory.
+
+    Args:
+        attempts: the columns of `PROCESS_COLUMNS`, and `step_s`: the largest median step of its ranks [s], not NaN.
+    """
+    # Most columns have one value, and to group or count by each takes as long as by one that varies.
+    known = ("attempt_id", "started_at", "device_name", "system_cpu_model", "step_s")
+    alike = {n for n in (*SETTING_AXES, *_DAY_FACTS) if n not in known and attempts[n].nunique(dropna=False) == 1}
+    names = [n for n in (*PROCESS_COLUMNS, "step_s") if n not in alike]
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.register("attempts", pa.table({name: _to_arrow(attempts[name], name) for name in names}))
+        found: pa.Table = connection.sql(_days_sql(names)).to_arrow_table()
+    for name in sorted(alike):
+        value = _to_arrow(attempts[name].iloc[:1], name)[0].as_py()
+        found = found.append_column(name, pa.repeat(pa.scalar(value, SCHEMA.field(name).type), found.num_rows))
+    return found
+
+
+def _to_arrow(column: pd.Series, name: str) -> pa.Array | pa.ChunkedArray:
+    """A column of rows with the type of the store; texts are not copied."""
+    kind = pa.float64() if name == "step_s" else SCHEMA.field(name).type
+    if not pa.types.is_string(kind):
+        # pandas holds whole numbers of which some are missing as floats.
+        return pa.array(column, kind, from_pandas=True)
+    if column.dtype != object:
+        return pa.array(column, pa.large_string(), from_pandas=True)
+    codes, texts = column.factorize()
+    return pa.DictionaryArray.from_arrays(pa.array(codes, pa.int32(), mask=codes < 0), pa.array(texts, pa.string()))
+
+
+def _quoted_columns(names: Iterable[str]) -> str:
+    """Column names for SQL; some axes are called like words of SQL."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+#: Facts whose change may explain a change of the figures.
+_OF_CASE = ("suite", "suite_version", "protocol", "network_key", "power_limit_w", "memory_clock_mhz")
+#: The others are counted per day, not per case: that would take gigabytes.
+_OF_SYSTEM = tuple(name for name in SYSTEM_FACTS if name not in _OF_CASE)
+_DAY_FACTS = (*_OF_CASE, *_OF_SYSTEM)
+#: What `day_rows` needs of each process, beside its step time.
+PROCESS_COLUMNS = tuple(
+    dict.fromkeys(("attempt_id", *SETTING_AXES, "started_at", *_DAY_FACTS, "device_name", "system_cpu_model"))
+)
+
+
+def _days_sql(columns: Collection[str], measured: str = "attempts") -> str:
+    """The SQL that reduces `attempts` to days: `SETTING_AXES` and `_DAY_FACTS` as far as they are among the columns.
+
+    Args:
+        measured: where the facts of a kind of device are counted.
+    """
+    key = "coalesce(device_name, system_cpu_model, '') as device_kind, date_trunc('day', started_at) as day"
+    setting = "".join(f', "{name}"' for name in SETTING_AXES if name in columns)
+    return f"""
+        select cases.*, systems.* exclude (device_kind, day) from (
+            select {key}{setting}, count(*) as processes, median(ln(step_s)) as log_step,
+                stddev_samp(ln(step_s)) as log_sd{_commonest(_OF_CASE, columns)}
+            from attempts group by device_kind, day{setting}
+        ) cases join (
+            select {key}{_commonest(_OF_SYSTEM, columns)} from {measured} group by device_kind, day
+        ) systems using (device_kind, day)
+    """
+
+
+def _commonest(names: Iterable[str], columns: Collection[str]) -> str:
+    return "".join(f', mode("{name}") as "{name}"' for name in names if name in columns)
+
+
+def _measured_condition(since: datetime | None) -> str:
+    later = f" and started_at >= timestamptz '{since.isoformat()}'" if since else ""
+    return f"status in ({_DONE_SQL}){later}"
+
+
+def parse_since(text: str) -> datetime:
+    """Parse a date such as 2026-11-01, or a date with a time; without a time zone it is UTC.
+
+    Raises:
+        BadInput: it is not a date.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"--since {text!r} is not a date; write for example 2026-11-01 or 2026-11-01T12:00") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,216 @@
+"""Anonymized results for publication: without hosts, users, paths, environment and jobs.
+
+Of system `details` only the keys listed here are kept. Measured values are unchanged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from dlbench.atomic_file import save_text
+from dlbench.results import bounds_schema, bounds_store, store
+from dlbench.results.bounds_records import ProfileRun, to_json
+from dlbench.results.parts import ROW_GROUP, open_temporary
+from dlbench.results.parts import write_part as _write
+from dlbench.results.reader import Reader
+from dlbench.results.records import parse_details
+from dlbench.results.schema import LONG_TEXT, SCHEMA
+
+#: Free texts, which may contain private data.
+_TEXT_COLUMNS = ("suite", "error", "label", "warnings", "energy_note", "throttle_reasons", "warning")
+#: Keys of `system_details` that are not private and matter for the figures.
+_KEPT_DETAILS = (
+    *("system_key", "precision_switches", "cudnn_benchmark", "cpu_capability", "cpu_governor", "cpu_frequency_mhz"),
+    *("cpu_quota", "numa_nodes", "numa_nodes_online", "load_average_before"),
+)
+_KEPT_DEVICE_FACTS = ("name", "memory_bytes", "multiprocessors", "compute_capability", "l2_cache_bytes")
+#: Shorter user names are not replaced in texts (they may be ordinary words); their paths are removed anyway.
+_HOME_FOLDER = re.compile(r"/(?:home|users?)/([^/\s:'\"]{3,})", re.IGNORECASE)
+#: Paths below /sys/class are not private.
+_ABSOLUTE_PATH = re.compile(r"(?<![\w.:/])/(?!sys/class/)(?:[^/\s:'\"]+/)+([^/\s:'\"]*)")
+
+
+class Anonymizer:
+    """Anonymizer of host names, user names and paths in texts; equal names get equal replacements."""
+
+    def __init__(self, hosts: Iterable[str | None], texts: Iterable[str | None] = ()) -> None:
+        """Collect the names of all hosts, and of users whose home folders occur in `texts`."""
+        self._users = sorted(
+            {user for text in texts for user in _HOME_FOLDER.findall(text or "")}, key=lambda u: (-len(u), u)
+        )
+        names = sorted({host for host in hosts if isinstance(host, str) and host})
+        self._hosts = {name: f"node{i}" for i, name in enumerate(names, 1)}
+        words = set(self._hosts) | {name.partition(".")[0] for name in names}
+        # The longest first: otherwise n10 would become the replacement of n1 followed by 0.
+        alternatives = "|".join(re.escape(word) for word in sorted(words, key=lambda w: (-len(w), w)))
+        self._pattern = re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])") if words else None
+
+    def anonymize_host(self, name: str | None) -> str | None:
+        """Return the replacement of a host: node1, node2, ... in order of host names."""
+        return self._hosts.get(name, name) if name else name
+
+    def anonymize_text(self, text: str | None) -> str | None:
+        """Replace hosts by node names, users by "user", and absolute paths by file names."""
+        if not text:
+            return text
+        text = _ABSOLUTE_PATH.sub(lambda match: f".../{match[1]}" if "." in match[1] else "...", text)
+        for user in self._users:
+            text = re.sub(rf"(?<![\w-]){re.escape(user)}(?![\w-])", "user", text)
+        if self._pattern is None:
+            return text
+        return self._pattern.sub(lambda match: self._hosts.get(match[0]) or self._node_of_short_name(match[0]), text)
+
+    def _node_of_short_name(self, word: str) -> str:
+        return next(node for name, node in self._hosts.items() if name.partition(".")[0] == word)
+
+    def anonymize_value(self, value: Any) -> Any:
+        """Anonymize every text in a list or dictionary."""
+        if isinstance(value, str):
+            return self.anonymize_text(value)
+        if isinstance(value, list):
+            return [self.anonymize_value(v) for v in value]
+        if isinstance(value, dict):
+            return {k: self.anonymize_value(v) for k, v in value.items()}
+        return value
+
+
+def hashed_device_name(uuid: str | None) -> str | None:
+    """Return an anonymous but distinct name of a device."""
+    return f"device-{hashlib.sha256(uuid.encode()).hexdigest()[:12]}" if uuid else uuid
+
+
+def write_records(sources: Sequence[str | Path], target: Path, private: bool = False) -> int:
+    """Write all records of `sources` to one Parquet file, and their ceilings and profiles next to it.
+
+    Args:
+        target: the file; its folder is created if missing.
+        private: keep private data.
+
+    Returns:
+        Number of rows written.
+
+    Raises:
+        StoreError: a source does not exist, or `target` cannot be written.
+    """
+    reader = Reader.from_sources(sources)
+    bounds = bounds_store.read_bounds(sources)
+    kinds = [(bounds.ceilings, bounds_schema.CEILINGS_SCHEMA, "ceilings-all.parquet")]
+    kinds.append((bounds.all_reduces, bounds_schema.ALL_REDUCE_SCHEMA, "allreduce-all.parquet"))
+    hosts = [h for frame, _, _ in kinds for h in frame["hostname"]]
+    hosts += [run.where.hostname for run in bounds.profiles]
+    names, texts = (set(), set()) if private else _names_and_texts(reader)
+    scrubber = Anonymizer([*hosts, *names], texts)
+    num_rows = _write_rows(target, reader, None if private else scrubber)
+    store.warn_skipped(list(dict.fromkeys(reader.problems)))
+    for frame, schema, name in kinds:
+        if len(frame):
+            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+            folder = target.parent / bounds_schema.CEILINGS_FOLDER
+            _write(folder / name, table if private else _anonymize_table(table, scrubber, "hostname", "device_uuid"))
+    for number, run in enumerate(bounds.profiles, 1):
+        folder = target.parent / bounds_schema.PROFILES_FOLDER / f"{number:03}"
+        shown = run if private else _anonymize_profile(run, scrubber)
+        save_text(folder / "profile.json", to_json(shown))
+        bounds_schema.write_layers(folder, shown)
+    return num_rows
+
+
+def _names_and_texts(reader: Reader) -> tuple[set[str | None], set[str | None]]:
+    """Return the names of all hosts, and all distinct texts that may contain names."""
+    hosts: set[str | None] = set()
+    texts: set[str | None] = set()
+    known = [name for name in _TEXT_COLUMNS if name in SCHEMA.names]
+    for table in reader.tables(["system_hostname", *known, LONG_TEXT, "system_container_image"]):
+        hosts.update(table["system_hostname"].unique().to_pylist())
+        texts.update(_distinct_texts(table))
+    return hosts, texts
+
+
+def _write_rows(target: Path, reader: Reader, scrubber: Anonymizer | None) -> int:
+    """Write all rows, anonymized if a scrubber is given; return their number."""
+    num_rows = 0
+    with open_temporary(target) as file, pq.ParquetWriter(file, SCHEMA, compression="zstd") as writer:
+        for table in reader.tables(SCHEMA.names):
+            for begin in range(0, table.num_rows, ROW_GROUP):
+                rows = table.slice(begin, ROW_GROUP)
+                writer.write_table((rows if scrubber is None else anonymize_records(rows, scrubber)).cast(SCHEMA))
+                num_rows += rows.num_rows
+    return num_rows
+
+
+def _anonymize_profile(run: ProfileRun, scrubber: Anonymizer) -> ProfileRun:
+    where = dataclasses.replace(
+        run.where,
+        hostname=scrubber.anonymize_host(run.where.hostname) or "",
+        device_uuid=hashed_device_name(run.where.device_uuid),
+    )
+    return dataclasses.replace(
+        run, where=where, case=scrubber.anonymize_value(run.case), run_id=scrubber.anonymize_text(run.run_id) or ""
+    )
+
+
+def _distinct_texts(records: pa.Table) -> Iterator[str | None]:
+    for name in (*_TEXT_COLUMNS, LONG_TEXT, "system_container_image"):
+        if name not in records.column_names:
+            continue
+        column = records[name]
+        yield from (pc.list_flatten(column) if pa.types.is_list(column.type) else column).unique().to_pylist()
+
+
+def anonymize_records(records: pa.Table, scrubber: Anonymizer) -> pa.Table:
+    """Return the rows of a store, anonymized."""
+    table = _anonymize_table(records, scrubber, "system_hostname", "device_uuid")
+    table = _change_column(table, "system_container_image", lambda image: image and PurePosixPath(image).name)
+    table = _change_column(table, "system_slurm_job_id", lambda _: None)
+    return _change_column(table, LONG_TEXT, lambda text: _anonymize_details(text, scrubber))
+
+
+def _anonymize_table(table: pa.Table, scrubber: Anonymizer, host: str, device: str) -> pa.Table:
+    table = _change_column(_change_column(table, host, scrubber.anonymize_host), device, hashed_device_name)
+    for name in (name for name in _TEXT_COLUMNS if name in table.column_names):
+        table = _change_column(table, name, scrubber.anonymize_text)
+    return table
+
+
+def _change_column(table: pa.Table, name: str, change: Callable[[str | None], str | None]) -> pa.Table:
+    """Change the texts of a column, or those in its lists; each different text once."""
+    index = table.column_names.index(name)
+    column = table[name].combine_chunks()
+    changed = [_change_texts(chunk, change) for chunk in getattr(column, "chunks", [column])]
+    return table.set_column(index, table.schema.field(index), pa.chunked_array(changed, column.type))
+
+
+def _change_texts(column: pa.Array, change: Callable[[str | None], str | None]) -> pa.Array:
+    kind = column.type
+    if pa.types.is_list(kind):
+        ends = np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), dtype=np.int32)
+        texts = _change_texts(pc.list_flatten(column), change)
+        return pa.ListArray.from_arrays(pa.array(np.r_[np.int32(0), ends]), texts, kind, mask=column.is_null())
+    encoded = column if pa.types.is_dictionary(kind) else column.dictionary_encode()
+    texts = pa.array(map(change, encoded.dictionary.to_pylist()), encoded.dictionary.type)
+    if pa.types.is_dictionary(kind):
+        return pa.DictionaryArray.from_arrays(encoded.indices, texts)
+    return texts.take(encoded.indices)
+
+
+def _anonymize_details(text: str | None, scrubber: Anonymizer) -> str | None:
+    if not text:
+        return text
+    details = parse_details(text)
+    kept = {name: scrubber.anonymize_value(details[name]) for name in _KEPT_DETAILS if name in details}
+    if details.get("devices"):
+        kept["devices"] = [{n: d[n] for n in _KEPT_DEVICE_FACTS if n in d} for d in details["devices"]]
+    if "libraries" in details:
+        kept["libraries"] = sorted({PurePosixPath(str(path)).name for path in details["libraries"]})
+    return json.dumps(kept, sort_keys=True)
