@@ -90,7 +90,7 @@ STORES = {
 _SQL = "select model, mode, count(*), avg(window_s), max(energy_j) from records group by all order by all"
 _SQL_OF_SAMPLES = "select model, count(*), avg(list_avg(step_s)), max(list_max(step_s)) from records group by all"
 _SQL_OF_ALL = "select * from records order by started_at desc limit 3"
-#: What is measured in a process of its own: what it does in words, and the command or the function of `_call`.
+#: What is measured in a process of its own: what it does in words, and the command or the function of `_run_command`.
 STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "imports": ("import pandas, pyarrow and dlbench's own modules", ()),
     "read": ("derive everything that a report shows", ()),

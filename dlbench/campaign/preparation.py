@@ -23,7 +23,7 @@ def prepare_campaign(
 
     Args:
         launcher_name: starts the ranks of a case.
-        step: a command that starts them instead; see `slurm.through_step`.
+        step: a command that starts them instead; see `slurm.step_launcher`.
         write: whether the results folder is to be made, and checked.
 
     Raises:

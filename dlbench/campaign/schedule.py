@@ -115,7 +115,7 @@ class Schedule:
         return sample.facts if sample else None
 
     def processes(self, waiting: Iterable[Case]) -> Iterator[Case]:
-        """The processes to measure, one after the other; `learn` is called between them."""
+        """The processes to measure, one after the other; `add_record` is called between them."""
         waiting = list(waiting)
         for place, case in enumerate(waiting):
             sample = self._samples[case.sample_id]

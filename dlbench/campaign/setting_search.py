@@ -105,7 +105,7 @@ class Search:
     # What a campaign asks of a schedule.
 
     def processes(self, waiting: Iterable[Case]) -> Iterator[Case]:
-        """Yield the processes to measure; `learn` is called between them."""
+        """Yield the processes to measure; `add_record` is called between them."""
         with contextlib.suppress(_BudgetSpent):
             yield from self._run_stages()
         if not self._is_better(self.best, self.first):

@@ -66,7 +66,7 @@ def open_batches(case: Case, built: BuiltModel, images: ImageSet, rank: int) -> 
         reader_name="files",
         last_batch_policy=LastBatchPolicy.DROP,
         auto_reset=True,
-        prepare_first_batch=False,  # so that a broken file is met by `_next`
+        prepare_first_batch=False,  # so that a broken file is met by `_next_batch`
     )
     return DaliBatches(_repeat_forever(iterator), images.num_others)
 

@@ -100,7 +100,7 @@ def mpirun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
 def srun(case: Case, folder: Path, options: LauncherOptions) -> list[str]:
     """Launch by srun: one task per rank; if one fails, Slurm ends the others."""
     step = ["srun", "--kill-on-bad-exit=1", "--wait=60", f"--nodes={case.nodes}", f"--ntasks={case.world_size}"]
-    # The name identifies the step if srun itself is killed; see `scheduler.end_steps`.
+    # The name identifies the step if srun itself is killed; see `scheduler.cancel_steps`.
     step += [
         *_cores_option(options, case, 1),
         f"--ntasks-per-node={case.devices_per_node}",

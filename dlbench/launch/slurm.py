@@ -176,7 +176,7 @@ def step_launcher(step: Sequence[str], nodes: Sequence[str] = ()) -> Launcher:
         ranks = [f"--nodes={case.nodes}", f"--ntasks={case.world_size}", f"--ntasks-per-node={case.devices_per_node}"]
         if case.nodes < len(nodes):
             ranks.append(f"--nodelist={','.join(nodes[: case.nodes])}")
-        # By its name the step is found again when srun itself was killed, see `scheduler.end_steps`.
+        # By its name the step is found again when srun itself was killed, see `scheduler.cancel_steps`.
         ranks.append(f"--job-name={folder.name}")
         return [*_insert_ranks(step, ranks), "-m", WORKER_MODULE, str(folder)]
 

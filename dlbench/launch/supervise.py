@@ -125,7 +125,7 @@ def run_cases(cases: Iterable[Case], campaign: Campaign, fresh: bool = False) ->
             held[taken] = case  # another process is measuring it
         else:
             yield from _run_under_claim(case, campaign, folder, taken, fresh)
-    # Or its node failed: its claims become stale after `SILENCE_S`.
+    # Or its node failed: its claims become stale after `DEAD_AFTER_S`.
     unseen = sum(not claims.is_owner_local_or_gone(heartbeat) for heartbeat in held)
     if unseen:
         campaign.on_note(

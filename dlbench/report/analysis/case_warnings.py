@@ -109,7 +109,7 @@ def with_warnings(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
     """`cases` with the column `warning_words`: the warnings of any of their processes, in short words.
 
     Args:
-        cases: as `side_by_side.over_processes` gives them.
+        cases: as `side_by_side.summarize_processes` gives them.
         processes: what these were made of, as `side_by_side.numbered` gives them.
     """
     if cases.empty:

@@ -79,7 +79,7 @@ def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
     """Of each case the best system by `metric`; cases in which fewer than two systems have a value are passed over.
 
     Args:
-        cases: one row per process, with `number` and `system_id`, as `side_by_side.matched` gives them.
+        cases: one row per process, with `number` and `system_id`, as `side_by_side.shared_processes` gives them.
     """
     found = []
     for number, case in cases[cases[metric].gt(0)].groupby("number", sort=False):

@@ -24,7 +24,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     """One metric over the shared cases: a row per case, a column per system, and ± where it is known.
 
     Args:
-        cases: one row per case and system, as `side_by_side.over_processes` gives them, in order.
+        cases: one row per case and system, as `side_by_side.summarize_processes` gives them, in order.
         names: of the systems by `system_id`, in the order of the columns.
     """
     known = cases[cases[metric].notna()]

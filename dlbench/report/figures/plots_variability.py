@@ -19,7 +19,7 @@ def units_plot(found: Sequence[UnitDeviation], cases: pd.DataFrame, names: Mappi
     """One row per host (or device) of all systems, one point per process, the most deviating hosts first.
 
     Args:
-        found: as `variability.units_of` gives them.
+        found: as `variability.unit_deviations` gives them.
         cases: as `variability.processes` gives them.
         kind: "host" or "device".
     """

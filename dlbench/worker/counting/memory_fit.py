@@ -31,7 +31,7 @@ def memory_lines(case: Case) -> list[tuple[int, int]]:
     """Return constant bytes and bytes per image at the peaks of `case`, by ascending bytes per image.
 
     Raises:
-        UnknownName, BadInput: as `predict`; or operations differ between batches, or memory is not linear.
+        UnknownName, BadInput: as `predict_memory`; or operations differ between batches, or memory is not linear.
     """
     return _fit_lines(
         case.model, [predict_with_trace(dataclasses.replace(case, batch_size=batch))[1] for batch in _BATCH_SIZES]
