@@ -58,7 +58,7 @@ def _report(options: argparse.Namespace) -> None:
 
     # Columns of a large store take hundreds of megabytes each; page faults would cost 20 % of the time.
     keep_freed_memory()
-    references = _reference_sources() if options.with_reference else []
+    references = _reference_report_folders() if options.with_reference else []
     prices = read_prices(bundled_files.find_file("price list", options.prices)) if options.prices else None
     mix = read_mix(options.mix) if options.mix else ()
     _show_step("reading")
@@ -85,7 +85,7 @@ def _show_step(what: str) -> None:
             print(f"\r\x1b[K{what[:70]}{' ...' if what else ''}", end="", file=sys.stderr, flush=True)
 
 
-def _reference_sources() -> list[str]:
+def _reference_report_folders() -> list[str]:
     """Folders of the published reference reports, as NAME=FOLDER sources.
 
     Raises:

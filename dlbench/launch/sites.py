@@ -412,9 +412,7 @@ class _SiteReader:
                 raise BadInput(f"{self._key_location('slurm', 'srun')}: {name} is set by dlbench, not by slurm.srun")
         for name in (option.partition(" ")[0] for option in site.pbs.directives):
             if name in OWN_PBS_OPTIONS:
-                raise BadInput(
-                    f"{self._key_location('pbs', 'directives')}: {name} is set by dlbench, not under directives"
-                )
+                raise BadInput(f"{self._key_location('pbs', 'directives')}: do not set {name}: dlbench sets it")
         if site.scheduler == "pbs" and site.report.time_limit and site.report.time_limit.count(":") != 2:
             self._refuse("report", "time_limit", site.report.time_limit, "hours:minutes:seconds with PBS")
         for name in site.slurm.without:

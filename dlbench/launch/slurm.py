@@ -201,8 +201,8 @@ def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
 def _insert_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
     if RANKS_MARK not in step:
         raise BadInput(
-            f"the launch command '{shlex.join(step)}' has no {RANKS_MARK}; add it where the node and rank options of a "
-            f"case belong"
+            f"the launch command '{shlex.join(step)}' has no {RANKS_MARK}; put it into the command, at "
+            f"the place of the options for nodes and ranks"
         )
     at = list(step).index(RANKS_MARK)
     return [*step[:at], *ranks, *step[at + 1 :]]

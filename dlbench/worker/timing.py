@@ -209,7 +209,7 @@ def run_window(
                 # If steps became slower than expected, queue fewer, to notice the time limit in time.
                 lag = min(lag, _lag_steps(window.step_s[-1]))
             if cap.is_reached(done, time.perf_counter() - window.opened_at_s) or done == look_at:
-                reason, look_at = agreed(_evaluate_rule(window, rule, done, first_look_s, cap_s, max_steps, growth))
+                reason, look_at = agreed(_ask_stopping_rule(window, rule, done, first_look_s, cap_s, max_steps, growth))
                 max_steps = max(max_steps, look_at)
         clock.synchronize()
         window.closed_at_s = time.perf_counter()
@@ -219,7 +219,7 @@ def run_window(
     return window
 
 
-def _evaluate_rule(
+def _ask_stopping_rule(
     window: Window, rule: Rule, done: int, first_look_s: float, cap_s: float, max_steps: int, growth: float
 ) -> tuple[str | None, int]:
     """Evaluate the rule; also return the step of its next evaluation, chosen to keep the rule within its budget."""

@@ -213,7 +213,9 @@ class NetworkBound:
         return self.step_s / self.bound_s if self.bound_s and self.step_s is not None else None
 
 
-def network_bound(layers: pd.DataFrame, roof: Roof, step_s: Sequence[float], optimizer_bytes: float) -> NetworkBound:
+def time_bound_of_network(
+    layers: pd.DataFrame, roof: Roof, step_s: Sequence[float], optimizer_bytes: float
+) -> NetworkBound:
     """The bound of a step: the sum of the bounds of its layers, forward and backward, and of the optimizer.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlbench.report.analysis.bounds import MEASURED, Roof, find_roof, layer_bounds, network_bound
+from dlbench.report.analysis.bounds import MEASURED, Roof, find_roof, layer_bounds, time_bound_of_network
 from dlbench.results.bounds_records import DeviceIdentity, ProfileRun
 from dlbench.results.bounds_schema import layers_frame
 from dlbench.results.bounds_store import StoredBounds
@@ -78,5 +78,5 @@ def _roof_of_device(ceilings: pd.DataFrame, device: dict[str, Any]) -> Roof:
 
 
 def _network_bound_s(run: ProfileRun, roof: Roof) -> float:
-    found = network_bound(layer_bounds(layers_frame(run.layers), roof), roof, (), run.optimizer_bytes).bound_s
+    found = time_bound_of_network(layer_bounds(layers_frame(run.layers), roof), roof, (), run.optimizer_bytes).bound_s
     return np.nan if found is None else found

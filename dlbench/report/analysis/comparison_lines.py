@@ -117,7 +117,7 @@ def _why_mixed(group: AttemptGroup, side: str, rules: ComparisonRules) -> str:
         values = every[name].unique()
         if len(values) > 1:
             shown = " and ".join(map(str, values)) if name != "protocol" else f"{len(values)} kinds"
-            return f"{name} is {shown} within {side}; choose with {option} {name}={values[0]}"
+            return f"{side} mixes several values of {name}: {shown}; choose with {option} {name}={values[0]}"
     keys = group.good["system_key"].dropna().unique()
     if len(keys) > 1:
         return f"{side} has this case on {len(keys)} systems; choose with {option} system_key={keys[0]}"

@@ -109,7 +109,7 @@ def check_samples(row: Row) -> str | None:
     return (
         ""
         if place is None
-        else f"{_BLOCK_STEPS} steps from step {place + 1} on repeat the {_BLOCK_STEPS} steps before them"
+        else f"the times of {_BLOCK_STEPS} steps from step {place + 1} on are those of the {_BLOCK_STEPS} steps before"
     )
 
 

@@ -18,7 +18,7 @@ from dlbench.report.analysis.bounds import (
     hook_overhead,
     layers_time_share,
     median_time,
-    network_bound,
+    time_bound_of_network,
     profile_frame,
 )
 from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED_SUFFIX, ProfileRun, counts_flop
@@ -35,7 +35,7 @@ DATASHEET_TOLERANCE = 0.01
 def profile_table(run: ProfileRun, roof: Roof, limit: int | None = 20) -> Table:
     """The layers by time lost to the bound, and below what the numbers mean; all of them where `limit` is None."""
     frame = profile_frame(run, roof)
-    case, network = run.case, network_bound(frame, roof, run.step_s, run.optimizer_bytes)
+    case, network = run.case, time_bound_of_network(frame, roof, run.step_s, run.optimizer_bytes)
     columns = [
         Column("layer", "Layer", "left"),
         Column("kind", "Kind", "left"),

@@ -182,14 +182,14 @@ def _baseline_lines(content: Content, brief: Brief, system: str) -> tuple[str, l
         logs = [own for case in best if (own := brief.logs.get(what, {}).get((case["number"], system)))]
         if logs:
             values = [math.exp(fmean(own)) for own in logs]
-            low, high = (_value(content, what, end(values)) for end in (min, max))
+            low, high = (_metric_text(content, what, end(values)) for end in (min, max))
             first, _, unit = low.rpartition(" ")
             shown = high if low == high else f"{first if high.endswith(f' {unit}') else low} to {high}"
             lines.append((title.replace("Cost per image", "Cost per million images"), shown))
     return network_title(model), lines
 
 
-def _value(content: Content, what: str, value: float) -> str:
+def _metric_text(content: Content, what: str, value: float) -> str:
     if what == "energy":
         return METRICS["energy_per_image"].show(value)
     if what == "memory":

@@ -56,7 +56,11 @@ def own_rules_table(content: Content) -> Table:
         ),
         (9, "Energy windows of at least 5 s", *_energy_windows_rule(content.rows)),
         (10, "Both counter and sampled power; source and scope stated", *_meters_rule(shown)),
-        (11, "FLOP = 2 x MAC, counted, dense peaks", *_flop_counts_rule(content.rows)),
+        (
+            11,
+            "FLOP are counted from the operations; 1 MAC is 2 FLOP; peaks are those without sparsity",
+            *_flop_counts_rule(content.rows),
+        ),
         (12, "Every result beside its bounds", *_bounds_rule(shown)),
     ]
     columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here"), Column("state", "State")]

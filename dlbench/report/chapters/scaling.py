@@ -115,7 +115,7 @@ def model_sentence(curve: Curve) -> str:
         f"{curve.name} ({curve.kind}): computation {compute} on one device, "
         f"transfer {transfer}, latency {latency} per hop ({model.algorithm}), "
         f"{bound}{100 * model.overlap:.0f} % of the computation hides communication; {error}. "
-        f"Fitted to {', '.join(map(str, model.fitted))} devices; {beyond}."
+        f"Fitted to the results on {', '.join(map(str, model.fitted))} devices; {beyond}."
     )
 
 

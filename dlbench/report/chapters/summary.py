@@ -48,7 +48,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     several = len(cases) < len(shown)
     counted = KeyFigure(
         f"{len(shown)} of {len(shown) + len(failed)}",
-        f"runs measured, of {units.count_text(len(cases), 'case')}" if several else "cases measured",
+        f"runs measured, in {units.count_text(len(cases), 'case')}" if several else "cases measured",
         f"{len(failed)} failed, {units.count_text(unstable, 'case')} unstable",
     )
     if shown.empty:

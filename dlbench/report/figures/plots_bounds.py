@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
-from dlbench.report.analysis.bounds import DIRECTIONS, Roof, median_time, network_bound, profile_frame
+from dlbench.report.analysis.bounds import DIRECTIONS, Roof, median_time, time_bound_of_network, profile_frame
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
@@ -147,7 +147,7 @@ def networks_frame(runs: Sequence[tuple[ProfileRun, Roof]]) -> pd.DataFrame:
     """One row per profile, as `where_time_goes` takes them."""
     rows = []
     for run, roof in runs:
-        found = network_bound(profile_frame(run, roof), roof, run.step_s, run.optimizer_bytes)
+        found = time_bound_of_network(profile_frame(run, roof), roof, run.step_s, run.optimizer_bytes)
         case = run.case
         label = f"{network_title(case['model'])} · {case['precision']} {case['batch_size']}"
         if any(_PARTIAL in (layer.note or "") for layer in run.layers):

@@ -147,7 +147,7 @@ def _scalar_tables(batches: Iterable[Batch], statistics: list[pd.DataFrame]) -> 
 
 
 def _batch_statistics(batch: Batch) -> pd.DataFrame:
-    ranks = _batch_ranks(batch)
+    ranks = _ranks_of_attempts(batch)
     stride = batch.scalars["phase_stride"].to_numpy()
     found = sample_statistics.slowest_steps(batch.lists["step_s"], ranks)
     known = sample_statistics.sample_statistics(found, batch.lists, ranks, stride)
@@ -163,7 +163,7 @@ def _batch_statistics(batch: Batch) -> pd.DataFrame:
     return known.assign(**dict(zip(sample_statistics.LIMIT_COLUMNS, limits.T, strict=True)), slowest_median=medians)
 
 
-def _batch_ranks(batch: Batch) -> sample_statistics.RanksOfAttempts:
+def _ranks_of_attempts(batch: Batch) -> sample_statistics.RanksOfAttempts:
     return sample_statistics.RanksOfAttempts.from_attempt_ids(batch.scalars["attempt_id"].to_pylist())
 
 
@@ -174,7 +174,7 @@ def _attempt_batches(source_of: pd.Series, readers: Sequence[Reader], columns: S
 
 
 def _batch_samples(batch: Batch) -> pd.DataFrame:
-    ranks = _batch_ranks(batch)
+    ranks = _ranks_of_attempts(batch)
     values: dict[str, Any] = {"samples": sample_statistics.slowest_steps(batch.lists["step_s"], ranks).steps.arrays()}
     for name in TRACE_COLUMNS:
         traces = batch.lists[name].arrays()

@@ -38,7 +38,7 @@ def memory_lines(case: Case) -> list[tuple[int, int]]:
     )
 
 
-def peak_lines(case: Case) -> list[tuple[int, int]]:
+def predicted_peak_lines(case: Case) -> list[tuple[int, int]]:
     """Return `memory_lines` of the allocator peak, with the workspace of cuBLAS. Raises the same."""
     found = [predict_with_trace(dataclasses.replace(case, batch_size=batch)) for batch in _BATCH_SIZES]
     prediction, held = found[0]

@@ -63,11 +63,11 @@ def _bytes_after_import() -> int:
 
 
 def _predict_lines(case: Case) -> list[tuple[int, int]] | None:
-    from dlbench.worker.counting.memory_fit import peak_lines
+    from dlbench.worker.counting.memory_fit import predicted_peak_lines
 
     enter_phase("predict")
     try:
-        return peak_lines(case)
+        return predicted_peak_lines(case)
     except BadInput:
         # A user's network may not run without data; the real run reports whether it can be built.
         return None

@@ -154,7 +154,9 @@ def test_cases_of_one_side_alone_are_listed():
 def test_two_precisions_within_one_side_are_not_mixed_even_when_they_may_differ():
     bf16 = dataclasses.replace(CASE, precision="amp_bf16")
     base, target = [processes(CASE), processes(bf16)], [processes(CASE, side="b")]
-    with pytest.raises(BadInput, match=r"precision is .* within BASE; choose with --base-where precision="):
+    with pytest.raises(
+        BadInput, match=r"BASE mixes several values of precision: .*; choose with --base-where precision="
+    ):
         lines_of(base, target, ignore=frozenset({"precision"}))
     found = compare_stores(
         rows(*base), rows(*target), ComparisonRules(ignore=frozenset({"precision"})), base_where=["precision=amp_bf16"]

@@ -12,7 +12,7 @@ from dlbench.errors import BadInput
 from dlbench.suites.case import MODES, Case
 from dlbench.suites.case_estimates import OPTIMIZER_STATES, _read_memory_lines, predicted_memory_bytes
 from dlbench.suites.catalog import CATALOG
-from dlbench.worker.counting.memory_fit import LISTED_MODELS, memory_lines, peak_lines
+from dlbench.worker.counting.memory_fit import LISTED_MODELS, memory_lines, predicted_peak_lines
 from dlbench.worker.counting.memory_prediction import _CHANNEL_BLOCK, predict_memory
 from tests.worker.counting.test_memory_prediction import measured
 
@@ -61,7 +61,7 @@ def test_the_highest_line_is_the_prediction_at_any_batch(model, mode, batch_size
 @pytest.mark.parametrize(("model", "mode"), [("alexnet", "training"), ("lenet5", "training"), ("alexnet", "inference")])
 def test_the_lines_of_maxbatch_are_the_prediction_at_any_batch(model, mode, batch_size):
     case = Case(model, mode=mode, device="cuda", batch_size=batch_size)
-    predicted = max(fixed + batch_size * per_image for fixed, per_image in peak_lines(case))
+    predicted = max(fixed + batch_size * per_image for fixed, per_image in predicted_peak_lines(case))
     assert predicted == pytest.approx(predict_memory(case).peak_bytes, rel=0.01)
 
 
