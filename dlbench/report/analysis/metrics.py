@@ -459,7 +459,7 @@ _ALL_METRICS = (
         "B",
         "lower",
         "Memory of the loader's processes. Memory that they share is divided among them.",
-        "host memory of the first rank: sum of the proportional set sizes (PSS) of its processes",
+        "sum of the proportional set sizes (PSS) of the loader's processes, first rank",
     ),
     Metric("steps", "Timed steps", "1", "none", "Number of steps in the timed window.", "count of samples"),
     Metric(

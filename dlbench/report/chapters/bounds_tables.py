@@ -18,8 +18,8 @@ from dlbench.report.analysis.bounds import (
     hook_overhead,
     layers_time_share,
     median_time,
-    time_bound_of_network,
     profile_frame,
+    time_bound_of_network,
 )
 from dlbench.results.bounds_records import BYTE_KINDS, FLOP_KINDS, SUSTAINED_SUFFIX, ProfileRun, counts_flop
 from dlbench.results.records import BUSY_SHARE

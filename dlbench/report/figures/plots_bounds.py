@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from dlbench import units
-from dlbench.report.analysis.bounds import DIRECTIONS, Roof, median_time, time_bound_of_network, profile_frame
+from dlbench.report.analysis.bounds import DIRECTIONS, Roof, median_time, profile_frame, time_bound_of_network
 from dlbench.report.analysis.labels import network_title
 from dlbench.report.document import Plot
 from dlbench.report.figures import figure_style as look
