@@ -158,11 +158,12 @@ class JpegBatches:
                 return next(self._iterator)
             except StopIteration:
                 self._start_epoch()
-            except RuntimeError as error:
-                if "DataLoader worker" not in str(error):
+            except (RuntimeError, ConnectionError, FileNotFoundError, EOFError) as error:
+                # Also where a process died while it handed a batch over: its connection is then reset or gone.
+                if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                     raise
                 self.close()
-                self.restarts.append(str(error).splitlines()[0])
+                self.restarts.append((str(error) or type(error).__name__).splitlines()[0])
                 if len(self.restarts) > MAX_RESTARTS:
                     raise InvalidMeasurement(
                         f"processes of the loader died {len(self.restarts)} times: {self.restarts[-1]}"

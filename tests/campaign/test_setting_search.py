@@ -97,7 +97,7 @@ def test_a_setting_with_wrong_numbers_is_not_taken():
     search = search_of(say=said.append)
     run(search, lambda case: finished(case, img_per_s(case), loss_first=9.0 if case.threads == 1 else 2.3))
     assert search.best.threads == 0
-    assert any("its loss is 9, but 2.3 as shipped" in text for text in said)
+    assert any("its loss is 9, but 2.3 with the setting as shipped" in text for text in said)
 
 
 def test_a_setting_that_fails_when_it_is_checked_is_not_taken():

@@ -341,7 +341,7 @@ def test_what_is_out_of_memory_is_counted_apart_and_not_submitted_again(slurm, s
     assert len(jobs.resume(root)) == 2
     slurm.queue.clear()
     finish(root, suite, 5, "oom")
-    with pytest.raises(BadInput, match=r"measured, or out of memory .*--fresh"):
+    with pytest.raises(BadInput, match=r"was measured or ran out of memory .*--fresh"):
         jobs.resume(root)
 
 

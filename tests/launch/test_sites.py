@@ -60,7 +60,7 @@ def test_an_unknown_name_is_an_error_with_its_line_and_a_near_one(load, text, me
         ("[slurm]\nexclusive = 1", "slurm.exclusive is 1; it must be true or false"),
         ('[slurm]\ntime_limit = "4 hours"', "a Slurm time, such as 04:00:00"),
         ('[slurm]\ndirectives = "--x"', "a list"),
-        ('[slurm]\ndirectives = ["--time=5"]', "--time is set by slurm.time_limit"),
+        ('[slurm]\ndirectives = ["--time=5"]', "set --time by slurm.time_limit, not under directives"),
         ('[environment]\nRANK = "0"', "site.toml:2: RANK is set by the launcher for each rank"),
         ('[environment]\n"A B" = "0"', "the name of a variable"),
         ('[environment]\nA = 1', "environment.A is 1; it must be one line of text"),
