@@ -7,32 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from dlbench import units
 from dlbench.launch import attempts, jobs, scheduler
 from dlbench.launch.scheduler import SchedulerError
-
-
-@dataclass(frozen=True)
-class JobEnergy:
-    """Energy of one job, by both; None where it was not accounted or not measured."""
-
-    consumed_energy_j: float | None  # by Slurm: the job's nodes, from its start to its end
-    measured_energy_j: float | None  # by dlbench: devices, within the windows of all attempts
-
-    @property
-    def text(self) -> str:
-        """Both values in one line; a contradiction is named."""
-        accounted, measured = self.consumed_energy_j, self.measured_energy_j
-        if accounted is None:
-            return "energy not accounted by Slurm"
-        text = f"{units.quantity(accounted, 'J')} by Slurm (nodes, whole job)"
-        if measured is None:
-            return text
-        less = ": Slurm's value is lower, so one of them is wrong" if accounted < measured else ""
-        return f"{text}, {units.quantity(measured, 'J')} measured (devices, during the windows){less}"
 
 
 def with_energy(found: list[jobs.SubmissionStatus], results: Path) -> list[jobs.SubmissionStatus]:
@@ -40,7 +18,7 @@ def with_energy(found: list[jobs.SubmissionStatus], results: Path) -> list[jobs.
     ended = {job.job_id for one in found for job, state in one.jobs if state.ended and job.scheduler == "slurm"}
     accounted, bases = sacct_energy(ended)
     measured = _measured_energy(results, bases)
-    energies = {job_id: JobEnergy(accounted.get(job_id), measured.get(job_id)) for job_id in ended}
+    energies = {job_id: jobs.JobEnergy(accounted.get(job_id), measured.get(job_id)) for job_id in ended}
     return [
         dataclasses.replace(
             one, energy={job.job_id: energies[job.job_id] for job, _ in one.jobs if job.job_id in energies}

@@ -22,9 +22,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dlbench
+from dlbench import units
 from dlbench.atomic_file import read_text, write_atomically
 from dlbench.errors import BadInput, StoreError
 from dlbench.json_text import load_json
@@ -36,9 +37,6 @@ from dlbench.results.records import from_dict
 from dlbench.safe_names import excerpt, why_unsafe
 from dlbench.suites.case import Case
 from dlbench.suites.suite import Suite, load_suite
-
-if TYPE_CHECKING:
-    from dlbench.launch.accounted_energy import JobEnergy
 
 #: At most six ASCII digits: no Slurm accepts a million tasks.
 _ARRAY_SPEC = re.compile(r"([1-9][0-9]{0,6})(?:%([1-9][0-9]{0,6}))?")
@@ -94,6 +92,26 @@ class SubmittedJob:
     submitted_by: str
     submitted_from: str
     scheduler: str = "slurm"
+
+
+@dataclass(frozen=True)
+class JobEnergy:
+    """Energy of one job, by both; None where it was not accounted or not measured."""
+
+    consumed_energy_j: float | None  # by Slurm: the job's nodes, from its start to its end
+    measured_energy_j: float | None  # by dlbench: devices, within the windows of all attempts
+
+    @property
+    def text(self) -> str:
+        """Both values in one line; a contradiction is named."""
+        accounted, measured = self.consumed_energy_j, self.measured_energy_j
+        if accounted is None:
+            return "energy not accounted by Slurm"
+        text = f"{units.quantity(accounted, 'J')} by Slurm (nodes, whole job)"
+        if measured is None:
+            return text
+        less = ": Slurm's value is lower, so one of them is wrong" if accounted < measured else ""
+        return f"{text}, {units.quantity(measured, 'J')} measured (devices, during the windows){less}"
 
 
 @dataclass(frozen=True)

@@ -7,25 +7,38 @@ capture. Tensors of the step keep their addresses: batches from the host are cop
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.tasks import map_batch, tensors_of
+from dlbench.suites.case import Case
+from dlbench.tasks import Batch, map_batch, tensors_of
 from dlbench.worker.failures import out_of_memory_text
-
-if TYPE_CHECKING:
-    from dlbench.worker.workload import Workload
 
 #: Steps before the capture: libraries choose their algorithms and the optimizer creates its state.
 NUM_WARMUP_STEPS = 3
 
 
+class Capturable(Protocol):
+    """What a capture needs of a workload."""
+
+    case: Case
+    batches: Iterator[Batch]
+    optimizer: torch.optim.Optimizer | None
+
+    def step(self) -> tuple[Any, ...]: ...
+
+    def infer(self) -> Any: ...
+
+    def release_step_state(self) -> None: ...
+
+
 class CapturedStep:
     """A captured step of a workload; `replay` runs it with the next batch."""
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Capturable) -> None:
         """Warm up and capture.
 
         Raises:

@@ -8,8 +8,8 @@ import pytest
 
 from dlbench.__main__ import main
 from dlbench.launch import accounted_energy, attempts, job_watch, jobs, scheduler, time_estimate
-from dlbench.launch.accounted_energy import JobEnergy
 from dlbench.launch.attempts import write_record
+from dlbench.launch.jobs import JobEnergy
 from dlbench.launch.scheduler import JobState, SchedulerError
 from dlbench.results.records import Outcome, Record
 from dlbench.suites.case import Case
