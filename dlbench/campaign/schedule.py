@@ -24,6 +24,8 @@ from dlbench.suites.catalog import find_model
 
 #: Start-up and warm-up of a process [s], until one has been measured.
 DEFAULT_STARTUP_S = 5.0
+#: Figures of single processes in a line.
+MAX_RATES = 5
 #: Maximum number of processes per case with a budget.
 MAX_PROCESSES_WITH_BUDGET = 100
 #: After a process that ended so, another one of the same case would most likely end so too.
@@ -92,6 +94,10 @@ class Schedule:
         self.num_yielded = 0
         self.num_extra = 0
         self.searches = False  # failures are reported
+        #: Whether processes beyond the planned ones may follow.
+        self.adds_processes = budget_s is not None or (
+            max_processes > 1 + max((case.repeat for case in self._rounds), default=0)
+        )
         self._dropped: dict[str, int] = {}
         self._cut = 0
 
@@ -214,7 +220,8 @@ def _figures_text(sample: _CaseProcesses) -> str:
         return f"in two groups: {' and '.join(shown)}"
     found = sample.interval
     if found is None:
-        rates = [units.rate(sample.images / window.value, sample.unit) for window in sample.windows]
+        rates = [units.rate(sample.images / window.value, sample.unit) for window in sample.windows[:MAX_RATES]]
+        rates += ["..."] if len(sample.windows) > MAX_RATES else []
         return (
             f"{' and '.join(rates)}: no interval, because there are too few processes or their values are too similar"
         )

@@ -92,8 +92,9 @@ class Search:
     fixed_batch: bool = False
     num_yielded: int = 0
     num_extra: int = 0
-    #: Settings that fail are part of a search.
+    #: Settings that fail are part of a search, which decides what follows.
     searches: bool = True
+    adds_processes: bool = True
 
     def __post_init__(self) -> None:
         self.first = without_protocol(self.first)

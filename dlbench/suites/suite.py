@@ -113,8 +113,10 @@ class Suite:
         """
         cases = self.cases(device)
         if "repeat" in self.axes:
-            numbers = sorted({case.repeat for case in cases})
-            found = [[case for case in cases if case.repeat == number] for number in numbers]
+            of_number: dict[int, list[Case]] = {}
+            for case in cases:
+                of_number.setdefault(case.repeat, []).append(case)
+            found = [of_number[number] for number in sorted(of_number)]
         else:
             found = [self.round(cases, number) for number in range(self.processes)]
         for number, one in enumerate(found):
