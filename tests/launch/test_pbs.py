@@ -151,7 +151,7 @@ def test_what_pbs_cannot_run_is_refused(changes, job, message):
     [
         ('scheduler = "pbx"', "unknown scheduler 'pbx' in .*did you mean 'pbs'"),
         ('[pbs]\ntime_limit = "4"', "hours:minutes:seconds"),
-        ('[pbs]\ndirectives = ["-N x"]', "-N is set by dlbench"),
+        ('[pbs]\ndirectives = ["-N x"]', "do not set -N: dlbench sets it"),
         ('[pbs]\nresources = ["a;b"]', "a resource such as model=icelake"),
         ('scheduler = "pbs"\n[report]\ntime_limit = "10"', "hours:minutes:seconds with PBS"),
     ],
