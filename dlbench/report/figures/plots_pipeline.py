@@ -31,14 +31,15 @@ def pipeline_plot(cases: pd.DataFrame) -> Plot:
     keys = sorted(
         cases[by].drop_duplicates().itertuples(index=False, name=None), key=lambda key: [place[part] for part in key]
     )[:_MAX_PANELS]
+    values = cases[list(_LINE_STYLES)]
+    is_wide = values.max().max() > _MIN_LOG_RATIO * values.min().min() > 0  # one kind of axis for all panels
     figure, panels = panel_grid(len(keys), height=2.3)
     for key, axes in zip(keys, panels, strict=True):
         own = cases[(cases[by] == list(key)).all(axis=1)].sort_values("loader_workers")
         for metric, mark in _LINE_STYLES.items():
             axes.plot(own["loader_workers"], own[metric], markersize=6, **mark)
         axes.set_title(f"{look.drawable_text(network_title(key[0]), 26)}\n{panel_title(own)}")
-        values = own[list(_LINE_STYLES)].to_numpy(float)
-        if values.max() > _MIN_LOG_RATIO * values.min() > 0:
+        if is_wide:
             make_log_axis(axes, "y")
         else:
             axes.set_ylim(bottom=0)
