@@ -140,17 +140,19 @@ def is_owner_local_or_gone(heartbeat: Path) -> bool:
 def abandoned_heartbeats(heartbeats: Iterable[Path]) -> Iterator[Path]:
     """Iterate over the claims and attempt folders whose owners are dead, each as soon as that is certain.
 
-    Owners on other hosts are watched until they touch the file (every `HEARTBEAT_S`) or stay silent for `DEAD_AFTER_S`.
+    Owners on other hosts are watched until they touch the file (every `HEARTBEAT_S`) or stay silent for `DEAD_AFTER_S`;
+    a claim without an owner is abandoned after a few seconds, for its process was killed while writing it.
     Claims of running owners and released claims are skipped.
     """
     first = {path: _file_state(path) for path in heartbeats}
     while first:
         for path, before in list(first.items()):
-            seen = process_identity.is_running(_read_owner(path))
+            owner = _read_owner(path)
+            seen = process_identity.is_running(owner)
             silent_s = CHANGE_WATCH.silent_s(path)
             if before is None or seen or _file_state(path) != before:
                 del first[path]
-            elif seen is False or silent_s >= DEAD_AFTER_S:
+            elif seen is False or silent_s >= _patience_s(owner):
                 del first[path]
                 yield path
         if first:
@@ -199,12 +201,13 @@ def _file_state(path: Path) -> tuple[int, int, int] | None:
 
 
 def _create_claim(path: Path, nonce: str) -> bool:
+    text = json.dumps(owner_identity() | {"nonce": nonce})  # before the file exists: a kill seldom leaves it empty
     try:
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
         return False
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(owner_identity() | {"nonce": nonce}, file)
+        file.write(text)
     return True
 
 
@@ -215,7 +218,7 @@ def _remove_claim_if_stale(path: Path) -> bool:
         return True
     silent_s = CHANGE_WATCH.silent_s(path)
     seen = process_identity.is_running(holder) if holder else None
-    if seen or (seen is None and silent_s < (DEAD_AFTER_S if holder else _HALF_WRITTEN_S)):
+    if seen or (seen is None and silent_s < _patience_s(holder)):
         return False
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
@@ -230,6 +233,11 @@ def _remove_claim_if_stale(path: Path) -> bool:
         return False
     aside.unlink()
     return True
+
+
+def _patience_s(holder: dict[str, Any] | None) -> float:
+    """Return the time without a change after which a claim that cannot be judged otherwise is stale [s]."""
+    return DEAD_AFTER_S if holder else _HALF_WRITTEN_S
 
 
 def _read_owner(heartbeat: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ KILL_S = 60.0
 #: Environment variable with the attempt folder in all child processes of a worker, to find those left over.
 ATTEMPT_FOLDER_VARIABLE = "DLBENCH_ATTEMPT_FOLDER"
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)  # loaded here: a child between fork and exec must not wait for the loader's lock
 
 
 class Stopped(BaseException):
@@ -82,7 +83,7 @@ def _open_output(file: Path) -> IO[bytes]:
 
 def die_with_parent() -> None:
     """Ask the kernel, in a child before exec, to kill it when its parent thread ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def stop_worker(process: subprocess.Popen[bytes]) -> None:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import os
 
 from dlbench.errors import InvalidMeasurement
-from dlbench.worker.progress import current_phase
 from dlbench.worker.ranks.rank_status import die_with_launcher
 
 _owner_pid = os.getpid()
-#: Phases in which this process was forked; libraries also fork, to compile.
-_phases: list[str] = []
+_fork_count = 0
+
+
+def _count_fork() -> None:
+    global _fork_count
+    _fork_count += 1
+
+
 # A child may hang, for it has none of the threads of its parent: it must not outlive it.
-os.register_at_fork(after_in_parent=lambda: _phases.append(current_phase()), after_in_child=die_with_launcher)
+os.register_at_fork(after_in_parent=_count_fork, after_in_child=die_with_launcher)
+
+
+def fork_count() -> int:
+    """How often this process was forked; libraries also fork, to compile."""
+    return _fork_count
 
 
 def exit_if_forked() -> None:
@@ -21,14 +31,14 @@ def exit_if_forked() -> None:
         os._exit(0)
 
 
-def require_one_process() -> None:
-    """Check that all work of the timed steps was done in this process.
+def require_one_process(fork_count_before: int) -> None:
+    """Check that all work since `fork_count_before` was read was done in this process.
 
     Raises:
-        InvalidMeasurement: the network's code forked in them.
+        InvalidMeasurement: the network's code forked since then.
     """
     exit_if_forked()
-    if times := _phases.count("window"):
+    if times := _fork_count - fork_count_before:
         raise InvalidMeasurement(
             f"the network's code forked {times} processes in the timed steps: their work cannot be counted; "
             "remove os.fork and multiprocessing from forward"

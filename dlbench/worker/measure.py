@@ -21,7 +21,7 @@ from dlbench.worker import loader_limits, memory
 from dlbench.worker.counting.case_work import count_work
 from dlbench.worker.devices import amd_pci_address, clock_for, device_name, device_uuid, find_device
 from dlbench.worker.failures import classify, out_of_memory_text
-from dlbench.worker.fork_check import exit_if_forked, require_one_process
+from dlbench.worker.fork_check import exit_if_forked, fork_count, require_one_process
 from dlbench.worker.machine.system import describe_system, load_average
 from dlbench.worker.meters.device_watch import DeviceWatch, health_of_watched_device
 from dlbench.worker.meters.energy import Meter, open_meter
@@ -262,6 +262,7 @@ def _measure_window(
     with no_garbage_collection():
         context.barrier()
         enter_phase("window")
+        fork_count_before = fork_count()
         meter.start()
         host.read_before()
         if workload.loader is not None:
@@ -279,7 +280,7 @@ def _measure_window(
         )
         host.read_after()
     if workload.loader is None:
-        require_one_process()
+        require_one_process(fork_count_before)
     else:
         # Processes of the loader belong to the case.
         workload.loader.close_window()

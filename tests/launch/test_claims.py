@@ -226,3 +226,14 @@ def test_a_host_whose_clock_is_wrong_loses_no_case_to_others_and_takes_none(tmp_
     assert list(attempts.open_attempts(tmp_path)) == []
     again = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=True)
     assert again.stdout.split() == []
+
+
+def test_a_claim_whose_process_was_killed_while_writing_it_is_not_waited_for_as_long_as_another_host(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(claims, "_HALF_WRITTEN_S", 0.5)
+    path = held(tmp_path, "case")
+    path.write_text("")
+    began = time.monotonic()
+    assert list(claims.abandoned_heartbeats([path])) == [path]
+    assert 0.5 <= time.monotonic() - began < 30

@@ -77,6 +77,16 @@ def wait_for_one(results, kind, chance):
     return None
 
 
+def wait_for(process, folder):
+    """Its exit status; a campaign that does not end tells what it said and which files its claims are."""
+    try:
+        return process.wait(timeout=120)
+    except subprocess.TimeoutExpired:
+        claims = {path.name: path.read_text() for path in (folder / "results" / "claims").iterdir()}
+        said = (folder / "said.txt").read_text()
+        pytest.fail(f"{process.pid} does not end\n{claims}\n{victims(folder / 'results')}\n{said}")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
 def test_whatever_is_killed_every_case_is_measured_exactly_once(tmp_path, campaign, seed):
@@ -95,8 +105,8 @@ def test_whatever_is_killed_every_case_is_measured_exactly_once(tmp_path, campai
             running.append(campaign())  # a resumed one, while another may still be at work
     for _ in range(20):  # as a person would resume: until nothing is left
         for process in running:
-            process.wait(timeout=120)
-        if campaign().wait(timeout=120) == 0 and len(attempts.final_keys(results)) == NUM_CASES:
+            wait_for(process, tmp_path)
+        if wait_for(campaign(), tmp_path) == 0 and len(attempts.final_keys(results)) == NUM_CASES:
             break
     assert killed >= 6, "little was put to the test"
     subprocess.run([sys.executable, "-m", "dlbench", "collect", "--results", results], cwd=ROOT, check=True)
