@@ -42,6 +42,13 @@ device = ["cpu"]
 processes = 1
 min_time_s = 1.0
 """
+ACCEPTANCE = """
+version = 1
+[[line]]
+case = { model = "lenet5", mode = "training" }
+metric = "throughput"
+at_least = 1.0
+"""
 
 
 #: The healthy store, which `compare` holds a damaged one against.
@@ -119,10 +126,11 @@ def report(root):
 
 
 def command(*words):
-    """A command whose output is not looked at; ROOT, SUITE and HEALTHY stand for paths."""
+    """A command whose output is not looked at; ROOT, SUITE, ACCEPTANCE, OUT and HEALTHY stand for paths."""
 
     def call(root):
-        paths = {"ROOT": str(root), "SUITE": str(root.parent / "suite.toml"), "HEALTHY": HEALTHY[0]}
+        paths = {name.upper(): str(root.parent / f"{name}.toml") for name in ("suite", "acceptance")}
+        paths |= {"ROOT": str(root), "OUT": str(root.parent / "out"), "HEALTHY": HEALTHY[0]}
         run([paths.get(word, word) for word in words])
 
     return call
@@ -146,8 +154,16 @@ READERS = (
     *(load, metrics, queried, exported("csv"), exported("json"), exported_parquet(), exported_parquet("--public")),
     *(chapters, collected(), collected("--merge")),
 )
+OTHER_FORMATS = ("mlperf", "bencher", "prometheus", "junit", "mllog", "jube")
 OTHERS = {
-    "mlperf": command("export", "ROOT", "--format", "mlperf"),
+    **{form: command("export", "ROOT", "--format", form) for form in OTHER_FORMATS},
+    "fleet": command("fleet", "ROOT", "--map", "OUT"),
+    "fleet's list": command("fleet", "HEALTHY", "ROOT", "--list"),
+    "history": command("history", "HEALTHY", "ROOT", "--plot", "OUT"),
+    "accept": command("accept", "ACCEPTANCE", "ROOT", "-o", "OUT"),
+    "verify": command("verify", "ROOT"),
+    "plan": command("plan", "SUITE", "--results", "ROOT"),
+    "resume": command("resume", "--results", "ROOT"),
     "tables": command("query", "select count(*) from ceilings, all_reduces, layers", "--results", "ROOT"),
     "everything": command("query", "select * from records", "--results", "ROOT"),
     "show": command("show", "20261120T080000", "--results", "ROOT"),
@@ -199,7 +215,7 @@ def time_limit(seconds):
 
 CALLS = {f"{n} {call.__name__}": call for n, call in enumerate(READERS)} | OTHERS
 if EXAMPLES > 150:
-    CALLS["report"] = report  # takes seconds
+    CALLS |= {"report": report, "publish": command("publish", "ROOT", "-o", "OUT")}  # take seconds
 
 
 @settings(
@@ -226,6 +242,7 @@ def look(original, ids, damages, name):
         root = Path(folder, "a", "b", "c", "d", "results")
         shutil.copytree(original, root)
         (root.parent / "suite.toml").write_text(SUITE)
+        (root.parent / "acceptance.toml").write_text(ACCEPTANCE)
         harmed = set()
         for which, seed in damages:
             harmed |= damage.DAMAGES[which](root, random.Random(seed))
