@@ -66,6 +66,8 @@ class ProcessInterval:
     num_processes: int
     #: Standard deviation of the logarithm between processes, what their windows vary by included.
     spread: float
+    #: Standard error of the logarithm within one window, the mean square over processes.
+    window_error: float
 
     @property
     def relative_half_width(self) -> float:
@@ -78,8 +80,8 @@ class ProcessInterval:
         return (self.next_high - self.next_low) / 2 / self.value
 
     def expected_half_width(self, processes: int) -> float:
-        """Return the relative half-width expected for this number of processes, if they spread as these do."""
-        return DRIFT_ALLOWANCE * student_quantile(processes - 1, self.confidence) * self.spread / math.sqrt(processes)
+        """Return the relative half-width expected for this number of processes, if they vary as these do."""
+        return half_width_of_mean(self.spread, self.window_error, processes, self.confidence)
 
 
 def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95) -> ProcessInterval | None:
@@ -112,19 +114,28 @@ def process_interval(windows: Sequence[ProcessWindow], confidence: float = 0.95)
     spread = stdev(logs)
     if spread < 1e-12:
         return None
-    of_windows = NormalDist().inv_cdf((1 + confidence) / 2) * _within_window_error(windows)
-    of_mean = max(half_width_of_mean(spread, k, confidence), DRIFT_ALLOWANCE * of_windows / math.sqrt(k))
+    window_error = _within_window_error(windows)
+    of_mean = half_width_of_mean(spread, window_error, k, confidence)
     of_next = of_mean * math.sqrt(k + 1)
     middle = fmean(logs)
     low, high, next_low, next_high = (
         _bounded_exp(middle + signed) for signed in (-of_mean, of_mean, -of_next, of_next)
     )  # fmt: skip
-    return ProcessInterval(_bounded_exp(middle), low, high, next_low, next_high, confidence, k, spread)
+    return ProcessInterval(_bounded_exp(middle), low, high, next_low, next_high, confidence, k, spread, window_error)
 
 
-def half_width_of_mean(spread: float, num_processes: int, confidence: float) -> float:
-    """Half of the interval of the mean of logarithms whose standard deviation between processes is `spread`."""
-    return DRIFT_ALLOWANCE * student_quantile(num_processes - 1, confidence) * spread / math.sqrt(num_processes)
+def half_width_of_mean(spread: float, window_error: float, num_processes: int, confidence: float) -> float:
+    """Half of the interval of the mean of logarithms.
+
+    Args:
+        spread: their standard deviation between processes.
+        window_error: the standard error of each, as its window shows it.
+    """
+    of_one = max(
+        student_quantile(num_processes - 1, confidence) * spread,
+        NormalDist().inv_cdf((1 + confidence) / 2) * window_error,
+    )
+    return DRIFT_ALLOWANCE * of_one / math.sqrt(num_processes)
 
 
 def _within_window_error(windows: Sequence[ProcessWindow]) -> float:

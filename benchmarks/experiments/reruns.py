@@ -45,21 +45,12 @@ def measured(index: int) -> dict[str, object]:
     """The step times [s] of one window of a case, in this process."""
     import torch
 
-    from dlbench.worker import measure
-    from dlbench.worker.devices import clock_for
-    from dlbench.worker.meters.device_watch import DeviceWatch
-    from dlbench.worker.meters.host_watch import HostWatch
+    from dlbench.worker.measure import measure
     from dlbench.worker.ranks.context import RankContext
-    from dlbench.worker.workload import build_workload
 
-    case, context, device = CASES[index], RankContext(), torch.device("cpu")
     torch.set_num_threads(1)
-    clock, meter = clock_for(device), measure.open_case_meter(case, device)
-    workload = build_workload(case, device, context)
-    with workload.inference_context():
-        warmup = measure._warm_up(workload, clock, meter, context)
-        window, *_ = measure._measure_window(workload, clock, meter, DeviceWatch(None), HostWatch(), warmup, context)
-    return {"step_s": window.step_s, "warmup_step_s": list(warmup.step_s)}
+    ((_, found),) = measure(CASES[index], RankContext()).ranks
+    return {"step_s": found.step_s, "warmup_step_s": found.warmup_step_s}
 
 
 def fresh(index: int) -> dict[str, object]:

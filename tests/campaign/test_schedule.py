@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
+from statistics import median
 
 from dlbench.campaign.schedule import Schedule
 from dlbench.results.records import SHARED_FACTS
@@ -52,6 +53,22 @@ def test_more_processes_go_to_the_case_that_is_wider_than_its_target_up_to_the_c
     done = run(Schedule(rounds(3), max_processes=6), rounds(3), {"lenet5": 0.05, "alexnet": 1e-5})
     assert done[:6] == rounds(3)
     assert [(case.model, case.repeat) for case in done[6:]] == [("lenet5", k) for k in (3, 4, 5)]
+
+
+def test_more_processes_go_to_a_case_whose_windows_alone_make_its_interval_wider_than_its_target():
+    """Processes that agree by chance more closely than their windows can be read."""
+    schedule, rng, done = Schedule(rounds(3), max_processes=6), random.Random(1), []
+    for case in schedule.processes(rounds(3)):
+        median_s = 0.01 * (1 + 1e-5 * len(done))
+        steps = [median_s * (1 + (0.3 if case.model == "lenet5" else 0.001) * rng.uniform(-1, 1)) for _ in range(60)]
+        made = finished(case, median_s)
+        ranks = tuple(
+            (system, dataclasses.replace(m, step_s=tuple(step * median_s / median(steps) for step in steps)))
+            for system, m in made.ranks
+        )
+        schedule.add_record(dataclasses.replace(made, ranks=ranks))
+        done.append(case)
+    assert [case.model for case in done[6:]] == ["lenet5"] * 3
 
 
 def test_a_budget_is_spent_where_the_interval_shrinks_most_and_never_overdrawn():

@@ -168,7 +168,7 @@ def _build_line(points: pd.DataFrame, axes: Sequence[str], chance: float) -> His
 def _half_width(processes: float, sd: float) -> float:
     if processes < MIN_PROCESSES or not math.isfinite(sd):
         return math.nan
-    return half_width_of_mean(sd, int(processes), USUAL_CONFIDENCE)
+    return half_width_of_mean(sd, 0.0, int(processes), USUAL_CONFIDENCE)
 
 
 def _find_changes(

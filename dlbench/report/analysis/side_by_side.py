@@ -96,8 +96,8 @@ def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRIC
         names: the columns to take the median of, all metrics unless told otherwise.
 
     Returns:
-        The axes, `number`, `system_id`, `processes`, `status` ("ok" where each process is, or where the interval over
-        processes is as narrow as the protocol asks for), the medians, and `<name>_low` and `<name>_high`: of one
+        The axes, `number`, `system_id`, `processes`, `status` ("ok" where the interval over processes is as narrow as the
+        protocol asks for, or, without such an interval, where each process is), the medians, and `<name>_low` and `<name>_high`: of one
         process the interval within its run, where it has one; of two the lowest and the highest end of theirs. From
         `MIN_PROCESSES` on, what follows from the step time is the geometric mean over processes with the interval of
         `reruns.process_interval`, and anything else has the range of its values. Further `half_width`, that interval's
@@ -124,7 +124,8 @@ def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRIC
     found = pd.concat([first, processes, status, medians, spread], axis=1)
     found = _with_process_intervals(found, cases, names).reset_index()
     targets = [protocol_value(text, "target_half_width") for text in found["protocol"]]
-    found["status"] = found["status"].mask(found["half_width"] <= targets, "ok")
+    judged = pd.Series(np.where(found["half_width"] <= targets, "ok", "unstable"), found.index)
+    found["status"] = found["status"].where(found["half_width"].isna(), judged)
     # The median stands for all repeats.
     return found.assign(repeat=0)
 
