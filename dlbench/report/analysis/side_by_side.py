@@ -96,9 +96,10 @@ def summarize_processes(cases: pd.DataFrame, names: Sequence[str] = tuple(METRIC
         names: the columns to take the median of, all metrics unless told otherwise.
 
     Returns:
-        The axes, `number`, `system_id`, `processes`, `status` ("ok" where the interval over processes is as narrow as the
-        protocol asks for, or, without such an interval, where each process is), the medians, and `<name>_low` and `<name>_high`: of one
-        process the interval within its run, where it has one; of two the lowest and the highest end of theirs. From
+        The axes, `number`, `system_id`, `processes`, `status` ("ok" where the interval over processes is as narrow as
+        the protocol asks for, or, without such an interval, where each process is), the medians, and `<name>_low` and
+        `<name>_high`: of one process the interval within its run, where it has one; of two the lowest and the highest
+        end of theirs. From
         `MIN_PROCESSES` on, what follows from the step time is the geometric mean over processes with the interval of
         `reruns.process_interval`, and anything else has the range of its values. Further `half_width`, that interval's
         relative half-width, `next_run`, that of the prediction for one more process, and `groups`, the two groups that
