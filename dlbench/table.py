@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from dlbench import units
@@ -108,6 +108,18 @@ def bytes_text(cell: Cell) -> str:
 def seconds_text(cell: Cell) -> str:
     """Format a duration."""
     return units.seconds(_number_or_none(cell))
+
+
+def with_shared_unit(table: Table, *keys: str) -> Table:
+    """Return the table with the durations of these columns in one unit, that of the shortest."""
+    chosen = [place for place, column in enumerate(table.columns) if column.key in keys]
+    known = [number for row in table.rows for i in chosen if (number := _number_or_none(row[i])) is not None]
+
+    def duration_text(cell: Cell) -> str:
+        return units.seconds(_number_or_none(cell), like=min(known))
+
+    columns = [replace(c, show=duration_text) if i in chosen and known else c for i, c in enumerate(table.columns)]
+    return replace(table, columns=columns)
 
 
 def percent_text(cell: Cell) -> str:

@@ -73,15 +73,20 @@ def si_prefix(value: float, unit: str) -> tuple[float, str]:
     return _SMALL_PREFIXES[-1]
 
 
-def seconds(value: float | None, significant: int = 3) -> str:
-    """Format a duration: ns, µs, ms or s below two minutes, then minutes, hours and days."""
+def seconds(value: float | None, significant: int = 3, like: float | None = None) -> str:
+    """Format a duration: ns, µs, ms or s below two minutes, then minutes, hours and days.
+
+    Args:
+        like: the duration that determines the unit instead, so that a column has a single one.
+    """
     if value is None or math.isnan(value):
         return MISSING
-    if abs(value) < 120 or math.isinf(value):
+    scale = abs(value if like is None else like)
+    if scale < 120 or math.isinf(value):
         return quantity(value, "s", significant)
-    if abs(value) < 2 * 3600:
+    if scale < 2 * 3600:
         return f"{digits(value / 60, significant)} min"
-    if abs(value) < 2 * 86400:
+    if scale < 2 * 86400:
         return f"{digits(value / 3600, significant)} h"
     return f"{digits(value / 86400, significant)} d"
 

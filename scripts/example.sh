@@ -2,8 +2,8 @@
 # Measures this machine with one thread and with two and publishes the comparison: example.sh PYTHON RESULTS
 #
 # Three processes of each case, the settings in turns, so that slow changes of the machine meet both alike; then up to eight
-# where the ± is wider than the suite asks for. Leaves reports/example-threads/ with the records and their report, and a picture of its first screen, where Chromium is
-# installed. Interrupted, the same command goes on with what is missing.
+# where the ± is wider than the suite asks for. Leaves reports/example-threads/ with the records and their report, and a
+# picture of its first screen, where Chromium is installed. Interrupted, the same command goes on with what is missing.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from dlbench.table import Column, Table, render, text_table
+from dlbench.table import Column, Table, render, seconds_text, text_table, with_shared_unit
 from dlbench.units import GROUP_SEPARATOR
 
 ROOT = Path(__file__).parents[1]
@@ -95,3 +95,14 @@ def test_what_is_known_of_the_catalogue_is_listed_without_torch(arguments):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_durations_of_several_columns_are_shown_in_the_unit_of_the_shortest_and_kept_in_seconds():
+    columns = [Column("name"), Column("time_s", show=seconds_text), Column("high_s", show=seconds_text)]
+    table = with_shared_unit(Table(columns, [["a", 3600.0, 90_000.0], ["b", 864_000.0, None]]), "time_s", "high_s")
+    shown = [
+        [column.show(cell) for column, cell in zip(table.columns, row, strict=True) if column.show]
+        for row in table.rows
+    ]
+    assert shown == [["60.0 min", "1500 min"], [f"14{GROUP_SEPARATOR}400 min", "–"]]
+    assert table.records()[0] == {"name": "a", "time_s": 3600.0, "high_s": 90_000.0}

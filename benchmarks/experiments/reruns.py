@@ -17,6 +17,7 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,9 +89,8 @@ class Parent:
 
 def serve() -> None:
     """The parent's side: fork a child for each line on stdin."""
-    import torch  # noqa: F401
-
-    from dlbench.worker import measure, workload  # noqa: F401
+    import torch  # noqa: F401  # nothing of dlbench's worker: it ends children that it finds forked
+    import torchvision  # noqa: F401
 
     for line in sys.stdin:
         child = os.fork()
@@ -103,7 +103,7 @@ def serve() -> None:
 # ---- collecting ------------------------------------------------------------------------------------------------------
 
 
-def collect(minutes: float) -> None:
+def collect(minutes: float, kinds: Sequence[str]) -> None:
     """Measure rounds until the time is used up; each is kept as soon as it is whole."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -113,7 +113,7 @@ def collect(minutes: float) -> None:
     parent, until = Parent(), time.monotonic() + 60 * minutes
     try:
         while time.monotonic() < until:
-            turns = [(index, kind) for index in range(len(CASES)) for kind in KINDS]
+            turns = [(index, kind) for index in range(len(CASES)) for kind in kinds]
             random.Random(f"{SEED}/{number}").shuffle(turns)
             for index, kind in turns:
                 at = time.time()
@@ -131,6 +131,7 @@ if __name__ == "__main__":
     os.environ["OMP_NUM_THREADS"] = "1"
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--work", type=int)
     parser.add_argument("--page", action="store_true")
     parser.add_argument("--parent", action="store_true")
@@ -141,7 +142,7 @@ if __name__ == "__main__":
         serve()
     else:
         if options.minutes:
-            collect(options.minutes)
+            collect(options.minutes, options.kinds)
         if options.page:
             from benchmarks.experiments import rerun_coverage
 

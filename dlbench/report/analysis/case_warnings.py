@@ -124,12 +124,30 @@ def describe_status(case: Mapping[Any, Any] | pd.Series) -> str:
     return ", ".join(part for part in ("" if case["status"] == "ok" else case["status"], case["warning_words"]) if part)
 
 
-def summarize_warnings(cases: pd.DataFrame, with_energy: bool) -> str:
+def summarize_warnings(processes: pd.DataFrame, with_energy: bool) -> str:
     """The warnings of all in words ("2 of 3 on a busy host"), those about the energy if asked for; "" without any."""
-    found = warning_flags(cases)
-    counts = (found if with_energy else found.drop(columns=_ENERGY_WARNINGS)).sum()
-    several = len(cases) > 1
-    said = [f"{count} of {len(cases)} {name}" if several else str(name) for name, count in counts.items() if count]
+    found = warning_flags(processes)
+    return _counts_text(found if with_energy else found.drop(columns=_ENERGY_WARNINGS))
+
+
+def summarize_case_warnings(processes: pd.DataFrame, cases: pd.DataFrame) -> str:
+    """As `summarize_warnings`, of cases: with the warnings of any of its processes, and unstable if its status is.
+
+    Args:
+        processes: as `side_by_side.with_case_numbers` gives them.
+        cases: of these, as `side_by_side.summarize_processes` gives them.
+    """
+    if processes.empty:
+        return ""
+    keys = ["number", "system_id"]
+    found = warning_flags(processes).groupby([processes[key] for key in keys]).any()
+    return _counts_text(found.assign(unstable=cases.set_index(keys)["status"].eq("unstable")))
+
+
+def _counts_text(flags: pd.DataFrame) -> str:
+    several = len(flags) > 1
+    counts = flags.sum()
+    said = [f"{count} of {len(flags)} {name}" if several else str(name) for name, count in counts.items() if count]
     return ", ".join(said)
 
 

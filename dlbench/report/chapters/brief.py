@@ -11,11 +11,11 @@ import pandas as pd
 from dlbench import units
 from dlbench.process_statistics import DRIFT_ALLOWANCE, MIN_PROCESSES
 from dlbench.report.analysis import verdicts
-from dlbench.report.analysis.case_warnings import summarize_warnings
+from dlbench.report.analysis.case_warnings import summarize_case_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.labels import network_order, network_title
 from dlbench.report.analysis.metrics import METRICS
-from dlbench.report.analysis.side_by_side import with_case_numbers
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.report.analysis.verdicts import Brief, CaseGroup, Leader, Ratio, prepare_brief
 from dlbench.report.analysis.workload_mix import WorkShare
 from dlbench.report.document import Block, KeyFigure
@@ -121,10 +121,15 @@ def _lowest_sentence(brief: Brief, leaders: Sequence[Leader], words: str) -> str
     return f"{'; '.join(parts)}."
 
 
+def _warnings_text(content: Content, system: str) -> str:
+    """How many of the cases of a system have which warning."""
+    processes = with_case_numbers(content.cases_of_system(system))
+    return summarize_case_warnings(processes, summarize_processes(processes, ["step_time"]))
+
+
 def _system_card(content: Content, brief: Brief, system: str) -> KeyFigure:
     """The ratios of one system to the baseline; of the baseline itself its throughputs."""
-    shown = content.shown[content.shown["system_id"] == system]
-    warned = summarize_warnings(shown, with_energy=True)
+    warned = _warnings_text(content, system)
     lines = [] if system == brief.base else _card_lines(brief, system)
     if failed := _num_failed(content, system):
         lines.append(("Failed cases", str(failed)))
@@ -287,7 +292,7 @@ def _cautions(content: Content, brief: Brief, missing: Sequence[WorkShare]) -> l
         if failed := _num_failed(content, system):
             found.append(f"{name} failed in {units.count_text(failed, 'case')}; no ratio includes them.")
     for system, name in brief.names.items():
-        if warned := summarize_warnings(content.shown[content.shown["system_id"] == system], with_energy=True):
+        if warned := _warnings_text(content, system):
             found.append(f"{name}: {warned}.")
     shared, total = len(set(_cases_of_groups(brief)["number"])), with_case_numbers(content.shown)["number"].nunique()
     if shared < total:

@@ -81,7 +81,7 @@ def flop_time_opening(content: Content) -> str:
 
 
 def variability_opening(content: Content) -> str:
-    """How far steps scatter, and how many cases are unstable."""
+    """How far steps scatter, and how many windows are unstable."""
     known = content.shown["iqr"].dropna()
     unstable = int(content.shown["status"].eq("unstable").sum())
     if known.empty:
@@ -89,7 +89,7 @@ def variability_opening(content: Content) -> str:
     wild = content.shown.loc[known.nlargest(1).index[0]]
     spread = f"In the median case half of the steps lie within {units.percent(known.median())} of each other"
     most = f"in the widest case within {units.percent(known.max())} ({_case_text(wild, content)})"
-    return f"{spread}, {most}; {units.count_text(unstable, 'case')} of {len(content.shown)} unstable."
+    return f"{spread}, {most}; {unstable} of {units.count_text(len(content.shown), 'window')} unstable."
 
 
 def failures_opening(content: Content) -> str:

@@ -25,7 +25,7 @@ from dlbench.report.analysis.side_by_side import summarize_processes, with_case_
 from dlbench.report.document import Block, Section
 from dlbench.report.loading.intervals import protocol_confidences
 from dlbench.stats import Interval
-from dlbench.table import Cell, Column, Table, digits_text, seconds_text
+from dlbench.table import Cell, Column, Table, digits_text, seconds_text, with_shared_unit
 
 #: The training that everything is projected to: ImageNet-1k as in He et al. 2016 (CVPR), section 3.4: about 90 epochs.
 NUM_IMAGES = 1_281_167
@@ -111,7 +111,7 @@ def projected_trainings(
             cells = _projection_cells(found, throughput_interval(case)[1])
             rows.append([*row, devices, *cells, describe_status(case) or None])
     assumptions |= dict.fromkeys(unused_price_notes(prices, names.values()))
-    table = Table(_projection_columns(several, prices), rows)
+    table = with_shared_unit(Table(_projection_columns(several, prices), rows), "time_s", "time_low_s", "time_high_s")
     limited = any(row["time_low_s"] is not None for row in table.records())
     notes = [_LIMITS_NOTE.format(confidence_levels.levels_text(cases))] if limited else []
     return _drop_empty_columns(Table(table.columns, rows, notes=notes)), list(assumptions)

@@ -7,7 +7,7 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import confidence_levels
 from dlbench.report.analysis.case_selection import fastest_cases
-from dlbench.report.analysis.case_warnings import describe_status, summarize_warnings, with_warnings
+from dlbench.report.analysis.case_warnings import describe_status, summarize_case_warnings, with_warnings
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.derived_metrics import MIN_STEPS
 from dlbench.report.analysis.labels import network_title, setting_label, varying_axes
@@ -32,7 +32,7 @@ def summary(content: Content) -> Section:
     blocks = [Block(words=_summary_text(content, cases), emphasis=True)]
     if not content.attempts.empty:
         blocks.append(Block(figures=_key_figures(content, cases)))
-    if warned := summarize_warnings(content.shown, with_energy=True):
+    if warned := summarize_case_warnings(processes, cases):
         blocks.append(Block(words=f"Warnings: {warned}. See Failures and warnings."))
     blocks += [Block(words=words) for words in _system_sentences(content)]
     if len(cases):

@@ -46,8 +46,13 @@ def plan_table(suite: Suite, cases: list[Case]) -> Table:
         f"each case).",
         "FLOP and memory are per device. Memory is that of the framework; libraries and context are added to it.",
     ]
-    if any(row[-1] is None for row in rows):
+    if any(row[-2] is None for row in rows):
         notes.append("The FLOP of networks outside the catalogue are counted when they run.")
+    if any(row[-1] is None for row in rows):
+        notes.append(
+            "Memory is predicted for networks of the catalogue, at the sequence lengths of the shipped suites; "
+            "`dlbench maxbatch` predicts it for any network."
+        )
     return Table(columns, rows, f"{suite.name}: {suite.description}" if suite.description else suite.name, notes)
 
 

@@ -46,7 +46,7 @@ def projection_table(
         throughput_interval,
     )
     from dlbench.report.loading import systems
-    from dlbench.table import Table
+    from dlbench.table import Table, with_shared_unit
 
     # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
     rows = systems.join_sources([systems.with_source(rows, systems.Source("results"), 0)])
@@ -91,7 +91,8 @@ def projection_table(
             "Energy and cost have the same relative interval as the time; the average power is taken as exact."
         )
     title = f"{num_epochs:g} epochs of {num_images} images"
-    return Table(_projection_columns(axes, prices), found, title, notes)
+    table = Table(_projection_columns(axes, prices), found, title, notes)
+    return with_shared_unit(table, "time_s", "time_low_s", "time_high_s")
 
 
 def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from dlbench.suites.catalog import CATALOG
 from dlbench.worker.counting.memory_prediction import predict_with_trace
 
 #: The catalogue, and lengths of sequences that suites ask for.
-LISTED_MODELS = (*CATALOG, "gpt2_small@256")
+LISTED_MODELS = (*CATALOG, "transformer_base@32", "gpt2_small@64", "gpt2_small@256")
 COLUMNS = ("model", "mode", "device", "precision", "fixed_bytes", "bytes_per_image")
 _BATCH_SIZES = (4, 8, 12)
 #: Lines that are the maximum at none of these batches are dropped.

@@ -10,6 +10,7 @@ import pytest
 
 from dlbench.process_statistics import process_interval
 from dlbench.report.analysis import ranking
+from dlbench.report.analysis.case_warnings import summarize_case_warnings
 from dlbench.report.analysis.content import read_content
 from dlbench.report.analysis.side_by_side import (
     left_out_table,
@@ -137,20 +138,24 @@ def processes(tmp_path, *steps_s):
     return read_content([fakes.fill(tmp_path / "store", made)])
 
 
+@pytest.mark.parametrize("of_windows", ["ok", "unstable"])
 @pytest.mark.parametrize(("spread", "status"), [(0.001, "ok"), (0.02, "unstable")])
-def test_a_case_is_stable_where_its_processes_agree_within_the_target_though_none_of_them_has_an_interval(
-    tmp_path, spread, status
+def test_a_case_is_stable_exactly_where_its_processes_agree_within_the_target_whatever_their_windows_say(
+    tmp_path, spread, status, of_windows
 ):
     case = Case("resnet50", protocol=Protocol(target_half_width=0.01))
     made = [
         fakes.record(
-            dataclasses.replace(case, repeat=i), number=i, step_s=(0.1 * (1 + i * spread),) * 3, status="unstable"
+            dataclasses.replace(case, repeat=i), number=i, step_s=(0.1 * (1 + i * spread),) * 3, status=of_windows
         )
         for i in range(3)
     ]
-    shown = read_content([fakes.fill(tmp_path / "store", made)]).shown
-    (found,) = summarize_processes(with_case_numbers(shown)).to_dict("records")
+    processes = with_case_numbers(read_content([fakes.fill(tmp_path / "store", made)]).shown)
+    cases = summarize_processes(processes)
+    (found,) = cases.to_dict("records")
     assert (found["half_width"] <= 0.01, found["status"]) == (status == "ok", status)
+    # What is said of the cases says the same.
+    assert summarize_case_warnings(processes, cases) == ("" if status == "ok" else "unstable")
 
 
 def headline(content):
