@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,8 +28,12 @@ MIN_SAMPLES_FOR_INTERVAL = 20
 MIN_SAMPLES_FOR_STEADY = 6
 #: Number of cosine waves that estimate the long-run variance: degrees of freedom of the interval.
 NUM_WAVES = 8
-#: Maximum number of cells into which samples are summed first: 32 cells per half-wave of the fastest wave.
-MAX_CELLS = 32 * NUM_WAVES
+#: Maximum number of cells into which samples are summed first: 16 cells per half-wave of the fastest wave.
+MAX_CELLS = 16 * NUM_WAVES
+#: The slowest steps, and the fastest, that are searched for clusters: one in 20, but at least 4.
+TAIL_DIVISOR, MIN_TAIL = 20, 4
+#: Clusters count when their inflation exceeds by this factor what correlation from step to step explains.
+CLUSTER_LIMIT = 1.5
 
 
 @dataclass(frozen=True)
@@ -65,12 +70,19 @@ def median_interval(samples: Sequence[float], confidence: float = 0.95) -> Inter
     et al. 2018, ibid. 36(4)): the same idea as batch means (Flegal & Jones 2010, Annals of Statistics 38(2)), with
     a smaller bias. Only ranks and signs enter, so a skewed or heavy-tailed distribution costs nothing.
 
+    Signs show too little of rare bursts of slow steps: if a window has one burst where five are usual, its signs look
+    almost independent. Therefore g is also estimated with s_t = 1 for the slowest twentieth of the steps and 0 for the
+    others, and likewise for the fastest: a burst makes these steps neighbours. The largest of the three values counts
+    if it exceeds 1.5 (1 + r) / (1 - r), where r is the lag-one correlation of the signs, or else that of the signs.
+    (1 + r) / (1 - r) is the g of a first-order series. This rule is our own; 1.5 was chosen by the measured coverage.
+
     Holds (measured coverage of the nominal 95 % from 93 to 97 %, first-order autocorrelation rho) from n = 30 for
     rho up to 0.5, from 100 up to 0.8, from 300 up to 0.9. Below these n, samples so correlated mostly give None, but
-    those that give an interval cover less. A component much slower than a tenth of the window under white noise is not
-    seen; `drift` is there for that. A window that ends at the first look which finds its interval narrow enough covers
-    about 89 %, for it favours windows that look too quiet; two such looks in a row, the second after the window has
-    grown by half, cover about 92 %.
+    those that give an interval cover less. With bursts of 15 steps that take a fifth of the time it covers 93 % or more
+    from n = 300, 91 % at 150 and 82 % at 40, where many windows have no burst at all. A component much slower than a
+    tenth of the window under white noise is not seen; `drift` is there for that. A window that ends at the first look
+    which finds its interval narrow enough covers about 89 %, for it favours windows that look too quiet; two such looks
+    in a row, the second after the window has grown by half, cover about 92 %.
 
     Args:
         samples: step times in the order of measurement [s].
@@ -209,8 +221,8 @@ def checked_times(samples: Sequence[float]) -> list[float]:
 
 
 def _variance_inflation(times: list[float], ordered: list[float], middle: float) -> float:
-    """Long-run variance over variance of the signs around the median: number of steps that count as one independent
-    step."""
+    """Long-run variance over variance of the signs around the median, or of the marks of the slowest or fastest steps
+    if these come in clusters: number of steps that count as one independent step."""
     n = len(times)
     signs = [0.5 if x > middle else -0.5 if x < middle else 0.0 for x in times]
     below, above = bisect_left(ordered, middle), n - bisect_right(ordered, middle)
@@ -225,8 +237,9 @@ def _variance_inflation(times: list[float], ordered: list[float], middle: float)
     num_cells = min(n, MAX_CELLS)
     edges = [i * n // num_cells for i in range(num_cells + 1)]
     cells = [sum(signs[a:b]) - (b - a) * mean for a, b in pairwise(edges)]
+    waves = cosine_waves(n, num_cells)
     power = 0.0
-    for wave in cosine_waves(n, num_cells):
+    for wave in waves:
         # Plain sum in this order (Python 3.12 compensates `sum`), to match the vectorized version exactly.
         total = 0.0
         for cell, height in zip(cells, wave, strict=True):
@@ -237,7 +250,33 @@ def _variance_inflation(times: list[float], ordered: list[float], middle: float)
     ends = signs[0] + signs[-1]
     products: float = sum(map(mul, signs, islice(signs, 1, None)))
     lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
-    return power / NUM_WAVES / variance / power_left_by_waves(lag1, n)
+    inflation = power / NUM_WAVES / variance / power_left_by_waves(lag1, n)
+    clustered = _cluster_inflation(times, ordered, waves)
+    r = max(0.0, lag1)
+    return max(inflation, clustered) if clustered * (1 - r) > CLUSTER_LIMIT * (1 + r) else inflation
+
+
+def _cluster_inflation(times: list[float], ordered: list[float], waves: list[list[float]]) -> float:
+    """Long-run variance over variance of the marks of the slowest steps or of the fastest, whichever is larger."""
+    n, num_cells = len(times), len(waves[0])
+    size = max(MIN_TAIL, n // TAIL_DIVISOR)
+    high, low = ordered[-size], ordered[size - 1]
+    largest = 0.0
+    # Ties can make a tail longer, up to the whole window.
+    for tail in ([i for i, x in enumerate(times) if x >= high], [i for i, x in enumerate(times) if x <= low]):
+        if len(tail) == n:
+            continue
+        variance = len(tail) * (n - len(tail)) / n / n
+        # A wave sums to zero over the window: the mean of the marks need not be subtracted.
+        cells = Counter(((i + 1) * num_cells - 1) // n for i in tail)
+        power = 0.0
+        for wave in waves:
+            total = 0.0
+            for cell, count in cells.items():
+                total += count * wave[cell]
+            power += total * total
+        largest = max(largest, power * 2 / n / NUM_WAVES / variance)
+    return largest
 
 
 @lru_cache(maxsize=64)

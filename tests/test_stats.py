@@ -66,6 +66,68 @@ def test_a_95_percent_interval_holds_the_median_in_93_to_97_percent_of_windows(r
     assert 0.93 - noise <= held <= 0.97 + noise
 
 
+def disturbed(n: int, rng: random.Random, length: int = 15, share: float = 0.2) -> list[float]:
+    """Step times with 2 % of noise around 10 ms, and 10 % more in bursts: so many steps long, such a share of time."""
+    starts, ends = share / (1 - share) / length, 1 / length
+    slow, times = rng.random() < share, []
+    for _ in range(n):
+        times.append(0.01 * (1 + 0.02 * rng.gauss(0, 1)) * (1.1 if slow else 1))
+        if rng.random() < (ends if slow else starts):
+            slow = not slow
+    return times
+
+
+# The median of all steps is where 62.5 % of the undisturbed ones are faster, for 80 % are undisturbed.
+DISTURBED_MEDIAN = 0.01 * (1 + 0.02 * NormalDist().inv_cdf(0.5 / 0.8))
+
+
+@pytest.mark.parametrize(("n", "at_least", "before"), [(150, 0.89, 0.86), (600, 0.97, 0.94)])
+def test_bursts_widen_the_interval(monkeypatch, n, at_least, before):
+    rng = random.Random(n)
+    windows = [disturbed(n, rng) for _ in range(1000)]
+
+    def held() -> float:
+        given = [i for i in map(stats.median_interval, windows) if i is not None]
+        assert len(given) >= 900
+        return fmean(i.low <= DISTURBED_MEDIAN <= i.high for i in given)
+
+    assert held() >= at_least
+    monkeypatch.setattr(stats, "CLUSTER_LIMIT", math.inf)
+    assert held() <= before
+
+
+def test_the_slowest_steps_widen_the_interval_where_they_are_neighbours_and_not_where_they_are_scattered(monkeypatch):
+    rng = random.Random(20)
+    quiet = [0.01 * (1 + 0.02 * rng.gauss(0, 1)) for _ in range(400)]
+    scattered = [0.013 if i % 20 == 10 else x for i, x in enumerate(quiet)]
+    neighbours = [0.013 if 190 <= i < 210 else x for i, x in enumerate(quiet)]
+    wide = stats.median_interval(neighbours)
+    found = stats.median_interval(scattered)
+    monkeypatch.setattr(stats, "CLUSTER_LIMIT", math.inf)
+    assert found == stats.median_interval(scattered)
+    assert wide.half_width > 2 * stats.median_interval(neighbours).half_width
+
+
+def test_the_inflation_by_a_cluster_is_that_of_the_cosine_sums():
+    # 200 steps, the slowest ten of them the steps 40 to 49; no other order than that of the signs, which take turns.
+    times = [0.012 + i * 1e-6 if 40 <= i < 50 else 0.01 + (-1) ** i * (1e-4 + i * 37 % 200 * 1e-7) for i in range(200)]
+    sums = [sum(math.cos(math.pi * wave * (i + 0.5) / 200) for i in range(40, 50)) for wave in range(1, 9)]
+    inflation = 2 / 200 * fmean(total * total for total in sums) / (0.05 * 0.95)
+    reach = scipy_stats.t.ppf(0.975, 8) * math.sqrt(200 * inflation) / 2
+    ordered = sorted(times)
+    low, high = (ordered[round(99.5 + sign * reach)] for sign in (-1, 1))
+    interval = stats.median_interval(times)
+    assert interval.low == pytest.approx(low, abs=2e-7)
+    assert interval.high == pytest.approx(high, abs=2e-7)
+
+
+def test_bursts_of_fast_steps_count_as_those_of_slow_ones():
+    times = disturbed(300, random.Random(21))
+    interval, mirrored = stats.median_interval(times), stats.median_interval([0.03 - x for x in times])
+    assert mirrored.low == pytest.approx(0.03 - interval.high)
+    assert mirrored.high == pytest.approx(0.03 - interval.low)
+
+
 def test_rare_outliers_do_not_spoil_the_coverage():
     held, given = coverage(0.3, 300, 800, outlier_share=0.02)
     assert given == 1

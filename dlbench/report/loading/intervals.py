@@ -76,7 +76,7 @@ def _interval_limits(times: Floats, t: Floats) -> Floats:
     n = times.shape[1]
     ordered = np.sort(times, axis=1)
     middle = (ordered[:, (n - 1) // 2] + ordered[:, n // 2]) / 2
-    reach = t * np.sqrt(np.maximum(1.0, n * _variance_inflation(times, middle))) / 2
+    reach = t * np.sqrt(np.maximum(1.0, n * _variance_inflation(times, ordered, middle))) / 2
     # From 0 on, where the formula counts ranks from 1.
     ranks = np.stack(((n - 1) / 2 - reach, (n - 1) / 2 + reach), axis=1)
     known = ranks[:, 0] >= 0
@@ -95,9 +95,9 @@ def _interpolate_at_ranks(ordered: Floats, ranks: Floats) -> Floats:
     return values
 
 
-def _variance_inflation(times: Floats, middle: Floats) -> Floats:
+def _variance_inflation(times: Floats, ordered: Floats, middle: Floats) -> Floats:
     """`stats._variance_inflation` of each row."""
-    num_rows, n = times.shape
+    n = times.shape[1]
     more, less = times > middle[:, np.newaxis], times < middle[:, np.newaxis]
     above, below = more.sum(axis=1), less.sum(axis=1)
     # Twice the signs: whole numbers.
@@ -110,21 +110,46 @@ def _variance_inflation(times: Floats, middle: Floats) -> Floats:
     edges = np.arange(num_cells + 1) * n // num_cells
     # A row for each cell, whose windows lie next to each other then.
     sums = np.ascontiguousarray(np.add.reduceat(signs, edges[:-1], axis=1, dtype=np.int32).T)
-    cells = sums * 0.5 - np.diff(edges)[:, np.newaxis] * mean
-    heights = np.array(stats.cosine_waves(n, num_cells)).T[:, :, np.newaxis]
-    totals = np.zeros((stats.NUM_WAVES, num_rows))
-    for cell, height in zip(cells, heights, strict=True):
-        totals += cell * height
-    power = np.zeros(num_rows)
-    for total in totals:
-        power += total * total
-    power = power * 2 / n
+    power = _power_of_waves(sums * 0.5 - np.diff(edges)[:, np.newaxis] * mean, n)
     ends = (signs[:, 0].astype(np.int32) + signs[:, -1]) / 2
     products = (signs[:, :-1] * signs[:, 1:]).sum(axis=1, dtype=np.int64) / 4
     with np.errstate(divide="ignore", invalid="ignore"):
         lag1 = (products - mean * ((above - below) - ends) + (n - 1) * (mean * mean)) / squares
         inflation: Floats = power / stats.NUM_WAVES / variance / _power_left_by_waves(lag1, n)
+    clustered = _cluster_inflation(times, ordered, edges)
+    r = np.maximum(0.0, lag1)
+    counts = clustered * (1 - r) > stats.CLUSTER_LIMIT * (1 + r)
+    inflation = np.where(counts, np.maximum(inflation, clustered), inflation)
     return np.where(variance < 1e-12, 1.0, inflation)
+
+
+def _cluster_inflation(times: Floats, ordered: Floats, edges: NDArray[np.int64]) -> Floats:
+    """`stats._cluster_inflation` of each row."""
+    n = times.shape[1]
+    size = max(stats.MIN_TAIL, n // stats.TAIL_DIVISOR)
+    largest = np.zeros(times.shape[0])
+    for marks in (times >= ordered[:, n - size, np.newaxis], times <= ordered[:, size - 1, np.newaxis]):
+        num_marks = marks.sum(axis=1)
+        # Short windows have a cell for each step.
+        cells = marks if edges.size == n + 1 else np.add.reduceat(marks, edges[:-1], axis=1, dtype=np.int32)
+        variance = num_marks * (n - num_marks) / n / n
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inflation = _power_of_waves(np.ascontiguousarray(cells.T, dtype=np.float64), n) / stats.NUM_WAVES / variance
+        largest = np.where(variance > 0, np.maximum(largest, inflation), largest)
+    return largest
+
+
+def _power_of_waves(cells: Floats, n: int) -> Floats:
+    """2/n times the sum of the 8 squared cosine sums of each window; `cells` has a row for each cell."""
+    num_cells, num_rows = cells.shape
+    totals = np.zeros((stats.NUM_WAVES, num_rows))
+    heights = np.array(stats.cosine_waves(n, num_cells)).T[:, :, np.newaxis]
+    for cell, height in zip(cells, heights, strict=True):
+        totals += cell * height
+    power = np.zeros(num_rows)
+    for total in totals:
+        power += total * total
+    return power * 2 / n
 
 
 def _power_left_by_waves(lag1: Floats, n: int) -> Floats:

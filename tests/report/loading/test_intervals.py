@@ -36,6 +36,11 @@ def test_they_are_those_of_single_windows_to_the_last_bit(monkeypatch, at_once):
     kinds = itertools.product(lengths, (0.0, 0.5, 0.95, -0.9), (0, 3, 2))
     windows = [drawn(rng, *kind) for kind in kinds]
     windows += [np.full(40, 0.01), np.resize([0.01, 0.02], 60), np.resize([0.01, 0.02], 61), np.arange(1, 200) * 1e-3]
+    # The slowest or the fastest steps in a cluster.
+    for n, change in itertools.product((20, 40, 150, 400), (1.5, 0.5)):
+        burst = drawn(rng, n, 0.0, 0)
+        burst[n // 3 : n // 3 + max(4, n // 20)] *= change
+        windows.append(burst)
     order = rng.permutation(len(windows))
     windows = [windows[i] for i in order]
     levels = rng.choice([0.5, 0.9, 0.95, 0.99, 0.9999], len(windows))
