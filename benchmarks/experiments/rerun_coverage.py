@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -22,6 +23,8 @@ FIGURE = ROOT / "docs" / "images" / "variance_components.svg"
 TRIPLE, LATER = 3, 10
 #: Processes further apart than this [s] belong to different blocks.
 PAUSE_S = 600.0
+#: Allowances for drift whose coverage is shown.
+FACTORS = (1.0, 1.5, 2.0, 2.5)
 
 #: Consecutive processes of one network.
 Series = list[dict[str, Any]]
@@ -29,11 +32,16 @@ Series = list[dict[str, Any]]
 Rule = Callable[[Series], tuple[tuple[float, float], tuple[float, float]] | None]
 
 
-def read(file: Path) -> dict[tuple[str, str], list[Series]]:
+def rows_by_day(file: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of the reruns by the day on which they were measured."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in pq.read_table(file, columns=["model", "kind", "started_at", "step_s", "load"]).to_pylist():
+        found.setdefault(datetime.fromtimestamp(row["started_at"], UTC).date().isoformat(), []).append(row)
+    return found
+
+
+def series_of(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[Series]]:
     """By network and kind the series of processes, cut where measuring paused."""
-    names = pq.read_schema(file).names
-    wanted = [n for n in ("model", "kind", "started_at", "step_s", "attempt_id", "load") if n in names]
-    rows = pq.read_table(file, columns=wanted).to_pylist()
     found: dict[tuple[str, str], Series] = {}
     for row in rows:
         at = row["started_at"] if isinstance(row["started_at"], float) else row["started_at"].timestamp()
@@ -173,17 +181,45 @@ processes. The first table checks it with other processes, networks and days.
 """
 
 
+def factor_table(data: dict[str, tuple[dict[tuple[str, str], list[Series]], str]]) -> list[str]:
+    """What other allowances for drift would give: coverage of the mean of later processes and of the next, and ±."""
+    used = process_statistics.DRIFT_ALLOWANCE
+    keys = [(name, model) for name, (series, kind) in data.items() for model, k in sorted(series) if k == kind]
+    lines = ["| factor | " + " | ".join(f"{model}, {name}" for name, model in keys) + " |"]
+    lines += ["|---:|" + "---:|" * len(keys)]
+    for factor in FACTORS:
+        process_statistics.DRIFT_ALLOWANCE = factor
+        cells = []
+        for name, model in keys:
+            series, kind = data[name]
+            _, mean, following, width = coverage(series[model, kind], series[model, kind], the_rule)
+            cells.append(f"{mean:.0f}, {following:.0f}, ±{width:.2g} %")
+        lines.append(f"| {factor:g} | {' | '.join(cells)} |")
+    process_statistics.DRIFT_ALLOWANCE = used
+    return lines
+
+
 def page() -> str:
     """The whole page, in Markdown."""
-    new = read(NEW) if NEW.exists() else {}
-    old = {key: blocks for key, blocks in read(OLD).items() if key[1] == "first"}
+    days = rows_by_day(NEW)
+    checks = {day: series_of(rows) for day, rows in days.items()}
+    rows = pq.read_table(OLD, columns=["model", "started_at", "step_s", "attempt_id"]).to_pylist()
+    old = {key: blocks for key, blocks in series_of(rows).items() if key[1] == "first"}
     lines = [INTRODUCTION, "## Check: fresh and forked processes of three networks", ""]
-    lines += coverage_table(new, [("fresh", "fresh"), ("forked", "fresh")])
-    lines += ["", "`forked` processes come from a parent that has imported torch; their intervals are judged by"]
+    for day, found_series in checks.items():
+        load = median(row["load"] for row in days[day])
+        lines += [f"Measured on {day}, under a median load of {load:.0f} on two cores:", ""]
+        lines += [*coverage_table(found_series, [("fresh", "fresh"), ("forked", "fresh")]), ""]
+    lines += ["`forked` processes come from a parent that has imported torch; their intervals are judged by"]
     lines += ["processes started afresh. dlbench starts every process afresh.", ""]
     lines += ["## Choice: the processes of the A/A experiment", ""]
     lines += coverage_table(old, [("first", "first")])
-    sources = [("reruns", new), ("A/A", old)]
+    lines += ["", "## Other factors", ""]
+    lines += ["Percent of triples whose interval holds the mean of later processes, percent whose prediction holds the"]
+    lines += ["next one, and the median ±, by the factor for drift. Where conditions change from minute to minute, a"]
+    lines += ["larger factor makes intervals wider, but hardly more of them hold.", ""]
+    lines += factor_table({"A/A": (old, "first")} | {day: (found, "fresh") for day, found in checks.items()})
+    sources = [*((f"reruns {day}", found) for day, found in checks.items()), ("A/A", old)]
     found = {
         f"{model} ({source})": components(blocks)
         for source, data in sources
