@@ -4,6 +4,7 @@ import pytest
 
 from dlbench.errors import BadInput, UnknownName
 from dlbench.suites.case import AXES, Case, Protocol, describe_axis, value_name
+from dlbench.suites.case_estimates import predicted_memory_bytes, step_flop
 from dlbench.suites.suite import load_suite
 
 SUITES = Path(__file__).parents[2] / "benchmarks"
@@ -151,6 +152,9 @@ def test_every_suite_of_the_project_has_cases_and_a_description(path):
     assert suite.cases()
     assert suite.description
     assert suite.name == path.stem
+    # Which FLOP and memory a plan shows, whatever length follows the name of a network.
+    unknown = {c.model for c in suite.cases() if step_flop(c) is None or predicted_memory_bytes(c) is None}
+    assert {name for name in unknown if not name.startswith("frozen:")} == set()
 
 
 def test_quick_runs_the_six_networks_both_ways_in_fp32():
