@@ -6,16 +6,15 @@ that sum. It is printed only if both are exact; otherwise the difference is repo
 
 from __future__ import annotations
 
-import csv
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from importlib import resources
 from itertools import groupby
 
 from dlbench.errors import BadInput
+from dlbench.facts.csv_files import read_rows
 from dlbench.facts.layer_totals import CountedFacts
 from dlbench.table import Cell, Column, Table, default_text, escape_latex, escape_markdown, render
 from dlbench.units import MISSING, percent
@@ -100,8 +99,7 @@ class DifferenceReason:
 
 def read_published() -> dict[str, dict[str, str]]:
     """Read the bundled published table: figures as printed, by metric and network."""
-    source = resources.files("dlbench.facts") / "published_cnn_table.csv"
-    rows = csv.DictReader(source.read_text(encoding="utf-8").splitlines())
+    rows = read_rows("published_cnn_table.csv")
     return {row.pop("metric"): {network: figure for network, figure in row.items() if figure} for row in rows}
 
 

@@ -6,14 +6,11 @@ counts them again.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-_LAYERS_FILE = Path(__file__).parent / "layers.csv"
+from dlbench.facts.csv_files import read_rows
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ def catalogue_layers(model: str, auxiliary: bool = False) -> list[LayerRow] | No
     Args:
         auxiliary: include training-only layers.
     """
-    rows = [row for row in _csv_rows() if row["model"] == model]
+    rows = [row for row in read_rows("layers.csv") if row["model"] == model]
     return [_parse_layer(row) for row in rows if auxiliary or row["auxiliary"] == "0"] if rows else None
 
 
@@ -71,11 +68,6 @@ def row_cells(row: LayerRow) -> list[Any]:
     """The cells of one layer in `layers.csv`, behind network and `auxiliary`."""
     values = (getattr(row, field.name) for field in dataclasses.fields(row))
     return [" ".join(map(str, value)) if isinstance(value, tuple) else value for value in values]
-
-
-def _csv_rows() -> Iterator[dict[str, str]]:
-    with _LAYERS_FILE.open(newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
 
 
 def _parse_layer(row: dict[str, str]) -> LayerRow:

@@ -6,14 +6,12 @@ structured sparsity (twice as high) are not used.
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-DATA_FOLDER = Path(__file__).parent
+from dlbench.facts.csv_files import read_rows
 
 #: Precision -> column of the datasheet. fp32 is strict: without TF32.
 _COLUMN_OF_PRECISION = {
@@ -92,7 +90,7 @@ class Anchor:
 @cache
 def device_peaks() -> dict[str, DevicePeaks]:
     """Read all rows of `device_peaks.csv`, by device name."""
-    return {row["device"]: _parse_peaks(row) for row in _csv_rows("device_peaks.csv")}
+    return {row["device"]: _parse_peaks(row) for row in read_rows("device_peaks.csv")}
 
 
 @cache
@@ -117,7 +115,7 @@ def anchors() -> tuple[Anchor, ...]:
             img_per_s_total=float(r["img_per_s_total"]),
             batch_per_device=int(r["batch_per_device"]) if r["batch_per_device"] else None,
         )
-        for r in _csv_rows("anchors.csv")
+        for r in read_rows("anchors.csv")
     )
 
 
@@ -132,8 +130,3 @@ def _scaled_peaks(peaks: DevicePeaks, share: float) -> DevicePeaks:
     numbers = {f.name: getattr(peaks, f.name) for f in fields(peaks) if f.name not in ("device", "note")}
     parts: dict[str, Any] = {name: value * share for name, value in numbers.items() if value is not None}
     return replace(peaks, note=f"{peaks.note}; shown: {share:g} of it", **parts)
-
-
-def _csv_rows(name: str) -> list[dict[str, str]]:
-    with (DATA_FOLDER / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 from functools import cache
 
-from dlbench.facts.peaks import DATA_FOLDER
+from dlbench.facts.csv_files import read_rows
 from dlbench.suites.case import Case
 from dlbench.suites.catalog import find_model
 
@@ -48,8 +47,7 @@ def predicted_memory_bytes(case: Case) -> int | None:
 def _read_memory_lines() -> dict[tuple[str, ...], list[tuple[int, int]]]:
     """Read constant bytes and bytes per image, by model, mode, device and precision."""
     found: dict[tuple[str, ...], list[tuple[int, int]]] = {}
-    with (DATA_FOLDER / "memory_lines.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            key = (row["model"], row["mode"], row["device"], row["precision"])
-            found.setdefault(key, []).append((int(row["fixed_bytes"]), int(row["bytes_per_image"])))
+    for row in read_rows("memory_lines.csv"):
+        key = (row["model"], row["mode"], row["device"], row["precision"])
+        found.setdefault(key, []).append((int(row["fixed_bytes"]), int(row["bytes_per_image"])))
     return found
