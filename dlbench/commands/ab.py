@@ -6,11 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench.campaign import results_maintenance
-from dlbench.commands.arguments import (
-    add_command,
-    add_results_folder,
-    count,
-)
+from dlbench.commands.arguments import add_command, add_results_folder, count
 from dlbench.commands.comparison_options import add_comparison_options, comparison_rules, print_comparison
 from dlbench.exit_codes import INTERRUPTED, OK, SOME_FAILED
 from dlbench.messages import say
@@ -72,13 +68,7 @@ def _ab(options: argparse.Namespace) -> int:
     with processes.stopping_on_signals():
         try:
             failed = run_experiment(
-                experiment,
-                pairs,
-                options.results,
-                keys,
-                networks,
-                network_files=found.network_files,
-                folder=folder,
+                experiment, pairs, options.results, keys, networks, network_files=found.network_files, folder=folder
             )
         except StoreError as error:
             results_maintenance.print_write_error(error, folder)

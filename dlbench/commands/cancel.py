@@ -5,11 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import (
-    SHARED_FOLDER_HELP,
-    add_command,
-    add_results_folder,
-)
+from dlbench.commands.arguments import SHARED_FOLDER_HELP, add_command, add_results_folder
 from dlbench.messages import say
 
 

@@ -6,12 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_format,
-    add_results_folder,
-    new_run_name,
-)
+from dlbench.commands.arguments import add_command, add_format, add_results_folder, new_run_name
 from dlbench.commands.worker_job import STARTUP_MARGIN_S, parse_positive_time, run_worker
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say

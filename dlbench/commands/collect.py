@@ -7,10 +7,7 @@ from typing import Any
 
 from dlbench import units
 from dlbench.campaign import results_maintenance
-from dlbench.commands.arguments import (
-    add_command,
-    add_results_folder,
-)
+from dlbench.commands.arguments import add_command, add_results_folder
 from dlbench.errors import BadInput
 from dlbench.messages import say
 

@@ -7,9 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import (
-    add_command,
-)
+from dlbench.commands.arguments import add_command
 from dlbench.commands.comparison_options import (
     add_comparison_options,
     comparison_rules,

@@ -6,10 +6,7 @@ import argparse
 import dataclasses
 from typing import Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    nonempty_path,
-)
+from dlbench.commands.arguments import add_command, nonempty_path
 
 
 def add(commands: Any) -> None:

@@ -6,11 +6,7 @@ import argparse
 from typing import Any
 
 from dlbench.atomic_file import save_text
-from dlbench.commands.arguments import (
-    add_command,
-    add_sources,
-    nonempty_path,
-)
+from dlbench.commands.arguments import add_command, add_sources, nonempty_path
 from dlbench.errors import BadInput
 from dlbench.messages import say
 

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import (
-    add_command,
-)
+from dlbench.commands.arguments import add_command
 from dlbench.errors import BadInput
 from dlbench.messages import say
 

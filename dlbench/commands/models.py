@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_format,
-)
+from dlbench.commands.arguments import add_command, add_format
 
 
 def add(commands: Any) -> None:

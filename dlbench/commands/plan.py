@@ -5,13 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_format,
-    add_results_folder,
-    add_suite,
-    print_time_estimate,
-)
+from dlbench.commands.arguments import add_command, add_format, add_results_folder, add_suite, print_time_estimate
 from dlbench.messages import say
 
 if TYPE_CHECKING:

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlbench import bundled_files
-from dlbench.commands.arguments import (
-    add_command,
-    nonempty_path,
-)
+from dlbench.commands.arguments import add_command, nonempty_path
 from dlbench.errors import BadInput
 from dlbench.messages import say
 

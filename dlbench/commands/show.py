@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dlbench.commands.arguments import (
-    add_command,
-    add_sources_option,
-)
+from dlbench.commands.arguments import add_command, add_sources_option
 
 
 def add(commands: Any) -> None:

@@ -9,11 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlbench import units
-from dlbench.commands.arguments import (
-    SHARED_FOLDER_HELP,
-    add_command,
-    add_results_folder,
-)
+from dlbench.commands.arguments import SHARED_FOLDER_HELP, add_command, add_results_folder
 from dlbench.exit_codes import OK, SOME_FAILED
 from dlbench.messages import say
 

@@ -59,10 +59,7 @@ _SQUASHFS = ImageFile("squashfs", b"hsqs", 0, _enroot_import_command)
 RUNTIME_RECORDS = {
     "none": ContainerRuntime(containers.without_container),
     "docker": ContainerRuntime(
-        containers.docker,
-        "docker",
-        shares_node=True,
-        engine_query=("docker", "info", "--format", "{{.ServerVersion}}"),
+        containers.docker, "docker", shares_node=True, engine_query=("docker", "info", "--format", "{{.ServerVersion}}")
     ),
     "podman": ContainerRuntime(
         containers.podman,

@@ -111,7 +111,7 @@ def campaign_script(site: Site, job: Job) -> str:
     else:
         run = [
             f'patiently watched "${{step[@]}}" --nodes=1 --ntasks=1 "${{inside[@]}}" \\\n'
-            f'  -m dlbench run "$suite"{override_options(job)} --results "$results" || status=$?',
+            f'  -m dlbench run "$suite"{override_options(job)} --results "$results" || status=$?'
         ]
     return _job_script(
         f"Suite {job.suite} at site {site.name}",

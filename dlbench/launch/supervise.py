@@ -322,9 +322,7 @@ def _classify_outcome(folder: Path, exit_code: int | None, ended_by: str | None,
             f" ({failure_diagnosis.describe_rank_positions(folder, case.world_size)})" if case.is_distributed else ""
         )
         return Outcome(
-            "timeout",
-            f"no end within {case.protocol.timeout_s:.0f} s{phase}{stood}; raise protocol.timeout_s",
-            ranks,
+            "timeout", f"no end within {case.protocol.timeout_s:.0f} s{phase}{stood}; raise protocol.timeout_s", ranks
         )
     if ended_by:
         return Outcome("preempted", ended_by, ranks)

@@ -108,11 +108,7 @@ def prometheus(content: Content) -> Iterator[str]:
             f"dlbench_{title}{_prometheus_labels({**entry.labels, **bound})} {value!r}\n"
             for entry in found
             if (figure := entry.figures.get(title))
-            for bound, value in (
-                ({}, figure.value),
-                ({"bound": "low"}, figure.low),
-                ({"bound": "high"}, figure.high),
-            )
+            for bound, value in (({}, figure.value), ({"bound": "low"}, figure.low), ({"bound": "high"}, figure.high))
             if value is not None
         ]
         if lines:

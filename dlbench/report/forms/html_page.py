@@ -15,12 +15,7 @@ from dlbench import units
 from dlbench.report.document import Block, Report, Section
 from dlbench.report.figures import figure_style
 from dlbench.report.forms.record_links import Links
-from dlbench.table import (
-    Cell,
-    Table,
-    alignments,
-    default_text,
-)
+from dlbench.table import Cell, Table, alignments, default_text
 from dlbench.version import __version__
 
 TEMPLATES = Path(__file__).parent
