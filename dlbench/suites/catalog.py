@@ -69,8 +69,8 @@ class Model:
 
 def _parse_model(row: dict[str, str]) -> Model:
     values: dict[str, Any] = {name: row.pop(name) for name in ("name", "title", "family", "task", "source")}
-    shape = tuple(map(int, row.pop("input_shape").split()))
-    return Model(**values, input_shape=shape, **{name: int(number or 0) for name, number in row.items()})
+    values["input_shape"] = tuple(map(int, row.pop("input_shape").split()))
+    return Model(**values | {name: int(number or 0) for name, number in row.items()})
 
 
 #: All networks by name, the classic ones in order of their years.
