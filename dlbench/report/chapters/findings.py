@@ -22,6 +22,21 @@ _METRIC_FLAGS = ("not steady", "throttled", "power capped", "shared device")
 #: So many cases are named for each finding; the others are counted.
 _MAX_NAMED = 4
 _UNEVEN = "uneven steps"
+_MEANINGS = {
+    "unstable": "The window reached the protocol's limit before the interval reached its target; see ±.",
+    "no interval": "Too few steps, or steps too correlated, for a reliable interval.",
+    "not steady": "The warm-up ended at its limit, perhaps while steps were still getting faster.",
+    _UNEVEN: f"Throughput over the whole window is more than {units.percent(derived_metrics.UNEVEN_LIMIT)} below the "
+    f"throughput of the median step: slow steps take much of the time.",
+    "throttled": "The device lowered its clock during the window (heat, supply or board).",
+    "power capped": "The power limit of the device lowered its clock. This is usual for heavy work. A higher limit "
+    "would be faster.",
+    "clock gap": f"The windows of host and device differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)}: some time "
+    f"was outside the steps.",
+    "shared device": "Other processes used the same device.",
+    "meters disagree": "The energy counter and the integral of the power differ strongly: trust neither.",
+    "above the peak": "The FLOP/s exceed the datasheet peak: the count, the clock or the peak is wrong.",
+}
 
 
 def findings_table(content: Content) -> Table:
@@ -59,54 +74,21 @@ def _both_rates_text(case: Mapping[Hashable, Any]) -> str:
 def _metric_findings(shown: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """Findings that follow from the metrics, each with the cases that it concerns."""
     warned = warning_flags(shown)
-    unstable, no_interval = shown["status"] == "unstable", shown["step_time_half_width"].isna()
-    checks = [
-        (
-            "unstable",
-            unstable,
-            "The window reached the protocol's limit before the interval reached its target; see ±.",
-        ),
-        ("no interval", no_interval, "Too few steps, or steps too correlated, for a reliable interval."),
-        (
-            "not steady",
-            shown["steady"].eq(False),
-            "The warm-up ended at its limit, perhaps while steps were still getting faster.",
-        ),
-        (
-            _UNEVEN,
-            derived_metrics.has_uneven_steps(shown),
-            f"Throughput over the whole window is more than {units.percent(derived_metrics.UNEVEN_LIMIT)} "
-            f"below the throughput "
-            f"of the median step: slow steps take much of the time.",
-        ),
-        ("throttled", warned["throttled"], "The device lowered its clock during the window (heat, supply or board)."),
-        (
-            "power capped",
-            warned["at its power limit"],
-            "The power limit of the device lowered its clock. This is usual for heavy work. A higher limit would be "
-            "faster.",
-        ),
-        (
-            "clock gap",
-            shown["clock_gap"] > CLOCK_GAP_LIMIT,
-            f"The windows of host and device differ by more than {units.percent(CLOCK_GAP_LIMIT, 1)}: some time was "
-            f"outside the steps.",
-        ),
-        ("shared device", shown["other_processes"].gt(0), "Other processes used the same device."),
-        (
-            "meters disagree",
-            shown["energy_disagreement"] > ENERGY_TOLERANCE,
-            "The energy counter and the integral of the power differ strongly: trust neither.",
-        ),
-        (
-            "above the peak",
-            shown["mfu"] > 1,
-            "The FLOP/s exceed the datasheet peak: the count, the clock or the peak is wrong.",
-        ),
-    ]
-    for code, concerned, sentence in checks:
+    checks = {
+        "unstable": shown["status"] == "unstable",
+        "no interval": shown["step_time_half_width"].isna(),
+        "not steady": shown["steady"].eq(False),
+        _UNEVEN: derived_metrics.has_uneven_steps(shown),
+        "throttled": warned["throttled"],
+        "power capped": warned["at its power limit"],
+        "clock gap": shown["clock_gap"] > CLOCK_GAP_LIMIT,
+        "shared device": shown["other_processes"].gt(0),
+        "meters disagree": shown["energy_disagreement"] > ENERGY_TOLERANCE,
+        "above the peak": shown["mfu"] > 1,
+    }
+    for code, concerned in checks.items():
         if concerned.any():
-            yield code, sentence, shown[concerned]
+            yield code, _MEANINGS[code], shown[concerned]
 
 
 def _mixed_thread_findings(content: Content) -> Iterator[tuple[str, str, pd.DataFrame]]:

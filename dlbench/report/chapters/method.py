@@ -14,18 +14,21 @@ from dlbench.report.loading.intervals import protocol_value
 from dlbench.results.records import ENERGY_TOLERANCE, SHORT_ENERGY_WINDOW_S
 from dlbench.table import Column, Table
 
+_CONTEXT_TEXT = (
+    "The table lists layout, precision, batch, compile mode and data source if they vary. metrics.csv lists them for "
+    "every record. fp32 is strict: no TF32 in convolutions or matrix products."
+)
 _PEAK_TITLES = {"device_peak": "the datasheet peak", "measured_peak": "the peak measured on the same system"}
 
 
 def own_rules_table(content: Content) -> Table:
     """The twelve rules of `measurement.md`, what was done about each, and whether that is all of it."""
     shown = content.shown
-    rows = [
-        (1, "No throughput without its context", _context_text(), "met"),
-        (2, "Warm-up ends by a drift test", *_warm_up_rule(shown)),
-        (3, "Stop at a target for the interval of the median", *_stopping_rule(shown)),
+    rules = [
+        ("No throughput without its context", _CONTEXT_TEXT, "met"),
+        ("Warm-up ends by a drift test", *_warm_up_rule(shown)),
+        ("Stop at a target for the interval of the median", *_stopping_rule(shown)),
         (
-            4,
             "Intervals that allow for autocorrelation; outliers stay",
             "The interval of the median is nonparametric: order statistics of the effective number of samples. With "
             "too few samples there is no interval. Rates, shares of a peak and distances to a bound are computed from "
@@ -35,80 +38,59 @@ def own_rules_table(content: Content) -> Table:
             "(metrics.csv).",
             "met",
         ),
+        ("Comparisons interleaved, in random order, in fresh processes", _comparisons_text(content), "partly"),
+        ("Device events and host clock both; maximum over ranks", *_clocks_rule(shown)),
         (
-            5,
-            "Comparisons interleaved, in random order, in fresh processes",
-            _comparisons_text(content),
-            "partly",
-        ),
-        (6, "Device events and host clock both; maximum over ranks", *_clocks_rule(shown)),
-        (
-            7,
             "Clocks, temperature and throttling recorded",
             _throttling_text(shown, content.rows),
             "met" if _has_clock(shown) else "no sensor",
         ),
         (
-            8,
             "Random inputs, usual initialisation",
             "Inputs are random, not zero. Weights have the usual initialisation. The seed is part of the protocol.",
             "met",
         ),
-        (9, "Energy windows of at least 5 s", *_energy_windows_rule(content.rows)),
-        (10, "Both counter and sampled power; source and scope stated", *_meters_rule(shown)),
+        ("Energy windows of at least 5 s", *_energy_windows_rule(content.rows)),
+        ("Both counter and sampled power; source and scope stated", *_meters_rule(shown)),
         (
-            11,
             "FLOP are counted from the operations; 1 MAC is 2 FLOP; peaks are those without sparsity",
             *_flop_counts_rule(content.rows),
         ),
-        (12, "Every result beside its bounds", *_bounds_rule(shown)),
+        ("Every result beside its bounds", *_bounds_rule(shown)),
     ]
     columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here"), Column("state", "State")]
-    return Table(columns, rows)
+    return Table(columns, [(number, *rule) for number, rule in enumerate(rules, 1)])
 
 
 def sc15_rules_table() -> Table:
     """Hoefler and Belli, "Scientific Benchmarking of Parallel Computing Systems" (SC15), rule by rule."""
-    rows = [
-        (1, "Base case of a speedup", "Each ratio is shown with its base in images per second."),
-        (2, "Reason for subsets", "Failed and left-out cases are listed with the reason."),
-        (3, "Arithmetic mean for costs only", "Medians and percentiles throughout; no mean of rates."),
+    rules = [
+        ("Base case of a speedup", "Each ratio is shown with its base in images per second."),
+        ("Reason for subsets", "Failed and left-out cases are listed with the reason."),
+        ("Arithmetic mean for costs only", "Medians and percentiles throughout; no mean of rates."),
         (
-            4,
             "No averages of ratios",
             "The brief shows geometric means per precision and mode, each with its interval and the range of its "
             "cases.",
         ),
-        (5, "Confidence intervals for varying results", "On each step time and every figure computed from it."),
-        (6, "No normality assumed", "Nonparametric intervals; the distributions are shown."),
+        ("Confidence intervals for varying results", "On each step time and every figure computed from it."),
+        ("No normality assumed", "Nonparametric intervals; the distributions are shown."),
         (
-            7,
             "Sound comparisons",
             "Systems: tested over processes, corrected for multiple tests, otherwise not decided. Settings: `dlbench "
             "compare` and `dlbench ab`.",
         ),
-        (8, "Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
-        (9, "All factors documented", "Case, protocol, system, libraries and git state; see Provenance."),
+        ("Percentiles where they matter", "p50, p95 and p99 of inference; largest deviation of each case."),
+        ("All factors documented", "Case, protocol, system, libraries and git state; see Provenance."),
         (
-            10,
             "Parallel timing explained",
             "Maximum over ranks per step. About once a second the ranks decide together whether the window ends.",
         ),
-        (
-            11,
-            "Upper bounds shown",
-            "Datasheet peak if known; peaks and bandwidth measured on the same system; see Bounds.",
-        ),
-        (12, "Plots with enough information", "Lines connect only ordered values: batch sizes, steps, time."),
+        ("Upper bounds shown", "Datasheet peak if known; peaks and bandwidth measured on the same system; see Bounds."),
+        ("Plots with enough information", "Lines connect only ordered values: batch sizes, steps, time."),
     ]
-    return Table([Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here")], rows)
-
-
-def _context_text() -> str:
-    return (
-        "The table lists layout, precision, batch, compile mode and data source if they vary. metrics.csv lists them "
-        "for every record. fp32 is strict: no TF32 in convolutions or matrix products."
-    )
+    columns = [Column("rule", "#"), Column("asks", "Rule"), Column("done", "Here")]
+    return Table(columns, [(number, *rule) for number, rule in enumerate(rules, 1)])
 
 
 def _comparisons_text(content: Content) -> str:
