@@ -42,9 +42,8 @@ def cases_to_measure(campaign: Campaign, cases: list[Case], fresh: bool, known: 
     anew = sum((*(key := campaign.key(case))[:3], key[4]) in elsewhere for case in waiting)
     if anew:
         say(
-            f"{units.count_text(anew, 'case')} measured before on another system: measuring again here. "
-            f"Different cores, "
-            f"threads or memory count as another system"
+            f"{units.count_text(anew, 'case')} measured before on another system: measuring again here. Different "
+            f"cores, threads or memory count as another system"
         )
     _print_changed_networks(campaign, waiting, ended)
     # A case that crashes the whole job must not block the other cases.
@@ -152,9 +151,8 @@ def _measure_all(campaign: Campaign, cases: list[Case], fresh: bool, schedule: S
         say(f"{failed} of {len(waiting)} cases failed; run the same command again to retry them (except out of memory)")
     if busy:
         say(
-            f"busy host in {busy} of {units.count_text(len(statuses), 'case')}: other processes used the CPU, "
-            f"so figures "
-            f"may be wrong even if intervals are narrow; measure again on an idle machine"
+            f"busy host in {busy} of {units.count_text(len(statuses), 'case')}: other processes used the CPU, so "
+            f"figures may be wrong even if intervals are narrow; measure again on an idle machine"
         )
     _print_process_figures(schedule)
     left = schedule.num_yielded - len(statuses)

@@ -46,9 +46,8 @@ def _collect(options: argparse.Namespace) -> None:
     say(f"{root}/: attempts closed: {closed}; Parquet parts rebuilt: {rebuilt}")
     if unseen:
         say(
-            f"left open: {units.count_text(len(unseen), 'attempt')} of processes on other nodes, which may "
-            f"still run; use "
-            f"--wait to wait {claims.DEAD_AFTER_S:.0f} s and close those of dead processes"
+            f"left open: {units.count_text(len(unseen), 'attempt')} of processes on other nodes, which may still run; "
+            f"use --wait to wait {claims.DEAD_AFTER_S:.0f} s and close those of dead processes"
         )
     if options.merge:
         results_maintenance.merge_all_parts(root)

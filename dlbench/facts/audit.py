@@ -420,9 +420,8 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
             (12 + 32, "coefficients and biases of the sub-sampling S2 and S4"),
             (-840, "output layer, whose weights LeCun set by hand"),
         ),
-        f"The 2.6k conv. weights in the same column assume a dense C3 (150 + 2400 = {default_text(2_550)}). "
-        f"The parts, 2.6k + "
-        f"58k, therefore exceed the total.",
+        f"The 2.6k conv. weights in the same column assume a dense C3 (150 + 2400 = {default_text(2_550)}). The "
+        f"parts, 2.6k + 58k, therefore exceed the total.",
     ),
     "total_macs": DifferenceReason(
         "All of LeCun's connections, not MACs",
@@ -435,10 +434,9 @@ _LENET_REASONS: dict[str, DifferenceReason] = {
     ),
 }
 _CAFFE_FILTERS = (
-    f"20 and 50 are the filters of Caffe's LeNet, a different network. It has "
-    f"{default_text(20 * 25 + 50 * 20 * 25)} conv. "
-    f"weights and {default_text(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
+    f"20 and 50 are the filters of Caffe's LeNet, a different network. It has {default_text(20 * 25 + 50 * 20 * 25)} "
+    f"conv. weights and {default_text(20 * 25 * 24**2 + 50 * 20 * 25 * 8**2)} conv. MACs, "
     f"{default_text(25_500 + 800 * 500 + 500 * 10)} and {default_text(1_888_000 + 800 * 500 + 500 * 10)} in all. "
-    "LeCun's C1 and C3 have 6 and 16 filters, as counted. Only these numbers give the 2.6k conv. weights in the same "
-    "column."
+    f"LeCun's C1 and C3 have 6 and 16 filters, as counted. Only these numbers give the 2.6k conv. weights in the same "
+    f"column."
 )

@@ -51,8 +51,7 @@ def check_output(outputs: Any, batch: Batch, num_classes: int | None) -> int:
     if scores is None:
         raise BadInput(
             f"returns {describe_outputs(outputs)} for tokens of shape {tuple(targets.shape)}; "
-            f"{_needed_scores(targets)} are "
-            "needed, in a dictionary as 'logits'"
+            f"{_needed_scores(targets)} are needed, in a dictionary as 'logits'"
         )
     return count_classes(scores, num_classes, "tokens")
 

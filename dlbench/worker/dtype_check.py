@@ -46,9 +46,8 @@ def check_parameters(module: nn.Module, case: Case) -> tuple[str, ...]:
     wrong = {name: dtype for name, dtype in other.items() if _is_float(dtype) and dtype not in usual}
     if wrong:
         raise InvalidMeasurement(
-            f"precision '{case.precision}' requires float32 parameters, but {_names_and_dtypes(wrong)}; use a "
-            f"float32 network, "
-            f"because the case sets the compute precision"
+            f"precision '{case.precision}' requires float32 parameters, but {_names_and_dtypes(wrong)}; use a float32 "
+            f"network, because the case sets the compute precision"
         )
     buffers = {name: b.dtype for name, b in module.named_buffers() if b.dtype not in (*usual, *_INTEGER_TYPES)}
     warnings = []

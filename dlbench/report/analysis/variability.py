@@ -38,10 +38,9 @@ _MAD_TO_SD = 1.4826
 
 RULE_TEXT = (
     f"A host or device is listed if its median deviates from the overall median by more than "
-    f"{units.percent(MIN_DEVIATION, 1)} and by more than {MAX_SPREADS:g} times the usual spread. The usual "
-    f"spread is the "
-    f"robust standard deviation (1.4826 × median absolute deviation) of processes around their own host or device, if "
-    f"each of these ran at least {MIN_PROCESSES}. Otherwise it is that of the hosts or devices themselves; at least "
+    f"{units.percent(MIN_DEVIATION, 1)} and by more than {MAX_SPREADS:g} times the usual spread. The usual spread is "
+    f"the robust standard deviation (1.4826 × median absolute deviation) of processes around their own host or device, "
+    f"if each of these ran at least {MIN_PROCESSES}. Otherwise it is that of the hosts or devices themselves; at least "
     f"{MIN_UNITS} are then needed. With only two, the slower is compared with the faster."
 )
 

@@ -69,8 +69,7 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
         step += (
             f", bound {_seconds_text(network.bound_s)} (FLOP {_seconds_text(network.flop_s)} + memory "
             f"{_seconds_text(network.memory_s)} + optimizer {_seconds_text(network.optimizer_s)}): "
-            f"{_times_text(network.distance)} "
-            "the bound"
+            f"{_times_text(network.distance)} the bound"
         )
     notes.append(f"{step}.")
     notes += _count_notes(run)

@@ -34,8 +34,7 @@ def own_rules_table(content: Content) -> Table:
             "too few samples there is no interval. Rates, shares of a peak and distances to a bound are computed from "
             "that median and have its interval. Energy, power, memory and sustained throughput have no interval: each "
             "is one reading per process. Their variation is visible only over several processes of a case. Outliers "
-            "are counted and stay in every statistic. Latency of inference has p50, p95 and p99 "
-            "(metrics.csv).",
+            "are counted and stay in every statistic. Latency of inference has p50, p95 and p99 (metrics.csv).",
             "met",
         ),
         ("Comparisons interleaved, in random order, in fresh processes", _comparisons_text(content), "partly"),

@@ -71,10 +71,8 @@ def _sweep_finding(sweep: Sweep) -> str:
     slower = 1 - saving["throughput"] / fastest["throughput"]
     return (
         f"{network_title(saving['model'])} {_at_limit_text(saving[sweep.axis], saving['limit'], unit)} takes "
-        f"{units.percent(less)} "
-        f"less energy per image than {_at_limit_text(fastest[sweep.axis], fastest['limit'], unit)}, at "
-        f"{units.percent(slower)} "
-        "less throughput."
+        f"{units.percent(less)} less energy per image than "
+        f"{_at_limit_text(fastest[sweep.axis], fastest['limit'], unit)}, at {units.percent(slower)} less throughput."
     )
 
 

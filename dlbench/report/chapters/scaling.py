@@ -112,9 +112,8 @@ def model_sentence(curve: Curve) -> str:
     times = (model.compute_s(curve.batch_size(1)), model.transfer_s, model.latency_s)
     compute, transfer, latency = (units.quantity(time_s, "s", 3) for time_s in times)
     return (
-        f"{curve.name} ({curve.kind}): computation {compute} on one device, "
-        f"transfer {transfer}, latency {latency} per hop ({model.algorithm}), "
-        f"{bound}{100 * model.overlap:.0f} % of the computation hides communication; {error}. "
+        f"{curve.name} ({curve.kind}): computation {compute} on one device, transfer {transfer}, latency {latency} per "
+        f"hop ({model.algorithm}), {bound}{100 * model.overlap:.0f} % of the computation hides communication; {error}. "
         f"Fitted to the results on {', '.join(map(str, model.fitted))} devices; {beyond}."
     )
 

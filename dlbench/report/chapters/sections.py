@@ -64,10 +64,9 @@ def comparison(content: Content) -> Section:
     if content.left_out:
         finding = f"{shown} of {num_cases} measured cases are in this report and comparison.csv; metrics.csv has all."
     words = (
-        f"Throughput is over all devices. ± is a half-width at {confidence_levels.levels_text(content.shown)}. "
-        f"With one run it is that "
-        f"of the confidence interval of the median step time; with two, half of the range of both intervals; with "
-        f"more, that of the interval of their mean. Method defines every metric."
+        f"Throughput is over all devices. ± is a half-width at {confidence_levels.levels_text(content.shown)}. With "
+        f"one run it is that of the confidence interval of the median step time; with two, half of the range of both "
+        f"intervals; with more, that of the interval of their mean. Method defines every metric."
     )
     filters = ("system", "model", "mode", "precision", "batch_size", "memory_format", "status")
     blocks = [Block(words=words), Block(table=table, filters=filters)]
@@ -142,8 +141,7 @@ def flop_time(content: Content) -> Section:
     else:
         words = (
             "The execution time of a pass grows with its work. No peak of this device is known, so there is no bound. "
-            "The line "
-            "shows the highest rate among these cases. Run `dlbench ceilings` to measure the device's peak."
+            "The line shows the highest rate among these cases. Run `dlbench ceilings` to measure the device's peak."
         )
     return Section(
         "flop-time", "FLOP against time", [Block(words=words), *_plot_per_system(content, plots_time.flop_time)]
@@ -174,9 +172,8 @@ def published(content: Content) -> Section:
     ratios = [row["ratio"] for row in table.records() if isinstance(row["ratio"], float)]
     low, high = (units.digits(end(ratios), 3) for end in (min, max))
     finding = (
-        f"{units.count_text(len(ratios), 'published result')} on the same device. Our throughput is {low} to "
-        f"{high} times "
-        f"the published one."
+        f"{units.count_text(len(ratios), 'published result')} on the same device. Our throughput is {low} to {high} "
+        f"times the published one."
     )
     words = (
         "Published and own results differ in framework, data, batch, precision and often in the variant of the "
@@ -191,10 +188,9 @@ def cnn_table(content: Content) -> Section:
     rows = audit.audit_rows(_catalogue_counts(), _published_without_filters())
     filters = sum(map(len, audit.read_published().values())) - len(rows)
     words = (
-        f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. "
-        f"Weights exclude "
-        f"biases; one MAC is one use of a weight. The catalogue has counts for these {len(rows)} figures. `dlbench "
-        f"table` builds the networks and also compares sizes and numbers of filters: {filters} more figures."
+        f"Published figures ({audit.PUBLISHED_SOURCE}) and the figures that dlbench counts from its networks. Weights "
+        f"exclude biases; one MAC is one use of a weight. The catalogue has counts for these {len(rows)} figures. "
+        f"`dlbench table` builds the networks and also compares sizes and numbers of filters: {filters} more figures."
     )
     differences = audit.differences_table(rows)
     blocks = [Block(words=words), Block(table=_untitled(audit.side_by_side_table(rows)))]

@@ -15,11 +15,10 @@ from dlbench.table import Cell, Column, Table, half_width_text
 def interval_note(shown: pd.DataFrame) -> str:
     """What each ± of the table is, and at what confidence."""
     return (
-        f"One row per case. ±: half of the {confidence_levels.levels_text(shown)} confidence interval of the "
-        f"mean over processes; the "
-        f"mean of a repeated measurement should lie within it. One more run ±: the same for a single further process. "
-        f"Within one run ±: half of each window's interval, median over processes. A case with fewer than three "
-        f"processes has only the last one."
+        f"One row per case. ±: half of the {confidence_levels.levels_text(shown)} confidence interval of the mean over "
+        f"processes; the mean of a repeated measurement should lie within it. One more run ±: the same for a single "
+        f"further process. Within one run ±: half of each window's interval, median over processes. A case with fewer "
+        f"than three processes has only the last one."
     )
 
 

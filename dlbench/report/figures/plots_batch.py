@@ -87,9 +87,8 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     system_legend(plot.figure, there, marks)
     words = (
         f"Throughput over the batch per device. Each network and mode is shown at the setting that most systems share. "
-        f"{interval_caption(confidence_levels.levels_text(cases))} {KNEE_CAPTION} of the line. A line without "
-        f"a ring still rises at its "
-        f"largest batch."
+        f"{interval_caption(confidence_levels.levels_text(cases))} {KNEE_CAPTION} of the line. A line without a ring "
+        f"still rises at its largest batch."
     )
     return replace(plot, caption=words + _not_drawn_sentence(cases), records=records_of(cases))
 

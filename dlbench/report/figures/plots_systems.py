@@ -89,9 +89,8 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
     words = (
         "Each point is a measured setting (precision, batch, devices) of a system; right and low is better. The line "
         "is the Pareto front over all systems. For every point above the line, a point on the line is better in both "
-        "energy and throughput. The table "
-        "lists the points of the front. Settings differ in arithmetic: fp32 and mixed precision do not do the same "
-        "work."
+        "energy and throughput. The table lists the points of the front. Settings differ in arithmetic: fp32 and mixed "
+        "precision do not do the same work."
     )
     left = sorted({names.get(s, "unknown") for s in set(known["system_id"]) - set(metered["system_id"])})
     if left:

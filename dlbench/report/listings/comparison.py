@@ -109,9 +109,8 @@ def _table_notes(found: ComparisonResult) -> list[str]:
         *found.remarks,
         f"Ratio of the geometric means over processes (n) of their medians; above 1 is more {more}.",
         "Effect: the probability that a process of the second side has the larger value; 0.5 means no difference.",
-        f"Verdicts of a difference have {_percent_text(rules.confidence)} confidence for all "
-        f"{found.num_tested} intervals "
-        f"of this table together (Holm). `same` is a verdict on a single interval: it lies within "
+        f"Verdicts of a difference have {_percent_text(rules.confidence)} confidence for all {found.num_tested} "
+        f"intervals of this table together (Holm). `same` is a verdict on a single interval: it lies within "
         f"±{100 * rules.margin:g} %.",
         summary_line(found),
     ]
