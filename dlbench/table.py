@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -57,6 +57,16 @@ class Table:
         for row in (*self.rows, *([self.sums] if self.sums else [])):
             assert len(row) == len(self.columns), f"{len(row)} cells under {len(self.columns)} columns: {row}"
 
+    def without_empty(self, keys: Collection[str]) -> Table:
+        """Return the table without those of these columns that have no value in any row."""
+        kept = [
+            i
+            for i, column in enumerate(self.columns)
+            if column.key not in keys or any(row[i] not in (None, "") for row in self.rows)
+        ]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return replace(self, columns=[self.columns[i] for i in kept], rows=rows)
+
     def records(self) -> list[dict[str, Cell]]:
         """Return each row as a dictionary of raw values by column key."""
         return [{c.key: cell for c, cell in zip(self.columns, row, strict=True)} for row in self.rows]
@@ -95,28 +105,33 @@ def default_text(value: Cell) -> str:
     return value
 
 
+def number_or_none(value: object) -> float | None:
+    """Return a number as a float; None for NaN, as data frames mark a missing one, and for all else."""
+    return float(value) if isinstance(value, int | float) and value == value else None
+
+
 def quantity_format(unit: str) -> Callable[[Cell], str]:
     """Return a cell format for numbers of `unit`, with an SI prefix."""
-    return lambda cell: units.quantity(_number_or_none(cell), unit)
+    return lambda cell: units.quantity(number_or_none(cell), unit)
 
 
 def bytes_text(cell: Cell) -> str:
     """Format a memory size."""
-    return units.bytes_(_number_or_none(cell))
+    return units.bytes_(number_or_none(cell))
 
 
 def seconds_text(cell: Cell) -> str:
     """Format a duration."""
-    return units.seconds(_number_or_none(cell))
+    return units.seconds(number_or_none(cell))
 
 
 def with_shared_unit(table: Table, *keys: str) -> Table:
     """Return the table with the durations of these columns in one unit, that of the shortest."""
     chosen = [place for place, column in enumerate(table.columns) if column.key in keys]
-    known = [number for row in table.rows for i in chosen if (number := _number_or_none(row[i])) is not None]
+    known = [number for row in table.rows for i in chosen if (number := number_or_none(row[i])) is not None]
 
     def duration_text(cell: Cell) -> str:
-        return units.seconds(_number_or_none(cell), like=min(known))
+        return units.seconds(number_or_none(cell), like=min(known))
 
     columns = [replace(c, show=duration_text) if i in chosen and known else c for i, c in enumerate(table.columns)]
     return replace(table, columns=columns)
@@ -124,23 +139,23 @@ def with_shared_unit(table: Table, *keys: str) -> Table:
 
 def percent_text(cell: Cell) -> str:
     """Format a fraction as percent."""
-    return units.percent(_number_or_none(cell))
+    return units.percent(number_or_none(cell))
 
 
 def half_width_text(cell: Cell) -> str:
     """Format half an interval's width, a fraction of its value, as percent."""
-    return units.width(_number_or_none(cell))
+    return units.width(number_or_none(cell))
 
 
 def signed_percent_text(cell: Cell) -> str:
     """Format a difference as percent: ``+3.0 %``."""
-    value = _number_or_none(cell)
+    value = number_or_none(cell)
     return MISSING if value is None else f"{100 * value:+.1f} %"
 
 
 def digits_text(cell: Cell) -> str:
     """Format a number with three significant digits."""
-    value = _number_or_none(cell)
+    value = number_or_none(cell)
     return MISSING if value is None else digits(value)
 
 
@@ -259,10 +274,6 @@ def _latex_character(character: str) -> str:
     if kept and kept != character and all(" " <= c <= "~" for c in kept):
         return "".join(_LATEX_ESCAPES.get(c, c) for c in kept)
     return "" if unicodedata.combining(character) else f"[U+{ord(character):04X}]"
-
-
-def _number_or_none(cell: Cell) -> float | None:
-    return float(cell) if isinstance(cell, int | float) else None
 
 
 def _column_alignment(table: Table, index: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from dlbench.errors import BadInput
 
@@ -55,6 +56,12 @@ def rate(value: float | None, unit: str, significant: int = 3) -> str:
 def count_text(number: int, noun: str) -> str:
     """Format a number with its noun: ``count_text(1, "case") == "1 case"``, ``count_text(2, "case") == "2 cases"``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def list_text(names: Sequence[object], most: int) -> str:
+    """Join the first names: ``list_text(["a", "b", "c"], 2) == "a, b and 1 more"``."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 def si_prefix(value: float, unit: str) -> tuple[float, str]:

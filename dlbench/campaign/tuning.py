@@ -61,9 +61,9 @@ def file_safe_name(model: str) -> str:
 
 def suite_toml(search: Search) -> str:
     """The suite file of the best setting: TOML."""
-    best = search.best
+    best, default = search.best, Case("")
     axes = ["model", "mode", "batch_size", "device"]
-    axes += [axis for axis in AXES if axis not in (*axes, "repeat") and getattr(best, axis) != _axis_default(axis)]
+    axes += [axis for axis in AXES if axis not in (*axes, "repeat") and getattr(best, axis) != getattr(default, axis)]
     gave = "; ".join(f"{change.text} x{change.ratio:.2f}" for change in search.changes()) or "as shipped"
     lines = [
         f"name = {json.dumps(f'tuned-{file_safe_name(best.model)}-{best.mode}')}",
@@ -74,10 +74,6 @@ def suite_toml(search: Search) -> str:
         *(f"{axis} = {json.dumps(getattr(best, axis))}" for axis in axes),
     ]
     return "\n".join(lines) + "\n"
-
-
-def _axis_default(axis: str) -> object:
-    return next(f.default for f in dataclasses.fields(Case) if f.name == axis)
 
 
 def _replay_earlier_records(search: Search, campaign: Campaign) -> None:

@@ -1,4 +1,7 @@
-"""The commands, one thin module each; `dlbench.cli` imports only the module of the called command."""
+"""The commands, one thin module each; `dlbench.cli` imports only the module of the called command.
+
+Its function `add` adds the command to argparse's subparsers.
+"""
 
 from __future__ import annotations
 

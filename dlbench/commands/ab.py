@@ -13,7 +13,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "ab", _ab, "quick --a memory_format=channels_first --b memory_format=channels_last")
     parser.add_argument("suite", help="TOML file, or a name from `dlbench suites`")
     for side in ("a", "b"):

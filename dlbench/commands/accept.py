@@ -10,7 +10,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "accept", _accept, "acceptance.toml results -o acceptance.html")
     parser.add_argument("file", type=nonempty_path, help="acceptance file (TOML): cases, metrics, bounds")
     add_sources(parser)

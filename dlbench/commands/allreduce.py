@@ -12,7 +12,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     allreduce = add_command(commands, "allreduce", _allreduce, "--devices-per-node 4 --max-bytes 268435456")
     allreduce.add_argument("--nodes", type=count, default=1, help="number of nodes (default: 1)")
     allreduce.add_argument("--devices-per-node", type=count, default=2, help="ranks per node (default: 2)")

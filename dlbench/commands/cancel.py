@@ -10,7 +10,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "cancel", _cancel, "--results results/classic")
     add_results_folder(parser, SHARED_FOLDER_HELP)
 

@@ -13,7 +13,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "ceilings", _ceilings, "--budget 30s")
     parser.add_argument("--device", default="auto", help="device: auto, cuda or cpu (default: auto)")
     add_results_folder(parser)

@@ -10,7 +10,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     add_command(commands, "clean", _clean, "")
 
 

@@ -13,7 +13,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "collect", _collect, "--merge")
     add_results_folder(parser)
     parser.add_argument(

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "compare", _compare, "results/before results/after --fail-on-regression 3")
     parser.add_argument("base", metavar="BASE", help="baseline: results folder, Parquet file or pattern")
     parser.add_argument("target", metavar="TARGET", help="results to compare with BASE; a ratio above 1 means slower")

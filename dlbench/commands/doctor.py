@@ -10,7 +10,6 @@ from dlbench.commands.arguments import add_command, nonempty_path
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "doctor", _doctor, "--site slurm/cpu.toml")
     parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")
     parser.add_argument("--results", type=nonempty_path, help="results folder to check")

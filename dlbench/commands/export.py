@@ -12,7 +12,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "export", _export, "results --format csv -o results.csv")
     add_sources(parser)
     parser.add_argument(

@@ -11,7 +11,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "fleet", _fleet, "results --list")
     add_sources(parser)
     parser.add_argument(

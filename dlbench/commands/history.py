@@ -12,7 +12,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "history", _history, "'stores/*' --since 2026-11-01 --fail-on-change")
     add_sources(parser)
     parser.add_argument("--since", metavar="DATE", help="report only changes from this date on")

@@ -13,7 +13,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "image", _image, "import --site nvidia-pyxis")
     parser.add_argument("action", choices=("import", "recipes"), help="download the image, or copy the recipes")
     parser.add_argument("--site", help="site profile: a TOML file, or a name from `dlbench sites`")

@@ -9,7 +9,6 @@ from dlbench.commands.arguments import add_command, add_format
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "layers", _layers, "resnet50")
     parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
     parser.add_argument("--auxiliary", action="store_true", help="include training-only layers")

@@ -42,7 +42,6 @@ _MAX_BYTES = 2**60
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "maxbatch", _maxbatch, "resnet50 -P precision=amp_bf16")
     parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
     parser.add_argument("-P", dest="overrides", metavar="KEY=VALUE,...", action="append", default=[],

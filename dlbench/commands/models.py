@@ -9,7 +9,6 @@ from dlbench.commands.arguments import add_command, add_format
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "models", _models, "--all")
     parser.add_argument("--all", action="store_true", help="include networks of torchvision and timm, if installed")
     add_format(parser)

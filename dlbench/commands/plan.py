@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "plan", _plan, "classic")
     add_suite(parser)
     add_results_folder(parser, "results folder whose records give the time estimate")

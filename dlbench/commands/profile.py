@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "profile", _profile, "resnet50 -P batch_size=64")
     parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
     parser.add_argument(

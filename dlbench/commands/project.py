@@ -8,14 +8,12 @@ from typing import Any
 
 from dlbench import bundled_files
 from dlbench.commands.arguments import add_command, add_format
-from dlbench.report.listings.projection import projection_table
 
 #: A larger value is a typing error.
 MAX_IMAGES = 10**18
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "project", _project, "results --model resnet50 --images 1281167 --epochs 90")
     parser.add_argument("results", nargs="*", default=["results"], help="results folders, Parquet files or patterns")
     parser.add_argument("--model", action="append", metavar="NAME", help="only this network; repeatable")
@@ -28,6 +26,7 @@ def add(commands: Any) -> None:
 def _project(options: argparse.Namespace) -> None:
     from dlbench.errors import BadInput
     from dlbench.report.analysis.projection import read_prices
+    from dlbench.report.listings.projection import projection_table
     from dlbench.results import store
     from dlbench.table import render
 

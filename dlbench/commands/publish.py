@@ -11,7 +11,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "publish", _publish, "results -o published/h200")
     add_sources(parser)
     parser.add_argument(

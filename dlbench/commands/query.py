@@ -9,7 +9,6 @@ from dlbench.commands.arguments import add_command, add_sources_option
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "query", _query, "'SELECT model, status FROM records'")
     parser.add_argument("sql", help="SQL query; tables: records, ceilings, all_reduces, layers")
     parser.add_argument(

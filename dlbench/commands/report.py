@@ -15,7 +15,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "report", _report, "A=results/a B=results/b -o reports/ab")
     parser.add_argument(
         "sources",

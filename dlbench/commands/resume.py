@@ -11,7 +11,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "resume", _resume, "--dry-run")
     add_results_folder(parser, SHARED_FOLDER_HELP)
     parser.add_argument("--dry-run", action="store_true", help="print what would be submitted without submitting it")

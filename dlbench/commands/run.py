@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "run", _run, "quick -P model=resnet50")
     add_suite(parser)
     add_results_folder(parser)

@@ -9,7 +9,6 @@ from dlbench.commands.arguments import add_command, add_sources_option
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "show", _show, "3f2a9c1e07b4")
     parser.add_argument("record", help="id of an attempt, or a unique part of it")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="output format (default: text)")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "sites", _sites, "--copy cpu")
     add_copy_option(parser, "site profile")
     add_format(parser)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "status", _status, "--results results/classic")
     add_results_folder(parser, SHARED_FOLDER_HELP)
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -29,7 +29,6 @@ MAX_MESSAGE_CHARACTERS = 300
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "submit", _submit, "quick --site nvidia-pyxis --dry-run")
     add_suite(parser)
     parser.add_argument("--site", required=True, help="site profile: a TOML file, or a name from `dlbench sites`")

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "suites", _suites, "--copy quick")
     add_copy_option(parser, "suite")
     add_format(parser)

@@ -9,7 +9,6 @@ from dlbench.commands.arguments import add_command, add_format
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "table", _table, "--format markdown")
     add_format(parser)
 

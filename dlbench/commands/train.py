@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "train", _train, "teaching -P model=mlp")
     add_suite(parser)
     add_results_folder(parser)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "tune", _tune, "resnet50 --budget 4m")
     parser.add_argument("model", help="name from `dlbench models --all`, or package.module:factory")
     parser.add_argument("--budget", default="4m", metavar="TIME", help="time to search (default: 4m)")

@@ -11,7 +11,6 @@ from dlbench.messages import say
 
 
 def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
     parser = add_command(commands, "verify", _verify, "vendor/results")
     add_sources(parser)
     add_format(parser)

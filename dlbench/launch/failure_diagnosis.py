@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlbench import units
 from dlbench.json_text import read_object
 from dlbench.launch import claims
 from dlbench.launch.processes import ATTEMPT_FOLDER_VARIABLE, tail_lines
@@ -134,7 +135,7 @@ def describe_rank_positions(folder: Path, world_size: int) -> str:
         if number not in {rank.number for rank in ranks}:
             places.setdefault("not started", []).append(number)
     groups = sorted(places.items(), key=lambda item: len(item[1]))
-    return "; ".join(f"rank {_list_numbers(numbers)} {words}" for words, numbers in groups[:4])
+    return "; ".join(f"rank {units.list_text(numbers, 8)} {words}" for words, numbers in groups[:4])
 
 
 def kill_leftover_processes(folder: Path) -> int:
@@ -184,7 +185,3 @@ def _ranks_reported_killed(folder: Path, ranks: list[RankFiles]) -> list[RankFil
 
 def _end_time(rank: RankFiles) -> float:
     return float(rank.end.get("at_s", 0.0))
-
-
-def _list_numbers(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers[:8])) + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")

@@ -180,14 +180,19 @@ def quote_all(argv: Iterable[str]) -> str:
     return " ".join(quote(word) for word in argv)
 
 
-def check_paths(job: Job) -> None:
-    """Check the paths of a job.
+def check_job(site: Site, job: Job) -> None:
+    """Check the paths of a job and its GPUs.
 
     Raises:
-        BadInput: see `check_path`.
+        BadInput: see `check_path`; or the nodes of the site have too few GPUs.
     """
     check_path(job.results, "the results folder")
     check_path(job.checkout or "/", "the folder of dlbench")
+    if site.has_gpus and job.ranks_per_node > site.gpus.per_node:
+        raise BadInput(
+            f"{job.suite} needs {job.ranks_per_node} GPUs per node; {site.file} has {site.gpus.per_node} "
+            f"(gpus.per_node)"
+        )
 
 
 def check_path(path: str, what: str) -> None:

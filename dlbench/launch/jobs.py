@@ -224,15 +224,8 @@ def _campaign_script(
         throttle=throttle if throttle and throttle < array else None,
     )
     name = f"job-nodes{nodes}.sh" if nodes else "job.sh"
-    return JobScript(
-        name,
-        batch_systems.batch_system_of(site).campaign_script(site, job),
-        "campaign",
-        job.nodes,
-        job.array,
-        job.throttle,
-        nodes,
-    )
+    text = batch_systems.batch_system_of(site).campaign_script(site, job)
+    return JobScript(name, text, "campaign", job.nodes, job.array, job.throttle, nodes)
 
 
 def checkout_folder() -> str | None:
@@ -257,12 +250,8 @@ def _after_jobs(job_ids: Sequence[str]) -> str | None:
     return f"afterany:{':'.join(job_ids)}" if job_ids else None
 
 
-def _ignore_job(job: SubmittedJob) -> None:
-    pass
-
-
 def submit(
-    submission: Submission, after: Sequence[str] = (), on_taken: Callable[[SubmittedJob], None] = _ignore_job
+    submission: Submission, after: Sequence[str] = (), on_taken: Callable[[SubmittedJob], None] = lambda job: None
 ) -> list[SubmittedJob]:
     """Write the submission folder and submit its scripts, the report after all others.
 
@@ -467,7 +456,7 @@ def active_jobs(results: Path, kinds: Sequence[str] = ("campaign", "report")) ->
 
 
 def resume(
-    results: Path, dry_run: bool = False, on_taken: Callable[[SubmittedJob], None] = _ignore_job
+    results: Path, dry_run: bool = False, on_taken: Callable[[SubmittedJob], None] = lambda job: None
 ) -> list[SubmittedJob]:
     """Submit again scripts with missing cases and no queued job, and reports that were refused or killed.
 

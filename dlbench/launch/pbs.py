@@ -20,7 +20,7 @@ from dlbench.launch.job_script import (
     JOB_ID_MARK,
     Job,
     bash_array,
-    check_paths,
+    check_job,
     container_wrapping,
     join_script,
     override_options,
@@ -43,7 +43,6 @@ def campaign_script(site: Site, job: Job) -> str:
     Raises:
         BadInput: the site cannot provide what the job needs, or a path has invalid characters.
     """
-    check_paths(job)
     _check_job(site, job)
     wrapping = _container_wrapping(site, job, gpus=site.has_gpus)
     inside = bash_array("inside", [*wrapping.prefix, *site.software.python])
@@ -192,15 +191,11 @@ def _parse_state(block: str) -> JobState:
 
 
 def _check_job(site: Site, job: Job) -> None:
+    check_job(site, job)
     if site.pbs.max_nodes is not None and job.nodes > site.pbs.max_nodes:
         raise BadInput(f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.pbs.max_nodes} (pbs.max_nodes)")
     if site.pbs.cpus_per_node is None:
         raise BadInput(f"{site.file} has no pbs.cpus_per_node; set it to the number of cores of a node")
-    if site.has_gpus and job.ranks_per_node > site.gpus.per_node:
-        raise BadInput(
-            f"{job.suite} needs {job.ranks_per_node} GPUs per node; "
-            f"{site.file} has {site.gpus.per_node} (gpus.per_node)"
-        )
     if job.nodes > 1 and site.container.runtime != "none":
         raise BadInput(f'{site.file}: with PBS, cases of several nodes run without a container; set runtime = "none"')
 

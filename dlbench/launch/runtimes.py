@@ -39,10 +39,6 @@ class ContainerRuntime:
     storage_query: Argv = ()  # prints where; without it Enroot's settings say so
 
 
-def _enroot_import_command(source: str, target: Path) -> list[str]:
-    return ["enroot", "import", "--output", str(target), source]
-
-
 def _apptainer_pull_command(source: str, target: Path) -> list[str]:
     # Enroot separates registry and image by '#'; Apptainer uses '/'.
     plain = source.replace("#", "/")
@@ -54,7 +50,7 @@ def _apptainer_pull_command(source: str, target: Path) -> list[str]:
     return ["apptainer", "pull", str(target), plain]
 
 
-_SQUASHFS = ImageFile("squashfs", b"hsqs", 0, _enroot_import_command)
+_SQUASHFS = ImageFile("squashfs", b"hsqs", 0, lambda source, file: ["enroot", "import", "--output", str(file), source])
 
 RUNTIME_RECORDS = {
     "none": ContainerRuntime(containers.without_container),

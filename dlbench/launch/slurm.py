@@ -23,7 +23,7 @@ from dlbench.launch.containers import ContainerWrapping
 from dlbench.launch.job_script import (
     Job,
     bash_array,
-    check_paths,
+    check_job,
     container_wrapping,
     join_script,
     override_options,
@@ -189,13 +189,8 @@ def probe_argv(step: Sequence[str], models: Sequence[str] = ()) -> list[str]:
     Raises:
         BadInput: the step has no `{ranks}`.
     """
-    return [
-        *_insert_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"]),
-        "-m",
-        WORKER_MODULE,
-        "--probe",
-        *models,
-    ]
+    argv = _insert_ranks(step, ["--nodes=1", "--ntasks=1", "--ntasks-per-node=1"])
+    return [*argv, "-m", WORKER_MODULE, "--probe", *models]
 
 
 def _insert_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
@@ -209,18 +204,13 @@ def _insert_ranks(step: Sequence[str], ranks: list[str]) -> list[str]:
 
 
 def _check_job(site: Site, job: Job) -> None:
-    check_paths(job)
+    check_job(site, job)
     if site.slurm.max_nodes is not None and job.nodes > site.slurm.max_nodes:
         raise BadInput(
             f"{job.suite} needs {job.nodes} nodes; {site.file} allows {site.slurm.max_nodes} (slurm.max_nodes)"
         )
     if site.slurm.cpus_per_task is None:
         raise BadInput(f"{site.file} has no slurm.cpus_per_task; set it, otherwise Slurm binds each rank to one core")
-    if site.has_gpus and job.ranks_per_node > site.gpus.per_node:
-        raise BadInput(
-            f"{job.suite} needs {job.ranks_per_node} GPUs per node; "
-            f"{site.file} has {site.gpus.per_node} (gpus.per_node)"
-        )
     if RUNTIME_RECORDS[site.container.runtime].shares_node and site.has_gpus and not site.slurm.exclusive:
         raise BadInput(
             f"{site.container.runtime} uses all GPUs of a node, including those of other jobs; set slurm.exclusive = "

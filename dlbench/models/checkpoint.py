@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dlbench import units
 from dlbench.errors import BadInput
 
 #: Keys under which training scripts store the weights beside other things.
@@ -54,9 +55,8 @@ def load_weights(module: nn.Module, path: str) -> tuple[str, ...]:
     left = [name for name in own if name not in fitting]
     if not left:
         return ()
-    more = f" and {len(left) - _MAX_NAMES} more" if len(left) > _MAX_NAMES else ""
     return (
-        f"weights_left: {', '.join(left[:_MAX_NAMES])}{more} are not in '{path}' with this shape; they keep their "
+        f"weights_left: {units.list_text(left, _MAX_NAMES)} are not in '{path}' with this shape; they keep their "
         f"random initial values.",
     )
 

@@ -53,10 +53,6 @@ def export_parts(sources: Sequence[str | Path], format: str) -> Iterator[str]:
     return FORMATS[format](content)
 
 
-def _csv_parts(content: Content) -> Iterator[str]:
-    return tidy_csv_parts(content.attempts)
-
-
 def _json_parts(content: Content) -> Iterator[str]:
     """The definitions of all metrics, and each attempt with its metrics in SI units."""
     frame = content.attempts
@@ -130,7 +126,7 @@ _USED_COLUMNS = (
 
 #: Each format's name, as `dlbench export --format` takes it, and its writer.
 FORMATS: dict[str, Callable[[Content], Iterator[str]]] = {
-    "csv": _csv_parts,
+    "csv": lambda content: tidy_csv_parts(content.attempts),
     "json": _json_parts,
     "mlperf": _mlperf_parts,
     "bencher": tool_formats.bencher,

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dlbench import units
 from dlbench.errors import InvalidMeasurement
 from dlbench.suites.case import Case
 from dlbench.tasks.outputs import tensors_in
@@ -129,17 +130,9 @@ def _names_and_dtypes(dtypes: dict[str, torch.dtype]) -> str:
     for name, dtype in dtypes.items():
         groups.setdefault(dtype, []).append(name)
     return "; ".join(
-        f"{_list_names(names)} {_is_or_are(names)} {_dtype_name(dtype)}" for dtype, names in groups.items()
+        f"{units.list_text(names, _MAX_NAMES)} {'is' if len(names) == 1 else 'are'} {_dtype_name(dtype)}"
+        for dtype, names in groups.items()
     )
-
-
-def _list_names(names: list[str]) -> str:
-    more = len(names) - _MAX_NAMES
-    return ", ".join(names[:_MAX_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _is_or_are(names: list[str]) -> str:
-    return "is" if len(names) == 1 else "are"
 
 
 def _dtype_name(dtype: object) -> str:

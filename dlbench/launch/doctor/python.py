@@ -19,9 +19,7 @@ _MEASURING_PACKAGES = {
 }
 _TERMINAL_PACKAGES = {"rich": "rich", "argcomplete": "argcomplete"}
 _STORAGE_PACKAGES = {"pyarrow": "pyarrow"}
-_REPORT_PACKAGES = {
-    **{name: name for name in ("pandas", "scipy", "matplotlib", "jinja2", "duckdb", "ruptures", "typst")},
-}
+_REPORT_PACKAGES = {name: name for name in ("pandas", "scipy", "matplotlib", "jinja2", "duckdb", "ruptures", "typst")}
 
 
 def check_python(place: CheckContext) -> Iterator[Finding]:

@@ -45,28 +45,30 @@ def warning_flags(cases: pd.DataFrame) -> pd.DataFrame:
     """
     # Without an energy no warning about it is needed.
     metered = cases["energy_per_image"].notna()
-    warnings, reasons = (
-        _DistinctCells.from_column(cases["warnings"]),
-        _DistinctCells.from_column(cases["throttle_reasons"]),
-    )
+    reasons = _DistinctCells.from_column(cases["throttle_reasons"])
+    warnings = _DistinctCells.from_column(cases["warnings"])
+
+    def warned(code: str) -> NDArray[np.bool_]:
+        return warnings.rows_where(partial(_has_warning, code))
+
     return pd.DataFrame(
         {
             "unstable": cases["status"] == "unstable",
             "throttled": reasons.rows_where(lambda cell: bool(_throttle_reasons(cell) - {POWER_CAP_REASON})),
             "at its power limit": reasons.rows_where(lambda cell: POWER_CAP_REASON in _throttle_reasons(cell)),
             "not warmed up": _DistinctCells.from_column(cases["steady"]).rows_where(lambda steady: steady is False),
-            "with ranks missing": warnings.rows_where(partial(_has_warning, "missing_ranks")),
+            "with ranks missing": warned("missing_ranks"),
             "on a shared device": cases["other_processes"].fillna(0).astype(float) > 0,
-            "with device errors": warnings.rows_where(_has_device_errors),
-            "on a busy host": warnings.rows_where(partial(_has_warning, "busy_host")),
-            "limited by the host": warnings.rows_where(partial(_has_warning, "host_bound")),
-            "with settings reset": warnings.rows_where(partial(_has_warning, "settings_reset")),
-            "with a partial FLOP count": warnings.rows_where(partial(_has_warning, "flop_partial")),
-            "with FLOP that differ by step": warnings.rows_where(partial(_has_warning, "flop_varies")),
+            "with device errors": warned("ecc_uncorrected") | warned("xid"),
+            "on a busy host": warned("busy_host"),
+            "limited by the host": warned("host_bound"),
+            "with settings reset": warned("settings_reset"),
+            "with a partial FLOP count": warned("flop_partial"),
+            "with FLOP that differ by step": warned("flop_varies"),
             "uneven steps": derived_metrics.has_uneven_steps(cases),
             "clocks apart": cases["clock_gap"] > CLOCK_GAP_LIMIT,
-            "meters disagree": metered & warnings.rows_where(partial(_has_warning, "energy_mismatch")),
-            "short energy window": metered & warnings.rows_where(partial(_has_warning, "short_energy_window")),
+            "meters disagree": metered & warned("energy_mismatch"),
+            "short energy window": metered & warned("short_energy_window"),
         },
         index=cases.index,
         dtype=bool,
@@ -157,10 +159,6 @@ def _throttle_reasons(reasons: object) -> set[str]:
 
 def _has_warning(code: str, warnings: object) -> bool:
     return any(str(warning).startswith(f"{code}:") for warning in _cell_items(warnings))
-
-
-def _has_device_errors(warnings: object) -> bool:
-    return any(_has_warning(code, warnings) for code in ("ecc_uncorrected", "xid"))
 
 
 def _join_distinct(said: pd.Series[str]) -> str:

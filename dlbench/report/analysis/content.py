@@ -140,7 +140,8 @@ def read_content(
     shown = pd.concat([chosen, kept.set_index(chosen.index)], axis=1)
     if with_rows:
         shown = shown.copy()  # in one piece, which is faster
-    failed = _with_failure_reason(latest[~usable])
+    failed = latest[~usable]
+    failed = failed.assign(error=failed["error"].mask(failed["status"].isin(DONE_STATUSES), UNUSABLE_REASON))
     release_memory()
     unread += [str(w.message) for w in caught if issubclass(w.category, store.SkippedPart)]
     return Content(
@@ -167,10 +168,6 @@ def _listed_attempts(attempts: pd.DataFrame, chosen: pd.DataFrame, failed: pd.Da
     """The attempts that any table of a report names: of the others it names the newest."""
     newest = attempts.iloc[-MAX_CASES:]
     return list(dict.fromkeys(name for cases in (chosen, failed, newest) for name in cases["attempt_id"]))
-
-
-def _with_failure_reason(cases: pd.DataFrame) -> pd.DataFrame:
-    return cases.assign(error=cases["error"].mask(cases["status"].isin(DONE_STATUSES), UNUSABLE_REASON))
 
 
 def _account_rows(

@@ -26,33 +26,10 @@ from dlbench.suites.case import AXES
 #: What names an attempt, beside its axes; taken over from the row of its first rank, but for `_rank_flags` and the
 #: confidence of its intervals, which is in the protocol.
 IDENTITY_COLUMNS = (
-    "attempt_id",
-    "case_id",
-    "suite",
-    "suite_version",
-    "status",
-    "error",
-    "exit_code",
-    "started_at",
-    "finished_at",
-    "wall_s",
-    "system_key",
-    "network_key",
-    "device_name",
-    "energy_source",
-    "energy_scope",
-    "energy_note",
-    "stop_reason",
-    "steady",
-    "clock",
-    "protocol",
-    "confidence",
-    "warnings",
-    "throttle_reasons",
-    "other_processes",
-    "label",
-    "flop_partial",
-    "sample_unit",
+    *("attempt_id", "case_id", "suite", "suite_version", "status", "error", "exit_code", "started_at", "finished_at"),
+    *("wall_s", "system_key", "network_key", "device_name", "energy_source", "energy_scope", "energy_note"),
+    *("stop_reason", "steady", "clock", "protocol", "confidence", "warnings", "throttle_reasons", "other_processes"),
+    *("label", "flop_partial", "sample_unit"),
 )
 #: Metrics that are a fixed multiple, or a fixed fraction, of the step time: they share its interval.
 #: Each metric with a confidence interval has two more columns, `<name>_low` and `<name>_high`.

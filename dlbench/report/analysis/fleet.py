@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dlbench import units
 from dlbench.report.analysis import fleet_reasons, outliers
 from dlbench.report.analysis.fleet_units import with_unit_names
 from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_label
@@ -144,20 +145,14 @@ def compare_units(
 def _false_alarm_notes(tested: Sequence[Distribution]) -> list[str]:
     """What the stated rate of false alarms assumes, and where that is doubtful."""
     few = [distribution for distribution in tested if distribution.units < outliers.MIN_UNITS_FOR_TAILS]
-    notes = (
-        [
-            f"Fewer than {outliers.MIN_UNITS_FOR_TAILS} units: the false-alarm probability assumes normally "
-            f"distributed values."
-        ]
-        if few
-        else []
-    )
+    notes = []
+    if few:
+        minimum = outliers.MIN_UNITS_FOR_TAILS
+        notes.append(f"Fewer than {minimum} units: the false-alarm probability assumes normally distributed values.")
     uneven = [f"{d.kind}, {d.what}" for d in few if d.is_uneven]
     if uneven:
-        more = f" and {len(uneven) - 1} more" if len(uneven) > 1 else ""
-        notes.append(
-            f"The values are not normally distributed ({uneven[0]}{more}): false alarms are more likely than stated."
-        )
+        named = units.list_text(uneven, 1)
+        notes.append(f"The values are not normally distributed ({named}): false alarms are more likely than stated.")
     return notes
 
 
@@ -215,9 +210,9 @@ def _times_by_ceiling(ceilings: pd.DataFrame | None, rows: pd.DataFrame) -> pd.D
     )
     best = known.sort_values("rate").drop_duplicates(["hostname", "device_uuid", "what"], keep="last")
     devices = rows.drop_duplicates(["host_full", "device_uuid"]).set_index(["host_full", "device_uuid"])
-    units = devices.reindex(pd.MultiIndex.from_frame(best[["hostname", "device_uuid"]]))
-    host = pd.Series(units["host"].to_numpy(), best.index).fillna(best["hostname"])
-    slot = pd.Series(units["slot"].to_numpy(), best.index).fillna("")
+    measured = devices.reindex(pd.MultiIndex.from_frame(best[["hostname", "device_uuid"]]))
+    host = pd.Series(measured["host"].to_numpy(), best.index).fillna(best["hostname"])
+    slot = pd.Series(measured["slot"].to_numpy(), best.index).fillna("")
     return pd.DataFrame(
         {
             "case": "ceiling " + best["kind_of_unit"].astype(str) + best["what"], "unit": host + "/" + slot,

@@ -32,19 +32,14 @@ def nnls(matrix: _Array, values: _Array) -> tuple[_Array, float]:
     return found
 
 
-def _ring_hops(devices: _Array) -> _Array:
-    return 2 * (devices - 1)
-
-
-def _tree_hops(devices: _Array) -> _Array:
-    return 2 * np.log2(devices)
-
-
 #: Exposed communication below this share of the computation is noise.
 MIN_EXPOSED_SHARE = 0.005
 #: What exceeds so many standard deviations of the noise is no noise.
 SIGMAS = 3.0
-HOPS: dict[str, Callable[[_Array], _Array]] = {"ring": _ring_hops, "tree": _tree_hops}
+HOPS: dict[str, Callable[[_Array], _Array]] = {
+    "ring": lambda devices: 2 * (devices - 1),
+    "tree": lambda devices: 2 * np.log2(devices),
+}
 
 
 @dataclass(frozen=True)

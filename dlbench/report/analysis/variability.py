@@ -22,7 +22,7 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import MATCH_COLUMNS, sort_cases, with_case_numbers
 from dlbench.results.records import DONE_STATUSES
 from dlbench.suites.case import AXES
-from dlbench.table import Cell, Column, Table, percent_text, signed_percent_text
+from dlbench.table import Cell, Column, Table, number_or_none, percent_text, signed_percent_text
 
 #: A host or device that differs by less is not worth a walk to the machine room.
 MIN_DEVIATION = 0.02
@@ -114,7 +114,7 @@ def spreads_table(cases: pd.DataFrame, names: dict[str, str]) -> Table:
     columns += [
         Column("processes", "Processes", "right"),
         Column("hosts", "Hosts", "right"),
-        Column("step_time", "Median step", "right", lambda c: METRICS["step_time"].show(_number_or_none(c))),
+        Column("step_time", "Median step", "right", lambda c: METRICS["step_time"].show(number_or_none(c))),
         Column("spread", "Robust SD", "right", percent_text),
         Column("lowest", "Fastest", "right", signed_percent_text),
         Column("highest", "Slowest", "right", signed_percent_text),
@@ -220,7 +220,3 @@ def _verdict_text(unit: UnitDeviation) -> str:
     if unit.off:
         return "slow" if unit.deviation > 0 else "fast"
     return "like the others" if unit.spread is not None else "too few processes"
-
-
-def _number_or_none(cell: Cell) -> float | None:
-    return float(cell) if isinstance(cell, int | float) else None

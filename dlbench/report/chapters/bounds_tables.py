@@ -96,10 +96,7 @@ def _profile_notes(run: ProfileRun, roof: Roof, frame: pd.DataFrame, network: Ne
 def _count_notes(run: ProfileRun) -> list[str]:
     """What the counted FLOP lack, or are the mean of."""
     noted = [f"{layer.layer} ({layer.note})" for layer in run.layers if layer.note]
-    if not noted:
-        return []
-    few = ", ".join(noted[:3]) + (f" and {len(noted) - 3} more" if len(noted) > 3 else "")
-    return [f"FLOP and bounds are not exact for {few}."]
+    return [f"FLOP and bounds are not exact for {units.list_text(noted, 3)}."] if noted else []
 
 
 def busy_note(share: float | None, what: str) -> list[str]:

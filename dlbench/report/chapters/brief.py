@@ -227,8 +227,7 @@ def _leaders_table(brief: Brief) -> Table:
         notes.append(f"Energy is gross energy of the {scopes}; rectifiers and cooling come on top.")
     if "cost" in criteria:
         notes.append("Cost is that of device time and energy at the prices given, which Cost to train names.")
-    used = [i for i, column in enumerate(columns) if column.key != "but" or any(row[i] for row in rows)]
-    return Table([columns[i] for i in used], [[row[i] for i in used] for row in rows], notes=notes)
+    return Table(columns, rows, notes=notes).without_empty(["but"])
 
 
 def _leader_cell(brief: Brief, one: Leader | None) -> str:

@@ -19,7 +19,7 @@ _MEMORY_PARTS = ("memory_parameters", "memory_gradients", "memory_optimizer", "m
 def throughput_opening(content: Content) -> str:
     """The range of throughputs per mode."""
     parts = []
-    cases = _median_cases(content)
+    cases = summarize_processes(with_case_numbers(content.shown), ("throughput",))
     for mode, of_mode in cases[cases["throughput"].gt(0)].groupby("mode", sort=True):
         slow, fast = _extreme_cases(of_mode, "throughput")
         show = METRICS["throughput"].show
@@ -28,7 +28,8 @@ def throughput_opening(content: Content) -> str:
         else:
             low, high = f"{show(slow['throughput'])} ({_case_text(slow, content, ())})", show(fast["throughput"])
             parts.append(f"{mode} runs at {low} to {high} ({_case_text(fast, content, ())})")
-    return _to_sentence("; ".join(reversed(parts)))
+    words = "; ".join(reversed(parts))
+    return f"{words[:1].upper()}{words[1:]}." if words else ""
 
 
 def step_time_opening(content: Content) -> str:
@@ -110,10 +111,6 @@ OPENINGS: dict[str, Callable[[Content], str]] = {
 }
 
 
-def _median_cases(content: Content) -> pd.DataFrame:
-    return summarize_processes(with_case_numbers(content.shown), ("throughput",))
-
-
 def _extreme_cases(cases: pd.DataFrame, metric: str) -> tuple[Any, Any]:
     """The cases with the lowest and the highest value of a metric."""
     return cases.nsmallest(1, metric).iloc[0], cases.nlargest(1, metric).iloc[0]
@@ -124,7 +121,3 @@ def _case_text(case: Any, content: Content, axes: Sequence[str] = ("mode",)) -> 
     parts = [network_title(case["model"]), setting_label(case, [*axes, "precision", "batch_size"])]
     names = content.system_names
     return ", ".join([*parts, names[case["system_id"]]] if len(names) > 1 and case["system_id"] in names else parts)
-
-
-def _to_sentence(words: str) -> str:
-    return f"{words[:1].upper()}{words[1:]}." if words else ""

@@ -8,8 +8,8 @@ import pandas as pd
 
 from dlbench.report.analysis.content import Content
 from dlbench.report.analysis.input_pipeline import DEVICE_BOUND, pipeline_verdict
-from dlbench.report.analysis.labels import axis_title, network_title, varying_axes
-from dlbench.report.chapters.tables import metric_column, sort_cases
+from dlbench.report.analysis.labels import varying_axes
+from dlbench.report.chapters.tables import case_cells, case_columns, metric_column, sort_cases
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_pipeline import pipeline_plot
 from dlbench.table import Cell, Column, Table
@@ -38,15 +38,12 @@ def pipeline_table(cases: pd.DataFrame, names: Mapping[str, str]) -> Table:
     cases = sort_cases(cases)
     varying = [axis for axis in varying_axes(cases) if axis != "loader_workers"]
     axes = ["model", "mode", "precision", "batch_size", "loader_workers", *varying]
-    several = len(names) > 1
-    columns = [Column("system", "System")] if several else []
-    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    columns = case_columns(axes, names)
     columns += [metric_column(name, cases[name], 3) for name in _METRICS]
     columns += [Column("limit", "Limited by"), Column("workers_needed", "Workers to feed the device", "right")]
     rows: list[list[Cell]] = []
     for case in cases.to_dict("records"):
-        cells: list[Cell] = [names.get(case["system_id"], "unknown")] if several else []
-        cells += [network_title(case[axis]) if axis == "model" else case[axis] for axis in axes]
+        cells = case_cells(case, axes, names)
         cells += [float(case[name]) for name in _METRICS]
         batch = case["batch_size"] * case["nodes"] * case["devices_per_node"]
         found = pipeline_verdict(

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from dlbench import units
 from dlbench.report.analysis.content import Content
-from dlbench.report.analysis.labels import axis_title, network_title
+from dlbench.report.analysis.labels import MAIN_AXES, network_title
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.power_sweep import SWEEP_AXES, Sweep, find_sweeps
+from dlbench.report.chapters.tables import case_cells, case_columns
 from dlbench.report.document import Block, Section
 from dlbench.report.figures.plots_power import power_plot
 from dlbench.table import Cell, Column, Table
@@ -33,17 +34,13 @@ def power(content: Content) -> Section:
 
 def power_table(found: Sequence[Sweep], names: Mapping[str, str]) -> Table:
     """One row per limit of every sweep."""
-    axes = ("model", "mode", "precision", "batch_size")
-    columns = [Column("system", "System")] if len(names) > 1 else []
-    columns += [Column(axis, axis_title(axis)) for axis in axes]
-    columns += [Column("limit", "Limit")]
+    columns = [*case_columns(MAIN_AXES, names), Column("limit", "Limit")]
     columns += [Column(name, METRICS[name].heading, "right") for name in _METRICS]
     columns += [Column("product", "Product [J·s]", "right"), Column("best", "Best for")]
     rows: list[list[Cell]] = []
     for one in found:
         for point in one.points.to_dict("records"):
-            cells: list[Cell] = [names.get(point["system_id"], "unknown")] if len(names) > 1 else []
-            cells += [network_title(point[axis]) if axis == "model" else point[axis] for axis in axes]
+            cells = case_cells(point, MAIN_AXES, names)
             cells.append(_limit_text(point[one.axis], point["limit"], SWEEP_AXES[one.axis]))
             values = [point[name] for name in (*_METRICS, "product")]
             cells += [units.digits(value, 4) if value == value else None for value in values]

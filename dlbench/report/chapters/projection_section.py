@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -34,6 +35,7 @@ OVER_PROCESSES_TEXT = (
     "with two processes of a case, the lowest and the highest end of their intervals; with more, the interval of their "
     "mean"
 )
+_OPTIONAL_COLUMNS = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "warnings")
 _LIMITS_NOTE = f"From and to: computed from the interval of the throughput, at {{}}; {OVER_PROCESSES_TEXT}."
 
 
@@ -98,7 +100,9 @@ def projected_trainings(
     for key in keys:
         name = names.get(key[1], "unknown")
         own = prices.for_system(name) if prices else None
-        for choice, case, found in _fastest_and_cheapest([(case, _project_case(case, own)) for case in groups[key]]):
+        for choice, case, found in _fastest_and_cheapest(
+            [(case, project_case(case, NUM_IMAGES, NUM_EPOCHS, own)) for case in groups[key]]
+        ):
             # The number of devices is a column here.
             assumptions |= dict.fromkeys(named_assumptions(found.assumptions[1:], name, prices))
             row: list[Cell] = [
@@ -114,15 +118,19 @@ def projected_trainings(
     table = with_shared_unit(Table(_projection_columns(several, prices), rows), "time_s", "time_low_s", "time_high_s")
     limited = any(row["time_low_s"] is not None for row in table.records())
     notes = [_LIMITS_NOTE.format(confidence_levels.levels_text(cases))] if limited else []
-    return _drop_empty_columns(Table(table.columns, rows, notes=notes)), list(assumptions)
+    return replace(table, notes=notes).without_empty(_OPTIONAL_COLUMNS), list(assumptions)
 
 
-def _project_case(case: Mapping[Hashable, Any], prices: Prices | None) -> Projection:
+def project_case(case: Mapping[Hashable, Any], num_images: int, num_epochs: float, prices: Prices | None) -> Projection:
+    """`project` from a case's throughput, power and meter.
+
+    Raises:
+        BadInput: the number of images or epochs is not above zero.
+    """
     num_devices = int(case["nodes"] * case["devices_per_node"])
-    throughput, _ = throughput_interval(case)
-    return project(
-        NUM_IMAGES, NUM_EPOCHS, throughput, num_devices, mean_power_w(case), prices, _text_or_none(case["energy_scope"])
-    )
+    scope = case["energy_scope"] if isinstance(case["energy_scope"], str) else None
+    throughput, power_w = throughput_interval(case)[0], _mean_power_w(case)
+    return project(num_images, num_epochs, throughput, num_devices, power_w, prices, scope)
 
 
 #: A case, and the training that it is projected to.
@@ -169,7 +177,7 @@ def throughput_interval(case: Mapping[Hashable, Any]) -> tuple[Interval, bool]:
     return Interval(value, low, high, confidence), True
 
 
-def mean_power_w(case: Mapping[Hashable, Any]) -> float | None:
+def _mean_power_w(case: Mapping[Hashable, Any]) -> float | None:
     """Power that gives the measured energy per image at the median step's throughput [W]; None without a meter.
 
     Where steps are uneven this is more than the average over the window, of which idle moments are a part: the energy
@@ -201,21 +209,6 @@ def _projection_columns(several: bool, prices: Prices | None) -> list[Column]:
         Column("cost", f"Cost [{prices.currency}]" if prices else "Cost", "right", digits_text),
         Column("warnings", "Warnings", "left"),
     ]
-
-
-def _drop_empty_columns(table: Table) -> Table:
-    """`table` without limits, energy, cost and warnings, where no row has them."""
-    optional = ("choice", "time_low_s", "time_high_s", "energy_kwh", "cost", "warnings")
-    kept = [
-        i
-        for i, column in enumerate(table.columns)
-        if column.key not in optional or any(row[i] is not None for row in table.rows)
-    ]
-    return Table([table.columns[i] for i in kept], [[row[i] for i in kept] for row in table.rows], notes=table.notes)
-
-
-def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _number_or_none(value: Any) -> float | None:

@@ -181,8 +181,7 @@ def _distinct_values_text(values: pd.Series, name: str, missing: bool = False) -
     distinct = values.dropna().unique()
     shown = [_format_value(value, name) for value in distinct]
     shown += ["none"] if missing and values.isna().any() else []
-    more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
-    return ", ".join(shown[:8]) + more if shown else units.MISSING
+    return units.list_text(shown, 8) if shown else units.MISSING
 
 
 def _format_value(value: object, name: str) -> str:

@@ -32,22 +32,9 @@ def scaling_table(found: list[Curve]) -> Table:
             speed = None if p.speedup is None else round(p.speedup, 3)
             shares = None if p.share_limits is None else " to ".join(f"{100 * s:.1f}" for s in p.share_limits) + " %"
             limits = None if p.speedup_low is None else f"{p.speedup_low:.2f} to {p.speedup_high:.2f}"
-            rows.append(
-                [
-                    *(
-                        curve.kind,
-                        curve.name,
-                        "measured",
-                        p.devices,
-                        p.nodes,
-                        p.batch_size,
-                        p.throughput,
-                        p.half_width,
-                        None,
-                    ),
-                    *(single, speed, limits, p.efficiency, p.exposed_s, p.share, shares, p.energy_j),
-                ]
-            )
+            size: list[Cell] = [curve.kind, curve.name, "measured", p.devices, p.nodes, p.batch_size]
+            figures: list[Cell] = [p.throughput, p.half_width, None, single, speed, limits, p.efficiency]
+            rows.append([*size, *figures, p.exposed_s, p.share, shares, p.energy_j])
         rows += [_prediction_row(curve, p, single) for p in curve.predictions()]
     columns = [
         Column("scaling"),

@@ -15,6 +15,7 @@ from dlbench.report.chapters.systems_section import measured_systems
 from dlbench.report.document import Block
 from dlbench.report.figures import plots_systems, plots_variability
 from dlbench.table import Cell, Column, Table
+from dlbench.units import list_text
 
 _CASE_COLUMNS = ["model", "mode", "precision", "batch_size", "system_id"]
 
@@ -96,9 +97,8 @@ def _off_units_text(units: list[variability.UnitDeviation], kind: str) -> str:
     """Which hosts or devices are slow or fast."""
     off = [unit for unit in units if unit.off]
     if off:
-        listed = ", ".join(f"{unit.name} ({100 * unit.deviation:+.1f} %)" for unit in off[:10])
-        more = f" and {len(off) - 10} more" if len(off) > 10 else ""
-        return f"Step time differs from the others: {listed}{more}."
+        listed = [f"{unit.name} ({100 * unit.deviation:+.1f} %)" for unit in off]
+        return f"Step time differs from the others: {list_text(listed, 10)}."
     if all(unit.spread is None for unit in units):
         return f"Too few processes to decide whether a {kind} differs from the others."
     return f"No {kind} differs from the others by more than the usual spread."

@@ -24,29 +24,15 @@ from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
 from dlbench.suites.case import AXES, MODES, PRECISIONS, Case
 from dlbench.suites.suite import GLOBAL_BATCH, Suite, load_suite
-from dlbench.table import Cell, Column, Table, half_width_text, seconds_text
+from dlbench.table import Cell, Column, Table, half_width_text, number_or_none, seconds_text
 from dlbench.table import default_text as shown_cell
 
 #: The metrics of the comparison table, in its order; a column in which nothing is known is left out, and named below.
 COMPARED_METRICS = (
-    "throughput",
-    "item_throughput",
-    "step_time_half_width",
-    "steps",
-    "sustained_throughput",
-    "step_time",
-    "flop_per_image",
-    "flop_rate",
-    "mfu",
-    "hfu",
-    "distance_to_bound",
-    "share_of_measured_peak",
-    "distance_to_layer_bound",
-    "memory_allocated",
-    "memory_rss",
-    "energy_per_image",
-    "module_energy_per_image",
-    "iqr",
+    *("throughput", "item_throughput", "step_time_half_width", "steps", "sustained_throughput", "step_time"),
+    *("flop_per_image", "flop_rate", "mfu", "hfu"),
+    *("distance_to_bound", "share_of_measured_peak", "distance_to_layer_bound"),
+    *("memory_allocated", "memory_rss", "energy_per_image", "module_energy_per_image", "iqr"),
 )
 #: Above a column, where the metric's own title is too long.
 _SHORT_TITLES = {
@@ -113,8 +99,7 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
     hidden += [] if shown["item_throughput"].notna().any() else ["item_throughput"]
     axes = ["model", *(["sample_unit"] if shown["sample_unit"].nunique() > 1 else []), *axes[1:]]
     known = [name for name in COMPARED_METRICS if shown[name].notna().any() and name not in hidden]
-    columns = [Column("system", "System")] if len(system_names) > 1 else []
-    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    columns = case_columns(axes, system_names)
     # Settings that `ab` measures in turns may differ in no axis: their labels tell them apart.
     labelled = bool(shown["label"].fillna("").ne("").any())
     columns += [Column("label", "Setting", "left")] if labelled else []
@@ -133,12 +118,11 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
     ]
     rows: list[list[Cell]] = []
     for case, words in zip(shown.to_dict("records"), warned, strict=True):
-        judged: list[Cell] = [_to_number(case["confidence"])] if unusual else []
+        judged: list[Cell] = [number_or_none(case["confidence"])] if unusual else []
         judged += [case["status"], *([words] if any(warned) else [])]
-        cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
-        cells += [network_title(case[a]) if a == "model" else case[a] for a in axes]
+        cells = case_cells(case, axes, system_names)
         cells += [case["label"] if isinstance(case["label"], str) else ""] if labelled else []
-        cells += [_to_number(case[name]) for name in known]
+        cells += [number_or_none(case[name]) for name in known]
         rows.append([*cells[:place], *judged, *cells[place:], case["runs" if several else "attempt_id"]])
     columns.append(
         Column("runs", "Runs", "left", _count_runs)
@@ -150,6 +134,18 @@ def comparison_table(shown: pd.DataFrame, system_names: dict[str, str]) -> Table
     if "share_of_measured_peak" in known:
         notes.append("% of measured peak: the peak is the higher of the rates of matrix products and convolutions.")
     return Table(columns, rows, notes=notes)
+
+
+def case_columns(axes: Sequence[str], names: Mapping[str, str] | None = None) -> list[Column]:
+    """The columns that name a case: its system, where `names` has several, and these axes."""
+    system = [Column("system", "System")] if names and len(names) > 1 else []
+    return [*system, *(Column(axis, axis_title(axis)) for axis in axes)]
+
+
+def case_cells(case: Mapping[Hashable, Any], axes: Sequence[str], names: Mapping[str, str] | None = None) -> list[Cell]:
+    """The cells of a case under `case_columns`."""
+    system = [names.get(case["system_id"], "unknown")] if names and len(names) > 1 else []
+    return [*system, *(network_title(str(case[axis])) if axis == "model" else case[axis] for axis in axes)]
 
 
 def _level_text(cell: Cell) -> str:
@@ -201,11 +197,8 @@ def summary_table(shown: pd.DataFrame) -> Table:
     for model in network_order(best.index.get_level_values("model")):
         values = [best[name].get((model, mode)) for mode, name in wanted]
         warned = [f"{m}: {said}" for m in MODES if (said := _warnings_of_case(best, (model, m)))]
-        rows.append([network_title(model), *(_to_number(v) for v in values), "; ".join(warned)])
-    columns.append(Column("warnings", "Warnings", "left"))
-    if not any(row[-1] for row in rows):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return Table(columns, rows)
+        rows.append([network_title(model), *(number_or_none(v) for v in values), "; ".join(warned)])
+    return Table([*columns, Column("warnings", "Warnings", "left")], rows).without_empty(["warnings"])
 
 
 def _warnings_of_case(best: pd.DataFrame, key: tuple[str, str]) -> str:
@@ -216,14 +209,18 @@ def _warnings_of_case(best: pd.DataFrame, key: tuple[str, str]) -> str:
 def failures_table(cases: pd.DataFrame, files: Mapping[str, Path]) -> Table:
     """Every attempt without a result: which, how it ended, why, and where to look."""
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(cases)]
-    columns = [Column(a, axis_title(a)) for a in axes]
-    columns += [Column("status", "Status"), Column("error", "Reason"), Column("folder", "Output in")]
+    columns = [
+        *case_columns(axes),
+        Column("status", "Status"),
+        Column("error", "Reason"),
+        Column("folder", "Output in"),
+    ]
     several = _in_several_folders(files)
     rows = [
         [
-            *(network_title(c[a]) if a == "model" else c[a] for a in axes),
+            *case_cells(c, axes),
             c["status"],
-            _text_or_dash(c["error"]),
+            c["error"] if isinstance(c["error"], str) else units.MISSING,
             _folder_with_store(c["attempt_id"], files, several),
         ]
         for c in sort_cases(cases).to_dict("records")
@@ -245,8 +242,9 @@ def attempts_table(cases: pd.DataFrame, sources: Sequence[str], files: Mapping[s
     ]
     several = _in_several_folders(files)
     rows: list[list[Cell]] = [
-        [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}", _to_number(c["wall_s"]),
-         str(files.get(c["attempt_id"], units.MISSING)), _folder_with_store(c["attempt_id"], files, several),
+        [c["attempt_id"], c["case_id"], c["status"], f"{c['started_at']:%Y-%m-%d %H:%M:%S}",
+         number_or_none(c["wall_s"]), str(files.get(c["attempt_id"], units.MISSING)),
+         _folder_with_store(c["attempt_id"], files, several),
          rerun_command(c, _store_of_attempt(c["attempt_id"], sources, files))]
         for c in cases.to_dict("records")
     ]  # fmt: skip
@@ -385,11 +383,3 @@ def _short_attempt_id(cell: Cell) -> str:
 
 def _show_count(cell: Cell) -> str:
     return shown_cell(int(cell)) if isinstance(cell, int | float) else units.MISSING
-
-
-def _to_number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and value == value else None
-
-
-def _text_or_dash(value: object) -> str:
-    return value if isinstance(value, str) else units.MISSING

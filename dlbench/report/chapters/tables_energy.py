@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from dlbench.report.analysis.labels import axis_title, network_title, varying_axes
-from dlbench.report.chapters.tables import metric_column, sort_cases
+from dlbench.report.analysis.labels import network_title, varying_axes
+from dlbench.report.chapters.tables import case_cells, case_columns, metric_column, sort_cases
 from dlbench.table import Cell, Column, Table
 
 #: Energies first, then the powers behind them, then what says how far to trust both.
@@ -32,15 +32,12 @@ def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     metered = sort_cases(shown[shown["average_power"].notna()])
     axes = ["model", "mode", "precision", "batch_size", *varying_axes(metered)]
     known = [name for name in _METRICS if metered[name].notna().any()]
-    several = len(names) > 1
-    columns = [Column("system", "System")] if several else []
-    columns += [Column(axis, axis_title(axis)) for axis in axes]
+    columns = case_columns(axes, names)
     columns += [metric_column(name, metered[name], 3) for name in known]
     columns += [Column("energy_source", "Meter"), Column("energy_scope", "Of"), Column("energy_note", "Note")]
     rows: list[list[Cell]] = []
     for case in metered.to_dict("records"):
-        cells: list[Cell] = [names.get(case["system_id"], "unknown")] if several else []
-        cells += [network_title(case[axis]) if axis == "model" else case[axis] for axis in axes]
+        cells = case_cells(case, axes, names)
         cells += [case[name] if case[name] == case[name] else None for name in known]
         rows.append(
             [*cells, *(_text_or_empty(case[name]) for name in ("energy_source", "energy_scope", "energy_note"))]
@@ -53,8 +50,7 @@ def energy_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
     if len(partial) and "energy_per_gflop" in known:
         names_of_partial = ", ".join(dict.fromkeys(network_title(name) for name in partial))
         notes.append(f"Energy per FLOP is an upper bound for {names_of_partial}, because the FLOP count is partial.")
-    noted = any(row[-1] for row in rows)
-    return Table(columns if noted else columns[:-1], rows if noted else [row[:-1] for row in rows], notes=notes)
+    return Table(columns, rows, notes=notes).without_empty(["energy_note"])
 
 
 def _text_or_empty(value: object) -> str:

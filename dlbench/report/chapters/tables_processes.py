@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from dlbench.report.analysis import confidence_levels
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_title, varying_axes
+from dlbench.report.analysis.labels import MAIN_AXES, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.side_by_side import sort_cases, summarize_processes, with_case_numbers
-from dlbench.table import Cell, Column, Table, half_width_text
+from dlbench.report.chapters.tables import case_cells, case_columns
+from dlbench.table import Cell, Column, Table, half_width_text, number_or_none
 
 
 def interval_note(shown: pd.DataFrame) -> str:
@@ -30,11 +30,10 @@ def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> T
         return None
     within = processes.groupby(["number", "system_id"])["step_time_half_width"].median()
     axes = [*MAIN_AXES, *(a for a in varying_axes(shown) if a not in ("repeat", "device"))]
-    columns = [Column("system", "System")] if len(system_names) > 1 else []
-    columns += [Column(axis, axis_title(axis)) for axis in axes]
-    columns += [
+    columns = [
+        *case_columns(axes, system_names),
         Column("processes", "Processes", "right"),
-        Column("throughput", "Throughput", "right", lambda c: METRICS["throughput"].show(_number_or_none(c))),
+        Column("throughput", "Throughput", "right", lambda c: METRICS["throughput"].show(number_or_none(c))),
         Column("half_width", "±", "right", half_width_text),
         Column("next_run", "One more run ±", "right", half_width_text),
         Column("within", "Within one run ±", "right", half_width_text),
@@ -42,23 +41,12 @@ def over_processes_table(shown: pd.DataFrame, system_names: dict[str, str]) -> T
     ]
     rows: list[list[Cell]] = []
     for case in cases.to_dict("records"):
-        cells: list[Cell] = [system_names.get(case["system_id"], "unknown")] if len(system_names) > 1 else []
-        cells += [network_title(str(case[a])) if a == "model" else _python_value(case[a]) for a in axes]
+        cells = case_cells(case, axes, system_names)
         groups = case["groups"] if isinstance(case["groups"], str) else ""
-        own = _number_or_none(within.get((case["number"], case["system_id"])))
+        own = number_or_none(within.get((case["number"], case["system_id"])))
         cells += [
             int(case["processes"]),
-            *(_number_or_none(case[name]) for name in ("throughput", "half_width", "next_run")),
+            *(number_or_none(case[name]) for name in ("throughput", "half_width", "next_run")),
         ]
         rows.append([*cells, own, groups])
-    if not any(row[-1] for row in rows):
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return Table(columns, rows)
-
-
-def _python_value(cell: object) -> Cell:
-    return cell.item() if isinstance(cell, np.generic) else cell  # type: ignore[return-value]
-
-
-def _number_or_none(cell: object) -> float | None:
-    return float(cell) if isinstance(cell, int | float) and not np.isnan(cell) else None
+    return Table(columns, rows).without_empty(["groups"])

@@ -10,11 +10,11 @@ import pandas as pd
 from dlbench import units
 from dlbench.report.analysis import confidence_levels, ranking
 from dlbench.report.analysis.case_selection import fastest_cases
-from dlbench.report.analysis.labels import MAIN_AXES, axis_title, network_title, setting_label, varying_axes
+from dlbench.report.analysis.labels import MAIN_AXES, network_title, setting_label, varying_axes
 from dlbench.report.analysis.metrics import METRICS
 from dlbench.report.analysis.ranking import Standing
 from dlbench.report.chapters import tables
-from dlbench.table import Cell, Column, Table, digits_text, half_width_text
+from dlbench.table import Cell, Column, Table, digits_text, half_width_text, number_or_none
 
 #: Where a case failed on a system, its status stands in place of the number.
 FailureTexts = Mapping[tuple[int, str], str]
@@ -33,7 +33,7 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     known = known[["number", "system_id", "processes", "protocol", *axes, metric, f"{metric}_low", f"{metric}_high"]]
     present = _systems_present(names, known)
     unit = tables.column_scale(metric, known[metric])[1]
-    columns = [Column(axis, axis_title(axis)) for axis in axes]
+    columns = tables.case_columns(axes)
     with_spread = bool(known[f"{metric}_low"].notna().any())
     several = bool(known["processes"].gt(1).any())
     for i, system in enumerate(present, 1):
@@ -44,10 +44,10 @@ def metric_table(cases: pd.DataFrame, names: Mapping[str, str], metric: str, fai
     rows: list[list[Cell]] = []
     for number, case in known.groupby("number", sort=False):
         by_system = case.set_index("system_id").to_dict("index")
-        row: list[Cell] = _setting_cells(case.iloc[0].to_dict(), axes)
+        row: list[Cell] = tables.case_cells(case.iloc[0].to_dict(), axes)
         for system in present:
             found = by_system.get(system)
-            row.append(_number_or_none(found[metric]) if found else failed.get((int(str(number)), system)))
+            row.append(number_or_none(found[metric]) if found else failed.get((int(str(number)), system)))
             row += [_relative_half_width(found, metric) if found else None] if with_spread else []
         if several:
             row.append(", ".join(f"{by_system[s]['processes']:.0f}" if s in by_system else "0" for s in present))
@@ -69,7 +69,7 @@ def speedups_table(
     others = [s for s in _systems_present(names, shared) if s != base]
     axes = _naming_axes(shared)
     throughput = METRICS["throughput"]
-    columns = [Column(axis, axis_title(axis)) for axis in axes]
+    columns = tables.case_columns(axes)
     columns.append(_metric_column("base", f"{names[base]} [{throughput.unit}]", "throughput", shared["throughput"]))
     for i, system in enumerate(others, 1):
         columns += [Column(f"speedup_{i}", f"{names[system]} [×]", "right", _times_text)]
@@ -80,7 +80,7 @@ def speedups_table(
     unmeasured = False
     for number, case in shared.groupby("number", sort=False):
         first = case[case["system_id"] == base].iloc[0]
-        row: list[Cell] = [*_setting_cells(first.to_dict(), axes), _number_or_none(first["throughput"])]
+        row: list[Cell] = [*tables.case_cells(first.to_dict(), axes), number_or_none(first["throughput"])]
         for system in others:
             side = sides.get((number, system))
             if side is None:
@@ -88,7 +88,7 @@ def speedups_table(
                 continue
             found = ranking.speedup(sides[number, base], side)
             unmeasured |= not found.is_measured
-            row += [found.ratio, _interval_text(found.low, found.high) if found.is_measured else None]
+            row += [found.ratio, f"{found.low:.2f} to {found.high:.2f}" if found.is_measured else None]
         rows.append(row)
     notes = [
         "Ratio of median step times per case; with several processes, ratio of their geometric means. This table has "
@@ -96,8 +96,7 @@ def speedups_table(
     ]
     if unmeasured:
         notes.append(UNKNOWN_SPREAD)
-    used = [i for i, c in enumerate(columns) if not c.key.startswith("interval_") or any(row[i] for row in rows)]
-    return Table([columns[i] for i in used], [[row[i] for i in used] for row in rows], notes=notes)
+    return Table(columns, rows, notes=notes).without_empty([f"interval_{i}" for i in range(1, len(others) + 1)])
 
 
 #: Said wherever a difference rests on fewer than three processes.
@@ -159,7 +158,7 @@ def best_settings_table(shown: pd.DataFrame, names: Mapping[str, str]) -> Table:
         row: list[Cell] = [network_title(str(model)), str(mode)]
         for system in present:
             found = by_system.get(system)
-            row += [_number_or_none(found["throughput"]), setting_label(found, axes)] if found else [None, None]
+            row += [number_or_none(found["throughput"]), setting_label(found, axes)] if found else [None, None]
         rows.append(row)
     return Table(columns, rows)
 
@@ -184,10 +183,6 @@ def _systems_present(names: Mapping[str, str], cases: pd.DataFrame) -> list[str]
     return [system for system in names if system in there]
 
 
-def _setting_cells(case: Mapping[Any, Any], axes: Sequence[str]) -> list[Cell]:
-    return [network_title(str(case[axis])) if axis == "model" else case[axis] for axis in axes]
-
-
 def _metric_column(key: str, title: str, metric: str, values: pd.Series[float]) -> Column:
     factor, _ = tables.column_scale(metric, values)
     significant = 2 if METRICS[metric].unit == "%" else 3
@@ -201,7 +196,7 @@ def _metric_column(key: str, title: str, metric: str, values: pd.Series[float]) 
 
 
 def _relative_half_width(case: Mapping[Any, Any], metric: str) -> float | None:
-    return _number_or_none((case[f"{metric}_high"] - case[f"{metric}_low"]) / 2 / case[metric])
+    return number_or_none((case[f"{metric}_high"] - case[f"{metric}_low"]) / 2 / case[metric])
 
 
 def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list[str]:
@@ -217,15 +212,7 @@ def _spread_notes(with_spread: bool, several: bool, cases: pd.DataFrame) -> list
     ]
 
 
-def _interval_text(low: float | None, high: float | None) -> str:
-    return f"{low:.2f} to {high:.2f}" if low is not None and high is not None else ""
-
-
 def _times_text(cell: Cell) -> str:
     if isinstance(cell, str):
         return cell
     return digits_text(cell)
-
-
-def _number_or_none(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and value == value else None

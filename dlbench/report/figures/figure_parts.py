@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dlbench import units
 from dlbench.report.analysis.labels import network_order, network_title, setting_label
 from dlbench.report.figures import figure_style as look
 from dlbench.suites.case import MODES, PRECISIONS
@@ -29,8 +31,7 @@ SMALL_TEXT_STYLE: dict[str, Any] = {"va": "center", "fontsize": 8, "color": look
 def not_drawn_sentence(cases: pd.DataFrame, limit: int) -> str:
     """The networks for which a figure of so many has no room, as a sentence; "" where all are drawn."""
     left = [network_title(name) for name in network_order(cases["model"])[limit:]]
-    more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
-    return f" Not drawn: {', '.join(left[:_MAX_NAMED])}{more}; see the tables." if left else ""
+    return f" Not drawn: {units.list_text(left, _MAX_NAMED)}; see the tables." if left else ""
 
 
 def interval_caption(level: str) -> str:
@@ -64,14 +65,14 @@ def figure_height(num_rows: int, per_row: float = 0.27) -> float:
     return 1.25 + per_row * num_rows
 
 
-def panel_per_mode(shown: pd.DataFrame, per_row: float = 0.42) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+def panel_per_mode(shown: pd.DataFrame) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
     """A figure with a panel per mode, rows named by network and setting; gives each panel with its cases.
 
     Args:
         shown: one case per network and mode.
     """
     panels = [own for mode in MODES if len(own := shown[shown["mode"] == mode])]
-    figure = look.new_figure(figure_height(max(map(len, panels)), per_row))
+    figure = look.new_figure(figure_height(max(map(len, panels)), 0.42))
     found = list(figure.subplots(1, len(panels), sharex=True, squeeze=False)[0])
     for axes, own in zip(found, panels, strict=True):
         axes.set_title(panel_title(own))
@@ -136,26 +137,16 @@ def precision_markers(cases: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def system_markers(names: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Colour and shape of each system by `system_id`; the shape tells more systems apart than there are colours."""
-    marks = {}
-    for i, system in enumerate(names):
-        marks[system] = {
-            "color": _SYSTEM_COLOURS[i % len(_SYSTEM_COLOURS)],
-            "marker": _MARKER_SHAPES[i % len(_MARKER_SHAPES)],
-        }
-    return marks
+    colours, shapes = itertools.cycle(_SYSTEM_COLOURS), itertools.cycle(_MARKER_SHAPES)
+    return {s: {"color": colour, "marker": shape} for s, colour, shape in zip(names, colours, shapes, strict=False)}
 
 
 _SYSTEM_COLOURS = (look.BLUE, look.VERMILION, look.GREEN, look.PINK, look.ORANGE, look.SKY, look.INK)
 _MARKER_SHAPES = ("o", "s", "^", "D", "v", "P", "X", "p")
 
 
-def system_legend(
-    figure: Figure,
-    names: Mapping[str, str],
-    marks: Mapping[str, dict[str, Any]],
-    more: Mapping[str, dict[str, Any]] | None = None,
-) -> None:
-    """The marks of the systems under their names, and `more` entries behind them."""
+def system_legend(figure: Figure, names: Mapping[str, str], marks: Mapping[str, dict[str, Any]]) -> None:
+    """The marks of the systems under their names."""
     titles: dict[str, dict[str, Any]] = {}
     for system, name in names.items():
         title = look.drawable_text(name)
@@ -163,7 +154,7 @@ def system_legend(
         while title in titles:
             title += "\u200a·"
         titles[title] = marks[system]
-    look.add_legend(figure, titles | dict(more or {}))
+    look.add_legend(figure, titles)
 
 
 def precision_legend(figure: Figure, cases: pd.DataFrame) -> None:

@@ -80,10 +80,7 @@ def roofline(layers: pd.DataFrame, roof: Roof, title: str) -> Plot:
         f"a cache."
     )
     if len(partial):
-        few = ", ".join(partial.head(_MAX_LABELS)) + (
-            f" and {len(partial) - _MAX_LABELS} more" if len(partial) > _MAX_LABELS else ""
-        )
-        words += f" The count is partial for {few}."
+        words += f" The count is partial for {units.list_text(partial.tolist(), _MAX_LABELS)}."
     return Plot("roofline", words, figure)
 
 

@@ -60,8 +60,7 @@ def distribution(cases: pd.DataFrame) -> Plot:
             f"{network_title(str(c['model']))} {c['mode']} ({c['steps']:.0f})"
             for c in few.sort_values("steps").to_dict("records")
         ]
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        words += f" Too few steps to be drawn (fewer than {MIN_STEPS}): {', '.join(names[:8])}{more}."
+        words += f" Too few steps to be drawn (fewer than {MIN_STEPS}): {units.list_text(names, 8)}."
     return Plot("distribution", words, figure, records_of(shown))
 
 

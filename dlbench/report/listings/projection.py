@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import pandas as pd
 
 from dlbench import units
-from dlbench.errors import BadInput
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from dlbench.report.analysis.projection import Prices, Projection
-    from dlbench.stats import Interval
-    from dlbench.table import Cell, Table
-
+from dlbench.errors import BadInput, UnknownName
+from dlbench.report.analysis import confidence_levels, derived_metrics
+from dlbench.report.analysis.case_warnings import describe_status, with_warnings
+from dlbench.report.analysis.projection import JOULES_PER_KWH, Prices, Projection, unused_price_notes
+from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
+from dlbench.report.chapters.projection_section import (
+    OVER_PROCESSES_TEXT,
+    named_assumptions,
+    project_case,
+    throughput_interval,
+)
+from dlbench.report.loading import systems
+from dlbench.results.records import DONE_STATUSES
+from dlbench.stats import Interval
+from dlbench.table import Cell, Column, Table, number_or_none, seconds_text, with_shared_unit
 
 _AXES = ("model", "precision", "memory_format", "compile", "optimizer", "data", "batch_size")
-
-
 #: Always shown, even when all cases agree in them.
 _ALWAYS_SHOWN = ("model", "precision", "batch_size")
 
@@ -34,20 +38,6 @@ def projection_table(
     Raises:
         BadInput: there is no measured training of these networks, or images or epochs are not above zero.
     """
-    from dlbench.errors import BadInput
-    from dlbench.report.analysis import confidence_levels, derived_metrics
-    from dlbench.report.analysis.case_warnings import describe_status, with_warnings
-    from dlbench.report.analysis.projection import project, unused_price_notes
-    from dlbench.report.analysis.side_by_side import summarize_processes, with_case_numbers
-    from dlbench.report.chapters.projection_section import (
-        OVER_PROCESSES_TEXT,
-        mean_power_w,
-        named_assumptions,
-        throughput_interval,
-    )
-    from dlbench.report.loading import systems
-    from dlbench.table import Table, with_shared_unit
-
     # As in a report: a machine's CPU and its GPUs are different systems, and so are two settings of a CPU.
     rows = systems.join_sources([systems.with_source(rows, systems.Source("results"), 0)])
     names = systems.system_names(rows)
@@ -59,17 +49,14 @@ def projection_table(
     assumptions: dict[str, None] = {}
     without_interval = 0
     for case in cases.to_dict("records"):
-        value = _number_or_none(case["throughput"])
+        value = number_or_none(case["throughput"])
         if value is None:
             continue
-        interval, known = throughput_interval(case)
+        known = throughput_interval(case)[1]
         without_interval += not known
         num_devices = int(case["nodes"] * case["devices_per_node"])
         name = names.get(case["system_id"], "unknown")
-        own = prices.for_system(name) if prices else None
-        power_w, scope = mean_power_w(case), case["energy_scope"]
-        scope = scope if isinstance(scope, str) else None
-        projection = project(num_images, num_epochs, interval, num_devices, power_w, own, scope)
+        projection = project_case(case, num_images, num_epochs, prices.for_system(name) if prices else None)
         # Images and epochs are the title, the number of devices is a column.
         assumptions |= dict.fromkeys(named_assumptions(projection.assumptions[1:], name, prices))
         setting = [name, *(case[a] for a in axes), num_devices, int(case["processes"])]
@@ -96,11 +83,6 @@ def projection_table(
 
 
 def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.DataFrame:
-    from dlbench.errors import UnknownName
-    from dlbench.report.analysis import derived_metrics
-    from dlbench.report.loading.systems import with_systems
-    from dlbench.results.records import DONE_STATUSES
-
     if rows.empty:
         raise BadInput("the store is empty; run `dlbench run` first")
     known = sorted(set(rows["model"].dropna()))
@@ -112,13 +94,11 @@ def _measured_trainings(rows: pd.DataFrame, models: list[str] | None) -> pd.Data
     if wanted.empty:
         raise BadInput(f"these results have no training of {', '.join(models or known)}; measure it first")
     return derived_metrics.with_network_names(
-        derived_metrics.latest_attempts(with_systems(derived_metrics.attempts_from_rows(wanted), wanted))
+        derived_metrics.latest_attempts(systems.with_systems(derived_metrics.attempts_from_rows(wanted), wanted))
     )
 
 
 def _projection_cells(projection: Projection, with_interval: bool) -> list[Cell]:
-    from dlbench.report.analysis.projection import JOULES_PER_KWH
-
     def interval_cells(interval: Interval | None, factor: float) -> list[Cell]:
         if interval is None:
             return [None, None, None]
@@ -132,9 +112,7 @@ def _projection_cells(projection: Projection, with_interval: bool) -> list[Cell]
     ]
 
 
-def _projection_columns(axes: list[str], prices: Prices | None) -> list[Any]:
-    from dlbench.table import Column, seconds_text
-
+def _projection_columns(axes: list[str], prices: Prices | None) -> list[Column]:
     cost = f"cost [{prices.currency}]" if prices is not None else "cost"
     return [
         Column("system"),
@@ -153,8 +131,3 @@ def _projection_columns(axes: list[str], prices: Prices | None) -> list[Any]:
         Column("cost_high", "to", "right"),
         Column("warnings", "", "left"),
     ]
-
-
-def _number_or_none(value: Any) -> float | None:
-    """None for NaN, as a table of measurements marks what is missing."""
-    return float(value) if isinstance(value, int | float) and value == value else None

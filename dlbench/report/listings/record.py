@@ -56,7 +56,7 @@ def find_attempt(wanted: str, sources: Sequence[str | Path]) -> tuple[Path, str]
     place = ", ".join(map(str, sources))
     if not found:
         raise BadInput(f"no record '{wanted}' in {place}; `dlbench query 'select attempt_id from records'` lists all")
-    names = ", ".join(sorted(found)[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    names = units.list_text(sorted(found), 5)
     raise BadInput(f"'{wanted}' matches {len(found)} records in {place}: {names}; give more characters of the id")
 
 

@@ -38,6 +38,8 @@ _CPU_SETTING_FACTS = (
     *("node_cpu_cores", "node_cpu_threads", "cpu_cores", "cpu_threads"),
     *("cpu_quota", "cpu_binding", "job_threads"),
 )
+#: What else of the probe is in the record under the same name.
+_SYSTEM_FACTS = ("cpu_model", "node_memory_bytes", "driver_version", "torch_version", "cuda_version")
 _BINDING_VARIABLES = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET")
 #: Files that the kernel modules of NVIDIA and AMD make per device. A container without a GPU may have `nvidiactl`.
 DEVICES_FOLDER = Path("/dev")
@@ -56,30 +58,19 @@ def describe_system(device: torch.device, load_before: tuple[float, ...] | None)
     commit, dirty = software.git_state(Path(__file__).parent)
     cuda = device.type == "cuda"
     return System(
+        **{name: facts[name] for name in (*_CPU_SETTING_FACTS, *_SYSTEM_FACTS)},
         hostname=node_name(),
-        cpu_model=facts["cpu_model"],
-        cpu_cores=facts["cpu_cores"],
-        cpu_threads=facts["cpu_threads"],
         memory_bytes=memory_bytes(),
         device_kind=device.type,
         device_name=facts["devices"][device.index or 0]["name"] if device.type != "cpu" else None,
         device_count=len(facts["devices"]) if device.type != "cpu" else 0,
-        driver_version=facts["driver_version"],
         os=software.os_name(),
         kernel=platform.release(),
         python_version=platform.python_version(),
-        torch_version=facts["torch_version"],
         torchvision_version=_package_version("torchvision"),
-        cuda_version=facts["cuda_version"],
         cudnn_version=_dotted_cudnn_version(_cudnn_version()) if cuda else None,
         nccl_version=facts["nccl_version"] if cuda else None,
         torch_threads=torch.get_num_threads(),
-        job_threads=facts["job_threads"],
-        node_cpu_cores=facts["node_cpu_cores"],
-        node_cpu_threads=facts["node_cpu_threads"],
-        node_memory_bytes=facts["node_memory_bytes"],
-        cpu_quota=facts["cpu_quota"],
-        cpu_binding=facts["cpu_binding"],
         firmware=firmware(facts["devices"][device.index or 0]["uuid"] if cuda else None),
         container_runtime=runtime,
         container_image=image,
