@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from dlbench.errors import BadInput
 
-#: Of an image: channel, height, width.
+#: Shape of an image: channel, height, width.
 IMAGE_SHAPE = (1, 28, 28)
 NUM_CLASSES = 10
 #: A fifth is kept for validation, whatever the seed of a training.

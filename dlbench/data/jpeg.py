@@ -94,12 +94,12 @@ class JpegBatches:
     num_others: int
     broken: set[str] = field(default_factory=set)
     restarts: list[str] = field(default_factory=list)
-    #: Of the batches since `reset`: how long their consumer waited, and what their images took to read and decode [s].
+    #: For the batches since `reset`: how long their consumer waited, and what their images took to read and decode [s].
     wait_s: float = 0.0
     read_s: float = 0.0
     decode_s: float = 0.0
     num_batches: int = 0
-    #: Of the last window that was closed [s].
+    #: The same for the last window that was closed [s].
     window_wait_s: float | None = None
     #: Whether reading and decoding are timed.
     times_parts: bool = True

@@ -13,7 +13,8 @@ from dlbench.errors import BadInput
 
 Argv = tuple[str, ...]
 
-#: What a person may set to change how ranks meet, in a profile or around `dlbench submit`; see `worker.rendezvous`.
+#: What a person may set to change how ranks meet, in a profile or around `dlbench submit`; see
+#: `worker.ranks.rendezvous`.
 OVERRIDE_VARIABLES = ("DLBENCH_MASTER_ADDR", "DLBENCH_MASTER_PORTS", "DLBENCH_INTERFACE", "DLBENCH_RENDEZVOUS_S")
 
 #: Variables that exist only in a running rank. Runtimes with an empty environment pass them by name.

@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
 
 
 def print_probe(models: list[str]) -> int:
-    """Print as JSON the facts of this machine (`machine.system.stack`), its key, and facts of these networks."""
+    """Print as JSON the facts of this machine (`machine.system.probe_facts`), its key, and facts of these networks."""
     # stdout is reserved for the answer: output of libraries and user code, also from C, goes to stderr.
     answer = os.dup(1)
     os.dup2(2, 1)

@@ -14,7 +14,7 @@ MAX_ROWS = 24
 
 
 def fastest_cases(cases: pd.DataFrame, by: Sequence[str], limit: int | None = MAX_ROWS) -> pd.DataFrame:
-    """Of each group the case with the highest throughput (the first, where none has one), in the order of networks."""
+    """The case of each group with the highest throughput (the first, where none has one), in the order of networks."""
     order = {name: i for i, name in enumerate([*network_order(cases["model"]), *MODES, *PRECISIONS])}
     best = cases.sort_values("throughput", ascending=False, kind="stable").drop_duplicates(list(by))
     sorted_ = best.sort_values(list(by), key=lambda c: c.map(lambda v: order.get(v, v)), kind="stable")

@@ -112,7 +112,7 @@ def with_warnings(cases: pd.DataFrame, processes: pd.DataFrame) -> pd.DataFrame:
 
     Args:
         cases: as `side_by_side.summarize_processes` gives them.
-        processes: what these were made of, as `side_by_side.numbered` gives them.
+        processes: what these were made of, as `side_by_side.with_case_numbers` gives them.
     """
     if cases.empty:
         return cases.assign(warning_words=[])
@@ -164,7 +164,7 @@ def _has_warning(code: str, warnings: object) -> bool:
 def _join_distinct(said: pd.Series[str]) -> str:
     """Each of the warnings once, in their order."""
     parts = [part for words in said for part in words.split(", ") if part]
-    # Of a busy host the share of the worst process.
+    # For a busy host the share of the worst process.
     busy = [part for part in parts if part.startswith(_BUSY_HOST)]
     worst = max(busy, key=lambda part: int("".join(filter(str.isdigit, part)) or 0), default="")
     return ", ".join(dict.fromkeys(worst if part in busy else part for part in parts))

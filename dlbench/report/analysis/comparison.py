@@ -1,8 +1,8 @@
 """Two stores, or the two sides of `dlbench ab`, case by case: the ratio, its interval, and what may be said of it.
 
-The unit is the process (see `compare_stats`): each attempt with samples is one. Only like is compared with like (see
-`matching`); what does not agree is refused with the reason. The device may differ where each side has one kind alone:
-then the hardware is what is compared.
+The unit is the process (see `comparison_statistics`): each attempt with samples is one. Only like is compared with
+like (see `comparison_matching`); what does not agree is refused with the reason. The device may differ where each side
+has one kind alone: then the hardware is what is compared.
 """
 
 from __future__ import annotations

@@ -22,10 +22,10 @@ from dlbench.report.analysis.derived_metrics import NO_KEY_TEXT
 from dlbench.results.records import DONE_STATUSES
 from dlbench.table import Cell
 
-#: Verdicts of lines with a comparison come from `compare_stats`; these stand where there is none.
+#: Verdicts of lines with a comparison come from `comparison_statistics`; these stand where there is none.
 NOT_COMPARED = ("refused", "failed", "missing")
 
-#: Verdicts of `compare_stats`, in the order in which the summary counts them.
+#: Verdicts of `comparison_statistics`, in the order in which the summary counts them.
 VERDICTS = ("slower", "faster", "same", "not decided")
 
 _ENERGY_WORDS = {"faster": "less", "slower": "more"}

@@ -78,7 +78,7 @@ SYSTEM_FACTS = {
 READ_COLUMNS = tuple(
     name for name in SCHEMA.names if name != LONG_TEXT and (name not in NUMBER_LISTS or name == "step_s")
 )
-#: Of these what every comparison needs; the others may take gigabytes.
+#: The columns that every comparison needs; the others may take gigabytes.
 _NEEDED_COLUMNS = {*METRIC_COLUMNS, "step_s", *(f"system_{fact}" for fact in SYSTEM_FACTS)}
 
 #: The metrics that verdicts, notes and warnings need beside the one that is compared.

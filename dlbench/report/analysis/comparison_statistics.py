@@ -99,7 +99,7 @@ class Comparison:
         if self.basis == "assumed" or error is None or error <= 0:
             return MIN_PROCESSES - now if now < MIN_PROCESSES else None
         d, edge = abs(math.log(self.ratio)), math.log1p(self.margin)
-        # Of one process on each side, or of one pair.
+        # For one process on each side, or for one pair.
         shares = 1.0 if self.basis == "pairs" else 1 / self.num_processes_a + 1 / self.num_processes_b
         spread = error * math.sqrt(now) if self.basis == "pairs" else error / math.sqrt(shares)
         # What the correction for a whole table asks for.

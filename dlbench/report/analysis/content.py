@@ -1,4 +1,4 @@
-"""What a report is made of: the data read from the stores, and the kinds of block that a section holds."""
+"""The data of a report: what was read from the stores, and what follows from it for every chapter."""
 
 from __future__ import annotations
 
@@ -39,9 +39,8 @@ class Content:
     """The data behind a report, read once. Each is equal to itself alone, so that what is derived can be remembered."""
 
     sources: tuple[str, ...]
-    rows: (
-        pd.DataFrame
-    )  # as stored, one per rank: `ROW_COLUMNS` and facts about systems, `system_details` once per system
+    #: As stored, one per rank: `ROW_COLUMNS` and facts about systems, `system_details` once per system.
+    rows: pd.DataFrame
     attempts: pd.DataFrame  # one per attempt, all metrics and their intervals
     shown: pd.DataFrame  # of each case the attempt that counts, with samples, traces of power, communication
     failed: pd.DataFrame  # of each case without samples the latest attempt
@@ -54,7 +53,7 @@ class Content:
     mix: tuple[WorkShare, ...] = ()  # the user's own mix of work
     bounds: bounds_store.StoredBounds = field(default_factory=bounds_store.StoredBounds)
     files: Mapping[str, Path] = field(default_factory=dict)  # of each listed attempt the Parquet file that holds it
-    #: Of each attempt the largest median step of its ranks [s], which the history is made of.
+    #: The largest median step of each attempt's ranks [s], from which the history is made.
     medians: pd.Series = field(default_factory=lambda: pd.Series(dtype=float))
     machine_states: Mapping[str, machine_state.NodeState] = field(default_factory=dict)  # of nodes, by MachineState
 

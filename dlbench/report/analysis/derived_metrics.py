@@ -96,7 +96,7 @@ def attempts_from_statistics(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd
     rows = _with_sample_units(_mask_impossible(rows))
     by_attempt = rows.groupby("attempt_id", sort=False)
     doubled = rows.duplicated("attempt_id")
-    # Of a large store a copy would take a gigabyte.
+    # A copy of a large store would take a gigabyte.
     first = (rows[~doubled] if doubled.any() else rows).set_index("attempt_id", drop=False)
     if len(first) < len(rows):
         first = first.assign(**_rank_flags(rows, first))
@@ -113,7 +113,7 @@ def attempts_from_statistics(rows: pd.DataFrame, statistics: pd.DataFrame) -> pd
 
 
 def latest_attempts(cases: pd.DataFrame) -> pd.DataFrame:
-    """Of each case of a suite on each system the attempt that counts: the latest with samples, else the latest of all.
+    """The attempt that counts for each case of a suite on each system: the latest with samples, else the latest of all.
 
     A failed attempt that never got far enough to know its system gives way to any success of the same case.
     """

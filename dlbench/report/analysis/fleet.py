@@ -275,7 +275,7 @@ def _find_outliers(values: pd.DataFrame, rows: pd.DataFrame) -> list[Outlier]:
 
 
 def _median_slowdowns(values: pd.DataFrame) -> pd.DataFrame:
-    """Of each unit the median slowdown over its cases, and whether it is an outlier in any."""
+    """The median slowdown of each unit over its cases, and whether it is an outlier in any."""
     if values.empty:
         return pd.DataFrame(columns=["host", "slot", "kind", "slower", "is_outlier"])
     groups = values.groupby("unit", sort=False)

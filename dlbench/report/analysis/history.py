@@ -43,7 +43,7 @@ class Change:
     day: datetime
     index: int  # of the line's point
     kind: str  # "regression" | "improvement" | "temporary" | "unstable" | "steadier"
-    #: Of the step time, as a share: 0.03 is 3 % slower. Of the spread for "unstable" and "steadier": after over before.
+    #: Change of the step time, as a share: 0.03 is 3 % slower. For "unstable" and "steadier": spread after over before.
     size: float
     facts: tuple[str, ...]  # what changed in the system description at that time
 
@@ -106,7 +106,7 @@ def history_of_report(content: Content) -> History:
     several = rows["attempt_id"].duplicated(keep=False)
     first = rows[columns]
     if several.any():
-        # Of each attempt what its first rank with a value has.
+        # The value of each attempt's first rank that has one.
         of_ranks = first[several].groupby("attempt_id", sort=False, as_index=False).first()
         first = pd.concat([first[~several], of_ranks])
     steps = content.medians.reindex(first["attempt_id"]).to_numpy()
@@ -119,7 +119,7 @@ def build_history(points: pd.DataFrame, false_alarms: float = FALSE_ALARMS) -> H
     """Lines and their changes.
 
     Args:
-        points: as `reduction.days` gives them.
+        points: as `dlbench.results.aggregation.day_rows` gives them.
         false_alarms: chance of one false alarm or more, over all lines.
     """
     latest = pd.Timestamp(datetime.now(UTC) + timedelta(days=1))

@@ -71,12 +71,12 @@ def ranking_metrics(cases: pd.DataFrame) -> list[str]:
 
 
 def most_available_metric(cases: pd.DataFrame, metrics: Sequence[str]) -> str:
-    """Of metrics that stand for the same thing the one that most cases have."""
+    """The metric that most cases have, among those that stand for the same thing."""
     return max(metrics, key=lambda name: int(cases[[name]].notna().to_numpy().sum()))
 
 
 def standings(cases: pd.DataFrame, metric: str) -> list[Standing]:
-    """Of each case the best system by `metric`; cases in which fewer than two systems have a value are passed over.
+    """The best system of each case by `metric`; cases in which fewer than two systems have a value are passed over.
 
     Args:
         cases: one row per process, with `number` and `system_id`, as `side_by_side.shared_processes` gives them.

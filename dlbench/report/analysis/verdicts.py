@@ -25,7 +25,7 @@ from dlbench.suites.case import MODES, PRECISIONS
 COST_COLUMN = "cost_per_image"
 _COST_COLUMNS = ["system_id", "throughput", "nodes", "devices_per_node", "energy_per_image"]
 
-#: Of each case and system the logarithms of a metric, one per process.
+#: The logarithms of a metric, one per process, by case and system.
 LogSamples = Mapping[tuple[int, str], Sequence[float]]
 
 
@@ -169,7 +169,7 @@ def with_cost(processes: pd.DataFrame, prices: Prices | None, names: Mapping[str
 
 
 def log_metric(processes: pd.DataFrame, metric: str) -> dict[tuple[int, str], list[float]]:
-    """Of each case and system the logarithm of a metric in each process; energies of one kind of meter only."""
+    """The logarithm of a metric in each process, by case and system; energies of one kind of meter only."""
     known = processes[processes[metric].gt(0)]
     if metric == "energy_per_image":
         known = with_common_energy_scope(known)

@@ -171,7 +171,7 @@ def _card_lines(brief: Brief, system: str) -> list[tuple[str, str]]:
 
 
 def _baseline_lines(content: Content, brief: Brief, system: str) -> tuple[str, list[tuple[str, str]]]:
-    """Of the baseline its network with the most work, and what that takes at its fastest per precision and mode."""
+    """The baseline's network with the most work, and what that takes at its fastest per precision and mode."""
     mine = brief.cases[brief.cases["system_id"] == system]
     shared = set.intersection(*(set(mine.loc[mine["number"].isin(g.numbers), "model"]) for g in brief.groups))
     if not shared:

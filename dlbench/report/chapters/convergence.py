@@ -142,7 +142,7 @@ def _last_epochs(epochs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _training_labels(own: pd.DataFrame) -> dict[str, str]:
-    """Of each training of one network what tells it from the others."""
+    """What tells each training of one network from the others."""
     runs = _last_epochs(own)
     varying = [name for name in _SETTING_COLUMNS if runs[name].nunique() > 1 and name != "learning_rate"] or [
         "optimizer"

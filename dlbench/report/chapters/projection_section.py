@@ -82,7 +82,7 @@ def _row_name(row: Mapping[str, Cell]) -> str:
 def projected_trainings(
     trainings: pd.DataFrame, names: Mapping[str, str], prices: Prices | None
 ) -> tuple[Table, list[str]]:
-    """Of each network and system the fastest setting, and the cheapest if it is another one; and the assumptions."""
+    """The fastest setting of each network and system, and the cheapest if it is another one; and the assumptions."""
     several = len(names) > 1
     # Several processes of a case together: the fastest of them would be luck.
     processes = with_case_numbers(trainings)

@@ -171,7 +171,7 @@ def _property_rows(content: Content) -> list[list[Cell]]:
 
 
 def _rows_per_system(content: Content) -> list[pd.Series[bool]]:
-    """Of each system which rows tell of it. Rows have over a hundred columns: those that are needed alone are taken."""
+    """Which rows describe each system. Rows have over a hundred columns: only the needed ones are taken."""
     told = content.rows["system_hostname"].fillna("") != ""
     return [told & content.rows["system_id"].eq(system) for system in content.system_names]
 

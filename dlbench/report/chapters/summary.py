@@ -23,7 +23,7 @@ from dlbench.suites.case import USUAL_CONFIDENCE
 
 def summary(content: Content) -> Section:
     """The brief of several systems; of one the key figures and the fastest setting of each network."""
-    # Of several processes of a case their median: the fastest of them would be luck.
+    # The median of several processes of a case: the fastest of them would be luck.
     if len(measured_systems(content)) > 1:
         machines = Block(heading="Systems", points=tuple(_system_sentences(content)))
         return Section("summary", "In brief", [*brief.brief_blocks(content), machines], folded=False)
@@ -56,7 +56,7 @@ def _key_figures(content: Content, cases: pd.DataFrame) -> tuple[KeyFigure, ...]
     of_reference = cases[cases["model"] == _reference_network(cases)]
     training = of_reference[of_reference["mode"] == "training"]
     candidates = _presentable_cases(training if len(training) else of_reference)
-    # Of unstable cases the one with the most steps, of good ones the fastest.
+    # Among unstable cases the one with the most steps, among good ones the fastest.
     by = "throughput" if candidates["status"].eq("ok").all() else "steps"
     best = candidates.sort_values([by, "throughput"], ascending=False, kind="stable").iloc[0]
     figures = [

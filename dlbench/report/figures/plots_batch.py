@@ -62,7 +62,7 @@ def batch_curves(cases: pd.DataFrame) -> Plot:
 
 
 def _one_setting_per_curve(known: pd.DataFrame) -> pd.DataFrame:
-    """Of each network, mode and precision the fastest setting with the most batch sizes, where it has several."""
+    """The fastest setting with the most batch sizes, for each network, mode and precision that has several."""
     line = ["model", "mode", "precision"]
     settings = [*line, *varying_axes(known)]
     groups = known.groupby(settings, sort=False, dropna=False)
@@ -76,7 +76,7 @@ def batch_curves_of_systems(cases: pd.DataFrame, names: Mapping[str, str]) -> Pl
     """Throughput over the batch of several systems, one panel per network and mode, one line per system.
 
     Args:
-        cases: as `side_by_side.series` gives them: one setting per network and mode.
+        cases: as `side_by_side.batch_series` gives them: one setting per network and mode.
     """
     if cases.empty:
         return Plot("batch_curves", "No network ran with several batch sizes on these systems.")

@@ -101,7 +101,7 @@ def energy_trade_off(cases: pd.DataFrame, names: Mapping[str, str]) -> Plot:
 
 
 def pareto_fronts(cases: pd.DataFrame) -> Iterator[tuple[tuple[str, str], pd.DataFrame]]:
-    """Of each network and its mode in the figure the points of the Pareto front."""
+    """The points of the Pareto front, for each network and mode in the figure."""
     metered = with_common_energy_scope(_metered_cases(cases))
     for name in network_order(metered["model"]):
         here = metered[metered["model"] == name]

@@ -102,12 +102,12 @@ def _with_code_spans(text: str) -> Markup:
 
 
 def _row_cells(table: Table, row: Sequence[Cell]) -> list[tuple[str, Cell]]:
-    """Of each cell the shown text, and the value to sort by."""
+    """The shown text of each cell, and the value to sort by."""
     return [((column.show or default_text)(cell), cell) for column, cell in zip(table.columns, row, strict=True)]
 
 
 def _filter_choices(table: Table, filters: Sequence[str]) -> list[tuple[int, str, list[str]]]:
-    """Of each column to filter by its index, heading and different values; a column with one value is no choice."""
+    """Index, heading and different values of each column to filter by; a column with one value is no choice."""
     found = []
     for index, column in enumerate(table.columns):
         values = list(dict.fromkeys((column.show or default_text)(row[index]) for row in table.rows))

@@ -53,7 +53,7 @@ class Links:
         return key == "attempt_id" and table is not self._home
 
     def records(self, block: Block) -> list[tuple[str, str]]:
-        """Of the attempts and runs that a figure shows the ids of their rows, and what to call them."""
+        """The ids of the rows of the attempts and runs that a figure shows, and what to call them."""
         listed = (r for r in _records_of_plot(block.plot) if self.target(r) and r in self._labels)
         attempts = [(self.target(r), self._labels[r]) for r in islice(listed, MAX_LISTED)]
         runs = block.plot.runs if block.plot else ()

@@ -27,7 +27,7 @@ from dlbench.table import Cell, Column, Table
 
 #: Lists of words break before lines get wider than this.
 _LINE_WIDTH = 120
-#: Of each list of samples these are told.
+#: The quantiles that are shown for each list of samples.
 _QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95, "p99": 0.99}
 _OUTCOME_COLUMNS = (
     *("attempt_id", "case_id", "suite", "suite_version", "label", "status", "error", "exit_code", "started_at"),

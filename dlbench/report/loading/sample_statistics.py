@@ -50,7 +50,7 @@ class RanksOfAttempts:
 
 @dataclass(frozen=True)
 class SlowestSteps:
-    """Of each attempt the time of every step [s] in its slowest rank, and which rank that was (from 0, by rows)."""
+    """The time of every step [s] of each attempt in its slowest rank, and which rank that was (from 0, by rows)."""
 
     steps: RaggedArray
     rank: NDArray[np.int32]
@@ -102,7 +102,7 @@ def sample_statistics(
 
 
 def slowest_median(steps: RaggedArray, ranks: RanksOfAttempts) -> Floats:
-    """Of each attempt the largest median step [s] of its ranks; NaN where a rank has no steps that can be right."""
+    """The largest median step [s] of the ranks of each attempt; NaN where a rank has no steps that can be right."""
     rows = RanksOfAttempts([], np.arange(steps.lengths.size), np.ones(steps.lengths.size, np.int64))
     own = slowest_steps(steps, rows).steps
     full = np.flatnonzero(own.lengths)
@@ -181,7 +181,7 @@ def is_possible_time(times: Floats) -> NDArray[np.bool_]:
 
 
 def _shortest_lists(lists: RaggedArray, ranks: RanksOfAttempts) -> Ints:
-    """Of each attempt the length of its ranks' shortest list."""
+    """The length of the shortest list of each attempt's ranks."""
     if ranks.first.size == 0:
         return np.empty(0, np.int64)
     shortest: Ints = np.minimum.reduceat(lists.lengths, ranks.first)
@@ -206,7 +206,7 @@ def _sort_within(values: Floats, starts: Ints, counts: Ints) -> Floats:
 
 
 def _quantiles(ordered: Floats, starts: Ints, counts: Ints, share: float) -> Floats:
-    """Of each attempt the value below which `share` of its sorted samples lie, interpolated linearly."""
+    """The value below which `share` of each attempt's sorted samples lie, interpolated linearly."""
     place = share * (counts - 1)
     below = place.astype(np.int64)
     above = np.minimum(below + 1, counts - 1)

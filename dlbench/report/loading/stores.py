@@ -44,7 +44,7 @@ _CHAPTER_COLUMNS = (
 #: The columns that metrics and the names of systems follow from.
 METRIC_COLUMNS = tuple(n for n in ROW_COLUMNS if n not in _CHAPTER_COLUMNS)
 
-#: Of each attempt: `slowest_median` is the largest median step of its ranks [s].
+#: One row per attempt: `slowest_median` is the largest median step of its ranks [s].
 _STATISTIC_COLUMNS = (*sample_statistics.STATISTICS, *sample_statistics.LIMIT_COLUMNS, "slowest_median")
 
 #: Is told in words how far the reading is.
@@ -71,7 +71,7 @@ class LoadedStores:
         return [*found[:MAX_PROBLEMS], f"{more} more parts like these"] if more > 0 else found
 
     def files(self, attempts: Sequence[str]) -> dict[str, Path]:
-        """Of each of these attempts the Parquet file that it was read from."""
+        """The Parquet file that each of these attempts was read from."""
         files: dict[str, Path] = {}
         source_of = self.source_of.loc[list(attempts)]
         for number, some in source_of.groupby(source_of):
@@ -79,8 +79,9 @@ class LoadedStores:
         return files
 
     def samples_of(self, attempts: list[str]) -> pd.DataFrame:
-        """Of these attempts, in their order: `sample_statistics`, `TRACE_COLUMNS` and `COMMUNICATION_COLUMNS`.
+        """The samples of these attempts, in their order.
 
+        The columns are `sample_statistics`, `TRACE_COLUMNS` and `COMMUNICATION_COLUMNS`.
         `sample_statistics` are the step times [s] of the slowest rank. Communication is the slowest rank's median step
         without synchronisation [s] and its interval; NaN where there is none.
         """
@@ -188,7 +189,7 @@ def _batch_samples(batch: Batch) -> pd.DataFrame:
 def _unsynced_medians(
     steps: RaggedArray, ranks: sample_statistics.RanksOfAttempts, protocols: Sequence[str | None]
 ) -> NDArray[np.float64]:
-    """Of each attempt the median of these steps and its interval, each the largest over ranks.
+    """The median of these steps and its interval for each attempt, each the largest over ranks.
 
     NaN without steps, and where a rank has one that cannot be right.
     """

@@ -122,7 +122,7 @@ def _setting_suffixes(rows: pd.DataFrame, system_ids: pd.Series[str]) -> pd.Seri
     facts = _system_facts(first)
     on_progress = facts["system_cpu_threads"].notna()
     number = facts.groupby(list(_SETTING_COLUMNS), dropna=False, sort=False).ngroup()
-    # Of each setting once: there are few of them, and many attempts.
+    # Once for each setting: there are few of them, and many attempts.
     different = facts.loc[~number.duplicated(), list(_SETTING_COLUMNS)].itertuples(index=False)
     words = [",".join(f"{value:.0f}" for value in setting) for setting in different]
     text = number.map(dict(enumerate(words))).astype(object)
@@ -171,9 +171,9 @@ def system_names(rows: pd.DataFrame) -> dict[str, str]:
             over.
     """
     told = rows["system_hostname"].fillna("") != ""
-    # Of each system an attempt of one rank, where there is one: it tells the threads of one process.
+    # For each system an attempt of one rank, where there is one: it has the threads of one process.
     single = (rows["nodes"] * rows["devices_per_node"]).eq(1) | rows["system_job_threads"].notna()
-    # Of a large store all columns, sorted, would be a copy that takes gigabytes.
+    # All columns of a large store, sorted, would be a copy that takes gigabytes.
     places = rows[["system_id", "source_number"]].assign(shared=~single)[told]
     order = places.sort_values(["source_number", "shared"], kind="stable").drop_duplicates("system_id")
     ids = places.sort_values("source_number", kind="stable")["system_id"].drop_duplicates().tolist()
